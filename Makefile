@@ -1,0 +1,33 @@
+# Everything a newcomer or CI runs. Needs only Python 3.11 or newer and pip.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check clean
+
+help:  ## Say what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.demo  ## Install, then train a classifier of handwritten digits
+	$(BIN)/python -m jtl.train --mask=head_only
+
+test: $(VENV)/.test  ## Install with all test peers, then run the test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/.test  ## Format, lint and types, as pre-commit runs them
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+clean:  ## Remove the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@ $(VENV)/.demo
