@@ -1,0 +1,183 @@
+"""An image classifier as a chain of named units, each runnable from and to any other.
+
+Every backbone of jtl is a sequence: one array goes from unit to unit (stem, the blocks of
+each stage, the final layers, pooling, head). Keeping that sequence explicit is what lets a
+frozen prefix run alone, once per image, and a trainable suffix run alone, every step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jtl.errors import UserError, suggest
+from jtl.models.heads import Head, HeadSpec, Pool
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One link of the chain: a Linen module called as `module(x, train=...)`.
+
+    Attributes:
+        path: Where its variables live, `stem` or `stage1/block1`; also its name in masks.
+        module: The Linen class.
+        options: Its attributes as (name, value) pairs, hashable.
+        until: Path of a layer inside the module whose output becomes the unit's own; what
+            comes after that layer does not run and has no variables. None for the whole.
+    """
+
+    path: str
+    module: type[nn.Module]
+    options: tuple[tuple[str, Any], ...] = ()
+    until: str | None = None
+
+    @property
+    def stage(self) -> str | None:
+        """`stage1` for `stage1/block1`; None for a unit that stands alone."""
+        return self.path.split("/")[0] if "/" in self.path else None
+
+    def run(self, x: jax.Array, train: bool | Collection[str]) -> jax.Array:
+        """Builds and calls the Linen module; only inside a compact method."""
+        module = self.module(**dict(self.options), name=self.path.split("/")[-1])
+        training = train if isinstance(train, bool) else self.path in train
+        if self.until is None:
+            return module(x, train=training)
+        return _run_until(module, self.until, x, train=training)
+
+
+def unit(path: str, module: type[nn.Module], **options: Any) -> Unit:
+    """Shorthand for a `Unit` with its options as keywords."""
+    return Unit(path, module, tuple(sorted(options.items())))
+
+
+class Backbone(Protocol):
+    """A configuration that knows its units; hashable, compared by value."""
+
+    def units(self) -> tuple[Unit, ...]:
+        """Every unit from the images (NHWC) to the last feature map (NHWC)."""
+        ...
+
+
+class ImageClassifier(nn.Module):
+    """Backbone, pooling and head over NHWC images.
+
+    Attributes:
+        backbone: A family's configuration.
+        head: What stands on the features; None for a bare backbone, which ends with its
+            last feature map.
+        num_classes: Width of the logits; unused for a bare backbone.
+    """
+
+    backbone: Backbone
+    head: HeadSpec | None = HeadSpec()
+    num_classes: int = 1000
+
+    def units(self) -> tuple[Unit, ...]:
+        """The whole chain, in order."""
+        chain = self.backbone.units()
+        if self.head is None:
+            return chain
+        chain = (*chain, unit("pool", Pool, kind=self.head.pool))
+        if self.head.source_classes:
+            chain = (*chain, unit("classifier", Head, num_classes=self.head.source_classes))
+        options = dict(layers=self.head.layers, norm=self.head.norm)
+        return (*chain, unit("head", Head, num_classes=self.num_classes, **options))
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool | Collection[str] = False,
+        start: str | None = None,
+        stop: str | None = None,
+    ) -> jax.Array:
+        """Runs the chain, or the part of it from `start` up to but without `stop`.
+
+        Args:
+            x: Normalized images NHWC, or what the unit before `start` gave.
+            train: True or False for all units, or the paths of the units in train mode
+                (batch statistics, dropout); the others use running averages.
+            start: Path of the first unit to run, or a stage's name; default the first.
+            stop: Path of the unit to stop before, or a stage's name; default none, which
+                gives logits [N, num_classes] in float32.
+
+        Raises:
+            UserError: `start` or `stop` names no unit.
+        """
+        units = self.units()
+        first = 0 if start is None else locate(units, start)
+        last = len(units) if stop is None else locate(units, stop)
+        for stage, members in itertools.groupby(units[first:last], key=lambda u: u.stage):
+            if stage is None:
+                for member in members:
+                    x = member.run(x, train)
+            else:
+                x = _Stage(tuple(members), name=stage)(x, train=train)
+        return x.astype(jnp.float32) if last == len(units) and self.head is not None else x
+
+
+class _Stage(nn.Module):
+    """The scope of a stage's blocks; all of them or the part that runs."""
+
+    units: tuple[Unit, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool | Collection[str]) -> jax.Array:
+        for member in self.units:
+            x = member.run(x, train)
+        return x
+
+
+class _Reached(Exception):
+    """Carries a layer's output out of the module that holds it."""
+
+    def __init__(self, value: jax.Array):
+        self.value = value
+
+
+def _run_until(module: nn.Module, layer: str, x: jax.Array, *, train: bool) -> jax.Array:
+    """Calls `module`, but leaves it with the output of its layer `layer`."""
+    below = len(module.path)
+    passed: list[str] = []
+
+    def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        value = call(*args, **kwargs)
+        name = "/".join(context.module.path[below:])
+        if context.method_name == "__call__" and name:
+            passed.append(name)
+            if name == layer:
+                raise _Reached(value)
+        return value
+
+    try:
+        with nn.intercept_methods(watch):
+            module(x, train=train)
+    except _Reached as reached:
+        return reached.value
+    path = "/".join(module.path)
+    raise UserError(
+        f"no layer is called '{path}/{layer}'.{suggest(layer, passed)} The layers of {path} "
+        f"are: {', '.join(passed)}."
+    )
+
+
+def locate(units: Iterable[Unit], name: str) -> int:
+    """The index of the unit called `name`, or of the first unit of the stage `name`.
+
+    Raises:
+        UserError: No unit has this name; the message names the nearest one.
+    """
+    names = [u.path for u in units]
+    for index, path in enumerate(names):
+        if path == name or path.startswith(name + "/"):
+            return index
+    raise UserError(
+        f"no unit is called '{name}'.{suggest(name, names)} The units are: {', '.join(names)}."
+    )

@@ -1,0 +1,134 @@
+"""What stands on a backbone's features: pooling and the classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jtl.errors import UserError
+from jtl.models.layers import BatchNorm, NormSpec, relu
+
+PoolKind = Literal["avg", "max", "flatten"]
+
+LAYER_FORMS = {
+    "dense:WIDTH": "a dense layer and ReLU",
+    "linear:WIDTH": "a dense layer alone",
+    "relu": "ReLU",
+    "bn": "batch normalization",
+    "dropout:RATE": "dropout, 0 <= RATE < 1",
+}
+"""What a head's list may hold; the dense layer that gives the logits comes by itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """A head's configuration.
+
+    Attributes:
+        layers: What comes before the logits, in the form of `LAYER_FORMS`; none for a linear
+            head (a linear probe when the backbone is frozen).
+        pool: How a feature map [N, H, W, C] becomes a vector: `avg` or `max` over pixels
+            [N, C], or `flatten` [N, H * W * C].
+        source_classes: Keep the source's own classifier of that many classes between pooling
+            and the head, which then stands on its logits; 0 drops it.
+        norm: Of the head's batch normalizations.
+    """
+
+    layers: tuple[str, ...] = ()
+    pool: PoolKind = "avg"
+    source_classes: int = 0
+    norm: NormSpec = NormSpec()
+
+
+def mlp(widths: Sequence[int], dropout: float = 0.0, batch_norm: bool = False) -> tuple[str, ...]:
+    """The layers of a multi-layer perceptron: dense, (batch norm,) ReLU, (dropout), by width."""
+    layers: list[str] = []
+    for width in widths:
+        layers += [f"linear:{width}", *(["bn"] if batch_norm else []), "relu"]
+        layers += [f"dropout:{dropout}"] if dropout else []
+    return tuple(layers)
+
+
+def check_layers(layers: Sequence[str]) -> None:
+    """Makes sure that every entry is of `LAYER_FORMS`.
+
+    Raises:
+        UserError: Some are not; all are named.
+    """
+    wrong = []
+    for layer in layers:
+        try:
+            _parse(layer)
+        except ValueError:
+            wrong.append(f"'{layer}'")
+    if wrong:
+        forms = ", ".join(f"{form} ({what})" for form, what in LAYER_FORMS.items())
+        raise UserError(f"--head: {', '.join(wrong)} is no layer of a head. Allowed: {forms}.")
+
+
+def _parse(layer: str) -> tuple[str, Any]:
+    """A layer's kind and argument; ValueError for what is no layer."""
+    kind, _, argument = layer.partition(":")
+    if kind in ("relu", "bn") and not argument:
+        return kind, None
+    if kind in ("dense", "linear") and int(argument) > 0:
+        return kind, int(argument)
+    if kind == "dropout" and 0 <= float(argument) < 1:
+        return kind, float(argument)
+    raise ValueError(layer)
+
+
+class Pool(nn.Module):
+    """Pooling of a feature map; averages are taken in float32, the dtype is kept."""
+
+    kind: PoolKind = "avg"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train  # The same in both modes.
+        if self.kind == "flatten":
+            return x.reshape(x.shape[0], -1)
+        if self.kind == "max":
+            return jnp.max(x, axis=(1, 2))
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+class Head(nn.Module):
+    """A classifier on vectors: [N, C] -> logits [N, num_classes].
+
+    The last kernel starts at zero, so the first predictions are uniform and the first
+    gradients of a fine-tuned backbone are zero rather than noise (as in BiT, arXiv
+    1912.11370). Dropout needs the random stream `dropout` in train mode.
+    """
+
+    num_classes: int
+    layers: tuple[str, ...] = ()
+    norm: NormSpec = NormSpec()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        dense = norms = 0
+        for layer in self.layers:
+            kind, argument = _parse(layer)
+            if kind in ("dense", "linear"):
+                dense += 1
+                initial = nn.initializers.he_normal()
+                x = nn.Dense(argument, dtype=x.dtype, kernel_init=initial, name=f"dense{dense}")(x)
+            if kind == "bn":
+                norms += 1
+                x = BatchNorm(self.norm, name=f"bn{norms}")(x, train=train)
+            if kind in ("dense", "relu"):
+                x = relu(x)
+            if kind == "dropout":
+                x = nn.Dropout(argument, deterministic=not train)(x)
+        return nn.Dense(
+            self.num_classes,
+            dtype=x.dtype,
+            kernel_init=nn.initializers.zeros_init(),
+            name="logits",
+        )(x)

