@@ -1,0 +1,144 @@
+"""The weight store: from what `--weights` says to a converted checkpoint.
+
+A source is converted when it is first asked for and kept under `cache_dir()`, so that later
+runs read Flax arrays and need neither the source's file format nor its library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jtl import models
+from jtl.errors import UserError
+
+if TYPE_CHECKING:
+    from weights_convert.artifact import Artifact
+    from weights_convert.sources import Source
+
+Progress = Callable[[str], None]
+
+
+def cache_dir() -> Path:
+    """Where jtl keeps what it can make again: JTL_CACHE, or the platform's cache folder."""
+    if chosen := os.environ.get("JTL_CACHE"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("jtl")
+
+
+def _silent(message: str) -> None:
+    del message
+
+
+def resolve(
+    spec: str, model: str, cache: Path | None = None, progress: Progress = _silent
+) -> Artifact:
+    """The weights that `spec` names, converted for the backbone `model`.
+
+    Args:
+        spec: `default` (of the model), `timm:NAME[@REVISION]` (the Hugging Face hub),
+            `package:NAME` (an installed package), the path of a checkpoint file, or the path
+            of a folder that `weights_convert` wrote.
+        model: A name of `jtl.models.names()`.
+        cache: Where converted weights are kept; default `cache_dir()`.
+        progress: Called with a line of text when something takes time or is worth knowing.
+
+    Returns:
+        The artifact, its variables as NumPy arrays.
+
+    Raises:
+        UserError: The weights are not to be had, cannot be read, or are of another model.
+    """
+    from weights_convert import artifact, sources
+
+    models.get(model)
+    folder = os.path.expanduser(spec)
+    if not spec.startswith(("timm:", "package:")) and spec != "default" and os.path.isdir(folder):
+        converted = artifact.read(folder)
+        if converted.model != model:
+            raise UserError(
+                f"'{spec}' holds weights of {converted.model}, but the model is {model}. Try "
+                f"--model {converted.model}, or other weights: "
+                f"{models.get(model).default_weights}."
+            )
+        return converted
+    source = sources.locate(spec, model)
+    entry = (cache_dir() if cache is None else cache) / "weights" / f"{model}-{_key(source, model)}"
+    if (kept := _kept(entry, progress)) is not None:
+        return kept
+    progress(f"converting {source.name} for {model}")
+    if source.name.startswith("timm:") and not source.states_preprocessing:
+        progress(
+            f"{source.name} comes without its config.json: mean, std and crop are those of "
+            f"{models.get(model).default_weights}"
+        )
+    converted = sources.convert_source(source, model)
+    try:
+        artifact.write(entry, converted)
+    except UserError as error:
+        progress(f"the converted weights are used but not kept: {error}")
+    return converted
+
+
+def _kept(entry: Path, progress: Progress) -> Artifact | None:
+    """What the cache holds at `entry`; a damaged entry is removed."""
+    from weights_convert import artifact
+
+    if not os.path.lexists(entry):
+        return None
+    try:
+        return artifact.read(entry)
+    except UserError as error:
+        progress(f"converting again, since in the cache {error}")
+    # Out of the way first: a process that looks meanwhile finds all of it or nothing.
+    aside = entry.with_name(f".jtl-{uuid.uuid4().hex}.old")
+    try:
+        os.rename(entry, aside)
+    except OSError:
+        return None  # Read-only, or removed by another process; `write` will tell.
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)
+    return None
+
+
+def _key(source: Source, model: str) -> str:
+    """Names everything that the converted checkpoint depends on, in 16 hexadecimal digits."""
+    from weights_convert.description import FORMAT_VERSION
+    from weights_convert.tables import TABLES_VERSION
+
+    facts = dataclasses.asdict(source) | {
+        "path": _sha256(source.path),
+        "model": model,
+        "format_version": FORMAT_VERSION,
+        "tables_version": TABLES_VERSION,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        # Opening a pipe would wait for ever; the reader refuses it in words.
+        if not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None  # Likewise.
+
+
+def translate(name: str, model: str) -> str:
+    """From another library's layer name to a path; see `weights_convert.names.translate`."""
+    from weights_convert import names
+
+    return names.translate(name, model)

@@ -1,0 +1,1 @@
+"""Pretrained weights of other libraries, converted into Flax param trees."""

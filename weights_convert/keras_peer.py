@@ -1,0 +1,134 @@
+"""Keras's applications as peers of the converted model, on Keras's JAX backend.
+
+Like `weights_convert.peers`, imports its library only when a verification asks for it.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.metadata
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jtl.errors import UserError
+from weights_convert.artifact import Artifact
+from weights_convert.peers import require, table_of
+from weights_convert.sources import Source
+from weights_convert.targets import keras_name
+
+
+class KerasPeer:
+    """A network of `keras.applications`; see `weights_convert.peers.Peer`."""
+
+    def __init__(self, artifact: Artifact, source: Source):
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        self._keras = keras = require("keras", "keras")
+        if keras.backend.backend() != "jax":
+            raise UserError(
+                f"Keras runs on {keras.backend.backend()} here, and a comparison needs its JAX "
+                "backend. Set KERAS_BACKEND=jax."
+            )
+        name = keras_name(artifact.model)
+        epsilon = table_of(artifact).conventions["norm"].epsilon
+        if name is None or epsilon != 1.001e-5:
+            raise UserError(
+                f"Keras {keras.__version__} no longer has the network of these weights "
+                f"({artifact.model} in {artifact.library} keys), so there is nothing to compare "
+                "with. Convert without --verify."
+            )
+        self._build = lambda size: _network(keras, name, size, artifact, source)
+        self._model = self._build(artifact.preprocessing.size)
+        self._names = _layer_names(self._model, artifact.library)
+        self.reference = (
+            f"{name} of keras {keras.__version__}, jax {importlib.metadata.version('jax')}"
+        )
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """See `Peer`."""
+        return np.asarray(self._model(images, training=False))
+
+    def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """See `Peer`."""
+        names = list(names)
+        layers = [self._model.get_layer(self._names[name]) for name in names]
+        outputs = self._keras.Model(self._model.inputs, [layer.output for layer in layers])
+        values = outputs([images], training=False)
+        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+    def sgd_steps(
+        self, images: np.ndarray, labels: np.ndarray, learning_rate: float
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """See `Peer`. The second step sees images that differ by one part in a million.
+
+        Computed in float64 it would take XLA minutes to compile.
+        """
+        import jax
+
+        model = self._build(images.shape[1])
+        frozen = [np.asarray(v.value) for v in model.non_trainable_variables]
+        params = [np.asarray(v.value) for v in model.trainable_variables]
+        paths = [v.path for v in (*model.trainable_variables, *model.non_trainable_variables)]
+
+        def loss(params: Any, images: Any) -> Any:
+            logits, updated = model.stateless_call(params, frozen, images, training=True)
+            chosen = jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]
+            return -chosen.mean(), updated
+
+        gradients = jax.jit(jax.grad(loss, has_aux=True))
+
+        def step(images: np.ndarray) -> dict[str, np.ndarray]:
+            gradient, updated = gradients(params, images)
+            moved = [
+                p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)
+            ]
+            values = dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
+            return {
+                f"{name}/{variable.name}": values[variable.path]
+                for name, layer in self._names.items()
+                for variable in model.get_layer(layer).weights
+            }
+
+        noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
+        return step(images), step(images * (1 + 1e-6 * noise))
+
+
+def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Source) -> Any:
+    """The application with the file's weights, giving logits or averaged features."""
+    classes = artifact.num_classes
+    options: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3)}
+    if classes:
+        options |= {"classes": classes, "classifier_activation": None}
+    else:
+        options |= {"include_top": False, "pooling": "avg"}
+    network = getattr(keras.applications, name)(**options)
+    try:
+        network.load_weights(source.path)
+    # Its loader raises many types for files that do not fit.
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        dropped = " The classifier was dropped; try without." if not classes else ""
+        raise UserError(
+            f"Keras cannot load '{source.name}' into {name}: {lines[0][:200]}.{dropped}"
+        ) from error
+    return network
+
+
+def _layer_names(model: Any, library: str) -> dict[str, str]:
+    """{name in the source's keys: name in today's Keras} of the layers with variables."""
+    layers = [layer for layer in model.layers if layer.weights]
+    if library != "keras (numbered)":
+        old = library == "keras (old keys)"
+        renamed = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "predictions": "fc1000"}
+        ours = [str(layer.name) for layer in layers]
+        return {renamed.get(name, name) if old else name: name for name in ours}
+    classes = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Dense": "dense"}
+    seen: collections.Counter[str] = collections.Counter()
+    names: dict[str, str] = {}
+    for layer in layers:
+        kind = classes[type(layer).__name__]
+        names[f"{kind}_{seen[kind]}" if seen[kind] else kind] = layer.name
+        seen[kind] += 1
+    return names

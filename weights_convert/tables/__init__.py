@@ -1,0 +1,11 @@
+"""One table per (library, family); see `weights_convert.rules.Table`."""
+
+from weights_convert.tables import densenet, efficientnet_lite, resnet
+
+# Raise this when a table or a rule changes what a source becomes: converted weights that are
+# cached under an older number are then converted again.
+TABLES_VERSION = 1
+
+TABLES = (*resnet.TABLES, *densenet.TABLES, *efficientnet_lite.TABLES)
+
+__all__ = ["TABLES", "TABLES_VERSION"]

@@ -1,0 +1,185 @@
+"""Where an export can go: which model of which library has exactly this network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jtl import models
+from jtl.errors import UserError
+from jtl.models import NormSpec
+from weights_convert.rules import KERAS, Table
+from weights_convert.tables import TABLES
+
+# Library -> suffixes of the files that it reads and an export writes.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "timm": (".safetensors",),
+    "torchvision": (".safetensors",),
+    "keras": (".weights.h5",),
+}
+# The conventions that an export to a library is written in, first match wins.
+_CONVENTIONS = {
+    "timm": ("timm/torchvision", "timm"),
+    "torchvision": ("timm/torchvision",),
+    # How Keras 3 itself writes .weights.h5.
+    "keras": ("keras (numbered)",),
+}
+
+_SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
+_SYMMETRIC = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One model of another library.
+
+    Attributes:
+        library: One of `LIBRARIES`.
+        architecture: The model's name there.
+        table: How its tensors are called.
+        backbone: Its network as a configuration of jtl.
+        loading: Lines of Python that load an export; `FILE` stands for its path.
+        notes: What behaves differently there, if the model is trained further.
+    """
+
+    library: str
+    architecture: str
+    table: Table
+    backbone: Any
+    loading: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def choose(to: str, model: str, backbone: Any, pool: str, num_classes: int | None) -> Target:
+    """The model of library `to` that computes what `model` computes.
+
+    Args:
+        to: One of `LIBRARIES`.
+        model: A name of `jtl.models.names()`.
+        backbone: Its configuration, with the conventions of its weights.
+        pool: Kind of its pooling.
+        num_classes: Width of its classifier; None for a bare backbone.
+
+    Raises:
+        UserError: The library has none; the message says what differs.
+    """
+    candidates = _candidates(to, model)
+    if not candidates:
+        others = [name for name in LIBRARIES if _candidates(name, model)]
+        raise UserError(
+            f"{to} has no {model}. It can be exported to: {', '.join(others) or 'none'}."
+        )
+    if pool == "flatten" or (pool != "avg" and to != "timm"):
+        raise UserError(
+            f"{to}'s {candidates[0].architecture} pools by averages, the model by {pool}. "
+            + ("Export to timm, which has a switch for it." if pool == "max" else "Train with avg.")
+        )
+    found = [(target, _differences(backbone, target.backbone)) for target in candidates]
+    for target, differences in found:
+        if not differences:
+            return dataclasses.replace(
+                target,
+                loading=_loading(target, pool, num_classes),
+                notes=_notes(backbone, target.backbone),
+            )
+    listed = "\n".join(
+        f"  {target.architecture}: {'; '.join(differences)}" for target, differences in found
+    )
+    raise UserError(
+        f"{to} has no {model} that computes what these weights need, and under its names they "
+        f"would give other results:\n{listed}\nExport to the library the weights came from."
+    )
+
+
+def _candidates(to: str, model: str) -> list[Target]:
+    family = models.get(model).family
+    if to == "keras" and keras_name(model) is None:
+        return []
+    tables = [t for t in TABLES if t.family == family and t.library in _CONVENTIONS[to]]
+    return [
+        Target(to, name, table, dataclasses.replace(backbone, **conventions))
+        for table in tables
+        for backbone in [dataclasses.replace(_backbone(model), **table.conventions)]
+        for name, conventions in _architectures(to, model, family)
+    ]
+
+
+def keras_name(model: str) -> str | None:
+    """The name of `model` in `keras.applications`; None if Keras does not have it."""
+    names = {"resnet": "ResNet", "densenet": "DenseNet"}
+    family = models.get(model).family
+    if family not in names or model in ("resnet18", "resnet34"):
+        return None
+    return names[family] + model.removeprefix(family)
+
+
+def has(table: Table, model: str) -> bool:
+    """Whether the library of `table` has `model`."""
+    if models.get(model).family != table.family:
+        return False
+    if table.leaves is not KERAS:
+        return True
+    only = "resnet50" if table.library == "keras (old keys)" and table.family == "resnet" else model
+    return keras_name(model) is not None and model == only
+
+
+def _backbone(model: str) -> Any:
+    return models.get(model).backbone
+
+
+def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str, Any]]]:
+    if to == "keras":
+        return [(keras_name(model) or model, {})]
+    if family == "efficientnet_lite":
+        return [(f"tf_{model}", _SAME), (model, _SYMMETRIC)]
+    return [(model, {})]
+
+
+def _differences(have: Any, want: Any) -> list[str]:
+    """What makes two configurations compute differently; names the weights' side first."""
+    differences = []
+    for field in dataclasses.fields(want):
+        ours, theirs = getattr(have, field.name), getattr(want, field.name)
+        if isinstance(ours, NormSpec):
+            if ours.epsilon != theirs.epsilon:
+                text = f"epsilon of batch normalization is {ours.epsilon:g} in the weights"
+                differences.append(f"{text}, {theirs.epsilon:g} there")
+        elif ours != theirs:
+            differences.append(f"{field.name} is {ours} in the weights, {theirs} there")
+    return differences
+
+
+def _notes(have: Any, want: Any) -> tuple[str, ...]:
+    """What only further training would notice."""
+    ours, theirs = have.norm, want.norm
+    notes = []
+    if ours.momentum != theirs.momentum:
+        notes.append(
+            f"batch normalization keeps {theirs.momentum:g} of its running averages per step "
+            f"there and kept {ours.momentum:g} in the source"
+        )
+    if ours.unbiased != theirs.unbiased:
+        kinds = {True: "unbiased", False: "biased"}
+        notes.append(
+            f"running variances there follow the {kinds[theirs.unbiased]} variance of a batch, "
+            f"in the source the {kinds[ours.unbiased]}"
+        )
+    return tuple(notes)
+
+
+def _loading(target: Target, pool: str, num_classes: int | None) -> str:
+    name = target.architecture
+    if target.library == "keras":
+        options = f"classes={num_classes}" if num_classes else "include_top=False"
+        network = f"model = keras.applications.{name}(weights=None, {options})"
+        return f'{network}\nmodel.load_weights("FILE")'
+    load = 'model.load_state_dict(safetensors.torch.load_file("FILE"), strict=True)'
+    if target.library == "timm":
+        options = f", num_classes={num_classes or 0}"
+        options += f', global_pool="{pool}"' if pool != "avg" else ""
+        return f'model = timm.create_model("{name}"{options})\n{load}'
+    classes = f"num_classes={num_classes}" if num_classes else ""
+    lines = [f"model = torchvision.models.{name}({classes})"]
+    if not num_classes:
+        lines.append(f"model.{target.table.classifier} = torch.nn.Identity()")
+    return "\n".join([*lines, load])
