@@ -1,0 +1,218 @@
+"""From a split's pictures to batches on the device: in memory where they fit, else decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from jtl.data.preprocess import Prepare
+from jtl.data.sources import Dataset, Split
+from jtl.data.transforms import HostTransform
+from jtl.errors import UserError
+from jtl.models import Preprocessing
+
+ENLARGE = 4
+"""How many times small pictures are enlarged by default, up to the weights' own input size."""
+SMALLEST_INPUT = 96
+"""What pictures are enlarged to at the least; below, a backbone's last maps get too small."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPlan:
+    """How pictures become the backbone's input.
+
+    Attributes:
+        host: Resizing while decoding; None where all pictures share a small square size and
+            are enlarged on the device.
+        device: What the compiled step does with uint8 batches.
+    """
+
+    host: HostTransform | None
+    device: Prepare
+
+    def host_for(self, native: tuple[int, int] | None) -> HostTransform | None:
+        """The resizing while decoding for pictures of a split, which may not be training's.
+
+        Where training saw small pictures whole, larger or mixed ones are taken whole as well.
+        """
+        if self.host is not None:
+            return self.host
+        # Repeated pixels fill the input only from sizes that divide it.
+        step = native[0] if native is not None and self.device.method == "nearest" else 1
+        small = native is not None and native[0] == native[1] <= self.device.size
+        if small and self.device.size % step == 0:
+            return None
+        return HostTransform(self.device.size, 1.0, self.device.preprocessing.interpolation)
+
+    def bytes_per_picture(self, native: tuple[int, int] | None) -> int:
+        """Memory of one picture as uint8 on its way to the device."""
+        side = self.device.size
+        height, width = native if self.host_for(native) is None and native else (side, side)
+        return height * width * 3
+
+
+def plan_input(
+    native: tuple[int, int] | None,
+    image_size: int | None,
+    preprocessing: Preprocessing,
+    dtype: str = "float32",
+    upsample: str | None = None,
+) -> InputPlan:
+    """Chooses where pictures are resized.
+
+    Pictures that share one square size no larger than the input travel as they are and are
+    enlarged on the device, whole: a centre crop would cut what little they hold. All others
+    get the field's evaluation preprocessing while they are decoded.
+
+    Args:
+        native: The (height, width) that all pictures share, or None.
+        image_size: The input's height and width. None for the weights' own; for pictures that
+            share a smaller square size, `ENLARGE` times theirs within `SMALLEST_INPUT` and
+            the weights' own: more pixels cost time, and hold no more than the picture had.
+        preprocessing: Of the weights.
+        dtype: Of the backbone's computation.
+        upsample: As in `--upsample`; see `check_upsample`.
+
+    Raises:
+        UserError: Pixels cannot be repeated, as the pictures have no common square size.
+    """
+    square = native is not None and native[0] == native[1]
+    side = native[0] if native is not None and square else None
+    method = upsample
+    if upsample is not None and upsample.startswith("nearest:"):
+        if side is None:
+            raise UserError(
+                f"--upsample {upsample} repeats the pixels of pictures that share one square "
+                "size, and these do not. Leave it out, or resize them first."
+            )
+        image_size, method = int(upsample.partition(":")[2]) * side, "nearest"
+    if image_size is None:
+        image_size = preprocessing.size
+        if side is not None:
+            image_size = min(image_size, max(ENLARGE * side, SMALLEST_INPUT))
+    device = Prepare(image_size, preprocessing, dtype, method)
+    if side is not None and side <= image_size:
+        return InputPlan(None, device)
+    host = HostTransform(image_size, preprocessing.crop_pct, preprocessing.interpolation)
+    return InputPlan(host, device)
+
+
+def check_upsample(upsample: str | None, image_size: int | None) -> None:
+    """Makes sure that `--upsample` is `bilinear`, `bicubic` or `nearest:N`.
+
+    Raises:
+        UserError: It is not, or `nearest:N` meets an `--image-size`, which it sets itself.
+    """
+    if upsample in (None, "bilinear", "bicubic"):
+        return
+    name, _, times = upsample.partition(":")
+    if name != "nearest" or not times.isdecimal() or int(times) < 1:
+        raise UserError(
+            f"--upsample must be bilinear, bicubic or nearest:N with N from 1 on, not '{upsample}'."
+        )
+    if image_size is not None:
+        raise UserError(
+            f"--upsample {upsample} sets the input's size to {times} times the pictures'; leave "
+            "--image-size out."
+        )
+
+
+def common_size(dataset: Dataset) -> tuple[int, int] | None:
+    """The (height, width) that the pictures of all splits share, or None."""
+    splits = [s for s in (dataset.train, dataset.val, dataset.test) if s is not None]
+    size = splits[0].native_size()
+    for split in splits[1:]:
+        if size is None:
+            return None
+        if split.native_size() != size:
+            size = None
+    return size
+
+
+class Pictures:
+    """A split's pictures as uint8 batches, held in memory or decoded batch by batch."""
+
+    def __init__(self, split: Split, host: HostTransform | None, *, hold: bool):
+        """Decodes all pictures now if `hold`; else whenever a batch asks for them."""
+        self.labels = split.labels
+        self._split = split
+        self._host = host
+        self._held = split.read(np.arange(len(split)), host) if hold else None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray) -> np.ndarray:
+        """The pictures `indices`, uint8 [n, H, W, 3]."""
+        if self._held is not None:
+            return self._held[indices]
+        return self._split.read(indices, self._host)
+
+
+class Features:
+    """A frozen prefix's outputs for a split, on the device: pictures that need no decoding."""
+
+    def __init__(self, values: jax.Array, labels: np.ndarray):
+        """Takes features [N, ...] and labels int32 [N]."""
+        self.values = values
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray) -> jax.Array:
+        """The features `indices`, [n, ...]."""
+        return self.values[indices]
+
+
+Examples = Pictures | Features
+
+
+def in_order(
+    examples: Examples, batch_size: int
+) -> Iterator[tuple[np.ndarray | jax.Array, np.ndarray]]:
+    """Every example once, in order, in batches of one shape.
+
+    Yields:
+        (values [batch_size, ...], labels int32 [batch_size]); the last batch is filled up
+        with repeats of the last example labelled -1, so that every batch has one shape and
+        one compiled program serves all.
+    """
+    count = len(examples)
+    starts = range(0, count, batch_size)
+    rows = [np.arange(s, s + batch_size) for s in starts]
+    for batch, index in zip(
+        ahead(examples, [np.minimum(r, count - 1) for r in rows]), rows, strict=True
+    ):
+        labels = examples.labels[np.minimum(index, count - 1)]
+        yield batch, np.where(index < count, labels, -1).astype(np.int32)
+
+
+def ahead(examples: Examples, batches: list[np.ndarray]) -> Iterator[np.ndarray | jax.Array]:
+    """The batches `batches` (indices) of `examples`, the next one decoded in the meantime."""
+    if isinstance(examples, Features):
+        yield from map(examples.batch, batches)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
+        pending = None
+        for indices in [*batches, None]:
+            following = None if indices is None else pool.submit(examples.batch, indices)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+
+
+def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The batches of one training epoch: int32 [steps, batch_size], every index at most once.
+
+    The order depends on seed and epoch alone. A last incomplete batch is left out, as its
+    batch statistics would weigh a few examples like many; another epoch leaves out others.
+    """
+    batch_size = min(batch_size, count)
+    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+    steps = count // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size)
