@@ -1,0 +1,133 @@
+"""A run's checkpoints: the best and the latest epoch, each a whole model, through Orbax."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jtl.errors import UserError
+from jtl.freeze.split import Tree
+
+FOLDER = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint read back.
+
+    Attributes:
+        epoch: The epoch after which it was taken, 1-based.
+        variables: {"params", "batch_stats"}, the whole trees, float32 NumPy arrays.
+        meta: What `save` was given as `meta`.
+        opt_state: The optimizer's state, where it was asked for.
+    """
+
+    epoch: int
+    variables: Tree
+    meta: dict[str, Any]
+    opt_state: Any = None
+
+
+def manager(run_dir: Path) -> ocp.CheckpointManager:
+    """An Orbax manager that keeps the latest checkpoint and the best one.
+
+    Steps are epochs. Close it (or use it in a `with` block): saving goes on in the background.
+    """
+
+    def best(metrics: Any) -> float:
+        return metrics["best"]
+
+    policies = ocp.checkpoint_managers
+    options = ocp.CheckpointManagerOptions(
+        best_fn=best,
+        best_mode="max",
+        cleanup_tmp_directories=True,
+        # `max_to_keep` with `best_fn` would drop the latest one, and a resume with it.
+        preservation_policy=policies.AnyPreservationPolicy(
+            [policies.LatestN(1), policies.BestN(get_metric_fn=best, n=1)]
+        ),
+    )
+    return ocp.CheckpointManager(pathlib.Path(run_dir, FOLDER).absolute(), options=options)
+
+
+def latest_epoch(run_dir: Path) -> int:
+    """The epoch of a run's latest checkpoint, 0 without one."""
+    if not (run_dir / FOLDER).is_dir():
+        return 0
+    with manager(run_dir) as checkpoints:
+        return checkpoints.latest_step() or 0
+
+
+def save(
+    checkpoints: ocp.CheckpointManager,
+    epoch: int,
+    variables: Tree,
+    opt_state: Any,
+    metrics: dict[str, float],
+    meta: dict[str, Any],
+) -> None:
+    """Starts saving a checkpoint; it is whole on disk once the manager is closed or waited for.
+
+    Args:
+        checkpoints: As `manager` gives it.
+        epoch: The epoch that has ended; saved once, ascending.
+        variables: The whole {"params", "batch_stats"}, frozen leaves included, so that
+            reading a run needs no mask.
+        opt_state: The optimizer's state.
+        metrics: At least `best`: the higher, the better the checkpoint.
+        meta: What else a reader needs to rebuild the model; JSON.
+    """
+    items: dict[str, Any] = {
+        "variables": ocp.args.StandardSave(variables),
+        "meta": ocp.args.JsonSave(meta),
+    }
+    if jax.tree.leaves(opt_state):  # Orbax refuses a tree without leaves.
+        items["opt_state"] = ocp.args.StandardSave(opt_state)
+    checkpoints.save(epoch, metrics=metrics, args=ocp.args.Composite(**items))
+
+
+def restore(
+    run_dir: Path, which: Literal["best", "latest"] = "best", opt_state: Any = None
+) -> Restored:
+    """Reads a run's checkpoint.
+
+    Args:
+        run_dir: The run's folder.
+        which: The checkpoint of best validation accuracy, or the latest.
+        opt_state: A state of the structure that was saved, to get the optimizer's state too.
+
+    Raises:
+        UserError: `run_dir` is no run, or its checkpoints are missing or damaged.
+    """
+    if not (run_dir / FOLDER).is_dir():
+        raise UserError(
+            f"'{run_dir}' is not a run: it has no '{FOLDER}' folder. Give a folder that "
+            "`python -m jtl.train` wrote."
+        )
+    with manager(run_dir) as checkpoints:
+        epoch = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
+        if epoch is None:
+            raise UserError(f"'{run_dir}' holds no finished checkpoint; train again.")
+        items: dict[str, Any] = {
+            "variables": ocp.args.StandardRestore(),
+            "meta": ocp.args.JsonRestore(),
+        }
+        if opt_state is not None:
+            items["opt_state"] = ocp.args.StandardRestore(opt_state)
+        try:
+            saved = checkpoints.restore(epoch, args=ocp.args.Composite(**items))
+        # Orbax and TensorStore raise many types for damaged files; all mean the same here.
+        except Exception as error:
+            raise UserError(
+                f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    variables = jax.tree.map(np.asarray, saved["variables"])
+    state = None if opt_state is None else saved["opt_state"]
+    return Restored(epoch, variables, saved["meta"], state)

@@ -1,0 +1,274 @@
+"""Every option of a training run, and its validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jtl import models
+from jtl.data.pipeline import check_upsample
+from jtl.errors import UserError
+from jtl.freeze import masks
+from jtl.freeze.split import BatchNormMode
+from jtl.models.heads import HeadSpec, PoolKind, check_layers, mlp
+from jtl.optim import OptimizerName, ScheduleName
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network and where its weights come from.
+
+    Attributes:
+        model: Backbone: resnet18|34|50|101|152, densenet121|169|201, efficientnet_lite0|1|2.
+        weights: 'default' (the model's ImageNet weights), 'timm:NAME' (a name of the timm hub,
+            such as resnet50.tv_in1k), 'package:NAME' (an installed package), a checkpoint file
+            (.safetensors or .pth), a folder that weights_convert wrote, or 'random'.
+        head: What is put on the features: 'linear' (one dense layer), 'mlp' (see the next
+            three), 'append' (a dense layer on the logits of the weights' own classifier, which
+            stays), or a list such as bn,dense:256,dropout:.2 before the last dense layer;
+            see docs/freezing.md.
+        head_widths: Of the hidden layers of 'mlp'.
+        head_dropout: After each hidden layer of 'mlp'.
+        head_batch_norm: Batch normalization in each hidden layer of 'mlp'.
+        head_pool: How the last feature map becomes a vector.
+        truncate_at: Use the backbone only up to this stage, unit or layer, such as
+            stage3/block1/conv3; names of Keras and torchvision are understood.
+        dtype: Of the computation; params and batch statistics stay float32.
+    """
+
+    model: str = "efficientnet_lite0"
+    weights: str = "default"
+    head: str = "linear"
+    head_widths: tuple[int, ...] = (512,)
+    head_dropout: float = 0.0
+    head_batch_norm: bool = False
+    head_pool: PoolKind = "avg"
+    truncate_at: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The labelled pictures.
+
+    Attributes:
+        data: 'digits', or 'folder:PATH' for class folders or a zip of them, with train/ and
+            val/ or one folder that is split.
+        image_size: Height and width of the network's input in pixels. Default: that of the
+            weights; for pictures that are all smaller, four times theirs, but 96 at least.
+        upsample: How small pictures are enlarged: bilinear, bicubic (default: as the weights'
+            preprocessing), or nearest:N, which repeats each pixel N times both ways.
+    """
+
+    data: str = "digits"
+    image_size: int | None = None
+    upsample: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What trains, and how. Where the default is None, it depends on the mask.
+
+    Attributes:
+        mask: What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,
+            first_stages:K, norm_only, bias_only, full, or rules:FILE; see docs/freezing.md.
+        phases: Several masks one after the other instead of --mask: lp_ft, gradual,
+            freeze_unfreeze:EPOCHS, or EPOCHS,MASK[,LR];EPOCHS,MASK[,LR];...
+        bn: Which blocks normalize with batch statistics: auto (those that train), frozen (none
+            of the backbone), train (all, and their running statistics move).
+        solver: How a linear head on a frozen backbone is fitted: sgd (steps of --optimizer),
+            or lbfgs (to the optimum, without learning rate and epochs).
+        l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
+            split.
+        epochs: Passes over the training pictures. Default: 100 for head_only, else 10.
+        batch_size: Pictures per step.
+        lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
+            bias_only, else 1e-4.
+        head_lr_mult: The head's multiple of the learning rate. Default: 10 where a backbone
+            trains at 1e-4 by default, else 1.
+        layer_decay: Each block's multiple of the next one's learning rate; 1 for none.
+        optimizer: Adam, AdamW, or SGD with Nesterov momentum 0.9.
+        weight_decay: Of trainable leaves only; decoupled for adamw.
+        l2_sp: Strength of the pull of backbone params towards their pretrained values; 0 for
+            none.
+        schedule: Learning rate over the steps: falling to zero along a cosine, or constant.
+        patience: Epochs without a better validation accuracy before training stops; 0 never
+            stops early.
+        seed: Of the validation split, the new head and the order of the pictures.
+    """
+
+    mask: str = "head_only"
+    phases: str | None = None
+    bn: BatchNormMode = "auto"
+    solver: Literal["sgd", "lbfgs"] = "sgd"
+    l2: str = "auto"
+    epochs: int | None = None
+    batch_size: int = 32
+    lr: float | None = None
+    head_lr_mult: float | None = None
+    layer_decay: float = 1.0
+    optimizer: OptimizerName = "adam"
+    weight_decay: float = 0.0
+    l2_sp: float = 0.0
+    schedule: ScheduleName = "cosine"
+    patience: int = 0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where results go.
+
+    Attributes:
+        run_dir: Folder for everything the run writes. Default: a new one in runs/.
+        resume: Go on with the run in --run-dir where its last checkpoint left it.
+        dry_run: Say what would be trained and what it costs, and train nothing.
+        json: Print the summary as JSON on stdout instead of a table.
+    """
+
+    run_dir: Path | None = None
+    resume: bool = False
+    dry_run: bool = False
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains an image classifier from pretrained weights.
+
+    Without options: EfficientNet-Lite0 with its ImageNet weights, frozen, and a new linear
+    head, on scikit-learn's handwritten digits. A table of results goes to stdout, progress
+    to stderr, everything else to the run's folder.
+    """
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = ModelConfig()
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
+
+    def head(self, source_classes: int | None = None) -> HeadSpec:
+        """The head's specification.
+
+        Args:
+            source_classes: Classes of the weights' own classifier, None without one.
+
+        Raises:
+            UserError: The head's options are not possible, or 'append' finds no classifier.
+        """
+        options = self.model
+        layers: tuple[str, ...] = ()
+        if options.head == "mlp":
+            layers = mlp(options.head_widths, options.head_dropout, options.head_batch_norm)
+        elif options.head not in ("linear", "append"):
+            layers = tuple(part.strip() for part in options.head.split(","))
+        check_layers(layers)
+        kept = 0
+        if options.head == "append":
+            if source_classes is None:
+                raise UserError(
+                    "--head append keeps the weights' own classifier, but these have none. "
+                    "Choose other --weights, or --head linear."
+                )
+            kept = source_classes
+        return HeadSpec(layers, options.head_pool, kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON can hold them, by group."""
+        groups = dataclasses.asdict(self)
+        run_dir = groups["run"]["run_dir"]
+        groups["run"]["run_dir"] = None if run_dir is None else str(run_dir)
+        return groups
+
+    @classmethod
+    def from_dict(cls, groups: dict[str, Any]) -> Config:
+        """The inverse of `to_dict`."""
+        model: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in groups["model"].items()
+        }
+        run = dict(groups["run"])
+        run["run_dir"] = None if run["run_dir"] is None else Path(run["run_dir"])
+        return cls(
+            ModelConfig(**model),
+            DataConfig(**groups["data"]),
+            TrainConfig(**groups["train"]),
+            RunConfig(**run),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskDefaults:
+    """What a mask trains with unless told otherwise; docs/freezing.md names the sources."""
+
+    epochs: int = 10
+    lr: float = 1e-4
+    head_lr_mult: float = 10.0
+
+
+_DEFAULTS = {
+    "head_only": MaskDefaults(100, 3e-3, 1.0),
+    "norm_only": MaskDefaults(10, 1e-3, 1.0),
+    "bias_only": MaskDefaults(10, 1e-3, 1.0),
+}
+
+
+def mask_defaults(mask: str) -> MaskDefaults:
+    """The defaults of a mask as `--mask` gives it."""
+    return _DEFAULTS.get(masks.check_form(mask), MaskDefaults())
+
+
+def resolve(config: Config) -> Config:
+    """Checks every option that needs neither data nor network.
+
+    Raises:
+        UserError: An option's value is impossible; the message names the option.
+    """
+    models.get(config.model.model)
+    config.head(source_classes=1)  # What the weights hold is checked when they are there.
+    train = config.train
+    mask_defaults(train.mask)
+    _at_least("--epochs", train.epochs, 1)
+    _at_least("--batch-size", train.batch_size, 1)
+    _at_least("--patience", train.patience, 0)
+    _at_least("--image-size", config.data.image_size, 32)
+    check_upsample(config.data.upsample, config.data.image_size)
+    _at_least("--seed", train.seed, 0)
+    _at_least("--weight-decay", train.weight_decay, 0)
+    _at_least("--l2-sp", train.l2_sp, 0)
+    _positive("--lr", train.lr)
+    _positive("--head-lr-mult", train.head_lr_mult)
+    _positive("--layer-decay", train.layer_decay)
+    if train.phases is not None and train.mask != TrainConfig.mask:
+        raise UserError("--phases names a mask for each phase; leave --mask out.")
+    if train.l2 != "auto":
+        penalty = _number(train.l2)
+        if penalty is None or penalty < 0:
+            raise UserError(f"--l2 must be auto or a number from 0 on, not '{train.l2}'.")
+    if train.solver == "lbfgs" and (
+        train.mask != "head_only" or train.phases or config.model.head not in ("linear", "append")
+    ):
+        raise UserError(
+            "--solver lbfgs fits a linear head on a frozen backbone: it goes with --mask "
+            "head_only and --head linear, not with phases."
+        )
+    return config
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _positive(option: str, value: float | None) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise UserError(f"{option} must be a positive number, not {value}.")
+
+
+def _at_least(option: str, value: float | None, minimum: int) -> None:
+    if value is not None and not minimum <= value < float("inf"):
+        raise UserError(f"{option} must be at least {minimum}, not {value}.")

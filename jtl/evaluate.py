@@ -1,0 +1,47 @@
+"""`python -m jtl.evaluate RUN`: score a run's best model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import tyro
+
+from jtl import cli, evaluation
+from jtl.progress import Display
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Scores the best model of a run.
+
+    By default on the run's own validation pictures, by the same computation as in training,
+    so that the figures are those of the run's summary.
+
+    Attributes:
+        run: Folder that `python -m jtl.train` wrote.
+        data: Other pictures, as in `python -m jtl.train`; their classes must be the run's.
+        json: Print JSON on stdout instead of lines.
+    """
+
+    run: tyro.conf.Positional[Path]
+    data: str | None = None
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Evaluates and prints."""
+    classifier = evaluation.load(options.run)
+    scores = evaluation.evaluate_run(classifier, options.data, Display())
+    if options.json:
+        print(json.dumps(scores, indent=2, ensure_ascii=False))
+        return
+    print(f"{scores['data']}, {scores['count']} {scores['split']} images, epoch {scores['epoch']}")
+    print(f"accuracy {scores['val_accuracy']:.4f}")
+    print(f"loss     {scores['val_loss']:.4f}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(Options, command, prog="python -m jtl.evaluate"))

@@ -1,0 +1,179 @@
+"""A finished run, put to use: evaluated on data, or asked about pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import checkpoint
+from jtl.arms import arm_of, examples_of
+from jtl.config import Config
+from jtl.data import sources
+from jtl.data.pipeline import InputPlan
+from jtl.data.transforms import BadImage, decode
+from jtl.errors import UserError
+from jtl.features import evaluate
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier
+from jtl.progress import Display
+from jtl.run import CONFIG
+from jtl.steps import forward
+from jtl.task import rebuild_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The best model of a run, ready to use.
+
+    Attributes:
+        folder: The run's folder.
+        config: The run's options.
+        model: The classifier.
+        variables: {"params", "batch_stats"} on the device.
+        inputs: How pictures become the network's input.
+        class_names: Of the logits, in order.
+        epoch: The epoch it is from.
+        meta: The checkpoint's description.
+    """
+
+    folder: Path
+    config: Config
+    model: ImageClassifier
+    variables: Tree
+    inputs: InputPlan
+    class_names: tuple[str, ...]
+    epoch: int
+    meta: dict[str, Any]
+
+
+def load(folder: Path) -> Classifier:
+    """Reads a run's best checkpoint.
+
+    Raises:
+        UserError: `folder` is no finished run.
+    """
+    restored = checkpoint.restore(folder)
+    try:
+        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = Config.from_dict(stored)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{folder / CONFIG}' cannot be read: {error}.") from error
+    model, inputs = rebuild_model(restored.meta)
+    return Classifier(
+        folder=folder,
+        config=config,
+        model=model,
+        variables=jax.device_put(restored.variables),
+        inputs=inputs,
+        class_names=tuple(restored.meta["class_names"]),
+        epoch=restored.epoch,
+        meta=restored.meta,
+    )
+
+
+def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> dict[str, Any]:
+    """Scores a run's model on validation data, by the same programs as in training.
+
+    Args:
+        classifier: As `load` gives it.
+        data: A data source; default the run's own, split as in training.
+        display: Where progress goes.
+
+    Returns:
+        {"data", "split", "count", "val_accuracy", "val_loss", "epoch"}.
+
+    Raises:
+        UserError: The data have other classes than the run was trained on.
+    """
+    spec = data or classifier.config.data.data
+    dataset = sources.load(spec, seed=classifier.config.train.seed)
+    if dataset.class_names != classifier.class_names:
+        raise UserError(
+            f"'{spec}' has other classes than the run '{classifier.folder}'.\n"
+            f"  the run: {', '.join(classifier.class_names)}\n"
+            f"  the data: {', '.join(dataset.class_names)}"
+        )
+    arm = arm_of(classifier.meta["start"], classifier.inputs)
+    val = examples_of(
+        dataset.val,
+        arm,
+        classifier.model,
+        classifier.inputs,
+        classifier.variables,
+        display,
+        "val",
+    )
+    scores, _ = evaluate(
+        val,
+        classifier.variables,
+        model=classifier.model,
+        start=arm.start,
+        prepare=arm.prepare,
+        batch_size=arm.eval_batch,
+    )
+    return {
+        "data": dataset.spec,
+        "split": "val",
+        "count": len(val),
+        "val_accuracy": scores["accuracy"],
+        "val_loss": scores["loss"],
+        "epoch": classifier.epoch,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one picture.
+
+    Attributes:
+        name: The picture's path as given.
+        classes: (class name, probability), the likeliest first.
+    """
+
+    name: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def predict_files(
+    classifier: Classifier, paths: list[Path], top_k: int
+) -> tuple[list[Prediction], list[str]]:
+    """Classifies picture files.
+
+    Args:
+        classifier: As `load` gives it.
+        paths: Picture files.
+        top_k: How many classes to name.
+
+    Returns:
+        (a prediction for every readable picture, a line for every unreadable one).
+    """
+    predictions, unreadable = [], []
+    for path in paths:
+        try:
+            picture = decode(path.read_bytes(), str(path))
+        except (OSError, BadImage) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            unreadable.append(reason if isinstance(error, BadImage) else f"{path}: {reason}")
+            continue
+        logits = forward(
+            classifier.variables,
+            _as_input(picture, classifier.inputs)[None],
+            model=classifier.model,
+            prepare=classifier.inputs.device,
+        )
+        probabilities = np.asarray(jax.nn.softmax(logits[0]))
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        classes = tuple((classifier.class_names[i], float(probabilities[i])) for i in order)
+        predictions.append(Prediction(str(path), classes))
+    return predictions, unreadable
+
+
+def _as_input(picture: Any, inputs: InputPlan) -> np.ndarray:
+    """A decoded picture as in training; uint8 [H, W, 3]."""
+    host = inputs.host_for((picture.height, picture.width))
+    return np.asarray(picture) if host is None else host(picture)

@@ -1,0 +1,215 @@
+"""Masks: ordered rules from param paths to labels.
+
+A label names the optimizer group a leaf belongs to; `frozen` leaves belong to none. The form
+is that of big_vision's learning-rate rules: the first rule whose pattern matches the whole
+path decides, and every leaf must be decided.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jtl.errors import UserError, suggest
+from jtl.models.chain import Unit, locate
+
+FROZEN = "frozen"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Leaves whose whole path, such as `stage1/block1/conv1/kernel`, matches get the label.
+
+    Attributes:
+        pattern: A regular expression, matched against the whole path.
+        label: The optimizer group, or `frozen`.
+        lr: The group's learning rate; None for the run's.
+        lr_mult: Multiplies the learning rate.
+        may_idle: Whether deciding no leaf is no error: for a mask's own rules, that hold for
+            some families only.
+    """
+
+    pattern: str
+    label: str
+    lr: float | None = None
+    lr_mult: float = 1.0
+    may_idle: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """A named way to freeze."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+
+_HEAD = Rule(r"head/.*", "head")
+_REST_FROZEN = Rule(r".*", FROZEN)
+
+FORMS = {
+    "head_only": "linear probe: only the head",
+    "last_stage": "the last stage, what follows it, and the head",
+    "last_stages:K": "the same for the last K stages",
+    "from:PATH": "everything from a unit or stage on, such as from:stage3/block1",
+    "first_stages:K": "the stem, the first K stages and the head (surgical fine-tuning)",
+    "norm_only": "scales and biases of normalization, and the head",
+    "bias_only": "biases, and the head (BitFit)",
+    "full": "everything",
+    "rules:FILE": "the user's own rules, a line each, or inline: rules:PATTERN=WHAT;...",
+}
+"""Every mask in the form it is given, with its meaning."""
+
+
+def names() -> tuple[str, ...]:
+    """The masks' names without their arguments, such as `head_only` and `from`."""
+    return tuple(form.partition(":")[0] for form in FORMS)
+
+
+def check_form(text: str) -> str:
+    """The name of the mask that `text` gives, without its argument.
+
+    Raises:
+        UserError: No mask has this name, or its argument is missing or too much.
+    """
+    name, colon, argument = text.partition(":")
+    if name in names():
+        wanted = next(form for form in FORMS if form.partition(":")[0] == name)
+        if (":" in wanted) == bool(colon and argument):
+            return name
+        raise UserError(f"mask '{text}': write it as {wanted} ({FORMS[wanted]}).")
+    raise UserError(
+        f"unknown mask '{text}'.{suggest(name, names())} The masks are: {', '.join(FORMS)}."
+    )
+
+
+def parse(
+    text: str,
+    units: Sequence[Unit] = (),
+    translate: Callable[[str], str] = lambda path: path,
+) -> Mask:
+    """The mask that `text` names, for a chain of units.
+
+    Args:
+        text: As in `--mask`; see `FORMS`.
+        units: The model's chain; masks that name stages or units need it.
+        translate: From another library's layer names to paths; paths stay as they are.
+
+    Raises:
+        UserError: No mask is called so, or its argument is not one of this model's.
+    """
+    name = check_form(text)
+    argument = text.partition(":")[2]
+    if name in _SIMPLE:
+        return Mask(text, _SIMPLE[name](units))
+    if name == "rules":
+        from jtl.freeze.rules import read_rules  # It builds on this module.
+
+        return Mask(text, read_rules(argument, translate))
+    if name == "from":
+        return Mask(text, (_HEAD, *_units_train(_from(units, translate(argument)))))
+    return Mask(text, (_HEAD, *_units_train(_stages(units, name, argument))))
+
+
+def _units_train(paths: Sequence[str]) -> tuple[Rule, ...]:
+    # Units without params, such as pooling, may be among them.
+    trained = [Rule(f"{re.escape(path)}/.*", "backbone", may_idle=True) for path in paths]
+    return (*trained, dataclasses.replace(_REST_FROZEN, may_idle=True))
+
+
+def _from(units: Sequence[Unit], path: str) -> list[str]:
+    paths = [unit.path for unit in units]
+    inside = [unit for unit in paths if path.startswith(unit + "/")]
+    return paths[locate(units, inside[0] if inside else path) :]
+
+
+def _stage_names(units: Sequence[Unit]) -> list[str]:
+    return list(dict.fromkeys(unit.stage for unit in units if unit.stage is not None))
+
+
+def _stages(units: Sequence[Unit], name: str, argument: str) -> list[str]:
+    stages = _stage_names(units)
+    if not argument.isdecimal() or not 1 <= int(argument) <= len(stages):
+        raise UserError(
+            f"mask '{name}:{argument}': K must be a whole number from 1 to {len(stages)}, the "
+            "number of this model's stages."
+        )
+    count = int(argument)
+    if name == "last_stages":
+        return _from(units, stages[-count])
+    chosen = stages[:count]
+    return [u.path for u in units if u.stage in chosen or u.path == "stem"]
+
+
+_SIMPLE: dict[str, Callable[[Sequence[Unit]], tuple[Rule, ...]]] = {
+    "head_only": lambda units: (_HEAD, _REST_FROZEN),
+    "last_stage": lambda units: (_HEAD, *_units_train(_stages(units, "last_stages", "1"))),
+    "norm_only": lambda units: (
+        _HEAD,
+        Rule(r"(.*/)?bn\d*/(scale|bias)", "norm"),
+        _REST_FROZEN,
+    ),
+    "bias_only": lambda units: (_HEAD, Rule(r".*/bias", "bias"), _REST_FROZEN),
+    "full": lambda units: (_HEAD, Rule(r".*", "backbone")),
+}
+
+
+def label_tree(mask: Mask, params: dict[str, Any]) -> dict[str, Any]:
+    """Labels every leaf of `params`.
+
+    Args:
+        mask: The rules.
+        params: Nested dicts with arrays or their shapes as leaves.
+
+    Returns:
+        The same nesting with a label (str) for every leaf.
+
+    Raises:
+        UserError: A leaf matches no rule, a rule decides no leaf, or nothing is trainable.
+    """
+    decided: set[Rule] = set()
+    paths: list[str] = []
+    uncovered: list[str] = []
+
+    def decide(path: str) -> str:
+        paths.append(path)
+        for rule in mask.rules:
+            if re.fullmatch(rule.pattern, path):
+                decided.add(rule)
+                return rule.label
+        uncovered.append(path)
+        return FROZEN
+
+    def walk(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: walk(value, f"{prefix}{key}/") if isinstance(value, dict) else decide(prefix + key)
+            for key, value in tree.items()
+        }
+
+    labels = walk(params, "")
+    if uncovered:
+        raise UserError(
+            f"mask '{mask.name}': no rule matches {len(uncovered)} params, first "
+            f"'{uncovered[0]}'. End the rules with one that matches everything, such as '.*'."
+        )
+    idle = [rule.pattern for rule in mask.rules if rule not in decided and not rule.may_idle]
+    if idle:
+        raise UserError(
+            f"mask '{mask.name}': these rules decide no param, as nothing matches or an "
+            f"earlier rule was first: {', '.join(idle)}.{_nearest(idle[0], paths)}"
+        )
+    if not any(rule.label != FROZEN for rule in decided):
+        raise UserError(f"mask '{mask.name}' leaves nothing to train.")
+    return labels
+
+
+def _nearest(pattern: str, paths: Sequence[str]) -> str:
+    """A phrase with the paths that look most like a pattern."""
+    import difflib
+
+    plain = re.sub(r"[\\^$.*+?()\[\]{}|]", "", pattern)
+    modules = list(dict.fromkeys(p.rsplit("/", depth)[0] for p in paths for depth in (0, 1, 2)))
+    close = difflib.get_close_matches(plain, modules, n=3, cutoff=0.3)
+    return f" The nearest paths are: {', '.join(close)}." if close else ""

@@ -1,0 +1,85 @@
+"""The user's own freezing rules, from a file or from the command line.
+
+A rule is `PATTERN=WHAT`. PATTERN is a regular expression that must match a param's whole path
+(`stage4/.*`), or the name of a unit, stage or layer, which stands for all params below it.
+WHAT is `frozen`, `train`, `x0.1` (train at this multiple of the learning rate) or a number
+(train at this learning rate). The first rule that matches a param decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from jtl.errors import UserError
+from jtl.freeze.masks import FROZEN, Rule
+
+_FORM = "A rule is PATTERN=WHAT with WHAT one of: frozen, train, x0.1 (a multiple), 1e-4 (a rate)."
+
+
+def read_rules(source: str, translate: Callable[[str], str]) -> tuple[Rule, ...]:
+    """Reads rules.
+
+    Args:
+        source: Rules separated by `;`, or the path of a file with a rule a line, where empty
+            lines and lines that begin with `#` do not count.
+        translate: From another library's layer names to paths.
+
+    Raises:
+        UserError: The file cannot be read, or something is no rule; every bad line is named.
+    """
+    if "=" in source:
+        lines = source.split(";")
+    else:
+        try:
+            lines = Path(source).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot read the rules file '{source}': {error}. Give a text file with a rule a "
+                f"line, or rules in place: rules:head/.*=train;.*=frozen. {_FORM}"
+            ) from error
+    rules, wrong = [], []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            rules.append(_rule(text, translate))
+        except ValueError as error:
+            wrong.append(f"  {number}: {text} ({error})")
+    if wrong or not rules:
+        listed = "\n".join(wrong) or "  there is none"
+        raise UserError(f"the rules in '{source}' cannot be used:\n{listed}\n{_FORM}")
+    return tuple(rules)
+
+
+def _rule(text: str, translate: Callable[[str], str]) -> Rule:
+    pattern, equals, what = (part.strip() for part in text.rpartition("="))
+    if not equals or not pattern:
+        raise ValueError("no '=' between pattern and what to do")
+    path = translate(pattern)
+    # A plain name means what is below it, or the leaf itself; a pattern is taken as it is.
+    if re.fullmatch(r"[\w/]+", path):
+        path = f"{path}(/.*)?"
+    try:
+        re.compile(path)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    head = pattern.split("/")[0] == "head"
+    name = "head" if head else "backbone"
+    if what == FROZEN:
+        return Rule(path, FROZEN)
+    if what == "train":
+        return Rule(path, name)
+    multiple = what.startswith("x")
+    try:
+        number = float(what.removeprefix("x"))
+    except ValueError:
+        raise ValueError(f"'{what}' is none of the four") from None
+    if not 0 < number < float("inf"):
+        raise ValueError("a rate or multiple must be positive")
+    label = f"{name} {what}"
+    if multiple:
+        return Rule(path, label, lr_mult=number)
+    return Rule(path, label, lr=number)

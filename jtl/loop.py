@@ -1,0 +1,236 @@
+"""`fit`: the only place where the parts of a training run meet."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import jax
+
+from jtl import checkpoint, probe, report
+from jtl.arms import Arm, arm_of, choose_arm, examples_of
+from jtl.config import Config, resolve
+from jtl.data.pipeline import Examples
+from jtl.errors import UserError
+from jtl.features import evaluate
+from jtl.freeze.split import Tree
+from jtl.plan import PhasePlan
+from jtl.progress import Display
+from jtl.run import Run, claimed_run, resumed_run
+from jtl.task import Task, prepare_task
+from jtl.trainer import Trainer
+
+CHECKPOINT_SECONDS = 30.0
+"""At the most this much training is lost when a run is cut off, at epoch granularity."""
+
+
+def fit(config: Config, display: Display | None = None) -> Run:
+    """Trains a classifier and writes its run folder.
+
+    Args:
+        config: The options.
+        display: Where progress goes; default stderr.
+
+    Returns:
+        The run: its folder and summary.
+
+    Raises:
+        UserError: The options, the data or the weights cannot be used, or the folder cannot
+            be written. Nothing is left behind then.
+    """
+    display = display or Display()
+    if config.run.resume:
+        run = resumed_run(config)
+        task = prepare_task(resolve(run.config), display)
+        run.check_same(task)
+        Fit(task, run, display).go()
+        return run
+    config = resolve(config)
+    with claimed_run(config) as run:
+        task = prepare_task(config, display)
+        display.message(report.opening_line(task))
+        Fit(task, run, display).go()
+    return run
+
+
+class Fit:
+    """One run on its way: the examples at hand, the best epoch so far, what is saved."""
+
+    def __init__(self, task: Task, run: Run, display: Display):
+        """Takes a task, and a run that is new or has a checkpoint to go on from."""
+        self.task, self.run, self.display = task, run, display
+        self.optimizer_bytes = 0
+        self.feature_seconds = 0.0
+        self._cut: str | None = None
+        self._examples: tuple[Examples, Examples] | None = None
+        self._kept: tuple[int, Tree, Any, Arm] | None = None  # The best, if not yet on disk.
+        self._saved_at, self._saved_epoch = time.perf_counter(), 0
+
+    def go(self) -> None:
+        """Trains every phase that is left, and writes the results."""
+        began = time.perf_counter()
+        if self.task.config.train.solver == "lbfgs":
+            self._solve()
+        else:
+            self._train()
+        self._finish(time.perf_counter() - began)
+
+    def _train(self) -> None:
+        variables, opt_state, done = self._start()
+        # Unreadable pictures show here, before anything is written.
+        first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
+        self._read_examples(self._arm(first, variables), variables)
+        with (
+            checkpoint.manager(self.run.folder) as self._checkpoints,
+            self.display.track("training", self.task.epochs, "epochs") as self._advance,
+        ):
+            self._advance(done, "resumed") if done else None
+            for plan in self.task.plans:
+                if plan.last_epoch <= done:
+                    continue
+                arm = self._arm(plan, variables)
+                self._read_examples(arm, variables)
+                trainer = Trainer(self.task, plan, arm, variables)
+                self.optimizer_bytes = max(self.optimizer_bytes, trainer.optimizer_bytes)
+                if opt_state is not None and plan.first_epoch <= done:
+                    trainer.restore(done, opt_state)
+                elif opt_state is not None:
+                    trainer.carry_over(opt_state)
+                stopped = self._phase(trainer, max(plan.first_epoch, done + 1))
+                variables, opt_state = trainer.variables(), trainer.state.opt_state
+                if stopped:
+                    break
+
+    def _solve(self) -> None:
+        """Fits the linear head to the optimum; the whole is one epoch of the run."""
+        plan = self.task.plans[0]
+        arm = self._arm(plan, self.task.variables)
+        self._read_examples(arm, self.task.variables)
+        assert self._examples is not None
+        line, variables = probe.solve(self.task, *self._examples)
+        self.run.open(self.task)
+        self._log(line, plan, arm)
+        self.display.message(f"L-BFGS: {report.epoch_note(line)}, l2 {line['l2']:g}")
+        with checkpoint.manager(self.run.folder) as self._checkpoints:
+            self._save_one(1, variables, {}, arm)
+
+    def _start(self) -> tuple[Tree, Any, int]:
+        """The variables to start from, the optimizer's state, the epochs that are done."""
+        if not self.run.history:
+            return self.task.variables, None, 0
+        done = len(self.run.history)
+        plan = self.task.plan_of(done)
+        arm = self._arm(plan, self.task.variables)
+        template = Trainer(self.task, plan, arm, self.task.variables)
+        latest = checkpoint.restore(self.run.folder, "latest", template.state.opt_state)
+        self._saved_epoch = done
+        return latest.variables, latest.opt_state, done
+
+    def _arm(self, plan: PhasePlan, variables: Tree) -> Arm:
+        dataset = self.task.dataset
+        count = len(dataset.train) + len(dataset.val)
+        return choose_arm(plan.split, self.task.model, variables, self.task.inputs, count)
+
+    def _read_examples(self, arm: Arm, variables: Tree) -> None:
+        """Reads train and val for an arm, unless the phase before had the same cut."""
+        if self._examples is not None and self._cut == arm.start:
+            return
+        self._examples = None  # Frees the features of the cut before.
+        began = time.perf_counter()
+        on_device = jax.device_put(variables)
+        train, val = self.task.dataset.train, self.task.dataset.val
+        self._examples = (
+            self._read(train, arm, on_device, "train"),
+            self._read(val, arm, on_device, "val"),
+        )
+        self._cut = arm.start
+        self.feature_seconds += time.perf_counter() - began if arm.cached else 0.0
+
+    def _read(self, split: Any, arm: Arm, variables: Tree, name: str) -> Examples:
+        task = self.task
+        return examples_of(split, arm, task.model, task.inputs, variables, self.display, name)
+
+    def _phase(self, trainer: Trainer, first: int) -> bool:
+        """Runs a phase's epochs from `first` on; True if patience ended the run."""
+        assert self._examples is not None
+        self.run.open(self.task)
+        patience = self.task.config.train.patience
+        for epoch in range(first, trainer.plan.last_epoch + 1):
+            line = trainer.epoch(epoch, *self._examples)
+            if not math.isfinite(line["train_loss"] + line["val_loss"]):
+                self._diverged(epoch, line, trainer)
+            self._log(line, trainer.plan, trainer.arm)
+            self._advance(1, report.epoch_note(line))
+            best = self.run.best_epoch()
+            if best == epoch:
+                # The next step donates the state: what is kept must be a copy.
+                arrays = jax.device_get((trainer.variables(), trainer.state.opt_state))
+                self._kept = (epoch, *arrays, trainer.arm)
+            stop = bool(patience) and epoch - best >= patience
+            last = epoch == self.task.epochs or stop
+            overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
+            # At a phase's end too: the next one may be of a size that runs out of memory.
+            if last or overdue or epoch == trainer.plan.last_epoch:
+                self._save(epoch, trainer)
+            if stop:
+                return True
+        return False
+
+    def _diverged(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> None:
+        """Keeps the last good state and stops the run."""
+        kept = "nothing was kept, as no epoch before it was whole"
+        if self.run.history:
+            if self._kept is not None and self._kept[0] > self._saved_epoch:
+                self._save_one(*self._kept)
+            kept = f"the best epoch before it is kept in '{self.run.folder}'"
+        raise UserError(
+            f"the loss is not finite in epoch {epoch} (train {line['train_loss']}, val "
+            f"{line['val_loss']}, at learning rates up to "
+            f"{max(trainer.plan.learning_rates.values()):g}); {kept}. Try a lower --lr."
+        )
+
+    def _log(self, line: dict[str, Any], plan: PhasePlan, arm: Arm) -> None:
+        self.run.log({**line, "cut": plan.split.cut, "cached_prefix": arm.cached})
+
+    def _save(self, epoch: int, trainer: Trainer) -> None:
+        if self._kept is not None and self._saved_epoch < self._kept[0] < epoch:
+            best, variables, opt_state, arm = self._kept
+            self._save_one(best, variables, opt_state, arm)
+        variables, opt_state = jax.device_get((trainer.variables(), trainer.state.opt_state))
+        self._save_one(epoch, variables, opt_state, trainer.arm)
+        self._kept, self._saved_epoch = None, epoch
+        self._saved_at = time.perf_counter()
+
+    def _save_one(self, epoch: int, variables: Tree, opt_state: Any, arm: Arm) -> None:
+        line = self.run.history[epoch - 1]
+        metrics = {key: line[key] for key in ("val_accuracy", "val_loss")}
+        # Orbax orders by one number; ours is that a later best is better than an earlier one.
+        metrics["best"] = float(epoch if epoch == self.run.best_epoch(epoch) else 0)
+        meta = {**self.task.meta(), "start": arm.start}
+        checkpoint.save(self._checkpoints, epoch, variables, opt_state, metrics, meta)
+
+    def _finish(self, train_seconds: float) -> None:
+        """Reads the best epoch back, so that what is reported is what is on disk."""
+        best = checkpoint.restore(self.run.folder)
+        test_accuracy = None
+        if self.task.dataset.test is not None:
+            arm = arm_of(best.meta["start"], self.task.inputs)
+            variables = jax.device_put(best.variables)
+            scores, _ = evaluate(
+                self._read(self.task.dataset.test, arm, variables, "test"),
+                variables,
+                model=self.task.model,
+                start=arm.start,
+                prepare=arm.prepare,
+                batch_size=arm.eval_batch,
+            )
+            test_accuracy = scores["accuracy"]
+        self.run.finish(
+            self.task,
+            best,
+            optimizer_bytes=self.optimizer_bytes,
+            test_accuracy=test_accuracy,
+            train_seconds=train_seconds,
+            feature_seconds=self.feature_seconds,
+        )

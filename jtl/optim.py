@@ -1,0 +1,121 @@
+"""Optimizers: one `optax.multi_transform` over the labels of a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jtl.freeze.masks import FROZEN
+
+OptimizerName = Literal["adam", "adamw", "sgd"]
+ScheduleName = Literal["constant", "cosine"]
+
+
+def build(
+    labels: dict[str, Any], groups: Mapping[str, optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """An optimizer for a label tree.
+
+    Its `init` and `update` take the full param tree or any sub-tree of it: jtl's train step
+    gives only the trainable leaves, so that frozen leaves are out of reach of every wrapper
+    (clipping by global norm, accumulation, averages). Given the full tree, frozen leaves
+    get a zero update and own no state.
+
+    Args:
+        labels: Tree of labels, as `jtl.freeze.label_tree` gives it.
+        groups: The transform of every label but `frozen`.
+    """
+    return optax.multi_transform(
+        {**groups, FROZEN: optax.set_to_zero()},
+        param_labels=lambda params: _restrict(labels, params),
+    )
+
+
+def _restrict(labels: Any, params: Any) -> Any:
+    """The labels of just the leaves that `params` has."""
+    if not isinstance(params, Mapping):
+        return labels
+    return {key: _restrict(labels[key], value) for key, value in params.items()}
+
+
+def carry(old: Any, new: Any, since: Callable[[str], int]) -> Any:
+    """Takes the optimizer state of leaves that go on training into the next phase.
+
+    Args:
+        old: State of `build`'s optimizer at the end of a phase.
+        new: Fresh state of the next phase's.
+        since: The phase in which a label's leaves began to train.
+
+    Returns:
+        `new`, with every array of a leaf that trained before, and every count of leaves that
+        began together, taken from `old`.
+    """
+
+    def key(path: tuple[Any, ...]) -> tuple[Any, ...]:
+        # A leaf is known by its path, whatever its label was; a count by when it began.
+        at = next(i for i, part in enumerate(path) if str(part) == ".inner_states")
+        label = path[at + 1].key
+        rest = tuple(str(part) for part in (*path[:at], *path[at + 2 :]))
+        of_a_leaf = any(isinstance(part, jax.tree_util.DictKey) for part in path[at + 2 :])
+        return rest if of_a_leaf else (since(label), *rest)
+
+    kept = {key(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}
+    return jax.tree.map_with_path(lambda path, leaf: kept.get(key(path), leaf), new)
+
+
+def l2_sp(strength: float) -> optax.GradientTransformation:
+    """Adds the gradient of strength / 2 * |w - w0|^2, w0 being the params at `init`.
+
+    Regularizes towards the pretrained solution instead of zero (L2-SP; Li et al. 2018, arXiv
+    1802.01483). The starting point is part of the state and goes into checkpoints with it.
+    """
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.copy, params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        assert params is not None  # multi_transform passes what it was given.
+        pulled = jax.tree.map(lambda g, w, w0: g + strength * (w - w0), updates, params, state)
+        return pulled, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def schedule(
+    name: ScheduleName, learning_rate: float, steps: int, offset: int = 0
+) -> optax.Schedule:
+    """Learning rate by step.
+
+    Args:
+        name: `constant`, or `cosine` from `learning_rate` to zero.
+        learning_rate: The highest.
+        steps: Of the phase.
+        offset: Steps that a group has taken before the phase began.
+    """
+    if name == "cosine":
+        cosine = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
+        return lambda count: cosine(count - offset)
+    return optax.constant_schedule(learning_rate)
+
+
+def transform(
+    name: OptimizerName, learning_rate: optax.Schedule | float, weight_decay: float
+) -> optax.GradientTransformation:
+    """One group's optimizer.
+
+    Args:
+        name: `adam`; `adamw` (decoupled weight decay); `sgd` with Nesterov momentum 0.9.
+        learning_rate: A number or a schedule by step.
+        weight_decay: Decoupled for adamw, added to the gradient for adam and sgd.
+    """
+    if name == "adamw":
+        return optax.adamw(learning_rate, weight_decay=weight_decay)
+    optimizers: dict[str, Callable[..., optax.GradientTransformation]] = {
+        "adam": optax.adam,
+        "sgd": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+    }
+    return optax.chain(optax.add_decayed_weights(weight_decay), optimizers[name](learning_rate))

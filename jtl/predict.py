@@ -1,0 +1,60 @@
+"""`python -m jtl.predict RUN IMAGE...`: ask a run's best model about pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import tyro
+
+from jtl import cli, evaluation
+from jtl.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Prints the likeliest classes of pictures.
+
+    Attributes:
+        run: Folder that `python -m jtl.train` wrote.
+        images: Picture files.
+        top_k: How many classes to name for each.
+        json: Print a line of JSON for each picture.
+    """
+
+    run: tyro.conf.Positional[Path]
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    top_k: int = 5
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Predicts and prints; unreadable pictures are named at the end.
+
+    Raises:
+        UserError: No picture was given, or some could not be read (the others are printed).
+    """
+    if not options.images:
+        raise UserError("no picture was given. Name one or more: jtl.predict RUN IMAGE...")
+    if options.top_k < 1:
+        raise UserError(f"--top-k must be at least 1, not {options.top_k}.")
+    classifier = evaluation.load(options.run)
+    predictions, unreadable = evaluation.predict_files(
+        classifier, list(options.images), options.top_k
+    )
+    for prediction in predictions:
+        if options.json:
+            print(json.dumps(dataclasses.asdict(prediction), ensure_ascii=False))
+            continue
+        print(prediction.name)
+        for name, probability in prediction.classes:
+            print(f"  {probability:7.2%}  {name}")
+    if unreadable:
+        lines = "\n".join(f"  {line}" for line in unreadable)
+        raise UserError(f"{len(unreadable)} of {len(options.images)} could not be read:\n{lines}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(Options, command, prog="python -m jtl.predict"))

@@ -1,0 +1,198 @@
+"""What a run would train and what it would cost, told before it starts (`--dry-run`)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jtl import steps
+from jtl.arms import Arm, choose_arm, feature_bytes
+from jtl.freeze import FROZEN
+from jtl.freeze.split import Tree, leaf_paths, lookup
+from jtl.plan import PhasePlan
+from jtl.task import Task
+from jtl.trainer import Trainer, steps_per_epoch
+
+
+def preflight(task: Task) -> dict[str, Any]:
+    """Compiles one step of every phase, times it on made-up pictures, and trains nothing.
+
+    Returns:
+        The first phase's figures at the top (`total_params`, `trainable_params`,
+        `frozen_params`, `optimizer_bytes`, `cut`, `groups`, ...) and every phase's under
+        `phases`. Params count BatchNorm statistics; FLOPs are of XLA's cost analysis of the
+        compiled program.
+    """
+    phases = [_phase(task, plan) for plan in task.plans]
+    return {
+        "model": task.config.model.model,
+        "data": task.dataset.spec,
+        "num_train": len(task.dataset.train),
+        "num_val": len(task.dataset.val),
+        "image_size": task.inputs.device.size,
+        "batch_size": task.config.train.batch_size,
+        **phases[0],
+        "phases": phases,
+    }
+
+
+def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
+    count = len(task.dataset.train) + len(task.dataset.val)
+    arm = choose_arm(plan.split, task.model, task.variables, task.inputs, count)
+    trainer = Trainer(task, plan, arm, task.variables)
+    total = sum(leaf.size for leaf in jax.tree.leaves(task.variables))
+    trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
+    groups = _groups(task, plan)
+    cost = _cost(task, plan, arm, trainer)
+    return {
+        "mask": plan.phase.mask,
+        "epochs": plan.phase.epochs,
+        "total_params": int(total),
+        "trainable_params": int(trainable),
+        "frozen_params": int(total - trainable),
+        "optimizer_bytes": trainer.optimizer_bytes,
+        "cut": plan.split.cut,
+        "cached_prefix": arm.cached,
+        "cache_bytes": count * feature_bytes(arm.start, task.model, task.variables, task.inputs)
+        if arm.start
+        else 0,
+        **cost,
+        "groups": groups,
+    }
+
+
+def _groups(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:
+    """The leaves by label, params first by the label's order in the tree, frozen last."""
+    groups: dict[str, dict[str, Any]] = {}
+    params = task.variables["params"]
+    units = [unit.path for unit in task.model.units()]
+    with_norm = {unit for unit in units if _inside(task.variables.get("batch_stats", {}), unit)}
+    for path in leaf_paths(params):
+        label = lookup(plan.labels, path)
+        unit = next(u for u in units if "/".join(path).startswith(u + "/"))
+        row = groups.setdefault(
+            label,
+            {
+                "label": label,
+                "leaves": 0,
+                "params": 0,
+                "learning_rate": plan.learning_rates.get(label, 0.0),
+                "bn": set(),
+            },
+        )
+        row["leaves"] += 1
+        row["params"] += int(lookup(params, path).size)
+        if unit in with_norm:
+            live = unit in plan.split.train_units
+            row["bn"].add("batch statistics" if live else "running averages")
+    for row in groups.values():
+        row["bn"] = " and ".join(sorted(row["bn"])) or "none"
+    return sorted(groups.values(), key=lambda row: row["label"] == FROZEN)
+
+
+def _inside(tree: Tree, path: str) -> bool:
+    for key in path.split("/"):
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, Any]:
+    """FLOPs and seconds of one step and of the prefix, from compiled programs."""
+    batch = min(task.config.train.batch_size, len(task.dataset.train))
+    height = task.inputs.device.size
+    pictures = jnp.zeros((batch, height, height, 3), jnp.uint8)
+    variables = jax.device_put(task.variables)
+    x, prefix_flops, prefix_seconds = pictures, 0.0, 0.0
+    if arm.start is not None:
+        options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
+        prefix = steps.forward.lower(variables, pictures, **options).compile()
+        prefix_flops = _flops(prefix)
+        prefix_seconds, x = _timed(lambda: prefix(variables, pictures))
+    labels = jnp.zeros(batch, jnp.int32)
+    step = steps.train_step.lower(
+        trainer.state,
+        trainer.frozen,
+        x,
+        labels,
+        model=task.model,
+        tx=trainer.tx,
+        start=arm.start,
+        train_units=plan.split.train_units,
+        prepare=arm.prepare,
+    ).compile()
+    # The step donates its state; each timed call needs one of its own.
+    states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
+    step_seconds, _ = _timed(lambda: step(states.pop(), trainer.frozen, x, labels))
+    epoch_steps = steps_per_epoch(task)
+    pictures_in_all = len(task.dataset.train) + len(task.dataset.val)
+    return {
+        "prefix_flops_per_image": prefix_flops / batch,
+        "step_flops": _flops(step),
+        "step_seconds": step_seconds,
+        "estimated_prefix_seconds": prefix_seconds / batch * pictures_in_all,
+        "estimated_epoch_seconds": step_seconds * epoch_steps,
+    }
+
+
+def _flops(compiled: Any) -> float:
+    analysis = compiled.cost_analysis() or {}
+    return float(analysis.get("flops", float("nan")))
+
+
+def _timed(call: Any) -> tuple[float, Any]:
+    """Seconds of a second call, the first one being for the caches, and its result."""
+    jax.block_until_ready(call())
+    began = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - began, result
+
+
+def print_preflight(figures: dict[str, Any], console: Console) -> None:
+    """The figures as tables."""
+    console.print(
+        f"{figures['model']} on {figures['data']}: {figures['num_train']} train, "
+        f"{figures['num_val']} val images, {figures['image_size']} px, batch "
+        f"{figures['batch_size']}",
+        markup=False,
+    )
+    for phase in figures["phases"]:
+        table = Table(title=f"mask {phase['mask']}, {phase['epochs']} epochs", title_justify="left")
+        for name in ("group", "leaves", "params", "learning rate", "normalizes with"):
+            table.add_column(name, justify="left" if name in ("group",) else "right")
+        for row in phase["groups"]:
+            rate = "-" if row["label"] == FROZEN else f"{row['learning_rate']:.3g}"
+            table.add_row(row["label"], f"{row['leaves']:,}", f"{row['params']:,}", rate, row["bn"])
+        console.print(table)
+        for line in _lines(phase):
+            console.print(f"  {line}", markup=False)
+
+
+def _lines(phase: dict[str, Any]) -> list[str]:
+    lines = [
+        f"trainable {phase['trainable_params']:,}, frozen {phase['frozen_params']:,} of "
+        f"{phase['total_params']:,} (BatchNorm statistics included)",
+        f"optimizer state {phase['optimizer_bytes'] / 1e6:,.2f} MB",
+        f"cut at {phase['cut']}"
+        + (
+            f", frozen prefix cached in {phase['cache_bytes'] / 1e6:,.1f} MB, about "
+            f"{phase['estimated_prefix_seconds']:,.1f} s once"
+            if phase["cached_prefix"]
+            else ", nothing cached"
+        ),
+    ]
+    if phase["cached_prefix"]:
+        lines.append(f"prefix {phase['prefix_flops_per_image'] / 1e9:,.3f} GFLOP per image")
+    if not np.isnan(phase["step_flops"]):
+        lines.append(
+            f"step {phase['step_flops'] / 1e9:,.3f} GFLOP, {phase['step_seconds'] * 1e3:,.1f} ms; "
+            f"epoch about {phase['estimated_epoch_seconds']:,.1f} s"
+        )
+    return lines

@@ -1,0 +1,65 @@
+"""A linear probe without steps: the head of a frozen backbone, fitted to the optimum."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax.numpy as jnp
+
+from jtl import solver
+from jtl.data.pipeline import Examples, Features
+from jtl.errors import UserError
+from jtl.freeze.split import Tree
+from jtl.task import Task
+
+
+def solve(task: Task, train: Examples, val: Examples) -> tuple[dict[str, Any], Tree]:
+    """Fits the head on features and chooses the penalty on the validation split.
+
+    Args:
+        task: A run with a linear head and `--solver lbfgs`.
+        train: Features of the training pictures, [N, C].
+        val: Features of the validation pictures.
+
+    Returns:
+        (a line of `metrics.jsonl` with the chosen `l2` and the whole `path` of penalties,
+        the whole variables with the fitted head).
+
+    Raises:
+        UserError: The features did not fit in memory.
+    """
+    if not (isinstance(train, Features) and isinstance(val, Features)):
+        raise UserError(
+            "--solver lbfgs works on the features of all pictures at once, and they do not fit "
+            "in memory. Use --solver sgd, a smaller --image-size or fewer pictures."
+        )
+    began = time.perf_counter()
+    chosen = task.config.train.l2
+    grid = solver.GRID if chosen == "auto" else (float(chosen),)
+    path = solver.fit_path(
+        (train.values, jnp.asarray(train.labels)),
+        (val.values, jnp.asarray(val.labels)),
+        len(task.dataset.class_names),
+        grid,
+    )
+    fit = solver.best(path)
+    seconds = time.perf_counter() - began
+    line = {
+        "epoch": 1,
+        "mask": task.plans[0].phase.mask,
+        "train_loss": fit.train_loss,
+        "train_accuracy": fit.train_accuracy,
+        "val_loss": fit.val_loss,
+        "val_accuracy": fit.val_accuracy,
+        "l2": fit.l2,
+        "path": [
+            {"l2": f.l2, "iterations": f.iterations, "val_accuracy": f.val_accuracy} for f in path
+        ],
+        "learning_rate": None,
+        "seconds": seconds,
+        "images_per_second": len(train) * sum(f.iterations for f in path) / seconds,
+    }
+    params = {**task.variables["params"]}
+    params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
+    return line, {**task.variables, "params": params}

@@ -1,0 +1,285 @@
+"""A run's folder: what it holds, and that it holds either a run or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import checkpoint, report
+from jtl.config import Config
+from jtl.errors import UserError
+from jtl.freeze.split import Tree
+from jtl.task import Task
+
+CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+
+
+@dataclasses.dataclass
+class Run:
+    """One training and the folder it writes.
+
+    Attributes:
+        folder: Where everything is.
+        config: The resolved options.
+        summary: The keys of `summary.json`; empty until the run is finished.
+        history: A line for every epoch that is done.
+    """
+
+    folder: Path
+    config: Config
+    summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def open(self, task: Task) -> None:
+        """Writes `config.json`, if not there yet; from here on there is something to keep."""
+        if (self.folder / CONFIG).exists():
+            return
+        stored = {
+            **task.config.to_dict(),
+            "phases": [dataclasses.asdict(plan.phase) for plan in task.plans],
+            "class_names": list(task.dataset.class_names),
+            "data_fingerprint": task.dataset.fingerprint,
+            "weights_sha256": task.source.get("sha256"),
+        }
+        _write_json(self.folder / CONFIG, stored)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Appends an epoch's line to `metrics.jsonl`."""
+        self.history.append(line)
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def best_epoch(self, until: int | None = None) -> int:
+        """The epoch of highest validation accuracy; among equals, of lowest loss.
+
+        Args:
+            until: The last epoch to look at; default all that are done.
+        """
+        best = max(
+            self.history[:until], key=lambda e: (e["val_accuracy"], -e["val_loss"], -e["epoch"])
+        )
+        return best["epoch"]
+
+    def check_same(self, task: Task) -> None:
+        """Makes sure that a run goes on with what it began with.
+
+        Raises:
+            UserError: Data, classes or weights are not those of the run.
+        """
+        stored = _read_json(self.folder / CONFIG)
+        now = {
+            "class_names": list(task.dataset.class_names),
+            "data_fingerprint": task.dataset.fingerprint,
+            "weights_sha256": task.source.get("sha256"),
+        }
+        changed = [key for key, value in now.items() if stored[key] != value]
+        if changed:
+            told = "\n".join(f"  {key}: {stored[key]} then, {now[key]} now" for key in changed)
+            raise UserError(
+                f"'{self.folder}' cannot be resumed: what it was trained on has changed.\n{told}\n"
+                "Bring it back, or start a new run."
+            )
+
+    def finish(
+        self,
+        task: Task,
+        best: checkpoint.Restored,
+        **measured: Any,
+    ) -> None:
+        """Writes `summary.json` and `curves.png`.
+
+        Args:
+            task: The run's fixed parts.
+            best: The best checkpoint as it was read back from disk.
+            measured: `optimizer_bytes`, `test_accuracy`, `train_seconds`, `feature_seconds`.
+        """
+        self.summary = summarize(task, best, self.history, measured)
+        _write_json(self.folder / SUMMARY, self.summary)
+        report.draw_curves(self.history, self.summary, self.folder / CURVES)
+
+
+@contextlib.contextmanager
+def claimed_run(config: Config) -> Iterator[Run]:
+    """Creates the run's folder now, and removes it again if the run fails before it opens.
+
+    A folder that cannot be written is found out before minutes of work, not after.
+
+    Raises:
+        UserError: The folder holds a run already, is a file, or cannot be written.
+    """
+    folder = config.run.run_dir or _new_folder(config)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"--run-dir '{folder}' is not empty. Give a new folder, or remove this one if it "
+            "is of no use any more."
+        )
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permission bits do not tell all (read-only mounts, quotas, root): only writing does.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _remove_empty(missing)
+        raise UserError(
+            f"cannot write the run's folder '{folder}': {error.strerror}. Choose another with "
+            "--run-dir."
+        ) from error
+    try:
+        yield Run(folder, config)
+    finally:
+        _remove_empty(missing)
+
+
+def resumed_run(config: Config) -> Run:
+    """A run that was cut off, as far as its latest checkpoint.
+
+    Raises:
+        UserError: `--run-dir` is missing, is no run, has no checkpoint or is finished.
+    """
+    folder = config.run.run_dir
+    if folder is None:
+        raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed.")
+    if (folder / SUMMARY).is_file():
+        raise UserError(f"the run in '{folder}' is finished; its results are in {SUMMARY}.")
+    stored = _read_json(folder / CONFIG)
+    run = dataclasses.replace(config.run, resume=False)
+    run = Run(folder, dataclasses.replace(Config.from_dict(stored), run=run))
+    done = checkpoint.latest_epoch(folder)
+    if (folder / METRICS).is_file():
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()[:done]
+        run.history = [json.loads(line) for line in lines]
+        # Epochs after the checkpoint are trained again, so their lines must go.
+        draft = folder / (METRICS + ".tmp")
+        draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        draft.replace(folder / METRICS)
+    return run
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes the folders that hold nothing, given from the innermost outwards."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _new_folder(config: Config) -> Path:
+    """runs/<data>-<model>-<mask>-<time>, numbered if two start in the same second."""
+    scheme, _, path = config.data.data.partition(":")
+    data = Path(path).stem if path else scheme
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{data}-{config.model.model}-{config.train.mask}-{now}"
+    folder, number = Path("runs", name), 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs", f"{name}-{number}")
+    return folder
+
+
+def summarize(
+    task: Task,
+    best: checkpoint.Restored,
+    history: list[dict[str, Any]],
+    measured: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of `summary.json`; counts include BatchNorm statistics, as Keras counts."""
+    line = history[best.epoch - 1]
+    # The counts of the last phase that ran: what the finished model was trained with.
+    plan = task.plan_of(len(history))
+    total = _count(task.variables)
+    trainable = _count(plan.trainable_params(task.variables))
+    seconds = sum(entry["seconds"] for entry in history)
+    images = sum(entry["images_per_second"] * entry["seconds"] for entry in history)
+    return {
+        "model": task.config.model.model,
+        "weights": task.source,
+        "mask": plan.phase.mask,
+        "phases": [dataclasses.asdict(p.phase) for p in task.plans],
+        "bn": task.config.train.bn,
+        "head": task.config.model.head,
+        "data": task.dataset.spec,
+        "data_fingerprint": task.dataset.fingerprint,
+        "notes": list(task.dataset.notes),
+        "num_classes": len(task.dataset.class_names),
+        "class_names": list(task.dataset.class_names),
+        "num_train": len(task.dataset.train),
+        "num_val": len(task.dataset.val),
+        "image_size": task.inputs.device.size,
+        "total_params": total,
+        "trainable_params": trainable,
+        "frozen_params": total - trainable,
+        "optimizer_bytes": measured["optimizer_bytes"],
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "val_accuracy": line["val_accuracy"],
+        "val_loss": line["val_loss"],
+        "test_accuracy": measured["test_accuracy"],
+        "train_seconds": round(measured["train_seconds"], 3),
+        "feature_seconds": round(measured["feature_seconds"], 3),
+        "images_per_second": round(images / max(seconds, 1e-9), 1),
+        "cached_prefix": line["cached_prefix"],
+        "cut": line["cut"],
+        "frozen_leaves": len(jax.tree.leaves(_untouched(task, best.epoch, task.variables))),
+        "frozen_unchanged": frozen_unchanged(task, best),
+        "seed": task.config.train.seed,
+        "versions": versions(),
+    }
+
+
+def frozen_unchanged(task: Task, best: checkpoint.Restored) -> bool:
+    """Whether every leaf frozen in all phases so far has the bits that were loaded.
+
+    Running statistics are leaves too. What an earlier phase has trained is not among them.
+    """
+    before, tree_before = jax.tree.flatten(_untouched(task, best.epoch, task.variables))
+    after, tree_after = jax.tree.flatten(_untouched(task, best.epoch, best.variables))
+    return tree_before == tree_after and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(map(np.asarray, before), map(np.asarray, after), strict=True)
+    )
+
+
+def _untouched(task: Task, epoch: int, variables: Tree) -> Tree:
+    """The leaves that no phase up to `epoch` trains."""
+    for plan in task.plans:
+        if plan.first_epoch <= epoch:
+            variables = plan.frozen(variables)
+    return variables
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    from importlib.metadata import version
+
+    packages = ("jtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _count(tree: Tree) -> int:
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read: {error}.") from error
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is either the old one or the new one, never a part."""
+    draft = path.with_suffix(path.suffix + ".tmp")
+    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)

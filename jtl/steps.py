@@ -1,0 +1,214 @@
+"""The compiled steps: pure functions over a `TrainState`, donated, differentiated sparsely.
+
+A step takes what the chain's unit before `start` gave (or images) and runs from there. It
+differentiates the loss only with respect to the trainable leaves; frozen leaves come in by a
+separate argument that the step does not return, so no step can change them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jtl.freeze.split import Tree, merge, prune, within
+from jtl.models.chain import ImageClassifier
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes.
+
+    Attributes:
+        step: Steps taken, int32.
+        params: The trainable leaves.
+        batch_stats: The running statistics of the units in train mode.
+        opt_state: The optimizer's state for `params`.
+        rng: Key that every step's randomness (dropout) derives from, with the step's number.
+    """
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Any
+    rng: jax.Array
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Sums over examples, so that they add up over batches of any size."""
+
+    loss: jax.Array
+    correct: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def zero(cls) -> Metrics:
+        """The sums over no examples."""
+        return cls(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+
+    def __add__(self, other: Metrics) -> Metrics:
+        return jax.tree.map(jnp.add, self, other)
+
+    def means(self) -> dict[str, float]:
+        """{"loss", "accuracy"} as Python numbers; waits for the device."""
+        loss, correct, count = jax.device_get((self.loss, self.correct, self.count))
+        count = max(int(count), 1)
+        return {"loss": float(loss) / count, "accuracy": int(correct) / count}
+
+
+def init_state(
+    params: Tree, batch_stats: Tree, tx: optax.GradientTransformation, seed: int = 0
+) -> TrainState:
+    """A fresh state before the first step; optimizer slots for `params` alone."""
+    return TrainState(jnp.int32(0), params, batch_stats, tx.init(params), jax.random.key(seed))
+
+
+def _train_step(
+    state: TrainState,
+    frozen: Tree,
+    x: jax.Array,
+    labels: jax.Array,
+    *,
+    model: ImageClassifier,
+    tx: optax.GradientTransformation,
+    start: str | None,
+    train_units: frozenset[str],
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update; see `train_step`."""
+    if prepare is not None:
+        x = prepare(x)
+
+    def loss_fn(trainable: Tree):
+        variables = {
+            "params": merge(trainable, frozen["params"]),
+            "batch_stats": merge(state.batch_stats, frozen["batch_stats"]),
+        }
+        logits, updates = model.apply(
+            variables,
+            x,
+            start=start,
+            train=train_units,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), (logits, losses.sum(), updates.get("batch_stats", {}))
+
+    gradient = jax.grad(loss_fn, has_aux=True)
+    grads, (logits, loss_sum, batch_stats) = gradient(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
+    state = TrainState(
+        step=state.step + 1,
+        params=params,
+        # Frozen units return their statistics as they came; only live ones are kept.
+        batch_stats=prune(batch_stats, within(train_units)),
+        opt_state=opt_state,
+        rng=state.rng,
+    )
+    correct = jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32)
+    return state, Metrics(loss_sum, correct, jnp.int32(len(labels)))
+
+
+_STATIC = ("model", "tx", "start", "train_units", "prepare")
+
+train_step = jax.jit(_train_step, static_argnames=_STATIC, donate_argnames="state")
+"""One update.
+
+Args:
+    state: Donated; use the returned one.
+    frozen: {"params", "batch_stats"}: the frozen leaves of the units that run.
+    x: Images or features at `start`, [N, ...].
+    labels: int32 [N].
+    model, tx, start, train_units: Static: the classifier, the optimizer, the path of the
+        first unit to run, the paths of the units in train mode.
+    prepare: Static: makes the chain's input from `x`, such as uint8 images into normalized
+        ones; None takes `x` as it is.
+
+Returns:
+    The new state, and the sums of loss and hits before the update.
+"""
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
+def train_epoch(
+    state: TrainState,
+    frozen: Tree,
+    x: jax.Array,
+    labels: jax.Array,
+    batches: jax.Array,
+    *,
+    model: ImageClassifier,
+    tx: optax.GradientTransformation,
+    start: str | None,
+    train_units: frozenset[str],
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Many updates in one dispatch, over data that lie on the device.
+
+    Args:
+        state: Donated; use the returned one.
+        frozen: As in `train_step`.
+        x: All examples [N, ...].
+        labels: All labels, int32 [N].
+        batches: Indices of the examples of each step, int32 [steps, batch_size].
+        model: As in `train_step`, like the rest.
+        tx: The optimizer.
+        start: Path of the first unit to run.
+        train_units: Paths of the units in train mode.
+        prepare: Applied to each step's part of `x`.
+    """
+
+    def body(state: TrainState, indices: jax.Array):
+        return _train_step(
+            state,
+            frozen,
+            x[indices],
+            labels[indices],
+            model=model,
+            tx=tx,
+            start=start,
+            train_units=train_units,
+            prepare=prepare,
+        )
+
+    state, metrics = lax.scan(body, state, batches)
+    return state, jax.tree.map(lambda sums: sums.sum(0, dtype=sums.dtype), metrics)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare"))
+def forward(
+    variables: Tree,
+    x: jax.Array,
+    *,
+    model: ImageClassifier,
+    start: str | None = None,
+    stop: str | None = None,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Inference from unit `start` up to but without `stop`: features or float32 logits."""
+    if prepare is not None:
+        x = prepare(x)
+    y: Any = model.apply(variables, x, start=start, stop=stop)
+    return y
+
+
+@jax.jit
+def score(logits: jax.Array, labels: jax.Array) -> Metrics:
+    """Sums over a batch; examples labelled -1 are padding and do not count."""
+    real = labels >= 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    hits = real & (jnp.argmax(logits, -1) == labels)
+    return Metrics(
+        jnp.sum(jnp.where(real, losses, 0.0)),
+        jnp.sum(hits, dtype=jnp.int32),
+        jnp.sum(real, dtype=jnp.int32),
+    )

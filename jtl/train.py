@@ -1,0 +1,34 @@
+"""`python -m jtl.train`: train a classifier from pretrained weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+
+from jtl import cli, loop, preflight, report
+from jtl.config import Config, resolve
+from jtl.progress import Display
+from jtl.task import prepare_task
+
+
+def command(config: Config) -> None:
+    """Trains, or tells what training would cost; prints a table or JSON."""
+    console = Console(highlight=False)
+    if config.run.dry_run:
+        figures = preflight.preflight(prepare_task(resolve(config), Display()))
+        if config.run.json:
+            print(json.dumps(figures, indent=2, ensure_ascii=False))
+        else:
+            preflight.print_preflight(figures, console)
+        return
+    run = loop.fit(config)
+    if config.run.json:
+        print(json.dumps(run.summary, indent=2, ensure_ascii=False))
+    else:
+        report.print_summary(run.summary, run.folder, console)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(Config, command, prog="python -m jtl.train"))

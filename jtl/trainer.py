@@ -1,0 +1,155 @@
+"""The epochs of one phase."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jtl import optim, steps
+from jtl.arms import Arm
+from jtl.data.pipeline import Examples, Features, ahead, shuffled
+from jtl.features import evaluate
+from jtl.freeze.split import Tree, merge
+from jtl.plan import PhasePlan, began
+from jtl.task import Task
+
+
+class Trainer:
+    """One phase on the device: its state, its compiled steps, its epochs."""
+
+    def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: Tree):
+        """Starts a phase from whole `variables`, with fresh optimizer state."""
+        self.task, self.plan, self.arm = task, plan, arm
+        train = task.config.train
+        self._per_epoch = steps_per_epoch(task)
+        self._rates = {
+            label: optim.schedule(
+                train.schedule,
+                rate,
+                plan.phase.epochs * self._per_epoch,
+                self._steps_before(label),
+            )
+            for label, rate in plan.learning_rates.items()
+        }
+        self.tx = optim.build(plan.labels, {label: self._transform(label) for label in self._rates})
+        params, stats, self.frozen = jax.device_put(
+            (
+                plan.trainable_params(variables),
+                plan.live_batch_stats(variables),
+                plan.frozen(variables),
+            )
+        )
+        self.state = steps.init_state(params, stats, self.tx, train.seed)
+        first_step = (plan.first_epoch - 1) * self._per_epoch
+        self.state = dataclasses.replace(self.state, step=jnp.int32(first_step))
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Memory of the optimizer's state."""
+        return sum(x.nbytes for x in jax.tree.leaves(self.state.opt_state))
+
+    def variables(self) -> Tree:
+        """The whole trees, trained and frozen leaves together, on the device."""
+        trained = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        return {key: merge(self.frozen[key], trained[key]) for key in trained}
+
+    def carry_over(self, opt_state: Any) -> None:
+        """Takes the state of leaves that go on training from the phase before."""
+        carried = optim.carry(opt_state, self.state.opt_state, began)
+        # Copies: the step donates its state, and two states must not share a buffer.
+        self.state = dataclasses.replace(self.state, opt_state=jax.tree.map(jnp.copy, carried))
+
+    def restore(self, epoch: int, opt_state: Any) -> None:
+        """Goes on after `epoch` with the optimizer's state of a checkpoint."""
+        self.state = dataclasses.replace(
+            self.state, step=jnp.int32(epoch * self._per_epoch), opt_state=jax.device_put(opt_state)
+        )
+
+    def epoch(self, epoch: int, train: Examples, val: Examples) -> dict[str, Any]:
+        """Trains one epoch and evaluates it.
+
+        Args:
+            epoch: 1-based, through all phases; decides the order of the examples.
+            train: Examples to train on, as the arm takes them.
+            val: Examples to evaluate on.
+
+        Returns:
+            The epoch's line of `metrics.jsonl`.
+        """
+        config = self.task.config.train
+        began_at = time.perf_counter()
+        batches = shuffled(len(train), config.batch_size, config.seed, epoch)
+        total = self._steps(train, batches).means()  # Waits for the last step.
+        seconds = time.perf_counter() - began_at
+        scores, _ = evaluate(
+            val,
+            self.variables(),
+            model=self.task.model,
+            start=self.arm.start,
+            prepare=self.arm.prepare,
+            batch_size=self.arm.eval_batch,
+        )
+        return {
+            "epoch": epoch,
+            "mask": self.plan.phase.mask,
+            "train_loss": total["loss"],
+            "train_accuracy": total["accuracy"],
+            "val_loss": scores["loss"],
+            "val_accuracy": scores["accuracy"],
+            "learning_rate": self._highest_rate(epoch),
+            "seconds": seconds,
+            "images_per_second": batches.size / seconds,
+        }
+
+    def _steps(self, train: Examples, batches: np.ndarray) -> steps.Metrics:
+        static: dict[str, Any] = dict(
+            model=self.task.model,
+            tx=self.tx,
+            start=self.arm.start,
+            train_units=self.plan.split.train_units,
+            prepare=self.arm.prepare,
+        )
+        if isinstance(train, Features) and self.arm.start == "head":
+            labels = jnp.asarray(train.labels)
+            self.state, total = steps.train_epoch(
+                self.state, self.frozen, train.values, labels, jnp.asarray(batches), **static
+            )
+            return total
+        total = steps.Metrics.zero()
+        for images, indices in zip(ahead(train, list(batches)), batches, strict=True):
+            self.state, metrics = steps.train_step(
+                self.state, self.frozen, images, train.labels[indices], **static
+            )
+            total = total + metrics
+        return total
+
+    def _transform(self, label: str) -> optax.GradientTransformation:
+        config = self.task.config.train
+        tx = optim.transform(config.optimizer, self._rates[label], config.weight_decay)
+        if config.l2_sp and not label.startswith("head"):
+            tx = optax.chain(optim.l2_sp(config.l2_sp), tx)
+        return tx
+
+    def _steps_before(self, label: str) -> int:
+        """Steps that a label's leaves have trained before this phase."""
+        first = self.task.plans[began(label)].first_epoch
+        return (self.plan.first_epoch - first) * self._per_epoch
+
+    def _highest_rate(self, epoch: int) -> float:
+        """The highest learning rate of the epoch's last step."""
+        taken = (epoch - self.plan.first_epoch + 1) * self._per_epoch - 1
+        return max(
+            float(np.asarray(rate(taken + self._steps_before(label))))
+            for label, rate in self._rates.items()
+        )
+
+
+def steps_per_epoch(task: Task) -> int:
+    """Whole batches in an epoch; at least one, of what there is."""
+    return max(len(task.dataset.train) // task.config.train.batch_size, 1)
