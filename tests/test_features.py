@@ -1,0 +1,100 @@
+"""The frozen prefix run once, and evaluation over every example."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from jtl.data.pipeline import Features, Pictures
+from jtl.features import PREFIX_BATCH, evaluate, extract
+from jtl.freeze.split import prune, within
+
+
+@pytest.fixture(scope="module")
+def direct():
+    """Every unit's output for 70 pictures, without any of jtl's batching."""
+    images = tiny.PREPARE(tiny.pictures(70))
+    variables = tiny.variables()
+    stops = (*tiny.UNITS[1:], None)
+    return {
+        stop: np.asarray(
+            jax.jit(tiny.MODEL.apply, static_argnames="stop")(variables, images, stop=stop)
+        )
+        for stop in stops
+    }
+
+
+def pictures(count: int = 70) -> Pictures:
+    return Pictures(tiny.array_split(70).subset(np.arange(count)), None, hold=False)
+
+
+@pytest.mark.parametrize("stop", tiny.UNITS[1:])
+@pytest.mark.parametrize("count", [70, 64, 5])
+def test_features_equal_the_direct_forward(direct, stop, count):
+    assert count == 64 or count % PREFIX_BATCH
+    done = []
+    features = extract(
+        pictures(count),
+        tiny.variables(),
+        model=tiny.MODEL,
+        stop=stop,
+        prepare=tiny.PREPARE,
+        progress=done.append,
+    )
+    assert isinstance(features.values, jax.Array)
+    assert len(features) == count
+    np.testing.assert_allclose(features.values, direct[stop][:count], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(features.labels, tiny.array_split(70).labels[:count])
+    assert sum(done) == count
+    assert max(done) <= PREFIX_BATCH
+
+
+def test_features_need_only_the_prefix():
+    variables = tiny.variables()
+    keep = within(["stem", "stage1/block1"])
+    prefix = {key: prune(tree, keep) for key, tree in variables.items()}
+    kwargs = dict(model=tiny.MODEL, stop="stage2/block1", prepare=tiny.PREPARE)
+    np.testing.assert_array_equal(
+        extract(pictures(5), prefix, **kwargs).values,
+        extract(pictures(5), variables, **kwargs).values,
+    )
+
+
+def test_features_do_not_depend_on_their_batch():
+    kwargs = dict(model=tiny.MODEL, stop="head", prepare=tiny.PREPARE)
+    np.testing.assert_array_equal(
+        extract(pictures(5), tiny.variables(), **kwargs).values,
+        extract(pictures(70), tiny.variables(), **kwargs).values[:5],
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 70, 100])
+@pytest.mark.parametrize("start", [None, "stage2/block1", "head"])
+def test_sums_are_over_every_example_once(direct, start, batch_size):
+    labels = tiny.array_split(70).labels
+    examples = pictures() if start is None else Features(jax.device_put(direct[start]), labels)
+    scores, logits = evaluate(
+        examples,
+        tiny.variables(),
+        model=tiny.MODEL,
+        start=start,
+        prepare=tiny.PREPARE if start is None else None,
+        batch_size=batch_size,
+    )
+    expected = direct[None]
+    assert logits.shape == (70, 3)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    assert scores["accuracy"] == np.count_nonzero(expected.argmax(-1) == labels) / 70
+    losses = optax.softmax_cross_entropy_with_integer_labels(expected, labels)
+    assert scores["loss"] == pytest.approx(float(np.mean(losses)), rel=1e-5)
+    assert 0.1 < scores["accuracy"] < 0.9
+
+
+def test_evaluation_repeats_exactly(direct):
+    kwargs = dict(model=tiny.MODEL, start=None, prepare=tiny.PREPARE, batch_size=32)
+    first, second = (evaluate(pictures(), tiny.variables(), **kwargs) for _ in range(2))
+    assert first[0] == second[0]
+    np.testing.assert_array_equal(first[1], second[1])

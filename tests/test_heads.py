@@ -1,0 +1,142 @@
+"""Heads as lists, pooling, kept classifiers, truncated backbones; the tutorials' counts."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import models
+from jtl.config import Config, ModelConfig
+from jtl.errors import UserError
+from jtl.initialize import initialize
+from jtl.models import HeadSpec
+from jtl.models.heads import Head, Pool, check_layers, mlp
+
+
+def count(tree: object) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+# The three arms of the DenseNet121 tutorial on ten classes, as Keras counts them.
+ARMS = {
+    "base": (32, HeadSpec(pool="max"), "full", 6_964_106, 7_047_754),
+    "optimized head": (
+        32,
+        HeadSpec(("bn", "dense:256", "dense:128", "bn", "dropout:.2"), "max"),
+        "full",
+        7_252_746,
+        7_338_698,
+    ),
+    "frozen": (
+        155,
+        HeadSpec(
+            ("bn", "dense:256", "dropout:.2", "dense:128", "bn", "dropout:.2", "bn"), "flatten"
+        ),
+        "head_only",
+        4_262_026,
+        11_332_810,
+    ),
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_densenet_arms_have_the_tutorial_s_counts(arm: str):
+    size, head, mask, trainable, total = ARMS[arm]
+    model = models.create("densenet121", num_classes=10, head=head)
+    shapes = models.variable_shapes(model, size)
+    part = shapes["params"] if mask == "full" else shapes["params"]["head"]
+    assert (count(part), count(shapes)) == (trainable, total)
+
+
+def test_mlp_is_a_list_of_layers():
+    assert mlp((1024, 512), 0.3, True) == (
+        *("linear:1024", "bn", "relu", "dropout:0.3"),
+        *("linear:512", "bn", "relu", "dropout:0.3"),
+    )
+    assert mlp((7,)) == ("linear:7", "relu")
+
+
+def test_a_head_computes_its_list():
+    head = Head(2, ("dense:4", "bn", "dropout:0.5"))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), jnp.float32)
+    variables = head.init(jax.random.key(0), x, train=False)
+    params = variables["params"]
+    assert set(params) == {"dense1", "bn1", "logits"}
+    assert not np.asarray(params["logits"]["kernel"]).any()
+    params["logits"]["kernel"] = jnp.asarray(np.random.default_rng(1).normal(size=(4, 2)))
+    hidden = np.maximum(np.asarray(x) @ np.asarray(params["dense1"]["kernel"]), 0)
+    expected = hidden / np.sqrt(1 + 1e-5) @ np.asarray(params["logits"]["kernel"])
+    np.testing.assert_allclose(head.apply(variables, x, train=False), expected, rtol=1e-5)
+    keys = [jax.random.key(seed) for seed in (1, 2)]
+    first, second = (
+        head.apply(variables, x, train=True, rngs={"dropout": k}, mutable=["batch_stats"])[0]
+        for k in keys
+    )
+    assert not np.array_equal(first, second)
+
+
+def test_pooling():
+    x = jnp.arange(2 * 2 * 2 * 3, dtype=jnp.float32).reshape(2, 2, 2, 3)
+    pooled = {kind: Pool(kind).apply({}, x, train=False) for kind in ("avg", "max", "flatten")}
+    np.testing.assert_array_equal(pooled["avg"], np.asarray(x).mean((1, 2)))
+    np.testing.assert_array_equal(pooled["max"], np.asarray(x).max((1, 2)))
+    np.testing.assert_array_equal(pooled["flatten"], np.asarray(x).reshape(2, -1))
+
+
+def test_bad_layers_are_named_together():
+    with pytest.raises(UserError, match=r"'dense', 'bn:3', 'dropout:1', 'tanh' is no layer"):
+        check_layers(["dense", "bn", "bn:3", "dropout:1", "tanh", "dense:8"])
+
+
+def test_append_keeps_the_weights_own_classifier():
+    head = Config(ModelConfig(head="append")).head(source_classes=5)
+    model = models.create("resnet18", num_classes=3, head=head)
+    source = models.create("resnet18", num_classes=5)
+    pretrained = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, 0.5, np.float32), models.variable_shapes(source, 32)
+    )
+    variables = initialize(model, pretrained, size=32, seed=0)
+    assert variables["params"]["classifier"]["logits"]["kernel"].shape == (512, 5)
+    assert (variables["params"]["classifier"]["logits"]["kernel"] == 0.5).all()
+    assert variables["params"]["head"]["logits"]["kernel"].shape == (5, 3)
+    with pytest.raises(UserError, match="these have none"):
+        Config(ModelConfig(head="append")).head(source_classes=None)
+
+
+@pytest.mark.parametrize(
+    ("at", "inner", "shape"),
+    [
+        ("stage2", {"conv1", "bn1", "conv2", "bn2", "down"}, (1, 4, 4, 128)),
+        ("stage2/block1", {"conv1", "bn1", "conv2", "bn2", "down"}, (1, 4, 4, 128)),
+        ("stage2/block1/conv2", {"conv1", "bn1", "conv2"}, (1, 4, 4, 128)),
+        ("stage2/block1/bn1", {"conv1", "bn1"}, (1, 4, 4, 128)),
+    ],
+)
+def test_a_truncated_backbone_ends_with_its_layer(at: str, inner: set[str], shape: tuple):
+    model = models.create("resnet18", num_classes=3, truncate_at=at)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), jnp.float32)
+    whole = models.create("resnet18", num_classes=3)
+    variables = jax.jit(whole.init)(jax.random.key(0), images)
+    shapes = models.variable_shapes(model, 32)
+    assert set(shapes["params"]["stage2"]["block1"]) == inner
+    assert "stage3" not in shapes["params"]
+    part = initialize(model, jax.tree.map(np.asarray, variables), size=32, seed=0)
+    features = model.apply(part, images, stop="pool")
+    assert features.shape == shape
+    # The same layer's output inside the whole network.
+    _, state = whole.apply(variables, images, capture_intermediates=True)
+    node = state["intermediates"]
+    path = at if at != "stage2" else "stage2/block2"
+    for key in path.split("/"):
+        node = node[key]
+    np.testing.assert_array_equal(features, node["__call__"][0])
+
+
+def test_an_unknown_layer_names_the_unit_s_layers():
+    model = models.create("resnet18", truncate_at="stage2/block1/conv9")
+    with pytest.raises(UserError, match=r"no layer is called 'stage2/block1/conv9'.*conv1, bn1"):
+        models.variable_shapes(model, 32)
+    with pytest.raises(UserError, match="no unit is called 'stage7'"):
+        models.variable_shapes(models.create("resnet18", truncate_at="stage7"), 32)

