@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jtl import fingerprints
 from jtl.errors import UserError
 from jtl.freeze.split import Tree
 
 FOLDER = "checkpoints"
+FINGERPRINTS = "files.json"
+"""In every checkpoint: SHA-256 of each of its items' files, by path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ def manager(run_dir: Path) -> ocp.CheckpointManager:
 
     Steps are epochs. Close it (or use it in a `with` block): saving goes on in the background.
     """
+    folder = Path(run_dir, FOLDER).absolute()
 
     def best(metrics: Any) -> float:
         return metrics["best"]
@@ -48,19 +52,53 @@ def manager(run_dir: Path) -> ocp.CheckpointManager:
         best_fn=best,
         best_mode="max",
         cleanup_tmp_directories=True,
+        # Called when all is written, before the checkpoint gets its final name.
+        async_options=ocp.AsyncOptions(
+            post_finalization_callback=lambda: _write_fingerprints(folder)
+        ),
         # `max_to_keep` with `best_fn` would drop the latest one, and a resume with it.
         preservation_policy=policies.AnyPreservationPolicy(
             [policies.LatestN(1), policies.BestN(get_metric_fn=best, n=1)]
         ),
     )
-    return ocp.CheckpointManager(pathlib.Path(run_dir, FOLDER).absolute(), options=options)
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def _write_fingerprints(folder: Path) -> None:
+    for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+        # Beside the items' folders there is only a note that Orbax goes on to change.
+        files = {k: v for k, v in fingerprints.of_files(unfinished).items() if "/" in k}
+        text = json.dumps(files, indent=2)
+        (unfinished / FINGERPRINTS).write_text(text + "\n", encoding="utf-8")
+
+
+def _opened(run_dir: Path) -> ocp.CheckpointManager:
+    """The manager of a folder with checkpoints; it reads their metrics at once."""
+    try:
+        return manager(run_dir)
+    except Exception as error:
+        reasons = {path: _damage(path) for path in (run_dir / FOLDER).iterdir() if path.is_dir()}
+        damaged = [f"{path.name} ({reason})" for path, reason in reasons.items() if reason]
+        which = ", ".join(sorted(damaged)) or type(error).__name__
+        raise UserError(
+            f"the checkpoints in '{run_dir}' cannot be read: {which}. Remove the damaged "
+            "checkpoint's folder to go on with the other one, or train again."
+        ) from error
+
+
+def _damage(checkpoint: Path) -> str | None:
+    try:
+        files = json.loads((checkpoint / FINGERPRINTS).read_text(encoding="utf-8"))
+        return fingerprints.damage(checkpoint, files)
+    except (OSError, ValueError, AttributeError):
+        return f"its {FINGERPRINTS} is missing or unreadable"
 
 
 def latest_epoch(run_dir: Path) -> int:
     """The epoch of a run's latest checkpoint, 0 without one."""
     if not (run_dir / FOLDER).is_dir():
         return 0
-    with manager(run_dir) as checkpoints:
+    with _opened(run_dir) as checkpoints:
         return checkpoints.latest_step() or 0
 
 
@@ -110,7 +148,7 @@ def restore(
             f"'{run_dir}' is not a run: it has no '{FOLDER}' folder. Give a folder that "
             "`python -m jtl.train` wrote."
         )
-    with manager(run_dir) as checkpoints:
+    with _opened(run_dir) as checkpoints:
         epoch = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
         if epoch is None:
             raise UserError(f"'{run_dir}' holds no finished checkpoint; train again.")
@@ -118,16 +156,17 @@ def restore(
             "variables": ocp.args.StandardRestore(),
             "meta": ocp.args.JsonRestore(),
         }
+        unreadable = f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
+        if reason := _damage(run_dir / FOLDER / str(epoch)):
+            raise UserError(unreadable + reason)
         if opt_state is not None:
             items["opt_state"] = ocp.args.StandardRestore(opt_state)
         try:
             saved = checkpoints.restore(epoch, args=ocp.args.Composite(**items))
-        # Orbax and TensorStore raise many types for damaged files; all mean the same here.
+        # Orbax and TensorStore raise many types for what they cannot read (another version's
+        # checkpoint, a failing disk); all mean the same here.
         except Exception as error:
-            raise UserError(
-                f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+            raise UserError(unreadable + (str(error).splitlines() or [""])[0]) from error
     variables = jax.tree.map(np.asarray, saved["variables"])
     state = None if opt_state is None else saved["opt_state"]
     return Restored(epoch, variables, saved["meta"], state)

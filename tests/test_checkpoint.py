@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import jax
 import numpy as np
 import optax
@@ -113,7 +115,40 @@ def damage_meta(folder):
         path.write_text("{")
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_empty, damage_meta])
+def damage_one_bit(folder):
+    victim = largest_file(folder / "checkpoints" / "1" / "variables")
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+
+
+def damage_metrics(folder):
+    (folder / "checkpoints" / "1" / "metrics" / "metrics").write_bytes(b"\x00{")
+
+
+def damage_notes(folder):
+    (folder / "checkpoints" / "1" / "_CHECKPOINT_METADATA").write_bytes(b"\x00{")
+
+
+def damage_missing(folder):
+    largest_file(folder / "checkpoints" / "1" / "variables").unlink()
+
+
+def damage_fingerprints(folder):
+    (folder / "checkpoints" / "1" / checkpoint.FINGERPRINTS).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_truncate,
+        damage_empty,
+        damage_meta,
+        damage_one_bit,
+        damage_missing,
+        damage_fingerprints,
+    ],
+)
 def test_damaged_files_are_a_users_error(tmp_path, damage):
     with checkpoint.manager(tmp_path) as checkpoints:
         metrics = {"best": 1.0}
@@ -125,3 +160,23 @@ def test_damaged_files_are_a_users_error(tmp_path, damage):
     ) as raised:
         checkpoint.restore(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("read", [checkpoint.restore, checkpoint.latest_epoch])
+def test_damaged_metrics_name_the_checkpoint(tmp_path, read):
+    write(tmp_path, [0.9, 0.2])
+    damage_metrics(tmp_path)
+    with pytest.raises(
+        UserError, match=r"cannot be read: 1 \(metrics/metrics has changed"
+    ) as raised:
+        read(tmp_path)
+    assert "Remove the damaged checkpoint's folder" in str(raised.value)
+    # As the message says: the other one can still be read.
+    shutil.rmtree(tmp_path / "checkpoints" / "1")
+    assert checkpoint.restore(tmp_path).epoch == 2
+
+
+def test_orbax_own_notes_are_not_needed(tmp_path):
+    write(tmp_path, [0.9])
+    damage_notes(tmp_path)
+    assert checkpoint.restore(tmp_path).epoch == 1

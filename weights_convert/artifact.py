@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import datetime
 import errno
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl import models
+from jtl import fingerprints, models
 from jtl.errors import UserError
 from weights_convert import card, description
 from weights_convert.rules import leaf_paths, lookup, report
@@ -126,7 +125,7 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
         partial.mkdir(parents=True)
         _save_variables(partial / VARIABLES, artifact.variables)
         card.save(partial, artifact)
-        description.save(partial, _facts(artifact, _fingerprints(partial)))
+        description.save(partial, _facts(artifact, fingerprints.of_files(partial, VARIABLES)))
         _sync_folder(partial)
         _move_into_place(partial, target, artifact, overwrite)
         _sync_folder(target.parent)
@@ -190,33 +189,6 @@ def _facts(artifact: Artifact, files: Mapping[str, str]) -> dict[str, Any]:
     return {**facts, "format": facts.pop("source_format"), "files": files}
 
 
-def _fingerprints(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of the variables, by path below `folder`."""
-    files = sorted(path for path in (folder / VARIABLES).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Compares the files with what was written.
-
-    Before Orbax sees them: it would not notice a flipped bit, and after a failure its open
-    reads go on to fill stderr with complaints.
-    """
-    for name, expected in files.items():
-        try:
-            changed = _sha256(folder / name) != expected
-        except OSError as error:
-            reason = f"{name} cannot be read ({error.strerror})"
-            raise description.damaged(folder, reason) from error
-        if changed:
-            raise description.damaged(folder, f"{name} has changed since it was written")
-
-
 def _sync_folder(folder: Path) -> None:
     """Makes the folder's entries survive a power cut, where the platform can."""
     if not hasattr(os, "O_DIRECTORY"):
@@ -276,7 +248,8 @@ def read(folder: str | os.PathLike[str]) -> Artifact:
         head=models.HeadSpec() if facts["num_classes"] else None,
         conventions=facts["conventions"],
     )
-    _check_files(path, facts.pop("files"))
+    if reason := fingerprints.damage(path, facts.pop("files")):
+        raise description.damaged(path, reason)
     variables = _restore(path, models.variable_shapes(classifier))
     return Artifact(variables=variables, source_format=facts.pop("format"), **facts)
 
