@@ -27,8 +27,10 @@ def test_the_optimum_is_scikit_learn_s(l2: float):
     (x, y), (vx, vy) = blobs(300, 1), blobs(100, 2)
     train, val = (jnp.asarray(x), jnp.asarray(y)), (jnp.asarray(vx), jnp.asarray(vy))
     [fit] = solver.fit_path(train, val, 3, (l2,))
-    reference = LogisticRegression(C=1 / (len(x) * l2), tol=1e-8, max_iter=10_000).fit(x, y)
-    np.testing.assert_allclose(fit.kernel, reference.coef_.T, atol=3e-3)
+    reference = LogisticRegression(C=1 / (len(x) * l2), tol=1e-8, max_iter=10_000)
+    # In float64: of float32 features scikit-learn finds the optimum to three digits only.
+    reference.fit(x.astype(np.float64), y)
+    np.testing.assert_allclose(fit.kernel, reference.coef_.T, atol=2e-4)
     ours = fit.val_accuracy
     assert ours == pytest.approx((reference.predict(vx) == vy).mean(), abs=0.0101)
 
