@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jtl import steps
+from jtl import onednn, steps
 from jtl.arms import Arm, choose_arm, feature_bytes
 from jtl.freeze import FROZEN
 from jtl.freeze.split import Tree, leaf_paths, lookup
@@ -26,8 +28,7 @@ def preflight(task: Task) -> dict[str, Any]:
     Returns:
         The first phase's figures at the top (`total_params`, `trainable_params`,
         `frozen_params`, `optimizer_bytes`, `cut`, `groups`, ...) and every phase's under
-        `phases`. Params count BatchNorm statistics; FLOPs are of XLA's cost analysis of the
-        compiled program.
+        `phases`. Params count BatchNorm statistics; FLOPs are of XLA's cost analysis.
     """
     phases = [_phase(task, plan) for plan in task.plans]
     return {
@@ -114,20 +115,18 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     if arm.start is not None:
         options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
         prefix = steps.forward.lower(variables, pictures, **options).compile()
-        prefix_flops = _flops(prefix)
+        prefix_flops = _flops(steps.forward, variables, pictures, **options)
         prefix_seconds, x = _timed(lambda: prefix(variables, pictures))
     labels = jnp.zeros(batch, jnp.int32)
-    step = steps.train_step.lower(
-        trainer.state,
-        trainer.frozen,
-        x,
-        labels,
+    options = dict(
         model=task.model,
         tx=trainer.tx,
         start=arm.start,
         train_units=plan.split.train_units,
         prepare=arm.prepare,
-    ).compile()
+    )
+    arguments = (trainer.state, trainer.frozen, x, labels)
+    step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
     step_seconds, _ = _timed(lambda: step(states.pop(), trainer.frozen, x, labels))
@@ -135,15 +134,18 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     pictures_in_all = len(task.dataset.train) + len(task.dataset.val)
     return {
         "prefix_flops_per_image": prefix_flops / batch,
-        "step_flops": _flops(step),
+        "step_flops": _flops(steps.train_step, *arguments, **options),
         "step_seconds": step_seconds,
         "estimated_prefix_seconds": prefix_seconds / batch * pictures_in_all,
         "estimated_epoch_seconds": step_seconds * epoch_steps,
     }
 
 
-def _flops(compiled: Any) -> float:
-    analysis = compiled.cost_analysis() or {}
+def _flops(function: Any, *arguments: Any, **options: Any) -> float:
+    """XLA's count of a jitted function's operations, traced without foreign calls."""
+    with onednn.disabled():
+        lowered = jax.jit(functools.partial(inspect.unwrap(function), **options)).lower(*arguments)
+    analysis: Any = lowered.cost_analysis() or {}
     return float(analysis.get("flops", float("nan")))
 
 

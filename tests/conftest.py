@@ -15,6 +15,7 @@ import jax
 import pytest
 import tiny
 
+from jtl import onednn
 from jtl.loop import fit
 from jtl.models import registry
 from jtl.run import Run
@@ -49,6 +50,16 @@ def shared_data() -> Callable[[str], Path]:
         return found
 
     return path
+
+
+@pytest.fixture
+def xla_only() -> Iterator[None]:
+    """Traces without oneDNN, whose work XLA's analyses do not see."""
+    # What is traced already, with or without it, would be used again.
+    jax.clear_caches()
+    with onednn.disabled():
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

@@ -209,6 +209,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
         assert apart < 0.05 * step, jax.tree_util.keystr(path)
 
 
+@pytest.mark.usefixtures("xla_only")
 @pytest.mark.parametrize("family", MODELS)
 def test_frozen_backward_is_not_computed(family: str):
     model, labels, cut, params, stats, frozen = case(family, "head_only")

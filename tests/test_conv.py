@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax import export, lax
 
+from jtl import onednn
 from jtl.models.conv import conv2d, explicit_padding
 
 ACCELERATORS = ("cuda", "tpu")
@@ -123,6 +124,31 @@ def lowered_ops(function: Callable[..., Any], operands: Any, platform: str) -> s
     return set(re.findall(r"stablehlo\.(\w+)", exported.mlir_module()))
 
 
+@pytest.fixture(params=["onednn", "xla"])
+def library(request) -> Iterator[str]:
+    """What convolves on the CPU; oneDNN where it is installed, and XLA."""
+    if request.param == "xla":
+        with onednn.disabled():
+            yield "xla"
+    elif onednn.installed():
+        yield "onednn"
+    else:
+        pytest.skip("oneDNN is not installed (pip install 'jtl[onednn]')")
+
+
+@pytest.fixture
+def without_onednn() -> Iterator[None]:
+    with onednn.disabled():
+        yield
+
+
+@each_case
+def test_onednn_takes_every_case(case, library):
+    text = jax.jit(value_and_gradients(case.ours)).lower(*case.operands()).as_text()
+    assert text.count(f"@{onednn.TARGET}(") == (3 if library == "onednn" else 0)
+
+
+@pytest.mark.usefixtures("library")
 @each_case
 def test_equals_xla_within_the_rounding_of_its_sums(case):
     operands = case.operands()
@@ -156,6 +182,7 @@ def test_bfloat16_rounds_like_xla(case):
         assert jnp.all(error <= 2.0**-8 * jnp.abs(want) + 1e-5 * magnitude)
 
 
+@pytest.mark.usefixtures("without_onednn")
 @each_case
 def test_cpu_gets_its_own_lowering(case):
     operands = case.operands()
@@ -196,6 +223,7 @@ def test_accelerators_convolve_three_times_for_a_step():
         assert len(re.findall(r"= stablehlo\.convolution\(", text)) == 3
 
 
+@pytest.mark.usefixtures("without_onednn")
 def test_one_program_holds_both_lowerings():
     case = ONE_BY_ONE[0]
     exported = export.export(jax.jit(case.ours), platforms=["cpu", "cuda"])(*case.operands()[:2])

@@ -232,6 +232,7 @@ def clipped(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), tx)
 
 
+@pytest.mark.usefixtures("xla_only")
 def test_frozen_leaves_are_not_differentiated():
     head_only, full = Arm("head_only", wrap=clipped), Arm("full", wrap=clipped)
     images, labels = batch()
@@ -261,6 +262,7 @@ def test_frozen_leaves_are_not_differentiated():
     assert forward < sparse < 1.1 * forward
 
 
+@pytest.mark.usefixtures("xla_only")
 def test_the_cached_step_runs_only_the_head():
     arm = Arm("head_only", cached=True)
     labels = batch()[1]

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jtl import onednn
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 """Explicit zero padding: ((top, bottom), (left, right))."""
 
@@ -69,16 +71,7 @@ def conv2d(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, pads, groups):
-    geometry = dict(strides=strides, pads=pads, groups=groups)
-    cpu = _cpu_lowering(x.shape, kernel.shape, groups)
-    if cpu is plain:
-        return plain(x, kernel, **geometry)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(cpu, **geometry),
-        default=functools.partial(plain, **geometry),
-    )
+    return _by_platform("forward", x.shape, kernel.shape, strides, pads, groups)(x, kernel)
 
 
 def _conv_fwd(x, kernel, strides, pads, groups):
@@ -87,22 +80,73 @@ def _conv_fwd(x, kernel, strides, pads, groups):
 
 def _conv_bwd(strides, pads, groups, residuals, dy):
     x, kernel = residuals
-    geometry = dict(strides=strides, pads=pads, groups=groups)
-
-    def gradient(lowering):
-        def pull_back(x, kernel, dy):
-            _, vjp = jax.vjp(functools.partial(lowering, **geometry), x, kernel)
-            return vjp(dy)
-
-        return pull_back
-
-    cpu = _cpu_lowering(x.shape, kernel.shape, groups)
-    if cpu is plain:
-        return gradient(plain)(x, kernel, dy)
-    return lax.platform_dependent(x, kernel, dy, cpu=gradient(cpu), default=gradient(plain))
+    window = (x.shape, kernel.shape, strides, pads, groups)
+    # Each by itself, so that a gradient nobody needs is not computed.
+    dx = _by_platform("input_gradient", *window)(dy, kernel)
+    dkernel = _by_platform("kernel_gradient", *window)(x, dy)
+    return dx, dkernel
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _by_platform(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups):
+    """A function of two arrays: (x, kernel), (dy, kernel) or (x, dy), by the kind."""
+
+    def of(lowering):
+        forward = functools.partial(lowering, strides=strides, pads=pads, groups=groups)
+        return functools.partial(_ARRAYS[kind], forward, x_shape, kernel_shape)
+
+    def on_cpu(first, second):
+        geometry = _geometry(kind, x_shape, kernel_shape, strides, pads, groups)
+        if not _is_slow_in_onednn(geometry) and onednn.available(geometry, first.dtype):
+            return onednn.call(geometry, first, second)
+        return of(_cpu_lowering(x_shape, kernel_shape, groups))(first, second)
+
+    def choose(first, second):
+        return lax.platform_dependent(first, second, cpu=on_cpu, default=of(plain))
+
+    return choose
+
+
+def _forward_of(lowering, x_shape, kernel_shape, x, kernel):
+    del x_shape, kernel_shape
+    return lowering(x, kernel)
+
+
+def _input_gradient_of(lowering, x_shape, kernel_shape, dy, kernel):
+    del kernel_shape
+    x = jax.ShapeDtypeStruct(x_shape, dy.dtype)
+    [dx] = jax.linear_transpose(lambda x: lowering(x, kernel), x)(dy)
+    return dx
+
+
+def _kernel_gradient_of(lowering, x_shape, kernel_shape, x, dy):
+    del x_shape
+    kernel = jax.ShapeDtypeStruct(kernel_shape, x.dtype)
+    [dkernel] = jax.linear_transpose(lambda kernel: lowering(x, kernel), kernel)(dy)
+    return dkernel
+
+
+_ARRAYS = {
+    "forward": _forward_of,
+    "input_gradient": _input_gradient_of,
+    "kernel_gradient": _kernel_gradient_of,
+}
+
+
+def _geometry(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups) -> onednn.Geometry:
+    sizes = zip(x_shape[1:3], kernel_shape[:2], strides, pads, strict=True)
+    rows, columns = ((n + sum(pad) - k) // stride + 1 for n, k, stride, pad in sizes)
+    outputs = (x_shape[0], rows, columns, kernel_shape[3])
+    around = (*pads[0], *pads[1])
+    return onednn.Geometry(
+        kind, tuple(x_shape), tuple(kernel_shape), outputs, tuple(strides), around, groups
+    )
+
+
+def _is_slow_in_onednn(geometry: onednn.Geometry) -> bool:
+    return False
 
 
 def _cpu_lowering(x_shape, kernel_shape, groups):

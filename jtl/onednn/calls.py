@@ -1,0 +1,171 @@
+"""oneDNN's convolutions as JAX operations: XLA custom calls that Python serves.
+
+The structures are those of XLA's C interface for foreign functions (xla/ffi/api/c_api.h,
+version 0), which jaxlib promises to keep for at least a year after a change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ctypes
+import functools
+from collections.abc import Iterator
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
+
+import jax
+import jax.ffi
+import jax.numpy as jnp
+
+from jtl.onednn import library, primitives
+from jtl.onednn.primitives import Geometry
+
+TARGET = "jtl_onednn_convolution"
+_METADATA = 1
+_INTERNAL_ERROR = 13
+
+
+class _Extension(ctypes.Structure):
+    _fields_ = (("struct_size", c_size_t), ("type", c_int), ("next", c_void_p))
+
+
+class _Version(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", c_void_p)),
+        *(("major", c_int), ("minor", c_int)),
+    )
+
+
+class _Metadata(ctypes.Structure):
+    _fields_ = (("struct_size", c_size_t), ("version", _Version), ("traits", c_uint32))
+
+
+class _MetadataExtension(ctypes.Structure):
+    _fields_ = (("base", _Extension), ("metadata", POINTER(_Metadata)))
+
+
+class _ErrorArguments(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", c_void_p)),
+        *(("message", c_char_p), ("code", c_int)),
+    )
+
+
+class _Api(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", c_void_p)),
+        *(("version", _Version), ("internal", c_void_p)),
+        ("error_create", CFUNCTYPE(c_void_p, POINTER(_ErrorArguments))),
+    )
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", c_void_p)),
+        *(("dtype", c_int), ("data", c_void_p), ("rank", c_int64), ("dims", c_void_p)),
+    )
+
+
+class _Buffers(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", c_void_p)),
+        *(("size", c_int64), ("types", c_void_p), ("items", POINTER(POINTER(_Buffer)))),
+    )
+
+
+class _Span(ctypes.Structure):
+    _fields_ = (("pointer", c_void_p), ("length", c_size_t))
+
+
+class _Attributes(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", c_void_p)),
+        *(("size", c_int64), ("types", c_void_p), ("names", c_void_p)),
+        ("items", POINTER(POINTER(_Span))),
+    )
+
+
+class _CallFrame(ctypes.Structure):
+    _fields_ = (
+        *(("struct_size", c_size_t), ("extension", POINTER(_Extension))),
+        *(("api", POINTER(_Api)), ("context", c_void_p), ("stage", c_int)),
+        *(("arguments", _Buffers), ("results", _Buffers), ("attributes", _Attributes)),
+    )
+
+
+_wanted = contextvars.ContextVar("wanted", default=True)
+_by_attribute: dict[bytes, primitives.Convolution] = {}
+
+
+@CFUNCTYPE(c_void_p, POINTER(_CallFrame))
+def _serve(pointer):
+    """XLA's call: first to ask for the interface's version, then once per convolution."""
+    frame = pointer.contents
+    if frame.extension and frame.extension.contents.type == _METADATA:
+        extension = ctypes.cast(frame.extension, POINTER(_MetadataExtension)).contents
+        version = extension.metadata.contents.version
+        version.major, version.minor = 0, 1
+        return None
+    try:
+        span = frame.attributes.items[0].contents
+        attribute = ctypes.string_at(span.pointer, span.length)
+        convolution = _by_attribute.get(attribute)
+        if convolution is None:
+            convolution = primitives.convolution(Geometry.decode(attribute.decode()))
+            if convolution is None:
+                raise RuntimeError("oneDNN is gone since the program was compiled")
+            _by_attribute[attribute] = convolution
+        first, second = frame.arguments.items[0].contents, frame.arguments.items[1].contents
+        convolution.run(first.data, second.data, frame.results.items[0].contents.data)
+    except BaseException as error:  # Nothing may pass into the C code that calls.
+        message = f"{type(error).__name__}: {error}".encode()
+        arguments = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, message, _INTERNAL_ERROR)
+        return frame.api.contents.error_create(ctypes.byref(arguments))
+    return None
+
+
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """Traces without oneDNN inside: for programs that go elsewhere, or whose work is counted.
+
+    What was traced before stays as it was, so trace a function of your own.
+    """
+    token = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+@functools.cache
+def installed() -> bool:
+    """Whether oneDNN can be used in this process."""
+    # With an accelerator, nothing that matters runs on the CPU.
+    if jax.default_backend() != "cpu" or library.load() is None:
+        return False
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(_serve), platform="cpu")
+    return True
+
+
+def available(geometry: Geometry, dtype: jnp.dtype) -> bool:
+    """Whether oneDNN is there and has an implementation; makes it ready if so."""
+    if not (_wanted.get() and dtype == jnp.float32 and installed()):
+        return False
+    return primitives.convolution(geometry) is not None
+
+
+def call(geometry: Geometry, first: jax.Array, second: jax.Array) -> jax.Array:
+    """The array that `geometry.kind` asks for; only where `available`, on a CPU.
+
+    Args:
+        geometry: What to compute.
+        first: x, or dy for the input's gradient.
+        second: The kernel, or dy for the kernel's gradient.
+    """
+    shape = {
+        "forward": geometry.outputs,
+        "input_gradient": geometry.images,
+        "kernel_gradient": geometry.kernel,
+    }[geometry.kind]
+    result = jax.ShapeDtypeStruct(shape, first.dtype)
+    return jax.ffi.ffi_call(TARGET, result)(first, second, geometry=geometry.encode())

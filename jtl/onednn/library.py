@@ -1,0 +1,128 @@
+"""The oneDNN shared library: found, loaded, and its C interface (version 3) declared."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+from collections.abc import Iterator
+from ctypes import POINTER, c_int, c_int64, c_size_t, c_uint, c_void_p
+from typing import Any
+
+PACKAGES = ("onednn-cpu-gomp", "onednn-cpu-iomp", "onednn-cpu-tbb", "onednn")
+"""PyPI's packages of the library, by the size of what they bring along."""
+FILE_NAME = "libdnnl.so.3"
+SWITCH = "JTL_ONEDNN"
+"""Environment variable: 0 leaves oneDNN out."""
+
+# From oneDNN's C headers (dnnl_types.h); part of its stable binary interface.
+CPU = 1
+IN_ORDER = 1
+FLOAT32 = 3
+ANY_LAYOUT = 1
+FORWARD_TRAINING = 64
+DIRECT = 1
+SUCCESS, INVALID_ARGUMENTS, UNIMPLEMENTED = 0, 2, 3
+QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS = 131, 132
+ARG_FROM = ARG_SOURCE = 1
+ARG_TO = ARG_DESTINATION = 17
+ARG_WEIGHTS = 33
+ARG_DIFF_SOURCE, ARG_DIFF_DESTINATION, ARG_DIFF_WEIGHTS = 129, 145, 161
+MAX_DIMENSIONS = 12
+
+Dims = c_int64 * MAX_DIMENSIONS
+_OUT = POINTER(c_void_p)
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "dnnl_engine_create": (_OUT, c_int, c_size_t),
+    "dnnl_stream_create": (_OUT, c_void_p, c_uint),
+    "dnnl_stream_wait": (c_void_p,),
+    "dnnl_memory_desc_create_with_strides": (_OUT, c_int, Dims, c_int, Dims),
+    "dnnl_memory_desc_create_with_tag": (_OUT, c_int, Dims, c_int, c_int),
+    "dnnl_memory_create": (_OUT, c_void_p, c_void_p, c_void_p),
+    "dnnl_memory_set_data_handle": (c_void_p, c_void_p),
+    "dnnl_convolution_forward_primitive_desc_create": (
+        *(_OUT, c_void_p, c_int, c_int, c_void_p, c_void_p, c_void_p, c_void_p),
+        *(Dims, Dims, Dims, Dims, c_void_p),
+    ),
+    "dnnl_convolution_backward_data_primitive_desc_create": (
+        *(_OUT, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
+        *(Dims, Dims, Dims, Dims, c_void_p, c_void_p),
+    ),
+    "dnnl_convolution_backward_weights_primitive_desc_create": (
+        *(_OUT, c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_void_p),
+        *(Dims, Dims, Dims, Dims, c_void_p, c_void_p),
+    ),
+    "dnnl_reorder_primitive_desc_create": (
+        *(_OUT, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
+    ),
+    "dnnl_primitive_create": (_OUT, c_void_p),
+    "dnnl_primitive_execute": (c_void_p, c_void_p, c_int, c_void_p),
+}
+
+
+class OneDnnError(RuntimeError):
+    """A call into oneDNN failed; `status` is its `dnnl_status_t`."""
+
+    def __init__(self, function: str, status: int):
+        super().__init__(f"{function} of oneDNN failed with status {status}")
+        self.status = status
+
+
+class Library:
+    """The loaded library, an engine for the CPU and a stream on it."""
+
+    def __init__(self, path: str):
+        """Loads the library at `path`; OSError if that cannot be."""
+        # OpenMP's threads would else spin after every call, on the cores that XLA goes on to
+        # use. Read when the OpenMP library is loaded, and not changed if somebody has set it.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        self._library = ctypes.CDLL(path)
+        for name, argtypes in _SIGNATURES.items():
+            getattr(self._library, name).argtypes = argtypes
+        query = self._library.dnnl_primitive_desc_query_md
+        query.argtypes, query.restype = (c_void_p, c_int, c_int), c_void_p
+        size = self._library.dnnl_memory_desc_get_size
+        size.argtypes, size.restype = (c_void_p,), c_size_t
+        self.query, self.size = query, size
+        self.engine = self.new("dnnl_engine_create", CPU, 0)
+        self.stream = self.new("dnnl_stream_create", self.engine, IN_ORDER)
+        # Called with every convolution: without a look-up by name.
+        self.execute = self._library.dnnl_primitive_execute
+        self.set_handle = self._library.dnnl_memory_set_data_handle
+        self.wait = self._library.dnnl_stream_wait
+
+    def new(self, function: str, *args: Any) -> c_void_p:
+        """Calls a function that creates an object, and gives the object.
+
+        Raises:
+            OneDnnError: It was not created.
+        """
+        created = c_void_p()
+        status = getattr(self._library, function)(ctypes.byref(created), *args)
+        if status != SUCCESS:
+            raise OneDnnError(function, status)
+        return created
+
+
+@functools.cache
+def load() -> Library | None:
+    """The library, or None where none is installed, can be loaded or is wanted."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    for path in _candidates():
+        try:
+            return Library(path)
+        # A damaged file, a missing runtime beside it, an interface of another version.
+        except (OSError, AttributeError, OneDnnError):
+            continue
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    for package in PACKAGES:
+        try:
+            files = importlib.metadata.files(package) or ()
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        yield from (str(file.locate()) for file in files if file.name == FILE_NAME)
