@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from jtl import cli, evaluation
+from jtl import cli, evaluation, process
 from jtl.progress import Display
 
 
@@ -44,4 +44,5 @@ def command(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    process.prepare()
     sys.exit(cli.main(Options, command, prog="python -m jtl.evaluate"))

@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from jtl import cli, loop, preflight, report
+from jtl import cli, loop, preflight, process, report
 from jtl.config import Config, resolve
 from jtl.progress import Display
 from jtl.task import prepare_task
@@ -31,4 +31,5 @@ def command(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    process.prepare()
     sys.exit(cli.main(Config, command, prog="python -m jtl.train"))
