@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from jtl import memory
+
+    memory.restart_with_huge_pages()  # Before the slow imports.
+
 import dataclasses
 import json
 import sys

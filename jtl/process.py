@@ -6,7 +6,6 @@ import os
 
 import jax
 
-from jtl import memory
 from jtl.weights import cache_dir
 
 PROGRAMS = "programs"
@@ -16,11 +15,10 @@ PROGRAMS_BYTES = 2**31
 
 
 def prepare() -> None:
-    """Keeps compiled programs between runs, and freed memory within this one.
+    """Keeps compiled programs between runs.
 
     JAX's own settings (`JAX_COMPILATION_CACHE_DIR` and its relatives) come first.
     """
-    memory.keep_freed_memory()
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = cache_dir() / PROGRAMS

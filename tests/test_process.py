@@ -1,4 +1,4 @@
-"""What commands set up for their process: compiled programs kept, freed memory kept."""
+"""What commands set up for their process: compiled programs kept, huge pages."""
 
 from __future__ import annotations
 
@@ -7,34 +7,46 @@ import sys
 import pytest
 from commands import python
 
-FAULTS = """
-import resource, sys
 from jtl import memory
-kept = sys.argv[1] == "keep" and memory.keep_freed_memory()
-def work():
-    # Three blocks of 64 MB, and a small one that stays and lies between them.
-    small.append([b"x" * 2**26, b"x" * 10_000][1])
-    first, second = b"x" * 2**26, b"x" * 2**26
-small = []
-work(); work()
+
+FAULTS = """
+import os, resource, sys
+from jtl import memory
+if sys.argv[1] == "huge":
+    memory.restart_with_huge_pages()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5): work()
-print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+for _ in range(5): block = b"x" * 2**26
+print(os.getpid(), sys.argv[2], resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told")
-def test_freed_memory_is_used_again():
+@pytest.mark.skipif(not memory._can_ask(), reason="the kernel or the C library has no huge pages")
+def test_large_blocks_come_in_huge_pages():
     outcomes = {}
-    for what in ("keep", "leave"):
-        ran = python("-c", FAULTS, what)
+    for what in ("huge", "small"):
+        ran = python("-c", FAULTS, what, "an argument")
         assert ran.returncode == 0, ran.stderr
-        kept, faults = ran.stdout.split()
-        assert (kept == "True") == (what == "keep")
+        *_, argument, faults = ran.stdout.split()
+        assert argument == "argument"
         outcomes[what] = int(faults)
-    # Five times three blocks of 16,384 pages; kept, next to none of them is new.
-    assert outcomes["leave"] > 100_000
-    assert outcomes["keep"] < 0.05 * outcomes["leave"]
+    # Five blocks of 16,384 small pages each.
+    assert outcomes["small"] > 80_000
+    assert outcomes["huge"] < 0.05 * outcomes["small"]
+
+
+def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
+    started = []
+    monkeypatch.setattr(memory.os, "execve", lambda *args: started.append(args))
+    monkeypatch.setattr(memory, "_can_ask", lambda: True)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=3")
+    memory.restart_with_huge_pages()
+    [(program, arguments, environment)] = started
+    assert (program, arguments) == (sys.executable, sys.orig_argv)
+    tunables = "glibc.malloc.tcache_count=3:glibc.malloc.hugetlb=1"
+    assert environment["GLIBC_TUNABLES"] == tunables
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    memory.restart_with_huge_pages()
+    assert len(started) == 1
 
 
 COMPILE = """

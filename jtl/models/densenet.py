@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers import BatchNorm, Conv, NormSpec, avg_pool, max_pool, relu
+from jtl.models.layers import BatchNorm, Conv, NormSpec, relu
+from jtl.models.pool import avg_pool, max_pool
 
 
 @dataclasses.dataclass(frozen=True)

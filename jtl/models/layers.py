@@ -1,17 +1,16 @@
-"""The layers that the backbones are made of: convolution, batch normalization, pooling."""
+"""The layers that the backbones are made of: convolution, batch normalization."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jtl.models.conv import Padding, conv2d, explicit_padding
+from jtl.models.conv import Padding, conv2d
 
 # PyTorch's and Keras's ImageNet recipes for ReLU networks: variance 2 / fan_out.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -113,18 +112,6 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     mean = jnp.mean(x, axes)
     centred = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
     return mean, jnp.mean(jnp.square(centred), axes)
-
-
-def max_pool(x: jax.Array, window: int, strides: int, padding: Padding) -> jax.Array:
-    """Max pooling over NHWC images; padded pixels never win."""
-    _, height, width, _ = x.shape
-    pads: Any = explicit_padding(padding, (height, width), (window, window), (strides, strides))
-    return nn.max_pool(x, (window, window), (strides, strides), pads)
-
-
-def avg_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
-    """Average pooling over NHWC images without padding; a last partial window is dropped."""
-    return nn.avg_pool(x, (window, window), (strides, strides), "VALID")
 
 
 Activation = Callable[[jax.Array], jax.Array]

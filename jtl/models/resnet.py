@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers import BatchNorm, Conv, NormSpec, max_pool, relu
+from jtl.models.layers import BatchNorm, Conv, NormSpec, relu
+from jtl.models.pool import max_pool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Max and average pooling over NHWC images; max pooling lowers differently by platform.
+
+XLA's gradient of max pooling is a select-and-scatter, which CPUs run window by window: for a
+ResNet's stem it takes longer than that of all convolutions there. On CPU the maximum is
+therefore taken over shifted images, which remembers where it was found, so that the gradient is
+a sum of shifted images too. Accelerators keep XLA's form.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jtl.models.conv import Padding, Pads, explicit_padding
+
+
+def max_pool(x: jax.Array, window: int, strides: int, padding: Padding) -> jax.Array:
+    """Max pooling; padded pixels never win.
+
+    Of equal values in a window the first one, row by row, gets the gradient, as in PyTorch.
+
+    Args:
+        x: NHWC, float.
+        window: Height and width of a window, in pixels.
+        strides: Steps between windows, vertical and horizontal.
+        padding: See `jtl.models.conv.Padding`.
+    """
+    _, height, width, _ = x.shape
+    pads = explicit_padding(padding, (height, width), (window, window), (strides, strides))
+    return _max_pool(x, window, strides, pads)
+
+
+def avg_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
+    """Average pooling without padding; a last partial window is dropped."""
+    return nn.avg_pool(x, (window, window), (strides, strides), "VALID")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x, window, strides, pads):
+    plain = functools.partial(_plain, window=window, strides=strides, pads=pads)
+    shifted = functools.partial(_shifted, window=window, strides=strides, pads=pads)
+    return lax.platform_dependent(x, cpu=lambda x: shifted(x)[0], default=plain)
+
+
+def _forward(x, window, strides, pads):
+    def default(x):
+        y = _plain(x, window=window, strides=strides, pads=pads)
+        return y, jnp.zeros(y.shape, _index_dtype(window))
+
+    shifted = functools.partial(_shifted, window=window, strides=strides, pads=pads)
+    y, where = lax.platform_dependent(x, cpu=shifted, default=default)
+    # Each platform's gradient needs one of the two; the compiler drops the other.
+    return y, (x, where)
+
+
+def _backward(window, strides, pads, residuals, dy):
+    x, where = residuals
+
+    def default(x, where, dy):
+        del where
+        plain = functools.partial(_plain, window=window, strides=strides, pads=pads)
+        return jax.vjp(plain, x)[1](dy)[0]
+
+    def shifted(x, where, dy):
+        return _shifted_gradient(where, dy, x.shape, window, strides, pads)
+
+    return (lax.platform_dependent(x, where, dy, cpu=shifted, default=default),)
+
+
+_max_pool.defvjp(_forward, _backward)
+
+
+def _plain(x: jax.Array, *, window: int, strides: int, pads: Pads) -> jax.Array:
+    around: Any = pads
+    return nn.max_pool(x, (window, window), (strides, strides), around)
+
+
+def _shifted(x: jax.Array, *, window: int, strides: int, pads: Pads) -> tuple[jax.Array, jax.Array]:
+    """The maximum over each window, and the number of the tap where it is."""
+    low = jnp.array(-jnp.inf, x.dtype)
+    x = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    (number, tap), *others = enumerate(_taps(x, window, strides))
+    best, where = tap, jnp.full(tap.shape, number, _index_dtype(window))
+    for number, tap in others:
+        # NaN wins and stays, as it does everywhere.
+        wins = (tap > best) | (tap != tap)
+        best = jnp.where(wins, tap, best)
+        where = jnp.where(wins, where.dtype.type(number), where)
+    return best, where
+
+
+def _taps(x: jax.Array, window: int, strides: int) -> Iterator[jax.Array]:
+    """One pixel of all windows at a time, row by row."""
+    batch, height, width, channels = x.shape
+    rows, columns = ((n - window) // strides * strides + 1 for n in (height, width))
+    for i in range(window):
+        for j in range(window):
+            limits = (batch, i + rows, j + columns, channels)
+            yield lax.slice(x, (0, i, j, 0), limits, (1, strides, strides, 1))
+
+
+def _shifted_gradient(
+    where: jax.Array,
+    dy: jax.Array,
+    shape: tuple[int, ...],
+    window: int,
+    strides: int,
+    pads: Pads,
+) -> jax.Array:
+    """Gives each window's gradient to the pixel that won.
+
+    Pixels whose position modulo the strides is the same see the same taps, so each such phase is
+    a sum of whole shifted images, and the phases are interleaved at the end.
+    """
+    batch, _, _, channels = shape
+    rows, columns = dy.shape[1:3]
+    # Pixels per phase: up to the last one that a window reaches.
+    reach = (window - 1) // strides
+    height, width = rows + reach, columns + reach
+    zero = jnp.zeros((), dy.dtype)
+    phases = []
+    for a in range(strides):
+        for b in range(strides):
+            total = jnp.zeros((batch, height, width, channels), dy.dtype)
+            for i in range(a, window, strides):
+                for j in range(b, window, strides):
+                    won = jnp.where(where == i * window + j, dy, zero)
+                    down, across = i // strides, j // strides
+                    around = ((down, reach - down, 0), (across, reach - across, 0))
+                    total += lax.pad(won, zero, ((0, 0, 0), *around, (0, 0, 0)))
+            phases.append(total)
+    grid = jnp.stack(phases, 3).reshape(batch, height, width, strides, strides, channels)
+    grid = grid.transpose(0, 1, 3, 2, 4, 5)
+    grid = grid.reshape(batch, height * strides, width * strides, channels)
+    # Cut to the padded image, or fill up where its last pixels are in no window.
+    (top, bottom), (left, right) = pads
+    ends = [n + sum(pad) for n, pad in zip(shape[1:3], pads, strict=True)]
+    missing = [max(end - n, 0) for end, n in zip(ends, grid.shape[1:3], strict=True)]
+    grid = lax.pad(grid, zero, ((0, 0, 0), *((0, m, 0) for m in missing), (0, 0, 0)))
+    return grid[:, top : ends[0] - bottom, left : ends[1] - right]
+
+
+def _index_dtype(window: int):
+    return jnp.int8 if window * window <= 127 else jnp.int32
