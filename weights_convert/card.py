@@ -90,7 +90,7 @@ def verified_text(verified: dict[str, Any] | None) -> str:
     if verified is None:
         return "Not verified: converted without `--verify`."
     rows = [
-        (str(row["name"]), f"{row['measured']:.3g}", f"{row['sign']} {row['bound']:g}")
+        (str(row["name"]), f"{row['measured']:.3g}", f"{row['sign']} {row['bound']:.3g}")
         for row in verified["figures"]
     ]
     return (

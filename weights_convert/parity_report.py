@@ -93,7 +93,7 @@ class Verification:
         """Everything as Markdown tables."""
         rows = [(r.unit, str(r.layers), f"{r.max_abs:.2e}", f"{r.max_rel:.2e}") for r in self.units]
         figures = [
-            (f.name, f"{f.measured:.3g}", f"{f.sign} {f.bound:g}", "yes" if f.within else "NO")
+            (f.name, f"{f.measured:.3g}", f"{f.sign} {f.bound:.3g}", "yes" if f.within else "NO")
             for f in self.figures
         ]
         header = ("unit", "layers", "largest difference", "relative to the largest output")

@@ -8,10 +8,13 @@ layouts, conventions or layers shows as a difference.
 A difference is stated as its largest absolute value, and relative to the largest absolute value
 of the peer's tensor; of params and updates as the norm of all of them beside the peer's norm.
 
-Updates have a bound of their own. An activation that lies within rounding of ReLU's kink falls
-on one side here and on the other there, and its gradient is all or nothing: a library's own
-float32 updates are up to some percent from its float64 updates, which the report states. A wrong
-gradient is farther off than that; wrong statistics show in the figures beside it.
+A step amplifies rounding. An activation that lies within rounding of ReLU's kink falls on one
+side here and on the other there, and its gradient is all or nothing: a library's own float32
+updates are up to some percent from its float64 updates, the more the deeper the network. So the
+step's figures are held to their bound or to a multiple of the library's own rounding, whichever
+is larger, and the report states both. Such flips point in all directions and hardly change how
+far the step goes along the library's, which has a figure and a tight bound of its own: there a
+step that is wrong by a few percent shows in the deepest network as well.
 """
 
 from __future__ import annotations
@@ -33,8 +36,15 @@ from weights_convert.sources import Source
 LOGITS_BOUND = 1e-4
 LAYERS_BOUND = 1e-4
 STEP_BOUND = 1e-4
-UPDATES_BOUND = 5e-2
+# Flips at kinks moved DenseNet121's updates by 5e-3, and their length by 1e-4, where its own
+# float32 flipped next to none.
+UPDATES_BOUND = 2e-2
+LENGTH_BOUND = 5e-3
 AGREEMENT_BOUND = 1.0
+# Two float32 computations are up to twice as far from one another as each is from float64, and
+# how many activations flip is chance. Measured over ResNet 18 to 101, DenseNet121 and Lite0, in
+# units of the library's own rounding where that exceeds the bounds: up to 1.5.
+ROUNDINGS = 4.0
 
 _BATCH, _BATCHES = 2, 8
 _STEP_IMAGES, _STEP_SIZE = 16, 96
@@ -67,7 +77,8 @@ def verify(artifact: Artifact, source: Source) -> Verification:
     what = (
         f"Input: {_BATCH * _BATCHES} random images of {size} x {size} pixels, and for the step "
         f"{_STEP_IMAGES} of {_STEP_SIZE} x {_STEP_SIZE}; float32, seed {_SEED}. Rounding alone "
-        f"moves the reference's own updates by {rounding:.1e}."
+        f"moves the reference's own updates by {rounding:.1e}; figures of the step may be "
+        f"{ROUNDINGS:g} times such rounding from it."
     )
     return Verification(
         model=artifact.model,
@@ -194,31 +205,45 @@ def _compare_step(
     labels: np.ndarray,
 ) -> tuple[list[Figure], float]:
     """The figures of a step, and how far rounding alone moves the peer's updates."""
-    import jax
-
     ours = _sgd_step(model, artifact.variables, images, labels)
     precise, rounded = (
         _in_our_tree(state, artifact, model)
         for state in peer.sgd_steps(images, labels, _LEARNING_RATE)
     )
-    before = artifact.variables["params"]
-    nothing = jax.tree.map(np.zeros_like, before)
+    return step_figures(artifact.variables, ours, precise, rounded)
 
-    def distance(state: Any, origin: Any) -> float:
-        return _distance(state["params"], precise["params"], origin)
 
-    statistics = _worst(ours["batch_stats"], precise["batch_stats"])
+def step_figures(before: Any, ours: Any, precise: Any, rounded: Any) -> tuple[list[Figure], float]:
+    """Compares what a training step made of `before`.
+
+    Args:
+        before: The variables that both steps started from.
+        ours: The variables after Flax's step.
+        precise: The same of the peer, as precise as it computes.
+        rounded: The same of the peer; what lies between it and `precise` is rounding.
+
+    Returns:
+        The figures with their bounds, and the distance of `rounded`'s updates from `precise`'s.
+    """
+    start = before["params"]
+
+    def measured(state: Any) -> dict[str, tuple[float, float]]:
+        """{name: (figure, its bound without rounding)}."""
+        params, updates, length = _distances(state["params"], precise["params"], start)
+        statistics = _worst(state["batch_stats"], precise["batch_stats"])
+        return {
+            "params, relative": (params, STEP_BOUND),
+            "updates, relative": (updates, UPDATES_BOUND),
+            "updates, relative difference of length": (length, LENGTH_BOUND),
+            "running statistics, largest relative difference": (statistics, STEP_BOUND),
+        }
+
+    own = measured(rounded)
     figures = [
-        Figure("SGD step: params, relative", distance(ours, nothing), "<=", STEP_BOUND),
-        Figure("SGD step: updates, relative", distance(ours, before), "<=", UPDATES_BOUND),
-        Figure(
-            "SGD step: running statistics, largest relative difference",
-            statistics,
-            "<=",
-            STEP_BOUND,
-        ),
+        Figure(f"SGD step: {name}", figure, "<=", max(bound, ROUNDINGS * own[name][0]))
+        for name, (figure, bound) in measured(ours).items()
     ]
-    return figures, distance(rounded, before)
+    return figures, own["updates, relative"][0]
 
 
 def _sgd_step(model: models.ImageClassifier, before: Any, images: Any, labels: Any) -> Any:
@@ -249,13 +274,24 @@ def _worst(ours: Any, theirs: Any) -> float:
     return max((relative(mine, peer)[1] for mine, peer in pairs), default=0.0)
 
 
-def _distance(ours: Any, theirs: Any, origin: Any) -> float:
-    """|ours - theirs| / |theirs - origin|, over all leaves as one vector."""
-    difference = total = 0.0
+def _distances(ours: Any, theirs: Any, start: Any) -> tuple[float, float, float]:
+    """How far `ours` is from `theirs`, over all leaves as one vector.
+
+    Returns:
+        |ours - theirs| relative to |theirs|; the same relative to |theirs - start|; and the part
+        of it that lies along theirs - start.
+    """
+    difference = along = whole = moved = 0.0
     for path in leaf_paths(theirs):
-        mine, peer, start = (
-            np.asarray(lookup(tree, path), np.float64) for tree in (ours, theirs, origin)
+        mine, peer, origin = (
+            np.asarray(lookup(tree, path), np.float64).ravel() for tree in (ours, theirs, start)
         )
-        difference += float(np.sum((mine - peer) ** 2))
-        total += float(np.sum((peer - start) ** 2))
-    return (difference / total) ** 0.5 if total else difference
+        mine, origin = mine - peer, peer - origin
+        difference += float(mine @ mine)
+        along += float(mine @ origin)
+        whole += float(peer @ peer)
+        moved += float(origin @ origin)
+    distance = difference**0.5
+    if not moved:
+        return distance, distance, distance
+    return distance / whole**0.5, distance / moved**0.5, abs(along) / moved
