@@ -68,7 +68,13 @@ def _backward(window, strides, pads, residuals, dy):
         return jax.vjp(plain, x)[1](dy)[0]
 
     def shifted(x, where, dy):
-        return _shifted_gradient(where, dy, x.shape, window, strides, pads)
+        def of_one_image(operands):
+            where, dy = (operand[None] for operand in operands)
+            return _shifted_gradient(where, dy, (1, *x.shape[1:]), window, strides, pads)[0]
+
+        # A loop is what XLA does not fuse into: else it finds the maxima again for every pixel
+        # of the gradient, and for every use of that.
+        return lax.map(of_one_image, (where, dy))
 
     return (lax.platform_dependent(x, where, dy, cpu=shifted, default=default),)
 
