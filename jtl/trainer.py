@@ -15,6 +15,7 @@ from jtl import optim, steps
 from jtl.arms import Arm
 from jtl.data.pipeline import Examples, Features, ahead, shuffled
 from jtl.features import evaluate
+from jtl.freeze.groups import is_head
 from jtl.freeze.split import Tree, merge
 from jtl.plan import PhasePlan, began
 from jtl.task import Task
@@ -132,7 +133,7 @@ class Trainer:
     def _transform(self, label: str) -> optax.GradientTransformation:
         config = self.task.config.train
         tx = optim.transform(config.optimizer, self._rates[label], config.weight_decay)
-        if config.l2_sp and not label.startswith("head"):
+        if config.l2_sp and not is_head(label):
             tx = optax.chain(optim.l2_sp(config.l2_sp), tx)
         return tx
 

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jtl.freeze.masks import FROZEN, Mask, label_tree
+from jtl.freeze.masks import FROZEN, Mask, Rule, label_tree
 from jtl.models.chain import Unit
+
+HEAD = "head"
+"""The head's unit, and the first word of the labels of its leaves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +41,16 @@ def assign(
         rates: See `Rates`.
 
     Returns:
-        (label tree, {label: highest learning rate} for every label but `frozen`). With layer
-        decay, labels carry the unit they belong to.
+        (label tree, {label: highest learning rate} for every label but `frozen`). A label says
+        what a leaf is (`head` in the head, never there `backbone`, whatever pattern matched
+        it), what a rule of its own says, and with layer decay its unit.
 
     Raises:
         UserError: As `label_tree`.
     """
     labels = label_tree(mask, params)
     by_label = {rule.label: rule for rule in mask.rules}
+    assert all(_same_rate(rule, by_label[rule.label]) for rule in mask.rules)
     depths = [unit.path for unit in units if _has_params(params, unit.path)]
     learning_rates: dict[str, float] = {}
 
@@ -62,16 +67,35 @@ def assign(
             return FROZEN
         rule = by_label[label]
         rate = rates.lr * rule.lr_mult if rule.lr is None else rule.lr
-        if leaf.startswith("head/") and rule.lr is None:
+        of_the_head = leaf.startswith(HEAD + "/")
+        label = _renamed(label, of_the_head)
+        if of_the_head and rule.lr is None:
             rate *= rates.head_lr_mult
         if rates.layer_decay != 1.0 and rule.lr is None:
             unit = next(path for path in depths if leaf.startswith(path + "/"))
             rate *= rates.layer_decay ** (len(depths) - 1 - depths.index(unit))
-            label = label if unit == "head" else f"{label} {unit}"
-        learning_rates[label] = rate
+            label = label if of_the_head else f"{label} {unit}"
+        assert learning_rates.setdefault(label, rate) == rate, f"'{label}' has two rates"
         return label
 
     return refine(labels, ""), learning_rates
+
+
+def is_head(label: str) -> bool:
+    """Whether a label is of leaves of the head, which starts anew in every run."""
+    return label.partition("@")[0].split(" ")[0] == HEAD
+
+
+def _renamed(label: str, of_the_head: bool) -> str:
+    """The label with the kind of its leaf for the kind that its rule supposed."""
+    kind, space, rest = label.partition(" ")
+    if of_the_head:
+        return HEAD + space + rest
+    return ("backbone" if kind == HEAD else kind) + space + rest
+
+
+def _same_rate(one: Rule, other: Rule) -> bool:
+    return (one.lr, one.lr_mult) == (other.lr, other.lr_mult)
 
 
 def _has_params(params: dict[str, Any], path: str) -> bool:

@@ -66,12 +66,11 @@ def _rule(text: str, translate: Callable[[str], str]) -> Rule:
         re.compile(path)
     except re.error as error:
         raise ValueError(f"not a regular expression: {error}") from None
-    head = pattern.split("/")[0] == "head"
-    name = "head" if head else "backbone"
     if what == FROZEN:
         return Rule(path, FROZEN)
+    # Of the backbone until `groups.assign` sees which leaves it decides.
     if what == "train":
-        return Rule(path, name)
+        return Rule(path, "backbone")
     multiple = what.startswith("x")
     try:
         number = float(what.removeprefix("x"))
@@ -79,7 +78,7 @@ def _rule(text: str, translate: Callable[[str], str]) -> Rule:
         raise ValueError(f"'{what}' is none of the four") from None
     if not 0 < number < float("inf"):
         raise ValueError("a rate or multiple must be positive")
-    label = f"{name} {what}"
+    label = f"backbone {what}"
     if multiple:
         return Rule(path, label, lr_mult=number)
     return Rule(path, label, lr=number)
