@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ import orbax.checkpoint as ocp
 from jtl import fingerprints
 from jtl.errors import UserError
 from jtl.freeze.split import Tree
+from jtl.paths import plain_path
 
 FOLDER = "checkpoints"
 FINGERPRINTS = "files.json"
@@ -37,12 +40,17 @@ class Restored:
     opt_state: Any = None
 
 
-def manager(run_dir: Path) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def manager(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
     """An Orbax manager that keeps the latest checkpoint and the best one.
 
-    Steps are epochs. Close it (or use it in a `with` block): saving goes on in the background.
+    Steps are epochs. Saving goes on in the background; the end of the `with` block waits for it.
     """
-    folder = Path(run_dir, FOLDER).absolute()
+    with plain_path(Path(run_dir, FOLDER).absolute()) as folder, _manager(folder) as opened:
+        yield opened
+
+
+def _manager(folder: Path) -> ocp.CheckpointManager:
 
     def best(metrics: Any) -> float:
         return metrics["best"]
@@ -72,18 +80,22 @@ def _write_fingerprints(folder: Path) -> None:
         (unfinished / FINGERPRINTS).write_text(text + "\n", encoding="utf-8")
 
 
-def _opened(run_dir: Path) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def _opened(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
     """The manager of a folder with checkpoints; it reads their metrics at once."""
-    try:
-        return manager(run_dir)
-    except Exception as error:
-        reasons = {path: _damage(path) for path in (run_dir / FOLDER).iterdir() if path.is_dir()}
-        damaged = [f"{path.name} ({reason})" for path, reason in reasons.items() if reason]
-        which = ", ".join(sorted(damaged)) or type(error).__name__
-        raise UserError(
-            f"the checkpoints in '{run_dir}' cannot be read: {which}. Remove the damaged "
-            "checkpoint's folder to go on with the other one, or train again."
-        ) from error
+    with plain_path((run_dir / FOLDER).absolute()) as folder:
+        try:
+            opened = _manager(folder)
+        except Exception as error:
+            reasons = {path: _damage(path) for path in folder.iterdir() if path.is_dir()}
+            damaged = [f"{path.name} ({reason})" for path, reason in reasons.items() if reason]
+            which = ", ".join(sorted(damaged)) or type(error).__name__
+            raise UserError(
+                f"the checkpoints in '{run_dir}' cannot be read: {which}. Remove the damaged "
+                "checkpoint's folder to go on with the other one, or train again."
+            ) from error
+        with opened:
+            yield opened
 
 
 def _damage(checkpoint: Path) -> str | None:
@@ -151,7 +163,10 @@ def restore(
     with _opened(run_dir) as checkpoints:
         epoch = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
         if epoch is None:
-            raise UserError(f"'{run_dir}' holds no finished checkpoint; train again.")
+            raise UserError(
+                f"'{run_dir}' holds no finished checkpoint: go on with it (`python "
+                f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
+            )
         items: dict[str, Any] = {
             "variables": ocp.args.StandardRestore(),
             "meta": ocp.args.JsonRestore(),

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import logging
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from jtl.errors import UserError
+from jtl.errors import UserError, explain
 
 _Options = TypeVar("_Options")
+
+BROKEN_PIPE = 128 + 13
+"""What shells report for SIGPIPE: the reader of the output, such as `head`, has gone."""
 
 
 def main(
@@ -30,15 +42,144 @@ def main(
 
     Returns:
         The exit code: 0; 2 after a message on stderr about what the user can fix; 130 after
-        Ctrl-C.
+        SIGINT (Ctrl-C), 143 after SIGTERM, 141 if nobody reads the output any more.
     """
-    parsed = tyro.cli(options, prog=prog, args=args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Names that the locale cannot write.
     try:
-        command(parsed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130  # What shells report for SIGINT.
+        if args is None:  # The process is the command's.
+            _quiet_libraries()
+        code = _run(options, command, prog, sys.argv[1:] if args is None else args)
+        sys.stdout.flush()  # Here, where a failure still gets a message.
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        _say(f"error: {told}")
+        code = 2
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted")
+        code = 128 + getattr(error, "signal", signal.SIGINT)  # What shells report.
+    _drop_unwritten(sys.stdout)
+    _drop_unwritten(sys.stderr)
+    return code
+
+
+def end(code: int) -> NoReturn:
+    """Ends the process with what `main` gave.
+
+    After a signal at once: programs may be running still, and Python would wait for them, or
+    they for Python.
+    """
+    if code >= 128:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Prints JSON on stdout that stays JSON in every locale."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(value, indent=indent, ensure_ascii=not unicode))
+
+
+def _run(
+    options: type[_Options], command: Callable[[_Options], None], prog: str, args: Sequence[str]
+) -> int:
+    try:
+        _check_flags(options, prog, args)
+        parsed = tyro.cli(options, prog=prog, args=args)
+    except SystemExit as ended:  # After help, or a message about the command line.
+        return int(ended.code or 0)
+    command(parsed)
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Keeps Orbax and TensorStore from reporting in their way what they raise as well.
+
+    After a failed write, as on a full disk, each of TensorStore's threads prints that Orbax
+    has closed the event loop in the meantime, until the process ends.
+    """
+    hook = sys.excepthook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            hook(kind, error, trace)
+
+    sys.excepthook = excepthook
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # Nobody may be there to read it.
+        print(message, file=sys.stderr)
+
+
+def _drop_unwritten(stream: Any) -> None:
+    """Sends what a stream cannot write nowhere, or Python would complain of it at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _check_flags(options: type, prog: str, args: Sequence[str]) -> None:
+    """Names the nearest flag for every one there is not, also where a value is tied to it.
+
+    Raises:
+        UserError: There is such a flag.
+    """
+    flags = ["--help", *_flags(options)]
+    for argument in args:
+        if argument == "--":
+            return
+        flag = argument.partition("=")[0]
+        if not re.match(r"--?[^\W\d]", flag) or flag == "-h" or flag.startswith("--tyro-"):
+            continue
+        if (plain := "--" + flag.lstrip("-").replace("_", "-")) in flags and flag[:2] == "--":
+            continue
+        raise UserError(
+            f"there is no flag {flag}.{_meant(plain.lower(), flags)} See {prog} --help."
+        )
+
+
+def _meant(flag: str, flags: Sequence[str]) -> str:
+    """A phrase with the nearest flag, or with all of them."""
+    spellings = {known: known for known in flags}
+    spellings |= {word: known for word, known in _SYNONYMS.items() if known in flags}
+    close = difflib.get_close_matches(flag, spellings, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean '{spellings[close[0]]}'?"
+    return f" The flags are: {', '.join(flags)}."
+
+
+_SYNONYMS = {
+    "--architecture": "--model",
+    "--backbone": "--model",
+    "--pretrained": "--weights",
+    "--dataset": "--data",
+    "--freeze": "--mask",
+    "--learning-rate": "--lr",
+    "--dropout": "--head-dropout",
+    "--output-dir": "--run-dir",
+    "--num-epochs": "--epochs",
+}
+"""What other programs call jtl's flags."""
+
+
+def _flags(options: Any) -> Iterator[str]:
+    """The flags of a dataclass; what has no default is given by its place."""
+    for field in dataclasses.fields(options):
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(field.default):
+            yield from _flags(field.default)
+        elif field.default is not dataclasses.MISSING:
+            yield f"--{name}"
+            if isinstance(field.default, bool):
+                yield f"--no-{name}"

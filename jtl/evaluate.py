@@ -9,7 +9,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import tyro
@@ -50,4 +49,4 @@ def command(options: Options) -> None:
 
 if __name__ == "__main__":
     process.prepare()
-    sys.exit(cli.main(Options, command, prog="python -m jtl.evaluate"))
+    cli.end(cli.main(Options, command, prog="python -m jtl.evaluate"))

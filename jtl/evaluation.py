@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from jtl.features import evaluate
 from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
 from jtl.progress import Display
-from jtl.run import CONFIG
+from jtl.resume import stored_config, stored_fingerprint
 from jtl.steps import forward
 from jtl.task import rebuild_model
 
@@ -58,11 +57,7 @@ def load(folder: Path) -> Classifier:
         UserError: `folder` is no finished run.
     """
     restored = checkpoint.restore(folder)
-    try:
-        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config = Config.from_dict(stored)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{folder / CONFIG}' cannot be read: {error}.") from error
+    config = stored_config(folder)
     model, inputs = rebuild_model(restored.meta)
     return Classifier(
         folder=folder,
@@ -88,7 +83,8 @@ def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> 
         {"data", "split", "count", "val_accuracy", "val_loss", "epoch"}.
 
     Raises:
-        UserError: The data have other classes than the run was trained on.
+        UserError: The data have other classes than the run was trained on, or are the run's
+            own and have changed since.
     """
     spec = data or classifier.config.data.data
     dataset = sources.load(spec, seed=classifier.config.train.seed)
@@ -97,6 +93,12 @@ def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> 
             f"'{spec}' has other classes than the run '{classifier.folder}'.\n"
             f"  the run: {', '.join(classifier.class_names)}\n"
             f"  the data: {', '.join(dataset.class_names)}"
+        )
+    if data is None and dataset.fingerprint != stored_fingerprint(classifier.folder):
+        raise UserError(
+            f"the pictures of '{spec}' have changed since the run in '{classifier.folder}' was "
+            "trained: validation pictures of today may be training pictures of then. Bring them "
+            f"back, or say that they are others with --data {spec}."
         )
     arm = arm_of(classifier.meta["start"], classifier.inputs)
     val = examples_of(

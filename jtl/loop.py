@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -15,14 +16,18 @@ from jtl.data.pipeline import Examples
 from jtl.errors import UserError
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
+from jtl.interrupt import Interrupted, Stop, listening
 from jtl.plan import PhasePlan
 from jtl.progress import Display
-from jtl.run import Run, claimed_run, resumed_run
+from jtl.resume import resumed_run
+from jtl.run import Run, claimed_run
 from jtl.task import Task, prepare_task
 from jtl.trainer import Trainer
 
 CHECKPOINT_SECONDS = 30.0
-"""At the most this much training is lost when a run is cut off, at epoch granularity."""
+"""At the most this much training is lost when a run is killed, at epoch granularity."""
+LONG_EPOCH_SECONDS = 2.0
+"""A longer epoch is left at once when the run is to stop; a shorter one is finished."""
 
 
 def fit(config: Config, display: Display | None = None) -> Run:
@@ -38,33 +43,37 @@ def fit(config: Config, display: Display | None = None) -> Run:
     Raises:
         UserError: The options, the data or the weights cannot be used, or the folder cannot
             be written. Nothing is left behind then.
+        Interrupted: SIGINT or SIGTERM came; what the finished epochs gave is saved.
     """
     display = display or Display()
-    if config.run.resume:
-        run = resumed_run(config)
-        task = prepare_task(resolve(run.config), display)
-        run.check_same(task)
-        Fit(task, run, display).go()
-        return run
-    config = resolve(config)
-    with claimed_run(config) as run:
-        task = prepare_task(config, display)
-        display.message(report.opening_line(task))
-        Fit(task, run, display).go()
+    with listening(display.message) as stop:
+        if config.run.resume:
+            run = resumed_run(config)
+            task = prepare_task(resolve(run.config), display)
+            run.check_same(task)
+            Fit(task, run, display, stop).go()
+            return run
+        config = resolve(config)
+        with claimed_run(config) as run:
+            task = prepare_task(config, display)
+            display.message(report.opening_line(task))
+            Fit(task, run, display, stop).go()
     return run
 
 
 class Fit:
     """One run on its way: the examples at hand, the best epoch so far, what is saved."""
 
-    def __init__(self, task: Task, run: Run, display: Display):
+    def __init__(self, task: Task, run: Run, display: Display, stop: Stop):
         """Takes a task, and a run that is new or has a checkpoint to go on from."""
-        self.task, self.run, self.display = task, run, display
+        self.task, self.run, self.display, self.stop = task, run, display, stop
         self.optimizer_bytes = 0
         self.feature_seconds = 0.0
         self._cut: str | None = None
         self._examples: tuple[Examples, Examples] | None = None
-        self._kept: tuple[int, Tree, Any, Arm] | None = None  # The best, if not yet on disk.
+        # The best epoch and the last long one, while they are not on disk.
+        self._kept: tuple[int, Tree, Any, Arm] | None = None
+        self._last: tuple[int, Tree, Any, Arm] | None = None
         self._saved_at, self._saved_epoch = time.perf_counter(), 0
 
     def go(self) -> None:
@@ -153,31 +162,68 @@ class Fit:
 
     def _phase(self, trainer: Trainer, first: int) -> bool:
         """Runs a phase's epochs from `first` on; True if patience ended the run."""
-        assert self._examples is not None
         self.run.open(self.task)
-        patience = self.task.config.train.patience
         for epoch in range(first, trainer.plan.last_epoch + 1):
-            line = trainer.epoch(epoch, *self._examples)
-            if not math.isfinite(line["train_loss"] + line["val_loss"]):
-                self._diverged(epoch, line, trainer)
-            self._log(line, trainer.plan, trainer.arm)
-            self._advance(1, report.epoch_note(line))
-            best = self.run.best_epoch()
-            if best == epoch:
-                # The next step donates the state: what is kept must be a copy.
-                arrays = jax.device_get((trainer.variables(), trainer.state.opt_state))
-                self._kept = (epoch, *arrays, trainer.arm)
-            stop = bool(patience) and epoch - best >= patience
-            last = epoch == self.task.epochs or stop
-            overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
-            # At a phase's end too: the next one may be of a size that runs out of memory.
-            if last or overdue or epoch == trainer.plan.last_epoch:
-                self._save(epoch, trainer)
-            if stop:
+            with self.stop.deferred():
+                line = self._epoch(epoch, trainer)
+                if line is None:
+                    self._stop(epoch - 1)
+                over = self._finished(epoch, line, trainer)
+                if self.stop.signal is not None and epoch < self.task.epochs and not over:
+                    self._save(epoch, trainer)
+                    self._stop(epoch)
+            if over:
                 return True
         return False
 
-    def _diverged(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> None:
+    def _epoch(self, epoch: int, trainer: Trainer) -> dict[str, Any] | None:
+        """Trains one epoch; None if it was left because the run is to stop."""
+        assert self._examples is not None
+        saved = self._saved_epoch if self._last is None else self._last[0]
+
+        def leave() -> bool:
+            # Only where the epoch before can be saved still, or is.
+            return self.stop.signal is not None and saved == epoch - 1
+
+        return trainer.epoch(epoch, *self._examples, leave)
+
+    def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> bool:
+        """Logs an epoch and saves what is due; True if patience ends the run."""
+        if not math.isfinite(line["train_loss"] + line["val_loss"]):
+            self._diverged(epoch, line, trainer)
+        self._log(line, trainer.plan, trainer.arm)
+        self._advance(1, report.epoch_note(line))
+        best, patience = self.run.best_epoch(), self.task.config.train.patience
+        self._last = None
+        if best == epoch or line["seconds"] > LONG_EPOCH_SECONDS:
+            # The next step donates the state: what is kept must be a copy.
+            arrays = jax.device_get((trainer.variables(), trainer.state.opt_state))
+            self._last = (epoch, *arrays, trainer.arm)
+            self._kept = self._last if best == epoch else self._kept
+        stop = bool(patience) and epoch - best >= patience
+        last = epoch == self.task.epochs or stop
+        overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
+        # At a phase's end too: the next one may be of a size that runs out of memory.
+        if last or overdue or epoch == trainer.plan.last_epoch:
+            self._save(epoch, trainer)
+        return stop
+
+    def _stop(self, epoch: int) -> NoReturn:
+        """Saves the epochs up to `epoch`, which are done, and raises."""
+        assert self.stop.signal is not None
+        if self._last is not None and self._saved_epoch < epoch:
+            self._save_kept(epoch)
+            self._save_one(*self._last)
+        if not epoch:
+            raise Interrupted(self.stop.signal, "stopped in the first epoch; nothing is kept")
+        folder = shlex.quote(str(self.run.folder))
+        raise Interrupted(
+            self.stop.signal,
+            f"stopped after epoch {epoch} of {self.task.epochs}, which is saved. Go on with:\n"
+            f"  python -m jtl.train --resume --run-dir {folder}",
+        )
+
+    def _diverged(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> NoReturn:
         """Keeps the last good state and stops the run."""
         kept = "nothing was kept, as no epoch before it was whole"
         if self.run.history:
@@ -193,13 +239,17 @@ class Fit:
     def _log(self, line: dict[str, Any], plan: PhasePlan, arm: Arm) -> None:
         self.run.log({**line, "cut": plan.split.cut, "cached_prefix": arm.cached})
 
+    def _save_kept(self, before: int) -> None:
+        if self._kept is not None and self._saved_epoch < self._kept[0] < before:
+            self._save_one(*self._kept)
+
     def _save(self, epoch: int, trainer: Trainer) -> None:
-        if self._kept is not None and self._saved_epoch < self._kept[0] < epoch:
-            best, variables, opt_state, arm = self._kept
-            self._save_one(best, variables, opt_state, arm)
+        if self._saved_epoch == epoch:
+            return
+        self._save_kept(epoch)
         variables, opt_state = jax.device_get((trainer.variables(), trainer.state.opt_state))
         self._save_one(epoch, variables, opt_state, trainer.arm)
-        self._kept, self._saved_epoch = None, epoch
+        self._kept, self._last, self._saved_epoch = None, None, epoch
         self._saved_at = time.perf_counter()
 
     def _save_one(self, epoch: int, variables: Tree, opt_state: Any, arm: Arm) -> None:

@@ -8,8 +8,6 @@ if __name__ == "__main__":
     memory.restart_with_huge_pages()  # Before the slow imports.
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 
 import tyro
@@ -51,7 +49,7 @@ def command(options: Options) -> None:
     )
     for prediction in predictions:
         if options.json:
-            print(json.dumps(dataclasses.asdict(prediction), ensure_ascii=False))
+            cli.print_json(dataclasses.asdict(prediction))
             continue
         print(prediction.name)
         for name, probability in prediction.classes:
@@ -63,4 +61,4 @@ def command(options: Options) -> None:
 
 if __name__ == "__main__":
     process.prepare()
-    sys.exit(cli.main(Options, command, prog="python -m jtl.predict"))
+    cli.end(cli.main(Options, command, prog="python -m jtl.predict"))

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,15 @@ class Run:
         }
         _write_json(self.folder / CONFIG, stored)
 
+    def abandon(self) -> None:
+        """Removes what was written, if there is no checkpoint to go on from."""
+        checkpoints = self.folder / checkpoint.FOLDER
+        if checkpoints.is_dir() and any(checkpoints.iterdir()):
+            return
+        _remove_empty([checkpoints])
+        for name in (CONFIG, METRICS):
+            (self.folder / name).unlink(missing_ok=True)
+
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
         self.history.append(line)
@@ -76,7 +86,7 @@ class Run:
         Raises:
             UserError: Data, classes or weights are not those of the run.
         """
-        stored = _read_json(self.folder / CONFIG)
+        stored = read_json(self.folder / CONFIG)
         now = {
             "class_names": list(task.dataset.class_names),
             "data_fingerprint": task.dataset.fingerprint,
@@ -135,37 +145,14 @@ def claimed_run(config: Config) -> Iterator[Run]:
             f"cannot write the run's folder '{folder}': {error.strerror}. Choose another with "
             "--run-dir."
         ) from error
+    run = Run(folder, config)
     try:
-        yield Run(folder, config)
+        yield run
+    except BaseException:
+        run.abandon()
+        raise
     finally:
         _remove_empty(missing)
-
-
-def resumed_run(config: Config) -> Run:
-    """A run that was cut off, as far as its latest checkpoint.
-
-    Raises:
-        UserError: `--run-dir` is missing, is no run, has no checkpoint or is finished.
-    """
-    folder = config.run.run_dir
-    if folder is None:
-        raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed.")
-    if (folder / SUMMARY).is_file():
-        raise UserError(f"the run in '{folder}' is finished; its results are in {SUMMARY}.")
-    stored = _read_json(folder / CONFIG)
-    run = dataclasses.replace(config.run, resume=False)
-    run = Run(folder, dataclasses.replace(Config.from_dict(stored), run=run))
-    done = checkpoint.latest_epoch(folder)
-    if (folder / METRICS).is_file():
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()[:done]
-        run.history = [json.loads(line) for line in lines]
-        # Epochs after the checkpoint are trained again, so their lines must go.
-        draft = folder / (METRICS + ".tmp")
-        draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        draft.replace(folder / METRICS)
-    return run
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -180,7 +167,9 @@ def _new_folder(config: Config) -> Path:
     scheme, _, path = config.data.data.partition(":")
     data = Path(path).stem if path else scheme
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{data}-{config.model.model}-{config.train.mask}-{now}"
+    # Rules hold characters that paths should not.
+    mask = re.sub(r"[^\w.=-]+", "_", config.train.mask)[:40]
+    name = f"{data}-{config.model.model}-{mask}-{now}"
     folder, number = Path("runs", name), 1
     while folder.exists():
         number += 1
@@ -271,11 +260,15 @@ def _count(tree: Tree) -> int:
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a file of the run; UserError if that cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' cannot be read: it holds no object of names and values.")
+    return content
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

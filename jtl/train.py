@@ -7,34 +7,29 @@ if __name__ == "__main__":
 
     memory.restart_with_huge_pages()  # Before the slow imports.
 
-import json
-import sys
-
-from rich.console import Console
-
 from jtl import cli, loop, preflight, process, report
 from jtl.config import Config, resolve
-from jtl.progress import Display
+from jtl.progress import Display, PlainConsole
 from jtl.task import prepare_task
 
 
 def command(config: Config) -> None:
     """Trains, or tells what training would cost; prints a table or JSON."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     if config.run.dry_run:
         figures = preflight.preflight(prepare_task(resolve(config), Display()))
         if config.run.json:
-            print(json.dumps(figures, indent=2, ensure_ascii=False))
+            cli.print_json(figures, indent=2)
         else:
             preflight.print_preflight(figures, console)
         return
     run = loop.fit(config)
     if config.run.json:
-        print(json.dumps(run.summary, indent=2, ensure_ascii=False))
+        cli.print_json(run.summary, indent=2)
     else:
         report.print_summary(run.summary, run.folder, console)
 
 
 if __name__ == "__main__":
     process.prepare()
-    sys.exit(cli.main(Config, command, prog="python -m jtl.train"))
+    cli.end(cli.main(Config, command, prog="python -m jtl.train"))

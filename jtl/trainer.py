@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -72,21 +73,31 @@ class Trainer:
             self.state, step=jnp.int32(epoch * self._per_epoch), opt_state=jax.device_put(opt_state)
         )
 
-    def epoch(self, epoch: int, train: Examples, val: Examples) -> dict[str, Any]:
+    def epoch(
+        self,
+        epoch: int,
+        train: Examples,
+        val: Examples,
+        leave: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any] | None:
         """Trains one epoch and evaluates it.
 
         Args:
             epoch: 1-based, through all phases; decides the order of the examples.
             train: Examples to train on, as the arm takes them.
             val: Examples to evaluate on.
+            leave: Asked after every step but the last whether to leave the epoch as it is.
 
         Returns:
-            The epoch's line of `metrics.jsonl`.
+            The epoch's line of `metrics.jsonl`; None if it was left.
         """
         config = self.task.config.train
         began_at = time.perf_counter()
         batches = shuffled(len(train), config.batch_size, config.seed, epoch)
-        total = self._steps(train, batches).means()  # Waits for the last step.
+        sums = self._steps(train, batches, leave)
+        if sums is None:
+            return None
+        total = sums.means()  # Waits for the last step.
         seconds = time.perf_counter() - began_at
         scores, _ = evaluate(
             val,
@@ -108,7 +119,9 @@ class Trainer:
             "images_per_second": batches.size / seconds,
         }
 
-    def _steps(self, train: Examples, batches: np.ndarray) -> steps.Metrics:
+    def _steps(
+        self, train: Examples, batches: np.ndarray, leave: Callable[[], bool]
+    ) -> steps.Metrics | None:
         static: dict[str, Any] = dict(
             model=self.task.model,
             tx=self.tx,
@@ -123,11 +136,15 @@ class Trainer:
             )
             return total
         total = steps.Metrics.zero()
-        for images, indices in zip(ahead(train, list(batches)), batches, strict=True):
+        for images, (number, indices) in zip(
+            ahead(train, list(batches)), enumerate(batches, 1), strict=True
+        ):
             self.state, metrics = steps.train_step(
                 self.state, self.frozen, images, train.labels[indices], **static
             )
             total = total + metrics
+            if number < len(batches) and leave():
+                return None
         return total
 
     def _transform(self, label: str) -> optax.GradientTransformation:

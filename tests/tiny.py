@@ -173,6 +173,11 @@ def config(data: Path, run_dir: Path | None, *, weights: str | None = None, **tr
     return Config(model, DataConfig(f"folder:{data}"), options, RunConfig(run_dir))
 
 
+def resumed(folder: Path) -> Config:
+    """What `--resume --run-dir FOLDER` gives."""
+    return Config(run=RunConfig(folder, resume=True))
+
+
 def lines_of(run: Run) -> list[dict[str, Any]]:
     """The epochs in a run's `metrics.jsonl`."""
     text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8")

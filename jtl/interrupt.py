@@ -1,0 +1,75 @@
+"""Stopping on request: SIGINT (Ctrl-C) and SIGTERM, between two steps of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was stopped by a signal.
+
+    Attributes:
+        signal: The signal's number; shells report 128 plus this.
+    """
+
+    def __init__(self, signal: int, message: str = "interrupted"):
+        super().__init__(message)
+        self.signal = signal
+
+
+class Stop:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        """Nobody has."""
+        self.signal: int | None = None
+        self._deferring = False
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, a first signal only sets `signal`: what runs sees to it at the next step."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def receive(self, number: int, message: Callable[[str], None]) -> None:
+        """Takes a signal.
+
+        Raises:
+            Interrupted: Nothing is deferred, or it is not the first signal.
+        """
+        again, self.signal = self.signal is not None, number
+        if again or not self._deferring:
+            raise Interrupted(number)
+        message("stopping after this step, to save the run; once more stops at once")
+
+
+@contextlib.contextmanager
+def listening(message: Callable[[str], None]) -> Iterator[Stop]:
+    """Takes the signals inside, where the process has left them to Python's defaults.
+
+    Args:
+        message: Told that a stop is on its way.
+    """
+    stop = Stop()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        del frame
+        stop.receive(number, message)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                before[number] = signal.signal(number, handler)
+    try:
+        yield stop
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

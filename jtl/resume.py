@@ -1,0 +1,100 @@
+"""Going on with a run that was cut off, and reading what a run has stored of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from jtl import checkpoint
+from jtl.config import Config
+from jtl.errors import UserError
+from jtl.run import CONFIG, METRICS, SUMMARY, Run, read_json
+
+
+def resumed_run(config: Config) -> Run:
+    """A run that was cut off, as far as its latest checkpoint.
+
+    Raises:
+        UserError: `--run-dir` is missing, is no run, has no checkpoint or is finished.
+    """
+    folder = config.run.run_dir
+    if folder is None:
+        raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed.")
+    if (folder / SUMMARY).is_file():
+        raise UserError(f"the run in '{folder}' is finished; its results are in {SUMMARY}.")
+    stored = stored_config(folder)
+    _refuse_changes(config, stored, folder)
+    options = dataclasses.replace(config.run, resume=False)
+    run = Run(folder, dataclasses.replace(stored, run=options))
+    done = checkpoint.latest_epoch(folder)
+    run.history = _history(folder, done)
+    # Epochs after the checkpoint are trained again, so their lines must go.
+    draft = folder / (METRICS + ".tmp")
+    draft.write_text("".join(json.dumps(e) + "\n" for e in run.history), encoding="utf-8")
+    draft.replace(folder / METRICS)
+    return run
+
+
+def stored_config(folder: Path) -> Config:
+    """The options of the run in a folder.
+
+    Raises:
+        UserError: Its `config.json` is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        return Config.from_dict(read_json(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"'{path}' cannot be read: it is damaged, or of another version of jtl "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def stored_fingerprint(folder: Path) -> str | None:
+    """The fingerprint of the data that the run in a folder was trained on."""
+    return read_json(folder / CONFIG).get("data_fingerprint")
+
+
+def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
+    """Makes sure that nothing is asked of a resumed run but to go on as it is."""
+    usual, changed = Config(), []
+    for group in ("model", "data", "train"):
+        for field in dataclasses.fields(getattr(usual, group)):
+            asked, default, was = (
+                getattr(getattr(c, group), field.name) for c in (given, usual, stored)
+            )
+            if asked != default and asked != was:
+                option = "--" + field.name.replace("_", "-")
+                changed.append(f"  {option} {asked}, the run has {was}")
+    if changed:
+        told = "\n".join(changed)
+        raise UserError(
+            f"a resumed run goes on with its own options, but other ones are given:\n{told}\n"
+            f"Leave them out to go on with '{folder}', or start a new run."
+        )
+
+
+def _history(folder: Path, done: int) -> list[dict[str, Any]]:
+    """The lines of the first `done` epochs.
+
+    Raises:
+        UserError: They are not all there.
+    """
+    path = folder / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if done else []
+        history = [json.loads(line) for line in lines[:done]]
+        whole = [line["epoch"] for line in history] == list(range(1, done + 1))
+    except (OSError, ValueError, KeyError, TypeError):
+        whole, history = False, []
+    if not whole:
+        raise UserError(
+            f"'{path}' is damaged: it should tell of the {done} epochs up to the latest "
+            "checkpoint. The run cannot be resumed; the model it has can still be used."
+        )
+    return history
