@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from jtl import models, weights
@@ -125,7 +126,7 @@ def prepare_task(config: Config, display: Display) -> Task:
         variables["params"],
         model.units(),
         bn=config.train.bn,
-        translate=translate,
+        translate=functools.partial(path_called, model=model, foreign=translate),
     )
     return Task(
         config=config,
@@ -143,6 +144,24 @@ def prepare_task(config: Config, display: Display) -> Task:
         },
         conventions={} if artifact is None else dict(artifact.conventions),
     )
+
+
+def path_called(name: str, *, model: ImageClassifier, foreign: Callable[[str], str]) -> str:
+    """The path in this model that a name stands for; its own names come before others'.
+
+    Args:
+        name: A path of the model, or another library's layer name.
+        model: The classifier. Where it keeps the weights' own classifier, that library's name
+            of its classifier means what was kept, not the new head.
+        foreign: From another library's layer names to paths of a model with one head.
+    """
+    units = [unit.path for unit in model.units()]
+    if any(f"{name}/".startswith(f"{u}/") or u.startswith(f"{name}/") for u in units):
+        return name
+    path = foreign(name)
+    if path != name and "classifier" in units and path.split("/")[0] == "head":
+        return "classifier" + path.removeprefix("head")
+    return path
 
 
 def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Rates]]:

@@ -1,0 +1,53 @@
+"""What a run's options make of masks: kept classifiers, heads that stay, rules from files."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from jtl import models, weights
+from jtl.freeze import FROZEN, label_tree, parse
+from jtl.freeze.split import leaf_paths, lookup
+from jtl.models import HeadSpec
+from jtl.task import path_called
+
+
+@functools.cache
+def appended(name: str) -> models.ImageClassifier:
+    return models.create(name, num_classes=3, head=HeadSpec(source_classes=7))
+
+
+def trained_units(mask: str, name: str) -> set[str]:
+    model = appended(name)
+    foreign = functools.partial(weights.translate, model=name)
+    translate = functools.partial(path_called, model=model, foreign=foreign)
+    labels = label_tree(
+        parse(mask, model.units(), translate), models.variable_shapes(model, 64)["params"]
+    )
+    return {path[0] for path in leaf_paths(labels) if lookup(labels, path) != FROZEN}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("densenet121", "classifier"),
+        ("densenet121", "predictions"),
+        ("resnet18", "classifier"),
+        ("resnet18", "fc"),
+        ("efficientnet_lite0", "classifier"),
+    ],
+)
+def test_a_kept_classifier_is_called_as_in_its_library(model: str, name: str):
+    assert trained_units(f"from:{name}", model) == {"classifier", "head"}
+    assert trained_units(f"rules:{name}=train;.*=frozen", model) == {"classifier"}
+    assert trained_units("rules:head=train;.*=frozen", model) == {"head"}
+
+
+def test_without_a_kept_classifier_its_name_is_the_head_s():
+    model = models.create("densenet121", num_classes=3)
+    foreign = functools.partial(weights.translate, model="densenet121")
+    called = functools.partial(path_called, model=model, foreign=foreign)
+    assert called("classifier") == "head/logits"
+    assert called("features.denseblock2") == "stage2"
+    assert called("stage2") == "stage2"
