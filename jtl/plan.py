@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from jtl.errors import UserError
 from jtl.freeze import FROZEN, Split, parse, prune, split
 from jtl.freeze.groups import Rates, assign
 from jtl.freeze.phases import Phase
 from jtl.freeze.split import BatchNormMode, Tree, leaf_paths, lookup, trainable, within
 from jtl.models import Unit
+
+_LOGITS = ("head", "logits", "kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +78,22 @@ def plan_phases(
         translate: From another library's layer names to paths.
 
     Raises:
-        UserError: A mask does not fit the model.
+        UserError: A mask does not fit the model, or freezes a head that never trained.
     """
     plans: list[PhasePlan] = []
     since: dict[tuple[str, ...], int] = {}
     first_epoch = 1
+    taught = _LOGITS not in leaf_paths(params)  # A bare backbone has no head to teach.
     for index, (phase, rates) in enumerate(phases):
         labels, learning_rates = assign(parse(phase.mask, units, translate), params, units, rates)
+        taught = taught or _teaches_the_head(labels)
+        if not taught:
+            raise UserError(
+                f"mask '{phase.mask}' freezes the new head's last kernel ({'/'.join(_LOGITS)}), "
+                "which starts at zero, so that no gradient would reach any other layer and "
+                "nothing would be learnt. Let the head train, now or in an earlier phase: "
+                "rules:head=train;..."
+            )
         if len(phases) > 1:
             paths = leaf_paths(labels)
             still = {path for path in paths if lookup(labels, path) != FROZEN}
@@ -92,6 +104,10 @@ def plan_phases(
         )
         first_epoch += phase.epochs
     return tuple(plans)
+
+
+def _teaches_the_head(labels: Tree) -> bool:
+    return lookup(labels, _LOGITS) != FROZEN
 
 
 def _since(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import pytest
+import tiny
 
 from jtl import models, weights
+from jtl.errors import UserError
 from jtl.freeze import FROZEN, label_tree, parse
+from jtl.freeze.groups import Rates
+from jtl.freeze.phases import Phase
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import HeadSpec
+from jtl.plan import PhasePlan, plan_phases
 from jtl.task import path_called
 
 
@@ -51,3 +57,32 @@ def test_without_a_kept_classifier_its_name_is_the_head_s():
     assert called("classifier") == "head/logits"
     assert called("features.denseblock2") == "stage2"
     assert called("stage2") == "stage2"
+
+
+def plans(*masks: str) -> tuple[PhasePlan, ...]:
+    return plan_phases(
+        [(Phase(1, mask), Rates(1e-3)) for mask in masks],
+        tiny.variables()["params"],
+        tiny.MODEL.units(),
+        bn="auto",
+        translate=lambda name: name,
+    )
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ("rules:head=frozen;.*=train",),
+        ("rules:head/logits/kernel=frozen;.*=train",),
+        ("rules:head=frozen;stage2=train;.*=frozen", "head_only"),
+    ],
+)
+def test_a_new_head_that_stays_at_zero_is_refused(masks: tuple[str, ...]):
+    with pytest.raises(UserError, match=r"head's last kernel \(head/logits/kernel\).*head=train"):
+        plans(*masks)
+
+
+def test_a_head_that_trained_before_may_be_frozen():
+    first, second = plans("head_only", "rules:head=frozen;.*=train")
+    assert first.split.train_units == {"head"}
+    assert set(jax.tree.leaves(second.labels["head"])) == {FROZEN}
