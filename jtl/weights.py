@@ -58,7 +58,7 @@ def resolve(
     Raises:
         UserError: The weights are not to be had, cannot be read, or are of another model.
     """
-    from weights_convert import artifact, sources
+    from weights_convert import artifact, hub, sources
 
     models.get(model)
     folder = os.path.expanduser(spec)
@@ -71,17 +71,19 @@ def resolve(
                 f"{models.get(model).default_weights}."
             )
         return converted
-    source = sources.locate(spec, model)
+    try:
+        source = sources.locate(spec, model)
+    except hub.Unavailable as error:
+        raise UserError(
+            f"{error} Name a file with --weights=PATH, or use --weights=random."
+        ) from error
     entry = (cache_dir() if cache is None else cache) / "weights" / f"{model}-{_key(source, model)}"
     if (kept := _kept(entry, progress)) is not None:
         return kept
     progress(f"converting {source.name} for {model}")
-    if source.name.startswith("timm:") and not source.states_preprocessing:
-        progress(
-            f"{source.name} comes without its config.json: mean, std and crop are those of "
-            f"{models.get(model).default_weights}"
-        )
     converted = sources.convert_source(source, model)
+    for note in converted.notes:
+        progress(f"{source.name}: {note}")
     try:
         artifact.write(entry, converted)
     except UserError as error:

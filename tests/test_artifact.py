@@ -74,6 +74,9 @@ def test_the_description_has_the_documented_keys(folder):
         "versions",
         "revision",
         "verified",
+        "notes",
+        "counters",
+        "reading",
         "files",
     }
     assert facts["format_version"] == 1

@@ -162,10 +162,16 @@ def test_an_unknown_model(tmp_path, refused):
     [
         (["x", "--modle", "y", "--out", "z"], "no flag --modle. Did you mean '--model'?"),
         (["x", "--modle=y", "--out", "z"], "no flag --modle. Did you mean '--model'?"),
-        (["x", "--model", "y", "--out", "z", "--zzz"], "The flags are: --help, --model, --out"),
+        (
+            ["x", "--model", "y", "--out", "z", "--zzz"],
+            "The flags are: --help, --model, --architecture",
+        ),
         (["x"], "the following arguments are required: --out"),
         (["x", "--out", "z", "--mean", "1,2"], "'1,2' is not three numbers"),
         (["x", "--out", "z", "--mean", "1,2,nan"], "is not three numbers"),
+        (["x", "--out", "z", "--mean", "abc"], "'abc' is not three numbers"),
+        (["x", "--out", "z", "--crop-pct", "1e-320"], "is not a share"),
+        (["x", "--out", "z", "--input-size", "9x"], "9x is not a number of pixels"),
         (["x", "--out", "z", "--std", "1,0,1"], "holds a number that is not above 0"),
         (["x", "--out", "z", "--crop-pct", "1.5"], "1.5 is not a share"),
         (["x", "--out", "z", "--input-size", "8"], "8 is too small"),
@@ -242,7 +248,9 @@ def test_a_configuration_beside_the_file_and_flags_above_it(tmp_path):
 def test_a_configuration_of_another_model(tmp_path, refused):
     path = samples.write_file(tmp_path / "mine.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
-    assert "holds weights of resnet18, but the model is" in refused(path)
+    message = refused(path)
+    assert "beside it says that 'mine.safetensors' holds weights of resnet18, but the" in message
+    assert f"and its tensors are those of {MODEL}" in message
 
 
 def test_a_configuration_that_cannot_be_read(tmp_path, refused):

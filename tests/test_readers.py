@@ -573,7 +573,7 @@ def test_refuses_a_wrong_stream(tmp_path: Path, changes: dict[str, Any], message
         (ops({"epoch": 1}), "it holds no tensors by name, but 'epoch'"),
         (
             dictionary({"net": dictionary({"w": tensor()}), "epoch": ops(1)}),
-            "Tensors are inside 'net': save that entry alone. Wrappers that are taken off are "
+            "Tensors are inside 'net': name it with --entry. Wrappers that are taken off are "
             "'state_dict', 'model', 'state_dict_ema', 'model_ema'",
         ),
         (dictionary({0: tensor()}), "it holds tensors under 'int', which are not names"),

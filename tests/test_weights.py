@@ -147,7 +147,24 @@ def test_a_name_on_the_hub_without_its_configuration(store):
 
 
 @pytest.mark.parametrize(
-    "pretrained", [{"mean": [0.5, 0.5]}, {"std": 3}, {"crop_pct": "x"}, {"input_size": []}]
+    "pretrained",
+    [
+        {"mean": [0.5, 0.5]},
+        {"mean": [0.5, 0.5, float("nan")]},
+        {"mean": ["0.5", "0.5", "0.5"]},
+        {"std": 3},
+        {"std": [0.5, 0, 0.5]},
+        {"crop_pct": "x"},
+        {"crop_pct": 0},
+        {"crop_pct": float("inf")},
+        {"input_size": []},
+        {"input_size": "3,224,224"},
+        {"input_size": [3, 0, 0]},
+        {"input_size": [3, -5, -5]},
+        {"input_size": [3, float("inf"), float("inf")]},
+        {"input_size": [3, 10**400, 10**400]},
+        {"input_size": [3, 224, 192]},
+    ],
 )
 def test_a_configuration_that_cannot_be_used(store, pretrained):
     samples.write_hub_cache(store.hub, config={"pretrained_cfg": pretrained})

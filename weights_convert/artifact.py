@@ -16,7 +16,9 @@ import dataclasses
 import datetime
 import errno
 import importlib.metadata
+import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -72,6 +74,9 @@ class Artifact:
         versions: Of the packages that converted it.
         revision: The hub's commit that the file belongs to; None for other sources.
         verified: What `weights_convert.verify` measured; None if it was not asked to.
+        notes: What the user should know, such as a guess.
+        counters: PyTorch's `num_batches_tracked` by the path of the normalization.
+        reading: What became of the source's content.
     """
 
     model: str
@@ -89,6 +94,9 @@ class Artifact:
     versions: dict[str, str] = dataclasses.field(default_factory=_versions)
     revision: str | None = None
     verified: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    counters: dict[str, int] = dataclasses.field(default_factory=dict)
+    reading: description.Reading = dataclasses.field(default_factory=description.Reading)
 
     @property
     def num_params(self) -> int:
@@ -126,6 +134,8 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
         _save_variables(partial / VARIABLES, artifact.variables)
         card.save(partial, artifact)
         description.save(partial, _facts(artifact, fingerprints.of_files(partial, VARIABLES)))
+        # Whatever exits with success can be read.
+        description.load(partial)
         _sync_folder(partial)
         _move_into_place(partial, target, artifact, overwrite)
         _sync_folder(target.parent)
@@ -140,12 +150,20 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers that were killed left in `folder`, once nobody can be at it still."""
+    """Clears up after writers that were killed in `folder`, once nobody can be at it still.
+
+    A checkpoint that was about to be replaced, and never was, gets its place back.
+    """
     for pattern in (".jtl-*.partial", ".jtl-*.old"):
         for path in folder.glob(pattern):
             # Another process may be faster, or the folder belongs to somebody else.
             with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_mtime > LEFTOVER_SECONDS:
+                if time.time() - path.lstat().st_mtime <= LEFTOVER_SECONDS:
+                    continue
+                place = re.fullmatch(r"\.jtl-[0-9a-f]{32}\.(.+)\.old", path.name)
+                if place and is_converted(path) and not os.path.lexists(folder / place[1]):
+                    os.rename(path, folder / place[1])
+                else:
                     path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
@@ -203,8 +221,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _move_into_place(partial: Path, target: Path, artifact: Artifact, overwrite: bool) -> None:
-    aside = partial.with_suffix(".old")
+    # The name of what is set aside, in case that we are killed before the second rename.
+    name = target.name if len(os.fsencode(target.name)) < 200 else "x"
+    aside = partial.with_name(f"{partial.stem}.{name}.old")
     if overwrite and is_converted(target):
+        # As young as any leftover; before the rename, since afterwards may be too late.
+        with contextlib.suppress(OSError):
+            os.utime(target)
         # If it is gone, another process is replacing it as well.
         with contextlib.suppress(FileNotFoundError):
             os.rename(target, aside)
@@ -217,11 +240,13 @@ def _move_into_place(partial: Path, target: Path, artifact: Artifact, overwrite:
             raise
         # Another process was faster; the same weights need no second copy.
         winner = description.load_unchecked(target)
-        same = ("sha256", "model", "num_classes")
-        if any(winner[key] != getattr(artifact, key) for key in same):
+        same = ("sha256", "model", "num_classes", "class_names", "conventions", "preprocessing")
+        ours = {key: getattr(artifact, key) for key in same}
+        ours = json.loads(json.dumps(ours, default=dataclasses.asdict))
+        if any(winner[key] != value for key, value in ours.items()):
             raise UserError(
-                f"another process wrote other weights to '{target}' in the meantime. Choose "
-                "another folder."
+                f"another process wrote other weights, or the same with other options, to "
+                f"'{target}' in the meantime. Choose another folder."
             ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

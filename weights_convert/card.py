@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weights_convert.printable import shown
+
 if TYPE_CHECKING:
     from weights_convert.artifact import Artifact
 
@@ -43,12 +45,35 @@ def render(artifact: Artifact) -> str:
         table(("field", "value"), [(k, f"`{v}`") for k, v in artifact.conventions.items()])
         if artifact.conventions
         else "The model's own: none differ.",
+        *_notes(artifact),
         "## Verified",
         verified_text(artifact.verified),
         "## Versions",
         table(("package", "version"), list(artifact.versions.items())),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _notes(artifact: Artifact) -> list[str]:
+    """What the user should know, and what of the file was not converted."""
+    reading = artifact.reading
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in reading.dtypes.items())
+    rows = [
+        ("wrappers", " > ".join(f"`{_code(name)}`" for name in reading.wrappers) or "none"),
+        ("left out", ", ".join(f"`{_code(name)}`" for name in reading.left_out) or "nothing"),
+        ("ignored keys", ", ".join(f"`{_code(key)}`" for key in reading.ignored) or "none"),
+        ("tensors", f"{dtypes}, all float32 now" if dtypes else "all float32 now"),
+    ]
+    sections = ["## Reading", table(("", "what became of the file's content"), rows)]
+    if artifact.notes:
+        lines = "\n".join(f"- {shown(note, 2000)}." for note in artifact.notes)
+        sections = ["## Notes", lines, *sections]
+    return sections
+
+
+def _code(text: str) -> str:
+    """`text` within a code span."""
+    return shown(text).replace("`", "'")
 
 
 def _identity(artifact: Artifact) -> list[tuple[str, str]]:
@@ -82,6 +107,7 @@ def preprocessing_rows(artifact: Artifact) -> list[tuple[str, str]]:
             ", ".join(f"{x:.6g}" for x in pre.mean) + ", of RGB, subtracted from values in [0, 1]",
         ),
         ("std", ", ".join(f"{x:.6g}" for x in pre.std) + ", divides the difference"),
+        ("stated by", artifact.reading.preprocessing_by or "not known"),
     ]
 
 

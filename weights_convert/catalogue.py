@@ -84,6 +84,12 @@ def weights_of(model: str) -> tuple[Weights, ...]:
     return tuple(sorted(found, key=lambda weights: weights.name != entry.default_weights))
 
 
+def licence_of(name: str) -> str | None:
+    """The licence of timm's weights `name`; None where this catalogue does not have them."""
+    architecture, _, tag = name.partition(".")
+    return _licence(architecture, tag) if tag in _TAGS.get(architecture, ()) else None
+
+
 def _licence(architecture: str, tag: str) -> str:
     if tag in _RESEARCH:
         return "cc-by-nc-4.0"

@@ -12,7 +12,8 @@ import numpy as np
 
 from jtl import models
 from jtl.errors import UserError
-from weights_convert.rules import Table, fill, lookup
+from weights_convert.printable import listed
+from weights_convert.rules import TORCH, Table, counter_key, fill, lookup
 from weights_convert.tables import TABLES
 
 # A normalization's mean, which tells how many params the normalization has.
@@ -40,6 +41,9 @@ class Converted:
             its own; None where it depends on the weights.
         dtypes: Source dtype -> number of converted tensors that had it. All become float32:
             float16 and bfloat16 exactly, float64 rounded to the nearest.
+        ignored: Source keys that nothing was made of.
+        counters: PyTorch's `num_batches_tracked` by the path of the normalization; no jtl model
+            has them, and an export gives them back.
     """
 
     model: str
@@ -49,6 +53,8 @@ class Converted:
     num_classes: int | None
     preprocessing: models.Preprocessing | None = None
     dtypes: dict[str, int] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    counters: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Identity(NamedTuple):
@@ -84,6 +90,7 @@ def convert(
     else:
         table = _with_classifier(_detect(tensors, models.get(model)), tensors)
     prefix = table.classifier + table.leaves.separator
+    everything = tensors
     if drop_head:
         tensors = {key: array for key, array in tensors.items() if not key.startswith(prefix)}
     num_classes = _num_classes(table, tensors)
@@ -97,10 +104,13 @@ def convert(
     try:
         variables = fill(table, classifier_model.backbone, shapes, tensors)
     except UserError as error:
-        guess = _counted(tensors) or model
+        guess = counted(tensors) or model
         looks = f"; they look like {guess}, try --model {guess}" if guess != model else ""
         raise UserError(f"{error}\n(read as {table.library} keys of {model}{looks})") from None
-    keys = table.source_keys(classifier_model.backbone, shapes).values()
+    places = table.source_keys(classifier_model.backbone, shapes)
+    counters, counted_keys = _counters(table, places, tensors)
+    keys = places.values()
+    used = {*keys, *counted_keys}
     return Converted(
         model=model,
         variables=variables,
@@ -109,7 +119,25 @@ def convert(
         num_classes=num_classes,
         preprocessing=table.preprocessing,
         dtypes=dict(collections.Counter(tensors[key].dtype.name for key in keys)),
+        ignored=tuple(key for key in everything if key not in used),
+        counters=counters,
     )
+
+
+def _counters(
+    table: Table, places: Mapping[tuple[str, ...], str], tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, int], set[str]]:
+    """How many batches each normalization has seen, by its path, and the keys that say so."""
+    counters, keys = {}, set()
+    for path, key in places.items():
+        array = tensors.get(counter := counter_key(key))
+        if table.leaves is not TORCH or path[-1] != "mean" or array is None:
+            continue
+        # Anything else is not what PyTorch writes, and carries nothing.
+        if array.shape == () and array.dtype == np.int64:
+            counters["/".join(path[1:-1])] = int(array)
+            keys.add(counter)
+    return counters, keys
 
 
 def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
@@ -122,8 +150,8 @@ def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
     Raises:
         UserError: They are of no backbone that jtl knows.
     """
-    counted = _counted(tensors)
-    found = [(name, *_best_table(tensors, models.get(name))) for name in [counted] if name]
+    likely = counted(tensors)
+    found = [(name, *_best_table(tensors, models.get(name))) for name in [likely] if name]
     if not found or found[0][1] < _ENOUGH:
         # Something is missing or surplus.
         found = [(name, *_best_table(tensors, models.get(name))) for name in _near(tensors)]
@@ -133,11 +161,11 @@ def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
             table = _with_classifier(table, tensors)
             return Identity(name, table, _describe(tensors, name, table, share))
     libraries = {f"{t.family} of {t.library}": None for t in TABLES}
-    some = ", ".join(key[:60] for key in sorted(tensors)[:4]) or "none"
+    some = listed(sorted(tensors)[:4])
     raise UserError(
         f"the keys are those of no model that jtl knows. First keys seen: {some}. Known are "
-        f"{', '.join(libraries)}. If it is one of the models ({', '.join(models.names())}), "
-        "name it with --model to see which keys differ."
+        f"{', '.join(libraries)}; the models are {', '.join(models.names())}. `python -m "
+        "weights_convert inspect FILE` lists all keys and shapes."
     )
 
 
@@ -174,6 +202,9 @@ def _num_classes(table: Table, tensors: Mapping[str, np.ndarray]) -> int | None:
     if kernel is not None and kernel.ndim == 2:
         return table.leaves.to_target(kernel).shape[1]
     # A damaged classifier: let the strict fill say what is wrong with it.
+    bias = tensors.get(table.classifier_key("bias"))
+    if bias is not None and bias.ndim == 1 and bias.size:
+        return bias.size
     prefix = table.classifier + table.leaves.separator
     return 1000 if any(key.startswith(prefix) for key in tensors) else None
 
@@ -198,9 +229,9 @@ def _detect(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> Tabl
     share, table = _best_table(tensors, entry)
     if share >= _ENOUGH:
         return table
-    guess = _counted(tensors)
+    guess = counted(tensors)
     looks = f" They look like {guess}; try --model {guess}." if guess else ""
-    some = ", ".join(sorted(tensors)[:4])
+    some = listed(sorted(tensors)[:4])
     libraries = ", ".join(t.library for t in _tables(entry.name))
     raise UserError(
         f"the keys are not those of {entry.name}: {share:.0%} of its keys are there under the "
@@ -261,8 +292,8 @@ def _backbone_params(tensors: Mapping[str, np.ndarray]) -> int:
     return kernels + 2 * sum(means)
 
 
-def _counted(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """The model whose published number of params the source's backbone has.
+def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
+    """The model whose published number of params the source's backbone has, if there is one.
 
     Counting needs neither the names nor a traced model, and the counts of the models differ.
     """

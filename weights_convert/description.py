@@ -32,10 +32,32 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "created": (str,),
     "versions": (dict,),
     "verified": (dict, _NONE),
+    "notes": (list,),
+    "counters": (dict,),
+    "reading": (dict,),
     "files": (dict,),
 }
 # Folders of before these keys are still good.
-_ADDED = {"revision": None, "verified": None}
+_ADDED = {"revision": None, "verified": None, "notes": [], "counters": {}, "reading": {}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What became of the source's content.
+
+    Attributes:
+        wrappers: What stood around the tensors, outermost first.
+        left_out: What else the file held beside them, such as an optimizer's state.
+        ignored: Keys of tensors that nothing was made of.
+        dtypes: Source dtype -> number of converted tensors; all became float32.
+        preprocessing_by: Who states the preprocessing.
+    """
+
+    wrappers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    dtypes: dict[str, int] = dataclasses.field(default_factory=dict)
+    preprocessing_by: str = ""
 
 
 def save(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -64,6 +86,9 @@ def load(folder: Path) -> dict[str, Any]:
         backbone = models.get(facts["model"]).backbone
         facts["conventions"] = _conventions(facts["conventions"], backbone)
         facts["preprocessing"] = _preprocessing(facts["preprocessing"])
+        facts["notes"] = _texts("notes", facts["notes"])
+        facts["counters"] = _counts("counters", facts["counters"])
+        facts["reading"] = _reading(facts["reading"])
         facts["class_names"] = _class_names(facts["class_names"], facts["num_classes"])
     except (TypeError, ValueError) as error:
         raise damaged(folder, f"{FILE_NAME}: {error}") from error
@@ -123,6 +148,28 @@ def _conventions(stated: dict[str, Any], backbone: Any) -> dict[str, Any]:
             raise ValueError(f"convention '{name}' is {value!r}")
         conventions[name] = value
     return conventions
+
+
+def _reading(stated: dict[str, Any]) -> Reading:
+    lists = {
+        key: _texts(key, stated[key])
+        for key in ("wrappers", "left_out", "ignored")
+        if key in stated
+    }
+    dtypes = {"dtypes": _counts("dtypes", stated.get("dtypes", {}))}
+    return Reading(**{**stated, **lists, **dtypes})
+
+
+def _texts(key: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key} is no list of texts")
+    return tuple(values)
+
+
+def _counts(key: str, values: Any) -> dict[str, int]:
+    if not isinstance(values, dict) or not all(type(value) is int for value in values.values()):
+        raise ValueError(f"{key} is no object of counts")
+    return values
 
 
 def _preprocessing(stated: dict[str, Any]) -> models.Preprocessing:

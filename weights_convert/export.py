@@ -1,8 +1,9 @@
 """Out again: a converted or fine-tuned model under the names of timm, torchvision or Keras.
 
 The same tables that name a source's tensors for reading name them for writing, so what came
-in untouched goes out bit by bit as it was. Tensors are written as float32; the counters
-`num_batches_tracked`, which no jtl model has, are written as zeros.
+in untouched goes out bit by bit as it was, if it was float32: all tensors are written so. The
+counters `num_batches_tracked`, which no jtl model has, are those of the source where a conversion
+kept them, and zeros of a fine-tuned run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from jtl import models
 from jtl.errors import UserError
 from weights_convert import artifact, description
-from weights_convert.rules import TORCH, Table, leaf_paths, lookup, report
+from weights_convert.rules import TORCH, Table, counter_key, leaf_paths, lookup, report
 from weights_convert.targets import LIBRARIES, Target, choose
 
 _KERNELS = ("kernel", "bias")
@@ -44,6 +45,7 @@ class Exportable:
         source: Where the weights came from before jtl.
         source_sha256: Of that file, where known.
         licence: Of the source's weights, where known.
+        counters: How many batches each normalization has seen, by its path, where known.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Exportable:
     source: str
     source_sha256: str | None = None
     licence: str | None = None
+    counters: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def backbone(self) -> Any:
@@ -96,6 +99,7 @@ def _of_artifact(found: artifact.Artifact) -> Exportable:
         source=found.source,
         source_sha256=found.sha256,
         licence=found.licence,
+        counters=found.counters,
     )
 
 
@@ -161,7 +165,10 @@ def _check_plain(found: Exportable, extra: list[str], what: str) -> None:
 
 
 def source_tensors(
-    table: Table, backbone: Any, variables: Mapping[str, Any]
+    table: Table,
+    backbone: Any,
+    variables: Mapping[str, Any],
+    counters: Mapping[str, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Every tensor of `variables` under a library's name and in its layout.
 
@@ -169,18 +176,19 @@ def source_tensors(
         table: The library's table.
         backbone: The configuration of the model that owns `variables`.
         variables: {"params": ..., "batch_stats": ...}.
+        counters: How many batches each normalization has seen, by its path; zero of others.
 
     Returns:
         Contiguous arrays by the library's key. PyTorch's batch normalizations come with their
-        `num_batches_tracked` (int64, zero), so that a strict load finds all it looks for.
+        `num_batches_tracked` (int64), so that a strict load finds all it looks for.
     """
     tensors = {}
     for path, key in table.source_keys(backbone, variables).items():
         array = table.leaves.to_source(np.asarray(lookup(variables, path)))
         tensors[key] = np.ascontiguousarray(array)
         if table.leaves is TORCH and path[0] == "batch_stats" and path[-1] == "mean":
-            counter = key.rpartition(".")[0] + ".num_batches_tracked"
-            tensors[counter] = np.zeros((), np.int64)
+            seen = (counters or {}).get("/".join(path[1:-1]), 0)
+            tensors[counter_key(key)] = np.array(seen, np.int64)
     return tensors
 
 
@@ -228,7 +236,7 @@ def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> Targ
     _check_out(to, out, overwrite)
     found = load(folder)
     target = choose(to, found.model, found.backbone, found.pool, found.num_classes)
-    tensors = source_tensors(target.table, found.backbone, found.variables)
+    tensors = source_tensors(target.table, found.backbone, found.variables, found.counters)
     with _appearing_whole(out, overwrite) as partial:
         _write(partial, tensors, metadata(found, target), target)
     return target
@@ -306,7 +314,9 @@ def _appearing_whole(out: Path, overwrite: bool):
             "has room."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        # The folder may be a file; that is what is reported then.
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _place(partial: Path, out: Path) -> None:

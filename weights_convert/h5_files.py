@@ -32,10 +32,11 @@ _AGAIN = "Download the file again"
 
 
 class Content(NamedTuple):
-    """Arrays by `layer/variable`, and which of Keras's layouts the file has."""
+    """Arrays by `layer/variable`, which of Keras's layouts, and what an export says."""
 
     tensors: dict[str, np.ndarray]
     format: str
+    metadata: dict[str, str]
 
 
 def read(path: str, data: mmap.mmap) -> Content:
@@ -46,8 +47,8 @@ def read(path: str, data: mmap.mmap) -> Content:
         data: The whole of it.
 
     Returns:
-        The tensors under keys such as `conv1_conv/kernel` and `conv1_bn/moving_mean`, layouts as
-        in Keras (HWIO, and (in, out) of dense layers), and the format: `keras-weights-h5` or
+        The tensors under keys such as `conv1_conv/kernel` and `conv1_bn/moving_mean`, layouts as in
+        Keras (HWIO, and (in, out) of dense layers), and the format: `keras-weights-h5` or
         `keras-h5`.
 
     Raises:
@@ -66,7 +67,7 @@ def read(path: str, data: mmap.mmap) -> Content:
             f"its arrays add up to {declared} bytes, but the file has only {len(data)}. {_AGAIN}"
         )
     tensors = {key: _array(data, *place) for key, place in arrays.items()}
-    return Content(tensors, index["format"])
+    return Content(tensors, index["format"], index["metadata"])
 
 
 def _array(

@@ -9,9 +9,10 @@ Two layouts, told apart by what the file holds:
 
 Both give keys such as `conv1_conv/kernel`. What Keras never writes is refused rather than
 followed: links to other places and files, virtual and external storage, chunks, compression.
-Only names and places are read, never an array.
+Only names and places are read, and the attributes of `weights_convert.export`, never an array.
 
-Prints a JSON object: {"format": ..., "arrays": {key: [offset, dtype, shape]}} or {"error": ...}.
+Prints a JSON object: {"format": ..., "metadata": {key: text}, "arrays": {key: [offset, dtype,
+shape]}} or {"error": ...}.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from jtl.errors import UserError
 _MAX_NAME = 512
 _MAX_NAMES = 2**20
 _MAX_NESTING = 32
+# Of an attribute that `weights_convert.export` wrote, which begin so.
+_MAX_METADATA = 65536
+_OURS = "jtl_"
 
 _AGAIN = "Download the file again"
 _RESAVE = "Save the weights again with Keras"
@@ -52,7 +56,7 @@ def index(path: str) -> dict[str, Any]:
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             arrays, layout = _index(file)
-        return {"format": layout, "arrays": arrays}
+            return {"format": layout, "metadata": _metadata(file), "arrays": arrays}
     except UserError as error:
         return {"error": str(error)}
     # A damaged file can make the HDF5 library and its binding raise almost anything.
@@ -79,6 +83,19 @@ def _index(file: h5py.File) -> tuple[dict[str, Place], str]:
     if not found:
         raise UserError(f"it is a Keras file without weights. {_RESAVE}")
     return _by_key(found), layout
+
+
+def _metadata(file: h5py.File) -> dict[str, str]:
+    """What `weights_convert.export` wrote into the root's attributes."""
+    found = {}
+    for name in file.attrs:
+        shape = file.attrs.get_id(name).shape
+        if name.startswith(_OURS) and shape == ():
+            value = file.attrs[name]
+            # h5py gives texts of fixed length as bytes; other programs write those.
+            if isinstance(value, str) and len(value) <= _MAX_METADATA:
+                found[name.removeprefix(_OURS)] = value
+    return found
 
 
 class _Variable(NamedTuple):

@@ -7,7 +7,6 @@ within seconds when there is no network, where the client alone retries for half
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,6 +19,7 @@ from typing import Any
 
 from jtl import models
 from jtl.errors import UserError, suggest
+from weights_convert.printable import shown
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -27,9 +27,13 @@ CONFIG = "config.json"
 # Seconds for the hub's first answer, unless HF_HUB_ETAG_TIMEOUT asks for others.
 _PATIENCE = 5.0
 _OTHER_WAYS = (
-    "Bring a file with --weights=PATH (model.safetensors from the model's page on the hub, or a "
-    ".pth file), point HF_HOME at a folder whose cache holds it, or start from --weights=random."
+    "Give the path of a file instead (model.safetensors from the model's page on the hub, or a "
+    ".pth file), or point HF_HOME at a folder whose cache holds it."
 )
+
+
+class Unavailable(UserError):
+    """Weights on the hub that cannot be had."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +45,13 @@ class HubFile:
         config: The model's config.json, with timm's `pretrained_cfg` within; empty where it
             could not be had.
         revision: The commit that the file belongs to.
+        without_config: Why there is no config.json, in words; None if there is one.
     """
 
     path: Path
     config: dict[str, Any]
     revision: str
+    without_config: str | None = None
 
 
 def fetch(name: str, revision: str | None = None) -> HubFile:
@@ -62,6 +68,7 @@ def fetch(name: str, revision: str | None = None) -> HubFile:
     """
     repo = f"timm/{name}"
     weights = _cached(repo, WEIGHTS, revision)
+    was_cached = weights is not None
     if weights is None:
         try:
             weights = _download(repo, WEIGHTS, revision)
@@ -72,11 +79,40 @@ def fetch(name: str, revision: str | None = None) -> HubFile:
     # The cache has one folder per commit; both files must come from the same.
     commit = weights.parent.name
     config = _cached(repo, CONFIG, commit)
+    without = None
     if config is None:
-        # A model without a config.json is still a model.
-        with contextlib.suppress(Exception):
+        try:
             config = _download(repo, CONFIG, commit)
-    return HubFile(weights, {} if config is None else _parsed(config), commit)
+        except Exception as error:  # As above.
+            without = _without_config(error, name, was_cached)
+    return HubFile(weights, {} if config is None else _parsed(config), commit, without)
+
+
+def _without_config(error: Exception, name: str, was_cached: bool) -> str:
+    """Why a model comes without its config.json, if that is no reason to stop."""
+    from huggingface_hub import errors
+
+    usual = "mean, std and crop are the usual of such weights"
+    status = _status(error)
+    if isinstance(error, errors.EntryNotFoundError) and status is not None:
+        return f"the hub has no {CONFIG} for it; {usual}"
+    if was_cached and status is None:
+        # Weights that are there must not need a network.
+        return (
+            f"it comes without its {CONFIG}, which is not in the cache, and the hub could not be "
+            f"asked ({type(error).__name__}); {usual}"
+        )
+    lines = str(error).splitlines() or [""]
+    raise Unavailable(
+        f"the weights of timm/{name} are there, but not their {CONFIG}, which states what they "
+        f"expect of an image: {type(error).__name__}: {shown(lines[0], 200)}. Try again; "
+        "without a network the weights alone are taken from the cache."
+    ) from error
+
+
+def _status(error: Exception) -> int | None:
+    """The hub's answer; None if there was none."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _check_body(path: Path, name: str) -> None:
@@ -148,32 +184,32 @@ def _ask(repo: str, file: str, revision: str | None) -> Exception | None:
 def _explained(error: Exception, name: str, revision: str | None) -> UserError:
     from huggingface_hub import constants, errors
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     tried = f"looked in the local cache ({constants.HF_HUB_CACHE})"
     if isinstance(error, errors.RevisionNotFoundError):
-        return UserError(
+        return Unavailable(
             f"timm/{name} has no revision '{revision}' on the hub. Name a branch, a tag or a "
             f"commit of it, or none: timm:{name}."
         )
     missing = isinstance(error, errors.RepositoryNotFoundError) or status == 404
     if isinstance(error, errors.GatedRepoError) or (status in (401, 403) and not missing):
-        return UserError(
+        return Unavailable(
             f"the hub refuses timm/{name} (status {status}). Accept its terms on its page and "
             f"set HF_TOKEN to a token that may read it. {_OTHER_WAYS}"
         )
     if isinstance(error, errors.EntryNotFoundError) and status is not None:
-        return UserError(f"timm/{name} on the hub has no {WEIGHTS}. {_OTHER_WAYS}")
+        return Unavailable(f"timm/{name} on the hub has no {WEIGHTS}. {_OTHER_WAYS}")
     if missing:
-        return UserError(
+        return Unavailable(
             f"timm/{name} is not on the hub (status {status}), or it is private."
             f"{suggest(name, known_names())} Write model and tag as timm does, "
             "resnet50.a1_in1k."
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return UserError(f"timm/{name}: {tried}; HF_HUB_OFFLINE forbids asking. {_OTHER_WAYS}")
+        return Unavailable(f"timm/{name}: {tried}; HF_HUB_OFFLINE forbids asking. {_OTHER_WAYS}")
     lines = str(error).splitlines() or [""]
-    asked = f"asked the hub, which failed ({type(error).__name__}: {lines[0][:200]})"
-    return UserError(f"timm/{name} is not available: {tried}; {asked}. {_OTHER_WAYS}")
+    asked = f"asked the hub, which failed ({type(error).__name__}: {shown(lines[0], 200)})"
+    return Unavailable(f"timm/{name} is not available: {tried}; {asked}. {_OTHER_WAYS}")
 
 
 def known_names() -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from jtl.errors import UserError
 from weights_convert import readers
 from weights_convert.convert import identify
+from weights_convert.printable import file_name, listed, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Inspection:
         size_bytes: Of the file.
         sha256: Of the file.
         wrappers: What stands around the tensors, outermost first.
-        metadata: Of a safetensors header.
+        left_out: What else there is beside the tensors.
+        entries: Entries with other weights, for `--entry`.
+        metadata: Of a safetensors header, or of an export to Keras.
         tensors: {"key", "shape", "dtype"} of every tensor, in the file's order.
         model: The backbone; None if jtl knows none with these keys.
         family: Its family.
@@ -36,6 +39,8 @@ class Inspection:
     size_bytes: int
     sha256: str
     wrappers: tuple[str, ...]
+    left_out: tuple[str, ...]
+    entries: tuple[str, ...]
     metadata: dict[str, str]
     tensors: tuple[dict[str, Any], ...]
     model: str | None
@@ -44,8 +49,8 @@ class Inspection:
     verdict: str
 
     def to_json(self) -> str:
-        """Everything as a JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        """Everything as a JSON text, in ASCII: names in a file may be no text."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
     def to_text(self) -> str:
         """Everything for people, a line per tensor."""
@@ -56,27 +61,33 @@ class Inspection:
             "size": f"{self.size_bytes:,} bytes",
             "sha256": self.sha256,
             "wrappers": " > ".join(self.wrappers) or "none",
+            "left out": listed(self.left_out),
+            "entries": listed(self.entries),
             "tensors": f"{len(self.tensors)} ("
             + ", ".join(f"{count} {dtype}" for dtype, count in dtypes.items())
             + ")",
-            **{f"metadata {_shown(key)}": _shown(value) for key, value in self.metadata.items()},
-            "detected": _shown(self.verdict, 2000),
+            **{f"metadata {shown(key)}": shown(value) for key, value in self.metadata.items()},
+            "detected": shown(self.verdict, 2000),
         }
         width = max(10, *(len(name) for name in rows))
         lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
-        longest = max(len(_shown(t["key"])) for t in self.tensors)
+        longest = max(len(shown(t["key"])) for t in self.tensors)
         for t in self.tensors:
-            lines.append(f"  {_shown(t['key']):<{longest}}  {t['dtype']:<8}  {t['shape']}")
+            lines.append(f"  {shown(t['key']):<{longest}}  {t['dtype']:<8}  {t['shape']}")
         return "\n".join(lines)
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, entry: str | None = None) -> Inspection:
     """Reads `path` and says what it is.
+
+    Args:
+        path: The file.
+        entry: The entry of a PyTorch checkpoint to look at; None for the usual one.
 
     Raises:
         UserError: The file cannot be read as a checkpoint.
     """
-    file = readers.read(path)
+    file = readers.read(path, entry)
     model = family = convention = None
     try:
         found = identify(file.tensors)
@@ -85,11 +96,13 @@ def inspect(path: Path) -> Inspection:
     except UserError as error:
         verdict = f"nothing: {error}"
     return Inspection(
-        file=path.name,
+        file=file_name(path),
         format=file.format,
         size_bytes=file.size_bytes,
         sha256=file.sha256,
         wrappers=file.wrappers,
+        left_out=file.left_out,
+        entries=file.entries,
         metadata=file.metadata,
         tensors=tuple(
             {"key": key, "shape": list(array.shape), "dtype": array.dtype.name}
@@ -100,9 +113,3 @@ def inspect(path: Path) -> Inspection:
         convention=convention,
         verdict=verdict,
     )
-
-
-def _shown(text: str, limit: int = 120) -> str:
-    """`text` of a file for a terminal: one line without control characters, not too long."""
-    clean = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 3] + "..."

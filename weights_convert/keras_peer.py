@@ -6,9 +6,12 @@ Like `weights_convert.peers`, imports its library only when a verification asks 
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib.metadata
 import os
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -105,7 +108,8 @@ def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Sourc
         options |= {"include_top": False, "pooling": "avg"}
     network = getattr(keras.applications, name)(**options)
     try:
-        network.load_weights(source.path)
+        with _named_for_keras(artifact, source) as path:
+            network.load_weights(path)
     # Its loader raises many types for files that do not fit.
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]
@@ -114,6 +118,19 @@ def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Sourc
             f"Keras cannot load '{source.name}' into {name}: {lines[0][:200]}.{dropped}"
         ) from error
     return network
+
+
+@contextlib.contextmanager
+def _named_for_keras(artifact: Artifact, source: Source) -> Iterator[str]:
+    """The file under a name that tells Keras its layout, for which it looks at nothing else."""
+    suffix = ".weights.h5" if artifact.source_format == "keras-weights-h5" else ".h5"
+    with tempfile.TemporaryDirectory(prefix="jtl-") as folder:
+        link = os.path.join(folder, f"source{suffix}")
+        try:
+            os.symlink(os.path.abspath(source.path), link)
+        except OSError:  # Windows permits links to few.
+            shutil.copyfile(source.path, link)
+        yield link
 
 
 def _layer_names(model: Any, library: str) -> dict[str, str]:

@@ -63,6 +63,7 @@ class Verification:
         images: What went in, in words.
         units: A row for every unit with params.
         figures: The numbers with their bounds.
+        notes: What the user should know, such as a guess that the reference shares.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Verification:
     images: str
     units: tuple[UnitRow, ...]
     figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -85,9 +87,13 @@ class Verification:
 
     def to_json(self) -> str:
         """Everything as a JSON text."""
-        facts = {"model": self.model, "source": self.source, **self.summary()}
-        units = [dataclasses.asdict(row) for row in self.units]
-        return json.dumps({**facts, "units": units}, indent=2) + "\n"
+        facts = {"model": self.model, "source": self.source, "notes": self.notes}
+        facts |= self.summary()
+        return json.dumps({**facts, "units": self.rows()}, indent=2) + "\n"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the units as JSON values."""
+        return [dataclasses.asdict(row) for row in self.units]
 
     def to_markdown(self) -> str:
         """Everything as Markdown tables."""
@@ -103,6 +109,7 @@ class Verification:
             "largest absolute value of the reference's tensor.\n\n"
             f"{card.table(header, rows)}\n\n"
             f"{card.table(('figure', 'measured', 'bound', 'within'), figures)}\n\n"
+            f"{''.join(f'Note: {note}.{chr(10) * 2}' for note in self.notes)}"
             f"{'Every figure is within its bound.' if self.passed else 'A bound is exceeded.'}\n"
         )
 
@@ -117,6 +124,25 @@ class Verification:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise UserError(
-                f"cannot write the report '{path}': {error.strerror}. Choose another place."
-            ) from error
+            raise _unwritable(path, error) from error
+
+
+def check_place(path: Path) -> None:
+    """Makes sure that a report can be written to `path`, before there is one.
+
+    Raises:
+        UserError: It cannot.
+    """
+    new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8"):
+            pass
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write the report '{path}': {error.strerror}. Choose another place.")

@@ -6,6 +6,7 @@ works without them.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib
 import importlib.metadata
@@ -194,12 +195,14 @@ def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
 
 def _torch_tensors(torch: Any, source: Source) -> dict[str, Any]:
     """The file's state dict by the library's own reader, as float32."""
-    file = readers.read(source.path)
+    file = readers.read(source.path, source.entry)
     if file.format == "safetensors":
         loaded = require("safetensors.torch", "timm").load_file(source.path)
     else:
         try:
-            loaded = torch.load(source.path, map_location="cpu", weights_only=True)
+            # Plain holders of values, which training scripts keep beside the weights.
+            with torch.serialization.safe_globals([argparse.Namespace, frozenset]):
+                loaded = torch.load(source.path, map_location="cpu", weights_only=True)
         # Its unpickler raises many types for what it does not allow.
         except Exception as error:
             raise UserError(f"PyTorch cannot load '{source.name}': {error}") from error

@@ -29,6 +29,7 @@ import safetensors
 from jtl.errors import UserError
 from weights_convert import h5_files, torch_files
 from weights_convert.mapped import elements, empty
+from weights_convert.printable import shown
 
 _ALLOWED = (
     "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, and .h5 "
@@ -51,6 +52,9 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_COUNTERS = ("n_averaged",)
 _MAX_DIMENSIONS = 32
 _MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 
@@ -67,9 +71,12 @@ class SourceFile:
             `.weights.h5`) or "keras-h5" (the older layout).
         sha256: Hexadecimal digest of the whole file.
         size_bytes: Size of the whole file.
-        metadata: The safetensors header's metadata; empty for other formats.
+        metadata: What the header of a safetensors file says, or an export's attributes of an
+            HDF5 file; empty for other formats.
         wrappers: What was taken off around the tensors, outermost first, e.g.
             ("state_dict", "module.").
+        left_out: What else there was beside them, such as an optimizer's state, as text.
+        entries: Entries with other weights that could have been taken.
     """
 
     tensors: dict[str, np.ndarray]
@@ -78,6 +85,8 @@ class SourceFile:
     size_bytes: int
     metadata: dict[str, str]
     wrappers: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +97,33 @@ class _Content:
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
 
 
-def read(path: str | os.PathLike[str]) -> SourceFile:
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a file that begins as Keras's do; False where it cannot be read."""
+    try:
+        # Opening a pipe would wait for ever.
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except (OSError, ValueError):
+        return False
+
+
+def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
     """Reads a checkpoint file.
 
     From a training checkpoint the plain weights are taken ("state_dict" or "model"), and a moving
     average ("state_dict_ema", "model_ema") only if there are no plain ones. Entries that are not
-    tensors are left out. A "module." in front of every name is taken off.
+    tensors are left out. What wrapping modules put in front of every name is taken off, such as
+    "module." and "_orig_mod.".
 
     Args:
         path: A .safetensors file, or one that `torch.save` or Keras wrote, under any name.
+        entry: The entry of a PyTorch checkpoint that holds the weights; None for the usual one.
 
     Returns:
         The tensors and the facts about the file.
@@ -114,13 +139,13 @@ def read(path: str | os.PathLike[str]) -> SourceFile:
         with open(location, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        content = _READERS[_format_of(data)](location, data)
+        content = _READERS[_format_of(data)](location, data, entry)
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"cannot read {name}: {reason}. {_ALLOWED}") from error
     except UserError as error:
         raise UserError(f"cannot read {name}: {error}. {_ALLOWED}") from error.__cause__
-    tensors, prefixes = _without_prefix(content.tensors)
+    tensors, prefixes = _without_prefixes(content.tensors)
     return SourceFile(
         tensors=tensors,
         format=content.format,
@@ -128,6 +153,9 @@ def read(path: str | os.PathLike[str]) -> SourceFile:
         size_bytes=len(data),
         metadata=content.metadata,
         wrappers=content.wrappers + prefixes,
+        left_out=content.left_out
+        + tuple(shown(name) for name in content.tensors if name in _COUNTERS and prefixes),
+        entries=content.entries,
     )
 
 
@@ -154,7 +182,7 @@ def _format_of(data: mmap.mmap) -> str:
     header_size = int.from_bytes(head[:8], "little")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "torch-zip"
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+    if head.startswith(_HDF5):
         return "h5"
     if head[8:9] == b"{" and header_size <= _MAX_SAFETENSORS_HEADER:
         return "safetensors"
@@ -191,12 +219,13 @@ def _describe_foreign(head: bytes) -> str:
     return f"its first bytes {head[:8].hex(' ')} are those of no known format. {_AGAIN}"
 
 
-def _read_safetensors(path: str, data: mmap.mmap) -> _Content:
+def _read_safetensors(path: str, data: mmap.mmap, entry: str | None) -> _Content:
     """Lets the package check the header, then views the tensors in place.
 
     The package's own numpy reader copies every tensor, and knows bfloat16 only if something else
     happens to have registered it with numpy.
     """
+    _no_entries(entry)
     start = 8 + int.from_bytes(data[:8], "little")
     if start > len(data):
         raise UserError(
@@ -209,9 +238,9 @@ def _read_safetensors(path: str, data: mmap.mmap) -> _Content:
             metadata = file.metadata() or {}
             # The format allows no holes, and the package checks that, so lengths give offsets.
             for name in file.offset_keys():
-                entry = file.get_slice(name)
-                shape = tuple(entry.get_shape())
-                array = _safetensors_array(data, start, name, entry.get_dtype(), shape)
+                piece = file.get_slice(name)
+                shape = tuple(piece.get_shape())
+                array = _safetensors_array(data, start, name, piece.get_dtype(), shape)
                 start += array.nbytes
                 tensors[name] = array
     except safetensors.SafetensorError as error:
@@ -242,32 +271,47 @@ def _safetensors_array(
     return elements(data, start, math.prod(shape), dtype).reshape(shape)
 
 
-def _read_h5(path: str, data: mmap.mmap) -> _Content:
-    tensors, layout = h5_files.read(path, data)
-    return _Content(layout, tensors)
+def _no_entries(entry: str | None) -> None:
+    if entry is not None:
+        raise UserError(
+            f"it has no entry '{shown(entry, 60)}': only PyTorch's checkpoints have entries. Leave "
+            "--entry out"
+        )
 
 
-def _read_torch_zip(path: str, data: mmap.mmap) -> _Content:
-    tensors, wrappers = torch_files.read_zip(data)
-    return _Content("torch-zip", tensors, wrappers=wrappers)
+def _read_h5(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    _no_entries(entry)
+    tensors, layout, metadata = h5_files.read(path, data)
+    return _Content(layout, tensors, metadata)
 
 
-def _read_torch_legacy(path: str, data: mmap.mmap) -> _Content:
-    tensors, wrappers = torch_files.read_legacy(data)
-    return _Content("torch-legacy", tensors, wrappers=wrappers)
+def _read_torch_zip(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    return _Content("torch-zip", metadata={}, **torch_files.read_zip(data, entry)._asdict())
 
 
-def _without_prefix(
+def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    return _Content("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
+
+
+def _without_prefixes(
     tensors: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Takes off the "module." that DataParallel puts in front of every name."""
-    prefix = "module."
-    if not all(name.startswith(prefix) and name != prefix for name in tensors):
-        return tensors, ()
-    return {name.removeprefix(prefix): array for name, array in tensors.items()}, (prefix,)
+    """Takes off what wrapping modules put in front of every name, one after the other.
+
+    Those are DataParallel and averaged models ("module."), `torch.compile` ("_orig_mod.") and
+    Lightning modules ("model."). An averaged model counts beside it how often it averaged.
+    """
+    prefixes: list[str] = []
+    while True:
+        names = [name for name in tensors if name not in _COUNTERS]
+        found = [p for p in _PREFIXES if names and all(n.startswith(p) and n != p for n in names)]
+        if not found:
+            return tensors, tuple(prefixes)
+        tensors = {name.removeprefix(found[0]): tensors[name] for name in names}
+        prefixes += found
 
 
-_READERS: dict[str, Callable[[str, mmap.mmap], _Content]] = {
+_READERS: dict[str, Callable[[str, mmap.mmap, str | None], _Content]] = {
     "safetensors": _read_safetensors,
     "torch-zip": _read_torch_zip,
     "torch-legacy": _read_torch_legacy,

@@ -18,6 +18,7 @@ import numpy as np
 from jtl.errors import UserError
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import Preprocessing
+from weights_convert.printable import shown
 
 Naming = tuple[str, Callable[..., str]]
 """(pattern of a target module's path, function from its groups to the source's module name)."""
@@ -195,27 +196,28 @@ def fill(
     for path, key in keys.items():
         expected = tuple(lookup(shapes, path).shape)
         if key not in tensors:
-            problems.append(f"missing    {key} (for {'/'.join(path[1:])}, shape {expected})")
+            problems.append(f"missing    {shown(key)} (for {'/'.join(path[1:])}, shape {expected})")
             continue
         array = table.leaves.to_target(tensors[key])
         wanted = table.leaves.source_shape(expected)
+        name = shown(key)
         if tensors[key].shape != wanted:
-            problems.append(f"shape      {key} is {tensors[key].shape}, expected {wanted}")
+            problems.append(f"shape      {name} is {tensors[key].shape}, expected {wanted}")
         elif not _is_floating(array):
-            problems.append(f"dtype      {key} is {array.dtype}, expected a floating type")
+            problems.append(f"dtype      {name} is {array.dtype}, expected a floating type")
         else:
             # A copy, because the source may be a mapped file; too large a float64 turns infinite.
             with np.errstate(over="ignore"):
                 array = np.array(array, dtype=np.float32, order="C")
             if not np.isfinite(array).all():
-                problems.append(f"values     {key} holds NaN or infinity")
+                problems.append(f"values     {name} holds NaN or infinity")
             elif path[-1] == "var" and (array < 0).any():
-                problems.append(f"values     {key} is a variance with negative values")
+                problems.append(f"values     {name} is a variance with negative values")
             leaves[path] = array
     used = set(keys.values())
     for key in tensors:
         if key not in used and not any(re.fullmatch(p, key) for p in table.ignored):
-            problems.append(f"unexpected {key}, shape {tensors[key].shape}")
+            problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
     if problems:
         raise UserError(report(problems, "between the source and the model"))
     return unflatten(leaves)
@@ -226,9 +228,13 @@ def _is_floating(array: np.ndarray) -> bool:
     return np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
 
 
-def report(problems: Sequence[str], where: str, limit: int = 40) -> str:
-    """All problems, or the first `limit` and the number of the others, one per line."""
-    shown = "\n".join(f"  {problem}" for problem in problems[:limit])
-    more = f"\n  ... and {len(problems) - limit} more" if len(problems) > limit else ""
+def counter_key(key: str) -> str:
+    """PyTorch's key of how many batches the normalization that owns `key` has seen."""
+    return key.rpartition(".")[0] + ".num_batches_tracked"
+
+
+def report(problems: Sequence[str], where: str) -> str:
+    """All problems, one per line."""
     noun = "problem" if len(problems) == 1 else "problems"
-    return f"{len(problems)} {noun} {where}:\n{shown}{more}"
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    return f"{len(problems)} {noun} {where}:\n{listed}"

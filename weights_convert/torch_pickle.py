@@ -47,6 +47,8 @@ _DROPPED = {
     *(("torch", name) for name in ("int8", "int16", "int32", "int64", "uint8", "bool")),
     *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "frozenset")),
     ("argparse", "Namespace"),
+    # In the state of a MultiStepLR.
+    ("collections", "Counter"),
 }
 
 _MAX_INSTRUCTIONS = 500_000  # about 25 per tensor are usual

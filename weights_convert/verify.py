@@ -87,6 +87,7 @@ def verify(artifact: Artifact, source: Source) -> Verification:
         images=what,
         units=tuple(units),
         figures=(layers, *logits, *step),
+        notes=artifact.notes,
     )
 
 
