@@ -105,13 +105,13 @@ def _quiet_libraries() -> None:
     After a failed write, as on a full disk, each of TensorStore's threads prints that Orbax
     has closed the event loop in the meantime, until the process ends.
     """
-    hook = sys.excepthook
+    before = sys.unraisablehook
 
-    def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            hook(kind, error, trace)
+    def unraisable(raised: sys.UnraisableHookArgs) -> None:
+        if str(raised.exc_value) != "Event loop is closed":
+            before(raised)
 
-    sys.excepthook = excepthook
+    sys.unraisablehook = unraisable
     logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 

@@ -13,8 +13,15 @@ from jtl.data.pipeline import check_upsample
 from jtl.errors import UserError
 from jtl.freeze import masks
 from jtl.freeze.split import BatchNormMode
-from jtl.models.heads import HeadSpec, PoolKind, check_layers, mlp
+from jtl.models.heads import LARGEST_WIDTH, HeadSpec, PoolKind, check_layers, mlp
 from jtl.optim import OptimizerName, ScheduleName
+
+LARGEST_IMAGE = 4096
+"""Pixels. A feature map of that many squared takes gigabytes a picture."""
+LARGEST_BATCH = 2**20
+MOST_EPOCHS = 10**6
+LARGEST_SEED = 2**31 - 1
+"""What every generator of random numbers takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +168,12 @@ class Config:
         options = self.model
         layers: tuple[str, ...] = ()
         if options.head == "mlp":
+            for width in options.head_widths:
+                _within("--head-widths", width, 1, LARGEST_WIDTH)
+            if not 0 <= options.head_dropout < 1:
+                raise UserError(
+                    f"--head-dropout must be at least 0 and below 1, not {options.head_dropout}."
+                )
             layers = mlp(options.head_widths, options.head_dropout, options.head_batch_norm)
         elif options.head not in ("linear", "append"):
             layers = tuple(part.strip() for part in options.head.split(","))
@@ -230,12 +243,12 @@ def resolve(config: Config) -> Config:
     config.head(source_classes=1)  # What the weights hold is checked when they are there.
     train = config.train
     mask_defaults(train.mask)
-    _at_least("--epochs", train.epochs, 1)
-    _at_least("--batch-size", train.batch_size, 1)
+    _within("--epochs", train.epochs, 1, MOST_EPOCHS)
+    _within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
     _at_least("--patience", train.patience, 0)
-    _at_least("--image-size", config.data.image_size, 32)
+    _within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
     check_upsample(config.data.upsample, config.data.image_size)
-    _at_least("--seed", train.seed, 0)
+    _within("--seed", train.seed, 0, LARGEST_SEED)
     _at_least("--weight-decay", train.weight_decay, 0)
     _at_least("--l2-sp", train.l2_sp, 0)
     _positive("--lr", train.lr)
@@ -245,7 +258,7 @@ def resolve(config: Config) -> Config:
         raise UserError("--phases names a mask for each phase; leave --mask out.")
     if train.l2 != "auto":
         penalty = _number(train.l2)
-        if penalty is None or penalty < 0:
+        if penalty is None or not 0 <= penalty < float("inf"):
             raise UserError(f"--l2 must be auto or a number from 0 on, not '{train.l2}'.")
     if train.solver == "lbfgs" and (
         train.mask != "head_only" or train.phases or config.model.head not in ("linear", "append")
@@ -272,3 +285,9 @@ def _positive(option: str, value: float | None) -> None:
 def _at_least(option: str, value: float | None, minimum: int) -> None:
     if value is not None and not minimum <= value < float("inf"):
         raise UserError(f"{option} must be at least {minimum}, not {value}.")
+
+
+def _within(option: str, value: int | None, minimum: int, maximum: int) -> None:
+    _at_least(option, value, minimum)
+    if value is not None and value > maximum:
+        raise UserError(f"{option} must be from {minimum} to {maximum}, not {value}.")

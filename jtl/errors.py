@@ -1,9 +1,10 @@
-"""The one exception type that means "the user can fix this"."""
+"""The one exception type that means "the user can fix this", and what else has one message."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -23,3 +24,56 @@ def suggest(word: str, candidates: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+
+def explain(error: BaseException) -> str | None:
+    """One message for an error that is not of jtl's making; None for any other.
+
+    These are `UserError`, and a full disk, a refusing file system or too little memory,
+    wherever they show and however libraries have wrapped them.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    for link in _chain(error):
+        text = str(link)
+        if isinstance(link, OSError) and link.errno in (*_FULL, *_REFUSED):
+            what = (link.strerror or text) + (f": '{link.filename}'" if link.filename else "")
+            advice = "Free some space, or write elsewhere." if link.errno in _FULL else ""
+            return f"{what}. {advice}".rstrip()
+        # TensorStore, which writes checkpoints, has only words for it.
+        for words in ("No space left on device", "Disk quota exceeded", "File too large"):
+            if words in text:
+                return f"{words}: {_first_line(text)}\nFree some space, or write elsewhere."
+        if isinstance(link, MemoryError) or _says_memory(link, text):
+            return (
+                f"memory does not suffice: {_first_line(text) or 'no more could be had'}\n"
+                "Less is needed with a lower --batch-size or --image-size, a smaller --model, a "
+                "narrower --head or a --mask that trains less."
+            )
+    return None
+
+
+def _says_memory(error: BaseException, text: str) -> bool:
+    # jax.errors.JaxRuntimeError is a RuntimeError, as are those of other libraries.
+    words = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(word in text for word in words)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that it was raised from, or while."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _first_line(text: str) -> str:
+    text = text.strip().removeprefix("RESOURCE_EXHAUSTED: ")
+    line = text.partition("\n")[0]
+    return line if len(line) <= 200 else f"{line[:200]} ..."

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jtl import onednn, steps
 from jtl.arms import Arm, choose_arm, feature_bytes
 from jtl.freeze import FROZEN
 from jtl.freeze.split import Tree, leaf_paths, lookup
 from jtl.plan import PhasePlan
+from jtl.report import counted
 from jtl.task import Task
 from jtl.trainer import Trainer, steps_per_epoch
 
@@ -164,17 +166,22 @@ def print_preflight(figures: dict[str, Any], console: Console) -> None:
         f"{figures['num_val']} val images, {figures['image_size']} px, batch "
         f"{figures['batch_size']}",
         markup=False,
+        emoji=False,
+        soft_wrap=True,
     )
     for phase in figures["phases"]:
-        table = Table(title=f"mask {phase['mask']}, {phase['epochs']} epochs", title_justify="left")
+        epochs = counted(phase["epochs"], "epoch")
+        title = Text(f"mask {phase['mask']}, {epochs}", style="table.title")
+        table = Table(title=title, title_justify="left")
         for name in ("group", "leaves", "params", "learning rate", "normalizes with"):
             table.add_column(name, justify="left" if name in ("group",) else "right")
         for row in phase["groups"]:
             rate = "-" if row["label"] == FROZEN else f"{row['learning_rate']:.3g}"
-            table.add_row(row["label"], f"{row['leaves']:,}", f"{row['params']:,}", rate, row["bn"])
+            label = Text(row["label"])  # Of the user's rules, and no markup.
+            table.add_row(label, f"{row['leaves']:,}", f"{row['params']:,}", rate, row["bn"])
         console.print(table)
         for line in _lines(phase):
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}", markup=False, emoji=False, soft_wrap=True)
 
 
 def _lines(phase: dict[str, Any]) -> list[str]:

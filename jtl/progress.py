@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,16 +20,28 @@ _QUIET_SECONDS = 10.0
 """How long a log stays silent at the most; a terminal is always live."""
 
 
+class PlainConsole(Console):
+    """Writes names and paths as they are: no markup, no `:emoji:`, no colours of its own."""
+
+    def __init__(self, **options: Any):
+        """Takes the options of rich's Console."""
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Leaves a reader that has gone to `jtl.cli`; rich would end the process here."""
+        raise BrokenPipeError
+
+
 class Display:
     """Messages and progress on stderr; results belong on stdout and not here."""
 
     def __init__(self, console: Console | None = None):
         """Takes the console to write to; default stderr."""
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or PlainConsole(stderr=True)
 
     def message(self, text: str) -> None:
         """One line for the user."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def track(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:

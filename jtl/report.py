@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from jtl.task import Task
@@ -20,10 +23,16 @@ def opening_line(task: Task) -> str:
         f"{len(dataset.train)} train, {len(dataset.val)} val images, "
         f"{len(dataset.class_names)} classes, {task.inputs.device.size} px, "
         + ", then ".join(
-            f"mask {plan.phase.mask}, cut at {plan.split.cut}, {plan.phase.epochs} epochs"
+            f"mask {plan.phase.mask}, cut at {plan.split.cut}, "
+            f"{counted(plan.phase.epochs, 'epoch')}"
             for plan in task.plans
         )
     )
+
+
+def counted(count: int, what: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def epoch_note(line: dict[str, Any]) -> str:
@@ -50,7 +59,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         (
             "trained",
             f"{summary['mask']}: {summary['trainable_params']:,} of "
-            f"{summary['total_params']:,} params ({share:.2%}), {summary['epochs']} epochs",
+            f"{summary['total_params']:,} params ({share:.2%}), "
+            f"{counted(summary['epochs'], 'epoch')}",
         ),
         ("frozen leaves", frozen),
         ("val accuracy", f"{summary['val_accuracy']:.4f} at epoch {summary['best_epoch']}"),
@@ -62,11 +72,14 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         seconds += f", of which the frozen prefix {summary['feature_seconds']:.1f} s"
     rows += [("time", seconds), ("run", str(folder))]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # Paths are no markup.
     console.print(table)
     # Outside the table, where no line break comes between what is to be copied.
     console.print(
-        f"To use it: python -m jtl.predict {folder} IMAGE...", markup=False, soft_wrap=True
+        f"To use it: python -m jtl.predict {shlex.quote(str(folder))} IMAGE...",
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
     )
 
 
@@ -87,11 +100,37 @@ def draw_curves(history: list[dict[str, Any]], summary: dict[str, Any], path: Pa
         axes.axvline(best, color="#d62728", linewidth=1, linestyle=":", label=f"best: {best}")
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(history) == 1:
+            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+            axes.set_xticks(epochs)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(
-        f"{summary['model']}, {summary['mask']}, {summary['data']}: "
-        f"validation accuracy {summary['val_accuracy']:.4f}"
-    )
-    figure.savefig(path, dpi=120)
+    figure.suptitle(curves_title(summary), fontsize=10, parse_math=False)
+    with warnings.catch_warnings():
+        # Of names in scripts that matplotlib's font does not have: boxes stand for them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(path, dpi=120)
+
+
+_TITLE_WIDTH = 105
+
+
+def curves_title(summary: dict[str, Any]) -> str:
+    """What was trained on what, in lines that fit the figure; a long path loses its middle."""
+    told = f"{summary['model']}, {_shortened(summary['mask'], 40)}"
+    accuracy = f"validation accuracy {summary['val_accuracy']:.4f}"
+    data = _shortened(summary["data"])
+    whole = f"{told}, {data}: {accuracy}"
+    if len(whole) <= _TITLE_WIDTH:
+        return whole
+    return f"{told}: {accuracy}\n{data}"
+
+
+def _shortened(text: str, width: int = _TITLE_WIDTH) -> str:
+    """`text` in one line of printable characters, without its middle if too long."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 3]} ... {text[-(width - width // 3 - 5) :]}"

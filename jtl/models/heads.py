@@ -15,8 +15,10 @@ from jtl.models.layers import BatchNorm, NormSpec, relu
 
 PoolKind = Literal["avg", "max", "flatten"]
 
+LARGEST_WIDTH = 2**16
+"""Of a hidden layer; a wider one is a typing error, and takes all memory before that shows."""
 LAYER_FORMS = {
-    "dense:WIDTH": "a dense layer and ReLU",
+    "dense:WIDTH": f"a dense layer of up to {LARGEST_WIDTH:,} and ReLU",
     "linear:WIDTH": "a dense layer alone",
     "relu": "ReLU",
     "bn": "batch normalization",
@@ -76,7 +78,7 @@ def _parse(layer: str) -> tuple[str, Any]:
     kind, _, argument = layer.partition(":")
     if kind in ("relu", "bn") and not argument:
         return kind, None
-    if kind in ("dense", "linear") and int(argument) > 0:
+    if kind in ("dense", "linear") and 0 < int(argument) <= LARGEST_WIDTH:
         return kind, int(argument)
     if kind == "dropout" and 0 <= float(argument) < 1:
         return kind, float(argument)
