@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jtl.freeze.masks import FROZEN
+from jtl.freeze.split import lookup
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 ScheduleName = Literal["constant", "cosine"]
@@ -67,15 +68,23 @@ def carry(old: Any, new: Any, since: Callable[[str], int]) -> Any:
     return jax.tree.map_with_path(lambda path, leaf: kept.get(key(path), leaf), new)
 
 
-def l2_sp(strength: float) -> optax.GradientTransformation:
-    """Adds the gradient of strength / 2 * |w - w0|^2, w0 being the params at `init`.
+def l2_sp(strength: float, start: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Adds the gradient of strength / 2 * |w - w0|^2.
 
     Regularizes towards the pretrained solution instead of zero (L2-SP; Li et al. 2018, arXiv
     1802.01483). The starting point is part of the state and goes into checkpoints with it.
+
+    Args:
+        strength: Of the pull.
+        start: w0: the params as they were loaded, all of them. Not those at `init`, which a
+            phase before may have trained already.
     """
 
     def init(params: Any) -> Any:
-        return jax.tree.map(jnp.copy, params)
+        # Copies: a step donates its state.
+        return jax.tree.map_with_path(
+            lambda path, _: jnp.array(lookup(start, [part.key for part in path])), params
+        )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         assert params is not None  # multi_transform passes what it was given.

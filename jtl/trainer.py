@@ -151,7 +151,7 @@ class Trainer:
         config = self.task.config.train
         tx = optim.transform(config.optimizer, self._rates[label], config.weight_decay)
         if config.l2_sp and not is_head(label):
-            tx = optax.chain(optim.l2_sp(config.l2_sp), tx)
+            tx = optax.chain(optim.l2_sp(config.l2_sp, self.task.variables["params"]), tx)
         return tx
 
     def _steps_before(self, label: str) -> int:

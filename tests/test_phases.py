@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from jtl import checkpoint, loop, optim, preflight, steps
+from jtl.arms import arm_of
 from jtl.config import resolve
 from jtl.errors import UserError
 from jtl.freeze.phases import Phase, parse
@@ -20,6 +21,7 @@ from jtl.loop import fit
 from jtl.plan import began
 from jtl.run import Run
 from jtl.task import prepare_task
+from jtl.trainer import Trainer
 
 UNITS = tiny.MODEL.units()
 
@@ -175,11 +177,11 @@ def test_resuming_is_refused_where_it_would_be_wrong(whole, tiny_data, tmp_path)
 
 
 def test_l2_sp_pulls_towards_the_start():
-    tx = optim.l2_sp(0.5)
-    start = {"w": jnp.asarray([1.0, 2.0])}
-    state = tx.init(start)
+    start = {"w": np.asarray([1.0, 2.0], np.float32), "frozen": np.zeros(3, np.float32)}
+    tx = optim.l2_sp(0.5, start)
     now = {"w": jnp.asarray([3.0, 2.0])}
-    grads, _ = tx.update({"w": jnp.asarray([0.1, 0.1])}, state, now)
+    # However far the params are when the optimizer begins.
+    grads, _ = tx.update({"w": jnp.asarray([0.1, 0.1])}, tx.init(now), now)
     np.testing.assert_allclose(grads["w"], [0.1 + 0.5 * 2.0, 0.1])
 
 
@@ -214,3 +216,18 @@ def test_phase_defaults_come_from_their_masks(tiny_data, tmp_path):
         {"head@0": 1e-3, "backbone@1": 1e-4, "backbone@2": 1e-4}
     )
     assert Phase(2, "last_stage", 1e-4) == task.plans[1].phase
+
+
+def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
+    """Also for a stage that trains, is frozen, and trains again."""
+    config = tiny.config(
+        tiny_data, None, epochs=None, l2_sp=0.5, phases="1,last_stage;1,head_only;1,last_stage"
+    )
+    task = prepare_task(resolve(config), tiny.quiet())
+    moved = jax.tree.map(lambda leaf: leaf + 1, task.variables)
+    trainer = Trainer(task, task.plans[2], arm_of(None, task.inputs), moved)
+    kernel = task.variables["params"]["stage2"]["block1"]["conv"]["kernel"]
+    slots = [x for x in jax.tree.leaves(trainer.state.opt_state) if x.shape == kernel.shape]
+    # Adam's two moments, and the starting point.
+    assert len(slots) == 3
+    assert sum(np.array_equal(slot, kernel) for slot in slots) == 1
