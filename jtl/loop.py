@@ -67,8 +67,10 @@ class Fit:
     def __init__(self, task: Task, run: Run, display: Display, stop: Stop):
         """Takes a task, and a run that is new or has a checkpoint to go on from."""
         self.task, self.run, self.display, self.stop = task, run, display, stop
-        self.optimizer_bytes = 0
         self.feature_seconds = 0.0
+        # Of the sessions before this one, as far as their last epoch.
+        self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
+        self._began = time.perf_counter()
         self._cut: str | None = None
         self._examples: tuple[Examples, Examples] | None = None
         # The best epoch and the last long one, while they are not on disk.
@@ -78,12 +80,19 @@ class Fit:
 
     def go(self) -> None:
         """Trains every phase that is left, and writes the results."""
-        began = time.perf_counter()
         if self.task.config.train.solver == "lbfgs":
             self._solve()
-        else:
+        elif not self._out_of_patience(len(self.run.history)):
             self._train()
-        self._finish(time.perf_counter() - began)
+        self._finish(self._elapsed())
+
+    def _elapsed(self) -> float:
+        """Seconds of all sessions of the run."""
+        return self._earlier + time.perf_counter() - self._began
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        patience = self.task.config.train.patience
+        return bool(patience and epoch) and epoch - self.run.best_epoch() >= patience
 
     def _train(self) -> None:
         variables, opt_state, done = self._start()
@@ -101,7 +110,6 @@ class Fit:
                 arm = self._arm(plan, variables)
                 self._read_examples(arm, variables)
                 trainer = Trainer(self.task, plan, arm, variables)
-                self.optimizer_bytes = max(self.optimizer_bytes, trainer.optimizer_bytes)
                 if opt_state is not None and plan.first_epoch <= done:
                     trainer.restore(done, opt_state)
                 elif opt_state is not None:
@@ -117,9 +125,9 @@ class Fit:
         arm = self._arm(plan, self.task.variables)
         self._read_examples(arm, self.task.variables)
         assert self._examples is not None
-        line, variables = probe.solve(self.task, *self._examples)
+        line, variables = probe.solve(self.task, arm, *self._examples)
         self.run.open(self.task)
-        self._log(line, plan, arm)
+        self._log({**line, "optimizer_bytes": 0}, plan, arm)
         self.display.message(f"L-BFGS: {report.epoch_note(line)}, l2 {line['l2']:g}")
         with checkpoint.manager(self.run.folder) as self._checkpoints:
             self._save_one(1, variables, {}, arm)
@@ -191,16 +199,17 @@ class Fit:
         """Logs an epoch and saves what is due; True if patience ends the run."""
         if not math.isfinite(line["train_loss"] + line["val_loss"]):
             self._diverged(epoch, line, trainer)
-        self._log(line, trainer.plan, trainer.arm)
+        used = {"optimizer_bytes": trainer.optimizer_bytes}
+        self._log({**line, **used}, trainer.plan, trainer.arm)
         self._advance(1, report.epoch_note(line))
-        best, patience = self.run.best_epoch(), self.task.config.train.patience
+        best = self.run.best_epoch()
         self._last = None
         if best == epoch or line["seconds"] > LONG_EPOCH_SECONDS:
             # The next step donates the state: what is kept must be a copy.
             arrays = jax.device_get((trainer.variables(), trainer.state.opt_state))
             self._last = (epoch, *arrays, trainer.arm)
             self._kept = self._last if best == epoch else self._kept
-        stop = bool(patience) and epoch - best >= patience
+        stop = self._out_of_patience(epoch)
         last = epoch == self.task.epochs or stop
         overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
         # At a phase's end too: the next one may be of a size that runs out of memory.
@@ -237,7 +246,8 @@ class Fit:
         )
 
     def _log(self, line: dict[str, Any], plan: PhasePlan, arm: Arm) -> None:
-        self.run.log({**line, "cut": plan.split.cut, "cached_prefix": arm.cached})
+        facts = {"cut": plan.split.cut, "cached_prefix": arm.cached}
+        self.run.log({**line, **facts, "elapsed": round(self._elapsed(), 3)})
 
     def _save_kept(self, before: int) -> None:
         if self._kept is not None and self._saved_epoch < self._kept[0] < before:
@@ -279,7 +289,7 @@ class Fit:
         self.run.finish(
             self.task,
             best,
-            optimizer_bytes=self.optimizer_bytes,
+            optimizer_bytes=max(line["optimizer_bytes"] for line in self.run.history),
             test_accuracy=test_accuracy,
             train_seconds=train_seconds,
             feature_seconds=self.feature_seconds,

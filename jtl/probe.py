@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jtl import solver
+from jtl.arms import Arm
 from jtl.data.pipeline import Examples, Features
 from jtl.errors import UserError
+from jtl.features import evaluate
 from jtl.freeze.split import Tree
 from jtl.task import Task
 
 
-def solve(task: Task, train: Examples, val: Examples) -> tuple[dict[str, Any], Tree]:
+def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[str, Any], Tree]:
     """Fits the head on features and chooses the penalty on the validation split.
 
     Args:
         task: A run with a linear head and `--solver lbfgs`.
+        arm: How features are evaluated.
         train: Features of the training pictures, [N, C].
         val: Features of the validation pictures.
 
@@ -44,14 +48,26 @@ def solve(task: Task, train: Examples, val: Examples) -> tuple[dict[str, Any], T
         grid,
     )
     fit = solver.best(path)
+    params = {**task.variables["params"]}
+    params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
+    variables = {**task.variables, "params": params}
+    # By the program that evaluates the saved run, so that the figures are equal.
+    scores, _ = evaluate(
+        val,
+        jax.device_put(variables),
+        model=task.model,
+        start=arm.start,
+        prepare=arm.prepare,
+        batch_size=arm.eval_batch,
+    )
     seconds = time.perf_counter() - began
     line = {
         "epoch": 1,
         "mask": task.plans[0].phase.mask,
         "train_loss": fit.train_loss,
         "train_accuracy": fit.train_accuracy,
-        "val_loss": fit.val_loss,
-        "val_accuracy": fit.val_accuracy,
+        "val_loss": scores["loss"],
+        "val_accuracy": scores["accuracy"],
         "l2": fit.l2,
         "path": [
             {"l2": f.l2, "iterations": f.iterations, "val_accuracy": f.val_accuracy} for f in path
@@ -60,6 +76,4 @@ def solve(task: Task, train: Examples, val: Examples) -> tuple[dict[str, Any], T
         "seconds": seconds,
         "images_per_second": len(train) * sum(f.iterations for f in path) / seconds,
     }
-    params = {**task.variables["params"]}
-    params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
-    return line, {**task.variables, "params": params}
+    return line, variables

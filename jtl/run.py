@@ -185,8 +185,8 @@ def summarize(
 ) -> dict[str, Any]:
     """The content of `summary.json`; counts include BatchNorm statistics, as Keras counts."""
     line = history[best.epoch - 1]
-    # The counts of the last phase that ran: what the finished model was trained with.
-    plan = task.plan_of(len(history))
+    # The mask and the counts of the phase that the best epoch belongs to, as all else below.
+    plan = task.plan_of(best.epoch)
     total = _count(task.variables)
     trainable = _count(plan.trainable_params(task.variables))
     seconds = sum(entry["seconds"] for entry in history)

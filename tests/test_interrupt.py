@@ -114,7 +114,7 @@ def test_a_stopped_run_ends_as_the_whole_one(tiny_data, tmp_path, monkeypatch, a
     resumed = fit(tiny.resumed(folder), tiny.quiet())
     got, want = (checkpoint.restore(run.folder, "latest") for run in (resumed, whole))
     jax.tree.map(np.testing.assert_array_equal, got.variables, want.variables)
-    times = ("seconds", "images_per_second")
+    times = ("seconds", "images_per_second", "elapsed")
     lines = [
         [{key: value for key, value in line.items() if key not in times} for line in run.history]
         for run in (resumed, whole)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint, loop, trainer
+from jtl import checkpoint, evaluation, loop, trainer
 from jtl.config import resolve
+from jtl.errors import UserError
 from jtl.loop import fit
 from jtl.run import frozen_unchanged
 from jtl.task import prepare_task
@@ -198,3 +200,63 @@ def test_the_learning_rate_of_every_epoch_is_logged(tiny_run):
         step = line["epoch"] * per_epoch - 1
         expected = 0.05 * (1 + math.cos(math.pi * step / (2 * per_epoch))) / 2
         assert line["learning_rate"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_resumed_run_knows_that_its_patience_is_over(tiny_data, tmp_path):
+    options = dict(mask="full", epochs=12, patience=1, lr=1.0)
+    folder = tmp_path / "run"
+    whole = fit(tiny.config(tiny_data, folder, **options), tiny.quiet())
+    assert len(whole.history) < 12
+    # As if it had been killed after its last save.
+    (folder / "summary.json").unlink()
+    resumed = fit(tiny.resumed(folder), tiny.quiet())
+    for key in ("epochs", "best_epoch", "optimizer_bytes", "val_loss"):
+        assert resumed.summary[key] == whole.summary[key]
+    assert resumed.summary["optimizer_bytes"] > 0
+    assert resumed.summary["train_seconds"] > whole.history[-1]["elapsed"] - 1e-3
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.5}, {"mask": "full"}])
+def test_a_resumed_run_refuses_other_options(tiny_data, tmp_path, change):
+    run = fit(tiny.config(tiny_data, tmp_path / "run"), tiny.quiet())
+    (run.folder / "summary.json").unlink()
+    asked = tiny.resumed(run.folder)
+    asked = dataclasses.replace(asked, train=dataclasses.replace(asked.train, **change))
+    [(name, value)] = change.items()
+    with pytest.raises(UserError, match=f"--{name} {value}, the run has"):
+        fit(asked, tiny.quiet())
+    same = dataclasses.replace(tiny.resumed(run.folder), train=run.config.train)
+    assert fit(same, tiny.quiet()).summary["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    "damage", ["", '{"epoch": 1}\n{"epo', '{"epoch": 2}\n{"epoch": 3}\n', "[]\n"]
+)
+def test_a_resumed_run_needs_the_lines_of_its_epochs(tiny_data, tmp_path, damage):
+    run = fit(tiny.config(tiny_data, tmp_path / "run"), tiny.quiet())
+    (run.folder / "summary.json").unlink()
+    (run.folder / "metrics.jsonl").write_text(damage)
+    with pytest.raises(UserError, match="it should tell of the 2 epochs"):
+        fit(tiny.resumed(run.folder), tiny.quiet())
+
+
+def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(tiny_data, tmp_path):
+    folder = tmp_path / "run"
+    options = dict(mask="full", lr=1e9, optimizer="sgd", epochs=4)
+    with pytest.raises(UserError, match="nothing was kept"):
+        fit(tiny.config(tiny_data, folder, **options), tiny.quiet())
+    assert not folder.exists()
+
+
+def test_changed_data_are_not_taken_for_the_run_s_own(tiny_data, tmp_path):
+    data = tmp_path / "copy" / "tiny"
+    shutil.copytree(tiny_data.parent, data.parent)
+    run = fit(tiny.config(data, tmp_path / "run"), tiny.quiet())
+    classifier = evaluation.load(run.folder)
+    evaluation.evaluate_run(classifier, None, tiny.quiet())
+    first = next((data / "train").rglob("*.png"))
+    shutil.copy(first, first.with_name("another.png"))
+    with pytest.raises(UserError, match="have changed since the run"):
+        evaluation.evaluate_run(classifier, None, tiny.quiet())
+    scores = evaluation.evaluate_run(classifier, f"folder:{data}", tiny.quiet())
+    assert scores["val_accuracy"] == run.summary["val_accuracy"]

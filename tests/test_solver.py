@@ -10,7 +10,7 @@ import pytest
 import tiny
 from sklearn.linear_model import LogisticRegression
 
-from jtl import solver
+from jtl import evaluation, solver
 from jtl.loop import fit
 
 
@@ -57,4 +57,9 @@ def test_a_run_with_lbfgs(tiny_data, tmp_path):
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     path = json.loads(line)["path"]
     assert len(path) == len(solver.GRID) >= 20
-    assert run.summary["val_accuracy"] == max(p["val_accuracy"] for p in path)
+    # The path's accuracies are float32 means.
+    best = max(p["val_accuracy"] for p in path)
+    assert run.summary["val_accuracy"] == pytest.approx(best, abs=1e-6)
+    again = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet())
+    for key in ("val_accuracy", "val_loss"):
+        assert again[key] == run.summary[key]
