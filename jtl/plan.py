@@ -20,7 +20,7 @@ class PhasePlan:
     """One phase, worked out for one model.
 
     Attributes:
-        phase: Epochs, mask and learning rate.
+        phase: Epochs, mask and learning rate, and a rules file's content.
         first_epoch: Of the phase, 1-based, counted through all phases.
         labels: Label tree; see `plan_phases` for the labels' form.
         learning_rates: The highest rate of every label but `frozen`.
@@ -85,7 +85,9 @@ def plan_phases(
     first_epoch = 1
     taught = _LOGITS not in leaf_paths(params)  # A bare backbone has no head to teach.
     for index, (phase, rates) in enumerate(phases):
-        labels, learning_rates = assign(parse(phase.mask, units, translate), params, units, rates)
+        mask = parse(phase.mask, units, translate)
+        phase = dataclasses.replace(phase, rules=mask.text)
+        labels, learning_rates = assign(mask, params, units, rates)
         taught = taught or _teaches_the_head(labels)
         if not taught:
             raise UserError(

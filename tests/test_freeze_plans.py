@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import jax
 import pytest
@@ -86,3 +87,13 @@ def test_a_head_that_trained_before_may_be_frozen():
     first, second = plans("head_only", "rules:head=frozen;.*=train")
     assert first.split.train_units == {"head"}
     assert set(jax.tree.leaves(second.labels["head"])) == {FROZEN}
+
+
+def test_phases_carry_the_content_of_their_rules_file(tmp_path: Path):
+    content = "# mine\nstage2=train\nhead=train\n.*=frozen\n"
+    (tmp_path / "rules.txt").write_text(content)
+    from_file, other, inline = plans(
+        f"rules:{tmp_path / 'rules.txt'}", "full", "rules:head=train;.*=frozen"
+    )
+    assert from_file.phase.rules == content
+    assert (other.phase.rules, inline.phase.rules) == (None, None)

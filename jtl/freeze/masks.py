@@ -40,10 +40,20 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A named way to freeze."""
+    """A named way to freeze.
+
+    Attributes:
+        name: As in `--mask`.
+        rules: The first that matches a leaf decides.
+        inside: Path of a layer or leaf that the mask names and that params must have; None
+            where it names none.
+        text: The content of the file that the rules come from; None for other masks.
+    """
 
     name: str
     rules: tuple[Rule, ...]
+    inside: str | None = None
+    text: str | None = None
 
 
 _HEAD = Rule(r"head/.*", "head")
@@ -107,9 +117,12 @@ def parse(
     if name == "rules":
         from jtl.freeze.rules import read_rules  # It builds on this module.
 
-        return Mask(text, read_rules(argument, translate))
+        rules, content = read_rules(argument, translate)
+        return Mask(text, rules, text=content)
     if name == "from":
-        return Mask(text, (_HEAD, *_units_train(_from(units, translate(argument)))))
+        path = translate(argument)
+        inside = path if any(path.startswith(unit.path + "/") for unit in units) else None
+        return Mask(text, (_HEAD, *_units_train(_from(units, path))), inside)
     return Mask(text, (_HEAD, *_units_train(_stages(units, name, argument))))
 
 
@@ -131,6 +144,12 @@ def _stage_names(units: Sequence[Unit]) -> list[str]:
 
 def _stages(units: Sequence[Unit], name: str, argument: str) -> list[str]:
     stages = _stage_names(units)
+    if not stages:
+        listed = ", ".join(unit.path for unit in units)
+        raise UserError(
+            f"a mask by stages cannot be used: this model has no stage. Its units are: {listed}. "
+            "Use head_only, full or from:UNIT."
+        )
     if not argument.isdecimal() or not 1 <= int(argument) <= len(stages):
         raise UserError(
             f"mask '{name}:{argument}': K must be a whole number from 1 to {len(stages)}, the "
@@ -167,7 +186,8 @@ def label_tree(mask: Mask, params: dict[str, Any]) -> dict[str, Any]:
         The same nesting with a label (str) for every leaf.
 
     Raises:
-        UserError: A leaf matches no rule, a rule decides no leaf, or nothing is trainable.
+        UserError: The mask names what is not there, a leaf matches no rule, a rule decides no
+            leaf, or nothing is trainable.
     """
     decided: set[Rule] = set()
     paths: list[str] = []
@@ -189,20 +209,37 @@ def label_tree(mask: Mask, params: dict[str, Any]) -> dict[str, Any]:
         }
 
     labels = walk(params, "")
+    if mask.inside and not any(f"{path}/".startswith(f"{mask.inside}/") for path in paths):
+        raise UserError(
+            f"mask '{mask.name}': no layer with params is called '{mask.inside}'."
+            f"{_nearest(mask.inside, paths)}"
+        )
     if uncovered:
         raise UserError(
             f"mask '{mask.name}': no rule matches {len(uncovered)} params, first "
             f"'{uncovered[0]}'. End the rules with one that matches everything, such as '.*'."
         )
-    idle = [rule.pattern for rule in mask.rules if rule not in decided and not rule.may_idle]
+    idle = [rule for rule in mask.rules if rule not in decided and not rule.may_idle]
     if idle:
-        raise UserError(
-            f"mask '{mask.name}': these rules decide no param, as nothing matches or an "
-            f"earlier rule was first: {', '.join(idle)}.{_nearest(idle[0], paths)}"
-        )
+        listed = "\n".join(f"  {r.pattern}: {_why_idle(r, mask.rules, paths)}" for r in idle)
+        raise UserError(f"mask '{mask.name}': these rules decide no param:\n{listed}")
     if not any(rule.label != FROZEN for rule in decided):
         raise UserError(f"mask '{mask.name}' leaves nothing to train.")
     return labels
+
+
+def _why_idle(rule: Rule, rules: Sequence[Rule], paths: Sequence[str]) -> str:
+    """Why a rule decides no leaf: it comes too late, or nothing is called so."""
+    matched = [path for path in paths if re.fullmatch(rule.pattern, path)]
+    if not matched:
+        return f"matches nothing.{_nearest(rule.pattern, paths)}"
+    firsts = (next(r.pattern for r in rules if re.fullmatch(r.pattern, p)) for p in matched)
+    earlier = ", ".join(f"'{pattern}'" for pattern in dict.fromkeys(firsts))
+    more = f" and {len(matched) - 1} more" if len(matched) > 1 else ""
+    return (
+        f"comes too late: all that it matches ({matched[0]}{more}) is decided before it by "
+        f"{earlier}. Move it up."
+    )
 
 
 def _nearest(pattern: str, paths: Sequence[str]) -> str:

@@ -18,11 +18,14 @@ class Phase:
         epochs: How many.
         mask: As in `--mask`.
         lr: Highest learning rate; None for the mask's default.
+        rules: The content of the file that a mask `rules:FILE` names, as it was read; None for
+            every other mask.
     """
 
     epochs: int
     mask: str
     lr: float | None = None
+    rules: str | None = None
 
 
 FORMS = {

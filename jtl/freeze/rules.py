@@ -18,7 +18,7 @@ from jtl.freeze.masks import FROZEN, Rule
 _FORM = "A rule is PATTERN=WHAT with WHAT one of: frozen, train, x0.1 (a multiple), 1e-4 (a rate)."
 
 
-def read_rules(source: str, translate: Callable[[str], str]) -> tuple[Rule, ...]:
+def read_rules(source: str, translate: Callable[[str], str]) -> tuple[tuple[Rule, ...], str | None]:
     """Reads rules.
 
     Args:
@@ -26,14 +26,19 @@ def read_rules(source: str, translate: Callable[[str], str]) -> tuple[Rule, ...]
             lines and lines that begin with `#` do not count.
         translate: From another library's layer names to paths.
 
+    Returns:
+        (rules, the file's content); None for the latter where the rules are in place.
+
     Raises:
         UserError: The file cannot be read, or something is no rule; every bad line is named.
     """
+    content = None
     if "=" in source:
         lines = source.split(";")
     else:
         try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
+            content = Path(source).read_text(encoding="utf-8")
+            lines = content.splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"cannot read the rules file '{source}': {error}. Give a text file with a rule a "
@@ -51,7 +56,7 @@ def read_rules(source: str, translate: Callable[[str], str]) -> tuple[Rule, ...]
     if wrong or not rules:
         listed = "\n".join(wrong) or "  there is none"
         raise UserError(f"the rules in '{source}' cannot be used:\n{listed}\n{_FORM}")
-    return tuple(rules)
+    return tuple(rules), content
 
 
 def _rule(text: str, translate: Callable[[str], str]) -> Rule:
