@@ -15,15 +15,21 @@ class UserError(ValueError):
     """
 
 
-def suggest(word: str, candidates: Iterable[str]) -> str:
-    """A phrase naming the candidate closest to `word`, or an empty string.
+def suggest(word: str, candidates: Iterable[str], cutoff: float = 0.5) -> str:
+    """A phrase naming the candidate closest to `word` whatever the case, or an empty string.
+
+    Args:
+        word: What was given.
+        candidates: What is allowed.
+        cutoff: How alike they must be, from 0 to 1.
 
     Example:
         >>> suggest("head_onyl", ["head_only", "full"])
         " Did you mean 'head_only'?"
     """
-    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    lower = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
+    return f" Did you mean '{lower[close[0]]}'?" if close else ""
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -75,6 +75,42 @@ def test_the_documented_default():
             Config(data=DataConfig(image_size=31)),
             r"^--image-size must be at least 32, not 31\.$",
         ),
+        (
+            Config(data=DataConfig(image_size=4097)),
+            r"^--image-size must be from 32 to 4096, not 4097\.$",
+        ),
+        (config(seed=2**31), r"^--seed must be from 0 to 2147483647, not 2147483648\.$"),
+        (config(epochs=10**7), r"^--epochs must be from 1 to 1000000, not 10000000\.$"),
+        (
+            Config(ModelConfig(head="mlp", head_widths=(8, 65537))),
+            r"^--head-widths must be from 1 to 65536, not 65537\.$",
+        ),
+        (
+            Config(ModelConfig(head="mlp", head_dropout=1.0)),
+            r"^--head-dropout must be at least 0 and below 1, not 1\.0\.$",
+        ),
+        (Config(ModelConfig(head="dense:65537")), r"'dense:65537' is no layer of a head\. Allowed"),
+        (
+            Config(ModelConfig(head="mpl")),
+            r"'mpl' is no layer of a head\. Did you mean 'mlp'\? Allowed: linear, mlp, append, or "
+            r"a list, separated by commas, of: dense:WIDTH ",
+        ),
+        (
+            Config(ModelConfig(head_widths=(8,), head_dropout=0.1, head_batch_norm=True)),
+            r"^--head-widths, --head-dropout, --head-batch-norm: no effect with --head linear, .* "
+            r"--head mlp\.",
+        ),
+        (config(l2="0.1"), r"^--l2: no effect with --solver sgd, only with --solver lbfgs\."),
+        (config(solver="lbfgs", l2="nan"), r"^--l2 must be auto or a number from 0 on, not 'nan'"),
+        (
+            config(solver="lbfgs", lr=1.0, weight_decay=0.1, patience=3),
+            r"^--lr, --weight-decay, --patience: no effect with --solver lbfgs",
+        ),
+        (config(solver="lbfgs", epochs=3), r"^--epochs: no effect with --solver lbfgs"),
+        (
+            config(solver="lbfgs", bn="train"),
+            r"^--solver lbfgs fits the head on fixed features, and --bn train",
+        ),
     ],
 )
 def test_refusals(bad, message):
@@ -83,6 +119,14 @@ def test_refusals(bad, message):
 
 
 def test_the_limits_themselves_are_allowed():
+    upper = Config(
+        ModelConfig(head="mlp", head_widths=(65536,), head_dropout=0.99),
+        DataConfig(image_size=4096),
+        TrainConfig(epochs=10**6, seed=2**31 - 1),
+    )
+    assert resolve(upper) == upper
+    convex = config(solver="lbfgs", l2="0.1", bn="frozen")
+    assert resolve(convex) == convex
     limits = Config(
         data=DataConfig(image_size=32),
         train=TrainConfig(epochs=1, batch_size=1, patience=0, seed=0, weight_decay=0.0, lr=1e-30),

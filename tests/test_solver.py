@@ -51,7 +51,8 @@ def test_the_path_is_ordered_and_its_best_is_on_validation():
 
 
 def test_a_run_with_lbfgs(tiny_data, tmp_path):
-    run = fit(tiny.config(tiny_data, tmp_path / "run", solver="lbfgs", epochs=None), tiny.quiet())
+    options = tiny.config(tiny_data, tmp_path / "run", solver="lbfgs", epochs=None, lr=None)
+    run = fit(options, tiny.quiet())
     assert run.summary["frozen_unchanged"] is True
     assert (run.summary["epochs"], run.summary["optimizer_bytes"]) == (1, 0)
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -63,7 +63,9 @@ def read_batch(
 
     failures = [line for lines in in_threads(load_rows, len(indices)) for line in lines]
     if failures:
-        raise unreadable(failures, len(indices), where)
+        # The last batch of a split is filled up with repeats.
+        tried = len(np.unique(indices % len(names)))
+        raise unreadable(list(dict.fromkeys(failures)), tried, where)
     return _stack(pictures, indices, names, where) if batch is None else batch
 
 

@@ -121,6 +121,7 @@ def parse(
         return Mask(text, rules, text=content)
     if name == "from":
         path = translate(argument)
+        _check_path(units, path, text)
         inside = path if any(path.startswith(unit.path + "/") for unit in units) else None
         return Mask(text, (_HEAD, *_units_train(_from(units, path))), inside)
     return Mask(text, (_HEAD, *_units_train(_stages(units, name, argument))))
@@ -136,6 +137,34 @@ def _from(units: Sequence[Unit], path: str) -> list[str]:
     paths = [unit.path for unit in units]
     inside = [unit for unit in paths if path.startswith(unit + "/")]
     return paths[locate(units, inside[0] if inside else path) :]
+
+
+def _check_path(units: Sequence[Unit], path: str, text: str) -> None:
+    """Makes sure that `from:PATH` names a stage, a unit, or something inside a unit.
+
+    Raises:
+        UserError: It does not.
+    """
+    places = [*_stage_names(units), *(unit.path for unit in units)]
+    if path in places or any(path.startswith(unit.path + "/") for unit in units):
+        return
+    # A stage that there is not is no typing error of one that there is.
+    close = "" if re.fullmatch(r"stage\d+", path) else suggest(path, places, 0.7)
+    raise UserError(
+        f"mask '{text}': no unit is called '{path}'.{close} This model has: "
+        f"{', '.join(_outline(units))}."
+    )
+
+
+def _outline(units: Sequence[Unit]) -> list[str]:
+    """The units' names, in short: of a stage's the first and the last."""
+    names: dict[str, list[str]] = {}
+    for unit in units:
+        names.setdefault(unit.stage or unit.path, []).append(unit.path)
+    return [
+        paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1].split('/')[-1]}"
+        for paths in names.values()
+    ]
 
 
 def _stage_names(units: Sequence[Unit]) -> list[str]:

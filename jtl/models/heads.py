@@ -10,11 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jtl.errors import UserError
+from jtl.errors import UserError, suggest
 from jtl.models.layers import BatchNorm, NormSpec, relu
 
 PoolKind = Literal["avg", "max", "flatten"]
 
+HEADS = ("linear", "mlp", "append")
+"""The heads that have a name; see `--head`."""
 LARGEST_WIDTH = 2**16
 """Of a hidden layer; a wider one is a typing error, and takes all memory before that shows."""
 LAYER_FORMS = {
@@ -67,10 +69,17 @@ def check_layers(layers: Sequence[str]) -> None:
         try:
             _parse(layer)
         except ValueError:
-            wrong.append(f"'{layer}'")
-    if wrong:
-        forms = ", ".join(f"{form} ({what})" for form, what in LAYER_FORMS.items())
-        raise UserError(f"--head: {', '.join(wrong)} is no layer of a head. Allowed: {forms}.")
+            wrong.append(layer)
+    if not wrong:
+        return
+    kinds = [*HEADS, *(form.partition(":")[0] for form in LAYER_FORMS)]
+    kind = wrong[0].partition(":")[0]
+    close = "" if kind in kinds else suggest(kind, kinds, 0.6)
+    forms = ", ".join(f"{form} ({what})" for form, what in LAYER_FORMS.items())
+    raise UserError(
+        f"--head: {', '.join(map(repr, wrong))} is no layer of a head.{close} Allowed: "
+        f"{', '.join(HEADS)}, or a list, separated by commas, of: {forms}."
+    )
 
 
 def _parse(layer: str) -> tuple[str, Any]:
