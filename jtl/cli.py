@@ -92,7 +92,7 @@ def _run(
 ) -> int:
     try:
         _check_flags(options, prog, args)
-        parsed = tyro.cli(options, prog=prog, args=args)
+        parsed = tyro.cli(options, prog=prog, args=args, config=(tyro.conf.DisallowNone,))
     except SystemExit as ended:  # After help, or a message about the command line.
         return int(ended.code or 0)
     command(parsed)

@@ -17,6 +17,8 @@ from jtl.freeze.split import BatchNormMode
 from jtl.models.heads import LARGEST_WIDTH, HeadSpec, PoolKind, check_layers, mlp
 from jtl.optim import OptimizerName, ScheduleName
 
+_TOLD = tyro.conf.arg(help_behavior_hint="")
+"""Of options whose help tells the default, which tyro would call None."""
 LARGEST_IMAGE = 4096
 """Pixels. A feature map of that many squared takes gigabytes a picture."""
 LARGEST_BATCH = 2**20
@@ -30,21 +32,26 @@ class ModelConfig:
     """The network and where its weights come from.
 
     Attributes:
-        model: Backbone: resnet18|34|50|101|152, densenet121|169|201, efficientnet_lite0|1|2.
-        weights: 'default' (the model's ImageNet weights), 'timm:NAME' (a name of the timm hub,
-            such as resnet50.tv_in1k), 'package:NAME' (an installed package), a checkpoint file
-            (.safetensors or .pth), a folder that weights_convert wrote, or 'random'.
-        head: What is put on the features: 'linear' (one dense layer), 'mlp' (see the next
-            three), 'append' (a dense layer on the logits of the weights' own classifier, which
-            stays), or a list such as bn,dense:256,dropout:.2 before the last dense layer;
-            see docs/freezing.md.
-        head_widths: Of the hidden layers of 'mlp'.
-        head_dropout: After each hidden layer of 'mlp'.
-        head_batch_norm: Batch normalization in each hidden layer of 'mlp'.
-        head_pool: How the last feature map becomes a vector.
+        model: Backbone: resnet18, resnet34, resnet50, resnet101, resnet152, densenet121,
+            densenet169, densenet201, efficientnet_lite0, efficientnet_lite1 or
+            efficientnet_lite2.
+        weights: Where the backbone's weights come from: 'default' (the model's ImageNet
+            weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k),
+            'package:NAME' (an installed package), a checkpoint file (.safetensors, .pth, .h5),
+            a folder that weights_convert wrote, or 'random'.
+        head: What is put on the features: 'linear' (one dense layer), 'mlp' (hidden layers
+            first, see --head-widths), 'append' (a dense layer on the logits of the weights'
+            own classifier, which stays), or a list such as bn,dense:256,dropout:.2 of what
+            comes before the last dense layer; see docs/freezing.md.
+        head_widths: Widths of the hidden layers of --head mlp.
+        head_dropout: Dropout rate after each hidden layer of --head mlp.
+        head_batch_norm: Batch normalization in each hidden layer of --head mlp.
+        head_pool: How the last feature map becomes a vector: average or maximum over the
+            pixels, or all values one after the other.
         truncate_at: Use the backbone only up to this stage, unit or layer, such as
-            stage3/block1/conv3; names of Keras and torchvision are understood.
-        dtype: Of the computation; params and batch statistics stay float32.
+            stage3/block1/conv3; names of Keras and torchvision are understood. Default: all
+            of it.
+        dtype: Number format of the computation; params and batch statistics stay float32.
     """
 
     model: str = "efficientnet_lite0"
@@ -54,7 +61,7 @@ class ModelConfig:
     head_dropout: float = 0.0
     head_batch_norm: bool = False
     head_pool: PoolKind = "avg"
-    truncate_at: str | None = None
+    truncate_at: Annotated[str | None, _TOLD] = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -63,17 +70,17 @@ class DataConfig:
     """The labelled pictures.
 
     Attributes:
-        data: 'digits', or 'folder:PATH' for class folders or a zip of them, with train/ and
-            val/ or one folder that is split.
+        data: The pictures: 'digits' (of scikit-learn), or 'folder:PATH' for a folder or a zip
+            with a folder for each class, in train/ and val/, or without them to be split.
         image_size: Height and width of the network's input in pixels. Default: that of the
             weights; for pictures that are all smaller, four times theirs, but 96 at least.
-        upsample: How small pictures are enlarged: bilinear, bicubic (default: as the weights'
-            preprocessing), or nearest:N, which repeats each pixel N times both ways.
+        upsample: How small pictures are enlarged: bilinear, bicubic, or nearest:N, which
+            repeats each pixel N times both ways. Default: as the weights' preprocessing.
     """
 
     data: str = "digits"
-    image_size: int | None = None
-    upsample: str | None = None
+    image_size: Annotated[int | None, _TOLD] = None
+    upsample: Annotated[str | None, _TOLD] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +89,11 @@ class TrainConfig:
 
     Attributes:
         mask: What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,
-            first_stages:K, norm_only, bias_only, full, or rules:FILE; see docs/freezing.md.
+            first_stages:K, norm_only, bias_only, full, rules:FILE (a rule a line), or rules in
+            place, such as 'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'; see docs/freezing.md.
         phases: Several masks one after the other instead of --mask: lp_ft, gradual,
-            freeze_unfreeze:EPOCHS, or EPOCHS,MASK[,LR];EPOCHS,MASK[,LR];...
+            freeze_unfreeze:EPOCHS, or a list such as '3,head_only,3e-3;7,last_stage,1e-4' of
+            epochs, mask and learning rate. Default: one mask for all epochs.
         bn: Which blocks normalize with batch statistics: auto (those that train), frozen (none
             of the backbone), train (all, and their running statistics move).
         solver: How a linear head on a frozen backbone is fitted: sgd (steps of --optimizer),
@@ -92,31 +101,34 @@ class TrainConfig:
         l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
         epochs: Passes over the training pictures. Default: 100 for head_only, else 10.
-        batch_size: Pictures per step.
+        batch_size: Pictures in each training step.
         lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
             bias_only, else 1e-4.
-        head_lr_mult: The head's multiple of the learning rate. Default: 10 where a backbone
-            trains at 1e-4 by default, else 1.
-        layer_decay: Each block's multiple of the next one's learning rate; 1 for none.
-        optimizer: Adam, AdamW, or SGD with Nesterov momentum 0.9.
-        weight_decay: Of trainable leaves only; decoupled for adamw.
+        head_lr_mult: The head learns at this multiple of the learning rate. Default: 10 where a
+            backbone trains at 1e-4 by default, else 1.
+        layer_decay: Each block learns at this multiple of the next one's learning rate; 1 for
+            the same rate everywhere.
+        optimizer: Adam, AdamW (weight decay decoupled), or SGD with Nesterov momentum 0.9.
+        weight_decay: Strength of the pull of trainable params towards zero; 0 for none.
         l2_sp: Strength of the pull of backbone params towards their pretrained values; 0 for
             none.
-        schedule: Learning rate over the steps: falling to zero along a cosine, or constant.
+        schedule: How the learning rate goes over the steps: falling to zero along a cosine, or
+            constant.
         patience: Epochs without a better validation accuracy before training stops; 0 never
             stops early.
-        seed: Of the validation split, the new head and the order of the pictures.
+        seed: Decides the validation split, the new head's first params and the order of the
+            pictures.
     """
 
     mask: str = "head_only"
-    phases: str | None = None
+    phases: Annotated[str | None, _TOLD] = None
     bn: BatchNormMode = "auto"
     solver: Literal["sgd", "lbfgs"] = "sgd"
     l2: str = "auto"
-    epochs: int | None = None
+    epochs: Annotated[int | None, _TOLD] = None
     batch_size: int = 32
-    lr: float | None = None
-    head_lr_mult: float | None = None
+    lr: Annotated[float | None, _TOLD] = None
+    head_lr_mult: Annotated[float | None, _TOLD] = None
     layer_decay: float = 1.0
     optimizer: OptimizerName = "adam"
     weight_decay: float = 0.0
@@ -137,7 +149,7 @@ class RunConfig:
         json: Print the summary as JSON on stdout instead of a table.
     """
 
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, _TOLD] = None
     resume: bool = False
     dry_run: bool = False
     json: bool = False
@@ -150,6 +162,13 @@ class Config:
     Without options: EfficientNet-Lite0 with its ImageNet weights, frozen, and a new linear
     head, on scikit-learn's handwritten digits. A table of results goes to stdout, progress
     to stderr, everything else to the run's folder.
+
+    For example:
+      python -m jtl.train --mask=head_only
+      python -m jtl.train --data folder:my-pictures --run-dir runs/mine
+      python -m jtl.train --data folder:my-pictures --mask=last_stage --dry-run
+
+    my-pictures holds train/CLASS/*.jpg and, if you like, val/ and test/.
     """
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = ModelConfig()

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,15 +21,21 @@ from jtl.errors import UserError
 class Options:
     """Prints the likeliest classes of pictures.
 
+    For example:
+      python -m jtl.predict runs/mine photo.jpg
+
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
-        images: Picture files.
+        images: Picture files, one or more.
         top_k: How many classes to name for each.
-        json: Print a line of JSON for each picture.
+        json: Print a line of JSON for each picture instead of text.
     """
 
-    run: tyro.conf.Positional[Path]
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    images: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+    ]
     top_k: int = 5
     json: bool = False
 
