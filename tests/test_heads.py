@@ -112,6 +112,9 @@ def test_append_keeps_the_weights_own_classifier():
         ("stage2/block1", {"conv1", "bn1", "conv2", "bn2", "down"}, (1, 4, 4, 128)),
         ("stage2/block1/conv2", {"conv1", "bn1", "conv2"}, (1, 4, 4, 128)),
         ("stage2/block1/bn1", {"conv1", "bn1"}, (1, 4, 4, 128)),
+        # The shortcut stands beside the block's convolutions, which come first in the code.
+        ("stage2/block1/down", {"down"}, (1, 4, 4, 128)),
+        ("stage2/block1/down/conv", {"down"}, (1, 4, 4, 128)),
     ],
 )
 def test_a_truncated_backbone_ends_with_its_layer(at: str, inner: set[str], shape: tuple):
@@ -132,6 +135,17 @@ def test_a_truncated_backbone_ends_with_its_layer(at: str, inner: set[str], shap
     for key in path.split("/"):
         node = node[key]
     np.testing.assert_array_equal(features, node["__call__"][0])
+
+
+def test_a_backbone_up_to_a_shortcut_has_keras_s_count():
+    """Keras's ResNet50 up to conv3_block1_0_conv, its biases and a head of ten classes."""
+    model = models.create(
+        "resnet50",
+        num_classes=10,
+        conventions={"conv_bias": True, "stride_in_1x1": True},
+        truncate_at="stage2/block1/down/conv",
+    )
+    assert count(models.variable_shapes(model, 64)) == 366_474
 
 
 def test_an_unknown_layer_names_the_unit_s_layers():

@@ -8,8 +8,10 @@ frozen prefix run alone, once per image, and a trainable suffix run alone, every
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -28,8 +30,9 @@ class Unit:
         path: Where its variables live, `stem` or `stage1/block1`; also its name in masks.
         module: The Linen class.
         options: Its attributes as (name, value) pairs, hashable.
-        until: Path of a layer inside the module whose output becomes the unit's own; what
-            comes after that layer does not run and has no variables. None for the whole.
+        until: Path of a layer inside the module whose output becomes the unit's own; layers
+            that this output does not depend on do not run and have no variables. None for the
+            whole.
     """
 
     path: str
@@ -48,7 +51,8 @@ class Unit:
         training = train if isinstance(train, bool) else self.path in train
         if self.until is None:
             return module(x, train=training)
-        return _run_until(module, self.until, x, train=training)
+        beside = _beside(self, x.shape, jnp.dtype(x.dtype).name)
+        return _run_until(module, self.until, x, train=training, beside=beside)
 
 
 def unit(path: str, module: type[nn.Module], **options: Any) -> Unit:
@@ -142,18 +146,39 @@ class _Reached(Exception):
         self.value = value
 
 
-def _run_until(module: nn.Module, layer: str, x: jax.Array, *, train: bool) -> jax.Array:
-    """Calls `module`, but leaves it with the output of its layer `layer`."""
+def _run_until(
+    module: nn.Module,
+    layer: str,
+    x: jax.Array,
+    *,
+    train: bool,
+    beside: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({}),
+    seen: Callable[[str, jax.Array], object] = lambda name, value: None,
+) -> jax.Array:
+    """Calls `module`, but leaves it with the output of its layer `layer`.
+
+    Args:
+        module: A unit's.
+        layer: Path inside it.
+        x: Its input.
+        train: Its mode.
+        beside: Layers that are not called, with what stands for their outputs.
+        seen: Told of every layer that was called, and its output.
+    """
     below = len(module.path)
     passed: list[str] = []
 
     def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        value = call(*args, **kwargs)
         name = "/".join(context.module.path[below:])
-        if context.method_name == "__call__" and name:
-            passed.append(name)
-            if name == layer:
-                raise _Reached(value)
+        if context.method_name != "__call__" or not name:
+            return call(*args, **kwargs)
+        if name in beside:
+            return jnp.zeros(beside[name].shape, beside[name].dtype)
+        value = call(*args, **kwargs)
+        passed.append(name)
+        seen(name, value)
+        if name == layer:
+            raise _Reached(value)
         return value
 
     try:
@@ -165,6 +190,57 @@ def _run_until(module: nn.Module, layer: str, x: jax.Array, *, train: bool) -> j
     raise UserError(
         f"no layer is called '{path}/{layer}'.{suggest(layer, passed)} The layers of {path} "
         f"are: {', '.join(passed)}."
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _beside(unit: Unit, shape: tuple[int, ...], dtype: str) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Layers called before `unit.until` that its output does not depend on, by their outputs.
+
+    Such as a block's convolutions where its shortcut is wanted. Found by tracing the unit once,
+    alone, without compute, and going back from the output.
+    """
+    assert unit.until is not None
+    until = unit.until
+    module = unit.module(**dict(unit.options), parent=None)
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    key = jax.eval_shape(jax.random.key, 0)
+    variables = jax.eval_shape(lambda key, x: module.init(key, x, train=False), key, x)
+    outputs: dict[str, jax.ShapeDtypeStruct] = {}
+
+    def seen(name: str, value: jax.Array) -> None:
+        outputs[name] = jax.ShapeDtypeStruct(value.shape, value.dtype)
+
+    def run(variables: Any, x: jax.Array) -> Any:
+        def call(scoped: nn.Module) -> jax.Array:
+            return _run_until(scoped, until, x, train=False, seen=seen)
+
+        return nn.apply(call, module)(variables)
+
+    try:
+        jaxpr = jax.make_jaxpr(run)(variables, x).jaxpr
+    except UserError:  # There is no such layer, as the call itself will say with its path.
+        return {}
+    needed = {id(variable) for variable in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(variable) in needed for variable in equation.outvars):
+            needed |= {id(variable) for variable in equation.invars}
+    owners = [
+        "/".join(str(part.key) for part in path[1:-1])
+        for path, _ in jax.tree.leaves_with_path(variables)
+    ]
+    live = {
+        owner
+        for owner, variable in zip(owners, jaxpr.invars, strict=False)
+        if id(variable) in needed
+    }
+    return MappingProxyType(
+        {
+            name: output
+            for name, output in outputs.items()
+            if any(f"{owner}/".startswith(f"{name}/") for owner in owners)
+            and not any(f"{owner}/".startswith(f"{name}/") for owner in live)
+        }
     )
 
 
