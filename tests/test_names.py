@@ -1,0 +1,75 @@
+"""Other libraries' names of layers without params, and of params."""
+
+from __future__ import annotations
+
+import pytest
+
+from jtl import models
+from jtl.errors import UserError
+from jtl.freeze import label_tree, parse
+from jtl.models.chain import locate
+from weights_convert.names import translate
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "path"),
+    [
+        ("resnet50", "conv3_block1_out", "stage2/block1"),
+        ("resnet50", "conv5_block3_out", "stage4/block3"),
+        ("resnet50", "layer2.0", "stage2/block1"),
+        ("resnet50", "pool1_pool", "stem"),
+        ("resnet18", "maxpool", "stem"),
+        ("densenet121", "conv3_block1_concat", "stage2/block1"),
+        ("densenet121", "pool3_pool", "stage2/transition"),
+        ("densenet121", "features.transition2.pool", "stage2/transition"),
+        ("densenet121", "features.pool0", "stem"),
+        ("densenet121", "relu", "final"),
+        ("densenet121", "bn", "final/bn"),
+    ],
+)
+def test_a_layer_that_ends_a_unit_is_the_unit(model: str, name: str, path: str):
+    assert translate(name, model) == path
+    unit = path.removesuffix("/bn")
+    units = models.create(model).units()
+    assert units[locate(units, unit)].path == unit
+    assert models.create(model, truncate_at=path).backbone.units()[-1].path == unit
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "path"),
+    [
+        ("resnet18", "layer4.1.conv2.weight", "stage4/block2/conv2/kernel"),
+        ("resnet18", "layer4.1.bn2.weight", "stage4/block2/bn2/scale"),
+        ("resnet50", "conv3_block1_3_bn/beta", "stage2/block1/bn3/bias"),
+        ("resnet18", "fc.bias", "head/logits/bias"),
+        # Running statistics are no params: no rule can be about them.
+        ("resnet18", "layer4.1.bn2.running_mean", "layer4.1.bn2.running_mean"),
+    ],
+)
+def test_a_param_s_name_is_its_path(model: str, name: str, path: str):
+    assert translate(name, model) == path
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "said"),
+    [
+        ("resnet50", "conv3_block1_2_relu", "Name stage2/block1/bn1, .* or stage2/block1 for"),
+        ("resnet50", "conv3_block1_add", "Name stage2/block1/bn1, .* or stage2/block1 for"),
+        ("resnet50", "conv1_relu", "Name stem/bn1, stem/conv1 for .* or stem for"),
+        ("resnet50", "layer2.0.relu", "Name stage2/block1/bn1, .* or stage2/block1 for"),
+        ("densenet121", "pool2_relu", "Name stage1/transition/bn, stage1/transition/conv for"),
+        ("densenet121", "conv3_block1_1_relu", "Name stage2/block1/bn1, "),
+        ("efficientnet_lite0", "blocks.3.0.bn1.act", "Name stage4/block1/bn1, "),
+    ],
+)
+def test_a_place_without_a_name_says_what_has_one(model: str, name: str, said: str):
+    with pytest.raises(UserError, match=f"^'{name}' is a layer without params .*{said}"):
+        translate(name, model)
+
+
+def test_a_rule_for_a_foreign_param_decides_that_param():
+    params = models.variable_shapes(models.create("resnet18"), 64)["params"]
+    text = "rules:layer4.1.conv2.weight=train;.*=frozen"
+    labels = label_tree(parse(text, (), lambda name: translate(name, "resnet18")), params)
+    block = labels["stage4"]["block2"]
+    assert (block["conv2"]["kernel"], block["conv1"]["kernel"]) == ("backbone", "frozen")
