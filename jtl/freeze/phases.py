@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from jtl.errors import UserError, suggest
@@ -71,7 +72,15 @@ def parse(text: str, epochs: int | None, units: Sequence[Unit]) -> tuple[Phase, 
             raise UserError(
                 f"--phases '{text}' says how many epochs each phase has; leave --epochs out."
             )
-        return tuple(_phase(part) for part in text.split(";") if part.strip())
+        try:
+            return tuple(_phase(part) for part in text.split(";") if part.strip())
+        except UserError as error:
+            if not re.search(r"rules:[^;]*=", text):
+                raise
+            raise UserError(
+                f"{error} Rules in place have separators of their own: in --phases, write them "
+                "into a file, a rule a line, and name it: 3,head_only;7,rules:my-rules.txt."
+            ) from error
     raise UserError(
         f"unknown phases '{text}'.{suggest(text, FORMS)} The forms are: {'; '.join(FORMS)}."
     )
