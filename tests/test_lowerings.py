@@ -1,0 +1,86 @@
+"""Whole models by oneDNN and by XLA's own lowerings: the same forward, the same step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jtl import models, onednn, steps
+from jtl.initialize import initialize
+from jtl.models.chain import ImageClassifier
+from jtl.models.densenet import DenseNet
+
+MODELS = {
+    "resnet18": models.create("resnet18", num_classes=5),
+    "densenet": ImageClassifier(DenseNet((2, 2), growth=8), num_classes=5),
+    "efficientnet_lite0": models.create("efficientnet_lite0", num_classes=5),
+}
+
+
+# Only the results matter here, so LLVM need not optimize.
+_QUICK = {"xla_backend_optimization_level": 0}
+
+
+def randomized(variables: Any) -> Any:
+    """Nothing trivial: scales, biases, statistics and the head's kernel are random."""
+    rng = np.random.default_rng(1)
+
+    def of(path: Any, leaf: Any) -> jax.Array:
+        name = path[-1].key
+        if name in ("scale", "var"):
+            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
+        if name in ("bias", "mean"):
+            return jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32)
+        is_head = path[1].key == "head"
+        return jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32) if is_head else leaf
+
+    return jax.tree.map_with_path(of, variables)
+
+
+@pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_is_the_same_by_both(name):
+    model, size = MODELS[name], 64
+    variables = randomized(initialize(model, None, size=size, seed=0))
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(4, size, size, 3)), jnp.float32)
+    labels = jnp.asarray([0, 1, 2, 3], jnp.int32)
+    units = frozenset(unit.path for unit in model.units())
+    tx = optax.sgd(1.0)
+
+    def step(variables: Any) -> Any:
+        state = steps.init_state(variables["params"], variables["batch_stats"], tx)
+        empty: Any = {"params": {}, "batch_stats": {}}
+        options: Any = dict(model=model, tx=tx, start=None, train_units=units)
+        state, metrics = steps._train_step(state, empty, images, labels, **options)
+        logits = model.apply(variables, images)
+        moved = jax.tree.map(jnp.subtract, state.params, variables["params"])
+        return logits, metrics.loss, state.batch_stats, moved
+
+    texts, results = {}, {}
+    for library in ("onednn", "xla"):
+        jitted = jax.jit(lambda variables: step(variables))
+        if library == "xla":
+            with onednn.disabled():
+                lowered = jitted.lower(variables)
+        else:
+            lowered = jitted.lower(variables)
+        texts[library] = lowered.as_text()
+        results[library] = jax.tree.map(np.asarray, lowered.compile(_QUICK)(variables))
+    assert onednn.TARGET in texts["onednn"]
+    assert onednn.TARGET not in texts["xla"]
+    for path, got in jax.tree.leaves_with_path(results["onednn"]):
+        want = results["xla"]
+        for key in path:
+            want = want[getattr(key, "idx", getattr(key, "key", None))]
+        # Forward: float32 sums in another order, through some fifty layers. Back: a value on
+        # ReLU's kink in one order and beside it in the other flips its channel's gradient.
+        # And a bias that a batch normalization follows has no gradient but rounding.
+        bound = 2e-2 if path[0].idx == 3 else 1e-4
+        apart, size = np.linalg.norm(got - want), max(np.linalg.norm(want), 1e-3)
+        assert apart <= bound * size, jax.tree_util.keystr(path)
