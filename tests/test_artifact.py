@@ -236,13 +236,39 @@ def test_the_loser_of_a_race_keeps_the_winners_folder(tmp_path, monkeypatch, ove
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_race_for_different_weights_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sha256": "cd" * 32},
+        {"preprocessing": models.Preprocessing(size=64)},
+        {"conventions": {"norm": models.NormSpec(epsilon=1e-5)}},
+        {"class_names": None},
+    ],
+)
+def test_a_race_for_different_weights_is_an_error(tmp_path, monkeypatch, other):
     out = tmp_path / "out"
-    arrives_late(monkeypatch, lambda: artifact.write(out, samples.artifact(sha256="cd" * 32)))
+    arrives_late(monkeypatch, lambda: artifact.write(out, samples.artifact(**other)))
     with pytest.raises(UserError, match="another process wrote other weights"):
         artifact.write(out, samples.artifact())
-    assert artifact.read(out).sha256 == "cd" * 32
+    found, winner = artifact.read(out), samples.artifact(**other)
+    assert {key: getattr(found, key) for key in other} == {
+        key: getattr(winner, key) for key in other
+    }
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"conventions": {"paddings": "SAME"}},
+        {"counters": {"stem/bn": 1.5}},
+        {"class_names": ("a",)},
+    ],
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, changes):
+    with pytest.raises(UserError, match="is damaged"):
+        artifact.write(tmp_path / "out", samples.artifact(**changes))
+    assert list(tmp_path.iterdir()) == []
 
 
 # Reading.
@@ -283,6 +309,10 @@ def test_a_description_that_is_none(folder, text):
         ({"conventions": {"padding": 3}}, "convention 'padding' is 3"),
         ({"preprocessing": {}}, "preprocessing is {}"),
         ({"preprocessing": {"mean": [1, 2]}}, "preprocessing is"),
+        ({"notes": [3]}, "notes is no list of texts"),
+        ({"counters": {"stem/bn": "1"}}, "counters is no object of counts"),
+        ({"reading": {"ignored": 3}}, "ignored is no list of texts"),
+        ({"reading": {"more": 3}}, "unexpected keyword argument 'more'"),
         ({"class_names": ["ash"]}, "class_names are not 5 names"),
         ({"class_names": [1, 2, 3, 4, 5]}, "class_names are not 5 names"),
         ({"files": {"variables/manifest.ocdbt": "00"}}, "manifest.ocdbt has changed since"),

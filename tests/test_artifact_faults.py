@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import weights_samples as samples
 
 from jtl import weights
@@ -92,6 +93,49 @@ def test_old_leftovers_are_cleared_and_others_are_not(tmp_path):
     artifact.write(tmp_path / "out", samples.artifact())
     assert not any(path.exists() for path in (*gone, tmp_path / ".jtl-c.partial"))
     assert all((path / "variables").is_dir() for path in kept)
+
+
+def killed_between_its_renames(monkeypatch, out: Path) -> None:
+    """Leaves `out`'s parent as a writer that is killed while it replaces `out` leaves it."""
+
+    class Killed(BaseException):
+        pass
+
+    rename = os.rename
+
+    def fail(source, target):
+        if str(source).endswith(".partial"):
+            raise Killed
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact.os, "rename", fail)
+        patch.setattr(artifact.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            artifact.write(out, samples.artifact(source="new"), overwrite=True)
+
+
+def test_what_was_set_aside_is_not_lost(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    artifact.write(out, samples.artifact(source="precious"))
+    # Converted long ago.
+    os.utime(out, (0, 0))
+    killed_between_its_renames(monkeypatch, out)
+    assert not out.exists()
+    artifact.write(tmp_path / "sibling", samples.artifact())
+    (aside,) = tmp_path.glob(".jtl-*.old")
+    assert artifact.read(aside).source == "precious"
+    # Once nobody can be at it any more, it gets its place back; or goes, if that is taken.
+    os.utime(aside, (0, 0))
+    artifact.remove_leftovers(tmp_path)
+    assert artifact.read(out).source == "precious"
+    killed_between_its_renames(monkeypatch, out)
+    artifact.write(out, samples.artifact(source="later"))
+    (aside,) = tmp_path.glob(".jtl-*.old")
+    os.utime(aside, (0, 0))
+    artifact.remove_leftovers(tmp_path)
+    assert not aside.exists()
+    assert artifact.read(out).source == "later"
 
 
 def test_the_cache_is_cleared_of_leftovers_too(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from jtl import checkpoint, models
 from jtl.errors import UserError
 from weights_convert import artifact, export, readers, sources
 from weights_convert.__main__ import main
-from weights_convert.rules import fill, leaf_paths, lookup
+from weights_convert.rules import counter_key, fill, leaf_paths, lookup
 from weights_convert.tables import TABLES
 from weights_convert.targets import choose, has
 
@@ -30,11 +30,10 @@ def smallest(table) -> str:
     )
 
 
-def converted(tmp_path: Path, model: str, library: str, num_classes: int = 5) -> Path:
+def converted(tmp_path: Path, model: str, library: str, arrays=None) -> Path:
     """A converted folder of a made-up source of that library."""
-    path = samples.write_file(
-        tmp_path / "source.safetensors", samples.tensors(model, library, num_classes)
-    )
+    arrays = samples.tensors(model, library) if arrays is None else arrays
+    path = samples.write_file(tmp_path / "source.safetensors", arrays)
     found = sources.convert_source(sources.locate(str(path), model), model)
     assert found.library == library
     artifact.write(tmp_path / "converted", found)
@@ -83,20 +82,38 @@ def test_every_table_gives_back_what_it_was_given(table):
     ],
 )
 def test_an_untouched_conversion_gives_back_its_source(tmp_path, model, library, to):
-    folder = converted(tmp_path, model, library)
+    arrays = samples.tensors(model, library)
+    means = [key for key in arrays if key.endswith("running_mean")]
+    for number, key in enumerate(means):
+        arrays[counter_key(key)] = np.array(number * 10**12, np.int64)
+    folder = converted(tmp_path, model, library, arrays=arrays)
     assert main(["export", str(folder), "--to", to, "--out", str(tmp_path / "x.safetensors")]) == 0
-    exported = load_file(tmp_path / "x.safetensors")
-    assert_same(without_counters(exported), load_file(tmp_path / "source.safetensors"))
-    counters = exported.keys() - without_counters(exported).keys()
-    assert counters
-    assert {(exported[k].dtype.name, exported[k].shape, int(exported[k])) for k in counters} == {
-        ("int64", (), 0)
-    }
+    assert_same(load_file(tmp_path / "x.safetensors"), load_file(tmp_path / "source.safetensors"))
     assert {p.name for p in tmp_path.iterdir()} == {
         "source.safetensors",
         "converted",
         "x.safetensors",
     }
+
+
+def test_a_source_without_counters_gets_zeros(tmp_path):
+    folder = converted(tmp_path, "resnet18", "timm/torchvision")
+    export.export(folder, "timm", tmp_path / "x.safetensors")
+    exported = load_file(tmp_path / "x.safetensors")
+    assert_same(without_counters(exported), load_file(tmp_path / "source.safetensors"))
+    counters = exported.keys() - without_counters(exported).keys()
+    assert len(counters) == 20
+    assert {(exported[k].dtype.name, exported[k].shape, int(exported[k])) for k in counters} == {
+        ("int64", (), 0)
+    }
+
+
+def test_a_narrower_source_comes_out_as_float32(tmp_path):
+    arrays = {k: a.astype(np.float16) for k, a in samples.tensors().items()}
+    folder = converted(tmp_path, samples.MODEL, "timm", arrays=arrays)
+    export.export(folder, "timm", tmp_path / "x.safetensors")
+    exported = without_counters(load_file(tmp_path / "x.safetensors"))
+    assert_same(exported, {key: array.astype(np.float32) for key, array in arrays.items()})
 
 
 def test_real_weights_of_lukemelas_go_to_timm_and_back(tmp_path):
@@ -294,31 +311,48 @@ def test_a_library_without_the_model(to, model, message):
         choose(to, model, models.get(model).backbone, "avg", 5)
 
 
-def test_keras_reads_an_export(tmp_path):
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+def test_keras_reads_an_export(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # Read by the first import of Keras.
+    import keras
+
     table = next(t for t in TABLES if (t.family, t.library) == ("densenet", "keras"))
-    model = models.create("densenet121", num_classes=3, conventions=dict(table.conventions))
+    conventions = dict(table.conventions)
+    model = models.create("densenet121", num_classes=3, conventions=conventions)
     rng = np.random.default_rng(0)
     shapes = models.variable_shapes(model)
     variables = fill_with(shapes, lambda shape: rng.random(shape, np.float32))
-    folder = tmp_path / "converted"
-    conventions = dict(table.conventions)
-    artifact.write(
-        folder,
-        samples.artifact(
-            model="densenet121",
-            variables=variables,
-            conventions=conventions,
-            num_classes=3,
-            class_names=("a", "b", "c"),
-        ),
+    found = samples.artifact(
+        model="densenet121",
+        library="keras",
+        variables=variables,
+        conventions=conventions,
+        num_classes=3,
+        class_names=("a", "b", "c\u00e9"),
+        preprocessing=models.Preprocessing(size=96, crop_pct=0.5),
+        licence="mine",
     )
+    artifact.write(tmp_path / "converted", found)
     out = tmp_path / "x.weights.h5"
-    target = export.export(folder, "keras", out)
-    assert target.loading.startswith(
-        "model = keras.applications.DenseNet121(weights=None, classes=3)"
-    )
+    target = export.export(tmp_path / "converted", "keras", out)
+    # The printed lines are run as they are.
+    scope: dict = {"keras": keras}
+    exec(target.loading.replace("FILE", str(out)), scope)
+    network = scope["model"]
+    held = {
+        f"{layer.name}/{variable.name}": np.asarray(variable)
+        for layer in network.layers
+        for variable in layer.weights
+    }
+    places = table.source_keys(model.backbone, shapes)
+    assert held.keys() == set(places.values())
+    for path, key in places.items():
+        np.testing.assert_array_equal(held[key], lookup(variables, path), err_msg=key)
+
     back = sources.convert_source(sources.locate(str(out)))
-    assert (back.model, back.num_classes) == ("densenet121", 3)
+    assert (back.model, back.num_classes, back.licence) == ("densenet121", 3, "mine")
+    assert back.class_names == ("a", "b", "c\u00e9")
+    assert back.preprocessing == found.preprocessing
     for path in leaf_paths(variables):
         assert lookup(back.variables, path).tobytes() == lookup(variables, path).tobytes()
 

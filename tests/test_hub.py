@@ -101,7 +101,21 @@ def test_a_cached_checkpoint_needs_no_network(cache):
 def test_a_cached_checkpoint_without_its_configuration(cache):
     # As timm leaves it for the models whose configuration it ships itself.
     samples.write_hub_cache(cache, config=None)
-    assert hub.fetch(NAME).config == {}
+    found = hub.fetch(NAME)
+    assert found.config == {}
+    # It is said, as nobody can see it from the file.
+    assert "the hub could not be asked (ConnectError)" in (found.without_config or "")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("status", [403, 503])
+def test_a_configuration_that_the_hub_fails_to_give_is_an_error(serve, cache, cached, status):
+    if cached:
+        samples.write_hub_cache(cache, config=None)
+    whole = hub_with({"model.safetensors": b"weights"})
+    serve(lambda path: whole(path) if path.endswith("s") else (status, {}, b""))
+    with pytest.raises(UserError, match=rf"are there, but not their config\.json.*{status}"):
+        hub.fetch(NAME)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
@@ -247,7 +261,9 @@ def test_what_is_not_cached_is_downloaded_once(serve, cache):
 
 def test_a_model_without_a_configuration_is_downloaded(serve):
     serve(hub_with({"model.safetensors": b"weights"}))
-    assert hub.fetch("resnet18.a1_in1k").config == {}
+    found = hub.fetch("resnet18.a1_in1k")
+    assert found.config == {}
+    assert "the hub has no config.json for it" in (found.without_config or "")
 
 
 def test_the_environment_decides_without_noise(tmp_path):

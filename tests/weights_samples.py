@@ -83,7 +83,7 @@ def tensors(
 def write_file(path: Path, arrays: dict[str, np.ndarray] | None = None) -> Path:
     """A .safetensors file of `arrays`, by default of `tensors()`."""
     arrays = tensors() if arrays is None else arrays
-    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
+    save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, path)
     return path
 
 

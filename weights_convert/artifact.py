@@ -31,6 +31,7 @@ import numpy as np
 from jtl import fingerprints, models
 from jtl.errors import UserError
 from weights_convert import card, description
+from weights_convert.printable import is_text
 from weights_convert.rules import leaf_paths, lookup, report
 
 VARIABLES = "variables"
@@ -170,6 +171,11 @@ def remove_leftovers(folder: Path) -> None:
 def refuse_taken(out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Raises a UserError unless `out` is free, empty, or may be replaced."""
     target = Path(os.path.realpath(out))
+    if not is_text(str(target)):
+        # Orbax would write there, but could not read it back.
+        raise UserError(
+            f"the path {os.fsencode(target)!r} is not UTF-8. Choose a folder whose path is."
+        )
     if not os.path.lexists(target):
         return
     if not target.is_dir():
