@@ -92,6 +92,7 @@ def _run(
 ) -> int:
     try:
         _check_flags(options, prog, args)
+        args = _spread(options, args)
         parsed = tyro.cli(options, prog=prog, args=args, config=(tyro.conf.DisallowNone,))
     except SystemExit as ended:  # After help, or a message about the command line.
         return int(ended.code or 0)
@@ -173,13 +174,30 @@ _SYNONYMS = {
 """What other programs call jtl's flags."""
 
 
-def _flags(options: Any) -> Iterator[str]:
-    """The flags of a dataclass; what has no default is given by its place."""
+def _spread(options: type, args: Sequence[str]) -> list[str]:
+    """Lists with commas, `--head-widths 1024,512`, as the separate words that the parser takes."""
+    lists, spread, inside = set(_flags(options, tuple)), [], False
+    for argument in args:
+        flag, tied, value = argument.partition("=")
+        if flag.startswith("--"):
+            inside = "--" + flag[2:].replace("_", "-") in lists
+            spread += [flag, *_words(value)] if inside and tied else [argument]
+        else:
+            spread += _words(argument) if inside else [argument]
+    return spread
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _flags(options: Any, kind: type = object) -> Iterator[str]:
+    """The flags of a dataclass with defaults of a kind; without one, the place tells."""
     for field in dataclasses.fields(options):
         name = field.name.replace("_", "-")
         if dataclasses.is_dataclass(field.default):
-            yield from _flags(field.default)
-        elif field.default is not dataclasses.MISSING:
+            yield from _flags(field.default, kind)
+        elif field.default is not dataclasses.MISSING and isinstance(field.default, kind):
             yield f"--{name}"
             if isinstance(field.default, bool):
                 yield f"--no-{name}"

@@ -43,7 +43,7 @@ class ModelConfig:
             first, see --head-widths), 'append' (a dense layer on the logits of the weights'
             own classifier, which stays), or a list such as bn,dense:256,dropout:.2 of what
             comes before the last dense layer; see docs/freezing.md.
-        head_widths: Widths of the hidden layers of --head mlp.
+        head_widths: Widths of the hidden layers of --head mlp, such as 1024,512.
         head_dropout: Dropout rate after each hidden layer of --head mlp.
         head_batch_norm: Batch normalization in each hidden layer of --head mlp.
         head_pool: How the last feature map becomes a vector: average or maximum over the
@@ -188,6 +188,8 @@ class Config:
         options = self.model
         layers: tuple[str, ...] = ()
         if options.head == "mlp":
+            if not options.head_widths:
+                raise UserError("--head-widths needs at least one width, such as 1024,512.")
             for width in options.head_widths:
                 _within("--head-widths", width, 1, LARGEST_WIDTH)
             if not 0 <= options.head_dropout < 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jtl import cli
 from jtl.config import (
     Config,
     DataConfig,
@@ -172,3 +173,28 @@ def test_reading_back_changes_nothing_of_what_it_reads():
 
 def test_head():
     assert Config(ModelConfig(head_pool="max")).head() == HeadSpec(pool="max")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--head-widths", "1024,512"],
+        ["--head-widths", "1024", "512"],
+        ["--head-widths=1024,512"],
+        ["--head_widths", "1024,", "512"],
+    ],
+)
+def test_widths_are_given_with_commas_or_spaces(words):
+    seen = []
+    args = ["--head", "mlp", *words, "--epochs", "3"]
+    assert cli.main(Config, seen.append, prog="train", args=args) == 0
+    [config] = seen
+    assert config.model.head_widths == (1024, 512)
+    assert config.train.epochs == 3
+
+
+@pytest.mark.parametrize("penalty", ["nan", "inf", "-1", "much"])
+def test_a_penalty_is_a_number_from_0_on(penalty):
+    options = TrainConfig(solver="lbfgs", l2=penalty)
+    with pytest.raises(UserError, match="--l2 must be auto or a number from 0 on"):
+        resolve(Config(train=options))
