@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 _QUIET_SECONDS = 10.0
 """How long a log stays silent at the most; a terminal is always live."""
+_AT_ONCE_SECONDS = 0.01
+"""What is done that soon was done before: the epochs of a run that is resumed."""
 
 
 class PlainConsole(Console):
@@ -55,40 +61,97 @@ class Display:
         Yields:
             advance(n, note=""): n more units are done; `note` says how it goes.
         """
-        began = time.perf_counter()
+        pace = Pace(total, time.perf_counter)
         if self.console.is_terminal:
-            with self._bar() as bar:
-                task = bar.add_task(name, total=total, unit=unit, note="")
+            with _Bar(pace, unit, self.console) as bar:
+                task = bar.add_task(name, total=total, note="")
 
                 def advance(n: int, note: str = "") -> None:
-                    if not note:
-                        elapsed = max(time.perf_counter() - began, 1e-9)
-                        note = f"{(bar.tasks[0].completed + n) / elapsed:,.0f} {unit}/s"
-                    bar.update(task, advance=n, note=note)
+                    pace.advance(n)
+                    bar.update(task, advance=n, note=note or f"{pace.rate():,.0f} {unit}/s")
 
                 yield advance
             return
-        done, last = 0, began
+        last = time.perf_counter()
 
         def advance_plain(n: int, note: str = "") -> None:
-            nonlocal done, last
-            done += n
+            nonlocal last
+            pace.advance(n)
             now = time.perf_counter()
-            if done >= total or now - last >= _QUIET_SECONDS:
+            if pace.done >= total or now - last >= _QUIET_SECONDS:
                 last = now
-                rate = f"{done / max(now - began, 1e-9):,.0f} {unit}/s"
-                self.message(f"{name}: {done}/{total} {unit}, {note or rate}")
+                told = (
+                    f"{name}: {pace.done}/{total} {unit}, {note or f'{pace.rate():,.0f} {unit}/s'}"
+                )
+                self.message(told if pace.done >= total else f"{told}, {pace.left()} left")
 
         yield advance_plain
 
-    def _bar(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+
+class Pace:
+    """How fast a piece of work goes, and how long it takes yet."""
+
+    def __init__(self, total: int, clock: Callable[[], float]):
+        """Begins now; `clock` tells seconds."""
+        self.total, self.done = total, 0
+        self._clock = clock
+        self._began = self._last = clock()
+        self._before = 0  # What was done when the work began.
+        self._first: tuple[float, int] | None = None
+
+    def advance(self, n: int) -> None:
+        """Counts n more units."""
+        self.done += n
+        self._last = self._clock()
+        if self._last - self._began < _AT_ONCE_SECONDS:
+            self._before = self.done
+        elif self._first is None:
+            self._first = (self._last, self.done)
+
+    def rate(self) -> float:
+        """Units a second since the beginning."""
+        return (self.done - self._before) / max(self._clock() - self._began, 1e-9)
+
+    def left(self) -> str:
+        """The time left as h:mm:ss; dashes until something tells.
+
+        The first step, which compiles, counts only while there is no other.
+        """
+        since, done = self._began, self._before
+        if self._first is not None and self.done > self._first[1]:
+            since, done = self._first
+        if self.done <= done:
+            return "-:--:--"
+        each = (self._last - since) / (self.done - done)
+        ahead = each * (self.total - self.done) - (self._clock() - self._last)
+        return str(datetime.timedelta(seconds=math.ceil(max(ahead, 0.0))))
+
+
+class _Bar(Progress):
+    """A bar in one line and what the last step gave in the next, to fit 80 columns."""
+
+    def __init__(self, pace: Pace, unit: str, console: Console):
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(None),  # As wide as the others leave room.
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self.console,
+            TextColumn(unit, markup=False),
+            _TimeLeft(pace),
+            console=console,
         )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if note := task.fields["note"]:
+                yield Text(f"  {note}", no_wrap=True, overflow="ellipsis")
+
+
+class _TimeLeft(ProgressColumn):
+    def __init__(self, pace: Pace):
+        self._pace = pace
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        del task  # There is one, and the pace is its.
+        return Text(f"{self._pace.left()} left", style="progress.remaining", no_wrap=True)

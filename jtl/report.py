@@ -107,10 +107,12 @@ def draw_curves(history: list[dict[str, Any]], summary: dict[str, Any], path: Pa
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(curves_title(summary), fontsize=10, parse_math=False)
+    title = figure.suptitle(curves_title(summary), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
         # Of names in scripts that matplotlib's font does not have: boxes stand for them.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        too_wide = title.get_window_extent().width / (0.95 * figure.bbox.width)
+        title.set_fontsize(10 / max(too_wide, 1.0))
         figure.savefig(path, dpi=120)
 
 

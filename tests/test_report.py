@@ -1,0 +1,134 @@
+"""Tables and curves: names as they are, and pictures that show what they should."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from jtl import preflight, report
+
+SUMMARY: dict[str, Any] = {
+    "model": "tiny",
+    "weights": {"name": "w[tmp].pth"},
+    "mask": "rules:stage[a-z]+/.*=train;.*=frozen",
+    "trainable_params": 51,
+    "total_params": 1711,
+    "frozen_leaves": 10,
+    "frozen_unchanged": True,
+    "data": "folder:d/[/red]br/:heart:",
+    "num_classes": 3,
+    "epochs": 1,
+    "best_epoch": 1,
+    "val_accuracy": 0.5,
+    "test_accuracy": None,
+    "train_seconds": 1.0,
+    "feature_seconds": 0.5,
+    "cached_prefix": True,
+}
+
+
+def history(epochs: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "val_loss": 1.5 / epoch,
+            "train_accuracy": 1 - 0.5 / epoch,
+            "val_accuracy": 1 - 0.6 / epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def test_the_table_writes_names_as_they_are():
+    out = io.StringIO()
+    report.print_summary(SUMMARY, Path("runs/a [b]"), Console(file=out, width=200))
+    text = out.getvalue()
+    for told in ("w[tmp].pth", "stage[a-z]+/.*", "folder:d/[/red]br/:heart:", "│ runs/a [b] "):
+        assert told in text
+    assert "params (2.98%), 1 epoch " in text
+    # What is to be copied can be pasted.
+    assert "python -m jtl.predict 'runs/a [b]' IMAGE..." in text
+
+
+def test_preflight_writes_names_as_they_are():
+    phase = {
+        "mask": "rules:stage[a-z]+/.*=x0.1",
+        "epochs": 2,
+        "groups": [
+            {"label": "[red]x0.1", "leaves": 1, "params": 2, "learning_rate": 1.0, "bn": "none"}
+        ],
+        "trainable_params": 1,
+        "frozen_params": 1,
+        "total_params": 2,
+        "optimizer_bytes": 8,
+        "cut": "stem",
+        "cached_prefix": False,
+        "step_flops": float("nan"),
+    }
+    figures = dict(
+        model="tiny", data="folder:[a]:heart:", num_train=1, num_val=1, image_size=8, batch_size=1
+    )
+    out = io.StringIO()
+    preflight.print_preflight({**figures, "phases": [phase]}, Console(file=out, width=80))
+    text = out.getvalue()
+    for told in ("folder:[a]:heart:", "mask rules:stage[a-z]+/.*=x0.1, 2 epochs", "[red]x0.1"):
+        assert told in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "digits",
+        "folder:a/$x_{$/b",
+        "folder:写真/\t\u0378",
+        "folder:/" + "long-name/" * 40,
+        "folder:/" + "W" * 200,
+        "folder:/" + "写真" * 100,
+    ],
+)
+def test_curves(count: int, data: str, tmp_path: Path):
+    path = tmp_path / "curves.png"
+    report.draw_curves(history(count), {**SUMMARY, "data": data}, path)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels.shape == (432, 1080, 3)
+    # Curves of both axes in matplotlib's blue, each in its half.
+    blue = np.abs(pixels - (0x1F, 0x77, 0xB4)).sum(-1) < 30
+    assert blue[:, :540].sum() > 20
+    assert blue[:, 540:].sum() > 20
+    # The title ends within the picture, on both sides.
+    frame = np.argmax((pixels < 50).all(-1).sum(1) > 400)  # The first row that is a line.
+    title = pixels[: frame - 8]
+    assert (title[:, :20] > 250).all()
+    assert (title[:, -20:] > 250).all()
+    assert (title < 128).any()
+
+
+def test_one_epoch_has_one_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: drawn.append(figure))
+    for count in (1, 4):
+        report.draw_curves(history(count), SUMMARY, tmp_path / "curves.png")
+    one, four = ([list(axes.get_xticks()) for axes in figure.axes] for figure in drawn)
+    assert one == [[1], [1]]
+    assert all(tick == int(tick) for ticks in four for tick in ticks)
+    assert all({1, 2, 3, 4} <= set(ticks) for ticks in four)
+
+
+def test_a_long_path_loses_its_middle():
+    title = report.curves_title({**SUMMARY, "data": "folder:/start/" + "x" * 500 + "/end"})
+    assert all(len(line) <= 110 for line in title.splitlines())
+    assert title.count("\n") == 1
+    assert "folder:/start/" in title
+    assert title.endswith("/end")
+    assert "validation accuracy 0.5000" in title
