@@ -185,6 +185,62 @@ def test_takes_data_parallel_prefix_off_only_when_every_name_has_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("module.", "module."),
+        ("_orig_mod.",),
+        ("module.", "_orig_mod."),
+        ("_orig_mod.", "module."),
+        ("model.",),
+        ("model.", "_orig_mod."),
+    ],
+)
+def test_takes_wrapping_modules_off(tmp_path: Path, prefixes: tuple[str, ...]) -> None:
+    names = ["".join(prefixes) + name for name in ("w", "model_w", "b.module.c")]
+    body = dictionary({"state_dict": dictionary({name: tensor() for name in names})})
+    source = read(write_zip(tmp_path / "x.pth", body))
+    assert list(source.tensors) == ["w", "model_w", "b.module.c"]
+    assert source.wrappers == ("state_dict", *prefixes)
+    # One name without it, and it belongs to the names.
+    names.append("other")
+    source = read(write_zip(tmp_path / "y.pth", dictionary({name: tensor() for name in names})))
+    assert list(source.tensors) == names
+
+
+def test_takes_the_average_of_torch_apart(tmp_path: Path) -> None:
+    import torch
+
+    model = torch.nn.Linear(3, 2)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    average.update_parameters(model)
+    path = tmp_path / "x.pth"
+    torch.save({"model_ema": average.state_dict()}, path)
+    source = read(path)
+    assert list(source.tensors) == ["weight", "bias"]
+    assert (source.wrappers, source.left_out) == (("model_ema", "module."), ("n_averaged",))
+    # Without the prefix it is no average's count, but somebody's tensor.
+    path = write_zip(tmp_path / "y.pth", dictionary({"n_averaged": tensor(), "w": tensor()}))
+    assert list(read(path).tensors) == ["n_averaged", "w"]
+
+
+def test_names_what_it_left_out(tmp_path: Path) -> None:
+    inner = dictionary({"w": tensor(), "dtype": name("torch float32")})
+    entries: dict[object, bytes] = {"model_ema": inner, "epoch": ops(3), "model": inner}
+    entries[5] = ops("\x1b[31m")
+    path = write_zip(tmp_path / "x.pth", dictionary(entries))
+    source = read(path)
+    assert source.left_out == ("model_ema", "epoch", "5", "dtype")
+    assert (source.wrappers, source.entries) == (("model",), ("model_ema",))
+    chosen = read(path, "model_ema")
+    assert (chosen.wrappers, chosen.entries) == (("model_ema",), ("model",))
+    with pytest.raises(UserError, match=r"no entry 'epoch' .*: 'model', 'model_ema'"):
+        read(path, "epoch")
+    many: dict[object, bytes] = {f"n{i}": ops(i) for i in range(300)}
+    source = read(write_zip(tmp_path / "y.pth", dictionary({"w": tensor(), **many})))
+    assert source.left_out[-2:] == ("n99", "and 200 more")
+
+
+@pytest.mark.parametrize(
     ("wrappers", "taken"),
     [
         (["state_dict", "model", "state_dict_ema", "model_ema"], "state_dict"),
@@ -331,6 +387,8 @@ def test_equals_torch_load_inside_a_training_checkpoint(tmp_path: Path, new_zip:
         "arch": "tiny",
         "state_dict": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        # Keeps its milestones in a collections.Counter.
+        "scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4]).state_dict(),
         "args": argparse.Namespace(lr=0.1, device=torch.device("cpu"), sizes=torch.Size([1, 2])),
         "metric": 71.5,
     }

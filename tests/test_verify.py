@@ -164,6 +164,60 @@ def test_a_bare_backbone_is_compared_by_its_features(resnet18):
     assert set(peer.layers(images, ["conv1"])) == {"conv1"}
 
 
+def test_pytorch_loads_what_training_scripts_keep(resnet18, tmp_path):
+    import argparse
+
+    import torch
+
+    state = torch.load(resnet18, weights_only=True)["state_dict"]
+    average = {"n_averaged": torch.tensor(3)}
+    average |= {f"module.{key}": torch.zeros_like(value) for key, value in state.items()}
+    checkpoint = {"model": state, "model_ema": average, "args": argparse.Namespace(lr=0.1)}
+    path = tmp_path / "training.pth"
+    torch.save(checkpoint, path)
+    for entry, zero in (("model", False), ("model_ema", True)):
+        source = sources.locate(str(path), entry=entry)
+        peer = peers.load(sources.convert_source(source), source)
+        logits = peer.forward(np.ones((1, SIZE, SIZE, 3), np.float32))
+        assert (not logits.any()) is zero
+
+
+@pytest.fixture(scope="module")
+def keras_files(tmp_path_factory) -> dict[str, Path]:
+    """A small DenseNet121 of Keras in both of its layouts, under names that hide which."""
+    os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
+    import keras
+
+    folder = tmp_path_factory.mktemp("keras")
+    network = keras.applications.DenseNet121(weights=None, classes=3, input_shape=(32, 32, 3))
+    network.save_weights(folder / "new.weights.h5")
+    network.save(folder / "old.h5")
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("new.weights.h5", "K.WEIGHTS.H5"),
+        ("new.weights.h5", "no_extension"),
+        ("new.weights.h5", "renamed.h5"),
+        ("old.h5", "renamed.weights.h5"),
+    ],
+)
+def test_keras_loads_files_of_any_name(keras_files, tmp_path, file, name):
+    os.environ["KERAS_BACKEND"] = "jax"
+    path = tmp_path / name
+    path.symlink_to(keras_files[file])
+    source = dataclasses.replace(sources.locate(str(path)), preprocessing={"size": 32})
+    found = sources.convert_source(source)
+    peer = peers.load(found, source)
+    kernel = peer._model.get_layer("conv1_conv").get_weights()[0]
+    np.testing.assert_array_equal(kernel, found.variables["params"]["stem"]["conv"]["kernel"])
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
 def test_lukemelas_is_named_by_its_order_not_by_our_table():
     source = sources.locate(PACKAGE, samples.MODEL)
     found = sources.convert_source(source)
