@@ -17,6 +17,7 @@ from jtl.errors import UserError
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
 from jtl.interrupt import Interrupted, Stop, listening
+from jtl.overview import normalization_lines
 from jtl.plan import PhasePlan
 from jtl.progress import Display
 from jtl.resume import resumed_run
@@ -57,6 +58,8 @@ def fit(config: Config, display: Display | None = None) -> Run:
         with claimed_run(config) as run:
             task = prepare_task(config, display)
             display.message(report.opening_line(task))
+            for line in normalization_lines(task):
+                display.message(line)
             Fit(task, run, display, stop).go()
     return run
 

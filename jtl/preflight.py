@@ -16,8 +16,7 @@ from rich.text import Text
 
 from jtl import onednn, steps
 from jtl.arms import Arm, choose_arm, feature_bytes
-from jtl.freeze import FROZEN
-from jtl.freeze.split import Tree, leaf_paths, lookup
+from jtl.overview import groups_of
 from jtl.plan import PhasePlan
 from jtl.report import counted
 from jtl.task import Task
@@ -51,15 +50,21 @@ def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
     trainer = Trainer(task, plan, arm, task.variables)
     total = sum(leaf.size for leaf in jax.tree.leaves(task.variables))
     trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
-    groups = _groups(task, plan)
+    groups = groups_of(task, plan)
     cost = _cost(task, plan, arm, trainer)
+    optimizer_bytes = trainer.optimizer_bytes
+    if task.config.train.solver == "lbfgs":
+        # No steps, no rates, and nothing is kept of the optimizer.
+        optimizer_bytes = 0
+        cost |= dict.fromkeys(("step_flops", "step_seconds", "estimated_epoch_seconds"))
+        groups = [{**row, "learning_rate": None} for row in groups]
     return {
         "mask": plan.phase.mask,
         "epochs": plan.phase.epochs,
         "total_params": int(total),
         "trainable_params": int(trainable),
         "frozen_params": int(total - trainable),
-        "optimizer_bytes": trainer.optimizer_bytes,
+        "optimizer_bytes": optimizer_bytes,
         "cut": plan.split.cut,
         "cached_prefix": arm.cached,
         "cache_bytes": count * feature_bytes(arm.start, task.model, task.variables, task.inputs)
@@ -70,50 +75,16 @@ def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
     }
 
 
-def _groups(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:
-    """The leaves by label, params first by the label's order in the tree, frozen last."""
-    groups: dict[str, dict[str, Any]] = {}
-    params = task.variables["params"]
-    units = [unit.path for unit in task.model.units()]
-    with_norm = {unit for unit in units if _inside(task.variables.get("batch_stats", {}), unit)}
-    for path in leaf_paths(params):
-        label = lookup(plan.labels, path)
-        unit = next(u for u in units if "/".join(path).startswith(u + "/"))
-        row = groups.setdefault(
-            label,
-            {
-                "label": label,
-                "leaves": 0,
-                "params": 0,
-                "learning_rate": plan.learning_rates.get(label, 0.0),
-                "bn": set(),
-            },
-        )
-        row["leaves"] += 1
-        row["params"] += int(lookup(params, path).size)
-        if unit in with_norm:
-            live = unit in plan.split.train_units
-            row["bn"].add("batch statistics" if live else "running averages")
-    for row in groups.values():
-        row["bn"] = " and ".join(sorted(row["bn"])) or "none"
-    return sorted(groups.values(), key=lambda row: row["label"] == FROZEN)
-
-
-def _inside(tree: Tree, path: str) -> bool:
-    for key in path.split("/"):
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
-
-
 def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, Any]:
-    """FLOPs and seconds of one step and of the prefix, from compiled programs."""
+    """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
     batch = min(task.config.train.batch_size, len(task.dataset.train))
     height = task.inputs.device.size
     pictures = jnp.zeros((batch, height, height, 3), jnp.uint8)
     variables = jax.device_put(task.variables)
     x, prefix_flops, prefix_seconds = pictures, 0.0, 0.0
+    forward_flops = _flops(
+        steps.forward, variables, pictures, model=task.model, prepare=task.inputs.device
+    )
     if arm.start is not None:
         options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
         prefix = steps.forward.lower(variables, pictures, **options).compile()
@@ -135,6 +106,7 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     epoch_steps = steps_per_epoch(task)
     pictures_in_all = len(task.dataset.train) + len(task.dataset.val)
     return {
+        "forward_flops_per_image": forward_flops / batch,
         "prefix_flops_per_image": prefix_flops / batch,
         "step_flops": _flops(steps.train_step, *arguments, **options),
         "step_seconds": step_seconds,
@@ -176,7 +148,7 @@ def print_preflight(figures: dict[str, Any], console: Console) -> None:
         for name in ("group", "leaves", "params", "learning rate", "normalizes with"):
             table.add_column(name, justify="left" if name in ("group",) else "right")
         for row in phase["groups"]:
-            rate = "-" if row["label"] == FROZEN else f"{row['learning_rate']:.3g}"
+            rate = "-" if not row["learning_rate"] else f"{row['learning_rate']:.3g}"
             label = Text(row["label"])  # Of the user's rules, and no markup.
             table.add_row(label, f"{row['leaves']:,}", f"{row['params']:,}", rate, row["bn"])
         console.print(table)
@@ -197,9 +169,11 @@ def _lines(phase: dict[str, Any]) -> list[str]:
             else ", nothing cached"
         ),
     ]
+    if not np.isnan(phase["forward_flops_per_image"]):
+        lines.append(f"forward {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image")
     if phase["cached_prefix"]:
         lines.append(f"prefix {phase['prefix_flops_per_image'] / 1e9:,.3f} GFLOP per image")
-    if not np.isnan(phase["step_flops"]):
+    if phase["step_flops"] is not None and not np.isnan(phase["step_flops"]):
         lines.append(
             f"step {phase['step_flops'] / 1e9:,.3f} GFLOP, {phase['step_seconds'] * 1e3:,.1f} ms; "
             f"epoch about {phase['estimated_epoch_seconds']:,.1f} s"

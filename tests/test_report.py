@@ -71,6 +71,7 @@ def test_preflight_writes_names_as_they_are():
         "cut": "stem",
         "cached_prefix": False,
         "step_flops": float("nan"),
+        "forward_flops_per_image": float("nan"),
     }
     figures = dict(
         model="tiny", data="folder:[a]:heart:", num_train=1, num_val=1, image_size=8, batch_size=1
