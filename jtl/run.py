@@ -84,17 +84,19 @@ class Run:
         """Makes sure that a run goes on with what it began with.
 
         Raises:
-            UserError: Data, classes or weights are not those of the run.
+            UserError: Data, classes, weights or a rules file are not those of the run.
         """
         stored = read_json(self.folder / CONFIG)
-        now = {
+        now: dict[str, Any] = {
             "class_names": list(task.dataset.class_names),
             "data_fingerprint": task.dataset.fingerprint,
             "weights_sha256": task.source.get("sha256"),
         }
-        changed = [key for key, value in now.items() if stored[key] != value]
+        stored["rules"] = [phase.get("rules") for phase in stored.get("phases", ())]
+        now["rules"] = [plan.phase.rules for plan in task.plans]
+        changed = [key for key, value in now.items() if stored.get(key) != value]
         if changed:
-            told = "\n".join(f"  {key}: {stored[key]} then, {now[key]} now" for key in changed)
+            told = "\n".join(f"  {key}: {stored.get(key)} then, {now[key]} now" for key in changed)
             raise UserError(
                 f"'{self.folder}' cannot be resumed: what it was trained on has changed.\n{told}\n"
                 "Bring it back, or start a new run."

@@ -260,3 +260,15 @@ def test_changed_data_are_not_taken_for_the_run_s_own(tiny_data, tmp_path):
         evaluation.evaluate_run(classifier, None, tiny.quiet())
     scores = evaluation.evaluate_run(classifier, f"folder:{data}", tiny.quiet())
     assert scores["val_accuracy"] == run.summary["val_accuracy"]
+
+
+def test_a_rules_file_may_not_change_under_a_run(tiny_data, tmp_path):
+    rules = tmp_path / "rules.txt"
+    rules.write_text("head=train\nstage2/block1=train\n.*=frozen\n")
+    folder = tmp_path / "run"
+    fit(tiny.config(tiny_data, folder, mask=f"rules:{rules}"), tiny.quiet())
+    (folder / "summary.json").unlink()
+    rules.write_text("head=train\n.*=frozen\n")
+    with pytest.raises(UserError, match="cannot be resumed") as raised:
+        fit(tiny.resumed(folder), tiny.quiet())
+    assert "stage2/block1=train" in str(raised.value)
