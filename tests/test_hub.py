@@ -88,7 +88,15 @@ def serve(cache, monkeypatch):
         yield start
 
 
-def test_a_cached_checkpoint_needs_no_network(cache):
+def test_a_cached_checkpoint_needs_no_network(cache, monkeypatch):
+    asked = []
+
+    def refuse(*address, **_):
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
     snapshot = samples.write_hub_cache(cache)
     found = hub.fetch(NAME)
     assert found.path == snapshot / "model.safetensors"
@@ -96,6 +104,7 @@ def test_a_cached_checkpoint_needs_no_network(cache):
     assert found.revision == samples.COMMIT
     assert hub.fetch(NAME, samples.COMMIT) == found
     assert hub.fetch(NAME, "main") == found
+    assert not asked
 
 
 def test_a_cached_checkpoint_without_its_configuration(cache):

@@ -134,13 +134,14 @@ def _check_body(path: Path, name: str) -> None:
 
 
 def _cached(repo: str, file: str, revision: str | None) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+        # Not `hf_hub_download(local_files_only=True)`: building its headers asks the network,
+        # outside of any time limit.
+        found = try_to_load_from_cache(repo, file, revision=revision)
+        return Path(found) if isinstance(found, str) else None
     except HFValidationError:
         raise UserError(
             f"'{repo.removeprefix('timm/')}' cannot be a name on the hub. Write it as in "
