@@ -36,6 +36,15 @@ BAD_OPTIONS = {
     "weights": (["--weights", "defualt"], "'defualt' names no weights. Did you mean 'default'?"),
     "missing file": (["--weights", "nowhere.pth"], "nowhere.pth"),
     "package": (["--weights", "package:nothing"], "the package of 'package:nothing' is not"),
+    "large seed": (["--seed", "9223372036854775808"], "--seed must be from 0 to 2147483647"),
+    "large image": (["--image-size", "100000"], "--image-size must be from 32 to 4096"),
+    "wide head": (
+        ["--head", "mlp", "--head-widths", "100000000"],
+        "--head-widths must be from 1 to 65536, not 100000000",
+    ),
+    "idle head option": (["--head-dropout", ".3"], "--head-dropout: no effect with --head linear"),
+    "idle rate": (["--solver", "lbfgs", "--lr", "1"], "--lr: no effect with --solver lbfgs"),
+    "stage": (["--mask", "from:stage99"], "This model has: stem, stage1/block1, stage2"),
     "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write the run's folder '/proc/jtl-run'"),
 }
 
@@ -62,20 +71,41 @@ def test_bad_options(case, tiny_data, elsewhere, capsys):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--maks", "full"], "--mask"),
-        (["--run-dri", "x"], "--run-dir"),
-        (["--optimizer", "adamm"], "adam"),
-        (["--epochs", "many"], "--epochs"),
-        (["--epochs"], "--epochs"),
+        (["--maks", "full"], "there is no flag --maks. Did you mean '--mask'?"),
+        (["--maks=full"], "there is no flag --maks. Did you mean '--mask'?"),
+        (["-mask=full"], "there is no flag -mask. Did you mean '--mask'?"),
+        (["--modle=x"], "there is no flag --modle. Did you mean '--model'?"),
+        (["--run-dri", "x"], "there is no flag --run-dri. Did you mean '--run-dir'?"),
+        # What other programs call it.
+        (["--learning-rate=1"], "there is no flag --learning-rate. Did you mean '--lr'?"),
+        (["--leraning-rate=1"], "there is no flag --leraning-rate. Did you mean '--lr'?"),
+        (["--qqqqqq=1"], "there is no flag --qqqqqq. The flags are: --help, --model, "),
     ],
 )
-def test_bad_flags(options, named, elsewhere, capsys, monkeypatch):
+def test_unknown_flags(options, named, elsewhere, capsys):
+    code = main("train", *options)
+    captured = capsys.readouterr()
+    check_refused(code, captured, elsewhere, named)
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--optimizer", "adamm"], ["--optimizer", "'adam', 'adamw', 'sgd'"]),
+        (["--optimizer=adamm"], ["--optimizer", "'adam', 'adamw', 'sgd'"]),
+        (["--epochs", "many"], ["Error parsing --epochs", "--epochs INT", "'many'"]),
+        (["--epochs=many"], ["Error parsing --epochs", "--epochs INT", "'many'"]),
+        (["--epochs"], ["Missing value for argument '--epochs'"]),
+    ],
+)
+def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     code = main("train", *options)
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
-    assert options[0] in captured.err
-    assert named in captured.err
+    for text in told:
+        assert text in captured.err
     assert "Traceback" not in captured.err
     assert list(elsewhere.iterdir()) == []
 

