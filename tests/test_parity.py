@@ -8,6 +8,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import timm
 import torch
 import torchvision
@@ -27,6 +28,7 @@ from parity import (
 from jtl import models
 from jtl.errors import UserError
 from jtl.models import NormSpec
+from weights_convert import sources
 from weights_convert.convert import convert
 from weights_convert.rules import leaf_paths, lookup
 
@@ -133,11 +135,21 @@ def test_ladder_against_timm(name, height, width):
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(converted.variables)} == {np.dtype("float32")}
 
-    # Units: stem, every block, pooled features.
+    check_units(name, peer, model, converted.variables, images)
+
+
+def check_units(
+    name: str,
+    peer: torch.nn.Module,
+    model: models.ImageClassifier,
+    variables: dict,
+    images: np.ndarray,
+) -> None:
+    """Compares stem, every block, pooled features and logits with timm's."""
     paths = [unit.path for unit in model.units()]
     names = {path: timm_module(name, path) for path in paths}
     expected = hooked_outputs(peer, list(names.values()), images)
-    logits, intermediates = run_units(model, converted.variables, images)
+    logits, intermediates = run_units(model, variables, images)
     errors, before = {}, None
     for path in paths:
         (actual,) = lookup(intermediates, (*path.split("/"), "__call__"))
@@ -154,6 +166,27 @@ def test_ladder_against_timm(name, height, width):
         before = actual
     assert {p: e for p, e in errors.items() if e > UNIT_BOUND} == {}
     assert relative_error(logits, expected[names["head"]]) <= LOGITS_BOUND
+
+
+def test_timms_own_lite_pads_and_normalizes_otherwise(tmp_path):
+    # At odd sizes symmetric padding and TensorFlow's lie on other sides.
+    images = random_images(2, 67, 97)
+    peer = randomize(timm.create_model("efficientnet_lite0", pretrained=False), nchw(images))
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(tensors(peer), path)
+    found, guessed = (
+        sources.convert_source(sources.locate(str(path), architecture=name))
+        for name in ("efficientnet_lite0", None)
+    )
+    model, other = (
+        models.create(found.model, num_classes=1000, conventions=x.conventions)
+        for x in (found, guessed)
+    )
+    check_units("efficientnet_lite0", peer, model, found.variables, images)
+    with torch.no_grad():
+        expected = peer.eval()(nchw(images)).numpy()
+    logits, _ = run_units(other, guessed.variables, images)
+    assert relative_error(logits, expected) > 0.05
 
 
 def test_conversion_is_strict():
@@ -231,7 +264,11 @@ def test_torchvisions_own_models(name):
 
 
 def test_densenet_keys_of_old_torchvision():
-    source = tensors(torchvision.models.densenet121(weights=None))
+    # Random normalizations, so that one taken for another shows.
+    peer = torchvision.models.densenet121(weights=None)
+    source = tensors(randomize(peer, nchw(random_images(1, 32, 32))))
+    norms = [a.tobytes() for k, a in source.items() if k.endswith("norm2.weight")]
+    assert len(set(norms)) == len(norms) == 58
     old = {}
     for key, value in source.items():
         for kind in ("norm1", "norm2", "conv1", "conv2"):
@@ -265,8 +302,8 @@ def test_weights_of_the_efficientnet_lite0_package():
     peer.load_state_dict(mapped, strict=False)
 
     images = random_images(2, 224, 224)
+    check_units("efficientnet_lite0", peer, build(converted), converted.variables, images)
     logits, _ = run_units(build(converted), converted.variables, images)
     with torch.no_grad():
         expected = peer.eval()(nchw(images)).numpy()
-    assert relative_error(logits, expected) <= LOGITS_BOUND
     assert np.array_equal(np.argmax(logits, -1), np.argmax(expected, -1))

@@ -184,19 +184,34 @@ def test_pytorch_loads_what_training_scripts_keep(resnet18, tmp_path):
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory) -> dict[str, Path]:
-    """A small DenseNet121 of Keras in both of its layouts, under names that hide which."""
+    """Keras's ResNet50 with random values and five classes, in both of Keras's layouts."""
     os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
     import keras
 
     folder = tmp_path_factory.mktemp("keras")
-    network = keras.applications.DenseNet121(weights=None, classes=3, input_shape=(32, 32, 3))
+    network = keras.applications.ResNet50(weights=None, classes=5, input_shape=(SIZE, SIZE, 3))
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        for variable in layer.weights:
+            if variable.name != "kernel":
+                positive = variable.name in ("gamma", "moving_variance")
+                # The last of a residual branch is small, or 16 blocks would explode.
+                scale = 0.4 if layer.name.endswith("_3_bn") and variable.name == "gamma" else 1.0
+                low, high = (0.5 * scale, 1.5 * scale) if positive else (-0.1, 0.1)
+                variable.assign(rng.uniform(low, high, variable.shape).astype(np.float32))
     network.save_weights(folder / "new.weights.h5")
     network.save(folder / "old.h5")
     return {path.name: path for path in folder.iterdir()}
 
 
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+keras_warns = pytest.mark.filterwarnings(
+    "ignore:You are saving your model as an HDF5 file",
+    # Keras's variables have the signature of NumPy 1.
+    "ignore:__array__ implementation doesn't accept a copy keyword",
+)
+
+
+@keras_warns
 @pytest.mark.parametrize(
     ("file", "name"),
     [
@@ -207,15 +222,36 @@ def keras_files(tmp_path_factory) -> dict[str, Path]:
     ],
 )
 def test_keras_loads_files_of_any_name(keras_files, tmp_path, file, name):
-    os.environ["KERAS_BACKEND"] = "jax"
     path = tmp_path / name
     path.symlink_to(keras_files[file])
-    source = dataclasses.replace(sources.locate(str(path)), preprocessing={"size": 32})
+    source = dataclasses.replace(sources.locate(str(path)), preprocessing={"size": SIZE})
     found = sources.convert_source(source)
     peer = peers.load(found, source)
     kernel = peer._model.get_layer("conv1_conv").get_weights()[0]
-    np.testing.assert_array_equal(kernel, found.variables["params"]["stem"]["conv"]["kernel"])
+    np.testing.assert_array_equal(kernel, found.variables["params"]["stem"]["conv1"]["kernel"])
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@keras_warns
+def test_a_conversion_is_verified_against_keras(keras_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "_BATCHES", 1)
+    report = tmp_path / "report.json"
+    arguments = [str(keras_files["new.weights.h5"]), "--out", str(tmp_path / "out")]
+    # Keras relies on broadcasting, which the tests of jtl forbid.
+    before = jax.config.jax_numpy_rank_promotion  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    try:
+        assert main([*arguments, "--input-size", str(SIZE), "--report", str(report)]) == 0
+    finally:
+        jax.config.update("jax_numpy_rank_promotion", before)
+    facts = json.loads(report.read_text())
+    assert facts["reference"].startswith("ResNet50 of keras ")
+    # Every convolution, normalization and dense layer: 53 + 53 + 1.
+    assert sum(row["layers"] for row in facts["units"]) == 107
+    measured = {figure["name"]: figure["measured"] for figure in facts["figures"]}
+    assert 0 < measured["logits: largest relative difference"] < 1e-5
+    assert 0 < measured["SGD step: updates, relative difference of length"] < 1e-3
+    assert 0 < measured["SGD step: running statistics, largest relative difference"] < 1e-5
 
 
 def test_lukemelas_is_named_by_its_order_not_by_our_table():
