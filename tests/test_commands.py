@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import tiny
@@ -113,6 +114,21 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         assert told in captured.out
     assert "training:" not in captured.out
     assert "training:" in captured.err
+
+
+def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    data = tmp_path / "[" / "red]br$x_{$" / "写真"
+    shutil.copytree(tiny_data, data)
+    folder = tmp_path / "run [tmp] $1$"
+    options = ["--model", "tiny", "--weights", tiny_data.parent / "weights", "--epochs", 1]
+    assert main("train", *options, "--data", f"folder:{data}", "--run-dir", folder) == 0
+    captured = capsys.readouterr()
+    assert f"folder:{data}, 3 classes" in captured.out
+    assert f"│ {folder} " in captured.out
+    assert f"python -m jtl.predict '{folder}' IMAGE..." in captured.out
+    assert f"folder:{data}: 18 train" in captured.err
+    assert (folder / "curves.png").stat().st_size > 10_000
 
 
 def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
