@@ -90,11 +90,9 @@ def fetch(name: str, revision: str | None = None) -> HubFile:
 
 def _without_config(error: Exception, name: str, was_cached: bool) -> str:
     """Why a model comes without its config.json, if that is no reason to stop."""
-    from huggingface_hub import errors
-
     usual = "mean, std and crop are the usual of such weights"
     status = _status(error)
-    if isinstance(error, errors.EntryNotFoundError) and status is not None:
+    if status == 404:
         return f"the hub has no {CONFIG} for it; {usual}"
     if was_cached and status is None:
         # Weights that are there must not need a network.
