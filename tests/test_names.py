@@ -42,6 +42,9 @@ def test_a_layer_that_ends_a_unit_is_the_unit(model: str, name: str, path: str):
         ("resnet18", "layer4.1.bn2.weight", "stage4/block2/bn2/scale"),
         ("resnet50", "conv3_block1_3_bn/beta", "stage2/block1/bn3/bias"),
         ("resnet18", "fc.bias", "head/logits/bias"),
+        ("resnet101", "layer3.22.conv1.weight", "stage3/block23/conv1/kernel"),
+        # Keras had no such model when it numbered blocks by letters.
+        ("resnet101", "stage3/.*", "stage3/.*"),
         # Running statistics are no params: no rule can be about them.
         ("resnet18", "layer4.1.bn2.running_mean", "layer4.1.bn2.running_mean"),
     ],

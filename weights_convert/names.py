@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os.path
 import re
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from jtl.errors import UserError
 from weights_convert.rules import leaf_paths
 from weights_convert.tables import TABLES
 
+_Names = dict[str, str]
 Places = tuple[tuple[str, Callable[..., str]], ...]
 """(pattern of a layer without params, function from its groups to the unit it is of)."""
 
@@ -91,27 +94,18 @@ def translate(name: str, model: str) -> str:
     Raises:
         UserError: A library has this layer inside a unit, where jtl names no place.
     """
-    entry = models.get(model)
-    shapes = models.variable_shapes(models.create(model))
-    modules = sorted({"/".join(path[1:-1]) for path in leaf_paths(shapes)})
+    family, modules, libraries = _known(model)
     if any(module == name or module.startswith(name + "/") for module in modules):
         return name
-    if unit := _unit_of(name, OUTPUTS.get(entry.family, ())):
+    if unit := _unit_of(name, OUTPUTS.get(family, ())):
         return unit
-    for table in TABLES:
-        if table.family != entry.family:
-            continue
-        called = {table.module_name(m, models.create(model).backbone): m for m in modules}
-        if name in called:
-            return called[name]
-        keys = table.source_keys(models.create(model).backbone, shapes)
-        for path, key in keys.items():
-            if key == name and path[0] == "params":
-                return "/".join(path[1:])
+    for called, params in libraries:
+        if path := called.get(name) or params.get(name):
+            return path
         below = [m for n, m in called.items() if n.startswith((name + ".", name + "_"))]
         if below:
             return os.path.commonpath(below)
-    if unit := _unit_of(name, INSIDE.get(entry.family, ())):
+    if unit := _unit_of(name, INSIDE.get(family, ())):
         layers = [module for module in modules if module.startswith(unit + "/")]
         raise UserError(
             f"'{name}' is a layer without params inside a unit, a place that has no name here. "
@@ -119,6 +113,34 @@ def translate(name: str, model: str) -> str:
             "the whole unit."
         )
     return name
+
+
+@functools.cache
+def _known(model: str) -> tuple[str, tuple[str, ...], tuple[tuple[_Names, _Names], ...]]:
+    """A model's family, its modules, and for each library its names of modules and params."""
+    entry = models.get(model)
+    classifier = models.create(model)
+    leaves = leaf_paths(models.variable_shapes(classifier))
+    modules = tuple(sorted({"/".join(path[1:-1]) for path in leaves}))
+    norms = {path[1:-1] for path in leaves if path[-1] == "scale"}
+    libraries = []
+    for table in TABLES:
+        if table.family != entry.family:
+            continue
+        called: _Names = {}
+        for module in modules:
+            # Keras's old letters end with the sixth block: it had ResNet50 alone.
+            with contextlib.suppress(LookupError):
+                called[table.module_name(module, classifier.backbone)] = module
+        names = {module: name for name, module in called.items()}
+        params: _Names = {}
+        for collection, *inner, leaf in leaves:
+            module = "/".join(inner)
+            if collection == "params" and module in names:
+                own = table.leaves.leaf_name(collection, leaf, norm=tuple(inner) in norms)
+                params[names[module] + table.leaves.separator + own] = f"{module}/{leaf}"
+        libraries.append((called, params))
+    return entry.family, modules, tuple(libraries)
 
 
 def _unit_of(name: str, places: Places) -> str | None:
