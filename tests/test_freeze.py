@@ -108,7 +108,7 @@ def test_something_must_train():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("head-only", "head_only"), ("HEAD_ONLY", None), ("ful", "full")]
+    ("wrong", "right"), [("head-only", "head_only"), ("HEAD_ONLY", "head_only"), ("ful", "full")]
 )
 def test_unknown_masks_name_the_nearest_and_all(wrong, right):
     hint = f" Did you mean '{right}'\\?" if right else ""

@@ -123,6 +123,7 @@ class Reference:
         self.second: Leaves = {}
         self.step = 0
         self.highest = 0.0
+        self.units: frozenset[str] = frozenset()
 
     def phase(self, mask: str, lr: float, epochs: range, pictures: Pictures) -> None:
         trained = {leaf for leaf in self.params if TRAINS[mask](leaf)}
@@ -131,7 +132,7 @@ class Reference:
         for leaf in trained:
             if not self.count[leaf]:
                 self.first[leaf] = self.second[leaf] = np.zeros_like(self.params[leaf])
-        units = self.case.train_units(trained)
+        units = self.units = self.case.train_units(trained)
         batch = self.task.config.train.batch_size
         batches = [b for e in epochs for b in shuffled(len(pictures), batch, 0, e)]
         for index, indices in enumerate(batches):
@@ -271,5 +272,8 @@ def compare(variables: Any, reference: Reference, before: Leaves, mask: str) -> 
             continue
         assert moved > 0, leaf
         assert np.linalg.norm(params[leaf] - want) < TOLERANCE * moved, leaf
+    live = tuple(f"{unit}/" for unit in reference.units)
     for leaf, want in reference.stats.items():
+        if not leaf.startswith(live):
+            assert stats[leaf].tobytes() == want.tobytes(), leaf
         np.testing.assert_allclose(stats[leaf], want, rtol=TOLERANCE, atol=1e-5, err_msg=leaf)
