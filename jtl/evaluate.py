@@ -8,8 +8,8 @@ if __name__ == "__main__":
     memory.restart_with_huge_pages()  # Before the slow imports.
 
 import dataclasses
-import json
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -30,7 +30,7 @@ class Options:
         json: Print JSON on stdout instead of lines.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     data: str | None = None
     json: bool = False
 
@@ -40,7 +40,7 @@ def command(options: Options) -> None:
     classifier = evaluation.load(options.run)
     scores = evaluation.evaluate_run(classifier, options.data, Display())
     if options.json:
-        print(json.dumps(scores, indent=2, ensure_ascii=False))
+        cli.print_json(scores, indent=2)
         return
     print(f"{scores['data']}, {scores['count']} {scores['split']} images, epoch {scores['epoch']}")
     print(f"accuracy {scores['val_accuracy']:.4f}")

@@ -8,6 +8,7 @@ import datetime
 import json
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,11 @@ class Run:
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
         checkpoints = self.folder / checkpoint.FOLDER
-        if checkpoints.is_dir() and any(checkpoints.iterdir()):
+        parts = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
+        if any(path.name.isdecimal() for path in parts):
             return
+        for part in parts:  # What a write has left that failed, as on a full disk.
+            shutil.rmtree(part, ignore_errors=True)
         _remove_empty([checkpoints])
         for name in (CONFIG, METRICS):
             (self.folder / name).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import math
 import shutil
 
@@ -272,3 +273,16 @@ def test_a_rules_file_may_not_change_under_a_run(tiny_data, tmp_path):
     with pytest.raises(UserError, match="cannot be resumed") as raised:
         fit(tiny.resumed(folder), tiny.quiet())
     assert "stage2/block1=train" in str(raised.value)
+
+
+def test_a_run_whose_first_save_fails_leaves_nothing(tiny_data, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def full_disk(*args, **kwargs):
+        (folder / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fit(tiny.config(tiny_data, folder), tiny.quiet())
+    assert not folder.exists()
