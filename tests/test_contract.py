@@ -12,12 +12,22 @@ import optax
 import pytest
 
 from jtl import models, optim, steps
+from jtl.arms import arm_of
+from jtl.config import Config, TrainConfig
+from jtl.data.pipeline import InputPlan, Pictures
+from jtl.data.preprocess import Prepare
+from jtl.data.sources import ArraySplit, Dataset
 from jtl.freeze import FROZEN, label_tree, merge, parse, prune, split
-from jtl.freeze.split import Tree, leaf_paths, trainable, within
-from jtl.models import HeadSpec, ImageClassifier, NormSpec
+from jtl.freeze.groups import Rates
+from jtl.freeze.phases import Phase
+from jtl.freeze.split import Tree, leaf_paths, lookup, trainable, within
+from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
 from jtl.models.resnet import ResNet
+from jtl.plan import plan_phases
+from jtl.task import Task
+from jtl.trainer import Trainer
 
 SIZE, BATCH, CLASSES = 32, 4, 3
 HEAD = HeadSpec(("linear:8", "bn", "relu", "dropout:.2"))
@@ -28,6 +38,7 @@ MODELS = {
         EfficientNetLite(0.5, 0.3, NormSpec(epsilon=1e-3)), HEAD, CLASSES
     ),
 }
+WRAPPERS = ("adamw, clipped", "sgd, accumulated", "adamw, accumulated")
 MASKS = (
     "head_only",
     "last_stage",
@@ -60,12 +71,13 @@ def variables_of(family: str) -> Tree:
 
 
 def optimizer(labels: Tree, wrapper: str) -> optax.GradientTransformation:
-    """AdamW with decay and clipping, or SGD with momentum, decay and accumulation."""
+    """AdamW or SGD with momentum, both with decay; with clipping or accumulation around it."""
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     if wrapper == "adamw, clipped":
         inner = optim.build(labels, {g: optim.transform("adamw", 1e-2, 0.1) for g in groups})
         return optax.chain(optax.clip_by_global_norm(0.05), inner)
-    inner = optim.build(labels, {g: optim.transform("sgd", 1e-2, 0.1) for g in groups})
+    name: Any = wrapper.removesuffix(", accumulated")
+    inner = optim.build(labels, {g: optim.transform(name, 1e-2, 0.1) for g in groups})
     steps_of_two = optax.MultiSteps(inner, 2)
     return optax.GradientTransformation(steps_of_two.init, steps_of_two.update)
 
@@ -113,12 +125,12 @@ def paths(tree: Tree) -> set[str]:
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("family", MODELS)
 def test_a_mask_governs_everything(family: str, mask: str):
-    # Every mask meets both optimizers, in one family or another: compiling is what costs.
+    # Every mask meets every optimizer, in one family or another: compiling is what costs.
     turn = MASKS.index(mask) + list(MODELS).index(family)
-    wrapper = ("adamw, clipped", "sgd, accumulated")[turn % 2]
+    wrapper = WRAPPERS[turn % len(WRAPPERS)]
     model, labels, cut, params, stats, frozen = case(family, mask)
     tx = optimizer(labels, wrapper)
-    dtype = "bfloat16" if mask == "last_stage" else "float32"
+    dtype = ("float32", "bfloat16")[MASKS.index(mask) % 2]
     state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
 
     # No optimizer slot but for trainable leaves: scalars are counts, arrays have their shapes.
@@ -127,7 +139,6 @@ def test_a_mask_governs_everything(family: str, mask: str):
     assert len(slots) % len(shapes) == 0
     assert sorted(s.shape for s in slots) == sorted(shapes * (len(slots) // len(shapes)))
 
-    before = jax.tree.map(np.array, frozen)
     compiled = train_step._cache_size()
     for x, y in batches(4, dtype):
         state, metrics = train_step(
@@ -148,8 +159,42 @@ def test_a_mask_governs_everything(family: str, mask: str):
         original = functools.reduce(lambda tree, key: tree[key.key], path, stats)
         assert not np.array_equal(moved, original), jax.tree_util.keystr(path)
         assert moved.dtype == jnp.float32
-    same = jax.tree.map(lambda a, b: a.tobytes() == np.asarray(b).tobytes(), before, frozen)
-    assert all(jax.tree.leaves(same))
+
+
+def test_what_is_frozen_keeps_its_bits_through_the_trainer(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Params and running averages, as the trainer gives them back from the device."""
+    family, mask, trained = "resnet", "first_stages:1", ("stem/", "stage1/", "head/")
+    monkeypatch.setattr(steps, "train_step", train_step)
+    # Compiling the evaluation would take as long as all the rest.
+    scores = {"loss": 0.0, "accuracy": 0.0}
+    monkeypatch.setattr("jtl.trainer.evaluate", lambda *args, **options: (scores, None))
+    model, variables = MODELS[family], variables_of(family)
+    options = TrainConfig(mask=mask, batch_size=BATCH, optimizer="adamw", weight_decay=0.1)
+    rates = Rates(1e-2)
+    plans = plan_phases(
+        [(Phase(1, mask), rates)],
+        variables["params"],
+        model.units(),
+        bn="auto",
+        translate=lambda name: name,
+    )
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (3 * BATCH, SIZE, SIZE, 3), np.uint8)
+    labels = rng.integers(0, CLASSES, len(images)).astype(np.int32)
+    data = ArraySplit("contract", images, labels, [str(i) for i in range(len(images))])
+    dataset = Dataset("contract", tuple("abc"), data, data, None, (), "")
+    inputs = InputPlan(None, Prepare(SIZE, Preprocessing(size=SIZE), "bfloat16"))
+    task = Task(Config(train=options), dataset, model, variables, plans, inputs, {}, {})
+    trainer = Trainer(task, plans[0], arm_of(None, inputs), variables)
+    pictures = Pictures(data, None, hold=True)
+    trainer.epoch(1, pictures, pictures)
+    after = jax.device_get(trainer.variables())
+    assert after.keys() == variables.keys()
+    for path in leaf_paths(variables):
+        same = lookup(after, path).tobytes() == lookup(variables, path).tobytes()
+        assert same != "/".join(path[1:]).startswith(trained), path
 
 
 @pytest.mark.parametrize("mask", ["last_stage", "norm_only"])
@@ -238,6 +283,36 @@ def test_frozen_backward_is_not_computed(family: str):
     )
     assert masked < 1.1 * forward_flops
     assert other > 1.8 * masked
+
+
+@pytest.mark.usefixtures("xla_only")
+@pytest.mark.parametrize("family", ["resnet", "densenet"])
+def test_a_frozen_prefix_has_no_backward(family: str):
+    """The same for `last_stage`, by the operations of what is traced, not compiled."""
+    model, labels, cut, params, stats, frozen = case(family, "last_stage")
+    # Plain steps over larger pictures: the optimizer's own operations hardly count.
+    x, y = batches(1, size=64)[0]
+    groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
+    tx = optim.build(labels, {group: optax.sgd(1e-2) for group in groups})
+    state = steps.init_state(params, stats, tx)
+
+    def flops(function: Any, *arguments: Any, **static: Any) -> float:
+        return function.lower(*arguments, **static).cost_analysis()["flops"]
+
+    step: dict[str, Any] = dict(model=model, tx=tx, start=None, train_units=cut.train_units)
+    masked = flops(train_step, state, frozen, x, y, **step)
+    features = jax.eval_shape(
+        functools.partial(steps.forward, model=model, stop=cut.cut), variables_of(family), x
+    )
+    forward = flops(steps.forward, variables_of(family), x, model=model)
+    suffix = flops(steps.forward, variables_of(family), features, model=model, start=cut.cut)
+    # The other arm differentiates every leaf; clipping by the norm of all needs it.
+    step["tx"] = optax.chain(optax.clip_by_global_norm(0.05), tx)
+    whole = steps.init_state(merge(params, frozen["params"]), stats, step["tx"])
+    others = {"params": {}, "batch_stats": frozen["batch_stats"]}
+    other = flops(train_step, whole, others, x, y, **step)
+    assert masked < 1.1 * (forward + 2 * suffix)
+    assert other > 1.1 * (forward + 2 * suffix)
 
 
 def _groups(labels: Tree) -> dict[str, optax.GradientTransformation]:
