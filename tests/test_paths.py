@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import jax
+import numpy as np
 import pytest
 import tiny
 
 from jtl import checkpoint
 from jtl.loop import fit
 from jtl.paths import plain_path
+from weights_convert import artifact
+
+NAMES = ["q[34]x", "a*b", "what?", "back\\slash", "a$b %20#c", "plain é"]
 
 
-@pytest.mark.parametrize("name", ["q[34]x", "a*b", "what?", "back\\slash", "a$b %20#c", "plain é"])
+@pytest.mark.parametrize("name", NAMES)
+def test_converted_weights_in_such_a_folder(tiny_model, tmp_path, name):
+    folder = tiny.write_weights(tmp_path / name / "weights")
+    stored = artifact.read(folder).variables
+    jax.tree.map(np.testing.assert_array_equal, stored, tiny.variables())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_in_such_a_folder(tiny_data, tmp_path, name):
     folder = tmp_path / name / "run"
     run = fit(tiny.config(tiny_data, folder, mask="full", epochs=2), tiny.quiet())

@@ -30,6 +30,7 @@ import numpy as np
 
 from jtl import fingerprints, models
 from jtl.errors import UserError
+from jtl.paths import plain_path
 from weights_convert import card, description
 from weights_convert.printable import is_text
 from weights_convert.rules import leaf_paths, lookup, report
@@ -132,7 +133,7 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
     partial = target.parent / f".jtl-{uuid.uuid4().hex}.partial"
     try:
         partial.mkdir(parents=True)
-        _save_variables(partial / VARIABLES, artifact.variables)
+        _save_variables(partial, artifact.variables)
         card.save(partial, artifact)
         description.save(partial, _facts(artifact, fingerprints.of_files(partial, VARIABLES)))
         # Whatever exits with success can be read.
@@ -193,12 +194,12 @@ def refuse_taken(out: str | os.PathLike[str], *, overwrite: bool = False) -> Non
     )
 
 
-def _save_variables(path: Path, variables: Mapping[str, Any]) -> None:
+def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, variables)
+        with plain_path(folder) as plain, ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(plain / VARIABLES, variables)
     except OSError:
         raise
     except Exception as error:
@@ -291,8 +292,8 @@ def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            path = folder / VARIABLES
+        with plain_path(folder) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+            path = plain / VARIABLES
             stored: Any = checkpointer.metadata(path).item_metadata.tree
             if problems := _differences(stored, expected):
                 raise description.damaged(folder, report(problems, "between it and its model"))
