@@ -53,6 +53,15 @@ def shared_data() -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, where whatever commands leave shows."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def xla_only() -> Iterator[None]:
     """Traces without oneDNN, whose work XLA's analyses do not see."""
     # What is traced already, with or without it, would be used again.

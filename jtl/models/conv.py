@@ -99,7 +99,7 @@ def _by_platform(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups
 
     def on_cpu(first, second):
         geometry = _geometry(kind, x_shape, kernel_shape, strides, pads, groups)
-        if not _is_slow_in_onednn(geometry) and onednn.available(geometry, first.dtype):
+        if onednn.available(geometry, first.dtype):
             return onednn.call(geometry, first, second)
         return of(_cpu_lowering(x_shape, kernel_shape, groups))(first, second)
 
@@ -143,10 +143,6 @@ def _geometry(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups) -
     return onednn.Geometry(
         kind, tuple(x_shape), tuple(kernel_shape), outputs, tuple(strides), around, groups
     )
-
-
-def _is_slow_in_onednn(geometry: onednn.Geometry) -> bool:
-    return False
 
 
 def _cpu_lowering(x_shape, kernel_shape, groups):
