@@ -1,30 +1,21 @@
-"""Every option of a training run, and its validation."""
+"""Every option of a training run."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from jtl import models
-from jtl.data.pipeline import check_upsample
 from jtl.errors import UserError
-from jtl.freeze import masks
 from jtl.freeze.split import BatchNormMode
+from jtl.limits import within
 from jtl.models.heads import LARGEST_WIDTH, HeadSpec, PoolKind, check_layers, mlp
 from jtl.optim import OptimizerName, ScheduleName
 
 _TOLD = tyro.conf.arg(help_behavior_hint="")
 """Of options whose help tells the default, which tyro would call None."""
-LARGEST_IMAGE = 4096
-"""Pixels. A feature map of that many squared takes gigabytes a picture."""
-LARGEST_BATCH = 2**20
-MOST_EPOCHS = 10**6
-LARGEST_SEED = 2**31 - 1
-"""What every generator of random numbers takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +182,7 @@ class Config:
             if not options.head_widths:
                 raise UserError("--head-widths needs at least one width, such as 1024,512.")
             for width in options.head_widths:
-                _within("--head-widths", width, 1, LARGEST_WIDTH)
+                within("--head-widths", width, 1, LARGEST_WIDTH)
             if not 0 <= options.head_dropout < 1:
                 raise UserError(
                     f"--head-dropout must be at least 0 and below 1, not {options.head_dropout}."
@@ -232,121 +223,3 @@ class Config:
             TrainConfig(**groups["train"]),
             RunConfig(**run),
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskDefaults:
-    """What a mask trains with unless told otherwise; docs/freezing.md names the sources."""
-
-    epochs: int = 10
-    lr: float = 1e-4
-    head_lr_mult: float = 10.0
-
-
-_DEFAULTS = {
-    "head_only": MaskDefaults(100, 3e-3, 1.0),
-    "norm_only": MaskDefaults(10, 1e-3, 1.0),
-    "bias_only": MaskDefaults(10, 1e-3, 1.0),
-}
-
-
-def mask_defaults(mask: str) -> MaskDefaults:
-    """The defaults of a mask as `--mask` gives it."""
-    return _DEFAULTS.get(masks.check_form(mask), MaskDefaults())
-
-
-def resolve(config: Config) -> Config:
-    """Checks every option that needs neither data nor network.
-
-    Raises:
-        UserError: An option's value is impossible; the message names the option.
-    """
-    models.get(config.model.model)
-    config.head(source_classes=1)  # What the weights hold is checked when they are there.
-    train = config.train
-    mask_defaults(train.mask)
-    _within("--epochs", train.epochs, 1, MOST_EPOCHS)
-    _within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
-    _at_least("--patience", train.patience, 0)
-    _within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
-    check_upsample(config.data.upsample, config.data.image_size)
-    _within("--seed", train.seed, 0, LARGEST_SEED)
-    _at_least("--weight-decay", train.weight_decay, 0)
-    _at_least("--l2-sp", train.l2_sp, 0)
-    _positive("--lr", train.lr)
-    _positive("--head-lr-mult", train.head_lr_mult)
-    _positive("--layer-decay", train.layer_decay)
-    if train.phases is not None and train.mask != TrainConfig.mask:
-        raise UserError("--phases names a mask for each phase; leave --mask out.")
-    if config.model.head != "mlp":
-        _check_idle(
-            config.model,
-            ("head_widths", "head_dropout", "head_batch_norm"),
-            f"no effect with --head {config.model.head}, only on the hidden layers of --head mlp. "
-            "Add that, or write a list such as --head bn,dense:256,dropout:.2.",
-        )
-    _check_solver(config)
-    return config
-
-
-_STEPS_ONLY = (
-    "epochs", "lr", "head_lr_mult", "layer_decay", "optimizer", "weight_decay", "l2_sp",
-    "schedule", "patience",
-)  # fmt: skip
-"""What has no meaning for a solver that takes no steps."""
-
-
-def _check_solver(config: Config) -> None:
-    train = config.train
-    if train.l2 != "auto":
-        penalty = _number(train.l2)
-        if penalty is None or not 0 <= penalty < float("inf"):
-            raise UserError(f"--l2 must be auto or a number from 0 on, not '{train.l2}'.")
-    if train.solver != "lbfgs":
-        told = f"no effect with --solver {train.solver}, only with --solver lbfgs."
-        _check_idle(train, ("l2",), f"{told} Add that, or use --weight-decay instead.")
-        return
-    if train.mask != "head_only" or train.phases or config.model.head not in ("linear", "append"):
-        raise UserError(
-            "--solver lbfgs fits a linear head on a frozen backbone: it goes with --mask "
-            "head_only and --head linear or append, not with phases."
-        )
-    if train.bn == "train":
-        raise UserError(
-            "--solver lbfgs fits the head on fixed features, and --bn train lets them change "
-            "with every batch. Use --bn auto or frozen, or --solver sgd."
-        )
-    told = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
-    _check_idle(train, _STEPS_ONLY, told)
-
-
-def _check_idle(options: Any, names: Sequence[str], told: str) -> None:
-    """Refuses options that were given and would do nothing; `told` says why."""
-    defaults = {field.name: field.default for field in dataclasses.fields(options)}
-    given = [name for name in names if getattr(options, name) != defaults[name]]
-    if given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(f"{flags}: {told}")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _positive(option: str, value: float | None) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        raise UserError(f"{option} must be a positive number, not {value}.")
-
-
-def _at_least(option: str, value: float | None, minimum: int) -> None:
-    if value is not None and not minimum <= value < float("inf"):
-        raise UserError(f"{option} must be at least {minimum}, not {value}.")
-
-
-def _within(option: str, value: int | None, minimum: int, maximum: int) -> None:
-    _at_least(option, value, minimum)
-    if value is not None and value > maximum:
-        raise UserError(f"{option} must be from {minimum} to {maximum}, not {value}.")

@@ -11,7 +11,7 @@ import jax
 
 from jtl import checkpoint, probe, report
 from jtl.arms import Arm, arm_of, choose_arm, examples_of
-from jtl.config import Config, resolve
+from jtl.config import Config
 from jtl.data.pipeline import Examples
 from jtl.errors import UserError
 from jtl.features import evaluate
@@ -24,6 +24,7 @@ from jtl.resume import resumed_run
 from jtl.run import Run, claimed_run
 from jtl.task import Task, prepare_task
 from jtl.trainer import Trainer
+from jtl.validation import resolve
 
 CHECKPOINT_SECONDS = 30.0
 """At the most this much training is lost when a run is killed, at epoch granularity."""

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from jtl import models, weights
-from jtl.config import Config, mask_defaults
+from jtl.config import Config
 from jtl.data import sources
 from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
 from jtl.data.transforms import HostTransform
+from jtl.defaults import mask_defaults
 from jtl.freeze import phases
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
@@ -87,7 +88,7 @@ def prepare_task(config: Config, display: Display) -> Task:
     """Loads data and weights and sets everything up; trains nothing, writes no run.
 
     Args:
-        config: As `jtl.config.resolve` gives it.
+        config: As `jtl.validation.resolve` gives it.
         display: Told what takes time.
 
     Raises:

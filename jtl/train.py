@@ -8,9 +8,10 @@ if __name__ == "__main__":
     memory.restart_with_huge_pages()  # Before the slow imports.
 
 from jtl import cli, loop, preflight, process, report
-from jtl.config import Config, resolve
+from jtl.config import Config
 from jtl.progress import Display, PlainConsole
 from jtl.task import prepare_task
+from jtl.validation import resolve
 
 
 def command(config: Config) -> None:

@@ -14,11 +14,11 @@ from jtl.config import (
     ModelConfig,
     RunConfig,
     TrainConfig,
-    mask_defaults,
-    resolve,
 )
+from jtl.defaults import mask_defaults
 from jtl.errors import UserError
 from jtl.models import HeadSpec
+from jtl.validation import resolve
 
 
 def config(**train) -> Config:

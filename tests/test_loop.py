@@ -14,12 +14,12 @@ import pytest
 import tiny
 
 from jtl import checkpoint, evaluation, loop, trainer
-from jtl.config import resolve
 from jtl.errors import UserError
 from jtl.loop import fit
 from jtl.run import frozen_unchanged
 from jtl.task import prepare_task
 from jtl.trainer import Trainer
+from jtl.validation import resolve
 from weights_convert.rules import leaf_paths, lookup
 
 

@@ -10,10 +10,11 @@ import tiny
 from rich.console import Console
 
 from jtl import preflight
-from jtl.config import TrainConfig, resolve
+from jtl.config import TrainConfig
 from jtl.loop import fit
 from jtl.progress import Display
 from jtl.task import prepare_task
+from jtl.validation import resolve
 
 
 def test_normalization_is_told_before_training(tiny_data, tmp_path):

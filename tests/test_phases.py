@@ -14,7 +14,6 @@ import tiny
 
 from jtl import checkpoint, loop, optim, preflight, steps
 from jtl.arms import arm_of
-from jtl.config import resolve
 from jtl.errors import UserError
 from jtl.freeze.phases import Phase, parse
 from jtl.loop import fit
@@ -22,6 +21,7 @@ from jtl.plan import began
 from jtl.run import Run
 from jtl.task import prepare_task
 from jtl.trainer import Trainer
+from jtl.validation import resolve
 
 UNITS = tiny.MODEL.units()
 

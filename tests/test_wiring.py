@@ -22,12 +22,13 @@ import tiny
 
 from jtl import steps
 from jtl.arms import arm_of
-from jtl.config import Config, resolve
+from jtl.config import Config
 from jtl.data.pipeline import Pictures, shuffled
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import ImageClassifier
 from jtl.task import Task, prepare_task
 from jtl.trainer import Trainer
+from jtl.validation import resolve
 from weights_convert.rules import unflatten
 
 TOLERANCE = 1e-3

@@ -1,0 +1,32 @@
+"""What numbers an option takes, and the message where another is given."""
+
+from __future__ import annotations
+
+from jtl.errors import UserError
+
+
+def number(text: str) -> float | None:
+    """The number that a text says, or None."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def positive(option: str, value: float | None) -> None:
+    """Refuses what is not a finite number above 0; None is no value and passes."""
+    if value is not None and not 0 < value < float("inf"):
+        raise UserError(f"{option} must be a positive number, not {value}.")
+
+
+def at_least(option: str, value: float | None, minimum: int) -> None:
+    """Refuses what is not a finite number from `minimum` on; None passes."""
+    if value is not None and not minimum <= value < float("inf"):
+        raise UserError(f"{option} must be at least {minimum}, not {value}.")
+
+
+def within(option: str, value: int | None, minimum: int, maximum: int) -> None:
+    """Refuses what is not from `minimum` to `maximum`; None passes."""
+    at_least(option, value, minimum)
+    if value is not None and value > maximum:
+        raise UserError(f"{option} must be from {minimum} to {maximum}, not {value}.")

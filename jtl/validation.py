@@ -1,0 +1,95 @@
+"""Checks of a training run's options, before anything is read or computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jtl import models
+from jtl.config import Config, TrainConfig
+from jtl.data.pipeline import check_upsample
+from jtl.defaults import mask_defaults
+from jtl.errors import UserError
+from jtl.limits import at_least, number, positive, within
+
+LARGEST_IMAGE = 4096
+"""Pixels. A feature map of that many squared takes gigabytes a picture."""
+LARGEST_BATCH = 2**20
+MOST_EPOCHS = 10**6
+LARGEST_SEED = 2**31 - 1
+"""What every generator of random numbers takes."""
+
+
+def resolve(config: Config) -> Config:
+    """Checks every option that needs neither data nor network.
+
+    Raises:
+        UserError: An option's value is impossible; the message names the option.
+    """
+    models.get(config.model.model)
+    config.head(source_classes=1)  # What the weights hold is checked when they are there.
+    train = config.train
+    mask_defaults(train.mask)
+    within("--epochs", train.epochs, 1, MOST_EPOCHS)
+    within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
+    at_least("--patience", train.patience, 0)
+    within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
+    check_upsample(config.data.upsample, config.data.image_size)
+    within("--seed", train.seed, 0, LARGEST_SEED)
+    at_least("--weight-decay", train.weight_decay, 0)
+    at_least("--l2-sp", train.l2_sp, 0)
+    positive("--lr", train.lr)
+    positive("--head-lr-mult", train.head_lr_mult)
+    positive("--layer-decay", train.layer_decay)
+    if train.phases is not None and train.mask != TrainConfig.mask:
+        raise UserError("--phases names a mask for each phase; leave --mask out.")
+    if config.model.head != "mlp":
+        _check_idle(
+            config.model,
+            ("head_widths", "head_dropout", "head_batch_norm"),
+            f"no effect with --head {config.model.head}, only on the hidden layers of --head mlp. "
+            "Add that, or write a list such as --head bn,dense:256,dropout:.2.",
+        )
+    _check_solver(config)
+    return config
+
+
+_STEPS_ONLY = (
+    "epochs", "lr", "head_lr_mult", "layer_decay", "optimizer", "weight_decay", "l2_sp",
+    "schedule", "patience",
+)  # fmt: skip
+"""What has no meaning for a solver that takes no steps."""
+
+
+def _check_solver(config: Config) -> None:
+    train = config.train
+    if train.l2 != "auto":
+        penalty = number(train.l2)
+        if penalty is None or not 0 <= penalty < float("inf"):
+            raise UserError(f"--l2 must be auto or a number from 0 on, not '{train.l2}'.")
+    if train.solver != "lbfgs":
+        told = f"no effect with --solver {train.solver}, only with --solver lbfgs."
+        _check_idle(train, ("l2",), f"{told} Add that, or use --weight-decay instead.")
+        return
+    if train.mask != "head_only" or train.phases or config.model.head not in ("linear", "append"):
+        raise UserError(
+            "--solver lbfgs fits a linear head on a frozen backbone: it goes with --mask "
+            "head_only and --head linear or append, not with phases."
+        )
+    if train.bn == "train":
+        raise UserError(
+            "--solver lbfgs fits the head on fixed features, and --bn train lets them change "
+            "with every batch. Use --bn auto or frozen, or --solver sgd."
+        )
+    told = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
+    _check_idle(train, _STEPS_ONLY, told)
+
+
+def _check_idle(options: Any, names: Sequence[str], told: str) -> None:
+    """Refuses options that were given and would do nothing; `told` says why."""
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    given = [name for name in names if getattr(options, name) != defaults[name]]
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{flags}: {told}")
