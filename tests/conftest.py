@@ -61,6 +61,18 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(params=["onednn", "xla"])
+def library(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What computes the layers on the CPU; oneDNN where it is installed, and XLA."""
+    if request.param == "xla":
+        with onednn.disabled():
+            yield "xla"
+    elif onednn.installed():
+        yield "onednn"
+    else:
+        pytest.skip("oneDNN is not installed (pip install 'jtl[onednn]')")
+
+
 @pytest.fixture
 def xla_only() -> Iterator[None]:
     """Traces without oneDNN, whose work XLA's analyses do not see."""

@@ -124,18 +124,6 @@ def lowered_ops(function: Callable[..., Any], operands: Any, platform: str) -> s
     return set(re.findall(r"stablehlo\.(\w+)", exported.mlir_module()))
 
 
-@pytest.fixture(params=["onednn", "xla"])
-def library(request) -> Iterator[str]:
-    """What convolves on the CPU; oneDNN where it is installed, and XLA."""
-    if request.param == "xla":
-        with onednn.disabled():
-            yield "xla"
-    elif onednn.installed():
-        yield "onednn"
-    else:
-        pytest.skip("oneDNN is not installed (pip install 'jtl[onednn]')")
-
-
 @pytest.fixture
 def without_onednn() -> Iterator[None]:
     with onednn.disabled():

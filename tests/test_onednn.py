@@ -13,22 +13,24 @@ from jax import lax
 
 from jtl import onednn
 from jtl.models.conv import conv2d
-from jtl.onednn import calls, library, primitives
+from jtl.onednn import calls, library, operations, programs
 
 needs_onednn = pytest.mark.skipif(
     not onednn.installed(), reason="oneDNN is not installed (pip install 'jtl[onednn]')"
 )
-GEOMETRY = onednn.Geometry(
+CONVOLUTION = onednn.Convolution(
     "forward", (2, 9, 8, 6), (3, 3, 6, 5), (2, 5, 4, 5), (2, 2), (1, 1, 0, 1), 1
 )
 
 
-def test_a_geometry_survives_its_text():
-    assert onednn.Geometry.decode(GEOMETRY.encode()) == GEOMETRY
-    grouped = onednn.Geometry(
+def test_an_operation_survives_its_text():
+    assert operations.decode(operations.encode(CONVOLUTION)) == CONVOLUTION
+    normalization = onednn.Normalization("normalization", (2, 9, 8, 6), 1e-3, True, 864)
+    assert operations.decode(operations.encode(normalization)) == normalization
+    grouped = onednn.Convolution(
         "kernel_gradient", (1, 4, 4, 8), (3, 3, 1, 8), (1, 4, 4, 8), (1, 1), (1, 1, 1, 1), 8
     )
-    assert onednn.Geometry.decode(grouped.encode()) == grouped
+    assert operations.decode(operations.encode(grouped)) == grouped
 
 
 @pytest.fixture
@@ -75,10 +77,10 @@ def test_without_it_the_same_program_runs():
 @needs_onednn
 def test_what_it_does_not_implement_is_left_to_xla():
     # A kernel that reaches beyond the padded image has no output.
-    impossible = onednn.Geometry(
+    impossible = onednn.Convolution(
         "forward", (1, 2, 2, 1), (5, 5, 1, 1), (1, 0, 0, 1), (1, 1), (0, 0, 0, 0), 1
     )
-    assert not onednn.available(GEOMETRY, jnp.dtype(jnp.bfloat16))
+    assert not onednn.available(CONVOLUTION, jnp.dtype(jnp.bfloat16))
     assert not onednn.available(impossible, jnp.dtype(jnp.float32))
 
 
@@ -89,8 +91,8 @@ def test_a_failing_call_is_an_error_of_the_program(monkeypatch):
             raise library.OneDnnError("dnnl_primitive_execute", 2)
 
     x, kernel = jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 6, 5))
-    monkeypatch.setitem(calls._by_attribute, GEOMETRY.encode().encode(), Fails())
-    run = jax.jit(lambda x, kernel: onednn.call(GEOMETRY, x, kernel))
+    monkeypatch.setitem(calls._by_attribute, operations.encode(CONVOLUTION).encode(), Fails())
+    run = jax.jit(lambda x, kernel: onednn.call(CONVOLUTION, x, kernel))
     with pytest.raises(
         jax.errors.JaxRuntimeError, match="dnnl_primitive_execute of oneDNN failed with status 2"
     ):
@@ -116,7 +118,7 @@ def test_many_threads_get_their_own_results():
 
 @needs_onednn
 def test_memory_for_kernels_only_grows():
-    scratch = primitives._Scratch()
+    scratch = programs._Scratch()
     first = scratch.fit(1000)
     assert first % 64 == 0
     assert scratch.fit(10) == first

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jtl.errors import UserError, suggest
 from jtl.models.heads import Head, HeadSpec, Pool
+from jtl.models.layers import separate_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _run_until(
         return value
 
     try:
-        with nn.intercept_methods(watch):
+        with nn.intercept_methods(watch), separate_layers():
             module(x, train=train)
     except _Reached as reached:
         return reached.value

@@ -14,6 +14,7 @@ same rule: nothing of one platform's lowering is traced into another's.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Literal
 
@@ -22,14 +23,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jtl import onednn
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
-"""Explicit zero padding: ((top, bottom), (left, right))."""
+from jtl.models.lowerings import Pads, fastest_on_cpu, plain
+from jtl.onednn import Activation
 
 Padding = Literal["SAME"] | int | Pads
 """`SAME` as TensorFlow pads it (more below and right), one number for every side, or `Pads`."""
-
-_DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def explicit_padding(
@@ -47,66 +45,121 @@ def explicit_padding(
 def conv2d(
     x: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array | None = None,
+    residual: jax.Array | None = None,
     *,
     strides: tuple[int, int] = (1, 1),
     padding: Padding = "SAME",
     groups: int = 1,
+    activation: Activation | None = None,
 ) -> jax.Array:
     """Cross-correlates images with a kernel, as `lax.conv_general_dilated` does.
+
+    What follows a convolution in inference is part of it, so that the result is written once:
+    activation(convolution + bias + residual).
 
     Args:
         x: Images, NHWC, float.
         kernel: HWIO with I = C / groups, the dtype of `x`.
+        bias: float32 [O], added to every pixel; None for none.
+        residual: An array of the result's shape, added; None for none.
         strides: (vertical, horizontal) steps in pixels.
         padding: See `Padding`.
         groups: Number of channel groups; C for a depthwise convolution.
+        activation: `relu`, `relu6` or None, applied at the end. Its gradient is 0 at the kinks.
 
     Returns:
         NHWC array of `x`'s dtype.
     """
     _, height, width, _ = x.shape
     pads = explicit_padding(padding, (height, width), (kernel.shape[0], kernel.shape[1]), strides)
-    return _conv(x, kernel, strides, pads, groups)
+    return _conv(x, kernel, bias, residual, strides, pads, groups, activation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(x, kernel, strides, pads, groups):
-    return _by_platform("forward", x.shape, kernel.shape, strides, pads, groups)(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _conv(x, kernel, bias, residual, strides, pads, groups, activation):
+    window = (x.shape, kernel.shape, strides, pads, groups)
+    following = [array for array in (bias, residual) if array is not None]
+    followed = functools.partial(_followed, bias is not None, activation)
+
+    def by_xla(lowering):
+        def run(x, kernel, *following):
+            return followed(_of(lowering, "forward", *window)(x, kernel), *following)
+
+        return run
+
+    def on_cpu(x, kernel, *following):
+        operation = dataclasses.replace(
+            _operation("forward", *window),
+            bias=bias is not None,
+            residual=residual is not None,
+            activation=activation,
+        )
+        if onednn.available(operation, x.dtype):
+            return onednn.call(operation, x, kernel, *following)[0]
+        return followed(_on_cpu("forward", *window)(x, kernel), *following)
+
+    return lax.platform_dependent(x, kernel, *following, cpu=on_cpu, default=by_xla(plain))
 
 
-def _conv_fwd(x, kernel, strides, pads, groups):
-    return _conv(x, kernel, strides, pads, groups), (x, kernel)
+def _followed(has_bias: bool, activation, y, *following):
+    """What follows a convolution, by XLA, in float32 at least."""
+    total = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    for index, array in enumerate(following):
+        total = total + (array.reshape(1, 1, 1, -1) if has_bias and index == 0 else array)
+    if activation == "relu":
+        total = jax.nn.relu(total)
+    elif activation == "relu6":
+        total = jax.nn.relu6(total)
+    return total.astype(y.dtype)
 
 
-def _conv_bwd(strides, pads, groups, residuals, dy):
-    x, kernel = residuals
+def _conv_fwd(x, kernel, bias, residual, strides, pads, groups, activation):
+    y = _conv(x, kernel, bias, residual, strides, pads, groups, activation)
+    return y, (x, kernel, bias, residual, y if activation else None)
+
+
+def _conv_bwd(strides, pads, groups, activation, residuals, dy):
+    x, kernel, bias, residual, y = residuals
+    if activation is not None:
+        alive = (y > 0) & (y < 6) if activation == "relu6" else y > 0
+        dy = jnp.where(alive, dy, jnp.zeros((), dy.dtype))
     window = (x.shape, kernel.shape, strides, pads, groups)
     # Each by itself, so that a gradient nobody needs is not computed.
     dx = _by_platform("input_gradient", *window)(dy, kernel)
     dkernel = _by_platform("kernel_gradient", *window)(x, dy)
-    return dx, dkernel
+    dbias = None if bias is None else jnp.sum(dy, (0, 1, 2), dtype=jnp.float32).astype(bias.dtype)
+    return dx, dkernel, dbias, None if residual is None else dy
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _by_platform(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups):
+def _by_platform(kind: onednn.Kind, *window):
     """A function of two arrays: (x, kernel), (dy, kernel) or (x, dy), by the kind."""
 
-    def of(lowering):
-        forward = functools.partial(lowering, strides=strides, pads=pads, groups=groups)
-        return functools.partial(_ARRAYS[kind], forward, x_shape, kernel_shape)
-
-    def on_cpu(first, second):
-        geometry = _geometry(kind, x_shape, kernel_shape, strides, pads, groups)
-        if onednn.available(geometry, first.dtype):
-            return onednn.call(geometry, first, second)
-        return of(_cpu_lowering(x_shape, kernel_shape, groups))(first, second)
-
     def choose(first, second):
-        return lax.platform_dependent(first, second, cpu=on_cpu, default=of(plain))
+        on_cpu, default = _on_cpu(kind, *window), _of(plain, kind, *window)
+        return lax.platform_dependent(first, second, cpu=on_cpu, default=default)
 
     return choose
+
+
+def _on_cpu(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups):
+    window = (x_shape, kernel_shape, strides, pads, groups)
+
+    def run(first, second):
+        operation = _operation(kind, *window)
+        if onednn.available(operation, first.dtype):
+            return onednn.call(operation, first, second)[0]
+        return _of(fastest_on_cpu(x_shape, kernel_shape, groups), kind, *window)(first, second)
+
+    return run
+
+
+def _of(lowering, kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups):
+    forward = functools.partial(lowering, strides=strides, pads=pads, groups=groups)
+    return functools.partial(_ARRAYS[kind], forward, x_shape, kernel_shape)
 
 
 def _forward_of(lowering, x_shape, kernel_shape, x, kernel):
@@ -135,75 +188,13 @@ _ARRAYS = {
 }
 
 
-def _geometry(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups) -> onednn.Geometry:
+def _operation(
+    kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups
+) -> onednn.Convolution:
     sizes = zip(x_shape[1:3], kernel_shape[:2], strides, pads, strict=True)
     rows, columns = ((n + sum(pad) - k) // stride + 1 for n, k, stride, pad in sizes)
     outputs = (x_shape[0], rows, columns, kernel_shape[3])
     around = (*pads[0], *pads[1])
-    return onednn.Geometry(
+    return onednn.Convolution(
         kind, tuple(x_shape), tuple(kernel_shape), outputs, tuple(strides), around, groups
     )
-
-
-def _cpu_lowering(x_shape, kernel_shape, groups):
-    height, width, kernel_in, kernel_out = kernel_shape
-    if (height, width) == (1, 1) and groups == 1:
-        return matrix_product
-    if kernel_in == 1 and kernel_out == groups == x_shape[-1]:
-        return shifted_sum
-    return plain
-
-
-def plain(x: jax.Array, kernel: jax.Array, *, strides, pads: Pads, groups: int) -> jax.Array:
-    """XLA's own convolution: the lowering of every accelerator."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        pads,
-        dimension_numbers=_DIMENSION_NUMBERS,
-        feature_group_count=groups,
-    )
-
-
-def matrix_product(x: jax.Array, kernel: jax.Array, *, strides, pads: Pads, groups) -> jax.Array:
-    """A 1x1 convolution as one matrix product over all pixels that the strides keep."""
-    del groups  # Always 1 here.
-    if any(pad for pair in pads for pad in pair):
-        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    if tuple(strides) != (1, 1):
-        x = x[:, :: strides[0], :: strides[1], :]
-    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-
-
-def shifted_sum(x: jax.Array, kernel: jax.Array, *, strides, pads: Pads, groups) -> jax.Array:
-    """A depthwise convolution as a sum of shifted images, each scaled by one kernel tap."""
-    del groups  # Always the channel count here.
-    # Accumulated at least in float32, as XLA's convolution is: up to 25 taps added one after
-    # the other in bfloat16 would lose most of its 8 bits, in the gradients too.
-    dtype = x.dtype
-    wide = jnp.promote_types(dtype, jnp.float32)
-    x, kernel = x.astype(wide), kernel.astype(wide)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    batch, height, width, channels = x.shape
-    taps_down, taps_across = kernel.shape[:2]
-    rows = (height - taps_down) // strides[0] + 1
-    columns = (width - taps_across) // strides[1] + 1
-    total = None
-    for i in range(taps_down):
-        for j in range(taps_across):
-            window = lax.slice(
-                x,
-                (0, i, j, 0),
-                (
-                    batch,
-                    i + (rows - 1) * strides[0] + 1,
-                    j + (columns - 1) * strides[1] + 1,
-                    channels,
-                ),
-                (1, *strides, 1),
-            )
-            tap = window * kernel[i, j, 0, :].reshape(1, 1, 1, -1)
-            total = tap if total is None else total + tap
-    assert total is not None  # A kernel has at least one tap.
-    return total.astype(dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers import BatchNorm, Conv, NormSpec, relu
+from jtl.models.layers import BatchNorm, Conv, NormSpec, conv_norm
 from jtl.models.pool import avg_pool, max_pool
 
 
@@ -51,8 +51,9 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = Conv(self.features, 7, 2, padding=3, name="conv")(x)
-        x = relu(BatchNorm(self.norm, name="bn")(x, train=train))
+        conv = Conv(self.features, 7, 2, padding=3, name="conv")
+        norm = BatchNorm(self.norm, name="bn")
+        x = conv_norm(x, conv, norm, train=train, activation="relu")
         return max_pool(x, 3, 2, padding=1)
 
 
@@ -64,9 +65,9 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = relu(BatchNorm(self.norm, name="bn1")(x, train=train))
-        y = Conv(4 * self.growth, 1, 1, 0, name="conv1")(y)
-        y = relu(BatchNorm(self.norm, name="bn2")(y, train=train))
+        y = BatchNorm(self.norm, name="bn1")(x, train=train, activation="relu")
+        conv, norm = Conv(4 * self.growth, 1, 1, 0, name="conv1"), BatchNorm(self.norm, name="bn2")
+        y = conv_norm(y, conv, norm, train=train, activation="relu")
         y = Conv(self.growth, 3, 1, 1, name="conv2")(y)
         return jnp.concatenate([x, y], axis=-1)
 
@@ -79,7 +80,7 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = relu(BatchNorm(self.norm, name="bn")(x, train=train))
+        x = BatchNorm(self.norm, name="bn")(x, train=train, activation="relu")
         x = Conv(self.features, 1, 1, 0, name="conv")(x)
         return avg_pool(x, 2, 2)
 
@@ -91,4 +92,4 @@ class Final(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return relu(BatchNorm(self.norm, name="bn")(x, train=train))
+        return BatchNorm(self.norm, name="bn")(x, train=train, activation="relu")

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers import BatchNorm, Conv, NormSpec, Padding, relu6
+from jtl.models.layers import BatchNorm, Conv, NormSpec, Padding, conv_norm
 
 # Per stage: expansion, kernel, stride of the first block, channels, blocks (their table 1).
 _STAGES = (
@@ -93,8 +93,9 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = Conv(32, 3, 2, _padding(self.padding, 3), name="conv")(x)
-        return relu6(BatchNorm(self.norm, name="bn")(x, train=train))
+        conv = Conv(32, 3, 2, _padding(self.padding, 3), name="conv")
+        norm = BatchNorm(self.norm, name="bn")
+        return conv_norm(x, conv, norm, train=train, activation="relu6")
 
 
 class DepthwiseSeparable(nn.Module):
@@ -110,12 +111,12 @@ class DepthwiseSeparable(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         pads = _padding(self.padding, self.kernel_size)
-        channels = x.shape[-1]
-        y = Conv(channels, self.kernel_size, self.strides, pads, groups=channels, name="conv_dw")(x)
-        y = relu6(BatchNorm(self.norm, name="bn1")(y, train=train))
-        y = Conv(self.features, 1, 1, 0, name="conv_pw")(y)
-        y = BatchNorm(self.norm, name="bn2")(y, train=train)
-        return x + y if self.residual else y
+        channels, size, strides = x.shape[-1], self.kernel_size, self.strides
+        conv_dw = Conv(channels, size, strides, pads, groups=channels, name="conv_dw")
+        conv_pw = Conv(self.features, 1, 1, 0, name="conv_pw")
+        bn1, bn2 = (BatchNorm(self.norm, name=f"bn{i}") for i in (1, 2))
+        y = conv_norm(x, conv_dw, bn1, train=train, activation="relu6")
+        return conv_norm(y, conv_pw, bn2, train=train, residual=x if self.residual else None)
 
 
 class InvertedResidual(nn.Module):
@@ -132,14 +133,14 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         pads = _padding(self.padding, self.kernel_size)
-        channels = self.expansion * x.shape[-1]
-        y = Conv(channels, 1, 1, 0, name="conv_pw")(x)
-        y = relu6(BatchNorm(self.norm, name="bn1")(y, train=train))
-        y = Conv(channels, self.kernel_size, self.strides, pads, groups=channels, name="conv_dw")(y)
-        y = relu6(BatchNorm(self.norm, name="bn2")(y, train=train))
-        y = Conv(self.features, 1, 1, 0, name="conv_pwl")(y)
-        y = BatchNorm(self.norm, name="bn3")(y, train=train)
-        return x + y if self.residual else y
+        channels, size, strides = self.expansion * x.shape[-1], self.kernel_size, self.strides
+        conv_pw = Conv(channels, 1, 1, 0, name="conv_pw")
+        conv_dw = Conv(channels, size, strides, pads, groups=channels, name="conv_dw")
+        conv_pwl = Conv(self.features, 1, 1, 0, name="conv_pwl")
+        bn1, bn2, bn3 = (BatchNorm(self.norm, name=f"bn{i}") for i in (1, 2, 3))
+        y = conv_norm(x, conv_pw, bn1, train=train, activation="relu6")
+        y = conv_norm(y, conv_dw, bn2, train=train, activation="relu6")
+        return conv_norm(y, conv_pwl, bn3, train=train, residual=x if self.residual else None)
 
 
 class Final(nn.Module):
@@ -149,5 +150,5 @@ class Final(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = Conv(1280, 1, 1, 0, name="conv")(x)
-        return relu6(BatchNorm(self.norm, name="bn")(x, train=train))
+        conv, norm = Conv(1280, 1, 1, 0, name="conv"), BatchNorm(self.norm, name="bn")
+        return conv_norm(x, conv, norm, train=train, activation="relu6")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jtl.models.conv import Padding, conv2d
+from jtl.models.norm import affine, batch_norm, factor_and_offset
+from jtl.onednn import Activation
 
 # PyTorch's and Keras's ImageNet recipes for ReLU networks: variance 2 / fan_out.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -34,6 +37,23 @@ class NormSpec:
     unbiased: bool = True
 
 
+_separate = contextvars.ContextVar("separate", default=False)
+
+
+@contextlib.contextmanager
+def separate_layers() -> Iterator[None]:
+    """Traces every layer by itself inside, for whoever looks at the layers' own outputs.
+
+    Elsewhere a convolution, the normalization after it and the activation are one where they
+    can be, and what the layers between would give does not exist.
+    """
+    token = _separate.set(True)
+    try:
+        yield
+    finally:
+        _separate.reset(token)
+
+
 class Conv(nn.Module):
     """Convolution over NHWC images with a kernel in HWIO layout, with or without bias.
 
@@ -48,20 +68,33 @@ class Conv(nn.Module):
     use_bias: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        factor: jax.Array | None = None,
+        offset: jax.Array | None = None,
+        *,
+        activation: Activation | None = None,
+        residual: jax.Array | None = None,
+    ) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", conv_init, shape, jnp.float32)
-        y = conv2d(
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        if factor is not None and offset is not None:  # A normalization's, folded in.
+            kernel = kernel * factor.reshape(1, 1, 1, -1)
+            bias = offset if bias is None else offset + bias * factor
+        return conv2d(
             x,
             kernel.astype(x.dtype),
+            bias,
+            residual,
             strides=(self.strides, self.strides),
             padding=self.padding,
             groups=self.groups,
+            activation=activation,
         )
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-            y = y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
-        return y
 
 
 class BatchNorm(nn.Module):
@@ -71,49 +104,77 @@ class BatchNorm(nn.Module):
     the input's dtype. Written here rather than taken from Linen because the running variance
     must follow the source's convention (`NormSpec.unbiased`) for a fine-tuned model to equal
     the one that PyTorch or Keras would have given.
+
+    Called with a convolution, it normalizes that one's output: with running averages the two
+    become one convolution. `residual` is added before `activation`.
     """
 
     spec: NormSpec = NormSpec()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        channels = x.shape[-1]
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        conv: Conv | None = None,
+        activation: Activation | None = None,
+        residual: jax.Array | None = None,
+    ) -> jax.Array:
+        channels = x.shape[-1] if conv is None else conv.features
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        if train:
-            mean, var = _moments(x)
-            if not self.is_initializing():
-                count = x.size // channels
-                # A single value has no unbiased variance; PyTorch refuses it, we keep 0.
-                correction = count / max(count - 1, 1) if self.spec.unbiased else 1.0
-                keep = self.spec.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * correction * var
-        else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * lax.rsqrt(var + self.spec.epsilon)
-        shape = (1,) * (x.ndim - 1) + (channels,)
-        offset = (bias - mean * factor).reshape(shape)
-        y = x.astype(jnp.float32) * factor.reshape(shape) + offset
-        return y.astype(x.dtype)
+        epsilon = self.spec.epsilon
+        if conv is not None and not train and not _separate.get():
+            statistics = running_mean.value, running_var.value
+            folded = factor_and_offset(scale, bias, *statistics, epsilon)
+            return conv(x, *folded, activation=activation, residual=residual)
+        if conv is not None:
+            x = conv(x)
+        if not train:
+            wide = x.astype(jnp.float32)
+            y = affine(wide, scale, bias, running_mean.value, running_var.value, epsilon)
+            return _finish(y.astype(x.dtype), residual, activation)
+        fused = activation == "relu" and residual is None
+        y, mean, var = batch_norm(x, scale, bias, epsilon, with_relu=fused)
+        if not self.is_initializing():
+            count = x.size // channels
+            # A single value has no unbiased variance; PyTorch refuses it, we keep 0.
+            correction = count / max(count - 1, 1) if self.spec.unbiased else 1.0
+            keep = self.spec.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * correction * var
+        return y if fused else _finish(y, residual, activation)
 
 
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance per channel, in float32, by the two-pass formula.
-
-    The one-pass formula (mean of squares minus squared mean) is what cuDNN and Linen use,
-    but it cancels for channels whose mean is large beside their spread, and on CPU the second
-    pass costs little.
-    """
-    x = x.astype(jnp.float32)
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    centred = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
-    return mean, jnp.mean(jnp.square(centred), axes)
+def _finish(y: jax.Array, residual: jax.Array | None, activation: Activation | None) -> jax.Array:
+    if residual is not None:
+        y = y + residual
+    if activation == "relu":
+        return relu(y)
+    return relu6(y) if activation == "relu6" else y
 
 
-Activation = Callable[[jax.Array], jax.Array]
-relu: Activation = jax.nn.relu
-relu6: Activation = jax.nn.relu6
+def conv_norm(
+    x: jax.Array,
+    conv: Conv,
+    norm: BatchNorm,
+    *,
+    train: bool,
+    activation: Activation | None = None,
+    residual: jax.Array | None = None,
+) -> jax.Array:
+    """activation(norm(conv(x)) + residual), as one convolution where nothing is lost by it."""
+    return norm(x, train=train, conv=conv, activation=activation, residual=residual)
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0)."""
+    return jax.nn.relu(x)
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6), as the networks for edge devices have it."""
+    return jax.nn.relu6(x)

@@ -3,7 +3,8 @@
 XLA's gradient of max pooling is a select-and-scatter, which CPUs run window by window: for a
 ResNet's stem it takes longer than that of all convolutions there. On CPU the maximum is
 therefore taken over shifted images, which remembers where it was found, so that the gradient is
-a sum of shifted images too. Accelerators keep XLA's form.
+a sum of shifted images too; in training oneDNN does both faster still, where it is installed.
+Accelerators keep XLA's form.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jtl.models.conv import Padding, Pads, explicit_padding
+from jtl import onednn
+from jtl.models.conv import Padding, explicit_padding
+from jtl.models.lowerings import Pads
 
 
 def max_pool(x: jax.Array, window: int, strides: int, padding: Padding) -> jax.Array:
-    """Max pooling; padded pixels never win.
+    """Max pooling; padded pixels never win, and NaN always does.
 
     Of equal values in a window the first one, row by row, gets the gradient, as in PyTorch.
 
@@ -49,25 +52,39 @@ def _max_pool(x, window, strides, pads):
 
 
 def _forward(x, window, strides, pads):
+    operation = _operation("pooling", x, window, strides, pads)
+
     def default(x):
         y = _plain(x, window=window, strides=strides, pads=pads)
+        if operation is not None:
+            return y, jnp.zeros(operation.workspace, jnp.uint8)
         return y, jnp.zeros(y.shape, _index_dtype(window))
 
-    shifted = functools.partial(_shifted, window=window, strides=strides, pads=pads)
-    y, where = lax.platform_dependent(x, cpu=shifted, default=default)
+    def without_onednn(x, y):
+        del y  # Where it should be NaN it is the next largest value.
+        return _shifted(x, window=window, strides=strides, pads=pads)[0]
+
+    def on_cpu(x):
+        if operation is not None:
+            y, workspace = onednn.call(operation, x)
+            return lax.cond(jnp.isnan(jnp.max(x)), without_onednn, lambda x, y: y, x, y), workspace
+        return _shifted(x, window=window, strides=strides, pads=pads)
+
+    y, where = lax.platform_dependent(x, cpu=on_cpu, default=default)
     # Each platform's gradient needs one of the two; the compiler drops the other.
     return y, (x, where)
 
 
 def _backward(window, strides, pads, residuals, dy):
     x, where = residuals
+    operation = _operation("pooling_gradient", x, window, strides, pads)
 
     def default(x, where, dy):
         del where
         plain = functools.partial(_plain, window=window, strides=strides, pads=pads)
         return jax.vjp(plain, x)[1](dy)[0]
 
-    def shifted(x, where, dy):
+    def shifted(where, dy):
         def of_one_image(operands):
             where, dy = (operand[None] for operand in operands)
             return _shifted_gradient(where, dy, (1, *x.shape[1:]), window, strides, pads)[0]
@@ -76,10 +93,31 @@ def _backward(window, strides, pads, residuals, dy):
         # of the gradient, and for every use of that.
         return lax.map(of_one_image, (where, dy))
 
-    return (lax.platform_dependent(x, where, dy, cpu=shifted, default=default),)
+    def on_cpu(x, where, dy):
+        del x
+        if operation is not None:
+            return onednn.call(operation, dy, where)[0]
+        return shifted(where, dy)
+
+    return (lax.platform_dependent(x, where, dy, cpu=on_cpu, default=default),)
 
 
 _max_pool.defvjp(_forward, _backward)
+
+
+def _operation(kind, x, window, strides, pads) -> onednn.MaxPooling | None:
+    """oneDNN's, where it has both directions."""
+    (top, bottom), (left, right) = pads
+    rows, columns = (
+        (n + sum(pad) - window) // strides + 1 for n, pad in zip(x.shape[1:3], pads, strict=True)
+    )
+    if min(rows, columns) < 1:
+        return None
+    outputs = (x.shape[0], rows, columns, x.shape[3])
+    shapes = (x.shape, outputs, (window, window), (strides, strides), (top, bottom, left, right))
+    kinds: tuple[Any, ...] = ("pooling", "pooling_gradient")
+    fitted = {k: onednn.fitted(onednn.MaxPooling(k, *shapes), x.dtype) for k in kinds}
+    return None if None in fitted.values() else fitted[kind]
 
 
 def _plain(x: jax.Array, *, window: int, strides: int, pads: Pads) -> jax.Array:

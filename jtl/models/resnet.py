@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers import BatchNorm, Conv, NormSpec, relu
+from jtl.models.layers import BatchNorm, Conv, NormSpec, conv_norm
 from jtl.models.pool import max_pool
 
 
@@ -67,8 +67,9 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = Conv(64, 7, 2, padding=3, use_bias=self.conv_bias, name="conv1")(x)
-        x = relu(BatchNorm(self.norm, name="bn1")(x, train=train))
+        conv = Conv(64, 7, 2, padding=3, use_bias=self.conv_bias, name="conv1")
+        norm = BatchNorm(self.norm, name="bn1")
+        x = conv_norm(x, conv, norm, train=train, activation="relu")
         return max_pool(x, 3, 2, padding=1)
 
 
@@ -83,16 +84,17 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        bias = self.conv_bias
+        conv1 = Conv(self.width, 3, self.strides, 1, use_bias=bias, name="conv1")
+        conv2 = Conv(self.width, 3, 1, 1, use_bias=bias, name="conv2")
+        bn1, bn2 = (BatchNorm(self.norm, name=f"bn{i}") for i in (1, 2))
         shortcut = x
-        y = Conv(self.width, 3, self.strides, 1, use_bias=self.conv_bias, name="conv1")(x)
-        y = relu(BatchNorm(self.norm, name="bn1")(y, train=train))
-        y = Conv(self.width, 3, 1, 1, use_bias=self.conv_bias, name="conv2")(y)
-        y = BatchNorm(self.norm, name="bn2")(y, train=train)
         if self.project:
-            shortcut = Shortcut(self.width, self.strides, self.norm, self.conv_bias, name="down")(
+            shortcut = Shortcut(self.width, self.strides, self.norm, bias, name="down")(
                 x, train=train
             )
-        return relu(y + shortcut)
+        y = conv_norm(x, conv1, bn1, train=train, activation="relu")
+        return conv_norm(y, conv2, bn2, train=train, activation="relu", residual=shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -109,18 +111,18 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         first, second = (self.strides, 1) if self.stride_in_1x1 else (1, self.strides)
         bias = self.conv_bias
+        conv1 = Conv(self.width, 1, first, 0, use_bias=bias, name="conv1")
+        conv2 = Conv(self.width, 3, second, 1, use_bias=bias, name="conv2")
+        conv3 = Conv(4 * self.width, 1, 1, 0, use_bias=bias, name="conv3")
+        bn1, bn2, bn3 = (BatchNorm(self.norm, name=f"bn{i}") for i in (1, 2, 3))
         shortcut = x
-        y = Conv(self.width, 1, first, 0, use_bias=bias, name="conv1")(x)
-        y = relu(BatchNorm(self.norm, name="bn1")(y, train=train))
-        y = Conv(self.width, 3, second, 1, use_bias=bias, name="conv2")(y)
-        y = relu(BatchNorm(self.norm, name="bn2")(y, train=train))
-        y = Conv(4 * self.width, 1, 1, 0, use_bias=bias, name="conv3")(y)
-        y = BatchNorm(self.norm, name="bn3")(y, train=train)
         if self.project:
             shortcut = Shortcut(4 * self.width, self.strides, self.norm, bias, name="down")(
                 x, train=train
             )
-        return relu(y + shortcut)
+        y = conv_norm(x, conv1, bn1, train=train, activation="relu")
+        y = conv_norm(y, conv2, bn2, train=train, activation="relu")
+        return conv_norm(y, conv3, bn3, train=train, activation="relu", residual=shortcut)
 
 
 class Shortcut(nn.Module):
@@ -133,5 +135,5 @@ class Shortcut(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = Conv(self.features, 1, self.strides, 0, use_bias=self.conv_bias, name="conv")(x)
-        return BatchNorm(self.norm, name="bn")(x, train=train)
+        conv = Conv(self.features, 1, self.strides, 0, use_bias=self.conv_bias, name="conv")
+        return conv_norm(x, conv, BatchNorm(self.norm, name="bn"), train=train)

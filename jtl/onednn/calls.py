@@ -1,4 +1,4 @@
-"""oneDNN's convolutions as JAX operations: XLA custom calls that Python serves.
+"""oneDNN's operations as JAX operations: XLA custom calls that Python serves.
 
 The structures are those of XLA's C interface for foreign functions (xla/ffi/api/c_api.h,
 version 0), which jaxlib promises to keep for at least a year after a change.
@@ -9,18 +9,23 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import ctypes
+import dataclasses
 import functools
 from collections.abc import Iterator
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
+from typing import TypeVar
 
 import jax
 import jax.ffi
 import jax.numpy as jnp
 
-from jtl.onednn import library, primitives
-from jtl.onednn.primitives import Geometry
+from jtl.onednn import library, operations
+from jtl.onednn.normalization import Normalization
+from jtl.onednn.operations import Operation
+from jtl.onednn.pooling import MaxPooling
+from jtl.onednn.programs import Program
 
-TARGET = "jtl_onednn_convolution"
+TARGET = "jtl_onednn"
 _METADATA = 1
 _INTERNAL_ERROR = 13
 
@@ -94,12 +99,12 @@ class _CallFrame(ctypes.Structure):
 
 
 _wanted = contextvars.ContextVar("wanted", default=True)
-_by_attribute: dict[bytes, primitives.Convolution] = {}
+_by_attribute: dict[bytes, Program] = {}
 
 
 @CFUNCTYPE(c_void_p, POINTER(_CallFrame))
 def _serve(pointer):
-    """XLA's call: first to ask for the interface's version, then once per convolution."""
+    """XLA's call: first to ask for the interface's version, then once per operation."""
     frame = pointer.contents
     if frame.extension and frame.extension.contents.type == _METADATA:
         extension = ctypes.cast(frame.extension, POINTER(_MetadataExtension)).contents
@@ -109,19 +114,22 @@ def _serve(pointer):
     try:
         span = frame.attributes.items[0].contents
         attribute = ctypes.string_at(span.pointer, span.length)
-        convolution = _by_attribute.get(attribute)
-        if convolution is None:
-            convolution = primitives.convolution(Geometry.decode(attribute.decode()))
-            if convolution is None:
+        program = _by_attribute.get(attribute)
+        if program is None:
+            program = operations.program(operations.decode(attribute.decode()))
+            if program is None:
                 raise RuntimeError("oneDNN is gone since the program was compiled")
-            _by_attribute[attribute] = convolution
-        first, second = frame.arguments.items[0].contents, frame.arguments.items[1].contents
-        convolution.run(first.data, second.data, frame.results.items[0].contents.data)
+            _by_attribute[attribute] = program
+        program.run(*_addresses(frame.arguments), *_addresses(frame.results))
     except BaseException as error:  # Nothing may pass into the C code that calls.
         message = f"{type(error).__name__}: {error}".encode()
         arguments = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, message, _INTERNAL_ERROR)
         return frame.api.contents.error_create(ctypes.byref(arguments))
     return None
+
+
+def _addresses(buffers: _Buffers) -> list[int]:
+    return [buffers.items[index].contents.data for index in range(buffers.size)]
 
 
 @contextlib.contextmanager
@@ -147,25 +155,34 @@ def installed() -> bool:
     return True
 
 
-def available(geometry: Geometry, dtype: jnp.dtype) -> bool:
+def available(operation: Operation, dtype: jnp.dtype) -> bool:
     """Whether oneDNN is there and has an implementation; makes it ready if so."""
-    if not (_wanted.get() and dtype == jnp.float32 and installed()):
-        return False
-    return primitives.convolution(geometry) is not None
+    return _usable(dtype) and operations.program(operation) is not None
 
 
-def call(geometry: Geometry, first: jax.Array, second: jax.Array) -> jax.Array:
-    """The array that `geometry.kind` asks for; only where `available`, on a CPU.
+_Fitted = TypeVar("_Fitted", Normalization, MaxPooling)
+
+
+def fitted(operation: _Fitted, dtype: jnp.dtype) -> _Fitted | None:
+    """The operation with the size of its workspace; None where it is not `available`."""
+    size = operations.workspace_bytes(operation) if _usable(dtype) else None
+    if size is None:
+        return None
+    operation = dataclasses.replace(operation, workspace=size)
+    return operation if available(operation, dtype) else None
+
+
+def _usable(dtype: jnp.dtype) -> bool:
+    return _wanted.get() and dtype == jnp.float32 and installed()
+
+
+def call(operation: Operation, *arrays: jax.Array) -> list[jax.Array]:
+    """What `operation` computes; only where `available`, on a CPU.
 
     Args:
-        geometry: What to compute.
-        first: x, or dy for the input's gradient.
-        second: The kernel, or dy for the kernel's gradient.
+        operation: What to compute.
+        arrays: Its arguments, in the order that its class tells.
     """
-    shape = {
-        "forward": geometry.outputs,
-        "input_gradient": geometry.images,
-        "kernel_gradient": geometry.kernel,
-    }[geometry.kind]
-    result = jax.ShapeDtypeStruct(shape, first.dtype)
-    return jax.ffi.ffi_call(TARGET, result)(first, second, geometry=geometry.encode())
+    results = [jax.ShapeDtypeStruct(*array) for array in operation.results()]
+    encoded = operations.encode(operation)
+    return list(jax.ffi.ffi_call(TARGET, results)(*arrays, operation=encoded))

@@ -1,4 +1,4 @@
-"""The oneDNN shared library: found, loaded, and its C interface (version 3) declared."""
+"""The oneDNN shared library: found, loaded, and called."""
 
 from __future__ import annotations
 
@@ -7,58 +7,16 @@ import functools
 import importlib.metadata
 import os
 from collections.abc import Iterator
-from ctypes import POINTER, c_int, c_int64, c_size_t, c_uint, c_void_p
+from ctypes import c_int, c_size_t, c_void_p
 from typing import Any
+
+from jtl.onednn.interface import CPU, IN_ORDER, SIGNATURES, SUCCESS
 
 PACKAGES = ("onednn-cpu-gomp", "onednn-cpu-iomp", "onednn-cpu-tbb", "onednn")
 """PyPI's packages of the library, by the size of what they bring along."""
 FILE_NAME = "libdnnl.so.3"
 SWITCH = "JTL_ONEDNN"
 """Environment variable: 0 leaves oneDNN out."""
-
-# From oneDNN's C headers (dnnl_types.h); part of its stable binary interface.
-CPU = 1
-IN_ORDER = 1
-FLOAT32 = 3
-ANY_LAYOUT = 1
-FORWARD_TRAINING = 64
-DIRECT = 1
-SUCCESS, INVALID_ARGUMENTS, UNIMPLEMENTED = 0, 2, 3
-QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS = 131, 132
-ARG_FROM = ARG_SOURCE = 1
-ARG_TO = ARG_DESTINATION = 17
-ARG_WEIGHTS = 33
-ARG_DIFF_SOURCE, ARG_DIFF_DESTINATION, ARG_DIFF_WEIGHTS = 129, 145, 161
-MAX_DIMENSIONS = 12
-
-Dims = c_int64 * MAX_DIMENSIONS
-_OUT = POINTER(c_void_p)
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "dnnl_engine_create": (_OUT, c_int, c_size_t),
-    "dnnl_stream_create": (_OUT, c_void_p, c_uint),
-    "dnnl_stream_wait": (c_void_p,),
-    "dnnl_memory_desc_create_with_strides": (_OUT, c_int, Dims, c_int, Dims),
-    "dnnl_memory_desc_create_with_tag": (_OUT, c_int, Dims, c_int, c_int),
-    "dnnl_memory_create": (_OUT, c_void_p, c_void_p, c_void_p),
-    "dnnl_memory_set_data_handle": (c_void_p, c_void_p),
-    "dnnl_convolution_forward_primitive_desc_create": (
-        *(_OUT, c_void_p, c_int, c_int, c_void_p, c_void_p, c_void_p, c_void_p),
-        *(Dims, Dims, Dims, Dims, c_void_p),
-    ),
-    "dnnl_convolution_backward_data_primitive_desc_create": (
-        *(_OUT, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
-        *(Dims, Dims, Dims, Dims, c_void_p, c_void_p),
-    ),
-    "dnnl_convolution_backward_weights_primitive_desc_create": (
-        *(_OUT, c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_void_p),
-        *(Dims, Dims, Dims, Dims, c_void_p, c_void_p),
-    ),
-    "dnnl_reorder_primitive_desc_create": (
-        *(_OUT, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
-    ),
-    "dnnl_primitive_create": (_OUT, c_void_p),
-    "dnnl_primitive_execute": (c_void_p, c_void_p, c_int, c_void_p),
-}
 
 
 class OneDnnError(RuntimeError):
@@ -78,7 +36,7 @@ class Library:
         # use. Read when the OpenMP library is loaded, and not changed if somebody has set it.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         self._library = ctypes.CDLL(path)
-        for name, argtypes in _SIGNATURES.items():
+        for name, argtypes in SIGNATURES.items():
             getattr(self._library, name).argtypes = argtypes
         query = self._library.dnnl_primitive_desc_query_md
         query.argtypes, query.restype = (c_void_p, c_int, c_int), c_void_p
@@ -103,6 +61,16 @@ class Library:
         if status != SUCCESS:
             raise OneDnnError(function, status)
         return created
+
+    def do(self, function: str, *args: Any) -> None:
+        """Calls a function that changes an object.
+
+        Raises:
+            OneDnnError: It failed.
+        """
+        status = getattr(self._library, function)(*args)
+        if status != SUCCESS:
+            raise OneDnnError(function, status)
 
 
 @functools.cache

@@ -1,0 +1,92 @@
+"""Batch normalization by oneDNN: statistics of the batch, optionally with a ReLU after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from ctypes import c_void_p
+from typing import Literal
+
+from jtl.onednn import interface
+from jtl.onednn.library import Library, OneDnnError
+from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, images, vector
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """One batch normalization with the statistics of its batch.
+
+    Attributes:
+        kind: (y, mean, var, workspace) of (x, scale, bias), or (dx, dscale, dbias) of
+            (x, dy, mean, var, scale, workspace). Without a ReLU there is no workspace.
+        images: x's (N, H, W, C).
+        epsilon: Added to the variance.
+        relu: Whether y is the ReLU of the normalized images; the workspace then remembers
+            where it was positive.
+        workspace: Its size in bytes, as `workspace_bytes` gives it; 0 without one.
+    """
+
+    kind: Literal["normalization", "normalization_gradient"]
+    images: tuple[int, ...]
+    epsilon: float
+    relu: bool
+    workspace: int = 0
+
+    def results(self) -> tuple[Array, ...]:
+        """Shape and dtype of what is computed."""
+        image, channel = (self.images, FLOAT32), (self.images[3:], FLOAT32)
+        workspace = [((self.workspace,), UINT8)] if self.relu else []
+        return image, channel, channel, *(workspace if self.kind == "normalization" else [])
+
+    def build(self, dnnl: Library) -> Program:
+        """Compiles it.
+
+        Raises:
+            OneDnnError: oneDNN has no implementation.
+        """
+        x, channel = images(dnnl, self.images), vector(dnnl, self.images[3])
+        forward = self._forward(dnnl)
+        program = Program(dnnl)
+        if self.kind == "normalization":
+            names = ("SOURCE", "SCALE", "SHIFT", "DESTINATION", "MEAN", "VARIANCE")
+            layouts, main = (x, channel, channel, x, channel, channel), forward
+        else:
+            names = ("SOURCE", "DIFF_DESTINATION", "MEAN", "VARIANCE", "SCALE")
+            layouts = (x, x, channel, channel, channel)
+            main = dnnl.new(
+                "dnnl_batch_normalization_backward_primitive_desc_create",
+                *(dnnl.engine, interface.BACKWARD, x, x, x, self.epsilon, self._flags()),
+                *(forward, None),
+            )
+        roles = {
+            getattr(interface, f"ARG_{name}"): program.array(layout)
+            for name, layout in zip(names, layouts, strict=True)
+        }
+        if self.relu:
+            # A program compiled on another kind of processor may have reserved less.
+            if self._workspace_bytes(dnnl, forward) > self.workspace:
+                raise OneDnnError("the workspace", interface.UNIMPLEMENTED)
+            layout = c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0))
+            roles[interface.ARG_WORKSPACE] = program.array(layout)
+        if self.kind == "normalization_gradient":
+            for name, layout in (("SOURCE", x), ("SCALE", channel), ("SHIFT", channel)):
+                roles[getattr(interface, f"ARG_DIFF_{name}")] = program.array(layout)
+        program.add(main, roles)
+        return program
+
+    def workspace_bytes(self, dnnl: Library) -> int:
+        """What the workspace needs on this processor; OneDnnError if nothing implements it."""
+        return self._workspace_bytes(dnnl, self._forward(dnnl)) if self.relu else 0
+
+    def _workspace_bytes(self, dnnl: Library, forward: c_void_p) -> int:
+        return dnnl.size(c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0)))
+
+    def _flags(self) -> int:
+        affine = interface.USE_SCALE | interface.USE_SHIFT
+        return affine | (interface.FUSE_RELU if self.relu else 0)
+
+    def _forward(self, dnnl: Library) -> c_void_p:
+        x = images(dnnl, self.images)
+        return dnnl.new(
+            "dnnl_batch_normalization_forward_primitive_desc_create",
+            *(dnnl.engine, interface.FORWARD_TRAINING, x, x, self.epsilon, self._flags(), None),
+        )

@@ -1,0 +1,88 @@
+"""Max pooling by oneDNN."""
+
+from __future__ import annotations
+
+import dataclasses
+from ctypes import c_void_p
+from typing import Literal
+
+from jtl.onednn import interface
+from jtl.onednn.library import Library, OneDnnError
+from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, dims, images
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPooling:
+    """One max pooling.
+
+    Attributes:
+        kind: (y, workspace) of x, or dx of (dy, workspace).
+        images: x's (N, H, W, C).
+        outputs: y's (N, H, W, C).
+        window: (height, width).
+        strides: (vertical, horizontal).
+        pads: (top, bottom, left, right).
+        workspace: Size in bytes of what remembers where each maximum was.
+    """
+
+    kind: Literal["pooling", "pooling_gradient"]
+    images: tuple[int, ...]
+    outputs: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    workspace: int = 0
+
+    def results(self) -> tuple[Array, ...]:
+        """Shape and dtype of what is computed."""
+        if self.kind == "pooling_gradient":
+            return ((self.images, FLOAT32),)
+        return (self.outputs, FLOAT32), ((self.workspace,), UINT8)
+
+    def build(self, dnnl: Library) -> Program:
+        """Compiles it.
+
+        Raises:
+            OneDnnError: oneDNN has no implementation.
+        """
+        x, y = images(dnnl, self.images), images(dnnl, self.outputs)
+        forward = self._forward(dnnl)
+        program = Program(dnnl)
+        if self.kind == "pooling_gradient":
+            roles = {interface.ARG_DIFF_DESTINATION: program.array(y)}
+            main = dnnl.new(
+                "dnnl_pooling_backward_primitive_desc_create",
+                *(dnnl.engine, interface.MAXIMUM, x, y, *self._window(), forward, None),
+            )
+        else:
+            roles = {interface.ARG_SOURCE: program.array(x)}
+            roles[interface.ARG_DESTINATION] = program.array(y)
+            main = forward
+        # A program compiled on another kind of processor may have reserved less.
+        if self.workspace_bytes(dnnl) > self.workspace:
+            raise OneDnnError("the workspace", interface.UNIMPLEMENTED)
+        layout = c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0))
+        roles[interface.ARG_WORKSPACE] = program.array(layout)
+        if self.kind == "pooling_gradient":
+            roles[interface.ARG_DIFF_SOURCE] = program.array(x)
+        program.add(main, roles)
+        return program
+
+    def workspace_bytes(self, dnnl: Library) -> int:
+        """What the workspace needs on this processor; OneDnnError if nothing implements it."""
+        return dnnl.size(c_void_p(dnnl.query(self._forward(dnnl), interface.QUERY_WORKSPACE, 0)))
+
+    def _forward(self, dnnl: Library) -> c_void_p:
+        x, y = images(dnnl, self.images), images(dnnl, self.outputs)
+        return dnnl.new(
+            "dnnl_pooling_forward_primitive_desc_create",
+            *(dnnl.engine, interface.FORWARD_TRAINING, interface.MAXIMUM, x, y),
+            *(*self._window(), None),
+        )
+
+    def _window(self) -> tuple:
+        top, bottom, left, right = self.pads
+        return (
+            *(dims(self.strides), dims(self.window), dims((0, 0))),
+            *(dims((top, left)), dims((bottom, right))),
+        )

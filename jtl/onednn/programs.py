@@ -1,0 +1,123 @@
+"""Short sequences of oneDNN primitives, built once and run on the addresses of arrays.
+
+Images are NHWC and kernels HWIO, as everywhere in jtl. oneDNN names dimensions in another order
+but works on memory as it lies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from ctypes import c_int, c_void_p
+
+from jtl.onednn import interface, library
+from jtl.onednn.interface import Dims
+from jtl.onednn.library import Library
+
+FLOAT32, UINT8 = "float32", "uint8"
+Array = tuple[tuple[int, ...], str]
+"""Shape and dtype."""
+_ALIGNMENT = 64  # Bytes of a cache line, and of the widest vector.
+
+
+class _Argument(ctypes.Structure):
+    _fields_ = (("role", c_int), ("memory", c_void_p))
+
+
+class _Scratch:
+    """Memory for blocked kernels, shared by all programs: one runs at a time."""
+
+    def __init__(self) -> None:
+        self._size, self._raw, self.address = -1, None, 0
+
+    def fit(self, size: int) -> int:
+        if size > self._size:
+            self._raw = ctypes.create_string_buffer(size + _ALIGNMENT)
+            start = ctypes.addressof(self._raw)
+            self.address = (start + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+            self._size = size
+        return self.address
+
+
+# oneDNN uses all cores for one primitive, so a second one beside it would gain nothing.
+_LOCK = threading.Lock()
+_SCRATCH = _Scratch()
+
+
+class Program:
+    """Primitives that run one after the other, and the memories they share.
+
+    Attributes:
+        dnnl: The library.
+    """
+
+    def __init__(self, dnnl: Library):
+        """Starts without primitives."""
+        self.dnnl = dnnl
+        self._outside: list[c_void_p] = []
+        self._inside: c_void_p | None = None
+        self._inside_size = 0
+        self._steps: list[tuple[c_void_p, int, ctypes.Array]] = []
+
+    def array(self, description: c_void_p) -> c_void_p:
+        """The memory of the next array that `run` is given."""
+        self._outside.append(
+            self.dnnl.new("dnnl_memory_create", description, self.dnnl.engine, None)
+        )
+        return self._outside[-1]
+
+    def scratch(self, description: c_void_p) -> c_void_p:
+        """The memory for what lives only while the program runs; at most one."""
+        assert self._inside is None
+        self._inside = self.dnnl.new("dnnl_memory_create", description, self.dnnl.engine, None)
+        self._inside_size = self.dnnl.size(description)
+        return self._inside
+
+    def add(self, description: c_void_p, roles: Mapping[int, c_void_p]) -> None:
+        """Adds a primitive with the memory of each of its arguments; compiles it."""
+        primitive = self.dnnl.new("dnnl_primitive_create", description)
+        arguments = (_Argument * len(roles))(*(_Argument(*role) for role in roles.items()))
+        self._steps.append((primitive, len(roles), arguments))
+
+    def run(self, *addresses: int) -> None:
+        """Reads and writes arrays, given by their addresses in the order of `array`.
+
+        Raises:
+            OneDnnError: A primitive failed.
+        """
+        dnnl = self.dnnl
+        with _LOCK:
+            for memory, address in zip(self._outside, addresses, strict=True):
+                dnnl.set_handle(memory, address)
+            if self._inside is not None:
+                dnnl.set_handle(self._inside, _SCRATCH.fit(self._inside_size))
+            for primitive, count, arguments in self._steps:
+                status = dnnl.execute(primitive, dnnl.stream, count, arguments)
+                if status != interface.SUCCESS:
+                    raise library.OneDnnError("dnnl_primitive_execute", status)
+            dnnl.wait(dnnl.stream)
+
+
+def strided(dnnl: Library, shape: Sequence[int], strides: Sequence[int]) -> c_void_p:
+    """The description of a float32 array in memory."""
+    return dnnl.new(
+        *("dnnl_memory_desc_create_with_strides", len(shape), dims(shape)),
+        *(interface.FLOAT32, dims(strides)),
+    )
+
+
+def images(dnnl: Library, shape: Sequence[int]) -> c_void_p:
+    """The description of NHWC images; oneDNN's order is N, C, H, W."""
+    n, h, w, c = shape
+    return strided(dnnl, (n, c, h, w), (h * w * c, 1, w * c, c))
+
+
+def vector(dnnl: Library, length: int) -> c_void_p:
+    """The description of a value per channel."""
+    return strided(dnnl, (length,), (1,))
+
+
+def dims(numbers: Sequence[int]) -> ctypes.Array:
+    """Numbers as oneDNN takes them."""
+    return Dims(*numbers)
