@@ -140,10 +140,13 @@ def _compare_forward(
     """Every layer on the first batch, the logits on all."""
     import jax
 
+    from jtl.models.layers import separate_layers
+
     def run(variables: Any, images: Any) -> Any:
-        out, captured = model.apply(
-            variables, images, capture_intermediates=True, mutable=["intermediates"]
-        )
+        with separate_layers():
+            out, captured = model.apply(
+                variables, images, capture_intermediates=True, mutable=["intermediates"]
+            )
         return _as_vectors(model, out), captured["intermediates"]
 
     # One program for both, because compiling it takes longer than running it.
