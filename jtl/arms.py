@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Literal
 
 import jax
-import numpy as np
-import psutil
 
-from jtl.data.pipeline import Examples, InputPlan, Pictures
-from jtl.data.preprocess import Prepare
+from jtl.cache.sizes import MEMORY_SHARE, free_memory
+from jtl.data.pipeline import InputPlan, Pictures
 from jtl.data.sources import Split as DataSplit
-from jtl.features import extract
 from jtl.freeze import Split
-from jtl.freeze.split import Tree
-from jtl.models import ImageClassifier
-from jtl.progress import Display
 
-MEMORY_SHARE = 0.4
-"""Of the free memory: what decoded pictures or cached features may take."""
 FEATURE_EVAL_BATCH = 1024
 """Examples per dispatch when only a head is left to run."""
 PICTURE_EVAL_BATCH = 32
+
+Place = Literal["memory", "disk"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cast:
+    """Brings features back to the dtype of the computation; compared by value."""
+
+    dtype: str
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of any dtype -> features of `dtype`."""
+        return x.astype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +37,15 @@ class Arm:
 
     Attributes:
         start: Path of the first unit that every step runs; None for the first of all.
-        prepare: From uint8 batches to the network's input; None for features.
+        prepare: From batches to the first unit's input; None where they are that.
         eval_batch: Examples per evaluation dispatch.
+        place: Where features are read from; None without features.
     """
 
     start: str | None
-    prepare: Prepare | None
+    prepare: Callable[[jax.Array], jax.Array] | None
     eval_batch: int
+    place: Place | None = None
 
     @property
     def cached(self) -> bool:
@@ -44,76 +53,38 @@ class Arm:
         return self.start is not None
 
 
-def arm_of(start: str | None, inputs: InputPlan) -> Arm:
-    """The arm that starts from features at the unit `start`, or from pictures if None."""
+def cut_of(split: Split) -> str | None:
+    """Where a phase's features are taken; None without a frozen prefix."""
+    return split.cut if split.prefix else None
+
+
+def arm_of(
+    start: str | None, inputs: InputPlan, stored: str | None = None, place: Place = "memory"
+) -> Arm:
+    """The arm that starts from features at the unit `start`, or from pictures if None.
+
+    Args:
+        start: As in `Arm`.
+        inputs: How pictures become the network's input.
+        stored: What features are rounded to, if at all.
+        place: Where features are.
+    """
     if start is None:
         return Arm(None, inputs.device, PICTURE_EVAL_BATCH)
-    return Arm(start, None, FEATURE_EVAL_BATCH if start == "head" else PICTURE_EVAL_BATCH)
+    dtype = inputs.device.dtype
+    cast = None if stored in (None, dtype) else Cast(dtype)
+    return Arm(start, cast, FEATURE_EVAL_BATCH if start == "head" else PICTURE_EVAL_BATCH, place)
 
 
-def choose_arm(
-    split: Split, model: ImageClassifier, variables: Tree, inputs: InputPlan, count: int
-) -> Arm:
-    """Features at the cut if there is a frozen prefix whose outputs fit in memory.
-
-    Args:
-        split: The cut.
-        model: The classifier.
-        variables: Its variables or their shapes.
-        inputs: How pictures become its input.
-        count: Of the pictures whose features are kept.
-    """
-    if not split.prefix:
-        return arm_of(None, inputs)
-    needed = count * feature_bytes(split.cut, model, variables, inputs)
-    fits = needed < MEMORY_SHARE * psutil.virtual_memory().available
-    return arm_of(split.cut if fits else None, inputs)
-
-
-def feature_bytes(cut: str, model: ImageClassifier, variables: Tree, inputs: InputPlan) -> int:
-    """Memory of one picture's output before the unit `cut`."""
-    size = inputs.device.size
-    features = jax.eval_shape(
-        lambda v, x: model.apply(v, x, stop=cut),
-        variables,
-        jax.ShapeDtypeStruct((1, size, size, 3), inputs.device.dtype),
-    )
-    return int(np.prod(features.shape)) * features.dtype.itemsize
-
-
-def examples_of(
-    split: DataSplit,
-    arm: Arm,
-    model: ImageClassifier,
-    inputs: InputPlan,
-    variables: Tree,
-    display: Display,
-    name: str,
-) -> Examples:
-    """A split as an arm works on it: features, computed now, or pictures.
+def pictures_of(split: DataSplit, inputs: InputPlan, *, once: bool) -> Pictures:
+    """The pictures of a split, decoded now if they fit in memory, else batch by batch.
 
     Args:
-        split: The pictures.
-        arm: How epochs run.
-        model: The classifier.
-        inputs: How pictures become its input.
-        variables: Its {"params", "batch_stats"}, on the device.
-        display: Where progress goes.
-        name: Of the split, for the display.
+        split: The split.
+        inputs: How pictures become the network's input.
+        once: What is looked at once only is better decoded beside the computation.
     """
     native = split.native_size()
     needed = len(split) * inputs.bytes_per_picture(native)
-    fits = needed < MEMORY_SHARE * psutil.virtual_memory().available
-    # What is looked at once only is better decoded beside the computation.
-    pictures = Pictures(split, inputs.host_for(native), hold=fits and not arm.cached)
-    if arm.start is None:
-        return pictures
-    with display.track(f"features of {name}", len(split), "images") as advance:
-        return extract(
-            pictures,
-            variables,
-            model=model,
-            stop=arm.start,
-            prepare=inputs.device,
-            progress=advance,
-        )
+    fits = needed < MEMORY_SHARE * free_memory()
+    return Pictures(split, inputs.host_for(native), hold=fits and not once)

@@ -67,11 +67,14 @@ class DataConfig:
             weights; for pictures that are all smaller, four times theirs, but 96 at least.
         upsample: How small pictures are enlarged: bilinear, bicubic, or nearest:N, which
             repeats each pixel N times both ways. Default: as the weights' preprocessing.
+        cache_dtype: What the frozen part's outputs are rounded to where they are kept; bfloat16
+            halves their size. Default: as they are computed.
     """
 
     data: str = "digits"
     image_size: Annotated[int | None, _TOLD] = None
     upsample: Annotated[str | None, _TOLD] = None
+    cache_dtype: Annotated[Literal["float32", "bfloat16"] | None, _TOLD] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,17 +134,21 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Where results go.
+    """Where results go, and what may be taken for them.
 
     Attributes:
         run_dir: Folder for everything the run writes. Default: a new one in runs/.
         resume: Go on with the run in --run-dir where its last checkpoint left it.
+        cache_budget: Memory that the frozen part's outputs may take, such as 4GB or 500MB; more
+            is read from disk, batch by batch. 0 computes them anew in every step. Default: 40 %
+            of the free memory.
         dry_run: Say what would be trained and what it costs, and train nothing.
         json: Print the summary as JSON on stdout instead of a table.
     """
 
     run_dir: Annotated[Path | None, _TOLD] = None
     resume: bool = False
+    cache_budget: Annotated[str | None, _TOLD] = None
     dry_run: bool = False
     json: bool = False
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jtl import checkpoint
-from jtl.arms import arm_of, examples_of
+from jtl.cache.features import FeatureCache
 from jtl.config import Config
 from jtl.data import sources
 from jtl.data.pipeline import InputPlan
@@ -100,16 +100,16 @@ def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> 
             "trained: validation pictures of today may be training pictures of then. Bring them "
             f"back, or say that they are others with --data {spec}."
         )
-    arm = arm_of(classifier.meta["start"], classifier.inputs)
-    val = examples_of(
-        dataset.val,
-        arm,
+    cache = FeatureCache(
+        dataset,
         classifier.model,
         classifier.inputs,
-        classifier.variables,
-        display,
-        "val",
+        name=classifier.config.model.model,
+        stored=classifier.config.data.cache_dtype,
+        display=display,
     )
+    variables = jax.device_get(classifier.variables)
+    arm, [val] = cache.read(classifier.meta["start"], variables, {"val": dataset.val})
     scores, _ = evaluate(
         val,
         classifier.variables,

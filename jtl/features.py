@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jtl.data.pipeline import Examples, Features, in_order
+from jtl.data.pipeline import Examples, Pictures, in_order
 from jtl.data.preprocess import Prepare
 from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
@@ -19,14 +18,14 @@ PREFIX_BATCH = 32
 
 
 def extract(
-    examples: Examples,
+    examples: Pictures,
     variables: Tree,
     *,
     model: ImageClassifier,
     stop: str,
     prepare: Prepare,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Features:
+    first: int = 0,
+) -> Iterator[np.ndarray]:
     """Runs a model up to the unit `stop` over every example, in inference mode.
 
     Args:
@@ -35,18 +34,16 @@ def extract(
         model: The classifier.
         stop: Path of the unit to stop before.
         prepare: From uint8 batches to the backbone's input.
-        progress: Told the number of examples of every batch that is done.
+        first: The example to begin with.
 
-    Returns:
-        The outputs, on the device, in the order of the examples.
+    Yields:
+        The outputs [n, ...] of the next `PREFIX_BATCH` examples, in their order; of those that
+        are left, at last.
     """
-    outputs = []
-    for batch, labels in in_order(examples, PREFIX_BATCH):
+    for batch, labels in in_order(examples, PREFIX_BATCH, first):
         output = forward(variables, batch, model=model, stop=stop, prepare=prepare)
         real = int(np.count_nonzero(labels >= 0))
-        outputs.append(np.asarray(output)[:real])
-        progress(real)
-    return Features(jnp.asarray(np.concatenate(outputs)), examples.labels)
+        yield np.asarray(output)[:real]
 
 
 def evaluate(
@@ -55,7 +52,7 @@ def evaluate(
     *,
     model: ImageClassifier,
     start: str | None,
-    prepare: Prepare | None,
+    prepare: Callable[[jax.Array], jax.Array] | None,
     batch_size: int,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Scores a classifier over every example.
@@ -65,7 +62,7 @@ def evaluate(
         variables: {"params", "batch_stats"} of at least the units from `start` on.
         model: The classifier.
         start: Path of the first unit to run; None for the whole chain.
-        prepare: From uint8 batches to the backbone's input; None for features.
+        prepare: From batches to the first unit's input; None where they are that.
         batch_size: Examples per dispatch. Results depend on it in the last bits.
 
     Returns:

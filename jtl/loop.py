@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import jax
 
 from jtl import checkpoint, probe, report
-from jtl.arms import Arm, arm_of, choose_arm, examples_of
+from jtl.arms import Arm, arm_of, cut_of
+from jtl.cache.features import feature_cache
 from jtl.config import Config
 from jtl.data.pipeline import Examples
 from jtl.errors import UserError
@@ -75,8 +76,10 @@ class Fit:
         # Of the sessions before this one, as far as their last epoch.
         self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
         self._began = time.perf_counter()
+        self._cache = feature_cache(task, display)
+        # Of train and val, as the phase's arm works on them.
+        self._examples: tuple[Arm, list[Examples]] | None = None
         self._cut: str | None = None
-        self._examples: tuple[Examples, Examples] | None = None
         # The best epoch and the last long one, while they are not on disk.
         self._kept: tuple[int, Tree, Any, Arm] | None = None
         self._last: tuple[int, Tree, Any, Arm] | None = None
@@ -102,7 +105,7 @@ class Fit:
         variables, opt_state, done = self._start()
         # Unreadable pictures show here, before anything is written.
         first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
-        self._read_examples(self._arm(first, variables), variables)
+        self._read_examples(first, variables)
         with (
             checkpoint.manager(self.run.folder) as self._checkpoints,
             self.display.track("training", self.task.epochs, "epochs") as self._advance,
@@ -111,8 +114,7 @@ class Fit:
             for plan in self.task.plans:
                 if plan.last_epoch <= done:
                     continue
-                arm = self._arm(plan, variables)
-                self._read_examples(arm, variables)
+                arm = self._read_examples(plan, variables)
                 trainer = Trainer(self.task, plan, arm, variables)
                 if opt_state is not None and plan.first_epoch <= done:
                     trainer.restore(done, opt_state)
@@ -126,10 +128,8 @@ class Fit:
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
         plan = self.task.plans[0]
-        arm = self._arm(plan, self.task.variables)
-        self._read_examples(arm, self.task.variables)
-        assert self._examples is not None
-        line, variables = probe.solve(self.task, arm, *self._examples)
+        arm = self._read_examples(plan, self.task.variables)
+        line, variables = probe.solve(self.task, arm, *self._at_hand())
         self.run.open(self.task)
         self._log({**line, "optimizer_bytes": 0}, plan, arm)
         self.display.message(f"L-BFGS: {report.epoch_note(line)}, l2 {line['l2']:g}")
@@ -142,35 +142,34 @@ class Fit:
             return self.task.variables, None, 0
         done = len(self.run.history)
         plan = self.task.plan_of(done)
-        arm = self._arm(plan, self.task.variables)
+        # The optimizer's state has one structure in every arm.
+        arm = arm_of(None, self.task.inputs)
         template = Trainer(self.task, plan, arm, self.task.variables)
         latest = checkpoint.restore(self.run.folder, "latest", template.state.opt_state)
         self._saved_epoch = done
         return latest.variables, latest.opt_state, done
 
-    def _arm(self, plan: PhasePlan, variables: Tree) -> Arm:
-        dataset = self.task.dataset
-        count = len(dataset.train) + len(dataset.val)
-        return choose_arm(plan.split, self.task.model, variables, self.task.inputs, count)
+    def _read_examples(self, plan: PhasePlan, variables: Tree) -> Arm:
+        """Reads train and val, unless the phase before had the same cut; how epochs run."""
+        cut = cut_of(plan.split)
+        if self._examples is None or self._cut != cut:
+            self._examples = None  # Frees the features of the cut before.
+            splits = {"train": self.task.dataset.train, "val": self.task.dataset.val}
+            began = time.perf_counter()
+            self._examples = self._cache.read(cut, jax.device_get(variables), splits)
+            self.feature_seconds += time.perf_counter() - began if self._arm.cached else 0.0
+            self._cut = cut
+        return self._arm
 
-    def _read_examples(self, arm: Arm, variables: Tree) -> None:
-        """Reads train and val for an arm, unless the phase before had the same cut."""
-        if self._examples is not None and self._cut == arm.start:
-            return
-        self._examples = None  # Frees the features of the cut before.
-        began = time.perf_counter()
-        on_device = jax.device_put(variables)
-        train, val = self.task.dataset.train, self.task.dataset.val
-        self._examples = (
-            self._read(train, arm, on_device, "train"),
-            self._read(val, arm, on_device, "val"),
-        )
-        self._cut = arm.start
-        self.feature_seconds += time.perf_counter() - began if arm.cached else 0.0
+    @property
+    def _arm(self) -> Arm:
+        assert self._examples is not None
+        return self._examples[0]
 
-    def _read(self, split: Any, arm: Arm, variables: Tree, name: str) -> Examples:
-        task = self.task
-        return examples_of(split, arm, task.model, task.inputs, variables, self.display, name)
+    def _at_hand(self) -> tuple[Examples, Examples]:
+        assert self._examples is not None
+        train, val = self._examples[1]
+        return train, val
 
     def _phase(self, trainer: Trainer, first: int) -> bool:
         """Runs a phase's epochs from `first` on; True if patience ended the run."""
@@ -190,14 +189,13 @@ class Fit:
 
     def _epoch(self, epoch: int, trainer: Trainer) -> dict[str, Any] | None:
         """Trains one epoch; None if it was left because the run is to stop."""
-        assert self._examples is not None
         saved = self._saved_epoch if self._last is None else self._last[0]
 
         def leave() -> bool:
             # Only where the epoch before can be saved still, or is.
             return self.stop.signal is not None and saved == epoch - 1
 
-        return trainer.epoch(epoch, *self._examples, leave)
+        return trainer.epoch(epoch, *self._at_hand(), leave)
 
     def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
@@ -279,11 +277,13 @@ class Fit:
         best = checkpoint.restore(self.run.folder)
         test_accuracy = None
         if self.task.dataset.test is not None:
-            arm = arm_of(best.meta["start"], self.task.inputs)
-            variables = jax.device_put(best.variables)
+            self._examples = None  # Their memory is free for the test split.
+            arm, [test] = self._cache.read(
+                best.meta["start"], best.variables, {"test": self.task.dataset.test}
+            )
             scores, _ = evaluate(
-                self._read(self.task.dataset.test, arm, variables, "test"),
-                variables,
+                test,
+                jax.device_put(best.variables),
                 model=self.task.model,
                 start=arm.start,
                 prepare=arm.prepare,
@@ -297,4 +297,5 @@ class Fit:
             test_accuracy=test_accuracy,
             train_seconds=train_seconds,
             feature_seconds=self.feature_seconds,
+            features_reused=self._cache.reused,
         )

@@ -15,9 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl import onednn, steps
-from jtl.arms import Arm, choose_arm, feature_bytes
+from jtl.arms import Arm, cut_of
+from jtl.cache import sizes
+from jtl.cache.features import feature_cache
 from jtl.overview import groups_of
 from jtl.plan import PhasePlan
+from jtl.progress import Display
 from jtl.report import counted
 from jtl.task import Task
 from jtl.trainer import Trainer, steps_per_epoch
@@ -45,8 +48,10 @@ def preflight(task: Task) -> dict[str, Any]:
 
 
 def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
-    count = len(task.dataset.train) + len(task.dataset.val)
-    arm = choose_arm(plan.split, task.model, task.variables, task.inputs, count)
+    cache = feature_cache(task, Display())
+    splits = {"train": task.dataset.train, "val": task.dataset.val}
+    arm = cache.arm(cut_of(plan.split), task.variables, splits)
+    outlook = cache.outlook(arm.start, task.variables, splits) if arm.start else None
     trainer = Trainer(task, plan, arm, task.variables)
     total = sum(leaf.size for leaf in jax.tree.leaves(task.variables))
     trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
@@ -67,9 +72,10 @@ def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
         "optimizer_bytes": optimizer_bytes,
         "cut": plan.split.cut,
         "cached_prefix": arm.cached,
-        "cache_bytes": count * feature_bytes(arm.start, task.model, task.variables, task.inputs)
-        if arm.start
-        else 0,
+        "cache_bytes": outlook.nbytes if outlook else 0,
+        "cache_place": arm.place,
+        "cache_kept": outlook is not None and outlook.kept,
+        "cache_folder": str(cache.folder),
         **cost,
         "groups": groups,
     }
@@ -161,14 +167,19 @@ def _lines(phase: dict[str, Any]) -> list[str]:
         f"trainable {phase['trainable_params']:,}, frozen {phase['frozen_params']:,} of "
         f"{phase['total_params']:,} (BatchNorm statistics included)",
         f"optimizer state {phase['optimizer_bytes'] / 1e6:,.2f} MB",
-        f"cut at {phase['cut']}"
-        + (
-            f", frozen prefix cached in {phase['cache_bytes'] / 1e6:,.1f} MB, about "
-            f"{phase['estimated_prefix_seconds']:,.1f} s once"
-            if phase["cached_prefix"]
-            else ", nothing cached"
-        ),
+        f"cut at {phase['cut']}" + ("" if phase["cached_prefix"] else ", nothing cached"),
     ]
+    if phase["cached_prefix"]:
+        lines.append(
+            f"frozen prefix cached: {sizes.told(phase['cache_bytes'])}, "
+            + ("in memory" if phase["cache_place"] == "memory" else "read from disk")
+            + (
+                f", there already in '{phase['cache_folder']}'"
+                if phase["cache_kept"]
+                else f", about {phase['estimated_prefix_seconds']:,.1f} s once, kept in "
+                f"'{phase['cache_folder']}'"
+            )
+        )
     if not np.isnan(phase["forward_flops_per_image"]):
         lines.append(f"forward {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image")
     if phase["cached_prefix"]:

@@ -33,17 +33,13 @@ def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[st
     Raises:
         UserError: The features did not fit in memory.
     """
-    if not (isinstance(train, Features) and isinstance(val, Features)):
-        raise UserError(
-            "--solver lbfgs works on the features of all pictures at once, and they do not fit "
-            "in memory. Use --solver sgd, a smaller --image-size or fewer pictures."
-        )
+    train_values, val_values = _values(train, arm), _values(val, arm)
     began = time.perf_counter()
     chosen = task.config.train.l2
     grid = solver.GRID if chosen == "auto" else (float(chosen),)
     path = solver.fit_path(
-        (train.values, jnp.asarray(train.labels)),
-        (val.values, jnp.asarray(val.labels)),
+        (train_values, jnp.asarray(train.labels)),
+        (val_values, jnp.asarray(val.labels)),
         len(task.dataset.class_names),
         grid,
     )
@@ -77,3 +73,14 @@ def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[st
         "images_per_second": len(train) * sum(f.iterations for f in path) / seconds,
     }
     return line, variables
+
+
+def _values(examples: Examples, arm: Arm) -> jax.Array:
+    """Features of a split, as the head takes them."""
+    if not (isinstance(examples, Features) and isinstance(examples.values, jax.Array)):
+        raise UserError(
+            "--solver lbfgs works on the features of all pictures at once, and they do not fit "
+            "in memory. Use --solver sgd, a larger --cache-budget, a smaller --image-size or "
+            "fewer pictures."
+        )
+    return examples.values if arm.prepare is None else arm.prepare(examples.values)

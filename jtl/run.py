@@ -117,7 +117,8 @@ class Run:
         Args:
             task: The run's fixed parts.
             best: The best checkpoint as it was read back from disk.
-            measured: `optimizer_bytes`, `test_accuracy`, `train_seconds`, `feature_seconds`.
+            measured: `optimizer_bytes`, `test_accuracy`, `train_seconds`, `feature_seconds`,
+                `features_reused`.
         """
         self.summary = summarize(task, best, self.history, measured)
         _write_json(self.folder / SUMMARY, self.summary)
@@ -223,6 +224,7 @@ def summarize(
         "test_accuracy": measured["test_accuracy"],
         "train_seconds": round(measured["train_seconds"], 3),
         "feature_seconds": round(measured["feature_seconds"], 3),
+        "features_reused": measured["features_reused"],
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "cached_prefix": line["cached_prefix"],
         "cut": line["cut"],

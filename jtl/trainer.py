@@ -129,7 +129,7 @@ class Trainer:
             train_units=self.plan.split.train_units,
             prepare=self.arm.prepare,
         )
-        if isinstance(train, Features) and self.arm.start == "head":
+        if isinstance(train, Features) and train.on_device and self.arm.start == "head":
             labels = jnp.asarray(train.labels)
             self.state, total = steps.train_epoch(
                 self.state, self.frozen, train.values, labels, jnp.asarray(batches), **static

@@ -154,28 +154,34 @@ class Pictures:
 
 
 class Features:
-    """A frozen prefix's outputs for a split, on the device: pictures that need no decoding."""
+    """A frozen prefix's outputs for a split: pictures that need no decoding."""
 
-    def __init__(self, values: jax.Array, labels: np.ndarray):
-        """Takes features [N, ...] and labels int32 [N]."""
+    def __init__(self, values: jax.Array | np.ndarray, labels: np.ndarray):
+        """Takes features [N, ...], on the device or mapped from a file, and labels int32 [N]."""
         self.values = values
         self.labels = labels
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the features are in memory."""
+        return isinstance(self.values, jax.Array)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: np.ndarray) -> jax.Array:
+    def batch(self, indices: np.ndarray) -> jax.Array | np.ndarray:
         """The features `indices`, [n, ...]."""
-        return self.values[indices]
+        batch = self.values[indices]
+        return batch if isinstance(batch, jax.Array) else np.asarray(batch)
 
 
 Examples = Pictures | Features
 
 
 def in_order(
-    examples: Examples, batch_size: int
+    examples: Examples, batch_size: int, first: int = 0
 ) -> Iterator[tuple[np.ndarray | jax.Array, np.ndarray]]:
-    """Every example once, in order, in batches of one shape.
+    """Every example from `first` on once, in order, in batches of one shape.
 
     Yields:
         (values [batch_size, ...], labels int32 [batch_size]); the last batch is filled up
@@ -183,7 +189,7 @@ def in_order(
         one compiled program serves all.
     """
     count = len(examples)
-    starts = range(0, count, batch_size)
+    starts = range(first, count, batch_size)
     rows = [np.arange(s, s + batch_size) for s in starts]
     for batch, index in zip(
         ahead(examples, [np.minimum(r, count - 1) for r in rows]), rows, strict=True
@@ -193,8 +199,8 @@ def in_order(
 
 
 def ahead(examples: Examples, batches: list[np.ndarray]) -> Iterator[np.ndarray | jax.Array]:
-    """The batches `batches` (indices) of `examples`, the next one decoded in the meantime."""
-    if isinstance(examples, Features):
+    """The batches `batches` (indices) of `examples`, the next one read in the meantime."""
+    if isinstance(examples, Features) and examples.on_device:
         yield from map(examples.batch, batches)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:

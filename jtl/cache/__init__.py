@@ -1,0 +1,1 @@
+"""What outlives a run: the outputs of frozen prefixes, kept on disk and found again."""

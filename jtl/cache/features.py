@@ -1,0 +1,313 @@
+"""A run's features: found in the cache, or computed once and kept there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl.arms import Arm, Place, arm_of, pictures_of
+from jtl.cache import sizes
+from jtl.cache.entry import Entry, Spec
+from jtl.cache.keys import Key, Prefix, key_of, prefix_of
+from jtl.cache.store import Claim, Store
+from jtl.data.pipeline import Examples, Features, InputPlan
+from jtl.data.sources import Dataset, Split
+from jtl.features import extract
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier
+from jtl.progress import Display
+from jtl.task import Task
+from jtl.weights import cache_dir
+
+FOLDER = "features"
+"""Of features below the cache folder."""
+
+Splits = Mapping[str, Split]
+"""By `train`, `val` and `test`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What the features of some splits need.
+
+    Attributes:
+        nbytes: All of them together.
+        place: Where they can lie; None if nowhere.
+        kept: Whether all of them are in the cache already.
+    """
+
+    nbytes: int
+    place: Place | None
+    kept: bool
+
+
+class NoRoom(Exception):
+    """Features that were to lie on disk have no room there after all."""
+
+
+class FeatureCache:
+    """Features of the splits of one data set, at any cut of one model."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: ImageClassifier,
+        inputs: InputPlan,
+        *,
+        name: str,
+        budget: str | None = None,
+        stored: str | None = None,
+        store: Store | None = None,
+        display: Display,
+    ):
+        """Takes what features depend on.
+
+        Args:
+            dataset: The pictures.
+            model: The classifier.
+            inputs: How pictures become its input.
+            name: Of the backbone, for people.
+            budget: As in `--cache-budget`; 0 for no features at all.
+            stored: What features are rounded to: `float32`, `bfloat16`, or None.
+            store: Where features are kept between runs; None for nowhere.
+            display: Where progress goes.
+        """
+        self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
+        self._budget, self._stored, self._store, self._display = budget, stored, store, display
+        self._found = self._computed = 0
+        self._refused: set[str] = set()
+        self._last: tuple[Tree, str, Prefix] | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where features are kept between runs."""
+        return None if self._store is None else self._store.folder
+
+    @property
+    def reused(self) -> bool:
+        """Whether there are features, and all of them were in the cache."""
+        return self._found > 0 and not self._computed
+
+    def arm(self, cut: str | None, variables: Tree, splits: Splits) -> Arm:
+        """Features at the cut if there is a frozen prefix and its outputs have room.
+
+        Args:
+            cut: Path of the unit after the frozen prefix; None if there is none.
+            variables: The classifier's, NumPy arrays.
+            splits: What is worked on.
+        """
+        place = None
+        if cut is not None and cut not in self._refused:
+            place = self.outlook(cut, variables, splits).place
+        if place is None:
+            return arm_of(None, self._inputs)
+        return arm_of(cut, self._inputs, self._stored, place)
+
+    def outlook(self, cut: str, variables: Tree, splits: Splits) -> Outlook:
+        """What the features at `cut` need, and where they can lie; says where they cannot."""
+        budget = sizes.memory_budget(self._budget)
+        entries = [self._find(cut, variables, role, split) for role, split in splits.items()]
+        known = next((entry.spec for entry in entries if entry is not None), None)
+        row = known.row_bytes if known else self._spec(cut, variables, 1).row_bytes
+        needed = row * sum(len(split) for split in splits.values())
+        place: Place | None = None
+        if needed <= budget:
+            place = "memory"
+        elif budget:
+            place = self._elsewhere(cut, needed, budget, all(entries))
+        return Outlook(needed, place, all(entries))
+
+    def read(self, cut: str | None, variables: Tree, splits: Splits) -> tuple[Arm, list[Examples]]:
+        """Splits as an arm works on them: features at the cut, or pictures.
+
+        Args:
+            cut: As in `arm`.
+            variables: The classifier's, NumPy arrays.
+            splits: What to read.
+
+        Returns:
+            (the arm, the examples of every split).
+        """
+        arm = self.arm(cut, variables, splits)
+        try:
+            if arm.place is not None:
+                return arm, [self._features(arm, variables, *item) for item in splits.items()]
+        except NoRoom:
+            self._refused.add(arm.start or "")
+            self._display.message("the frozen prefix runs in every step instead")
+        finally:
+            self._last = None  # The steps donate the arrays.
+        arm = arm_of(None, self._inputs)
+        return arm, [pictures_of(split, self._inputs, once=False) for split in splits.values()]
+
+    def _elsewhere(self, cut: str, needed: int, budget: int, kept: bool) -> Place | None:
+        """The disk, if it has room for what memory has not; says which it is."""
+        limit = 0 if self._store is None else self._store.limit()
+        too_large = (
+            f"the features before {cut} take {sizes.told(needed)}, more than the "
+            f"{sizes.told(budget)} of memory that they may take (--cache-budget)"
+        )
+        if kept or needed <= limit:
+            self._say(f"{too_large}: they are read from disk batch by batch")
+            return "disk"
+        disk = (
+            "" if self._store is None else (f" and the {sizes.told(limit)} of disk ({sizes.LIMIT})")
+        )
+        self._say(
+            f"{too_large}{disk}: the frozen prefix runs in every step instead. Less is needed "
+            "with --cache-dtype bfloat16 or a smaller --image-size."
+        )
+        return None
+
+    def _say(self, text: str) -> None:
+        if text not in self._refused:
+            self._refused.add(text)
+            self._display.message(text)
+
+    def _find(self, cut: str, variables: Tree, role: str, split: Split) -> Entry | None:
+        if self._store is None:
+            return None
+        return self._store.find(self._key(cut, variables, role, split))
+
+    def _key(self, cut: str, variables: Tree, role: str, split: Split) -> Key:
+        if self._last is None or self._last[0] is not variables or self._last[1] != cut:
+            prefix = prefix_of(
+                self._model,
+                variables,
+                cut,
+                name=self._name,
+                dtype=self._inputs.device.dtype,
+                stored=self._stored,
+            )
+            self._last = (variables, cut, prefix)
+        return key_of(
+            self._last[2],
+            split,
+            data=self._dataset.spec,
+            fingerprint=self._dataset.fingerprint,
+            role=role,
+            host=self._inputs.host_for(split.native_size()),
+            prepare=self._inputs.device,
+        )
+
+    def _spec(self, cut: str, variables: Tree, count: int) -> Spec:
+        size = self._inputs.device.size
+        output = jax.eval_shape(
+            lambda v, x: self._model.apply(v, x, stop=cut),
+            variables,
+            jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype),
+        )
+        return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
+
+    def _features(self, arm: Arm, variables: Tree, role: str, split: Split) -> Features:
+        """Found or computed.
+
+        Raises:
+            NoRoom: They were to lie on disk, and cannot.
+        """
+        assert arm.start is not None
+        mapped = arm.place == "disk"
+        key = self._key(arm.start, variables, role, split)
+        if (kept := self._kept(key, role, split, mapped)) is not None:
+            return kept
+        spec = self._spec(arm.start, variables, len(split))
+        if self._store is None:
+            return self._computed_now(arm.start, variables, role, split, spec, None)
+        with self._store.claim(key, spec) as claim:
+            if claim is not None:
+                if not mapped:
+                    return self._computed_now(arm.start, variables, role, split, spec, claim)
+                self._computed_to_disk(arm.start, variables, role, split, claim)
+        # Now, or by another process in the meantime.
+        if (kept := self._kept(key, role, split, mapped, told=claim is None)) is not None:
+            return kept
+        if mapped:
+            raise NoRoom
+        return self._computed_now(arm.start, variables, role, split, spec, None)
+
+    def _kept(
+        self, key: Key, role: str, split: Split, mapped: bool, *, told: bool = True
+    ) -> Features | None:
+        loaded = self._store.load(key, mapped=mapped) if self._store else None
+        if loaded is None:
+            return None
+        entry, values = loaded
+        if told:
+            self._found += len(split)
+            self._display.message(
+                f"features of {role}: {len(split):,} images from the cache, "
+                f"{entry.seconds:,.1f} s saved"
+            )
+        return Features(values if mapped else jnp.asarray(values), split.labels)
+
+    def _computed_now(
+        self,
+        cut: str,
+        variables: Tree,
+        role: str,
+        split: Split,
+        spec: Spec,
+        claim: Claim | None,
+    ) -> Features:
+        """Computes features into memory, and into the cache as far as that takes them."""
+        values = np.empty(spec.shape, spec.numpy)
+        done = 0 if claim is None else claim.rows
+        if claim is not None and done:
+            values[:done] = claim.written()
+        for rows in self._rows(cut, variables, role, split, done):
+            values[done : done + len(rows)] = rows
+            done += len(rows)
+            if claim is not None:
+                claim.append(rows)
+        if claim is not None:
+            claim.finish()
+        return Features(jnp.asarray(values), split.labels)
+
+    def _computed_to_disk(
+        self, cut: str, variables: Tree, role: str, split: Split, claim: Claim
+    ) -> None:
+        for rows in self._rows(cut, variables, role, split, claim.rows):
+            claim.append(rows)
+            if not claim.alive:
+                raise NoRoom
+        claim.finish()
+
+    def _rows(
+        self, cut: str, variables: Tree, role: str, split: Split, first: int
+    ) -> Iterator[np.ndarray]:
+        """Features of the pictures from `first` on, batch by batch, as they are to be kept."""
+        self._computed += len(split)
+        on_device = jax.device_put(variables)
+        pictures = pictures_of(split, self._inputs, once=True)
+        with self._display.track(f"features of {role}", len(split), "images") as advance:
+            if first:
+                advance(first, "begun by an earlier run")
+            for rows in extract(
+                pictures,
+                on_device,
+                model=self._model,
+                stop=cut,
+                prepare=self._inputs.device,
+                first=first,
+            ):
+                yield rows if self._stored is None else rows.astype(self._stored)
+                advance(len(rows))
+
+
+def feature_cache(task: Task, display: Display) -> FeatureCache:
+    """The features of a run, in the user's cache folder."""
+    return FeatureCache(
+        task.dataset,
+        task.model,
+        task.inputs,
+        name=task.config.model.model,
+        budget=task.config.run.cache_budget,
+        stored=task.config.data.cache_dtype,
+        store=Store(cache_dir() / FOLDER, display.message),
+        display=display,
+    )

@@ -1,0 +1,145 @@
+"""What the outputs of a frozen prefix depend on, and a name for all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jtl.cache.entry import FORMAT_VERSION
+from jtl.data.preprocess import Prepare
+from jtl.data.sources import Split
+from jtl.data.transforms import HostTransform
+from jtl.freeze.split import Tree, leaf_paths, lookup
+from jtl.models import ImageClassifier, Unit
+
+PREFIX_VERSION = 1
+"""To be raised when decoding, `Prepare` or a unit computes something else from the same inputs.
+
+Other rounding, as between versions of JAX, with and without oneDNN, is no such change.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A name for an entry.
+
+    Attributes:
+        facts: What the entry depends on, as JSON; what is large in it as SHA-256.
+        digest: SHA-256 of the facts, hexadecimal.
+    """
+
+    facts: dict[str, Any]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The digest's beginning: a file name."""
+        return self.digest[:32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """A frozen prefix: the units before the cut, with their variables.
+
+    Attributes:
+        model: Name of the backbone, for people.
+        cut: Path of the unit after the prefix.
+        units: Everything that decides what the units compute, but for their variables.
+        variables: SHA-256 of the units' variables.
+        dtype: Of the computation.
+        stored: What the outputs are rounded to; None keeps them as they are computed.
+    """
+
+    model: str
+    cut: str
+    units: str
+    variables: str
+    dtype: str
+    stored: str | None
+
+
+def prefix_of(
+    model: ImageClassifier,
+    variables: Tree,
+    cut: str,
+    *,
+    name: str,
+    dtype: str,
+    stored: str | None,
+) -> Prefix:
+    """Describes the units of a classifier before `cut`; see `Prefix`."""
+    chain = model.units()
+    paths = [unit.path for unit in chain]
+    units = chain[: paths.index(cut)]
+    if stored == dtype == "float32":
+        stored = None  # It makes no difference.
+    return Prefix(name, cut, _described(units), _hashed(variables, units), dtype, stored)
+
+
+def key_of(
+    prefix: Prefix,
+    split: Split,
+    *,
+    data: str,
+    fingerprint: str,
+    role: str,
+    host: HostTransform | None,
+    prepare: Prepare,
+    view: int = 0,
+) -> Key:
+    """Names the outputs of a prefix for the pictures of a split.
+
+    Args:
+        prefix: The prefix.
+        split: The pictures; which and in what order is part of the key, their labels are not.
+        data: What the data set was loaded by, for people.
+        fingerprint: Of the data set.
+        role: `train`, `val` or `test`: names need not differ between splits.
+        host: How pictures are resized while they are decoded.
+        prepare: What is done to them on the device.
+        view: Which of several draws of a random augmentation.
+    """
+    names = hashlib.sha256()
+    for picture in split.names:
+        names.update(picture.encode("utf-8", "surrogatepass") + b"\0")
+    depends = {
+        "format_version": FORMAT_VERSION,
+        "prefix_version": PREFIX_VERSION,
+        **{field: value for field, value in dataclasses.asdict(prefix).items() if field != "model"},
+        "fingerprint": fingerprint,
+        "split": role,
+        "count": len(split),
+        "names": names.hexdigest(),
+        "host": repr(host),
+        "prepare": repr(prepare),
+        "view": view,
+    }
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    # Beside the key, for `python -m jtl.cache list`: names that two equal entries may differ in.
+    return Key({**depends, "model": prefix.model, "data": data}, digest)
+
+
+def _described(units: Sequence[Unit]) -> str:
+    told = [
+        (u.path, f"{u.module.__module__}.{u.module.__qualname__}", u.options, u.until)
+        for u in units
+    ]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _hashed(variables: Tree, units: Sequence[Unit]) -> str:
+    """SHA-256 over path, dtype, shape and bytes of every leaf of the units."""
+    inside = tuple(f"{unit.path}/" for unit in units)
+    digest = hashlib.sha256()
+    for path in sorted(leaf_paths(variables)):
+        if not "/".join(path[1:]).startswith(inside):
+            continue
+        leaf = np.ascontiguousarray(lookup(variables, path))
+        digest.update(repr((path, leaf.dtype.str, leaf.shape)).encode())
+        digest.update(leaf.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

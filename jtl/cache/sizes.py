@@ -1,0 +1,89 @@
+"""How much the features may take: of memory, and of the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import psutil
+
+from jtl.errors import UserError
+
+MEMORY_SHARE = 0.4
+"""Of the free memory: what decoded pictures or features may take."""
+DISK_SHARE = 0.1
+"""Of the free disk, features that lie there included: what features may take by default."""
+DISK_BYTES = 20 * 10**9
+"""What they may take by default at the most."""
+LIMIT = "JTL_CACHE_LIMIT"
+"""Environment variable: what features may take on the disk; 0 keeps none."""
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse(option: str, text: str) -> int:
+    """Bytes from a text such as `4GB`, `500 MB`, `1.5GiB` or `1000000`.
+
+    Raises:
+        UserError: It is none; the message names the option.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt]?)(i?)b?)", text.strip().lower())
+    if match is None or (match[3] and not match[2]):
+        raise UserError(f"{option} must be a size such as 4GB, 500MB or 0, not '{text}'.")
+    return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
+
+
+def told(count: int) -> str:
+    """Bytes for people, such as `1.3 GB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"
+
+
+def free_memory() -> int:
+    """Bytes that new arrays may take: of the host and, where it has its own, of the device."""
+    free = psutil.virtual_memory().available
+    device = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in device:
+        free = min(free, device["bytes_limit"] - device.get("bytes_in_use", 0))
+    return free
+
+
+def memory_budget(chosen: str | None) -> int:
+    """Bytes of memory that features may take: what `--cache-budget` says, or a share."""
+    if chosen is not None:
+        return parse("--cache-budget", chosen)
+    return int(MEMORY_SHARE * free_memory())
+
+
+def disk_limit(folder: Path, used: int) -> int:
+    """Bytes of disk that features may take: what JTL_CACHE_LIMIT says, as far as there is room.
+
+    Without it a share of the disk.
+
+    Args:
+        folder: Where they lie, or will.
+        used: What they take now.
+
+    Raises:
+        UserError: JTL_CACHE_LIMIT is no size.
+    """
+    room = free_disk(folder) + used
+    if chosen := os.environ.get(LIMIT):
+        return min(parse(LIMIT, chosen), room)
+    return min(DISK_BYTES, int(DISK_SHARE * room))
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that may be written to the disk of a folder; 0 if that is not known."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
