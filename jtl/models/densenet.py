@@ -65,7 +65,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = BatchNorm(self.norm, name="bn1")(x, train=train, activation="relu")
+        y = conv_norm(x, None, BatchNorm(self.norm, name="bn1"), train=train, activation="relu")
         conv, norm = Conv(4 * self.growth, 1, 1, 0, name="conv1"), BatchNorm(self.norm, name="bn2")
         y = conv_norm(y, conv, norm, train=train, activation="relu")
         y = Conv(self.growth, 3, 1, 1, name="conv2")(y)
@@ -80,7 +80,7 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = BatchNorm(self.norm, name="bn")(x, train=train, activation="relu")
+        x = conv_norm(x, None, BatchNorm(self.norm, name="bn"), train=train, activation="relu")
         x = Conv(self.features, 1, 1, 0, name="conv")(x)
         return avg_pool(x, 2, 2)
 
@@ -92,4 +92,4 @@ class Final(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return BatchNorm(self.norm, name="bn")(x, train=train, activation="relu")
+        return conv_norm(x, None, BatchNorm(self.norm, name="bn"), train=train, activation="relu")

@@ -127,7 +127,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         epsilon = self.spec.epsilon
-        if conv is not None and not train and not _separate.get():
+        if conv is not None and not train:
             statistics = running_mean.value, running_var.value
             folded = factor_and_offset(scale, bias, *statistics, epsilon)
             return conv(x, *folded, activation=activation, residual=residual)
@@ -159,14 +159,25 @@ def _finish(y: jax.Array, residual: jax.Array | None, activation: Activation | N
 
 def conv_norm(
     x: jax.Array,
-    conv: Conv,
+    conv: Conv | None,
     norm: BatchNorm,
     *,
     train: bool,
     activation: Activation | None = None,
     residual: jax.Array | None = None,
 ) -> jax.Array:
-    """activation(norm(conv(x)) + residual), as one convolution where nothing is lost by it."""
+    """activation(norm(conv(x)) + residual), in as few operations as there can be.
+
+    Args:
+        x: NHWC.
+        conv: None where a normalization stands alone.
+        norm: Of the convolution's output.
+        train: Whether the batch's statistics normalize.
+        activation: None for none.
+        residual: None for none.
+    """
+    if _separate.get():
+        return _finish(norm(x if conv is None else conv(x), train=train), residual, activation)
     return norm(x, train=train, conv=conv, activation=activation, residual=residual)
 
 
