@@ -39,11 +39,7 @@ def initialize(model: ImageClassifier, pretrained: Tree | None, *, size: int, se
         fast = jax.random.key(seed, impl="rbg")
         return jax.tree.map(np.asarray, jax.jit(model.init)(fast, images))
     backbone_end = model.units()[len(model.backbone.units())].path
-    features = jax.eval_shape(
-        lambda variables, images: model.apply(variables, images, stop=backbone_end),
-        shapes,
-        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
-    )
+    features = models.feature_shape(model, size)
     new: Any = model.init(key, jnp.zeros(features.shape, features.dtype), start=backbone_end)
     filled = _from_pretrained(pretrained, shapes)
     variables = {

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from jtl import checkpoint, probe, report
+from jtl import checkpoint, report
 from jtl.arms import Arm, arm_of, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
@@ -127,6 +127,8 @@ class Fit:
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
+        from jtl import probe  # SciPy's optimizers take half a second to import.
+
         plan = self.task.plans[0]
         arm = self._read_examples(plan, self.task.variables)
         line, variables = probe.solve(self.task, arm, *self._at_hand())

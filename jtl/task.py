@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jtl import models, weights
+from jtl.cache import native
 from jtl.config import Config
 from jtl.data import sources
 from jtl.data.pipeline import InputPlan, common_size, plan_input
@@ -94,10 +95,13 @@ def prepare_task(config: Config, display: Display) -> Task:
     Raises:
         UserError: Data, weights, head or masks cannot be used.
     """
-    dataset = sources.load(config.data.data, seed=config.train.seed)
+    dataset = native.remembered(
+        sources.load(config.data.data, seed=config.train.seed),
+        weights.cache_dir() / native.FOLDER,
+    )
     for note in dataset.notes:
         display.message(f"note: {note}")
-    native = common_size(dataset)
+    size = common_size(dataset)
     options = config.model
     entry = models.get(options.model)
     artifact = None
@@ -114,7 +118,7 @@ def prepare_task(config: Config, display: Display) -> Task:
     )
     preprocessing = entry.preprocessing if artifact is None else artifact.preprocessing
     inputs = plan_input(
-        native, config.data.image_size, preprocessing, options.dtype, config.data.upsample
+        size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
     )
     variables = initialize(
         model,

@@ -39,6 +39,7 @@ class Trainer:
             )
             for label, rate in plan.learning_rates.items()
         }
+        self._highest = self._highest_rates()
         self.tx = optim.build(plan.labels, {label: self._transform(label) for label in self._rates})
         params, stats, self.frozen = jax.device_put(
             (
@@ -114,7 +115,7 @@ class Trainer:
             "train_accuracy": total["accuracy"],
             "val_loss": scores["loss"],
             "val_accuracy": scores["accuracy"],
-            "learning_rate": self._highest_rate(epoch),
+            "learning_rate": float(self._highest[epoch - self.plan.first_epoch]),
             "seconds": seconds,
             "images_per_second": batches.size / seconds,
         }
@@ -159,13 +160,14 @@ class Trainer:
         first = self.task.plans[began(label)].first_epoch
         return (self.plan.first_epoch - first) * self._per_epoch
 
-    def _highest_rate(self, epoch: int) -> float:
-        """The highest learning rate of the epoch's last step."""
-        taken = (epoch - self.plan.first_epoch + 1) * self._per_epoch - 1
-        return max(
-            float(np.asarray(rate(taken + self._steps_before(label))))
+    def _highest_rates(self) -> np.ndarray:
+        """The highest learning rate of every epoch's last step, in the order of the epochs."""
+        taken = np.arange(1, self.plan.phase.epochs + 1) * self._per_epoch - 1
+        rates = [
+            np.broadcast_to(np.asarray(rate(taken + self._steps_before(label))), taken.shape)
             for label, rate in self._rates.items()
-        )
+        ]
+        return np.max(rates, axis=0)
 
 
 def steps_per_epoch(task: Task) -> int:

@@ -81,6 +81,7 @@ class FeatureCache:
         self._budget, self._stored, self._store, self._display = budget, stored, store, display
         self._found = self._computed = 0
         self._refused: set[str] = set()
+        self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
         self._last: tuple[Tree, str, Prefix] | None = None
 
     @property
@@ -196,12 +197,14 @@ class FeatureCache:
         )
 
     def _spec(self, cut: str, variables: Tree, count: int) -> Spec:
-        size = self._inputs.device.size
-        output = jax.eval_shape(
-            lambda v, x: self._model.apply(v, x, stop=cut),
-            variables,
-            jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype),
-        )
+        if cut not in self._outputs:
+            size = self._inputs.device.size
+            self._outputs[cut] = jax.eval_shape(
+                lambda v, x: self._model.apply(v, x, stop=cut),
+                variables,
+                jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype),
+            )
+        output = self._outputs[cut]
         return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 
     def _features(self, arm: Arm, variables: Tree, role: str, split: Split) -> Features:

@@ -104,9 +104,6 @@ def key_of(
         prepare: What is done to them on the device.
         view: Which of several draws of a random augmentation.
     """
-    names = hashlib.sha256()
-    for picture in split.names:
-        names.update(picture.encode("utf-8", "surrogatepass") + b"\0")
     depends = {
         "format_version": FORMAT_VERSION,
         "prefix_version": PREFIX_VERSION,
@@ -114,7 +111,7 @@ def key_of(
         "fingerprint": fingerprint,
         "split": role,
         "count": len(split),
-        "names": names.hexdigest(),
+        "names": names_of(split),
         "host": repr(host),
         "prepare": repr(prepare),
         "view": view,
@@ -122,6 +119,12 @@ def key_of(
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     # Beside the key, for `python -m jtl.cache list`: names that two equal entries may differ in.
     return Key({**depends, "model": prefix.model, "data": data}, digest)
+
+
+def names_of(split: Split) -> str:
+    """SHA-256 over the names of a split's pictures, in their order."""
+    text = "\0".join(split.names)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _described(units: Sequence[Unit]) -> str:

@@ -171,8 +171,15 @@ class Features:
 
     def batch(self, indices: np.ndarray) -> jax.Array | np.ndarray:
         """The features `indices`, [n, ...]."""
-        batch = self.values[indices]
-        return batch if isinstance(batch, jax.Array) else np.asarray(batch)
+        if isinstance(self.values, jax.Array):
+            return _rows(self.values, indices)
+        return np.asarray(self.values[indices])
+
+
+@jax.jit
+def _rows(values: jax.Array, indices: jax.Array) -> jax.Array:
+    """`values[indices]`, compiled once: indexing an array as such is traced at every call."""
+    return values[indices]
 
 
 Examples = Pictures | Features

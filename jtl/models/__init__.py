@@ -3,7 +3,15 @@
 from jtl.models.chain import ImageClassifier, Unit, locate
 from jtl.models.heads import HeadSpec
 from jtl.models.layers import NormSpec
-from jtl.models.registry import ModelEntry, Preprocessing, create, get, names, variable_shapes
+from jtl.models.registry import (
+    ModelEntry,
+    Preprocessing,
+    create,
+    feature_shape,
+    get,
+    names,
+    variable_shapes,
+)
 
 __all__ = [
     "HeadSpec",
@@ -13,6 +21,7 @@ __all__ = [
     "Preprocessing",
     "Unit",
     "create",
+    "feature_shape",
     "get",
     "locate",
     "names",

@@ -169,11 +169,7 @@ def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
     Returns:
         A new tree {"params": ..., "batch_stats": ...}, keys sorted.
     """
-    backbone: Any = model.backbone
-    if hasattr(backbone, "norm"):
-        # How a normalization computes does not change the shape of what it owns.
-        backbone = dataclasses.replace(backbone, norm=NormSpec())
-    features, variables = _backbone_shapes(backbone, size)
+    features, variables = _shapes_of(model.backbone, size)
     if model.head is not None:
         first = model.units()[len(model.backbone.units())].path
         key = jax.eval_shape(jax.random.key, 0)
@@ -184,6 +180,18 @@ def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
             for c in collections
         }
     return jax.tree.map(lambda leaf: leaf, variables)
+
+
+def feature_shape(model: ImageClassifier, size: int) -> jax.ShapeDtypeStruct:
+    """The last feature map [1, H, W, C] of a model's backbone; see `variable_shapes`."""
+    return _shapes_of(model.backbone, size)[0]
+
+
+def _shapes_of(backbone: Any, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
+    if hasattr(backbone, "norm"):
+        # How a normalization computes does not change the shape of what it owns.
+        backbone = dataclasses.replace(backbone, norm=NormSpec())
+    return _backbone_shapes(backbone, size)
 
 
 @functools.lru_cache(maxsize=32)
