@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
+FOLDER = "weights"
+"""Of converted checkpoints below the cache folder."""
+
 
 def cache_dir() -> Path:
     """Where jtl keeps what it can make again: JTL_CACHE, or the platform's cache folder."""
@@ -77,7 +80,7 @@ def resolve(
         raise UserError(
             f"{error} Name a file with --weights=PATH, or use --weights=random."
         ) from error
-    entry = (cache_dir() if cache is None else cache) / "weights" / f"{model}-{_key(source, model)}"
+    entry = (cache_dir() if cache is None else cache) / FOLDER / f"{model}-{_key(source, model)}"
     if (kept := _kept(entry, progress)) is not None:
         return kept
     progress(f"converting {source.name} for {model}")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 
 from jtl.cache import sizes
-from jtl.cache.entry import CHECKSUMS, DESCRIPTION, Damaged, Entry, Spec, Writer
+from jtl.cache.entry import CHECKSUMS, DESCRIPTION, VALUES, Damaged, Entry, Spec, Writer
 from jtl.cache.keys import Key
 
 PARTIAL, LOCK, ASIDE = ".partial", ".lock", ".old"
@@ -36,12 +34,14 @@ class Held:
         name: Of the folder.
         nbytes: Of all its files.
         used: When it was last used, seconds since the epoch.
+        written: When its values were last written, likewise.
         partial: Whether it is unfinished.
     """
 
     name: str
     nbytes: int
     used: float
+    written: float
     partial: bool
 
 
@@ -120,18 +120,18 @@ class Store:
                 files = {path.name: path.stat() for path in folder.iterdir()}
                 stamps = [files[n].st_mtime for n in (DESCRIPTION, CHECKSUMS) if n in files]
                 used = max(stamps, default=folder.stat().st_mtime)
+                written = files[VALUES].st_mtime if VALUES in files else used
                 nbytes = sum(status.st_size for status in files.values())
-                found.append(Held(folder.name, nbytes, used, folder.name.endswith(PARTIAL)))
+                partial = folder.name.endswith(PARTIAL)
+                found.append(Held(folder.name, nbytes, used, written, partial))
         return sorted(found, key=lambda held: (held.used, held.name))
 
-    def facts(self, name: str) -> dict[str, Any]:
-        """What an entry's description tells of it; empty where that cannot be read."""
+    def entry(self, name: str) -> Entry | None:
+        """An entry by its folder's name; None if it is unfinished or damaged."""
         try:
-            stored = json.loads((self.folder / name / DESCRIPTION).read_bytes())
-            facts = {**stored["facts"], "shape": stored["shape"], "dtype": stored["dtype"]}
-            return facts if isinstance(facts["model"], str) else {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}
+            return Entry.read(self.folder / name)
+        except Damaged:
+            return None
 
     def remove(self, name: str) -> int:
         """Removes an entry, unless a process is writing it; the bytes that were freed."""

@@ -1,0 +1,132 @@
+"""`python -m jtl.cache list|clear`: what is kept outside of runs, and its removal."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from jtl import cli
+from jtl.cache.inventory import Inventory, Row
+from jtl.cache.sizes import LIMIT, told
+from jtl.errors import UserError
+from jtl.limits import at_least
+from jtl.weights import cache_dir
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Lists or removes what jtl keeps for later runs: features of frozen networks.
+
+    They lie in the folder that JTL_CACHE names, by default the platform's cache folder, beside
+    compiled programs and converted weights, whose sizes are told. All of it can be made again.
+
+    For example:
+      python -m jtl.cache list
+      python -m jtl.cache clear --older-than 30
+
+    Attributes:
+        action: list, or clear to remove.
+        keys: Only features whose key begins so.
+        older_than: Only features that were not used for so many days.
+        all: Remove compiled programs, converted weights and all else, too.
+        json: Print JSON on stdout instead of a table.
+    """
+
+    action: Annotated[
+        tyro.conf.Positional[Literal["list", "clear"]], tyro.conf.arg(metavar="list|clear")
+    ]
+    keys: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="[KEY ...]", help_behavior_hint="(default: all)"),
+    ] = ()
+    older_than: Annotated[float, tyro.conf.arg(metavar="DAYS")] = 0.0
+    all: bool = False
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Lists or removes, and tells the sizes.
+
+    Raises:
+        UserError: A key is none, or options contradict each other.
+    """
+    at_least("--older-than", options.older_than, 0)
+    inventory = Inventory(cache_dir(), lambda text: print(text, file=sys.stderr))
+    for key in options.keys:
+        if not inventory.rows((key,)):
+            raise UserError(
+                f"no key begins with '{key}'. python -m jtl.cache list shows those there are."
+            )
+    if options.all and (options.action == "list" or options.keys or options.older_than):
+        raise UserError("--all goes with clear alone: it removes everything.")
+    rows = inventory.rows(options.keys, options.older_than)
+    if options.action == "clear":
+        _clear(inventory, rows, options)
+    elif options.json:
+        listed = [row.to_dict() for row in rows]
+        cli.print_json(
+            {
+                "folder": str(inventory.folder),
+                "limit": inventory.store.limit(),
+                "bytes": inventory.sizes(),
+                "features": listed,
+            },
+            indent=2,
+        )
+    else:
+        _list(inventory, rows)
+
+
+def _clear(inventory: Inventory, rows: list[Row], options: Options) -> None:
+    freed = inventory.clear(rows)
+    if options.all:
+        freed += inventory.clear_rest()
+    left = {row.held.name for row in inventory.rows()} & {row.held.name for row in rows}
+    if options.json:
+        removed = [row.held.name for row in rows if row.held.name not in left]
+        cli.print_json({"removed": removed, "bytes": freed}, indent=2)
+    else:
+        count = len(rows) - len(left)
+        print(f"{count} {'entry' if count == 1 else 'entries'} removed, {told(freed)} freed")
+    if left:
+        raise UserError(
+            f"{len(left)} could not be removed, as a process writes them or the folder cannot be "
+            f"written: {', '.join(sorted(left))}"
+        )
+
+
+def _list(inventory: Inventory, rows: list[Row]) -> None:
+    for row in rows:
+        name, *rest = _lines(row)
+        print("\n".join([name, *(f"  {line}" for line in rest)]))
+    sizes, limit = inventory.sizes(), inventory.store.limit()
+    print(f"folder    {inventory.folder}")
+    print(f"features  {told(sizes['features'])} of at most {told(limit)} ({LIMIT})")
+    print(f"programs  {told(sizes['programs'])}, compiled")
+    print(f"weights   {told(sizes['weights'])}, converted")
+
+
+def _lines(row: Row) -> list[str]:
+    size = told(row.held.nbytes)
+    times = f"last used {_ago(row.unused)}, computed {_ago(row.age)}"
+    if row.entry is None:
+        state = "unfinished, to be gone on with" if row.held.partial else "damaged"
+        return [row.held.name, f"{size}, {state}, {times}"]
+    facts, spec = row.entry.facts, row.entry.spec
+    return [
+        row.held.name,
+        f"{facts['model']} before {facts['cut']}, {facts['split']} of {facts['data']}",
+        f"{size}, {spec.shape[0]:,} images, {spec.dtype}, {times}",
+    ]
+
+
+def _ago(seconds: float) -> str:
+    """A time for people: `5 minutes ago`."""
+    for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= unit:
+            count = int(seconds // unit)
+            return f"{count} {name}{'' if count == 1 else 's'} ago"
+    return "just now"
