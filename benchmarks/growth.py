@@ -1,0 +1,196 @@
+"""How do time and memory grow with the number of pictures, and with how much is trained?
+
+    python benchmarks/growth.py                          # ResNet50; about a quarter of an hour
+    python benchmarks/growth.py --model efficientnet_lite0 --images 500 1000 2000
+    python benchmarks/growth.py --smoke                  # to see that it works
+
+Every figure is of `python -m jtl.train` in a process of its own with an empty cache folder, on
+generated pictures: seconds from its start to its end, the peak of its resident memory, and the
+optimizer's state. Two series: three numbers of pictures under `head_only`, and masks from the
+latest cut to the earliest (`head_only` to `full`) over the middle number. `cached` keeps the
+outputs of the frozen part (the default), `uncached` runs all layers in every epoch
+(`--cache-budget 0`). Results are written after each run; called again, the script goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import machine, pictures, plots, tables
+from harness.runs import Ended, timed
+from harness.store import Row, Store
+
+MODELS = ("resnet50", "densenet121", "efficientnet_lite0", "resnet18")
+MASKS = ("head_only", "last_stage", "last_stages:2", "last_stages:3", "full")
+CACHED, UNCACHED = "cached", "uncached"
+KEY = ("model", "mask", "cache", "images")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What every row was measured with."""
+
+    batch: int
+    size: int
+    epochs: int
+    repeats: int
+
+
+def points(masks: list[str], images: list[int]) -> list[tuple[str, str, int]]:
+    """(mask, cached or not, pictures) of both series; what they share comes once."""
+    middle = images[len(images) // 2]
+    listed = [("head_only", cache, n) for n in images for cache in (CACHED, UNCACHED)]
+    for mask in masks:
+        # Under `full` there is no frozen part to keep.
+        caches = (UNCACHED,) if mask == "full" else (CACHED, UNCACHED)
+        listed += [(mask, cache, middle) for cache in caches]
+    return list(dict.fromkeys(listed))
+
+
+def train(
+    model: str, mask: str, cache: str, data: Path, settings: Settings, scratch: Path
+) -> tuple[Ended, dict[str, Any], list[dict[str, Any]]]:
+    """One training: the process, its summary, its epochs."""
+    run, kept = scratch / "run", scratch / "cache"
+    command = [sys.executable, "-m", "jtl.train", f"--model={model}", "--weights=random"]
+    command += [f"--mask={mask}", f"--data=folder:{data}", f"--epochs={settings.epochs}"]
+    command += [f"--batch-size={settings.batch}", f"--image-size={settings.size}"]
+    command += [f"--run-dir={run}", *(["--cache-budget=0"] if cache == UNCACHED else [])]
+    ended = timed(command, machine.environment(JTL_CACHE=str(kept)))
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for folder in (run, kept):
+        shutil.rmtree(folder)
+    return ended, summary, [json.loads(line) for line in lines]
+
+
+def measure(
+    model: str, mask: str, cache: str, images: pictures.Pictures, settings: Settings, scratch: Path
+) -> Row:
+    """A row: medians over the repeats, and the largest memory."""
+    seconds, peaks, epochs = [], [], []
+    summary: dict[str, Any] = {}
+    for _ in range(settings.repeats):
+        ended, summary, lines = train(model, mask, cache, images.folder, settings, scratch)
+        if summary["cached_prefix"] != (cache == CACHED):
+            raise SystemExit(
+                f"{model} {mask} with {images.count} pictures was to run {cache}, but did not: "
+                "there is too little free memory."
+            )
+        seconds.append(ended.seconds)
+        peaks.append(ended.peak_bytes)
+        # The first epoch compiles.
+        epochs.append(min(line["seconds"] for line in lines[1:] or lines))
+    return {
+        "model": model,
+        "mask": mask,
+        "cache": cache,
+        "images": images.count,
+        "settings": dataclasses.asdict(settings),
+        "cut": summary["cut"],
+        "trainable_params": summary["trainable_params"],
+        "optimizer_bytes": summary["optimizer_bytes"],
+        "seconds": statistics.median(seconds),
+        "epoch_seconds": statistics.median(epochs),
+        "peak_bytes": max(peaks),
+    }
+
+
+def describe(model: str, rows: list[Row], store: Store) -> list[str]:
+    """The table as people read it."""
+    used = rows[0]["settings"]
+    return [
+        f"# Growth with pictures and with the depth of the cut: {plots.NAMES[model]}",
+        "",
+        *tables.machine_lines(store.facts, store.commands, [row["product_gflops"] for row in rows]),
+        f"float32, {used['size']} pixels, batch {used['batch']}, {used['epochs']} epochs; medians "
+        f"of {used['repeats']} processes, each with an empty cache folder: imports, decoding, "
+        "compilation, evaluation and saving included. An epoch is that of the training steps "
+        "alone, the fastest after the first.",
+        "",
+        *tables.table(
+            {
+                "mask": [row["mask"] for row in rows],
+                "frozen part": [row["cache"] if row["mask"] != "full" else "none" for row in rows],
+                "pictures": [row["images"] for row in rows],
+                "cut": [row["cut"] for row in rows],
+                "trainable params": [f"{row['trainable_params']:,}" for row in rows],
+                "process, s": [f"{row['seconds']:.1f}" for row in rows],
+                "an epoch's steps, s": [f"{row['epoch_seconds']:.3f}" for row in rows],
+                "peak memory, GB": [f"{row['peak_bytes'] / 1e9:.2f}" for row in rows],
+                "optimizer state, MB": [f"{row['optimizer_bytes'] / 1e6:.2f}" for row in rows],
+            }
+        ),
+    ]
+
+
+def parse() -> argparse.Namespace:
+    """The script's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="resnet50", choices=MODELS)
+    parser.add_argument("--masks", nargs="+", default=list(MASKS), help="from late to early cuts")
+    parser.add_argument("--images", nargs="+", type=int, default=[128, 256, 512])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
+    parser.add_argument("--repeats", type=int, default=1, help="processes of each kind")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
+    parser.add_argument("--smoke", action="store_true", help="a small backbone, few pictures")
+    options = parser.parse_args()
+    if options.smoke:
+        options.model, options.masks, options.images = "resnet18", ["head_only", "full"], [8, 12]
+        options.epochs, options.batch, options.size = 2, 4, 64
+    options.images.sort()
+    return options
+
+
+def main() -> None:
+    """Measures what is not measured yet, and writes table, figures and plot."""
+    options = parse()
+    out = options.out or (
+        Path(tempfile.mkdtemp(prefix="jtl-smoke-")) if options.smoke else machine.RESULTS
+    )
+    name = f"growth_{options.model}"
+    store = Store(out / f"{name}.json", machine.facts())
+    command = " ".join(["python", "benchmarks/growth.py", *sys.argv[1:]])
+    settings = Settings(options.batch, options.size, options.epochs, options.repeats)
+    with tempfile.TemporaryDirectory(prefix="jtl-bench-") as folder:
+        scratch = Path(folder)
+        made: dict[int, pictures.Pictures] = {}
+        for mask, cache, count in points(options.masks, options.images):
+            key: dict[str, Any] = dict(model=options.model, mask=mask, cache=cache, images=count)
+            if not options.again and store.find(dataclasses.asdict(settings), **key):
+                continue
+            if count not in made:
+                made[count] = pictures.generate(scratch / f"pictures{count}", count)
+            rate = machine.product_rate()
+            row = measure(options.model, mask, cache, made[count], settings, scratch)
+            store.put(KEY, {**row, "product_gflops": rate}, command)
+            told = f"{mask}, {cache}, {count} pictures: {row['seconds']:.1f} s"
+            print(told, file=sys.stderr, flush=True)
+    current = [row for row in store.rows if row["settings"] == dataclasses.asdict(settings)]
+    order = points([*MASKS, *options.masks], options.images)
+    rows = [
+        row
+        for point in order
+        for row in current
+        if (row["mask"], row["cache"], row["images"]) == point
+    ]
+    plots.growth(rows, store.facts, out / f"{name}.png")
+    print(tables.write(out / f"{name}.md", describe(options.model, rows, store)))
+    print(f"written: {out / name}.{{md,json,png}}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

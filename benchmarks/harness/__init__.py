@@ -1,0 +1,1 @@
+"""What the benchmark scripts share: processes, facts, pictures, results, tables, plots."""

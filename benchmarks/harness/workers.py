@@ -1,0 +1,142 @@
+"""Worker processes that prepare once and then take steps in turn, one at a time.
+
+Each library runs in a process of its own, as its users run it. The processes take their steps
+alternately, so that a ratio holds when the machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.machine import environment
+
+PAUSE = 0.05
+"""Seconds between two turns: the other's threads may still spin."""
+
+Prepared = tuple[Callable[[], object], dict[str, Any]]
+
+
+def serve(
+    prepare: Callable[[], Prepared],
+    product: Callable[[], Callable[[], float]],
+    flops: Callable[[], float] | None = None,
+) -> None:
+    """A worker's whole life: prepares, then answers each line on stdin with a line of JSON.
+
+    Args:
+        prepare: Imports the library and gives a function that takes one step and waits for
+            it, and what is to be told of it.
+        product: Gives a function that measures a matrix product in GFLOP/s.
+        flops: Counts the floating-point operations of a step. The last thing asked.
+    """
+    # What libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**content: Any) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
+    began = time.perf_counter()
+    step, told = prepare()
+    step()
+    first = time.perf_counter() - began
+    step()
+    answer(first_seconds=first, **told)
+    multiply = None
+    for line in sys.stdin:
+        if line.strip() == "step":
+            began = time.perf_counter()
+            step()
+            answer(seconds=time.perf_counter() - began, peak_bytes=peak_bytes())
+        elif line.strip() == "product":
+            multiply = multiply or product()
+            answer(gflops=multiply())
+        elif line.strip() == "flops" and flops is not None:
+            answer(flops=flops())
+        else:
+            raise ValueError(f"unknown request {line!r}")
+
+
+def peak_bytes() -> int:
+    """The largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+
+
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class Worker:
+    """A worker as its parent sees it; a context manager that ends the process."""
+
+    def __init__(self, script: Path, *args: object, **variables: str):
+        """Starts it, and waits until its first two steps are taken."""
+        self._command = [sys.executable, str(script), *map(str, args)]
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(**variables),
+        )
+        try:
+            self.told = self._read()
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def ask(self, request: str) -> dict[str, Any]:
+        """Sends a request (`step`, `product`, `flops`) and waits for the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{request}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended early: {' '.join(self._command)}")
+        return json.loads(line)
+
+
+def in_turn(workers: dict[str, Worker], repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Steps of all workers, alternately; each second round in the opposite order.
+
+    Returns:
+        For each worker, an answer for every repeat: `seconds` and `peak_bytes` of a step, and
+        `gflops` of a matrix product in the same round.
+    """
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    for repeat in range(repeats):
+        order = list(workers) if repeat % 2 == 0 else list(workers)[::-1]
+        for name in order:
+            taken[name].append(workers[name].ask("step"))
+            time.sleep(PAUSE)
+        for name in order:
+            taken[name][-1] |= workers[name].ask("product")
+            time.sleep(PAUSE)
+    return taken

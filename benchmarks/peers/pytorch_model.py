@@ -1,0 +1,50 @@
+"""timm's networks, frozen as jtl's masks freeze them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+
+
+def timm_name(name: str) -> str:
+    """Timm's name of a backbone of jtl."""
+    return name.replace("efficientnet_lite", "tf_efficientnet_lite")
+
+
+def create(name: str, classes: int, mask: str) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
+    """A network in channels_last, and its frozen modules.
+
+    Frozen params require no gradient. As pictures require none either, PyTorch records
+    nothing before the first trained layer and keeps no activations of the frozen part: the
+    same as running it under `no_grad`.
+    """
+    model = timm.create_model(timm_name(name), num_classes=classes)
+    model = model.to(memory_format=torch.channels_last)
+    frozen = frozen_modules(model, name, mask)
+    for module in frozen:
+        module.requires_grad_(False)
+    return model, frozen
+
+
+def frozen_modules(model: Any, name: str, mask: str) -> list[torch.nn.Module]:
+    """What `head_only`, `last_stage` or `full` leaves alone."""
+    if mask == "full":
+        return []
+    if mask == "head_only":
+        return [module for module in model.children() if module is not model.get_classifier()]
+    assert mask == "last_stage", mask
+    if name.startswith("resnet"):
+        return [model.conv1, model.bn1, model.layer1, model.layer2, model.layer3]
+    if name.startswith("densenet"):
+        children = dict(model.features.named_children())
+        return [m for key, m in children.items() if key not in ("denseblock4", "norm5")]
+    return [model.conv_stem, model.bn1, *list(model.blocks)[:-1]]
+
+
+def training_mode(model: torch.nn.Module, frozen: list[torch.nn.Module]) -> None:
+    """Batch statistics where something trains, running averages where not."""
+    model.train()
+    for module in frozen:
+        module.eval()

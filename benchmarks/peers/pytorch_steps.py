@@ -1,0 +1,53 @@
+"""PyTorch's side of a step: a worker process.
+
+python benchmarks/peers/pytorch_steps.py MODEL ARM BATCH SIZE CLASSES
+
+See peers/jtl_steps.py for the arms.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from harness import product, workers
+from peers.jtl_steps import pictures
+
+
+def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
+    """Serves the steps of an arm."""
+
+    def prepare() -> workers.Prepared:
+        import torch
+
+        from peers.pytorch_model import create, training_mode
+
+        images, labels = pictures(batch, size, classes)
+        # A NHWC array seen as NCHW is what PyTorch calls channels_last.
+        inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
+        targets = torch.from_numpy(labels).long()
+        model, frozen = create(name, classes, "full" if arm == "forward" else arm)
+        if arm == "forward":
+            model.eval()
+
+            def forward() -> None:
+                with torch.inference_mode():
+                    model(inputs)
+
+            return forward, {"optimizer_bytes": 0}
+        training_mode(model, frozen)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trained, 0.01, momentum=0.9)
+        loss = torch.nn.CrossEntropyLoss()
+
+        def step() -> None:
+            optimizer.zero_grad()
+            loss(model(inputs), targets).backward()
+            optimizer.step()
+
+        return step, {"optimizer_bytes": 4 * sum(p.numel() for p in trained)}
+
+    workers.serve(prepare, product.of_torch)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))
