@@ -114,7 +114,7 @@ class Entry:
         """
         try:
             text = (folder / DESCRIPTION).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if folder.is_dir():
                 raise Damaged(f"{DESCRIPTION} is missing") from None
             return None

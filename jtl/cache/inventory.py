@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import time
 import uuid
@@ -20,7 +19,6 @@ from jtl.cache.store import Held, Store
 from jtl.process import PROGRAMS
 from jtl.weights import FOLDER as WEIGHTS
 
-_OURS = re.compile(r"[0-9a-f]{32}(\.partial|\.old)?")
 DAY = 24 * 3600.0
 
 
@@ -73,7 +71,7 @@ class Inventory:
         """
         now, rows = time.time(), []
         for held in self.store.held():
-            if not _OURS.fullmatch(held.name) or not held.name.startswith(keys or ("",)):
+            if not held.name.startswith(keys or ("",)):
                 continue
             entry = self.store.entry(held.name)
             row = Row(held, entry, max(now - held.written, 0.0), max(now - held.used, 0.0))

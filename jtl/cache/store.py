@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import time
 import uuid
@@ -24,6 +25,8 @@ PATIENCE_SECONDS = 120.0
 LEFTOVER_SECONDS = 7 * 24 * 3600.0
 """After this time nobody will go on with what an interrupted process left."""
 _LOOK_SECONDS = 0.2
+_OURS = re.compile(r"[0-9a-f]{32}(\.partial|\.old)?")
+"""Names of entries; what else lies in the folder is not touched."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Store:
                 if self.find(key) is not None or not self._make_room(spec.nbytes, key.name):
                     yield None
                     return
-                writer = Writer(self.folder / (key.name + PARTIAL), spec)
+                writer = self._writer(key.name, spec)
             except (OSError, _Busy) as error:
                 self._refuse(error)
                 yield None
@@ -107,6 +110,14 @@ class Store:
             self._mine.add(key.name)
             stack.callback(writer.close)
             yield Claim(self, key, writer)
+
+    def _writer(self, name: str, spec: Spec) -> Writer:
+        partial = self.folder / (name + PARTIAL)
+        try:
+            return Writer(partial, spec)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     def _refuse(self, error: Exception) -> None:
         reason = getattr(error, "strerror", None) or str(error)
@@ -116,7 +127,8 @@ class Store:
         """All entries, the longest unused first, unfinished ones among them."""
         found = []
         for folder in self._folders():
-            with contextlib.suppress(OSError):  # Removed by another process meanwhile.
+            # Removed by another process meanwhile, or no folder.
+            with contextlib.suppress(OSError):
                 files = {path.name: path.stat() for path in folder.iterdir()}
                 stamps = [files[n].st_mtime for n in (DESCRIPTION, CHECKSUMS) if n in files]
                 used = max(stamps, default=folder.stat().st_mtime)
@@ -140,8 +152,7 @@ class Store:
         try:
             with self._lock(key).acquire(blocking=False):
                 self._remove(name)
-                # As the last act: who waits for it sees that it is gone, and takes a new one.
-                (self.folder / (key + LOCK)).unlink(missing_ok=True)
+                self._tidy(key)
         except (OSError, filelock.Timeout):
             return 0
         return 0 if (self.folder / name).exists() else nbytes
@@ -149,11 +160,10 @@ class Store:
     def _finish(self, writer: Writer, key: Key) -> None:
         self._remove(key.name)  # A damaged one that could not be removed before.
         writer.finish(self.folder / key.name, key.digest, key.facts)
-        (self.folder / (key.name + LOCK)).unlink(missing_ok=True)
 
     def _folders(self) -> list[Path]:
         try:
-            return [path for path in self.folder.iterdir() if path.is_dir()]
+            return [path for path in self.folder.iterdir() if _OURS.fullmatch(path.name)]
         except OSError:
             return []
 
@@ -193,7 +203,10 @@ class Store:
         aside = self.folder / f"{uuid.uuid4().hex}{ASIDE}"
         with contextlib.suppress(FileNotFoundError):
             (self.folder / name).rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            if aside.is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:  # Not of our making.
+                aside.unlink()
 
     def _lock(self, name: str) -> filelock.BaseFileLock:
         return filelock.FileLock(self.folder / (name + LOCK))
@@ -224,7 +237,17 @@ class Store:
         try:
             yield
         finally:
+            with contextlib.suppress(OSError):
+                self._tidy(name)
             lock.release()
+
+    def _tidy(self, name: str) -> None:
+        """Removes a lock that is held, if nothing is left to go on with.
+
+        As the last act: who waits for the lock sees that it is gone, and takes a new one.
+        """
+        if not (self.folder / (name + PARTIAL)).exists():
+            (self.folder / (name + LOCK)).unlink(missing_ok=True)
 
     def _progress(self, name: str) -> int:
         try:

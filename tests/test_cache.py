@@ -1,0 +1,467 @@
+"""Runs with and without the cache of frozen prefixes: the same results from less work."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import errno
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from rich.console import Console
+
+from jtl import checkpoint, evaluation, features, loop, steps
+from jtl.cache import entry as entry_module
+from jtl.cache import native, sizes
+from jtl.cache.keys import key_of, prefix_of
+from jtl.config import Config
+from jtl.data import sources
+from jtl.data.transforms import HostTransform
+from jtl.errors import UserError
+from jtl.loop import fit
+from jtl.models import HeadSpec, ImageClassifier
+from jtl.preflight import preflight
+from jtl.progress import Display
+from jtl.run import Run
+from jtl.task import prepare_task
+from jtl.trainer import Trainer
+from jtl.validation import resolve
+from weights_convert.rules import leaf_paths, lookup
+
+TRAIN, VAL = 18, 9
+"""Pictures of `tiny_data`."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(sizes.LIMIT, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
+    """Counts pictures that are decoded, and passes of the frozen prefix over batches."""
+    counts: collections.Counter[str] = collections.Counter()
+    read, forward, train_step = native.Remembering.read, features.forward, steps.train_step
+
+    def counted_read(self: native.Remembering, indices: np.ndarray, transform: Any) -> np.ndarray:
+        counts["decoded"] += len(indices)
+        return read(self, indices, transform)
+
+    def counted_forward(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("start") is None:
+            counts["prefix"] += 1
+        return forward(*args, **kwargs)
+
+    def counted_step(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["start"] is None:
+            counts["prefix"] += 1
+        return train_step(*args, **kwargs)
+
+    monkeypatch.setattr(native.Remembering, "read", counted_read)
+    monkeypatch.setattr(features, "forward", counted_forward)
+    monkeypatch.setattr(steps, "train_step", counted_step)
+    return counts
+
+
+@pytest.fixture
+def train(tiny_data: Path, tmp_path: Path) -> Callable[..., tuple[Run, str]]:
+    """Trains in a new folder; the run, and what was said."""
+
+    def run(mask: str = "head_only", **options: Any) -> tuple[Run, str]:
+        config = configured(tiny_data, tmp_path / f"run{len(list(tmp_path.glob('run*')))}", mask)
+        for group, name in (("data", "cache_dtype"), ("run", "cache_budget")):
+            if name in options:
+                changed = dataclasses.replace(getattr(config, group), **{name: options.pop(name)})
+                config = dataclasses.replace(config, **{group: changed})
+        trained = dataclasses.replace(config.train, **options)
+        console = Console(record=True, file=io.StringIO(), width=500)
+        run = fit(dataclasses.replace(config, train=trained), Display(console))
+        return run, console.export_text()
+
+    return run
+
+
+def configured(data: Path, folder: Path | None, mask: str) -> Config:
+    return tiny.config(data, folder, mask=mask, epochs=3, batch_size=6)
+
+
+def variables_of(run: Run) -> dict[str, Any]:
+    return checkpoint.restore(run.folder, "latest").variables
+
+
+def assert_equal_runs(one: Run, other: Run, atol: float) -> None:
+    first, second = variables_of(one), variables_of(other)
+    assert leaf_paths(first) == leaf_paths(second)
+    for path in leaf_paths(first):
+        np.testing.assert_allclose(
+            lookup(first, path), lookup(second, path), rtol=0, atol=atol, err_msg=str(path)
+        )
+    losses = [[line["train_loss"] for line in tiny.lines_of(run)] for run in (one, other)]
+    np.testing.assert_allclose(*losses, rtol=max(atol, 1e-6) * 10)
+
+
+@pytest.mark.parametrize(
+    ("mask", "suffix"), [("head_only", "head"), ("last_stage", "stage2/block1")]
+)
+def test_less_work_gives_the_same_params(train, work, mask, suffix):
+    without, _ = train(mask, cache_budget="0")
+    # Three epochs of three steps and one evaluation; pictures are held in memory.
+    assert work == {"decoded": TRAIN + VAL, "prefix": 3 * (3 + 1)}
+    assert (without.summary["cached_prefix"], without.summary["features_reused"]) == (False, False)
+    work.clear()
+    cold, said = train(mask)
+    assert work == {"decoded": 2 * features.PREFIX_BATCH, "prefix": 2}
+    assert (cold.summary["cached_prefix"], cold.summary["features_reused"]) == (True, False)
+    assert cold.summary["cut"] == suffix
+    assert "from the cache" not in said
+    work.clear()
+    warm, said = train(mask)
+    assert work == {}
+    assert warm.summary["features_reused"] is True
+    assert f"features of train: {TRAIN} images from the cache" in said
+    assert_equal_runs(cold, warm, 0)
+    # Rounding: XLA fuses the prefix with the step in one arm and not in the other.
+    assert_equal_runs(without, cold, 2e-6)
+    moved = variables_of(warm)["params"]["head"]["logits"]["kernel"]
+    assert np.abs(moved).max() > 0.01
+
+
+@pytest.mark.parametrize("mask", ["head_only", "last_stage"])
+def test_from_disk_batch_by_batch_the_same(train, work, mask):
+    memory, _ = train(mask)
+    disk, said = train(mask, cache_budget="1kB")
+    assert "more than the 1.0 kB of memory that they may take (--cache-budget)" in said
+    assert "read from disk batch by batch" in said
+    assert disk.summary["cached_prefix"]
+    # `head_only` takes all steps of an epoch in one program from memory, and one by one here.
+    assert_equal_runs(memory, disk, 1e-6)
+
+
+def test_from_disk_without_a_cache_before(train, work):
+    run, said = train(cache_budget="1kB")
+    assert work == {"decoded": 2 * features.PREFIX_BATCH, "prefix": 2}
+    assert run.summary["cached_prefix"]
+    assert "features of train: 18/18 images" in said
+
+
+def test_too_large_for_both_is_said_once_and_trained_without(train, cache, monkeypatch):
+    monkeypatch.setenv(sizes.LIMIT, "1.2kB")
+    phases = "1,head_only,1e-2;1,full,1e-2;1,head_only,1e-3"
+    run, said = train(cache_budget="1kB", phases=phases, epochs=None)
+    assert not run.summary["cached_prefix"]
+    # 27 features of 16 float32.
+    told = (
+        "the features before head take 1.7 kB, more than the 1.0 kB of memory that they may take "
+        "(--cache-budget) and the 1.2 kB of disk (JTL_CACHE_LIMIT): the frozen prefix runs in "
+        "every step instead"
+    )
+    assert said.count(told) == 1
+    assert not (cache / "features").exists()
+
+
+def test_a_disk_that_fills_up_leaves_memory_or_no_cache(train, cache, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(entry_module, "_write", full)
+    run, said = train()
+    assert run.summary["cached_prefix"]
+    assert said.count("No space left on device") == 1
+    run, said = train(cache_budget="1kB")
+    assert not run.summary["cached_prefix"]
+    assert "the frozen prefix runs in every step instead" in said
+    assert list((cache / "features").iterdir()) == []
+
+
+def test_rounded_features_train_the_float32_suffix(train, cache):
+    exact, _ = train("last_stage")
+    rounded, _ = train("last_stage", cache_dtype="bfloat16")
+    kept = {p.parent.name: np.load(p) for p in cache.glob("features/*/values.npy")}
+    assert sorted(a.dtype.name for a in kept.values()) == ["float32"] * 2 + ["uint16"] * 2
+    difference = max(
+        np.abs(lookup(variables_of(exact), p) - lookup(variables_of(rounded), p)).max()
+        for p in leaf_paths(variables_of(exact))
+    )
+    # Rounding to 8 bits moves them, by far less than training does.
+    assert 1e-6 < difference < 0.05
+    on_disk, _ = train("last_stage", cache_dtype="bfloat16", cache_budget="1kB")
+    assert_equal_runs(rounded, on_disk, 1e-6)
+    # Evaluation rounds as training did.
+    for run in (exact, rounded):
+        scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet())
+        assert scores["val_loss"] == run.summary["val_loss"]
+
+
+def test_float32_is_what_float32_computation_gives_anyway(train):
+    train()
+    assert train(cache_dtype="float32")[0].summary["features_reused"]
+
+
+def test_other_hyper_parameters_find_the_features(train, work):
+    train()
+    work.clear()
+    for options in (dict(lr=0.1), dict(optimizer="sgd"), dict(batch_size=5), dict(bn="frozen")):
+        assert train(**options)[0].summary["features_reused"], options
+    solved, _ = train(solver="lbfgs", epochs=None, lr=None)
+    assert solved.summary["features_reused"]
+    assert work == {}
+
+
+def test_a_prefix_that_trained_in_between_is_another(train, work):
+    run, _ = train(phases="1,head_only,1e-2;1,full,1e-2;1,head_only,1e-2", epochs=None)
+    assert run.summary["features_reused"] is False
+    cuts = [line["cut"] for line in tiny.lines_of(run)]
+    assert cuts == ["head", "stem", "head"]
+    # Both phases of the head computed theirs.
+    forwards = 2 * 2
+    assert work["prefix"] == forwards + 3 + 1
+
+
+@pytest.mark.parametrize("how", ["values", "description"])
+def test_damage_is_said_and_computed_again(train, cache, work, how):
+    first, _ = train()
+    name = {"values": "values.npy", "description": "entry.json"}[how]
+    for path in cache.glob(f"features/*/{name}"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    work.clear()
+    second, said = train()
+    assert said.count("features are computed again") == 2
+    assert work["prefix"] == 2
+    assert_equal_runs(first, second, 0)
+    assert train()[0].summary["features_reused"]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_run_goes_on_with_the_cache_or_without(
+    train, tiny_data, tmp_path, cache, monkeypatch, gone
+):
+    whole, _ = train("last_stage")
+    epoch = Trainer.epoch
+
+    def breaks(self: Trainer, number: int, *args: Any) -> Any:
+        if number == 3:
+            raise RuntimeError("in the third epoch")
+        return epoch(self, number, *args)
+
+    folder = tmp_path / "cut-off"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(Trainer, "epoch", breaks)
+        with pytest.raises(RuntimeError, match="third"):
+            fit(configured(tiny_data, folder, "last_stage"), tiny.quiet())
+    if gone:
+        shutil.rmtree(cache)
+    resumed = fit(tiny.resumed(folder), tiny.quiet())
+    assert resumed.summary["features_reused"] is not gone
+    assert_equal_runs(whole, resumed, 0)
+
+
+def test_the_test_split_is_kept_too(tiny_data, tmp_path, work):
+    data = tmp_path / "pictures"
+    shutil.copytree(tiny_data, data)
+    shutil.copytree(tiny_data / "val", data / "test")
+    tiny.write_weights(tmp_path / "weights")
+    accuracies = []
+    for index in range(2):
+        work.clear()
+        run = fit(tiny.config(data, tmp_path / f"with-test{index}"), tiny.quiet())
+        accuracies.append(run.summary["test_accuracy"])
+    assert work == {}
+    assert accuracies[0] == accuracies[1] is not None
+
+
+def test_dry_run_tells_what_the_cache_will_need(train, tiny_data, cache):
+    def figures(budget: str | None = None) -> dict[str, Any]:
+        config = configured(tiny_data, None, "head_only")
+        config = dataclasses.replace(
+            config, run=dataclasses.replace(config.run, cache_budget=budget)
+        )
+        return preflight(prepare_task(resolve(config), tiny.quiet()))
+
+    told = {key: figures()[key] for key in ("cache_bytes", "cache_place", "cache_kept")}
+    assert told == {"cache_bytes": 27 * 16 * 4, "cache_place": "memory", "cache_kept": False}
+    assert not cache.joinpath("features").exists()
+    train()
+    assert figures()["cache_kept"]
+    assert figures()["cache_folder"] == str(cache / "features")
+    assert figures("1kB")["cache_place"] == "disk"
+    off = figures("0")
+    assert (off["cached_prefix"], off["cache_bytes"], off["cache_place"]) == (False, 0, None)
+
+
+def test_a_budget_that_is_no_size_is_refused(train):
+    with pytest.raises(UserError, match="--cache-budget must be a size"):
+        train(cache_budget="lots")
+
+
+# What the key depends on.
+
+
+def facts() -> dict[str, Any]:
+    return dict(
+        model=tiny.MODEL,
+        variables=tiny.variables(),
+        cut="stage2/block1",
+        name="tiny",
+        dtype="float32",
+        stored=None,
+        split=tiny.array_split(5),
+        data="folder:somewhere",
+        fingerprint="ab" * 32,
+        role="train",
+        host=HostTransform(8, 1.0, "bicubic"),
+        prepare=tiny.PREPARE,
+        view=0,
+    )
+
+
+def digest(given: dict[str, Any]) -> str:
+    rest = dict(given)
+    chain = {k: rest.pop(k) for k in ("model", "variables", "cut", "name", "dtype", "stored")}
+    prefix = prefix_of(chain.pop("model"), chain.pop("variables"), chain.pop("cut"), **chain)
+    return key_of(prefix, rest.pop("split"), **rest).digest
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**facts(), **changes}
+
+
+def touched(*path: str) -> dict[str, Any]:
+    """The facts with one bit of one leaf changed."""
+    given = facts()
+    lookup(given["variables"], path).reshape(-1).view(np.uint32)[-1] ^= 1
+    return given
+
+
+NORM = tiny.NormSpec(epsilon=1e-3)
+OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "a param": lambda: touched("params", "stem", "conv", "kernel"),
+    "a statistic": lambda: touched("batch_stats", "stage1", "block1", "bn", "var"),
+    "the cut": lambda: changed(cut="head"),
+    "a unit's options": lambda: changed(model=ImageClassifier(tiny.TinyNet(NORM), num_classes=3)),
+    "the computation's dtype": lambda: changed(dtype="bfloat16"),
+    "the stored dtype": lambda: changed(stored="bfloat16"),
+    "the pictures": lambda: changed(split=tiny.array_split(5).subset(np.arange(4))),
+    "their order": lambda: changed(split=tiny.array_split(5).subset(np.array([1, 0, 2, 3, 4]))),
+    "the data": lambda: changed(fingerprint="cd" * 32),
+    "the split": lambda: changed(role="val"),
+    "the decoding": lambda: changed(host=HostTransform(8, 0.9, "bicubic")),
+    "the preparation": lambda: changed(
+        prepare=dataclasses.replace(tiny.PREPARE, method="bilinear")
+    ),
+    "the view": lambda: changed(view=1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_the_key_depends_on(what):
+    assert digest(facts()) == digest(facts())
+    assert digest(OTHERS[what]()) != digest(facts())
+
+
+def relabelled() -> sources.ArraySplit:
+    split = tiny.array_split(5)
+    return sources.ArraySplit("tiny", tiny.pictures(5), 2 - split.labels, split.names)
+
+
+SAME: dict[str, Callable[[], dict[str, Any]]] = {
+    "the head's params": lambda: touched("params", "head", "logits", "kernel"),
+    "a param after the cut": lambda: touched("params", "stage2", "block1", "conv", "kernel"),
+    "the classes": lambda: changed(model=ImageClassifier(tiny.TinyNet(), num_classes=9)),
+    "the head": lambda: changed(
+        model=ImageClassifier(tiny.TinyNet(), HeadSpec(layers=("bn",), pool="max"), num_classes=3)
+    ),
+    "labels": lambda: changed(split=relabelled()),
+    "names for people": lambda: changed(name="other", data="folder:elsewhere"),
+    "float32 of float32": lambda: changed(stored="float32"),
+    "arrays on the device": lambda: changed(variables=jax.device_put(tiny.variables())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_the_key_does_not_depend_on(what):
+    assert digest(SAME[what]()) == digest(facts())
+
+
+def test_versions_are_part_of_the_key(monkeypatch):
+    before = digest(facts())
+    monkeypatch.setattr("jtl.cache.keys.PREFIX_VERSION", 0)
+    assert digest(facts()) != before
+
+
+# The pictures' common size.
+
+
+class Measured(sources.ArraySplit):
+    """Counts how often it is asked for its size."""
+
+    asked = 0
+    size: tuple[int, int] | None = (tiny.SIZE, tiny.SIZE)
+
+    def native_size(self) -> tuple[int, int] | None:
+        self.asked += 1
+        return self.size
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
+    monkeypatch.setattr(native, "WORTH_SECONDS", -1.0)
+    split = tiny.array_split(9)
+    return Measured("tiny", tiny.pictures(9), split.labels, split.names)
+
+
+def learn(split: Measured, folder: Path, fingerprint: str = "ab") -> tuple[int, int] | None:
+    """The split's size, as a process that has just begun finds it."""
+    whole = sources.Dataset("tiny", tiny.CLASSES, split, split, None, (), fingerprint)
+    data = native.remembered(whole, folder)
+    assert data.test is None
+    np.testing.assert_array_equal(data.val.read(np.array([2]), None), tiny.pictures(9)[2:3])
+    return data.val.native_size()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 8), None])
+def test_the_size_of_pictures_is_learnt_once(measured, tmp_path, size):
+    measured.size = size
+    for _ in range(3):
+        assert learn(measured, tmp_path / "sizes") == size
+    assert measured.asked == 1
+    learn(measured, tmp_path / "sizes", "other data")
+    assert measured.asked == 2
+
+
+def test_a_damaged_note_is_made_again(measured, tmp_path):
+    learn(measured, tmp_path)
+    [note] = tmp_path.iterdir()
+    good = json.loads(note.read_text())
+    others = [
+        json.dumps({**good, "size": [9, 8]}),
+        "{",
+        "[]",
+        "{}",
+        json.dumps({**good, "size": 3}),
+    ]
+    for asked, text in enumerate(others, 2):
+        note.write_text(text)
+        assert learn(measured, tmp_path) == (8, 8)
+        assert measured.asked == asked
+    assert json.loads(note.read_text()) == good
+
+
+def test_a_place_that_takes_no_notes_is_done_without(measured, tmp_path):
+    (tmp_path / "sizes").write_text("no folder")
+    for asked in (1, 2):
+        assert learn(measured, tmp_path / "sizes") == (8, 8)
+        assert measured.asked == asked
