@@ -18,7 +18,7 @@ import pytest
 import tiny
 from rich.console import Console
 
-from jtl import checkpoint, evaluation, features, loop, steps
+from jtl import checkpoint, evaluation, features, loop, models, steps
 from jtl.cache import entry as entry_module
 from jtl.cache import native, sizes
 from jtl.cache.keys import key_of, prefix_of
@@ -396,10 +396,24 @@ def test_the_key_does_not_depend_on(what):
     assert digest(SAME[what]()) == digest(facts())
 
 
-def test_versions_are_part_of_the_key(monkeypatch):
-    before = digest(facts())
-    monkeypatch.setattr("jtl.cache.keys.PREFIX_VERSION", 0)
-    assert digest(facts()) != before
+def test_the_rest_of_what_computes_is_part_of_the_key(monkeypatch):
+    digests = {digest(facts())}
+    with monkeypatch.context() as patch:
+        patch.setattr("jtl.cache.keys.PREFIX_VERSION", 0)
+        digests.add(digest(facts()))
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        digests.add(digest(facts()))
+    with jax.default_matmul_precision("highest"):
+        digests.add(digest(facts()))
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_no_unit_is_described_by_an_address(name):
+    # It would be another one in every process, and nothing would ever be found.
+    units = models.create(name, num_classes=2, head=HeadSpec(source_classes=3)).units()
+    assert not [unit.path for unit in units if " at 0x" in repr(unit.options)]
 
 
 # The pictures' common size.

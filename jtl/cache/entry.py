@@ -36,6 +36,8 @@ CHUNK_ROWS = 32
 """Rows for each checksum; what a kill costs at the most."""
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _READ_BYTES = 2**24
+ALIGNMENT = 64
+"""Bytes; what XLA asks of memory that is not its own."""
 
 
 class Damaged(Exception):
@@ -68,6 +70,12 @@ class Spec:
     def nbytes(self) -> int:
         """Bytes of all rows."""
         return self.shape[0] * self.row_bytes
+
+    def empty(self) -> np.ndarray:
+        """An array that is to be filled, in memory that XLA's CPU client takes without a copy."""
+        raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
+        first = -raw.ctypes.data % ALIGNMENT
+        return raw[first : first + self.nbytes].view(self.numpy).reshape(self.shape)
 
     def chunks(self) -> int:
         """How many checksums there are."""
@@ -148,7 +156,7 @@ class Entry:
                 size = os.fstat(file.fileno()).st_size
                 if size != len(header) + spec.nbytes or file.read(len(header)) != header:
                     raise Damaged(f"{VALUES} has changed since it was written")
-                values = None if mapped else np.empty(spec.shape, spec.numpy)
+                values = None if mapped else spec.empty()
                 rows = bytearray(CHUNK_ROWS * spec.row_bytes) if values is None else None
                 flat = None if values is None else _bytes(values)
                 for chunk, expected in enumerate(self.checksums):

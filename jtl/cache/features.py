@@ -80,7 +80,8 @@ class FeatureCache:
         self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
         self._budget, self._stored, self._store, self._display = budget, stored, store, display
         self._found = self._computed = 0
-        self._refused: set[str] = set()
+        self._said: set[str] = set()
+        self._refused: set[str] = set()  # Cuts whose features had no room on disk after all.
         self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
         self._last: tuple[Tree, str, Prefix] | None = None
 
@@ -148,26 +149,27 @@ class FeatureCache:
 
     def _elsewhere(self, cut: str, needed: int, budget: int, kept: bool) -> Place | None:
         """The disk, if it has room for what memory has not; says which it is."""
-        limit = 0 if self._store is None else self._store.limit()
         too_large = (
             f"the features before {cut} take {sizes.told(needed)}, more than the "
-            f"{sizes.told(budget)} of memory that they may take (--cache-budget)"
+            f"{sizes.told(budget)} of memory that they may take"
         )
+        if self._store is None:
+            self._say(f"{too_large}: the network runs as a whole")
+            return None
+        too_large, limit = f"{too_large} (--cache-budget)", self._store.limit()
         if kept or needed <= limit:
             self._say(f"{too_large}: they are read from disk batch by batch")
             return "disk"
-        disk = (
-            "" if self._store is None else (f" and the {sizes.told(limit)} of disk ({sizes.LIMIT})")
-        )
         self._say(
-            f"{too_large}{disk}: the frozen prefix runs in every step instead. Less is needed "
-            "with --cache-dtype bfloat16 or a smaller --image-size."
+            f"{too_large} and the {sizes.told(limit)} of disk ({sizes.LIMIT}): the frozen prefix "
+            "runs in every step instead. Less is needed with --cache-dtype bfloat16 or a smaller "
+            "--image-size."
         )
         return None
 
     def _say(self, text: str) -> None:
-        if text not in self._refused:
-            self._refused.add(text)
+        if text not in self._said:
+            self._said.add(text)
             self._display.message(text)
 
     def _find(self, cut: str, variables: Tree, role: str, split: Split) -> Entry | None:
@@ -246,7 +248,7 @@ class FeatureCache:
                 f"features of {role}: {len(split):,} images from the cache, "
                 f"{entry.seconds:,.1f} s saved"
             )
-        return Features(values if mapped else jnp.asarray(values), split.labels)
+        return Features(values if mapped else _on_device(values), split.labels)
 
     def _computed_now(
         self,
@@ -258,7 +260,7 @@ class FeatureCache:
         claim: Claim | None,
     ) -> Features:
         """Computes features into memory, and into the cache as far as that takes them."""
-        values = np.empty(spec.shape, spec.numpy)
+        values = spec.empty()
         done = 0 if claim is None else claim.rows
         if claim is not None and done:
             values[:done] = claim.written()
@@ -269,7 +271,7 @@ class FeatureCache:
                 claim.append(rows)
         if claim is not None:
             claim.finish()
-        return Features(jnp.asarray(values), split.labels)
+        return Features(_on_device(values), split.labels)
 
     def _computed_to_disk(
         self, cut: str, variables: Tree, role: str, split: Split, claim: Claim
@@ -300,6 +302,11 @@ class FeatureCache:
             ):
                 yield rows if self._stored is None else rows.astype(self._stored)
                 advance(len(rows))
+
+
+def _on_device(values: np.ndarray) -> jax.Array:
+    """An array that nobody changes any more; on a CPU it stays where it is."""
+    return jax.device_put(values, may_alias=True)
 
 
 def feature_cache(task: Task, display: Display) -> FeatureCache:

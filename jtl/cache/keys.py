@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jtl.cache.entry import FORMAT_VERSION
@@ -52,6 +53,7 @@ class Prefix:
         units: Everything that decides what the units compute, but for their variables.
         variables: SHA-256 of the units' variables.
         dtype: Of the computation.
+        backend: What computes, as accelerators round products to fewer bits.
         stored: What the outputs are rounded to; None keeps them as they are computed.
     """
 
@@ -60,6 +62,7 @@ class Prefix:
     units: str
     variables: str
     dtype: str
+    backend: str
     stored: str | None
 
 
@@ -78,7 +81,16 @@ def prefix_of(
     units = chain[: paths.index(cut)]
     if stored == dtype == "float32":
         stored = None  # It makes no difference.
-    return Prefix(name, cut, _described(units), _hashed(variables, units), dtype, stored)
+    settings: Any = jax.config
+    return Prefix(
+        model=name,
+        cut=cut,
+        units=_described(units),
+        variables=_hashed(variables, units),
+        dtype=dtype,
+        backend=f"{jax.default_backend()}, {settings.jax_default_matmul_precision}",
+        stored=stored,
+    )
 
 
 def key_of(
