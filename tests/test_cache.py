@@ -244,6 +244,32 @@ def test_damage_is_said_and_computed_again(train, cache, work, how):
     assert train()[0].summary["features_reused"]
 
 
+@pytest.mark.parametrize("budget", [None, "1kB"])
+def test_an_interrupted_computation_goes_on_where_it_was(train, work, monkeypatch, budget):
+    monkeypatch.setattr(features, "PREFIX_BATCH", 4)
+    monkeypatch.setattr(entry_module, "CHUNK_ROWS", 4)
+    whole, _ = train(cache_budget="0")
+    forward = features.forward
+
+    def breaks(*args: Any, **kwargs: Any) -> Any:
+        if work["prefix"] == 3:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    work.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "forward", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(cache_budget=budget)
+    work.clear()
+    run, said = train(cache_budget=budget)
+    # Three of the five batches of train are there; val has three.
+    assert work == {"prefix": 2 + 3, "decoded": 4 * (2 + 3)}
+    assert f"features of train: {TRAIN}/{TRAIN} images" in said
+    assert_equal_runs(whole, run, 2e-6)
+    assert train(cache_budget=budget)[0].summary["features_reused"]
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_run_goes_on_with_the_cache_or_without(
     train, tiny_data, tmp_path, cache, monkeypatch, gone

@@ -87,9 +87,6 @@ DAMAGES = {
     "no object": lambda e: (e / DESCRIPTION).write_text("[1]"),
     "its end": lambda e: os.truncate(e / DESCRIPTION, 40),
     "no description": lambda e: (e / DESCRIPTION).unlink(),
-    "another entry's": lambda e: (e / DESCRIPTION).write_text(
-        (e / DESCRIPTION).read_text().replace(stores.key().digest, stores.key("b").digest)
-    ),
 }
 
 
@@ -106,6 +103,13 @@ def test_damage_is_said_and_removed(store, said, what, mapped):
     assert stores.files(store) == set()
     stores.write(store, key)
     assert store.load(key, mapped=mapped) is not None
+
+
+def test_an_entry_under_another_name_is_none(store, said):
+    stores.write(store, stores.key("a"))
+    (store.folder / stores.key("a").name).rename(store.folder / stores.key("b").name)
+    assert store.load(stores.key("b"), mapped=False) is None
+    assert len(said) == 1
 
 
 def test_every_bit_of_a_description_counts(store, said):
@@ -278,18 +282,21 @@ def test_the_longest_unused_makes_way(tmp_path, said, monkeypatch):
         stores.write(Store(folder, said.append), key)
         then = time.time() - 3600 * hours
         os.utime(folder / key.name / DESCRIPTION, (then, then))
-    store = Store(folder, said.append)
-    loaded = store.load(stores.key("a"), mapped=True)  # Used now.
+    # Used now, by another process.
+    loaded = Store(folder, said.append).load(stores.key("a"), mapped=True)
     assert loaded is not None
+    store = Store(folder, said.append)
     stores.write(store, stores.key("d"))
     names = {"abcd"[i]: stores.key("abcd"[i]).name for i in range(4)}
     assert set(held_names(store)) == {names[n] for n in "acd"}
     # What this process has used stays, even where nothing else can go.
+    assert store.load(stores.key("a"), mapped=False) is not None
     stores.write(store, stores.key("e"))
-    assert set(held_names(store)) == {names["a"], names["d"], stores.key("e").name}
+    kept = {names["a"], names["d"], stores.key("e").name}
+    assert set(held_names(store)) == kept
     with store.claim(stores.key("f"), stores.SPEC) as claim:
         assert claim is None
-    assert set(held_names(store)) == {names["a"], names["d"], stores.key("e").name}
+    assert set(held_names(store)) == kept
     assert len(said) == 1
     assert sizes.LIMIT in said[0]
     # Another process may remove what is mapped here.
