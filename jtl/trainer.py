@@ -164,7 +164,8 @@ class Trainer:
         """The highest learning rate of every epoch's last step, in the order of the epochs."""
         taken = np.arange(1, self.plan.phase.epochs + 1) * self._per_epoch - 1
         rates = [
-            np.broadcast_to(np.asarray(rate(taken + self._steps_before(label))), taken.shape)
+            # Compiled as a whole: operation by operation it would be a dozen programs.
+            np.broadcast_to(jax.jit(rate)(taken + self._steps_before(label)), taken.shape)
             for label, rate in self._rates.items()
         ]
         return np.max(rates, axis=0)
