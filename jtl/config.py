@@ -67,14 +67,14 @@ class DataConfig:
             weights; for pictures that are all smaller, four times theirs, but 96 at least.
         upsample: How small pictures are enlarged: bilinear, bicubic, or nearest:N, which
             repeats each pixel N times both ways. Default: as the weights' preprocessing.
-        cache_dtype: What the frozen part's outputs are rounded to where they are kept; bfloat16
-            halves their size. Default: as they are computed.
+        cache_dtype: Number format that the frozen part's outputs are kept in: that in which they
+            are computed, or another; bfloat16 halves the size of float32.
     """
 
     data: str = "digits"
     image_size: Annotated[int | None, _TOLD] = None
     upsample: Annotated[str | None, _TOLD] = None
-    cache_dtype: Annotated[Literal["float32", "bfloat16"] | None, _TOLD] = None
+    cache_dtype: Literal["computed", "float32", "bfloat16"] = "computed"
 
 
 @dataclasses.dataclass(frozen=True)

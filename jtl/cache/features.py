@@ -61,7 +61,7 @@ class FeatureCache:
         *,
         name: str,
         budget: str | None = None,
-        stored: str | None = None,
+        stored: str = "computed",
         store: Store | None = None,
         display: Display,
     ):
@@ -73,12 +73,13 @@ class FeatureCache:
             inputs: How pictures become its input.
             name: Of the backbone, for people.
             budget: As in `--cache-budget`; 0 for no features at all.
-            stored: What features are rounded to: `float32`, `bfloat16`, or None.
+            stored: What features are rounded to: `float32`, `bfloat16`, or `computed`.
             store: Where features are kept between runs; None for nowhere.
             display: Where progress goes.
         """
         self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
-        self._budget, self._stored, self._store, self._display = budget, stored, store, display
+        self._stored = None if stored == "computed" else stored
+        self._budget, self._store, self._display = budget, store, display
         self._found = self._computed = 0
         self._said: set[str] = set()
         self._refused: set[str] = set()  # Cuts whose features had no room on disk after all.
