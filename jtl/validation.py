@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jtl import models
-from jtl.cache.sizes import memory_budget
+from jtl.cache.sizes import parse
 from jtl.config import Config, TrainConfig
 from jtl.data.pipeline import check_upsample
 from jtl.defaults import mask_defaults
@@ -37,7 +37,8 @@ def resolve(config: Config) -> Config:
     at_least("--patience", train.patience, 0)
     within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
     check_upsample(config.data.upsample, config.data.image_size)
-    memory_budget(config.run.cache_budget)
+    if config.run.cache_budget is not None:
+        parse("--cache-budget", config.run.cache_budget)
     within("--seed", train.seed, 0, LARGEST_SEED)
     at_least("--weight-decay", train.weight_decay, 0)
     at_least("--l2-sp", train.l2_sp, 0)

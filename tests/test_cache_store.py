@@ -67,6 +67,21 @@ def test_rows_may_come_in_any_portions(store):
     np.testing.assert_array_equal(store.load(key, mapped=False)[1], values)
 
 
+def test_errors_inside_a_claim_are_its_callers(store, said):
+    """A picture that cannot be read is no fault of the cache's."""
+    stores.write(store, stores.key("kept"))
+
+    def fails(name: str) -> None:
+        with store.claim(stores.key(name), stores.SPEC) as claim:
+            assert (claim is None) == (name == "kept")
+            raise FileNotFoundError
+
+    for name in ("new", "kept"):
+        with pytest.raises(FileNotFoundError):
+            fails(name)
+    assert not said
+
+
 def flip(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 1

@@ -80,10 +80,6 @@ class Store:
             os.utime(entry.folder / DESCRIPTION)
         return entry, values
 
-    def fits(self, needed: int) -> bool:
-        """Whether new entries of so many bytes have room, if others make way."""
-        return needed <= self.limit()
-
     def limit(self) -> int:
         """Bytes that all entries may take together."""
         return sizes.disk_limit(self.folder, sum(held.nbytes for held in self.held()))
@@ -97,14 +93,14 @@ class Store:
             meantime. Leaving the block keeps unfinished rows for another time.
         """
         with contextlib.ExitStack() as stack:
+            writer = None
             try:
                 stack.enter_context(self._locked(key.name))
-                if self.find(key) is not None or not self._make_room(spec.nbytes, key.name):
-                    yield None
-                    return
-                writer = self._writer(key.name, spec)
+                if self.find(key) is None and self._make_room(spec.nbytes, key.name):
+                    writer = self._writer(key.name, spec)
             except (OSError, _Busy) as error:
                 self._refuse(error)
+            if writer is None:
                 yield None
                 return
             self._mine.add(key.name)
