@@ -398,9 +398,9 @@ def test_the_key_depends_on(what):
     assert digest(OTHERS[what]()) != digest(facts())
 
 
-def relabelled() -> sources.ArraySplit:
+def relabelled() -> tiny.ArraySplit:
     split = tiny.array_split(5)
-    return sources.ArraySplit("tiny", tiny.pictures(5), 2 - split.labels, split.names)
+    return tiny.ArraySplit("tiny", tiny.pictures(5), 2 - split.labels, split.names)
 
 
 SAME: dict[str, Callable[[], dict[str, Any]]] = {
@@ -445,7 +445,7 @@ def test_no_unit_is_described_by_an_address(name):
 # The pictures' common size.
 
 
-class Measured(sources.ArraySplit):
+class Measured(tiny.ArraySplit):
     """Counts how often it is asked for its size."""
 
     asked = 0
