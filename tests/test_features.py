@@ -18,7 +18,7 @@ from jtl.freeze.split import prune, within
 @pytest.fixture(scope="module")
 def direct():
     """Every unit's output for 70 pictures, without any of jtl's batching."""
-    images = tiny.PREPARE(tiny.pictures(70))
+    images = tiny.PREPARE(jax.numpy.asarray(tiny.pictures(70)))
     variables = tiny.variables()
     stops = (*tiny.UNITS[1:], None)
     return {
