@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from harness import machine, tables
+from harness.runs import timed
 
 MODEL = "resnet50"
 
@@ -80,24 +81,14 @@ def make_sources(folder: Path, model: str) -> tuple[Path, Path]:
 
 def measure(arguments: list[str], repeats: int) -> dict[str, float]:
     """Median seconds and largest peak of resident memory (MB) of a command's process."""
-    seconds, peaks = [], []
+    taken = []
     for repeat in range(repeats):
         command = [argument.replace("{repeat}", str(repeat)) for argument in arguments]
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_environment())
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds.append(time.perf_counter() - began)
-        if status:
-            raise SystemExit(f"failed with status {status}: {' '.join(command)[:200]}")
-        # Kilobytes on Linux, bytes on macOS.
-        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
-    return {"seconds": statistics.median(seconds), "peak_mb": max(peaks)}
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+        taken.append(timed(command, machine.environment()))
+    return {
+        "seconds": statistics.median(ended.seconds for ended in taken),
+        "peak_mb": max(ended.peak_bytes for ended in taken) / 1e6,
+    }
 
 
 def run(model: str, repeats: int) -> dict[str, Any]:
@@ -135,25 +126,29 @@ def run(model: str, repeats: int) -> dict[str, Any]:
                     "peak_above_imports_per_file_size": round(above / size, 2),
                 }
             )
-    machine = {"cores": os.cpu_count(), "python": platform.python_version()}
-    return {"model": model, "file_mb": round(size, 1), "repeats": repeats, **machine, "rows": rows}
+    facts = {"cores": machine.cores(), "python": platform.python_version()}
+    return {"model": model, "file_mb": round(size, 1), "repeats": repeats, **facts, "rows": rows}
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The result as a table."""
+    rows = result["rows"]
     lines = [
         f"# Conversion of a {result['model']} ({result['file_mb']} MB), {result['cores']} cores",
         "",
-        "| arm | seconds, whole process | of them imports | peak memory above the imports, MB "
-        "| of the file's size |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        lines.append(
-            f"| {row['arm']} | {row['seconds']:.2f} | {row['import_seconds']:.2f} | "
-            f"{row['peak_above_imports_mb']:.0f} | {row['peak_above_imports_per_file_size']:.2f} |"
-        )
-    lines += [
+        *tables.table(
+            {
+                "arm": [row["arm"] for row in rows],
+                "seconds, whole process": [f"{row['seconds']:.2f}" for row in rows],
+                "of them imports": [f"{row['import_seconds']:.2f}" for row in rows],
+                "peak memory above the imports, MB": [
+                    f"{row['peak_above_imports_mb']:.0f}" for row in rows
+                ],
+                "of the file's size": [
+                    f"{row['peak_above_imports_per_file_size']:.2f}" for row in rows
+                ],
+            }
+        ),
         "",
         f"Medians of {result['repeats']} processes. The loop checks nothing and keeps PyTorch's "
         "names; weights_convert checks every key, shape and number, hashes source and result, and "
@@ -169,7 +164,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="a small model, once")
     options = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(machine.ROOT))
     result = run("resnet18" if options.smoke else MODEL, 1 if options.smoke else options.repeats)
     print(markdown(result))
     if options.out:

@@ -132,14 +132,14 @@ def growth(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], path: Pa
         _by_mask(right, [row for row in rows if row["images"] == middle], key, scale)
         left.set_ylabel(label)
         for axes in (left, right):
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.15 * axes.dataLim.ymax)
             axes.grid(axis="y", alpha=0.3)
             axes.set_axisbelow(True)
     panels[0][0].set_title("mask head_only, by number of pictures")
     panels[0][1].set_title(f"{middle} pictures, by mask: from a late cut to none")
     panels[1][0].set_xlabel("pictures (training and validation)")
     panels[1][1].set_xlabel("mask, and the optimizer's state in MB")
-    panels[0][0].legend(frameon=False)
+    panels[0][0].legend(frameon=False, loc="lower right")
     used = rows[0]["settings"]
     figure.suptitle(
         f"{NAMES[rows[0]['model']]}, {used['epochs']} epochs, {used['size']} px, batch "
@@ -161,11 +161,20 @@ def _by_pictures(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: 
         mine.sort(key=lambda row: row["images"])
         xs, ys = [row["images"] for row in mine], [row[key] * scale for row in mine]
         axes.plot(xs, ys, "o-", color=color, label=label)
+        above = cache == "uncached"
         for x, y in zip(xs, ys, strict=True):
-            axes.annotate(f"{y:.3g}", (x, y), (0, 6), textcoords="offset points", ha="center")
-    axes.set_xticks(sorted({row["images"] for row in rows}))
-    axes.set_xlim(left=0)
-    axes.margins(x=0.1)
+            axes.annotate(
+                f"{y:.3g}",
+                (x, y),
+                (0, 6 if above else -6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                color=color,
+            )
+    counts = sorted({row["images"] for row in rows})
+    axes.set_xticks(counts)
+    axes.set_xlim(0, 1.1 * counts[-1])
 
 
 def _by_mask(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float) -> None:
@@ -177,4 +186,3 @@ def _by_mask(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: floa
         bars = axes.bar(where, [r[key] * scale for r in mine], 0.38, color=color, label=label)
         axes.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
     axes.set_xticks(range(len(masks)), [f"{mask}\n{state[mask]:.3g} MB" for mask in masks])
-    axes.margins(y=0.12)

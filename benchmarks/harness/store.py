@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ class Store:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored.get("facts") == self.facts:
                 self.rows, self.commands = stored["rows"], stored["commands"]
+            else:
+                told = f"{path} is of another machine, source or versions: all is measured anew"
+                print(told, file=sys.stderr, flush=True)
 
     def find(self, settings: Mapping[str, Any], **key: Any) -> Row | None:
         """The row with this key, if it was measured under these settings."""

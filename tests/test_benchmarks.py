@@ -1,0 +1,231 @@
+"""The benchmark scripts: they run, and what they write is what they measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import python
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def need(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+def run(script: str, *args: object) -> None:
+    # The peers are not held to this suite's strictness.
+    lenient = {"PYTHONWARNINGS": "default", "JAX_NUMPY_RANK_PROMOTION": "allow"}
+    ran = python(BENCHMARKS / f"{script}.py", "--smoke", *args, **lenient)
+    assert ran.returncode == 0, ran.stderr
+
+
+def check_pair(row: dict[str, Any]) -> None:
+    ours, theirs = row["ours"]["seconds"], row["theirs"]["seconds"]
+    assert min(*ours, *theirs, row["product_gflops"]) > 0
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    assert row["ratio"] == pytest.approx(statistics.median(ratios))
+    assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+    for side in (row["ours"], row["theirs"]):
+        assert 1e8 < side["peak_bytes"] < 1e11
+
+
+def check_step(row: dict[str, Any], images: int) -> None:
+    for side in (row["ours"], row["theirs"]):
+        median = statistics.median(side["seconds"])
+        assert side["images_per_second"] == pytest.approx(images / median)
+        assert side["gflops"] == pytest.approx(row["step_gflop"] / median)
+        assert side["share_of_limit"] == pytest.approx(side["gflops"] / row["product_gflops"])
+    # jtl's state counts its steps besides.
+    ours, theirs = (row[side]["optimizer_bytes"] for side in ("ours", "theirs"))
+    assert 0 <= ours - theirs < 1000
+
+
+def published_gflop(multiply_adds: float) -> float:
+    """Of a smoke run's batch, from the billions that are published for a picture of 224 pixels.
+
+    The smaller a picture, the more of it is padding's zeros, which are not counted.
+    """
+    return 4 * 2 * multiply_adds * (64 / 224) ** 2
+
+
+def test_vs_pytorch(tmp_path):
+    need("torch", "timm", "torchvision")
+    arms = ("forward", "last_stage", "head_only_10_cold")
+    run("vs_pytorch", "--arms", *arms, "--out", tmp_path)
+    stored = (tmp_path / "vs_pytorch.json").read_text(encoding="utf-8")
+    content = json.loads(stored)
+    rows = {row["arm"]: row for row in content["rows"]}
+    # The three of one group are measured together.
+    assert set(rows) == {*arms, "head_only_10_warm", "second_start"}
+    for row in rows.values():
+        check_pair(row)
+    for arm in arms[:2]:
+        check_step(rows[arm], rows[arm]["settings"]["batch"])
+    assert 0.7 < rows["forward"]["step_gflop"] / published_gflop(1.82) < 1
+    assert rows["last_stage"]["step_gflop"] > 1.2 * rows["forward"]["step_gflop"]
+    assert rows["last_stage"]["ours"]["optimizer_bytes"] > 3e7
+    assert rows["forward"]["reached"] == (rows["forward"]["ratio"] >= 1)
+    assert rows["second_start"]["reached"] == (rows["second_start"]["ours"]["seconds"][0] < 6)
+    # Times to the first step end before their processes do.
+    assert (
+        rows["second_start"]["theirs"]["seconds"] < rows["head_only_10_warm"]["theirs"]["seconds"]
+    )
+    table = (tmp_path / "vs_pytorch.md").read_text(encoding="utf-8")
+    for row in rows.values():
+        assert f"| resnet18 | {row['arm']} |" in table
+        assert f"**{row['ratio']:.2f}**" in table
+    assert (tmp_path / "vs_pytorch.png").read_bytes().startswith(b"\x89PNG")
+    run("vs_pytorch", "--arms", *arms, "--out", tmp_path)
+    again = json.loads((tmp_path / "vs_pytorch.json").read_text(encoding="utf-8"))
+    assert again["rows"] == content["rows"]  # Nothing was measured twice.
+
+
+def test_vs_keras(tmp_path):
+    need("keras")
+    run("vs_keras", "--arms", "head_only", "--out", tmp_path)
+    [row] = json.loads((tmp_path / "vs_keras.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["model"], row["arm"]) == ("resnet50", "head_only")
+    check_pair(row)
+    check_step(row, row["settings"]["batch"])
+    assert 0.8 < row["step_gflop"] / published_gflop(3.86) < 1
+    from peers.jtl_steps import conventions
+
+    # Or jtl would have a larger network to compute: 4.09 billion multiply-adds.
+    assert conventions("resnet50", "keras")["stride_in_1x1"]
+
+
+def test_growth(tmp_path):
+    run("growth", "--out", tmp_path)
+    stored = json.loads((tmp_path / "growth_resnet18.json").read_text(encoding="utf-8"))
+    rows = {(row["mask"], row["cache"], row["images"]): row for row in stored["rows"]}
+    assert set(rows) == {
+        *(("head_only", cache, n) for cache in ("cached", "uncached") for n in (8, 12)),
+        ("full", "uncached", 12),
+    }
+    for row in rows.values():
+        assert min(row["seconds"], row["epoch_seconds"]) > 0
+        assert row["seconds"] > row["epoch_seconds"] * row["settings"]["epochs"]
+        assert 1e8 < row["peak_bytes"] < 1e11
+    full = rows["full", "uncached", 12]
+    assert (full["cut"], full["trainable_params"]) == ("stem", 11_177_538)
+    # Adam keeps two numbers for each trained param, none for running averages.
+    assert 0 <= full["optimizer_bytes"] - 2 * 4 * 11_177_538 < 1000
+    assert (tmp_path / "growth_resnet18.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_convert_speed(tmp_path):
+    need("torch")
+    run("convert_speed", "--out", tmp_path / "speed")
+    result = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert len(result["rows"]) == 3
+    for row in result["rows"]:
+        assert 0 < row["import_seconds"] < row["seconds"]
+        assert row["peak_above_imports_mb"] > 0
+
+
+@pytest.mark.parametrize("script", ["vs_pytorch", "vs_keras"])
+def test_every_training_that_is_asked_for_is_measured(script, tmp_path):
+    from harness import runs, trainings
+
+    comparison = importlib.import_module(script).COMPARISON
+    assert set(comparison.trainings) <= set(trainings.ARMS)
+    assert {*comparison.targets, *comparison.limits} <= set(comparison.arms)
+
+    class Job:
+        """Knows the caches that it has seen; a second is that of a run in a new one."""
+
+        def __init__(self):
+            self.seen: dict[object, int] = {}
+            self.calls: list[str] = []
+
+        def cold(self) -> Path:
+            return tmp_path / f"cache-{len(self.seen)}"
+
+        def ours(self, mask, epochs, lr, cache, few=False):
+            self.calls.append("ours")
+            self.seen[cache] = self.seen.get(cache, 0) + 1
+            return runs.Ended(self.seen[cache], lr, epochs)
+
+        def theirs(self, mask, epochs, lr, few=False):
+            self.calls.append("theirs")
+            return runs.Ended(100, 50, epochs)
+
+    nth = {"head_only_10_warm": 3, "second_start": 2, "second_start_full": 2}
+    for group, arms in trainings.GROUPS.items():
+        job: Any = Job()
+        pairs = group(job, 0)
+        assert set(pairs) == set(arms)
+        for arm, (ours, theirs) in pairs.items():
+            assert ours.seconds == nth.get(arm, 1)  # Of runs in the same cache folder.
+            assert theirs.seconds == 100
+            assert ours.peak_bytes == theirs.peak_bytes  # Which are epochs here.
+            if "10" in arm:
+                assert ours.peak_bytes == 10
+        group(job, 1)
+        assert job.calls[0] == "ours"
+        assert job.calls[len(job.calls) // 2] == "theirs"
+
+
+def test_results_of_another_state_are_dropped(tmp_path):
+    from harness.store import Store
+
+    path, key = tmp_path / "results.json", ("model", "arm")
+    row = {"model": "a", "arm": "b", "settings": {"batch": 4}, "ratio": 1.0}
+    store = Store(path, {"source": "1"})
+    store.put(key, {**row, "arm": "c"}, "first")
+    store.put(key, row, "first")
+    store.put(key, {**row, "ratio": 2.0}, "second")
+    same = Store(path, {"source": "1"})
+    assert same.commands == ["first", "second"]
+    assert [(r["arm"], r["ratio"]) for r in same.rows] == [("c", 1.0), ("b", 2.0)]
+    assert same.find({"batch": 4}, model="a", arm="b") == {**row, "ratio": 2.0}
+    assert same.find({"batch": 8}, model="a", arm="b") is None
+    assert Store(path, {"source": "2"}).rows == []
+
+
+def test_pictures_are_chosen_evenly(tmp_path):
+    from harness import pictures
+
+    made = pictures.generate(tmp_path / "made", 40, side=32)
+    assert (made.count, made.val) == (40, 15)
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for path in made.folder.rglob("*.jpg"):
+            archive.write(path, Path("some", path.relative_to(made.folder)))
+    chosen = pictures.prepare(tmp_path / "chosen", tmp_path / "made.zip", 20)
+    files = {p.relative_to(chosen.folder).as_posix() for p in chosen.folder.rglob("*.jpg")}
+    assert (len(files), chosen.count) == (chosen.train + chosen.val, len(files))
+    assert abs(chosen.count - 20) <= 2
+    for name in files:
+        assert (chosen.folder / name).read_bytes() == (made.folder / name).read_bytes()
+    assert {name.rpartition("/")[0] for name in files} == {
+        f"{split}/{label}" for split in ("train", "val") for label in ("ants", "bees")
+    }
+    everything = pictures.prepare(tmp_path / "all", tmp_path / "made.zip", 0)
+    assert (everything.train, everything.val) == (made.train, made.val)
+
+
+def test_a_failing_process_is_told(tmp_path):
+    from harness import machine, runs
+
+    command = [sys.executable, "-c", "import sys; sys.exit('what went wrong')"]
+    with pytest.raises(SystemExit, match="what went wrong"):
+        runs.timed(command, machine.environment(), tmp_path / "never")
+    code = "import sys, time; open(sys.argv[1], 'w').write('x'); time.sleep(0.3)"
+    ended = runs.timed([sys.executable, "-c", code, str(tmp_path / "f")], {}, tmp_path / "f")
+    assert ended.first_seconds is not None
+    assert 0 < ended.first_seconds < ended.seconds - 0.2
