@@ -102,6 +102,14 @@ def test_folding_changes_rounding_only(name, library):
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * float(jnp.abs(want).max()))
 
 
+def test_a_backbone_truncated_at_a_normalization_ends_before_its_activation():
+    model = models.create("resnet18", truncate_at="stage1/block2/bn1", head=None)
+    variables = randomized(initialize(model, None, size=32, seed=0))
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
+    features: Any = model.apply(variables, images)
+    assert 0.2 < float(jnp.mean(features < 0)) < 0.8
+
+
 def test_gradients_pass_through_a_folded_normalization():
     """With `--bn frozen` a block trains its kernels and scales under running averages."""
     model = models.create("resnet18", num_classes=5)
