@@ -34,8 +34,8 @@ COMPARISON = Comparison(
         "Cold: jtl starts without features, compiled programs and converted weights. Both start "
         "from the same file of random weights in Keras's format, which jtl converts in that time. "
         "Keras keeps nothing between runs, so one run of it stands beside all three.",
-        "`second_start` runs the cold run's command again, until the first epoch's line is "
-        "written, an upper bound of the time to the first step; Keras's is that of its first step.",
+        "`second_start` runs the cold run's command again, until its first step has ended (jtl: "
+        "the steps of its first epoch, which are one dispatch).",
     ),
 )
 

@@ -16,8 +16,8 @@ are training steps with SGD and momentum under jtl's mask of that name, without 
 Trainings, timed from the start of the process to its end: `last_stage_10` and `head_only_10_cold`
 train 10 epochs, jtl with an empty cache folder; `head_only_10_warm` is the latter again with
 another learning rate; `head_only_1_cold` trains one epoch. `second_start` is the command of
-`head_only_10_cold` once more, until its first epoch is done (PyTorch: its first step);
-`second_start_full` the same with mask `full`, of a single step.
+`head_only_10_cold` once more, until its first step has ended; `second_start_full` the same with
+mask `full`, on one batch of pictures.
 """
 
 from __future__ import annotations
@@ -57,10 +57,9 @@ COMPARISON = Comparison(
         "Cold: jtl starts without features, compiled programs and converted weights. Both start "
         "from the same file of random weights in timm's format, which jtl converts in that time.",
         "Warm: the cold run's command with another learning rate and the same cache folder.",
-        "`second_start` runs the cold run's command again, until the first epoch's line is "
-        "written; `second_start_full` a single step and the evaluation of 4 pictures under mask "
-        "`full`. Both are upper bounds of the time to the first step; PyTorch's is that of its "
-        "first step.",
+        "`second_start` runs the cold run's command again, until its first step has ended (jtl: "
+        "the steps of its first epoch, which are one dispatch); `second_start_full` the same "
+        "under mask `full`, on one batch of pictures and 4 for validation.",
         "PyTorch's script (benchmarks/peers/pytorch_train.py) decodes and normalizes all pictures "
         "once, keeps no activations of frozen layers and no features; it keeps nothing between "
         "runs, so one run of it stands beside the cold, the warm and the second start.",

@@ -134,7 +134,7 @@ def test_convert_speed(tmp_path):
     result = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert len(result["rows"]) == 3
     for row in result["rows"]:
-        assert 0 < row["import_seconds"] < row["seconds"]
+        assert min(row["import_seconds"], row["seconds"]) > 0
         assert row["peak_above_imports_mb"] > 0
 
 
@@ -156,10 +156,10 @@ def test_every_training_that_is_asked_for_is_measured(script, tmp_path):
         def cold(self) -> Path:
             return tmp_path / f"cache-{len(self.seen)}"
 
-        def ours(self, mask, epochs, lr, cache, few=False):
+        def ours(self, mask, epochs, lr, cache, few=False, watch=False):
             self.calls.append("ours")
             self.seen[cache] = self.seen.get(cache, 0) + 1
-            return runs.Ended(self.seen[cache], lr, epochs)
+            return runs.Ended(self.seen[cache], lr if watch else None, epochs)
 
         def theirs(self, mask, epochs, lr, few=False):
             self.calls.append("theirs")
@@ -173,6 +173,7 @@ def test_every_training_that_is_asked_for_is_measured(script, tmp_path):
         for arm, (ours, theirs) in pairs.items():
             assert ours.seconds == nth.get(arm, 1)  # Of runs in the same cache folder.
             assert theirs.seconds == 100
+            assert (ours.first_seconds is not None) == (arm in trainings.TO_FIRST_STEP)
             assert ours.peak_bytes == theirs.peak_bytes  # Which are epochs here.
             if "10" in arm:
                 assert ours.peak_bytes == 10

@@ -59,12 +59,35 @@ class Job:
     peer: str
     scratch: Path
 
-    def ours(self, mask: str, epochs: int, lr: float, cache: Path, few: bool = False) -> Ended:
-        """Jtl's command, with what it keeps between runs in `cache`."""
+    def ours(
+        self,
+        mask: str,
+        epochs: int,
+        lr: float,
+        cache: Path,
+        *,
+        few: bool = False,
+        watch: bool = False,
+    ) -> Ended:
+        """The command of jtl.
+
+        Args:
+            mask: As in `--mask`.
+            epochs: As in `--epochs`.
+            lr: As in `--lr`.
+            cache: As in `JTL_CACHE`.
+            few: Whether to train on one batch only.
+            watch: Whether the time to the first step is wanted.
+        """
         run = self.scratch / f"run-{uuid.uuid4().hex}"
-        command = [sys.executable, "-m", "jtl.train", f"--mask={mask}", f"--run-dir={run}"]
+        first = run.with_name(f"{run.name}-first") if watch else None
+        command = [sys.executable, "-m", "jtl.train"]
+        if first is not None:
+            script = BENCHMARKS / "peers" / "jtl_first_step.py"
+            command = [sys.executable, str(script), str(first)]
+        command += [f"--mask={mask}", f"--run-dir={run}"]
         command += [f"--data=folder:{self._data(few)}", *self._options(epochs, lr)]
-        ended = timed(command, environment(JTL_CACHE=str(cache)), run / "metrics.jsonl")
+        ended = timed(command, environment(JTL_CACHE=str(cache)), first)
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         assert (summary["epochs"], summary["frozen_unchanged"]) == (epochs, True), summary
         shutil.rmtree(run)
@@ -118,7 +141,9 @@ def head_only(job: Job, repeat: int) -> dict[str, tuple[Ended, Ended]]:
 
     def three() -> list[Ended]:
         cache = job.cold()
-        return [job.ours("head_only", EPOCHS, lr, cache) for lr in (LR, LR, OTHER_LR)]
+        cold = job.ours("head_only", EPOCHS, LR, cache)
+        second = job.ours("head_only", EPOCHS, LR, cache, watch=True)
+        return [cold, second, job.ours("head_only", EPOCHS, OTHER_LR, cache)]
 
     (cold, second, warm), theirs = _both(repeat, three, lambda: job.theirs("head_only", EPOCHS, LR))
     return {
@@ -144,7 +169,7 @@ def second_start_full(job: Job, repeat: int) -> dict[str, tuple[Ended, Ended]]:
     def twice() -> Ended:
         cache = job.cold()
         job.ours("full", 1, LR, cache, few=True)
-        return job.ours("full", 1, LR, cache, few=True)
+        return job.ours("full", 1, LR, cache, few=True, watch=True)
 
     ours, theirs = _both(repeat, twice, lambda: job.theirs("full", 1, LR, few=True))
     return {"second_start_full": (ours, theirs)}

@@ -9,7 +9,7 @@ import torch
 
 
 def timm_name(name: str) -> str:
-    """Timm's name of a backbone of jtl."""
+    """The name that a backbone of jtl has in timm."""
     return name.replace("efficientnet_lite", "tf_efficientnet_lite")
 
 
