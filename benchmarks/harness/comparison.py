@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def parse(what: Comparison, doc: str) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     parser.add_argument("--smoke", action="store_true", help="one small backbone, few steps")
     options = parser.parse_args()
+    if options.data is not None and not zipfile.is_zipfile(options.data):
+        parser.error(f"--data {options.data} is no zip archive")
     if options.smoke:
         options.model, options.batch, options.size, options.images = [what.smoke], 4, 64, 14
         options.repeats, options.training_repeats = 2, 1

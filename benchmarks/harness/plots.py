@@ -185,4 +185,5 @@ def _by_mask(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: floa
         where = [masks.index(row["mask"]) + offset for row in mine]
         bars = axes.bar(where, [r[key] * scale for r in mine], 0.38, color=color, label=label)
         axes.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
-    axes.set_xticks(range(len(masks)), [f"{mask}\n{state[mask]:.3g} MB" for mask in masks])
+    labels = [f"{mask}\n{state[mask]:.2g} MB" for mask in masks]
+    axes.set_xticks(range(len(masks)), labels, fontsize=8)
