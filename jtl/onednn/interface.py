@@ -16,7 +16,8 @@ MAXIMUM = 0x1FF
 RELU, CLIP = 0x20, 0x2E
 ADD = 0x1FFF0
 USE_SCALE, USE_SHIFT, FUSE_RELU = 2, 4, 8
-SUCCESS, INVALID_ARGUMENTS, UNIMPLEMENTED = 0, 2, 3
+SUCCESS, INVALID_ARGUMENTS, UNIMPLEMENTED, NO_OTHER = 0, 2, 3, 4
+QUERY_IMPLEMENTATION = 8
 QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS, QUERY_WORKSPACE = 131, 132, 135
 ARG_FROM = ARG_SOURCE = 1
 ARG_TO = ARG_DESTINATION = 17
@@ -58,6 +59,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(_OUT, c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_float, c_uint),
         *(c_void_p, c_void_p),
     ),
+    "dnnl_primitive_desc_next_impl": (c_void_p,),
+    "dnnl_primitive_desc_query": (c_void_p, c_int, c_int, c_void_p),
     "dnnl_pooling_forward_primitive_desc_create": (
         *(_OUT, c_void_p, c_int, c_int, c_void_p, c_void_p),
         *(Dims, Dims, Dims, Dims, Dims, c_void_p),

@@ -7,9 +7,10 @@ import functools
 import importlib.metadata
 import os
 from collections.abc import Iterator
-from ctypes import c_int, c_size_t, c_void_p
+from ctypes import c_char_p, c_int, c_size_t, c_void_p
 from typing import Any
 
+from jtl.onednn import interface
 from jtl.onednn.interface import CPU, IN_ORDER, SIGNATURES, SUCCESS
 
 PACKAGES = ("onednn-cpu-gomp", "onednn-cpu-iomp", "onednn-cpu-tbb", "onednn")
@@ -71,6 +72,13 @@ class Library:
         status = getattr(self._library, function)(*args)
         if status != SUCCESS:
             raise OneDnnError(function, status)
+
+    def implementation(self, description: c_void_p) -> str:
+        """The name of what would run a primitive."""
+        name = c_char_p()
+        query = interface.QUERY_IMPLEMENTATION
+        self.do("dnnl_primitive_desc_query", description, query, 0, ctypes.byref(name))
+        return (name.value or b"").decode()
 
 
 @functools.cache

@@ -34,6 +34,7 @@ def decode(text: str) -> Operation:
 
 
 _Result = TypeVar("_Result")
+_MISSING = (interface.INVALID_ARGUMENTS, interface.UNIMPLEMENTED, interface.NO_OTHER)
 
 
 def _where_implemented(ask: Callable[[Library], _Result]) -> _Result | None:
@@ -44,7 +45,7 @@ def _where_implemented(ask: Callable[[Library], _Result]) -> _Result | None:
     try:
         return ask(dnnl)
     except OneDnnError as error:
-        if error.status in (interface.INVALID_ARGUMENTS, interface.UNIMPLEMENTED):
+        if error.status in _MISSING:
             return None  # An empty image, say: XLA will know what to do.
         raise
 
