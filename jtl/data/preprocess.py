@@ -36,10 +36,21 @@ class Prepare:
 
         Arithmetic is float32; bicubic is Keys's kernel with a = -0.5, as in Pillow.
         """
+        return self.normalize(self.resize(images))
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized on the device: `bilinear`, `bicubic` or `nearest`."""
+        return self.method or self.preprocessing.interpolation
+
+    def resize(self, images: jax.Array) -> jax.Array:
+        """uint8 RGB [N, H, W, 3] -> float32 [N, size, size, 3], 0 to 255."""
         x = images.astype(jnp.float32)
         shape = (x.shape[0], self.size, self.size, x.shape[3])
-        if x.shape != shape:
-            x = self._enlarge(x, shape)
+        return x if x.shape == shape else self._enlarge(x, shape)
+
+    def normalize(self, x: jax.Array) -> jax.Array:
+        """float32 RGB [N, size, size, 3], 0 to 255 -> what the backbone expects, of `dtype`."""
         mean = jnp.asarray(self.preprocessing.mean, jnp.float32).reshape(1, 1, 1, -1)
         std = jnp.asarray(self.preprocessing.std, jnp.float32).reshape(1, 1, 1, -1)
         x = (x / 255.0 - mean) / std
@@ -48,10 +59,9 @@ class Prepare:
         return x.astype(self.dtype)
 
     def _enlarge(self, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        name = self.method or self.preprocessing.interpolation
-        if name == "nearest":
+        if self.interpolation == "nearest":
             times = self.size // x.shape[1]
             return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
-        method = {"bicubic": "cubic", "bilinear": "linear"}[name]
+        method = {"bicubic": "cubic", "bilinear": "linear"}[self.interpolation]
         # A cubic kernel overshoots at edges; no picture file could hold such values.
         return jnp.clip(jax.image.resize(x, shape, method), 0.0, 255.0)
