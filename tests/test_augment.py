@@ -21,6 +21,7 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from jtl.data.augment import PRESETS, Augment, Augmentation, colour, geometric, mixing, policy
 from jtl.data.augment.keys import Stream, example_keys, stream_keys
+from jtl.data.augment.mapping import each
 from jtl.data.preprocess import Prepare
 from jtl.errors import UserError
 from jtl.models import Preprocessing
@@ -106,7 +107,7 @@ def test_crops_are_distributed_as_torchvisions(height, width):
     peer = np.array(
         [
             transforms.RandomResizedCrop.get_params(blank, [0.35, 1.0], [3 / 4, 4 / 3])
-            for _ in range(DRAWS // 4)
+            for _ in range(DRAWS // 8)
         ],
         np.float64,
     )
@@ -242,7 +243,7 @@ def test_operations_are_drawn_evenly():
 def test_going_from_image_to_image_equals_computing_all_branches():
     pictures = jnp.stack([float_image(smooth_picture(32, 32, seed)) for seed in range(28)])
     draws = jnp.arange(28) % 14, jnp.full(28, 21), jnp.where(jnp.arange(28) < 14, 1, -1)
-    one_by_one = jax.jit(functools.partial(policy.each, policy.apply_operation))
+    one_by_one = jax.jit(functools.partial(each, policy.apply_operation))
     all_at_once = jax.jit(jax.vmap(policy.apply_operation))
     texts = [f.lower(pictures, *draws).as_text() for f in (one_by_one, all_at_once)]
     assert ["stablehlo.while" in text for text in texts] == [True, False]
@@ -316,7 +317,7 @@ def test_erasing_is_distributed_as_torchvisions():
     peer = np.array(
         [
             transforms.RandomErasing.get_params(blank, (0.02, 1 / 3), (0.3, 3.3), [0.0])[:4]
-            for _ in range(DRAWS // 4)
+            for _ in range(DRAWS // 8)
         ]
     )
     for ours, theirs in (
@@ -337,6 +338,11 @@ def test_erasing_fills_the_rectangle_and_nothing_else():
     np.testing.assert_array_equal(mixing.erase(x, boxes, fill), expected)
 
 
+@functools.partial(jax.jit, static_argnames=("mixup", "cutmix", "count", "size"))
+def draw_mix(key, mixup, cutmix, count, size):
+    return mixing.draw_mix(key, mixup, cutmix, count, size, size)
+
+
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.4, 0.7)])
 def test_labels_weigh_what_the_pixels_show(alphas):
     count, size, classes = 64, 12, 64
@@ -344,7 +350,7 @@ def test_labels_weigh_what_the_pixels_show(alphas):
     images = jnp.broadcast_to(
         jnp.arange(count, dtype=jnp.float32).reshape(-1, 1, 1, 1), (count, size, size, 3)
     )
-    mix = mixing.draw_mix(KEY, *alphas, count, size, size)
+    mix = draw_mix(KEY, *alphas, count, size)
     mixed = np.asarray(mixing.mix_images(images, mix))
     targets = np.asarray(mixing.mix_labels(jnp.arange(count), mix, classes))
     np.testing.assert_allclose(targets.sum(1), 1.0, atol=1e-6)
@@ -364,10 +370,11 @@ def test_labels_weigh_what_the_pixels_show(alphas):
 
 
 def test_shares_are_drawn_from_beta():
-    mix = mixing.draw_mix(KEY, 0.3, 0.0, DRAWS, 1, 1)
+    mix = draw_mix(KEY, 0.3, 0.0, DRAWS, 1)
     assert stats.kstest(np.asarray(mix.kept), stats.beta(0.3, 0.3).cdf).pvalue > SIGNIFICANT
     # Of rectangles that lie within the picture the area is the share that was drawn.
-    boxes = mixing._pasted(KEY, jnp.full(2000, 0.25), 200, 200)
+    rows, columns = jax.random.uniform(KEY, (2, 2000))
+    boxes = mixing.pasted_boxes(jnp.full(2000, 0.25), rows, columns, 200, 200)
     within = (boxes.top > 0) & (boxes.bottom < 200) & (boxes.left > 0) & (boxes.right < 200)
     whole = np.asarray(within)
     area = np.asarray((boxes.bottom - boxes.top) * (boxes.right - boxes.left))
@@ -377,7 +384,7 @@ def test_shares_are_drawn_from_beta():
 
 def test_a_batch_of_one_is_mixed_with_itself():
     x = float_image(smooth_picture(8, 8))[None]
-    mix = mixing.draw_mix(KEY, 0.2, 1.0, 1, 8, 8)
+    mix = draw_mix(KEY, 0.2, 1.0, 1, 8)
     np.testing.assert_allclose(mixing.mix_images(x, mix), x, rtol=0, atol=LEVELS)
     np.testing.assert_array_equal(mixing.mix_labels(jnp.asarray([1]), mix, 3), [[0, 1, 0]])
 
@@ -398,6 +405,11 @@ def pictures(size: int = 30) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="augment")
+def batch(augment, images, labels, step):
+    return augment(KEY, images, labels, jnp.arange(len(labels)), 1, step)
+
+
+@functools.partial(jax.jit, static_argnames="augment")
 def views(augment, key, images, examples, epoch):
     return augment.views(key, images, examples, epoch)
 
@@ -411,7 +423,7 @@ def test_views_depend_on_seed_epoch_and_example_alone():
     assert got.max() <= 255
     np.testing.assert_array_equal(views(augmentation(), KEY, images, examples, 1), got)
     order = np.random.default_rng(0).permutation(COUNT)
-    for some in (order, order[:5], order[:1]):
+    for some in (order, order[:5]):
         np.testing.assert_allclose(
             views(augmentation(), KEY, images[some], examples[some], 1),
             got[some],
@@ -437,31 +449,29 @@ def test_an_option_leaves_the_other_draws_alone():
 
 
 def test_without_options_it_is_evaluation():
-    images, labels, examples = tiny.pictures(COUNT), tiny.labels(COUNT), np.arange(COUNT)
+    images, labels = tiny.pictures(COUNT), tiny.labels(COUNT)
     augment = augmentation(Augment(), tiny.SIZE)
-    x, targets = augment(KEY, images, labels, examples, 1, 0)
+    x, targets = augment(KEY, images, labels, np.arange(COUNT), 1, 0)
     np.testing.assert_array_equal(x, augment.prepare(images))
     np.testing.assert_array_equal(targets, labels)
     assert not Augment().random
 
 
 def test_normalized_batches_and_soft_labels():
-    images, labels, examples = pictures(), tiny.labels(COUNT), np.arange(COUNT)
+    images, labels = pictures(), tiny.labels(COUNT)
     augment = Augmentation(EVERYTHING, Prepare(24, Preprocessing(), "bfloat16"), 3)
-    run = jax.jit(lambda step: augment(KEY, images, labels, examples, 1, step))
-    x, targets = run(0)
+    x, targets = batch(augment, images, labels, 0)
     assert (x.dtype, x.shape) == (jnp.bfloat16, (COUNT, 24, 24, 3))
     assert (targets.dtype, targets.shape) == (jnp.float32, (COUNT, 3))
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
-    again, other = run(0), run(1)
+    again, other = (batch(augment, images, labels, step) for step in (0, 1))
     np.testing.assert_array_equal(again[0], x)
     assert (np.asarray(other[1]) != np.asarray(targets)).any()
 
 
 def test_erased_pixels_are_zero_to_the_network():
-    images, examples = pictures(), np.arange(COUNT)
     augment = augmentation(Augment(erasing=1.0), 30)
-    x, _ = augment(KEY, images, tiny.labels(COUNT), examples, 1, 0)
+    x, _ = batch(augment, pictures(), tiny.labels(COUNT), 0)
     share = np.asarray(jnp.abs(x).max(-1) < 1e-6).mean((1, 2))
     assert ((share > 0.01) & (share < 0.4)).all()
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jtl.data.augment import geometric, mixing, policy
 from jtl.data.augment.keys import Stream, batch_key, example_keys, stream_keys
+from jtl.data.augment.mapping import each
 from jtl.data.augment.options import Augment
 from jtl.data.preprocess import Prepare
 
@@ -82,10 +83,10 @@ class Augmentation:
             of_jitter = stream_keys(keys, Stream.JITTER)
             strengths = self.options.color_jitter
             draws = jax.vmap(lambda one: policy.draw_jitter(one, strengths))(of_jitter)
-            x = policy.each(policy.apply_jitter, x, *draws)
+            x = each(policy.apply_jitter, x, *draws)
         if self.options.policy == "trivial":
             draws = jax.vmap(policy.draw_operation)(stream_keys(keys, Stream.POLICY))
-            x = policy.each(policy.apply_operation, x, *draws)
+            x = each(policy.apply_operation, x, *draws)
         if self.options.erasing > 0:
             x = self._erased(keys, x)
         return x

@@ -11,7 +11,8 @@ _LUMA = (0.2989, 0.587, 0.114)
 
 def grey(image: jax.Array) -> jax.Array:
     """The brightness of every pixel, [H, W, 1]."""
-    return jnp.sum(image * jnp.asarray(_LUMA, image.dtype).reshape(1, 1, 3), -1, keepdims=True)
+    red, green, blue = (image[..., channel, None] for channel in range(3))
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def _blend(image: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
@@ -54,8 +55,8 @@ def hue(image: jax.Array, turn: jax.Array) -> jax.Array:
     Hue, saturation and value as in Smith 1978, "Color gamut transform pairs".
     """
     red, green, blue = (image[..., channel] for channel in range(3))
-    value = image.max(-1)
-    chroma = value - image.min(-1)
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     unit = jnp.where(chroma > 0, chroma, 1.0)
     sixth = jnp.where(
         value == red,
@@ -65,7 +66,8 @@ def hue(image: jax.Array, turn: jax.Array) -> jax.Array:
     sixth = sixth + 6.0 * turn
 
     def channel(offset: float) -> jax.Array:
-        place = jnp.mod(offset + sixth, 6.0)
+        place = offset + sixth
+        place = place - 6.0 * jnp.floor(place / 6.0)  # XLA's remainder is a call a pixel.
         return value - chroma * jnp.clip(jnp.minimum(place, 4.0 - place), 0.0, 1.0)
 
     return jnp.stack([channel(5.0), channel(3.0), channel(1.0)], -1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jtl.data.augment.mapping import each
 
 CROP_RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
@@ -39,10 +41,12 @@ def crop_box(key: jax.Array, smallest: float, height: int, width: int) -> Box:
     Returns:
         float32 scalars.
     """
-    area_key, ratio_key, place_key = jax.random.split(key, 3)
-    areas = height * width * jax.random.uniform(area_key, (ATTEMPTS,), minval=smallest)
-    low, high = map(math.log, CROP_RATIO)
-    ratios = jnp.exp(jax.random.uniform(ratio_key, (ATTEMPTS,), minval=low, maxval=high))
+    # One call, as every one adds to the time of compiling.
+    areas, ratios, place = jnp.split(
+        jax.random.uniform(key, (2 * ATTEMPTS + 2,)), [ATTEMPTS, 2 * ATTEMPTS]
+    )
+    areas = height * width * spread(areas, smallest, 1.0)
+    ratios = jnp.exp(spread(ratios, *map(math.log, CROP_RATIO)))
     heights, widths = jnp.sqrt(areas / ratios), jnp.sqrt(areas * ratios)
     fits = (heights <= height) & (widths <= width)
     drawn = jnp.argmax(fits)
@@ -52,10 +56,15 @@ def crop_box(key: jax.Array, smallest: float, height: int, width: int) -> Box:
     found = fits[drawn]
     box_height = jnp.where(found, heights[drawn], largest_height)
     box_width = jnp.where(found, widths[drawn], largest_width)
-    place = jnp.where(found, jax.random.uniform(place_key, (2,)), 0.5)
+    place = jnp.where(found, place, 0.5)
     return Box(
         place[0] * (height - box_height), place[1] * (width - box_width), box_height, box_width
     )
+
+
+def spread(unit: jax.Array, low: float, high: float) -> jax.Array:
+    """Numbers from 0 to 1 stretched to those from `low` to `high`."""
+    return low + (high - low) * unit
 
 
 def resize_matrix(
@@ -116,27 +125,24 @@ def crop(images: jax.Array, boxes: Box, flips: jax.Array, size: int, method: str
         float32 [N, size, size, 3], clipped to 0..255.
     """
 
-    def matrices(start: jax.Array, length: jax.Array, flip: jax.Array, pixels: int) -> jax.Array:
-        def one(start: jax.Array, length: jax.Array, flip: jax.Array) -> jax.Array:
-            return resize_matrix(start, length, flip, pixels=pixels, size=size, method=method)
+    def one(image: jax.Array, box: Box, flip: jax.Array) -> jax.Array:
+        height, width, _ = image.shape
+        options: Any = dict(size=size, method=method)
+        rows = resize_matrix(box.top, box.height, flip[0], pixels=height, **options)
+        columns = resize_matrix(box.left, box.width, flip[1], pixels=width, **options)
+        # Accelerators would round the products to bfloat16: visible steps in 256 levels.
+        exact = lax.Precision.HIGHEST
+        x = jnp.einsum("sh,hwc->swc", rows, image.astype(jnp.float32), precision=exact)
+        x = jnp.einsum("tw,swc->stc", columns, x, precision=exact)
+        # A cubic kernel overshoots at edges; no picture file could hold such values.
+        return jnp.clip(x, 0.0, 255.0)
 
-        return jax.vmap(one)(start, length, flip)
-
-    _, height, width, _ = images.shape
-    rows = matrices(boxes.top, boxes.height, flips[:, 0], height)
-    columns = matrices(boxes.left, boxes.width, flips[:, 1], width)
-    x = images.astype(jnp.float32)
-    # Accelerators would round the products to bfloat16: visible steps in 256 levels.
-    exact = lax.Precision.HIGHEST
-    x = jnp.einsum("nsh,nhwc->nswc", rows, x, precision=exact)
-    x = jnp.einsum("ntw,nswc->nstc", columns, x, precision=exact)
-    # A cubic kernel overshoots at edges; no picture file could hold such values.
-    return jnp.clip(x, 0.0, 255.0)
+    return each(one, images, boxes, flips)
 
 
 def draw_flips(keys: jax.Array, flip: str) -> jax.Array:
     """Whether to turn (rows, columns) round, bool [N, 2], for keys [N]; see `Augment.flip`."""
-    drawn = jax.vmap(lambda key: jax.random.bernoulli(key, shape=(2,)))(keys)
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys) < 0.5
     allowed = jnp.asarray([flip == "both", flip in ("both", "horizontal")])
     return drawn & allowed[None, :]
 

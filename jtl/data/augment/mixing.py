@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jtl.data.augment.geometric import ATTEMPTS
+from jtl.data.augment.geometric import ATTEMPTS, spread
 
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_RATIO = (0.3, 3.3)
@@ -42,20 +42,20 @@ def erased(key: jax.Array, probability: float, height: int, width: int) -> Recta
     `ERASED_AREA`, the logarithm of height to width even over that of `ERASED_RATIO`, smaller
     than the picture both ways.
     """
-    chance_key, area_key, ratio_key, place_key = jax.random.split(key, 4)
-    low, high = ERASED_AREA
-    areas = height * width * jax.random.uniform(area_key, (ATTEMPTS,), minval=low, maxval=high)
-    low, high = map(math.log, ERASED_RATIO)
-    ratios = jnp.exp(jax.random.uniform(ratio_key, (ATTEMPTS,), minval=low, maxval=high))
+    areas, ratios, place, chance = jnp.split(
+        jax.random.uniform(key, (2 * ATTEMPTS + 3,)), [ATTEMPTS, 2 * ATTEMPTS, 2 * ATTEMPTS + 2]
+    )
+    areas = height * width * spread(areas, *ERASED_AREA)
+    ratios = jnp.exp(spread(ratios, *map(math.log, ERASED_RATIO)))
     heights = jnp.round(jnp.sqrt(areas * ratios)).astype(jnp.int32)
     widths = jnp.round(jnp.sqrt(areas / ratios)).astype(jnp.int32)
     fits = (heights < height) & (widths < width)
     drawn = jnp.argmax(fits)
-    happens = jax.random.bernoulli(chance_key, probability) & fits[drawn]
+    happens = (chance[0] < probability) & fits[drawn]
     tall = jnp.where(happens, heights[drawn], 0)
     wide = jnp.where(happens, widths[drawn], 0)
-    last = jnp.stack([height - tall, width - wide])
-    top, left = jax.random.randint(place_key, (2,), 0, last + 1)
+    places = jnp.stack([height - tall, width - wide]) + 1
+    top, left = (place * places.astype(jnp.float32)).astype(jnp.int32)
     return Rectangle(top, top + tall, left, left + wide)
 
 
@@ -72,7 +72,7 @@ class Mix(NamedTuple):
     Attributes:
         shift: Every example's partner is so many examples on, round the batch.
         kept: The share of an example's own picture, float32 [N].
-        pasted: Where the partner's pixels replace it (cutmix), bool [N, H, W].
+        pasted: Where the partner's pixels replace it by cutmix, bool [N, H, W].
         pastes: Whether cutmix mixes the example, or mixup does, bool [N].
     """
 
@@ -99,32 +99,35 @@ def draw_mix(
         height: Of the images, in pixels.
         width: Of the images.
     """
-    shift_key, switch_key, mixup_key, cutmix_key, place_key = jax.random.split(key, 5)
+    unit_key, share_key = jax.random.split(key)
+    units = jax.random.uniform(unit_key, (3 * count + 1,))
+    switch, rows, columns = units[1:].reshape(3, count)
     # A batch has been shuffled, so that neighbours are as good as any; never oneself.
-    shift = jax.random.randint(shift_key, (), 1, max(count, 2))
-    pastes = jnp.full(count, cutmix > 0)
-    kept = jnp.ones(count, jnp.float32)
-    pasted = jnp.zeros((count, height, width), bool)
-    if mixup > 0:
-        kept = jax.random.beta(mixup_key, mixup, mixup, (count,), jnp.float32)
-        if cutmix > 0:
-            pastes = jax.random.bernoulli(switch_key, SWITCH, (count,))
-    if cutmix > 0:
-        share = 1.0 - jax.random.beta(cutmix_key, cutmix, cutmix, (count,), jnp.float32)
-        boxes = _pasted(place_key, share, height, width)
-        pasted = inside(boxes, height, width) & pastes[:, None, None]
-        area = (boxes.bottom - boxes.top) * (boxes.right - boxes.left)
-        kept = jnp.where(pastes, 1.0 - area.astype(jnp.float32) / (height * width), kept)
-    return Mix(shift, kept, pasted, pastes)
+    shift = 1 + (units[0] * max(count - 1, 1)).astype(jnp.int32)
+    pastes = switch < {(True, True): SWITCH, (True, False): 0.0}.get((mixup > 0, cutmix > 0), 1.0)
+    alphas = jnp.where(pastes, cutmix, mixup)
+    kept = jax.random.beta(share_key, alphas, alphas, dtype=jnp.float32)
+    boxes = pasted_boxes(1.0 - kept, rows, columns, height, width)
+    area = (boxes.bottom - boxes.top) * (boxes.right - boxes.left)
+    kept = jnp.where(pastes, 1.0 - area.astype(jnp.float32) / (height * width), kept)
+    return Mix(shift, kept, inside(boxes, height, width), pastes)
 
 
-def _pasted(key: jax.Array, share: jax.Array, height: int, width: int) -> Rectangle:
-    """Rectangles of the picture's shape and about a share of its area, cut off at its edges."""
-    (count,) = share.shape
-    rows_key, columns_key = jax.random.split(key)
+def pasted_boxes(
+    share: jax.Array, rows: jax.Array, columns: jax.Array, height: int, width: int
+) -> Rectangle:
+    """Rectangles of the picture's shape and about a share of its area, cut off at its edges.
+
+    Args:
+        share: Of the area, [N].
+        rows: Where their middle is, as a share of the height, [N].
+        columns: The same of the width.
+        height: In pixels.
+        width: In pixels.
+    """
     edges = []
-    for key_, side in ((rows_key, height), (columns_key, width)):
-        middle = jax.random.randint(key_, (count,), 0, side)
+    for place, side in ((rows, height), (columns, width)):
+        middle = (place * side).astype(jnp.int32)
         half = (0.5 * jnp.sqrt(share) * side).astype(jnp.int32)
         edges += [jnp.clip(middle - half, 0, side), jnp.clip(middle + half, 0, side)]
     return Rectangle(*edges)

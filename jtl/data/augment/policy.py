@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jtl.data.augment import colour
-from jtl.data.augment.geometric import Affine, warp
+from jtl.data.augment.geometric import Affine, spread, warp
 
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate",
@@ -24,23 +23,6 @@ TRANSLATION = 32 / 224
 """The farthest shift, as a share of the side: the published 32 pixels at 224. In pixels it would
 push a picture of 32 off the stage."""
 
-Operation = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-def each(function: Callable[..., jax.Array], images: jax.Array, *draws: Any) -> jax.Array:
-    """Applies a function of one image and its draws to every image.
-
-    A function that chooses among operations is slow under `vmap`, which computes all of them.
-    Accelerators do that in less time than choosing would take; a CPU goes from image to image
-    and computes what is drawn.
-    """
-    return lax.platform_dependent(
-        images,
-        *draws,
-        cpu=lambda *arguments: lax.map(lambda one: function(*one), arguments),
-        default=jax.vmap(function),
-    )
-
 
 def draw_operation(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """An operation, its strength and its sign, all evenly distributed.
@@ -48,11 +30,9 @@ def draw_operation(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     Returns:
         (index into `OPERATIONS`, number of the bin from 0 to `BINS` - 1, -1 or 1): int32.
     """
-    operation_key, bin_key, sign_key = jax.random.split(key, 3)
-    operation = jax.random.randint(operation_key, (), 0, len(OPERATIONS))
-    strength = jax.random.randint(bin_key, (), 0, BINS)
-    sign = 1 - 2 * jax.random.bernoulli(sign_key).astype(jnp.int32)
-    return operation, strength, sign
+    choices = jnp.array([len(OPERATIONS), BINS, 2], jnp.float32)
+    operation, strength, negative = (jax.random.uniform(key, (3,)) * choices).astype(jnp.int32)
+    return operation, strength, 1 - 2 * negative
 
 
 def apply_operation(
@@ -139,11 +119,10 @@ def draw_jitter(key: jax.Array, strengths: Sequence[float]) -> tuple[jax.Array, 
         (factors of the first three and the turn of the hue, float32 [4]; the order in which
         they apply, int32 [4]).
     """
-    amount_key, order_key = jax.random.split(key)
-    widest = jnp.asarray(strengths, jnp.float32)
-    amounts = jax.random.uniform(amount_key, (4,), minval=-1.0) * widest
+    amounts, order = jax.random.uniform(key, (2, 4))
     base = jnp.array([1.0, 1.0, 1.0, 0.0], jnp.float32)
-    return base + amounts, jax.random.permutation(order_key, 4)
+    widest = jnp.asarray(strengths, jnp.float32)
+    return base + spread(amounts, -1.0, 1.0) * widest, jnp.argsort(order)
 
 
 def apply_jitter(image: jax.Array, amounts: jax.Array, order: jax.Array) -> jax.Array:
