@@ -13,6 +13,7 @@ from jtl.errors import UserError
 from jtl.initialize import initialize
 from jtl.models import HeadSpec
 from jtl.models.heads import Head, Pool, check_layers, mlp
+from jtl.models.layers import separate_layers
 
 
 def count(tree: object) -> int:
@@ -126,10 +127,11 @@ def test_a_truncated_backbone_ends_with_its_layer(at: str, inner: set[str], shap
     assert set(shapes["params"]["stage2"]["block1"]) == inner
     assert "stage3" not in shapes["params"]
     part = initialize(model, jax.tree.map(np.asarray, variables), size=32, seed=0)
-    features = model.apply(part, images, stop="pool")
+    with separate_layers():
+        features = model.apply(part, images, stop="pool")
+        # The same layer's output inside the whole network.
+        _, state = whole.apply(variables, images, capture_intermediates=True)
     assert features.shape == shape
-    # The same layer's output inside the whole network.
-    _, state = whole.apply(variables, images, capture_intermediates=True)
     node = state["intermediates"]
     path = at if at != "stage2" else "stage2/block2"
     for key in path.split("/"):
