@@ -76,15 +76,19 @@ def arm_of(
     return Arm(start, cast, FEATURE_EVAL_BATCH if start == "head" else PICTURE_EVAL_BATCH, place)
 
 
-def pictures_of(split: DataSplit, inputs: InputPlan, *, once: bool) -> Pictures:
+def pictures_of(
+    split: DataSplit, inputs: InputPlan, *, once: bool, training: bool = False
+) -> Pictures:
     """The pictures of a split, decoded now if they fit in memory, else batch by batch.
 
     Args:
         split: The split.
         inputs: How pictures become the network's input.
         once: What is looked at once only is better decoded beside the computation.
+        training: Whether the pictures are augmented.
     """
     native = split.native_size()
-    needed = len(split) * inputs.bytes_per_picture(native)
+    needed = len(split) * inputs.bytes_per_picture(native, training=training)
     fits = needed < MEMORY_SHARE * free_memory()
-    return Pictures(split, inputs.host_for(native), hold=fits and not once)
+    host = inputs.host_for(native, training=training)
+    return Pictures(split, host, hold=fits and not once)

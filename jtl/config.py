@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jtl.data.augment.options import PRESETS, Augment, Flip, Policy, Preset, color_jitter
 from jtl.errors import UserError
 from jtl.freeze.split import BatchNormMode
 from jtl.limits import within
@@ -133,6 +134,49 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training pictures; see docs/augmentation.md.
+
+    Attributes:
+        augment: What is changed: none; light (random crops, and a horizontal flip); strong (also
+            TrivialAugment, erasing, mixup and cutmix). The flags below change single parts of it.
+        crop_scale: Random resized crops keep at least this share of a picture's area; 1 for no
+            crops.
+        flip: Mirrors half of the pictures, horizontally or both ways. Leave it out where left
+            and right mean something, as in text.
+        color_jitter: Strength of random changes of brightness, contrast and saturation, such as
+            0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last for hue.
+        policy: trivial changes each picture by one random operation of TrivialAugment.
+        erasing: Probability that a rectangle of a picture is blotted out.
+        mixup: Mixes pairs of pictures and their labels; the Beta distribution's parameter, such
+            as 0.2.
+        cutmix: Pastes a part of another picture and its label; the Beta distribution's parameter,
+            such as 1.
+    """
+
+    augment: Preset = "none"
+    crop_scale: Annotated[float | None, _TOLD] = None
+    flip: Annotated[Flip | None, _TOLD] = None
+    color_jitter: Annotated[str | None, _TOLD] = None
+    policy: Annotated[Policy | None, _TOLD] = None
+    erasing: Annotated[float | None, _TOLD] = None
+    mixup: Annotated[float | None, _TOLD] = None
+    cutmix: Annotated[float | None, _TOLD] = None
+
+    def options(self) -> Augment:
+        """The preset with what is given beside it.
+
+        Raises:
+            UserError: A value is impossible; the message names the flag.
+        """
+        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        preset = PRESETS[given.pop("augment")]
+        if "color_jitter" in given:
+            given["color_jitter"] = color_jitter(given["color_jitter"])
+        return dataclasses.replace(preset, **given)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Where results go, and what may be taken for them.
 
@@ -143,6 +187,7 @@ class RunConfig:
             is read from disk, batch by batch. 0 computes them anew in every step. Default: 40 %
             of the free memory.
         dry_run: Say what would be trained and what it costs, and train nothing.
+        show_batch: A .png file for a picture of the first training batch, as the network sees it.
         json: Print the summary as JSON on stdout instead of a table.
     """
 
@@ -150,6 +195,7 @@ class RunConfig:
     resume: bool = False
     cache_budget: Annotated[str | None, _TOLD] = None
     dry_run: bool = False
+    show_batch: Annotated[Path | None, _TOLD] = None
     json: bool = False
 
 
@@ -173,6 +219,7 @@ class Config:
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
+    augment: Annotated[AugmentConfig, tyro.conf.arg(name="")] = AugmentConfig()
 
     def head(self, source_classes: int | None = None) -> HeadSpec:
         """The head's specification.
@@ -211,8 +258,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them, by group."""
         groups = dataclasses.asdict(self)
-        run_dir = groups["run"]["run_dir"]
-        groups["run"]["run_dir"] = None if run_dir is None else str(run_dir)
+        groups["run"] = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in groups["run"].items()
+        }
         return groups
 
     @classmethod
@@ -222,11 +271,15 @@ class Config:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in groups["model"].items()
         }
-        run = dict(groups["run"])
-        run["run_dir"] = None if run["run_dir"] is None else Path(run["run_dir"])
+        paths = ("run_dir", "show_batch")
+        run: dict[str, Any] = {
+            key: Path(value) if key in paths and value is not None else value
+            for key, value in groups["run"].items()
+        }
         return cls(
             ModelConfig(**model),
             DataConfig(**groups["data"]),
             TrainConfig(**groups["train"]),
             RunConfig(**run),
+            AugmentConfig(**groups.get("augment", {})),  # Runs of before have none.
         )

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from jtl import checkpoint, report
+from jtl import checkpoint, preview, report
 from jtl.arms import Arm, arm_of, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
@@ -62,6 +62,7 @@ def fit(config: Config, display: Display | None = None) -> Run:
             display.message(report.opening_line(task))
             for line in normalization_lines(task):
                 display.message(line)
+            preview.show_batch(task, display)
             Fit(task, run, display, stop).go()
     return run
 

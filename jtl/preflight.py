@@ -96,19 +96,28 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         prefix = steps.forward.lower(variables, pictures, **options).compile()
         prefix_flops = _flops(steps.forward, variables, pictures, **options)
         prefix_seconds, x = _timed(lambda: prefix(variables, pictures))
-    labels = jnp.zeros(batch, jnp.int32)
+    arguments = (trainer.state, trainer.frozen, x, jnp.zeros(batch, jnp.int32))
+    augment = task.inputs.augmentation
+    if augment is not None:
+        native = task.dataset.train.native_size()
+        host = task.inputs.host_for(native, training=True)
+        sides = native if host is None else (host.size, host.size)
+        assert sides is not None  # Pictures of several sizes are resized while decoded.
+        pictures = jnp.zeros((batch, *sides, 3), jnp.uint8)
+        examples = jnp.arange(batch, dtype=jnp.int32)
+        arguments = (*arguments[:2], pictures, arguments[3], examples, np.int32(1))
     options = dict(
         model=task.model,
         tx=trainer.tx,
         start=arm.start,
         train_units=plan.split.train_units,
         prepare=arm.prepare,
+        augment=augment,
     )
-    arguments = (trainer.state, trainer.frozen, x, labels)
     step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
-    step_seconds, _ = _timed(lambda: step(states.pop(), trainer.frozen, x, labels))
+    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:]))
     epoch_steps = steps_per_epoch(task)
     pictures_in_all = len(task.dataset.train) + len(task.dataset.val)
     return {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def opening_line(task: Task) -> str:
     """What is about to be trained on what."""
-    dataset = task.dataset
+    dataset, augmented = task.dataset, task.config.augment.options().told()
     return (
         f"{task.config.model.model} ({task.source['name']}) on {dataset.spec}: "
         f"{len(dataset.train)} train, {len(dataset.val)} val images, "
@@ -27,6 +27,7 @@ def opening_line(task: Task) -> str:
             f"{counted(plan.phase.epochs, 'epoch')}"
             for plan in task.plans
         )
+        + ("" if task.inputs.augmentation is None else f"; augmentation: {augmented}")
     )
 
 

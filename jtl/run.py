@@ -213,6 +213,7 @@ def summarize(
         "num_train": len(task.dataset.train),
         "num_val": len(task.dataset.val),
         "image_size": task.inputs.device.size,
+        "augmentation": task.config.augment.options().told(),
         "total_params": total,
         "trainable_params": trainable,
         "frozen_params": total - trainable,

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jtl.data.augment import Augmentation
 from jtl.freeze.split import Tree, merge, prune, within
 from jtl.models.chain import ImageClassifier
 
@@ -30,7 +31,8 @@ class TrainState:
         params: The trainable leaves.
         batch_stats: The running statistics of the units in train mode.
         opt_state: The optimizer's state for `params`.
-        rng: Key that every step's randomness (dropout) derives from, with the step's number.
+        rng: Key that the randomness of steps derives from: dropout with the step's number,
+            augmentation also with epoch and example.
     """
 
     step: jax.Array
@@ -75,15 +77,23 @@ def _train_step(
     frozen: Tree,
     x: jax.Array,
     labels: jax.Array,
+    examples: jax.Array | None = None,
+    epoch: jax.Array | int | None = None,
     *,
     model: ImageClassifier,
     tx: optax.GradientTransformation,
     start: str | None,
     train_units: frozenset[str],
     prepare: Callable[[jax.Array], jax.Array] | None = None,
+    augment: Augmentation | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update; see `train_step`."""
-    if prepare is not None:
+    targets = labels
+    if augment is not None:
+        assert examples is not None
+        assert epoch is not None
+        x, targets = augment(state.rng, x, labels, examples, epoch, state.step)
+    elif prepare is not None:
         x = prepare(x)
 
     def loss_fn(trainable: Tree):
@@ -99,7 +109,7 @@ def _train_step(
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        losses = _losses(logits, targets)
         return losses.mean(), (logits, losses.sum(), updates.get("batch_stats", {}))
 
     gradient = jax.grad(loss_fn, has_aux=True)
@@ -114,13 +124,22 @@ def _train_step(
         opt_state=opt_state,
         rng=state.rng,
     )
-    correct = jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32)
+    # Of mixed pictures the class that has most of them.
+    dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
+    correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
     return state, Metrics(loss_sum, correct, jnp.int32(len(labels)))
+
+
+def _losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross entropy [N] with classes int32 [N], or with their shares [N, num_classes]."""
+    if targets.ndim == 1:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 _STATIC = ("model", "tx", "start", "train_units", "prepare")
 
-train_step = jax.jit(_train_step, static_argnames=_STATIC, donate_argnames="state")
+train_step = jax.jit(_train_step, static_argnames=(*_STATIC, "augment"), donate_argnames="state")
 """One update.
 
 Args:
@@ -128,10 +147,14 @@ Args:
     frozen: {"params", "batch_stats"}: the frozen leaves of the units that run.
     x: Images or features at `start`, [N, ...].
     labels: int32 [N].
+    examples: Indices of the examples in their split, int32 [N]; for `augment` alone.
+    epoch: Number of the epoch; for `augment` alone.
     model, tx, start, train_units: Static: the classifier, the optimizer, the path of the
         first unit to run, the paths of the units in train mode.
     prepare: Static: makes the chain's input from `x`, such as uint8 images into normalized
         ones; None takes `x` as it is.
+    augment: Static: makes the chain's input from uint8 images instead of `prepare`, at random,
+        and may mix labels.
 
 Returns:
     The new state, and the sums of loss and hits before the update.

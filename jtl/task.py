@@ -11,6 +11,7 @@ from jtl import models, weights
 from jtl.cache import native
 from jtl.config import Config
 from jtl.data import sources
+from jtl.data.augment import Augmentation
 from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
 from jtl.data.transforms import HostTransform
@@ -120,6 +121,10 @@ def prepare_task(config: Config, display: Display) -> Task:
     inputs = plan_input(
         size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
     )
+    augment = config.augment.options()
+    if augment.random:
+        augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
+        inputs = dataclasses.replace(inputs, augmentation=augmentation)
     variables = initialize(
         model,
         None if artifact is None else artifact.variables,

@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
     memory.restart_with_huge_pages()  # Before the slow imports.
 
-from jtl import cli, loop, preflight, process, report
+from jtl import cli, loop, preflight, preview, process, report
 from jtl.config import Config
 from jtl.progress import Display, PlainConsole
 from jtl.task import prepare_task
@@ -18,7 +18,9 @@ def command(config: Config) -> None:
     """Trains, or tells what training would cost; prints a table or JSON."""
     console = PlainConsole()
     if config.run.dry_run:
-        figures = preflight.preflight(prepare_task(resolve(config), Display()))
+        task = prepare_task(resolve(config), Display())
+        preview.show_batch(task, Display())
+        figures = preflight.preflight(task)
         if config.run.json:
             cli.print_json(figures, indent=2)
         else:

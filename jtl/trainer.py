@@ -95,7 +95,7 @@ class Trainer:
         config = self.task.config.train
         began_at = time.perf_counter()
         batches = shuffled(len(train), config.batch_size, config.seed, epoch)
-        sums = self._steps(train, batches, leave)
+        sums = self._steps(epoch, train, batches, leave)
         if sums is None:
             return None
         total = sums.means()  # Waits for the last step.
@@ -121,7 +121,7 @@ class Trainer:
         }
 
     def _steps(
-        self, train: Examples, batches: np.ndarray, leave: Callable[[], bool]
+        self, epoch: int, train: Examples, batches: np.ndarray, leave: Callable[[], bool]
     ) -> steps.Metrics | None:
         static: dict[str, Any] = dict(
             model=self.task.model,
@@ -136,12 +136,20 @@ class Trainer:
                 self.state, self.frozen, train.values, labels, jnp.asarray(batches), **static
             )
             return total
+        augment = self.task.inputs.augmentation if self.arm.start is None else None
         total = steps.Metrics.zero()
         for images, (number, indices) in zip(
             ahead(train, list(batches)), enumerate(batches, 1), strict=True
         ):
+            drawn_by = (None, None) if augment is None else (indices, np.int32(epoch))
             self.state, metrics = steps.train_step(
-                self.state, self.frozen, images, train.labels[indices], **static
+                self.state,
+                self.frozen,
+                images,
+                train.labels[indices],
+                *drawn_by,
+                **static,
+                augment=augment,
             )
             total = total + metrics
             if number < len(batches) and leave():

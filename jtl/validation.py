@@ -37,6 +37,7 @@ def resolve(config: Config) -> Config:
     at_least("--patience", train.patience, 0)
     within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
     check_upsample(config.data.upsample, config.data.image_size)
+    _check_augmentation(config)
     if config.run.cache_budget is not None:
         parse("--cache-budget", config.run.cache_budget)
     within("--seed", train.seed, 0, LARGEST_SEED)
@@ -56,6 +57,23 @@ def resolve(config: Config) -> Config:
         )
     _check_solver(config)
     return config
+
+
+def _check_augmentation(config: Config) -> None:
+    options = config.augment.options()
+    if options.mixes and config.train.batch_size == 1:
+        raise UserError(
+            "mixup and cutmix mix the pictures of a batch, and --batch-size 1 has only one. Use a "
+            "larger one, or --mixup 0 --cutmix 0."
+        )
+    if options.random and config.train.solver == "lbfgs":
+        raise UserError(
+            "--solver lbfgs fits the head on fixed features, and augmentation makes new pictures "
+            "all the time. Use --augment none, or --solver sgd."
+        )
+    path = config.run.show_batch
+    if path is not None and path.suffix.lower() != ".png":
+        raise UserError(f"--show-batch writes a .png file, not '{path}'.")
 
 
 _STEPS_ONLY = (

@@ -105,7 +105,12 @@ class FeatureCache:
             splits: What is worked on.
         """
         place = None
-        if cut is not None and cut not in self._refused:
+        if cut is not None and self._inputs.augmentation is not None:
+            self._say(
+                "augmentation makes new pictures in every epoch, whose features cannot be kept: "
+                "the frozen prefix runs in every step"
+            )
+        elif cut is not None and cut not in self._refused:
             place = self.outlook(cut, variables, splits).place
         if place is None:
             return arm_of(None, self._inputs)
@@ -146,7 +151,10 @@ class FeatureCache:
         finally:
             self._last = None  # The steps donate the arrays.
         arm = arm_of(None, self._inputs)
-        return arm, [pictures_of(split, self._inputs, once=False) for split in splits.values()]
+        return arm, [
+            pictures_of(split, self._inputs, once=False, training=role == "train")
+            for role, split in splits.items()
+        ]
 
     def _elsewhere(self, cut: str, needed: int, budget: int, kept: bool) -> Place | None:
         """The disk, if it has room for what memory has not; says which it is."""

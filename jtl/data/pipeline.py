@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 
+from jtl.data.augment import Augmentation
 from jtl.data.preprocess import Prepare
 from jtl.data.sources import Dataset, Split
 from jtl.data.transforms import HostTransform
@@ -19,6 +21,9 @@ ENLARGE = 4
 """How many times small pictures are enlarged by default, up to the weights' own input size."""
 SMALLEST_INPUT = 96
 """What pictures are enlarged to at the least; below, a backbone's last maps get too small."""
+CROPPED_FROM = 1.25
+"""How many times the input's size the pictures are that random crops are cut from. At scales from
+0.35 on, a crop is then as large as the input on average, neither enlarged nor reduced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +34,30 @@ class InputPlan:
         host: Resizing while decoding; None where all pictures share a small square size and
             are enlarged on the device.
         device: What the compiled step does with uint8 batches.
+        augmentation: What a training step does instead; None for the same.
     """
 
     host: HostTransform | None
     device: Prepare
+    augmentation: Augmentation | None = None
 
-    def host_for(self, native: tuple[int, int] | None) -> HostTransform | None:
+    def host_for(
+        self, native: tuple[int, int] | None, *, training: bool = False
+    ) -> HostTransform | None:
         """The resizing while decoding for pictures of a split, which may not be training's.
 
         Where training saw small pictures whole, larger or mixed ones are taken whole as well.
+
+        Args:
+            native: The (height, width) that the split's pictures share, or None.
+            training: Whether the pictures are augmented. Random crops are cut on the device from
+                the square in the middle of a picture, as large as its shorter side, of
+                `CROPPED_FROM` times the input's size.
         """
         if self.host is not None:
+            if training and self.augmentation is not None and self.augmentation.options.crops:
+                side = math.ceil(self.host.size * CROPPED_FROM)
+                return HostTransform(side, 1.0, self.host.interpolation)
             return self.host
         # Repeated pixels fill the input only from sizes that divide it.
         step = native[0] if native is not None and self.device.method == "nearest" else 1
@@ -48,10 +66,11 @@ class InputPlan:
             return None
         return HostTransform(self.device.size, 1.0, self.device.preprocessing.interpolation)
 
-    def bytes_per_picture(self, native: tuple[int, int] | None) -> int:
+    def bytes_per_picture(self, native: tuple[int, int] | None, *, training: bool = False) -> int:
         """Memory of one picture as uint8 on its way to the device."""
-        side = self.device.size
-        height, width = native if self.host_for(native) is None and native else (side, side)
+        host = self.host_for(native, training=training)
+        side = self.device.size if host is None else host.size
+        height, width = native if host is None and native else (side, side)
         return height * width * 3
 
 

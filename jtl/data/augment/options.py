@@ -108,6 +108,21 @@ class Augment:
         return ", ".join(words) or "none"
 
 
+def color_jitter(text: str) -> tuple[float, ...]:
+    """The strengths that `--color-jitter` says: one for all but hue, or four.
+
+    Raises:
+        UserError: These are no numbers.
+    """
+    try:
+        strengths = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--color-jitter takes numbers, such as 0.4 or 0.4,0.4,0.4,0.1, not '{text}'."
+        ) from None
+    return (*strengths * 3, 0.0) if len(strengths) == 1 else strengths
+
+
 PRESETS: dict[Preset, Augment] = {
     "none": Augment(),
     "light": Augment(crop_scale=0.35, flip="horizontal"),
