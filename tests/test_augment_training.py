@@ -161,15 +161,18 @@ def test_crops_are_cut_from_larger_pictures():
     assert small.host_for((32, 32), training=True) is None
 
 
-def test_a_run_hands_larger_pictures_to_training_alone(tiny_model, tmp_path, monkeypatch):
+def test_a_run_hands_larger_pictures_and_their_numbers_to_training_alone(
+    tiny_model, tmp_path, monkeypatch
+):
     tiny.write_weights(tmp_path / "weights")
     data = tiny.write_folder(tmp_path / "large", train=3, val=2, size=3 * tiny.SIZE)
-    config = augmented(data, tmp_path / "run", mask="full", epochs=1)
-    shapes, forwards = [], []
+    config = augmented(data, tmp_path / "run", mask="full", epochs=2)
+    shapes, drawn_by, forwards = [], [], []
     forward = steps.forward
 
-    def seen(state, frozen, images, *rest, **static):
+    def seen(state, frozen, images, labels, examples, epoch, **static):
         shapes.append(images.shape)
+        drawn_by.append((examples.tolist(), int(epoch)))
         return state, steps.Metrics.zero()
 
     monkeypatch.setattr(steps, "train_step", seen)
@@ -178,6 +181,8 @@ def test_a_run_hands_larger_pictures_to_training_alone(tiny_model, tmp_path, mon
     )
     fit(config, tiny.quiet())
     assert set(shapes) == {(4, 10, 10, 3)}
+    order = [(i, epoch) for epoch in (1, 2) for i in pipeline.shuffled(9, 4, 0, epoch).tolist()]
+    assert drawn_by == order
     assert {shape[1:] for shape in forwards} == {(8, 8, 3)}
 
 

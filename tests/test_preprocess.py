@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from jtl import models
+from jtl.data.pipeline import plan_input
 from jtl.data.preprocess import Prepare
 from jtl.models import Preprocessing
+from weights_convert import stated
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # Gives back values in 0..255, so that errors read as levels.
@@ -140,3 +142,36 @@ def test_compared_by_value():
     assert hash(Prepare(16, Preprocessing())) == hash(Prepare(16, Preprocessing()))
     assert Prepare(16, Preprocessing()) != Prepare(16, Preprocessing(interpolation="bilinear"))
     assert Prepare(16, Preprocessing()) != Prepare(16, Preprocessing(), "bfloat16")
+
+
+# The tags that the registry takes weights from, and one of each other kind: with bilinear
+# interpolation, other statistics, another size.
+TIMM_TAGS = (
+    "resnet50.a1_in1k",
+    "resnet50.tv_in1k",
+    "densenet121.ra_in1k",
+    "tf_efficientnet_lite0.in1k",
+    "tf_efficientnet_lite2.in1k",
+)
+
+
+@pytest.mark.parametrize("tag", TIMM_TAGS)
+def test_evaluation_equals_timms_transform_of_the_tag(tag):
+    """The whole way: what timm states of its weights, decoding, the compiled step."""
+    import timm
+    from timm.data import create_transform, resolve_data_config  # pyright: ignore
+
+    config = timm.get_pretrained_cfg(tag).to_dict()
+    of_timm = create_transform(**resolve_data_config({}, pretrained_cfg=config))
+    found = stated.of_config({"pretrained_cfg": config}, "timm").preprocessing
+    assert found.keys() >= {"mean", "std", "crop_pct", "interpolation", "size"}
+    inputs = plan_input(None, None, Preprocessing(**found))
+    assert inputs.host is not None
+    for height, width in ((300, 417), (500, 333), (90, 120), (256, 256)):
+        rng = np.random.default_rng(height)
+        coarse = rng.integers(0, 256, (height // 6, width // 6, 3), np.uint8)
+        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        got = np.asarray(jax.jit(inputs.device)(inputs.host(picture)[None]))[0]
+        expected = of_timm(picture).numpy().transpose(1, 2, 0)  # pyright: ignore
+        # As in `test_normalization`, and timm rounds as well.
+        np.testing.assert_allclose(got, expected, rtol=0, atol=8 * 2**-24 / 0.225)
