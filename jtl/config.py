@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jtl.data.augment.options import PRESETS, Augment, Flip, Policy, Preset, color_jitter
+from jtl.data.augment.options import PRESETS, Augment, Preset, color_jitter
 from jtl.errors import UserError
 from jtl.freeze.split import BatchNormMode
 from jtl.limits import within
@@ -156,9 +156,9 @@ class AugmentConfig:
 
     augment: Preset = "none"
     crop_scale: Annotated[float | None, _TOLD] = None
-    flip: Annotated[Flip | None, _TOLD] = None
+    flip: Literal["preset", "none", "horizontal", "both"] = "preset"
     color_jitter: Annotated[str | None, _TOLD] = None
-    policy: Annotated[Policy | None, _TOLD] = None
+    policy: Literal["preset", "none", "trivial"] = "preset"
     erasing: Annotated[float | None, _TOLD] = None
     mixup: Annotated[float | None, _TOLD] = None
     cutmix: Annotated[float | None, _TOLD] = None
@@ -169,7 +169,11 @@ class AugmentConfig:
         Raises:
             UserError: A value is impossible; the message names the flag.
         """
-        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        given = {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if value not in (None, "preset")
+        }
         preset = PRESETS[given.pop("augment")]
         if "color_jitter" in given:
             given["color_jitter"] = color_jitter(given["color_jitter"])

@@ -54,6 +54,7 @@ def fit(config: Config, display: Display | None = None) -> Run:
             run = resumed_run(config)
             task = prepare_task(resolve(run.config), display)
             run.check_same(task)
+            preview.show_batch(task, display)
             Fit(task, run, display, stop).go()
             return run
         config = resolve(config)
