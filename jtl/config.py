@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jtl.data.augment.options import PRESETS, Augment, Preset, color_jitter
+from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
 from jtl.freeze.split import BatchNormMode
 from jtl.limits import within
@@ -62,8 +63,12 @@ class DataConfig:
     """The labelled pictures.
 
     Attributes:
-        data: The pictures: 'digits' (of scikit-learn), or 'folder:PATH' for a folder or a zip
-            with a folder for each class, in train/ and val/, or without them to be split.
+        data: The pictures: 'folder:PATH' (a folder, zip or tar with a folder for each class, in
+            train/ and val/, or without them to be split), 'tfds:NAME[:SPLITS]' (a prepared data
+            set of TensorFlow Datasets), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as of
+            Hugging Face) or 'digits' (of scikit-learn); see docs/data.md.
+        on_bad_image: What is done about pictures that cannot be read: error lists them and
+            trains nothing; skip leaves them out, and the summary says so.
         image_size: Height and width of the network's input in pixels. Default: that of the
             weights; for pictures that are all smaller, four times theirs, but 96 at least.
         upsample: How small pictures are enlarged: bilinear, bicubic, or nearest:N, which
@@ -73,6 +78,7 @@ class DataConfig:
     """
 
     data: str = "digits"
+    on_bad_image: OnBadImage = "error"
     image_size: Annotated[int | None, _TOLD] = None
     upsample: Annotated[str | None, _TOLD] = None
     cache_dtype: Literal["computed", "float32", "bfloat16"] = "computed"

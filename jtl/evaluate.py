@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from jtl import cli, evaluation, process
+from jtl.data.verification import OnBadImage
 from jtl.progress import Display
 
 
@@ -27,18 +28,21 @@ class Options:
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
         data: Other pictures, as in `python -m jtl.train`; their classes must be the run's.
+        on_bad_image: What is done about pictures that cannot be read: error lists them, skip
+            leaves them out. Default: as in the run.
         json: Print JSON on stdout instead of lines.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     data: str | None = None
+    on_bad_image: OnBadImage | None = None
     json: bool = False
 
 
 def command(options: Options) -> None:
     """Evaluates and prints."""
     classifier = evaluation.load(options.run)
-    scores = evaluation.evaluate_run(classifier, options.data, Display())
+    scores = evaluation.evaluate_run(classifier, options.data, Display(), options.on_bad_image)
     if options.json:
         cli.print_json(scores, indent=2)
         return

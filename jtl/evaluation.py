@@ -12,9 +12,11 @@ import numpy as np
 from jtl import checkpoint
 from jtl.cache.features import FeatureCache
 from jtl.config import Config
-from jtl.data import sources
+from jtl.data import sources, verification
 from jtl.data.pipeline import InputPlan
+from jtl.data.splits import Found, reordered, some
 from jtl.data.transforms import BadImage, decode
+from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
@@ -71,13 +73,20 @@ def load(folder: Path) -> Classifier:
     )
 
 
-def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> dict[str, Any]:
+def evaluate_run(
+    classifier: Classifier,
+    data: str | None,
+    display: Display,
+    on_bad_image: OnBadImage | None = None,
+) -> dict[str, Any]:
     """Scores a run's model on validation data, by the same programs as in training.
 
     Args:
         classifier: As `load` gives it.
-        data: A data source; default the run's own, split as in training.
+        data: A data source; default the run's own, split as in training. Its classes may come
+            in another order.
         display: Where progress goes.
+        on_bad_image: What is done about unreadable pictures; default as in the run.
 
     Returns:
         {"data", "split", "count", "val_accuracy", "val_loss", "epoch"}.
@@ -87,13 +96,16 @@ def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> 
             own and have changed since.
     """
     spec = data or classifier.config.data.data
-    dataset = sources.load(spec, seed=classifier.config.train.seed)
-    if dataset.class_names != classifier.class_names:
-        raise UserError(
-            f"'{spec}' has other classes than the run '{classifier.folder}'.\n"
-            f"  the run: {', '.join(classifier.class_names)}\n"
-            f"  the data: {', '.join(dataset.class_names)}"
-        )
+    bad = on_bad_image or classifier.config.data.on_bad_image
+    verify = verification.of(bad, display)
+    dataset = sources.load(
+        spec,
+        seed=classifier.config.train.seed,
+        # No picture need be looked at to see that the classes are others.
+        verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
+    )
+    for note in dataset.notes:
+        display.message(f"note: {note}")
     if data is None and dataset.fingerprint != stored_fingerprint(classifier.folder):
         raise UserError(
             f"the pictures of '{spec}' have changed since the run in '{classifier.folder}' was "
@@ -126,6 +138,27 @@ def evaluate_run(classifier: Classifier, data: str | None, display: Display) -> 
         "val_loss": scores["loss"],
         "epoch": classifier.epoch,
     }
+
+
+def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:
+    """The data labelled by the run's class names.
+
+    Raises:
+        UserError: They are other classes.
+    """
+    run, data = classifier.class_names, found.class_names
+    if sorted(run) == sorted(data):
+        return reordered(found, run)
+    told = [
+        f"'{spec}' has other classes than the run '{classifier.folder}'.",
+        f"  the run: {', '.join(run)}",
+        f"  the data: {', '.join(data)}",
+    ]
+    for whose, names in (("run", set(run) - set(data)), ("data", set(data) - set(run))):
+        if names:
+            told.append(f"  only the {whose}: {some(sorted(names))}")
+    told.append("Evaluate on data with the run's classes, or train on these.")
+    raise UserError("\n".join(told))
 
 
 @dataclasses.dataclass(frozen=True)

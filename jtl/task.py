@@ -10,7 +10,7 @@ from typing import Any
 from jtl import models, weights
 from jtl.cache import native
 from jtl.config import Config
-from jtl.data import sources
+from jtl.data import sources, verification
 from jtl.data.augment import Augmentation
 from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
@@ -97,7 +97,11 @@ def prepare_task(config: Config, display: Display) -> Task:
         UserError: Data, weights, head or masks cannot be used.
     """
     dataset = native.remembered(
-        sources.load(config.data.data, seed=config.train.seed),
+        sources.load(
+            config.data.data,
+            seed=config.train.seed,
+            verify=verification.of(config.data.on_bad_image, display),
+        ),
         weights.cache_dir() / native.FOLDER,
     )
     for note in dataset.notes:

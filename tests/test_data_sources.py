@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.data import stores
-from jtl.data.sources import ArraySplit, Dataset, load, verify_images
+from jtl.data import archives, stores
+from jtl.data.arrays import ArraySplit
+from jtl.data.sources import Dataset, load
 from jtl.data.transforms import HostTransform
 from jtl.errors import UserError
 
@@ -69,7 +70,7 @@ def test_digits():
         "seed 0).",
     )
     assert data.train.native_size() == (8, 8)
-    assert verify_images(data.train) == []
+    assert data.train.check() == []
     source: Any = load_digits()
     for split in (data.train, data.val):
         pixels = split.read(np.arange(len(split)), None)
@@ -148,7 +149,7 @@ def test_seed_and_fraction_choose_what_is_held_out(tmp_path: Path):
 
 def test_nothing_to_hold_out(tmp_path: Path):
     class_folders(tmp_path, a=1, b=1)
-    with pytest.raises(UserError, match=r"every class has a single picture.*or a val/ folder"):
+    with pytest.raises(UserError, match=r"every class has a single picture.*or a validation split"):
         open_folder(tmp_path)
 
 
@@ -363,9 +364,7 @@ def test_broken_link_is_reported_when_read(tmp_path: Path):
     class_folders(tmp_path / "train", a=1, b=1)
     class_folders(tmp_path / "val", a=1, b=1)
     (tmp_path / "train" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert verify_images(open_folder(tmp_path).train) == [
-        "train/a/gone.png: No such file or directory"
-    ]
+    assert open_folder(tmp_path).train.check() == ["train/a/gone.png: No such file or directory"]
 
 
 def test_pipe_does_not_hang(tmp_path: Path):
@@ -394,7 +393,7 @@ def test_unreadable_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def forbid(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(stores.zipfile, "ZipFile", forbid)
+    monkeypatch.setattr(archives.zipfile, "ZipFile", forbid)
     assert f"Cannot read {path}: Permission denied" in layout_error(path)
 
 
@@ -500,7 +499,10 @@ def test_unreadable_pictures_are_reported_together(tmp_path: Path):
     assert lines[0] == f"25 of 27 pictures of {tmp_path} (train) cannot be read:"
     assert lines[1].startswith("  train/b/00.png: not a picture, or damaged")
     assert lines[2] == "  train/b/01.png: the file is empty (0 bytes)"
-    assert lines[-2:] == ["  ... and 5 more", "Replace or remove these files."]
+    assert lines[-2:] == [
+        "  ... and 5 more",
+        "Replace or remove them, or leave them out with --on-bad-image skip.",
+    ]
     assert len(lines) == 23
     good = data.train.read(np.array([1, 0]), None)
     assert good[:, 0, 0, 0].tolist() == [1, 0]
@@ -508,9 +510,9 @@ def test_unreadable_pictures_are_reported_together(tmp_path: Path):
 
 def test_verify_images_names_every_bad_file(tmp_path: Path):
     data = broken_train(tmp_path, count=25)
-    lines = verify_images(data.train)
+    lines = data.train.check()
     assert [line.split(":")[0] for line in lines] == [f"train/b/{i:02}.png" for i in range(25)]
-    assert verify_images(data.val) == []
+    assert data.val.check() == []
     with pytest.raises(UserError, match="25 of 27 pictures"):
         data.train.native_size()
 
@@ -522,7 +524,7 @@ def test_verify_images_reads_all_headers_even_after_native_size(tmp_path: Path):
     (tmp_path / "train" / "b" / "00.png").write_bytes(b"")
     split = open_folder(tmp_path).train
     assert split.native_size() is None
-    assert verify_images(split) == ["train/b/00.png: the file is empty (0 bytes)"]
+    assert split.check() == ["train/b/00.png: the file is empty (0 bytes)"]
 
 
 def test_native_size(tmp_path: Path):
@@ -568,7 +570,7 @@ def test_headers_beyond_the_first_bytes_are_read(tmp_path: Path):
             assert path.stat().st_size > 65536
     data = open_folder(tmp_path)
     assert data.train.native_size() == (200, 300)
-    assert verify_images(data.train) == verify_images(data.val) == []
+    assert data.train.check() == data.val.check() == []
 
 
 def test_too_elongated_picture_is_named(tmp_path: Path):
@@ -609,10 +611,12 @@ def test_fingerprint_follows_the_pictures(tmp_path: Path, archive: bool):
 # specs
 
 
-AVAILABLE = (
-    "Available: 'digits' (1,797 handwritten digits, comes with scikit-learn) and 'folder:PATH' "
-    "(a folder of class folders, or a zip of one)."
-)
+AVAILABLE = """Sources are written like
+  'folder:my-pictures' (a folder of class folders, or a zip or tar of one)
+  'tfds:cifar10' (a prepared data set of TensorFlow Datasets)
+  'npz:mnist.npz' (NumPy arrays of pictures and labels)
+  'parquet:data/*.parquet' (files with encoded pictures, as of Hugging Face)
+  'digits' (1,797 handwritten digits, which come with scikit-learn)"""
 
 
 @pytest.mark.parametrize(
@@ -620,8 +624,7 @@ AVAILABLE = (
     [
         ("digts", f"Unknown data source 'digts'. Did you mean 'digits'? {AVAILABLE}"),
         ("foldr:/x", f"Unknown data source 'foldr:/x'. Did you mean 'folder'? {AVAILABLE}"),
-        ("tfds:cifar10", f"Unknown data source 'tfds:cifar10'. {AVAILABLE}"),
-        ("npz:x.npz", f"Unknown data source 'npz:x.npz'. {AVAILABLE}"),
+        ("zip:x.zip", f"Unknown data source 'zip:x.zip'. {AVAILABLE}"),
         ("", f"Unknown data source ''. {AVAILABLE}"),
     ],
 )
@@ -636,11 +639,16 @@ def test_plain_path_is_told_its_form(tmp_path: Path):
         load(str(tmp_path))
 
 
-def test_folder_without_a_path():
-    with pytest.raises(UserError, match="'folder:' lacks a path"):
-        load("folder:")
-    with pytest.raises(UserError, match="Unknown data source 'folder'"):
-        load("folder")
+@pytest.mark.parametrize("scheme", ["folder", "tfds", "npz", "parquet"])
+def test_source_without_a_name(scheme: str):
+    for spec in (f"{scheme}:", scheme):
+        with pytest.raises(UserError, match=f"'{spec}' lacks a name. Write it like '{scheme}:"):
+            load(spec)
+
+
+def test_digits_have_no_path():
+    with pytest.raises(UserError, match="'digits' takes nothing after its name, not 'x'"):
+        load("digits:x")
 
 
 def test_missing_path(tmp_path: Path):
@@ -653,7 +661,7 @@ def test_missing_path(tmp_path: Path):
 
 def test_file_that_is_no_archive(tmp_path: Path):
     (tmp_path / "x.csv").write_text("a,b")
-    assert "x.csv is neither a folder nor a zip archive" in layout_error(tmp_path / "x.csv")
+    assert "x.csv is neither a folder nor a zip or tar archive" in layout_error(tmp_path / "x.csv")
 
 
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -673,7 +681,7 @@ def test_ants_and_bees():
     assert (data.test, data.notes) == (None, ())
     assert data.train.names[0] == "ants-bees/train/ants/0013035.jpg"
     assert data.train.native_size() is None
-    assert verify_images(data.train) == verify_images(data.val) == []
+    assert data.train.check() == data.val.check() == []
     batch = data.train.read(np.array([243, 0, 7]), HostTransform(64, 0.875, "bicubic"))
     assert (batch.shape, batch.dtype) == ((3, 64, 64, 3), np.uint8)
     assert batch.std() > 20

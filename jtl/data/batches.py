@@ -99,7 +99,8 @@ def unreadable(failures: Sequence[str], count: int, where: str) -> UserError:
     lines += [f"  {failure}" for failure in failures[:_MAX_LISTED]]
     if len(failures) > _MAX_LISTED:
         lines.append(f"  ... and {len(failures) - _MAX_LISTED} more")
-    return UserError("\n".join([*lines, "Replace or remove these files."]))
+    lines.append("Replace or remove them, or leave them out with --on-bad-image skip.")
+    return UserError("\n".join(lines))
 
 
 def _threads() -> int:

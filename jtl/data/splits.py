@@ -1,0 +1,229 @@
+"""What every data source gives: labelled splits, and what is to be said about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from jtl.data.transforms import HostTransform
+from jtl.errors import UserError
+
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "eval", "dev"),
+    "test": ("test", "testing"),
+}
+"""What splits are called, in lower case; folders, files and arrays are recognized by it."""
+
+Advance = Callable[[int], Any]
+"""Told how many more pictures are done."""
+
+
+class Split(Protocol):
+    """Labelled pictures that are decoded on demand."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class index of every picture, int32 [N]."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name for every picture: its path below the data folder, or its place in a file."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def native_size(self) -> tuple[int, int] | None:
+        """The (height, width) in pixels that all pictures share, or None.
+
+        Raises:
+            UserError: If pictures cannot be read, so that it is not known.
+        """
+        ...
+
+    def check(self) -> list[str]:
+        """A line for each picture whose header cannot be read."""
+        ...
+
+    def read(self, indices: np.ndarray, transform: HostTransform | None) -> np.ndarray:
+        """Decode some pictures, in a thread pool.
+
+        Args:
+            indices: Integers [n] into the split, in any order, repeated or not.
+            transform: How to resize; None keeps the pictures' size, which must be the same.
+
+        Returns:
+            uint8 [n, H, W, 3], RGB, in the order of `indices`.
+
+        Raises:
+            UserError: Naming the unreadable pictures among these (the first 20 of them), or two
+                of different size when there is no transform.
+        """
+        ...
+
+
+class StoredSplit(Split, Protocol):
+    """A split as its source gives it, before anything is left out or held out."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it, such as "flowers.zip (train)"."""
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """The size of all encoded pictures; 0 where there is nothing to decode."""
+        ...
+
+    def faults(
+        self, *, decode: bool, rows: Sequence[int] | None = None, advance: Advance | None = None
+    ) -> dict[int, str]:
+        """Find the pictures that cannot be read, in a thread pool.
+
+        Args:
+            decode: Decode every picture as a whole; else look at the headers alone.
+            rows: Which pictures; default all.
+            advance: Told of every few pictures that are done.
+
+        Returns:
+            {index: "name: reason"}.
+        """
+        ...
+
+    def subset(self, indices: np.ndarray) -> Self:
+        """The split that has only these pictures, in this order."""
+        ...
+
+    def relabelled(self, labels: np.ndarray) -> Self:
+        """The same pictures with other labels, int32 [N]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a source holds.
+
+    Attributes:
+        class_names: The name of every label.
+        splits: Those of "train", "val" and "test" that there are; "train" always is.
+        notes: What a user should know, in sentences.
+        problems: Why it cannot be trained on, in sentences; empty if it can.
+        fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.Dataset`.
+    """
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Any]  # of StoredSplit; Any, as their types of `subset` differ
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there is anything to decode, that might be damaged."""
+        return any(split.stored_bytes for split in self.splits.values())
+
+
+def role_of(name: str) -> str | None:
+    """The split that a name such as "Validation" stands for: "train", "val", "test" or None."""
+    return next((role for role, words in SPLIT_NAMES.items() if name.lower() in words), None)
+
+
+def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
+    """Train and validation parts of a split, and the sentence that says so.
+
+    The same share of every class is held out, chosen by the seed.
+
+    Raises:
+        UserError: Every class has a single picture.
+    """
+    random = np.random.default_rng(seed)
+    held_out = np.zeros(len(split), dtype=bool)
+    for label in np.unique(split.labels):
+        members = np.flatnonzero(split.labels == label)
+        # Both parts get a picture of every class that has two; train comes first.
+        count = min(max(math.floor(len(members) * fraction + 0.5), 1), len(members) - 1)
+        held_out[random.permutation(members)[:count]] = True
+    count = int(held_out.sum())
+    if count == 0:
+        raise UserError(
+            "There is no validation split, and none can be held out of train: every class has "
+            "a single picture. Add pictures, or a validation split (a val/ folder, say)."
+        )
+    note = (
+        f"No validation split found: held out {count} of {len(split)} train pictures "
+        f"({fraction * 100:g} %, stratified, seed {seed})."
+    )
+    train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return split.subset(train), split.subset(val), note
+
+
+def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[str]:
+    """A sentence for every split that lacks pictures of some class."""
+    notes = []
+    for name, split in splits.items():
+        if split is not None:
+            missing = absent(class_names, split.labels)
+            if missing:
+                notes.append(
+                    f"{len(missing)} of {len(class_names)} classes have no {name} pictures: "
+                    f"{some(missing)}."
+                )
+    return notes
+
+
+def absent(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
+    """The classes that no label names."""
+    present = set(np.unique(labels).tolist())
+    return [name for label, name in enumerate(class_names) if label not in present]
+
+
+def reordered(found: Found, class_names: Sequence[str]) -> Found:
+    """The same data with its classes in another order."""
+    if tuple(class_names) == found.class_names:
+        return found
+    place = {name: label for label, name in enumerate(class_names)}
+    new = np.array([place[name] for name in found.class_names], np.int32)
+    splits = {role: split.relabelled(new[split.labels]) for role, split in found.splits.items()}
+    return dataclasses.replace(found, class_names=tuple(class_names), splits=splits)
+
+
+def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the classes of labelled splits.
+
+    Args:
+        where: What the source is called.
+        class_names: The name of every label.
+        splits: By role; their labels index `class_names`.
+
+    Returns:
+        Sentences: too few classes, or classes of val and test that train does not have.
+    """
+    counts = np.bincount(splits["train"].labels, minlength=len(class_names))
+    known = [name for name, count in zip(class_names, counts, strict=True) if count]
+    problems = []
+    if len(known) < 2:
+        problems.append(
+            f"{where} has train pictures of only {len(known)} class"
+            f"{f', {known[0]!r}' if known else 'es'}; a classifier needs at least two."
+        )
+    for role, split in splits.items():
+        strange = [class_names[int(i)] for i in np.unique(split.labels) if not counts[i]]
+        if strange:
+            problems.append(
+                f"The {role} split of {where} has classes that train does not have: "
+                f"{some(strange)}. The classes of train are {some(known)}. Add train pictures "
+                "of them, or leave them out."
+            )
+    return problems
+
+
+def some(names: Iterable[str], most: int = 10) -> str:
+    """The names as a list in words, shortened."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,166 @@
+"""Before a training relies on its pictures: finding those that cannot be read, all together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import PIL
+
+from jtl.data.batches import unreadable
+from jtl.data.splits import Found
+from jtl.errors import UserError
+from jtl.weights import cache_dir
+
+if TYPE_CHECKING:
+    from jtl.progress import Display
+
+OnBadImage = Literal["error", "skip"]
+
+FOLDER = "checked"
+"""Of remembered results below the cache folder."""
+DECODED_BYTES = 2**31
+"""Encoded pictures up to this size together are decoded as a check; of more, only headers."""
+WORTH_SECONDS = 0.1
+"""What is known sooner is not remembered."""
+_WORTH_SHOWING = 10_000  # pictures
+_MAX_NAMED = 20
+
+
+def of(on_bad_image: OnBadImage, display: Display) -> Verification:
+    """The check of a command, remembered in jtl's cache folder."""
+    return Verification(on_bad_image, cache_dir() / FOLDER, display)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """How pictures are checked before they are used.
+
+    Every picture is decoded once, as damage inside a file shows only then; of sets of more
+    than `DECODED_BYTES`, where that takes minutes, only the headers are read, unless pictures
+    are to be left out: that has to be known before the first step. That a set is fine is
+    remembered by its fingerprint, so that the next run need not look.
+
+    Attributes:
+        on_bad_image: Whether unreadable pictures are an error, or left out.
+        folder: Where results are remembered; None forgets them.
+        display: Where progress goes; None for nowhere.
+    """
+
+    on_bad_image: OnBadImage = "error"
+    folder: Path | None = None
+    display: Display | None = None
+
+    def __call__(self, found: Found) -> Found:
+        """Checks the pictures of a source.
+
+        Returns:
+            What is left: all of it, or (`skip`) the readable pictures and a note about others.
+
+        Raises:
+            UserError: Pictures cannot be read, all of them together in one message (the first
+                20 by name); or, leaving them out, a class or a split has none left.
+        """
+        size = sum(split.stored_bytes for split in found.splits.values())
+        decode = self.on_bad_image == "skip" or size <= DECODED_BYTES
+        began = time.perf_counter()
+        memory = self._memory(found)
+        bad = self._recall(memory, found, decode)
+        if bad is None:
+            bad = self._look(found, decode)
+            if time.perf_counter() - began > WORTH_SECONDS:
+                self._note(memory, decode, bad)
+        return self._act(found, {role: faults for role, faults in bad.items() if faults})
+
+    def _look(self, found: Found, decode: bool) -> dict[str, dict[int, str]]:
+        count = sum(len(split) for split in found.splits.values())
+        with contextlib.ExitStack() as stack:
+            advance = None
+            if self.display is not None and count >= _WORTH_SHOWING and found.has_files:
+                advance = stack.enter_context(self.display.track("checking", count, "images"))
+            return {
+                role: split.faults(decode=decode, advance=advance)
+                for role, split in found.splits.items()
+            }
+
+    def _act(self, found: Found, bad: dict[str, dict[int, str]]) -> Found:
+        if not bad:
+            return found
+        lines = [line for faults in bad.values() for line in faults.values()]
+        count = sum(len(split) for split in found.splits.values())
+        if self.on_bad_image == "error":
+            roles = ", ".join(found.splits)
+            raise unreadable(lines, count, f"the data ({roles})")
+        splits: dict[str, Any] = dict(found.splits)
+        for role, faults in bad.items():
+            before = splits[role]
+            kept = np.setdiff1d(np.arange(len(before)), list(faults))
+            splits[role] = before.subset(kept)
+            lost = np.setdiff1d(before.labels, splits[role].labels if role == "train" else [])
+            if not len(kept) or (role == "train" and len(lost)):
+                names = [found.class_names[i] for i in lost]
+                raise UserError(
+                    f"No picture of {before.where} can be read of: {', '.join(names[:10])}. "
+                    f"For example {next(iter(faults.values()))}. Replace these files, or remove "
+                    "the classes."
+                )
+        named = "; ".join(lines[:_MAX_NAMED])
+        more = f"; and {len(lines) - _MAX_NAMED} more" if len(lines) > _MAX_NAMED else ""
+        note = f"Left out {len(lines)} of {count} pictures, which cannot be read: {named}{more}."
+        return dataclasses.replace(found, splits=splits, notes=(*found.notes, note))
+
+    def _memory(self, found: Found) -> tuple[Path, str] | None:
+        """The file that remembers, and what stands in it for the pictures and their decoder."""
+        if self.folder is None or not found.has_files:
+            return None
+        facts = [found.fingerprint, PIL.__version__]
+        facts += [f"{role} {len(split)}" for role, split in found.splits.items()]
+        digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+        return self.folder / f"{digest[:32]}.json", digest
+
+    def _recall(
+        self, memory: tuple[Path, str] | None, found: Found, decode: bool
+    ) -> dict[str, dict[int, str]] | None:
+        """What was noted, if it still holds."""
+        if memory is None:
+            return None
+        try:
+            noted = json.loads(memory[0].read_bytes())
+            if noted["digest"] != memory[1] or (decode and not noted["decoded"]):
+                return None
+            known: dict[str, Sequence[int]] = noted["bad"]
+            bad = {
+                role: found.splits[role].faults(decode=decode, rows=rows)
+                for role, rows in known.items()
+            }
+        except (OSError, ValueError, TypeError, LookupError):
+            return None
+        # A fingerprint does not tell of permissions: what can be read by now is no longer bad.
+        same = all(len(bad[role]) == len(rows) for role, rows in known.items())
+        return bad if same else None
+
+    def _note(
+        self, memory: tuple[Path, str] | None, decode: bool, bad: dict[str, dict[int, str]]
+    ) -> None:
+        if memory is None:
+            return
+        path, digest = memory
+        rows = {role: sorted(faults) for role, faults in bad.items() if faults}
+        text = json.dumps({"digest": digest, "decoded": decode, "bad": rows})
+        draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
+        with contextlib.suppress(OSError):  # Looking again is slower, nothing else.
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draft.write_text(text + "\n", encoding="utf-8")
+                os.replace(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
