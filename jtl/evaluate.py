@@ -35,7 +35,7 @@ class Options:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     data: str | None = None
-    on_bad_image: OnBadImage | None = None
+    on_bad_image: Annotated[OnBadImage | None, tyro.conf.arg(help_behavior_hint="")] = None
     json: bool = False
 
 
