@@ -64,7 +64,9 @@ class DataConfig:
 
     Attributes:
         data: The pictures: 'folder:PATH' (a folder, zip or tar with a folder for each class, in
-            train/ and val/, or without them to be split), or 'digits' (of scikit-learn).
+            train/ and val/, or without them to be split), 'tfds:NAME[:SPLITS]' (a prepared data
+            set of TensorFlow Datasets), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as of
+            Hugging Face) or 'digits' (of scikit-learn); see docs/data.md.
         on_bad_image: What is done about pictures that cannot be read: error lists them and
             trains nothing; skip leaves them out, and the summary says so.
         image_size: Height and width of the network's input in pixels. Default: that of the

@@ -613,6 +613,9 @@ def test_fingerprint_follows_the_pictures(tmp_path: Path, archive: bool):
 
 AVAILABLE = """Sources are written like
   'folder:my-pictures' (a folder of class folders, or a zip or tar of one)
+  'tfds:cifar10' (a prepared data set of TensorFlow Datasets)
+  'npz:mnist.npz' (NumPy arrays of pictures and labels)
+  'parquet:data/*.parquet' (files with encoded pictures, as of Hugging Face)
   'digits' (1,797 handwritten digits, which come with scikit-learn)"""
 
 
@@ -636,7 +639,7 @@ def test_plain_path_is_told_its_form(tmp_path: Path):
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("scheme", ["folder"])
+@pytest.mark.parametrize("scheme", ["folder", "tfds", "npz", "parquet"])
 def test_source_without_a_name(scheme: str):
     for spec in (f"{scheme}:", scheme):
         with pytest.raises(UserError, match=f"'{spec}' lacks a name. Write it like '{scheme}:"):

@@ -44,6 +44,21 @@ SCHEMES: Mapping[str, Scheme] = {
         "a folder of class folders, or a zip or tar of one",
         "jtl.data.folder:load_folder",
     ),
+    "tfds": Scheme(
+        "tfds:cifar10",
+        "a prepared data set of TensorFlow Datasets",
+        "jtl.data.tfds:load_tfds",
+    ),
+    "npz": Scheme(
+        "npz:mnist.npz",
+        "NumPy arrays of pictures and labels",
+        "jtl.data.npz:load_npz",
+    ),
+    "parquet": Scheme(
+        "parquet:data/*.parquet",
+        "files with encoded pictures, as of Hugging Face",
+        "jtl.data.parquet:load_parquet",
+    ),
     "digits": Scheme(
         "digits",
         "1,797 handwritten digits, which come with scikit-learn",
@@ -67,7 +82,7 @@ class Dataset:
         notes: What a user should know about the data, in sentences.
         fingerprint: SHA-256 (hex) of the data; neither the seed nor the held-out fraction
             changes it. From the pixels of `digits`; from names, sizes and checksums of what is
-            in a zip; from names, sizes and modification times of other files.
+            in a zip or an npz; from names, sizes and modification times of other files.
     """
 
     spec: str
@@ -144,6 +159,7 @@ def _told(scheme: Scheme) -> str:
 def _unknown_source(spec: str) -> UserError:
     allowed = "\n".join(["Sources are written like", *(f"  {_told(s)}" for s in SCHEMES.values())])
     if spec and os.path.exists(os.path.expanduser(spec)):
-        return UserError(f"'{spec}' is a path: write it as 'folder:{spec}'. {allowed}")
+        kind = {".npz": "npz", ".parquet": "parquet"}.get(os.path.splitext(spec)[1], "folder")
+        return UserError(f"'{spec}' is a path: write it as '{kind}:{spec}'. {allowed}")
     guess = suggest(spec.partition(":")[0], SCHEMES)
     return UserError(f"Unknown data source '{spec}'.{guess} {allowed}")

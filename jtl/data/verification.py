@@ -98,8 +98,8 @@ class Verification:
         lines = [line for faults in bad.values() for line in faults.values()]
         count = sum(len(split) for split in found.splits.values())
         if self.on_bad_image == "error":
-            roles = ", ".join(found.splits)
-            raise unreadable(lines, count, f"the data ({roles})")
+            places = ", ".join(split.where for split in found.splits.values())
+            raise unreadable(lines, count, places)
         splits: dict[str, Any] = dict(found.splits)
         for role, faults in bad.items():
             before = splits[role]
