@@ -1,0 +1,109 @@
+"""`python -m jtl.data check SOURCE`: what a source holds, and what would spoil a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jtl import cli
+from jtl.data import montage, sources
+from jtl.data.survey import Survey, survey
+from jtl.errors import UserError
+from jtl.progress import Display
+
+_MOST_CLASSES = 50
+_MOST_LINES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Looks at every picture of a data source before it is trained on.
+
+    Tells how many pictures each class has in each split, their sizes, and what to mind: pictures
+    that cannot be read, that are in two splits, doubled, differently labelled, grey, transparent
+    or tiny, and classes that are empty or out of balance. The exit code is 1 when something would
+    spoil a training, 2 when the source cannot be opened, else 0.
+
+    For example:
+      python -m jtl.data check folder:my-pictures --montage pictures.png
+      python -m jtl.data check tfds:cifar10
+
+    Attributes:
+        action: What to do: check.
+        source: The pictures, as for --data of python -m jtl.train.
+        montage: Draw some training pictures of every class into this PNG file.
+        json: Print JSON on stdout instead of lines.
+    """
+
+    action: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    montage: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Checks a source and prints what it found.
+
+    Raises:
+        UserError: The source cannot be opened, or the montage not be written.
+        SystemExit: With code 1, if something would spoil a training.
+    """
+    if options.montage is not None and options.montage.suffix.lower() != ".png":
+        raise UserError(f"--montage writes a .png file, not '{options.montage}'.")
+    found = sources.find(options.source)
+    if options.montage is not None:
+        montage.draw(found, options.montage)
+    count = sum(len(split) for split in found.splits.values())
+    with Display().track("checking", count, "images") as advance:
+        result = survey(options.source, found, advance)
+    if options.json:
+        cli.print_json(result.to_dict(), indent=2)
+    else:
+        print("\n".join(lines(result)))
+    if result.problems:
+        sys.stdout.flush()  # Before the end, where a reader that has gone would be complained of.
+        raise SystemExit(1)
+
+
+def lines(result: Survey) -> list[str]:
+    """What was found, for people."""
+    roles = list(result.counts)
+    totals = {role: sum(result.counts[role]) for role in roles}
+    rows = [(name, [result.counts[role][i] for role in roles])
+            for i, name in enumerate(result.class_names)]  # fmt: skip
+    shown = rows
+    if len(rows) > _MOST_CLASSES:
+        shown = sorted(rows, key=lambda row: row[1][0])
+        shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
+    width = max(len(name) for name, _ in [*shown, ("all classes", [])])
+    text = [f"{result.spec}: {sum(totals.values()):,} pictures, {len(rows)} classes", ""]
+    text.append(" " * width + "".join(f"{role:>10}" for role in roles))
+    for name, counts in [*shown, ("all classes", [totals[role] for role in roles])]:
+        text.append(f"{name:<{width}}" + "".join(f"{count:>10,}" for count in counts))
+    if len(shown) < len(rows):
+        text.append(f"({len(rows) - len(shown)} classes of middle size are left out; see --json)")
+    if result.sizes is not None:
+        told = ", ".join(f"{name} {w} x {h}" for name, (h, w) in result.sizes.items())
+        text += ["", f"width x height in pixels: {told}"]
+    text += _listed("unreadable", result.unreadable)
+    text += _listed("equal", [" = ".join(group) for group in result.duplicates])
+    for word, sentences in (
+        ("note", result.notes),
+        ("warning", result.warnings),
+        ("PROBLEM", result.problems),
+    ):
+        text += [f"{word + ':':<10}{sentence}" for sentence in sentences]
+    if not result.problems:
+        text.append("Nothing here would spoil a training.")
+    return text
+
+
+def _listed(word: str, items: tuple[str, ...] | list[str]) -> list[str]:
+    if not items:
+        return []
+    more = [f"  ... and {len(items) - _MOST_LINES} more"] if len(items) > _MOST_LINES else []
+    return [f"{word}:", *(f"  {item}" for item in items[:_MOST_LINES]), *more]

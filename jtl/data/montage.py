@@ -1,0 +1,76 @@
+"""A picture of a data set: some training pictures of every class, beside its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from jtl.data.splits import Found
+from jtl.data.transforms import HostTransform
+from jtl.errors import UserError
+
+ACROSS = 8
+"""Pictures of every class."""
+MOST_CLASSES = 40
+"""More are left out, evenly spread over the list."""
+_SIDE, _GAP, _NAMES, _LETTER = 96, 4, 200, 15  # pixels
+
+
+def draw(found: Found, path: Path) -> None:
+    """Writes a PNG with a row of training pictures for every class.
+
+    Pictures are cut to squares; an unreadable one is a crossed-out box.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    split = found.splits["train"]
+    count = len(found.class_names)
+    spread = np.linspace(0, count - 1, min(count, MOST_CLASSES))
+    shown = np.unique(spread.round().astype(int)).tolist()
+    step = _SIDE + _GAP
+    size = (_NAMES + ACROSS * step + _GAP, len(shown) * step + _GAP)
+    canvas = Image.new("RGB", size, "white")
+    drawing = ImageDraw.Draw(canvas)
+    for row, label in enumerate(shown):
+        top = _GAP + row * step
+        members = np.flatnonzero(split.labels == label)
+        _write(drawing, (_GAP, top), found.class_names[label], len(members))
+        places = np.linspace(0, len(members) - 1, min(len(members), ACROSS)).round().astype(int)
+        for column, index in enumerate(members[places] if len(members) else ()):
+            left = _NAMES + column * step
+            picture = _square(split, int(index))
+            if picture is None:
+                box = (left, top, left + _SIDE - 1, top + _SIDE - 1)
+                drawing.rectangle(box, outline="red")
+                drawing.line(box, fill="red")
+            else:
+                canvas.paste(picture, (left, top))
+    try:
+        canvas.save(path, "PNG")
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}.") from error
+
+
+def _square(split: Any, index: int) -> Image.Image | None:
+    try:
+        pixels = split.read(np.array([index]), HostTransform(_SIDE, 1.0, "bilinear"))[0]
+    except UserError:
+        return None
+    return ImageOps.fit(Image.fromarray(pixels), (_SIDE, _SIDE))
+
+
+def _write(drawing: ImageDraw.ImageDraw, place: tuple[int, int], name: str, count: int) -> None:
+    """A class's name, shortened to its column, and how many train pictures it has."""
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = ImageFont.truetype(str(file), _LETTER)
+    room, text = _NAMES - 3 * _GAP, name
+    while drawing.textlength(text, font) > room and len(name) > 1:
+        name = name[:-1]
+        text = name + "..."
+    drawing.text(place, text, fill="black", font=font)
+    drawing.text((place[0], place[1] + 20), f"{count:,}", fill="grey", font=font)

@@ -1,0 +1,244 @@
+"""Looking at every picture of a source: what would spoil a training, and what one should know."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jtl.data.batches import in_threads
+from jtl.data.encoded import EncodedSplit
+from jtl.data.splits import Advance, Found, some
+from jtl.data.transforms import FORMATS, BadImage, decode
+
+TINY = 32
+"""Pixels: a shorter side below holds little for networks that were trained at 224."""
+FEW = 5
+"""Train pictures; a class with fewer is told."""
+IMBALANCE = 10
+"""The largest class of train over the smallest, from which on it is told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What one picture is.
+
+    Attributes:
+        split: "train", "val" or "test".
+        name: Its name in the split.
+        label: Its class index.
+        size: (height, width) in pixels, or None if it cannot be read.
+        digest: Of its decoded pixels and size: equal pictures have equal ones.
+        grey: Whether it is stored in grey.
+        alpha: Whether it has transparency.
+        fault: Why it cannot be read, as "name: reason", or None.
+    """
+
+    split: str
+    name: str
+    label: int
+    size: tuple[int, int] | None
+    digest: bytes
+    grey: bool
+    alpha: bool
+    fault: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a source holds.
+
+    Attributes:
+        spec: The source.
+        class_names: The name of every label.
+        counts: Pictures of every class by split, [K] each.
+        sizes: {"smallest", "median", "largest"} (height, width) by area, or None of no picture.
+        problems: What spoils a training, in sentences; empty if nothing does.
+        warnings: What may spoil it, in sentences.
+        notes: What is good to know, in sentences.
+        unreadable: "name: reason" of every unreadable picture.
+        duplicates: Groups of equal pictures, as "split: name".
+    """
+
+    spec: str
+    class_names: tuple[str, ...]
+    counts: Mapping[str, list[int]]
+    sizes: dict[str, tuple[int, int]] | None
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; counts are by split and class name."""
+        facts = dataclasses.asdict(self)
+        facts["counts"] = {
+            role: dict(zip(self.class_names, counts, strict=True))
+            for role, counts in self.counts.items()
+        }
+        return facts
+
+
+def survey(spec: str, found: Found, advance: Advance) -> Survey:
+    """Decodes every picture of a source.
+
+    Args:
+        spec: What the source is called.
+        found: What it holds, as `jtl.data.sources.find` gives it.
+        advance: Told of every few pictures that are done.
+    """
+    looks = [look for role in found.splits for look in _looks(role, found.splits[role], advance)]
+    names = found.class_names
+    counts = {
+        role: np.bincount(split.labels, minlength=len(names)).tolist()
+        for role, split in found.splits.items()
+    }
+    unreadable = tuple(look.fault for look in looks if look.fault is not None)
+    problems, warnings = list(found.problems), []
+    if unreadable:
+        problems.append(
+            f"{len(unreadable)} of {len(looks)} pictures cannot be read. Replace or remove them, "
+            "or leave them out with --on-bad-image skip."
+        )
+    groups = _equal(looks)
+    problems += _across(groups)
+    warnings += _within(groups, names)
+    warnings += _unusual(looks)
+    warnings += _imbalance(names, counts["train"])
+    notes = list(found.notes)
+    if "val" not in counts:
+        notes.append("There is no validation split: training holds out 20 % of train.")
+    duplicates = tuple(tuple(f"{o.split}: {o.name}" for o in group) for group in groups)
+    return Survey(
+        spec, names, counts, _sizes(looks), tuple(problems), tuple(warnings), tuple(notes),
+        unreadable, duplicates,
+    )  # fmt: skip
+
+
+def _looks(role: str, split: Any, advance: Advance) -> Iterable[Look]:
+    look = _at_file if isinstance(split, EncodedSplit) else _at_array
+
+    def work(rows: range) -> list[Look]:
+        return [look(role, split, row) for row in rows]
+
+    for part in in_threads(work, len(split)):
+        advance(len(part))
+        yield from part
+
+
+def _at_file(role: str, split: EncodedSplit, row: int) -> Look:
+    name, label = split.names[row], int(split.labels[row])
+    try:
+        data = split.encoded(row)
+        pixels = np.asarray(decode(data, name))
+    except BadImage as error:
+        return Look(role, name, label, None, b"", False, False, str(error))
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+        alpha = image.has_transparency_data
+    return Look(role, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)
+
+
+def _at_array(role: str, split: Any, row: int) -> Look:
+    pixels = split.read(np.array([row]), None)[0]
+    grey = bool((pixels == pixels[..., :1]).all())
+    size, label = pixels.shape[:2], int(split.labels[row])
+    return Look(role, split.names[row], label, size, _digest(pixels), grey, False, None)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    shape = str(pixels.shape).encode()
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=shape).digest()
+
+
+def _sizes(looks: Sequence[Look]) -> dict[str, tuple[int, int]] | None:
+    ordered = sorted(
+        (look.size for look in looks if look.size is not None), key=lambda s: (s[0] * s[1], s)
+    )
+    if not ordered:
+        return None
+    middle = ordered[len(ordered) // 2]
+    return {"smallest": ordered[0], "median": middle, "largest": ordered[-1]}
+
+
+def _equal(looks: Iterable[Look]) -> list[list[Look]]:
+    """The groups of pictures with the same pixels."""
+    groups = defaultdict(list)
+    for look in looks:
+        if look.fault is None:
+            groups[look.digest].append(look)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _across(groups: Sequence[Sequence[Look]]) -> list[str]:
+    """Sentences about equal pictures in several splits."""
+    shared: dict[tuple[str, ...], list[Sequence[Look]]] = defaultdict(list)
+    for group in groups:
+        roles = tuple(r for r in ("train", "val", "test") if any(o.split == r for o in group))
+        if len(roles) > 1:
+            shared[roles].append(group)
+    return [
+        f"{len(found)} picture(s) are in {' and '.join(roles)}, so that accuracy there says too "
+        f"much. For example {' = '.join(f'{o.split}: {o.name}' for o in found[0][:3])}. Remove "
+        "them from one."
+        for roles, found in shared.items()
+    ]
+
+
+def _within(groups: Sequence[Sequence[Look]], class_names: Sequence[str]) -> list[str]:
+    """Sentences about pictures that a split has twice, and those with several labels."""
+    warnings = []
+    twice = 0
+    for role in ("train", "val", "test"):
+        twice += sum(max(sum(o.split == role for o in group) - 1, 0) for group in groups)
+    if twice:
+        warnings.append(f"{twice} picture(s) are in their split more than once.")
+    torn = [group for group in groups if len({look.label for look in group}) > 1]
+    if torn:
+        told = " = ".join(f"{o.name} ({class_names[o.label]})" for o in torn[0][:3])
+        warnings.append(f"{len(torn)} picture(s) have several labels. For example {told}.")
+    return warnings
+
+
+def _unusual(looks: Sequence[Look]) -> list[str]:
+    kinds: list[tuple[Callable[[Look], bool], str]] = [
+        (lambda o: o.grey, "are grey; they are used as grey in all three colours"),
+        (lambda o: o.alpha, "have transparency; they are laid over white"),
+        (
+            lambda o: o.size is not None and min(o.size) < TINY,
+            f"are tiny: their shorter side has less than {TINY} pixels",
+        ),
+    ]
+    warnings = []
+    for test, told in kinds:
+        found = [look for look in looks if look.fault is None and test(look)]
+        if found:
+            warnings.append(
+                f"{len(found)} of {len(looks)} pictures {told}, for example {found[0].name}."
+            )
+    return warnings
+
+
+def _imbalance(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
+    present = {name: n for name, n in zip(class_names, counts, strict=True) if n}
+    warnings = []
+    few = [name for name, n in present.items() if n < FEW]
+    if few:
+        warnings.append(f"{len(few)} class(es) have less than {FEW} train pictures: {some(few)}.")
+    missing = [name for name, n in zip(class_names, counts, strict=True) if not n]
+    if missing:
+        warnings.append(f"{len(missing)} class(es) have no train pictures: {some(missing)}.")
+    if present and max(present.values()) >= IMBALANCE * min(present.values()):
+        most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
+        warnings.append(
+            f"The classes are out of balance: {most} has {present[most]} train pictures, {least} "
+            f"{present[least]}."
+        )
+    return warnings
