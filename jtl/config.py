@@ -75,6 +75,9 @@ class DataConfig:
             repeats each pixel N times both ways. Default: as the weights' preprocessing.
         cache_dtype: Number format that the frozen part's outputs are kept in: that in which they
             are computed, or another; bfloat16 halves the size of float32.
+        cache_views: With augmentation, keeps the frozen part's outputs for this many random draws
+            of each training picture, which the epochs see in turn. Default: another draw in every
+            epoch, and nothing kept.
     """
 
     data: str = "digits"
@@ -82,6 +85,7 @@ class DataConfig:
     image_size: Annotated[int | None, _TOLD] = None
     upsample: Annotated[str | None, _TOLD] = None
     cache_dtype: Literal["computed", "float32", "bfloat16"] = "computed"
+    cache_views: Annotated[int | None, _TOLD] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from jtl.data.augment import View
 from jtl.data.pipeline import Examples, Pictures, in_order
 from jtl.data.preprocess import Prepare
 from jtl.freeze.split import Tree
@@ -25,6 +26,7 @@ def extract(
     stop: str,
     prepare: Prepare,
     first: int = 0,
+    view: View | None = None,
 ) -> Iterator[np.ndarray]:
     """Runs a model up to the unit `stop` over every example, in inference mode.
 
@@ -35,14 +37,22 @@ def extract(
         stop: Path of the unit to stop before.
         prepare: From uint8 batches to the backbone's input.
         first: The example to begin with.
+        view: Which random draw of the pictures is taken; None for them as they are.
 
     Yields:
         The outputs [n, ...] of the next `PREFIX_BATCH` examples, in their order; of those that
         are left, at last.
     """
+    last = len(examples) - 1
     for batch, labels in in_order(examples, PREFIX_BATCH, first):
-        output = forward(variables, batch, model=model, stop=stop, prepare=prepare)
         real = int(np.count_nonzero(labels >= 0))
+        if view is not None:
+            rows = np.arange(first, first + PREFIX_BATCH, dtype=np.int32)
+            batch = view(np.asarray(batch), np.minimum(rows, last), prepare)
+            first += real
+        output = forward(
+            variables, batch, model=model, stop=stop, prepare=prepare if view is None else None
+        )
         yield np.asarray(output)[:real]
 
 

@@ -97,7 +97,7 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         prefix_flops = _flops(steps.forward, variables, pictures, **options)
         prefix_seconds, x = _timed(lambda: prefix(variables, pictures))
     arguments = (trainer.state, trainer.frozen, x, jnp.zeros(batch, jnp.int32))
-    augment = task.inputs.augmentation
+    augment = task.inputs.augmentation if arm.start is None else None
     if augment is not None:
         native = task.dataset.train.native_size()
         host = task.inputs.host_for(native, training=True)
@@ -119,7 +119,7 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
     step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:]))
     epoch_steps = steps_per_epoch(task)
-    pictures_in_all = len(task.dataset.train) + len(task.dataset.val)
+    pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {
         "forward_flops_per_image": forward_flops / batch,
         "prefix_flops_per_image": prefix_flops / batch,

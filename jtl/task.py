@@ -128,7 +128,8 @@ def prepare_task(config: Config, display: Display) -> Task:
     augment = config.augment.options()
     if augment.random:
         augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
-        inputs = dataclasses.replace(inputs, augmentation=augmentation)
+        views = config.data.cache_views or 0
+        inputs = dataclasses.replace(inputs, augmentation=augmentation, views=views)
     variables = initialize(
         model,
         None if artifact is None else artifact.variables,

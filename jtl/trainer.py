@@ -13,8 +13,8 @@ import numpy as np
 import optax
 
 from jtl import optim, steps
-from jtl.arms import Arm
-from jtl.data.pipeline import Examples, Features, ahead, shuffled
+from jtl.arms import Arm, cut_of
+from jtl.data.pipeline import Examples, Features, Views, ahead, shuffled
 from jtl.features import evaluate
 from jtl.freeze.groups import is_head
 from jtl.freeze.split import Tree, merge
@@ -94,6 +94,8 @@ class Trainer:
         """
         config = self.task.config.train
         began_at = time.perf_counter()
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
         batches = shuffled(len(train), config.batch_size, config.seed, epoch)
         sums = self._steps(epoch, train, batches, leave)
         if sums is None:
@@ -137,11 +139,14 @@ class Trainer:
             )
             return total
         augment = self.task.inputs.augmentation if self.arm.start is None else None
+        # Without features that had no room, a run is still the same.
+        frozen = cut_of(self.plan.split) is not None
+        draw = np.int32(self.task.inputs.draw_of(epoch) if frozen else epoch)
         total = steps.Metrics.zero()
         for images, (number, indices) in zip(
             ahead(train, list(batches)), enumerate(batches, 1), strict=True
         ):
-            drawn_by = (None, None) if augment is None else (indices, np.int32(epoch))
+            drawn_by = (None, None) if augment is None else (indices, draw)
             self.state, metrics = steps.train_step(
                 self.state,
                 self.frozen,

@@ -9,6 +9,7 @@ from typing import Any
 from jtl import models
 from jtl.cache.sizes import parse
 from jtl.config import Config, TrainConfig
+from jtl.data.augment import Augment
 from jtl.data.pipeline import check_upsample
 from jtl.defaults import mask_defaults
 from jtl.errors import UserError
@@ -18,6 +19,7 @@ LARGEST_IMAGE = 4096
 """Pixels. A feature map of that many squared takes gigabytes a picture."""
 LARGEST_BATCH = 2**20
 MOST_EPOCHS = 10**6
+MOST_VIEWS = 1000
 LARGEST_SEED = 2**31 - 1
 """What every generator of random numbers takes."""
 
@@ -71,9 +73,35 @@ def _check_augmentation(config: Config) -> None:
             "--solver lbfgs fits the head on fixed features, and augmentation makes new pictures "
             "all the time. Use --augment none, or --solver sgd."
         )
+    _check_views(config, options)
     path = config.run.show_batch
     if path is not None and path.suffix.lower() != ".png":
         raise UserError(f"--show-batch writes a .png file, not '{path}'.")
+
+
+def _check_views(config: Config, options: Augment) -> None:
+    views = config.data.cache_views
+    if views is None:
+        return
+    within("--cache-views", views, 1, MOST_VIEWS)
+    if not options.random:
+        raise UserError(
+            f"--cache-views {views} has no effect without augmentation: every epoch sees the same "
+            "pictures. Add --augment light, or leave it out."
+        )
+    if options.mixes:
+        mixing = [f"--{name}" for name in ("mixup", "cutmix") if getattr(options, name) > 0]
+        off = " ".join(f"{flag} 0" for flag in mixing)
+        raise UserError(
+            f"--cache-views {views} keeps what the frozen layers make of one picture, and "
+            f"{' and '.join(mixing)} mix each with others of its batch, labels too. Add {off}, or "
+            "leave --cache-views out."
+        )
+    if config.run.cache_budget is not None and not parse("--cache-budget", config.run.cache_budget):
+        raise UserError(
+            f"--cache-views {views} keeps the frozen layers' outputs, and --cache-budget 0 keeps "
+            "none. Leave one of them out."
+        )
 
 
 _STEPS_ONLY = (

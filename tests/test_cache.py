@@ -24,6 +24,7 @@ from jtl.cache import native, sizes
 from jtl.cache.keys import key_of, prefix_of
 from jtl.config import Config
 from jtl.data import sources
+from jtl.data.augment import PRESETS, View
 from jtl.data.transforms import HostTransform
 from jtl.errors import UserError
 from jtl.loop import fit
@@ -350,7 +351,7 @@ def facts() -> dict[str, Any]:
         role="train",
         host=HostTransform(8, 1.0, "bicubic"),
         prepare=tiny.PREPARE,
-        view=0,
+        view=None,
     )
 
 
@@ -373,6 +374,7 @@ def touched(*path: str) -> dict[str, Any]:
 
 
 NORM = tiny.NormSpec(epsilon=1e-3)
+VIEW = View(PRESETS["light"], seed=0, number=1)
 OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "a param": lambda: touched("params", "stem", "conv", "kernel"),
     "a statistic": lambda: touched("batch_stats", "stage1", "block1", "bn", "var"),
@@ -388,7 +390,7 @@ OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "the preparation": lambda: changed(
         prepare=dataclasses.replace(tiny.PREPARE, method="bilinear")
     ),
-    "the view": lambda: changed(view=1),
+    "the view": lambda: changed(view=VIEW),
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from jtl.arms import Arm, Place, arm_of, pictures_of
 from jtl.cache import sizes
 from jtl.cache.entry import Entry, Spec
-from jtl.cache.keys import Key, Prefix, key_of, prefix_of
+from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
 from jtl.cache.store import Claim, Store
-from jtl.data.pipeline import Examples, Features, InputPlan
+from jtl.data.augment import View
+from jtl.data.pipeline import Examples, Features, InputPlan, Pictures, Views
 from jtl.data.sources import Dataset, Split
 from jtl.features import extract
 from jtl.freeze.split import Tree
@@ -60,6 +61,7 @@ class FeatureCache:
         inputs: InputPlan,
         *,
         name: str,
+        seed: int = 0,
         budget: str | None = None,
         stored: str = "computed",
         store: Store | None = None,
@@ -72,6 +74,7 @@ class FeatureCache:
             model: The classifier.
             inputs: How pictures become its input.
             name: Of the backbone, for people.
+            seed: Of the run, which random views are drawn by.
             budget: As in `--cache-budget`; 0 for no features at all.
             stored: What features are rounded to: `float32`, `bfloat16`, or `computed`.
             store: Where features are kept between runs; None for nowhere.
@@ -79,12 +82,13 @@ class FeatureCache:
         """
         self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
         self._stored = None if stored == "computed" else stored
-        self._budget, self._store, self._display = budget, store, display
+        self._seed, self._budget, self._store, self._display = seed, budget, store, display
         self._found = self._computed = 0
         self._said: set[str] = set()
         self._refused: set[str] = set()  # Cuts whose features had no room on disk after all.
         self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
         self._last: tuple[Tree, str, Prefix] | None = None
+        self._decoded: Pictures | None = None  # Of train, while its views are computed.
 
     @property
     def folder(self) -> Path | None:
@@ -104,8 +108,10 @@ class FeatureCache:
             variables: The classifier's, NumPy arrays.
             splits: What is worked on.
         """
-        place = None
-        if cut is not None and self._inputs.augmentation is not None:
+        place, inputs = None, self._inputs
+        if cut is None and inputs.views and "train" in splits:
+            self._say("no first layer is frozen: there are no outputs for --cache-views to keep")
+        elif cut is not None and inputs.augmentation is not None and not inputs.views:
             self._say(
                 "augmentation makes new pictures in every epoch, whose features cannot be kept: "
                 "the frozen prefix runs in every step"
@@ -119,10 +125,11 @@ class FeatureCache:
     def outlook(self, cut: str, variables: Tree, splits: Splits) -> Outlook:
         """What the features at `cut` need, and where they can lie; says where they cannot."""
         budget = sizes.memory_budget(self._budget)
-        entries = [self._find(cut, variables, role, split) for role, split in splits.items()]
+        parts = [part for item in splits.items() for part in self._parts(*item)]
+        entries = [self._find(cut, variables, part) for part in parts]
         known = next((entry.spec for entry in entries if entry is not None), None)
         row = known.row_bytes if known else self._spec(cut, variables, 1).row_bytes
-        needed = row * sum(len(split) for split in splits.values())
+        needed = row * sum(len(part.split) for part in parts)
         place: Place | None = None
         if needed <= budget:
             place = "memory"
@@ -144,12 +151,12 @@ class FeatureCache:
         arm = self.arm(cut, variables, splits)
         try:
             if arm.place is not None:
-                return arm, [self._features(arm, variables, *item) for item in splits.items()]
+                return arm, [self._all(arm, variables, *item) for item in splits.items()]
         except NoRoom:
             self._refused.add(arm.start or "")
             self._display.message("the frozen prefix runs in every step instead")
         finally:
-            self._last = None  # The steps donate the arrays.
+            self._last = self._decoded = None  # The steps donate the arrays.
         arm = arm_of(None, self._inputs)
         return arm, [
             pictures_of(split, self._inputs, once=False, training=role == "train")
@@ -181,12 +188,23 @@ class FeatureCache:
             self._said.add(text)
             self._display.message(text)
 
-    def _find(self, cut: str, variables: Tree, role: str, split: Split) -> Entry | None:
-        if self._store is None:
-            return None
-        return self._store.find(self._key(cut, variables, role, split))
+    def _parts(self, role: str, split: Split) -> list[Part]:
+        """What is kept of a split."""
+        augmentation = self._inputs.augmentation
+        if role != "train" or augmentation is None:
+            return [Part(role, split, None)]
+        numbers = range(1, self._inputs.views + 1)
+        return [Part(role, split, View(augmentation.options, self._seed, n)) for n in numbers]
 
-    def _key(self, cut: str, variables: Tree, role: str, split: Split) -> Key:
+    def _all(self, arm: Arm, variables: Tree, role: str, split: Split) -> Features:
+        """The features of all parts of a split; see `_features`."""
+        draws = [self._features(arm, variables, part) for part in self._parts(role, split)]
+        return draws[0] if len(draws) == 1 else Views(draws)
+
+    def _find(self, cut: str, variables: Tree, part: Part) -> Entry | None:
+        return None if self._store is None else self._store.find(self._key(cut, variables, part))
+
+    def _key(self, cut: str, variables: Tree, part: Part) -> Key:
         if self._last is None or self._last[0] is not variables or self._last[1] != cut:
             prefix = prefix_of(
                 self._model,
@@ -199,12 +217,13 @@ class FeatureCache:
             self._last = (variables, cut, prefix)
         return key_of(
             self._last[2],
-            split,
+            part.split,
             data=self._dataset.spec,
             fingerprint=self._dataset.fingerprint,
-            role=role,
-            host=self._inputs.host_for(split.native_size()),
+            role=part.role,
+            host=self._inputs.host_for(part.split.native_size(), training=part.view is not None),
             prepare=self._inputs.device,
+            view=part.view,
         )
 
     def _spec(self, cut: str, variables: Tree, count: int) -> Spec:
@@ -218,7 +237,7 @@ class FeatureCache:
         output = self._outputs[cut]
         return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 
-    def _features(self, arm: Arm, variables: Tree, role: str, split: Split) -> Features:
+    def _features(self, arm: Arm, variables: Tree, part: Part) -> Features:
         """Found or computed.
 
         Raises:
@@ -226,45 +245,42 @@ class FeatureCache:
         """
         assert arm.start is not None
         mapped = arm.place == "disk"
-        key = self._key(arm.start, variables, role, split)
-        if (kept := self._kept(key, role, split, mapped)) is not None:
+        key = self._key(arm.start, variables, part)
+        if (kept := self._kept(key, part, mapped)) is not None:
             return kept
-        spec = self._spec(arm.start, variables, len(split))
+        spec = self._spec(arm.start, variables, len(part.split))
         if self._store is None:
-            return self._computed_now(arm.start, variables, role, split, spec, None)
+            return self._computed_now(arm.start, variables, part, spec, None)
         with self._store.claim(key, spec) as claim:
             if claim is not None:
                 if not mapped:
-                    return self._computed_now(arm.start, variables, role, split, spec, claim)
-                self._computed_to_disk(arm.start, variables, role, split, claim)
+                    return self._computed_now(arm.start, variables, part, spec, claim)
+                self._computed_to_disk(arm.start, variables, part, claim)
         # Now, or by another process in the meantime.
-        if (kept := self._kept(key, role, split, mapped, told=claim is None)) is not None:
+        if (kept := self._kept(key, part, mapped, told=claim is None)) is not None:
             return kept
         if mapped:
             raise NoRoom
-        return self._computed_now(arm.start, variables, role, split, spec, None)
+        return self._computed_now(arm.start, variables, part, spec, None)
 
-    def _kept(
-        self, key: Key, role: str, split: Split, mapped: bool, *, told: bool = True
-    ) -> Features | None:
+    def _kept(self, key: Key, part: Part, mapped: bool, *, told: bool = True) -> Features | None:
         loaded = self._store.load(key, mapped=mapped) if self._store else None
         if loaded is None:
             return None
         entry, values = loaded
         if told:
-            self._found += len(split)
+            self._found += len(part.split)
             self._display.message(
-                f"features of {role}: {len(split):,} images from the cache, "
+                f"features of {part}: {len(part.split):,} images from the cache, "
                 f"{entry.seconds:,.1f} s saved"
             )
-        return Features(values if mapped else _on_device(values), split.labels)
+        return Features(values if mapped else _on_device(values), part.split.labels)
 
     def _computed_now(
         self,
         cut: str,
         variables: Tree,
-        role: str,
-        split: Split,
+        part: Part,
         spec: Spec,
         claim: Claim | None,
     ) -> Features:
@@ -273,32 +289,37 @@ class FeatureCache:
         done = 0 if claim is None else claim.rows
         if claim is not None and done:
             values[:done] = claim.written()
-        for rows in self._rows(cut, variables, role, split, done):
+        for rows in self._rows(cut, variables, part, done):
             values[done : done + len(rows)] = rows
             done += len(rows)
             if claim is not None:
                 claim.append(rows)
         if claim is not None:
             claim.finish()
-        return Features(_on_device(values), split.labels)
+        return Features(_on_device(values), part.split.labels)
 
-    def _computed_to_disk(
-        self, cut: str, variables: Tree, role: str, split: Split, claim: Claim
-    ) -> None:
-        for rows in self._rows(cut, variables, role, split, claim.rows):
+    def _computed_to_disk(self, cut: str, variables: Tree, part: Part, claim: Claim) -> None:
+        for rows in self._rows(cut, variables, part, claim.rows):
             claim.append(rows)
             if not claim.alive:
                 raise NoRoom
         claim.finish()
 
-    def _rows(
-        self, cut: str, variables: Tree, role: str, split: Split, first: int
-    ) -> Iterator[np.ndarray]:
+    def _pictures(self, part: Part) -> Pictures:
+        """Decoded beside the computation; if for several views, once for all where they fit."""
+        if part.view is None:
+            return pictures_of(part.split, self._inputs, once=True)
+        if self._decoded is None:
+            once = self._inputs.views == 1
+            self._decoded = pictures_of(part.split, self._inputs, once=once, training=True)
+        return self._decoded
+
+    def _rows(self, cut: str, variables: Tree, part: Part, first: int) -> Iterator[np.ndarray]:
         """Features of the pictures from `first` on, batch by batch, as they are to be kept."""
-        self._computed += len(split)
+        self._computed += len(part.split)
         on_device = jax.device_put(variables)
-        pictures = pictures_of(split, self._inputs, once=True)
-        with self._display.track(f"features of {role}", len(split), "images") as advance:
+        pictures = self._pictures(part)
+        with self._display.track(f"features of {part}", len(part.split), "images") as advance:
             if first:
                 advance(first, "begun by an earlier run")
             for rows in extract(
@@ -308,6 +329,7 @@ class FeatureCache:
                 stop=cut,
                 prepare=self._inputs.device,
                 first=first,
+                view=part.view,
             ):
                 yield rows if self._stored is None else rows.astype(self._stored)
                 advance(len(rows))
@@ -325,6 +347,7 @@ def feature_cache(task: Task, display: Display) -> FeatureCache:
         task.model,
         task.inputs,
         name=task.config.model.model,
+        seed=task.config.train.seed,
         budget=task.config.run.cache_budget,
         stored=task.config.data.cache_dtype,
         store=Store(cache_dir() / FOLDER, display.message),

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jtl.cache.entry import FORMAT_VERSION
+from jtl.data.augment import View
 from jtl.data.preprocess import Prepare
 from jtl.data.sources import Split
 from jtl.data.transforms import HostTransform
@@ -19,7 +20,8 @@ from jtl.freeze.split import Tree, leaf_paths, lookup
 from jtl.models import ImageClassifier, Unit
 
 PREFIX_VERSION = 1
-"""To be raised when decoding, `Prepare` or a unit computes something else from the same inputs.
+"""To be raised when decoding, `Prepare`, `View` or a unit computes something else from the same
+inputs.
 
 Other rounding, as between versions of JAX, with and without oneDNN, is no such change.
 """
@@ -41,6 +43,18 @@ class Key:
     def name(self) -> str:
         """The digest's beginning: a file name."""
         return self.digest[:32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What an entry is of: a split's pictures as they are, or in one random view."""
+
+    role: str
+    split: Split
+    view: View | None
+
+    def __str__(self) -> str:
+        return self.role if self.view is None else f"{self.role}, view {self.view.number}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +116,7 @@ def key_of(
     role: str,
     host: HostTransform | None,
     prepare: Prepare,
-    view: int = 0,
+    view: View | None = None,
 ) -> Key:
     """Names the outputs of a prefix for the pictures of a split.
 
@@ -114,7 +128,7 @@ def key_of(
         role: `train`, `val` or `test`: names need not differ between splits.
         host: How pictures are resized while they are decoded.
         prepare: What is done to them on the device.
-        view: Which of several draws of a random augmentation.
+        view: Which random draw of the pictures; None for them as they are.
     """
     depends = {
         "format_version": FORMAT_VERSION,
@@ -126,7 +140,7 @@ def key_of(
         "names": names_of(split),
         "host": repr(host),
         "prepare": repr(prepare),
-        "view": view,
+        "view": None if view is None else dataclasses.asdict(view),
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     # Beside the key, for `python -m jtl.cache list`: names that two equal entries may differ in.

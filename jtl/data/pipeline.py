@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -35,11 +35,18 @@ class InputPlan:
             are enlarged on the device.
         device: What the compiled step does with uint8 batches.
         augmentation: What a training step does instead; None for the same.
+        views: How many draws of it every picture has where the frozen prefix's outputs are kept,
+            one after the other by epoch; 0 for another draw in every epoch, and nothing kept.
     """
 
     host: HostTransform | None
     device: Prepare
     augmentation: Augmentation | None = None
+    views: int = 0
+
+    def draw_of(self, epoch: int) -> int:
+        """Which draw of the augmentation an epoch sees behind a frozen prefix, from 1 on."""
+        return (epoch - 1) % self.views + 1 if self.views else epoch
 
     def host_for(
         self, native: tuple[int, int] | None, *, training: bool = False
@@ -193,6 +200,19 @@ class Features:
         if isinstance(self.values, jax.Array):
             return _rows(self.values, indices)
         return np.asarray(self.values[indices])
+
+
+class Views(Features):
+    """Features of several random draws of the same pictures; as such, those of the first."""
+
+    def __init__(self, draws: Sequence[Features]):
+        """Takes the features of every draw, in their order."""
+        super().__init__(draws[0].values, draws[0].labels)
+        self._draws = tuple(draws)
+
+    def of_epoch(self, epoch: int) -> Features:
+        """What an epoch, from 1 on, trains on; see `InputPlan.draw_of`."""
+        return self._draws[(epoch - 1) % len(self._draws)]
 
 
 @jax.jit

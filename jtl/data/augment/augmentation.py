@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtl.data.augment import geometric, mixing, policy
 from jtl.data.augment.keys import Stream, batch_key, example_keys, stream_keys
@@ -113,3 +115,47 @@ class Augmentation:
         )
         fill = 255.0 * jnp.asarray(self.prepare.preprocessing.mean, jnp.float32)
         return mixing.erase(x, rectangles, fill)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One random draw of every picture of a split, as an epoch of training draws it.
+
+    Attributes:
+        options: What is augmented; nothing that mixes pictures.
+        seed: Of the run.
+        number: Of the epoch, from 1 on.
+    """
+
+    options: Augment
+    seed: int
+    number: int
+
+    def __call__(self, images: np.ndarray, examples: np.ndarray, prepare: Prepare) -> jax.Array:
+        """A batch as a training step of that epoch makes it.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+            examples: Indices of the examples in their split, int32 [N].
+            prepare: What evaluation does to the same pictures.
+
+        Returns:
+            Normalized [N, size, size, 3] of the computation's dtype.
+        """
+        # Labels stay as they are, whatever their number.
+        augmentation = Augmentation(self.options, prepare, num_classes=0)
+        key = jax.random.key(self.seed)
+        return _view(key, images, examples, np.int32(self.number), augmentation=augmentation)
+
+
+@functools.partial(jax.jit, static_argnames="augmentation")
+def _view(
+    key: jax.Array,
+    images: jax.Array,
+    examples: jax.Array,
+    epoch: jax.Array,
+    *,
+    augmentation: Augmentation,
+) -> jax.Array:
+    views = augmentation.views(key, images, examples, epoch)
+    return augmentation.prepare.normalize(views)
