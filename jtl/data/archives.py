@@ -29,6 +29,7 @@ _ENCRYPTED = 0x1  # bit of a zip member's flags
 _TAR_ENDINGS = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _GIVE = "Give a folder of class folders, or a zip or tar archive of one."
 _AGAIN = "It may be damaged or incomplete: copy or download it again."
+_TAR_BLOCK = 512  # bytes; of headers, and of the end
 _MEMORY_SHARE = 0.5
 """Of the free memory, for what a compressed tar holds."""
 
@@ -161,7 +162,7 @@ class TarStore:
         self._path = path
         # Found out before the table of contents: with "r:*" tarfile would not tell.
         with open(path, "rb") as file:
-            self._compressed = not _is_plain_tar(file.read(512))
+            self._compressed = not _is_plain_tar(file.read(_TAR_BLOCK))
         self._file: int | None = None
         self._unpacked: dict[tuple[str, ...], bytes] = {}
 
@@ -236,6 +237,11 @@ class TarStore:
                 if found is None
                 else found._replace(parts=parts)
             )
+        # tarfile takes what is no header for the end; zeros are (POSIX.1-2017, pax, "ustar").
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(_TAR_BLOCK) != bytes(_TAR_BLOCK):
+            raise tarfile.ReadError("it is cut off, or a header in it is damaged")
         return listing.tree()
 
     def _unpack(
@@ -257,7 +263,7 @@ class TarStore:
 
 def _is_plain_tar(head: bytes) -> bool:
     """Whether a file begins with a tar's first header."""
-    if len(head) < 512:
+    if len(head) < _TAR_BLOCK:
         return False
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")

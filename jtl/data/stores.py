@@ -97,7 +97,7 @@ class FolderStore:
                 entry_parts = (*parts, printable(entry.name))
                 if ignored(entry_parts):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     pending.append((entry.path, entry_parts, above | {identity}))
                 elif is_picture(entry_parts[-1]):
                     pictures += _file(entry, entry_parts)
@@ -107,6 +107,13 @@ class FolderStore:
         """The first `limit` bytes of a file, or all of it."""
         with open(picture.source, "rb") as file:
             return file.read(limit)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # A link that leads to itself is reported as an unreadable file.
 
 
 def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> Iterator[Picture]:
