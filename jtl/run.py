@@ -171,17 +171,21 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _new_folder(config: Config) -> Path:
     """runs/<data>-<model>-<mask>-<time>, numbered if two start in the same second."""
-    scheme, _, path = config.data.data.partition(":")
-    data = Path(path).stem if path else scheme
+    scheme, _, rest = config.data.data.partition(":")
+    data = _for_paths(Path(rest.partition(":")[0]).stem).strip("_") or scheme
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    # Rules hold characters that paths should not.
-    mask = re.sub(r"[^\w.=-]+", "_", config.train.mask)[:40]
+    mask = _for_paths(config.train.mask)
     name = f"{data}-{config.model.model}-{mask}-{now}"
     folder, number = Path("runs", name), 1
     while folder.exists():
         number += 1
         folder = Path("runs", f"{name}-{number}")
     return folder
+
+
+def _for_paths(text: str) -> str:
+    """Shortened, and without what rules and patterns of files hold and paths should not."""
+    return re.sub(r"[^\w.=-]+", "_", text)[:40]
 
 
 def summarize(

@@ -508,7 +508,7 @@ def test_unreadable_pictures_are_reported_together(tmp_path: Path):
     assert good[:, 0, 0, 0].tolist() == [1, 0]
 
 
-def test_verify_images_names_every_bad_file(tmp_path: Path):
+def test_check_names_every_bad_file(tmp_path: Path):
     data = broken_train(tmp_path, count=25)
     lines = data.train.check()
     assert [line.split(":")[0] for line in lines] == [f"train/b/{i:02}.png" for i in range(25)]
@@ -517,7 +517,7 @@ def test_verify_images_names_every_bad_file(tmp_path: Path):
         data.train.native_size()
 
 
-def test_verify_images_reads_all_headers_even_after_native_size(tmp_path: Path):
+def test_check_reads_all_headers_even_after_native_size(tmp_path: Path):
     class_folders(tmp_path / "train", a=400, b=1)
     class_folders(tmp_path / "val", a=1, b=1)
     picture(tmp_path / "train" / "a" / "000.png", size=(9, 9))
