@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,24 @@ def test_a_check_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     decoded.clear()
     assert len(load(spec, verify=check).train) == 5
     assert len(decoded) == 9
+
+
+def test_a_picture_that_can_be_read_by_now_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # As after `chmod`, which no fingerprint tells of.
+    good = encode(flat(), "PNG")
+    spec = with_odd(tmp_path / "data", "odd.png", bytes(len(good)))
+    path = tmp_path / "data" / "train" / "a" / "odd.png"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    counting(monkeypatch)
+    check = Verification("skip", tmp_path / "cache")
+    before = load(spec, verify=check)
+    path.write_bytes(good)
+    os.utime(path, ns=times)
+    after = load(spec, verify=check)
+    assert before.fingerprint == after.fingerprint
+    assert (len(before.train), len(after.train)) == (4, 5)
 
 
 def test_large_sets_are_decoded_only_to_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -94,6 +94,10 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one class": ({"x": X, "y": Y * 0}, "train pictures of only 1 class, '0'"),
     "names twice": ({"x": X, "y": Y, "class_names": np.array(list("xyx"))}, "have one name: x"),
+    "names as objects": (
+        {"x": X, "y": Y, "class_names": np.array(list("xyz"), object)},
+        r"not a readable \.npz file \(Object arrays cannot be loaded.*without Python objects",
+    ),
     "names of numbers": (
         {"x": X, "y": Y, "class_names": Y},
         "must be a vector of strings, not int",

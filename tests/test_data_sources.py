@@ -16,7 +16,8 @@ from PIL import Image
 
 from jtl.data import archives, stores
 from jtl.data.arrays import ArraySplit
-from jtl.data.sources import Dataset, load
+from jtl.data.sources import Dataset, find, load
+from jtl.data.splits import reordered
 from jtl.data.transforms import HostTransform
 from jtl.errors import UserError
 
@@ -162,6 +163,21 @@ def test_impossible_fraction(fraction: float):
 def test_impossible_seed():
     with pytest.raises(UserError, match="Seed -1 is not possible"):
         load("digits", seed=-1)
+
+
+def test_classes_in_another_order(tmp_path: Path):
+    found = find(f"folder:{class_folders(tmp_path, a=1, b=2, c=3)}")
+    other = reordered(found, ("c", "a", "b"))
+    assert other.class_names == ("c", "a", "b")
+    assert found.splits["train"].labels.tolist() == [0, 1, 1, 2, 2, 2]
+    train = other.splits["train"]
+    assert train.labels.tolist() == [1, 2, 2, 0, 0, 0]
+    assert train.names == found.splits["train"].names
+    digits = find("digits")
+    turned = reordered(digits, digits.class_names[::-1]).splits["train"]
+    np.testing.assert_array_equal(turned.labels, 9 - digits.splits["train"].labels)
+    rows = np.arange(5)
+    np.testing.assert_array_equal(turned.read(rows, None), digits.splits["train"].read(rows, None))
 
 
 # layouts
