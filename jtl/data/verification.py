@@ -138,15 +138,13 @@ class Verification:
             if noted["digest"] != memory[1] or (decode and not noted["decoded"]):
                 return None
             known: dict[str, Sequence[int]] = noted["bad"]
-            bad = {
+            # A fingerprint does not tell of permissions: what was bad may be fine by now.
+            return {
                 role: found.splits[role].faults(decode=decode, rows=rows)
                 for role, rows in known.items()
             }
         except (OSError, ValueError, TypeError, LookupError):
             return None
-        # A fingerprint does not tell of permissions: what can be read by now is no longer bad.
-        same = all(len(bad[role]) == len(rows) for role, rows in known.items())
-        return bad if same else None
 
     def _note(
         self, memory: tuple[Path, str] | None, decode: bool, bad: dict[str, dict[int, str]]
