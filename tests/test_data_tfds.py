@@ -20,6 +20,8 @@ from conftest import SHARED_DATA
 from PIL import Image
 
 from jtl.data import tfds as reader
+from jtl.data import verification
+from jtl.data.encoded import EncodedSplit
 from jtl.data.sources import load
 from jtl.data.tfds_folder import data_folder
 from jtl.errors import UserError
@@ -137,6 +139,19 @@ def test_records_read_when_needed_equal_those_in_memory(
         assert one.names == other.names
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(all_pixels(one), all_pixels(other))
+
+
+def test_parts_are_checked_each(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verification, "WORTH_SECONDS", 0.0)
+    checked = []
+    faults = EncodedSplit.faults
+    monkeypatch.setattr(
+        EncodedSplit, "faults", lambda self, **o: checked.append(self.where) or faults(self, **o)
+    )
+    check = verification.Verification("error", tmp_path)
+    for part in ("train[:10]", "train[10:20]", "train[:10]"):
+        load(f"tfds:{NAME}:{part}", verify=check)
+    assert checked == [f"tfds:{NAME} (train[:10])", f"tfds:{NAME} (train[10:20])"]
 
 
 def test_places(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -118,24 +118,25 @@ class Verification:
         note = f"Left out {len(lines)} of {count} pictures, which cannot be read: {named}{more}."
         return dataclasses.replace(found, splits=splits, notes=(*found.notes, note))
 
-    def _memory(self, found: Found) -> tuple[Path, str] | None:
-        """The file that remembers, and what stands in it for the pictures and their decoder."""
+    def _memory(self, found: Found) -> Path | None:
+        """The file that remembers these pictures, as this decoder reads them."""
         if self.folder is None or not found.has_files:
             return None
         facts = [found.fingerprint, PIL.__version__]
-        facts += [f"{role} {len(split)}" for role, split in found.splits.items()]
-        digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-        return self.folder / f"{digest[:32]}.json", digest
+        for role, split in found.splits.items():
+            facts += [role, *split.names]  # Parts of one data set have one fingerprint.
+        text = "\0".join(facts).encode("utf-8", "surrogatepass")
+        return self.folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
 
     def _recall(
-        self, memory: tuple[Path, str] | None, found: Found, decode: bool
+        self, memory: Path | None, found: Found, decode: bool
     ) -> dict[str, dict[int, str]] | None:
         """What was noted, if it still holds."""
         if memory is None:
             return None
         try:
-            noted = json.loads(memory[0].read_bytes())
-            if noted["digest"] != memory[1] or (decode and not noted["decoded"]):
+            noted = json.loads(memory.read_bytes())
+            if decode and not noted["decoded"]:
                 return None
             known: dict[str, Sequence[int]] = noted["bad"]
             # A fingerprint does not tell of permissions: what was bad may be fine by now.
@@ -146,14 +147,11 @@ class Verification:
         except (OSError, ValueError, TypeError, LookupError):
             return None
 
-    def _note(
-        self, memory: tuple[Path, str] | None, decode: bool, bad: dict[str, dict[int, str]]
-    ) -> None:
-        if memory is None:
+    def _note(self, path: Path | None, decode: bool, bad: dict[str, dict[int, str]]) -> None:
+        if path is None:
             return
-        path, digest = memory
         rows = {role: sorted(faults) for role, faults in bad.items() if faults}
-        text = json.dumps({"digest": digest, "decoded": decode, "bad": rows})
+        text = json.dumps({"decoded": decode, "bad": rows})
         draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.
             try:
