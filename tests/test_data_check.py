@@ -112,6 +112,11 @@ def test_a_check_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     again = load(spec, verify=check)
     assert decoded == ["train/a/odd.png"]  # It might be fine by now.
     assert (again.notes, again.train.names) == (first.notes, first.train.names)
+    # With them the size that all share, for which every header would be read.
+    monkeypatch.setattr(encoded, "picture_size", None)
+    assert again.train.native_size() == first.train.native_size() == (4, 6)
+    monkeypatch.undo()
+    decoded = counting(monkeypatch)
     with pytest.raises(UserError, match=r"1 of 9 pictures"):
         load(spec, verify=Verification("error", tmp_path / "cache"))
     # Other pictures are looked at anew.

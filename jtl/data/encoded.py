@@ -77,6 +77,19 @@ class EncodedSplit:
             raise unreadable(list(self._headers.faults.values()), len(self), self.where)
         return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) else None
 
+    def common_size(self) -> tuple[int, int] | None:
+        """The (height, width) of all readable pictures if it is one and known; reads nothing."""
+        if self._headers is None or not self._headers.complete:
+            return None
+        sizes = np.unique(self._headers.sizes[self._headers.sizes[:, 0] != _UNKNOWN], axis=0)
+        return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) == 1 else None
+
+    def assume_size(self, size: tuple[int, int]) -> None:
+        """Takes the word of an earlier look that all readable pictures have this size."""
+        if self._headers is None:
+            sizes = np.broadcast_to(np.asarray(size, np.int32), (len(self), 2))
+            self._headers = _Headers(sizes, {}, complete=True)
+
     def check(self) -> list[str]:
         """Read every header; a line for each picture that is not readable."""
         return list(self.faults(decode=False).values())

@@ -45,6 +45,8 @@ def load_npz(path: str) -> Found:
         UserError: If the file cannot be read, or its arrays are not of this kind.
     """
     place = Path(os.path.expanduser(path))
+    if place.is_dir():
+        raise UserError(f"{place} is a folder, not a .npz file. Of class folders: folder:{place}.")
     if not place.is_file():
         siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
         raise UserError(f"There is no file {place}.{suggest(place.name, siblings)}")

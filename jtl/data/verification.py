@@ -78,7 +78,7 @@ class Verification:
         if bad is None:
             bad = self._look(found, decode)
             if time.perf_counter() - began > WORTH_SECONDS:
-                self._note(memory, decode, bad)
+                self._note(memory, decode, bad, found)
         return self._act(found, {role: faults for role, faults in bad.items() if faults})
 
     def _look(self, found: Found, decode: bool) -> dict[str, dict[int, str]]:
@@ -139,6 +139,8 @@ class Verification:
             if decode and not noted["decoded"]:
                 return None
             known: dict[str, Sequence[int]] = noted["bad"]
+            for role, size in noted["sizes"].items():
+                found.splits[role].assume_size((int(size[0]), int(size[1])))
             # A fingerprint does not tell of permissions: what was bad may be fine by now.
             return {
                 role: found.splits[role].faults(decode=decode, rows=rows)
@@ -147,11 +149,15 @@ class Verification:
         except (OSError, ValueError, TypeError, LookupError):
             return None
 
-    def _note(self, path: Path | None, decode: bool, bad: dict[str, dict[int, str]]) -> None:
+    def _note(
+        self, path: Path | None, decode: bool, bad: dict[str, dict[int, str]], found: Found
+    ) -> None:
         if path is None:
             return
         rows = {role: sorted(faults) for role, faults in bad.items() if faults}
-        text = json.dumps({"decoded": decode, "bad": rows})
+        common = {role: split.common_size() for role, split in found.splits.items()}
+        sizes = {role: size for role, size in common.items() if size is not None}
+        text = json.dumps({"decoded": decode, "bad": rows, "sizes": sizes})
         draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.
             try:
