@@ -107,11 +107,14 @@ def _followed(has_bias: bool, activation, y, *following):
     total = y.astype(jnp.promote_types(y.dtype, jnp.float32))
     for index, array in enumerate(following):
         total = total + (array.reshape(1, 1, 1, -1) if has_bias and index == 0 else array)
+    return activate(total, activation).astype(y.dtype)
+
+
+def activate(x: jax.Array, activation: Activation | None) -> jax.Array:
+    """max(x, 0), min(max(x, 0), 6), or `x` as it is."""
     if activation == "relu":
-        total = jax.nn.relu(total)
-    elif activation == "relu6":
-        total = jax.nn.relu6(total)
-    return total.astype(y.dtype)
+        return jax.nn.relu(x)
+    return jax.nn.relu6(x) if activation == "relu6" else x
 
 
 def _conv_fwd(x, kernel, bias, residual, strides, pads, groups, activation):

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jtl.models.conv import Padding, conv2d
+from jtl.models.conv import Padding, activate, conv2d
 from jtl.models.norm import affine, batch_norm, factor_and_offset
 from jtl.onednn import Activation
 
@@ -150,11 +150,7 @@ class BatchNorm(nn.Module):
 
 
 def _finish(y: jax.Array, residual: jax.Array | None, activation: Activation | None) -> jax.Array:
-    if residual is not None:
-        y = y + residual
-    if activation == "relu":
-        return relu(y)
-    return relu6(y) if activation == "relu6" else y
+    return activate(y if residual is None else y + residual, activation)
 
 
 def conv_norm(
@@ -184,8 +180,3 @@ def conv_norm(
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0)."""
     return jax.nn.relu(x)
-
-
-def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6), as the networks for edge devices have it."""
-    return jax.nn.relu6(x)

@@ -94,9 +94,7 @@ class _Builder:
             second = interface.ARG_POST_OP | interface.ARG_SECOND
             roles[second] = program.array(self._y)
         roles[interface.ARG_DESTINATION] = program.array(self._y)
-        blocked = c_void_p(self._dnnl.query(main, interface.QUERY_WEIGHTS, 0))
-        kernel = roles[interface.ARG_WEIGHTS] = program.scratch(blocked)
-        self._reorder(program, self._plain, plain, blocked, kernel)
+        roles[interface.ARG_WEIGHTS] = self._blocked(program, main, plain)
         program.add(main, roles)
         return program
 
@@ -108,12 +106,9 @@ class _Builder:
             *(self._forward(interface.FORWARD_TRAINING), None),
         )
         dy, plain, dx = map(program.array, (self._y, self._plain, self._x))
-        blocked = c_void_p(self._dnnl.query(main, interface.QUERY_WEIGHTS, 0))
-        kernel = program.scratch(blocked)
-        self._reorder(program, self._plain, plain, blocked, kernel)
         roles = {
             interface.ARG_DIFF_DESTINATION: dy,
-            interface.ARG_WEIGHTS: kernel,
+            interface.ARG_WEIGHTS: self._blocked(program, main, plain),
             interface.ARG_DIFF_SOURCE: dx,
         }
         program.add(main, roles)
@@ -162,6 +157,13 @@ class _Builder:
         attributes = dnnl.new("dnnl_primitive_attr_create")
         dnnl.do("dnnl_primitive_attr_set_post_ops", attributes, operations)
         return attributes
+
+    def _blocked(self, program: Program, main: c_void_p, plain: c_void_p) -> c_void_p:
+        """The kernel in the layout that a primitive takes, reordered from `plain` before it."""
+        layout = c_void_p(self._dnnl.query(main, interface.QUERY_WEIGHTS, 0))
+        kernel = program.scratch(layout)
+        self._reorder(program, self._plain, plain, layout, kernel)
+        return kernel
 
     def _reorder(
         self,

@@ -7,8 +7,8 @@ from ctypes import c_void_p
 from typing import Literal
 
 from jtl.onednn import interface
-from jtl.onednn.library import Library, OneDnnError
-from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, images, vector
+from jtl.onednn.library import Library
+from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, images, vector, workspace_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +64,7 @@ class Normalization:
             for name, layout in zip(names, layouts, strict=True)
         }
         if self.relu:
-            # A program compiled on another kind of processor may have reserved less.
-            if self._workspace_bytes(dnnl, forward) > self.workspace:
-                raise OneDnnError("the workspace", interface.UNIMPLEMENTED)
-            layout = c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0))
-            roles[interface.ARG_WORKSPACE] = program.array(layout)
+            roles[interface.ARG_WORKSPACE] = program.workspace(forward, self.workspace)
         if self.kind == "normalization_gradient":
             for name, layout in (("SOURCE", x), ("SCALE", channel), ("SHIFT", channel)):
                 roles[getattr(interface, f"ARG_DIFF_{name}")] = program.array(layout)
@@ -77,10 +73,7 @@ class Normalization:
 
     def workspace_bytes(self, dnnl: Library) -> int:
         """What the workspace needs on this processor; OneDnnError if nothing implements it."""
-        return self._workspace_bytes(dnnl, self._forward(dnnl)) if self.relu else 0
-
-    def _workspace_bytes(self, dnnl: Library, forward: c_void_p) -> int:
-        return dnnl.size(c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0)))
+        return workspace_bytes(dnnl, self._forward(dnnl)) if self.relu else 0
 
     def _flags(self) -> int:
         affine = interface.USE_SCALE | interface.USE_SHIFT

@@ -7,8 +7,8 @@ from ctypes import c_void_p
 from typing import Literal
 
 from jtl.onednn import interface
-from jtl.onednn.library import Library, OneDnnError
-from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, dims, images
+from jtl.onednn.library import Library
+from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, dims, images, workspace_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,7 @@ class MaxPooling:
             roles = {interface.ARG_SOURCE: program.array(x)}
             roles[interface.ARG_DESTINATION] = program.array(y)
             main = forward
-        # A program compiled on another kind of processor may have reserved less.
-        if self.workspace_bytes(dnnl) > self.workspace:
-            raise OneDnnError("the workspace", interface.UNIMPLEMENTED)
-        layout = c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0))
-        roles[interface.ARG_WORKSPACE] = program.array(layout)
+        roles[interface.ARG_WORKSPACE] = program.workspace(forward, self.workspace)
         if self.kind == "pooling_gradient":
             roles[interface.ARG_DIFF_SOURCE] = program.array(x)
         program.add(main, roles)
@@ -70,7 +66,7 @@ class MaxPooling:
 
     def workspace_bytes(self, dnnl: Library) -> int:
         """What the workspace needs on this processor; OneDnnError if nothing implements it."""
-        return dnnl.size(c_void_p(dnnl.query(self._forward(dnnl), interface.QUERY_WORKSPACE, 0)))
+        return workspace_bytes(dnnl, self._forward(dnnl))
 
     def _forward(self, dnnl: Library) -> c_void_p:
         x, y = images(dnnl, self.images), images(dnnl, self.outputs)

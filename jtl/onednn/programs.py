@@ -74,6 +74,17 @@ class Program:
         self._inside_size = self.dnnl.size(description)
         return self._inside
 
+    def workspace(self, forward: c_void_p, reserved: int) -> c_void_p:
+        """The memory of the next array, what a forward primitive leaves for its gradient.
+
+        Raises:
+            OneDnnError: It needs more than the `reserved` bytes, as a program may that was
+                compiled on another kind of processor.
+        """
+        if workspace_bytes(self.dnnl, forward) > reserved:
+            raise library.OneDnnError("the workspace", interface.UNIMPLEMENTED)
+        return self.array(_workspace(self.dnnl, forward))
+
     def add(self, description: c_void_p, roles: Mapping[int, c_void_p]) -> None:
         """Adds a primitive with the memory of each of its arguments; compiles it."""
         primitive = self.dnnl.new("dnnl_primitive_create", description)
@@ -116,6 +127,15 @@ def images(dnnl: Library, shape: Sequence[int]) -> c_void_p:
 def vector(dnnl: Library, length: int) -> c_void_p:
     """The description of a value per channel."""
     return strided(dnnl, (length,), (1,))
+
+
+def workspace_bytes(dnnl: Library, forward: c_void_p) -> int:
+    """What `Program.workspace` of a forward primitive needs on this processor."""
+    return dnnl.size(_workspace(dnnl, forward))
+
+
+def _workspace(dnnl: Library, forward: c_void_p) -> c_void_p:
+    return c_void_p(dnnl.query(forward, interface.QUERY_WORKSPACE, 0))
 
 
 def dims(numbers: Sequence[int]) -> ctypes.Array:
