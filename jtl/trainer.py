@@ -14,7 +14,7 @@ import optax
 
 from jtl import optim, steps
 from jtl.arms import Arm, cut_of
-from jtl.data.pipeline import Examples, Features, Views, ahead, shuffled
+from jtl.data.pipeline import Examples, Features, Views, ahead, draw_of, shuffled
 from jtl.features import evaluate
 from jtl.freeze.groups import is_head
 from jtl.freeze.split import Tree, merge
@@ -140,8 +140,8 @@ class Trainer:
             return total
         augment = self.task.inputs.augmentation if self.arm.start is None else None
         # Without features that had no room, a run is still the same.
-        frozen = cut_of(self.plan.split) is not None
-        draw = np.int32(self.task.inputs.draw_of(epoch) if frozen else epoch)
+        views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
+        draw = np.int32(draw_of(epoch, views))
         total = steps.Metrics.zero()
         for images, (number, indices) in zip(
             ahead(train, list(batches)), enumerate(batches, 1), strict=True

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.arms import Arm, Place, arm_of, pictures_of
-from jtl.cache import sizes
 from jtl.cache.entry import Entry, Spec
 from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
+from jtl.cache.place import placed
 from jtl.cache.store import Claim, Store
 from jtl.data.augment import View
 from jtl.data.pipeline import Examples, Features, InputPlan, Pictures, Views
@@ -124,18 +124,16 @@ class FeatureCache:
 
     def outlook(self, cut: str, variables: Tree, splits: Splits) -> Outlook:
         """What the features at `cut` need, and where they can lie; says where they cannot."""
-        budget = sizes.memory_budget(self._budget)
         parts = [part for item in splits.items() for part in self._parts(*item)]
         entries = [self._find(cut, variables, part) for part in parts]
         known = next((entry.spec for entry in entries if entry is not None), None)
         row = known.row_bytes if known else self._spec(cut, variables, 1).row_bytes
         needed = row * sum(len(part.split) for part in parts)
-        place: Place | None = None
-        if needed <= budget:
-            place = "memory"
-        elif budget:
-            place = self._elsewhere(cut, needed, budget, all(entries))
-        return Outlook(needed, place, all(entries))
+        kept = all(entries)
+        place, why = placed(cut, needed, kept, self._budget, self._store)
+        if why is not None:
+            self._say(why)
+        return Outlook(needed, place, kept)
 
     def read(self, cut: str | None, variables: Tree, splits: Splits) -> tuple[Arm, list[Examples]]:
         """Splits as an arm works on them: features at the cut, or pictures.
@@ -162,26 +160,6 @@ class FeatureCache:
             pictures_of(split, self._inputs, once=False, training=role == "train")
             for role, split in splits.items()
         ]
-
-    def _elsewhere(self, cut: str, needed: int, budget: int, kept: bool) -> Place | None:
-        """The disk, if it has room for what memory has not; says which it is."""
-        too_large = (
-            f"the features before {cut} take {sizes.told(needed)}, more than the "
-            f"{sizes.told(budget)} of memory that they may take"
-        )
-        if self._store is None:
-            self._say(f"{too_large}: the network runs as a whole")
-            return None
-        too_large, limit = f"{too_large} (--cache-budget)", self._store.limit()
-        if kept or needed <= limit:
-            self._say(f"{too_large}: they are read from disk batch by batch")
-            return "disk"
-        self._say(
-            f"{too_large} and the {sizes.told(limit)} of disk ({sizes.LIMIT}): the frozen prefix "
-            "runs in every step instead. Less is needed with --cache-dtype bfloat16 or a smaller "
-            "--image-size."
-        )
-        return None
 
     def _say(self, text: str) -> None:
         if text not in self._said:

@@ -44,10 +44,6 @@ class InputPlan:
     augmentation: Augmentation | None = None
     views: int = 0
 
-    def draw_of(self, epoch: int) -> int:
-        """Which draw of the augmentation an epoch sees behind a frozen prefix, from 1 on."""
-        return (epoch - 1) % self.views + 1 if self.views else epoch
-
     def host_for(
         self, native: tuple[int, int] | None, *, training: bool = False
     ) -> HostTransform | None:
@@ -202,6 +198,16 @@ class Features:
         return np.asarray(self.values[indices])
 
 
+def draw_of(epoch: int, views: int) -> int:
+    """Which random draw of the pictures an epoch sees, from 1 on: `views` by turns; 0 for new ones.
+
+    Args:
+        epoch: From 1 on.
+        views: How many draws there are; 0 where every epoch has its own.
+    """
+    return (epoch - 1) % views + 1 if views else epoch
+
+
 class Views(Features):
     """Features of several random draws of the same pictures; as such, those of the first."""
 
@@ -211,8 +217,8 @@ class Views(Features):
         self._draws = tuple(draws)
 
     def of_epoch(self, epoch: int) -> Features:
-        """What an epoch, from 1 on, trains on; see `InputPlan.draw_of`."""
-        return self._draws[(epoch - 1) % len(self._draws)]
+        """What an epoch, from 1 on, trains on."""
+        return self._draws[draw_of(epoch, len(self._draws)) - 1]
 
 
 @jax.jit
