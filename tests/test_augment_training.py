@@ -14,7 +14,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from jtl import checkpoint, cli, loop, optim, preview, steps
+from jtl import checkpoint, cli, optim, preview, steps
 from jtl.config import AugmentConfig, Config, RunConfig, TrainConfig
 from jtl.data import pipeline
 from jtl.data.augment import PRESETS, Augment, Augmentation
@@ -101,23 +101,9 @@ def test_why_nothing_is_kept_is_said_once(tiny_data, tmp_path):
 
 
 def test_a_resumed_run_ends_as_the_whole_one(whole, tiny_data, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    original = loop.Fit._save
-
-    def save(self, epoch, trainer):
-        original(self, epoch, trainer)
-        if epoch == 2:
-            self._checkpoints.wait_until_finished()
-            raise Killed
-
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Fit, "_save", save)
-        with pytest.raises(Killed):
-            fit(augmented(tiny_data, folder, mask="last_stage", epochs=4), tiny.quiet())
+    config = augmented(tiny_data, folder, mask="last_stage", epochs=4)
+    tiny.fit_until(2, config, monkeypatch)
     resumed = fit(tiny.resumed(folder), tiny.quiet())
     assert figures(resumed) == figures(whole)
     end, expected = (checkpoint.restore(run.folder, "latest").variables for run in (resumed, whole))

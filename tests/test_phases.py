@@ -12,7 +12,7 @@ import optax
 import pytest
 import tiny
 
-from jtl import checkpoint, loop, optim, preflight, steps
+from jtl import checkpoint, optim, preflight, steps
 from jtl.arms import arm_of
 from jtl.errors import UserError
 from jtl.freeze.phases import Phase, parse
@@ -127,24 +127,8 @@ def test_every_phase_compiles_its_step_once(tiny_data, tmp_path):
 @pytest.mark.parametrize("died_after", [1, 2, 3, 4])
 def test_a_resumed_run_ends_as_the_whole_one(whole, tiny_data, tmp_path, monkeypatch, died_after):
     """Cut off after an epoch: in a phase, and just at the boundary; nothing is written after."""
-
-    class Killed(BaseException):
-        pass
-
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    original = loop.Fit._save
-
-    def save(self, epoch, trainer):
-        original(self, epoch, trainer)
-        if epoch == died_after:
-            self._checkpoints.wait_until_finished()
-            raise Killed
-
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Fit, "_save", save)
-        with pytest.raises(Killed):
-            fit(phased(tiny_data, folder), tiny.quiet())
+    tiny.fit_until(died_after, phased(tiny_data, folder), monkeypatch)
     assert not (folder / "summary.json").exists()
     config = phased(tiny_data, folder)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))

@@ -12,10 +12,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl import models
+from jtl import loop, models
 from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocess import Prepare
 from jtl.data.sources import ArraySplit
@@ -182,3 +183,24 @@ def lines_of(run: Run) -> list[dict[str, Any]]:
     """The epochs in a run's `metrics.jsonl`."""
     text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def fit_until(epoch: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains, and dies when the checkpoint of an epoch is whole; nothing is written after."""
+
+    class Killed(BaseException):
+        pass
+
+    original = loop.Fit._save
+
+    def save(self: loop.Fit, done: int, trainer: Any) -> None:
+        original(self, done, trainer)
+        if done == epoch:
+            self._checkpoints.wait_until_finished()
+            raise Killed
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Fit, "_save", save)
+        with pytest.raises(Killed):
+            loop.fit(config, quiet())

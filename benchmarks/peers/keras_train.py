@@ -6,7 +6,6 @@ Pictures are decoded once, by all cores; the frozen backbone is called with `tra
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from peers.keras_model import BUILDERS, backbone, classifier, keras
+from peers.options import parse
 
 MODULES = {"resnet50": "resnet", "densenet121": "densenet"}
 
@@ -59,16 +59,7 @@ class FirstStep(keras.callbacks.Callback):
 
 def main() -> None:
     """Trains, and writes a line per epoch."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True, choices=BUILDERS)
-    for name in ("--weights", "--mask"):
-        parser.add_argument(name, required=True)
-    for name in ("--data", "--out"):
-        parser.add_argument(name, required=True, type=Path)
-    for name in ("--epochs", "--batch-size", "--image-size"):
-        parser.add_argument(name, required=True, type=int)
-    parser.add_argument("--lr", required=True, type=float)
-    options = parser.parse_args()
+    options = parse(BUILDERS)
     keras.utils.set_random_seed(0)
     images, labels = load(options.data / "train", options.image_size)
     val_images, val_labels = load(options.data / "val", options.image_size)

@@ -8,7 +8,6 @@ evaluated, as in the tutorials; no features are kept.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from torchvision.datasets import ImageFolder
 
+from peers.options import parse
 from peers.pytorch_model import create, training_mode
 
 EVAL_BATCH = 32
@@ -55,15 +55,7 @@ def load_backbone(model: torch.nn.Module, path: str) -> None:
 
 def main() -> None:
     """Trains, and writes a line per epoch."""
-    parser = argparse.ArgumentParser()
-    for name in ("--model", "--weights", "--mask"):
-        parser.add_argument(name, required=True)
-    for name in ("--data", "--out"):
-        parser.add_argument(name, required=True, type=Path)
-    for name in ("--epochs", "--batch-size", "--image-size"):
-        parser.add_argument(name, required=True, type=int)
-    parser.add_argument("--lr", required=True, type=float)
-    options = parser.parse_args()
+    options = parse()
     torch.manual_seed(0)
     classes = len(list((options.data / "train").iterdir()))
     model, frozen = create(options.model, classes, options.mask)

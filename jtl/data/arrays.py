@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from jtl.data.batches import read_batch
-from jtl.data.splits import Advance, Found
+from jtl.data.splits import Advance, Found, Labelled
 from jtl.data.transforms import BadImage, HostTransform
 from jtl.errors import UserError
 
 
-class ArraySplit:
+class ArraySplit(Labelled):
     """Pictures in memory.
 
     Args:
@@ -36,24 +36,8 @@ class ArraySplit:
         names: Sequence[str],
         rows: np.ndarray | None = None,
     ) -> None:
-        self.where = where
+        super().__init__(where, labels, names, rows)
         self._images = images
-        self._labels = labels
-        self._names = tuple(names)
-        self._rows = np.arange(len(images)) if rows is None else rows
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The class index of every picture, int32 [N]."""
-        return self._labels
-
-    @property
-    def names(self) -> Sequence[str]:
-        """A name for every picture."""
-        return self._names
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def native_size(self) -> tuple[int, int] | None:
         """The (height, width) of the array."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jtl.data.batches import in_threads, read_batch, unreadable
-from jtl.data.splits import Advance
+from jtl.data.splits import Advance, Labelled
 from jtl.data.transforms import BadImage, HostTransform, decode, picture_size
 
 # Enough for the header of nearly every picture; the others are read as a whole.
@@ -19,7 +19,7 @@ Fetch = Callable[[int, int], bytes]
 """From a record's number and a limit to its first `limit` bytes, or (-1) to all of it."""
 
 
-class EncodedSplit:
+class EncodedSplit(Labelled):
     """Labelled encoded pictures. See `jtl.data.splits.StoredSplit` for what its members mean.
 
     Args:
@@ -41,26 +41,10 @@ class EncodedSplit:
         stored_bytes: int,
         rows: np.ndarray | None = None,
     ) -> None:
-        self.where = where
+        super().__init__(where, labels, names, rows)
         self.stored_bytes = stored_bytes
-        self._names = tuple(names)
-        self._labels = labels
         self._fetch = fetch
-        self._rows = np.arange(len(self._names)) if rows is None else rows
         self._headers: _Headers | None = None
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The class index of every picture, int32 [N]."""
-        return self._labels
-
-    @property
-    def names(self) -> Sequence[str]:
-        """A name for every picture."""
-        return self._names
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def native_size(self) -> tuple[int, int] | None:
         """The (height, width) that all pictures share, or None; read from the headers.

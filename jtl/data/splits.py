@@ -104,6 +104,38 @@ class StoredSplit(Split, Protocol):
         ...
 
 
+class Labelled:
+    """What all splits have in common: labels, names, and which of the stored pictures they are.
+
+    Args:
+        where: What messages call the split, such as "flowers.zip (train)".
+        labels: int32 [N], the class of every picture.
+        names: A name for every picture.
+        rows: int64 [N], where each picture is in what is stored; default 0 to N - 1.
+    """
+
+    def __init__(
+        self, where: str, labels: np.ndarray, names: Sequence[str], rows: np.ndarray | None
+    ) -> None:
+        self.where = where
+        self._labels = labels
+        self._names = tuple(names)
+        self._rows = np.arange(len(self._names)) if rows is None else rows
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class index of every picture, int32 [N]."""
+        return self._labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name for every picture."""
+        return self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
     """What a source holds.
