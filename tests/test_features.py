@@ -10,6 +10,7 @@ import optax
 import pytest
 import tiny
 
+from jtl.data.augment import PRESETS, View
 from jtl.data.pipeline import Features, Pictures
 from jtl.features import PREFIX_BATCH, evaluate, extract
 from jtl.freeze.split import prune, within
@@ -49,6 +50,22 @@ def test_features_equal_the_direct_forward(direct, stop, count):
     np.testing.assert_allclose(features, direct[stop][:count], rtol=0, atol=1e-5)
     rest = features_of(pictures(count), tiny.variables(), first=4, **kwargs)
     np.testing.assert_array_equal(rest, features[4:])
+
+
+def test_a_view_draws_by_the_place_in_the_split_beyond_the_first_batch():
+    view = View(PRESETS["light"], seed=3, number=2)
+    kwargs: Any = dict(model=tiny.MODEL, stop="stage2/block1", prepare=tiny.PREPARE)
+    features = features_of(pictures(70), tiny.variables(), view=view, **kwargs)
+    whole = view(tiny.pictures(70), np.arange(70, dtype=np.int32), tiny.PREPARE)
+    direct = jax.jit(tiny.MODEL.apply, static_argnames="stop")(
+        tiny.variables(), whole, stop="stage2/block1"
+    )
+    np.testing.assert_allclose(features, direct, rtol=0, atol=1e-5)
+    rest = features_of(pictures(70), tiny.variables(), first=PREFIX_BATCH, view=view, **kwargs)
+    np.testing.assert_array_equal(rest, features[PREFIX_BATCH:])
+    # The same pictures at other places are drawn in other ways.
+    other = view(tiny.pictures(70), np.arange(70, dtype=np.int32) % PREFIX_BATCH, tiny.PREPARE)
+    assert np.abs(np.asarray(whole) - np.asarray(other))[PREFIX_BATCH:].max() > 0.1
 
 
 def test_features_need_only_the_prefix():
