@@ -151,7 +151,7 @@ def _part(builder: Any, instruction: str) -> _Part:
     try:
         split = builder.info.splits[instruction]
         count, files = split.num_examples, split.file_instructions
-    except Exception as error:
+    except Exception as error:  # Several kinds, for what is no instruction.
         raise UserError(
             f"'{instruction}' is no part of this data set ({_first_line(error)}). It has "
             f"{', '.join(f'{n} ({s.num_examples})' for n, s in builder.info.splits.items())}. "
