@@ -25,9 +25,9 @@ class ModelConfig:
     """The network and where its weights come from.
 
     Attributes:
-        model: Backbone: resnet18, resnet34, resnet50, resnet101, resnet152, densenet121,
-            densenet169, densenet201, efficientnet_lite0, efficientnet_lite1 or
-            efficientnet_lite2.
+        model: Backbone: resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2,
+            resnext50_32x4d, densenet121, densenet161, densenet169, densenet201,
+            efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
         weights: Where the backbone's weights come from: 'default' (the model's ImageNet
             weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k),
             'package:NAME' (an installed package), a checkpoint file (.safetensors, .pth, .h5),

@@ -228,4 +228,4 @@ def test_every_model_can_be_typed_from_the_help(capsys):
     main("train", "--help")
     text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     told = text[text.index("Backbone:") : text.index("(default: efficientnet_lite0)")]
-    assert set(re.findall(r"[a-z]+_?[a-z]*\d+", told)) == set(models.names()) - {"tiny"}
+    assert set(re.findall(r"\w+\d\w*|\w+net", told)) == set(models.names()) - {"tiny"}

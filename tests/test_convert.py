@@ -18,18 +18,16 @@ from jtl.errors import UserError
 from jtl.models import Preprocessing
 from weights_convert import artifact
 from weights_convert.convert import convert, identify
-from weights_convert.rules import KERAS, Table, leaf_paths, lookup
+from weights_convert.rules import Table, leaf_paths, lookup
 from weights_convert.tables import TABLES
+from weights_convert.targets import has
 
 MODEL = samples.MODEL
 KNOWN = [
     (table, name)
     for table in TABLES
     for name in models.names()
-    if models.get(name).family == table.family
-    # Keras's applications hold no other ResNets.
-    and (table.leaves is not KERAS or name not in ("resnet18", "resnet34"))
-    and (table.library != "keras (old keys)" or name not in ("resnet101", "resnet152"))
+    if models.get(name).family == table.family and has(table, name)
 ]
 
 

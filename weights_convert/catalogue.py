@@ -49,7 +49,13 @@ _TAGS: dict[str, tuple[str, ...]] = {
     ),
     "resnet101": ("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", "gluon_in1k", *_TORCHVISION),
     "resnet152": ("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", "gluon_in1k", *_TORCHVISION),
+    "wide_resnet50_2": ("racm_in1k", *_TORCHVISION),
+    "resnext50_32x4d": (
+        *("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", *_RESEARCH, "gluon_in1k", "ra_in1k"),
+        *_TORCHVISION,
+    ),
     "densenet121": ("ra_in1k", *_DENSENET),
+    "densenet161": _DENSENET,
     "densenet169": _DENSENET,
     "densenet201": _DENSENET,
     "tf_efficientnet_lite0": ("in1k",),
@@ -94,7 +100,7 @@ def _licence(architecture: str, tag: str) -> str:
     if tag in _RESEARCH:
         return "cc-by-nc-4.0"
     # The hub states Apache-2.0 of torchvision's DenseNets and BSD of its ResNets.
-    return "bsd-3-clause" if tag in _TORCHVISION and "resnet" in architecture else "apache-2.0"
+    return "bsd-3-clause" if tag in _TORCHVISION and "dense" not in architecture else "apache-2.0"
 
 
 def _size(name: str, tag: str, entry: models.ModelEntry) -> int:

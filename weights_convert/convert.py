@@ -19,7 +19,7 @@ from weights_convert.tables import TABLES
 # A normalization's mean, which tells how many params the normalization has.
 _MEANS = ("running_mean", "moving_mean")
 # Channels of the last feature map, for sources without a classifier.
-_FEATURES = (512, 1024, 1280, 1664, 1920, 2048)
+_FEATURES = (512, 1024, 1280, 1664, 1920, 2048, 2208)
 # What the convolutions of a unit may be called in jtl.
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw")
 # Below this share of known keys, a source is taken for something else.

@@ -25,6 +25,14 @@ _CONVENTIONS = {
     "keras": ("keras (numbered)",),
 }
 
+_KERAS = {
+    "resnet50": "ResNet50",
+    "resnet101": "ResNet101",
+    "resnet152": "ResNet152",
+    "densenet121": "DenseNet121",
+    "densenet169": "DenseNet169",
+    "densenet201": "DenseNet201",
+}
 _SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
 # What timm's Lite without `tf_` has of its own.
 SYMMETRIC: dict[str, Any] = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
@@ -107,11 +115,7 @@ def _candidates(to: str, model: str) -> list[Target]:
 
 def keras_name(model: str) -> str | None:
     """The name of `model` in `keras.applications`; None if Keras does not have it."""
-    names = {"resnet": "ResNet", "densenet": "DenseNet"}
-    family = models.get(model).family
-    if family not in names or model in ("resnet18", "resnet34"):
-        return None
-    return names[family] + model.removeprefix(family)
+    return _KERAS.get(model)
 
 
 def has(table: Table, model: str) -> bool:

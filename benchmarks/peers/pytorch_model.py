@@ -35,7 +35,7 @@ def frozen_modules(model: Any, name: str, mask: str) -> list[torch.nn.Module]:
     if mask == "head_only":
         return [module for module in model.children() if module is not model.get_classifier()]
     assert mask == "last_stage", mask
-    if name.startswith("resnet"):
+    if hasattr(model, "layer4"):  # The ResNets, wide ones and those with groups too.
         return [model.conv1, model.bn1, model.layer1, model.layer2, model.layer3]
     if name.startswith("densenet"):
         children = dict(model.features.named_children())

@@ -65,16 +65,21 @@ class ModelEntry:
     preprocessing: Preprocessing
 
 
-def _resnet(name: str, params: int, block: Any, depths: tuple[int, ...], tag: str) -> ModelEntry:
+def _resnet(
+    name: str, params: int, block: Any, depths: tuple[int, ...], tag: str, **options: Any
+) -> ModelEntry:
     # The a1 recipe (ResNet strikes back, arXiv 2110.00476) evaluates at 288 without a margin;
     # 224 with 0.95 is its training-size protocol.
     pre = Preprocessing(crop_pct=0.95) if tag.startswith("a1") else Preprocessing()
-    return ModelEntry(name, "resnet", ResNet(block, depths), params, f"timm:{name}.{tag}", pre)
+    backbone = ResNet(block, depths, **options)
+    return ModelEntry(name, "resnet", backbone, params, f"timm:{name}.{tag}", pre)
 
 
-def _densenet(name: str, params: int, depths: tuple[int, ...], tag: str) -> ModelEntry:
-    pre = Preprocessing()
-    return ModelEntry(name, "densenet", DenseNet(depths), params, f"timm:{name}.{tag}", pre)
+def _densenet(
+    name: str, params: int, depths: tuple[int, ...], tag: str, growth: int = 32
+) -> ModelEntry:
+    backbone = DenseNet(depths, growth)
+    return ModelEntry(name, "densenet", backbone, params, f"timm:{name}.{tag}", Preprocessing())
 
 
 def _lite(
@@ -92,16 +97,20 @@ def _lite(
     )
 
 
+_RESNET50 = ("bottleneck", (3, 4, 6, 3))
 _ENTRIES = {
     entry.name: entry
     for entry in (
         # Params as published by torchvision and timm for 1000 classes.
         _resnet("resnet18", 11_689_512, "basic", (2, 2, 2, 2), "a1_in1k"),
         _resnet("resnet34", 21_797_672, "basic", (3, 4, 6, 3), "a1_in1k"),
-        _resnet("resnet50", 25_557_032, "bottleneck", (3, 4, 6, 3), "a1_in1k"),
+        _resnet("resnet50", 25_557_032, *_RESNET50, "a1_in1k"),
         _resnet("resnet101", 44_549_160, "bottleneck", (3, 4, 23, 3), "a1h_in1k"),
         _resnet("resnet152", 60_192_808, "bottleneck", (3, 8, 36, 3), "a1h_in1k"),
+        _resnet("wide_resnet50_2", 68_883_240, *_RESNET50, "tv_in1k", base_width=128),
+        _resnet("resnext50_32x4d", 25_028_904, *_RESNET50, "a1h_in1k", base_width=4, groups=32),
         _densenet("densenet121", 7_978_856, (6, 12, 24, 16), "ra_in1k"),
+        _densenet("densenet161", 28_681_000, (6, 12, 36, 24), "tv_in1k", growth=48),
         _densenet("densenet169", 14_149_480, (6, 12, 32, 32), "tv_in1k"),
         _densenet("densenet201", 20_013_928, (6, 12, 48, 32), "tv_in1k"),
         _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),

@@ -1,5 +1,8 @@
 """ResNet (He et al., arXiv 1512.03385) in the form of torchvision and timm, called v1.5.
 
+Wide ResNet (arXiv 1605.07146) and ResNeXt (arXiv 1611.05431) are ResNets whose bottlenecks have
+another 3x3 convolution: a wider one, and one in groups.
+
 v1.5 puts a bottleneck's stride on its 3x3 convolution; the paper and Keras put it on the
 first 1x1. Which one holds, whether convolutions have biases and how batch normalization is
 set belong to the source of the weights, so they are part of the configuration.
@@ -25,6 +28,8 @@ class ResNet:
     Attributes:
         block: `basic` (two 3x3) or `bottleneck` (1x1, 3x3, 1x1 with four times the width).
         depths: Number of blocks per stage.
+        base_width: Channels of a bottleneck's 3x3 convolution per group in the first stage.
+        groups: Of a bottleneck's 3x3 convolution.
         norm: Batch normalization of the weights' source.
         stride_in_1x1: Stride on a bottleneck's first 1x1 instead of its 3x3.
         conv_bias: Whether convolutions have biases.
@@ -32,6 +37,8 @@ class ResNet:
 
     block: Literal["basic", "bottleneck"]
     depths: tuple[int, ...]
+    base_width: int = 64
+    groups: int = 1
     norm: NormSpec = NormSpec()
     stride_in_1x1: bool = False
     conv_bias: bool = False
@@ -56,7 +63,9 @@ class ResNet:
         path = f"stage{stage}/block{index}"
         if self.block == "basic":
             return unit(path, BasicBlock, **options)
-        return unit(path, Bottleneck, **options, stride_in_1x1=self.stride_in_1x1)
+        inner = options["width"] * self.base_width // 64 * self.groups
+        options |= dict(inner=inner, groups=self.groups, stride_in_1x1=self.stride_in_1x1)
+        return unit(path, Bottleneck, **options)
 
 
 class Stem(nn.Module):
@@ -98,9 +107,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions beside an identity or projected shortcut."""
+    """1x1, 3x3, 1x1 convolutions beside an identity or projected shortcut.
+
+    `inner` channels between them, four times `width` at the end.
+    """
 
     width: int
+    inner: int
+    groups: int
     strides: int
     norm: NormSpec
     conv_bias: bool
@@ -111,8 +125,8 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         first, second = (self.strides, 1) if self.stride_in_1x1 else (1, self.strides)
         bias = self.conv_bias
-        conv1 = Conv(self.width, 1, first, 0, use_bias=bias, name="conv1")
-        conv2 = Conv(self.width, 3, second, 1, use_bias=bias, name="conv2")
+        conv1 = Conv(self.inner, 1, first, 0, use_bias=bias, name="conv1")
+        conv2 = Conv(self.inner, 3, second, 1, self.groups, use_bias=bias, name="conv2")
         conv3 = Conv(4 * self.width, 1, 1, 0, use_bias=bias, name="conv3")
         bn1, bn2, bn3 = (BatchNorm(self.norm, name=f"bn{i}") for i in (1, 2, 3))
         shortcut = x
