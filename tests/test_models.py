@@ -130,6 +130,18 @@ def test_paths_of_leaves(name, leaves):
 
 
 @each_small
+@pytest.mark.parametrize("size", [64, 75])
+def test_shapes_without_a_program_are_those_of_the_program(name, size):
+    model = models.create(name, head=None)
+    key, images = jax.random.key(0), jnp.zeros((1, size, size, 3))
+    traced = jax.make_jaxpr(model.init_with_output)(key, images)
+    features, variables = jax.eval_shape(model.init_with_output, key, images)
+    assert "conv_general_dilated" in str(traced)
+    found = models.variable_shapes(model, size), models.feature_shape(model, size)
+    assert found == (dict(variables), features)
+
+
+@each_small
 def test_every_module_has_a_chosen_name(name):
     # Linen numbers what has no name: `Conv_0`.
     paths = leaf_paths(models.variable_shapes(models.create(name)))

@@ -42,6 +42,16 @@ def explicit_padding(
     return padding
 
 
+def output_shape(
+    x: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, int], padding: Padding
+) -> tuple[int, int, int, int]:
+    """The shape (NHWC) of images of shape `x` (NHWC) convolved with a kernel (HWIO)."""
+    pads = explicit_padding(padding, (x[1], x[2]), (kernel[0], kernel[1]), strides)
+    sizes = zip(x[1:3], kernel[:2], strides, pads, strict=True)
+    rows, columns = ((n + sum(pad) - k) // stride + 1 for n, k, stride, pad in sizes)
+    return x[0], rows, columns, kernel[3]
+
+
 def conv2d(
     x: jax.Array,
     kernel: jax.Array,
@@ -194,9 +204,7 @@ _ARRAYS = {
 def _operation(
     kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups
 ) -> onednn.Convolution:
-    sizes = zip(x_shape[1:3], kernel_shape[:2], strides, pads, strict=True)
-    rows, columns = ((n + sum(pad) - k) // stride + 1 for n, k, stride, pad in sizes)
-    outputs = (x_shape[0], rows, columns, kernel_shape[3])
+    outputs = output_shape(x_shape, kernel_shape, strides, pads)
     around = (*pads[0], *pads[1])
     return onednn.Convolution(
         kind, tuple(x_shape), tuple(kernel_shape), outputs, tuple(strides), around, groups

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jtl.models.conv import Padding, activate, conv2d
+from jtl.models.conv import Padding, activate, conv2d, output_shape
 from jtl.models.norm import affine, batch_norm, factor_and_offset
 from jtl.onednn import Activation
 
@@ -54,6 +54,23 @@ def separate_layers() -> Iterator[None]:
         _separate.reset(token)
 
 
+_outlined = contextvars.ContextVar("outlined", default=False)
+
+
+@contextlib.contextmanager
+def outlined() -> Iterator[None]:
+    """Traces convolutions and normalizations by their shapes alone inside.
+
+    For whoever wants the variables of a network and not its program: zeros of the result's
+    shape stand for what a layer computes, and for its first kernel.
+    """
+    token = _outlined.set(True)
+    try:
+        yield
+    finally:
+        _outlined.reset(token)
+
+
 class Conv(nn.Module):
     """Convolution over NHWC images with a kernel in HWIO layout, with or without bias.
 
@@ -78,10 +95,16 @@ class Conv(nn.Module):
         residual: jax.Array | None = None,
     ) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", conv_init, shape, jnp.float32)
+        strides = (self.strides, self.strides)
+        outline = _outlined.get()
+        init = nn.initializers.zeros_init() if outline else conv_init
+        kernel = self.param("kernel", init, shape, jnp.float32)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        if outline:
+            result = output_shape(x.shape, shape, strides, self.padding)
+            return jnp.zeros(result, x.dtype)
         if factor is not None and offset is not None:  # A normalization's, folded in.
             kernel = kernel * factor.reshape(1, 1, 1, -1)
             bias = offset if bias is None else offset + bias * factor
@@ -90,7 +113,7 @@ class Conv(nn.Module):
             kernel.astype(x.dtype),
             bias,
             residual,
-            strides=(self.strides, self.strides),
+            strides=strides,
             padding=self.padding,
             groups=self.groups,
             activation=activation,
@@ -126,6 +149,8 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        if _outlined.get():
+            return x if conv is None else conv(x)
         epsilon = self.spec.epsilon
         if conv is not None and not train:
             statistics = running_mean.value, running_var.value

@@ -14,7 +14,7 @@ from jtl.models.chain import Backbone, ImageClassifier
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
 from jtl.models.heads import HeadSpec
-from jtl.models.layers import NormSpec
+from jtl.models.layers import NormSpec, outlined
 from jtl.models.resnet import ResNet
 from jtl.models.truncate import Truncated
 
@@ -208,4 +208,9 @@ def _backbone_shapes(backbone: Backbone, size: int) -> tuple[jax.ShapeDtypeStruc
     """The features and the variables of a bare backbone; shared, not to be changed."""
     key = jax.eval_shape(jax.random.key, 0)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(ImageClassifier(backbone, None).init_with_output, key, images)
+
+    def init(key: jax.Array, images: jax.Array) -> Any:  # Its own: JAX keeps what it has traced.
+        with outlined():
+            return ImageClassifier(backbone, None).init_with_output(key, images)
+
+    return jax.eval_shape(init, key, images)
