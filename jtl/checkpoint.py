@@ -134,7 +134,7 @@ def save(
         meta: What else a reader needs to rebuild the model; JSON.
     """
     items: dict[str, Any] = {
-        "variables": ocp.args.StandardSave(variables),
+        "variables": ocp.args.PyTreeSave(variables),
         "meta": ocp.args.JsonSave(meta),
     }
     if jax.tree.leaves(opt_state):  # Orbax refuses a tree without leaves.
@@ -168,7 +168,8 @@ def restore(
                 f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
             )
         items: dict[str, Any] = {
-            "variables": ocp.args.StandardRestore(),
+            # As NumPy arrays, as they were saved; a standard restore puts them on a device.
+            "variables": ocp.args.PyTreeRestore(),
             "meta": ocp.args.JsonRestore(),
         }
         unreadable = f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
