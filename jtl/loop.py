@@ -19,6 +19,7 @@ from jtl.features import evaluate
 from jtl.freeze.split import Tree
 from jtl.interrupt import Interrupted, Stop, listening
 from jtl.overview import normalization_lines
+from jtl.painter import Painter
 from jtl.plan import PhasePlan
 from jtl.progress import Display
 from jtl.resume import resumed_run
@@ -33,12 +34,13 @@ LONG_EPOCH_SECONDS = 2.0
 """A longer epoch is left at once when the run is to stop; a shorter one is finished."""
 
 
-def fit(config: Config, display: Display | None = None) -> Run:
+def fit(config: Config, display: Display | None = None, *, draw_beside: bool = False) -> Run:
     """Trains a classifier and writes its run folder.
 
     Args:
         config: The options.
         display: Where progress goes; default stderr.
+        draw_beside: Whether pictures are drawn in a process beside, as for commands.
 
     Returns:
         The run: its folder and summary.
@@ -55,7 +57,8 @@ def fit(config: Config, display: Display | None = None) -> Run:
             task = prepare_task(resolve(run.config), display)
             run.check_same(task)
             preview.show_batch(task, display)
-            Fit(task, run, display, stop).go()
+            with Painter(beside=draw_beside) as painter:
+                Fit(task, run, display, stop, painter).go()
             return run
         config = resolve(config)
         with claimed_run(config) as run:
@@ -64,16 +67,18 @@ def fit(config: Config, display: Display | None = None) -> Run:
             for line in normalization_lines(task):
                 display.message(line)
             preview.show_batch(task, display)
-            Fit(task, run, display, stop).go()
+            with Painter(beside=draw_beside) as painter:
+                Fit(task, run, display, stop, painter).go()
     return run
 
 
 class Fit:
     """One run on its way: the examples at hand, the best epoch so far, what is saved."""
 
-    def __init__(self, task: Task, run: Run, display: Display, stop: Stop):
+    def __init__(self, task: Task, run: Run, display: Display, stop: Stop, painter: Painter):
         """Takes a task, and a run that is new or has a checkpoint to go on from."""
         self.task, self.run, self.display, self.stop = task, run, display, stop
+        self.painter = painter
         self.feature_seconds = 0.0
         # Of the sessions before this one, as far as their last epoch.
         self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
@@ -126,6 +131,7 @@ class Fit:
                 variables, opt_state = trainer.variables(), trainer.state.opt_state
                 if stopped:
                     break
+            self.run.draw(self.task, self.painter)
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
@@ -139,6 +145,7 @@ class Fit:
         self.display.message(f"L-BFGS: {report.epoch_note(line)}, l2 {line['l2']:g}")
         with checkpoint.manager(self.run.folder) as self._checkpoints:
             self._save_one(1, variables, {}, arm)
+            self.run.draw(self.task, self.painter)
 
     def _start(self) -> tuple[Tree, Any, int]:
         """The variables to start from, the optimizer's state, the epochs that are done."""

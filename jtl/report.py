@@ -1,9 +1,8 @@
-"""What a run tells its user: lines, the closing table, the curves."""
+"""What a run tells its user: lines and the closing table."""
 
 from __future__ import annotations
 
 import shlex
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,58 +81,3 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         emoji=False,
         soft_wrap=True,
     )
-
-
-def draw_curves(history: list[dict[str, Any]], summary: dict[str, Any], path: Path) -> None:
-    """Loss and accuracy by epoch, train and validation, the best epoch marked; a PNG."""
-    # The object interface needs no display and leaves no global state behind.
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = [line["epoch"] for line in history]
-    marker = "o" if len(history) == 1 else None
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, colour in (("train", "#7f7f7f"), ("val", "#1f77b4")):
-            values = [line[f"{split}_{quantity}"] for line in history]
-            axes.plot(epochs, values, color=colour, marker=marker, label=split)
-        best = summary["best_epoch"]
-        axes.axvline(best, color="#d62728", linewidth=1, linestyle=":", label=f"best: {best}")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(quantity)
-        if len(history) == 1:
-            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-            axes.set_xticks(epochs)
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    title = figure.suptitle(curves_title(summary), fontsize=10, parse_math=False)
-    with warnings.catch_warnings():
-        # Of names in scripts that matplotlib's font does not have: boxes stand for them.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        too_wide = title.get_window_extent().width / (0.95 * figure.bbox.width)
-        title.set_fontsize(10 / max(too_wide, 1.0))
-        figure.savefig(path, dpi=120)
-
-
-_TITLE_WIDTH = 105
-
-
-def curves_title(summary: dict[str, Any]) -> str:
-    """What was trained on what, in lines that fit the figure; a long path loses its middle."""
-    told = f"{summary['model']}, {_shortened(summary['mask'], 40)}"
-    accuracy = f"validation accuracy {summary['val_accuracy']:.4f}"
-    data = _shortened(summary["data"])
-    whole = f"{told}, {data}: {accuracy}"
-    if len(whole) <= _TITLE_WIDTH:
-        return whole
-    return f"{told}: {accuracy}\n{data}"
-
-
-def _shortened(text: str, width: int = _TITLE_WIDTH) -> str:
-    """`text` in one line of printable characters, without its middle if too long."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    if len(text) <= width:
-        return text
-    return f"{text[: width // 3]} ... {text[-(width - width // 3 - 5) :]}"

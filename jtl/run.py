@@ -17,10 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtl import checkpoint, report
+from jtl import checkpoint
 from jtl.config import Config
+from jtl.drawing import curves_title
 from jtl.errors import UserError
 from jtl.freeze.split import Tree
+from jtl.painter import Painter
 from jtl.task import Task
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
@@ -112,7 +114,7 @@ class Run:
         best: checkpoint.Restored,
         **measured: Any,
     ) -> None:
-        """Writes `summary.json` and `curves.png`.
+        """Writes `summary.json`.
 
         Args:
             task: The run's fixed parts.
@@ -122,7 +124,18 @@ class Run:
         """
         self.summary = summarize(task, best, self.history, measured)
         _write_json(self.folder / SUMMARY, self.summary)
-        report.draw_curves(self.history, self.summary, self.folder / CURVES)
+
+    def draw(self, task: Task, painter: Painter) -> None:
+        """Asks for `curves.png`, once all epochs are in the history."""
+        best = self.best_epoch()
+        title = curves_title(
+            model=task.config.model.model,
+            mask=task.plan_of(best).phase.mask,
+            data=task.dataset.spec,
+            accuracy=self.history[best - 1]["val_accuracy"],
+        )
+        path = self.folder / CURVES
+        painter.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)
 
 
 @contextlib.contextmanager

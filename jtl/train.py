@@ -26,7 +26,7 @@ def command(config: Config) -> None:
         else:
             preflight.print_preflight(figures, console)
         return
-    run = loop.fit(config)
+    run = loop.fit(config, draw_beside=__name__ == "__main__")
     if config.run.json:
         cli.print_json(run.summary, indent=2)
     else:

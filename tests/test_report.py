@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl import preflight, report
+from jtl import drawing, painter, preflight, report
 
 SUMMARY: dict[str, Any] = {
     "model": "tiny",
@@ -97,7 +97,8 @@ def test_preflight_writes_names_as_they_are():
 )
 def test_curves(count: int, data: str, tmp_path: Path):
     path = tmp_path / "curves.png"
-    report.draw_curves(history(count), {**SUMMARY, "data": data}, path)
+    title = drawing.curves_title(model="tiny", mask=SUMMARY["mask"], data=data, accuracy=0.5)
+    drawing.draw_curves(path, history=history(count), best_epoch=1, title=title)
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels.shape == (432, 1080, 3)
@@ -119,7 +120,8 @@ def test_one_epoch_has_one_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: drawn.append(figure))
     for count in (1, 4):
-        report.draw_curves(history(count), SUMMARY, tmp_path / "curves.png")
+        path = tmp_path / "curves.png"
+        drawing.draw_curves(path, history=history(count), best_epoch=1, title="tiny")
     one, four = ([list(axes.get_xticks()) for axes in figure.axes] for figure in drawn)
     assert one == [[1], [1]]
     assert all(tick == int(tick) for ticks in four for tick in ticks)
@@ -127,9 +129,43 @@ def test_one_epoch_has_one_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_long_path_loses_its_middle():
-    title = report.curves_title({**SUMMARY, "data": "folder:/start/" + "x" * 500 + "/end"})
+    data = "folder:/start/" + "x" * 500 + "/end"
+    title = drawing.curves_title(model="tiny", mask="full", data=data, accuracy=0.5)
     assert all(len(line) <= 110 for line in title.splitlines())
     assert title.count("\n") == 1
     assert "folder:/start/" in title
     assert title.endswith("/end")
     assert "validation accuracy 0.5000" in title
+
+
+def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch):
+    curves: dict[str, Any] = {"history": history(3), "best_epoch": 2, "title": "tiny"}
+    with painter.Painter() as here:
+        here.draw("draw_curves", tmp_path / "here.png", **curves)
+    monkeypatch.setattr(drawing, "draw_curves", None)
+    with painter.Painter(beside=True) as beside:
+        beside.draw("draw_curves", tmp_path / "beside.png", **curves)
+    assert (tmp_path / "beside.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+
+
+def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(painter, "_MAIN", "raise SystemExit('no matplotlib here')")
+    path = tmp_path / "curves.png"
+    with painter.Painter(beside=True) as beside:
+        beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")
+    assert path.stat().st_size > 1000
+
+
+def test_a_picture_that_cannot_be_drawn_is_told(tmp_path: Path):
+    path = tmp_path / "missing" / "curves.png"
+    with pytest.raises(FileNotFoundError), painter.Painter(beside=True) as beside:
+        beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")
+
+
+def test_a_run_that_fails_ends_its_painter(tmp_path: Path):
+    beside = painter.Painter(beside=True)
+    beside.draw("draw_curves", tmp_path / "c.png", history=[], best_epoch=2, title="tiny")
+    with pytest.raises(ZeroDivisionError), beside:
+        raise ZeroDivisionError
+    assert beside._process is not None
+    assert beside._process.returncode is not None
