@@ -139,6 +139,10 @@ def test_shapes_without_a_program_are_those_of_the_program(name, size):
     assert "conv_general_dilated" in str(traced)
     found = models.variable_shapes(model, size), models.feature_shape(model, size)
     assert found == (dict(variables), features)
+    stop = model.units()[3].path
+    part = jax.eval_shape(lambda v, x: model.apply(v, x, stop=stop), variables, images)
+    assert models.output_shape(model, variables, images, stop) == part
+    assert part != features
 
 
 @each_small

@@ -105,7 +105,7 @@ def _features(model: models.ImageClassifier) -> int:
     import jax
 
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    return jax.eval_shape(model.apply, models.variable_shapes(model), images).shape[-1]
+    return models.output_shape(model, models.variable_shapes(model), images).shape[-1]
 
 
 def _input_spread(preprocessing: models.Preprocessing) -> float:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtl import models
 from jtl.arms import Arm, Place, arm_of, pictures_of
 from jtl.cache.entry import Entry, Spec
 from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
@@ -207,11 +208,8 @@ class FeatureCache:
     def _spec(self, cut: str, variables: Tree, count: int) -> Spec:
         if cut not in self._outputs:
             size = self._inputs.device.size
-            self._outputs[cut] = jax.eval_shape(
-                lambda v, x: self._model.apply(v, x, stop=cut),
-                variables,
-                jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype),
-            )
+            images = jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype)
+            self._outputs[cut] = models.output_shape(self._model, variables, images, cut)
         output = self._outputs[cut]
         return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 

@@ -10,6 +10,7 @@ from jtl.models.registry import (
     feature_shape,
     get,
     names,
+    output_shape,
     variable_shapes,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "get",
     "locate",
     "names",
+    "output_shape",
     "variable_shapes",
 ]

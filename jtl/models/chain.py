@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jtl.errors import UserError, suggest
 from jtl.models.heads import Head, HeadSpec, Pool
-from jtl.models.layers import separate_layers
+from jtl.models.layers import outlined, separate_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +216,8 @@ def _beside(unit: Unit, shape: tuple[int, ...], dtype: str) -> Mapping[str, jax.
         def call(scoped: nn.Module) -> jax.Array:
             return _run_until(scoped, until, x, train=False, seen=seen)
 
-        return nn.apply(call, module)(variables)
+        with outlined(False):
+            return nn.apply(call, module)(variables)
 
     try:
         jaxpr = jax.make_jaxpr(run)(variables, x).jaxpr

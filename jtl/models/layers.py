@@ -58,13 +58,16 @@ _outlined = contextvars.ContextVar("outlined", default=False)
 
 
 @contextlib.contextmanager
-def outlined() -> Iterator[None]:
+def outlined(active: bool = True) -> Iterator[None]:
     """Traces convolutions and normalizations by their shapes alone inside.
 
-    For whoever wants the variables of a network and not its program: zeros of the result's
-    shape stand for what a layer computes, and for its first kernel.
+    For whoever wants the shapes of a network and not its program: zeros of the result's shape
+    stand for what a layer computes, and for its first kernel.
+
+    Args:
+        active: False for a part inside that needs the program after all.
     """
-    token = _outlined.set(True)
+    token = _outlined.set(active)
     try:
         yield
     finally:

@@ -196,6 +196,25 @@ def feature_shape(model: ImageClassifier, size: int) -> jax.ShapeDtypeStruct:
     return _shapes_of(model.backbone, size)[0]
 
 
+def output_shape(
+    model: ImageClassifier, variables: Any, images: jax.ShapeDtypeStruct, stop: str | None = None
+) -> jax.ShapeDtypeStruct:
+    """What a model gives for `images` (NHWC), without tracing what computes it.
+
+    Args:
+        model: A classifier or a bare backbone.
+        variables: Its variables, or their shapes.
+        images: Shape and dtype of the input.
+        stop: The unit to stop before; None for the whole.
+    """
+
+    def run(variables: Any, images: jax.Array) -> Any:
+        with outlined():
+            return model.apply(variables, images, stop=stop)
+
+    return jax.eval_shape(run, variables, images)
+
+
 def _shapes_of(backbone: Any, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
     if hasattr(backbone, "norm"):
         # How a normalization computes does not change the shape of what it owns.
