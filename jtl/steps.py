@@ -69,7 +69,9 @@ def init_state(
     params: Tree, batch_stats: Tree, tx: optax.GradientTransformation, seed: int = 0
 ) -> TrainState:
     """A fresh state before the first step; optimizer slots for `params` alone."""
-    return TrainState(jnp.int32(0), params, batch_stats, tx.init(params), jax.random.key(seed))
+    # One program: leaf by leaf it would be one for every shape.
+    opt_state: Any = jax.jit(tx.init)(params)
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, jax.random.key(seed))
 
 
 def _train_step(
