@@ -13,9 +13,9 @@ from typing import Annotated
 
 import tyro
 
-from jtl import cli, evaluation, process
+from jtl import cli, evaluation, process, report
 from jtl.data.verification import OnBadImage
-from jtl.progress import Display
+from jtl.progress import Display, PlainConsole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,8 @@ def command(options: Options) -> None:
     print(f"{scores['data']}, {scores['count']} {scores['split']} images, epoch {scores['epoch']}")
     print(f"accuracy {scores['val_accuracy']:.4f}")
     print(f"loss     {scores['val_loss']:.4f}")
+    print(f"macro-F1 {scores['val_macro_f1']:.4f}")
+    PlainConsole().print(report.class_table(scores["val_classes"], scores["split"]))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtl import checkpoint
+from jtl import checkpoint, metrics
 from jtl.cache.features import FeatureCache
 from jtl.config import Config
 from jtl.data import sources, verification
@@ -89,7 +89,8 @@ def evaluate_run(
         on_bad_image: What is done about unreadable pictures; default as in the run.
 
     Returns:
-        {"data", "split", "count", "val_accuracy", "val_loss", "epoch"}.
+        {"data", "split", "count", "val_accuracy", "val_loss", "val_macro_f1", "val_classes",
+        "epoch"}; of `val_classes` see `jtl.metrics.by_class`.
 
     Raises:
         UserError: The data have other classes than the run was trained on, or are the run's
@@ -122,7 +123,7 @@ def evaluate_run(
     )
     variables = jax.device_get(classifier.variables)
     arm, [val] = cache.read(classifier.meta["start"], variables, {"val": dataset.val})
-    scores, _ = evaluate(
+    scores, logits = evaluate(
         val,
         classifier.variables,
         model=classifier.model,
@@ -130,12 +131,15 @@ def evaluate_run(
         prepare=arm.prepare,
         batch_size=arm.eval_batch,
     )
+    classes = metrics.by_class(logits.argmax(-1), val.labels, dataset.class_names)
     return {
         "data": dataset.spec,
         "split": "val",
         "count": len(val),
         "val_accuracy": scores["accuracy"],
         "val_loss": scores["loss"],
+        "val_macro_f1": metrics.macro_f1(classes),
+        "val_classes": classes,
         "epoch": classifier.epoch,
     }
 

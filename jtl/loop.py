@@ -8,6 +8,7 @@ import time
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from jtl import checkpoint, preview, report
 from jtl.arms import Arm, arm_of, cut_of
@@ -91,6 +92,8 @@ class Fit:
         self._kept: tuple[int, Tree, Any, Arm] | None = None
         self._last: tuple[int, Tree, Any, Arm] | None = None
         self._saved_at, self._saved_epoch = time.perf_counter(), 0
+        # Of the best epoch, where it is of this session.
+        self._val_logits: np.ndarray | None = None
 
     def go(self) -> None:
         """Trains every phase that is left, and writes the results."""
@@ -139,7 +142,7 @@ class Fit:
 
         plan = self.task.plans[0]
         arm = self._read_examples(plan, self.task.variables)
-        line, variables = probe.solve(self.task, arm, *self._at_hand())
+        line, variables, self._val_logits = probe.solve(self.task, arm, *self._at_hand())
         self.run.open(self.task)
         self._log({**line, "optimizer_bytes": 0}, plan, arm)
         self.display.message(f"L-BFGS: {report.epoch_note(line)}, l2 {line['l2']:g}")
@@ -216,6 +219,8 @@ class Fit:
         self._log({**line, **used}, trainer.plan, trainer.arm)
         self._advance(1, report.epoch_note(line))
         best = self.run.best_epoch()
+        if best == epoch:
+            self._val_logits = trainer.val_logits
         self._last = None
         if best == epoch or line["seconds"] > LONG_EPOCH_SECONDS:
             # The next step donates the state: what is kept must be a copy.
@@ -286,27 +291,35 @@ class Fit:
     def _finish(self, train_seconds: float) -> None:
         """Reads the best epoch back, so that what is reported is what is on disk."""
         best = checkpoint.restore(self.run.folder)
-        test_accuracy = None
+        if self._val_logits is None:
+            _, self._val_logits = self._evaluated("val", best)
+        test_accuracy, logits = None, {"val": self._val_logits}
         if self.task.dataset.test is not None:
             self._examples = None  # Their memory is free for the test split.
-            arm, [test] = self._cache.read(
-                best.meta["start"], best.variables, {"test": self.task.dataset.test}
-            )
-            scores, _ = evaluate(
-                test,
-                jax.device_put(best.variables),
-                model=self.task.model,
-                start=arm.start,
-                prepare=arm.prepare,
-                batch_size=arm.eval_batch,
-            )
+            scores, logits["test"] = self._evaluated("test", best)
             test_accuracy = scores["accuracy"]
         self.run.finish(
             self.task,
             best,
+            logits,
             optimizer_bytes=max(line["optimizer_bytes"] for line in self.run.history),
             test_accuracy=test_accuracy,
             train_seconds=train_seconds,
             feature_seconds=self.feature_seconds,
             features_reused=self._cache.reused,
+        )
+
+    def _evaluated(
+        self, split: str, best: checkpoint.Restored
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """Scores and logits of the best epoch on a split."""
+        start, pictures = best.meta["start"], getattr(self.task.dataset, split)
+        arm, [examples] = self._cache.read(start, best.variables, {split: pictures})
+        return evaluate(
+            examples,
+            jax.device_put(best.variables),
+            model=self.task.model,
+            start=arm.start,
+            prepare=arm.prepare,
+            batch_size=arm.eval_batch,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtl import solver
 from jtl.arms import Arm
@@ -17,7 +18,9 @@ from jtl.freeze.split import Tree
 from jtl.task import Task
 
 
-def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[str, Any], Tree]:
+def solve(
+    task: Task, arm: Arm, train: Examples, val: Examples
+) -> tuple[dict[str, Any], Tree, np.ndarray]:
     """Fits the head on features and chooses the penalty on the validation split.
 
     Args:
@@ -28,7 +31,7 @@ def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[st
 
     Returns:
         (a line of `metrics.jsonl` with the chosen `l2` and the whole `path` of penalties,
-        the whole variables with the fitted head).
+        the whole variables with the fitted head, its logits of the validation pictures).
 
     Raises:
         UserError: The features did not fit in memory.
@@ -48,7 +51,7 @@ def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[st
     params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
     variables = {**task.variables, "params": params}
     # By the program that evaluates the saved run, so that the figures are equal.
-    scores, _ = evaluate(
+    scores, logits = evaluate(
         val,
         jax.device_put(variables),
         model=task.model,
@@ -72,7 +75,7 @@ def solve(task: Task, arm: Arm, train: Examples, val: Examples) -> tuple[dict[st
         "seconds": seconds,
         "images_per_second": len(train) * sum(f.iterations for f in path) / seconds,
     }
-    return line, variables
+    return line, variables, logits
 
 
 def _values(examples: Examples, arm: Arm) -> jax.Array:

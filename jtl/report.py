@@ -13,6 +13,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from jtl.task import Task
 
+LISTED_CLASSES = 20
+"""Of more classes the closing table lists those that are recognized worst."""
+
 
 def opening_line(task: Task) -> str:
     """What is about to be trained on what."""
@@ -67,6 +70,11 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     ]
     if summary["test_accuracy"] is not None:
         rows.append(("test accuracy", f"{summary['test_accuracy']:.4f}"))
+    rows += [
+        (f"{split} macro-F1", f"{summary[f'{split}_macro_f1']:.4f}")
+        for split in ("val", "test")
+        if summary[f"{split}_macro_f1"] is not None
+    ]
     seconds = f"{summary['train_seconds']:.1f} s"
     if summary["cached_prefix"]:
         seconds += f", of which the frozen prefix {summary['feature_seconds']:.1f} s"
@@ -74,6 +82,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     for row in rows:
         table.add_row(*map(Text, row))  # Paths are no markup.
     console.print(table)
+    split = "val" if summary["test_classes"] is None else "test"
+    console.print(class_table(summary[f"{split}_classes"], split, most=LISTED_CLASSES))
     # Outside the table, where no line break comes between what is to be copied.
     console.print(
         f"To use it: python -m jtl.predict {shlex.quote(str(folder))} IMAGE...",
@@ -81,3 +91,29 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         emoji=False,
         soft_wrap=True,
     )
+
+
+def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None = None) -> Table:
+    """How well each class is recognized.
+
+    Args:
+        scores: As `jtl.metrics.by_class` gives them.
+        split: What the pictures are called.
+        most: How many classes are listed: of more, those of the lowest F1; default all.
+    """
+    rows = [(name, row) for name, row in scores.items() if row["count"] or row["f1"] is not None]
+    title = f"Classes of {split}"
+    if most is not None and len(rows) > most:
+        title += f": the {most} of lowest F1 among {len(rows):,}"
+        rows = sorted(rows, key=lambda row: row[1]["f1"])[:most]
+    table = Table(title=title, title_justify="left", min_width=60)
+    table.add_column("class", overflow="fold")
+    for column in ("images", "accuracy", "precision", "F1"):
+        table.add_column(column, justify="right")
+    for name, row in rows:
+        shares = ["-" if row[k] is None else f"{row[k]:.4f}" for k in _SHARES]
+        table.add_row(Text(name), f"{row['count']:,}", *shares)
+    return table
+
+
+_SHARES = ("accuracy", "precision", "f1")

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtl import checkpoint
+from jtl import checkpoint, metrics
 from jtl.config import Config
 from jtl.drawing import curves_title
 from jtl.errors import UserError
@@ -112,6 +112,7 @@ class Run:
         self,
         task: Task,
         best: checkpoint.Restored,
+        logits: dict[str, np.ndarray],
         **measured: Any,
     ) -> None:
         """Writes `summary.json`.
@@ -119,10 +120,12 @@ class Run:
         Args:
             task: The run's fixed parts.
             best: The best checkpoint as it was read back from disk.
+            logits: What its model says of the pictures of "val" and, if there is one, "test",
+                each [N, num_classes].
             measured: `optimizer_bytes`, `test_accuracy`, `train_seconds`, `feature_seconds`,
                 `features_reused`.
         """
-        self.summary = summarize(task, best, self.history, measured)
+        self.summary = summarize(task, best, self.history, logits, measured)
         _write_json(self.folder / SUMMARY, self.summary)
 
     def draw(self, task: Task, painter: Painter) -> None:
@@ -205,6 +208,7 @@ def summarize(
     task: Task,
     best: checkpoint.Restored,
     history: list[dict[str, Any]],
+    logits: dict[str, np.ndarray],
     measured: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of `summary.json`; counts include BatchNorm statistics, as Keras counts."""
@@ -240,6 +244,7 @@ def summarize(
         "val_accuracy": line["val_accuracy"],
         "val_loss": line["val_loss"],
         "test_accuracy": measured["test_accuracy"],
+        **classes_told(task, logits),
         "train_seconds": round(measured["train_seconds"], 3),
         "feature_seconds": round(measured["feature_seconds"], 3),
         "features_reused": measured["features_reused"],
@@ -251,6 +256,19 @@ def summarize(
         "seed": task.config.train.seed,
         "versions": versions(),
     }
+
+
+def classes_told(task: Task, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How well each class is recognized in val and test; None of a split that there is not."""
+    told: dict[str, Any] = {}
+    for split in ("val", "test"):
+        scores = None
+        if split in logits:
+            labels = getattr(task.dataset, split).labels
+            scores = metrics.by_class(logits[split].argmax(-1), labels, task.dataset.class_names)
+        told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)
+        told[f"{split}_classes"] = scores
+    return told
 
 
 def frozen_unchanged(task: Task, best: checkpoint.Restored) -> bool:

@@ -40,6 +40,8 @@ class Trainer:
             for label, rate in plan.learning_rates.items()
         }
         self._highest = self._highest_rates()
+        self.val_logits: np.ndarray | None = None
+        """Of the last epoch's evaluation, [N, num_classes]."""
         self.tx = optim.build(plan.labels, {label: self._transform(label) for label in self._rates})
         params, stats, self.frozen = jax.device_put(
             (
@@ -102,7 +104,7 @@ class Trainer:
             return None
         total = sums.means()  # Waits for the last step.
         seconds = time.perf_counter() - began_at
-        scores, _ = evaluate(
+        scores, self.val_logits = evaluate(
             val,
             self.variables(),
             model=self.task.model,

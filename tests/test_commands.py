@@ -128,10 +128,15 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
 def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
     assert main("evaluate", tiny_run.folder) == 0
     summary = json.loads((tiny_run.folder / "summary.json").read_text())
-    assert capsys.readouterr().out.splitlines() == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
         f"folder:{tiny_data}, 9 val images, epoch {summary['best_epoch']}",
         f"accuracy {summary['val_accuracy']:.4f}",
         f"loss     {summary['val_loss']:.4f}",
+        f"macro-F1 {summary['val_macro_f1']:.4f}",
+    ]
+    assert [line.split()[1:4:2] for line in lines if " 3 │" in line] == [
+        [name, "3"] for name in tiny.CLASSES
     ]
 
 

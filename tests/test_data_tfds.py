@@ -271,3 +271,5 @@ def test_a_run_and_its_evaluation(
     assert main("evaluate", "run", "--data", f"folder:{tmp_path / 'folders'}", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["count"], scores["val_accuracy"]) == (18, summary["test_accuracy"])
+    assert scores["val_classes"] == summary["test_classes"]
+    assert scores["val_macro_f1"] == summary["test_macro_f1"]

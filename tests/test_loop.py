@@ -171,6 +171,9 @@ def test_best_and_latest_epoch_are_on_disk(
         tiny_data, folder, monkeypatch, accuracies, save_seconds=save_seconds
     )
     assert len(heads) == 4
+    # The epochs had no logits: the best one is evaluated again.
+    scores = evaluation.evaluate_run(evaluation.load(folder), None, tiny.quiet())
+    assert run.summary["val_classes"] == scores["val_classes"]
     assert (run.summary["best_epoch"], run.summary["val_accuracy"]) == (best, max(accuracies))
     assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {best, 4}
     for which, epoch in (("best", best), ("latest", 4)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ SUMMARY: dict[str, Any] = {
     "best_epoch": 1,
     "val_accuracy": 0.5,
     "test_accuracy": None,
+    "val_macro_f1": 0.25,
+    "val_classes": {
+        "[red]ash": {"count": 1200, "accuracy": 0.5, "precision": None, "f1": 0.25},
+        "nothing": {"count": 0, "accuracy": None, "precision": None, "f1": None},
+    },
+    "test_macro_f1": None,
+    "test_classes": None,
     "train_seconds": 1.0,
     "feature_seconds": 0.5,
     "cached_prefix": True,
@@ -53,8 +61,21 @@ def test_the_table_writes_names_as_they_are():
     for told in ("w[tmp].pth", "stage[a-z]+/.*", "folder:d/[/red]br/:heart:", "│ runs/a [b] "):
         assert told in text
     assert "params (2.98%), 1 epoch " in text
+    cells = [re.split(r" *[│┃] *", line)[1:-1] for line in text.splitlines() if "[red]ash" in line]
+    assert cells == [["[red]ash", "1,200", "0.5000", "-", "0.2500"]]
+    assert "nothing" not in text
     # What is to be copied can be pasted.
     assert "python -m jtl.predict 'runs/a [b]' IMAGE..." in text
+
+
+def test_of_many_classes_those_recognized_worst_are_listed():
+    scores = {f"c{i}": {"count": 1, "accuracy": 1, "precision": 1, "f1": i / 9} for i in range(9)}
+    scores["c0"] |= {"f1": 0.99}
+    out = io.StringIO()
+    Console(file=out, width=80).print(report.class_table(scores, "test", most=3))
+    text = out.getvalue()
+    assert re.findall(r"c\d", text) == ["c1", "c2", "c3"]
+    assert "Classes of test: the 3 of lowest F1 among 9" in text
 
 
 def test_preflight_writes_names_as_they_are():

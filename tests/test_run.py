@@ -67,6 +67,8 @@ def test_the_summary(tiny_run, tiny_data):
         "optimizer_bytes": 8 * head + 8,
         "epochs": 2,
         "test_accuracy": None,
+        "test_macro_f1": None,
+        "test_classes": None,
         "cached_prefix": True,
         "frozen_unchanged": True,
         "seed": 0,
@@ -88,6 +90,8 @@ def test_evaluation_reproduces_the_summary_exactly(which, tiny_data, request):
         "count": 9,
         "val_accuracy": run.summary["val_accuracy"],
         "val_loss": run.summary["val_loss"],
+        "val_macro_f1": run.summary["val_macro_f1"],
+        "val_classes": run.summary["val_classes"],
         "epoch": run.summary["best_epoch"],
     }
 
