@@ -1,5 +1,36 @@
-"""Transfer learning for image classification in JAX and Flax."""
+"""Transfer learning for image classification in JAX and Flax.
 
+`jtl.fit` trains, `jtl.load` reads what was trained, to predict with; `python -m jtl.train` and its
+neighbours are the same as commands.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jtl.api import Classifier as Classifier
+    from jtl.api import Prediction as Prediction
+    from jtl.api import Predictions as Predictions
+    from jtl.api import Run as Run
+    from jtl.api import Unreadable as Unreadable
+    from jtl.api import UserError as UserError
+    from jtl.api import fit as fit
+    from jtl.api import load as load
 
 __version__ = version("jtl")
+
+_API = (
+    "Classifier", "Prediction", "Predictions", "Run", "Unreadable", "UserError", "fit", "load",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: commands that need none of it start sooner.
+    if name in _API:
+        return getattr(import_module("jtl.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_API})

@@ -1,8 +1,9 @@
-"""A finished run, put to use: evaluated on data, or asked about pictures."""
+"""A finished run, put to use."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from jtl.config import Config
 from jtl.data import sources, verification
 from jtl.data.pipeline import InputPlan
 from jtl.data.splits import Found, reordered, some
-from jtl.data.transforms import BadImage, decode
 from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
+from jtl.pictures import Images, items
+from jtl.prediction import TOP, Predictions, Unreadable, classify
 from jtl.progress import Display
 from jtl.resume import stored_config, stored_fingerprint
-from jtl.steps import forward
+from jtl.run import Run
 from jtl.task import rebuild_model
 
 
@@ -51,13 +53,43 @@ class Classifier:
     epoch: int
     meta: dict[str, Any]
 
+    def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
+        """Classifies pictures, as `python -m jtl.predict` does.
 
-def load(folder: Path) -> Classifier:
+        Args:
+            images: A picture or many: a path of a picture, a folder, a zip or a tar; uint8
+                pixels [H, W], [H, W, C] or [N, H, W, C] (C = 3 is RGB); a picture of Pillow's;
+                or a list of these. They are resized and cropped as in training.
+            top_k: How many classes single predictions name.
+
+        Returns:
+            A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
+            pictures that cannot be read are in its `unreadable`, not among these.
+
+        Raises:
+            UserError: Something is no picture at all, or a folder holds none.
+        """
+        names, rows, unreadable = [], [], []
+        for answer in classify(self, items(images)):
+            if isinstance(answer, Unreadable):
+                unreadable.append(answer)
+            else:
+                names.append(answer[0])
+                rows.append(answer[1])
+        logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
+        return Predictions(self.class_names, names, logits, unreadable, top_k)
+
+
+def load(run: str | os.PathLike[str] | Run) -> Classifier:
     """Reads a run's best checkpoint.
 
+    Args:
+        run: The run's folder, or what `jtl.fit` gave.
+
     Raises:
-        UserError: `folder` is no finished run.
+        UserError: It is no finished run.
     """
+    folder = run.folder if isinstance(run, Run) else Path(run)
     restored = checkpoint.restore(folder)
     config = stored_config(folder)
     model, inputs = rebuild_model(restored.meta)
@@ -163,56 +195,3 @@ def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:
             told.append(f"  only the {whose}: {some(sorted(names))}")
     told.append("Evaluate on data with the run's classes, or train on these.")
     raise UserError("\n".join(told))
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a classifier says of one picture.
-
-    Attributes:
-        name: The picture's path as given.
-        classes: (class name, probability), the likeliest first.
-    """
-
-    name: str
-    classes: tuple[tuple[str, float], ...]
-
-
-def predict_files(
-    classifier: Classifier, paths: list[Path], top_k: int
-) -> tuple[list[Prediction], list[str]]:
-    """Classifies picture files.
-
-    Args:
-        classifier: As `load` gives it.
-        paths: Picture files.
-        top_k: How many classes to name.
-
-    Returns:
-        (a prediction for every readable picture, a line for every unreadable one).
-    """
-    predictions, unreadable = [], []
-    for path in paths:
-        try:
-            picture = decode(path.read_bytes(), str(path))
-        except (OSError, BadImage) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            unreadable.append(reason if isinstance(error, BadImage) else f"{path}: {reason}")
-            continue
-        logits = forward(
-            classifier.variables,
-            _as_input(picture, classifier.inputs)[None],
-            model=classifier.model,
-            prepare=classifier.inputs.device,
-        )
-        probabilities = np.asarray(jax.nn.softmax(logits[0]))
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        classes = tuple((classifier.class_names[i], float(probabilities[i])) for i in order)
-        predictions.append(Prediction(str(path), classes))
-    return predictions, unreadable
-
-
-def _as_input(picture: Any, inputs: InputPlan) -> np.ndarray:
-    """A decoded picture as in training; uint8 [H, W, 3]."""
-    host = inputs.host_for((picture.height, picture.width))
-    return np.asarray(picture) if host is None else host(picture)

@@ -1,4 +1,4 @@
-"""`python -m jtl.predict RUN IMAGE...`: ask a run's best model about pictures."""
+"""`python -m jtl.predict RUN PICTURES...`: ask a run's best model about pictures."""
 
 from __future__ import annotations
 
@@ -7,63 +7,116 @@ if __name__ == "__main__":
 
     memory.restart_with_huge_pages()  # Before the slow imports.
 
+import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from jtl import cli, evaluation, process
+from jtl import cli, evaluation, prediction_files, process
 from jtl.errors import UserError
+from jtl.pictures import items
+from jtl.prediction import TOP, Prediction, Unreadable, classify, likeliest
+from jtl.progress import Display
+
+_MANY = 100
+"""Pictures from which on progress is shown."""
+_LISTED = 20
+"""Unreadable pictures that are named at the end; --out holds them all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Prints the likeliest classes of pictures.
+    """Prints the likeliest classes of pictures, or writes them to a file.
 
     For example:
       python -m jtl.predict runs/mine photo.jpg
+      python -m jtl.predict runs/mine holiday/ more.zip --out predictions.csv
+
+    Pictures are resized and cropped as in training. Those that cannot be read are listed at the
+    end, and the others predicted all the same.
 
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
-        images: Picture files, one or more.
-        top_k: How many classes to name for each.
+        pictures: Picture files; folders, zip or tar archives stand for all pictures in them.
+        top_k: How many classes to name for each picture.
+        out: A .csv, .jsonl or .parquet file to write the predictions to, a row for each picture;
+            what is there is replaced. Default: they are printed.
         json: Print a line of JSON for each picture instead of text.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    images: Annotated[
+    pictures: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+        tyro.conf.arg(metavar="PICTURES [PICTURES ...]", help_behavior_hint="(required)"),
     ]
-    top_k: int = 5
+    top_k: int = TOP
+    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     json: bool = False
 
 
 def command(options: Options) -> None:
-    """Predicts and prints; unreadable pictures are named at the end.
+    """Predicts and prints or writes.
 
     Raises:
-        UserError: No picture was given, or some could not be read (the others are printed).
+        UserError: No picture was given, none could be read, or --out cannot be written.
     """
-    if not options.images:
-        raise UserError("no picture was given. Name one or more: jtl.predict RUN IMAGE...")
+    if not options.pictures:
+        raise UserError("no picture was given. Name one or more: jtl.predict RUN PICTURES...")
     if options.top_k < 1:
         raise UserError(f"--top-k must be at least 1, not {options.top_k}.")
+    if options.json and options.out is not None:
+        raise UserError("--json prints, and with --out nothing is printed. Leave one of them out.")
+    display = Display()
     classifier = evaluation.load(options.run)
-    predictions, unreadable = evaluation.predict_files(
-        classifier, list(options.images), options.top_k
-    )
-    for prediction in predictions:
-        if options.json:
-            cli.print_json(dataclasses.asdict(prediction))
-            continue
-        print(prediction.name)
-        for name, probability in prediction.classes:
-            print(f"  {probability:7.2%}  {name}")
+    top_k = min(options.top_k, len(classifier.class_names))
+    pictures = items(options.pictures)
+    unreadable: list[Unreadable] = []
+    with contextlib.ExitStack() as stack:
+        put = _print_json if options.json else _print
+        if options.out is not None:
+            put = stack.enter_context(prediction_files.writing(options.out, top_k))
+        advance = _nothing
+        if options.out is not None or (len(pictures) >= _MANY and not sys.stdout.isatty()):
+            advance = stack.enter_context(display.track("predicting", len(pictures), "images"))
+        for answer in classify(classifier, pictures, advance):
+            if isinstance(answer, Unreadable):
+                unreadable.append(answer)
+                put(answer)
+            else:
+                put(likeliest(*answer, classifier.class_names, top_k))
+        if len(unreadable) == len(pictures):
+            raise UserError(_told(unreadable, len(pictures)))
     if unreadable:
-        lines = "\n".join(f"  {line}" for line in unreadable)
-        raise UserError(f"{len(unreadable)} of {len(options.images)} could not be read:\n{lines}")
+        display.message(_told(unreadable, len(pictures)))
+    if options.out is not None:
+        display.message(f"the predictions are in '{options.out}'")
+
+
+def _nothing(done: int) -> None:
+    """Shows no progress."""
+
+
+def _print(row: Prediction | Unreadable) -> None:
+    if isinstance(row, Unreadable):
+        return
+    print(row.name)
+    for name, probability in row.classes:
+        print(f"  {probability:7.2%}  {name}")
+
+
+def _print_json(row: Prediction | Unreadable) -> None:
+    cli.print_json(prediction_files.as_json(row))
+
+
+def _told(unreadable: list[Unreadable], count: int) -> str:
+    lines = [f"{len(unreadable)} of {count} could not be read:"]
+    lines += [f"  {picture}" for picture in unreadable[:_LISTED]]
+    if len(unreadable) > _LISTED:
+        lines.append(f"  ... and {len(unreadable) - _LISTED} more")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     console.print(class_table(summary[f"{split}_classes"], split, most=LISTED_CLASSES))
     # Outside the table, where no line break comes between what is to be copied.
     console.print(
-        f"To use it: python -m jtl.predict {shlex.quote(str(folder))} IMAGE...",
+        f"To use it: python -m jtl.predict {shlex.quote(str(folder))} PICTURES...",
         markup=False,
         emoji=False,
         soft_wrap=True,

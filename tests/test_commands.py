@@ -9,7 +9,6 @@ import shutil
 import pytest
 import tiny
 from commands import main, python
-from PIL import Image
 
 from jtl import models
 
@@ -103,7 +102,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         "bit-identical to what was loaded",
         f"{summary['val_accuracy']:.4f} at epoch 1",
         str(folder),
-        f"python -m jtl.predict {folder} IMAGE...",
+        f"python -m jtl.predict {folder} PICTURES...",
     ):
         assert told in captured.out
     assert "training:" not in captured.out
@@ -120,7 +119,7 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
     captured = capsys.readouterr()
     assert f"folder:{data}, 3 classes" in captured.out
     assert f"│ {folder} " in captured.out
-    assert f"python -m jtl.predict '{folder}' IMAGE..." in captured.out
+    assert f"python -m jtl.predict '{folder}' PICTURES..." in captured.out
     assert f"folder:{data}: 18 train" in captured.err
     assert (folder / "curves.png").stat().st_size > 10_000
 
@@ -138,52 +137,6 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
     assert [line.split()[1:4:2] for line in lines if " 3 │" in line] == [
         [name, "3"] for name in tiny.CLASSES
     ]
-
-
-def test_predict(lite_run, tiny_data, capsys):
-    folder, _ = lite_run
-    files = [tiny_data / "val" / name / "0.png" for name in tiny.CLASSES]
-    assert main("predict", folder, *files, "--top-k", 2, "--json") == 0
-    captured = capsys.readouterr()
-    answers = [json.loads(line) for line in captured.out.splitlines()]
-    assert [answer["name"] for answer in answers] == [str(file) for file in files]
-    for answer in answers:
-        (first, p1), (second, p2) = answer["classes"]
-        assert {first, second} < set(tiny.CLASSES)
-        assert 1 >= p1 >= p2 >= 0
-
-    assert main("predict", folder, files[0]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == str(files[0])
-    assert len(lines) == 4
-    assert all(re.fullmatch(r" +\d+\.\d\d%  (ash|birch|cedar)", line) for line in lines[1:])
-
-
-def test_predict_takes_pictures_of_any_size_and_mode(tiny_run, tmp_path, capsys):
-    files = []
-    for name, mode, size in [
-        ("a.png", "L", (7, 5)),
-        ("b.png", "RGBA", (80, 33)),
-        ("c.gif", "P", (32, 32)),
-    ]:
-        Image.new(mode, size).save(tmp_path / name)
-        files.append(tmp_path / name)
-    assert main("predict", tiny_run.folder, *files, "--json") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
-
-
-def test_predict_names_what_it_cannot_read_and_does_the_rest(tiny_run, tiny_data, tmp_path, capsys):
-    (tmp_path / "text.png").write_text("no picture")
-    good, absent = tiny_data / "val" / "ash" / "0.png", tmp_path / "absent.png"
-    code = main("predict", tiny_run.folder, absent, good, tmp_path / "text.png", tmp_path, "--json")
-    captured = capsys.readouterr()
-    assert code == 2
-    assert [json.loads(line)["name"] for line in captured.out.splitlines()] == [str(good)]
-    lines = captured.err.splitlines()
-    assert lines[0] == "error: 3 of 4 could not be read:"
-    assert lines[1] == f"  {absent}: No such file or directory"
-    assert lines[2].startswith(f"  {tmp_path}/text.png: not a picture")
-    assert lines[3] == f"  {tmp_path}: Is a directory"
 
 
 HELP = {
@@ -205,10 +158,10 @@ HELP = {
         "Print JSON on stdout instead of lines.",
     ],
     "predict": [
-        "usage: jtl.predict [-h] RUN IMAGE [IMAGE ...] [--top-k INT]",
+        "usage: jtl.predict [-h] RUN PICTURES [PICTURES ...] [--top-k INT] [--out PATH]",
         "RUN Folder that `python -m jtl.train` wrote. (required)",
-        "IMAGE [IMAGE ...] Picture files, one or more. (required)",
-        "--top-k INT How many classes to name for each. (default: 5)",
+        "PICTURES [PICTURES ...] Picture files; folders, zip or tar archives stand for all",
+        "--top-k INT How many classes to name for each picture. (default: 5)",
     ],
 }
 

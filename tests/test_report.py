@@ -65,7 +65,7 @@ def test_the_table_writes_names_as_they_are():
     assert cells == [["[red]ash", "1,200", "0.5000", "-", "0.2500"]]
     assert "nothing" not in text
     # What is to be copied can be pasted.
-    assert "python -m jtl.predict 'runs/a [b]' IMAGE..." in text
+    assert "python -m jtl.predict 'runs/a [b]' PICTURES..." in text
 
 
 def test_of_many_classes_those_recognized_worst_are_listed():

@@ -119,20 +119,6 @@ def test_a_damaged_config_is_a_users_error(tiny_run, tmp_path, text):
         evaluation.load(folder)
 
 
-def test_pictures_are_predicted_as_they_were_validated(tiny_data, tmp_path):
-    run = fit(tiny.config(tiny_data, tmp_path / "run", epochs=20), tiny.quiet())
-    classifier = evaluation.load(run.folder)
-    files = sorted((tiny_data / "val").rglob("*.png"))
-    predictions, unreadable = evaluation.predict_files(classifier, files, top_k=3)
-    assert (len(predictions), unreadable) == (9, [])
-    right = sum(p.classes[0][0] == f.parent.name for p, f in zip(predictions, files, strict=True))
-    assert right / 9 == run.summary["val_accuracy"] > 0.6
-    for prediction in predictions:
-        probabilities = [probability for _, probability in prediction.classes]
-        assert probabilities == sorted(probabilities, reverse=True)
-        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-
-
 def test_a_test_split_is_scored_with_the_best_model(tiny_data, tmp_path):
     folder = tiny.write_folder(tmp_path / "data")
     (folder / "val").rename(folder / "test")
@@ -142,8 +128,8 @@ def test_a_test_split_is_scored_with_the_best_model(tiny_data, tmp_path):
     run = fit(tiny.config(folder, tmp_path / "run", epochs=3, weights=weights), tiny.quiet())
     classifier = evaluation.load(run.folder)
     files = sorted((folder / "test").rglob("*.png"))
-    predictions, _ = evaluation.predict_files(classifier, files, top_k=1)
-    right = sum(p.classes[0][0] == f.parent.name for p, f in zip(predictions, files, strict=True))
+    labels = classifier.predict(files).labels
+    right = sum(label == file.parent.name for label, file in zip(labels, files, strict=True))
     assert run.summary["test_accuracy"] == right / 9
     assert run.summary["num_val"] == 6
 

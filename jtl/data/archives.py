@@ -61,6 +61,20 @@ def open_store(path: Path) -> Store:
         raise unreadable_place(path, error) from error
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar by its name or, if no picture by its name, by its content."""
+    if path.name.lower().endswith((".zip", *_TAR_ENDINGS)):
+        return True
+    try:
+        return (
+            not is_picture(path.name)
+            and path.is_file()
+            and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+        )
+    except (OSError, ValueError):
+        return False
+
+
 class _Listing:
     """What an archive holds, as its members are gone through."""
 

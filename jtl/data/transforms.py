@@ -130,10 +130,21 @@ def decode(data: bytes, name: str) -> Image.Image:
             Pillow takes it for a decompression bomb (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     with _named_errors(name):
-        image = _open(data)
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        return _to_rgb(image if turn is None else image.transpose(turn))
+        return _upright_rgb(_open(data))
+
+
+def as_decoded(image: Image.Image, name: str) -> Image.Image:
+    """What `decode` would give of a picture that Pillow has opened or made.
+
+    Args:
+        image: In any mode.
+        name: What to call it in messages.
+
+    Raises:
+        BadImage: As `decode`.
+    """
+    with _named_errors(name):
+        return _upright_rgb(image)
 
 
 def picture_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]:
@@ -166,6 +177,12 @@ def picture_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, in
             if _orientation(image) in _LYING:
                 width, height = height, width
         return height, width
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def _open(data: bytes) -> Image.Image:
