@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import statistics
 import sys
@@ -24,8 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import machine, pictures, plots, tables
-from harness.runs import Ended, timed
+from harness import jtl_runs, machine, pictures, plots, tables
 from harness.store import Row, Store
 
 MODELS = ("resnet50", "densenet121", "efficientnet_lite0", "resnet18")
@@ -57,19 +55,15 @@ def points(masks: list[str], images: list[int]) -> list[tuple[str, str, int]]:
 
 def train(
     model: str, mask: str, cache: str, data: Path, settings: Settings, scratch: Path
-) -> tuple[Ended, dict[str, Any], list[dict[str, Any]]]:
-    """One training: the process, its summary, its epochs."""
-    run, kept = scratch / "run", scratch / "cache"
-    command = [sys.executable, "-m", "jtl.train", f"--model={model}", "--weights=random"]
-    command += [f"--mask={mask}", f"--data=folder:{data}", f"--epochs={settings.epochs}"]
-    command += [f"--batch-size={settings.batch}", f"--image-size={settings.size}"]
-    command += [f"--run-dir={run}", *(["--cache-budget=0"] if cache == UNCACHED else [])]
-    ended = timed(command, machine.environment(JTL_CACHE=str(kept)))
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    for folder in (run, kept):
-        shutil.rmtree(folder)
-    return ended, summary, [json.loads(line) for line in lines]
+) -> jtl_runs.Trained:
+    """One training with an empty cache folder."""
+    kept = scratch / "cache"
+    options = [f"--model={model}", "--weights=random", f"--mask={mask}", f"--data=folder:{data}"]
+    options += [f"--epochs={settings.epochs}", f"--batch-size={settings.batch}"]
+    options += [f"--image-size={settings.size}", *(["--cache-budget=0"] * (cache == UNCACHED))]
+    trained = jtl_runs.train(options, scratch, kept)
+    shutil.rmtree(kept)
+    return trained
 
 
 def measure(
@@ -79,16 +73,17 @@ def measure(
     seconds, peaks, epochs = [], [], []
     summary: dict[str, Any] = {}
     for _ in range(settings.repeats):
-        ended, summary, lines = train(model, mask, cache, images.folder, settings, scratch)
+        trained = train(model, mask, cache, images.folder, settings, scratch)
+        summary = trained.summary
         if summary["cached_prefix"] != (cache == CACHED):
             raise SystemExit(
                 f"{model} {mask} with {images.count} pictures was to run {cache}, but did not: "
                 "there is too little free memory."
             )
-        seconds.append(ended.seconds)
-        peaks.append(ended.peak_bytes)
+        seconds.append(trained.ended.seconds)
+        peaks.append(trained.ended.peak_bytes)
         # The first epoch compiles.
-        epochs.append(min(line["seconds"] for line in lines[1:] or lines))
+        epochs.append(min(trained.values("seconds")[1:] or trained.values("seconds")))
     return {
         "model": model,
         "mask": mask,

@@ -128,6 +128,108 @@ def test_growth(tmp_path):
     assert (tmp_path / "growth_resnet18.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_freeze_strategies(tmp_path):
+    run("freeze_strategies", "--out", tmp_path)
+    base = tmp_path / "freeze_strategies_generated_resnet18"
+    stored = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
+    by_kind: dict[str, dict[Any, Any]] = {"training": {}, "step": {}, "images": {}}
+    for row in stored["rows"]:
+        by_kind[row["kind"]][row["strategy"], row["budget"]] = row
+    trained = by_kind["training"]
+    assert set(trained) == {
+        (strategy, budget)
+        for strategy in ("head_only", "lp_ft")
+        for budget in ("epochs", "seconds")
+    }
+    for (strategy, budget), row in trained.items():
+        assert row["cold"]
+        assert row["epochs"] == row["settings"]["epochs"] == len(row["at"])
+        assert budget == "seconds" or row["epochs"] == 2
+        assert row["at"] == sorted(row["at"])
+        # Imports and compiling come before the first epoch's end, saving after the last one's.
+        assert 1 < row["at"][0] <= row["at"][-1] < row["seconds"]
+        assert row["val_accuracy"] == row["val"][row["best_epoch"] - 1] == max(row["val"])
+        # Adam keeps two numbers for each trained param.
+        count = {"head_only": 1026, "lp_ft": 11_177_538}[strategy]
+        assert 0 <= row["optimizer_bytes"] - 2 * 4 * count < 1000
+    assert {mask for mask, _ in by_kind["step"]} == {"head_only", "full"}
+    head, full = (by_kind["step"][mask, None] for mask in ("head_only", "full"))
+    assert (head["trainable_params"], full["trainable_params"]) == (1026, 11_177_538)
+    assert 0.7 < head["uncached"]["gflop"] / published_gflop(1.82) < 1
+    assert head["cached"]["gflop"] < 1e-3 * head["uncached"]["gflop"]
+    assert full["cached"] == full["uncached"]
+    assert full["uncached"]["gflop"] > 2.5 * head["uncached"]["gflop"]
+    for row in by_kind["images"].values():
+        assert (row["num_train"], row["num_val"]) == (6, 9)
+        assert row["val_accuracy"] == row["val"][-1]
+    assert {strategy for strategy, _ in by_kind["images"]} == {"head_only", "scratch"}
+    table = Path(f"{base}.md").read_text(encoding="utf-8")
+    assert "## Recommendation for these data and this machine: `" in table
+    for plot in ("pareto", "curves", "images"):
+        assert Path(f"{base}_{plot}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
+    from harness.strategies import Arm
+
+    at = [seconds * (i + 1) / (len(val) + 1) for i in range(len(val))]
+    row = {"seconds": seconds, "epochs": len(val), "val_accuracy": max(val), "num_val": 400}
+    return Arm(strategy, budget, ({**row, "at": at, "val": val},))
+
+
+def test_the_fastest_of_the_best_is_recommended():
+    from harness import strategies
+
+    # A standard error at 0.9 on 400 pictures is 1.5 points.
+    fast, middle, slow = arm("fast", 10, 0.8), arm("middle", 40, 0.89), arm("slow", 400, 0.9)
+    advice = strategies.advise([slow, fast, middle])
+    assert (advice.arm, advice.best) == (middle, slow)
+    told = " ".join(advice.reasons)
+    assert "1.0 points is within one standard error" in told
+    assert "(1.5 points), and it takes 10.0 times as long" in told
+    assert "fast with 1 epochs gives 0.8000" in told
+    assert strategies.advise([fast, arm("slow", 400, 0.95), middle]).arm.strategy == "slow"
+
+
+def test_seconds_to_an_accuracy_and_epochs_in_seconds():
+    from harness import strategies
+
+    one = arm("a", 100, 0.5, 0.7, 0.6, 0.9)  # Epochs end at 20, 40, 60 and 80 seconds.
+    assert one.reaching(0.7) == (40, 1)
+    assert one.reaching(0.95) == (None, 0)
+    row = one.rows[0]
+    # 40 seconds before the second epoch and after the last one.
+    assert strategies.fitting(row, 100, 1, 50) == 4
+    assert strategies.fitting(row, 119, 1, 50) == 4
+    assert strategies.fitting(row, 121, 1, 50) == 5
+    assert strategies.fitting(row, 10, 2, 50) == 2
+    assert strategies.fitting(row, 10_000, 1, 50) == 50
+    assert strategies.fewest_epochs("gradual", "resnet18") == 5
+    assert strategies.fewest_epochs("freeze_unfreeze:3", "resnet18") == 4
+
+
+def test_subsets_keep_pictures_and_validation(tmp_path):
+    from harness import pictures, subsets
+
+    made = pictures.generate(tmp_path / "made", 30, side=32)
+    source = subsets.opened(f"folder:{made.folder}")
+    assert (source.val_given, source.smallest_class) == (True, 9)
+    parts = [
+        subsets.opened(subsets.write(source, tmp_path / str(seed), {"train": 4, "val": 3}, seed))
+        for seed in (0, 1)
+    ]
+    pixels = [
+        {role: split.read(range(len(split)), None) for role, split in part.splits.items()}
+        for part in parts
+    ]
+    assert [len(p["train"]) for p in pixels] == [8, 8]
+    assert (pixels[0]["train"] != pixels[1]["train"]).any()
+    assert (pixels[0]["val"] == pixels[1]["val"]).all()
+    whole = {image.tobytes() for image in source.splits["train"].read(range(18), None)}
+    assert {image.tobytes() for image in pixels[0]["train"]} <= whole
+    assert parts[0].class_names == source.class_names
+
+
 def test_convert_speed(tmp_path):
     need("torch")
     run("convert_speed", "--out", tmp_path / "speed")

@@ -17,21 +17,26 @@ class Store:
     Args:
         path: The file; read if it is there.
         facts: As `harness.machine.facts` gives them. Rows of other facts are dropped: a table
-            holds figures of one machine, one source and one set of versions.
+            holds figures of one machine, one source and one set of versions. None takes the
+            file as it is, to draw its figures again.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any]):
+    def __init__(self, path: Path, facts: Mapping[str, Any] | None):
         self._path = path
-        self.facts = dict(facts)
+        self.facts = dict(facts or {})
         self.rows: list[Row] = []
         self.commands: list[str] = []
         if path.is_file():
             stored = json.loads(path.read_text(encoding="utf-8"))
+            if facts is None:
+                self.facts = stored["facts"]
             if stored.get("facts") == self.facts:
                 self.rows, self.commands = stored["rows"], stored["commands"]
             else:
                 told = f"{path} is of another machine, source or versions: all is measured anew"
                 print(told, file=sys.stderr, flush=True)
+        elif facts is None:
+            raise SystemExit(f"{path} is not there: measure first, without --redraw.")
 
     def find(self, settings: Mapping[str, Any], **key: Any) -> Row | None:
         """The row with this key, if it was measured under these settings."""

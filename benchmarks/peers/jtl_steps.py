@@ -2,8 +2,10 @@
 
 python benchmarks/peers/jtl_steps.py MODEL ARM BATCH SIZE CLASSES [LIBRARY]
 
-ARM is `forward`, or a mask for a train step with SGD and momentum, from pictures. LIBRARY is
-whose conventions (strides, biases, epsilon) the network follows; default PyTorch's.
+ARM is `forward`, or a mask for a train step with SGD and momentum, from pictures. `adam:MASK` is
+such a step with Adam, jtl's default, and `adam-cached:MASK` takes it from what the frozen layers
+gave, as jtl does. LIBRARY is whose conventions (strides, biases, epsilon) the network follows;
+default PyTorch's.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ def conventions(model: str, library: str) -> dict[str, Any]:
     return dict(table.conventions)
 
 
+_ADAM, _CACHED = "adam:", "adam-cached:"
+
+
 class Forward:
     """A frozen backbone with its head, in inference mode."""
 
@@ -46,7 +51,7 @@ class Forward:
         self.function: Any = steps.forward
         self.options: dict[str, Any] = {"model": model}
         self.arguments = (jax.device_put(variables), images)
-        self.optimizer_bytes = 0
+        self.optimizer_bytes, self.trainable_params, self.cut = 0, 0, None
 
     def take(self) -> None:
         """One forward."""
@@ -54,9 +59,9 @@ class Forward:
 
 
 class Step:
-    """A train step under a mask, without cached features."""
+    """A train step under a mask, from pictures or from the frozen layers' features."""
 
-    def __init__(self, mask: str, model: Any, variables: Any, images: Any, labels: Any):
+    def __init__(self, arm: str, model: Any, variables: Any, images: Any, labels: Any):
         import jax
         import jax.numpy as jnp
         import optax
@@ -65,10 +70,15 @@ class Step:
         from jtl.freeze import FROZEN, label_tree, parse, split
         from jtl.freeze.split import prune, trainable, within
 
+        mask = arm.removeprefix(_ADAM).removeprefix(_CACHED)
         tree = label_tree(parse(mask, model.units()), variables["params"])
         groups = set(jax.tree.leaves(tree)) - {FROZEN}
-        tx = optim.build(tree, {group: optax.sgd(0.01, momentum=0.9) for group in groups})
+        optimizer = optax.sgd(0.01, momentum=0.9) if mask == arm else optax.adam(1e-3)
+        tx = optim.build(tree, dict.fromkeys(groups, optimizer))
         cut = split(tree, model.units())
+        start = cut.cut if arm.startswith(_CACHED) and cut.prefix else None
+        if start is not None:
+            images = steps.forward(variables, images, model=model, stop=start)
         trains, live = trainable(tree), within(cut.train_units)
         params, stats, frozen = jax.tree.map(
             jnp.array,
@@ -82,9 +92,11 @@ class Step:
             ),
         )
         state = steps.init_state(params, stats, tx)
+        self.trainable_params = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
+        self.cut = cut.cut if cut.prefix else None
         self.function: Any = steps.train_step
-        self.options = dict(model=model, tx=tx, start=None, train_units=cut.train_units)
+        self.options = dict(model=model, tx=tx, start=start, train_units=cut.train_units)
         self.arguments = (state, frozen, images, labels)
 
     def take(self) -> None:
@@ -125,7 +137,9 @@ def main(name: str, arm: str, batch: int, size: int, classes: int, library: str 
             made.append(Forward(model, variables, images))
         else:
             made.append(Step(arm, model, variables, images, labels))
-        return made[0].take, {"optimizer_bytes": made[0].optimizer_bytes}
+        facts = ("optimizer_bytes", "trainable_params", "cut")
+        told = {name: getattr(made[0], name) for name in facts}
+        return made[0].take, told
 
     workers.serve(prepare, product.of_jax, lambda: flops(made[0]))
 
