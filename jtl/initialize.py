@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -40,7 +41,9 @@ def initialize(model: ImageClassifier, pretrained: Tree | None, *, size: int, se
         return jax.tree.map(np.asarray, jax.jit(model.init)(fast, images))
     backbone_end = model.units()[len(model.backbone.units())].path
     features = models.feature_shape(model, size)
-    new: Any = model.init(key, jnp.zeros(features.shape, features.dtype), start=backbone_end)
+    # One program: operation by operation it would be a dozen.
+    begin = jax.jit(functools.partial(model.init, start=backbone_end))
+    new: Any = begin(key, jnp.zeros(features.shape, features.dtype))
     filled = _from_pretrained(pretrained, shapes)
     variables = {
         collection: {**new.get(collection, {}), **filled.get(collection, {})}

@@ -111,6 +111,35 @@ def schedule(
     return optax.constant_schedule(learning_rate)
 
 
+def scale_by_peak(label: str) -> optax.GradientTransformation:
+    """Multiplies a group's updates by its highest learning rate, which each update is given.
+
+    Its `update` takes `peaks`, a float32 scalar for every label. So the number is an operand of
+    the compiled step, not a part of it: a run with another learning rate has its program
+    already. For optimizers whose update is linear in the learning rate, as optax's are.
+
+    Args:
+        label: The group's.
+    """
+
+    def init(params: Any) -> Any:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        peaks: Mapping[str, jax.Array],
+        **extra: Any,
+    ) -> tuple[Any, Any]:
+        del params, extra
+        return jax.tree.map(lambda u: (u * peaks[label]).astype(u.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def transform(
     name: OptimizerName, learning_rate: optax.Schedule | float, weight_decay: float
 ) -> optax.GradientTransformation:

@@ -109,6 +109,7 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     options = dict(
         model=task.model,
         tx=trainer.tx,
+        peaks=trainer.peaks,
         start=arm.start,
         train_units=plan.split.train_units,
         prepare=arm.prepare,
@@ -117,7 +118,7 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
-    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:]))
+    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:], peaks=trainer.peaks))
     epoch_steps = steps_per_epoch(task)
     pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {

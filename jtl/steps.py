@@ -8,7 +8,7 @@ separate argument that the step does not return, so no step can change them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -81,6 +81,7 @@ def _train_step(
     labels: jax.Array,
     examples: jax.Array | None = None,
     epoch: jax.Array | int | None = None,
+    peaks: Mapping[str, jax.Array] | None = None,
     *,
     model: ImageClassifier,
     tx: optax.GradientTransformation,
@@ -116,7 +117,9 @@ def _train_step(
 
     gradient = jax.grad(loss_fn, has_aux=True)
     grads, (logits, loss_sum, batch_stats) = gradient(state.params)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    given = {} if peaks is None else {"peaks": peaks}
+    update = optax.with_extra_args_support(tx).update
+    updates, opt_state = update(grads, state.opt_state, state.params, **given)
     params: Any = optax.apply_updates(state.params, updates)
     state = TrainState(
         step=state.step + 1,
@@ -151,6 +154,8 @@ Args:
     labels: int32 [N].
     examples: Indices of the examples in their split, int32 [N]; for `augment` alone.
     epoch: Number of the epoch; for `augment` alone.
+    peaks: The highest learning rate of every label, float32 scalars, for optimizers that end
+        with `optim.scale_by_peak`; None for others.
     model, tx, start, train_units: Static: the classifier, the optimizer, the path of the
         first unit to run, the paths of the units in train mode.
     prepare: Static: makes the chain's input from `x`, such as uint8 images into normalized
@@ -170,6 +175,7 @@ def train_epoch(
     x: jax.Array,
     labels: jax.Array,
     batches: jax.Array,
+    peaks: Mapping[str, jax.Array] | None = None,
     *,
     model: ImageClassifier,
     tx: optax.GradientTransformation,
@@ -185,6 +191,7 @@ def train_epoch(
         x: All examples [N, ...].
         labels: All labels, int32 [N].
         batches: Indices of the examples of each step, int32 [steps, batch_size].
+        peaks: As in `train_step`.
         model: As in `train_step`, like the rest.
         tx: The optimizer.
         start: Path of the first unit to run.
@@ -198,6 +205,7 @@ def train_epoch(
             frozen,
             x[indices],
             labels[indices],
+            peaks=peaks,
             model=model,
             tx=tx,
             start=start,

@@ -23,26 +23,34 @@ from jtl.task import Task
 
 
 class Trainer:
-    """One phase on the device: its state, its compiled steps, its epochs."""
+    """One phase on the device: its state, its compiled steps, its epochs.
+
+    Attributes:
+        state: What the steps change.
+        frozen: The leaves that they do not.
+        tx: The optimizer.
+        peaks: The highest learning rate of every label, which a step takes beside `tx`.
+    """
 
     def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: Tree):
         """Starts a phase from whole `variables`, with fresh optimizer state."""
         self.task, self.plan, self.arm = task, plan, arm
         train = task.config.train
         self._per_epoch = steps_per_epoch(task)
-        self._rates = {
+        # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
+        self._shares = {
             label: optim.schedule(
-                train.schedule,
-                rate,
-                plan.phase.epochs * self._per_epoch,
-                self._steps_before(label),
+                train.schedule, 1.0, plan.phase.epochs * self._per_epoch, self._steps_before(label)
             )
-            for label, rate in plan.learning_rates.items()
+            for label in plan.learning_rates
         }
+        self.peaks = {label: np.float32(rate) for label, rate in plan.learning_rates.items()}
         self._highest = self._highest_rates()
         self.val_logits: np.ndarray | None = None
         """Of the last epoch's evaluation, [N, num_classes]."""
-        self.tx = optim.build(plan.labels, {label: self._transform(label) for label in self._rates})
+        self.tx = optim.build(
+            plan.labels, {label: self._transform(label) for label in self._shares}
+        )
         params, stats, self.frozen = jax.device_put(
             (
                 plan.trainable_params(variables),
@@ -127,9 +135,10 @@ class Trainer:
     def _steps(
         self, epoch: int, train: Examples, batches: np.ndarray, leave: Callable[[], bool]
     ) -> steps.Metrics | None:
-        static: dict[str, Any] = dict(
+        common: dict[str, Any] = dict(
             model=self.task.model,
             tx=self.tx,
+            peaks=self.peaks,
             start=self.arm.start,
             train_units=self.plan.split.train_units,
             prepare=self.arm.prepare,
@@ -137,7 +146,7 @@ class Trainer:
         if isinstance(train, Features) and train.on_device and self.arm.start == "head":
             labels = jnp.asarray(train.labels)
             self.state, total = steps.train_epoch(
-                self.state, self.frozen, train.values, labels, jnp.asarray(batches), **static
+                self.state, self.frozen, train.values, labels, jnp.asarray(batches), **common
             )
             return total
         augment = self.task.inputs.augmentation if self.arm.start is None else None
@@ -155,7 +164,7 @@ class Trainer:
                 images,
                 train.labels[indices],
                 *drawn_by,
-                **static,
+                **common,
                 augment=augment,
             )
             total = total + metrics
@@ -165,10 +174,10 @@ class Trainer:
 
     def _transform(self, label: str) -> optax.GradientTransformation:
         config = self.task.config.train
-        tx = optim.transform(config.optimizer, self._rates[label], config.weight_decay)
+        tx = optim.transform(config.optimizer, self._shares[label], config.weight_decay)
         if config.l2_sp and not is_head(label):
             tx = optax.chain(optim.l2_sp(config.l2_sp, self.task.variables["params"]), tx)
-        return tx
+        return optax.chain(tx, optim.scale_by_peak(label))
 
     def _steps_before(self, label: str) -> int:
         """Steps that a label's leaves have trained before this phase."""
@@ -180,8 +189,9 @@ class Trainer:
         taken = np.arange(1, self.plan.phase.epochs + 1) * self._per_epoch - 1
         rates = [
             # Compiled as a whole: operation by operation it would be a dozen programs.
-            np.broadcast_to(jax.jit(rate)(taken + self._steps_before(label)), taken.shape)
-            for label, rate in self._rates.items()
+            self.peaks[label]
+            * np.broadcast_to(jax.jit(share)(taken + self._steps_before(label)), taken.shape)
+            for label, share in self._shares.items()
         ]
         return np.max(rates, axis=0)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint, evaluation, loop, trainer
+from jtl import checkpoint, evaluation, loop, steps, trainer
 from jtl.errors import UserError
 from jtl.loop import fit
 from jtl.run import frozen_unchanged
@@ -289,3 +289,28 @@ def test_a_run_whose_first_save_fails_leaves_nothing(tiny_data, tmp_path, monkey
     with pytest.raises(OSError, match="No space left"):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert not folder.exists()
+
+
+def test_another_learning_rate_needs_no_other_program(tiny_data, tmp_path, monkeypatch):
+    programs: list[str] = []
+    original = steps.train_epoch
+
+    def lowered(*args, **kwargs):
+        programs.append(original.lower(*args, **kwargs).as_text())
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(steps, "train_epoch", lowered)
+
+    def trained(name: str, **options) -> dict:
+        programs.clear()
+        run = fit(tiny.config(tiny_data, tmp_path / name, epochs=1, **options), tiny.quiet())
+        return run.history[-1]
+
+    one = trained("one", mask="head_only", lr=0.05)
+    [first] = programs
+    two = trained("two", mask="head_only", lr=0.01)
+    assert programs == [first]
+    assert one["learning_rate"] == pytest.approx(5 * two["learning_rate"], rel=1e-6)
+    assert one["train_loss"] != two["train_loss"]
+    trained("sgd", mask="head_only", lr=0.05, optimizer="sgd")
+    assert programs != [first]
