@@ -7,11 +7,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jtl import models, weights
 from jtl.cache import native
 from jtl.config import Config
 from jtl.data import sources, verification
 from jtl.data.augment import Augmentation
+from jtl.data.balance import balanced_weights
 from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
 from jtl.data.transforms import HostTransform
@@ -60,6 +63,13 @@ class Task:
     def plan_of(self, epoch: int) -> PhasePlan:
         """The phase that an epoch (1-based) belongs to."""
         return next(plan for plan in self.plans if epoch <= plan.last_epoch)
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """How much each class counts in the training loss, float32 [num_classes]."""
+        if self.config.train.class_weights == "none":
+            return None
+        return balanced_weights(self.dataset.train.labels, len(self.dataset.class_names))
 
     def meta(self) -> dict[str, Any]:
         """What a checkpoint carries beside its arrays; the inverse is `rebuild_model`."""
