@@ -21,6 +21,7 @@ from jtl import checkpoint, metrics
 from jtl.config import Config
 from jtl.drawing import curves_title
 from jtl.errors import UserError
+from jtl.files import replace_text
 from jtl.freeze.split import Tree
 from jtl.painter import Painter
 from jtl.task import Task
@@ -324,6 +325,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file that is either the old one or the new one, never a part."""
-    draft = path.with_suffix(path.suffix + ".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from jtl import models, weights
-from jtl.cache import native
 from jtl.config import Config
 from jtl.data import sources, verification
 from jtl.data.augment import Augmentation
@@ -106,13 +105,10 @@ def prepare_task(config: Config, display: Display) -> Task:
     Raises:
         UserError: Data, weights, head or masks cannot be used.
     """
-    dataset = native.remembered(
-        sources.load(
-            config.data.data,
-            seed=config.train.seed,
-            verify=verification.of(config.data.on_bad_image, display),
-        ),
-        weights.cache_dir() / native.FOLDER,
+    dataset = sources.load(
+        config.data.data,
+        seed=config.train.seed,
+        verify=verification.of(config.data.on_bad_image, display),
     )
     for note in dataset.notes:
         display.message(f"note: {note}")
