@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from jtl.arms import pictures_of
 from jtl.data.pipeline import (
     Features,
     InputPlan,
@@ -16,6 +18,7 @@ from jtl.data.pipeline import (
     ahead,
     common_size,
     in_order,
+    part_of,
     plan_input,
     shuffled,
 )
@@ -97,12 +100,17 @@ def test_common_size(train, val, test, common):
     assert common_size(dataset) == common
 
 
-@pytest.mark.parametrize("hold", [True, False])
-def test_pictures_held_and_decoded_are_the_same(hold):
+@pytest.mark.parametrize(
+    ("hold", "on_device"), [(True, False), (False, False), (True, True), (False, True)]
+)
+def test_pictures_held_and_decoded_are_the_same(hold, on_device):
     split = tiny.array_split(7)
     for host in (None, HostTransform(5, 1.0, "bilinear")):
         indices = np.array([6, 0, 3, 3])
-        got = Pictures(split, host, hold=hold).batch(indices)
+        pictures = Pictures(split, host, hold=hold, on_device=on_device)
+        assert pictures.on_device == (hold and on_device)
+        got = pictures.batch(indices)
+        assert isinstance(got, jax.Array) == pictures.on_device
         assert got.dtype == np.uint8
         np.testing.assert_array_equal(got, split.read(indices, host))
 
@@ -147,6 +155,42 @@ def test_the_order_depends_on_seed_and_epoch_alone():
         assert not np.array_equal(first, shuffled(100, 10, seed=seed, epoch=epoch))
     # The batch size cuts one and the same order.
     np.testing.assert_array_equal(first.ravel()[:99], shuffled(100, 33, 3, 7).ravel())
+
+
+def test_processes_share_every_batch():
+    batches = shuffled(103, 12, seed=0, epoch=1)
+    parts = [part_of(batches, process, 3) for process in range(3)]
+    assert {part.shape for part in parts} == {(8, 4)}
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), batches)
+    np.testing.assert_array_equal(part_of(batches, 0, 1), batches)
+    with pytest.raises(ValueError, match="12 cannot be divided among 5"):
+        part_of(batches, 0, 5)
+
+
+class Device:
+    """An accelerator with as much memory left."""
+
+    def __init__(self, platform: str, free: int):
+        self.platform, self.free = platform, free
+
+    def memory_stats(self):
+        return {"bytes_limit": 1000 + self.free, "bytes_in_use": 1000}
+
+
+@pytest.mark.parametrize(
+    ("platform", "free", "once", "on_device"),
+    [
+        ("gpu", 10**6, False, True),
+        ("gpu", 10**6, True, False),
+        ("gpu", 10**3, False, False),
+        ("cpu", 10**6, False, False),
+    ],
+)
+def test_pictures_lie_on_accelerators_that_have_room(monkeypatch, platform, free, once, on_device):
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(platform, free)])
+    inputs = plan_input((tiny.SIZE, tiny.SIZE), None, PRE)
+    pictures = pictures_of(tiny.array_split(9), inputs, once=once)
+    assert pictures.on_device is on_device
 
 
 def test_another_epoch_leaves_out_others():
