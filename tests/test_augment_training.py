@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import commands
 import jax
@@ -77,7 +78,7 @@ def test_an_epoch_goes_on_where_it_was_left():
     split, batches = tiny.array_split(19), pipeline.shuffled(19, 4, seed=5, epoch=2)
     augment = Augmentation(PRESETS["strong"], tiny.PREPARE, len(tiny.CLASSES))
 
-    def go_on(state, first: int, last: int):
+    def go_on(state, first: int, last: int) -> Any:
         pictures = pipeline.Pictures(split, None, hold=False)
         rest = batches[first:last]
         for images, rows in zip(pipeline.ahead(pictures, list(rest)), rest, strict=True):
@@ -122,7 +123,8 @@ def test_the_prefix_is_not_kept_and_frozen_leaves_stay(whole):
 def test_why_nothing_is_kept_is_said_once(tiny_data, tmp_path):
     display = tiny.quiet()
     fit(augmented(tiny_data, tmp_path / "run"), display)
-    told = display.console.file.getvalue().replace("\n", " ")
+    shown: Any = display.console.file
+    told = shown.getvalue().replace("\n", " ")
     assert told.count("the frozen prefix runs in every step") == 1
     assert "; augmentation: crop from 0.35 of the area, horizontal flip" in told
 

@@ -509,6 +509,17 @@ def test_a_part_of_a_mixed_split_has_its_own_size(opened, monkeypatch, tmp_path,
     assert len(opened) == 9 + (0 if part == "all" else 4)
 
 
+def test_that_a_split_is_mixed_is_among_what_is_noted(opened, monkeypatch, tmp_path):
+    monkeypatch.setattr(encoded, "_NOTED", 2)
+    data = draw(tmp_path / "data", (8, 8))
+    flat(8, 6).save(data / "a" / "3.png")  # Neither the first one nor the last.
+    Verification("error", tmp_path / "checked")(sources.find(f"folder:{data}"))
+    [note] = (tmp_path / "checked").iterdir()
+    assert json.loads(note.read_text())["noted"]["sizes"] == {
+        "train": [[0, 3, 8], [[8, 8], [6, 8], [8, 8]]]
+    }
+
+
 def test_a_damaged_note_is_made_again(opened, tmp_path):
     data = draw(tmp_path / "data", (8, 8))
     learn(data, tmp_path / "checked")

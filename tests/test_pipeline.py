@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,8 +96,8 @@ class Sized:
     ],
 )
 def test_common_size(train, val, test, common):
-    last = None if test == "absent" else Sized(test)
-    dataset = Dataset("x", ("a", "b"), Sized(train), Sized(val), last, (), "0")
+    splits: Any = (Sized(train), Sized(val), None if test == "absent" else Sized(test))
+    dataset = Dataset("x", ("a", "b"), *splits, (), "0")
     assert common_size(dataset) == common
 
 
@@ -118,7 +119,7 @@ def test_pictures_held_and_decoded_are_the_same(hold, on_device):
 def test_held_pictures_are_decoded_once():
     class Counting:
         labels = np.zeros(4, np.int32)
-        read_indices: list
+        calls: list[int]
 
         def __len__(self):
             return 4
@@ -128,7 +129,7 @@ def test_held_pictures_are_decoded_once():
             return np.zeros((len(indices), 8, 8, 3), np.uint8)
 
     for hold, calls in ((True, [4]), (False, [2, 2])):
-        split = Counting()
+        split: Any = Counting()
         split.calls = []
         pictures = Pictures(split, None, hold=hold)
         for _ in range(2):
@@ -268,7 +269,7 @@ class Broken:
 
 
 def test_errors_of_the_decoding_thread_reach_the_caller():
-    split = Broken()
+    split: Any = Broken()
     batches = ahead(Pictures(split, None, hold=False), [np.arange(2)] * 4)
     assert [int(next(batches)[0, 0, 0, 0]) for _ in range(2)] == [1, 2]
     with pytest.raises(UserError, match=r"^2 of 2 pictures of x cannot be read$"):
@@ -276,8 +277,9 @@ def test_errors_of_the_decoding_thread_reach_the_caller():
     # It was another thread that decoded, and its failure ended the work.
     assert threading.current_thread().name not in split.threads
     assert split.calls <= 4
+    split = Broken()
     with pytest.raises(UserError, match="cannot be read"):
-        list(in_order(Pictures(Broken(), None, hold=False), 2))
+        list(in_order(Pictures(split, None, hold=False), 2))
 
 
 def test_the_next_batch_is_decoded_in_the_meantime():
@@ -293,7 +295,8 @@ def test_the_next_batch_is_decoded_in_the_meantime():
             started[int(indices[0])].set()
             return np.zeros((1, 8, 8, 3), np.uint8)
 
-    batches = ahead(Pictures(Slow(), None, hold=False), [np.array([i]) for i in range(3)])
+    slow: Any = Slow()
+    batches = ahead(Pictures(slow, None, hold=False), [np.array([i]) for i in range(3)])
     next(batches)
     assert started[1].wait(10)
     assert not started[2].is_set()  # One ahead, not all: memory stays bounded.

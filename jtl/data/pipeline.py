@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -274,7 +274,9 @@ def in_order(
         yield batch, np.where(index < count, labels, -1).astype(np.int32)
 
 
-def ahead(examples: Examples, batches: list[np.ndarray]) -> Iterator[np.ndarray | jax.Array]:
+def ahead(
+    examples: Examples, batches: list[np.ndarray]
+) -> Generator[np.ndarray | jax.Array, None, None]:
     """The batches `batches` (indices) of `examples`, the next one read in the meantime."""
     if examples.on_device:
         yield from map(examples.batch, batches)
