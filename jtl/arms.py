@@ -16,6 +16,8 @@ from jtl.freeze import Split
 FEATURE_EVAL_BATCH = 1024
 """Examples per dispatch when only a head is left to run."""
 PICTURE_EVAL_BATCH = 32
+DEVICE_SHARE = 0.25
+"""Of an accelerator's free memory that pictures may take; steps need the rest."""
 
 Place = Literal["memory", "disk"]
 
@@ -91,4 +93,18 @@ def pictures_of(
     needed = len(split) * inputs.bytes_per_picture(native, training=training)
     fits = needed < MEMORY_SHARE * free_memory()
     host = inputs.host_for(native, training=training)
-    return Pictures(split, host, hold=fits and not once)
+    hold = fits and not once
+    return Pictures(split, host, hold=hold, on_device=hold and _has_room(needed))
+
+
+def _has_room(nbytes: int) -> bool:
+    """Whether an accelerator has room for so much beside the training itself.
+
+    On a CPU device and host share their memory, and there NumPy gathers faster than XLA.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return False
+    memory = device.memory_stats() or {}
+    free = memory.get("bytes_limit", 0) - memory.get("bytes_in_use", 0)
+    return nbytes < DEVICE_SHARE * free

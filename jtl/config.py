@@ -105,6 +105,8 @@ class TrainConfig:
             or lbfgs (to the optimum, without learning rate and epochs).
         l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
+        class_weights: How much each class counts in the training loss: none (as much as it has
+            pictures), or balanced (all classes the same, however many pictures they have).
         epochs: Passes over the training pictures. Default: 100 for head_only, else 10.
         batch_size: Pictures in each training step.
         lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
@@ -130,6 +132,7 @@ class TrainConfig:
     bn: BatchNormMode = "auto"
     solver: Literal["sgd", "lbfgs"] = "sgd"
     l2: str = "auto"
+    class_weights: Literal["none", "balanced"] = "none"
     epochs: Annotated[int | None, _TOLD] = None
     batch_size: int = 32
     lr: Annotated[float | None, _TOLD] = None

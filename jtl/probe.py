@@ -45,6 +45,7 @@ def solve(
         (val_values, jnp.asarray(val.labels)),
         len(task.dataset.class_names),
         grid,
+        task.class_weights,
     )
     fit = solver.best(path)
     params = {**task.variables["params"]}

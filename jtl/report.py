@@ -20,6 +20,7 @@ LISTED_CLASSES = 20
 def opening_line(task: Task) -> str:
     """What is about to be trained on what."""
     dataset, augmented = task.dataset, task.config.augment.options().told()
+    weights = task.class_weights
     return (
         f"{task.config.model.model} ({task.source['name']}) on {dataset.spec}: "
         f"{len(dataset.train)} train, {len(dataset.val)} val images, "
@@ -29,6 +30,7 @@ def opening_line(task: Task) -> str:
             f"{counted(plan.phase.epochs, 'epoch')}"
             for plan in task.plans
         )
+        + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
         + ("" if task.inputs.augmentation is None else f"; augmentation: {augmented}")
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from jtl import checkpoint
 from jtl.config import Config
 from jtl.errors import UserError
+from jtl.files import replace_text
 from jtl.run import CONFIG, METRICS, SUMMARY, Run, read_json
 
 
@@ -33,9 +34,7 @@ def resumed_run(config: Config) -> Run:
     done = checkpoint.latest_epoch(folder)
     run.history = _history(folder, done)
     # Epochs after the checkpoint are trained again, so their lines must go.
-    draft = folder / (METRICS + ".tmp")
-    draft.write_text("".join(json.dumps(e) + "\n" for e in run.history), encoding="utf-8")
-    draft.replace(folder / METRICS)
+    replace_text(folder / METRICS, "".join(json.dumps(e) + "\n" for e in run.history))
     return run
 
 

@@ -21,6 +21,7 @@ from jtl import checkpoint, metrics
 from jtl.config import Config
 from jtl.drawing import curves_title
 from jtl.errors import UserError
+from jtl.files import replace_text
 from jtl.freeze.split import Tree
 from jtl.painter import Painter
 from jtl.task import Task
@@ -51,9 +52,7 @@ class Run:
         stored = {
             **task.config.to_dict(),
             "phases": [dataclasses.asdict(plan.phase) for plan in task.plans],
-            "class_names": list(task.dataset.class_names),
-            "data_fingerprint": task.dataset.fingerprint,
-            "weights_sha256": task.source.get("sha256"),
+            **_taken(task),
         }
         _write_json(self.folder / CONFIG, stored)
 
@@ -93,11 +92,7 @@ class Run:
             UserError: Data, classes, weights or a rules file are not those of the run.
         """
         stored = read_json(self.folder / CONFIG)
-        now: dict[str, Any] = {
-            "class_names": list(task.dataset.class_names),
-            "data_fingerprint": task.dataset.fingerprint,
-            "weights_sha256": task.source.get("sha256"),
-        }
+        now = _taken(task)
         stored["rules"] = [phase.get("rules") for phase in stored.get("phases", ())]
         now["rules"] = [plan.phase.rules for plan in task.plans]
         changed = [key for key, value in now.items() if stored.get(key) != value]
@@ -139,6 +134,18 @@ class Run:
         )
         path = self.folder / CURVES
         painter.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)
+
+
+def _taken(task: Task) -> dict[str, Any]:
+    """What a run is made of and cannot change while it goes on."""
+    weights = task.class_weights
+    return {
+        "class_names": list(task.dataset.class_names),
+        # The JSON of float32 numbers reads back as the same ones.
+        "class_weights": None if weights is None else weights.tolist(),
+        "data_fingerprint": task.dataset.fingerprint,
+        "weights_sha256": task.source.get("sha256"),
+    }
 
 
 @contextlib.contextmanager
@@ -231,6 +238,7 @@ def summarize(
         "notes": list(task.dataset.notes),
         "num_classes": len(task.dataset.class_names),
         "class_names": list(task.dataset.class_names),
+        "class_weights": _taken(task)["class_weights"],
         "num_train": len(task.dataset.train),
         "num_val": len(task.dataset.val),
         "image_size": task.inputs.device.size,
@@ -317,6 +325,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file that is either the old one or the new one, never a part."""
-    draft = path.with_suffix(path.suffix + ".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

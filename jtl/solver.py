@@ -39,7 +39,7 @@ class Fit:
         kernel: [C, K].
         bias: [K].
         iterations: L-BFGS steps that it took.
-        train_loss: Mean cross entropy on the training features, without the penalty.
+        train_loss: Mean cross entropy on the training features, without penalty and weights.
         train_accuracy: Share of hits there.
         val_loss: Mean cross entropy on the validation features.
         val_accuracy: Share of hits there.
@@ -60,6 +60,7 @@ def fit_path(
     val: tuple[jax.Array, jax.Array],
     num_classes: int,
     penalties: tuple[float, ...] = GRID,
+    class_weights: np.ndarray | None = None,
 ) -> list[Fit]:
     """Fits a linear head for every penalty, warm-started along the path.
 
@@ -71,11 +72,13 @@ def fit_path(
         val: The same of the validation split; looked at, not fitted.
         num_classes: K.
         penalties: Tried in descending order.
+        class_weights: How much each class counts in the loss of the training features, float32
+            [K], averaging 1 over them; None for the same.
 
     Returns:
         A fit for every penalty, the strongest first.
     """
-    problem = _Problem(train, val, num_classes)
+    problem = _Problem(train, val, num_classes, class_weights)
     path: list[Fit] = []
     before = now = np.zeros((problem.width + 1, num_classes))
     for l2 in sorted(penalties, reverse=True):
@@ -103,7 +106,7 @@ class _Problem:
     without the large common part of all features L-BFGS needs a fraction of the steps.
     """
 
-    def __init__(self, train: Any, val: Any, num_classes: int):
+    def __init__(self, train: Any, val: Any, num_classes: int, class_weights: Any):
         features = train[0].astype(jnp.float32)
         self._mean = jnp.mean(features, 0)
         self._x, self._labels = features - self._mean.reshape(1, -1), train[1]
@@ -111,6 +114,8 @@ class _Problem:
         self._transposed = jnp.array(self._x.T)
         self._val = (val[0].astype(jnp.float32) - self._mean.reshape(1, -1), val[1])
         self._targets = jax.nn.one_hot(self._labels, num_classes)
+        if class_weights is not None:
+            self._targets *= class_weights.reshape(1, -1)
         self._variance = np.asarray(jnp.var(self._x, 0), np.float64)
         # Mean of p (1 - p) over the predictions, which scales the loss's curvature; at first
         # all classes are equally likely.
@@ -171,11 +176,15 @@ class _Problem:
 def _value_and_gradient(
     solution: jax.Array, x: jax.Array, transposed: jax.Array, targets: jax.Array, l2: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean cross entropy with the penalty, and its gradient, [C + 1, K]."""
+    """Mean cross entropy with the penalty, and its gradient, [C + 1, K].
+
+    A row of `targets` is 0 but for its class, where it is how much the picture counts.
+    """
     kernel, bias = solution[:-1], solution[-1]
     logits = x @ kernel + bias.reshape(1, -1)
     loss = optax.softmax_cross_entropy(logits, targets).mean()
-    error = (jax.nn.softmax(logits) - targets) / len(x)
+    weights = targets.sum(-1, keepdims=True)
+    error = (jax.nn.softmax(logits) * weights - targets) / len(x)
     gradient = transposed @ error + l2 * kernel
     return loss + 0.5 * l2 * jnp.sum(jnp.square(kernel)), jnp.vstack(
         [gradient, error.sum(0, keepdims=True)]

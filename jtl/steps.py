@@ -82,6 +82,7 @@ def _train_step(
     examples: jax.Array | None = None,
     epoch: jax.Array | int | None = None,
     peaks: Mapping[str, jax.Array] | None = None,
+    class_weights: jax.Array | None = None,
     *,
     model: ImageClassifier,
     tx: optax.GradientTransformation,
@@ -112,8 +113,10 @@ def _train_step(
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )
-        losses = _losses(logits, targets)
-        return losses.mean(), (logits, losses.sum(), updates.get("batch_stats", {}))
+        losses = objective = _losses(logits, targets)
+        if class_weights is not None:
+            objective = _losses(logits, targets, class_weights)
+        return objective.mean(), (logits, losses.sum(), updates.get("batch_stats", {}))
 
     gradient = jax.grad(loss_fn, has_aux=True)
     grads, (logits, loss_sum, batch_stats) = gradient(state.params)
@@ -135,11 +138,16 @@ def _train_step(
     return state, Metrics(loss_sum, correct, jnp.int32(len(labels)))
 
 
-def _losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross entropy [N] with classes int32 [N], or with their shares [N, num_classes]."""
-    if targets.ndim == 1:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    return optax.softmax_cross_entropy(logits, targets)
+def _losses(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """Cross entropy [N] with classes int32 [N], or with their shares [N, num_classes].
+
+    The logarithm of each class's probability counts as much as `weights` [num_classes] says.
+    """
+    if targets.ndim > 1:
+        shares = targets if weights is None else targets * weights.reshape(1, -1)
+        return optax.softmax_cross_entropy(logits, shares)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return losses if weights is None else losses * weights[targets]
 
 
 _STATIC = ("model", "tx", "start", "train_units", "prepare")
@@ -156,6 +164,7 @@ Args:
     epoch: Number of the epoch; for `augment` alone.
     peaks: The highest learning rate of every label, float32 scalars, for optimizers that end
         with `optim.scale_by_peak`; None for others.
+    class_weights: How much each class counts in the loss, float32 [num_classes]; None for the same.
     model, tx, start, train_units: Static: the classifier, the optimizer, the path of the
         first unit to run, the paths of the units in train mode.
     prepare: Static: makes the chain's input from `x`, such as uint8 images into normalized
@@ -164,7 +173,7 @@ Args:
         and may mix labels.
 
 Returns:
-    The new state, and the sums of loss and hits before the update.
+    The new state, and the sums of loss (without class weights) and hits before the update.
 """
 
 
@@ -176,6 +185,7 @@ def train_epoch(
     labels: jax.Array,
     batches: jax.Array,
     peaks: Mapping[str, jax.Array] | None = None,
+    class_weights: jax.Array | None = None,
     *,
     model: ImageClassifier,
     tx: optax.GradientTransformation,
@@ -192,6 +202,7 @@ def train_epoch(
         labels: All labels, int32 [N].
         batches: Indices of the examples of each step, int32 [steps, batch_size].
         peaks: As in `train_step`.
+        class_weights: As in `train_step`.
         model: As in `train_step`, like the rest.
         tx: The optimizer.
         start: Path of the first unit to run.
@@ -206,6 +217,7 @@ def train_epoch(
             x[indices],
             labels[indices],
             peaks=peaks,
+            class_weights=class_weights,
             model=model,
             tx=tx,
             start=start,

@@ -7,11 +7,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jtl import models, weights
-from jtl.cache import native
 from jtl.config import Config
 from jtl.data import sources, verification
 from jtl.data.augment import Augmentation
+from jtl.data.balance import balanced_weights
 from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
 from jtl.data.transforms import HostTransform
@@ -61,6 +63,13 @@ class Task:
         """The phase that an epoch (1-based) belongs to."""
         return next(plan for plan in self.plans if epoch <= plan.last_epoch)
 
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """How much each class counts in the training loss, float32 [num_classes]."""
+        if self.config.train.class_weights == "none":
+            return None
+        return balanced_weights(self.dataset.train.labels, len(self.dataset.class_names))
+
     def meta(self) -> dict[str, Any]:
         """What a checkpoint carries beside its arrays; the inverse is `rebuild_model`."""
         assert self.model.head is not None  # Only a bare backbone has none.
@@ -96,13 +105,10 @@ def prepare_task(config: Config, display: Display) -> Task:
     Raises:
         UserError: Data, weights, head or masks cannot be used.
     """
-    dataset = native.remembered(
-        sources.load(
-            config.data.data,
-            seed=config.train.seed,
-            verify=verification.of(config.data.on_bad_image, display),
-        ),
-        weights.cache_dir() / native.FOLDER,
+    dataset = sources.load(
+        config.data.data,
+        seed=config.train.seed,
+        verify=verification.of(config.data.on_bad_image, display),
     )
     for note in dataset.notes:
         display.message(f"note: {note}")

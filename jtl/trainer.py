@@ -46,6 +46,8 @@ class Trainer:
         }
         self.peaks = {label: np.float32(rate) for label, rate in plan.learning_rates.items()}
         self._highest = self._highest_rates()
+        weights = task.class_weights
+        self._class_weights = None if weights is None else jnp.asarray(weights)
         self.val_logits: np.ndarray | None = None
         """Of the last epoch's evaluation, [N, num_classes]."""
         self.tx = optim.build(
@@ -139,6 +141,7 @@ class Trainer:
             model=self.task.model,
             tx=self.tx,
             peaks=self.peaks,
+            class_weights=self._class_weights,
             start=self.arm.start,
             train_units=self.plan.split.train_units,
             prepare=self.arm.prepare,

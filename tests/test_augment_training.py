@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import commands
 import jax
@@ -72,6 +73,33 @@ def test_the_step_is_that_of_augmented_pictures(preset):
     assert not any(jax.tree.leaves(same))
 
 
+def test_an_epoch_goes_on_where_it_was_left():
+    """Pictures, their order and what is drawn of them: all from seed, epoch and step."""
+    split, batches = tiny.array_split(19), pipeline.shuffled(19, 4, seed=5, epoch=2)
+    augment = Augmentation(PRESETS["strong"], tiny.PREPARE, len(tiny.CLASSES))
+
+    def go_on(state, first: int, last: int) -> Any:
+        pictures = pipeline.Pictures(split, None, hold=False)
+        rest = batches[first:last]
+        for images, rows in zip(pipeline.ahead(pictures, list(rest)), rest, strict=True):
+            labels = split.labels[rows]
+            state, _ = steps.train_step(state, frozen, images, labels, rows, 2, **static)
+        return state
+
+    state, frozen, static = step_arguments(augment)
+    whole = go_on(state, 0, 4)
+    state, frozen, static = step_arguments(augment)
+    left = go_on(state, 0, 2)
+    # As through a checkpoint: numbers alone.
+    saved = jax.device_get(left.replace(rng=None))
+    went_on = go_on(jax.device_put(saved).replace(rng=jax.random.key(5)), 2, 4)
+    assert int(went_on.step) == int(whole.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, went_on.replace(rng=None), whole.replace(rng=None))
+    other = go_on(jax.device_put(saved).replace(rng=jax.random.key(5)), 0, 2)
+    same = jax.tree.map(np.array_equal, other.params, whole.params)
+    assert not all(jax.tree.leaves(same))
+
+
 # Runs
 
 
@@ -95,7 +123,8 @@ def test_the_prefix_is_not_kept_and_frozen_leaves_stay(whole):
 def test_why_nothing_is_kept_is_said_once(tiny_data, tmp_path):
     display = tiny.quiet()
     fit(augmented(tiny_data, tmp_path / "run"), display)
-    told = display.console.file.getvalue().replace("\n", " ")
+    shown: Any = display.console.file
+    told = shown.getvalue().replace("\n", " ")
     assert told.count("the frozen prefix runs in every step") == 1
     assert "; augmentation: crop from 0.35 of the area, horizontal flip" in told
 

@@ -332,3 +332,29 @@ def test_a_failing_process_is_told(tmp_path):
     ended = runs.timed([sys.executable, "-c", code, str(tmp_path / "f")], {}, tmp_path / "f")
     assert ended.first_seconds is not None
     assert 0 < ended.first_seconds < ended.seconds - 0.2
+
+
+def test_input_pipeline(tmp_path):
+    need("torchvision", "grain")
+    run("input_pipeline", "--peers", "pytorch", "grain", "--out", tmp_path)
+    stored = json.loads((tmp_path / "input_pipeline.json").read_text(encoding="utf-8"))
+    rows = {(row["arm"], row["peer"]): row for row in stored["rows"]}
+    assert set(rows) == {
+        (arm, peer) for arm in ("decode", "gather") for peer in ("pytorch", "grain")
+    }
+    for (arm, _), row in rows.items():
+        ratios = [
+            b / a for a, b in zip(row["ours"]["seconds"], row["theirs"]["seconds"], strict=True)
+        ]
+        assert row["ratio"] == pytest.approx(statistics.median(ratios))
+        for side in (row["ours"], row["theirs"]):
+            images = side["images_per_second"] * statistics.median(side["seconds"])
+            assert images == pytest.approx({"decode": 40, "gather": 2000}[arm])
+            assert 1e8 < side["peak_bytes"] < 1e11
+        assert row["reached"] == (
+            row["ours"]["images_per_second"] >= {"decode": 300, "gather": 100_000}[arm]
+        )
+    table = (tmp_path / "input_pipeline.md").read_text(encoding="utf-8")
+    assert "| decode | torch.utils.data |" in table
+    assert "| gather | Grain |" in table
+    assert (tmp_path / "input_pipeline.png").read_bytes().startswith(b"\x89PNG")

@@ -16,16 +16,19 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from data_files import flat
 from rich.console import Console
 
 from jtl import checkpoint, evaluation, features, loop, models, steps
 from jtl.cache import entry as entry_module
-from jtl.cache import native, sizes
+from jtl.cache import sizes
 from jtl.cache.keys import key_of, prefix_of
 from jtl.config import Config
-from jtl.data import sources
+from jtl.data import encoded, sources, verification
 from jtl.data.augment import PRESETS, View
+from jtl.data.encoded import EncodedSplit
 from jtl.data.transforms import HostTransform
+from jtl.data.verification import Verification
 from jtl.errors import UserError
 from jtl.loop import fit
 from jtl.models import HeadSpec, ImageClassifier
@@ -53,9 +56,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
     """Counts pictures that are decoded, and passes of the frozen prefix over batches."""
     counts: collections.Counter[str] = collections.Counter()
-    read, forward, train_step = native.Remembering.read, features.forward, steps.train_step
+    read, forward, train_step = EncodedSplit.read, features.forward, steps.train_step
 
-    def counted_read(self: native.Remembering, indices: np.ndarray, transform: Any) -> np.ndarray:
+    def counted_read(self: EncodedSplit, indices: np.ndarray, transform: Any) -> np.ndarray:
         counts["decoded"] += len(indices)
         return read(self, indices, transform)
 
@@ -69,7 +72,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
             counts["prefix"] += 1
         return train_step(*args, **kwargs)
 
-    monkeypatch.setattr(native.Remembering, "read", counted_read)
+    monkeypatch.setattr(EncodedSplit, "read", counted_read)
     monkeypatch.setattr(features, "forward", counted_forward)
     monkeypatch.setattr(steps, "train_step", counted_step)
     return counts
@@ -447,63 +450,100 @@ def test_no_unit_is_described_by_an_address(name):
 # The pictures' common size.
 
 
-class Measured(tiny.ArraySplit):
-    """Counts how often it is asked for its size."""
-
-    asked = 0
-    size: tuple[int, int] | None = (tiny.SIZE, tiny.SIZE)
-
-    def native_size(self) -> tuple[int, int] | None:
-        self.asked += 1
-        return self.size
-
-
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    monkeypatch.setattr(native, "WORTH_SECONDS", -1.0)
-    split = tiny.array_split(9)
-    return Measured("tiny", tiny.pictures(9), split.labels, split.names)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of pictures that were decoded, or whose header was read."""
+    monkeypatch.setattr(verification, "WORTH_SECONDS", -1.0)
+    names: list[str] = []
+    for look in ("decode", "picture_size"):
+        original = getattr(encoded, look)
+
+        def noting(data: bytes, name: str, *, look=original, **options: Any) -> Any:
+            names.append(name)
+            return look(data, name, **options)
+
+        monkeypatch.setattr(encoded, look, noting)
+    return names
 
 
-def learn(split: Measured, folder: Path, fingerprint: str = "ab") -> tuple[int, int] | None:
-    """The split's size, as a process that has just begun finds it."""
-    whole = sources.Dataset("tiny", tiny.CLASSES, split, split, None, (), fingerprint)
-    data = native.remembered(whole, folder)
-    assert data.test is None
-    np.testing.assert_array_equal(data.val.read(np.array([2]), None), tiny.pictures(9)[2:3])
-    return data.val.native_size()
+def draw(root: Path, heights: tuple[int, int], width: int = 8) -> Path:
+    """Nine pictures of two classes."""
+    for name, height, count in (("a", heights[0], 5), ("b", heights[1], 4)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            flat(width, height).save(root / name / f"{index}.png")
+    return root
 
 
-@pytest.mark.parametrize("size", [(8, 8), (6, 8), None])
-def test_the_size_of_pictures_is_learnt_once(measured, tmp_path, size):
-    measured.size = size
+def learn(data: Path, folder: Path) -> tuple[int, int] | None:
+    """The common size, as a process that has just begun finds it."""
+    dataset = sources.load(f"folder:{data}", verify=Verification("error", folder))
+    assert (len(dataset.train), len(dataset.val)) == (7, 2)
+    assert dataset.train.native_size() == dataset.val.native_size()
+    return dataset.train.native_size()
+
+
+@pytest.mark.parametrize(("heights", "size"), [((8, 8), (8, 8)), ((6, 6), (6, 8)), ((6, 8), None)])
+def test_the_size_of_pictures_is_learnt_once(opened, tmp_path, heights, size):
+    data = draw(tmp_path / "data", heights)
     for _ in range(3):
-        assert learn(measured, tmp_path / "sizes") == size
-    assert measured.asked == 1
-    learn(measured, tmp_path / "sizes", "other data")
-    assert measured.asked == 2
+        assert learn(data, tmp_path / "checked") == size
+    assert len(opened) == len(set(opened)) == 9
+    flat(8, heights[0]).save(data / "a" / "0.png", compress_level=0)
+    learn(data, tmp_path / "checked")
+    assert len(opened) == 18
 
 
-def test_a_damaged_note_is_made_again(measured, tmp_path):
-    learn(measured, tmp_path)
-    [note] = tmp_path.iterdir()
+@pytest.mark.parametrize("part", ["all", "one size"])
+def test_a_part_of_a_mixed_split_has_its_own_size(opened, monkeypatch, tmp_path, part):
+    monkeypatch.setattr(encoded, "_NOTED", 2)
+    data = draw(tmp_path / "data", (6, 8))
+    sizes = []
+    for _ in range(2):
+        found = Verification("error", tmp_path / "checked")(sources.find(f"folder:{data}"))
+        split = found.splits["train"]
+        rows = np.arange(9) if part == "all" else np.flatnonzero(split.labels == 1)
+        sizes.append(split.subset(rows).native_size())
+    assert sizes == [None if part == "all" else (8, 8)] * 2
+    # What is not known of a part is looked at.
+    assert len(opened) == 9 + (0 if part == "all" else 4)
+
+
+def test_that_a_split_is_mixed_is_among_what_is_noted(opened, monkeypatch, tmp_path):
+    monkeypatch.setattr(encoded, "_NOTED", 2)
+    data = draw(tmp_path / "data", (8, 8))
+    flat(8, 6).save(data / "a" / "3.png")  # Neither the first one nor the last.
+    Verification("error", tmp_path / "checked")(sources.find(f"folder:{data}"))
+    [note] = (tmp_path / "checked").iterdir()
+    assert json.loads(note.read_text())["noted"]["sizes"] == {
+        "train": [[0, 3, 8], [[8, 8], [6, 8], [8, 8]]]
+    }
+
+
+def test_a_damaged_note_is_made_again(opened, tmp_path):
+    data = draw(tmp_path / "data", (8, 8))
+    learn(data, tmp_path / "checked")
+    [note] = (tmp_path / "checked").iterdir()
     good = json.loads(note.read_text())
+    other = {**good["noted"], "sizes": {"train": [[], [[9, 8]]]}}
     others = [
-        json.dumps({**good, "size": [9, 8]}),
+        json.dumps({**good, "noted": other}),
         "{",
         "[]",
         "{}",
-        json.dumps({**good, "size": 3}),
+        json.dumps({**good, "noted": 3}),
     ]
-    for asked, text in enumerate(others, 2):
+    for times, text in enumerate(others, 2):
         note.write_text(text)
-        assert learn(measured, tmp_path) == (8, 8)
-        assert measured.asked == asked
+        assert learn(data, tmp_path / "checked") == (8, 8)
+        assert len(opened) == 9 * times
     assert json.loads(note.read_text()) == good
+    assert list((tmp_path / "checked").iterdir()) == [note]
 
 
-def test_a_place_that_takes_no_notes_is_done_without(measured, tmp_path):
-    (tmp_path / "sizes").write_text("no folder")
-    for asked in (1, 2):
-        assert learn(measured, tmp_path / "sizes") == (8, 8)
-        assert measured.asked == asked
+def test_a_place_that_takes_no_notes_is_done_without(opened, tmp_path):
+    data = draw(tmp_path / "data", (8, 8))
+    (tmp_path / "checked").write_text("no folder")
+    for times in (1, 2):
+        assert learn(data, tmp_path / "checked") == (8, 8)
+        assert len(opened) == 9 * times

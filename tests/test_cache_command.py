@@ -13,9 +13,10 @@ import pytest
 import stores
 
 from jtl import cli, weights
-from jtl.cache import command, native
+from jtl.cache import command
 from jtl.cache.entry import DESCRIPTION, VALUES
 from jtl.cache.store import PARTIAL, Store
+from jtl.data import verification
 from jtl.process import PROGRAMS
 
 A, B = stores.key("a"), stores.key("b")
@@ -36,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder / PROGRAMS / "mine.txt",
         folder / weights.FOLDER / "tiny-ab" / "weights.json",
         folder / weights.FOLDER / "mine" / "notes.txt",
-        folder / native.FOLDER / "ab.json",
+        folder / verification.FOLDER / "ab.json",
         folder / "features" / "mine" / "notes.txt",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)

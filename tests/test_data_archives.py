@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +30,8 @@ def pack(root: Path, name: str, *, members: dict[str, bytes] | None = None) -> P
             for member, data in files.items():
                 archive.writestr(member, data)
         return path
-    with tarfile.open(
-        path, "w:" + {"tar": ""}.get(name.split(".")[-1], name.split(".")[-1])
-    ) as tar:
+    mode: Any = "w:" + {"tar": ""}.get(name.split(".")[-1], name.split(".")[-1])
+    with tarfile.open(path, mode) as tar:
         for member, data in files.items():
             info = tarfile.TarInfo(member)
             info.size = len(data)
@@ -82,9 +82,8 @@ def test_bad_archives(tmp_path: Path, case: str):
 def test_tar_reads_like_the_folder(tmp_path: Path, kind: str):
     root = class_folders(tmp_path / "d", "a", "b", count=40)
     path = tmp_path / f"d.{kind}"
-    with tarfile.open(
-        path, "w:" + kind.split(".")[-1].replace("tgz", "gz").replace("tar", "")
-    ) as tar:
+    mode: Any = "w:" + kind.split(".")[-1].replace("tgz", "gz").replace("tar", "")
+    with tarfile.open(path, mode) as tar:
         tar.add(root, "d")
     folder, archive = opened(f"folder:{tmp_path}"), opened(f"folder:{path}")
     assert archive.train.names == folder.train.names
@@ -98,7 +97,7 @@ def test_tar_reads_like_the_folder(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["", "gz"])
-def test_links_in_a_tar(tmp_path: Path, kind: str):
+def test_links_in_a_tar(tmp_path: Path, kind: Any):
     path = pack(tmp_path, f"x.tar{'.' if kind else ''}{kind}")
     with tarfile.open(path, f"r:{kind}") as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar}  # pyright: ignore

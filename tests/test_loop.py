@@ -154,6 +154,20 @@ def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, 
     return fit(options, tiny.quiet()), heads
 
 
+def test_classes_are_told_of_the_best_epoch(tiny_data, tmp_path, monkeypatch):
+    accuracies, everything = iter([0.2, 0.9, 0.4]), iter([0, 1, 2])
+
+    def scripted(examples, variables, **_):
+        logits = np.zeros((len(examples), 3), np.float32)
+        logits[:, next(everything)] = 1
+        return {"accuracy": next(accuracies), "loss": 1.0}, logits
+
+    monkeypatch.setattr(trainer, "evaluate", scripted)
+    summary = fit(tiny.config(tiny_data, tmp_path / "run", epochs=3), tiny.quiet()).summary
+    assert [row["accuracy"] for row in summary["val_classes"].values()] == [0, 1, 0]
+    assert summary["val_macro_f1"] == pytest.approx((0 + 0.5 + 0) / 3)
+
+
 @pytest.mark.parametrize("save_seconds", [-1.0, 1e9], ids=["every epoch", "at the end"])
 @pytest.mark.parametrize(
     ("accuracies", "best"),

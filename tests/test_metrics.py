@@ -26,7 +26,8 @@ def test_scores_are_scikit_learns(classes: int):
     rows = list(scores.values())[:classes]
     keys = ("precision", "accuracy", "f1", "count")
     ours = [[row[key] for row in rows] for key in keys]
-    np.testing.assert_allclose(ours, precision_recall_fscore_support(labels, predicted))
+    expected = np.array(precision_recall_fscore_support(labels, predicted))
+    np.testing.assert_allclose(ours, expected)
     assert macro_f1(scores) == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert macro_f1(scores) != pytest.approx((labels == predicted).mean(), abs=1e-3)
 

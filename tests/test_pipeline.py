@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from jtl.arms import pictures_of
 from jtl.data.pipeline import (
     Features,
     InputPlan,
@@ -16,6 +19,7 @@ from jtl.data.pipeline import (
     ahead,
     common_size,
     in_order,
+    part_of,
     plan_input,
     shuffled,
 )
@@ -92,17 +96,22 @@ class Sized:
     ],
 )
 def test_common_size(train, val, test, common):
-    last = None if test == "absent" else Sized(test)
-    dataset = Dataset("x", ("a", "b"), Sized(train), Sized(val), last, (), "0")
+    splits: Any = (Sized(train), Sized(val), None if test == "absent" else Sized(test))
+    dataset = Dataset("x", ("a", "b"), *splits, (), "0")
     assert common_size(dataset) == common
 
 
-@pytest.mark.parametrize("hold", [True, False])
-def test_pictures_held_and_decoded_are_the_same(hold):
+@pytest.mark.parametrize(
+    ("hold", "on_device"), [(True, False), (False, False), (True, True), (False, True)]
+)
+def test_pictures_held_and_decoded_are_the_same(hold, on_device):
     split = tiny.array_split(7)
     for host in (None, HostTransform(5, 1.0, "bilinear")):
         indices = np.array([6, 0, 3, 3])
-        got = Pictures(split, host, hold=hold).batch(indices)
+        pictures = Pictures(split, host, hold=hold, on_device=on_device)
+        assert pictures.on_device == (hold and on_device)
+        got = pictures.batch(indices)
+        assert isinstance(got, jax.Array) == pictures.on_device
         assert got.dtype == np.uint8
         np.testing.assert_array_equal(got, split.read(indices, host))
 
@@ -110,7 +119,7 @@ def test_pictures_held_and_decoded_are_the_same(hold):
 def test_held_pictures_are_decoded_once():
     class Counting:
         labels = np.zeros(4, np.int32)
-        read_indices: list
+        calls: list[int]
 
         def __len__(self):
             return 4
@@ -120,7 +129,7 @@ def test_held_pictures_are_decoded_once():
             return np.zeros((len(indices), 8, 8, 3), np.uint8)
 
     for hold, calls in ((True, [4]), (False, [2, 2])):
-        split = Counting()
+        split: Any = Counting()
         split.calls = []
         pictures = Pictures(split, None, hold=hold)
         for _ in range(2):
@@ -147,6 +156,42 @@ def test_the_order_depends_on_seed_and_epoch_alone():
         assert not np.array_equal(first, shuffled(100, 10, seed=seed, epoch=epoch))
     # The batch size cuts one and the same order.
     np.testing.assert_array_equal(first.ravel()[:99], shuffled(100, 33, 3, 7).ravel())
+
+
+def test_processes_share_every_batch():
+    batches = shuffled(103, 12, seed=0, epoch=1)
+    parts = [part_of(batches, process, 3) for process in range(3)]
+    assert {part.shape for part in parts} == {(8, 4)}
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), batches)
+    np.testing.assert_array_equal(part_of(batches, 0, 1), batches)
+    with pytest.raises(ValueError, match="12 cannot be divided among 5"):
+        part_of(batches, 0, 5)
+
+
+class Device:
+    """An accelerator with as much memory left."""
+
+    def __init__(self, platform: str, free: int):
+        self.platform, self.free = platform, free
+
+    def memory_stats(self):
+        return {"bytes_limit": 1000 + self.free, "bytes_in_use": 1000}
+
+
+@pytest.mark.parametrize(
+    ("platform", "free", "once", "on_device"),
+    [
+        ("gpu", 10**6, False, True),
+        ("gpu", 10**6, True, False),
+        ("gpu", 10**3, False, False),
+        ("cpu", 10**6, False, False),
+    ],
+)
+def test_pictures_lie_on_accelerators_that_have_room(monkeypatch, platform, free, once, on_device):
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(platform, free)])
+    inputs = plan_input((tiny.SIZE, tiny.SIZE), None, PRE)
+    pictures = pictures_of(tiny.array_split(9), inputs, once=once)
+    assert pictures.on_device is on_device
 
 
 def test_another_epoch_leaves_out_others():
@@ -224,7 +269,7 @@ class Broken:
 
 
 def test_errors_of_the_decoding_thread_reach_the_caller():
-    split = Broken()
+    split: Any = Broken()
     batches = ahead(Pictures(split, None, hold=False), [np.arange(2)] * 4)
     assert [int(next(batches)[0, 0, 0, 0]) for _ in range(2)] == [1, 2]
     with pytest.raises(UserError, match=r"^2 of 2 pictures of x cannot be read$"):
@@ -232,8 +277,9 @@ def test_errors_of_the_decoding_thread_reach_the_caller():
     # It was another thread that decoded, and its failure ended the work.
     assert threading.current_thread().name not in split.threads
     assert split.calls <= 4
+    split = Broken()
     with pytest.raises(UserError, match="cannot be read"):
-        list(in_order(Pictures(Broken(), None, hold=False), 2))
+        list(in_order(Pictures(split, None, hold=False), 2))
 
 
 def test_the_next_batch_is_decoded_in_the_meantime():
@@ -249,7 +295,8 @@ def test_the_next_batch_is_decoded_in_the_meantime():
             started[int(indices[0])].set()
             return np.zeros((1, 8, 8, 3), np.uint8)
 
-    batches = ahead(Pictures(Slow(), None, hold=False), [np.array([i]) for i in range(3)])
+    slow: Any = Slow()
+    batches = ahead(Pictures(slow, None, hold=False), [np.array([i]) for i in range(3)])
     next(batches)
     assert started[1].wait(10)
     assert not started[2].is_set()  # One ahead, not all: memory stays bounded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jtl.models import Preprocessing
 from weights_convert import stated
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+METHODS: tuple[Any, ...] = tuple(RESAMPLING)
 # Gives back values in 0..255, so that errors read as levels.
 LEVELS = functools.partial(Preprocessing, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), 1.0)
 EVERY_LEVEL = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
@@ -117,7 +119,7 @@ def test_overshoot_is_clipped():
 
 
 def test_the_methods_differ():
-    cubic, linear = (Prepare(32, LEVELS(interpolation=m))(images()) for m in RESAMPLING)
+    cubic, linear = (Prepare(32, LEVELS(interpolation=m))(images()) for m in METHODS)
     assert float(jnp.abs(cubic - linear).max()) > 10
 
 
@@ -161,7 +163,7 @@ def test_evaluation_equals_timms_transform_of_the_tag(tag):
     import timm
     from timm.data import create_transform, resolve_data_config  # pyright: ignore
 
-    config = timm.get_pretrained_cfg(tag).to_dict()
+    config = timm.get_pretrained_cfg(tag).to_dict()  # pyright: ignore
     of_timm = create_transform(**resolve_data_config({}, pretrained_cfg=config))
     found = stated.of_config({"pretrained_cfg": config}, "timm").preprocessing
     assert found.keys() >= {"mean", "std", "crop_pct", "interpolation", "size"}

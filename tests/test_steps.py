@@ -177,8 +177,11 @@ def test_a_step_compiles_once(cached):
     assert steps.train_step._cache_size() == before + 2
 
 
-@pytest.mark.parametrize("mask", ["head_only", "full"])
-def test_an_epoch_is_its_steps_one_after_the_other(mask):
+@pytest.mark.parametrize(
+    ("mask", "weights"), [("head_only", None), ("head_only", (4.0, 1.0, 0.25)), ("full", None)]
+)
+def test_an_epoch_is_its_steps_one_after_the_other(mask, weights):
+    weights = None if weights is None else jnp.asarray(weights)
     cached = mask == "head_only"
     arm = Arm(mask, optimizer="sgd", cached=cached)
     x = tiny.pictures(20)
@@ -189,12 +192,23 @@ def test_an_epoch_is_its_steps_one_after_the_other(mask):
     labels = tiny.labels(20)
     batches = np.random.default_rng(0).permutation(20).astype(np.int32).reshape(5, 4)
     together, sums = steps.train_epoch(
-        arm.state(), arm.frozen(), jnp.asarray(x), jnp.asarray(labels), batches, **arm.static
+        arm.state(),
+        arm.frozen(),
+        jnp.asarray(x),
+        jnp.asarray(labels),
+        batches,
+        class_weights=weights,
+        **arm.static,
     )
     state, total = arm.state(), steps.Metrics.zero()
     for indices in batches:
         state, metrics = steps.train_step(
-            state, arm.frozen(), x[indices], labels[indices], **arm.static
+            state,
+            arm.frozen(),
+            x[indices],
+            labels[indices],
+            class_weights=weights,
+            **arm.static,
         )
         total = total + metrics
     assert int(together.step) == int(state.step) == 5

@@ -187,3 +187,39 @@ def _by_mask(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: floa
         axes.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
     labels = [f"{mask}\n{state[mask]:.2g} MB" for mask in masks]
     axes.set_xticks(range(len(masks)), labels, fontsize=8)
+
+
+def input_pipeline(
+    rows: Sequence[Mapping[str, Any]],
+    peers: Mapping[str, str],
+    targets: Mapping[str, float],
+    facts: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """A panel for each arm: pictures per second of jtl and of what stands beside it, in pairs."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    figure, panels = plt.subplots(
+        1, len(arms), figsize=(5 * len(arms), 4.2), layout="constrained", squeeze=False
+    )
+    for axes, arm in zip(panels[0], arms, strict=True):
+        mine = [row for row in rows if row["arm"] == arm]
+        for offset, side, label, color in (
+            (-0.2, "ours", "jtl", "C0"),
+            (0.2, "theirs", "the other", "0.6"),
+        ):
+            where = [index + offset for index in range(len(mine))]
+            speeds = [row[side]["images_per_second"] for row in mine]
+            bars = axes.bar(where, speeds, 0.38, color=color, label=label)
+            axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], fontsize=8, padding=2)
+        axes.axhline(targets[arm], color="crimson", ls="--", lw=1.5, label="target of jtl")
+        axes.set_xticks(range(len(mine)), [peers[row["peer"]] for row in mine])
+        axes.set_ylim(0, 1.15 * max(axes.dataLim.ymax, targets[arm]))
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        used = mine[0]["settings"]
+        axes.set_title(f"{arm}: {used['images']:,} pictures to {used['size']} px")
+    panels[0][0].set_ylabel("pictures per second")
+    panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    figure.suptitle(f"Pictures per second, {facts['cores']} CPU cores: jtl and others in pairs")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

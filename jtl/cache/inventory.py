@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jtl.cache import native
 from jtl.cache.entry import Entry
 from jtl.cache.features import FOLDER as FEATURES
 from jtl.cache.store import Held, Store
+from jtl.data.verification import FOLDER as CHECKED
 from jtl.process import PROGRAMS
 from jtl.weights import FOLDER as WEIGHTS
 
@@ -80,9 +80,9 @@ class Inventory:
         return rows
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of features, compiled programs, converted weights, and picture sizes."""
+        """Bytes of features, compiled programs, converted weights, and checks of pictures."""
         parts = {
-            "features": FEATURES, "programs": PROGRAMS, "weights": WEIGHTS, "sizes": native.FOLDER
+            "features": FEATURES, "programs": PROGRAMS, "weights": WEIGHTS, "sizes": CHECKED
         }  # fmt: skip
         return {part: _bytes(self.folder / name) for part, name in parts.items()}
 
@@ -91,7 +91,7 @@ class Inventory:
         return sum(self.store.remove(row.held.name) for row in rows)
 
     def clear_rest(self) -> int:
-        """Removes all that is no feature: programs, weights, sizes; the bytes freed."""
+        """Removes all that is no feature: programs, weights, checks; the bytes freed."""
         freed = 0
         for path in self._rest():
             nbytes = _bytes(path)
@@ -109,7 +109,7 @@ class Inventory:
     def _rest(self) -> Iterator[Path]:
         yield from (self.folder / PROGRAMS).glob("*-cache")
         yield from (self.folder / PROGRAMS).glob("*-atime")
-        yield from (self.folder / native.FOLDER).glob("*.json")
+        yield from (self.folder / CHECKED).glob("*.json")
         for path in (self.folder / WEIGHTS).glob("*"):
             if (path / "weights.json").is_file() and not path.is_symlink():
                 yield path

@@ -14,9 +14,13 @@ from jtl.data.transforms import BadImage, HostTransform, decode, picture_size
 # Enough for the header of nearly every picture; the others are read as a whole.
 _HEAD_BYTES = 65536
 _UNKNOWN = -1
+_NOTED = 256
+"""Pictures of a mixed split whose sizes are worth remembering: enough for its parts, too."""
 
 Fetch = Callable[[int, int], bytes]
 """From a record's number and a limit to its first `limit` bytes, or (-1) to all of it."""
+Sizes = tuple[list[int], list[list[int]]]
+"""Pictures, and the (height, width) of each; or no pictures, and the one size of all."""
 
 
 class EncodedSplit(Labelled):
@@ -54,25 +58,46 @@ class EncodedSplit(Labelled):
         """
         if self._headers is None:
             self._headers = self._scan(self._header_size, None, None, until_mixed=True)
-        sizes = np.unique(self._headers.sizes[self._headers.sizes[:, 0] != _UNKNOWN], axis=0)
+        sizes = self._headers.distinct()
         if len(sizes) > 1:
             return None
         if self._headers.faults:
             raise unreadable(list(self._headers.faults.values()), len(self), self.where)
         return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) else None
 
-    def common_size(self) -> tuple[int, int] | None:
-        """The (height, width) of all readable pictures if it is one and known; reads nothing."""
+    def known_sizes(self) -> Sizes | None:
+        """What tells another time how large the pictures are, without opening them.
+
+        Returns:
+            Where all readable pictures have one size, ([], [it]); where they have several, some
+            pictures spread over the split, and their sizes. None where not all were looked at.
+        """
         if self._headers is None or not self._headers.complete:
             return None
-        sizes = np.unique(self._headers.sizes[self._headers.sizes[:, 0] != _UNKNOWN], axis=0)
-        return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) == 1 else None
+        sizes = self._headers.sizes
+        seen = np.flatnonzero(sizes[:, 0] != _UNKNOWN)
+        if not len(seen):
+            return None
+        other = seen[(sizes[seen] != sizes[seen[0]]).any(1)]
+        if not len(other):
+            return [], [sizes[seen[0]].tolist()]
+        spread = np.linspace(0, len(seen) - 1, min(_NOTED, len(seen))).astype(np.int64)
+        # Of a split that is mixed two that differ are among them, whatever the spread has met.
+        rows = np.union1d(seen[spread], [seen[0], other[0]])
+        return rows.tolist(), sizes[rows].tolist()
 
-    def assume_size(self, size: tuple[int, int]) -> None:
-        """Takes the word of an earlier look that all readable pictures have this size."""
-        if self._headers is None:
-            sizes = np.broadcast_to(np.asarray(size, np.int32), (len(self), 2))
-            self._headers = _Headers(sizes, {}, complete=True)
+    def assume_sizes(self, rows: Sequence[int], sizes: Sequence[Sequence[int]]) -> None:
+        """Takes the word of an earlier look, as `known_sizes` gave it."""
+        if self._headers is not None:
+            return
+        if rows:
+            known = np.full((len(self), 2), _UNKNOWN, np.int32)
+            known[np.asarray(rows)] = sizes
+            self._headers = _Headers(known, {}, complete=False)
+        else:
+            [size] = sizes
+            common = np.broadcast_to(np.asarray(size, np.int32), (len(self), 2))
+            self._headers = _Headers(common, {}, complete=True)
 
     def check(self) -> list[str]:
         """Read every header; a line for each picture that is not readable."""
@@ -123,10 +148,12 @@ class EncodedSplit(Labelled):
             stored_bytes=self.stored_bytes * len(indices) // max(len(self), 1),
             rows=self._rows[indices],
         )
-        if self._headers is not None and self._headers.complete:
-            faults = self._headers.faults
+        if self._headers is not None:
+            faults, complete = self._headers.faults, self._headers.complete
             kept = {row: faults[i] for row, i in enumerate(indices.tolist()) if i in faults}
-            part._headers = _Headers(self._headers.sizes[indices], kept, complete=True)
+            headers = _Headers(self._headers.sizes[indices], kept, complete)
+            # Of a part of a mixed split that much may not be known.
+            part._headers = headers if complete or len(headers.distinct()) > 1 else None
         return part
 
     def relabelled(self, labels: np.ndarray) -> EncodedSplit:
@@ -196,3 +223,7 @@ class _Headers(NamedTuple):
     sizes: np.ndarray
     faults: dict[int, str]
     complete: bool
+
+    def distinct(self) -> np.ndarray:
+        """The sizes that were seen, int32 [M, 2]."""
+        return np.unique(self.sizes[self.sizes[:, 0] != _UNKNOWN], axis=0)

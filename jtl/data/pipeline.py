@@ -1,10 +1,15 @@
-"""From a split's pictures to batches on the device: in memory where they fit, else decoded."""
+"""From a split's pictures to batches on the device: in memory where they fit, else decoded.
+
+Which examples a step sees is decided in one place, `shuffled`, by seed and epoch alone: the same
+whether they are features on the device, features in a file, pictures in memory or files to decode.
+So training can go on within an epoch (from batch k of it), and be divided among processes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -158,18 +163,37 @@ def common_size(dataset: Dataset) -> tuple[int, int] | None:
 class Pictures:
     """A split's pictures as uint8 batches, held in memory or decoded batch by batch."""
 
-    def __init__(self, split: Split, host: HostTransform | None, *, hold: bool):
-        """Decodes all pictures now if `hold`; else whenever a batch asks for them."""
+    def __init__(
+        self, split: Split, host: HostTransform | None, *, hold: bool, on_device: bool = False
+    ):
+        """Takes a split and how to resize.
+
+        Args:
+            split: The pictures.
+            host: As in `Split.read`.
+            hold: Decodes all pictures now; else whenever a batch asks for them.
+            on_device: Whether what is held lies in the device's memory, not in the host's.
+        """
         self.labels = split.labels
         self._split = split
         self._host = host
-        self._held = split.read(np.arange(len(split)), host) if hold else None
+        self._held: np.ndarray | jax.Array | None = None
+        if hold:
+            held = split.read(np.arange(len(split)), host)
+            self._held = jax.device_put(held) if on_device else held
+
+    @property
+    def on_device(self) -> bool:
+        """Whether batches are gathered on the device."""
+        return isinstance(self._held, jax.Array)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: np.ndarray) -> np.ndarray:
+    def batch(self, indices: np.ndarray) -> np.ndarray | jax.Array:
         """The pictures `indices`, uint8 [n, H, W, 3]."""
+        if isinstance(self._held, jax.Array):
+            return _rows(self._held, indices)
         if self._held is not None:
             return self._held[indices]
         return self._split.read(indices, self._host)
@@ -250,9 +274,11 @@ def in_order(
         yield batch, np.where(index < count, labels, -1).astype(np.int32)
 
 
-def ahead(examples: Examples, batches: list[np.ndarray]) -> Iterator[np.ndarray | jax.Array]:
+def ahead(
+    examples: Examples, batches: list[np.ndarray]
+) -> Generator[np.ndarray | jax.Array, None, None]:
     """The batches `batches` (indices) of `examples`, the next one read in the meantime."""
-    if isinstance(examples, Features) and examples.on_device:
+    if examples.on_device:
         yield from map(examples.batch, batches)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
@@ -267,10 +293,31 @@ def ahead(examples: Examples, batches: list[np.ndarray]) -> Iterator[np.ndarray 
 def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """The batches of one training epoch: int32 [steps, batch_size], every index at most once.
 
-    The order depends on seed and epoch alone. A last incomplete batch is left out, as its
-    batch statistics would weigh a few examples like many; another epoch leaves out others.
+    The order depends on seed and epoch alone, so an epoch that was left after k batches goes on
+    with those from k on. A last incomplete batch is left out, as its batch statistics would weigh
+    a few examples like many; another epoch leaves out others.
     """
     batch_size = min(batch_size, count)
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
     steps = count // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def part_of(batches: np.ndarray, process: int, processes: int) -> np.ndarray:
+    """What one of several processes reads of every batch, so that together they read all of it.
+
+    Args:
+        batches: As `shuffled` gives them, the same in every process.
+        process: From 0 on.
+        processes: How many there are.
+
+    Returns:
+        int32 [steps, batch_size / processes].
+
+    Raises:
+        ValueError: The batch cannot be divided evenly.
+    """
+    steps, batch_size = batches.shape
+    if batch_size % processes:
+        raise ValueError(f"a batch of {batch_size} cannot be divided among {processes} processes")
+    return batches.reshape(steps, processes, -1)[:, process]

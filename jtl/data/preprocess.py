@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtl.models import Preprocessing
 
@@ -31,7 +32,7 @@ class Prepare:
     dtype: str = "float32"
     method: str | None = None
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
         """uint8 RGB [N, H, W, 3] -> normalized [N, size, size, 3] of `dtype`.
 
         Arithmetic is float32; bicubic is Keys's kernel with a = -0.5, as in Pillow.
@@ -43,9 +44,9 @@ class Prepare:
         """How images are resized on the device: `bilinear`, `bicubic` or `nearest`."""
         return self.method or self.preprocessing.interpolation
 
-    def resize(self, images: jax.Array) -> jax.Array:
+    def resize(self, images: jax.Array | np.ndarray) -> jax.Array:
         """uint8 RGB [N, H, W, 3] -> float32 [N, size, size, 3], 0 to 255."""
-        x = images.astype(jnp.float32)
+        x = jnp.asarray(images).astype(jnp.float32)
         shape = (x.shape[0], self.size, self.size, x.shape[3])
         return x if x.shape == shape else self._enlarge(x, shape)
 

@@ -239,6 +239,6 @@ def _imbalance(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         warnings.append(
             f"The classes are out of balance: {most} has {present[most]} train pictures, {least} "
-            f"{present[least]}."
+            f"{present[least]}. --class-weights balanced makes them count the same in training."
         )
     return warnings

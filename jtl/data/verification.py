@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +17,7 @@ import PIL
 from jtl.data.batches import unreadable
 from jtl.data.splits import Found
 from jtl.errors import UserError
+from jtl.files import replace_text
 from jtl.weights import cache_dir
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Verification:
     Every picture is decoded once, as damage inside a file shows only then; of sets of more
     than `DECODED_BYTES`, where that takes minutes, only the headers are read, unless pictures
     are to be left out: that has to be known before the first step. That a set is fine is
-    remembered by its fingerprint, so that the next run need not look.
+    remembered by its fingerprint, and so are the sizes of its pictures: the next run opens no file.
 
     Attributes:
         on_bad_image: Whether unreadable pictures are an error, or left out.
@@ -135,12 +134,13 @@ class Verification:
         if memory is None:
             return None
         try:
-            noted = json.loads(memory.read_bytes())
-            if decode and not noted["decoded"]:
+            stored = json.loads(memory.read_bytes())
+            noted = stored["noted"]
+            if stored["sha256"] != _signed(memory, noted) or (decode and not noted["decoded"]):
                 return None
             known: dict[str, Sequence[int]] = noted["bad"]
-            for role, size in noted["sizes"].items():
-                found.splits[role].assume_size((int(size[0]), int(size[1])))
+            for role, (rows, sizes) in noted["sizes"].items():
+                found.splits[role].assume_sizes(rows, sizes)
             # A fingerprint does not tell of permissions: what was bad may be fine by now.
             return {
                 role: found.splits[role].faults(decode=decode, rows=rows)
@@ -155,14 +155,15 @@ class Verification:
         if path is None:
             return
         rows = {role: sorted(faults) for role, faults in bad.items() if faults}
-        common = {role: split.common_size() for role, split in found.splits.items()}
-        sizes = {role: size for role, size in common.items() if size is not None}
-        text = json.dumps({"decoded": decode, "bad": rows, "sizes": sizes})
-        draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
+        known = {role: split.known_sizes() for role, split in found.splits.items()}
+        sizes = {role: size for role, size in known.items() if size is not None}
+        noted = {"decoded": decode, "bad": rows, "sizes": sizes}
+        text = json.dumps({"noted": noted, "sha256": _signed(path, noted)})
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draft.write_text(text + "\n", encoding="utf-8")
-                os.replace(draft, path)
-            finally:
-                draft.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(path, text + "\n")
+
+
+def _signed(path: Path, noted: Any) -> str:
+    """What tells that a note is whole and of these pictures, whom the file's name stands for."""
+    return hashlib.sha256(f"{path.name} {json.dumps(noted)}".encode()).hexdigest()

@@ -1,0 +1,26 @@
+"""Small files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file that others see as the old one or the new one, never as a part.
+
+    Args:
+        path: The file, in a folder that exists.
+        text: Its content, written as UTF-8.
+
+    Raises:
+        OSError: It cannot be written; the old one, if there was any, is left as it is.
+    """
+    # A name of its own: two processes may write the same file.
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
