@@ -38,7 +38,10 @@ def initialize(model: ImageClassifier, pretrained: Tree | None, *, size: int, se
         images = jnp.zeros((1, size, size, 3), jnp.float32)
         # The default generator is unrolled for every kernel: compiling takes thrice as long.
         fast = jax.random.key(seed, impl="rbg")
-        return jax.tree.map(np.asarray, jax.jit(model.init)(fast, images))
+        variables: Any = jax.jit(model.init)(fast, images)
+        return jax.tree.map(
+            np.asarray, {collection: variables.get(collection, {}) for collection in shapes}
+        )
     backbone_end = model.units()[len(model.backbone.units())].path
     features = models.feature_shape(model, size)
     # One program: operation by operation it would be a dozen.

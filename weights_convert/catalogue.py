@@ -58,6 +58,8 @@ _TAGS: dict[str, tuple[str, ...]] = {
     "densenet161": _DENSENET,
     "densenet169": _DENSENET,
     "densenet201": _DENSENET,
+    "inception_v3": ("gluon_in1k", "tf_adv_in1k", "tf_in1k", "tv_in1k"),
+    **{f"vgg{depth}{bn}": ("tv_in1k",) for depth in (11, 13, 16, 19) for bn in ("", "_bn")},
     "tf_efficientnet_lite0": ("in1k",),
     "tf_efficientnet_lite1": ("in1k",),
     "tf_efficientnet_lite2": ("in1k",),

@@ -15,7 +15,8 @@ from jtl.errors import UserError, suggest
 from weights_convert import architectures, catalogue, hub, readers, stated
 from weights_convert.architectures import Stated
 from weights_convert.artifact import Artifact
-from weights_convert.convert import Converted, convert, counted
+from weights_convert.convert import Converted, convert
+from weights_convert.counting import counted
 from weights_convert.description import Reading
 from weights_convert.printable import file_name, listed, shown
 from weights_convert.stated import Statement

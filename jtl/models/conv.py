@@ -26,14 +26,19 @@ from jtl import onednn
 from jtl.models.lowerings import Pads, fastest_on_cpu, plain
 from jtl.onednn import Activation
 
-Padding = Literal["SAME"] | int | Pads
-"""`SAME` as TensorFlow pads it (more below and right), one number for every side, or `Pads`."""
+Padding = Literal["SAME", "CEIL"] | int | Pads
+"""`SAME` as TensorFlow pads it (more below and right), `CEIL` as PyTorch's pooling in ceil mode (so
+much below and right that the last pixels are in a window), one number for every side, or `Pads`."""
 
 
 def explicit_padding(
     padding: Padding, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int]
 ) -> Pads:
     """Resolves `padding` for an input of `size` (height, width) into explicit pads."""
+    if padding == "CEIL":
+        sizes = zip(size, kernel, strides, strict=True)
+        below, right = (max(window - n, (window - n) % stride) for n, window, stride in sizes)
+        return ((0, below), (0, right))
     if isinstance(padding, str):
         (top, bottom), (left, right) = lax.padtype_to_pads(size, kernel, strides, padding)
         return ((top, bottom), (left, right))
