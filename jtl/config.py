@@ -45,6 +45,8 @@ class ModelConfig:
         head_batch_norm: Batch normalization in each hidden layer of --head mlp.
         head_pool: How the last feature map becomes a vector: average or maximum over the
             pixels, or all values one after the other.
+        aux_head: Trains InceptionV3's auxiliary head beside the head, as torchvision does: it
+            hangs after stage 2, adds 0.4 of its own loss, and is no part of the results.
         truncate_at: Use the backbone only up to this stage, unit or layer, such as
             stage3/block1/conv3; names of Keras and torchvision are understood. Default: all
             of it.
@@ -58,6 +60,7 @@ class ModelConfig:
     head_dropout: float = 0.0
     head_batch_norm: bool = False
     head_pool: PoolKind = "avg"
+    aux_head: bool = False
     truncate_at: Annotated[str | None, _TOLD] = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 

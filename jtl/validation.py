@@ -64,9 +64,17 @@ def resolve(config: Config) -> Config:
 
 def _check_smallest(config: Config) -> None:
     name, size = config.model.model, config.data.image_size
-    least = getattr(models.get(name).backbone, "min_size", 1)
+    backbone: Any = models.get(name).backbone
+    if config.model.aux_head:
+        if not hasattr(backbone, "aux_classes"):
+            raise UserError(f"--aux-head is InceptionV3's alone; {name} has none. Leave it out.")
+        if config.model.truncate_at is not None:
+            raise UserError("--aux-head trains a whole backbone; leave --truncate-at out.")
+        backbone = dataclasses.replace(backbone, aux_classes=1)
+    least = getattr(backbone, "min_size", 1)
+    beside = " with --aux-head" if config.model.aux_head else ""
     if size is not None and size < least:
-        raise UserError(f"--image-size must be at least {least} for {name}, not {size}.")
+        raise UserError(f"--image-size must be at least {least} for {name}{beside}, not {size}.")
 
 
 def _check_augmentation(config: Config) -> None:

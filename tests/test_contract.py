@@ -351,3 +351,51 @@ def test_members_are_of_the_registry_s_families():
         members = [models.get(name) for name in models.names()]
         kinds = {type(entry.backbone) for entry in members if entry.family == family}
         assert type(model.backbone) in kinds
+
+
+def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
+    size = 299
+    model = ImageClassifier(InceptionV3(depths=(1, 1, 1), aux_classes=CLASSES), None, CLASSES)
+    model = model.clone(head=HeadSpec())
+    variables: Any = jax.jit(model.init)(
+        jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3))
+    )
+    assert set(variables) == {"params", "batch_stats"}
+    cases = {
+        mask: label_tree(parse(mask, model.units()), variables["params"])
+        for mask in ("rules:aux/.*=train;head/.*=train;.*=frozen", "last_stage")
+    }
+    labels = cases["rules:aux/.*=train;head/.*=train;.*=frozen"]
+    assert "aux" not in split(cases["last_stage"], model.units()).train_units
+    cut = split(labels, model.units())
+    assert (cut.cut, cut.train_units) == ("aux", {"aux", "head"})
+    trains, live = trainable(labels), within(cut.train_units)
+    params = prune(variables["params"], trains)
+    stats = prune(variables["batch_stats"], live)
+    frozen = {
+        "params": prune(variables["params"], lambda leaf: not trains(leaf)),
+        "batch_stats": prune(variables["batch_stats"], lambda leaf: not live(leaf)),
+    }
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(np.maximum(rng.normal(size=(4, 17, 17, 768)), 0), jnp.float32)
+    y = jnp.asarray([0, 1, 2, 1], jnp.int32)
+    tx = optim.build(
+        labels, {group: optax.sgd(1.0) for group in set(jax.tree.leaves(labels)) - {FROZEN}}
+    )
+    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+    state, _ = train_step(
+        state, frozen, x, y, model=model, tx=tx, start="aux", train_units=cut.train_units
+    )
+    _, beside = model.apply(
+        variables,
+        x,
+        start="aux",
+        stop="stage3",
+        train=frozenset(["aux"]),
+        mutable=["batch_stats", "auxiliary"],
+    )
+    (logits,) = beside["auxiliary"]["aux"]["logits"]
+    gradient = (jax.nn.softmax(logits) - jax.nn.one_hot(y, CLASSES)).mean(0)
+    moved = state.params["aux"]["logits"]["bias"] - params["aux"]["logits"]["bias"]
+    np.testing.assert_allclose(moved, -0.4 * gradient, rtol=0, atol=1e-6)
+    assert float(jnp.abs(gradient).max()) > 1e-2

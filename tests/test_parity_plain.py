@@ -40,7 +40,10 @@ from torchvision.models.squeezenet import Fire
 from jtl import models
 from jtl.errors import UserError
 from jtl.models import registry
+from jtl.models.inception import InceptionV3
 from weights_convert.convert import convert
+from weights_convert.rules import fill
+from weights_convert.tables import TABLES
 
 WIDTH, CLASSES = 32, 10
 
@@ -202,6 +205,30 @@ def test_the_auxiliary_head_of_torchvision_is_named_as_ignored():
     assert converted.model == "inception_v3"
     assert set(converted.ignored) == {key for key in source if key.startswith("AuxLogits.")}
     assert len(converted.ignored) == 14
+
+
+def test_the_auxiliary_head_is_torchvisions():
+    rng = np.random.default_rng(5)
+    x = np.maximum(rng.standard_normal((4, 17, 17, 768)), 0).astype(np.float32)
+    peer = torchvision.models.inception.InceptionAux(768, CLASSES).train()
+    randomize(peer, nchw(x))
+    backbone = InceptionV3(aux_classes=CLASSES)
+    table = next(t for t in TABLES if (t.family, t.library) == ("inception", "timm/torchvision"))
+    model = models.ImageClassifier(backbone, num_classes=CLASSES)
+    shapes = models.variable_shapes(model, 299)
+    shapes = {collection: {"aux": tree["aux"]} for collection, tree in shapes.items()}
+    source = {f"AuxLogits.{key}": array for key, array in tensors(peer).items()}
+    strict = dataclasses.replace(table, ignored=(r".*\.num_batches_tracked",))
+    variables = fill(strict, backbone, shapes, source)
+    options = dict(start="aux", stop="stage3", train=frozenset(["aux"]))
+    y, state = model.apply(variables, x, mutable=["batch_stats", "auxiliary"], **options)
+    (logits,) = state["auxiliary"]["aux"]["logits"]
+    np.testing.assert_array_equal(y, x)
+    expected = peer.train()(nchw(x)).detach().numpy()
+    assert relative_error(logits, expected) <= 1e-5  # Over four values a channel at the end.
+    y, state = model.apply(variables, x, mutable=["auxiliary"], start="aux", stop="stage3")
+    np.testing.assert_array_equal(y, x)
+    assert "auxiliary" not in state
 
 
 @pytest.mark.parametrize(

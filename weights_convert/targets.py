@@ -104,7 +104,7 @@ def choose(
         if not differences:
             return dataclasses.replace(
                 target,
-                loading=_loading(target, pool, num_classes),
+                loading=_loading(target, pool, num_classes, getattr(backbone, "aux_classes", 0)),
                 notes=_notes(backbone, target.backbone),
             )
     listed = "\n".join(
@@ -179,6 +179,9 @@ def _differences(have: Any, want: Any, size: int) -> list[str]:
         # Dropout is of further training alone; how dense layers fit, of larger pictures.
         if field.name == "dropout" or (field.name == "fit" and size < _SLIDES_FROM):
             continue
+        # PyTorch's libraries have an auxiliary head as an option.
+        if field.name == "aux_classes" and want.norm.scale:
+            continue
         ours, theirs = getattr(have, field.name), getattr(want, field.name)
         if isinstance(ours, NormSpec):
             if ours.epsilon != theirs.epsilon:
@@ -217,7 +220,7 @@ def _notes(have: Any, want: Any) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _loading(target: Target, pool: str, num_classes: int | None) -> str:
+def _loading(target: Target, pool: str, num_classes: int | None, aux_classes: int) -> str:
     name = target.architecture
     if target.library == "keras":
         options = f"classes={num_classes}" if num_classes else "include_top=False"
@@ -227,10 +230,11 @@ def _loading(target: Target, pool: str, num_classes: int | None) -> str:
     if target.library == "timm":
         options = f", num_classes={num_classes or 0}"
         options += f', global_pool="{pool}"' if pool != "avg" else ""
+        options += ", aux_logits=True" if aux_classes else ""
         return f'model = timm.create_model("{name}"{options})\n{load}'
     options = [f"num_classes={num_classes}"] if num_classes else []
-    # Without the auxiliary head, and without minutes of drawing weights.
-    options += ["aux_logits=False", "init_weights=False"] if name == "inception_v3" else []
+    if name == "inception_v3":  # Without minutes of drawing weights.
+        options += [f"aux_logits={bool(aux_classes)}", "init_weights=False"]
     lines = [f"model = torchvision.models.{name}({', '.join(options)})"]
     if not num_classes:
         classifier = re.sub(r"\.(\d+)", r"[\1]", target.table.classifier)

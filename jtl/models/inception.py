@@ -7,15 +7,15 @@ factor; both belong to the source of the weights, as its epsilon does.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
+from jtl.models.heads import pooled
 from jtl.models.layers import BatchNorm, Conv, NormSpec, conv_norm
-from jtl.models.pool import max_pool, neighbourhood_avg
+from jtl.models.pool import avg_pool, max_pool, neighbourhood_avg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +131,19 @@ class InceptionV3:
         norm: Batch normalization of the weights' source.
         pool_counts_padding: Whether averages of neighbourhoods count the padding's zeros.
         depths: Blocks of each stage, from its first on.
+        aux_classes: Classes of the auxiliary head after the second stage, which torchvision's
+            training has; 0 for none. It changes nothing of what the model gives.
     """
 
     norm: NormSpec = NormSpec(epsilon=1e-3)
     pool_counts_padding: bool = True
     depths: tuple[int, ...] = (3, 5, 3)
+    aux_classes: int = 0
 
-    min_size: ClassVar[int] = 75
+    @property
+    def min_size(self) -> int:
+        """The auxiliary head needs 17 x 17 pixels after the second stage."""
+        return 299 if self.aux_classes else 75
 
     def units(self) -> tuple[Unit, ...]:
         """Stem and the blocks of three stages."""
@@ -146,6 +152,8 @@ class InceptionV3:
         for s, (blocks, depth) in enumerate(zip(STAGES, self.depths, strict=True), 1):
             for b, branches in enumerate(blocks[:depth], 1):
                 chain.append(unit(f"stage{s}/block{b}", Mixed, branches=branches, **options))
+            if s == 2 and self.aux_classes:
+                chain.append(unit("aux", Auxiliary, num_classes=self.aux_classes, norm=self.norm))
         return tuple(chain)
 
 
@@ -185,6 +193,29 @@ class Stem(nn.Module):
         x = conv(x, 4, 80)
         x = conv(x, 5, 192, _3X3)
         return max_pool(x, 3, 2, 0)
+
+
+class Auxiliary(nn.Module):
+    """A second classifier, on the way: gives its input, and in training logits beside it.
+
+    The logits [N, num_classes] go into the collection `auxiliary`, for the loss.
+    """
+
+    num_classes: int
+    norm: NormSpec
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if not train and not self.is_initializing():
+            return x
+        y = avg_pool(x, 5, 3)
+        for layer in (Layer("conv0", 128), Layer("conv1", 768, _5X5)):
+            y = ConvNorm(layer, self.norm, valid=True, name=layer.name)(y, train=train)
+        y = pooled(y, "avg")
+        logits = nn.Dense(self.num_classes, dtype=y.dtype, name="logits")(y)
+        if not self.is_initializing():  # It is no variable.
+            self.sow("auxiliary", "logits", logits.astype(jnp.float32))
+        return x
 
 
 class Mixed(nn.Module):

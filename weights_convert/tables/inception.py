@@ -19,6 +19,8 @@ def _torch(_backbone: InceptionV3) -> tuple[Naming, ...]:
     return (
         (r"stem/conv(\d)/(conv|bn)", lambda number, kind: f"{_STEM[int(number) - 1]}.{kind}"),
         (r"stage(\d)/block(\d)/(\w+)/(conv|bn)", mixed),
+        (r"aux/(conv[01])/(conv|bn)", lambda name, kind: f"AuxLogits.{name}.{kind}"),
+        (r"aux/logits", lambda: "AuxLogits.fc"),
     )
 
 
