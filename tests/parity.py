@@ -63,6 +63,11 @@ def randomize(
     if not normalized:
         for layer in layers:
             layer.bias.data.zero_()
+            if offset:
+                # Of inputs that are all positive the mean would be most of what a layer gives, and
+                # little would be left of the rest, and of its gradient, some layers on.
+                inner = tuple(range(1, layer.weight.ndim))
+                layer.weight.data -= layer.weight.data.mean(inner, keepdim=True)
 
     def to_unit_spread(layer: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         spread = output.std()
