@@ -2,6 +2,7 @@
 
     python benchmarks/vs_pytorch.py                      # all arms; about half an hour
     python benchmarks/vs_pytorch.py --arms forward full --model resnet50
+    python benchmarks/vs_pytorch.py --arms forward full --model inception_v3 --size 299
     python benchmarks/vs_pytorch.py --smoke              # to see that it works
 
 Both libraries run in processes of their own, as their users run them (PyTorch with channels_last
@@ -31,6 +32,12 @@ COMPARISON = Comparison(
     packages=("torch", "timm"),
     models=("resnet50", "densenet121", "efficientnet_lite0"),
     smoke="resnet18",
+    others=(
+        *("resnet34", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"),
+        *("densenet161", "densenet169", "densenet201", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn"),
+        *("vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet", "squeezenet1_0", "squeezenet1_1"),
+        *("inception_v3", "efficientnet_lite1", "efficientnet_lite2"),
+    ),
     steps=("forward", "last_stage", "full"),
     trainings=(
         "head_only_1_cold",

@@ -26,21 +26,27 @@ class ModelConfig:
 
     Attributes:
         model: Backbone: resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2,
-            resnext50_32x4d, densenet121, densenet161, densenet169, densenet201,
-            efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
+            resnext50_32x4d, densenet121, densenet161, densenet169, densenet201, vgg11, vgg13,
+            vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn, vgg19_bn, alexnet, squeezenet1_0,
+            squeezenet1_1, inception_v3, efficientnet_lite0, efficientnet_lite1 or
+            efficientnet_lite2.
         weights: Where the backbone's weights come from: 'default' (the model's ImageNet
             weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k),
-            'package:NAME' (an installed package), a checkpoint file (.safetensors, .pth, .h5),
+            'package:NAME' (an installed package), 'torchvision:NAME' (what PyTorch's cache holds,
+            such as torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5),
             a folder that weights_convert wrote, or 'random'.
         head: What is put on the features: 'linear' (one dense layer), 'mlp' (hidden layers
             first, see --head-widths), 'append' (a dense layer on the logits of the weights'
-            own classifier, which stays), or a list such as bn,dense:256,dropout:.2 of what
-            comes before the last dense layer; see docs/freezing.md.
+            own classifier, which stays), 'conv' (a dense layer and ReLU on each pixel, pooled
+            then, as in SqueezeNet), or a list such as bn,dense:256,dropout:.2 of what comes
+            before the last dense layer; see docs/freezing.md.
         head_widths: Widths of the hidden layers of --head mlp, such as 1024,512.
         head_dropout: Dropout rate after each hidden layer of --head mlp.
         head_batch_norm: Batch normalization in each hidden layer of --head mlp.
         head_pool: How the last feature map becomes a vector: average or maximum over the
             pixels, or all values one after the other.
+        aux_head: Trains InceptionV3's auxiliary head beside the head, as torchvision does: it
+            hangs after stage 2, adds 0.4 of its own loss, and is no part of the results.
         truncate_at: Use the backbone only up to this stage, unit or layer, such as
             stage3/block1/conv3; names of Keras and torchvision are understood. Default: all
             of it.
@@ -54,6 +60,7 @@ class ModelConfig:
     head_dropout: float = 0.0
     head_batch_norm: bool = False
     head_pool: PoolKind = "avg"
+    aux_head: bool = False
     truncate_at: Annotated[str | None, _TOLD] = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -259,6 +266,11 @@ class Config:
                     f"--head-dropout must be at least 0 and below 1, not {options.head_dropout}."
                 )
             layers = mlp(options.head_widths, options.head_dropout, options.head_batch_norm)
+        elif options.head == "conv":
+            if options.head_pool == "flatten":
+                raise UserError(
+                    "--head conv pools its logits: --head-pool avg or max, not flatten."
+                )
         elif options.head not in ("linear", "append"):
             layers = tuple(part.strip() for part in options.head.split(","))
         check_layers(layers)
@@ -270,7 +282,7 @@ class Config:
                     "Choose other --weights, or --head linear."
                 )
             kept = source_classes
-        return HeadSpec(layers, options.head_pool, kept)
+        return HeadSpec(layers, options.head_pool, kept, relu_logits=options.head == "conv")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them, by group."""

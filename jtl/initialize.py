@@ -38,19 +38,38 @@ def initialize(model: ImageClassifier, pretrained: Tree | None, *, size: int, se
         images = jnp.zeros((1, size, size, 3), jnp.float32)
         # The default generator is unrolled for every kernel: compiling takes thrice as long.
         fast = jax.random.key(seed, impl="rbg")
-        return jax.tree.map(np.asarray, jax.jit(model.init)(fast, images))
+        variables: Any = jax.jit(model.init)(fast, images)
+        return jax.tree.map(
+            np.asarray, {collection: variables.get(collection, {}) for collection in shapes}
+        )
     backbone_end = model.units()[len(model.backbone.units())].path
     features = models.feature_shape(model, size)
     # One program: operation by operation it would be a dozen.
     begin = jax.jit(functools.partial(model.init, start=backbone_end))
     new: Any = begin(key, jnp.zeros(features.shape, features.dtype))
     filled = _from_pretrained(pretrained, shapes)
+    if "aux" in shapes["params"]:  # New as the head is: for other classes.
+        new = _with_auxiliary(model, new, key, size)
     variables = {
         collection: {**new.get(collection, {}), **filled.get(collection, {})}
         for collection in shapes
     }
     _check_same_shapes(variables, shapes)
     return jax.tree.map(np.asarray, variables)
+
+
+def _with_auxiliary(model: ImageClassifier, new: Any, key: jax.Array, size: int) -> Any:
+    """`new` with an auxiliary head, which lies inside the backbone."""
+    paths = [unit.path for unit in model.units()]
+    after = paths[paths.index("aux") + 1]
+    shapes = models.variable_shapes(model, size)
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    x = models.output_shape(model, shapes, images, stop="aux")
+    auxiliary: Any = model.init(key, jnp.zeros(x.shape, x.dtype), start="aux", stop=after)
+    return {
+        collection: {**new.get(collection, {}), **auxiliary.get(collection, {})}
+        for collection in ("params", "batch_stats")
+    }
 
 
 def _from_pretrained(pretrained: Tree, shapes: Tree) -> Tree:

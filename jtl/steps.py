@@ -21,6 +21,9 @@ from jtl.data.augment import Augmentation
 from jtl.freeze.split import Tree, merge, prune, within
 from jtl.models.chain import ImageClassifier
 
+AUXILIARY_WEIGHT = 0.4
+"""Of the loss of an auxiliary head beside that of the head, as PyTorch's tutorial weighs it."""
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -110,13 +113,14 @@ def _train_step(
             x,
             start=start,
             train=train_units,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "auxiliary"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )
-        losses = objective = _losses(logits, targets)
-        if class_weights is not None:
-            objective = _losses(logits, targets, class_weights)
-        return objective.mean(), (logits, losses.sum(), updates.get("batch_stats", {}))
+        losses = _losses(logits, targets)
+        objective = _losses(logits, targets, class_weights).mean()
+        for beside in jax.tree.leaves(updates.get("auxiliary", {})):
+            objective += AUXILIARY_WEIGHT * _losses(beside, targets, class_weights).mean()
+        return objective, (logits, losses.sum(), updates.get("batch_stats", {}))
 
     gradient = jax.grad(loss_fn, has_aux=True)
     grads, (logits, loss_sum, batch_stats) = gradient(state.params)

@@ -18,6 +18,7 @@ from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
 from jtl.data.transforms import HostTransform
 from jtl.defaults import mask_defaults
+from jtl.errors import UserError
 from jtl.freeze import phases
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
@@ -120,11 +121,14 @@ def prepare_task(config: Config, display: Display) -> Task:
         artifact = weights.resolve(options.weights, options.model, progress=display.message)
     translate = functools.partial(weights.translate, model=options.model)
     at = options.truncate_at
+    conventions = {} if artifact is None else dict(artifact.conventions)
+    if options.aux_head:
+        conventions["aux_classes"] = len(dataset.class_names)
     model = models.create(
         options.model,
         num_classes=len(dataset.class_names),
         head=config.head(None if artifact is None else artifact.num_classes),
-        conventions={} if artifact is None else artifact.conventions,
+        conventions=conventions,
         truncate_at=None if at is None else translate(at),
     )
     preprocessing = entry.preprocessing if artifact is None else artifact.preprocessing
@@ -149,6 +153,11 @@ def prepare_task(config: Config, display: Display) -> Task:
         bn=config.train.bn,
         translate=functools.partial(path_called, model=model, foreign=translate),
     )
+    if options.aux_head and not any("aux" in plan.split.train_units for plan in plans):
+        raise UserError(
+            f"--aux-head has no effect: under {' and '.join(p.phase.mask for p in plans)} it is "
+            "frozen. Use a mask that trains it, such as full or last_stages:2, or leave it out."
+        )
     return Task(
         config=config,
         dataset=dataset,
@@ -163,7 +172,7 @@ def prepare_task(config: Config, display: Display) -> Task:
             "sha256": artifact.sha256,
             "licence": artifact.licence,
         },
-        conventions={} if artifact is None else dict(artifact.conventions),
+        conventions=conventions,
     )
 
 

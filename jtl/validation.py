@@ -38,6 +38,7 @@ def resolve(config: Config) -> Config:
     within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
     at_least("--patience", train.patience, 0)
     within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
+    _check_smallest(config)
     check_upsample(config.data.upsample, config.data.image_size)
     _check_augmentation(config)
     if config.run.cache_budget is not None:
@@ -59,6 +60,21 @@ def resolve(config: Config) -> Config:
         )
     _check_solver(config)
     return config
+
+
+def _check_smallest(config: Config) -> None:
+    name, size = config.model.model, config.data.image_size
+    backbone: Any = models.get(name).backbone
+    if config.model.aux_head:
+        if not hasattr(backbone, "aux_classes"):
+            raise UserError(f"--aux-head is InceptionV3's alone; {name} has none. Leave it out.")
+        if config.model.truncate_at is not None:
+            raise UserError("--aux-head trains a whole backbone; leave --truncate-at out.")
+        backbone = dataclasses.replace(backbone, aux_classes=1)
+    least = getattr(backbone, "min_size", 1)
+    beside = " with --aux-head" if config.model.aux_head else ""
+    if size is not None and size < least:
+        raise UserError(f"--image-size must be at least {least} for {name}{beside}, not {size}.")
 
 
 def _check_augmentation(config: Config) -> None:

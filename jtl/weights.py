@@ -49,8 +49,8 @@ def resolve(
 
     Args:
         spec: `default` (of the model), `timm:NAME[@REVISION]` (the Hugging Face hub),
-            `package:NAME` (an installed package), the path of a checkpoint file, or the path
-            of a folder that `weights_convert` wrote.
+            `package:NAME` (an installed package), `torchvision:NAME` (PyTorch's cache), the path
+            of a checkpoint file, or the path of a folder that `weights_convert` wrote.
         model: A name of `jtl.models.names()`.
         cache: Where converted weights are kept; default `cache_dir()`.
         progress: Called with a line of text when something takes time or is worth knowing.
@@ -65,7 +65,11 @@ def resolve(
 
     models.get(model)
     folder = os.path.expanduser(spec)
-    if not spec.startswith(("timm:", "package:")) and spec != "default" and os.path.isdir(folder):
+    if (
+        not spec.startswith(("timm:", "package:", "torchvision:"))
+        and spec != "default"
+        and os.path.isdir(folder)
+    ):
         converted = artifact.read(folder)
         if converted.model != model:
             raise UserError(

@@ -58,6 +58,18 @@ def test_the_documented_default():
             Config(ModelConfig(model="resnet5")),
             r"^unknown model 'resnet5'\. Did you mean 'resnet50'\? The models are: resnet18, ",
         ),
+        (
+            Config(ModelConfig("inception_v3"), DataConfig(image_size=64)),
+            r"^--image-size must be at least 75 for inception_v3, not 64\.$",
+        ),
+        (
+            Config(ModelConfig("inception_v3", aux_head=True), DataConfig(image_size=96)),
+            r"^--image-size must be at least 299 for inception_v3 with --aux-head, not 96\.$",
+        ),
+        (
+            Config(ModelConfig("resnet18", aux_head=True)),
+            r"^--aux-head is InceptionV3's alone; resnet18 has none\.",
+        ),
         (config(mask="heads_only"), r"^unknown mask 'heads_only'\. Did you mean 'head_only'\?"),
         (config(mask=""), r"^unknown mask ''"),
         (config(epochs=0), r"^--epochs must be at least 1, not 0\.$"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -22,14 +23,18 @@ from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.split import Tree, leaf_paths, lookup, trainable, within
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
+from jtl.models.alexnet import AlexNet
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
+from jtl.models.inception import InceptionV3
 from jtl.models.resnet import ResNet
+from jtl.models.squeezenet import SqueezeNet
+from jtl.models.vgg import VGG
 from jtl.plan import plan_phases
 from jtl.task import Task
 from jtl.trainer import Trainer
 
-SIZE, BATCH, CLASSES = 32, 4, 3
+SIZE, BATCH, CLASSES = 32, 4, 3  # Where `SIZES` says nothing else.
 HEAD = HeadSpec(("linear:8", "bn", "relu", "dropout:.2"))
 MODELS = {
     "resnet": ImageClassifier(ResNet("bottleneck", (1, 2, 1, 1)), HEAD, CLASSES),
@@ -37,7 +42,15 @@ MODELS = {
     "efficientnet_lite": ImageClassifier(
         EfficientNetLite(0.5, 0.3, NormSpec(epsilon=1e-3)), HEAD, CLASSES
     ),
+    "vgg": ImageClassifier(VGG((1, 1, 1, 1, 1), True, (8, 8), dropout=0.1), HEAD, CLASSES),
+    "alexnet": ImageClassifier(AlexNet((8, 8), dropout=0.1), HEAD, CLASSES),
+    "squeezenet": ImageClassifier(
+        SqueezeNet((16, 3), (1, 1, 1)), dataclasses.replace(HEAD, relu_logits=True), CLASSES
+    ),
+    "inception": ImageClassifier(InceptionV3(depths=(1, 2, 1)), HEAD, CLASSES),
 }
+SIZES = {"alexnet": 63, "inception": 75}
+WITHOUT_NORM = ("alexnet", "squeezenet")
 WRAPPERS = ("adamw, clipped", "sgd, accumulated", "adamw, accumulated")
 MASKS = (
     "head_only",
@@ -57,7 +70,8 @@ def variables_of(family: str) -> Tree:
     """Random variables whose statistics and affine values are not the initial ones."""
     model = MODELS[family]
     key = jax.random.key(0, impl="rbg")
-    variables: Any = jax.jit(model.init)(key, jnp.zeros((1, SIZE, SIZE, 3)))
+    size = SIZES.get(family, SIZE)
+    variables: Any = {"batch_stats": {}, **jax.jit(model.init)(key, jnp.zeros((1, size, size, 3)))}
     rng = np.random.default_rng(0)
     # A head of zeros would hide the gradients of everything before it in the first step.
     logits = variables["params"]["head"]["logits"]
@@ -122,8 +136,15 @@ def paths(tree: Tree) -> set[str]:
     return {"/".join(path) for path in leaf_paths(tree)}
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(
+    ("family", "mask"),
+    [
+        (family, mask)
+        for family in MODELS
+        for mask in MASKS
+        if mask != "norm_only" or family not in WITHOUT_NORM
+    ],
+)
 def test_a_mask_governs_everything(family: str, mask: str):
     # Every mask meets every optimizer, in one family or another: compiling is what costs.
     turn = MASKS.index(mask) + list(MODELS).index(family)
@@ -140,7 +161,7 @@ def test_a_mask_governs_everything(family: str, mask: str):
     assert sorted(s.shape for s in slots) == sorted(shapes * (len(slots) // len(shapes)))
 
     compiled = train_step._cache_size()
-    for x, y in batches(4, dtype):
+    for x, y in batches(4, dtype, SIZES.get(family, SIZE)):
         state, metrics = train_step(
             state, frozen, x, y, model=model, tx=tx, start=None, train_units=cut.train_units
         )
@@ -197,8 +218,13 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
         assert same != "/".join(path[1:]).startswith(trained), path
 
 
-@pytest.mark.parametrize("mask", ["last_stage", "norm_only"])
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(
+    ("family", "mask"),
+    [
+        *((family, "last_stage") for family in MODELS),
+        *((family, "norm_only") for family in MODELS if family not in WITHOUT_NORM),
+    ],
+)
 def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: str):
     model, labels, cut, params, stats, frozen = case(family, mask)
     # Momentum and decay as of SGD: its update is linear in the gradient, so rounding stays
@@ -259,7 +285,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
 def test_frozen_backward_is_not_computed(family: str):
     model, labels, cut, params, stats, frozen = case(family, "head_only")
     tx = optimizer(labels, "adamw, clipped")
-    x, y = batches(1)[0]
+    x, y = batches(1, size=SIZES.get(family, SIZE))[0]
     static: dict[str, Any] = dict(model=model, start=None, train_units=cut.train_units)
     state = steps.init_state(params, stats, tx)
 
@@ -325,3 +351,51 @@ def test_members_are_of_the_registry_s_families():
         members = [models.get(name) for name in models.names()]
         kinds = {type(entry.backbone) for entry in members if entry.family == family}
         assert type(model.backbone) in kinds
+
+
+def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
+    size = 299
+    model = ImageClassifier(InceptionV3(depths=(1, 1, 1), aux_classes=CLASSES), None, CLASSES)
+    model = model.clone(head=HeadSpec())
+    variables: Any = jax.jit(model.init)(
+        jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3))
+    )
+    assert set(variables) == {"params", "batch_stats"}
+    cases = {
+        mask: label_tree(parse(mask, model.units()), variables["params"])
+        for mask in ("rules:aux/.*=train;head/.*=train;.*=frozen", "last_stage")
+    }
+    labels = cases["rules:aux/.*=train;head/.*=train;.*=frozen"]
+    assert "aux" not in split(cases["last_stage"], model.units()).train_units
+    cut = split(labels, model.units())
+    assert (cut.cut, cut.train_units) == ("aux", {"aux", "head"})
+    trains, live = trainable(labels), within(cut.train_units)
+    params = prune(variables["params"], trains)
+    stats = prune(variables["batch_stats"], live)
+    frozen = {
+        "params": prune(variables["params"], lambda leaf: not trains(leaf)),
+        "batch_stats": prune(variables["batch_stats"], lambda leaf: not live(leaf)),
+    }
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(np.maximum(rng.normal(size=(4, 17, 17, 768)), 0), jnp.float32)
+    y = jnp.asarray([0, 1, 2, 1], jnp.int32)
+    tx = optim.build(
+        labels, {group: optax.sgd(1.0) for group in set(jax.tree.leaves(labels)) - {FROZEN}}
+    )
+    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+    state, _ = train_step(
+        state, frozen, x, y, model=model, tx=tx, start="aux", train_units=cut.train_units
+    )
+    _, beside = model.apply(
+        variables,
+        x,
+        start="aux",
+        stop="stage3",
+        train=frozenset(["aux"]),
+        mutable=["batch_stats", "auxiliary"],
+    )
+    (logits,) = beside["auxiliary"]["aux"]["logits"]
+    gradient = (jax.nn.softmax(logits) - jax.nn.one_hot(y, CLASSES)).mean(0)
+    moved = state.params["aux"]["logits"]["bias"] - params["aux"]["logits"]["bias"]
+    np.testing.assert_allclose(moved, -0.4 * gradient, rtol=0, atol=1e-6)
+    assert float(jnp.abs(gradient).max()) > 1e-2

@@ -250,3 +250,33 @@ def test_gradients_agree_with_finite_differences():
             np.testing.assert_allclose(
                 np.vdot(np.asarray(along(direction)), dy), np.vdot(gradient, direction), rtol=1e-4
             )
+
+
+def test_a_kernel_that_covers_its_image_is_one_matrix_product():
+    rng = np.random.default_rng(0)
+    x, kernel, bias = (
+        jnp.asarray(rng.standard_normal(shape), jnp.float32)
+        for shape in ((2, 3, 4, 5), (3, 4, 5, 9), (9,))
+    )
+
+    def dense(x, kernel, bias):
+        return conv2d(x, kernel, bias, padding=0, activation="relu")
+
+    def reference(x, kernel, bias):
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jax.nn.relu(y + bias.reshape(1, 1, 1, -1))
+
+    for platform in ("cpu", "cuda"):
+        operations = lowered_ops(dense, (x, kernel, bias), platform)
+        assert "dot_general" in operations
+        assert not operations & {"convolution", "custom_call"}
+    dy = jnp.asarray(rng.standard_normal((2, 1, 1, 9)), jnp.float32)
+    results = []
+    for function in (dense, reference):
+        y, vjp = jax.vjp(function, x, kernel, bias)
+        results.append((y, *vjp(dy)))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -33,13 +33,13 @@ KNOWN = [
 
 def tensors_of(table: Table, name: str, num_classes: int | None) -> dict[str, np.ndarray]:
     """Tensors under a table's keys; they share one number, so that they cost no memory."""
-    head = models.HeadSpec() if num_classes else None
+    head = models.get(name).classifier if num_classes else None
     conventions = dict(table.conventions)
     model = models.create(name, num_classes=num_classes or 1, head=head, conventions=conventions)
     shapes = models.variable_shapes(model)
     one = np.float32(1)
     return {
-        key: table.leaves.to_source(np.broadcast_to(one, lookup(shapes, path).shape))
+        key: table.to_source(path, np.broadcast_to(one, lookup(shapes, path).shape))
         for path, key in table.source_keys(model.backbone, shapes).items()
     }
 

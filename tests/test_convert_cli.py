@@ -319,6 +319,16 @@ def test_list(capsys):
         assert entry["weights"][0]["name"] == entry["default_weights"]
 
 
+def test_list_measures_the_models_that_are_named(capsys):
+    assert main(["list", "--measure", "--json", "squeezenet1_1"]) == 0
+    [entry] = json.loads(capsys.readouterr().out)
+    assert entry["model"] == "squeezenet1_1"
+    assert 1 < entry["images_per_second"] < 1e5
+    assert "here" in catalogue.to_text([entry])
+    assert main(["list", "squeezenet"]) == 2
+    assert "Did you mean 'squeezenet1_" in capsys.readouterr().err
+
+
 def test_the_catalogue_agrees_with_timm():
     from timm.models import get_pretrained_cfg
 

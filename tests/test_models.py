@@ -11,10 +11,14 @@ import pytest
 
 from jtl import models
 from jtl.errors import UserError
-from jtl.models import ImageClassifier, NormSpec
+from jtl.models import HeadSpec, ImageClassifier, NormSpec
+from jtl.models.alexnet import AlexNet
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
+from jtl.models.inception import InceptionV3
 from jtl.models.resnet import ResNet
+from jtl.models.squeezenet import SqueezeNet
+from jtl.models.vgg import VGG
 from weights_convert.rules import leaf_paths, lookup, unflatten
 
 # torchvision's model pages; EfficientNet-Lite: timm's results tables (4.65 M, 5.42 M, 6.09 M).
@@ -30,6 +34,18 @@ PUBLISHED_PARAMS = {
     "densenet161": 28_681_000,
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
+    "vgg11": 132_863_336,
+    "vgg11_bn": 132_868_840,
+    "vgg13": 133_047_848,
+    "vgg13_bn": 133_053_736,
+    "vgg16": 138_357_544,
+    "vgg16_bn": 138_365_992,
+    "vgg19": 143_667_240,
+    "vgg19_bn": 143_678_248,
+    "alexnet": 61_100_840,
+    "squeezenet1_0": 1_248_424,
+    "squeezenet1_1": 1_235_496,
+    "inception_v3": 23_834_568,  # timm's, without the auxiliary head.
     "efficientnet_lite0": 4_652_008,
     "efficientnet_lite1": 5_416_680,
     "efficientnet_lite2": 6_092_072,
@@ -42,6 +58,13 @@ SHALLOW = (
     ImageClassifier(DenseNet((2, 1, 2, 1), growth=8), num_classes=5),
     ImageClassifier(EfficientNetLite(depth=0.5), num_classes=5),
 )
+# The rest of them, for what costs little.
+OTHERS = (
+    ImageClassifier(VGG((1, 1, 2, 1, 1), True, (8, 8)), num_classes=5),
+    ImageClassifier(AlexNet((8, 8)), num_classes=5),
+    ImageClassifier(SqueezeNet((16, 3), (2, 1, 1)), HeadSpec(relu_logits=True), num_classes=5),
+    ImageClassifier(InceptionV3(depths=(1, 1, 1)), num_classes=5),
+)
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
 )
@@ -51,7 +74,7 @@ each_family = pytest.mark.parametrize(
 def random_variables(model: ImageClassifier) -> dict:
     """Variables that let no unit be mistaken for another; the head's kernel is not zero."""
     rng = np.random.default_rng(0)
-    shapes = models.variable_shapes(model, 64)
+    shapes = models.variable_shapes(model, 96)
     leaves = {}
     for path in leaf_paths(shapes):
         shape = lookup(shapes, path).shape
@@ -62,7 +85,7 @@ def random_variables(model: ImageClassifier) -> dict:
             leaves[path] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         else:
             leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)
-    return unflatten(leaves)
+    return {"batch_stats": {}, **unflatten(leaves)}
 
 
 def random_images(count: int = 2, height: int = 32, width: int = 32) -> np.ndarray:
@@ -75,7 +98,7 @@ def count(tree: object) -> int:
 
 @pytest.mark.parametrize("name", PUBLISHED_PARAMS)
 def test_published_param_counts(name):
-    shapes = models.variable_shapes(models.create(name))
+    shapes = models.variable_shapes(models.create(name, head=models.get(name).classifier))
     assert set(shapes) == {"params", "batch_stats"}
     assert count(shapes["params"]) == PUBLISHED_PARAMS[name]
     assert models.get(name).published_params == PUBLISHED_PARAMS[name]
@@ -111,6 +134,30 @@ def test_every_model_has_a_published_count():
             },
         ),
         (
+            "vgg16_bn",
+            {
+                "params/stage1/block1/conv/kernel": (3, 3, 3, 64),
+                "batch_stats/stage5/block3/bn/var": (512,),
+                "params/fc1/conv/kernel": (7, 7, 512, 4096),
+                "params/fc2/conv/bias": (4096,),
+            },
+        ),
+        (
+            "inception_v3",
+            {
+                "params/stem/conv5/conv/kernel": (3, 3, 80, 192),
+                "params/stage2/block3/branch7x7dbl_4/conv/kernel": (7, 1, 160, 160),
+                "batch_stats/stage3/block3/branch3x3_2b/bn/mean": (384,),
+            },
+        ),
+        (
+            "squeezenet1_1",
+            {
+                "params/stage3/block4/expand3x3/kernel": (3, 3, 64, 256),
+                "params/head/logits/kernel": (512, 1000),
+            },
+        ),
+        (
             "efficientnet_lite0",
             {
                 "params/stem/conv/kernel": (3, 3, 3, 32),
@@ -129,8 +176,8 @@ def test_paths_of_leaves(name, leaves):
         assert lookup(shapes, tuple(path.split("/"))).shape == shape
 
 
-@each_small
-@pytest.mark.parametrize("size", [64, 75])
+@pytest.mark.parametrize("size", [75, 96])
+@pytest.mark.parametrize("name", [*SMALL, "vgg11", "squeezenet1_1", "inception_v3"])
 def test_shapes_without_a_program_are_those_of_the_program(name, size):
     model = models.create(name, head=None)
     key, images = jax.random.key(0), jnp.zeros((1, size, size, 3))
@@ -138,14 +185,14 @@ def test_shapes_without_a_program_are_those_of_the_program(name, size):
     features, variables = jax.eval_shape(model.init_with_output, key, images)
     assert "conv_general_dilated" in str(traced)
     found = models.variable_shapes(model, size), models.feature_shape(model, size)
-    assert found == (dict(variables), features)
+    assert found == ({"batch_stats": {}, **variables}, features)
     stop = model.units()[3].path
     part = jax.eval_shape(lambda v, x: model.apply(v, x, stop=stop), variables, images)
     assert models.output_shape(model, variables, images, stop) == part
     assert part != features
 
 
-@each_small
+@pytest.mark.parametrize("name", [*SMALL, "vgg11_bn", "alexnet", "squeezenet1_0", "inception_v3"])
 def test_every_module_has_a_chosen_name(name):
     # Linen numbers what has no name: `Conv_0`.
     paths = leaf_paths(models.variable_shapes(models.create(name)))
@@ -185,9 +232,10 @@ def test_every_unit_runs_alone(name):
     np.testing.assert_array_equal(x, whole)
 
 
-@each_family
+@pytest.mark.parametrize("model", SHALLOW + OTHERS, ids=lambda model: type(model.backbone).__name__)
 def test_stages_are_boundaries(model):
-    variables, images = random_variables(model), random_images()
+    size = max(32, getattr(model.backbone, "min_size", 1))
+    variables, images = random_variables(model), random_images(2, size, size)
     features = jax.jit(functools.partial(model.apply, stop="stage3"))(variables, images)
     first = functools.partial(model.apply, stop="stage3/block1")
     assert features.shape == jax.eval_shape(first, variables, images).shape

@@ -25,6 +25,17 @@ from weights_convert.names import translate
         ("densenet121", "features.pool0", "stem"),
         ("densenet121", "relu", "final"),
         ("densenet121", "bn", "final/bn"),
+        ("vgg16", "features.29", "stage5/block3"),
+        ("vgg16", "features.30", "stage5/pool"),
+        ("vgg16_bn", "features.42", "stage5/block3"),
+        ("vgg19", "block5_conv4", "stage5/block4"),
+        ("vgg19", "block5_pool", "stage5/pool"),
+        ("alexnet", "features.12", "stage3/pool"),
+        ("squeezenet1_1", "features.2", "stem"),
+        ("squeezenet1_1", "features.5", "stage1/pool"),
+        ("squeezenet1_1", "features.12", "stage3/block4"),
+        ("inception_v3", "mixed7", "stage2/block5"),
+        ("inception_v3", "Mixed_6e", "stage2/block5"),
     ],
 )
 def test_a_layer_that_ends_a_unit_is_the_unit(model: str, name: str, path: str):
@@ -42,6 +53,8 @@ def test_a_layer_that_ends_a_unit_is_the_unit(model: str, name: str, path: str):
         ("resnet18", "layer4.1.bn2.weight", "stage4/block2/bn2/scale"),
         ("resnet50", "conv3_block1_3_bn/beta", "stage2/block1/bn3/bias"),
         ("resnet18", "fc.bias", "head/logits/bias"),
+        ("vgg16", "classifier.3.weight", "fc2/conv/kernel"),
+        ("vgg16", "features.28.bias", "stage5/block3/conv/bias"),
         ("resnet101", "layer3.22.conv1.weight", "stage3/block23/conv1/kernel"),
         # Keras had no such model when it numbered blocks by letters.
         ("resnet101", "stage3/.*", "stage3/.*"),
@@ -76,3 +89,10 @@ def test_a_rule_for_a_foreign_param_decides_that_param():
     labels = label_tree(parse(text, (), lambda name: translate(name, "resnet18")), params)
     block = labels["stage4"]["block2"]
     assert (block["conv2"]["kernel"], block["conv1"]["kernel"]) == ("backbone", "frozen")
+
+
+def test_a_name_of_several_units_says_so():
+    with pytest.raises(
+        UserError, match=r"^'classifier' are several units here: fc1/conv, fc2/conv, "
+    ):
+        translate("classifier", "vgg16")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from parity import LEARNING_RATE, MOMENTUM, build, random_images, run_units, tra
 
 from jtl import models
 from jtl.data.preprocess import Prepare
-from jtl.models import NormSpec
-from weights_convert import readers, sources
+from jtl.models import NormSpec, registry
+from weights_convert import peers, readers, sources, verify
 from weights_convert.convert import Converted, convert, identify
 from weights_convert.rules import KERAS, leaf_paths, lookup
 from weights_convert.tables import TABLES
@@ -98,13 +99,51 @@ def densenet121() -> keras.Model:
     return _application("DenseNet121")
 
 
-def _application(name: str) -> keras.Model:
+@pytest.fixture(scope="module")
+def inception_v3() -> keras.Model:
+    # Keras counts through the whole process: this model's layers do not begin at 0.
+    keras.layers.Conv2D(1, 1)
+    keras.layers.BatchNormalization()
+    return _application("InceptionV3", size=96)
+
+
+@pytest.fixture(scope="module")
+def vgg16_no_top() -> keras.Model:
+    """Without dense layers, for pictures of any size, and with a classifier of one's own."""
+    base = keras.applications.VGG16(
+        weights=None, include_top=False, pooling="avg", input_shape=(SIZE, SIZE, 3)
+    )
+    logits = keras.layers.Dense(CLASSES, name="predictions")(base.output)
+    return _randomized(keras.Model(base.input, logits))
+
+
+@pytest.fixture(scope="module")
+def narrow_vgg16() -> Iterator[keras.Model]:
+    """With its dense layers, narrowed to 32 channels, also in jtl's registry."""
+    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
+    x = keras.layers.Flatten(name="flatten")(base.output)
+    for name in ("fc1", "fc2"):
+        x = keras.layers.Dense(32, activation="relu", name=name)(x)
+    logits = keras.layers.Dense(CLASSES, name="predictions")(x)
+    entry = models.get("vgg16")
+    backbone: Any = dataclasses.replace(entry.backbone, widths=(32, 32))
+    entry = dataclasses.replace(entry, name="narrow_vgg16", backbone=backbone)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._ENTRIES, entry.name, entry)
+        yield _randomized(keras.Model(base.input, logits))
+
+
+def _application(name: str, size: int = SIZE) -> keras.Model:
     model = getattr(keras.applications, name)(
         weights=None,
-        input_shape=(SIZE, SIZE, 3),
+        input_shape=(size, size, 3),
         classes=CLASSES,
         classifier_activation=None,
     )
+    return _randomized(model)
+
+
+def _randomized(model: keras.Model) -> keras.Model:
     randomize(model)
     return model
 
@@ -151,8 +190,12 @@ def run_layers(model: keras.Model, names: list[str], images: np.ndarray) -> list
     return [np.asarray(output) for output in run(*variables, images)]
 
 
-def keras_layer(path: str, family: str) -> str:
+def keras_layer(path: str, family: str, model: keras.Model) -> str:
     """Keras's layer whose output is that of the unit at `path`."""
+    if family == "inception":
+        return _inception_layer(path, model)
+    if family == "vgg":
+        return _vgg_layer(path, model)
     single = {"pool": "avg_pool", "final": "relu"}
     single["stem"] = {"resnet": "pool1_pool", "densenet": "pool1"}[family]
     if path in single:
@@ -164,8 +207,30 @@ def keras_layer(path: str, family: str) -> str:
     return f"conv{number}_{block}_{'out' if family == 'resnet' else 'concat'}"
 
 
+def _of_kind(model: keras.Model, kind: type) -> list[str]:
+    return [layer.name for layer in model.layers if isinstance(layer, kind)]
+
+
+def _inception_layer(path: str, model: keras.Model) -> str:
+    if path == "stem":
+        return _of_kind(model, keras.layers.MaxPooling2D)[1]
+    if path == "pool":
+        return "avg_pool"
+    stage, block = (int(part[-1]) for part in path.split("/"))
+    return f"mixed{(0, 3, 8)[stage - 1] + block - 1}"
+
+
+def _vgg_layer(path: str, model: keras.Model) -> str:
+    if path == "pool":
+        return (_of_kind(model, keras.layers.GlobalAveragePooling2D) or ["fc2"])[0]
+    stage, _, block = path.partition("/")
+    return f"block{stage[5:]}_{block.replace('block', 'conv')}" if block else path
+
+
 def relative_error(actual: Any, expected: np.ndarray) -> float:
-    assert actual.shape == expected.shape
+    # A dense layer's [N, C] is [N, 1, 1, C] here.
+    assert expected.squeeze().shape == actual.squeeze().shape
+    expected = expected.reshape(actual.shape)
     return float(np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max())
 
 
@@ -176,10 +241,10 @@ def assert_ladder(peer: keras.Model, converted: Converted) -> None:
     assert sum(sizes) == sum(int(np.prod(v.shape)) for v in peer.trainable_variables)
     assert len(leaf_paths(converted.variables)) == len(peer.variables)
 
-    images = random_images(2, SIZE, SIZE)
+    images = random_images(2, *peer.input_shape[1:3])
     paths = [unit.path for unit in model.units() if unit.path != "head"]
     *expected, expected_logits = run_layers(
-        peer, [keras_layer(path, family) for path in paths], images
+        peer, [keras_layer(path, family, peer) for path in paths], images
     )
     logits, intermediates = run_units(model, converted.variables, images)
     errors, before = {}, np.zeros((0,))
@@ -198,19 +263,29 @@ def assert_ladder(peer: keras.Model, converted: Converted) -> None:
     assert relative_error(logits, expected_logits) <= UNIT_BOUND
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+LIBRARIES = {
+    "resnet50": "keras",
+    "densenet121": "keras",
+    "inception_v3": "keras",
+    "vgg16_no_top": "keras (no top)",
+    "narrow_vgg16": "keras",
+}
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_ladder_through_every_file_format(name, request, tmp_path):
     peer = request.getfixturevalue(name)
     converted = None
     for file, save in SAVE.items():
         save(peer, tmp_path / file)
         source = readers.read(tmp_path / file)
-        again = convert(source.tensors)
+        again = convert(source.tensors, name if name.startswith("narrow") else None)
         if converted is None:
             converted = again
             assert source.format == "keras-weights-h5"
             assert again.dtypes == {"float32": len(peer.variables)}
-            assert (again.model, again.library, again.num_classes) == (name, "keras", CLASSES)
+            assert again.model == name.removesuffix("_no_top")
+            assert (again.library, again.num_classes) == (LIBRARIES[name], CLASSES)
             assert_ladder(peer, again)
         else:
             assert source.format == "keras-h5"
@@ -324,18 +399,21 @@ def test_densenet121_of_keras_2(densenet121, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, converted.variables, expected.variables)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_files_of_early_keras_3_hold_no_names(name, request, tmp_path):
     peer = request.getfixturevalue(name)
     peer.save_weights(tmp_path / "a.weights.h5")
     with h5py.File(tmp_path / "a.weights.h5", "a") as file:
         layers: Any = file["layers"]
         for group in [file, *layers.values()]:
-            del group["vars"].attrs["name"]
+            group["vars"].attrs.pop("name", None)
     source = readers.read(tmp_path / "a.weights.h5").tensors
-    assert {"conv2d/kernel", "batch_normalization_7/gamma", "dense/bias"} <= source.keys()
-    converted, expected = convert(source), convert(tensors(peer))
-    assert (converted.model, converted.library) == (name, "keras (numbered)")
+    assert {"conv2d/kernel", "dense/bias"} <= source.keys()
+    model = name if name.startswith("narrow") else None
+    converted, expected = convert(source, model), convert(tensors(peer), model)
+    numbered = "(numbered, no top)" if name.endswith("_no_top") else "(numbered)"
+    assert converted.library == f"keras {numbered}"
+    assert converted.model == name.removesuffix("_no_top")
     assert converted.conventions == expected.conventions
     jax.tree.map(np.testing.assert_array_equal, converted.variables, expected.variables)
 
@@ -374,7 +452,13 @@ def test_a_head_of_ones_own(resnet50, tmp_path, file):
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("resnet50", "resnet50"), ("densenet121", "densenet")]
+    ("name", "module"),
+    [
+        ("resnet50", "resnet50"),
+        ("densenet121", "densenet"),
+        ("vgg16", "vgg16"),
+        ("inception_v3", "inception_v3"),
+    ],
 )
 def test_preprocessing(name, module):
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
@@ -391,3 +475,21 @@ def test_a_files_preprocessing_reaches_the_artifact(densenet121, resnet50, tmp_p
         found = sources.convert_source(sources.locate(str(tmp_path / "a.weights.h5")))
         assert found.preprocessing.channel_order == order
         assert found.source_format == "keras-weights-h5"
+
+
+@pytest.mark.parametrize("name", ["vgg16_no_top", "inception_v3"])
+def test_every_layer_is_compared_before_its_activation(name, request, tmp_path):
+    """The peer of a verification, in a network whose layers activate and in one of numbers."""
+    request.getfixturevalue(name).save_weights(tmp_path / "a.weights.h5")
+    size = request.getfixturevalue(name).input_shape[1]
+    located = sources.locate(str(tmp_path / "a.weights.h5"))
+    source = dataclasses.replace(located, preprocessing={"size": size})
+    # Keras's own network has no classifier behind VGG16's last pooling.
+    found = sources.convert_source(source, drop_head=name.startswith("vgg"))
+    peer = peers.load(found, source)
+    model = verify.build(found)
+    rows, figures = verify._compare_forward(peer, model, found, [random_images(2, size, size)])
+    layers = {"vgg16_no_top": 13, "inception_v3": 2 * 94 + 1}[name]
+    assert sum(row.layers for row in rows) == layers
+    assert max(row.max_rel for row in rows) < 1e-5
+    assert all(figure.within for figure in figures)

@@ -77,7 +77,7 @@ def tensors(
     family = models.get(model).family
     table = next(t for t in TABLES if t.family == family and t.library == library)
     keys = table.source_keys(models.get(model).backbone, tree)
-    return {key: table.leaves.to_source(lookup(tree, path)) for path, key in keys.items()}
+    return {key: table.to_source(path, lookup(tree, path)) for path, key in keys.items()}
 
 
 def write_file(path: Path, arrays: dict[str, np.ndarray] | None = None) -> Path:

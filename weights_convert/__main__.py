@@ -126,13 +126,19 @@ def list_command(arguments: Sequence[str]) -> int:
     """Prints the catalogue."""
     parser = Parser(
         prog=f"{PROGRAM} list",
-        description="The models, their weights on the hub, licences, conventions, top-1.",
+        description="The models, their size, their weights on the hub with licence, input size and "
+        "published top-1, and the conventions that are read.",
+    )
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="which; default all")
+    parser.add_argument(
+        "--measure", action="store_true", help="how many images a second each takes on this machine"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     options = parser.parse_args(arguments)
     from weights_convert import catalogue
 
-    print(catalogue.to_json() if options.json else catalogue.to_text())
+    entries = catalogue.catalogue(options.models, measure=options.measure)
+    print(catalogue.to_json(entries) if options.json else catalogue.to_text(entries))
     return 0
 
 

@@ -277,7 +277,7 @@ def read(folder: str | os.PathLike[str]) -> Artifact:
     classifier = models.create(
         facts["model"],
         num_classes=facts["num_classes"] or 1,
-        head=models.HeadSpec() if facts["num_classes"] else None,
+        head=models.get(facts["model"]).classifier if facts["num_classes"] else None,
         conventions=facts["conventions"],
     )
     if reason := fingerprints.damage(path, facts.pop("files")):

@@ -1,16 +1,19 @@
 """What can be converted: the models, their conventions and the hub's weights for them.
 
 Tags, licences and input sizes are those of timm 1.0.31's model registry; accuracies are top-1
-on ImageNet-1k's validation set from timm's results (results-imagenet.csv), at the size named.
+on ImageNet-1k's validation set, from timm's results (results-imagenet.csv) or, of torchvision's
+weights, from torchvision 0.29's list, at the size named.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from jtl import models
+from weights_convert import speed, torch_hub
 from weights_convert.tables import TABLES
 from weights_convert.targets import has
 
@@ -58,6 +61,8 @@ _TAGS: dict[str, tuple[str, ...]] = {
     "densenet161": _DENSENET,
     "densenet169": _DENSENET,
     "densenet201": _DENSENET,
+    "inception_v3": ("gluon_in1k", "tf_adv_in1k", "tf_in1k", "tv_in1k"),
+    **{f"vgg{depth}{bn}": ("tv_in1k",) for depth in (11, 13, 16, 19) for bn in ("", "_bn")},
     "tf_efficientnet_lite0": ("in1k",),
     "tf_efficientnet_lite1": ("in1k",),
     "tf_efficientnet_lite2": ("in1k",),
@@ -71,7 +76,35 @@ _TOP1: dict[str, dict[str, float]] = {
     "densenet121.ra_in1k": {"224": 75.57, "288": 76.49},
     "densenet121.tv_in1k": {"224": 74.75},
     "tf_efficientnet_lite0.in1k": {"224": 74.85},
+    # torchvision's.
+    "resnet18.tv_in1k": {"224": 69.76},
+    "resnet34.tv_in1k": {"224": 73.31},
+    "resnet50.tv2_in1k": {"224": 80.86},
+    "resnet101.tv_in1k": {"224": 77.37},
+    "resnet101.tv2_in1k": {"224": 81.89},
+    "resnet152.tv_in1k": {"224": 78.31},
+    "resnet152.tv2_in1k": {"224": 82.28},
+    "wide_resnet50_2.tv_in1k": {"224": 78.47},
+    "wide_resnet50_2.tv2_in1k": {"224": 81.60},
+    "resnext50_32x4d.tv_in1k": {"224": 77.62},
+    "resnext50_32x4d.tv2_in1k": {"224": 81.20},
+    "densenet161.tv_in1k": {"224": 77.14},
+    "densenet169.tv_in1k": {"224": 75.60},
+    "densenet201.tv_in1k": {"224": 76.90},
+    "vgg11.tv_in1k": {"224": 69.02},
+    "vgg11_bn.tv_in1k": {"224": 70.37},
+    "vgg13.tv_in1k": {"224": 69.93},
+    "vgg13_bn.tv_in1k": {"224": 71.59},
+    "vgg16.tv_in1k": {"224": 71.59},
+    "vgg16_bn.tv_in1k": {"224": 73.36},
+    "vgg19.tv_in1k": {"224": 72.38},
+    "vgg19_bn.tv_in1k": {"224": 74.22},
+    "inception_v3.tv_in1k": {"299": 77.29},
 }
+
+
+# Of torchvision's own documentation, for weights that timm does not have.
+_TORCHVISION_TOP1 = {"alexnet": 56.52, "squeezenet1_0": 58.09, "squeezenet1_1": 58.18}
 
 
 def weights_of(model: str) -> tuple[Weights, ...]:
@@ -84,6 +117,10 @@ def weights_of(model: str) -> tuple[Weights, ...]:
         for name in [f"{architecture}.{tag}"]
         for top1 in [_TOP1.get(name, {})]
     ]
+    if entry.default_weights.startswith("torchvision:"):
+        size = entry.preprocessing.size
+        top1 = {str(size): _TORCHVISION_TOP1[model]}
+        found.append(Weights(entry.default_weights, torch_hub.LICENCE, size, top1))
     if entry.default_weights.startswith("package:"):
         size = entry.preprocessing.size
         found.append(Weights(entry.default_weights, "apache-2.0", size))
@@ -107,8 +144,17 @@ def _size(name: str, tag: str, entry: models.ModelEntry) -> int:
     return _SIZES.get(name) or _SIZES.get(tag) or entry.preprocessing.size
 
 
-def catalogue() -> list[dict[str, Any]]:
-    """Everything as JSON values, an object per model."""
+def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[str, Any]]:
+    """Everything as JSON values, an object per model.
+
+    Args:
+        names: The models; all of them by default.
+        measure: Whether to measure how many pictures a second each takes here.
+
+    Raises:
+        UserError: A name is no model's.
+    """
+    chosen = [models.get(name).name for name in names] or models.names()
     return [
         {
             "model": name,
@@ -118,24 +164,27 @@ def catalogue() -> list[dict[str, Any]]:
             "default_weights": entry.default_weights,
             "conventions": [table.library for table in TABLES if has(table, name)],
             "weights": [dataclasses.asdict(weights) for weights in weights_of(name)],
+            **({"images_per_second": speed.images_per_second(name)} if measure else {}),
         }
-        for name in models.names()
+        for name in chosen
         for entry in [models.get(name)]
     ]
 
 
-def to_json() -> str:
-    """The catalogue as a JSON text."""
-    return json.dumps(catalogue(), indent=2)
+def to_json(entries: list[dict[str, Any]]) -> str:
+    """A catalogue as a JSON text."""
+    return json.dumps(entries, indent=2)
 
 
-def to_text() -> str:
-    """The catalogue for people: a paragraph per model."""
+def to_text(entries: list[dict[str, Any]]) -> str:
+    """A catalogue for people: a paragraph per model."""
     paragraphs = []
-    for entry in catalogue():
+    for entry in entries:
+        rate = entry.get("images_per_second")
+        measured = f", {rate:,.1f} images/s here" if rate else ""
         lines = [
             f"{entry['model']}: {entry['params']:,} params with 1000 classes, "
-            f"{entry['input_size']} pixels",
+            f"{entry['input_size']} pixels{measured}",
             f"  conventions: {', '.join(entry['conventions'])}",
         ]
         width = max(len(weights["name"]) for weights in entry["weights"])

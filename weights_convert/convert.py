@@ -12,16 +12,14 @@ import numpy as np
 
 from jtl import models
 from jtl.errors import UserError
+from weights_convert.counting import counted, from_zero
 from weights_convert.printable import listed
 from weights_convert.rules import TORCH, Table, counter_key, fill, lookup
 from weights_convert.tables import TABLES
 
-# A normalization's mean, which tells how many params the normalization has.
-_MEANS = ("running_mean", "moving_mean")
-# Channels of the last feature map, for sources without a classifier.
-_FEATURES = (512, 1024, 1280, 1664, 1920, 2048, 2208)
 # What the convolutions of a unit may be called in jtl.
-_CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw")
+_CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw", "squeeze")
+_CONVOLUTIONS += ("branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
 # Below this share of known keys, a source is taken for something else.
 _ENOUGH = 0.5
 
@@ -85,6 +83,7 @@ def convert(
         UserError: The tensors are of another architecture or do not fit exactly; the message
             lists every problem.
     """
+    tensors = from_zero(tensors)
     if model is None:
         model, table, _ = identify(tensors)
     else:
@@ -97,7 +96,7 @@ def convert(
     classifier_model = models.create(
         model,
         num_classes=num_classes or 1,
-        head=models.HeadSpec() if num_classes else None,
+        head=models.get(model).classifier if num_classes else None,
         conventions=dict(table.conventions),
     )
     shapes = models.variable_shapes(classifier_model)
@@ -150,6 +149,7 @@ def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
     Raises:
         UserError: They are of no backbone that jtl knows.
     """
+    tensors = from_zero(tensors)
     likely = counted(tensors)
     found = [(name, *_best_table(tensors, models.get(name))) for name in [likely] if name]
     if not found or found[0][1] < _ENOUGH:
@@ -185,7 +185,7 @@ def _similarity(tensors: Mapping[str, np.ndarray], table: Table, entry: models.M
     except LookupError:
         return 0.0
     expected = {
-        (key, table.leaves.source_shape(lookup(shapes, path).shape)) for path, key in keys.items()
+        (key, table.source_shape(path, lookup(shapes, path).shape)) for path, key in keys.items()
     }
     seen = {(key, array.shape) for key, array in tensors.items()}
     return len(expected & seen) / len(expected | seen)
@@ -199,8 +199,9 @@ def _describe(tensors: Mapping[str, np.ndarray], name: str, table: Table, share:
 
 def _num_classes(table: Table, tensors: Mapping[str, np.ndarray]) -> int | None:
     kernel = tensors.get(table.classifier_key())
-    if kernel is not None and kernel.ndim == 2:
-        return table.leaves.to_target(kernel).shape[1]
+    by_pixels = table.layouts.get("head/logits") == "conv"
+    if kernel is not None and kernel.ndim == (4 if by_pixels else 2):
+        return table.leaves.to_target(kernel).shape[-1]
     # A damaged classifier: let the strict fill say what is wrong with it.
     bias = tensors.get(table.classifier_key("bias"))
     if bias is not None and bias.ndim == 1 and bias.size:
@@ -244,8 +245,9 @@ def _best_table(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> 
     tables = _tables(entry.name)
     # Listing the keys of a convention means tracing its model, so the likely ones alone.
     likely = [table for table in tables if _glimpse(tensors, table, entry) > 0]
-    ranked = [(_share_known(tensors, table, entry), table) for table in likely or tables]
-    return max(ranked, key=lambda pair: pair[0])
+    ranked = [(_shares_known(tensors, table, entry), table) for table in likely or tables]
+    (share, _), table = max(ranked, key=lambda pair: pair[0])
+    return share, table
 
 
 def _glimpse(tensors: Mapping[str, np.ndarray], table: Table, entry: models.ModelEntry) -> float:
@@ -263,14 +265,23 @@ def _glimpse(tensors: Mapping[str, np.ndarray], table: Table, entry: models.Mode
     return sum(is_there(unit.path) for unit in units) / len(units)
 
 
-def _share_known(
+def _shares_known(
     tensors: Mapping[str, np.ndarray], table: Table, entry: models.ModelEntry
-) -> float:
+) -> tuple[float, float]:
+    """The share of the backbone's keys that are there, and that of those with the right shape.
+
+    Keras's numbers alone do not tell in which of two orders they count.
+    """
     try:
-        keys, _ = _backbone_keys(table, entry)
+        keys, shapes = _backbone_keys(table, entry)
     except LookupError:  # This library has no such model.
-        return 0.0
-    return sum(key in tensors for key in keys.values()) / len(keys)
+        return 0.0, 0.0
+    there = {path: key for path, key in keys.items() if key in tensors}
+    fit = sum(
+        tensors[key].shape == table.source_shape(path, lookup(shapes, path).shape)
+        for path, key in there.items()
+    )
+    return len(there) / len(keys), fit / len(keys)
 
 
 def _backbone_keys(
@@ -280,28 +291,3 @@ def _backbone_keys(
     model = models.create(entry.name, head=None, conventions=dict(table.conventions))
     shapes = models.variable_shapes(model)
     return table.source_keys(model.backbone, shapes), shapes
-
-
-def _backbone_params(tensors: Mapping[str, np.ndarray]) -> int:
-    """Params of the backbone's kernels and normalizations, whatever their names.
-
-    Biases of convolutions do not count: whether there are any depends on the library.
-    """
-    kernels = sum(array.size for array in tensors.values() if array.ndim == 4)
-    means = (a.size for key, a in tensors.items() if key.replace("/", ".").endswith(_MEANS))
-    return kernels + 2 * sum(means)
-
-
-def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """The model whose published number of params the source's backbone has, if there is one.
-
-    Counting needs neither the names nor a traced model, and the counts of the models differ.
-    """
-    counted = _backbone_params(tensors)
-    # A classifier of any width: its kernel is the only matrix in these families.
-    widths = {n for array in tensors.values() if array.ndim == 2 for n in array.shape}
-    for name in models.names():
-        missing = models.get(name).published_params - counted
-        if any(missing == 1000 * (width + 1) for width in widths or set(_FEATURES)):
-            return name
-    return None

@@ -27,6 +27,10 @@ from weights_convert.rules import TORCH, Table, counter_key, leaf_paths, lookup,
 from weights_convert.targets import LIBRARIES, Target, choose
 
 _KERNELS = ("kernel", "bias")
+_OTHER_LOGITS = (
+    "head: its logits are linear on pooled features, where SqueezeNet's are a ReLU's on each pixel "
+    "and pooled then, or the other way round; train with --head conv for SqueezeNet alone"
+)
 _NORMS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -131,6 +135,8 @@ def _of_run(folder: Path) -> Exportable:
         )
         # Dropout does nothing once training is over.
         extra = [f"head layer {x}" for x in head["layers"] if not x.startswith("dropout")]
+        if head.get("relu_logits", False) != models.get(found.model).classifier.relu_logits:
+            extra.append(_OTHER_LOGITS)
         if meta["truncate_at"] is not None:
             extra.append(f"truncated at {meta['truncate_at']}")
     except (KeyError, TypeError, AttributeError) as error:
@@ -184,7 +190,7 @@ def source_tensors(
     """
     tensors = {}
     for path, key in table.source_keys(backbone, variables).items():
-        array = table.leaves.to_source(np.asarray(lookup(variables, path)))
+        array = table.to_source(path, np.asarray(lookup(variables, path)))
         tensors[key] = np.ascontiguousarray(array)
         if table.leaves is TORCH and path[0] == "batch_stats" and path[-1] == "mean":
             seen = (counters or {}).get("/".join(path[1:-1]), 0)
@@ -235,7 +241,9 @@ def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> Targ
     """
     _check_out(to, out, overwrite)
     found = load(folder)
-    target = choose(to, found.model, found.backbone, found.pool, found.num_classes)
+    target = choose(
+        to, found.model, found.backbone, found.pool, found.num_classes, found.preprocessing.size
+    )
     tensors = source_tensors(target.table, found.backbone, found.variables, found.counters)
     with _appearing_whole(out, overwrite) as partial:
         _write(partial, tensors, metadata(found, target), target)
@@ -286,7 +294,9 @@ def _write_keras(path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[s
         for key, array in tensors.items():
             layer, leaf = key.split("/")
             kind = re.sub(r"_\d+$", "", layer)
-            file[f"layers/{layer}/vars/{orders[kind].index(leaf)}"] = array
+            # A normalization without scales begins with its offsets.
+            order = [name for name in orders[kind] if f"{layer}/{name}" in tensors]
+            file[f"layers/{layer}/vars/{order.index(leaf)}"] = array
         for name, value in facts.items():
             # HDF5 has no room for longer attributes: of very many class names, none travel.
             if name != "format" and len(value.encode()) < 60_000:

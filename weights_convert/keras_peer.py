@@ -9,6 +9,7 @@ import collections
 import contextlib
 import importlib.metadata
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,9 @@ from jtl.errors import UserError
 from weights_convert.artifact import Artifact
 from weights_convert.peers import require, table_of
 from weights_convert.sources import Source
-from weights_convert.targets import keras_name
+from weights_convert.targets import is_gone, keras_name
+
+_COUNTED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")
 
 
 class KerasPeer:
@@ -35,15 +38,18 @@ class KerasPeer:
                 "backend. Set KERAS_BACKEND=jax."
             )
         name = keras_name(artifact.model)
-        epsilon = table_of(artifact).conventions["norm"].epsilon
-        if name is None or epsilon != 1.001e-5:
+        if name is None or is_gone(table_of(artifact)):
             raise UserError(
                 f"Keras {keras.__version__} no longer has the network of these weights "
                 f"({artifact.model} in {artifact.library} keys), so there is nothing to compare "
                 "with. Convert without --verify."
             )
+        size = artifact.preprocessing.size
+        # Its dense layers see the whole last feature map.
+        fixed = artifact.conventions.get("dense") and artifact.num_classes
+        self.only_size: int | None = size if fixed else None
         self._build = lambda size: _network(keras, name, size, artifact, source)
-        self._model = self._build(artifact.preprocessing.size)
+        self._model = self._build(size)
         self._names = _layer_names(self._model, artifact.library)
         self.reference = (
             f"{name} of keras {keras.__version__}, jax {importlib.metadata.version('jax')}"
@@ -57,9 +63,17 @@ class KerasPeer:
         """See `Peer`."""
         names = list(names)
         layers = [self._model.get_layer(self._names[name]) for name in names]
-        outputs = self._keras.Model(self._model.inputs, [layer.output for layer in layers])
-        values = outputs([images], training=False)
-        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        # Of layers that activate, what goes into the activation.
+        active = [_activates(layer) for layer in layers]
+        wanted = [
+            layer.input if acts else layer.output
+            for layer, acts in zip(layers, active, strict=True)
+        ]
+        values = self._keras.Model(self._model.inputs, wanted)([images], training=False)
+        return {
+            name: np.asarray(_without_activation(layer, value) if acts else value)
+            for name, layer, acts, value in zip(names, layers, active, values, strict=True)
+        }
 
     def sgd_steps(
         self, images: np.ndarray, labels: np.ndarray, learning_rate: float
@@ -98,6 +112,19 @@ class KerasPeer:
         return step(images), step(images * (1 + 1e-6 * noise))
 
 
+def _activates(layer: Any) -> bool:
+    return getattr(getattr(layer, "activation", None), "__name__", "linear") != "linear"
+
+
+def _without_activation(layer: Any, value: Any) -> Any:
+    """What a layer makes of its input before its activation."""
+    activation, layer.activation = layer.activation, None
+    try:
+        return layer(value)
+    finally:
+        layer.activation = activation
+
+
 def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Source) -> Any:
     """The application with the file's weights, giving logits or averaged features."""
     classes = artifact.num_classes
@@ -120,6 +147,23 @@ def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Sourc
     return network
 
 
+def _counted_from_zero(names: list[str]) -> dict[str, str]:
+    """{name as if the model were the process's first: its name} of layers that have but numbers."""
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    others = []
+    for name in names:
+        if found := _COUNTED.fullmatch(name):
+            numbered.setdefault(found[1], []).append((int(found[2] or 0), name))
+        else:
+            others.append(name)
+    renamed = {
+        f"{kind}_{i}" if i else kind: name
+        for kind, pairs in numbered.items()
+        for i, (_, name) in enumerate(sorted(pairs))
+    }
+    return {**renamed, **{name: name for name in others}}
+
+
 @contextlib.contextmanager
 def _named_for_keras(artifact: Artifact, source: Source) -> Iterator[str]:
     """The file under a name that tells Keras its layout, for which it looks at nothing else."""
@@ -136,7 +180,9 @@ def _named_for_keras(artifact: Artifact, source: Source) -> Iterator[str]:
 def _layer_names(model: Any, library: str) -> dict[str, str]:
     """{name in the source's keys: name in today's Keras} of the layers with variables."""
     layers = [layer for layer in model.layers if layer.weights]
-    if library != "keras (numbered)":
+    if library == "keras" and any(_COUNTED.fullmatch(layer.name) for layer in layers):
+        return _counted_from_zero([layer.name for layer in layers])
+    if not library.startswith("keras (numbered"):
         old = library == "keras (old keys)"
         renamed = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "predictions": "fc1000"}
         ours = [str(layer.name) for layer in layers]

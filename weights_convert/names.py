@@ -7,6 +7,7 @@ import functools
 import os.path
 import re
 from collections.abc import Callable
+from typing import Any
 
 from jtl import models
 from jtl.errors import UserError
@@ -34,6 +35,14 @@ def _stem() -> str:
     return "stem"
 
 
+def _keras_mixed(number: str) -> str:
+    """Keras counts InceptionV3's 3, 5 and 3 blocks from 0."""
+    places = [
+        f"stage{s}/block{b}" for s, depth in ((1, 3), (2, 5), (3, 3)) for b in range(1, depth + 1)
+    ]
+    return places[int(number)] if int(number) < len(places) else f"mixed{number}"
+
+
 OUTPUTS: dict[str, Places] = {
     "resnet": (
         (r"maxpool|pool1_pool", _stem),
@@ -45,6 +54,16 @@ OUTPUTS: dict[str, Places] = {
         (r"pool([234])_pool", _keras_transition),
         (r"features\.transition(\d)\.pool", lambda stage: f"stage{stage}/transition"),
         (r"relu", lambda: "final"),
+    ),
+    "vgg": (
+        # Keras's convolutions and dense layers activate.
+        (r"block(\d)_conv(\d)", lambda stage, block: f"stage{stage}/block{block}"),
+        (r"block(\d)_pool", lambda stage: f"stage{stage}/pool"),
+    ),
+    "squeezenet": ((r"features\.2", _stem),),
+    "inception": (
+        (r"maxpool2|max_pooling2d_1|Pool2", _stem),
+        (r"mixed(\d+)", _keras_mixed),
     ),
 }
 """By family: layers without params whose output is their unit's."""
@@ -92,7 +111,8 @@ def translate(name: str, model: str) -> str:
         already.
 
     Raises:
-        UserError: A library has this layer inside a unit, where jtl names no place.
+        UserError: A library has this layer inside a unit, where jtl names no place, or calls
+            several units so.
     """
     family, modules, libraries = _known(model)
     if any(module == name or module.startswith(name + "/") for module in modules):
@@ -103,8 +123,15 @@ def translate(name: str, model: str) -> str:
         if path := called.get(name) or params.get(name):
             return path
         below = [m for n, m in called.items() if n.startswith((name + ".", name + "_"))]
+        if below and (shared := os.path.commonpath(below)):
+            return shared
         if below:
-            return os.path.commonpath(below)
+            raise UserError(
+                f"'{name}' are several units here: {', '.join(below)}. Name one of them, such as "
+                f"from:{below[0].split('/')[0]} for all from the first on."
+            )
+        if unit := _numbered(name, family, called, models.get(model).backbone):
+            return unit
     if unit := _unit_of(name, INSIDE.get(family, ())):
         layers = [module for module in modules if module.startswith(unit + "/")]
         raise UserError(
@@ -141,6 +168,28 @@ def _known(model: str) -> tuple[str, tuple[str, ...], tuple[tuple[_Names, _Names
                 params[names[module] + table.leaves.separator + own] = f"{module}/{leaf}"
         libraries.append((called, params))
     return entry.family, modules, tuple(libraries)
+
+
+def _numbered(name: str, family: str, called: _Names, backbone: Any) -> str | None:
+    """The unit that ends with a layer without params, where torchvision numbers all layers."""
+    match = re.fullmatch(r"features\.(\d+)", name)
+    if family not in ("vgg", "alexnet", "squeezenet") or not match:
+        return None
+    number = int(match[1])
+    with_params = {
+        int(known[1]): module
+        for other, module in called.items()
+        if (known := re.match(r"features\.(\d+)", other)) and int(known[1]) < number
+    }
+    if not with_params:
+        return None
+    last = max(with_params)
+    units = [unit.path for unit in backbone.units()]
+    owner = next(i for i, u in enumerate(units) if with_params[last].startswith(f"{u}/"))
+    # A ReLU comes first, but not after a fire module, which is one layer there.
+    index = owner + number - last - (family != "squeezenet")
+    # No further than the pooling that ends a stage.
+    return units[index] if index in (owner, owner + 1) and index < len(units) else None
 
 
 def _unit_of(name: str, places: Places) -> str | None:

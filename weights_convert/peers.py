@@ -30,9 +30,11 @@ class Peer(Protocol):
 
     Attributes:
         reference: The library, the network and the versions, in words.
+        only_size: Height and width of the only images that the network takes; None for any.
     """
 
     reference: str
+    only_size: int | None
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Logits, or averaged features without a classifier: NHWC -> [N, width]."""
@@ -47,8 +49,8 @@ class Peer(Protocol):
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The state under the source's keys after a step on the mean cross-entropy, twice.
 
-        Both steps start from the source's weights. The first is the more precise; what lies
-        between the two is rounding.
+        Both steps start from the source's weights, and drop nothing: what is dropped, each library
+        draws otherwise. The first is the more precise; what lies between the two is rounding.
         """
         ...
 
@@ -86,6 +88,8 @@ def require(name: str, extra: str) -> Any:
 class TorchPeer:
     """A network of timm or torchvision."""
 
+    only_size = None
+
     def __init__(self, artifact: Artifact, source: Source):
         self._torch = torch = require("torch", "timm")
         self._model, library, name = _torch_network(artifact, source)
@@ -93,6 +97,12 @@ class TorchPeer:
         if not artifact.num_classes:
             head = table_of(artifact).classifier + "."
             tensors = {key: value for key, value in tensors.items() if not key.startswith(head)}
+        ignored = [p for p in table_of(artifact).ignored if "num_batches_tracked" not in p]
+        tensors = {
+            key: value
+            for key, value in tensors.items()
+            if not any(re.fullmatch(pattern, key) for pattern in ignored)
+        }
         self._renamed = _renaming(artifact, tensors, self._model)
         state = {new: tensor for new, (_, tensor) in self._renamed.items()}
         try:
@@ -150,6 +160,9 @@ class TorchPeer:
         def step(dtype: Any) -> dict[str, np.ndarray]:
             # A copy, so that every step starts from the source's weights.
             network = copy.deepcopy(self._model).to(dtype).train()
+            for module in network.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
             optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
             logits = network(self._input(images).to(dtype))
             torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
@@ -174,19 +187,22 @@ def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
     classes = artifact.num_classes or 0
     name = artifact.model
     entry = models.get(name)
-    if entry.family != "efficientnet_lite" and not source.name.startswith("timm:"):
+    shared = artifact.library == "timm/torchvision" and not source.name.startswith("timm:")
+    if shared or artifact.library.startswith("torchvision"):
         torchvision = require("torchvision", "timm")
-        network = torchvision.models.get_model(
-            name, **({"num_classes": classes} if classes else {})
-        )
+        options: dict[str, Any] = {"num_classes": classes} if classes else {}
+        if entry.family == "inception":
+            options |= {"aux_logits": False, "init_weights": False}
+        network = torchvision.models.get_model(name, **options)
         if not classes:
-            setattr(network, table_of(artifact).classifier, require("torch", "timm").nn.Identity())
+            identity = require("torch", "timm").nn.Identity()
+            network.set_submodule(table_of(artifact).classifier, identity)
         return network, "torchvision", name
     if entry.family == "efficientnet_lite":
         symmetric = artifact.conventions.get("padding", "SAME") != "SAME"
         name = name if symmetric else f"tf_{name}"
     timm = require("timm", "timm")
-    options: dict[str, Any] = {}
+    options = {}
     if artifact.library == "lukemelas":
         # That port's network sets TensorFlow's momentum, for which timm has this switch.
         options["bn_momentum"] = 0.01

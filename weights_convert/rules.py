@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -108,6 +108,9 @@ class Table:
         conventions: Fields of the backbone's configuration that this library's weights set.
         preprocessing: What this library's weights expect of an image, unless a source states
             its own; None where it depends on the weights.
+        layouts: Target modules whose kernels the source has in another form: as those of a
+            `dense` layer over the flattened pixels, where the target has a convolution, or of a
+            1x1 `conv`, where the target has a dense layer.
         free_classifier: Whether users of the library name the classifier as they like, so that
             a module with the source's only matrix is taken for it.
     """
@@ -120,6 +123,7 @@ class Table:
     ignored: tuple[str, ...] = (r".*\.num_batches_tracked",)
     conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: Preprocessing | None = None
+    layouts: Mapping[str, Literal["dense", "conv"]] = dataclasses.field(default_factory=dict)
     free_classifier: bool = False
 
     def source_keys(self, backbone: Any, shapes: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
@@ -133,7 +137,7 @@ class Table:
             {path from collection to leaf: source key}.
         """
         paths = leaf_paths(shapes)
-        norms = {path[1:-1] for path in paths if path[-1] == "scale"}
+        norms = {path[1:-1] for path in paths if path[-1] == "mean"}
         keys = {}
         for path in paths:
             collection, *module, leaf = path
@@ -154,6 +158,35 @@ class Table:
             if match := re.fullmatch(pattern, module):
                 return name(*match.groups())
         raise LookupError(f"the table has no rule for the module '{module}'")
+
+    def to_source(self, path: Sequence[str], array: np.ndarray) -> np.ndarray:
+        """The target's array at `path` (from collection to leaf) in the source's layout."""
+        layout = self._layout(path)
+        if layout == "conv":
+            array = array.reshape(1, 1, *array.shape)
+        array = self.leaves.to_source(array)
+        if layout == "dense":
+            # Inputs are flattened in the order that the library's convolutions have them.
+            outputs_first = self.leaves.dense_axes == (1, 0)
+            array = array.reshape((len(array), -1) if outputs_first else (-1, array.shape[-1]))
+        return array
+
+    def to_target(
+        self, path: Sequence[str], array: np.ndarray, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """The inverse of `to_source`, for a leaf that has `shape` in the target."""
+        layout = self._layout(path)
+        if layout == "dense":
+            array = array.reshape(self.leaves.source_shape(shape))
+        array = self.leaves.to_target(array)
+        return array.reshape(shape) if layout == "conv" else array
+
+    def source_shape(self, path: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The source's shape of a leaf that has `shape` in the target."""
+        return self.to_source(path, np.broadcast_to(np.float32(0), shape)).shape
+
+    def _layout(self, path: Sequence[str]) -> str | None:
+        return self.layouts.get("/".join(path[1:-1])) if path[-1] == "kernel" else None
 
     def classifier_key(self, leaf: str = "kernel") -> str:
         """The source key of the classifier's `kernel` or `bias`."""
@@ -198,16 +231,17 @@ def fill(
         if key not in tensors:
             problems.append(f"missing    {shown(key)} (for {'/'.join(path[1:])}, shape {expected})")
             continue
-        array = table.leaves.to_target(tensors[key])
-        wanted = table.leaves.source_shape(expected)
+        array = tensors[key]
+        wanted = table.source_shape(path, expected)
         name = shown(key)
-        if tensors[key].shape != wanted:
-            problems.append(f"shape      {name} is {tensors[key].shape}, expected {wanted}")
+        if array.shape != wanted:
+            problems.append(f"shape      {name} is {array.shape}, expected {wanted}")
         elif not _is_floating(array):
             problems.append(f"dtype      {name} is {array.dtype}, expected a floating type")
         else:
             # A copy, because the source may be a mapped file; too large a float64 turns infinite.
             with np.errstate(over="ignore"):
+                array = table.to_target(path, array, expected)
                 array = np.array(array, dtype=np.float32, order="C")
             if not np.isfinite(array).all():
                 problems.append(f"values     {name} holds NaN or infinity")
@@ -220,7 +254,7 @@ def fill(
             problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
     if problems:
         raise UserError(report(problems, "between the source and the model"))
-    return unflatten(leaves)
+    return {**{collection: {} for collection in shapes}, **unflatten(leaves)}
 
 
 def _is_floating(array: np.ndarray) -> bool:

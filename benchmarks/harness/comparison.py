@@ -35,6 +35,7 @@ class Comparison:
         weights: Suffix of the peer's checkpoints.
         conventions: Whose networks jtl builds in single steps.
         notes: Sentences below the tables.
+        others: Backbones that are measured where `--model` names them.
     """
 
     script: str
@@ -50,6 +51,7 @@ class Comparison:
     weights: str
     conventions: str
     notes: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -90,7 +92,9 @@ def parse(what: Comparison, doc: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", nargs="+", default=what.models, choices=what.models)
+    parser.add_argument(
+        "--model", nargs="+", default=what.models, choices=(*what.models, *what.others)
+    )
     parser.add_argument("--arms", nargs="+", default=what.arms, choices=what.arms)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
@@ -183,7 +187,9 @@ def judged(what: Comparison, row: Row) -> Row:
 def ordered(what: Comparison, store: Store) -> list[Row]:
     """The rows by kind, backbone and arm."""
     return store.ordered(
-        ("kind", ("step", "training")), ("model", (*what.models, what.smoke)), ("arm", what.arms)
+        ("kind", ("step", "training")),
+        ("model", (*what.models, *what.others, what.smoke)),
+        ("arm", what.arms),
     )
 
 

@@ -1,4 +1,4 @@
-"""timm's networks, frozen as jtl's masks freeze them."""
+"""timm's and torchvision's networks, frozen as jtl's masks freeze them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ def timm_name(name: str) -> str:
     return name.replace("efficientnet_lite", "tf_efficientnet_lite")
 
 
+def network(name: str, **options: Any) -> Any:
+    """A network of timm; of torchvision where jtl's own has torchvision's form."""
+    if name.startswith(("vgg", "alexnet", "squeezenet")):
+        import torchvision
+
+        return torchvision.models.get_model(name, **options)
+    return timm.create_model(timm_name(name), **options)
+
+
 def create(name: str, classes: int, mask: str) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
     """A network in channels_last, and its frozen modules.
 
@@ -20,7 +29,7 @@ def create(name: str, classes: int, mask: str) -> tuple[torch.nn.Module, list[to
     nothing before the first trained layer and keeps no activations of the frozen part: the
     same as running it under `no_grad`.
     """
-    model = timm.create_model(timm_name(name), num_classes=classes)
+    model = network(name, num_classes=classes)
     model = model.to(memory_format=torch.channels_last)
     frozen = frozen_modules(model, name, mask)
     for module in frozen:
@@ -32,15 +41,33 @@ def frozen_modules(model: Any, name: str, mask: str) -> list[torch.nn.Module]:
     """What `head_only`, `last_stage` or `full` leaves alone."""
     if mask == "full":
         return []
+    if isinstance(getattr(model, "classifier", None), torch.nn.Sequential):
+        return sequential_modules(model, mask)
     if mask == "head_only":
         return [module for module in model.children() if module is not model.get_classifier()]
     assert mask == "last_stage", mask
+    if hasattr(model, "Mixed_7a"):
+        children = dict(model.named_children())
+        return [children[key] for key in list(children)[: list(children).index("Mixed_7a")]]
     if hasattr(model, "layer4"):  # The ResNets, wide ones and those with groups too.
         return [model.conv1, model.bn1, model.layer1, model.layer2, model.layer3]
     if name.startswith("densenet"):
         children = dict(model.features.named_children())
         return [m for key, m in children.items() if key not in ("denseblock4", "norm5")]
     return [model.conv_stem, model.bn1, *list(model.blocks)[:-1]]
+
+
+def sequential_modules(model: Any, mask: str) -> list[torch.nn.Module]:
+    """The same of torchvision's networks that number their layers."""
+    layers = list(model.features)
+    if mask == "head_only":
+        with_params = [m for m in model.classifier if any(True for _ in m.parameters())]
+        return [*layers, *with_params[:-1]]
+    assert mask == "last_stage", mask
+    pools = [i for i, layer in enumerate(layers) if isinstance(layer, torch.nn.MaxPool2d)]
+    # SqueezeNet's last stage follows its last pooling, the others' ends with it.
+    ends = len(layers) - 1 == pools[-1]
+    return layers[: pools[-2 if ends else -1] + 1]
 
 
 def training_mode(model: torch.nn.Module, frozen: list[torch.nn.Module]) -> None:

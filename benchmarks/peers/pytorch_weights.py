@@ -1,4 +1,4 @@
-"""Writes a timm checkpoint with random weights, from which both sides start.
+"""Writes a checkpoint of timm or torchvision with random weights, from which both sides start.
 
 python benchmarks/peers/pytorch_weights.py MODEL FILE.safetensors
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import sys
 
-import timm
 import torch
 from safetensors.torch import save_file
 
-from peers.pytorch_model import timm_name
+from peers.pytorch_model import network
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    save_file(timm.create_model(timm_name(sys.argv[1])).state_dict(), sys.argv[2])
+    save_file(network(sys.argv[1]).state_dict(), sys.argv[2])

@@ -62,7 +62,11 @@ def unit(path: str, module: type[nn.Module], **options: Any) -> Unit:
 
 
 class Backbone(Protocol):
-    """A configuration that knows its units; hashable, compared by value."""
+    """A configuration that knows its units; hashable, compared by value.
+
+    It may also state `min_size` (the least height and width of images, in pixels; 1 otherwise) and
+    `relu_logits` (as in `HeadSpec`: of the classifier that its published weights come with).
+    """
 
     def units(self) -> tuple[Unit, ...]:
         """Every unit from the images (NHWC) to the last feature map (NHWC)."""
@@ -88,11 +92,16 @@ class ImageClassifier(nn.Module):
         chain = self.backbone.units()
         if self.head is None:
             return chain
-        chain = (*chain, unit("pool", Pool, kind=self.head.pool))
-        if self.head.source_classes:
-            chain = (*chain, unit("classifier", Head, num_classes=self.head.source_classes))
+        kept = self.head.source_classes
+        # Of what stands on the feature map: it pools by itself, or is a vector's.
+        pools = getattr(self.backbone, "relu_logits", False) if kept else self.head.relu_logits
+        own = dict(pool=self.head.pool) if pools else {}
+        chain = chain if pools else (*chain, unit("pool", Pool, kind=self.head.pool))
         options = dict(layers=self.head.layers, norm=self.head.norm)
-        return (*chain, unit("head", Head, num_classes=self.num_classes, **options))
+        if kept:
+            chain = (*chain, unit("classifier", Head, num_classes=kept, **own))
+            own = {}
+        return (*chain, unit("head", Head, num_classes=self.num_classes, **options, **own))
 
     @nn.compact
     def __call__(
@@ -114,10 +123,16 @@ class ImageClassifier(nn.Module):
                 gives logits [N, num_classes] in float32.
 
         Raises:
-            UserError: `start` or `stop` names no unit.
+            UserError: `start` or `stop` names no unit, or the images are too small.
         """
         units = self.units()
         first = 0 if start is None else locate(units, start)
+        least = getattr(self.backbone, "min_size", 1)
+        if first == 0 and min(x.shape[1:3]) < least:
+            raise UserError(
+                f"images of {x.shape[1]} x {x.shape[2]} pixels are too small for this backbone, "
+                f"which needs at least {least} x {least}. Enlarge them (--image-size {least})."
+            )
         last = len(units) if stop is None else locate(units, stop)
         for stage, members in itertools.groupby(units[first:last], key=lambda u: u.stage):
             if stage is None:

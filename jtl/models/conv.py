@@ -26,14 +26,19 @@ from jtl import onednn
 from jtl.models.lowerings import Pads, fastest_on_cpu, plain
 from jtl.onednn import Activation
 
-Padding = Literal["SAME"] | int | Pads
-"""`SAME` as TensorFlow pads it (more below and right), one number for every side, or `Pads`."""
+Padding = Literal["SAME", "CEIL"] | int | Pads
+"""`SAME` as TensorFlow pads it (more below and right), `CEIL` as PyTorch's pooling in ceil mode (so
+much below and right that the last pixels are in a window), one number for every side, or `Pads`."""
 
 
 def explicit_padding(
     padding: Padding, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int]
 ) -> Pads:
     """Resolves `padding` for an input of `size` (height, width) into explicit pads."""
+    if padding == "CEIL":
+        sizes = zip(size, kernel, strides, strict=True)
+        below, right = (max(window - n, (window - n) % stride) for n, window, stride in sizes)
+        return ((0, below), (0, right))
     if isinstance(padding, str):
         (top, bottom), (left, right) = lax.padtype_to_pads(size, kernel, strides, padding)
         return ((top, bottom), (left, right))
@@ -83,6 +88,13 @@ def conv2d(
     """
     _, height, width, _ = x.shape
     pads = explicit_padding(padding, (height, width), (kernel.shape[0], kernel.shape[1]), strides)
+    covers = kernel.shape[:2] == x.shape[1:3] and pads == ((0, 0), (0, 0))
+    if covers and groups == 1 and kernel.size > x.size:
+        # A dense layer, with a kernel so large that a library which first brings it into a layout
+        # of its own would do little else.
+        y = lax.dot_general(x, kernel, (((1, 2, 3), (0, 1, 2)), ((), ())))
+        following = [array for array in (bias, residual) if array is not None]
+        return _followed(bias is not None, activation, y[:, None, None, :], *following)
     return _conv(x, kernel, bias, residual, strides, pads, groups, activation)
 
 

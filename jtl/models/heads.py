@@ -15,7 +15,7 @@ from jtl.models.layers import BatchNorm, NormSpec, relu
 
 PoolKind = Literal["avg", "max", "flatten"]
 
-HEADS = ("linear", "mlp", "append")
+HEADS = ("linear", "mlp", "append", "conv")
 """The heads that have a name; see `--head`."""
 LARGEST_WIDTH = 2**16
 """Of a hidden layer; a wider one is a typing error, and takes all memory before that shows."""
@@ -41,12 +41,15 @@ class HeadSpec:
         source_classes: Keep the source's own classifier of that many classes between pooling
             and the head, which then stands on its logits; 0 drops it.
         norm: Of the head's batch normalizations.
+        relu_logits: As in SqueezeNet: the layers and the logits are computed for every pixel, and
+            what a ReLU leaves of the logits is pooled. Not with `flatten`.
     """
 
     layers: tuple[str, ...] = ()
     pool: PoolKind = "avg"
     source_classes: int = 0
     norm: NormSpec = NormSpec()
+    relu_logits: bool = False
 
 
 def mlp(widths: Sequence[int], dropout: float = 0.0, batch_norm: bool = False) -> tuple[str, ...]:
@@ -102,11 +105,16 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # The same in both modes.
-        if self.kind == "flatten":
-            return x.reshape(x.shape[0], -1)
-        if self.kind == "max":
-            return jnp.max(x, axis=(1, 2))
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+        return pooled(x, self.kind)
+
+
+def pooled(x: jax.Array, kind: PoolKind) -> jax.Array:
+    """A feature map [N, H, W, C] as vectors; see `HeadSpec.pool`."""
+    if kind == "flatten":
+        return x.reshape(x.shape[0], -1)
+    if kind == "max":
+        return jnp.max(x, axis=(1, 2))
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
 
 
 class Head(nn.Module):
@@ -115,11 +123,15 @@ class Head(nn.Module):
     The last kernel starts at zero, so the first predictions are uniform and the first
     gradients of a fine-tuned backbone are zero rather than noise (as in BiT, arXiv
     1912.11370). Dropout needs the random stream `dropout` in train mode.
+
+    With `pool` it stands on a feature map, [N, H, W, C], and pools what a ReLU leaves of the
+    logits. Their kernel starts small then: zero would stay at the ReLU's kink.
     """
 
     num_classes: int
     layers: tuple[str, ...] = ()
     norm: NormSpec = NormSpec()
+    pool: PoolKind | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -137,9 +149,6 @@ class Head(nn.Module):
                 x = relu(x)
             if kind == "dropout":
                 x = nn.Dropout(argument, deterministic=not train)(x)
-        return nn.Dense(
-            self.num_classes,
-            dtype=x.dtype,
-            kernel_init=nn.initializers.zeros_init(),
-            name="logits",
-        )(x)
+        start = nn.initializers.normal(0.01) if self.pool else nn.initializers.zeros_init()
+        x = nn.Dense(self.num_classes, dtype=x.dtype, kernel_init=start, name="logits")(x)
+        return x if self.pool is None else pooled(relu(x), self.pool)

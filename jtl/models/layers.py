@@ -30,11 +30,13 @@ class NormSpec:
         unbiased: Whether the running variance is fed with the unbiased batch variance
             (n - 1 in the denominator), as PyTorch does; Keras 3 feeds the biased one. The
             batch itself is normalized with the biased variance in both.
+        scale: Whether there is a learned factor beside the learned offset.
     """
 
     epsilon: float = 1e-5
     momentum: float = 0.9
     unbiased: bool = True
+    scale: bool = True
 
 
 _separate = contextvars.ContextVar("separate", default=False)
@@ -77,11 +79,12 @@ def outlined(active: bool = True) -> Iterator[None]:
 class Conv(nn.Module):
     """Convolution over NHWC images with a kernel in HWIO layout, with or without bias.
 
-    Params are float32; the computation runs in the dtype of the input.
+    Params are float32; the computation runs in the dtype of the input. A kernel of two sizes is
+    (height, width).
     """
 
     features: int
-    kernel_size: int
+    kernel_size: int | tuple[int, int]
     strides: int = 1
     padding: Padding = "SAME"
     groups: int = 1
@@ -97,7 +100,9 @@ class Conv(nn.Module):
         activation: Activation | None = None,
         residual: jax.Array | None = None,
     ) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        size = self.kernel_size
+        window = size if isinstance(size, tuple) else (size, size)
+        shape = (*window, x.shape[-1] // self.groups, self.features)
         strides = (self.strides, self.strides)
         outline = _outlined.get()
         init = nn.initializers.zeros_init() if outline else conv_init
@@ -148,7 +153,9 @@ class BatchNorm(nn.Module):
         residual: jax.Array | None = None,
     ) -> jax.Array:
         channels = x.shape[-1] if conv is None else conv.features
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        scale = jnp.ones(channels, jnp.float32)
+        if self.spec.scale:
+            scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
@@ -184,7 +191,7 @@ def _finish(y: jax.Array, residual: jax.Array | None, activation: Activation | N
 def conv_norm(
     x: jax.Array,
     conv: Conv | None,
-    norm: BatchNorm,
+    norm: BatchNorm | None,
     *,
     train: bool,
     activation: Activation | None = None,
@@ -195,13 +202,17 @@ def conv_norm(
     Args:
         x: NHWC.
         conv: None where a normalization stands alone.
-        norm: Of the convolution's output.
+        norm: Of the convolution's output; None where there is none.
         train: Whether the batch's statistics normalize.
         activation: None for none.
         residual: None for none.
     """
-    if _separate.get():
-        return _finish(norm(x if conv is None else conv(x), train=train), residual, activation)
+    if _separate.get() or (norm is None and conv is None):
+        y = x if conv is None else conv(x)
+        return _finish(y if norm is None else norm(y, train=train), residual, activation)
+    if norm is None:
+        assert conv is not None
+        return conv(x, activation=activation, residual=residual)
     return norm(x, train=train, conv=conv, activation=activation, residual=residual)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jtl import onednn
@@ -42,6 +43,59 @@ def max_pool(x: jax.Array, window: int, strides: int, padding: Padding) -> jax.A
 def avg_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
     """Average pooling without padding; a last partial window is dropped."""
     return nn.avg_pool(x, (window, window), (strides, strides), "VALID")
+
+
+def neighbourhood_avg(x: jax.Array, window: int, *, counts_padding: bool) -> jax.Array:
+    """Averages each pixel's neighbourhood: average pooling with stride 1 that keeps the size.
+
+    Args:
+        x: NHWC, float; sums are float32.
+        window: Height and width of the neighbourhood, odd.
+        counts_padding: Whether the zeros around the image count, as in PyTorch; in Keras the
+            average is that of the pixels which there are.
+    """
+    reach, counts = window // 2, np.ones((), np.float32)
+    total = x.astype(jnp.float32)
+    # Shifted images, down and then across: XLA fuses them, and their gradient is of the same kind.
+    for axis in (1, 2):
+        length = x.shape[axis]
+        pads = [(reach, reach) if a == axis else (0, 0) for a in range(4)]
+        padded = jnp.pad(total, pads)
+        total = sum(
+            (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(1, window)),
+            lax.slice_in_dim(padded, 0, length, axis=axis),
+        )
+        places = np.arange(length)
+        inside = np.minimum(places, reach) + np.minimum(places[::-1], reach) + 1
+        counts = counts * inside.reshape([-1 if a == axis else 1 for a in range(4)])
+    counts = np.asarray(window**2 if counts_padding else counts, np.float32)
+    return (total / jnp.broadcast_to(counts, total.shape)).astype(x.dtype)
+
+
+def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Averages over as many windows as are asked for, whatever the image's size.
+
+    Windows cover the image evenly, and overlap where it does not divide, as those of PyTorch's
+    layer of this name: window i of m over n pixels goes from floor(i n / m) to ceil((i + 1) n / m).
+
+    Args:
+        x: NHWC, float; sums are float32.
+        size: Windows (down, across), more than pixels too.
+    """
+    if x.shape[1:3] == size:
+        return x
+    rows, columns = (_shares(n, out) for n, out in zip(x.shape[1:3], size, strict=True))
+    wide = x.astype(jnp.float32)
+    return jnp.einsum("nhwc,rh,qw->nrqc", wide, rows, columns, precision="highest").astype(x.dtype)
+
+
+def _shares(pixels: int, windows: int) -> np.ndarray:
+    """What each pixel counts in each window's average, float32 [windows, pixels]."""
+    shares = np.zeros((windows, pixels), np.float32)
+    for i in range(windows):
+        first, last = i * pixels // windows, -(-(i + 1) * pixels // windows)
+        shares[i, first:last] = 1 / (last - first)
+    return shares
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

@@ -10,13 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from jtl.errors import UserError, suggest
+from jtl.models.alexnet import AlexNet
 from jtl.models.chain import Backbone, ImageClassifier
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
 from jtl.models.heads import HeadSpec
+from jtl.models.inception import InceptionV3
 from jtl.models.layers import NormSpec, outlined
 from jtl.models.resnet import ResNet
+from jtl.models.squeezenet import SqueezeNet
 from jtl.models.truncate import Truncated
+from jtl.models.vgg import VGG
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,11 +54,13 @@ class ModelEntry:
 
     Attributes:
         name: As in `--model`.
-        family: `resnet`, `densenet` or `efficientnet_lite`; selects the conversion tables.
+        family: Of its configuration, such as `resnet`; selects the conversion tables.
         backbone: Its configuration for PyTorch's conventions.
         published_params: Params with the 1000-class head, without batch statistics.
         default_weights: As in `--weights`: a weight source of `jtl.weights`.
         preprocessing: Of `default_weights`, for sources that do not state their own.
+        published_biases: Of the published params, how many are biases of the backbone's layers,
+            other than of normalizations.
     """
 
     name: str
@@ -63,6 +69,15 @@ class ModelEntry:
     published_params: int
     default_weights: str
     preprocessing: Preprocessing
+    published_biases: int = 0
+
+    @property
+    def classifier(self) -> HeadSpec:
+        """The head that published weights come with."""
+        return HeadSpec(relu_logits=getattr(self.backbone, "relu_logits", False))
+
+
+_BILINEAR = Preprocessing(interpolation="bilinear")
 
 
 def _resnet(
@@ -80,6 +95,20 @@ def _densenet(
 ) -> ModelEntry:
     backbone = DenseNet(depths, growth)
     return ModelEntry(name, "densenet", backbone, params, f"timm:{name}.{tag}", Preprocessing())
+
+
+def _vgg(name: str, params: int, depths: tuple[int, ...]) -> ModelEntry:
+    backbone = VGG(depths, batch_norm=name.endswith("_bn"))
+    biases = sum(min(64 * 2**s, 512) * depth for s, depth in enumerate(depths)) + 2 * 4096
+    return ModelEntry(name, "vgg", backbone, params, f"timm:{name}.tv_in1k", _BILINEAR, biases)
+
+
+def _squeezenet(
+    version: str, params: int, biases: int, stem: tuple[int, int], depths: tuple[int, ...]
+) -> ModelEntry:
+    name = f"squeezenet{version}"
+    backbone, weights = SqueezeNet(stem, depths), f"torchvision:{name}"
+    return ModelEntry(name, "squeezenet", backbone, params, weights, _BILINEAR, biases)
 
 
 def _lite(
@@ -113,6 +142,24 @@ _ENTRIES = {
         _densenet("densenet161", 28_681_000, (6, 12, 36, 24), "tv_in1k", growth=48),
         _densenet("densenet169", 14_149_480, (6, 12, 32, 32), "tv_in1k"),
         _densenet("densenet201", 20_013_928, (6, 12, 48, 32), "tv_in1k"),
+        _vgg("vgg11", 132_863_336, (1, 1, 2, 2, 2)),
+        _vgg("vgg11_bn", 132_868_840, (1, 1, 2, 2, 2)),
+        _vgg("vgg13", 133_047_848, (2, 2, 2, 2, 2)),
+        _vgg("vgg13_bn", 133_053_736, (2, 2, 2, 2, 2)),
+        _vgg("vgg16", 138_357_544, (2, 2, 3, 3, 3)),
+        _vgg("vgg16_bn", 138_365_992, (2, 2, 3, 3, 3)),
+        _vgg("vgg19", 143_667_240, (2, 2, 4, 4, 4)),
+        _vgg("vgg19_bn", 143_678_248, (2, 2, 4, 4, 4)),
+        ModelEntry(
+            *("alexnet", "alexnet", AlexNet(), 61_100_840, "torchvision:alexnet", _BILINEAR),
+            published_biases=64 + 192 + 384 + 256 + 256 + 2 * 4096,
+        ),
+        _squeezenet("1_0", 1_248_424, 96 + 2880, (96, 7), (3, 4, 1)),
+        _squeezenet("1_1", 1_235_496, 64 + 2880, (64, 3), (2, 2, 4)),
+        ModelEntry(
+            *("inception_v3", "inception", InceptionV3(), 23_834_568, "timm:inception_v3.tv_in1k"),
+            Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), size=299),
+        ),
         _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),
         _lite(1, 5_416_680, 1.0, 1.1, 240, 0.882),
         _lite(2, 6_092_072, 1.1, 1.2, 260, 0.89),
@@ -179,6 +226,7 @@ def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
         A new tree {"params": ..., "batch_stats": ...}, keys sorted.
     """
     features, variables = _shapes_of(model.backbone, size)
+    variables = {"batch_stats": {}, **variables}  # Not every backbone normalizes.
     if model.head is not None:
         first = model.units()[len(model.backbone.units())].path
         key = jax.eval_shape(jax.random.key, 0)
@@ -188,7 +236,7 @@ def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
             c: dict(sorted({**variables.get(c, {}), **head.get(c, {})}.items()))
             for c in collections
         }
-    return jax.tree.map(lambda leaf: leaf, variables)
+    return jax.tree.map(lambda leaf: leaf, dict(sorted(variables.items())))
 
 
 def feature_shape(model: ImageClassifier, size: int) -> jax.ShapeDtypeStruct:
@@ -218,7 +266,7 @@ def output_shape(
 def _shapes_of(backbone: Any, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
     if hasattr(backbone, "norm"):
         # How a normalization computes does not change the shape of what it owns.
-        backbone = dataclasses.replace(backbone, norm=NormSpec())
+        backbone = dataclasses.replace(backbone, norm=NormSpec(scale=backbone.norm.scale))
     return _backbone_shapes(backbone, size)
 
 

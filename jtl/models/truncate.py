@@ -20,6 +20,11 @@ class Truncated:
     backbone: Backbone
     at: str
 
+    @property
+    def min_size(self) -> int:
+        """That of the whole."""
+        return getattr(self.backbone, "min_size", 1)
+
     def units(self) -> tuple[Unit, ...]:
         """The chain up to `at`.
 

@@ -1,11 +1,27 @@
 """One table per (library, family); see `weights_convert.rules.Table`."""
 
-from weights_convert.tables import densenet, efficientnet_lite, resnet
+from weights_convert.tables import (
+    alexnet,
+    densenet,
+    efficientnet_lite,
+    inception,
+    resnet,
+    squeezenet,
+    vgg,
+)
 
 # Raise this when a table or a rule changes what a source becomes, or what is kept of it: converted
 # weights that are cached under an older number are then converted again.
 TABLES_VERSION = 2
 
-TABLES = (*resnet.TABLES, *densenet.TABLES, *efficientnet_lite.TABLES)
+TABLES = (
+    *resnet.TABLES,
+    *densenet.TABLES,
+    *efficientnet_lite.TABLES,
+    *vgg.TABLES,
+    *alexnet.TABLES,
+    *squeezenet.TABLES,
+    *inception.TABLES,
+)
 
 __all__ = ["TABLES", "TABLES_VERSION"]

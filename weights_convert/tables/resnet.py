@@ -1,16 +1,10 @@
 """ResNet: names of torchvision and timm, which agree, and of Keras through its versions."""
 
-from jtl.models import NormSpec, Preprocessing
+from jtl.models import NormSpec
 from jtl.models.resnet import ResNet
 from weights_convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.tables.preprocessing import CAFFE
 
-# Keras's weights go back to Caffe: BGR bytes minus their mean over ImageNet, not scaled. Keras
-# states no crop, so the field's usual one stands.
-_CAFFE = Preprocessing(
-    mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
-    std=(1 / 255, 1 / 255, 1 / 255),
-    channel_order="bgr",
-)
 _SEEDS = (r".*seed_generator.*",)
 
 
@@ -99,7 +93,7 @@ def _keras_table(library: str, modules, classifier: str, epsilon: float) -> Tabl
             "stride_in_1x1": True,
             "conv_bias": True,
         },
-        preprocessing=_CAFFE,
+        preprocessing=CAFFE,
         free_classifier=True,
     )
 
