@@ -58,14 +58,15 @@ def measure(options: argparse.Namespace, store: Store, scratch: Path) -> None:
         if (row["kind"], row["budget"], row["seed"]) == ("training", EPOCHS, 0)
     }
     median = statistics.median(row["seconds"] for row in firsts.values())
-    seconds: float = options.seconds or float(f"{median:.2g}")
+    seconds = float(f"{median:.2g}") if options.seconds is None else options.seconds
     fitting: dict[str, int] = {
         s: strategies.fitting(
             firsts[s], seconds, strategies.fewest_epochs(s, options.model), options.most_epochs
         )
         for s in options.masks
     }
-    work.trainings(SECONDS, fitting, seconds)
+    if seconds:
+        work.trainings(SECONDS, fitting, seconds)
     first = next(iter(firsts.values()))
     work.costs(first["image_size"], first["num_classes"])
     if options.images_strategies and options.per_class:
@@ -159,7 +160,8 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--name", help="of the data, for titles and file names; default of its path")
     add("--masks", type=words, default=words(MASKS), help=f"strategies, by commas; default {MASKS}")
     add("--epochs", type=int, default=10, help="the budget of epochs")
-    add("--seconds", type=float, help="that of seconds; default the median of the former")
+    add("--seconds", type=float,
+        help="that of seconds, 0 for none; default the median of the other's")  # fmt: skip
     add("--most-epochs", type=int, default=MOST_EPOCHS, help="in the budget of seconds")
     add("--seeds", type=int, default=1, help="trainings of each kind")
     add("--batch", type=int, default=32)
@@ -173,6 +175,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-all", action="store_true", help="no training on all images with --per-class")
     add("--images-strategies", type=words, default=words(IMAGES),
         help=f"for accuracy against images; default {IMAGES}; '' for none")  # fmt: skip
+    add("--images-seeds", type=int, help="trainings of each kind; default as --seeds")
     add("--steps", type=int, default=300, help="at least, in accuracy against images")
     add("--repeats", type=int, default=5, help="timed single steps")
     add("--out", type=Path, help="folder of the results")
@@ -185,6 +188,8 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         options.masks, options.images_strategies = ["head_only", "lp_ft"], ["head_only", SCRATCH]
         options.epochs, options.most_epochs, options.batch, options.image_size = 2, 3, 4, 64
         options.per_class, options.no_all, options.steps, options.repeats = [3], True, 2, 1
+    if options.images_seeds is None:
+        options.images_seeds = options.seeds
     options.name = options.name or name_of(options.data)
     return options
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import statistics
 import sys
 import zipfile
@@ -169,6 +170,56 @@ def test_freeze_strategies(tmp_path):
         assert Path(f"{base}_{plot}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_densenet_cifar10(tmp_path):
+    run("densenet_cifar10", "--out", tmp_path)
+    base = tmp_path / "densenet_cifar10_resnet18"
+    stored = json.loads(base.with_suffix(".json").read_text(encoding="utf-8"))
+    rows = {row["arm"]: row for row in stored["rows"]}
+    assert set(rows) == {"base", "optimized_head", "frozen"}
+    for arm, row in rows.items():
+        assert row["cached_prefix"] == (arm == "frozen")
+        assert (row["num_train"], row["num_val"], row["epochs"]) == (40, 20, 1)
+        assert 0 < row["epoch_seconds"] < row["at"][0] < row["seconds"]
+    # ResNet18's 512 features; of 5 x 5 pixels under the larger head.
+    assert rows["base"]["trainable_params"] == 11_176_512 + 513 * 10
+    assert rows["frozen"]["trainable_params"] == sum(
+        (2 * 12_800, 12_801 * 256, 257 * 128, 2 * 128, 2 * 128, 129 * 10)
+    )
+    table = base.with_suffix(".md").read_text(encoding="utf-8")
+    for figure in ("6,964,106", "7,252,746", "4,262,026", "0.9272 (best 0.9288)", "44.1"):
+        assert figure in table
+    for told in ("ResNet18 in place of DenseNet121", "random weights", "40 of 50,000 training"):
+        assert told in table
+    assert base.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tutorial_s_counts_are_asserted(monkeypatch):
+    from dataclasses import replace
+
+    from harness import experiment
+
+    experiment.check_counts()
+    arm = experiment.ARMS["frozen"]
+    monkeypatch.setitem(experiment.ARMS, "frozen", replace(arm, size=160))
+    with pytest.raises(AssertionError, match="frozen: "):
+        experiment.check_counts()
+
+
+def test_all_runs_what_the_readme_names():
+    import all as everything
+
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    scripts = {words[0] for words in everything.commands([], smoke=True)}
+    named = {f"benchmarks/{name}" for name in re.findall(r"benchmarks/(\w+\.py)", readme)}
+    assert scripts == named - {"benchmarks/all.py"}
+    for script, *options in everything.commands([], smoke=False):
+        module = importlib.import_module(Path(script).stem)
+        if module.__name__ in ("freeze_strategies", "densenet_cifar10"):
+            module.parse(options)  # Exits where there is no such option.
+    one = everything.commands(["growth"], smoke=False)
+    assert one == [["benchmarks/growth.py"]]
+
+
 def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
     from harness.strategies import Arm
 
@@ -187,7 +238,7 @@ def test_the_fastest_of_the_best_is_recommended():
     told = " ".join(advice.reasons)
     assert "1.0 points is within one standard error" in told
     assert "(1.5 points), and it takes 10.0 times as long" in told
-    assert "fast with 1 epochs gives 0.8000" in told
+    assert "fast with 1 epoch gives 0.8000" in told
     assert strategies.advise([fast, arm("slow", 400, 0.95), middle]).arm.strategy == "slow"
 
 

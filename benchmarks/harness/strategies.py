@@ -40,6 +40,11 @@ def masks(strategy: str) -> tuple[str, ...]:
     return ("head_only", "full") if strategy.partition(":")[0] in PHASES else (strategy,)
 
 
+def counted(epochs: int) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{epochs} epoch" + ("s" if epochs != 1 else "")
+
+
 def fewest_epochs(strategy: str, model: str) -> int:
     """No strategy can train with fewer: one for each of its phases."""
     from jtl import models
@@ -178,9 +183,9 @@ def advise(listed: Sequence[Arm]) -> Advice:
         reasons[0] += " Nothing measured is better."
     else:
         reasons.append(
-            f"The best measured is {best.strategy} with {best.epochs} epochs: {best.val:.4f} after "
-            f"{best.seconds:.0f} s. The difference of {100 * (best.val - arm.val):.1f} points is "
-            f"within one standard error of an accuracy on {count:,} pictures "
+            f"The best measured is {best.strategy} with {counted(best.epochs)}: {best.val:.4f} "
+            f"after {best.seconds:.0f} s. The difference of {100 * (best.val - arm.val):.1f} "
+            f"points is within one standard error of an accuracy on {count:,} pictures "
             f"({100 * error:.1f} points), and it takes {best.seconds / arm.seconds:.1f} times as "
             "long."
         )
@@ -188,8 +193,8 @@ def advise(listed: Sequence[Arm]) -> Advice:
     if faster:
         next_best = max(faster, key=lambda other: other.val)
         reasons.append(
-            f"What is faster loses more: {next_best.strategy} with {next_best.epochs} epochs gives "
-            f"{next_best.val:.4f} after {next_best.seconds:.0f} s."
+            f"What is faster loses more: {next_best.strategy} with {counted(next_best.epochs)} "
+            f"gives {next_best.val:.4f} after {next_best.seconds:.0f} s."
         )
     else:
         reasons.append("Nothing measured is noticeably faster.")

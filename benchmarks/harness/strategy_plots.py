@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from harness import strategies
 from harness.plots import plt
 from harness.store import Row
 from harness.strategies import EPOCHS, SECONDS, Arm
@@ -55,7 +56,7 @@ def pareto(listed: Sequence[Arm], order: Sequence[str], title: str, path: Path) 
             markerfacecolor=look["color"] if arm.budget == EPOCHS else "white",
             markeredgewidth=1.8,
             linestyle="none",
-            label=f"{arm.strategy}, {arm.epochs} epochs",
+            label=f"{arm.strategy}, {strategies.counted(arm.epochs)}",
             elinewidth=1,
             zorder=3 if arm.budget == EPOCHS else 2,
             **look,
@@ -88,7 +89,6 @@ def curves(listed: Sequence[Arm], order: Sequence[str], title: str, path: Path) 
     )
     names = {EPOCHS: "as many epochs for each", SECONDS: "about as many seconds for each"}
     times = [arm.rows[0]["at"] for arm in listed]
-    ends = [value for arm in listed for row in arm.rows for value in row["val"]]
     for axes, budget in zip(panels[0], budgets, strict=True):
         for arm in listed:
             if arm.budget != budget:
@@ -112,9 +112,10 @@ def curves(listed: Sequence[Arm], order: Sequence[str], title: str, path: Path) 
         axes.set_xlabel("seconds since the process began (log scale)")
         axes.set_title(names[budget], fontsize=10)
         axes.grid(alpha=0.3)
-    # A first epoch near chance must not squeeze what matters.
-    low = max(min(ends), statistics.median(ends) - 4 * (max(ends) - statistics.median(ends)) - 0.05)
-    panels[0][0].set_ylim(low - 0.01, max(ends) + 0.01)
+    # Every strategy's best must show; first epochs near chance need not squeeze what matters.
+    bests = [max(row["val"]) for arm in listed for row in arm.rows]
+    room = max(0.12 * (max(bests) - min(bests)), 0.01)
+    panels[0][0].set_ylim(min(bests) - 2 * room, max(bests) + room)
     panels[0][0].set_ylabel("validation accuracy")
     handles, labels = panels[0][0].get_legend_handles_labels()
     panels[0][-1].legend(

@@ -102,7 +102,8 @@ def advice_lines(advice: strategies.Advice, command: str) -> list[str]:
     """The recommendation."""
     arm = advice.arm
     return [
-        f"## Recommendation for these data and this machine: `{arm.strategy}`, {arm.epochs} epochs",
+        f"## Recommendation for these data and this machine: `{arm.strategy}`, "
+        f"{strategies.counted(arm.epochs)}",
         "",
         f"    {command}",
         "",

@@ -79,7 +79,7 @@ class Measurement:
         counts = [*(n for n in sorted(self.options.per_class) if n < most), subsets.ALL]
         if self.options.no_all:
             counts.remove(subsets.ALL)
-        for seed in range(self.options.seeds):
+        for seed in range(self.options.images_seeds):
             for per_class in counts:
                 self._of_size(per_class, seed, size)
 

@@ -40,22 +40,31 @@ class Source:
         return int(counts.min())
 
 
-def opened(spec: str) -> Source:
+def opened(spec: str, *, test_as_val: bool = False) -> Source:
     """Opens a data set as jtl does; without a validation split, seed 0 holds one out.
 
+    Args:
+        spec: As in `--data`.
+        test_as_val: Takes the test split for validation, and all of train for training.
+
     Raises:
-        SystemExit: It cannot be opened; the reason is shown.
+        SystemExit: It cannot be opened, or has no test split; the reason is shown.
     """
     from jtl.data import sources
     from jtl.errors import UserError
 
     try:
-        found, given = sources.load(spec, seed=0), sources.find(spec).splits
+        found, given = sources.load(spec, seed=0), sources.find(spec)
     except UserError as error:
         raise SystemExit(f"--data {spec}: {error}") from error
     splits = {"train": found.train, "val": found.val, "test": found.test}
+    if test_as_val:
+        if found.test is None:
+            raise SystemExit(f"--data {spec} has no test split.")
+        splits = {"train": given.splits["train"], "val": found.test}
     kept = {role: split for role, split in splits.items() if split is not None}
-    return Source(found.class_names, kept, found.fingerprint, "val" in given)
+    val_given = test_as_val or "val" in given.splits
+    return Source(found.class_names, kept, found.fingerprint, val_given)
 
 
 def chosen(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -119,3 +128,25 @@ def _files(source: Source, parts: dict[str, Any], folder: Path) -> str:
             # jtl takes a file for what it holds, not for what its name says.
             (target / f"{index:06}.jpg").write_bytes(split.encoded(index))
     return f"folder:{folder}"
+
+
+def generated(path: Path, *, classes: int, train: int, val: int, side: int = 32) -> str:
+    """Pictures of noise around a colour for each class, in an .npz file; what `--data` takes.
+
+    Args:
+        path: The file.
+        classes: How many.
+        train: Pictures of each class.
+        val: The same for validation.
+        side: Height and width in pixels.
+    """
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 200, (classes, 1, 1, 3))
+    arrays: dict[str, Any] = {}
+    for role, each in (("train", train), ("val", val)):
+        labels = np.repeat(np.arange(classes), each)
+        noise = rng.integers(0, 56, (len(labels), side, side, 3))
+        arrays[f"x_{role}"] = (colors[labels] + noise).astype(np.uint8)
+        arrays[f"y_{role}"] = labels
+    np.savez(path, **arrays)
+    return f"npz:{path}"
