@@ -65,8 +65,8 @@ def fit(
     return _fit(config_of(named | options), display)
 
 
-_OF_COMMANDS = ("dry_run", "json")
-"""Options about what a command prints."""
+_OF_COMMANDS = ("config", "dry_run", "find_lr", "json", "seeds")
+"""Options that change what a command does or prints, not how a model is trained."""
 _PATHS = ("run_dir", "show_batch")
 
 

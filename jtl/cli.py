@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from jtl import config_file
 from jtl.errors import UserError, explain
 
 _Options = TypeVar("_Options")
@@ -92,6 +93,8 @@ def _run(
 ) -> int:
     try:
         _check_flags(options, prog, args)
+        if config_file.FLAG in (flags := list(_flags(options))):
+            args = config_file.expanded(args, flags)
         args = _spread(options, args)
         parsed = tyro.cli(options, prog=prog, args=args, config=(tyro.conf.DisallowNone,))
     except SystemExit as ended:  # After help, or a message about the command line.

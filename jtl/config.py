@@ -11,14 +11,10 @@ import tyro
 from jtl.data.augment.options import PRESETS, Augment, Preset, color_jitter
 from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
-from jtl.freeze.split import BatchNormMode
 from jtl.limits import within
 from jtl.models.heads import LARGEST_WIDTH, HeadSpec, PoolKind, check_layers, mlp
-from jtl.optim import OptimizerName, ScheduleName
 from jtl.sinks import SinkName
-
-_TOLD = tyro.conf.arg(help_behavior_hint="")
-"""Of options whose help tells the default, which tyro would call None."""
+from jtl.training_options import TOLD, StepsConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +58,7 @@ class ModelConfig:
     head_batch_norm: bool = False
     head_pool: PoolKind = "avg"
     aux_head: bool = False
-    truncate_at: Annotated[str | None, _TOLD] = None
+    truncate_at: Annotated[str | None, TOLD] = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -86,72 +82,16 @@ class DataConfig:
         cache_views: With augmentation, keeps the frozen part's outputs for this many random draws
             of each training picture, which the epochs see in turn. Default: another draw in every
             epoch, and nothing kept.
+        split_seed: Decides the validation split where the data have none. Default: --seed.
     """
 
     data: str = "digits"
     on_bad_image: OnBadImage = "error"
-    image_size: Annotated[int | None, _TOLD] = None
-    upsample: Annotated[str | None, _TOLD] = None
+    image_size: Annotated[int | None, TOLD] = None
+    upsample: Annotated[str | None, TOLD] = None
     cache_dtype: Literal["computed", "float32", "bfloat16"] = "computed"
-    cache_views: Annotated[int | None, _TOLD] = None
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """What trains, and how. Where the default is None, it depends on the mask.
-
-    Attributes:
-        mask: What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,
-            first_stages:K, norm_only, bias_only, full, rules:FILE (a rule a line), or rules in
-            place, such as 'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'; see docs/freezing.md.
-        phases: Several masks one after the other instead of --mask: lp_ft, gradual,
-            freeze_unfreeze:EPOCHS, or a list such as '3,head_only,3e-3;7,last_stage,1e-4' of
-            epochs, mask and learning rate. Default: one mask for all epochs.
-        bn: Which blocks normalize with batch statistics: auto (those that train), frozen (none
-            of the backbone), train (all, and their running statistics move).
-        solver: How a linear head on a frozen backbone is fitted: sgd (steps of --optimizer),
-            or lbfgs (to the optimum, without learning rate and epochs).
-        l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
-            split.
-        class_weights: How much each class counts in the training loss: none (as much as it has
-            pictures), or balanced (all classes the same, however many pictures they have).
-        epochs: Passes over the training pictures. Default: 100 for head_only, else 10.
-        batch_size: Pictures in each training step.
-        lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
-            bias_only, else 1e-4.
-        head_lr_mult: The head learns at this multiple of the learning rate. Default: 10 where a
-            backbone trains at 1e-4 by default, else 1.
-        layer_decay: Each block learns at this multiple of the next one's learning rate; 1 for
-            the same rate everywhere.
-        optimizer: Adam, AdamW (weight decay decoupled), or SGD with Nesterov momentum 0.9.
-        weight_decay: Strength of the pull of trainable params towards zero; 0 for none.
-        l2_sp: Strength of the pull of backbone params towards their pretrained values; 0 for
-            none.
-        schedule: How the learning rate goes over the steps: falling to zero along a cosine, or
-            constant.
-        patience: Epochs without a better validation accuracy before training stops; 0 never
-            stops early.
-        seed: Decides the validation split, the new head's first params and the order of the
-            pictures.
-    """
-
-    mask: str = "head_only"
-    phases: Annotated[str | None, _TOLD] = None
-    bn: BatchNormMode = "auto"
-    solver: Literal["sgd", "lbfgs"] = "sgd"
-    l2: str = "auto"
-    class_weights: Literal["none", "balanced"] = "none"
-    epochs: Annotated[int | None, _TOLD] = None
-    batch_size: int = 32
-    lr: Annotated[float | None, _TOLD] = None
-    head_lr_mult: Annotated[float | None, _TOLD] = None
-    layer_decay: float = 1.0
-    optimizer: OptimizerName = "adam"
-    weight_decay: float = 0.0
-    l2_sp: float = 0.0
-    schedule: ScheduleName = "cosine"
-    patience: int = 0
-    seed: int = 0
+    cache_views: Annotated[int | None, TOLD] = None
+    split_seed: Annotated[int | None, TOLD] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,13 +116,13 @@ class AugmentConfig:
     """
 
     augment: Preset = "none"
-    crop_scale: Annotated[float | None, _TOLD] = None
+    crop_scale: Annotated[float | None, TOLD] = None
     flip: Literal["preset", "none", "horizontal", "both"] = "preset"
-    color_jitter: Annotated[str | None, _TOLD] = None
+    color_jitter: Annotated[str | None, TOLD] = None
     policy: Literal["preset", "none", "trivial"] = "preset"
-    erasing: Annotated[float | None, _TOLD] = None
-    mixup: Annotated[float | None, _TOLD] = None
-    cutmix: Annotated[float | None, _TOLD] = None
+    erasing: Annotated[float | None, TOLD] = None
+    mixup: Annotated[float | None, TOLD] = None
+    cutmix: Annotated[float | None, TOLD] = None
 
     def options(self) -> Augment:
         """The preset with what is given beside it.
@@ -212,20 +152,29 @@ class RunConfig:
             is read from disk, batch by batch. 0 computes them anew in every step. Default: 40 %
             of the free memory.
         dry_run: Say what would be trained and what it costs, and train nothing.
+        seeds: Train with so many seeds, from --seed on, on one validation split, and report the
+            median and spread of the results.
+        find_lr: Train no model, but try ever higher learning rates for some steps; draws the losses
+            (lr_finder.png) and suggests a value for --lr.
         show_batch: A .png file for a picture of the first training batch, as the network sees it.
         log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
             in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
             nowhere else.
         json: Print the summary as JSON on stdout instead of a table.
+        config: A YAML file with options, a line NAME: VALUE for each (see docs/training.md), or the
+            config.json of a run to train as it did. The command line comes before it.
     """
 
-    run_dir: Annotated[Path | None, _TOLD] = None
+    run_dir: Annotated[Path | None, TOLD] = None
     resume: bool = False
-    cache_budget: Annotated[str | None, _TOLD] = None
+    cache_budget: Annotated[str | None, TOLD] = None
     dry_run: bool = False
-    show_batch: Annotated[Path | None, _TOLD] = None
-    log_to: Annotated[tuple[SinkName, ...], _TOLD] = ()
+    seeds: int = 1
+    find_lr: bool = False
+    show_batch: Annotated[Path | None, TOLD] = None
+    log_to: Annotated[tuple[SinkName, ...], TOLD] = ()
     json: bool = False
+    config: Annotated[Path | None, TOLD] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +198,12 @@ class Config:
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
     augment: Annotated[AugmentConfig, tyro.conf.arg(name="")] = AugmentConfig()
+    steps: Annotated[StepsConfig, tyro.conf.arg(name="")] = StepsConfig()
+
+    @property
+    def split_seed(self) -> int:
+        """What decides the validation split."""
+        return self.train.seed if self.data.split_seed is None else self.data.split_seed
 
     def head(self, source_classes: int | None = None) -> HeadSpec:
         """The head's specification.
@@ -301,10 +256,10 @@ class Config:
     @classmethod
     def from_dict(cls, groups: dict[str, Any]) -> Config:
         """The inverse of `to_dict`."""
-        model: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in groups["model"].items()
-        }
+
+        def tuples(group: dict[str, Any]) -> dict[str, Any]:
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in group.items()}
+
         paths = ("run_dir", "show_batch")
         run: dict[str, Any] = {
             key: Path(value) if key in paths and value is not None else value
@@ -312,9 +267,11 @@ class Config:
         }
         run["log_to"] = tuple(run.get("log_to", ()))
         return cls(
-            ModelConfig(**model),
+            ModelConfig(**tuples(groups["model"])),
             DataConfig(**groups["data"]),
             TrainConfig(**groups["train"]),
             RunConfig(**run),
-            AugmentConfig(**groups.get("augment", {})),  # Runs of before have none.
+            # Runs of before have none.
+            AugmentConfig(**groups.get("augment", {})),
+            StepsConfig(**tuples(groups.get("steps", {"warmup": 0.0}))),
         )

@@ -43,6 +43,48 @@ def draw_curves(
     _save(figure, path, title)
 
 
+def draw_lr_finder(
+    path: str | Path,
+    *,
+    rates: list[float],
+    losses: list[float],
+    smoothed: list[float],
+    suggested: float | None,
+    title: str,
+) -> None:
+    """Loss by learning rate, as a finder saw them; a PNG.
+
+    Args:
+        path: The file.
+        rates: The learning rates, ascending.
+        losses: The training loss at each.
+        smoothed: The same, smoothed.
+        suggested: Is marked.
+        title: Above the curve.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color="#c7c7c7", label="loss of each step")
+    axes.plot(rates, smoothed, color="#1f77b4", label="smoothed")
+    if suggested is not None:
+        label = f"suggested: {suggested:.2g}"
+        axes.axvline(suggested, color="#d62728", linewidth=1, linestyle=":", label=label)
+    # Where the loss goes up, it soon goes out of sight.
+    low, high = min(smoothed), max(smoothed[0], min(smoothed))
+    axes.set_ylim(low - 0.2 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.02)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(path, dpi=120)
+
+
 _TITLE_WIDTH = 105
 
 

@@ -152,7 +152,7 @@ def evaluate_run(
     verify = verification.of(bad, display)
     dataset = sources.load(
         spec,
-        seed=classifier.config.train.seed,
+        seed=classifier.config.split_seed,
         # No picture need be looked at to see that the classes are others.
         verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
     )

@@ -30,3 +30,9 @@ def within(option: str, value: int | None, minimum: int, maximum: int) -> None:
     at_least(option, value, minimum)
     if value is not None and value > maximum:
         raise UserError(f"{option} must be from {minimum} to {maximum}, not {value}.")
+
+
+def share(option: str, value: float | None) -> None:
+    """Refuses what is not from 0 on and below 1; None passes."""
+    if value is not None and not 0 <= value < 1:
+        raise UserError(f"{option} must be at least 0 and below 1, not {value}.")

@@ -27,7 +27,7 @@ from jtl.progress import Display
 from jtl.resume import resumed_run
 from jtl.run import Run, claimed_run
 from jtl.task import Task, prepare_task
-from jtl.trainer import Trainer
+from jtl.trainer import Diverged, Trainer, last_step_of
 from jtl.validation import resolve
 
 CHECKPOINT_SECONDS = 30.0
@@ -114,16 +114,23 @@ class Fit:
             self._train()
         self._finish(self._elapsed())
 
+    def examples(self, plan: PhasePlan, variables: Tree) -> tuple[Arm, Examples]:
+        """How a phase's epochs run, and the training examples as they take them."""
+        arm = self._read_examples(plan, variables)
+        return arm, self._at_hand()[0]
+
     def _elapsed(self) -> float:
         """Seconds of all sessions of the run."""
         return self._earlier + time.perf_counter() - self._began
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.task.config.train.patience
-        return bool(patience and epoch) and epoch - self.run.best_epoch() >= patience
+        if not (patience and epoch):
+            return False
+        return epoch - self.run.improved_epoch(self.task.config.train.min_delta) >= patience
 
     def _train(self) -> None:
-        variables, opt_state, done = self._start()
+        variables, saved, done = self._start()
         # Unreadable pictures show here, before anything is written.
         first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
         self._read_examples(first, variables)
@@ -137,12 +144,12 @@ class Fit:
                     continue
                 arm = self._read_examples(plan, variables)
                 trainer = Trainer(self.task, plan, arm, variables)
-                if opt_state is not None and plan.first_epoch <= done:
-                    trainer.restore(done, opt_state)
-                elif opt_state is not None:
-                    trainer.carry_over(opt_state)
+                if saved is not None and plan.first_epoch <= done:
+                    trainer.restore(done, saved)
+                elif saved is not None:
+                    trainer.carry_over(saved)
                 stopped = self._phase(trainer, max(plan.first_epoch, done + 1))
-                variables, opt_state = trainer.variables(), trainer.state.opt_state
+                variables, saved = trainer.last_variables(), trainer.state.opt_state
                 if stopped:
                     break
             self.run.draw(self.task, self.painter)
@@ -162,7 +169,10 @@ class Fit:
             self.run.draw(self.task, self.painter)
 
     def _start(self) -> tuple[Tree, Any, int]:
-        """The variables to start from, the optimizer's state, the epochs that are done."""
+        """The variables to start from, what is to be restored, the epochs that are done.
+
+        At a phase's end these are the params of its last step and the optimizer's state.
+        """
         if not self.run.history:
             return self.task.variables, None, 0
         done = len(self.run.history)
@@ -170,9 +180,11 @@ class Fit:
         # The optimizer's state has one structure in every arm.
         arm = arm_of(None, self.task.inputs)
         template = Trainer(self.task, plan, arm, self.task.variables)
-        latest = checkpoint.restore(self.run.folder, "latest", template.state.opt_state)
+        latest = checkpoint.restore(self.run.folder, "latest", template.saved_state())
         self._saved_epoch = done
-        return latest.variables, latest.opt_state, done
+        if done < plan.last_epoch:
+            return latest.variables, latest.opt_state, done
+        return *last_step_of(plan, latest.variables, latest.opt_state), done
 
     def _read_examples(self, plan: PhasePlan, variables: Tree) -> Arm:
         """Reads train and val, unless the phase before had the same cut; how epochs run."""
@@ -220,12 +232,18 @@ class Fit:
             # Only where the epoch before can be saved still, or is.
             return self.stop.signal is not None and saved == epoch - 1
 
-        return trainer.epoch(epoch, *self._at_hand(), leave)
+        before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
+        losses = [line["val_loss"] for line in before]
+        try:
+            return trainer.epoch(epoch, *self._at_hand(), leave, losses)
+        except Diverged as error:
+            self._diverged(epoch, self._step_told(error.step, trainer), trainer)
 
     def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
         if not math.isfinite(line["train_loss"] + line["val_loss"]):
-            self._diverged(epoch, line, trainer)
+            figures = f"train {line['train_loss']}, validation {line['val_loss']}"
+            self._diverged(epoch, f"after the last step of epoch {epoch} ({figures})", trainer)
         used = {"optimizer_bytes": trainer.optimizer_bytes}
         self._log({**line, **used}, trainer.plan, trainer.arm)
         self._advance(1, report.epoch_note(line))
@@ -235,7 +253,7 @@ class Fit:
         self._last = None
         if best == epoch or line["seconds"] > LONG_EPOCH_SECONDS:
             # The next step donates the state: what is kept must be a copy.
-            arrays = jax.device_get((trainer.variables(), trainer.state.opt_state))
+            arrays = jax.device_get((trainer.variables(), trainer.saved_state()))
             self._last = (epoch, *arrays, trainer.arm)
             self._kept = self._last if best == epoch else self._kept
         stop = self._out_of_patience(epoch)
@@ -261,17 +279,27 @@ class Fit:
             f"  python -m jtl.train --resume --run-dir {folder}",
         )
 
-    def _diverged(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> NoReturn:
+    @staticmethod
+    def _step_told(step: int, trainer: Trainer) -> str:
+        each = trainer.steps_per_epoch
+        epoch, within = divmod(step - 1, each)
+        return f"in step {step} (epoch {epoch + 1}, step {within + 1} of {each} in it)"
+
+    def _diverged(self, epoch: int, where: str, trainer: Trainer) -> NoReturn:
         """Keeps the last good state and stops the run."""
         kept = "nothing was kept, as no epoch before it was whole"
         if self.run.history:
-            if self._kept is not None and self._kept[0] > self._saved_epoch:
-                self._save_one(*self._kept)
-            kept = f"the best epoch before it is kept in '{self.run.folder}'"
+            self._save_kept(epoch)
+            if self._last is not None and self._last[0] > max(
+                self._saved_epoch, self._kept[0] if self._kept else 0
+            ):
+                self._save_one(*self._last)
+            best = self.run.best_epoch()
+            kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
+        rate = max(trainer.plan.learning_rates.values())
         raise UserError(
-            f"the loss is not finite in epoch {epoch} (train {line['train_loss']}, val "
-            f"{line['val_loss']}, at learning rates up to "
-            f"{max(trainer.plan.learning_rates.values()):g}); {kept}. Try a lower --lr."
+            f"the loss is not finite {where}, at learning rates up to {rate:g}; {kept}. Try a "
+            "lower --lr, a longer --warmup or --clip-norm 1."
         )
 
     def _log(self, line: dict[str, Any], plan: PhasePlan, arm: Arm) -> None:
@@ -286,7 +314,7 @@ class Fit:
         if self._saved_epoch == epoch:
             return
         self._save_kept(epoch)
-        variables, opt_state = jax.device_get((trainer.variables(), trainer.state.opt_state))
+        variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
         self._save_one(epoch, variables, opt_state, trainer.arm)
         self._kept, self._last, self._saved_epoch = None, None, epoch
         self._saved_at = time.perf_counter()

@@ -12,8 +12,13 @@ import optax
 from jtl.freeze.masks import FROZEN
 from jtl.freeze.split import lookup
 
-OptimizerName = Literal["adam", "adamw", "sgd"]
-ScheduleName = Literal["constant", "cosine"]
+OptimizerName = Literal[
+    "adam", "adamw", "nadam", "nadamw", "radam", "adabelief", "amsgrad", "adan",
+    "lion", "lamb", "sgd", "rmsprop", "adagrad",
+]  # fmt: skip
+"""Names of optax."""
+DECOUPLED = ("adamw", "nadamw", "adan", "lion", "lamb")
+"""Whose weight decay does not go through their moments."""
 
 
 def build(
@@ -56,15 +61,19 @@ def carry(old: Any, new: Any, since: Callable[[str], int]) -> Any:
         began together, taken from `old`.
     """
 
-    def key(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    def key(path: tuple[Any, ...]) -> tuple[Any, ...] | None:
         # A leaf is known by its path, whatever its label was; a count by when it began.
-        at = next(i for i, part in enumerate(path) if str(part) == ".inner_states")
+        parts = [str(part) for part in path]
+        if ".inner_states" not in parts:
+            return None  # What is accumulated, which no phase leaves to the next.
+        at = parts.index(".inner_states")
         label = path[at + 1].key
-        rest = tuple(str(part) for part in (*path[:at], *path[at + 2 :]))
+        rest = (*parts[:at], *parts[at + 2 :])
         of_a_leaf = any(isinstance(part, jax.tree_util.DictKey) for part in path[at + 2 :])
         return rest if of_a_leaf else (since(label), *rest)
 
     kept = {key(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}
+    kept.pop(None, None)
     return jax.tree.map_with_path(lambda path, leaf: kept.get(key(path), leaf), new)
 
 
@@ -92,23 +101,6 @@ def l2_sp(strength: float, start: Mapping[str, Any]) -> optax.GradientTransforma
         return pulled, state
 
     return optax.GradientTransformation(init, update)
-
-
-def schedule(
-    name: ScheduleName, learning_rate: float, steps: int, offset: int = 0
-) -> optax.Schedule:
-    """Learning rate by step.
-
-    Args:
-        name: `constant`, or `cosine` from `learning_rate` to zero.
-        learning_rate: The highest.
-        steps: Of the phase.
-        offset: Steps that a group has taken before the phase began.
-    """
-    if name == "cosine":
-        cosine = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
-        return lambda count: cosine(count - offset)
-    return optax.constant_schedule(learning_rate)
 
 
 def scale_by_peak(label: str) -> optax.GradientTransformation:
@@ -141,19 +133,47 @@ def scale_by_peak(label: str) -> optax.GradientTransformation:
 
 
 def transform(
-    name: OptimizerName, learning_rate: optax.Schedule | float, weight_decay: float
+    name: OptimizerName,
+    learning_rate: optax.Schedule | float,
+    weight_decay: float,
+    momentum: float = 0.9,
 ) -> optax.GradientTransformation:
     """One group's optimizer.
 
     Args:
-        name: `adam`; `adamw` (decoupled weight decay); `sgd` with Nesterov momentum 0.9.
+        name: Of optax, with its defaults; `sgd` with Nesterov momentum.
         learning_rate: A number or a schedule by step.
-        weight_decay: Decoupled for adamw, added to the gradient for adam and sgd.
+        weight_decay: Decoupled for those in `DECOUPLED`, else added to the gradient.
+        momentum: Of `sgd`; 0 for none.
     """
-    if name == "adamw":
-        return optax.adamw(learning_rate, weight_decay=weight_decay)
-    optimizers: dict[str, Callable[..., optax.GradientTransformation]] = {
-        "adam": optax.adam,
-        "sgd": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
-    }
-    return optax.chain(optax.add_decayed_weights(weight_decay), optimizers[name](learning_rate))
+    optimizer: Any = getattr(optax, name)
+    if name in DECOUPLED:
+        return optimizer(learning_rate, weight_decay=weight_decay)
+    if name == "sgd":
+        tx = optax.sgd(learning_rate, momentum=momentum or None, nesterov=bool(momentum))
+    else:
+        tx = optimizer(learning_rate)
+    return optax.chain(optax.add_decayed_weights(weight_decay), tx)
+
+
+def wrapped(
+    tx: optax.GradientTransformation, clip_norm: float, accumulate: int
+) -> optax.GradientTransformation:
+    """An optimizer with what is done to the gradients of all groups before it.
+
+    Args:
+        tx: As `build` gives it.
+        clip_norm: The largest norm of all gradients together; 0 for no limit.
+        accumulate: Steps whose mean gradient makes one update.
+    """
+    if clip_norm:
+        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    if accumulate > 1:
+        several = optax.MultiSteps(tx, accumulate)
+        tx = optax.GradientTransformationExtraArgs(several.init, several.update)
+    return tx
+
+
+def updated(opt_state: Any) -> jax.Array | bool:
+    """Whether the last step has moved the params, or only added to what is accumulated."""
+    return opt_state.mini_step == 0 if isinstance(opt_state, optax.MultiStepsState) else True

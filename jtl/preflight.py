@@ -106,19 +106,11 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         pictures = jnp.zeros((batch, *sides, 3), jnp.uint8)
         examples = jnp.arange(batch, dtype=jnp.int32)
         arguments = (*arguments[:2], pictures, arguments[3], examples, np.int32(1))
-    options = dict(
-        model=task.model,
-        tx=trainer.tx,
-        peaks=trainer.peaks,
-        start=arm.start,
-        train_units=plan.split.train_units,
-        prepare=arm.prepare,
-        augment=augment,
-    )
+    options = {**trainer.step_options(), "augment": augment}
     step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
-    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:], peaks=trainer.peaks))
+    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:], peaks=options["peaks"]))
     epoch_steps = steps_per_epoch(task)
     pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {

@@ -63,7 +63,7 @@ def stored_fingerprint(folder: Path) -> str | None:
 def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
     """Makes sure that nothing is asked of a resumed run but to go on as it is."""
     usual, changed = Config(), []
-    for group in ("model", "data", "train", "augment"):
+    for group in ("model", "data", "train", "augment", "steps"):
         for field in dataclasses.fields(getattr(usual, group)):
             asked, default, was = (
                 getattr(getattr(c, group), field.name) for c in (given, usual, stored)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import platform
 import re
 import shutil
@@ -20,9 +21,11 @@ import numpy as np
 from jtl import checkpoint, metrics, onednn, report_page
 from jtl.calibration import calibration
 from jtl.config import Config
+from jtl.defaults import filled, recipe
 from jtl.drawing import curves_title
 from jtl.errors import UserError
 from jtl.files import replace_text
+from jtl.freeze.phases import Phase
 from jtl.freeze.split import Tree
 from jtl.painter import Painter
 from jtl.sinks import LEFTOVERS, Sinks
@@ -54,11 +57,11 @@ class Run:
         if (self.folder / CONFIG).exists():
             return
         stored = {
-            **task.config.to_dict(),
-            "phases": [dataclasses.asdict(plan.phase) for plan in task.plans],
+            **filled(task.config).to_dict(),
+            "phases": [_told(task, plan.phase) for plan in task.plans],
             **_taken(task),
         }
-        _write_json(self.folder / CONFIG, stored)
+        write_json(self.folder / CONFIG, stored)
 
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
@@ -93,6 +96,21 @@ class Run:
             self.history[:until], key=lambda e: (e["val_accuracy"], -e["val_loss"], -e["epoch"])
         )
         return best["epoch"]
+
+    def improved_epoch(self, min_delta: float) -> int:
+        """The last epoch that was better than those before it.
+
+        Args:
+            min_delta: By how much validation accuracy must have grown since the last such epoch; 0
+                for what `best_epoch` says.
+        """
+        if not min_delta:
+            return self.best_epoch()
+        best, at = -math.inf, 0
+        for line in self.history:
+            if line["val_accuracy"] > best + min_delta:
+                best, at = line["val_accuracy"], line["epoch"]
+        return at
 
     def check_same(self, task: Task) -> None:
         """Makes sure that a run goes on with what it began with.
@@ -130,7 +148,7 @@ class Run:
                 `features_reused`.
         """
         self.summary = summarize(task, best, self.history, logits, measured)
-        _write_json(self.folder / SUMMARY, self.summary)
+        write_json(self.folder / SUMMARY, self.summary)
         report_page.write(self.folder, self.summary, self.config)
         if self.sinks is not None:
             self.sinks.close(self.summary)
@@ -160,6 +178,14 @@ def _taken(task: Task) -> dict[str, Any]:
     }
 
 
+def _told(task: Task, phase: Phase) -> dict[str, Any]:
+    """A phase, and with which defaults its steps went."""
+    told, options = dataclasses.asdict(phase), recipe(task.config, phase.mask)
+    if task.config.train.solver == "lbfgs":
+        return told
+    return {**told, "weight_decay": options.weight_decay, "warmup": options.schedule.warmup}
+
+
 @contextlib.contextmanager
 def claimed_run(config: Config) -> Iterator[Run]:
     """Creates the run's folder now, and removes it again if the run fails before it opens.
@@ -169,7 +195,7 @@ def claimed_run(config: Config) -> Iterator[Run]:
     Raises:
         UserError: The folder holds a run already, is a file, or cannot be written.
     """
-    folder = config.run.run_dir or _new_folder(config)
+    folder = config.run.run_dir or new_folder(config)
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"--run-dir '{folder}' is not empty. Give a new folder, or remove this one if it "
@@ -204,7 +230,7 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _new_folder(config: Config) -> Path:
+def new_folder(config: Config) -> Path:
     """runs/<data>-<model>-<mask>-<time>, numbered if two start in the same second."""
     scheme, _, rest = config.data.data.partition(":")
     data = _for_paths(Path(rest.partition(":")[0]).stem).strip("_") or scheme
@@ -348,6 +374,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file that is either the old one or the new one, never a part."""
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

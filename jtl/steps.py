@@ -20,6 +20,47 @@ from jax import lax
 from jtl.data.augment import Augmentation
 from jtl.freeze.split import Tree, merge, prune, within
 from jtl.models.chain import ImageClassifier
+from jtl.optim import updated
+
+
+@flax.struct.dataclass
+class Average:
+    """An exponential moving average of what trains.
+
+    Attributes:
+        decay: What an update leaves of the average, float32: as given, but less in the first
+            updates, (1 + n) / (10 + n), so that the start is soon forgotten.
+        count: Updates it has seen, int32.
+        params: Averages of the trainable leaves.
+        batch_stats: Averages of the running statistics of the units in train mode.
+    """
+
+    decay: jax.Array
+    count: jax.Array
+    params: Tree
+    batch_stats: Tree
+
+    @classmethod
+    def of(cls, decay: float, params: Tree, batch_stats: Tree) -> Average:
+        """An average that begins with copies of what is given."""
+        params, batch_stats = jax.tree.map(jnp.array, (params, batch_stats))
+        return cls(jnp.float32(decay), jnp.int32(0), params, batch_stats)
+
+    def after(self, params: Tree, batch_stats: Tree, moved: jax.Array | bool) -> Average:
+        """The average after a step, which has made an update if `moved`."""
+        decay = jnp.minimum(self.decay, (1.0 + self.count) / (10.0 + self.count))
+        keep = jnp.where(moved, decay, 1.0)
+
+        def mean(old: jax.Array, new: jax.Array) -> jax.Array:
+            return old + (1.0 - keep) * (new - old)
+
+        return Average(
+            self.decay,
+            self.count + jnp.asarray(moved, jnp.int32),
+            jax.tree.map(mean, self.params, params),
+            jax.tree.map(mean, self.batch_stats, batch_stats),
+        )
+
 
 AUXILIARY_WEIGHT = 0.4
 """Of the loss of an auxiliary head beside that of the head, as PyTorch's tutorial weighs it."""
@@ -36,6 +77,8 @@ class TrainState:
         opt_state: The optimizer's state for `params`.
         rng: Key that the randomness of steps derives from: dropout with the step's number,
             augmentation also with epoch and example.
+        not_finite: Number of the first step, from 1 on, whose loss was not finite; 0 for none.
+        average: The moving average, where one is kept.
     """
 
     step: jax.Array
@@ -43,6 +86,8 @@ class TrainState:
     batch_stats: Tree
     opt_state: Any
     rng: jax.Array
+    not_finite: jax.Array
+    average: Average | None = None
 
 
 @flax.struct.dataclass
@@ -69,12 +114,26 @@ class Metrics:
 
 
 def init_state(
-    params: Tree, batch_stats: Tree, tx: optax.GradientTransformation, seed: int = 0
+    params: Tree,
+    batch_stats: Tree,
+    tx: optax.GradientTransformation,
+    seed: int = 0,
+    ema: float = 0.0,
 ) -> TrainState:
-    """A fresh state before the first step; optimizer slots for `params` alone."""
+    """A fresh state before the first step; optimizer slots for `params` alone.
+
+    Args:
+        params: The trainable leaves.
+        batch_stats: The running statistics of the units in train mode.
+        tx: The optimizer.
+        seed: Of the randomness of steps.
+        ema: Decay of a moving average; 0 for none.
+    """
     # One program: leaf by leaf it would be one for every shape.
     opt_state: Any = jax.jit(tx.init)(params)
-    return TrainState(jnp.int32(0), params, batch_stats, opt_state, jax.random.key(seed))
+    average = Average.of(ema, params, batch_stats) if ema else None
+    rng = jax.random.key(seed)
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, rng, jnp.int32(0), average)
 
 
 def _train_step(
@@ -93,6 +152,7 @@ def _train_step(
     train_units: frozenset[str],
     prepare: Callable[[jax.Array], jax.Array] | None = None,
     augment: Augmentation | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One update; see `train_step`."""
     targets = labels
@@ -116,10 +176,12 @@ def _train_step(
             mutable=["batch_stats", "auxiliary"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )
-        losses = _losses(logits, targets)
-        objective = _losses(logits, targets, class_weights).mean()
+        losses = _losses(logits, targets, smoothing=smoothing)
+        objective = _losses(logits, targets, class_weights, smoothing).mean()
         for beside in jax.tree.leaves(updates.get("auxiliary", {})):
-            objective += AUXILIARY_WEIGHT * _losses(beside, targets, class_weights).mean()
+            objective += (
+                AUXILIARY_WEIGHT * _losses(beside, targets, class_weights, smoothing).mean()
+            )
         return objective, (logits, losses.sum(), updates.get("batch_stats", {}))
 
     gradient = jax.grad(loss_fn, has_aux=True)
@@ -128,13 +190,20 @@ def _train_step(
     update = optax.with_extra_args_support(tx).update
     updates, opt_state = update(grads, state.opt_state, state.params, **given)
     params: Any = optax.apply_updates(state.params, updates)
+    # Frozen units return their statistics as they came; only live ones are kept.
+    batch_stats = prune(batch_stats, within(train_units))
+    average = state.average
+    if average is not None:
+        average = average.after(params, batch_stats, updated(opt_state))
+    fails = (state.not_finite == 0) & ~jnp.isfinite(loss_sum)
     state = TrainState(
         step=state.step + 1,
         params=params,
-        # Frozen units return their statistics as they came; only live ones are kept.
-        batch_stats=prune(batch_stats, within(train_units)),
+        batch_stats=batch_stats,
         opt_state=opt_state,
         rng=state.rng,
+        not_finite=jnp.where(fails, state.step + 1, state.not_finite),
+        average=average,
     )
     # Of mixed pictures the class that has most of them.
     dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
@@ -142,11 +211,21 @@ def _train_step(
     return state, Metrics(loss_sum, correct, jnp.int32(len(labels)))
 
 
-def _losses(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+def _losses(
+    logits: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array | None = None,
+    smoothing: float = 0.0,
+) -> jax.Array:
     """Cross entropy [N] with classes int32 [N], or with their shares [N, num_classes].
 
-    The logarithm of each class's probability counts as much as `weights` [num_classes] says.
+    Smoothed labels come first; then the logarithm of each class's probability counts as much as
+    `weights` [num_classes] says.
     """
+    if smoothing:
+        if targets.ndim == 1:
+            targets = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+        targets = optax.smooth_labels(targets, smoothing)
     if targets.ndim > 1:
         shares = targets if weights is None else targets * weights.reshape(1, -1)
         return optax.softmax_cross_entropy(logits, shares)
@@ -154,7 +233,7 @@ def _losses(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = N
     return losses if weights is None else losses * weights[targets]
 
 
-_STATIC = ("model", "tx", "start", "train_units", "prepare")
+_STATIC = ("model", "tx", "start", "train_units", "prepare", "smoothing")
 
 train_step = jax.jit(_train_step, static_argnames=(*_STATIC, "augment"), donate_argnames="state")
 """One update.
@@ -175,6 +254,7 @@ Args:
         ones; None takes `x` as it is.
     augment: Static: makes the chain's input from uint8 images instead of `prepare`, at random,
         and may mix labels.
+    smoothing: Static: share of a label that is spread evenly over all classes.
 
 Returns:
     The new state, and the sums of loss (without class weights) and hits before the update.
@@ -196,6 +276,7 @@ def train_epoch(
     start: str | None,
     train_units: frozenset[str],
     prepare: Callable[[jax.Array], jax.Array] | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """Many updates in one dispatch, over data that lie on the device.
 
@@ -212,6 +293,7 @@ def train_epoch(
         start: Path of the first unit to run.
         train_units: Paths of the units in train mode.
         prepare: Applied to each step's part of `x`.
+        smoothing: As in `train_step`.
     """
 
     def body(state: TrainState, indices: jax.Array):
@@ -227,6 +309,7 @@ def train_epoch(
             start=start,
             train_units=train_units,
             prepare=prepare,
+            smoothing=smoothing,
         )
 
     state, metrics = lax.scan(body, state, batches)

@@ -108,11 +108,12 @@ def prepare_task(config: Config, display: Display) -> Task:
     """
     dataset = sources.load(
         config.data.data,
-        seed=config.train.seed,
+        seed=config.split_seed,
         verify=verification.of(config.data.on_bad_image, display),
     )
     for note in dataset.notes:
         display.message(f"note: {note}")
+    _check_accumulation(config, len(dataset.train))
     size = common_size(dataset)
     options = config.model
     entry = models.get(options.model)
@@ -176,6 +177,15 @@ def prepare_task(config: Config, display: Display) -> Task:
     )
 
 
+def _check_accumulation(config: Config, count: int) -> None:
+    batch, times = config.train.batch_size, config.steps.accumulate
+    if times > 1 and batch * times > count:
+        raise UserError(
+            f"--accumulate {times} of --batch-size {batch} makes one update of {batch * times} "
+            f"pictures, and there are only {count} to train on. Lower one of them."
+        )
+
+
 def path_called(name: str, *, model: ImageClassifier, foreign: Callable[[str], str]) -> str:
     """The path in this model that a name stands for; its own names come before others'.
 
@@ -208,11 +218,18 @@ def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Rates
         listed = phases.parse(train.phases, train.epochs, model.units())
     planned = []
     for phase in listed:
-        defaults = mask_defaults(phase.mask)
+        defaults = mask_defaults(phase.mask, train.optimizer)
         lr = phase.lr or train.lr or defaults.lr
         mult = defaults.head_lr_mult if train.head_lr_mult is None else train.head_lr_mult
         phase = dataclasses.replace(phase, lr=lr)
         planned.append((phase, Rates(lr, mult, train.layer_decay)))
+    patience = config.steps.plateau_patience
+    if train.schedule == "plateau" and all(phase.epochs <= patience for phase, _ in planned):
+        raise UserError(
+            f"--schedule plateau waits {patience} epochs for a better validation loss, and no "
+            "phase has more: the learning rate would never fall. Lower --plateau-patience, or "
+            "raise --epochs."
+        )
     return planned
 
 

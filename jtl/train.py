@@ -26,7 +26,26 @@ def command(config: Config) -> None:
         else:
             preflight.print_preflight(figures, console)
         return
-    run = loop.fit(config, draw_beside=__name__ == "__main__")
+    beside = __name__ == "__main__"
+    if config.run.find_lr:
+        from jtl import lr_finder  # What no other run needs.
+
+        found = lr_finder.find_lr(config, Display())
+        if config.run.json:
+            cli.print_json(found, indent=2)
+        else:
+            lr_finder.print_found(found, console)
+        return
+    if config.run.seeds != 1:
+        from jtl import seeds
+
+        told = seeds.fit_seeds(resolve(config), Display(), draw_beside=beside)
+        if config.run.json:
+            cli.print_json(told, indent=2)
+        else:
+            seeds.print_seeds(told, console)
+        return
+    run = loop.fit(config, draw_beside=beside)
     if config.run.json:
         cli.print_json(run.summary, indent=2)
     else:

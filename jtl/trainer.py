@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +15,27 @@ import optax
 from jtl import optim, steps
 from jtl.arms import Arm, cut_of
 from jtl.data.pipeline import Examples, Features, Views, ahead, draw_of, shuffled
+from jtl.defaults import recipe
 from jtl.features import evaluate
 from jtl.freeze.groups import is_head
 from jtl.freeze.split import Tree, merge
 from jtl.plan import PhasePlan, began
 from jtl.task import Task
+
+FINITE_SECONDS = 2.0
+"""How often a long epoch is asked whether its losses are finite, for which it must wait."""
+
+
+class Diverged(ArithmeticError):
+    """A step's loss was not finite.
+
+    Attributes:
+        step: The step's number, 1-based, through the whole run.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss of step {step} is not finite")
+        self.step = step
 
 
 class Trainer:
@@ -30,18 +46,22 @@ class Trainer:
         frozen: The leaves that they do not.
         tx: The optimizer.
         peaks: The highest learning rate of every label, which a step takes beside `tx`.
+        steps_per_epoch: Batches in an epoch.
+        val_logits: Of the last epoch's evaluation, [N, num_classes].
     """
 
     def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: Tree):
         """Starts a phase from whole `variables`, with fresh optimizer state."""
         self.task, self.plan, self.arm = task, plan, arm
-        train = task.config.train
-        self._per_epoch = steps_per_epoch(task)
+        config = task.config
+        self._options = recipe(config, plan.phase.mask)
+        self.steps_per_epoch = steps_per_epoch(task)
+        # Schedules, and the counts of optimizers, count updates.
+        self._updates = self.steps_per_epoch // config.steps.accumulate
         # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
+        schedule = self._options.schedule
         self._shares = {
-            label: optim.schedule(
-                train.schedule, 1.0, plan.phase.epochs * self._per_epoch, self._steps_before(label)
-            )
+            label: schedule.over(plan.phase.epochs * self._updates, self._updates_before(label))
             for label in plan.learning_rates
         }
         self.peaks = {label: np.float32(rate) for label, rate in plan.learning_rates.items()}
@@ -49,9 +69,9 @@ class Trainer:
         weights = task.class_weights
         self._class_weights = None if weights is None else jnp.asarray(weights)
         self.val_logits: np.ndarray | None = None
-        """Of the last epoch's evaluation, [N, num_classes]."""
-        self.tx = optim.build(
-            plan.labels, {label: self._transform(label) for label in self._shares}
+        groups = {label: self._transform(label) for label in self._shares}
+        self.tx = optim.wrapped(
+            optim.build(plan.labels, groups), config.steps.clip_norm, config.steps.accumulate
         )
         params, stats, self.frozen = jax.device_put(
             (
@@ -60,8 +80,8 @@ class Trainer:
                 plan.frozen(variables),
             )
         )
-        self.state = steps.init_state(params, stats, self.tx, train.seed)
-        first_step = (plan.first_epoch - 1) * self._per_epoch
+        self.state = steps.init_state(params, stats, self.tx, config.train.seed, config.steps.ema)
+        first_step = (plan.first_epoch - 1) * self.steps_per_epoch
         self.state = dataclasses.replace(self.state, step=jnp.int32(first_step))
 
     @property
@@ -70,9 +90,16 @@ class Trainer:
         return sum(x.nbytes for x in jax.tree.leaves(self.state.opt_state))
 
     def variables(self) -> Tree:
-        """The whole trees, trained and frozen leaves together, on the device."""
-        trained = {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        return {key: merge(self.frozen[key], trained[key]) for key in trained}
+        """The whole trees of the model so far, on the device; averages where they are kept."""
+        return self._whole(self.state if self.state.average is None else self.state.average)
+
+    def last_variables(self) -> Tree:
+        """The whole trees as the last step left them, from which the next phase begins."""
+        return self._whole(self.state)
+
+    def _whole(self, trained: steps.TrainState | steps.Average) -> Tree:
+        trees = {"params": trained.params, "batch_stats": trained.batch_stats}
+        return {key: merge(self.frozen[key], trees[key]) for key in trees}
 
     def carry_over(self, opt_state: Any) -> None:
         """Takes the state of leaves that go on training from the phase before."""
@@ -80,11 +107,27 @@ class Trainer:
         # Copies: the step donates its state, and two states must not share a buffer.
         self.state = dataclasses.replace(self.state, opt_state=jax.tree.map(jnp.copy, carried))
 
-    def restore(self, epoch: int, opt_state: Any) -> None:
-        """Goes on after `epoch` with the optimizer's state of a checkpoint."""
-        self.state = dataclasses.replace(
-            self.state, step=jnp.int32(epoch * self._per_epoch), opt_state=jax.device_put(opt_state)
-        )
+    def saved_state(self) -> Any:
+        """What a checkpoint holds beside `variables()`, to go on from: see `restore`."""
+        state = self.state
+        if state.average is None:
+            return state.opt_state
+        return {
+            "opt_state": state.opt_state,
+            "params": state.params,
+            "batch_stats": state.batch_stats,
+            "count": state.average.count,
+        }
+
+    def restore(self, epoch: int, saved: Any) -> None:
+        """Goes on after `epoch` of a checkpoint, whose variables this phase has started from."""
+        state, step = self.state, jnp.int32(epoch * self.steps_per_epoch)
+        saved = jax.device_put(saved)
+        if state.average is None:
+            self.state = dataclasses.replace(state, step=step, opt_state=saved)
+            return
+        average = dataclasses.replace(state.average, count=saved.pop("count"))
+        self.state = dataclasses.replace(state, step=step, average=average, **saved)
 
     def epoch(
         self,
@@ -92,6 +135,7 @@ class Trainer:
         train: Examples,
         val: Examples,
         leave: Callable[[], bool] = lambda: False,
+        losses: Sequence[float] = (),
     ) -> dict[str, Any] | None:
         """Trains one epoch and evaluates it.
 
@@ -100,19 +144,26 @@ class Trainer:
             train: Examples to train on, as the arm takes them.
             val: Examples to evaluate on.
             leave: Asked after every step but the last whether to leave the epoch as it is.
+            losses: Validation losses of the phase's epochs before.
 
         Returns:
             The epoch's line of `metrics.jsonl`; None if it was left.
+
+        Raises:
+            Diverged: A step's loss was not finite.
         """
         config = self.task.config.train
+        scale = self._options.scale_after(losses)
         began_at = time.perf_counter()
         if isinstance(train, Views):
             train = train.of_epoch(epoch)
         batches = shuffled(len(train), config.batch_size, config.seed, epoch)
-        sums = self._steps(epoch, train, batches, leave)
+        batches = batches[: self.steps_per_epoch]
+        sums = self._steps(epoch, train, batches, leave, scale)
         if sums is None:
             return None
         total = sums.means()  # Waits for the last step.
+        self._check_finite()
         seconds = time.perf_counter() - began_at
         scores, self.val_logits = evaluate(
             val,
@@ -129,76 +180,121 @@ class Trainer:
             "train_accuracy": total["accuracy"],
             "val_loss": scores["loss"],
             "val_accuracy": scores["accuracy"],
-            "learning_rate": float(self._highest[epoch - self.plan.first_epoch]),
+            "learning_rate": float(scale * self._highest[epoch - self.plan.first_epoch]),
             "seconds": seconds,
             "images_per_second": batches.size / seconds,
         }
 
-    def _steps(
-        self, epoch: int, train: Examples, batches: np.ndarray, leave: Callable[[], bool]
-    ) -> steps.Metrics | None:
-        common: dict[str, Any] = dict(
+    def step_options(self, scale: float = 1.0) -> dict[str, Any]:
+        """What `steps.train_step` takes beside state and examples, at a share of the rates."""
+        return dict(
             model=self.task.model,
             tx=self.tx,
-            peaks=self.peaks,
+            peaks={label: np.float32(scale * peak) for label, peak in self.peaks.items()},
             class_weights=self._class_weights,
             start=self.arm.start,
             train_units=self.plan.split.train_units,
             prepare=self.arm.prepare,
+            smoothing=self.task.config.steps.label_smoothing,
         )
+
+    def _check_finite(self) -> None:
+        if step := int(self.state.not_finite):
+            raise Diverged(step)
+
+    def _steps(
+        self,
+        epoch: int,
+        train: Examples,
+        batches: np.ndarray,
+        leave: Callable[[], bool],
+        scale: float,
+    ) -> steps.Metrics | None:
+        common = self.step_options(scale)
         if isinstance(train, Features) and train.on_device and self.arm.start == "head":
             labels = jnp.asarray(train.labels)
             self.state, total = steps.train_epoch(
                 self.state, self.frozen, train.values, labels, jnp.asarray(batches), **common
             )
             return total
-        augment = self.task.inputs.augmentation if self.arm.start is None else None
-        # Without features that had no room, a run is still the same.
-        views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
-        draw = np.int32(draw_of(epoch, views))
-        total = steps.Metrics.zero()
+        total, looked_at = steps.Metrics.zero(), time.perf_counter()
         for images, (number, indices) in zip(
             ahead(train, list(batches)), enumerate(batches, 1), strict=True
         ):
-            drawn_by = (None, None) if augment is None else (indices, draw)
-            self.state, metrics = steps.train_step(
-                self.state,
-                self.frozen,
-                images,
-                train.labels[indices],
-                *drawn_by,
-                **common,
-                augment=augment,
-            )
+            metrics = self._step(epoch, images, train.labels[indices], indices, common)
             total = total + metrics
             if number < len(batches) and leave():
                 return None
+            if time.perf_counter() - looked_at > FINITE_SECONDS:
+                self._check_finite()
+                looked_at = time.perf_counter()
         return total
 
+    def _step(
+        self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray, options: Any
+    ) -> steps.Metrics:
+        """One step on the examples `indices`, which are `images` (or features) and `labels`."""
+        augment = self.task.inputs.augmentation if self.arm.start is None else None
+        drawn_by: tuple[Any, Any] = (None, None)
+        if augment is not None:
+            # Without features that had no room, a run is still the same.
+            views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
+            drawn_by = (indices, np.int32(draw_of(epoch, views)))
+        self.state, metrics = steps.train_step(
+            self.state, self.frozen, images, labels, *drawn_by, **options, augment=augment
+        )
+        return metrics
+
+    def step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
+        """One step by itself, at a multiple of the learning rates; its mean loss before."""
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
+        options, images = self.step_options(scale), train.batch(indices)
+        return self._step(epoch, images, train.labels[indices], indices, options).means()["loss"]
+
     def _transform(self, label: str) -> optax.GradientTransformation:
-        config = self.task.config.train
-        tx = optim.transform(config.optimizer, self._shares[label], config.weight_decay)
-        if config.l2_sp and not is_head(label):
-            tx = optax.chain(optim.l2_sp(config.l2_sp, self.task.variables["params"]), tx)
+        config, options = self.task.config, self._options
+        tx = optim.transform(
+            config.train.optimizer, self._shares[label], options.weight_decay, config.steps.momentum
+        )
+        if config.train.l2_sp and not is_head(label):
+            start = self.task.variables["params"]
+            tx = optax.chain(optim.l2_sp(config.train.l2_sp, start), tx)
         return optax.chain(tx, optim.scale_by_peak(label))
 
-    def _steps_before(self, label: str) -> int:
-        """Steps that a label's leaves have trained before this phase."""
+    def _updates_before(self, label: str) -> int:
+        """Updates that a label's leaves have had before this phase."""
         first = self.task.plans[began(label)].first_epoch
-        return (self.plan.first_epoch - first) * self._per_epoch
+        return (self.plan.first_epoch - first) * self._updates
 
     def _highest_rates(self) -> np.ndarray:
-        """The highest learning rate of every epoch's last step, in the order of the epochs."""
-        taken = np.arange(1, self.plan.phase.epochs + 1) * self._per_epoch - 1
+        """The highest learning rate of every epoch's last update, in the order of the epochs."""
+        taken = np.arange(1, self.plan.phase.epochs + 1) * self._updates - 1
         rates = [
             # Compiled as a whole: operation by operation it would be a dozen programs.
             self.peaks[label]
-            * np.broadcast_to(jax.jit(share)(taken + self._steps_before(label)), taken.shape)
+            * np.broadcast_to(jax.jit(share)(taken + self._updates_before(label)), taken.shape)
             for label, share in self._shares.items()
         ]
         return np.max(rates, axis=0)
 
 
+def last_step_of(plan: PhasePlan, variables: Tree, saved: Any) -> tuple[Tree, Any]:
+    """Variables and optimizer state as a phase's last step left them.
+
+    Args:
+        plan: The phase.
+        variables: Of a checkpoint after its last epoch.
+        saved: `Trainer.saved_state` in that checkpoint.
+    """
+    if not (isinstance(saved, dict) and "opt_state" in saved):
+        return variables, saved
+    frozen = plan.frozen(variables)
+    return {key: merge(frozen[key], saved[key]) for key in frozen}, saved["opt_state"]
+
+
 def steps_per_epoch(task: Task) -> int:
-    """Whole batches in an epoch; at least one, of what there is."""
-    return max(len(task.dataset.train) // task.config.train.batch_size, 1)
+    """Whole batches in an epoch, as many as make whole updates; at least one update."""
+    accumulate = task.config.steps.accumulate
+    count = max(len(task.dataset.train) // task.config.train.batch_size, 1)
+    return count // accumulate * accumulate

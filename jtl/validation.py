@@ -13,13 +13,15 @@ from jtl.data.augment import Augment
 from jtl.data.pipeline import check_upsample
 from jtl.defaults import mask_defaults
 from jtl.errors import UserError
-from jtl.limits import at_least, number, positive, within
+from jtl.limits import at_least, number, positive, share, within
 
 LARGEST_IMAGE = 4096
 """Pixels. A feature map of that many squared takes gigabytes a picture."""
 LARGEST_BATCH = 2**20
 MOST_EPOCHS = 10**6
 MOST_VIEWS = 1000
+MOST_ACCUMULATED = 10**6
+MOST_SEEDS = 1000
 LARGEST_SEED = 2**31 - 1
 """What every generator of random numbers takes."""
 
@@ -30,13 +32,17 @@ def resolve(config: Config) -> Config:
     Raises:
         UserError: An option's value is impossible; the message names the option.
     """
+    if config.run.config is not None:
+        raise UserError("--config is for the command line alone; give the options themselves.")
     models.get(config.model.model)
     config.head(source_classes=1)  # What the weights hold is checked when they are there.
     train = config.train
     mask_defaults(train.mask)
+    _check_steps(config)
     within("--epochs", train.epochs, 1, MOST_EPOCHS)
     within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
     at_least("--patience", train.patience, 0)
+    share("--min-delta", train.min_delta)
     within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
     _check_smallest(config)
     check_upsample(config.data.upsample, config.data.image_size)
@@ -44,6 +50,8 @@ def resolve(config: Config) -> Config:
     if config.run.cache_budget is not None:
         parse("--cache-budget", config.run.cache_budget)
     within("--seed", train.seed, 0, LARGEST_SEED)
+    within("--split-seed", config.data.split_seed, 0, LARGEST_SEED)
+    _check_kind(config)
     at_least("--weight-decay", train.weight_decay, 0)
     at_least("--l2-sp", train.l2_sp, 0)
     positive("--lr", train.lr)
@@ -76,6 +84,50 @@ def _check_smallest(config: Config) -> None:
     beside = " with --aux-head" if config.model.aux_head else ""
     if size is not None and size < least:
         raise UserError(f"--image-size must be at least {least} for {name}{beside}, not {size}.")
+
+
+def _check_steps(config: Config) -> None:
+    train, steps = config.train, config.steps
+    share("--momentum", steps.momentum)
+    share("--warmup", steps.warmup)
+    share("--label-smoothing", steps.label_smoothing)
+    share("--ema", steps.ema)
+    at_least("--clip-norm", steps.clip_norm, 0)
+    within("--accumulate", steps.accumulate, 1, MOST_ACCUMULATED)
+    at_least("--plateau-patience", steps.plateau_patience, 1)
+    for at in steps.decay_at:
+        if not 0 < at < 1:
+            raise UserError(
+                f"--decay-at takes shares of a phase's steps, above 0 and below 1, not {at}."
+            )
+    if not 0 < steps.decay_rate < 1:
+        raise UserError(f"--decay-rate must be above 0 and below 1, not {steps.decay_rate}.")
+    idle = {
+        "momentum": (train.optimizer == "sgd", "--optimizer sgd"),
+        "decay_at": (train.schedule == "step", "--schedule step"),
+        "decay_rate": (train.schedule in ("step", "plateau"), "--schedule step or plateau"),
+        "plateau_patience": (train.schedule == "plateau", "--schedule plateau"),
+    }
+    for name, (used, by) in idle.items():
+        if not used:
+            _check_idle(steps, (name,), f"no effect but with {by}. Add that, or leave it out.")
+    if train.min_delta and not train.patience:
+        raise UserError("--min-delta: no effect without --patience. Add that, or leave it out.")
+
+
+def _check_kind(config: Config) -> None:
+    """Of trainings, trials and rehearsals there is one at a time."""
+    run = config.run
+    within("--seeds", run.seeds, 1, MOST_SEEDS)
+    within("--seeds with --seed", config.train.seed + run.seeds - 1, 0, LARGEST_SEED)
+    asked = {"--dry-run": run.dry_run, "--find-lr": run.find_lr, "--seeds": run.seeds > 1}
+    flags = [flag for flag, given in asked.items() if given]
+    if len(flags) > 1:
+        raise UserError(f"{' and '.join(flags)} do not go together; give one of them.")
+    if run.find_lr and run.resume:
+        raise UserError("--find-lr begins anew and finds no run to --resume; leave one out.")
+    if run.find_lr and config.train.solver == "lbfgs":
+        raise UserError("--find-lr: no effect with --solver lbfgs, which has no learning rate.")
 
 
 def _check_augmentation(config: Config) -> None:
@@ -123,7 +175,7 @@ def _check_views(config: Config, options: Augment) -> None:
 
 _STEPS_ONLY = (
     "epochs", "lr", "head_lr_mult", "layer_decay", "optimizer", "weight_decay", "l2_sp",
-    "schedule", "patience",
+    "schedule", "patience", "min_delta",
 )  # fmt: skip
 """What has no meaning for a solver that takes no steps."""
 
@@ -150,6 +202,7 @@ def _check_solver(config: Config) -> None:
         )
     told = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
     _check_idle(train, _STEPS_ONLY, told)
+    _check_idle(config.steps, [field.name for field in dataclasses.fields(config.steps)], told)
 
 
 def _check_idle(options: Any, names: Sequence[str], told: str) -> None:

@@ -1,81 +1,89 @@
-"""SIGKILL around a phase boundary, in real processes: resumed runs end as the whole one."""
+"""SIGKILL in real processes: resumed runs end bit for bit as the whole one; and a short soak."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jax
 import pytest
-import tiny
 
-from jtl import checkpoint
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_folder(tmp_path_factory.mktemp("kill") / "data", 5, 2, size=32)
-
-
-def command(pictures: Path, folder: Path) -> list[str]:
-    # Lite0 with a trained head in both phases: little to compile, a boundary all the same.
-    return [
-        *(sys.executable, "-m", "jtl.train", "--data", f"folder:{pictures}", "--image-size", "32"),
-        *("--phases", "3,head_only,1e-2;3,head_only,1e-3", "--batch-size", "4"),
-        *("--run-dir", str(folder)),
-    ]
-
-
-def run(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def final_bits(folder: Path) -> list[bytes]:
-    restored = checkpoint.restore(folder, "latest")
-    assert restored.epoch == 6
-    return [leaf.tobytes() for leaf in jax.tree.leaves(restored.variables)]
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def scripts() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        import kill_resume
+        import soak
+
+        yield kill_resume, soak
+
+
+@pytest.fixture(scope="module")
+def pictures(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from harness.pictures import generate
+
+    return generate(tmp_path_factory.mktemp("kill") / "data", 40, 32).folder
+
+
+@pytest.fixture(scope="module")
+def whole(scripts, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    kill, _ = scripts
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run(command(pictures, folder))
-    return final_bits(folder)
+    # Heads in all four phases: little to compile, boundaries all the same.
+    kill.run(kill.command(pictures, folder, smoke=True))
+    return kill.final_bits(folder)
 
 
-def boundary_is_logged(folder: Path) -> bool:
-    """The phase's last epoch is done, its checkpoint not yet."""
-    file = folder / "metrics.jsonl"
-    return file.is_file() and len(file.read_text().splitlines()) >= 3
+def phase_is_logged(kill: Any, folder: Path) -> Callable[[], bool]:
+    """The second phase's last epoch is done, its checkpoint not yet begun."""
+    return lambda: kill.state_of(folder).epochs >= 4
 
 
-def boundary_is_saved(folder: Path) -> bool:
-    """The phase's checkpoint is whole, the next phase begins."""
-    return (folder / "checkpoints" / "3" / "_CHECKPOINT_METADATA").is_file()
+def phase_is_saved(kill: Any, folder: Path) -> Callable[[], bool]:
+    """The first phase's checkpoint is whole, the next phase begins."""
+    return lambda: 2 in kill.state_of(folder).checkpoints
 
 
-@pytest.mark.parametrize("moment", [boundary_is_logged, boundary_is_saved])
-def test_killed_at_a_phase_boundary(
-    pictures: Path, whole: list[bytes], tmp_path: Path, moment: Callable[[Path], bool]
-):
+def phase_is_being_saved(kill: Any, folder: Path) -> Callable[[], bool]:
+    return kill.in_save(folder, 2, 0.0)
+
+
+@pytest.mark.parametrize("moment", [phase_is_logged, phase_is_saved, phase_is_being_saved])
+def test_killed_at_a_phase_boundary(scripts, pictures, whole, tmp_path, moment):
+    kill, _ = scripts
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(pictures, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 240
-    while not moment(folder):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "summary.json").exists()
-    run([sys.executable, "-m", "jtl.train", "--resume", "--run-dir", str(folder)])
-    assert final_bits(folder) == whole
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 6
+    arguments = kill.command(pictures, folder, smoke=True)
+    state = kill.killed(arguments, folder, moment(kill, folder))
+    assert state is not None, "the run ended before it could be killed"
+    assert state.epochs < 8
+    if state.checkpoints:
+        assert kill.final_bits(folder) != whole
+    kill.resume(folder, arguments)
+    assert kill.final_bits(folder) == whole
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
+    _, soak = scripts
+    samples = soak.soak(pictures, tmp_path / "run", minutes=0.3, every=0.2)
+    told = soak.verdict(samples)
+    assert told["epochs"] > 3
+    assert told["threads"]["flat"], told
+    assert told["files"]["flat"], told
+    # So early, allocators still find their size: the long form holds memory to a hundredth.
+    assert told["rss"]["late"] < 1.1 * told["rss"]["early"], told
+
+
+def test_growth_is_told(scripts):
+    _, soak = scripts
+    flat = [soak.Sample(second, 400_000_000, 20, 30, second) for second in range(60)]
+    assert all(soak.verdict(flat)[name]["flat"] for name in soak.SHOWN)
+    for name, grow in (("rss", 500_000), ("threads", 1), ("files", 1)):
+        leaking = [
+            soak.dataclasses.replace(s, **{name: getattr(s, name) + grow * s.epochs}) for s in flat
+        ]
+        told = soak.verdict(leaking)
+        assert [told[other]["flat"] for other in soak.SHOWN] == [o != name for o in soak.SHOWN]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import optax
 import pytest
 
 from jtl import optim
+from jtl.schedules import Schedule
 
 LABELS = {
     "stem": {"kernel": "frozen", "bias": "frozen"},
@@ -168,27 +171,8 @@ def test_any_part_of_the_tree_will_do():
     assert arrays(tx.init(only_frozen)) == []
 
 
-def test_cosine_schedule():
-    rate = optim.schedule("cosine", 0.4, 100)
-    for step in (0, 1, 25, 50, 99, 100):
-        expected = 0.4 * (1 + math.cos(math.pi * step / 100)) / 2
-        assert float(np.asarray(rate(step))) == pytest.approx(expected, rel=1e-5, abs=1e-8)
-    assert float(np.asarray(rate(1000))) == 0
-    values = [float(np.asarray(rate(step))) for step in range(101)]
-    assert values == sorted(values, reverse=True)
-
-
-def test_cosine_schedule_over_no_steps():
-    assert float(np.asarray(optim.schedule("cosine", 0.4, 0)(0))) == pytest.approx(0.4)
-
-
-def test_constant_schedule():
-    rate = optim.schedule("constant", 0.4, 100)
-    assert [float(np.asarray(rate(step))) for step in (0, 50, 1000)] == [0.4, 0.4, 0.4]
-
-
 def test_the_schedule_drives_the_step_size():
-    tx = optim.transform("sgd", optim.schedule("cosine", 1.0, 2), 0.0)
+    tx = optim.transform("sgd", Schedule("cosine").over(2), 0.0)
     params, grads = {"w": jnp.array([0.0])}, {"w": jnp.array([1.0])}
     updates, _ = run(tx, params, grads, steps=3)
     velocity = [1.0, 1.9, 2.71]
@@ -196,3 +180,49 @@ def test_the_schedule_drives_the_step_size():
     np.testing.assert_allclose(
         np.concatenate([u["w"] for u in updates]), expected, rtol=1e-6, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("name", get_args(optim.OptimizerName))
+def test_every_optimizer_is_optax_s_own_with_its_weight_decay(name):
+    params, grads = restrict(PARAMS)["stage1"], restrict(GRADS)["stage1"]
+    factory = getattr(optax, name)
+    decoupled = "weight_decay" in inspect.signature(factory).parameters
+    assert decoupled == (name in optim.DECOUPLED)
+    rates = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
+    plain = factory(0.01, weight_decay=0.1) if decoupled else factory(0.01, **rates)
+    by_hand = grads if decoupled else jax.tree.map(lambda g, p: g + 0.1 * p, grads, params)
+    (first,), _ = run(optim.transform(name, 0.01, 0.1), params, grads, steps=1)
+    (expected,), _ = run(plain, params, by_hand, steps=1)
+    assert_equal(first, expected)
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(first))
+    # And decay counts, but where the first update is a gradient's sign or so.
+    (without,), _ = run(optim.transform(name, 0.01, 0.0), params, grads, steps=1)
+    same = jax.tree.map(np.array_equal, first, without)
+    assert not all(jax.tree.leaves(same)) or name not in optim.DECOUPLED
+
+
+def test_plain_sgd_keeps_nothing():
+    _, state = run(
+        optim.transform("sgd", 0.1, 0.0, momentum=0.0), restrict(PARAMS), restrict(GRADS)
+    )
+    assert arrays(state) == []
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_accumulated_gradients_are_clipped_as_their_mean(clip):
+    def build(accumulate):
+        inner = optim.build(LABELS, {"backbone": optax.sgd(1.0), "head": optax.sgd(0.1)})
+        return optim.wrapped(inner, clip, accumulate)
+
+    params, grads = restrict(PARAMS), restrict(GRADS)
+    tx = build(3)
+    state, moves = tx.init(params), []
+    for factor in (1.0, 2.0, 6.0):
+        updates, state = tx.update(jax.tree.map(lambda g, f=factor: f * g, grads), state, params)
+        moves.append(bool(optim.updated(state)))
+    assert moves == [False, False, True]
+    mean = jax.tree.map(lambda g: 3 * g, grads)
+    expected, _ = build(1).update(mean, build(1).init(params), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+    # At a rate of 1 the update is the gradient, which is longer than 0.5 unless it is clipped.
+    assert (float(optax.tree.norm(updates["stage1"])) <= 0.5) == bool(clip)

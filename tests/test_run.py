@@ -11,6 +11,7 @@ import tiny
 
 from jtl import evaluation, loop
 from jtl.config import Config
+from jtl.defaults import filled
 from jtl.errors import UserError
 from jtl.loop import fit
 from jtl.run import Run
@@ -33,7 +34,7 @@ def test_the_folder_of_a_run(tiny_run):
     assert summary == tiny_run.summary
     stored = json.loads((tiny_run.folder / "config.json").read_text())
     assert stored["class_names"] == list(tiny.CLASSES)
-    assert Config.from_dict(stored) == tiny_run.config
+    assert Config.from_dict(stored) == filled(tiny_run.config) != tiny_run.config
     lines = tiny.lines_of(tiny_run)
     assert [line["epoch"] for line in lines] == [1, 2]
     for line in lines:

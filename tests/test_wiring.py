@@ -16,13 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny
 
 from jtl import steps
 from jtl.arms import arm_of
-from jtl.config import Config
+from jtl.config import Config, StepsConfig
 from jtl.data.pipeline import Pictures, shuffled
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import ImageClassifier
@@ -63,6 +62,7 @@ class Case:
     layer_decay: float = 1.0
     head_lr_mult: float = 1.0
     schedule: str = "cosine"
+    steps: StepsConfig = dataclasses.field(default_factory=lambda: StepsConfig(warmup=0.0))
 
     def options(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -108,6 +108,13 @@ CASES = {
     "sgd: norms, then all": Case(
         ((1, "norm_only", 0.02), (1, "full", 0.02)), "sgd", layer_decay=0.7, head_lr_mult=2.0
     ),
+    "adamw: accumulated, clipped, smoothed, averaged, warmed": Case(
+        ((2, "last_stage", 0.02), (2, "full", 0.01)),
+        "adamw",
+        weight_decay=0.1,
+        head_lr_mult=2.0,
+        steps=StepsConfig(warmup=0.5, accumulate=2, clip_norm=0.3, label_smoothing=0.2, ema=0.9),
+    ),
 }
 
 
@@ -125,6 +132,8 @@ class Reference:
         self.step = 0
         self.highest = 0.0
         self.units: frozenset[str] = frozenset()
+        self.average: Leaves = {}
+        self.clipped = False
 
     def phase(self, mask: str, lr: float, epochs: range, pictures: Pictures) -> None:
         trained = {leaf for leaf in self.params if TRAINS[mask](leaf)}
@@ -134,28 +143,49 @@ class Reference:
             if not self.count[leaf]:
                 self.first[leaf] = self.second[leaf] = np.zeros_like(self.params[leaf])
         units = self.units = self.case.train_units(trained)
-        batch = self.task.config.train.batch_size
+        batch, options = self.task.config.train.batch_size, self.case.steps
+        live = {leaf for leaf in self.stats if leaf.startswith(tuple(f"{unit}/" for unit in units))}
+        self.average = {**{p: self.params[p] for p in trained}, **{s: self.stats[s] for s in live}}
         batches = [b for e in epochs for b in shuffled(len(pictures), batch, 0, e)]
+        updates = len(batches) // options.accumulate
+        summed = dict.fromkeys(trained, 0.0)
         for index, indices in enumerate(batches):
             grads, stats = self._gradient(pictures, indices, units)
-            share = 1.0
-            if self.case.schedule == "cosine":
-                share = 0.5 * (1 + math.cos(math.pi * index / len(batches)))
+            self.step += 1
+            self.stats |= {leaf: stats[leaf] for leaf in live}
+            summed = {leaf: summed[leaf] + grads[leaf].astype(np.float64) for leaf in trained}
+            if (index + 1) % options.accumulate:
+                continue
+            means = {leaf: total / options.accumulate for leaf, total in summed.items()}
+            summed = dict.fromkeys(trained, 0.0)
+            norm = math.sqrt(sum(np.sum(mean**2) for mean in means.values()))
+            shrink = min(1.0, options.clip_norm / norm) if options.clip_norm else 1.0
+            self.clipped = self.clipped or shrink < 1.0
+            share = self._share(index // options.accumulate, updates)
             rates = {leaf: self.case.rate(leaf, mask, lr) * share for leaf in trained}
             for leaf in trained:
-                self._update(leaf, grads[leaf].astype(np.float64), rates[leaf])
-            for leaf in self.stats:
-                if leaf.startswith(tuple(unit + "/" for unit in units)):
-                    self.stats[leaf] = stats[leaf]
+                self._update(leaf, shrink * means[leaf], rates[leaf])
+            count = index // options.accumulate
+            decay = min(options.ema, (1 + count) / (10 + count))
+            now = {**self.params, **self.stats}
+            self.average = {k: decay * v + (1 - decay) * now[k] for k, v in self.average.items()}
             self.highest = max(rates.values())
-            self.step += 1
+
+    def _share(self, update: int, updates: int) -> float:
+        rise = round((self.case.steps.warmup or 0) * updates)
+        if update < rise:
+            return (update + 1) / (rise + 1)
+        if self.case.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (update - rise) / (updates - rise)))
+        return 1.0
 
     def _gradient(self, pictures: Pictures, indices: Any, units: frozenset[str]) -> Any:
         x = self.task.inputs.device(jnp.asarray(pictures.batch(indices)))
         y = jnp.asarray(pictures.labels[indices])
         variables = {"params": tree(self.params), "batch_stats": tree(self.stats)}
         rng = jax.random.fold_in(jax.random.key(0), self.step)
-        grads, stats = gradient(variables, x, y, rng, model=self.task.model, units=units)
+        smoothing = self.case.steps.label_smoothing
+        grads, stats = gradient(variables, x, y, smoothing, rng, model=self.task.model, units=units)
         return flat(grads), flat(stats)
 
     def _update(self, leaf: str, g: Any, rate: float) -> None:
@@ -200,7 +230,14 @@ train_step = jax.jit(
 
 @functools.partial(jax.jit, static_argnames=("model", "units"), compiler_options=UNOPTIMIZED)
 def gradient(
-    variables: Any, x: Any, y: Any, rng: Any, *, model: ImageClassifier, units: frozenset[str]
+    variables: Any,
+    x: Any,
+    y: Any,
+    smoothing: Any,
+    rng: Any,
+    *,
+    model: ImageClassifier,
+    units: frozenset[str],
 ) -> Any:
     """Of the mean loss with respect to every param, and every unit's new statistics."""
 
@@ -212,7 +249,9 @@ def gradient(
             mutable=["batch_stats"],
             rngs={"dropout": rng},
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        shares = -jax.nn.log_softmax(logits)
+        losses = jnp.take_along_axis(shares, y[:, None], 1)[:, 0]
+        losses = (1 - smoothing) * losses + smoothing * shares.mean(-1)
         return losses.mean(), updates["batch_stats"]
 
     return jax.grad(loss, has_aux=True)(variables["params"])
@@ -230,9 +269,11 @@ def prepared(case: Case, data: Path, rules: Path) -> Task:
     named = {"rules": f"rules:{rules}"}
     listed = ";".join(f"{n},{named.get(mask, mask)},{lr}" for n, mask, lr in case.phases)
     options = {**case.options(), "phases": listed}
+    steps = options.pop("steps")
     config: Config = tiny.config(data, None, epochs=None, lr=None, **options)
     head = "bn,dense:6,dropout:.3"
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, head=head))
+    model = dataclasses.replace(config.model, head=head)
+    config = dataclasses.replace(config, model=model, steps=steps)
     return prepare_task(resolve(config), tiny.quiet())
 
 
@@ -255,9 +296,12 @@ def test_every_leaf_is_where_a_plain_loop_takes_it(name: str, tiny_data: Path, t
             line = trainer.epoch(number, train, val)
         reference.phase(mask, lr, range(epoch + 1, epoch + epochs + 1), train)
         epoch += epochs
-        variables, opt_state = jax.device_get((trainer.variables(), trainer.state.opt_state))
+        averages = jax.device_get(trainer.variables())
+        variables, opt_state = jax.device_get((trainer.last_variables(), trainer.state.opt_state))
         assert line["learning_rate"] == pytest.approx(reference.highest, rel=1e-5)
         compare(variables, reference, before, mask)
+        compare_averages(averages, variables, reference, before)
+        assert reference.clipped == bool(case.steps.clip_norm)
         # Rounding does not add up over phases, and what is frozen next can be held to its bits.
         reference.params = flat(variables["params"])
         reference.stats = flat(variables["batch_stats"])
@@ -278,3 +322,17 @@ def compare(variables: Any, reference: Reference, before: Leaves, mask: str) -> 
         if not leaf.startswith(live):
             assert stats[leaf].tobytes() == want.tobytes(), leaf
         np.testing.assert_allclose(stats[leaf], want, rtol=TOLERANCE, atol=1e-5, err_msg=leaf)
+
+
+def compare_averages(averages: Any, last: Any, reference: Reference, before: Leaves) -> None:
+    """What is evaluated and saved: the averages where they are kept, else what there is."""
+    for kind in last:
+        for leaf, now in flat(last[kind]).items():
+            got = flat(averages[kind])[leaf]
+            if not (reference.case.steps.ema and leaf in reference.average):
+                assert got.tobytes() == now.tobytes(), leaf
+                continue
+            want = reference.average[leaf]
+            scale = np.linalg.norm(now - before[leaf]) if kind == "params" else 1.0
+            assert np.linalg.norm(got - want) < TOLERANCE * scale, leaf
+            assert np.linalg.norm(now - want) > 10 * TOLERANCE * scale, leaf
