@@ -129,7 +129,8 @@ def scale_by_peak(label: str) -> optax.GradientTransformation:
         del params, extra
         return jax.tree.map(lambda u: (u * peaks[label]).astype(u.dtype), updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax's type of an update function names no arguments of one's own.
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def transform(
@@ -170,7 +171,9 @@ def wrapped(
         tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
     if accumulate > 1:
         several = optax.MultiSteps(tx, accumulate)
-        tx = optax.GradientTransformationExtraArgs(several.init, several.update)
+        # Nor does it know MultiSteps' state.
+        update: Any = several.update
+        tx = optax.GradientTransformationExtraArgs(several.init, update)
     return tx
 
 

@@ -88,7 +88,7 @@ def require(name: str, extra: str) -> Any:
 class TorchPeer:
     """A network of timm or torchvision."""
 
-    only_size = None
+    only_size: int | None = None
 
     def __init__(self, artifact: Artifact, source: Source):
         self._torch = torch = require("torch", "timm")

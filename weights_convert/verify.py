@@ -67,8 +67,9 @@ def verify(artifact: Artifact, source: Source) -> Verification:
     peer = peers.load(artifact, source)
     model = build(artifact)
     # Two libraries draw differently what they drop.
-    if getattr(model.backbone, "dropout", 0.0):
-        model = model.clone(backbone=dataclasses.replace(model.backbone, dropout=0.0))
+    backbone: Any = model.backbone
+    if getattr(backbone, "dropout", 0.0):
+        model = model.clone(backbone=dataclasses.replace(backbone, dropout=0.0))
     size = artifact.preprocessing.size
     rng = np.random.default_rng(_SEED)
     spread = _input_spread(artifact.preprocessing)

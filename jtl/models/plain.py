@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -28,7 +28,9 @@ class ConvRelu(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        options = dict(strides=self.strides, padding=self.padding, use_bias=True, name="conv")
+        options: dict[str, Any] = dict(
+            strides=self.strides, padding=self.padding, use_bias=True, name="conv"
+        )
         conv = Conv(self.features, self.kernel_size, **options)
         norm = None if self.norm is None else BatchNorm(self.norm, name="bn")
         return conv_norm(x, conv, norm, train=train, activation="relu")
