@@ -105,8 +105,8 @@ def test_the_documented_default():
         (Config(ModelConfig(head="dense:65537")), r"'dense:65537' is no layer of a head\. Allowed"),
         (
             Config(ModelConfig(head="mpl")),
-            r"'mpl' is no layer of a head\. Did you mean 'mlp'\? Allowed: linear, mlp, append, conv, "
-            r"or a list, separated by commas, of: dense:WIDTH ",
+            r"'mpl' is no layer of a head\. Did you mean 'mlp'\? Allowed: linear, mlp, append, "
+            r"conv, or a list, separated by commas, of: dense:WIDTH ",
         ),
         (
             Config(ModelConfig(head_widths=(8,), head_dropout=0.1, head_batch_norm=True)),
