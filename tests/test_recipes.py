@@ -223,7 +223,7 @@ def test_pytorch_feature_extraction(pictures: Path, tmp_path: Path):
 def test_pytorch_fine_tuning_with_augmentation(pictures: Path, tmp_path: Path):
     summary = train(
         *(pictures, tmp_path / "run", *SMALL, "--mask", "full", "--optimizer", "sgd"),
-        *("--lr", "1e-3", "--head-lr-mult", "1", "--augment", "light", "--epochs", "1"),
+        *("--lr", "1e-3", "--head-lr-mult", "1", "--augment", "light", "--epochs", "2"),
     )
     assert summary["trainable_params"] == summary["total_params"]
     assert summary["augmentation"]

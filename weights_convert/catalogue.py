@@ -136,8 +136,9 @@ def licence_of(name: str) -> str | None:
 def _licence(architecture: str, tag: str) -> str:
     if tag in _RESEARCH:
         return "cc-by-nc-4.0"
-    # The hub states Apache-2.0 of torchvision's DenseNets and BSD of its ResNets.
-    return "bsd-3-clause" if tag in _TORCHVISION and "dense" not in architecture else "apache-2.0"
+    # The hub states Apache-2.0 of torchvision's DenseNets and InceptionV3, BSD of the others.
+    apache = architecture.startswith(("densenet", "inception"))
+    return "bsd-3-clause" if tag in _TORCHVISION and not apache else "apache-2.0"
 
 
 def _size(name: str, tag: str, entry: models.ModelEntry) -> int:
