@@ -39,6 +39,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+MOST_MAPS = 20_000
+"""Memory maps above which compiled programs are given back; Linux allows a process 65,530."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_in_bounds() -> Iterator[None]:
+    """Drops compiled programs between modules once there are very many.
+
+    Each holds memory maps; without any left, the compiler crashes the process.
+    """
+    yield
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            many = sum(1 for _ in maps) > MOST_MAPS
+    except OSError:  # Not Linux.
+        return
+    if many:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """From a file's name to its path among the shared pictures; skips where they are not."""
