@@ -1,0 +1,88 @@
+"""timm, torchvision and Keras: weights under their names, loaded there and run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jtl.exports.target import Answers, fitted, require
+
+if TYPE_CHECKING:
+    from jtl.evaluation import Classifier
+    from weights_convert.targets import Target
+
+ROUNDING = 1e-4
+"""Of float32 sums in another order, through all layers, relative to the largest logit."""
+
+
+def write_timm(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.exports.target.Writer`."""
+    return _write_torch(classifier, path, pictures, "timm")
+
+
+def write_torchvision(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.exports.target.Writer`."""
+    return _write_torch(classifier, path, pictures, "torchvision")
+
+
+def _write_torch(
+    classifier: Classifier, path: Path, pictures: list[np.ndarray], to: str
+) -> Answers:
+    torch = require("torch", to, "timm")
+    network, target = torch_network(classifier, path, to)
+    with torch.no_grad():
+        images = torch.from_numpy(_normalized(classifier, pictures).transpose(0, 3, 1, 2).copy())
+        logits = network(images).numpy()
+    return Answers(logits, _versions(to, "torch"), target.loading, ROUNDING)
+
+
+def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Target]:
+    """Writes weights for timm or torchvision to `path`, and loads them there.
+
+    Returns:
+        (the network in evaluation mode: normalized float32 NCHW -> logits, what it is).
+    """
+    from weights_convert.export import export
+
+    library = require(to, to, "timm")
+    safetensors = require("safetensors.torch", to, "timm")
+    target = export(classifier.folder, to, path)
+    classes = len(classifier.class_names)
+    if to == "timm":
+        options = {"num_classes": classes, "global_pool": classifier.meta["head"]["pool"]}
+        network = library.create_model(target.architecture, **options)
+    else:
+        network = library.models.get_model(target.architecture, num_classes=classes)
+    network.load_state_dict(safetensors.load_file(path), strict=True)
+    return network.eval(), target
+
+
+def write_keras(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.exports.target.Writer`."""
+    from weights_convert.export import export
+
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = require("keras", "keras", "keras")
+    target = export(classifier.folder, "keras", path)
+    images = _normalized(classifier, pictures)
+    options = {"weights": None, "classes": len(classifier.class_names)}
+    network = getattr(keras.applications, target.architecture)(
+        **options, input_shape=images.shape[1:], classifier_activation=None
+    )
+    network.load_weights(path)
+    logits = np.asarray(keras.ops.convert_to_numpy(network(images, training=False)))
+    return Answers(logits, _versions("keras"), target.loading, ROUNDING)
+
+
+def _normalized(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
+    """float32 [N, size, size, 3], as the network takes them."""
+    x = classifier.inputs.device.normalize(fitted(classifier, pictures))
+    return np.asarray(x, np.float32)
+
+
+def _versions(*packages: str) -> str:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
