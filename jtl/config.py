@@ -15,6 +15,7 @@ from jtl.freeze.split import BatchNormMode
 from jtl.limits import within
 from jtl.models.heads import LARGEST_WIDTH, HeadSpec, PoolKind, check_layers, mlp
 from jtl.optim import OptimizerName, ScheduleName
+from jtl.sinks import SinkName
 
 _TOLD = tyro.conf.arg(help_behavior_hint="")
 """Of options whose help tells the default, which tyro would call None."""
@@ -205,6 +206,9 @@ class RunConfig:
             of the free memory.
         dry_run: Say what would be trained and what it costs, and train nothing.
         show_batch: A .png file for a picture of the first training batch, as the network sees it.
+        log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
+            in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
+            nowhere else.
         json: Print the summary as JSON on stdout instead of a table.
     """
 
@@ -213,6 +217,7 @@ class RunConfig:
     cache_budget: Annotated[str | None, _TOLD] = None
     dry_run: bool = False
     show_batch: Annotated[Path | None, _TOLD] = None
+    log_to: Annotated[tuple[SinkName, ...], _TOLD] = ()
     json: bool = False
 
 
@@ -293,6 +298,7 @@ class Config:
             key: Path(value) if key in paths and value is not None else value
             for key, value in groups["run"].items()
         }
+        run["log_to"] = tuple(run.get("log_to", ()))
         return cls(
             ModelConfig(**model),
             DataConfig(**groups["data"]),

@@ -9,48 +9,82 @@ if __name__ == "__main__":
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from jtl import cli, evaluation, process, report
+from jtl import cli, evaluation, evaluation_pictures, process, report, report_page
 from jtl.data.verification import OnBadImage
 from jtl.progress import Display, PlainConsole
+from jtl.run import SUMMARY, read_json
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Scores the best model of a run.
+    """Scores the best model of a run: accuracy, loss, macro-F1, calibration, and class by class.
+
+    For example:
+      python -m jtl.evaluate runs/mine
+      python -m jtl.evaluate runs/mine --data folder:new-pictures --out evaluations/new
 
     By default on the run's own validation pictures, by the same computation as in training,
-    so that the figures are those of the run's summary.
+    so that the figures are those of the run's summary. Then the run's folder gets
+    confusion.png, reliability.png (is it right as often as it says?) and mistakes.png (the most
+    confident ones), and report.md shows them.
 
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
         data: Other pictures, as in `python -m jtl.train`; their classes must be the run's.
+        split: Which pictures of the source: val (held out of train where it has none), or test.
         on_bad_image: What is done about pictures that cannot be read: error lists them, skip
             leaves them out. Default: as in the run.
+        out: Folder for the pictures. Default: the run's own for its own validation pictures, and
+            none for others.
         json: Print JSON on stdout instead of lines.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    data: str | None = None
+    data: Annotated[str | None, tyro.conf.arg(help_behavior_hint="")] = None
+    split: evaluation.SplitName = "val"
     on_bad_image: Annotated[OnBadImage | None, tyro.conf.arg(help_behavior_hint="")] = None
+    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     json: bool = False
 
 
 def command(options: Options) -> None:
-    """Evaluates and prints."""
+    """Evaluates, prints and draws."""
+    display = Display()
     classifier = evaluation.load(options.run)
-    scores = evaluation.evaluate_run(classifier, options.data, Display(), options.on_bad_image)
+    found = evaluation.evaluate_run(
+        classifier, options.data, display, options.on_bad_image, options.split
+    )
     if options.json:
-        cli.print_json(scores, indent=2)
+        cli.print_json(found.scores, indent=2)
+    else:
+        _print(found.scores)
+    own = options.data is None and options.split == "val"
+    folder = options.out or (options.run if own else None)
+    if folder is None:
         return
-    print(f"{scores['data']}, {scores['count']} {scores['split']} images, epoch {scores['epoch']}")
-    print(f"accuracy {scores['val_accuracy']:.4f}")
-    print(f"loss     {scores['val_loss']:.4f}")
-    print(f"macro-F1 {scores['val_macro_f1']:.4f}")
-    PlainConsole().print(report.class_table(scores["val_classes"], scores["split"]))
+    written = evaluation_pictures.write(found, classifier, folder)
+    if own and folder == options.run and (options.run / SUMMARY).is_file():
+        report_page.write(options.run, read_json(options.run / SUMMARY), classifier.config)
+        written.append(report_page.PAGE)
+    display.message(f"in '{folder}': {', '.join(written)}")
+
+
+def _print(scores: dict[str, Any]) -> None:
+    split = scores["split"]
+    print(f"{scores['data']}, {scores['count']} {split} images, epoch {scores['epoch']}")
+    print(f"accuracy {scores[f'{split}_accuracy']:.4f}")
+    print(f"loss     {scores[f'{split}_loss']:.4f}")
+    print(f"macro-F1 {scores[f'{split}_macro_f1']:.4f}")
+    calibrated = scores[f"{split}_calibration"]
+    print(
+        f"expected calibration error {calibrated['expected_calibration_error']:.4f}, mean "
+        f"probability of the likeliest class {calibrated['confidence']:.4f}"
+    )
+    PlainConsole().print(report.class_table(scores[f"{split}_classes"], split))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from jtl import checkpoint, metrics
 from jtl.cache.features import FeatureCache
+from jtl.calibration import calibration
 from jtl.config import Config
 from jtl.data import sources, verification
 from jtl.data.pipeline import InputPlan
-from jtl.data.splits import Found, reordered, some
+from jtl.data.splits import Found, Split, reordered, some
 from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
 from jtl.features import evaluate
@@ -27,6 +28,9 @@ from jtl.progress import Display
 from jtl.resume import stored_config, stored_fingerprint
 from jtl.run import Run
 from jtl.task import rebuild_model
+
+SplitName = Literal["val", "test"]
+"""What a model can be scored on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +109,31 @@ def load(run: str | os.PathLike[str] | Run) -> Classifier:
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A run's model, scored.
+
+    Attributes:
+        scores: {"data", "split", "count", "epoch"}, and beginning with the split's name "accuracy",
+            "loss", "macro_f1", "classes" (see `jtl.metrics.by_class`) and "calibration" (see
+            `jtl.calibration`).
+        logits: float32 [N, num_classes].
+        pictures: What was looked at, its labels by the run's classes.
+    """
+
+    scores: dict[str, Any]
+    logits: np.ndarray
+    pictures: Split
+
+
 def evaluate_run(
     classifier: Classifier,
     data: str | None,
     display: Display,
     on_bad_image: OnBadImage | None = None,
-) -> dict[str, Any]:
-    """Scores a run's model on validation data, by the same programs as in training.
+    split: SplitName = "val",
+) -> Evaluation:
+    """Scores a run's model, by the same programs as in training.
 
     Args:
         classifier: As `load` gives it.
@@ -119,14 +141,11 @@ def evaluate_run(
             in another order.
         display: Where progress goes.
         on_bad_image: What is done about unreadable pictures; default as in the run.
-
-    Returns:
-        {"data", "split", "count", "val_accuracy", "val_loss", "val_macro_f1", "val_classes",
-        "epoch"}; of `val_classes` see `jtl.metrics.by_class`.
+        split: Which pictures of the source.
 
     Raises:
-        UserError: The data have other classes than the run was trained on, or are the run's
-            own and have changed since.
+        UserError: The data have other classes than the run was trained on, have no test split,
+            or are the run's own and have changed since.
     """
     spec = data or classifier.config.data.data
     bad = on_bad_image or classifier.config.data.on_bad_image
@@ -145,6 +164,9 @@ def evaluate_run(
             "trained: validation pictures of today may be training pictures of then. Bring them "
             f"back, or say that they are others with --data {spec}."
         )
+    pictures = getattr(dataset, split)
+    if pictures is None:
+        raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
     cache = FeatureCache(
         dataset,
         classifier.model,
@@ -154,26 +176,28 @@ def evaluate_run(
         display=display,
     )
     variables = jax.device_get(classifier.variables)
-    arm, [val] = cache.read(classifier.meta["start"], variables, {"val": dataset.val})
+    arm, [examples] = cache.read(classifier.meta["start"], variables, {split: pictures})
     scores, logits = evaluate(
-        val,
+        examples,
         classifier.variables,
         model=classifier.model,
         start=arm.start,
         prepare=arm.prepare,
         batch_size=arm.eval_batch,
     )
-    classes = metrics.by_class(logits.argmax(-1), val.labels, dataset.class_names)
-    return {
+    classes = metrics.by_class(logits.argmax(-1), examples.labels, dataset.class_names)
+    told = {
         "data": dataset.spec,
-        "split": "val",
-        "count": len(val),
-        "val_accuracy": scores["accuracy"],
-        "val_loss": scores["loss"],
-        "val_macro_f1": metrics.macro_f1(classes),
-        "val_classes": classes,
+        "split": split,
+        "count": len(examples),
         "epoch": classifier.epoch,
+        f"{split}_accuracy": scores["accuracy"],
+        f"{split}_loss": scores["loss"],
+        f"{split}_macro_f1": metrics.macro_f1(classes),
+        f"{split}_classes": classes,
+        f"{split}_calibration": calibration(logits, examples.labels),
     }
+    return Evaluation(told, logits, pictures)
 
 
 def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import time
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jtl import checkpoint, preview, report
+from jtl import checkpoint, preview, report, sinks
 from jtl.arms import Arm, arm_of, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
@@ -58,7 +59,7 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             task = prepare_task(resolve(run.config), display)
             run.check_same(task)
             preview.show_batch(task, display)
-            with Painter(beside=draw_beside) as painter:
+            with Painter(beside=draw_beside) as painter, _sinks(run, display) as run.sinks:
                 Fit(task, run, display, stop, painter).go()
             return run
         config = resolve(config)
@@ -68,9 +69,19 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             for line in normalization_lines(task):
                 display.message(line)
             preview.show_batch(task, display)
-            with Painter(beside=draw_beside) as painter:
+            with Painter(beside=draw_beside) as painter, _sinks(run, display) as run.sinks:
                 Fit(task, run, display, stop, painter).go()
     return run
+
+
+def _sinks(run: Run, display: Display) -> contextlib.AbstractContextManager[sinks.Sinks]:
+    return sinks.opened(
+        run.config.run.log_to,
+        run.folder,
+        run.config.to_dict(),
+        len(run.history),
+        display.message,
+    )
 
 
 class Fit:

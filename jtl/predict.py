@@ -17,6 +17,7 @@ import tyro
 
 from jtl import cli, evaluation, prediction_files, process
 from jtl.errors import UserError
+from jtl.explain import write_explanations
 from jtl.pictures import items
 from jtl.prediction import TOP, Prediction, Unreadable, classify, likeliest
 from jtl.progress import Display
@@ -44,6 +45,8 @@ class Options:
         top_k: How many classes to name for each picture.
         out: A .csv, .jsonl or .parquet file to write the predictions to, a row for each picture;
             what is there is replaced. Default: they are printed.
+        explain: A folder for a picture of each prediction that shows where in it the network found
+            the likeliest class (Grad-CAM).
         json: Print a line of JSON for each picture instead of text.
     """
 
@@ -54,6 +57,7 @@ class Options:
     ]
     top_k: int = TOP
     out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    explain: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     json: bool = False
 
 
@@ -91,6 +95,10 @@ def command(options: Options) -> None:
             raise UserError(_told(unreadable, len(pictures)))
     if unreadable:
         display.message(_told(unreadable, len(pictures)))
+    if options.explain is not None:
+        with display.track("explaining", len(pictures), "images") as advance:
+            write_explanations(classifier, pictures, options.explain, advance)
+        display.message(f"pictures of what mattered are in '{options.explain}'")
     if options.out is not None:
         display.message(f"the predictions are in '{options.out}'")
 

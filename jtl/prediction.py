@@ -147,20 +147,20 @@ def classify(
     size = max(min(BATCH, len(items)), 1)
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
-        waiting = pool.submit(_decoded, batches[0], classifier.inputs) if batches else None
+        waiting = pool.submit(decoded, batches[0], classifier.inputs) if batches else None
         for number, batch in enumerate(batches, 1):
             assert waiting is not None
-            decoded = waiting.result()
+            pictures = waiting.result()
             if number < len(batches):
-                waiting = pool.submit(_decoded, batches[number], classifier.inputs)
-            logits = _logits(classifier, decoded, size)
+                waiting = pool.submit(decoded, batches[number], classifier.inputs)
+            logits = _logits(classifier, pictures, size)
             advance(len(batch))
             for row, item in enumerate(batch):
-                failure = decoded[row]
+                failure = pictures[row]
                 yield failure if isinstance(failure, Unreadable) else (item.name, logits[row])
 
 
-def _decoded(batch: Sequence[Item], inputs: InputPlan) -> list[np.ndarray | Unreadable]:
+def decoded(batch: Sequence[Item], inputs: InputPlan) -> list[np.ndarray | Unreadable]:
     """The pictures as in training, uint8 [H, W, 3]; of one size but for small square ones."""
 
     def work(rows: range) -> list[np.ndarray | Unreadable]:
@@ -179,18 +179,18 @@ def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
 
 
 def _logits(
-    classifier: Classifier, decoded: Sequence[np.ndarray | Unreadable], size: int
+    classifier: Classifier, pictures: Sequence[np.ndarray | Unreadable], size: int
 ) -> dict[int, np.ndarray]:
     """Logits float32 [num_classes] of the readable pictures, by their place in the batch."""
     shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
-    for row, picture in enumerate(decoded):
+    for row, picture in enumerate(pictures):
         if not isinstance(picture, Unreadable):
             shapes.setdefault(picture.shape, {})[row] = picture
     found = {}
     for rows in shapes.values():
-        pictures = list(rows.values())
+        full = list(rows.values())
         # Filled up, so that one compiled program serves all batches of a shape.
-        images = np.stack(pictures + pictures[-1:] * (size - len(pictures)))
+        images = np.stack(full + full[-1:] * (size - len(full)))
         logits = forward(
             classifier.variables, images, model=classifier.model, prepare=classifier.inputs.device
         )

@@ -29,7 +29,8 @@ def resumed_run(config: Config) -> Run:
         raise UserError(f"the run in '{folder}' is finished; its results are in {SUMMARY}.")
     stored = stored_config(folder)
     _refuse_changes(config, stored, folder)
-    options = dataclasses.replace(config.run, resume=False)
+    log_to = config.run.log_to or stored.run.log_to
+    options = dataclasses.replace(config.run, resume=False, log_to=log_to)
     run = Run(folder, dataclasses.replace(stored, run=options))
     done = checkpoint.latest_epoch(folder)
     run.history = _history(folder, done)

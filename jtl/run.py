@@ -17,13 +17,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtl import checkpoint, metrics
+from jtl import checkpoint, metrics, onednn, report_page
+from jtl.calibration import calibration
 from jtl.config import Config
 from jtl.drawing import curves_title
 from jtl.errors import UserError
 from jtl.files import replace_text
 from jtl.freeze.split import Tree
 from jtl.painter import Painter
+from jtl.sinks import LEFTOVERS, Sinks
 from jtl.task import Task
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
@@ -38,12 +40,14 @@ class Run:
         config: The resolved options.
         summary: The keys of `summary.json`; empty until the run is finished.
         history: A line for every epoch that is done.
+        sinks: What else is told of every epoch and of the result.
     """
 
     folder: Path
     config: Config
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    sinks: Sinks | None = None
 
     def open(self, task: Task) -> None:
         """Writes `config.json`, if not there yet; from here on there is something to keep."""
@@ -65,14 +69,19 @@ class Run:
         for part in parts:  # What a write has left that failed, as on a full disk.
             shutil.rmtree(part, ignore_errors=True)
         _remove_empty([checkpoints])
-        for name in (CONFIG, METRICS):
-            (self.folder / name).unlink(missing_ok=True)
+        for name in LEFTOVERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in (CONFIG, METRICS, *LEFTOVERS):
+            with contextlib.suppress(IsADirectoryError):
+                (self.folder / name).unlink(missing_ok=True)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
         self.history.append(line)
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self.sinks is not None:
+            self.sinks.log(line)
 
     def best_epoch(self, until: int | None = None) -> int:
         """The epoch of highest validation accuracy; among equals, of lowest loss.
@@ -110,7 +119,7 @@ class Run:
         logits: dict[str, np.ndarray],
         **measured: Any,
     ) -> None:
-        """Writes `summary.json`.
+        """Writes `summary.json` and `report.md`.
 
         Args:
             task: The run's fixed parts.
@@ -122,6 +131,9 @@ class Run:
         """
         self.summary = summarize(task, best, self.history, logits, measured)
         _write_json(self.folder / SUMMARY, self.summary)
+        report_page.write(self.folder, self.summary, self.config)
+        if self.sinks is not None:
+            self.sinks.close(self.summary)
 
     def draw(self, task: Task, painter: Painter) -> None:
         """Asks for `curves.png`, once all epochs are in the history."""
@@ -262,20 +274,26 @@ def summarize(
         "frozen_leaves": len(jax.tree.leaves(_untouched(task, best.epoch, task.variables))),
         "frozen_unchanged": frozen_unchanged(task, best),
         "seed": task.config.train.seed,
+        "device": device(),
         "versions": versions(),
     }
 
 
 def classes_told(task: Task, logits: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How well each class is recognized in val and test; None of a split that there is not."""
+    """How well each class is recognized in val and test, and how well the model knows.
+
+    None of a split that there is not.
+    """
     told: dict[str, Any] = {}
     for split in ("val", "test"):
-        scores = None
+        scores = calibrated = None
         if split in logits:
             labels = getattr(task.dataset, split).labels
             scores = metrics.by_class(logits[split].argmax(-1), labels, task.dataset.class_names)
+            calibrated = calibration(logits[split], labels)
         told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)
         told[f"{split}_classes"] = scores
+        told[f"{split}_calibration"] = calibrated
     return told
 
 
@@ -306,6 +324,13 @@ def versions() -> dict[str, str]:
 
     packages = ("jtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def device() -> str:
+    """What computes: the platform, the kind and number of its devices, and what convolves."""
+    first, count = jax.devices()[0], jax.device_count()
+    kind = f"{count} x {first.device_kind}"
+    return f"{first.platform} ({kind})" + (", oneDNN" if onednn.installed() else "")
 
 
 def _count(tree: Tree) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jtl import models
+from jtl import models, sinks
 from jtl.cache.sizes import parse
 from jtl.config import Config, TrainConfig
 from jtl.data.augment import Augment
@@ -58,6 +58,7 @@ def resolve(config: Config) -> Config:
             "Add that, or write a list such as --head bn,dense:256,dropout:.2.",
         )
     _check_solver(config)
+    sinks.check(config.run.log_to)
     return config
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from jtl import cli, evaluate, predict, train
+from jtl import cli, compare, evaluate, export, predict, train
 from jtl.config import Config
 
 
@@ -16,6 +16,8 @@ def main(command: str, *args: object) -> int:
         "train": (Config, train.command),
         "evaluate": (evaluate.Options, evaluate.command),
         "predict": (predict.Options, predict.command),
+        "export": (export.Options, export.command),
+        "compare": (compare.Options, compare.command),
     }
     try:
         return cli.main(*options[command], prog=f"jtl.{command}", args=[str(a) for a in args])

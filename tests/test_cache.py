@@ -203,7 +203,7 @@ def test_rounded_features_train_the_float32_suffix(train, cache):
     assert_equal_runs(rounded, on_disk, 1e-6)
     # Evaluation rounds as training did.
     for run in (exact, rounded):
-        scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet())
+        scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
         assert scores["val_loss"] == run.summary["val_loss"]
 
 

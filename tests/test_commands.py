@@ -154,11 +154,21 @@ HELP = {
     ],
     "evaluate": [
         "usage: jtl.evaluate [-h] ",
+        "confusion.png, reliability.png (is it right as often as it says?)",
         "Folder that `python -m jtl.train` wrote. (required)",
         "Print JSON on stdout instead of lines.",
     ],
+    "export": [
+        "usage: jtl.export [-h] ",
+        "python -m jtl.export runs/mine --to stablehlo\n",
+        "--to {stablehlo,timm,torchvision,keras,savedmodel,onnx} ",
+    ],
+    "compare": [
+        "usage: jtl.compare [-h] RUN [RUN ...]",
+        "--out PATH A .png file for the runs' validation loss and accuracy by epoch.",
+    ],
     "predict": [
-        "usage: jtl.predict [-h] RUN PICTURES [PICTURES ...] [--top-k INT] [--out PATH]",
+        "usage: jtl.predict [-h] ",
         "RUN Folder that `python -m jtl.train` wrote. (required)",
         "PICTURES [PICTURES ...] Picture files; folders, zip or tar archives stand for all",
         "--top-k INT How many classes to name for each picture. (default: 5)",

@@ -186,7 +186,7 @@ def test_best_and_latest_epoch_are_on_disk(
     )
     assert len(heads) == 4
     # The epochs had no logits: the best one is evaluated again.
-    scores = evaluation.evaluate_run(evaluation.load(folder), None, tiny.quiet())
+    scores = evaluation.evaluate_run(evaluation.load(folder), None, tiny.quiet()).scores
     assert run.summary["val_classes"] == scores["val_classes"]
     assert (run.summary["best_epoch"], run.summary["val_accuracy"]) == (best, max(accuracies))
     assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {best, 4}
@@ -276,7 +276,7 @@ def test_changed_data_are_not_taken_for_the_run_s_own(tiny_data, tmp_path):
     shutil.copy(first, first.with_name("another.png"))
     with pytest.raises(UserError, match="have changed since the run"):
         evaluation.evaluate_run(classifier, None, tiny.quiet())
-    scores = evaluation.evaluate_run(classifier, f"folder:{data}", tiny.quiet())
+    scores = evaluation.evaluate_run(classifier, f"folder:{data}", tiny.quiet()).scores
     assert scores["val_accuracy"] == run.summary["val_accuracy"]
 
 

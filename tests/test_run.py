@@ -25,7 +25,9 @@ SUMMARY_KEYS = {
 
 def test_the_folder_of_a_run(tiny_run):
     files = {path.name for path in tiny_run.folder.iterdir()}
-    assert files == {"config.json", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
+    assert files == {
+        "config.json", "metrics.jsonl", "summary.json", "curves.png", "report.md", "checkpoints",
+    }  # fmt: skip
     assert (tiny_run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((tiny_run.folder / "summary.json").read_text())
     assert summary == tiny_run.summary
@@ -83,7 +85,7 @@ def test_the_summary(tiny_run, tiny_data):
 @pytest.mark.parametrize("which", ["tiny_run", "full_run"])
 def test_evaluation_reproduces_the_summary_exactly(which, tiny_data, request):
     run = request.getfixturevalue(which)
-    scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet())
+    scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
     assert scores == {
         "data": f"folder:{tiny_data}",
         "split": "val",
@@ -92,6 +94,7 @@ def test_evaluation_reproduces_the_summary_exactly(which, tiny_data, request):
         "val_loss": run.summary["val_loss"],
         "val_macro_f1": run.summary["val_macro_f1"],
         "val_classes": run.summary["val_classes"],
+        "val_calibration": run.summary["val_calibration"],
         "epoch": run.summary["best_epoch"],
     }
 

@@ -61,6 +61,6 @@ def test_a_run_with_lbfgs(tiny_data, tmp_path):
     # The path's accuracies are float32 means.
     best = max(p["val_accuracy"] for p in path)
     assert run.summary["val_accuracy"] == pytest.approx(best, abs=1e-6)
-    again = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet())
+    again = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
     for key in ("val_accuracy", "val_loss"):
         assert again[key] == run.summary[key]

@@ -1,0 +1,212 @@
+"""`python -m jtl.compare RUN RUN...`: runs side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+from rich.text import Text
+
+from jtl import cli, drawing
+from jtl.errors import UserError
+from jtl.progress import PlainConsole
+from jtl.run import CONFIG, METRICS, SUMMARY, read_json
+
+_MOST_DIFFERENT = 6
+"""Options that differ between the runs and are shown in the table; --json has all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Compares runs: what they were given, what they reached, and their curves in one picture.
+
+    For example:
+      python -m jtl.compare runs/a runs/b
+      python -m jtl.compare runs/* --out comparison.png
+
+    The table is sorted by validation accuracy, the best first. Of options it has those that are
+    not the same in all runs.
+
+    Attributes:
+        runs: Folders that `python -m jtl.train` wrote, finished or still going on.
+        out: A .png file for the runs' validation loss and accuracy by epoch. Default: none.
+        json: Print JSON on stdout instead of a table.
+    """
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
+    ]
+    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One run among others.
+
+    Attributes:
+        run: Its folder as given.
+        finished: Whether it has a summary.
+        epochs: That are done.
+        best_epoch: Of highest validation accuracy; among equals, of lowest loss.
+        val_accuracy: Of the best epoch.
+        val_loss: Of the best epoch.
+        val_macro_f1: Of the finished run, None before.
+        test_accuracy: Of the finished run, None without a test split.
+        seconds: Of training.
+        options: All, by the name of the flag without dashes.
+    """
+
+    run: str
+    finished: bool
+    epochs: int
+    best_epoch: int
+    val_accuracy: float
+    val_loss: float
+    val_macro_f1: float | None
+    test_accuracy: float | None
+    seconds: float
+    options: dict[str, Any]
+
+
+def command(options: Options) -> None:
+    """Reads the runs; prints and draws.
+
+    Raises:
+        UserError: A folder is no run or has no finished epoch, or --out cannot be written.
+    """
+    if not options.runs:
+        raise UserError("no run was given. Name two or more: jtl.compare RUN RUN...")
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise UserError(f"--out writes a .png file, not '{options.out}'.")
+    folders = list(dict.fromkeys(options.runs))
+    histories = {folder: read_history(folder) for folder in folders}
+    found = [compared(folder, histories[folder]) for folder in folders]
+    found.sort(key=lambda run: (-run.val_accuracy, run.val_loss))
+    if options.out is not None:
+        _draw(options.out, [(run.run, histories[Path(run.run)]) for run in found])
+    different = differing(found)
+    if options.json:
+        told = [dataclasses.asdict(run) for run in found]
+        cli.print_json({"runs": told, "different": different}, indent=2)
+        return
+    console = PlainConsole()
+    console.print(table(found, different[:_MOST_DIFFERENT]))
+    if len(different) > _MOST_DIFFERENT:
+        others = ", ".join(different[_MOST_DIFFERENT:])
+        console.print(f"They differ in {others} too; --json tells how.", soft_wrap=True)
+    if len({run.options.get("data") for run in found}) > 1:
+        console.print("The runs are of different data: their accuracies cannot be compared.")
+    if options.out is not None:
+        console.print(f"The curves are in '{options.out}'.", soft_wrap=True)
+
+
+def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
+    """What is to be said of the run in `folder`."""
+    best = max(history, key=lambda e: (e["val_accuracy"], -e["val_loss"], -e["epoch"]))
+    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
+    return Compared(
+        run=str(folder),
+        finished=bool(summary),
+        epochs=len(history),
+        best_epoch=best["epoch"],
+        val_accuracy=best["val_accuracy"],
+        val_loss=best["val_loss"],
+        val_macro_f1=summary.get("val_macro_f1"),
+        test_accuracy=summary.get("test_accuracy"),
+        seconds=summary.get("train_seconds", history[-1].get("elapsed", math.nan)),
+        options=_options(folder),
+    )
+
+
+def differing(runs: list[Compared]) -> list[str]:
+    """The options that are not the same in all runs, in the order of the configuration."""
+    names = dict.fromkeys(name for run in runs for name in run.options)
+    return [
+        name
+        for name in names
+        if len({json.dumps(run.options.get(name), sort_keys=True) for run in runs}) > 1
+    ]
+
+
+def table(runs: list[Compared], options: list[str]) -> Table:
+    """A row for each run, with these options."""
+    view = Table(title="Runs", title_justify="left")
+    view.add_column("run", overflow="fold")
+    for name in options:
+        view.add_column(name.replace("_", " "), overflow="fold")
+    tested = any(run.test_accuracy is not None for run in runs)
+    columns = ["val accuracy", "val loss", "macro-F1", "best epoch", "seconds"]
+    for column in [*columns[:3], *(["test accuracy"] if tested else []), *columns[3:]]:
+        view.add_column(column, justify="right")
+    # What all paths begin with tells nothing.
+    shared = os.path.commonpath([str(Path(run.run).parent) for run in runs] or [""])
+    for run in runs:
+        shown = os.path.relpath(run.run, shared) if len(runs) > 1 else run.run
+        last = "" if run.finished else ", not finished"
+        cells = [f"{run.val_accuracy:.4f}", f"{run.val_loss:.4f}", _share(run.val_macro_f1)]
+        cells += [_share(run.test_accuracy)] if tested else []
+        cells += [f"{run.best_epoch} of {run.epochs}{last}", f"{run.seconds:.1f}"]
+        given = [_short(run.options.get(name)) for name in options]
+        view.add_row(*map(Text, [shown, *given, *cells]))  # Paths are no markup.
+    return view
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:18]} ... {text[-17:]}"
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """A line for every epoch of a run that is done.
+
+    Raises:
+        UserError: The folder is no run, or no epoch is done.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"'{folder}' is not a run: it has no {CONFIG}. Give folders that `python -m jtl.train` "
+            "wrote."
+        )
+    history = []
+    try:
+        for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
+            history.append(json.loads(line))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        if not history:  # The last line of a run that goes on may be half there.
+            raise UserError(f"'{folder / METRICS}' cannot be read: {error}.") from error
+    if not history:
+        raise UserError(f"'{folder}' has no finished epoch yet.")
+    return history
+
+
+def _options(folder: Path) -> dict[str, Any]:
+    stored = read_json(folder / CONFIG)
+    groups = [group for name, group in stored.items() if isinstance(group, dict) and name != "run"]
+    return {name: value for group in groups for name, value in group.items()}
+
+
+def _draw(path: Path, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    try:
+        drawing.draw_comparison(path, runs=runs)
+    except OSError as error:
+        raise UserError(
+            f"cannot write --out '{path}': {error.strerror}. Choose another file."
+        ) from error
+
+
+if __name__ == "__main__":
+    cli.end(cli.main(Options, command, prog="python -m jtl.compare"))

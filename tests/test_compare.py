@@ -1,0 +1,73 @@
+"""Comparing runs: what differs, the best first, and their curves."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+from commands import main
+from PIL import Image
+
+from jtl import compare, loop
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_run, tiny_data, tmp_path_factory):
+    """Two runs that differ in two options."""
+    folder = tmp_path_factory.mktemp("runs") / "other [b]"
+    other = loop.fit(tiny.config(tiny_data, folder, epochs=3, lr=0.2), tiny.quiet())
+    return tiny_run, other
+
+
+def test_the_table(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / "c.png"
+    assert main("compare", *(run.folder for run in runs), "--out", out) == 0
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line.startswith("│ ")]
+    order = sorted(runs, key=lambda r: (-r.summary["val_accuracy"], r.summary["val_loss"]))
+    for line, run in zip(lines, order, strict=True):
+        assert run.folder.name in line
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[1:3] == [str(run.config.train.epochs), str(run.config.train.lr)]
+        assert cells[3:6] == [
+            f"{run.summary[key]:.4f}" for key in ("val_accuracy", "val_loss", "val_macro_f1")
+        ]
+        assert cells[6] == f"{run.summary['best_epoch']} of {run.summary['epochs']}"
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+
+
+def test_json(runs, capsys):
+    assert main("compare", *(run.folder for run in runs), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["different"] == ["epochs", "lr"]
+    assert {run["run"] for run in told["runs"]} == {str(run.folder) for run in runs}
+    assert all(run["finished"] for run in told["runs"])
+
+
+def test_a_run_that_goes_on(runs, tmp_path, capsys):
+    folder = tmp_path / "going"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((runs[0].folder / "config.json").read_bytes())
+    assert main("compare", folder) == 2
+    assert "has no finished epoch yet" in capsys.readouterr().err
+    lines = (runs[0].folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(lines + '{"epoch": 3, "val')
+    found = compare.compared(folder, compare.read_history(folder))
+    assert (found.finished, found.epochs) == (False, 2)
+    assert found.val_accuracy == runs[0].summary["val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ([], "no run was given"),
+        (["nowhere"], "'nowhere' is not a run: it has no config.json"),
+        (["nowhere", "--out", "x.jpg"], "--out writes a .png file, not 'x.jpg'"),
+    ],
+)
+def test_what_cannot_be_compared(args, told, capsys, elsewhere):
+    assert main("compare", *args) == 2
+    assert told in capsys.readouterr().err

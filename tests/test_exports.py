@@ -1,0 +1,222 @@
+"""Exports: each is run by its library, and predicts as the run does, or is not written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from commands import main
+from PIL import Image
+
+from jtl import evaluation, export, loop
+from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.data.pipeline import InputPlan
+from jtl.data.preprocess import Prepare
+from jtl.data.transforms import HostTransform
+from jtl.errors import UserError
+from jtl.exports import checked, peers, stablehlo, target, whole
+from jtl.models import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return evaluation.load(loop.fit(tiny.config(tiny_data, folder, epochs=5), tiny.quiet()))
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """A random ResNet18 with three classes, as a run."""
+    data = tiny.write_folder(tmp_path_factory.mktemp("data") / "d", train=2, val=1, size=40)
+    config = Config(
+        ModelConfig("resnet18", "random"),
+        DataConfig(f"folder:{data}", image_size=32),
+        TrainConfig("full", epochs=1, batch_size=4),
+        RunConfig(tmp_path_factory.mktemp("runs") / "resnet"),
+    )
+    return evaluation.load(loop.fit(config, tiny.quiet()))
+
+
+def pictures_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    """Of noise that is not too fine, as in photographs."""
+    random = np.random.default_rng(0)
+    found = []
+    for height, width in sizes:
+        small = random.integers(0, 256, (max(height // 4, 2), max(width // 4, 2), 3), np.uint8)
+        found.append(np.asarray(Image.fromarray(small).resize((width, height))))
+    return found
+
+
+def test_the_command_lists_all_forms():
+    assert set(typing.get_args(export.Form)) == set(target.TARGETS)
+
+
+# Preprocessing inside a program.
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(50, 80), (80, 50), (37, 37), (9, 14), (200, 75), (24, 24)])
+def test_resizing_in_the_program_is_pillows(interpolation, size):
+    (picture,) = pictures_of(size)
+    expected = HostTransform(24, 0.875, interpolation)(Image.fromarray(picture))
+    x = picture[None].astype(np.float32)
+    found = np.asarray(whole._cropped(jax.numpy.asarray(x), 24, 0.875, interpolation))[0]
+    difference = np.abs(found - expected.astype(np.float32))
+    # Pillow rounds after each direction, and begins with the vertical one of some tall pictures.
+    assert difference.max() <= 3
+    assert difference.mean() < 0.25
+    assert found.std() > 10
+
+
+@pytest.mark.parametrize("method", [None, "bilinear", "nearest"])
+@pytest.mark.parametrize("size", [(6, 6), (24, 24), (25, 25), (30, 20), (7, 7)])
+def test_small_pictures_are_enlarged_in_the_program(method, size):
+    device = Prepare(24, Preprocessing(), method=method)
+    inputs = InputPlan(None, device)
+    (picture,) = pictures_of(size)
+    host = inputs.host_for(size)
+    seen = picture if host is None else host(Image.fromarray(picture))
+    expected = np.asarray(device.resize(jax.numpy.asarray(seen[None])))
+    found = np.asarray(whole._fitted(jax.numpy.asarray(picture[None]), inputs))
+    assert np.abs(found - expected).max() <= (1 if host is not None else 1e-3)
+    assert (np.abs(found - expected) > 1e-3).mean() < 0.01
+
+
+# StableHLO.
+
+
+def test_stablehlo_runs_where_jtl_is_not(classifier, tmp_path, capsys):
+    out = tmp_path / "model.stablehlo"
+    assert main("export", classifier.folder, "--to", "stablehlo", "--out", out, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["same_class"] == told["count"] == 9
+    assert told["logit_difference"] < 1e-5
+    facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
+    assert facts["class_names"] == list(tiny.CLASSES)
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.json"}
+    given = [np.stack(pictures_of((8, 8)) * 3), *(p[None] for p in pictures_of((20, 31), (8, 8)))]
+    np.savez(tmp_path / "in.npz", *given)
+    # What the command says of loading, in a process without jtl.
+    *loading, call = told["loading"].splitlines()
+    code = "\n".join(
+        [
+            "import sys, numpy as np",
+            *loading,
+            "given, found = np.load('in.npz'), []",
+            "for name in given.files:",
+            "    images = given[name]",
+            f"    {call}",
+            "    found.append(logits)",
+            "np.savez('out.npz', *found)",
+            "assert 'jtl' not in sys.modules",
+        ]
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120)
+    with np.load(tmp_path / "out.npz") as found:
+        for name, images in zip(found.files, given, strict=True):
+            own = classifier.predict(images).logits
+            np.testing.assert_allclose(found[name], own, rtol=0.02, atol=0.02)
+
+
+def test_one_program_for_all_platforms_and_sizes(classifier):
+    program = stablehlo.exported(classifier)
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    assert str(program.in_avals[0].str_short()) == "uint8[batch,height,width,3]"
+    assert str(program.out_avals[0].str_short()) == "float32[batch,3]"
+    assert "custom_call @jtl" not in program.mlir_module()
+
+
+# Other libraries.
+
+
+@pytest.mark.parametrize("to", ["timm", "torchvision", "onnx"])
+def test_torch_forms(resnet, to, tmp_path):
+    done = checked.export(resnet, to, tmp_path / f"m{target.TARGETS[to].suffix}")
+    assert done.logit_difference <= 1e-4
+    assert done.count == 3
+    assert Path(done.path).is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [Path(done.path).name]
+
+
+def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
+    import onnxruntime
+
+    checked.export(resnet, "onnx", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["class_names"]) == list(tiny.CLASSES)
+    images = np.stack(pictures_of((32, 32)) * 5)
+    images[2:] //= 2
+    (logits,) = session.run(None, {"images": images})
+    own = np.asarray(resnet.model.apply(resnet.variables, resnet.inputs.device(images)))
+    np.testing.assert_allclose(logits, own, rtol=1e-4, atol=1e-4 * np.abs(own).max())
+    assert not np.allclose(own[0], own[2])
+
+
+def test_default_places(resnet):
+    done = checked.export(resnet, "timm")
+    assert Path(done.path) == resnet.folder / "exports" / "timm.safetensors"
+    with pytest.raises(UserError, match="is there already"):
+        checked.export(resnet, "timm")
+    assert checked.export(resnet, "timm", overwrite=True).path == done.path
+
+
+def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monkeypatch):
+    original = peers.torch_network
+
+    def damaged(*args):
+        network, found = original(*args)
+        network.fc.bias.data += 1
+        return network, found
+
+    monkeypatch.setattr(peers, "torch_network", damaged)
+    with pytest.raises(UserError, match=r"does not predict as the run does: run by timm"):
+        checked.export(resnet, "timm", tmp_path / "a" / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
+    gone = dataclasses.replace(classifier.config, data=DataConfig("folder:/no/such/place"))
+    moved = dataclasses.replace(classifier, config=gone)
+    done = checked.export(moved, "stablehlo", tmp_path / "m.stablehlo")
+    assert done.pictures == "16 pictures of noise, as folder:/no/such/place cannot be read"
+    assert done.count == 16
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--to", "timm", "--out", "x.pth"], "--out 'x.pth' must end in .safetensors"),
+        (["--to", "stablehlo", "--out", "/proc/x.stablehlo"], "cannot write '/proc/x.stablehlo'"),
+        (["--to", "timm"], "timm has no tiny"),
+    ],
+)
+def test_what_cannot_be_exported(classifier, args, told, capsys, monkeypatch, elsewhere):
+    assert main("export", classifier.folder, *args) == 2
+    assert told in capsys.readouterr().err
+    assert list(elsewhere.iterdir()) == []
+    assert not (classifier.folder / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "module", "extra"),
+    [
+        ("stablehlo", "flatbuffers", "export"),
+        ("onnx", "onnxruntime", "onnx"),
+        ("savedmodel", "tensorflow", "savedmodel"),
+        ("keras", "keras", "keras"),
+    ],
+)
+def test_libraries_that_are_missing(resnet, to, module, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"pip install 'jtl\[{extra}\]'"):
+        checked.export(resnet, to, tmp_path / f"m{target.TARGETS[to].suffix}")
+    assert list(tmp_path.iterdir()) == []
