@@ -18,9 +18,6 @@ from jtl.errors import UserError
 from jtl.progress import PlainConsole
 from jtl.run import CONFIG, METRICS, SUMMARY, read_json
 
-_MOST_DIFFERENT = 6
-"""Options that differ between the runs and are shown in the table; --json has all."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -30,8 +27,8 @@ class Options:
       python -m jtl.compare runs/a runs/b
       python -m jtl.compare runs/* --out comparison.png
 
-    The table is sorted by validation accuracy, the best first. Of options it has those that are
-    not the same in all runs.
+    The best comes first, by validation accuracy; accuracy and loss are those of its best epoch. Of
+    options those are told that are not the same in all runs.
 
     Attributes:
         runs: Folders that `python -m jtl.train` wrote, finished or still going on.
@@ -98,10 +95,9 @@ def command(options: Options) -> None:
         cli.print_json({"runs": told, "different": different}, indent=2)
         return
     console = PlainConsole()
-    console.print(table(found, different[:_MOST_DIFFERENT]))
-    if len(different) > _MOST_DIFFERENT:
-        others = ", ".join(different[_MOST_DIFFERENT:])
-        console.print(f"They differ in {others} too; --json tells how.", soft_wrap=True)
+    console.print(results_table(found))
+    if different:
+        console.print(options_table(found, different))
     if len({run.options.get("data") for run in found}) > 1:
         console.print("The runs are of different data: their accuracies cannot be compared.")
     if options.out is not None:
@@ -136,26 +132,35 @@ def differing(runs: list[Compared]) -> list[str]:
     ]
 
 
-def table(runs: list[Compared], options: list[str]) -> Table:
-    """A row for each run, with these options."""
+def results_table(runs: list[Compared]) -> Table:
+    """A numbered row for each run."""
     view = Table(title="Runs", title_justify="left")
-    view.add_column("run", overflow="fold")
-    for name in options:
-        view.add_column(name.replace("_", " "), overflow="fold")
     tested = any(run.test_accuracy is not None for run in runs)
-    columns = ["val accuracy", "val loss", "macro-F1", "best epoch", "seconds"]
-    for column in [*columns[:3], *(["test accuracy"] if tested else []), *columns[3:]]:
-        view.add_column(column, justify="right")
+    view.add_column("#", justify="right", no_wrap=True)
+    view.add_column("run", overflow="fold")
+    for column in ("accuracy", "loss", "macro-F1", *(["test"] if tested else []), "epoch", "s"):
+        view.add_column(column, justify="right", no_wrap=True)
     # What all paths begin with tells nothing.
-    shared = os.path.commonpath([str(Path(run.run).parent) for run in runs] or [""])
-    for run in runs:
+    shared = os.path.commonpath([os.path.abspath(Path(run.run).parent) for run in runs])
+    for number, run in enumerate(runs, 1):
         shown = os.path.relpath(run.run, shared) if len(runs) > 1 else run.run
-        last = "" if run.finished else ", not finished"
+        shown += "" if run.finished else " (not finished)"
         cells = [f"{run.val_accuracy:.4f}", f"{run.val_loss:.4f}", _share(run.val_macro_f1)]
         cells += [_share(run.test_accuracy)] if tested else []
-        cells += [f"{run.best_epoch} of {run.epochs}{last}", f"{run.seconds:.1f}"]
-        given = [_short(run.options.get(name)) for name in options]
-        view.add_row(*map(Text, [shown, *given, *cells]))  # Paths are no markup.
+        cells += [f"{run.best_epoch}/{run.epochs}", f"{run.seconds:.1f}"]
+        view.add_row(*map(Text, [str(number), shown, *cells]))  # Paths are no markup.
+    return view
+
+
+def options_table(runs: list[Compared], options: list[str]) -> Table:
+    """A row for each of these options, a column for each run by its number."""
+    view = Table(title="What differs", title_justify="left")
+    view.add_column("option", no_wrap=True)
+    for number in range(1, len(runs) + 1):
+        view.add_column(str(number), overflow="fold")
+    for name in options:
+        flag = "--" + name.replace("_", "-")
+        view.add_row(*map(Text, [flag, *(_short(run.options.get(name)) for run in runs)]))
     return view
 
 

@@ -68,7 +68,9 @@ def command(options: Options) -> None:
         return
     written = evaluation_pictures.write(found, classifier, folder)
     if own and folder == options.run and (options.run / SUMMARY).is_file():
-        report_page.write(options.run, read_json(options.run / SUMMARY), classifier.config)
+        # Runs of before have not all of these figures.
+        summary = read_json(options.run / SUMMARY) | found.scores
+        report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)
     display.message(f"in '{folder}': {', '.join(written)}")
 

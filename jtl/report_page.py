@@ -65,7 +65,7 @@ def _results(summary: dict[str, Any]) -> str:
     rows: list[Sequence[str]] = []
     val = (summary["num_val"], summary["val_accuracy"], summary["val_macro_f1"])
     rows.append(("validation", *map(_number, val), _number(summary["val_loss"])))
-    if summary["test_accuracy"] is not None:
+    if summary.get("test_classes") is not None:
         count = sum(row["count"] for row in summary["test_classes"].values())
         test = (count, summary["test_accuracy"], summary["test_macro_f1"])
         rows.append(("test", *map(_number, test), ""))
@@ -84,7 +84,7 @@ def _results(summary: dict[str, Any]) -> str:
 
 
 def _classes(summary: dict[str, Any]) -> str:
-    split = "val" if summary["test_classes"] is None else "test"
+    split = "val" if summary.get("test_classes") is None else "test"
     told = {"val": "validation", "test": "test"}[split]
     rows = list(summary[f"{split}_classes"].items())
     heading = f"## Classes ({told})"
@@ -143,7 +143,7 @@ def _repeat(summary: dict[str, Any], config: Config) -> str:
     )
     weights = summary["weights"].get("sha256")
     lines = [
-        f"    # Python {versions['python']}, {summary['device']}",
+        f"    # Python {versions['python']}, {summary.get('device', 'device not recorded')}",
         f"    pip install {packages}",
         f"    {shlex.join(['python', '-m', 'jtl.train', *arguments(config)])}",
     ]

@@ -25,16 +25,25 @@ def test_the_table(runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "c.png"
     assert main("compare", *(run.folder for run in runs), "--out", out) == 0
     text = capsys.readouterr().out
-    lines = [line for line in text.splitlines() if line.startswith("│ ")]
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in text.splitlines()
+        if line.startswith("│ ")
+    ]
     order = sorted(runs, key=lambda r: (-r.summary["val_accuracy"], r.summary["val_loss"]))
-    for line, run in zip(lines, order, strict=True):
-        assert run.folder.name in line
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
-        assert cells[1:3] == [str(run.config.train.epochs), str(run.config.train.lr)]
-        assert cells[3:6] == [
-            f"{run.summary[key]:.4f}" for key in ("val_accuracy", "val_loss", "val_macro_f1")
-        ]
-        assert cells[6] == f"{run.summary['best_epoch']} of {run.summary['epochs']}"
+    for number, run in enumerate(order, 1):
+        summary = run.summary
+        figures = [f"{summary[key]:.4f}" for key in ("val_accuracy", "val_loss", "val_macro_f1")]
+        row = rows[number - 1]
+        assert run.folder.name in row[1]
+        assert [row[0], *row[2:6]] == [
+            str(number), *figures, f"{summary['best_epoch']}/{summary['epochs']}",
+        ]  # fmt: skip
+    trained = [run.config.train for run in order]
+    assert rows[2:] == [
+        ["--epochs", *(str(train.epochs) for train in trained)],
+        ["--lr", *(str(train.lr) for train in trained)],
+    ]
     with Image.open(out) as picture:
         assert picture.format == "PNG"
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jtl.exports.target import Answers, fitted, require
@@ -80,7 +81,7 @@ def write_keras(classifier: Classifier, path: Path, pictures: list[np.ndarray]) 
 
 def _normalized(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
     """float32 [N, size, size, 3], as the network takes them."""
-    x = classifier.inputs.device.normalize(fitted(classifier, pictures))
+    x = classifier.inputs.device.normalize(jnp.asarray(fitted(classifier, pictures)))
     return np.asarray(x, np.float32)
 
 
