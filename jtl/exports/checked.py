@@ -108,6 +108,10 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
         )
     if target.suffix and out.is_dir():
         raise UserError(f"'{out}' is a folder. Name the file to write.")
+    if not target.suffix and out.exists() and not (out / "saved_model.pb").is_file():
+        raise UserError(
+            f"'{out}' is no SavedModel, and is not replaced by one. Choose another --out."
+        )
     return out
 
 
