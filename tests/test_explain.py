@@ -20,7 +20,7 @@ def test_under_a_linear_head_it_is_the_classes_own_weights():
     # So that the pictures are not all of one class.
     tree["params"]["head"] = jax.tree.map(lambda x: x - before.mean(0) if x.ndim == 1 else x, head)
     maps, logits = explain.grad_cam(tree, images, model=tiny.MODEL, prepare=tiny.PREPARE)
-    features = np.asarray(tiny.MODEL.apply(tree, tiny.PREPARE(images), stop="head"))
+    features = np.asarray(tiny.MODEL.apply(tree, tiny.PREPARE(images), stop="pool"))
     (kernel,) = (x for x in jax.tree.leaves(tree["params"]["head"]) if x.ndim == 2)
     chosen = np.argmax(np.asarray(logits), -1)
     assert len(set(chosen.tolist())) > 1
