@@ -20,9 +20,10 @@ from harness.machine import ROOT
 
 CIFAR10 = "--data folder:../shared/data/cifar10.zip"
 COMMANDS = (
-    "vs_pytorch",
-    "vs_keras",
-    "growth",
+    "vs_pytorch --images 0 --training-repeats 1 --repeats 5",
+    "vs_keras --images 200 --training-repeats 1 --repeats 3",
+    "growth --model efficientnet_lite0 --images 500 1000 2000",
+    "input_pipeline",
     "convert_speed --out benchmarks/results/convert_speed",
     "freeze_strategies --seeds 3",
     "freeze_strategies --data digits --seeds 3",

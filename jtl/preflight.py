@@ -110,7 +110,8 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
-    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:], peaks=options["peaks"]))
+    given = {name: options[name] for name in ("peaks", "class_weights")}
+    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:], **given))
     epoch_steps = steps_per_epoch(task)
     pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {

@@ -157,7 +157,11 @@ def run_units(
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK_COMPILE)
 def train_step(
-    model: models.ImageClassifier, variables: dict, images: jax.Array, labels: jax.Array
+    model: models.ImageClassifier,
+    variables: dict,
+    images: jax.Array,
+    labels: jax.Array,
+    learning_rate: float = LEARNING_RATE,
 ) -> tuple[jax.Array, dict]:
     """The loss, and the variables after one step of SGD with momentum."""
 
@@ -170,18 +174,23 @@ def train_step(
 
     params = variables["params"]
     (loss, update), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-    tx = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+    tx = optax.sgd(learning_rate, momentum=MOMENTUM)
     updates, _ = tx.update(gradients, tx.init(params), params)
     return loss, {"batch_stats": {}, "params": optax.apply_updates(params, updates), **update}
 
 
-def torch_train_step(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
+def torch_train_step(
+    model: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float = LEARNING_RATE,
+) -> float:
     """The same step in PyTorch, in place; returns the loss."""
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    tx = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    tx = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=MOMENTUM)
     dtype = next(model.parameters()).dtype
     logits = model(nchw(images).to(dtype))
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
@@ -277,7 +286,7 @@ def check_step(
 
     Each kernel and statistic must have moved by `moved` times what it may differ by.
     """
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    np.testing.assert_allclose(loss, expected_loss, rtol=3e-6)  # InceptionV3: 1.4e-6.
     assert jax.tree.structure(after) == jax.tree.structure(expected)
     wrong = {}
     for path in leaf_paths(expected):

@@ -355,7 +355,7 @@ def test_members_are_of_the_registry_s_families():
 
 def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
     size = 299
-    model = ImageClassifier(InceptionV3(depths=(1, 1, 1), aux_classes=CLASSES), None, CLASSES)
+    model = ImageClassifier(InceptionV3(depths=(3, 1, 1), aux_classes=CLASSES), None, CLASSES)
     model = model.clone(head=HeadSpec())
     variables: Any = jax.jit(model.init)(
         jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3))
@@ -394,7 +394,7 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
         train=frozenset(["aux"]),
         mutable=["batch_stats", "auxiliary"],
     )
-    (logits,) = beside["auxiliary"]["aux"]["logits"]
+    (logits,) = beside["auxiliary"]["aux"]["output"]
     gradient = (jax.nn.softmax(logits) - jax.nn.one_hot(y, CLASSES)).mean(0)
     moved = state.params["aux"]["logits"]["bias"] - params["aux"]["logits"]["bias"]
     np.testing.assert_allclose(moved, -0.4 * gradient, rtol=0, atol=1e-6)

@@ -164,11 +164,13 @@ def test_a_name_on_the_hub_must_be_known_even_with_a_model():
 
 
 def test_every_timm_network_of_these_keys_is_told_apart():
-    # What timm calls otherwise is another network; what jtl knows is one of timm's or Keras's.
+    # What timm calls otherwise is another network; what jtl knows is one of timm's, of
+    # torchvision's or of Keras's.
     import timm
+    import torchvision
 
     known = {name for name in architectures._known() if name[0].islower()}
-    assert known <= set(timm.list_models())
+    assert known <= {*timm.list_models(), *torchvision.models.list_models()}
     for name in ("resnetblur50", "resnet50d", "resnet50c", "densenet264d", "efficientnet_b0"):
         assert architectures.find(name) is None
 

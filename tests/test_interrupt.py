@@ -89,7 +89,7 @@ def test_a_stopped_run_ends_as_the_whole_one(tiny_data, tmp_path, monkeypatch, a
     monkeypatch.setattr("jtl.loop.LONG_EPOCH_SECONDS", 0.0)
     steps, taken = Trainer._steps, 0
 
-    def interrupted(self, number, train, batches, leave):
+    def interrupted(self, number, train, batches, leave, scale):
         nonlocal taken
         before, taken = taken, taken + len(batches)
         numbers = iter(range(before + 1, taken + 1))
@@ -99,7 +99,7 @@ def test_a_stopped_run_ends_as_the_whole_one(tiny_data, tmp_path, monkeypatch, a
                 os.kill(os.getpid(), signal.SIGINT)
             return leave()
 
-        sums = steps(self, number, train, batches, signalled)
+        sums = steps(self, number, train, batches, signalled, scale)
         if after == taken:  # Nobody is asked after the last step.
             os.kill(os.getpid(), signal.SIGINT)
         return sums

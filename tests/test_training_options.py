@@ -93,7 +93,7 @@ def test_every_option_reaches_cached_heads(tiny_run, tiny_data, tmp_path, change
     assert run.summary["frozen_unchanged"] is True
     assert not same(latest(run), latest(tiny_run))
     # What is saved is what was evaluated, averages too.
-    scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet())
+    scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
     assert scores["val_loss"] == run.summary["val_loss"]
 
 

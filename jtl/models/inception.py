@@ -214,7 +214,7 @@ class Auxiliary(nn.Module):
         y = pooled(y, "avg")
         logits = nn.Dense(self.num_classes, dtype=y.dtype, name="logits")(y)
         if not self.is_initializing():  # It is no variable.
-            self.sow("auxiliary", "logits", logits.astype(jnp.float32))
+            self.sow("auxiliary", "output", logits.astype(jnp.float32))
         return x
 
 
