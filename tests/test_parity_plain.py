@@ -188,7 +188,7 @@ def test_one_train_step_equals_torchvisions(name, size):
     if hasattr(model.backbone, "dropout"):
         model = model.clone(backbone=dataclasses.replace(model.backbone, dropout=0.0))
     # Without normalization the first layers' gradients are small beside their kernels.
-    rate = 10.0 if converted.variables["batch_stats"] == {} else LEARNING_RATE
+    rate = 1e3 if converted.variables["batch_stats"] == {} else LEARNING_RATE
     loss, after = train_step(model, converted.variables, images, labels, rate)
     expected_loss = torch_train_step(peer, images, labels, rate)
     expected = convert(tensors(peer), name).variables
