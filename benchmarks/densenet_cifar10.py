@@ -28,7 +28,7 @@ from typing import Any
 
 from harness import experiment, jtl_runs, machine, subsets, tables
 from harness.experiment import ARMS, EPOCHS
-from harness.store import Row, Store
+from harness.store import Row, Store, add_options
 
 KEY = ("model", "arm")
 BATCH = 128
@@ -145,10 +145,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--schedule", default="constant", help="of the learning rate")
     add("--cache-dtype", default="computed", help="as in --cache-dtype of python -m jtl.train")
     add("--seed", type=int, default=0)
-    add("--out", type=Path, help="folder of the results")
-    add("--again", action="store_true", help="measure what is there already, too")
-    add("--redraw", action="store_true", help="measure nothing, draw what is stored")
-    add("--smoke", action="store_true", help="a small backbone, few pictures, one epoch")
+    add_options(parser, "a small backbone, few pictures, one epoch", redraw=True)
     options = parser.parse_args(args)
     if options.smoke:
         options.model, options.weights, options.epochs = "resnet18", "random", 1

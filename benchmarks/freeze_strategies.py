@@ -36,7 +36,7 @@ from harness import (
     tables,
 )
 from harness.plots import NAMES
-from harness.store import Store
+from harness.store import Store, add_options
 from harness.strategies import EPOCHS, SCRATCH, SECONDS
 from harness.strategy_runs import MOST_EPOCHS, Measurement, current
 
@@ -178,10 +178,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--images-seeds", type=int, help="trainings of each kind; default as --seeds")
     add("--steps", type=int, default=300, help="at least, in accuracy against images")
     add("--repeats", type=int, default=5, help="timed single steps")
-    add("--out", type=Path, help="folder of the results")
-    add("--again", action="store_true", help="measure what is there already, too")
-    add("--redraw", action="store_true", help="measure nothing, draw what is stored")
-    add("--smoke", action="store_true", help="a small backbone, few pictures")
+    add_options(parser, "a small backbone, few pictures", redraw=True)
     options = parser.parse_args(args)
     if options.smoke:
         options.model, options.weights, options.name = "resnet18", "random", "generated"

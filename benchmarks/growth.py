@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import jtl_runs, machine, pictures, plots, tables
-from harness.store import Row, Store
+from harness.store import Row, Store, add_options
 
 MODELS = ("resnet50", "densenet121", "efficientnet_lite0", "resnet18")
 MASKS = ("head_only", "last_stage", "last_stages:2", "last_stages:3", "full")
@@ -139,9 +139,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--repeats", type=int, default=1, help="processes of each kind")
-    parser.add_argument("--out", type=Path, help="folder of the results")
-    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
-    parser.add_argument("--smoke", action="store_true", help="a small backbone, few pictures")
+    add_options(parser, "a small backbone, few pictures")
     options = parser.parse_args()
     if options.smoke:
         options.model, options.masks, options.images = "resnet18", ["head_only", "full"], [8, 12]

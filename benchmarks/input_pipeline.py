@@ -29,7 +29,7 @@ from PIL import Image
 
 from harness import machine, pictures, plots, tables
 from harness.steps import compare
-from harness.store import Row, Store
+from harness.store import Row, Store, add_options
 from harness.workers import PAUSE, STEPS, Worker
 
 PEERS = {"pytorch": "torch.utils.data", "grain": "Grain", "tensorflow": "tf.data"}
@@ -176,9 +176,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=50_000, help="pictures in memory to gather")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5, help="turns of each library")
-    parser.add_argument("--out", type=Path, help="folder of the results")
-    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
-    parser.add_argument("--smoke", action="store_true", help="few pictures, few turns")
+    add_options(parser, "few pictures, few turns")
     options = parser.parse_args()
     if options.data is None and DEFAULT.is_file():
         options.data = DEFAULT

@@ -79,10 +79,7 @@ def draw_lr_finder(
     axes.set_ylabel("training loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.suptitle(title, fontsize=9, parse_math=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(path, dpi=120)
+    _save(figure, path, title)
 
 
 _TITLE_WIDTH = 105

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shlex
 import time
@@ -58,9 +57,7 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             run = resumed_run(config)
             task = prepare_task(resolve(run.config), display)
             run.check_same(task)
-            preview.show_batch(task, display)
-            with Painter(beside=draw_beside) as painter, _sinks(run, display) as run.sinks:
-                Fit(task, run, display, stop, painter).go()
+            _go(task, run, display, stop, draw_beside)
             return run
         config = resolve(config)
         with claimed_run(config) as run:
@@ -68,20 +65,21 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             display.message(report.opening_line(task))
             for line in normalization_lines(task):
                 display.message(line)
-            preview.show_batch(task, display)
-            with Painter(beside=draw_beside) as painter, _sinks(run, display) as run.sinks:
-                Fit(task, run, display, stop, painter).go()
+            _go(task, run, display, stop, draw_beside)
     return run
 
 
-def _sinks(run: Run, display: Display) -> contextlib.AbstractContextManager[sinks.Sinks]:
-    return sinks.opened(
-        run.config.run.log_to,
-        run.folder,
-        run.config.to_dict(),
-        len(run.history),
-        display.message,
-    )
+def _go(task: Task, run: Run, display: Display, stop: Stop, draw_beside: bool) -> None:
+    """Trains what is prepared, new or resumed."""
+    preview.show_batch(task, display)
+    options, done = run.config.to_dict(), len(run.history)
+    with (
+        Painter(beside=draw_beside) as painter,
+        sinks.opened(
+            run.config.run.log_to, run.folder, options, done, display.message
+        ) as run.sinks,
+    ):
+        Fit(task, run, display, stop, painter).go()
 
 
 class Fit:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.config import Config
+from jtl.files import replace_text
 
 PAGE = "report.md"
 PICTURES = {
@@ -32,9 +33,7 @@ def write(folder: Path, summary: dict[str, Any], config: Config) -> None:
     """
     # The curves may be drawn beside just now.
     shown = [name for name in PICTURES if name == "curves.png" or (folder / name).is_file()]
-    draft = folder / (PAGE + ".tmp")
-    draft.write_text(page(summary, config, shown), encoding="utf-8")
-    draft.replace(folder / PAGE)
+    replace_text(folder / PAGE, page(summary, config, shown))
 
 
 def page(summary: dict[str, Any], config: Config, pictures: Sequence[str]) -> str:

@@ -286,7 +286,7 @@ def check_step(
 
     Each kernel and statistic must have moved by `moved` times what it may differ by.
     """
-    np.testing.assert_allclose(loss, expected_loss, rtol=3e-6)  # InceptionV3: 1.4e-6.
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
     assert jax.tree.structure(after) == jax.tree.structure(expected)
     wrong = {}
     for path in leaf_paths(expected):

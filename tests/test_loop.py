@@ -16,7 +16,7 @@ import tiny
 from jtl import checkpoint, evaluation, loop, steps, trainer
 from jtl.errors import UserError
 from jtl.loop import fit
-from jtl.run import frozen_unchanged
+from jtl.summary import frozen_unchanged
 from jtl.task import prepare_task
 from jtl.trainer import Trainer
 from jtl.validation import resolve

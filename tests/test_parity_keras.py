@@ -17,7 +17,15 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from parity import LEARNING_RATE, MOMENTUM, build, random_images, run_units, train_step
+from parity import (
+    LEARNING_RATE,
+    MOMENTUM,
+    build,
+    check_step,
+    random_images,
+    run_units,
+    train_step,
+)
 
 from jtl import models
 from jtl.data.preprocess import Prepare
@@ -31,9 +39,6 @@ SIZE, CLASSES = 64, 10
 # As in the ladder against timm: relative to the largest value of a unit's output. Measured,
 # over all units of both models: 1.4e-6.
 UNIT_BOUND = 5e-6
-# After a train step, relative to a tensor's largest update and largest value.
-UPDATE_BOUND = 2e-4
-ROUNDING = 2.0**-22
 # Compiled once and run once, so most of the time would be LLVM's optimizer.
 QUICK_COMPILE: Any = {
     "xla_backend_optimization_level": 0,
@@ -333,20 +338,7 @@ def test_one_train_step_equals_kerass(resnet50):
         for variable, value in zip(resnet50.variables, before, strict=True):
             variable.assign(value)
     loss, after = train_step(build(converted), converted.variables, images, labels)
-
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
-    assert jax.tree.structure(after) == jax.tree.structure(expected)
-    wrong = {}
-    for path in leaf_paths(expected):
-        old, new, want = (lookup(tree, path) for tree in (converted.variables, after, expected))
-        update = np.abs(want - old).max()
-        allowed = UPDATE_BOUND * update + ROUNDING * np.abs(want).max()
-        error = np.abs(np.asarray(new) - want).max()
-        if error > allowed:
-            wrong["/".join(path)] = (error, allowed)
-        if path[-1] in ("kernel", "mean", "var"):
-            assert update > 50 * allowed, path
-    assert wrong == {}
+    check_step(loss, after, converted.variables, expected_loss, expected, moved=50)
 
 
 # Keras's other conventions, from the same models.

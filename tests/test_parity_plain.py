@@ -190,7 +190,8 @@ def test_one_train_step_equals_torchvisions(name, size):
     # Without normalization the first layers' gradients are small beside their kernels.
     rate = 1e3 if converted.variables["batch_stats"] == {} else LEARNING_RATE
     loss, after = train_step(model, converted.variables, images, labels, rate)
-    expected_loss = torch_train_step(peer, images, labels, rate)
+    # In double precision: PyTorch's own rounding is as large as the bound for InceptionV3.
+    expected_loss = torch_train_step(peer.double(), images, labels, rate)
     expected = convert(tensors(peer), name).variables
     check_step(loss, after, converted.variables, expected_loss, expected)
 

@@ -81,7 +81,8 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_plateau_is_keras_s(name, patience, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
+    import keras  # Reads its backend once.
+
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(1.0))
     callback = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=patience)

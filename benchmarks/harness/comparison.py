@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import machine, pictures, plots, steps, tables, trainings
-from harness.store import Row, Store
+from harness.store import Row, Store, add_options
 
 KEY = ("kind", "model", "arm")
 
@@ -106,9 +106,7 @@ def parse(what: Comparison, doc: str) -> argparse.Namespace:
     parser.add_argument(
         "--images", type=int, default=320, help="how many of its pictures; 0 for all"
     )
-    parser.add_argument("--out", type=Path, help="folder of the results")
-    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
-    parser.add_argument("--smoke", action="store_true", help="one small backbone, few steps")
+    add_options(parser, "one small backbone, few steps")
     options = parser.parse_args()
     if options.data is not None and not zipfile.is_zipfile(options.data):
         parser.error(f"--data {options.data} is no zip archive")

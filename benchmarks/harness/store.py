@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,23 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+
+
+def add_options(parser: argparse.ArgumentParser, smoke: str, *, redraw: bool = False) -> None:
+    """The options of every script that stores its rows.
+
+    Args:
+        parser: Gets them.
+        smoke: What `--smoke` makes small, in words.
+        redraw: Whether stored rows can be drawn anew.
+    """
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
+    if redraw:
+        parser.add_argument(
+            "--redraw", action="store_true", help="measure nothing, draw what is stored"
+        )
+    parser.add_argument("--smoke", action="store_true", help=smoke)
 
 
 class Store:

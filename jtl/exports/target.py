@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jtl.errors import UserError
-from jtl.run import versions
+from jtl.summary import versions
 
 if TYPE_CHECKING:
     from jtl.evaluation import Classifier
