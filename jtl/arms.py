@@ -11,6 +11,8 @@ import jax
 from jtl.cache.sizes import MEMORY_SHARE, free_memory
 from jtl.data.pipeline import InputPlan, Pictures
 from jtl.data.sources import Split as DataSplit
+from jtl.devices import processes
+from jtl.devices.layout import SINGLE, Layout
 from jtl.freeze import Split
 
 FEATURE_EVAL_BATCH = 1024
@@ -79,7 +81,12 @@ def arm_of(
 
 
 def pictures_of(
-    split: DataSplit, inputs: InputPlan, *, once: bool, training: bool = False
+    split: DataSplit,
+    inputs: InputPlan,
+    *,
+    once: bool,
+    training: bool = False,
+    layout: Layout = SINGLE,
 ) -> Pictures:
     """The pictures of a split, decoded now if they fit in memory, else batch by batch.
 
@@ -88,23 +95,31 @@ def pictures_of(
         inputs: How pictures become the network's input.
         once: What is looked at once only is better decoded beside the computation.
         training: Whether the pictures are augmented.
+        layout: The devices that share them. Processes hold them on the devices or not at all:
+            each decodes its share once, and whose pictures a batch needs is no matter then.
     """
     native = split.native_size()
     needed = len(split) * inputs.bytes_per_picture(native, training=training)
-    fits = needed < MEMORY_SHARE * free_memory()
     host = inputs.host_for(native, training=training)
-    hold = fits and not once
-    return Pictures(split, host, hold=hold, on_device=hold and _has_room(needed))
+    if layout.spans_processes:
+        each = needed * len(layout.local().devices or (0,)) / layout.count
+        fits = each < MEMORY_SHARE * free_memory() and _has_room(each, on_cpu=True)
+        hold = on_device = processes.all_say(fits) and not once
+    else:
+        hold = needed < MEMORY_SHARE * free_memory() and not once
+        on_device = hold and _has_room(needed)
+    return Pictures(split, host, hold=hold, on_device=on_device, layout=layout)
 
 
-def _has_room(nbytes: int) -> bool:
-    """Whether an accelerator has room for so much beside the training itself.
+def _has_room(nbytes: float, *, on_cpu: bool = False) -> bool:
+    """Whether the devices have room for so much beside the training itself.
 
-    On a CPU device and host share their memory, and there NumPy gathers faster than XLA.
+    On a CPU device and host share their memory, and there NumPy gathers faster than XLA: a
+    single process keeps its pictures off the device.
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        return False
+        return on_cpu
     memory = device.memory_stats() or {}
     free = memory.get("bytes_limit", 0) - memory.get("bytes_in_use", 0)
-    return nbytes < DEVICE_SHARE * free
+    return nbytes < DEVICE_SHARE * free * jax.local_device_count()

@@ -14,11 +14,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jtl import fingerprints
+from jtl.devices import processes
 from jtl.errors import UserError
 from jtl.freeze.split import Tree
 from jtl.paths import plain_path
 
 FOLDER = "checkpoints"
+_JOINTLY = "jointly"
+"""In what a checkpoint says of itself: whether many processes wrote it."""
 FINGERPRINTS = "files.json"
 """In every checkpoint: SHA-256 of each of its items' files, by path."""
 
@@ -45,9 +48,18 @@ def manager(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
     """An Orbax manager that keeps the latest checkpoint and the best one.
 
     Steps are epochs. Saving goes on in the background; the end of the `with` block waits for it.
+    Many processes write one checkpoint together, into a folder that all of them see.
     """
-    with plain_path(Path(run_dir, FOLDER).absolute()) as folder, _manager(folder) as opened:
-        yield opened
+    with plain_path(Path(run_dir, FOLDER).absolute()) as folder:
+        opened = _manager(folder)
+        try:
+            yield opened
+        except BaseException as error:
+            # Closing waits for the other processes: for ever, if they are gone.
+            if not processes.lost(error):
+                opened.close()
+            raise
+        opened.close()
 
 
 def _manager(folder: Path) -> ocp.CheckpointManager:
@@ -135,7 +147,7 @@ def save(
     """
     items: dict[str, Any] = {
         "variables": ocp.args.PyTreeSave(variables),
-        "meta": ocp.args.JsonSave(meta),
+        "meta": ocp.args.JsonSave({**meta, _JOINTLY: processes.several()}),
     }
     if jax.tree.leaves(opt_state):  # Orbax refuses a tree without leaves.
         items["opt_state"] = ocp.args.StandardSave(opt_state)
@@ -167,18 +179,11 @@ def restore(
                 f"'{run_dir}' holds no finished checkpoint: go on with it (`python "
                 f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
             )
-        items: dict[str, Any] = {
-            # As NumPy arrays, as they were saved; a standard restore puts them on a device.
-            "variables": ocp.args.PyTreeRestore(),
-            "meta": ocp.args.JsonRestore(),
-        }
         unreadable = f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
         if reason := _damage(run_dir / FOLDER / str(epoch)):
             raise UserError(unreadable + reason)
-        if opt_state is not None:
-            items["opt_state"] = ocp.args.StandardRestore(opt_state)
         try:
-            saved = checkpoints.restore(epoch, args=ocp.args.Composite(**items))
+            saved = _read(checkpoints, epoch, opt_state)
         # Orbax and TensorStore raise many types for what they cannot read (another version's
         # checkpoint, a failing disk); all mean the same here.
         except Exception as error:
@@ -186,3 +191,20 @@ def restore(
     variables = jax.tree.map(np.asarray, saved["variables"])
     state = None if opt_state is None else saved["opt_state"]
     return Restored(epoch, variables, saved["meta"], state)
+
+
+def _read(checkpoints: ocp.CheckpointManager, epoch: int, opt_state: Any) -> dict[str, Any]:
+    """The items of a checkpoint."""
+    meta = checkpoints.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    # As NumPy arrays, as they were saved; a standard restore puts them on a device.
+    numpy = None
+    if meta.pop(_JOINTLY, False):
+        # Saved from many devices, and Orbax would put them there again.
+        handler = ocp.PyTreeCheckpointHandler()
+        saved: Any = handler.metadata(checkpoints.directory / str(epoch) / "variables")
+        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved.tree)
+    items: dict[str, Any] = {"variables": ocp.args.PyTreeRestore(restore_args=numpy)}
+    if opt_state is not None:
+        items["opt_state"] = ocp.args.StandardRestore(opt_state)
+    restored: Any = checkpoints.restore(epoch, args=ocp.args.Composite(**items))
+    return {**restored, "meta": meta}

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from jtl import config_file
+from jtl.devices import processes
 from jtl.errors import UserError, explain
 
 _Options = TypeVar("_Options")
@@ -73,9 +74,9 @@ def end(code: int) -> NoReturn:
     """Ends the process with what `main` gave.
 
     After a signal at once: programs may be running still, and Python would wait for them, or
-    they for Python.
+    they for Python. So too after an error in one of many processes, for which it would wait.
     """
-    if code >= 128:
+    if code >= 128 or (code and processes.several()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

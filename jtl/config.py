@@ -161,6 +161,11 @@ class RunConfig:
             in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
             nowhere else.
         json: Print the summary as JSON on stdout instead of a table.
+        coordinator: HOST:PORT of the first of several processes that train together; the first one
+            opens the port. Slurm, Open MPI, Kubernetes and Cloud TPU tell it by themselves, as the
+            next two; see docs/devices.md.
+        num_processes: How many processes there are.
+        process_id: Which of them this is, from 0 on.
         config: A YAML file with options, a line NAME: VALUE for each (see docs/training.md), or the
             config.json of a run to train as it did. The command line comes before it.
     """
@@ -174,6 +179,9 @@ class RunConfig:
     show_batch: Annotated[Path | None, TOLD] = None
     log_to: Annotated[tuple[SinkName, ...], TOLD] = ()
     json: bool = False
+    coordinator: Annotated[str | None, TOLD] = None
+    num_processes: Annotated[int | None, TOLD] = None
+    process_id: Annotated[int | None, TOLD] = None
     config: Annotated[Path | None, TOLD] = None
 
 

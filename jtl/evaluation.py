@@ -18,6 +18,7 @@ from jtl.data import sources, verification
 from jtl.data.pipeline import InputPlan
 from jtl.data.splits import Found, Split, reordered, some
 from jtl.data.verification import OnBadImage
+from jtl.devices.layout import layout_for
 from jtl.errors import UserError
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
@@ -167,23 +168,26 @@ def evaluate_run(
     pictures = getattr(dataset, split)
     if pictures is None:
         raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
+    layout = layout_for(jax.device_count())
     cache = FeatureCache(
         dataset,
         classifier.model,
         classifier.inputs,
         name=classifier.config.model.model,
         stored=classifier.config.data.cache_dtype,
+        layout=layout,
         display=display,
     )
     variables = jax.device_get(classifier.variables)
     arm, [examples] = cache.read(classifier.meta["start"], variables, {split: pictures})
     scores, logits = evaluate(
         examples,
-        classifier.variables,
+        layout.put_whole(classifier.variables),
         model=classifier.model,
         start=arm.start,
         prepare=arm.prepare,
         batch_size=arm.eval_batch,
+        layout=layout,
     )
     classes = metrics.by_class(logits.argmax(-1), examples.labels, dataset.class_names)
     told = {

@@ -15,6 +15,7 @@ from jtl.arms import Arm, arm_of, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
 from jtl.data.pipeline import Examples
+from jtl.devices import processes
 from jtl.errors import UserError
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
@@ -54,14 +55,14 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
     display = display or Display()
     with listening(display.message) as stop:
         if config.run.resume:
-            run = resumed_run(config)
-            task = prepare_task(resolve(run.config), display)
-            run.check_same(task)
+            run = processes.together(lambda: resumed_run(config))
+            task = processes.together(lambda: prepare_task(resolve(run.config), display))
+            processes.together(lambda: run.check_same(task))
             _go(task, run, display, stop, draw_beside)
             return run
         config = resolve(config)
         with claimed_run(config) as run:
-            task = prepare_task(config, display)
+            task = processes.together(lambda: prepare_task(config, display))
             display.message(report.opening_line(task))
             for line in normalization_lines(task):
                 display.message(line)
@@ -71,13 +72,13 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
 
 def _go(task: Task, run: Run, display: Display, stop: Stop, draw_beside: bool) -> None:
     """Trains what is prepared, new or resumed."""
-    preview.show_batch(task, display)
+    if processes.first():
+        preview.show_batch(task, display)
     options, done = run.config.to_dict(), len(run.history)
+    log_to = run.config.run.log_to if processes.first() else ()
     with (
         Painter(beside=draw_beside) as painter,
-        sinks.opened(
-            run.config.run.log_to, run.folder, options, done, display.message
-        ) as run.sinks,
+        sinks.opened(log_to, run.folder, options, done, display.message) as run.sinks,
     ):
         Fit(task, run, display, stop, painter).go()
 
@@ -214,7 +215,8 @@ class Fit:
                 line = self._epoch(epoch, trainer)
                 if line is None:
                     self._stop(epoch - 1)
-                over = self._finished(epoch, line, trainer)
+                overdue = self._agreed(line)
+                over = self._finished(epoch, line, trainer, overdue)
                 if self.stop.signal is not None and epoch < self.task.epochs and not over:
                     self._save(epoch, trainer)
                     self._stop(epoch)
@@ -227,8 +229,9 @@ class Fit:
         saved = self._saved_epoch if self._last is None else self._last[0]
 
         def leave() -> bool:
-            # Only where the epoch before can be saved still, or is.
-            return self.stop.signal is not None and saved == epoch - 1
+            # Only where the epoch before can be saved still, or is; many processes would have to
+            # agree on it after every step.
+            return not processes.several() and self.stop.signal is not None and saved == epoch - 1
 
         before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
         losses = [line["val_loss"] for line in before]
@@ -237,7 +240,16 @@ class Fit:
         except Diverged as error:
             self._diverged(epoch, self._step_told(error.step, trainer), trainer)
 
-    def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer) -> bool:
+    def _agreed(self, line: dict[str, Any]) -> bool:
+        """Whether it is time to save; processes go by the first one's clock and by any signal."""
+        overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
+        said = processes.gathered([line["seconds"], overdue, self.stop.signal or 0])
+        if len(said) > 1:
+            line["seconds"], overdue = float(said[0, 0]), bool(said[0, 1])
+            self.stop.signal = int(said[:, 2].max()) or None
+        return overdue
+
+    def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, overdue: bool) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
         if not math.isfinite(line["train_loss"] + line["val_loss"]):
             figures = f"train {line['train_loss']}, validation {line['val_loss']}"
@@ -256,7 +268,6 @@ class Fit:
             self._kept = self._last if best == epoch else self._kept
         stop = self._out_of_patience(epoch)
         last = epoch == self.task.epochs or stop
-        overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
         # At a phase's end too: the next one may be of a size that runs out of memory.
         if last or overdue or epoch == trainer.plan.last_epoch:
             self._save(epoch, trainer)
@@ -323,6 +334,9 @@ class Fit:
         # Orbax orders by one number; ours is that a later best is better than an earlier one.
         metrics["best"] = float(epoch if epoch == self.run.best_epoch(epoch) else 0)
         meta = {**self.task.meta(), "start": arm.start}
+        if processes.several():
+            # What is on all devices is written in parts, by all processes.
+            variables, opt_state = self.task.layout.put_whole((variables, opt_state))
         checkpoint.save(self._checkpoints, epoch, variables, opt_state, metrics, meta)
 
     def _finish(self, train_seconds: float) -> None:
@@ -354,9 +368,10 @@ class Fit:
         arm, [examples] = self._cache.read(start, best.variables, {split: pictures})
         return evaluate(
             examples,
-            jax.device_put(best.variables),
+            self.task.layout.put_whole(best.variables),
             model=self.task.model,
             start=arm.start,
             prepare=arm.prepare,
             batch_size=arm.eval_batch,
+            layout=self.task.layout,
         )

@@ -13,6 +13,8 @@ import numpy as np
 from jtl.data.batches import in_threads
 from jtl.data.pipeline import InputPlan
 from jtl.data.transforms import BadImage
+from jtl.devices.layout import Layout, layout_for
+from jtl.freeze.split import Tree
 from jtl.pictures import Item
 from jtl.steps import forward
 
@@ -144,7 +146,9 @@ def classify(
     Yields:
         For every picture in order (name, logits float32 [num_classes]), or why there are none.
     """
-    size = max(min(BATCH, len(items)), 1)
+    layout = layout_for(jax.device_count())
+    variables = layout.put_whole(classifier.variables)
+    size = layout.batch(max(min(BATCH, len(items)), 1), max(len(items), 1))
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
         waiting = pool.submit(decoded, batches[0], classifier.inputs) if batches else None
@@ -153,7 +157,7 @@ def classify(
             pictures = waiting.result()
             if number < len(batches):
                 waiting = pool.submit(decoded, batches[number], classifier.inputs)
-            logits = _logits(classifier, pictures, size)
+            logits = _logits(classifier, variables, layout, pictures, size)
             advance(len(batch))
             for row, item in enumerate(batch):
                 failure = pictures[row]
@@ -179,7 +183,11 @@ def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
 
 
 def _logits(
-    classifier: Classifier, pictures: Sequence[np.ndarray | Unreadable], size: int
+    classifier: Classifier,
+    variables: Tree,
+    layout: Layout,
+    pictures: Sequence[np.ndarray | Unreadable],
+    size: int,
 ) -> dict[int, np.ndarray]:
     """Logits float32 [num_classes] of the readable pictures, by their place in the batch."""
     shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
@@ -192,7 +200,11 @@ def _logits(
         # Filled up, so that one compiled program serves all batches of a shape.
         images = np.stack(full + full[-1:] * (size - len(full)))
         logits = forward(
-            classifier.variables, images, model=classifier.model, prepare=classifier.inputs.device
+            variables,
+            images,
+            model=classifier.model,
+            prepare=classifier.inputs.device,
+            layout=layout,
         )
         found |= dict(zip(rows, np.asarray(logits), strict=False))
     return found

@@ -96,14 +96,15 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         prefix = steps.forward.lower(variables, pictures, **options).compile()
         prefix_flops = _flops(steps.forward, variables, pictures, **options)
         prefix_seconds, x = _timed(lambda: prefix(variables, pictures))
-    arguments = (trainer.state, trainer.frozen, x, jnp.zeros(batch, jnp.int32))
+    put = task.layout.put_rows
+    arguments = (trainer.state, trainer.frozen, put(x), jnp.zeros(batch, jnp.int32))
     augment = task.inputs.augmentation if arm.start is None else None
     if augment is not None:
         native = task.dataset.train.native_size()
         host = task.inputs.host_for(native, training=True)
         sides = native if host is None else (host.size, host.size)
         assert sides is not None  # Pictures of several sizes are resized while decoded.
-        pictures = jnp.zeros((batch, *sides, 3), jnp.uint8)
+        pictures = put(jnp.zeros((batch, *sides, 3), jnp.uint8))
         examples = jnp.arange(batch, dtype=jnp.int32)
         arguments = (*arguments[:2], pictures, arguments[3], examples, np.int32(1))
     options = {**trainer.step_options(), "augment": augment}

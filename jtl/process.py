@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import jax
 
+from jtl.config import Config
+from jtl.devices import processes
+from jtl.errors import UserError
+from jtl.validation import check_processes
 from jtl.weights import cache_dir
 
 PROGRAMS = "programs"
@@ -32,3 +37,36 @@ def prepare() -> None:
     # time of compiling it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _keep_stdout() -> None:
+    """Leaves standard output to Python: what libraries write there (Gloo) goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
+def join(config: Config) -> None:
+    """Makes the process one of several that train together, where options or environment say so.
+
+    Raises:
+        UserError: The options do not go together, or the processes do not come together.
+    """
+    run = config.run
+    check_processes(run)
+    processes.join(run.coordinator, run.num_processes, run.process_id)
+    if processes.several():
+        _keep_stdout()
+    alone = {
+        "--dry-run": run.dry_run,
+        "--find-lr": run.find_lr,
+        "--seeds": run.seeds != 1,
+        "--solver lbfgs": config.train.solver == "lbfgs",
+    }
+    asked = [flag for flag, given in alone.items() if given]
+    if asked and processes.several():
+        raise UserError(
+            f"{asked[0]} works in a single process, and there are {jax.process_count()}. "
+            "Start one alone for it."
+        )

@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jtl.devices import processes
+
 _QUIET_SECONDS = 10.0
 """How long a log stays silent at the most; a terminal is always live."""
 _AT_ONCE_SECONDS = 0.01
@@ -42,8 +44,8 @@ class Display:
     """Messages and progress on stderr; results belong on stdout and not here."""
 
     def __init__(self, console: Console | None = None):
-        """Takes the console to write to; default stderr."""
-        self.console = console or PlainConsole(stderr=True)
+        """Takes the console to write to; default stderr, of many processes the first one's."""
+        self.console = console or PlainConsole(stderr=True, quiet=not processes.first())
 
     def message(self, text: str) -> None:
         """One line for the user."""

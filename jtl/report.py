@@ -6,11 +6,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from jtl.devices.layout import Layout
     from jtl.task import Task
 
 LISTED_CLASSES = 20
@@ -32,7 +34,21 @@ def opening_line(task: Task) -> str:
         )
         + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
         + ("" if task.inputs.augmentation is None else f"; augmentation: {augmented}")
+        + devices_told(task.layout)
     )
+
+
+def devices_told(layout: Layout) -> str:
+    """What shares the work, where there is more than one device."""
+    total, processes = jax.device_count(), jax.process_count()
+    if total == 1:
+        return ""
+    if layout.count < total:
+        return (
+            f"; {layout.count} of {total} devices (give a --batch-size that is a multiple of "
+            f"{total} to use all)"
+        )
+    return f"; {total} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
 def counted(count: int, what: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jtl import checkpoint
 from jtl.config import Config
+from jtl.devices import processes
 from jtl.errors import UserError
 from jtl.files import replace_text
 from jtl.run import CONFIG, METRICS, SUMMARY, Run, read_json
@@ -35,7 +36,8 @@ def resumed_run(config: Config) -> Run:
     done = checkpoint.latest_epoch(folder)
     run.history = _history(folder, done)
     # Epochs after the checkpoint are trained again, so their lines must go.
-    replace_text(folder / METRICS, "".join(json.dumps(e) + "\n" for e in run.history))
+    if processes.first():
+        replace_text(folder / METRICS, "".join(json.dumps(e) + "\n" for e in run.history))
     return run
 
 

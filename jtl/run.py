@@ -19,6 +19,7 @@ import numpy as np
 from jtl import checkpoint, report_page
 from jtl.config import Config
 from jtl.defaults import filled
+from jtl.devices import processes
 from jtl.drawing import curves_title
 from jtl.errors import UserError
 from jtl.files import replace_text
@@ -32,7 +33,7 @@ CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json
 
 @dataclasses.dataclass
 class Run:
-    """One training and the folder it writes.
+    """One training and the folder it writes; of many processes the first one writes.
 
     Attributes:
         folder: Where everything is.
@@ -50,7 +51,7 @@ class Run:
 
     def open(self, task: Task) -> None:
         """Writes `config.json`, if not there yet; from here on there is something to keep."""
-        if (self.folder / CONFIG).exists():
+        if not processes.first() or (self.folder / CONFIG).exists():
             return
         stored = {
             **filled(task.config).to_dict(),
@@ -61,6 +62,8 @@ class Run:
 
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
+        if not processes.first():
+            return
         checkpoints = self.folder / checkpoint.FOLDER
         parts = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
         if any(path.name.isdecimal() for path in parts):
@@ -77,6 +80,8 @@ class Run:
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
         self.history.append(line)
+        if not processes.first():
+            return
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.sinks is not None:
@@ -144,6 +149,8 @@ class Run:
                 `features_reused`.
         """
         self.summary = summarize(task, best, self.history, logits, measured)
+        if not processes.first():
+            return
         write_json(self.folder / SUMMARY, self.summary)
         report_page.write(self.folder, self.summary, self.config)
         if self.sinks is not None:
@@ -151,6 +158,8 @@ class Run:
 
     def draw(self, task: Task, painter: Painter) -> None:
         """Asks for `curves.png`, once all epochs are in the history."""
+        if not processes.first():
+            return
         best = self.best_epoch()
         title = curves_title(
             model=task.config.model.model,
@@ -171,7 +180,24 @@ def claimed_run(config: Config) -> Iterator[Run]:
     Raises:
         UserError: The folder holds a run already, is a file, or cannot be written.
     """
-    folder = config.run.run_dir or new_folder(config)
+    folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
+    missing = processes.together(lambda: _claim(folder) if processes.first() else [])
+    run = Run(folder, config)
+    try:
+        yield run
+    except BaseException:
+        run.abandon()
+        raise
+    finally:
+        _remove_empty(missing)
+
+
+def _claim(folder: Path) -> list[Path]:
+    """Makes an empty folder; it and its parents as far as they were not there.
+
+    Raises:
+        UserError: As of `claimed_run`.
+    """
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"--run-dir '{folder}' is not empty. Give a new folder, or remove this one if it "
@@ -189,14 +215,7 @@ def claimed_run(config: Config) -> Iterator[Run]:
             f"cannot write the run's folder '{folder}': {error.strerror}. Choose another with "
             "--run-dir."
         ) from error
-    run = Run(folder, config)
-    try:
-        yield run
-    except BaseException:
-        run.abandon()
-        raise
-    finally:
-        _remove_empty(missing)
+    return missing
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from jtl.data.augment import Augmentation
+from jtl.devices.layout import SINGLE, Layout
 from jtl.freeze.split import Tree, merge, prune, within
 from jtl.models.chain import ImageClassifier
 from jtl.optim import updated
@@ -94,14 +96,15 @@ class TrainState:
 class Metrics:
     """Sums over examples, so that they add up over batches of any size."""
 
-    loss: jax.Array
-    correct: jax.Array
-    count: jax.Array
+    loss: jax.Array | np.float32
+    correct: jax.Array | np.int32
+    count: jax.Array | np.int32
 
     @classmethod
     def zero(cls) -> Metrics:
         """The sums over no examples."""
-        return cls(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+        # NumPy's, which go with arrays on any devices.
+        return cls(np.float32(0), np.int32(0), np.int32(0))
 
     def __add__(self, other: Metrics) -> Metrics:
         return jax.tree.map(jnp.add, self, other)
@@ -119,6 +122,7 @@ def init_state(
     tx: optax.GradientTransformation,
     seed: int = 0,
     ema: float = 0.0,
+    layout: Layout = SINGLE,
 ) -> TrainState:
     """A fresh state before the first step; optimizer slots for `params` alone.
 
@@ -128,12 +132,18 @@ def init_state(
         tx: The optimizer.
         seed: Of the randomness of steps.
         ema: Decay of a moving average; 0 for none.
+        layout: The devices, on all of which `params` and `batch_stats` are.
     """
+
     # One program: leaf by leaf it would be one for every shape.
-    opt_state: Any = jax.jit(tx.init)(params)
-    average = Average.of(ema, params, batch_stats) if ema else None
-    rng = jax.random.key(seed)
-    return TrainState(jnp.int32(0), params, batch_stats, opt_state, rng, jnp.int32(0), average)
+    @jax.jit
+    def begin(params: Tree, seed: np.uint32) -> tuple[Any, jax.Array]:
+        return layout.whole((tx.init(params), jax.random.key(seed)))
+
+    opt_state, rng = begin(params, np.uint32(seed))
+    average = layout.put_whole(Average.of(ema, params, batch_stats)) if ema else None
+    step, not_finite = (layout.put_whole(np.int32(0)) for _ in range(2))
+    return TrainState(step, params, batch_stats, opt_state, rng, not_finite, average)
 
 
 def _train_step(
@@ -153,8 +163,10 @@ def _train_step(
     prepare: Callable[[jax.Array], jax.Array] | None = None,
     augment: Augmentation | None = None,
     smoothing: float = 0.0,
+    layout: Layout = SINGLE,
 ) -> tuple[TrainState, Metrics]:
     """One update; see `train_step`."""
+    x, labels = layout.split((x, labels))
     targets = labels
     if augment is not None:
         assert examples is not None
@@ -162,6 +174,7 @@ def _train_step(
         x, targets = augment(state.rng, x, labels, examples, epoch, state.step)
     elif prepare is not None:
         x = prepare(x)
+    x = layout.split(x)
 
     def loss_fn(trainable: Tree):
         variables = {
@@ -208,7 +221,7 @@ def _train_step(
     # Of mixed pictures the class that has most of them.
     dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
     correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
-    return state, Metrics(loss_sum, correct, jnp.int32(len(labels)))
+    return layout.whole((state, Metrics(loss_sum, correct, jnp.int32(len(labels)))))
 
 
 def _losses(
@@ -233,7 +246,7 @@ def _losses(
     return losses if weights is None else losses * weights[targets]
 
 
-_STATIC = ("model", "tx", "start", "train_units", "prepare", "smoothing")
+_STATIC = ("model", "tx", "start", "train_units", "prepare", "smoothing", "layout")
 
 train_step = jax.jit(_train_step, static_argnames=(*_STATIC, "augment"), donate_argnames="state")
 """One update.
@@ -255,6 +268,7 @@ Args:
     augment: Static: makes the chain's input from uint8 images instead of `prepare`, at random,
         and may mix labels.
     smoothing: Static: share of a label that is spread evenly over all classes.
+    layout: Static: the devices that share the batch; N must be a multiple of them.
 
 Returns:
     The new state, and the sums of loss (without class weights) and hits before the update.
@@ -277,6 +291,7 @@ def train_epoch(
     train_units: frozenset[str],
     prepare: Callable[[jax.Array], jax.Array] | None = None,
     smoothing: float = 0.0,
+    layout: Layout = SINGLE,
 ) -> tuple[TrainState, Metrics]:
     """Many updates in one dispatch, over data that lie on the device.
 
@@ -294,6 +309,7 @@ def train_epoch(
         train_units: Paths of the units in train mode.
         prepare: Applied to each step's part of `x`.
         smoothing: As in `train_step`.
+        layout: As in `train_step`; `x` may be divided among the devices.
     """
 
     def body(state: TrainState, indices: jax.Array):
@@ -310,13 +326,14 @@ def train_epoch(
             train_units=train_units,
             prepare=prepare,
             smoothing=smoothing,
+            layout=layout,
         )
 
     state, metrics = lax.scan(body, state, batches)
-    return state, jax.tree.map(lambda sums: sums.sum(0, dtype=sums.dtype), metrics)
+    return layout.whole((state, jax.tree.map(lambda sums: sums.sum(0, dtype=sums.dtype), metrics)))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare"))
+@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare", "layout"))
 def forward(
     variables: Tree,
     x: jax.Array,
@@ -325,12 +342,17 @@ def forward(
     start: str | None = None,
     stop: str | None = None,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
+    layout: Layout = SINGLE,
 ) -> jax.Array:
-    """Inference from unit `start` up to but without `stop`: features or float32 logits."""
+    """Inference from unit `start` up to but without `stop`: features or float32 logits.
+
+    Of features every device of `layout` has its part, logits are whole on each.
+    """
+    x = layout.split(x)
     if prepare is not None:
         x = prepare(x)
     y: Any = model.apply(variables, x, start=start, stop=stop)
-    return y
+    return layout.whole(y) if stop is None else layout.split(y)
 
 
 @jax.jit

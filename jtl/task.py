@@ -18,6 +18,7 @@ from jtl.data.pipeline import InputPlan, common_size, plan_input
 from jtl.data.preprocess import Prepare
 from jtl.data.transforms import HostTransform
 from jtl.defaults import mask_defaults
+from jtl.devices.layout import SINGLE, Layout, layout_for
 from jtl.errors import UserError
 from jtl.freeze import phases
 from jtl.freeze.groups import Rates
@@ -44,6 +45,7 @@ class Task:
         inputs: How pictures become the network's input.
         source: Where the weights come from, for the summary.
         conventions: What the weights demand of the backbone.
+        layout: The devices that share every batch.
     """
 
     config: Config
@@ -54,6 +56,7 @@ class Task:
     inputs: InputPlan
     source: dict[str, Any]
     conventions: dict[str, Any]
+    layout: Layout = SINGLE
 
     @property
     def epochs(self) -> int:
@@ -174,6 +177,7 @@ def prepare_task(config: Config, display: Display) -> Task:
             "licence": artifact.licence,
         },
         conventions=conventions,
+        layout=layout_for(min(config.train.batch_size, len(dataset.train))),
     )
 
 

@@ -9,6 +9,8 @@ if __name__ == "__main__":
 
 from jtl import cli, loop, preflight, preview, process, report
 from jtl.config import Config
+from jtl.devices import processes
+from jtl.errors import UserError
 from jtl.progress import Display, PlainConsole
 from jtl.task import prepare_task
 from jtl.validation import resolve
@@ -16,7 +18,17 @@ from jtl.validation import resolve
 
 def command(config: Config) -> None:
     """Trains, or tells what training would cost; prints a table or JSON."""
-    console = PlainConsole()
+    process.join(config)
+    try:
+        _command(config)
+    except Exception as error:
+        if processes.lost(error):
+            raise UserError(processes.LOST) from error
+        raise
+
+
+def _command(config: Config) -> None:
+    console = PlainConsole(quiet=not processes.first())
     if config.run.dry_run:
         task = prepare_task(resolve(config), Display())
         preview.show_batch(task, Display())
@@ -46,9 +58,9 @@ def command(config: Config) -> None:
             seeds.print_seeds(told, console)
         return
     run = loop.fit(config, draw_beside=beside)
-    if config.run.json:
+    if config.run.json and processes.first():
         cli.print_json(run.summary, indent=2)
-    else:
+    elif not config.run.json:
         report.print_summary(run.summary, run.folder, console)
 
 

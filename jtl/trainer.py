@@ -67,22 +67,25 @@ class Trainer:
         self.peaks = {label: np.float32(rate) for label, rate in plan.learning_rates.items()}
         self._highest = self._highest_rates()
         weights = task.class_weights
-        self._class_weights = None if weights is None else jnp.asarray(weights)
+        self._class_weights = None if weights is None else task.layout.put_whole(weights)
         self.val_logits: np.ndarray | None = None
         groups = {label: self._transform(label) for label in self._shares}
         self.tx = optim.wrapped(
             optim.build(plan.labels, groups), config.steps.clip_norm, config.steps.accumulate
         )
-        params, stats, self.frozen = jax.device_put(
+        layout = task.layout
+        params, stats, self.frozen = layout.put_whole(
             (
                 plan.trainable_params(variables),
                 plan.live_batch_stats(variables),
                 plan.frozen(variables),
             )
         )
-        self.state = steps.init_state(params, stats, self.tx, config.train.seed, config.steps.ema)
-        first_step = (plan.first_epoch - 1) * self.steps_per_epoch
-        self.state = dataclasses.replace(self.state, step=jnp.int32(first_step))
+        self.state = steps.init_state(
+            params, stats, self.tx, config.train.seed, config.steps.ema, layout
+        )
+        first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
+        self.state = dataclasses.replace(self.state, step=layout.put_whole(first_step))
 
     @property
     def optimizer_bytes(self) -> int:
@@ -121,8 +124,9 @@ class Trainer:
 
     def restore(self, epoch: int, saved: Any) -> None:
         """Goes on after `epoch` of a checkpoint, whose variables this phase has started from."""
-        state, step = self.state, jnp.int32(epoch * self.steps_per_epoch)
-        saved = jax.device_put(saved)
+        put = self.task.layout.put_whole
+        state, step = self.state, put(np.int32(epoch * self.steps_per_epoch))
+        saved = put(saved)
         if state.average is None:
             self.state = dataclasses.replace(state, step=step, opt_state=saved)
             return
@@ -172,6 +176,7 @@ class Trainer:
             start=self.arm.start,
             prepare=self.arm.prepare,
             batch_size=self.arm.eval_batch,
+            layout=self.task.layout,
         )
         return {
             "epoch": epoch,
@@ -196,6 +201,7 @@ class Trainer:
             train_units=self.plan.split.train_units,
             prepare=self.arm.prepare,
             smoothing=self.task.config.steps.label_smoothing,
+            layout=self.task.layout,
         )
 
     def _check_finite(self) -> None:
@@ -212,20 +218,21 @@ class Trainer:
     ) -> steps.Metrics | None:
         common = self.step_options(scale)
         if isinstance(train, Features) and train.on_device and self.arm.start == "head":
-            labels = jnp.asarray(train.labels)
             self.state, total = steps.train_epoch(
-                self.state, self.frozen, train.values, labels, jnp.asarray(batches), **common
+                self.state, self.frozen, train.values, train.labels, batches, **common
             )
             return total
         total, looked_at = steps.Metrics.zero(), time.perf_counter()
+        several = self.task.layout.spans_processes
         for images, (number, indices) in zip(
-            ahead(train, list(batches)), enumerate(batches, 1), strict=True
+            ahead(train, list(batches), self.task.layout), enumerate(batches, 1), strict=True
         ):
             metrics = self._step(epoch, images, train.labels[indices], indices, common)
             total = total + metrics
             if number < len(batches) and leave():
                 return None
-            if time.perf_counter() - looked_at > FINITE_SECONDS:
+            # Many processes look at the epoch's end, where all do.
+            if not several and time.perf_counter() - looked_at > FINITE_SECONDS:
                 self._check_finite()
                 looked_at = time.perf_counter()
         return total
@@ -249,7 +256,8 @@ class Trainer:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
         if isinstance(train, Views):
             train = train.of_epoch(epoch)
-        options, images = self.step_options(scale), train.batch(indices)
+        options = self.step_options(scale)
+        [images] = ahead(train, [indices], self.task.layout)
         return self._step(epoch, images, train.labels[indices], indices, options).means()["loss"]
 
     def _transform(self, label: str) -> optax.GradientTransformation:

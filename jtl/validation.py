@@ -8,7 +8,7 @@ from typing import Any
 
 from jtl import models, sinks
 from jtl.cache.sizes import parse
-from jtl.config import Config, TrainConfig
+from jtl.config import Config, RunConfig, TrainConfig
 from jtl.data.augment import Augment
 from jtl.data.pipeline import check_upsample
 from jtl.defaults import mask_defaults
@@ -22,6 +22,7 @@ MOST_EPOCHS = 10**6
 MOST_VIEWS = 1000
 MOST_ACCUMULATED = 10**6
 MOST_SEEDS = 1000
+MOST_PROCESSES = 2**16
 LARGEST_SEED = 2**31 - 1
 """What every generator of random numbers takes."""
 
@@ -69,6 +70,33 @@ def resolve(config: Config) -> Config:
     _check_solver(config)
     sinks.check(config.run.log_to)
     return config
+
+
+def check_processes(run: RunConfig) -> None:
+    """Checks the options of a training by many processes.
+
+    Raises:
+        UserError: One of them is missing or impossible; the message names it.
+    """
+    given = {
+        "--coordinator": run.coordinator,
+        "--num-processes": run.num_processes,
+        "--process-id": run.process_id,
+    }
+    missing = [flag for flag, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)} missing: several processes need --coordinator HOST:PORT, "
+            "--num-processes N and, each its own, --process-id 0 to N-1."
+        )
+    host, _, port = str(run.coordinator).rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(f"--coordinator must be HOST:PORT, not '{run.coordinator}'.")
+    within("--num-processes", run.num_processes, 1, MOST_PROCESSES)
+    assert run.num_processes is not None
+    within("--process-id", run.process_id, 0, run.num_processes - 1)
 
 
 def _check_smallest(config: Config) -> None:

@@ -127,7 +127,8 @@ def images_lines(rows: Sequence[Row], order: Sequence[str], steps: int) -> list[
         "",
         f"At least {steps} steps each, but no more than 100 epochs; the last epoch's accuracy on "
         f"the same {rows[0]['num_val']:,} validation pictures, so that no choice of epoch flatters "
-        f"it; seeds choose the training pictures. {classes} classes.",
+        f"it; seeds choose the training pictures. {classes} classes. From scratch so few steps are "
+        "a beginning: it would gain by many times as many.",
         "",
         *tables.table(
             {

@@ -19,6 +19,9 @@ from jtl.cache.store import Claim, Store
 from jtl.data.augment import View
 from jtl.data.pipeline import Examples, Features, InputPlan, Pictures, Views
 from jtl.data.sources import Dataset, Split
+from jtl.data.splits import Portion
+from jtl.devices import processes
+from jtl.devices.layout import SINGLE, Layout
 from jtl.features import extract
 from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
@@ -66,6 +69,7 @@ class FeatureCache:
         budget: str | None = None,
         stored: str = "computed",
         store: Store | None = None,
+        layout: Layout = SINGLE,
         display: Display,
     ):
         """Takes what features depend on.
@@ -79,8 +83,10 @@ class FeatureCache:
             budget: As in `--cache-budget`; 0 for no features at all.
             stored: What features are rounded to: `float32`, `bfloat16`, or `computed`.
             store: Where features are kept between runs; None for nowhere.
+            layout: The devices that work with the features, each on its part of them.
             display: Where progress goes.
         """
+        self._layout = layout
         self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
         self._stored = None if stored == "computed" else stored
         self._seed, self._budget, self._store, self._display = seed, budget, store, display
@@ -132,6 +138,9 @@ class FeatureCache:
         needed = row * sum(len(part.split) for part in parts)
         kept = all(entries)
         place, why = placed(cut, needed, kept, self._budget, self._store)
+        if self._layout.spans_processes and not processes.all_say(place == "memory"):
+            # Each process has its own share on its disk, and a batch needs all of them.
+            place, why = None, "the features do not fit in the memory of all processes"
         if why is not None:
             self._say(why)
         return Outlook(needed, place, kept)
@@ -158,7 +167,9 @@ class FeatureCache:
             self._last = self._decoded = None  # The steps donate the arrays.
         arm = arm_of(None, self._inputs)
         return arm, [
-            pictures_of(split, self._inputs, once=False, training=role == "train")
+            pictures_of(
+                split, self._inputs, once=False, training=role == "train", layout=self._layout
+            )
             for role, split in splits.items()
         ]
 
@@ -168,8 +179,10 @@ class FeatureCache:
             self._display.message(text)
 
     def _parts(self, role: str, split: Split) -> list[Part]:
-        """What is kept of a split."""
+        """What is kept of a split; of many processes, of this one's share of it."""
         augmentation = self._inputs.augmentation
+        if self._layout.spans_processes:
+            split = Portion(split, self._layout.share(len(split)))
         if role != "train" or augmentation is None:
             return [Part(role, split, None)]
         numbers = range(1, self._inputs.views + 1)
@@ -177,7 +190,16 @@ class FeatureCache:
 
     def _all(self, arm: Arm, variables: Tree, role: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
-        draws = [self._features(arm, variables, part) for part in self._parts(role, split)]
+        draws = [
+            Features(
+                values if arm.place == "disk" else self._layout.put_table(values, len(split)),
+                split.labels,
+                self._layout,
+            )
+            for values in (
+                self._features(arm, variables, part) for part in self._parts(role, split)
+            )
+        ]
         return draws[0] if len(draws) == 1 else Views(draws)
 
     def _find(self, cut: str, variables: Tree, part: Part) -> Entry | None:
@@ -213,13 +235,15 @@ class FeatureCache:
         output = self._outputs[cut]
         return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 
-    def _features(self, arm: Arm, variables: Tree, part: Part) -> Features:
-        """Found or computed.
+    def _features(self, arm: Arm, variables: Tree, part: Part) -> np.ndarray:
+        """Found or computed [N, ...], in memory or mapped from a file.
 
         Raises:
             NoRoom: They were to lie on disk, and cannot.
         """
         assert arm.start is not None
+        if not len(part.split):  # Of many processes, where there are fewer pictures.
+            return self._spec(arm.start, variables, 0).empty()
         mapped = arm.place == "disk"
         key = self._key(arm.start, variables, part)
         if (kept := self._kept(key, part, mapped)) is not None:
@@ -239,7 +263,7 @@ class FeatureCache:
             raise NoRoom
         return self._computed_now(arm.start, variables, part, spec, None)
 
-    def _kept(self, key: Key, part: Part, mapped: bool, *, told: bool = True) -> Features | None:
+    def _kept(self, key: Key, part: Part, mapped: bool, *, told: bool = True) -> np.ndarray | None:
         loaded = self._store.load(key, mapped=mapped) if self._store else None
         if loaded is None:
             return None
@@ -250,7 +274,7 @@ class FeatureCache:
                 f"features of {part}: {len(part.split):,} images from the cache, "
                 f"{entry.seconds:,.1f} s saved"
             )
-        return Features(values if mapped else _on_device(values), part.split.labels)
+        return values
 
     def _computed_now(
         self,
@@ -259,7 +283,7 @@ class FeatureCache:
         part: Part,
         spec: Spec,
         claim: Claim | None,
-    ) -> Features:
+    ) -> np.ndarray:
         """Computes features into memory, and into the cache as far as that takes them."""
         values = spec.empty()
         done = 0 if claim is None else claim.rows
@@ -272,7 +296,7 @@ class FeatureCache:
                 claim.append(rows)
         if claim is not None:
             claim.finish()
-        return Features(_on_device(values), part.split.labels)
+        return values
 
     def _computed_to_disk(self, cut: str, variables: Tree, part: Part, claim: Claim) -> None:
         for rows in self._rows(cut, variables, part, claim.rows):
@@ -293,7 +317,8 @@ class FeatureCache:
     def _rows(self, cut: str, variables: Tree, part: Part, first: int) -> Iterator[np.ndarray]:
         """Features of the pictures from `first` on, batch by batch, as they are to be kept."""
         self._computed += len(part.split)
-        on_device = jax.device_put(variables)
+        local = self._layout.local()
+        on_device = local.put_whole(variables)
         pictures = self._pictures(part)
         with self._display.track(f"features of {part}", len(part.split), "images") as advance:
             if first:
@@ -306,14 +331,11 @@ class FeatureCache:
                 prepare=self._inputs.device,
                 first=first,
                 view=part.view,
+                origin=part.split.rows.start if isinstance(part.split, Portion) else 0,
+                layout=local,
             ):
                 yield rows if self._stored is None else rows.astype(self._stored)
                 advance(len(rows))
-
-
-def _on_device(values: np.ndarray) -> jax.Array:
-    """An array that nobody changes any more; on a CPU it stays where it is."""
-    return jax.device_put(values, may_alias=True)
 
 
 def feature_cache(task: Task, display: Display) -> FeatureCache:
@@ -327,5 +349,6 @@ def feature_cache(task: Task, display: Display) -> FeatureCache:
         budget=task.config.run.cache_budget,
         stored=task.config.data.cache_dtype,
         store=Store(cache_dir() / FOLDER, display.message),
+        layout=task.layout,
         display=display,
     )

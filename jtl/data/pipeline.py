@@ -8,6 +8,7 @@ So training can go on within an epoch (from batch k of it), and be divided among
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from jtl.data.augment import Augmentation
 from jtl.data.preprocess import Prepare
 from jtl.data.sources import Dataset, Split
 from jtl.data.transforms import HostTransform
+from jtl.devices.layout import SINGLE, Layout
 from jtl.errors import UserError
 from jtl.models import Preprocessing
 
@@ -164,7 +166,13 @@ class Pictures:
     """A split's pictures as uint8 batches, held in memory or decoded batch by batch."""
 
     def __init__(
-        self, split: Split, host: HostTransform | None, *, hold: bool, on_device: bool = False
+        self,
+        split: Split,
+        host: HostTransform | None,
+        *,
+        hold: bool,
+        on_device: bool = False,
+        layout: Layout = SINGLE,
     ):
         """Takes a split and how to resize.
 
@@ -172,15 +180,18 @@ class Pictures:
             split: The pictures.
             host: As in `Split.read`.
             hold: Decodes all pictures now; else whenever a batch asks for them.
-            on_device: Whether what is held lies in the device's memory, not in the host's.
+            on_device: Whether what is held lies in the devices' memory, not in the host's.
+            layout: The devices; each process decodes and holds its share.
         """
         self.labels = split.labels
         self._split = split
         self._host = host
+        self._layout = layout
         self._held: np.ndarray | jax.Array | None = None
         if hold:
-            held = split.read(np.arange(len(split)), host)
-            self._held = jax.device_put(held) if on_device else held
+            count = len(split)
+            held = split.read(np.asarray(layout.share(count)), host)
+            self._held = layout.put_table(held, count) if on_device else held
 
     @property
     def on_device(self) -> bool:
@@ -193,7 +204,7 @@ class Pictures:
     def batch(self, indices: np.ndarray) -> np.ndarray | jax.Array:
         """The pictures `indices`, uint8 [n, H, W, 3]."""
         if isinstance(self._held, jax.Array):
-            return _rows(self._held, indices)
+            return _rows(self._held, indices, self._layout)
         if self._held is not None:
             return self._held[indices]
         return self._split.read(indices, self._host)
@@ -202,10 +213,11 @@ class Pictures:
 class Features:
     """A frozen prefix's outputs for a split: pictures that need no decoding."""
 
-    def __init__(self, values: jax.Array | np.ndarray, labels: np.ndarray):
-        """Takes features [N, ...], on the device or mapped from a file, and labels int32 [N]."""
+    def __init__(self, values: jax.Array | np.ndarray, labels: np.ndarray, layout: Layout = SINGLE):
+        """Takes features [N, ...], on the devices or mapped from a file, and labels int32 [N]."""
         self.values = values
         self.labels = labels
+        self.layout = layout
 
     @property
     def on_device(self) -> bool:
@@ -218,7 +230,7 @@ class Features:
     def batch(self, indices: np.ndarray) -> jax.Array | np.ndarray:
         """The features `indices`, [n, ...]."""
         if isinstance(self.values, jax.Array):
-            return _rows(self.values, indices)
+            return _rows(self.values, indices, self.layout)
         return np.asarray(self.values[indices])
 
 
@@ -237,7 +249,7 @@ class Views(Features):
 
     def __init__(self, draws: Sequence[Features]):
         """Takes the features of every draw, in their order."""
-        super().__init__(draws[0].values, draws[0].labels)
+        super().__init__(draws[0].values, draws[0].labels, draws[0].layout)
         self._draws = tuple(draws)
 
     def of_epoch(self, epoch: int) -> Features:
@@ -245,17 +257,17 @@ class Views(Features):
         return self._draws[draw_of(epoch, len(self._draws)) - 1]
 
 
-@jax.jit
-def _rows(values: jax.Array, indices: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="layout")
+def _rows(values: jax.Array, indices: jax.Array, layout: Layout) -> jax.Array:
     """`values[indices]`, compiled once: indexing an array as such is traced at every call."""
-    return values[indices]
+    return layout.split(values[indices])
 
 
 Examples = Pictures | Features
 
 
 def in_order(
-    examples: Examples, batch_size: int, first: int = 0
+    examples: Examples, batch_size: int, first: int = 0, layout: Layout = SINGLE
 ) -> Iterator[tuple[np.ndarray | jax.Array, np.ndarray]]:
     """Every example from `first` on once, in order, in batches of one shape.
 
@@ -268,23 +280,30 @@ def in_order(
     starts = range(first, count, batch_size)
     rows = [np.arange(s, s + batch_size) for s in starts]
     for batch, index in zip(
-        ahead(examples, [np.minimum(r, count - 1) for r in rows]), rows, strict=True
+        ahead(examples, [np.minimum(r, count - 1) for r in rows], layout), rows, strict=True
     ):
         labels = examples.labels[np.minimum(index, count - 1)]
         yield batch, np.where(index < count, labels, -1).astype(np.int32)
 
 
 def ahead(
-    examples: Examples, batches: list[np.ndarray]
+    examples: Examples, batches: list[np.ndarray], layout: Layout = SINGLE
 ) -> Generator[np.ndarray | jax.Array, None, None]:
-    """The batches `batches` (indices) of `examples`, the next one read in the meantime."""
+    """The batches `batches` (indices) of `examples`, the next one read in the meantime.
+
+    Every process reads its part of each batch; `layout` says which, and where it goes.
+    """
+
+    def read(indices: np.ndarray) -> np.ndarray | jax.Array:
+        return layout.put_rows(examples.batch(layout.part(indices)))
+
     if examples.on_device:
         yield from map(examples.batch, batches)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
         pending = None
         for indices in [*batches, None]:
-            following = None if indices is None else pool.submit(examples.batch, indices)
+            following = None if indices is None else pool.submit(read, indices)
             if pending is not None:
                 yield pending.result()
             pending = following
@@ -301,23 +320,3 @@ def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
     steps = count // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-def part_of(batches: np.ndarray, process: int, processes: int) -> np.ndarray:
-    """What one of several processes reads of every batch, so that together they read all of it.
-
-    Args:
-        batches: As `shuffled` gives them, the same in every process.
-        process: From 0 on.
-        processes: How many there are.
-
-    Returns:
-        int32 [steps, batch_size / processes].
-
-    Raises:
-        ValueError: The batch cannot be divided evenly.
-    """
-    steps, batch_size = batches.shape
-    if batch_size % processes:
-        raise ValueError(f"a batch of {batch_size} cannot be divided among {processes} processes")
-    return batches.reshape(steps, processes, -1)[:, process]

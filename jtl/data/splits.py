@@ -67,6 +67,45 @@ class Split(Protocol):
         ...
 
 
+class Portion:
+    """Some of a split's pictures, to be treated as they are among the others.
+
+    Attributes:
+        rows: Which.
+    """
+
+    def __init__(self, split: Split, rows: range):
+        """Takes a split and which of its pictures are meant."""
+        self.rows = rows
+        self._split = split
+        self._slice = slice(rows.start, rows.stop)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """As in `Split`."""
+        return self._split.labels[self._slice]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As in `Split`."""
+        return self._split.names[self._slice]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def native_size(self) -> tuple[int, int] | None:
+        """The size that all pictures of the whole split share, or None."""
+        return self._split.native_size()
+
+    def check(self) -> list[str]:
+        """As in `Split`, for the whole split."""
+        return self._split.check()
+
+    def read(self, indices: np.ndarray, transform: HostTransform | None) -> np.ndarray:
+        """As in `Split`, by indices into this portion."""
+        return self._split.read(np.asarray(indices) + self.rows.start, transform)
+
+
 class StoredSplit(Split, Protocol):
     """A split as its source gives it, before anything is left out or held out."""
 

@@ -148,8 +148,9 @@ def disabled() -> Iterator[None]:
 @functools.cache
 def installed() -> bool:
     """Whether oneDNN can be used in this process."""
-    # With an accelerator, nothing that matters runs on the CPU.
-    if jax.default_backend() != "cpu" or library.load() is None:
+    # With an accelerator, nothing that matters runs on the CPU. Over several devices the compiler
+    # divides programs, and cannot divide what it does not know: every device would do all.
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or library.load() is None:
         return False
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(_serve), platform="cpu")
     return True

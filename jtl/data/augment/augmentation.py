@@ -131,7 +131,9 @@ class View:
     seed: int
     number: int
 
-    def __call__(self, images: np.ndarray, examples: np.ndarray, prepare: Prepare) -> jax.Array:
+    def __call__(
+        self, images: np.ndarray | jax.Array, examples: np.ndarray, prepare: Prepare
+    ) -> jax.Array:
         """A batch as a training step of that epoch makes it.
 
         Args:
