@@ -25,16 +25,13 @@ COMMANDS = (
     "growth --model efficientnet_lite0 --images 500 1000 2000",
     "input_pipeline",
     "convert_speed --out benchmarks/results/convert_speed",
-    "freeze_strategies --seeds 3",
-    "freeze_strategies --data digits --seeds 3",
+    "freeze_strategies --seeds 2 --seconds 40 --images-seeds 1 --per-class 5,20 --steps 60",
+    "freeze_strategies --data digits --seconds 0 --images-strategies ''",
     f"freeze_strategies {CIFAR10} --name cifar10-all-224px --masks head_only --image-size 224 "
     "--epochs 100 --seconds 0 --images-strategies ''",
     f"freeze_strategies {CIFAR10} --name cifar10-96px --image-size 96 --train-per-class 500 "
-    "--eval-per-class 200 --masks head_only,last_stage,last_stages:3,norm_only,full,lp_ft "
-    "--epochs 5 --seconds 0 --per-class 5,20,100 --steps 150",
-    f"freeze_strategies {CIFAR10} --name cifar10-224px --image-size 224 --train-per-class 500 "
-    "--eval-per-class 200 --masks head_only,last_stage,last_stages:3,lp_ft --epochs 4 "
-    "--seconds 0 --images-strategies ''",
+    "--eval-per-class 200 --masks head_only,last_stage,full,lp_ft --epochs 5 --seconds 0 "
+    "--images-strategies ''",
     "densenet_cifar10 --weights random --arms frozen",
     "densenet_cifar10 --weights random --arms base --train-images 5000 --val-images 2000 "
     "--epochs 2",

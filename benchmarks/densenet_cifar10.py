@@ -33,7 +33,9 @@ from harness.store import Row, Store, add_options
 KEY = ("model", "arm")
 BATCH = 128
 PATIENCE = 6
-"""Epochs without a better validation accuracy before an arm ends; the tutorial tells none."""
+"""Epochs without a better validation accuracy before an arm ends."""
+PLATEAU_PATIENCE = 3
+"""Epochs without a lower validation loss before the learning rate falls to a tenth."""
 DATA = "folder:../shared/data/cifar10.zip"
 
 
@@ -46,6 +48,7 @@ def train(
     told = [f"--model={options.model}", f"--weights={options.weights}", f"--data={spec}"]
     told += [f"--epochs={settings['epochs']}", f"--batch-size={BATCH}", f"--seed={options.seed}"]
     told += ["--optimizer=adam", "--lr=1e-3", "--head-lr-mult=1", f"--patience={PATIENCE}"]
+    told += ["--weight-decay=0", "--warmup=0", f"--plateau-patience={PLATEAU_PATIENCE}"]
     told += [f"--schedule={settings['schedule']}", *ARMS[name].options()]
     if ARMS[name].mask == "head_only":
         told.append(f"--cache-dtype={options.cache_dtype}")
@@ -142,7 +145,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--train-images", type=int, default=subsets.ALL, help="fewer; 0 for all")
     add("--val-images", type=int, default=subsets.ALL, help="fewer; 0 for all")
     add("--epochs", type=int, default=EPOCHS, help="at most")
-    add("--schedule", default="constant", help="of the learning rate")
+    add("--schedule", default="plateau", help="of the learning rate")
     add("--cache-dtype", default="computed", help="as in --cache-dtype of python -m jtl.train")
     add("--seed", type=int, default=0)
     add_options(parser, "a small backbone, few pictures, one epoch", redraw=True)

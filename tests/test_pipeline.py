@@ -19,7 +19,6 @@ from jtl.data.pipeline import (
     ahead,
     common_size,
     in_order,
-    part_of,
     plan_input,
     shuffled,
 )
@@ -156,16 +155,6 @@ def test_the_order_depends_on_seed_and_epoch_alone():
         assert not np.array_equal(first, shuffled(100, 10, seed=seed, epoch=epoch))
     # The batch size cuts one and the same order.
     np.testing.assert_array_equal(first.ravel()[:99], shuffled(100, 33, 3, 7).ravel())
-
-
-def test_processes_share_every_batch():
-    batches = shuffled(103, 12, seed=0, epoch=1)
-    parts = [part_of(batches, process, 3) for process in range(3)]
-    assert {part.shape for part in parts} == {(8, 4)}
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), batches)
-    np.testing.assert_array_equal(part_of(batches, 0, 1), batches)
-    with pytest.raises(ValueError, match="12 cannot be divided among 5"):
-        part_of(batches, 0, 5)
 
 
 class Device:
