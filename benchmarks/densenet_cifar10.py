@@ -125,7 +125,7 @@ def notes(options: argparse.Namespace) -> list[str]:
         "weights, compiling, one pass of the frozen layers, training, evaluating after each epoch, "
         "saving. Reading the pictures into one array file comes before, as in the tutorial.",
         "The tutorial's figures of Adam, early stopping and the plateau schedule are not known: "
-        f"here they are a rate of 1e-3, {PATIENCE} epochs without a better validation accuracy, and "
+        f"here they are a rate of 1e-3, {PATIENCE} epochs without better validation accuracy, and "
         f"a tenth of the rate after {PLATEAU_PATIENCE} epochs without a lower validation loss.",
         "The validation images are CIFAR-10's test images, and the best epoch is chosen on them, "
         "as in the tutorial: this flatters a little. The last epoch's accuracy does not choose.",

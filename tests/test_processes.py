@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -259,3 +260,12 @@ def test_what_one_process_does_alone(monkeypatch, options):
         process.join(Config(train=train, run=RunConfig(**options)))
     monkeypatch.setattr(processes, "several", lambda: False)
     process.join(Config(train=train, run=RunConfig(**options)))
+
+
+def test_many_processes_keep_no_converted_weights(tiny_model, tmp_path, monkeypatch):
+    """Orbax would leave the writing to the first process; each converts for itself."""
+    assert tiny_model == "tiny"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="by a single process"):
+        tiny.write_weights(tmp_path / "weights")
+    assert list(tmp_path.iterdir()) == []

@@ -195,8 +195,15 @@ def refuse_taken(out: str | os.PathLike[str], *, overwrite: bool = False) -> Non
 
 
 def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
+    import jax
     import orbax.checkpoint as ocp
 
+    if jax.process_count() > 1:
+        # Orbax would wait for all processes, and leave the writing to the first one.
+        raise UserError(
+            "weights are converted by a single process, before several join: "
+            "python -m weights_convert, and --weights with the folder that it writes."
+        )
     try:
         with plain_path(folder) as plain, ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(plain / VARIABLES, variables)
@@ -288,10 +295,20 @@ def read(folder: str | os.PathLike[str]) -> Artifact:
 
 def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """The variables, which are exactly the expected ones."""
+    import jax
     import orbax.checkpoint as ocp
 
     try:
-        with plain_path(folder) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+        # For this process alone, whatever others that train together with it do.
+        here = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process_{here}"
+        )
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with (
+            plain_path(folder) as plain,
+            ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
+        ):
             # As NumPy arrays, as they were saved. To ask what there is before reading it would
             # take as long again.
             stored: Any = checkpointer.restore(plain / VARIABLES)

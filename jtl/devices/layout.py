@@ -30,11 +30,11 @@ class Layout:
     """Devices that run one program together. Compared by value, as static arguments are.
 
     Attributes:
-        devices: All of them, those of a process side by side; none stands for the default device
+        devices: `jax.Device`s, those of a process side by side; none stands for the default device
             alone, where arrays need no placing.
     """
 
-    devices: tuple[jax.Device, ...] = ()
+    devices: tuple[Any, ...] = ()
 
     @property
     def count(self) -> int:
