@@ -48,8 +48,10 @@ def train(
     told = [f"--model={options.model}", f"--weights={options.weights}", f"--data={spec}"]
     told += [f"--epochs={settings['epochs']}", f"--batch-size={BATCH}", f"--seed={options.seed}"]
     told += ["--optimizer=adam", "--lr=1e-3", "--head-lr-mult=1", f"--patience={PATIENCE}"]
-    told += ["--weight-decay=0", "--warmup=0", f"--plateau-patience={PLATEAU_PATIENCE}"]
-    told += [f"--schedule={settings['schedule']}", *ARMS[name].options()]
+    told += ["--weight-decay=0", "--warmup=0", f"--schedule={settings['schedule']}"]
+    if settings["schedule"] == "plateau":
+        told.append(f"--plateau-patience={PLATEAU_PATIENCE}")
+    told += ARMS[name].options()
     if ARMS[name].mask == "head_only":
         told.append(f"--cache-dtype={options.cache_dtype}")
     trained = jtl_runs.train(told, scratch, cache)
@@ -88,7 +90,8 @@ def measure(options: argparse.Namespace, store: Store, scratch: Path) -> None:
         "train_images": options.train_images,
         "val_images": options.val_images,
         "epochs": options.epochs,
-        "schedule": options.schedule,
+        # A plateau takes more epochs to show.
+        "schedule": options.schedule if options.epochs > PLATEAU_PATIENCE else "constant",
         "cache_dtype": options.cache_dtype,
         "seed": options.seed,
     }
