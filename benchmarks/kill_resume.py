@@ -6,15 +6,19 @@
 
 Trains once to the end: four phases, head and last stage by turns, with accumulated gradients and a
 moving average. Then trains again and again, each time ended by SIGKILL at another moment, and goes
-on with `--resume`. Half of the moments are drawn evenly from the time between the first finished
-epoch and the end; half lie in the midst of a save, each drawn among those of the run. At the end
-every run's last checkpoint is held against the first run's, bit for bit. Exits 1 if one differs.
+on with `--resume`. The moments are drawn by turns: within an epoch, each epoch being as likely and
+each moment of it; in the midst of a save; and at a change of phases, from the last epoch's end to
+the next one's. At the end every run's checkpoints, the optimizer's state included, and its figures
+are held against the first run's, bit for bit. Exits 1 if one differs, and where no kill hit a save,
+a change of phases or an epoch's steps, as nothing is shown then.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
+import json
 import random
 import shutil
 import signal
@@ -24,12 +28,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from harness import pictures
 
-SAVES = 4
-"""Checkpoints of the run, one for each phase."""
+PHASES, EPOCHS = 4, 2
+"""Of the run, and of each phase; a checkpoint is saved after each."""
 POLL_SECONDS = 0.001
+SAVE_SECONDS = 0.05
+"""About as long as a checkpoint of this run is being written."""
+TIMES = ("seconds", "images_per_second", "elapsed")
+"""What no two runs have in common of an epoch's figures."""
+TRAINING, SAVING, CHANGING = "training", "saving", "changing phases"
+FINISHING = "finishing"
+KINDS = (TRAINING, SAVING, CHANGING)
+"""What kills must have hit; that the last epoch is done and the summary missing may come too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +55,25 @@ class Killed:
     checkpoints: tuple[int, ...]
     saving: bool
 
+    @property
+    def kind(self) -> str:
+        """What it was doing; one of `KINDS`, or `FINISHING`."""
+        if self.saving:
+            return SAVING
+        if self.epochs == PHASES * EPOCHS:
+            return FINISHING
+        return CHANGING if self.epochs and self.epochs % EPOCHS == 0 else TRAINING
+
     def __str__(self) -> str:
         """In a few words."""
         saved = ", ".join(map(str, self.checkpoints)) or "none"
-        return f"{self.epochs} epochs done, saved: {saved}" + (", saving" if self.saving else "")
+        return f"{self.kind}, {self.epochs} epochs done, saved: {saved}"
 
 
 def command(data: Path, folder: Path, *, smoke: bool = False) -> list[str]:
     """A training of four phases."""
     masks = ("head_only", "head_only" if smoke else "last_stage")
-    phases = ";".join(f"2,{masks[index % 2]},1e-{2 + index % 2}" for index in range(SAVES))
+    phases = ";".join(f"{EPOCHS},{masks[i % 2]},1e-{2 + i % 2}" for i in range(PHASES))
     return [
         *(sys.executable, "-m", "jtl.train", "--data", f"folder:{data}", "--image-size", "32"),
         *("--phases", phases, "--batch-size", "4", "--ema", "0.9", "--accumulate", "2"),
@@ -64,14 +88,25 @@ def run(arguments: list[str]) -> None:
         raise SystemExit(f"{' '.join(arguments)}\n{done.stderr}")
 
 
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """The figures of the epochs that are done; a line that is being written is none."""
+    metrics = folder / "metrics.jsonl"
+    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def done(folder: Path) -> int:
+    """How many epochs are done."""
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+
 def state_of(folder: Path) -> Killed:
     """Where a run stands, by what its folder holds."""
-    metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
     kept = folder / "checkpoints"
     names = [path.name for path in kept.iterdir()] if kept.is_dir() else []
     saved = tuple(sorted(int(name) for name in names if name.isdecimal()))
-    return Killed(len(lines), saved, any("orbax-checkpoint-tmp" in name for name in names))
+    return Killed(done(folder), saved, any("orbax-checkpoint-tmp" in name for name in names))
 
 
 def killed(arguments: list[str], folder: Path, moment: Callable[[], bool]) -> Killed | None:
@@ -88,33 +123,52 @@ def killed(arguments: list[str], folder: Path, moment: Callable[[], bool]) -> Ki
     return state_of(folder)
 
 
-def after(folder: Path, seconds: float) -> Callable[[], bool]:
-    """A moment so long after the first epoch."""
-    began = None
+def later(reached: Callable[[], bool], seconds: float) -> Callable[[], bool]:
+    """A moment so long after `reached` is true for the first time."""
+    began: float | None = None
 
     def due() -> bool:
         nonlocal began
-        if began is None and (folder / "metrics.jsonl").is_file():
+        if began is None and reached():
             began = time.monotonic()
         return began is not None and time.monotonic() - began >= seconds
 
     return due
 
 
+def in_epoch(folder: Path, epoch: int, seconds: float) -> Callable[[], bool]:
+    """A moment so long after the beginning of an epoch, from 1 on."""
+    if epoch == 1:
+        return later((folder / "config.json").is_file, seconds)
+    return later(lambda: done(folder) >= epoch - 1, seconds)
+
+
 def in_save(folder: Path, number: int, seconds: float) -> Callable[[], bool]:
     """A moment so long after the run began to write its checkpoint `number`, from 1 on."""
     seen: set[str] = set()
-    began = None
 
-    def due() -> bool:
-        nonlocal began
-        if began is None:
-            found = (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")
-            seen.update(path.name.partition(".")[0] for path in found)
-            began = time.monotonic() if len(seen) >= number else None
-        return began is not None and time.monotonic() - began >= seconds
+    def begun() -> bool:
+        found = (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+        seen.update(path.name.partition(".")[0] for path in found)
+        return len(seen) >= number
 
-    return due
+    return later(begun, seconds)
+
+
+def drawn(kind: str, folder: Path, lasted: list[float], draw: random.Random) -> Callable[[], bool]:
+    """A moment of a kind at random.
+
+    Args:
+        kind: One of `KINDS`.
+        folder: Of the run that is to be killed.
+        lasted: Seconds of each epoch of the whole run, with what came before it in its phase.
+        draw: Random numbers.
+    """
+    if kind == SAVING:
+        return in_save(folder, draw.randint(1, PHASES), draw.uniform(0.0, SAVE_SECONDS))
+    first = [phase * EPOCHS + 1 for phase in range(1, PHASES)]
+    epoch = draw.choice(first) if kind == CHANGING else draw.randint(1, len(lasted))
+    return in_epoch(folder, epoch, draw.uniform(0.0, lasted[epoch - 1]))
 
 
 def resume(folder: Path, again: list[str]) -> None:
@@ -125,17 +179,30 @@ def resume(folder: Path, again: list[str]) -> None:
         run(again)
 
 
-def final_bits(folder: Path) -> list[bytes]:
-    """The arrays of a run's latest checkpoint."""
+def final_bits(folder: Path) -> dict[str, Any]:
+    """What a run has come to.
+
+    Returns:
+        The arrays of its best and its latest checkpoint, the optimizer's of the latter among them,
+        as bytes; and the figures of all epochs, without times.
+    """
     import jax
+    import orbax.checkpoint as ocp
 
     from jtl import checkpoint
 
-    restored = checkpoint.restore(folder, "latest")
-    return [
-        str(restored.epoch).encode(),
-        *(x.tobytes() for x in jax.tree.leaves(restored.variables)),
-    ]
+    found: dict[str, Any] = {
+        "figures": [{k: v for k, v in line.items() if k not in TIMES} for line in lines_of(folder)]
+    }
+    for which in ("best", "latest"):
+        restored = checkpoint.restore(folder, which)
+        found[f"{which} epoch"] = restored.epoch
+        found[which] = [leaf.tobytes() for leaf in jax.tree.leaves(restored.variables)]
+    kept = folder / checkpoint.FOLDER / str(found["latest epoch"]) / "opt_state"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        state = checkpointer.restore(kept.absolute())
+    found["optimizer"] = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+    return found
 
 
 def trial(
@@ -145,21 +212,23 @@ def trial(
 
     Returns:
         For each kill, where the run stood and whether it ended with the bits of the whole one.
+
+    Raises:
+        SystemExit: A run failed, or runs end before they can be killed.
     """
     whole = scratch / "whole"
     run(command(data, whole, smoke=smoke))
     wanted = final_bits(whole)
-    began = (whole / "config.json").stat().st_mtime
-    seconds = (whole / "summary.json").stat().st_mtime - began
+    ends = [0.0, *(line["elapsed"] for line in lines_of(whole))]
+    lasted = [end - begin for begin, end in itertools.pairwise(ends)]
     draw, results = random.Random(seed), []
-    while len(results) < kills:
-        folder = scratch / f"killed-{len(results)}"
-        if len(results) % 2:
-            moment = in_save(folder, draw.randint(1, SAVES), draw.uniform(0.0, 0.05))
-        else:
-            moment = after(folder, draw.uniform(0.0, seconds))
+    for attempt in range(10 * kills):
+        if len(results) == kills:
+            return results
+        folder = scratch / f"killed-{attempt}"
         arguments = command(data, folder, smoke=smoke)
-        state = killed(arguments, folder, moment)
+        kind = KINDS[len(results) % len(KINDS)]
+        state = killed(arguments, folder, drawn(kind, folder, lasted, draw))
         if state is not None:
             resume(folder, arguments)
             same = final_bits(folder) == wanted
@@ -167,8 +236,8 @@ def trial(
             print(
                 f"{len(results):3}/{kills}: {state}: {'equal' if same else 'DIFFERENT'}", flush=True
             )
-        shutil.rmtree(folder)
-    return results
+        shutil.rmtree(folder, ignore_errors=True)
+    raise SystemExit(f"of {10 * kills} runs only {len(results)} could be killed before their end")
 
 
 def main() -> int:
@@ -178,17 +247,21 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--smoke", action="store_true", help="2 kills, heads only")
+    parser.add_argument("--smoke", action="store_true", help="3 kills, heads only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jtl-kill-") as scratch:
         data = Path(scratch, "pictures")
         pictures.generate(data, 72, 32)
-        kills = 2 if options.smoke else options.kills
+        kills = len(KINDS) if options.smoke else options.kills
         results = trial(data, Path(scratch), kills, options.seed, smoke=options.smoke)
     differ = sum(not same for _, same in results)
-    saving = sum(state.saving for state, _ in results)
-    print(f"{len(results)} kills, {saving} of them while saving; {differ} ended differently")
-    return 1 if differ else 0
+    hit = {kind: sum(state.kind == kind for state, _ in results) for kind in KINDS}
+    told = ", ".join(f"{count} while {kind}" for kind, count in hit.items())
+    print(f"{len(results)} kills, {told}; {differ} ended differently")
+    missed = [kind for kind, count in hit.items() if not count and len(results) >= len(KINDS)]
+    if missed:
+        print(f"no run was killed while {' or '.join(missed)}: try more --kills, another --seed")
+    return 1 if differ or missed else 0
 
 
 if __name__ == "__main__":

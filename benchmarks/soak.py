@@ -5,10 +5,11 @@
     python benchmarks/soak.py --smoke                # half a minute, to see that it works
 
 Trains the last stage on a few small, augmented pictures without end, and counts the process's
-resident memory, threads and open files every second. After the given time the training is ended
-with SIGTERM and must end with 143 and a whole checkpoint. The first third of the time is for
-warming up; from there to the end memory may grow by a hundredth and 4 MB, threads and files not at
-all (medians of the second and the last sixth are compared). Exits 1 where one grew.
+resident memory, threads, open files and child processes every second. After the given time the
+training is ended with SIGTERM and must end with 143, the last epoch's checkpoint whole and none of
+older ones left. The first third of the time is for warming up; from there to the end memory may
+grow by a hundredth, 4 MB and the history of the epochs, and nothing else at all (medians of the
+third and the last sixth are compared). Exits 1 where one grew.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ import psutil
 from harness import pictures
 
 MEMORY_GROWTH, MEMORY_SLACK = 1.01, 4e6
-"""A line of the history is kept in memory for every epoch: some kilobytes a minute."""
-SHOWN = {"rss": "resident memory, MB", "threads": "threads", "files": "open files"}
+SHOWN = {
+    "rss": "resident memory, MB",
+    "threads": "threads",
+    "files": "open files",
+    "children": "child processes",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Sample:
     rss: int
     threads: int
     files: int
+    children: int
     epochs: int
 
 
@@ -60,56 +66,104 @@ def soak(data: Path, folder: Path, minutes: float, every: float = 1.0) -> list[S
     Raises:
         SystemExit: The training ended by itself, or not as it should.
     """
-    process = subprocess.Popen(
-        command(data, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    watched, metrics, samples = psutil.Process(process.pid), folder / "metrics.jsonl", []
-    try:
-        while not metrics.is_file() and process.poll() is None:
-            time.sleep(0.1)
-        began = time.monotonic()
-        while process.poll() is None and time.monotonic() - began < 60 * minutes:
-            with watched.oneshot():
-                samples.append(
-                    Sample(
-                        time.monotonic() - began,
-                        watched.memory_info().rss,
-                        watched.num_threads(),
-                        watched.num_fds(),
-                        metrics.read_bytes().count(b"\n"),
-                    )
-                )
-            time.sleep(every)
-        if process.poll() is None:
+    samples: list[Sample] = []
+    # No pipe: what nobody reads would fill it, and stop the training.
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(
+            command(data, folder), stdout=subprocess.DEVNULL, stderr=told, text=True
+        )
+        try:
+            while not done(folder) and process.poll() is None:
+                time.sleep(0.1)
+            began = time.monotonic()
+            while process.poll() is None and time.monotonic() - began < 60 * minutes:
+                samples.append(sampled(process.pid, time.monotonic() - began, done(folder)))
+                time.sleep(every)
             process.terminate()
-        _, told = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    if process.returncode != 128 + signal.SIGTERM or "which is saved" not in told:
-        raise SystemExit(f"the training ended with {process.returncode}:\n{told[-2000:]}")
+            process.wait(timeout=120)
+        finally:
+            process.kill()
+        told.seek(0)
+        said = told.read()
+    if process.returncode != 128 + signal.SIGTERM or "which is saved" not in said:
+        raise SystemExit(f"the training ended with {process.returncode}:\n{said[-2000:]}")
+    check_folder(folder)
     return samples
 
 
-def verdict(samples: list[Sample]) -> dict[str, Any]:
-    """What grew after the warm-up: for each of `SHOWN` the medians, and whether they are flat."""
+def sampled(pid: int, seconds: float, epochs: int) -> Sample:
+    """What a process holds now.
+
+    Raises:
+        SystemExit: It has ended.
+    """
+    try:
+        watched = psutil.Process(pid)
+        children = len(watched.children(recursive=True))
+        with watched.oneshot():
+            memory, threads = watched.memory_info().rss, watched.num_threads()
+            return Sample(seconds, memory, threads, watched.num_fds(), children, epochs)
+    except psutil.Error as error:
+        raise SystemExit(f"the training ended by itself after {seconds:.0f} s") from error
+
+
+def done(folder: Path) -> int:
+    """How many epochs are done."""
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure that a stopped run has its last epoch, and no checkpoints besides.
+
+    Raises:
+        SystemExit: It has not.
+    """
+    from jtl import checkpoint
+
+    latest = checkpoint.restore(folder, "latest").epoch
+    kept = sorted(path.name for path in (folder / checkpoint.FOLDER).iterdir())
+    if latest != done(folder) or len(kept) > 2:  # The latest and the best.
+        raise SystemExit(f"after {done(folder)} epochs the checkpoints are {', '.join(kept)}")
+
+
+def verdict(samples: list[Sample], line_bytes: int = 0) -> dict[str, Any]:
+    """What grew after the warm-up: for each of `SHOWN` the medians, and whether they are flat.
+
+    Args:
+        samples: Of the whole time.
+        line_bytes: What the run keeps in memory of each epoch.
+    """
     part = len(samples) // 6
     if not part:
         raise SystemExit("too short a time to tell anything")
+    first, last = samples[2 * part : 3 * part], samples[-part:]
+
+    def median(name: str, among: list[Sample]) -> float:
+        return statistics.median(getattr(sample, name) for sample in among)
+
+    history = line_bytes * (median("epochs", last) - median("epochs", first))
     told: dict[str, Any] = {"seconds": samples[-1].seconds, "epochs": samples[-1].epochs}
     for name in SHOWN:
-        early = statistics.median(getattr(s, name) for s in samples[2 * part : 3 * part])
-        late = statistics.median(getattr(s, name) for s in samples[-part:])
-        limit = early * MEMORY_GROWTH + MEMORY_SLACK if name == "rss" else early
+        early, late = median(name, first), median(name, last)
+        limit = early * MEMORY_GROWTH + MEMORY_SLACK + history if name == "rss" else early
         told[name] = {"early": early, "late": late, "flat": late <= limit}
     return told
 
 
+def line_bytes(folder: Path) -> int:
+    """What the line of an epoch takes in memory."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    line = json.loads(text[: text.index("\n")])
+    return sys.getsizeof(line) + sum(map(sys.getsizeof, line.values()))
+
+
 def draw(samples: list[Sample], path: Path) -> None:
-    """Memory, threads and files over time; a PNG."""
+    """What was held, over time; a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 3), SHOWN, strict=True):
+    figure = Figure(figsize=(12, 3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
         scale = 1e-6 if name == "rss" else 1.0
         axes.plot([s.seconds / 60 for s in samples], [getattr(s, name) * scale for s in samples])
         axes.set_ylim(bottom=0)
@@ -132,8 +186,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="jtl-soak-") as scratch:
         data = Path(scratch, "pictures")
         pictures.generate(data, 48, 32)
-        samples = soak(data, Path(scratch, "run"), minutes)
-    told = verdict(samples)
+        folder = Path(scratch, "run")
+        samples = soak(data, folder, minutes)
+        told = verdict(samples, line_bytes(folder))
     print(json.dumps(told, indent=2))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -93,15 +93,52 @@ def _run(
     options: type[_Options], command: Callable[[_Options], None], prog: str, args: Sequence[str]
 ) -> int:
     try:
+        given = args
         _check_flags(options, prog, args)
         if config_file.FLAG in (flags := list(_flags(options))):
             args = config_file.expanded(args, flags)
-        args = _spread(options, args)
-        parsed = tyro.cli(options, prog=prog, args=args, config=(tyro.conf.DisallowNone,))
+        parsed = _parsed(options, prog, given, _spread(options, args))
     except SystemExit as ended:  # After help, or a message about the command line.
         return int(ended.code or 0)
     command(parsed)
     return 0
+
+
+def _parsed(
+    options: type[_Options], prog: str, given: Sequence[str], args: Sequence[str]
+) -> _Options:
+    """What the command line says.
+
+    Args:
+        options: Dataclass of the command's options.
+        prog: The command's name in its help.
+        given: The command line as it came.
+        args: The same with the options of a file, and lists in words of their own.
+
+    Raises:
+        UserError: A value is none for its flag.
+        SystemExit: Help was asked for, or something else is wrong, which has been told.
+    """
+    wants_help = any(arg in ("-h", "--help") or arg.startswith("--tyro-") for arg in args)
+
+    def parse(told: bool) -> _Options:
+        disallow = (tyro.conf.DisallowNone,)
+        return tyro.cli(options, prog=prog, args=args, config=disallow, console_outputs=told)
+
+    if wants_help:
+        return parse(True)
+    try:
+        # Some of its messages come all the same.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return parse(False)
+    except SystemExit:
+        from jtl import cli_values
+
+    if found := cli_values.complaint(options, args):
+        flag, told = found
+        names = {arg.partition("=")[0].replace("_", "-") for arg in given}
+        raise UserError(told if flag in names else f"in the file of {config_file.FLAG}: {told}")
+    return parse(True)
 
 
 def _quiet_libraries() -> None:

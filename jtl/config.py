@@ -28,8 +28,8 @@ class ModelConfig:
             squeezenet1_1, inception_v3, efficientnet_lite0, efficientnet_lite1 or
             efficientnet_lite2.
         weights: Where the backbone's weights come from: 'default' (the model's ImageNet
-            weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k),
-            'package:NAME' (an installed package), 'torchvision:NAME' (what PyTorch's cache holds,
+            weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k), an
+            installed package as 'package:NAME', 'torchvision:NAME' (what PyTorch's cache holds,
             such as torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5),
             a folder that weights_convert wrote, or 'random'.
         head: What is put on the features: 'linear' (one dense layer), 'mlp' (hidden layers
@@ -105,8 +105,8 @@ class AugmentConfig:
             crops.
         flip: Mirrors half of the pictures, horizontally or both ways. Leave it out where left
             and right mean something, as in text.
-        color_jitter: Strength of random changes of brightness, contrast and saturation, such as
-            0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last for hue.
+        color_jitter: Strength of random changes of brightness, contrast and saturation, for
+            example 0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last for hue.
         policy: trivial changes each picture by one random operation of TrivialAugment.
         erasing: Probability that a rectangle of a picture is blotted out.
         mixup: Mixes pairs of pictures and their labels; the Beta distribution's parameter, such
@@ -155,7 +155,7 @@ class RunConfig:
         seeds: Train with so many seeds, from --seed on, on one validation split, and report the
             median and spread of the results.
         find_lr: Train no model, but try ever higher learning rates for some steps; draws the losses
-            (lr_finder.png) and suggests a value for --lr.
+            in lr_finder.png and suggests a value for --lr.
         show_batch: A .png file for a picture of the first training batch, as the network sees it.
         log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
             in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:

@@ -29,12 +29,13 @@ def expanded(args: Sequence[str], flags: Iterable[str]) -> list[str]:
     if path is None:
         return list(args)
     given = {_plain(arg) for arg in rest if arg.startswith("--")}
+    known = set(flags)
     return [
         *(
             token
-            for name, value in _options(path, set(flags)).items()
+            for name, value in _options(path, known).items()
             if name not in given
-            for token in _tokens(name, value, path)
+            for token in _tokens(name, value, path, known)
         ),
         *rest,
     ]
@@ -86,7 +87,8 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml  # Only who names a file waits for it.
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:  # Messages name it.
+            content = yaml.safe_load(file)
     except OSError as error:
         raise UserError(f"{FLAG} '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -101,11 +103,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _tokens(name: str, value: Any, path: Path) -> list[str]:
+def _tokens(name: str, value: Any, path: Path, flags: set[str]) -> list[str]:
     """An option as the command line has it; null is the default."""
     if value is None:
         return []
     if isinstance(value, bool):
+        if f"--no-{name}" not in flags:
+            raise UserError(
+                f"'{path}': '{name}' is no switch, but YAML takes its value for "
+                f"{str(value).lower()}. Words such as yes, no, on and off need quotes there."
+            )
         return [f"--{name}" if value else f"--no-{name}"]
     if isinstance(value, list):
         return [f"--{name}={','.join(map(str, value))}"]

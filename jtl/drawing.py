@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,23 @@ def draw_curves(
     from matplotlib.ticker import MaxNLocator
 
     epochs = [line["epoch"] for line in history]
+    masks = [line.get("mask") for line in history]
+    phases = [
+        epoch - 0.5
+        for epoch, (before, mask) in zip(epochs[1:], itertools.pairwise(masks), strict=True)
+        if mask != before
+    ]
     marker = "o" if len(history) == 1 else None
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, colour in (("train", "#7f7f7f"), ("val", "#1f77b4")):
             values = [line[f"{split}_{quantity}"] for line in history]
             axes.plot(epochs, values, color=colour, marker=marker, label=split)
-        best = f"best: {best_epoch}"
+        best = f"best epoch: {best_epoch}"
         axes.axvline(best_epoch, color="#d62728", linewidth=1, linestyle=":", label=best)
+        for index, phase in enumerate(phases):
+            told = "another mask" if not index else None
+            axes.axvline(phase, color="#2ca02c", linewidth=1, linestyle="--", label=told)
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         if len(history) == 1:
@@ -167,11 +177,16 @@ def draw_reliability(
     above.bar(left, [b["accuracy"] for b in bins], width, color="#1f77b4", label="accuracy", **bars)
     above.plot([0, 1], [0, 1], color="#7f7f7f", linestyle="--", label="as it should be")
     means = [b["confidence"] for b in bins]
-    above.plot(means, [b["accuracy"] for b in bins], "o", color="#d62728", label="mean of a bin")
+    # Whole, also where they lie on the frame.
+    dots = dict(color="#d62728", clip_on=False, zorder=3, label="mean of a bin")
+    above.plot(means, [b["accuracy"] for b in bins], "o", **dots)
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     above.legend(loc="upper left")
     above.set_title(f"expected calibration error {error:.4f}", fontsize=9)
-    below.bar(left, [b["count"] for b in bins], width, color="#7f7f7f", **bars)
+    counted = below.bar(left, [b["count"] for b in bins], width, color="#7f7f7f", **bars)
+    # Of a few pictures, too low to be seen otherwise, a bin's accuracy says little.
+    below.bar_label(counted, [f"{b['count']:,}" for b in bins], fontsize=7, padding=1)
+    below.margins(y=0.2)
     below.set(xlabel="probability of the likeliest class", ylabel="pictures")
     for axes in (above, below):
         axes.grid(alpha=0.3)
@@ -191,9 +206,11 @@ def draw_explanation(path: str | Path, *, picture: Any, heat: Any, title: str) -
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     height, width = picture.shape[:2]
-    for axes in (plots := figure.subplots(1, 2)):
+    told = ("as the network sees it", "red: what spoke for it most")
+    for axes, what in zip(plots := figure.subplots(1, 2), told, strict=True):
         axes.imshow(picture, interpolation="nearest")
         axes.axis("off")
+        axes.set_title(what, fontsize=9)
     # Bilinear, so that squares of the map do not pass for parts of the picture.
     area = (-0.5, width - 0.5, height - 0.5, -0.5)
     plots[1].imshow(

@@ -94,7 +94,7 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     for row, share in zip(rows, shares, strict=True):
         said, true = int(share.argmax()), int(evaluation.pictures.labels[row])
         names = [_short(classifier.class_names[index]) for index in (said, true)]
-        told.append(f"{names[0]} {share[said]:.0%}\nis {names[1]} {share[true]:.0%}")
+        told.append(f"said {names[0]} {share[said]:.0%}\nis {names[1]} {share[true]:.0%}")
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.pictures.native_size())
     if host is None:

@@ -33,8 +33,8 @@ class Options:
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
         to: stablehlo (uint8 pictures of any size to logits, in one program for CPU, CUDA and
-            TPU), timm, torchvision or keras (weights under their names), onnx, or savedmodel
-            (of TensorFlow).
+            TPU), savedmodel (the same for TensorFlow), onnx, or weights under the names of timm,
+            torchvision or keras.
         out: The file or folder to write. Default: one in the run's folder, in exports/.
         overwrite: Replace what is there.
         json: Print JSON on stdout instead of lines.

@@ -11,6 +11,7 @@ from typing import Any
 
 from jtl.config import Config
 from jtl.files import replace_text
+from jtl.report import counted
 
 PAGE = "report.md"
 PICTURES = {
@@ -50,7 +51,7 @@ def page(summary: dict[str, Any], config: Config, pictures: Sequence[str]) -> st
         *(f"![{PICTURES[name]}]({name})\n\n{PICTURES[name]}." for name in pictures),
         _classes(summary),
         "## What was trained",
-        _table(_training(summary)),
+        _table(_training(summary, config)),
         "## Data",
         _table(_data(summary)),
         *(f"- {_one_line(note)}" for note in summary["notes"]),
@@ -98,14 +99,15 @@ def _classes(summary: dict[str, Any]) -> str:
     return f"{heading}\n\n{table}"
 
 
-def _training(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
     share = summary["trainable_params"] / summary["total_params"]
     weights = summary["weights"]
     source = _code(weights["name"])
     if weights.get("licence"):
         source += f", licence {_one_line(weights['licence'])}"
     phases = [
-        f"{p['epochs']} epochs of {_code(p['mask'])} at {p['lr']:g}" for p in summary["phases"]
+        f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])}" + _rate(p["lr"], config)
+        for p in summary["phases"]
     ]
     frozen = "none" if not summary["frozen_leaves"] else f"{summary['frozen_leaves']}, unchanged"
     if not summary["frozen_unchanged"]:
@@ -113,6 +115,7 @@ def _training(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("weights", source),
         ("trained", "; then ".join(phases)),
+        ("by", _optimizer(config)),
         (
             "trainable",
             f"{summary['trainable_params']:,} of {summary['total_params']:,} ({share:.2%})",
@@ -124,6 +127,28 @@ def _training(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("epochs", f"{summary['epochs']}, of which {summary['best_epoch']} was the best"),
         ("time", f"{summary['train_seconds']:.1f} s"),
     ]
+
+
+def _rate(lr: float, config: Config) -> str:
+    return "" if config.train.solver == "lbfgs" else f" at learning rate {lr:g}"
+
+
+def _optimizer(config: Config) -> str:
+    """What minimized the loss, in words."""
+    train, steps = config.train, config.steps
+    if train.solver == "lbfgs":
+        return f"L-BFGS, l2 {_cell(train.l2)}"
+    told = [f"{_cell(train.optimizer)}, {_cell(train.schedule)} schedule"]
+    told.append(f"{train.batch_size:,} pictures a step")
+    named = {
+        "accumulate": (steps.accumulate, 1, "gradients of {} steps make an update"),
+        "clip": (steps.clip_norm, 0, "gradients clipped to {:g}"),
+        "smoothing": (steps.label_smoothing, 0, "label smoothing {:g}"),
+        "ema": (steps.ema, 0, "moving average {:g}"),
+        "class weights": (train.class_weights, "none", "class weights {}"),
+    }
+    told += [text.format(value) for value, usual, text in named.values() if value != usual]
+    return ", ".join(told)
 
 
 def _data(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -138,12 +163,13 @@ def _data(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def _repeat(summary: dict[str, Any], config: Config) -> str:
     versions = summary["versions"]
     packages = " ".join(
-        f"{name}=={version}" for name, version in versions.items() if name != "python"
+        f"{name}=={version}" for name, version in versions.items() if name not in ("python", "jtl")
     )
     weights = summary["weights"].get("sha256")
     lines = [
         f"    # Python {versions['python']}, {summary.get('device', 'device not recorded')}",
-        f"    pip install {packages}",
+        f"    # In the folder of jtl {versions['jtl']}:",
+        f"    pip install -e '.[demo]' {packages}",
         f"    {shlex.join(['python', '-m', 'jtl.train', *arguments(config)])}",
     ]
     text = "\n".join(lines)

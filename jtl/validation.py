@@ -123,6 +123,8 @@ def _check_steps(config: Config) -> None:
     at_least("--clip-norm", steps.clip_norm, 0)
     within("--accumulate", steps.accumulate, 1, MOST_ACCUMULATED)
     at_least("--plateau-patience", steps.plateau_patience, 1)
+    if not steps.decay_at:
+        raise UserError("--decay-at needs at least one share of a phase's steps, such as 0.5.")
     for at in steps.decay_at:
         if not 0 < at < 1:
             raise UserError(
@@ -139,6 +141,9 @@ def _check_steps(config: Config) -> None:
     for name, (used, by) in idle.items():
         if not used:
             _check_idle(steps, (name,), f"no effect but with {by}. Add that, or leave it out.")
+    if train.mask == "head_only" and train.phases is None and train.solver == "sgd":
+        told = "no effect with --mask head_only, which trains no block of the backbone. "
+        _check_idle(train, ("l2_sp", "layer_decay"), told + "Choose another mask, or leave it out.")
     if train.min_delta and not train.patience:
         raise UserError("--min-delta: no effect without --patience. Add that, or leave it out.")
 

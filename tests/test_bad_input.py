@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import pickle
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -86,11 +87,21 @@ def test_unknown_flags(options, named, elsewhere, capsys):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--optimizer", "adamm"], ["--optimizer", "'adam', 'adamw', "]),
-        (["--optimizer=adamm"], ["--optimizer", "'adam', 'adamw', "]),
-        (["--epochs", "many"], ["Error parsing --epochs", "--epochs INT", "'many'"]),
-        (["--epochs=many"], ["Error parsing --epochs", "--epochs INT", "'many'"]),
-        (["--epochs"], ["Missing value for argument '--epochs'"]),
+        (
+            ["--optimizer", "adm"],
+            "--optimizer must be one of adam, adamw, .* 'adm'. Did you mean 'adam'",
+        ),
+        (["--optimizer=adm"], "--optimizer must be one of adam, .* or adagrad, not 'adm'"),
+        (["--epochs", "many"], "--epochs must be a whole number, not 'many'"),
+        (["--batch_size=1.5"], "--batch-size must be a whole number, not '1.5'"),
+        (["--lr", "1,5", "--epochs", "3"], "--lr must be a number, not '1,5'"),
+        (["--lr="], "--lr must be a number, not ''"),
+        (["--epochs"], "--epochs needs a whole number"),
+        (["--schedule", "--json"], "--schedule needs one of constant, .* or plateau"),
+        (["--run-dir", "--json"], "--run-dir needs a value"),
+        (["--json=yes"], "--json is a switch and takes no value, not even 'yes'"),
+        (["--decay-at", "0.3,x"], "--decay-at must be a number, not 'x'"),
+        (["--log-to", "tensorbord"], "--log-to must be .* Did you mean 'tensorboard'"),
     ],
 )
 def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
@@ -98,9 +109,8 @@ def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
     code = main("train", *options)
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
-    for text in told:
-        assert text in captured.err
-    assert "Traceback" not in captured.err
+    assert re.match(f"error: {told}", captured.err)
+    assert len(captured.err.splitlines()) == 1
     assert list(elsewhere.iterdir()) == []
 
 

@@ -157,7 +157,7 @@ def test_what_a_process_writes_stays_and_is_said(cache, capsys):
         (["remove"], "invalid choice 'remove'"),
         (["clear", "zz"], "no key begins with 'zz'"),
         (["list", "--older-than", "-1"], "--older-than must be at least 0"),
-        (["clear", "--older-than", "soon"], "--older-than"),
+        (["clear", "--older-than", "soon"], "--older-than must be a number, not 'soon'"),
         (["list", "--all"], "--all goes with clear alone"),
         (["clear", A.name, "--all"], "--all goes with clear alone"),
         (["clear", "--al"], "Did you mean '--all'?"),

@@ -74,8 +74,9 @@ def test_the_last_file_counts(file, tmp_path):
         ("lr: [", "is not YAML: "),
         ("lr: {a: 1}", "'lr' must be a value or a list of values"),
         ("config: other.yaml", "there is no option 'config'"),
-        ("epochs: many", "--epochs"),
-        ("flip: no", "no-flip"),
+        ("epochs: many", "in the file of --config: --epochs must be a whole number, not 'many'"),
+        ("resume: 3", "in the file of --config: --resume is a switch and takes no value"),
+        ("flip: no", "'flip' is no switch, but YAML takes its value for false"),
     ],
 )
 def test_refusals(text, told, tmp_path, capsys, elsewhere):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
+import types
 import typing
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from commands import main
+import weights_samples as samples
+from commands import main, python
 from PIL import Image
 
-from jtl import evaluation, export, loop
+from jtl import evaluation, export, loop, models
 from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.pipeline import InputPlan
 from jtl.data.preprocess import Prepare
@@ -24,6 +27,9 @@ from jtl.data.transforms import HostTransform
 from jtl.errors import UserError
 from jtl.exports import checked, peers, stablehlo, target, whole
 from jtl.models import Preprocessing
+from weights_convert import artifact
+from weights_convert.rules import unflatten
+from weights_convert.tables import TABLES
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +99,10 @@ def test_small_pictures_are_enlarged_in_the_program(method, size):
 # StableHLO.
 
 
-def test_stablehlo_runs_where_jtl_is_not(classifier, tmp_path, capsys):
-    out = tmp_path / "model.stablehlo"
-    assert main("export", classifier.folder, "--to", "stablehlo", "--out", out, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["same_class"] == told["count"] == 9
-    assert told["logit_difference"] < 1e-5
-    facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
-    assert facts["class_names"] == list(tiny.CLASSES)
-    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.json"}
-    given = [np.stack(pictures_of((8, 8)) * 3), *(p[None] for p in pictures_of((20, 31), (8, 8)))]
-    np.savez(tmp_path / "in.npz", *given)
-    # What the command says of loading, in a process without jtl.
-    *loading, call = told["loading"].splitlines()
+def answers_of(lines: str, given: list[np.ndarray], absent: str, folder: Path) -> list[np.ndarray]:
+    """What the lines that the command prints give, in a process that does not import `absent`."""
+    np.savez(folder / "in.npz", *given)
+    *loading, call = lines.splitlines()
     code = "\n".join(
         [
             "import sys, numpy as np",
@@ -116,14 +113,28 @@ def test_stablehlo_runs_where_jtl_is_not(classifier, tmp_path, capsys):
             f"    {call}",
             "    found.append(logits)",
             "np.savez('out.npz', *found)",
-            "assert 'jtl' not in sys.modules",
+            f"assert {absent!r} not in sys.modules",
         ]
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120)
-    with np.load(tmp_path / "out.npz") as found:
-        for name, images in zip(found.files, given, strict=True):
-            own = classifier.predict(images).logits
-            np.testing.assert_allclose(found[name], own, rtol=0.02, atol=0.02)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=120)
+    with np.load(folder / "out.npz") as found:
+        return [found[name] for name in found.files]
+
+
+def test_stablehlo_runs_where_jtl_is_not(classifier, tmp_path, capsys):
+    out = tmp_path / "model.stablehlo"
+    assert main("export", classifier.folder, "--to", "stablehlo", "--out", out, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["same_class"] == told["count"] == 9
+    assert told["logit_difference"] < 1e-5
+    facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
+    assert facts["class_names"] == list(tiny.CLASSES)
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.json"}
+    given = [np.stack(pictures_of((8, 8)) * 3), *(p[None] for p in pictures_of((20, 31), (8, 8)))]
+    found = answers_of(told["loading"], given, "jtl", tmp_path)
+    for logits, images in zip(found, given, strict=True):
+        own = classifier.predict(images).logits
+        np.testing.assert_allclose(logits, own, rtol=0.02, atol=0.02)
 
 
 def test_one_program_for_all_platforms_and_sizes(classifier):
@@ -159,6 +170,135 @@ def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
     own = np.asarray(resnet.model.apply(resnet.variables, resnet.inputs.device(images)))
     np.testing.assert_allclose(logits, own, rtol=1e-4, atol=1e-4 * np.abs(own).max())
     assert not np.allclose(own[0], own[2])
+
+
+@pytest.fixture(scope="module")
+def resnet_of_keras(tmp_path_factory):
+    """A ResNet50 as Keras has it, its weights drawn, with a new head; as a run."""
+    table = next(t for t in TABLES if (t.family, t.library) == ("resnet", "keras"))
+    conventions = dict(table.conventions)
+    folder = tmp_path_factory.mktemp("keras")
+    source = models.create("resnet50", num_classes=5, conventions=conventions)
+    shapes = models.variable_shapes(source)
+    found = samples.artifact(
+        model="resnet50",
+        library="keras",
+        variables=unflatten(tiny.drawn(shapes)),
+        conventions=conventions,
+        num_classes=5,
+        class_names=None,
+        preprocessing=table.preprocessing,
+    )
+    artifact.write(folder / "weights", found)
+    data = tiny.write_folder(folder / "d", train=2, val=1, size=40)
+    config = Config(
+        ModelConfig("resnet50", str(folder / "weights")),
+        DataConfig(f"folder:{data}", image_size=32),
+        TrainConfig("head_only", epochs=3, batch_size=4, lr=0.1),
+        RunConfig(folder / "run"),
+    )
+    return evaluation.load(loop.fit(config, tiny.quiet()))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # Read by the first import of Keras.
+    pytest.importorskip("keras", reason="Keras is not installed (pip install 'jtl[keras]')")
+    run = resnet_of_keras
+    scope: dict[str, typing.Any] = {}
+    pictures, _ = checked.samples(run)
+    with jax.numpy_rank_promotion("allow"):  # Keras relies on broadcasting.
+        done = checked.export(run, "keras", tmp_path / "m.weights.h5")
+        exec(done.loading, scope)  # The printed lines, as they are.
+        shares = np.asarray(scope["model"](peers._normalized(run, pictures), training=False))
+    assert done.reference.startswith("keras ")
+    assert done.logit_difference <= 1e-4
+    assert done.same_class == done.count == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["m.weights.h5"]
+    own = run.predict(pictures).probabilities
+    assert np.ptp(own, axis=0).min() > 1e-3  # Pictures are told apart.
+    np.testing.assert_allclose(shares, own, atol=1e-4)
+
+
+# SavedModel.
+
+
+@pytest.fixture
+def tensorflow(monkeypatch):
+    """What is asked of TensorFlow, and of `jax2tf` as its bridge, done without it.
+
+    As `jax2tf` does, it makes StableHLO of the function for all platforms and for symbolic
+    shapes; that is kept where TensorFlow would wrap it.
+    """
+
+    def convert(function, *, polymorphic_shapes, native_serialization_platforms, with_gradient):
+        assert not with_gradient
+        [shape] = polymorphic_shapes
+        images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape[1:-1]), np.uint8)
+        platforms = native_serialization_platforms
+        return jax.export.export(jax.jit(function), platforms=platforms)(images)
+
+    def save(module, path, signatures):
+        assert signatures == {"serving_default": module.logits}
+        Path(path).mkdir()
+        Path(path, "saved_model.pb").write_bytes(module.logits.serialize())
+
+    def load(path):
+        program = jax.export.deserialize(bytearray(Path(path, "saved_model.pb").read_bytes()))
+        return types.SimpleNamespace(logits=program.call)
+
+    def function(program, *, input_signature, autograph):
+        assert input_signature == [([None, None, None, 3], "uint8", "images")]
+        assert not autograph
+        return program
+
+    saved_model = types.SimpleNamespace(save=save, load=load)
+    stand_in = types.SimpleNamespace(
+        __version__="none",
+        uint8="uint8",
+        Module=types.SimpleNamespace,
+        TensorSpec=lambda shape, dtype, name: (shape, dtype, name),
+        function=function,
+        saved_model=saved_model,
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow", stand_in)
+    jax2tf = types.SimpleNamespace(convert=convert)
+    monkeypatch.setitem(sys.modules, "jax.experimental.jax2tf", jax2tf)
+    monkeypatch.setattr(jax.experimental, "jax2tf", jax2tf, raising=False)
+
+
+def test_a_savedmodel_is_written_with_its_classes_and_replaced(classifier, tensorflow, tmp_path):
+    out = tmp_path / "saved"
+    done = checked.export(classifier, "savedmodel", out)
+    assert done.reference == f"TensorFlow none, jax {jax.__version__}"
+    assert done.same_class == done.count == 9
+    assert done.logit_difference < 1e-5
+    facts = json.loads((out / "assets.extra" / "classes.json").read_text())
+    assert facts["class_names"] == list(tiny.CLASSES)
+    (out / "old").touch()
+    with pytest.raises(UserError, match="is there already"):
+        checked.export(classifier, "savedmodel", out)
+    checked.export(classifier, "savedmodel", out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["assets.extra", "saved_model.pb"]
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None,
+    reason="TensorFlow is not installed (pip install 'jtl[savedmodel]')",
+)
+def test_tensorflow_runs_a_savedmodel(resnet, tmp_path):
+    arguments = [resnet.folder, "--to", "savedmodel", "--out", tmp_path / "saved", "--json"]
+    ran = python("-m", "jtl.export", *arguments, PYTHONWARNINGS="default")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["reference"].startswith("TensorFlow ")
+    assert told["same_class"] == told["count"] == 3
+    given = [np.stack(pictures_of((40, 40)) * 3), *(p[None] for p in pictures_of((50, 31)))]
+    found = answers_of(told["loading"], given, "jax", tmp_path)
+    for logits, images in zip(found, given, strict=True):
+        own = resnet.predict(images).logits
+        np.testing.assert_allclose(logits, own, atol=0.01 * np.abs(own).max())
 
 
 def test_default_places(resnet):

@@ -29,7 +29,7 @@ def pictures(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(scripts, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def whole(scripts, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     kill, _ = scripts
     folder = tmp_path_factory.mktemp("whole") / "run"
     # Heads in all four phases: little to compile, boundaries all the same.
@@ -51,8 +51,15 @@ def phase_is_being_saved(kill: Any, folder: Path) -> Callable[[], bool]:
     return kill.in_save(folder, 2, 0.0)
 
 
-@pytest.mark.parametrize("moment", [phase_is_logged, phase_is_saved, phase_is_being_saved])
-def test_killed_at_a_phase_boundary(scripts, pictures, whole, tmp_path, moment):
+def epoch_has_begun(kill: Any, folder: Path) -> Callable[[], bool]:
+    """The steps of a phase's second epoch."""
+    return kill.in_epoch(folder, 4, 0.0)
+
+
+@pytest.mark.parametrize(
+    "moment", [phase_is_logged, phase_is_saved, phase_is_being_saved, epoch_has_begun]
+)
+def test_killed_at_any_moment(scripts, pictures, whole, tmp_path, moment):
     kill, _ = scripts
     folder = tmp_path / "run"
     arguments = kill.command(pictures, folder, smoke=True)
@@ -68,7 +75,7 @@ def test_killed_at_a_phase_boundary(scripts, pictures, whole, tmp_path, moment):
 
 def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
     _, soak = scripts
-    samples = soak.soak(pictures, tmp_path / "run", minutes=0.3, every=0.2)
+    samples = soak.soak(pictures, tmp_path / "run", minutes=0.15, every=0.1)
     told = soak.verdict(samples)
     assert told["epochs"] > 3
     assert told["threads"]["flat"], told
@@ -79,9 +86,12 @@ def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
 
 def test_growth_is_told(scripts):
     _, soak = scripts
-    flat = [soak.Sample(second, 400_000_000, 20, 30, second) for second in range(60)]
+    flat = [soak.Sample(second, 400_000_000, 20, 30, 0, second) for second in range(60)]
     assert all(soak.verdict(flat)[name]["flat"] for name in soak.SHOWN)
-    for name, grow in (("rss", 500_000), ("threads", 1), ("files", 1)):
+    assert soak.verdict(
+        [soak.dataclasses.replace(s, rss=s.rss + 500_000 * s.epochs) for s in flat], 500_000
+    )["rss"]["flat"]
+    for name, grow in (("rss", 500_000), ("threads", 1), ("files", 1), ("children", 1)):
         leaking = [
             soak.dataclasses.replace(s, **{name: getattr(s, name) + grow * s.epochs}) for s in flat
         ]

@@ -65,10 +65,9 @@ PREPARE = Prepare(SIZE, PREPROCESSING)
 UNITS = tuple(u.path for u in MODEL.units())
 
 
-@functools.cache
-def _leaves() -> dict[tuple[str, ...], np.ndarray]:
+def drawn(shapes: dict[str, Any]) -> dict[tuple[str, ...], np.ndarray]:
+    """Values for all leaves, none of them zero or one, under which activations keep their size."""
     rng = np.random.default_rng(0)
-    shapes = models.variable_shapes(MODEL, SIZE)
     leaves = {}
     for path in leaf_paths(shapes):
         shape = lookup(shapes, path).shape
@@ -80,6 +79,11 @@ def _leaves() -> dict[tuple[str, ...], np.ndarray]:
         else:
             leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)
     return leaves
+
+
+@functools.cache
+def _leaves() -> dict[tuple[str, ...], np.ndarray]:
+    return drawn(models.variable_shapes(MODEL, SIZE))
 
 
 def variables() -> dict[str, Any]:

@@ -26,8 +26,8 @@ _CONVENTIONS = {
     "keras": ("keras (numbered)", "keras (numbered, no top)"),
 }
 
-# Pixels from which a VGG's last feature map is larger than its dense layers.
-_SLIDES_FROM = 256
+# Pixels of the pictures whose last feature map a VGG's dense layers fit as it is.
+_FITS_FROM, _SLIDES_FROM = 224, 256
 
 _KERAS = {
     "resnet50": "ResNet50",
@@ -96,7 +96,8 @@ def choose(
     found = [
         (
             target,
-            _top_differences(target, num_classes) + _differences(backbone, target.backbone, size),
+            _top_differences(target, num_classes, size)
+            + _differences(backbone, target.backbone, size),
         )
         for target in candidates
     ]
@@ -104,7 +105,9 @@ def choose(
         if not differences:
             return dataclasses.replace(
                 target,
-                loading=_loading(target, pool, num_classes, getattr(backbone, "aux_classes", 0)),
+                loading=_loading(
+                    target, pool, num_classes, getattr(backbone, "aux_classes", 0), size
+                ),
                 notes=_notes(backbone, target.backbone),
             )
     listed = "\n".join(
@@ -112,7 +115,16 @@ def choose(
     )
     raise UserError(
         f"{to} has no {model} that computes what these weights need, and under its names they "
-        f"would give other results:\n{listed}\nExport to the library the weights came from."
+        f"would give other results:\n{listed}\n{_remedy(to, model)}"
+    )
+
+
+def _remedy(to: str, model: str) -> str:
+    if to != "keras":
+        return "Export to the library the weights came from."
+    return (
+        "Export to the library the weights came from; or, for Keras, train from its own weights: "
+        f"--weights FILE.weights.h5 --model {model}."
     )
 
 
@@ -161,14 +173,19 @@ def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str
     return [(model, {})]
 
 
-def _top_differences(target: Target, num_classes: int | None) -> list[str]:
-    """Where a library has dense layers before the logits, both come or go (`include_top`)."""
+def _top_differences(target: Target, num_classes: int | None, size: int) -> list[str]:
+    """Where Keras has dense layers before the logits: both come or go, and fit one size."""
     if target.library != "keras" or not hasattr(target.backbone, "dense"):
         return []
     if target.backbone.dense and not num_classes:
         return ["dense layers come with a classifier there, and there is none in the weights"]
     if num_classes and not target.backbone.dense:
         return ["a classifier comes with dense layers there"]
+    if target.backbone.dense and not _FITS_FROM <= size < _SLIDES_FROM:
+        return [
+            f"pictures are of {size} pixels, and its dense layers take those of {_FITS_FROM} to "
+            f"{_SLIDES_FROM - 1} there (--image-size {_FITS_FROM})"
+        ]
     return []
 
 
@@ -220,23 +237,31 @@ def _notes(have: Any, want: Any) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _loading(target: Target, pool: str, num_classes: int | None, aux_classes: int) -> str:
+def _loading(
+    target: Target, pool: str, num_classes: int | None, aux_classes: int, size: int
+) -> str:
     name = target.architecture
     if target.library == "keras":
-        options = f"classes={num_classes}" if num_classes else "include_top=False"
-        network = f"model = keras.applications.{name}(weights=None, {options})"
-        return f'{network}\nmodel.load_weights("FILE")'
-    load = 'model.load_state_dict(safetensors.torch.load_file("FILE"), strict=True)'
+        # Its classifiers take one size, which is another by default for some.
+        options = f"classes={num_classes}, input_shape=({size}, {size}, 3)"
+        network = f"keras.applications.{name}(weights=None, {options})"
+        if not num_classes:
+            network = f"keras.applications.{name}(weights=None, include_top=False)"
+        return f'import keras\nmodel = {network}\nmodel.load_weights("FILE")'
+    load = 'model.load_state_dict(safetensors.torch.load_file("FILE"), strict=True)\nmodel.eval()'
     if target.library == "timm":
         options = f", num_classes={num_classes or 0}"
         options += f', global_pool="{pool}"' if pool != "avg" else ""
         options += ", aux_logits=True" if aux_classes else ""
-        return f'model = timm.create_model("{name}"{options})\n{load}'
+        network = f'model = timm.create_model("{name}"{options})'
+        return f"import safetensors.torch\nimport timm\n{network}\n{load}"
     options = [f"num_classes={num_classes}"] if num_classes else []
     if name == "inception_v3":  # Without minutes of drawing weights.
         options += [f"aux_logits={bool(aux_classes)}", "init_weights=False"]
     lines = [f"model = torchvision.models.{name}({', '.join(options)})"]
+    imports = ["import safetensors.torch", "import torchvision"]
     if not num_classes:
+        imports.insert(1, "import torch")
         classifier = re.sub(r"\.(\d+)", r"[\1]", target.table.classifier)
         lines.append(f"model.{classifier} = torch.nn.Identity()")
-    return "\n".join([*lines, load])
+    return "\n".join([*imports, *lines, load])

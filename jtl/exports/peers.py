@@ -38,7 +38,8 @@ def _write_torch(
     with torch.no_grad():
         images = torch.from_numpy(_normalized(classifier, pictures).transpose(0, 3, 1, 2).copy())
         logits = network(images).numpy()
-    return Answers(logits, _versions(to, "torch"), target.loading, ROUNDING)
+    loading = f"{target.loading}\n{_input(classifier, 'N, 3, {0}, {0}')}"
+    return Answers(logits, _versions(to, "torch"), loading, ROUNDING)
 
 
 def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Target]:
@@ -76,13 +77,28 @@ def write_keras(classifier: Classifier, path: Path, pictures: list[np.ndarray]) 
     )
     network.load_weights(path)
     logits = np.asarray(keras.ops.convert_to_numpy(network(images, training=False)))
-    return Answers(logits, _versions("keras"), target.loading, ROUNDING)
+    loading = f"{target.loading}\n{_input(classifier, 'N, {0}, {0}, 3')}"
+    return Answers(logits, _versions("keras"), loading, ROUNDING)
 
 
 def _normalized(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
     """float32 [N, size, size, 3], as the network takes them."""
     x = classifier.inputs.device.normalize(jnp.asarray(fitted(classifier, pictures)))
     return np.asarray(x, np.float32)
+
+
+def _input(classifier: Classifier, shape: str) -> str:
+    """A comment on what the network takes."""
+    device = classifier.inputs.device
+    mean, std = (
+        ", ".join(f"{x:.4g}" for x in values)
+        for values in (device.preprocessing.mean, device.preprocessing.std)
+    )
+    order = ", then BGR" if device.preprocessing.channel_order == "bgr" else ""
+    return (
+        f"# It takes float32 [{shape.format(device.size)}]: RGB / 255, minus ({mean}), divided by\n"
+        f"# ({std}){order}."
+    )
 
 
 def _versions(*packages: str) -> str:

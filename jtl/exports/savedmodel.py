@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
-from jtl import onednn
-from jtl.exports.stablehlo import PLATFORMS
+from jtl.exports.stablehlo import PLATFORMS, exported
 from jtl.exports.target import Answers, facts, require
-from jtl.exports.whole import logits_of
 
 if TYPE_CHECKING:
     from jtl.evaluation import Classifier
@@ -26,28 +23,21 @@ logits = tf.saved_model.load("FILE").logits(images)  # uint8 RGB [N, H, W, 3], a
 
 def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
     """See `jtl.exports.target.Writer`. `classes.json` among the assets tells its classes."""
+    # Its remarks on the processor are none on the export.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     tf = require("tensorflow", "savedmodel", "savedmodel")
     from jax.experimental import jax2tf
 
-    call = functools.partial(
-        logits_of,
-        variables=classifier.variables,
-        model=classifier.model,
-        inputs=classifier.inputs,
+    converted = jax2tf.convert(
+        exported(classifier).call,
+        polymorphic_shapes=["(batch, height, width, 3)"],
+        native_serialization_platforms=PLATFORMS,
+        with_gradient=False,
     )
-    jax.clear_caches()  # What is traced with oneDNN would be used again.
-    with onednn.disabled():
-        converted = jax2tf.convert(
-            call,
-            polymorphic_shapes=["(batch, height, width, 3)"],
-            native_serialization_platforms=PLATFORMS,
-            with_gradient=False,
-        )
-        module = tf.Module()
-        signature = [tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
-        module.logits = tf.function(converted, input_signature=signature, autograph=False)
-        tf.saved_model.save(module, str(path), signatures={"serving_default": module.logits})
-    jax.clear_caches()
+    module = tf.Module()
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+    module.logits = tf.function(converted, input_signature=signature, autograph=False)
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.logits})
     assets = path / "assets.extra"
     assets.mkdir(exist_ok=True)
     text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)

@@ -81,9 +81,10 @@ def parse(text: str, epochs: int | None, units: Sequence[Unit]) -> tuple[Phase, 
                 f"{error} Rules in place have separators of their own: in --phases, write them "
                 "into a file, a rule a line, and name it: 3,head_only;7,rules:my-rules.txt."
             ) from error
-    raise UserError(
-        f"unknown phases '{text}'.{suggest(text, FORMS)} The forms are: {'; '.join(FORMS)}."
-    )
+    if text.partition(":")[0] == "freeze_unfreeze":
+        raise UserError(f"--phases {text}: EPOCHS must be a whole number from 1 on.")
+    listed = "\n".join(f"  {form}: {told}" for form, told in FORMS.items())
+    raise UserError(f"unknown phases '{text}'.{suggest(text, FORMS)} The forms are:\n{listed}")
 
 
 def _enough(text: str, total: int, needed: int) -> None:
@@ -96,8 +97,13 @@ def _enough(text: str, total: int, needed: int) -> None:
 
 def _phase(part: str) -> Phase:
     fields = [field.strip() for field in part.split(",")]
-    if not 2 <= len(fields) <= 3 or not fields[0].isdecimal() or int(fields[0]) < 1:
+    if not 2 <= len(fields) <= 3:
         raise UserError(f"phase '{part}' is not EPOCHS,MASK or EPOCHS,MASK,LR.")
+    if not fields[0].isdecimal() or int(fields[0]) < 1:
+        raise UserError(
+            f"phase '{part}' is EPOCHS,MASK or EPOCHS,MASK,LR, and EPOCHS must be a whole number "
+            f"from 1 on, not '{fields[0]}'."
+        )
     check_form(fields[1])
     lr = None
     if len(fields) == 3:

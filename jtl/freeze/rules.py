@@ -40,8 +40,9 @@ def read_rules(source: str, translate: Callable[[str], str]) -> tuple[tuple[Rule
             content = Path(source).read_text(encoding="utf-8")
             lines = content.splitlines()
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
             raise UserError(
-                f"cannot read the rules file '{source}': {error}. Give a text file with a rule a "
+                f"cannot read the rules file '{source}': {reason}. Give a text file with a rule a "
                 f"line, or rules in place: rules:head/.*=train;.*=frozen. {_FORM}"
             ) from error
     rules, wrong = [], []

@@ -1,0 +1,92 @@
+"""What is wrong with a value on the command line, in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from jtl.errors import suggest
+
+
+def complaint(options: type, args: Sequence[str]) -> tuple[str, str] | None:
+    """The first flag whose value is none for it, and what it takes.
+
+    Args:
+        options: Dataclass of a command's options.
+        args: Its command line, lists in words of their own.
+
+    Returns:
+        None where nothing is found; something else may be wrong then.
+    """
+    kinds = dict(_kinds(options))
+    flag: str | None = None
+    for word in args:
+        if word.startswith("--"):
+            name, tied, value = word.partition("=")
+            if flag is not None and (told := _without_value(kinds[flag])):
+                return flag, f"{flag} {told}."
+            flag, plain = None, "--" + name[2:].replace("_", "-")
+            if plain not in kinds:
+                continue
+            if tied:
+                if told := _told(kinds[plain], value):
+                    return plain, f"{plain} {told}"
+            elif kinds[plain] is not bool:
+                flag = plain
+        elif flag is not None:
+            if told := _told(kinds[flag], word):
+                return flag, f"{flag} {told}"
+            flag = flag if _is_list(kinds[flag]) else None
+    if flag is not None and (told := _without_value(kinds[flag])):
+        return flag, f"{flag} {told}."
+    return None
+
+
+def _kinds(options: type) -> Iterator[tuple[str, Any]]:
+    """Every flag and the type of its value, None left out."""
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if dataclasses.is_dataclass(field.default):
+            yield from _kinds(type(field.default))
+        elif field.default is not dataclasses.MISSING:
+            kind = hints[field.name]
+            if typing.get_origin(kind) in (typing.Union, types.UnionType):
+                [kind] = [part for part in typing.get_args(kind) if part is not type(None)]
+            yield "--" + field.name.replace("_", "-"), kind
+
+
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
+def _without_value(kind: Any) -> str | None:
+    return None if _is_list(kind) else f"needs {_named(kind)}"
+
+
+def _named(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        *most, last = typing.get_args(kind)
+        return f"one of {', '.join(most)} or {last}" if most else str(last)
+    return {int: "a whole number", float: "a number"}.get(kind, "a value")
+
+
+def _told(kind: Any, value: str) -> str | None:
+    """What is wrong with a value, and what it may be; None if nothing is."""
+    if _is_list(kind):
+        kind = typing.get_args(kind)[0]
+    if kind is bool:
+        return f"is a switch and takes no value, not even '{value}'."
+    if typing.get_origin(kind) is Literal:
+        allowed = typing.get_args(kind)
+        if value in allowed:
+            return None
+        return f"must be {_named(kind)}, not '{value}'.{suggest(value, allowed)}"
+    if kind in (int, float):
+        try:
+            kind(value)
+        except ValueError:
+            return f"must be {_named(kind)}, not '{value}'."
+    return None
