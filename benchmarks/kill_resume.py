@@ -4,7 +4,7 @@
     python benchmarks/kill_resume.py --kills 100 --seed 7
     python benchmarks/kill_resume.py --smoke         # to see that it works
 
-Trains once to the end: four phases, head and last stage by turns, with accumulated gradients and a
+Trains twice to the end: four phases, head and last stage by turns, with accumulated gradients and a
 moving average. Then trains again and again, each time ended by SIGKILL at another moment, and goes
 on with `--resume`. The moments are drawn by turns: within an epoch, each epoch being as likely and
 each moment of it; in the midst of a save; and at a change of phases, from the last epoch's end to
@@ -214,17 +214,19 @@ def trial(
         For each kill, where the run stood and whether it ended with the bits of the whole one.
 
     Raises:
-        SystemExit: A run failed, or runs end before they can be killed.
+        SystemExit: A run failed, runs end before they can be killed, or they differ anyway.
     """
-    whole = scratch / "whole"
-    run(command(data, whole, smoke=smoke))
+    whole, again = scratch / "whole", scratch / "again"
+    for folder in (whole, again):
+        run(command(data, folder, smoke=smoke))
     wanted = final_bits(whole)
-    ends = [0.0, *(line["elapsed"] for line in lines_of(whole))]
+    if final_bits(again) != wanted:
+        raise SystemExit("two runs that nobody kills end differently already")
+    # The first one compiled what the others find.
+    ends = [0.0, *(line["elapsed"] for line in lines_of(again))]
     lasted = [end - begin for begin, end in itertools.pairwise(ends)]
     draw, results = random.Random(seed), []
     for attempt in range(10 * kills):
-        if len(results) == kills:
-            return results
         folder = scratch / f"killed-{attempt}"
         arguments = command(data, folder, smoke=smoke)
         kind = KINDS[len(results) % len(KINDS)]
@@ -237,6 +239,8 @@ def trial(
                 f"{len(results):3}/{kills}: {state}: {'equal' if same else 'DIFFERENT'}", flush=True
             )
         shutil.rmtree(folder, ignore_errors=True)
+        if len(results) == kills:
+            return results
     raise SystemExit(f"of {10 * kills} runs only {len(results)} could be killed before their end")
 
 

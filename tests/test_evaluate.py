@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from PIL import Image
 
 from jtl import cli, evaluation_pictures, loop, report_page, train
 from jtl.calibration import calibration
-from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.config import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
 
 
 @pytest.fixture
@@ -123,9 +124,27 @@ def test_the_report_tells_the_figures(tiny_run):
     for name, scores in summary["val_classes"].items():
         assert f"| {name} | {scores['count']} | {scores['accuracy']:.4f} |" in page
     assert f"`{summary['data_fingerprint']}`" in page
-    assert f"jax=={summary['versions']['jax']}" in page
+    assert f"    # In the folder of jtl {summary['versions']['jtl']}:\n" in page
+    assert f"pip install -e '.[demo]' jax=={summary['versions']['jax']} " in page
+    assert "| trained | 2 epochs of `head_only` at learning rate 0.05 |" in page
+    assert "| by | adamw, cosine schedule, 4 pictures a step |" in page
     assert "![Loss and accuracy by epoch](curves.png)" in page
     assert "confusion.png" not in page
+
+
+def test_the_report_tells_what_is_not_usual(tiny_run):
+    train = dataclasses.replace(tiny_run.config.train, optimizer="sgd", class_weights="balanced")
+    steps = StepsConfig(ema=0.99, accumulate=2)
+    config = dataclasses.replace(tiny_run.config, train=train, steps=steps)
+    page = report_page.page(tiny_run.summary, config, [])
+    assert (
+        "| by | sgd, cosine schedule, 4 pictures a step, gradients of 2 steps make an update, "
+        "moving average 0.99, class weights balanced |"
+    ) in page
+    solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))
+    page = report_page.page(tiny_run.summary, solved, [])
+    assert "| trained | 2 epochs of `head_only` |" in page
+    assert "| by | L-BFGS, l2 auto |" in page
 
 
 def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):

@@ -73,6 +73,29 @@ def test_killed_at_any_moment(scripts, pictures, whole, tmp_path, moment):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
 
 
+@pytest.mark.parametrize(
+    ("hits", "code", "told"),
+    [
+        ("t s c", 0, "3 kills, 1 while training, 1 while saving, 1 while changing phases; 0 ended"),
+        ("t s! c", 1, "1 ended differently"),
+        ("t t f c", 1, "no run was killed while saving: try more --kills"),
+    ],
+)
+def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told):
+    kill, _ = scripts
+    states = {
+        "t": kill.Killed(3, (2,), False),
+        "s": kill.Killed(4, (2,), True),
+        "c": kill.Killed(4, (2, 4), False),
+        "f": kill.Killed(8, (8,), False),
+    }
+    results = [(states[hit[0]], not hit.endswith("!")) for hit in hits.split()]
+    monkeypatch.setattr(kill, "trial", lambda *_, **__: results)
+    monkeypatch.setattr("sys.argv", ["kill_resume.py"])
+    assert kill.main() == code
+    assert told in capsys.readouterr().out
+
+
 def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
     _, soak = scripts
     samples = soak.soak(pictures, tmp_path / "run", minutes=0.15, every=0.1)

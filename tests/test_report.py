@@ -135,11 +135,42 @@ def test_curves(count: int, data: str, tmp_path: Path):
     assert (title < 128).any()
 
 
-def test_one_epoch_has_one_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that a test draws, which are not written."""
     from matplotlib.figure import Figure
 
-    drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: drawn.append(figure))
+    figures: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: figures.append(figure))
+    return figures
+
+
+def test_curves_show_where_another_mask_begins(drawn: list[Any]):
+    lines = history(6)
+    for line in lines:
+        line["mask"] = "head_only" if line["epoch"] < 3 or line["epoch"] > 5 else "full"
+    drawing.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
+    for axes in drawn[0].axes:
+        dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+        assert dashed == [2.5, 5.5]
+        told = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert told == ["train", "val", "best epoch: 6", "another mask"]
+
+
+def test_a_reliability_diagram_counts_its_pictures(drawn: list[Any]):
+    bins = [
+        {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},
+        {"from": 0.8, "to": 1.0, "count": 1200, "confidence": 0.9, "accuracy": 0.8},
+    ]
+    drawing.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
+    above, below = drawn[0].axes
+    assert [text.get_text() for text in below.texts] == ["2", "1,200"]
+    (dots,) = (line for line in above.lines if line.get_marker() == "o")
+    assert list(dots.get_ydata()) == [1.0, 0.8]
+    assert not dots.get_clip_on()  # The first lies on the frame.
+
+
+def test_one_epoch_has_one_tick(tmp_path: Path, drawn: list[Any]):
     for count in (1, 4):
         path = tmp_path / "curves.png"
         drawing.draw_curves(path, history=history(count), best_epoch=1, title="tiny")
