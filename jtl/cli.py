@@ -122,8 +122,9 @@ def _parsed(
     wants_help = any(arg in ("-h", "--help") or arg.startswith("--tyro-") for arg in args)
 
     def parse(told: bool) -> _Options:
-        disallow = (tyro.conf.DisallowNone,)
-        return tyro.cli(options, prog=prog, args=args, config=disallow, console_outputs=told)
+        # Groups of options have headings in the help, and no place in the flags.
+        config = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+        return tyro.cli(options, prog=prog, args=args, config=config, console_outputs=told)
 
     if wants_help:
         return parse(True)

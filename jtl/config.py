@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from jtl.data.augment.options import PRESETS, Augment, Preset, color_jitter
 from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
@@ -201,12 +199,12 @@ class Config:
     my-pictures holds train/CLASS/*.jpg and, if you like, val/ and test/.
     """
 
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = ModelConfig()
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
-    augment: Annotated[AugmentConfig, tyro.conf.arg(name="")] = AugmentConfig()
-    steps: Annotated[StepsConfig, tyro.conf.arg(name="")] = StepsConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()
+    augment: AugmentConfig = AugmentConfig()
+    steps: StepsConfig = StepsConfig()
 
     @property
     def split_seed(self) -> int:

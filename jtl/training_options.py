@@ -17,7 +17,7 @@ TOLD = tyro.conf.arg(help_behavior_hint="")
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What trains, and how. Where the default is None, it depends on the mask.
+    """What trains, and how. Several defaults depend on the mask and the optimizer.
 
     Attributes:
         mask: What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,

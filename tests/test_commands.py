@@ -143,6 +143,9 @@ HELP = {
     "train": [
         "usage: jtl.train [-h] [OPTIONS]",
         "  python -m jtl.train --mask=head_only\n",
+        "model options",
+        "The network and where its weights come from.",
+        "augment options",
         "--mask STR What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,",
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
         "--model STR Backbone: resnet18, resnet34, resnet50, ",
