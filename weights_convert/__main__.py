@@ -128,12 +128,13 @@ def list_command(arguments: Sequence[str]) -> int:
         prog=f"{PROGRAM} list",
         description="The models, their size, their weights on the hub with licence, input size and "
         "published top-1, and the conventions that are read.",
+        epilog=f"for example: {PROGRAM} list resnet50 densenet121 --measure",
     )
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="which; default all")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="which of them; default: all")
     parser.add_argument(
         "--measure", action="store_true", help="how many images a second each takes on this machine"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     from weights_convert import catalogue
 
@@ -151,10 +152,16 @@ def inspect_command(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog=f"{PROGRAM} inspect",
         description="What a checkpoint file holds, and what it seems to be. Converts nothing.",
+        epilog=f"for example: {PROGRAM} inspect unknown.pth",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the checkpoint")
-    parser.add_argument("--entry", metavar="NAME", help="as of a conversion")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--entry",
+        metavar="NAME",
+        help="the entry of a PyTorch checkpoint that holds the weights, such as model_ema; "
+        "default: as a conversion takes it",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     options = parser.parse_args(arguments)
     _use_cpu()
     from weights_convert import inspect_file
@@ -177,11 +184,13 @@ def export_command(arguments: Sequence[str]) -> int:
         prog=f"{PROGRAM} export",
         description="Writes a converted checkpoint, or the best checkpoint of a run, under "
         "another library's names, as float32. What a conversion left untouched goes out bit by "
-        "bit as it came in, if it came as float32.",
+        "bit as it came in, if it came as float32. python -m jtl.export does it too, for a run, "
+        "and compares what the library then predicts.",
+        epilog=f"for example: {PROGRAM} export runs/pets --to timm --out pets.safetensors",
     )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="of weights_convert or of jtl.train")
-    add("--to", required=True, choices=tuple(LIBRARIES), help="the library")
+    add("folder", metavar="FOLDER", type=Path, help="what weights_convert or jtl.train wrote")
+    add("--to", required=True, choices=tuple(LIBRARIES), help="the library that will load it")
     suffixes = "; ".join(f"{name}: {' or '.join(ends)}" for name, ends in LIBRARIES.items())
     add("--out", metavar="FILE", required=True, type=Path, help=f"what to write ({suffixes})")
     add("--overwrite", action="store_true", help="replace FILE")
