@@ -183,7 +183,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     if options.smoke:
         options.model, options.weights, options.name = "resnet18", "random", "generated"
         options.masks, options.images_strategies = ["head_only", "lp_ft"], ["head_only", SCRATCH]
-        options.epochs, options.most_epochs, options.batch, options.image_size = 2, 3, 4, 64
+        options.epochs, options.most_epochs, options.batch, options.image_size = 2, 2, 4, 64
         options.per_class, options.no_all, options.steps, options.repeats = [3], True, 2, 1
     if options.images_seeds is None:
         options.images_seeds = options.seeds

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import runpy
 import statistics
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import python
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -24,55 +22,18 @@ def _importable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-@pytest.fixture(scope="module")
-def rate() -> float:
-    """The machine's own limit, which the scripts measure anew for every row."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        from harness import machine
-
-        measured = machine.product_rate()
-    assert 1 < measured < 1e5
-    return measured
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, rate: float) -> Callable[..., None]:
-    """Runs a script as `python SCRIPT --smoke ARGS`, but in this process.
-
-    What it measures are processes of their own all the same. The peers among them are not held to
-    this suite's strictness; XLA's programs are compiled in a hurry, and once for all tests, so that
-    times say nothing.
-    """
-    from harness import machine, trainings, workers
-
-    environment = machine.environment
-    quick = {
-        "PYTHONWARNINGS": "default",
-        "JAX_NUMPY_RANK_PROMOTION": "allow",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
-        # Which `environment` leaves out, and which comes before the folder of `JTL_CACHE`.
-        "JAX_COMPILATION_CACHE_DIR": str(Path(os.environ["JTL_CACHE"], "benchmarks")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
-    for module in (machine, trainings, workers):
-        monkeypatch.setattr(module, "environment", lambda **given: environment(**given) | quick)
-    for module in (machine, trainings):
-        monkeypatch.setattr(module, "product_rate", lambda: rate)
-
-    def started(script: str, *args: object) -> None:
-        path = str(BENCHMARKS / f"{script}.py")
-        monkeypatch.setattr(sys, "argv", [path, "--smoke", *map(str, args)])
-        runpy.run_path(path, run_name="__main__")
-
-    return started
-
-
 def need(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
+
+
+def run(script: str, *args: object) -> None:
+    # The peers are not held to this suite's strictness.
+    lenient = {"PYTHONWARNINGS": "default", "JAX_NUMPY_RANK_PROMOTION": "allow"}
+    smoke = Path(__file__).parent / "benchmark_smoke.py"
+    ran = python(smoke, BENCHMARKS / f"{script}.py", "--smoke", *args, **lenient)
+    assert ran.returncode == 0, ran.stderr
 
 
 def check_pair(row: dict[str, Any]) -> None:
@@ -104,7 +65,7 @@ def published_gflop(multiply_adds: float) -> float:
     return 4 * 2 * multiply_adds * (64 / 224) ** 2
 
 
-def test_vs_pytorch(run, tmp_path):
+def test_vs_pytorch(tmp_path):
     need("torch", "timm", "torchvision")
     arms = ("forward", "last_stage", "head_only_10_cold")
     run("vs_pytorch", "--arms", *arms, "--out", tmp_path)
@@ -136,7 +97,7 @@ def test_vs_pytorch(run, tmp_path):
     assert again["rows"] == content["rows"]  # Nothing was measured twice.
 
 
-def test_vs_keras(run, tmp_path):
+def test_vs_keras(tmp_path):
     need("keras")
     run("vs_keras", "--arms", "head_only", "--out", tmp_path)
     [row] = json.loads((tmp_path / "vs_keras.json").read_text(encoding="utf-8"))["rows"]
@@ -150,7 +111,7 @@ def test_vs_keras(run, tmp_path):
     assert conventions("resnet50", "keras")["stride_in_1x1"]
 
 
-def test_growth(run, tmp_path):
+def test_growth(tmp_path):
     run("growth", "--out", tmp_path)
     stored = json.loads((tmp_path / "growth_resnet18.json").read_text(encoding="utf-8"))
     rows = {(row["mask"], row["cache"], row["images"]): row for row in stored["rows"]}
@@ -169,7 +130,7 @@ def test_growth(run, tmp_path):
     assert (tmp_path / "growth_resnet18.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_freeze_strategies(run, tmp_path):
+def test_freeze_strategies(tmp_path):
     run("freeze_strategies", "--out", tmp_path)
     base = tmp_path / "freeze_strategies_generated_resnet18"
     stored = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
@@ -210,7 +171,7 @@ def test_freeze_strategies(run, tmp_path):
         assert Path(f"{base}_{plot}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_densenet_cifar10(run, tmp_path):
+def test_densenet_cifar10(tmp_path):
     run("densenet_cifar10", "--out", tmp_path)
     base = tmp_path / "densenet_cifar10_resnet18"
     stored = json.loads(base.with_suffix(".json").read_text(encoding="utf-8"))
@@ -323,7 +284,7 @@ def test_subsets_keep_pictures_and_validation(tmp_path):
     assert parts[0].class_names == source.class_names
 
 
-def test_convert_speed(run, tmp_path):
+def test_convert_speed(tmp_path):
     need("torch")
     run("convert_speed", "--out", tmp_path / "speed")
     result = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
@@ -427,7 +388,7 @@ def test_a_failing_process_is_told(tmp_path):
     assert 0 < ended.first_seconds < ended.seconds - 0.2
 
 
-def test_input_pipeline(run, tmp_path):
+def test_input_pipeline(tmp_path):
     need("torchvision", "grain")
     run("input_pipeline", "--peers", "pytorch", "grain", "--out", tmp_path)
     stored = json.loads((tmp_path / "input_pipeline.json").read_text(encoding="utf-8"))

@@ -181,7 +181,7 @@ HELP = {
 
 @pytest.mark.parametrize("command", HELP)
 def test_help(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "100")  # Of more, boxes come side by side.
     assert main(command, "--help") == 0
     captured = capsys.readouterr()
     assert captured.err == ""

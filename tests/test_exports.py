@@ -194,7 +194,7 @@ def resnet_of_keras(tmp_path_factory):
     config = Config(
         ModelConfig("resnet50", str(folder / "weights")),
         DataConfig(f"folder:{data}", image_size=32),
-        TrainConfig("head_only", epochs=3, batch_size=4, lr=0.1),
+        TrainConfig("head_only", epochs=1, batch_size=6, lr=1e-5),
         RunConfig(folder / "run"),
     )
     return evaluation.load(loop.fit(config, tiny.quiet()))

@@ -98,7 +98,7 @@ def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told
 
 def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
     _, soak = scripts
-    samples = soak.soak(pictures, tmp_path / "run", minutes=0.15, every=0.1)
+    samples = soak.soak(pictures, tmp_path / "run", minutes=0.3, every=0.2)
     told = soak.verdict(samples)
     assert told["epochs"] > 3
     assert told["threads"]["flat"], told
