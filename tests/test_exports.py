@@ -212,6 +212,8 @@ def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path, mon
         exec(done.loading, scope)  # The printed lines, as they are.
         shares = np.asarray(scope["model"](peers._normalized(run, pictures), training=False))
     assert done.reference.startswith("keras ")
+    assert "float32 [N, 32, 32, 3]: RGB / 255, minus (0.485, 0.458, 0.4076)" in done.loading
+    assert done.loading.endswith(", then BGR.")
     assert done.logit_difference <= 1e-4
     assert done.same_class == done.count == 3
     assert [path.name for path in tmp_path.iterdir()] == ["m.weights.h5"]
