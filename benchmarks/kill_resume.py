@@ -7,10 +7,11 @@
 Trains twice to the end: four phases, head and last stage by turns, with accumulated gradients and a
 moving average. Then trains again and again, each time ended by SIGKILL at another moment, and goes
 on with `--resume`. The moments are drawn by turns: within an epoch, each epoch being as likely and
-each moment of it; in the midst of a save; and at a change of phases, from the last epoch's end to
-the next one's. At the end every run's checkpoints, the optimizer's state included, and its figures
-are held against the first run's, bit for bit. Exits 1 if one differs, and where no kill hit a save,
-a change of phases or an epoch's steps, as nothing is shown then.
+each moment of it; in the midst of a save; at a change of phases, from the last epoch's end to the
+next one's; and in the midst of a save within an epoch, by a run that saves after each epoch, and
+within epochs as often as the disk takes it. At the end every run's checkpoints,
+the optimizer's state included, and its figures are held against the first run's, bit for bit. Exits
+1 if one differs, and where no kill hit one of these, as nothing is shown then.
 """
 
 from __future__ import annotations
@@ -39,11 +40,21 @@ PHASES, EPOCHS = 4, 2
 POLL_SECONDS = 0.001
 SAVE_SECONDS = 0.05
 """About as long as a checkpoint of this run is being written."""
+SAVES_WITHIN = 4
+"""As many there are within epochs, at the least, in a run that saves often."""
+OFTEN = """
+import runpy
+from jtl import checkpoint, midway
+checkpoint.CHECKPOINT_SECONDS, midway.SHARE = 0.0, float("inf")
+runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
+"""
+"""Trains, and saves as often as the disk takes it."""
 TIMES = ("seconds", "images_per_second", "elapsed")
 """What no two runs have in common of an epoch's figures."""
 TRAINING, SAVING, CHANGING = "training", "saving", "changing phases"
+WITHIN = "saving within an epoch"
 FINISHING = "finishing"
-KINDS = (TRAINING, SAVING, CHANGING)
+KINDS = (TRAINING, SAVING, CHANGING, WITHIN)
 """What kills must have hit; that the last epoch is done and the summary missing may come too."""
 
 
@@ -54,10 +65,14 @@ class Killed:
     epochs: int
     checkpoints: tuple[int, ...]
     saving: bool
+    within: tuple[int, ...] = ()
+    saving_within: bool = False
 
     @property
     def kind(self) -> str:
         """What it was doing; one of `KINDS`, or `FINISHING`."""
+        if self.saving_within:
+            return WITHIN
         if self.saving:
             return SAVING
         if self.epochs == PHASES * EPOCHS:
@@ -67,17 +82,25 @@ class Killed:
     def __str__(self) -> str:
         """In a few words."""
         saved = ", ".join(map(str, self.checkpoints)) or "none"
-        return f"{self.kind}, {self.epochs} epochs done, saved: {saved}"
+        within = f" and step {max(self.within)}" if self.within else ""
+        return f"{self.kind}, {self.epochs} epochs done, saved: {saved}{within}"
 
 
-def command(data: Path, folder: Path, *, smoke: bool = False) -> list[str]:
+def program(*, often: bool = False) -> list[str]:
+    """`python -m jtl.train`, which may save more often."""
+    return [sys.executable, *(("-c", OFTEN) if often else ("-m", "jtl.train"))]
+
+
+def command(data: Path, folder: Path, *, smoke: bool = False, often: bool = False) -> list[str]:
     """A training of four phases."""
+    # Augmented pictures take heads through epochs step by step.
+    augment = ("--augment", "light") if smoke and often else ()
     masks = ("head_only", "head_only" if smoke else "last_stage")
     phases = ";".join(f"{EPOCHS},{masks[i % 2]},1e-{2 + i % 2}" for i in range(PHASES))
     return [
-        *(sys.executable, "-m", "jtl.train", "--data", f"folder:{data}", "--image-size", "32"),
+        *(*program(often=often), "--data", f"folder:{data}", "--image-size", "32"),
         *("--phases", phases, "--batch-size", "4", "--ema", "0.9", "--accumulate", "2"),
-        *("--run-dir", str(folder)),
+        *("--run-dir", str(folder), *augment),
     ]
 
 
@@ -103,10 +126,14 @@ def done(folder: Path) -> int:
 
 def state_of(folder: Path) -> Killed:
     """Where a run stands, by what its folder holds."""
-    kept = folder / "checkpoints"
+    return Killed(done(folder), *_saved(folder / "checkpoints"), *_saved(folder / "midway"))
+
+
+def _saved(kept: Path) -> tuple[tuple[int, ...], bool]:
+    """The checkpoints in a folder, and whether one is being written."""
     names = [path.name for path in kept.iterdir()] if kept.is_dir() else []
     saved = tuple(sorted(int(name) for name in names if name.isdecimal()))
-    return Killed(done(folder), saved, any("orbax-checkpoint-tmp" in name for name in names))
+    return saved, any("orbax-checkpoint-tmp" in name for name in names)
 
 
 def killed(arguments: list[str], folder: Path, moment: Callable[[], bool]) -> Killed | None:
@@ -143,12 +170,12 @@ def in_epoch(folder: Path, epoch: int, seconds: float) -> Callable[[], bool]:
     return later(lambda: done(folder) >= epoch - 1, seconds)
 
 
-def in_save(folder: Path, number: int, seconds: float) -> Callable[[], bool]:
-    """A moment so long after the run began to write its checkpoint `number`, from 1 on."""
+def in_save(kept: Path, number: int, seconds: float) -> Callable[[], bool]:
+    """A moment so long after a run began to write checkpoint `number`, from 1 on, in a folder."""
     seen: set[str] = set()
 
     def begun() -> bool:
-        found = (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+        found = kept.glob("*.orbax-checkpoint-tmp*")
         seen.update(path.name.partition(".")[0] for path in found)
         return len(seen) >= number
 
@@ -164,17 +191,18 @@ def drawn(kind: str, folder: Path, lasted: list[float], draw: random.Random) -> 
         lasted: Seconds of each epoch of the whole run, with what came before it in its phase.
         draw: Random numbers.
     """
-    if kind == SAVING:
-        return in_save(folder, draw.randint(1, PHASES), draw.uniform(0.0, SAVE_SECONDS))
+    if kind in (SAVING, WITHIN):
+        kept, saves = ("midway", SAVES_WITHIN) if kind == WITHIN else ("checkpoints", PHASES)
+        return in_save(folder / kept, draw.randint(1, saves), draw.uniform(0.0, SAVE_SECONDS))
     first = [phase * EPOCHS + 1 for phase in range(1, PHASES)]
     epoch = draw.choice(first) if kind == CHANGING else draw.randint(1, len(lasted))
     return in_epoch(folder, epoch, draw.uniform(0.0, lasted[epoch - 1]))
 
 
-def resume(folder: Path, again: list[str]) -> None:
+def resume(folder: Path, again: list[str], *, often: bool = False) -> None:
     """Goes on with a killed run; one that has not begun to write is started again."""
     if (folder / "config.json").is_file():
-        run([sys.executable, "-m", "jtl.train", "--resume", "--run-dir", str(folder)])
+        run([*program(often=often), "--resume", "--run-dir", str(folder)])
     else:
         run(again)
 
@@ -228,11 +256,13 @@ def trial(
     draw, results = random.Random(seed), []
     for attempt in range(10 * kills):
         folder = scratch / f"killed-{attempt}"
-        arguments = command(data, folder, smoke=smoke)
-        kind = KINDS[len(results) % len(KINDS)]
+        # Heads whose features are kept go through epochs in one dispatch.
+        kinds = [kind for kind in KINDS if not (smoke and kind == WITHIN)]
+        kind = kinds[len(results) % len(kinds)]
+        arguments = command(data, folder, smoke=smoke, often=kind == WITHIN)
         state = killed(arguments, folder, drawn(kind, folder, lasted, draw))
         if state is not None:
-            resume(folder, arguments)
+            resume(folder, arguments, often=kind == WITHIN)
             same = final_bits(folder) == wanted
             results.append((state, same))
             print(
@@ -256,7 +286,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="jtl-kill-") as scratch:
         data = Path(scratch, "pictures")
         pictures.generate(data, 72, 32)
-        kills = len(KINDS) if options.smoke else options.kills
+        kills = len(KINDS) - 1 if options.smoke else options.kills
         results = trial(data, Path(scratch), kills, options.seed, smoke=options.smoke)
     differ = sum(not same for _, same in results)
     hit = {kind: sum(state.kind == kind for state, _ in results) for kind in KINDS}

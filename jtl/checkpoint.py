@@ -22,6 +22,8 @@ from jtl.paths import plain_path
 FOLDER = "checkpoints"
 _JOINTLY = "jointly"
 """In what a checkpoint says of itself: whether many processes wrote it."""
+CHECKPOINT_SECONDS = 30.0
+"""At the most this much training is lost when a run is killed, at epoch granularity."""
 FINGERPRINTS = "files.json"
 """In every checkpoint: SHA-256 of each of its items' files, by path."""
 
@@ -74,7 +76,7 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
         cleanup_tmp_directories=True,
         # Called when all is written, before the checkpoint gets its final name.
         async_options=ocp.AsyncOptions(
-            post_finalization_callback=lambda: _write_fingerprints(folder)
+            post_finalization_callback=lambda: write_fingerprints(folder)
         ),
         # `max_to_keep` with `best_fn` would drop the latest one, and a resume with it.
         preservation_policy=policies.AnyPreservationPolicy(
@@ -84,7 +86,8 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder, options=options)
 
 
-def _write_fingerprints(folder: Path) -> None:
+def write_fingerprints(folder: Path) -> None:
+    """Notes SHA-256 of the files in every checkpoint that is whole but for its name."""
     for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
         # Beside the items' folders there is only a note that Orbax goes on to change.
         files = {k: v for k, v in fingerprints.of_files(unfinished).items() if "/" in k}
@@ -99,7 +102,7 @@ def _opened(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
         try:
             opened = _manager(folder)
         except Exception as error:
-            reasons = {path: _damage(path) for path in folder.iterdir() if path.is_dir()}
+            reasons = {path: damage(path) for path in folder.iterdir() if path.is_dir()}
             damaged = [f"{path.name} ({reason})" for path, reason in reasons.items() if reason]
             which = ", ".join(sorted(damaged)) or type(error).__name__
             raise UserError(
@@ -110,12 +113,24 @@ def _opened(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
             yield opened
 
 
-def _damage(checkpoint: Path) -> str | None:
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None where they are as they were written."""
     try:
         files = json.loads((checkpoint / FINGERPRINTS).read_text(encoding="utf-8"))
         return fingerprints.damage(checkpoint, files)
     except (OSError, ValueError, AttributeError):
         return f"its {FINGERPRINTS} is missing or unreadable"
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers of a folder's finished checkpoints, ascending, by their names alone."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def saved_epochs(run_dir: Path) -> list[int]:
+    """The epochs of a run's finished checkpoints, ascending; they are not opened."""
+    return numbers(run_dir / FOLDER)
 
 
 def latest_epoch(run_dir: Path) -> int:
@@ -180,7 +195,7 @@ def restore(
                 f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
             )
         unreadable = f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
-        if reason := _damage(run_dir / FOLDER / str(epoch)):
+        if reason := damage(run_dir / FOLDER / str(epoch)):
             raise UserError(unreadable + reason)
         try:
             saved = _read(checkpoints, epoch, opt_state)

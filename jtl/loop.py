@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jtl import checkpoint, preview, report, sinks
-from jtl.arms import Arm, arm_of, cut_of
+from jtl import checkpoint, keeper, midway, preview, report, sinks
+from jtl.arms import Arm, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
 from jtl.data.pipeline import Examples
@@ -27,13 +27,8 @@ from jtl.progress import Display
 from jtl.resume import resumed_run
 from jtl.run import Run, claimed_run
 from jtl.task import Task, prepare_task
-from jtl.trainer import Diverged, Trainer, last_step_of
+from jtl.trainer import Diverged, Part, Trainer
 from jtl.validation import resolve
-
-CHECKPOINT_SECONDS = 30.0
-"""At the most this much training is lost when a run is killed, at epoch granularity."""
-LONG_EPOCH_SECONDS = 2.0
-"""A longer epoch is left at once when the run is to stop; a shorter one is finished."""
 
 
 def fit(config: Config, display: Display | None = None, *, draw_beside: bool = False) -> Run:
@@ -50,12 +45,12 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
     Raises:
         UserError: The options, the data or the weights cannot be used, or the folder cannot
             be written. Nothing is left behind then.
-        Interrupted: SIGINT or SIGTERM came; what the finished epochs gave is saved.
+        Interrupted: SIGINT or SIGTERM came; what was trained until then is saved.
     """
     display = display or Display()
     with listening(display.message) as stop:
         if config.run.resume:
-            run = processes.together(lambda: resumed_run(config))
+            run = processes.together(lambda: resumed_run(config, display.message))
             task = processes.together(lambda: prepare_task(resolve(run.config), display))
             processes.together(lambda: run.check_same(task))
             _go(task, run, display, stop, draw_beside)
@@ -84,24 +79,22 @@ def _go(task: Task, run: Run, display: Display, stop: Stop, draw_beside: bool) -
 
 
 class Fit:
-    """One run on its way: the examples at hand, the best epoch so far, what is saved."""
+    """One run on its way: its phases, and the examples at hand."""
 
     def __init__(self, task: Task, run: Run, display: Display, stop: Stop, painter: Painter):
         """Takes a task, and a run that is new or has a checkpoint to go on from."""
         self.task, self.run, self.display, self.stop = task, run, display, stop
         self.painter = painter
         self.feature_seconds = 0.0
-        # Of the sessions before this one, as far as their last epoch.
+        # Of the sessions before this one, as far as they count.
         self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
+        if run.resumed_at is not None:
+            self._earlier = run.resumed_at.elapsed
         self._began = time.perf_counter()
         self._cache = feature_cache(task, display)
         # Of train and val, as the phase's arm works on them.
         self._examples: tuple[Arm, list[Examples]] | None = None
         self._cut: str | None = None
-        # The best epoch and the last long one, while they are not on disk.
-        self._kept: tuple[int, Tree, Any, Arm] | None = None
-        self._last: tuple[int, Tree, Any, Arm] | None = None
-        self._saved_at, self._saved_epoch = time.perf_counter(), 0
         # Of the best epoch, where it is of this session.
         self._val_logits: np.ndarray | None = None
 
@@ -129,12 +122,13 @@ class Fit:
         return epoch - self.run.improved_epoch(self.task.config.train.min_delta) >= patience
 
     def _train(self) -> None:
-        variables, saved, done = self._start()
+        variables, saved, saved_epoch = keeper.start_of(self.task, self.run)
+        done = len(self.run.history)
         # Unreadable pictures show here, before anything is written.
         first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
         self._read_examples(first, variables)
         with (
-            checkpoint.manager(self.run.folder) as self._checkpoints,
+            keeper.opened(self.task, self.run, saved_epoch) as self._keeper,
             self.display.track("training", self.task.epochs, "epochs") as self._advance,
         ):
             self._advance(done, "resumed") if done else None
@@ -142,12 +136,15 @@ class Fit:
                 if plan.last_epoch <= done:
                     continue
                 arm = self._read_examples(plan, variables)
-                trainer = Trainer(self.task, plan, arm, variables)
-                if saved is not None and plan.first_epoch <= done:
+                trainer, part = Trainer(self.task, plan, arm, variables), None
+                if plan is first and (at := self.run.resumed_at) is not None:
+                    part = keeper.part_of(self.run, at, trainer)
+                    self.display.message(f"going on after batch {at.batches} in epoch {at.epoch}")
+                elif saved is not None and plan.first_epoch <= done:
                     trainer.restore(done, saved)
                 elif saved is not None:
                     trainer.carry_over(saved)
-                stopped = self._phase(trainer, max(plan.first_epoch, done + 1))
+                stopped = self._phase(trainer, max(plan.first_epoch, done + 1), part)
                 variables, saved = trainer.last_variables(), trainer.state.opt_state
                 if stopped:
                     break
@@ -163,27 +160,9 @@ class Fit:
         self.run.open(self.task)
         self._log({**line, "optimizer_bytes": 0}, plan, arm)
         self.display.message(f"L-BFGS: {report.epoch_note(line)}, l2 {line['l2']:g}")
-        with checkpoint.manager(self.run.folder) as self._checkpoints:
-            self._save_one(1, variables, {}, arm)
+        with keeper.opened(self.task, self.run) as kept:
+            kept.write(keeper.Kept(1, variables, {}, arm))
             self.run.draw(self.task, self.painter)
-
-    def _start(self) -> tuple[Tree, Any, int]:
-        """The variables to start from, what is to be restored, the epochs that are done.
-
-        At a phase's end these are the params of its last step and the optimizer's state.
-        """
-        if not self.run.history:
-            return self.task.variables, None, 0
-        done = len(self.run.history)
-        plan = self.task.plan_of(done)
-        # The optimizer's state has one structure in every arm.
-        arm = arm_of(None, self.task.inputs)
-        template = Trainer(self.task, plan, arm, self.task.variables)
-        latest = checkpoint.restore(self.run.folder, "latest", template.saved_state())
-        self._saved_epoch = done
-        if done < plan.last_epoch:
-            return latest.variables, latest.opt_state, done
-        return *last_step_of(plan, latest.variables, latest.opt_state), done
 
     def _read_examples(self, plan: PhasePlan, variables: Tree) -> Arm:
         """Reads train and val, unless the phase before had the same cut; how epochs run."""
@@ -207,47 +186,51 @@ class Fit:
         train, val = self._examples[1]
         return train, val
 
-    def _phase(self, trainer: Trainer, first: int) -> bool:
-        """Runs a phase's epochs from `first` on; True if patience ended the run."""
+    def _phase(self, trainer: Trainer, first: int, part: Part | None) -> bool:
+        """Runs a phase's epochs from `first` on, of which `part` is done already.
+
+        Returns:
+            Whether patience ended the run.
+        """
         self.run.open(self.task)
         for epoch in range(first, trainer.plan.last_epoch + 1):
             with self.stop.deferred():
-                line = self._epoch(epoch, trainer)
-                if line is None:
-                    self._stop(epoch - 1)
+                line = self._epoch(epoch, trainer, part if epoch == first else None)
                 overdue = self._agreed(line)
                 over = self._finished(epoch, line, trainer, overdue)
                 if self.stop.signal is not None and epoch < self.task.epochs and not over:
-                    self._save(epoch, trainer)
-                    self._stop(epoch)
+                    self._keeper.save(epoch, trainer)
+                    self._stop(f"after epoch {epoch}")
             if over:
                 return True
         return False
 
-    def _epoch(self, epoch: int, trainer: Trainer) -> dict[str, Any] | None:
-        """Trains one epoch; None if it was left because the run is to stop."""
-        saved = self._saved_epoch if self._last is None else self._last[0]
+    def _epoch(self, epoch: int, trainer: Trainer, part: Part | None) -> dict[str, Any]:
+        """Trains one epoch, or what is left of it."""
 
-        def leave() -> bool:
-            # Only where the epoch before can be saved still, or is; many processes would have to
-            # agree on it after every step.
-            return not processes.several() and self.stop.signal is not None and saved == epoch - 1
+        def between(part: Part) -> None:
+            if processes.several():
+                return  # They would have to agree on it after every step.
+            stop = self.stop.signal is not None
+            self._keeper.between(epoch, part, trainer, self._elapsed(), now=stop)
+            if stop:
+                each = trainer.steps_per_epoch
+                self._stop(f"after batch {part.batches} of {each} in epoch {epoch}")
 
         before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
         losses = [line["val_loss"] for line in before]
         try:
-            return trainer.epoch(epoch, *self._at_hand(), leave, losses)
+            return trainer.epoch(epoch, *self._at_hand(), between, losses, part)
         except Diverged as error:
             self._diverged(epoch, self._step_told(error.step, trainer), trainer)
 
     def _agreed(self, line: dict[str, Any]) -> bool:
         """Whether it is time to save; processes go by the first one's clock and by any signal."""
-        overdue = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
-        said = processes.gathered([line["seconds"], overdue, self.stop.signal or 0])
+        said = processes.gathered([line["seconds"], self._keeper.overdue, self.stop.signal or 0])
         if len(said) > 1:
-            line["seconds"], overdue = float(said[0, 0]), bool(said[0, 1])
+            line["seconds"] = float(said[0, 0])
             self.stop.signal = int(said[:, 2].max()) or None
-        return overdue
+        return bool(said[0, 1])
 
     def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, overdue: bool) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
@@ -257,34 +240,22 @@ class Fit:
         used = {"optimizer_bytes": trainer.optimizer_bytes}
         self._log({**line, **used}, trainer.plan, trainer.arm)
         self._advance(1, report.epoch_note(line))
-        best = self.run.best_epoch()
-        if best == epoch:
+        if self.run.best_epoch() == epoch:
             self._val_logits = trainer.val_logits
-        self._last = None
-        if best == epoch or line["seconds"] > LONG_EPOCH_SECONDS:
-            # The next step donates the state: what is kept must be a copy.
-            arrays = jax.device_get((trainer.variables(), trainer.saved_state()))
-            self._last = (epoch, *arrays, trainer.arm)
-            self._kept = self._last if best == epoch else self._kept
+        self._keeper.keep(epoch, line["seconds"], trainer)
         stop = self._out_of_patience(epoch)
-        last = epoch == self.task.epochs or stop
         # At a phase's end too: the next one may be of a size that runs out of memory.
-        if last or overdue or epoch == trainer.plan.last_epoch:
-            self._save(epoch, trainer)
+        if stop or overdue or epoch == trainer.plan.last_epoch:
+            self._keeper.save(epoch, trainer)
         return stop
 
-    def _stop(self, epoch: int) -> NoReturn:
-        """Saves the epochs up to `epoch`, which are done, and raises."""
+    def _stop(self, where: str) -> NoReturn:
+        """Ends the run, of which all until `where` is saved or being saved."""
         assert self.stop.signal is not None
-        if self._last is not None and self._saved_epoch < epoch:
-            self._save_kept(epoch)
-            self._save_one(*self._last)
-        if not epoch:
-            raise Interrupted(self.stop.signal, "stopped in the first epoch; nothing is kept")
         folder = shlex.quote(str(self.run.folder))
         raise Interrupted(
             self.stop.signal,
-            f"stopped after epoch {epoch} of {self.task.epochs}, which is saved. Go on with:\n"
+            f"stopped {where} of {self.task.epochs}, all of which is saved. Go on with:\n"
             f"  python -m jtl.train --resume --run-dir {folder}",
         )
 
@@ -295,14 +266,10 @@ class Fit:
         return f"in step {step} (epoch {epoch + 1}, step {within + 1} of {each} in it)"
 
     def _diverged(self, epoch: int, where: str, trainer: Trainer) -> NoReturn:
-        """Keeps the last good state and stops the run."""
+        """Keeps the last good epoch and stops the run."""
         kept = "nothing was kept, as no epoch before it was whole"
+        self._keeper.diverged()
         if self.run.history:
-            self._save_kept(epoch)
-            if self._last is not None and self._last[0] > max(
-                self._saved_epoch, self._kept[0] if self._kept else 0
-            ):
-                self._save_one(*self._last)
             best = self.run.best_epoch()
             kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
         rate = max(trainer.plan.learning_rates.values())
@@ -315,32 +282,9 @@ class Fit:
         facts = {"cut": plan.split.cut, "cached_prefix": arm.cached}
         self.run.log({**line, **facts, "elapsed": round(self._elapsed(), 3)})
 
-    def _save_kept(self, before: int) -> None:
-        if self._kept is not None and self._saved_epoch < self._kept[0] < before:
-            self._save_one(*self._kept)
-
-    def _save(self, epoch: int, trainer: Trainer) -> None:
-        if self._saved_epoch == epoch:
-            return
-        self._save_kept(epoch)
-        variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
-        self._save_one(epoch, variables, opt_state, trainer.arm)
-        self._kept, self._last, self._saved_epoch = None, None, epoch
-        self._saved_at = time.perf_counter()
-
-    def _save_one(self, epoch: int, variables: Tree, opt_state: Any, arm: Arm) -> None:
-        line = self.run.history[epoch - 1]
-        metrics = {key: line[key] for key in ("val_accuracy", "val_loss")}
-        # Orbax orders by one number; ours is that a later best is better than an earlier one.
-        metrics["best"] = float(epoch if epoch == self.run.best_epoch(epoch) else 0)
-        meta = {**self.task.meta(), "start": arm.start}
-        if processes.several():
-            # What is on all devices is written in parts, by all processes.
-            variables, opt_state = self.task.layout.put_whole((variables, opt_state))
-        checkpoint.save(self._checkpoints, epoch, variables, opt_state, metrics, meta)
-
     def _finish(self, train_seconds: float) -> None:
         """Reads the best epoch back, so that what is reported is what is on disk."""
+        midway.remove(self.run.folder)
         best = checkpoint.restore(self.run.folder)
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)

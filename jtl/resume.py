@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jtl import checkpoint
+from jtl import checkpoint, midway
 from jtl.config import Config
 from jtl.devices import processes
 from jtl.errors import UserError
@@ -15,8 +16,12 @@ from jtl.files import replace_text
 from jtl.run import CONFIG, METRICS, SUMMARY, Run, read_json
 
 
-def resumed_run(config: Config) -> Run:
-    """A run that was cut off, as far as its latest checkpoint.
+def resumed_run(config: Config, tell: Callable[[str], None]) -> Run:
+    """A run that was cut off, as far as its latest checkpoint, of an epoch or within one.
+
+    Args:
+        config: The options that were given.
+        tell: Told of a checkpoint within an epoch that cannot be used.
 
     Raises:
         UserError: `--run-dir` is missing, is no run, has no checkpoint or is finished.
@@ -34,6 +39,9 @@ def resumed_run(config: Config) -> Run:
     options = dataclasses.replace(config.run, resume=False, log_to=log_to)
     run = Run(folder, dataclasses.replace(stored, run=options))
     done = checkpoint.latest_epoch(folder)
+    run.resumed_at = midway.found(folder, tell)
+    if run.resumed_at is not None:
+        done = run.resumed_at.epoch - 1
     run.history = _history(folder, done)
     # Epochs after the checkpoint are trained again, so their lines must go.
     if processes.first():

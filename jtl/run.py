@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl import checkpoint, report_page
+from jtl import checkpoint, midway, report_page
 from jtl.config import Config
 from jtl.defaults import filled
 from jtl.devices import processes
@@ -40,6 +40,7 @@ class Run:
         config: The resolved options.
         summary: The keys of `summary.json`; empty until the run is finished.
         history: A line for every epoch that is done.
+        resumed_at: The place within the next epoch that the run goes on from, if it is one.
         sinks: What else is told of every epoch and of the result.
     """
 
@@ -47,6 +48,7 @@ class Run:
     config: Config
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    resumed_at: midway.Place | None = None
     sinks: Sinks | None = None
 
     def open(self, task: Task) -> None:
@@ -64,14 +66,10 @@ class Run:
         """Removes what was written, if there is no checkpoint to go on from."""
         if not processes.first():
             return
-        checkpoints = self.folder / checkpoint.FOLDER
-        parts = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
-        if any(path.name.isdecimal() for path in parts):
+        if checkpoint.saved_epochs(self.folder) or midway.is_kept(self.folder):
             return
-        for part in parts:  # What a write has left that failed, as on a full disk.
-            shutil.rmtree(part, ignore_errors=True)
-        _remove_empty([checkpoints])
-        for name in LEFTOVERS:
+        # What a write has left that failed, as on a full disk.
+        for name in (checkpoint.FOLDER, midway.FOLDER, *LEFTOVERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (CONFIG, METRICS, *LEFTOVERS):
             with contextlib.suppress(IsADirectoryError):

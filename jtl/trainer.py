@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,20 @@ class Diverged(ArithmeticError):
     def __init__(self, step: int):
         super().__init__(f"the loss of step {step} is not finite")
         self.step = step
+
+
+class Part(NamedTuple):
+    """How far an epoch is.
+
+    Attributes:
+        batches: That are done.
+        sums: Over their examples.
+        seconds: That they took.
+    """
+
+    batches: int
+    sums: steps.Metrics
+    seconds: float
 
 
 class Trainer:
@@ -138,36 +152,37 @@ class Trainer:
         epoch: int,
         train: Examples,
         val: Examples,
-        leave: Callable[[], bool] = lambda: False,
+        between: Callable[[Part], None] = lambda part: None,
         losses: Sequence[float] = (),
-    ) -> dict[str, Any] | None:
+        part: Part | None = None,
+    ) -> dict[str, Any]:
         """Trains one epoch and evaluates it.
 
         Args:
             epoch: 1-based, through all phases; decides the order of the examples.
             train: Examples to train on, as the arm takes them.
             val: Examples to evaluate on.
-            leave: Asked after every step but the last whether to leave the epoch as it is.
+            between: Called after every step but the last, if steps are dispatched one by one; may
+                raise to leave the epoch.
             losses: Validation losses of the phase's epochs before.
+            part: What is done of the epoch already, where it goes on from there.
 
         Returns:
-            The epoch's line of `metrics.jsonl`; None if it was left.
+            The epoch's line of `metrics.jsonl`.
 
         Raises:
             Diverged: A step's loss was not finite.
         """
         config = self.task.config.train
         scale = self._options.scale_after(losses)
-        began_at = time.perf_counter()
+        began_at = time.perf_counter() - (part.seconds if part else 0.0)
         if isinstance(train, Views):
             train = train.of_epoch(epoch)
         batches = shuffled(len(train), config.batch_size, config.seed, epoch)
         batches = batches[: self.steps_per_epoch]
-        sums = self._steps(epoch, train, batches, leave, scale)
-        if sums is None:
-            return None
+        sums = self._steps(epoch, train, batches, between, scale, part)
         total = sums.means()  # Waits for the last step.
-        self._check_finite()
+        self.check_finite()
         seconds = time.perf_counter() - began_at
         scores, self.val_logits = evaluate(
             val,
@@ -204,7 +219,8 @@ class Trainer:
             layout=self.task.layout,
         )
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
+        """Waits for the last step; raises `Diverged` if a step's loss was not finite."""
         if step := int(self.state.not_finite):
             raise Diverged(step)
 
@@ -213,27 +229,33 @@ class Trainer:
         epoch: int,
         train: Examples,
         batches: np.ndarray,
-        leave: Callable[[], bool],
+        between: Callable[[Part], None],
         scale: float,
-    ) -> steps.Metrics | None:
+        part: Part | None = None,
+    ) -> steps.Metrics:
+        """Takes the steps that are left of an epoch; the sums over all of it."""
+        done, began_at = 0, time.perf_counter()
+        if part is not None:
+            done, began_at = part.batches, began_at - part.seconds
+        left = batches[done:]
         common = self.step_options(scale)
         if isinstance(train, Features) and train.on_device and self.arm.start == "head":
             self.state, total = steps.train_epoch(
-                self.state, self.frozen, train.values, train.labels, batches, **common
+                self.state, self.frozen, train.values, train.labels, left, **common
             )
-            return total
-        total, looked_at = steps.Metrics.zero(), time.perf_counter()
+            return part.sums + total if part else total
+        total, looked_at = part.sums if part else steps.Metrics.zero(), time.perf_counter()
         several = self.task.layout.spans_processes
         for images, (number, indices) in zip(
-            ahead(train, list(batches), self.task.layout), enumerate(batches, 1), strict=True
+            ahead(train, list(left), self.task.layout), enumerate(left, done + 1), strict=True
         ):
             metrics = self._step(epoch, images, train.labels[indices], indices, common)
             total = total + metrics
-            if number < len(batches) and leave():
-                return None
+            if number < len(batches):
+                between(Part(number, total, time.perf_counter() - began_at))
             # Many processes look at the epoch's end, where all do.
             if not several and time.perf_counter() - looked_at > FINITE_SECONDS:
-                self._check_finite()
+                self.check_finite()
                 looked_at = time.perf_counter()
         return total
 

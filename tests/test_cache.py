@@ -19,7 +19,7 @@ import tiny
 from data_files import flat
 from rich.console import Console
 
-from jtl import checkpoint, evaluation, features, loop, models, steps
+from jtl import checkpoint, evaluation, features, models, steps
 from jtl.cache import entry as entry_module
 from jtl.cache import sizes
 from jtl.cache.keys import key_of, prefix_of
@@ -288,7 +288,7 @@ def test_a_run_goes_on_with_the_cache_or_without(
 
     folder = tmp_path / "cut-off"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1.0)
         patch.setattr(Trainer, "epoch", breaks)
         with pytest.raises(RuntimeError, match="third"):
             fit(configured(tiny_data, folder, "last_stage"), tiny.quiet())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -11,15 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint
+from jtl import checkpoint, midway
 from jtl.interrupt import Interrupted, Stop, listening
-from jtl.loop import fit
-from jtl.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +56,18 @@ def test_a_signal_saves_the_run_and_ends_the_process(pictures, tmp_path, number,
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in out + err
-    stopped = re.search(r"stopped after epoch (\d+) of 500, which is saved", err)
+    where = r"stopped after (batch \d+ of \d+ in )?epoch (\d+) of 500, all of which is saved"
+    stopped = re.search(where, err)
     assert stopped is not None, err
     assert f"python -m jtl.train --resume --run-dir '{folder}'" in err
-    assert checkpoint.latest_epoch(folder) == int(stopped[1]) >= 2
+    epoch = int(stopped[2])
+    assert epoch > 1
+    if stopped[1] is None:
+        assert checkpoint.latest_epoch(folder) == epoch
+        return
+    place = midway.found(folder, pytest.fail)
+    assert place is not None
+    assert (f"batch {place.batches} of 18 in ", place.epoch) == (stopped[1], epoch)
 
 
 def test_a_signal_before_the_first_epoch_leaves_nothing(pictures, tmp_path):
@@ -78,48 +81,6 @@ def test_a_signal_before_the_first_epoch_leaves_nothing(pictures, tmp_path):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert not folder.exists()
-
-
-@pytest.mark.parametrize(("after", "epoch"), [(4, 1), (5, 1), (6, 2), (8, 2)])
-def test_a_stopped_run_ends_as_the_whole_one(tiny_data, tmp_path, monkeypatch, after, epoch):
-    """Stopped in step `after`, of three in an epoch: in the midst of one or in its last step."""
-    options = dict(mask="full", epochs=4, batch_size=6)
-    whole = fit(tiny.config(tiny_data, tmp_path / "whole", **options), tiny.quiet())
-    # As if epochs were long: each may be left at once, and is kept until it is saved.
-    monkeypatch.setattr("jtl.loop.LONG_EPOCH_SECONDS", 0.0)
-    steps, taken = Trainer._steps, 0
-
-    def interrupted(self, number, train, batches, leave, scale):
-        nonlocal taken
-        before, taken = taken, taken + len(batches)
-        numbers = iter(range(before + 1, taken + 1))
-
-        def signalled() -> bool:
-            if next(numbers) == after:
-                os.kill(os.getpid(), signal.SIGINT)
-            return leave()
-
-        sums = steps(self, number, train, batches, signalled, scale)
-        if after == taken:  # Nobody is asked after the last step.
-            os.kill(os.getpid(), signal.SIGINT)
-        return sums
-
-    monkeypatch.setattr(Trainer, "_steps", interrupted)
-    folder = tmp_path / "stopped"
-    with pytest.raises(Interrupted, match=f"stopped after epoch {epoch} of 4") as raised:
-        fit(tiny.config(tiny_data, folder, **options), tiny.quiet())
-    assert raised.value.signal == signal.SIGINT
-    assert checkpoint.latest_epoch(folder) == epoch
-    monkeypatch.setattr(Trainer, "_steps", steps)
-    resumed = fit(tiny.resumed(folder), tiny.quiet())
-    got, want = (checkpoint.restore(run.folder, "latest") for run in (resumed, whole))
-    jax.tree.map(np.testing.assert_array_equal, got.variables, want.variables)
-    times = ("seconds", "images_per_second", "elapsed")
-    lines = [
-        [{key: value for key, value in line.items() if key not in times} for line in run.history]
-        for run in (resumed, whole)
-    ]
-    assert lines[0] == lines[1]
 
 
 def test_a_second_signal_stops_at_once():

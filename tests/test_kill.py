@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -48,7 +49,7 @@ def phase_is_saved(kill: Any, folder: Path) -> Callable[[], bool]:
 
 
 def phase_is_being_saved(kill: Any, folder: Path) -> Callable[[], bool]:
-    return kill.in_save(folder, 2, 0.0)
+    return kill.in_save(folder / "checkpoints", 2, 0.0)
 
 
 def epoch_has_begun(kill: Any, folder: Path) -> Callable[[], bool]:
@@ -73,10 +74,25 @@ def test_killed_at_any_moment(scripts, pictures, whole, tmp_path, moment):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
 
 
+def test_killed_while_saving_within_an_epoch(scripts, pictures, tmp_path):
+    kill, _ = scripts
+    folder, other = tmp_path / "run", tmp_path / "whole"
+    arguments, whole = (
+        kill.command(pictures, place, smoke=True, often=True) for place in (folder, other)
+    )
+    assert commands.main("train", *whole[len(kill.program(often=True)) :]) == 0
+    state = kill.killed(arguments, folder, kill.in_save(folder / "midway", 3, 0.0))
+    assert state is not None, "the run ended before it could be killed"
+    assert state.within
+    kill.resume(folder, arguments, often=True)
+    assert kill.final_bits(folder) == kill.final_bits(other)
+    assert kill.state_of(folder).within == ()
+
+
 @pytest.mark.parametrize(
     ("hits", "code", "told"),
     [
-        ("t s c", 0, "3 kills, 1 while training, 1 while saving, 1 while changing phases; 0 ended"),
+        ("t s w c", 0, "1 while changing phases, 1 while saving within an epoch; 0 ended"),
         ("t s! c", 1, "1 ended differently"),
         ("t t f c", 1, "no run was killed while saving: try more --kills"),
     ],
@@ -88,6 +104,7 @@ def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told
         "s": kill.Killed(4, (2,), True),
         "c": kill.Killed(4, (2, 4), False),
         "f": kill.Killed(8, (8,), False),
+        "w": kill.Killed(2, (2,), False, (30,), True),
     }
     results = [(states[hit[0]], not hit.endswith("!")) for hit in hits.split()]
     monkeypatch.setattr(kill, "trial", lambda *_, **__: results)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint, evaluation, loop, steps, trainer
+from jtl import checkpoint, evaluation, steps, trainer
 from jtl.errors import UserError
 from jtl.loop import fit
 from jtl.summary import frozen_unchanged
@@ -143,7 +143,7 @@ def test_the_summary_tells_of_changed_frozen_leaves(tiny_data, tmp_path, monkeyp
 def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, **train):
     """A run whose epochs validate as `accuracies` says, and its head after each epoch."""
     remaining, heads = iter(accuracies), []
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", save_seconds)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", save_seconds)
 
     def scripted(examples, variables, **_):
         heads.append(np.asarray(variables["params"]["head"]["logits"]["kernel"]))

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl import loop, models
+from jtl import checkpoint, keeper, loop, models
 from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocess import Prepare
 from jtl.data.sources import ArraySplit
@@ -195,16 +195,16 @@ def fit_until(epoch: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> No
     class Killed(BaseException):
         pass
 
-    original = loop.Fit._save
+    original = keeper.Keeper.save
 
-    def save(self: loop.Fit, done: int, trainer: Any) -> None:
+    def save(self: keeper.Keeper, done: int, trainer: Any) -> None:
         original(self, done, trainer)
         if done == epoch:
             self._checkpoints.wait_until_finished()
             raise Killed
 
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Fit, "_save", save)
+        patch.setattr(keeper.Keeper, "save", save)
         with pytest.raises(Killed):
             loop.fit(config, quiet())
