@@ -29,6 +29,8 @@ from jtl.summary import phase_told, summarize, taken
 from jtl.task import Task
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+PROFILE = "profile"
+"""Folder of traces."""
 
 
 @dataclasses.dataclass
@@ -69,7 +71,7 @@ class Run:
         if checkpoint.saved_epochs(self.folder) or midway.is_kept(self.folder):
             return
         # What a write has left that failed, as on a full disk.
-        for name in (checkpoint.FOLDER, midway.FOLDER, *LEFTOVERS):
+        for name in (checkpoint.FOLDER, midway.FOLDER, PROFILE, *LEFTOVERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (CONFIG, METRICS, *LEFTOVERS):
             with contextlib.suppress(IsADirectoryError):

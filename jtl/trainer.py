@@ -178,7 +178,7 @@ class Trainer:
         began_at = time.perf_counter() - (part.seconds if part else 0.0)
         if isinstance(train, Views):
             train = train.of_epoch(epoch)
-        batches = shuffled(len(train), config.batch_size, config.seed, epoch)
+        batches = shuffled(len(train), config.batch, config.seed, epoch)
         batches = batches[: self.steps_per_epoch]
         sums = self._steps(epoch, train, batches, between, scale, part)
         total = sums.means()  # Waits for the last step.
@@ -239,7 +239,8 @@ class Trainer:
             done, began_at = part.batches, began_at - part.seconds
         left = batches[done:]
         common = self.step_options(scale)
-        if isinstance(train, Features) and train.on_device and self.arm.start == "head":
+        if self._at_once(train):
+            assert isinstance(train, Features)
             self.state, total = steps.train_epoch(
                 self.state, self.frozen, train.values, train.labels, left, **common
             )
@@ -249,7 +250,8 @@ class Trainer:
         for images, (number, indices) in zip(
             ahead(train, list(left), self.task.layout), enumerate(left, done + 1), strict=True
         ):
-            metrics = self._step(epoch, images, train.labels[indices], indices, common)
+            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+                metrics = self._step(epoch, images, train.labels[indices], indices, common)
             total = total + metrics
             if number < len(batches):
                 between(Part(number, total, time.perf_counter() - began_at))
@@ -273,6 +275,25 @@ class Trainer:
             self.state, self.frozen, images, labels, *drawn_by, **options, augment=augment
         )
         return metrics
+
+    def some_steps(self, epoch: int, train: Examples, count: int) -> int:
+        """Takes the first steps of an epoch, or all of one that is a single dispatch.
+
+        Returns:
+            How many.
+        """
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
+        options = self.task.config.train
+        batches = shuffled(len(train), options.batch, options.seed, epoch)[: self.steps_per_epoch]
+        if not self._at_once(train):
+            batches = batches[:count]
+        self._steps(epoch, train, batches, lambda part: None, 1.0)
+        return len(batches)
+
+    def _at_once(self, train: Examples) -> bool:
+        """Whether an epoch is a single dispatch."""
+        return isinstance(train, Features) and train.on_device and self.arm.start == "head"
 
     def step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
@@ -326,5 +347,5 @@ def last_step_of(plan: PhasePlan, variables: Tree, saved: Any) -> tuple[Tree, An
 def steps_per_epoch(task: Task) -> int:
     """Whole batches in an epoch, as many as make whole updates; at least one update."""
     accumulate = task.config.steps.accumulate
-    count = max(len(task.dataset.train) // task.config.train.batch_size, 1)
+    count = max(len(task.dataset.train) // task.config.train.batch, 1)
     return count // accumulate * accumulate

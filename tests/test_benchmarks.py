@@ -412,3 +412,92 @@ def test_input_pipeline(tmp_path):
     assert "| decode | torch.utils.data |" in table
     assert "| gather | Grain |" in table
     assert (tmp_path / "input_pipeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_accelerator(tmp_path):
+    need("torch", "timm")
+    arguments = ("--dtype", "bfloat16", "--peak-tflops", "0.5", "--out", tmp_path)
+    run("accelerator", *arguments)
+    stored = json.loads((tmp_path / "accelerator.json").read_text(encoding="utf-8"))
+    rows = {row["side"]: row for row in stored["rows"]}
+    assert set(rows) == {"jtl", "pytorch"}
+    for row in rows.values():
+        assert (row["model"], row["arm"], row["dtype"]) == ("resnet18", "full", "bfloat16")
+        median = statistics.median(row["seconds"])
+        assert row["images_per_second"] == pytest.approx(row["batch"] / median)
+        assert 1e8 < row["peak_bytes"] < 1e11
+    # Two pictures, forward and back; `published_gflop` is of four, forward alone.
+    assert 2 < rows["jtl"]["step_gflop"] / (published_gflop(1.82) / 2) < 3
+    assert rows["jtl"]["product_tflops"] > 0
+    assert 0 <= rows["jtl"]["optimizer_bytes"] - rows["pytorch"]["optimizer_bytes"] < 1000
+    table = (tmp_path / "accelerator.md").read_text(encoding="utf-8")
+    share = rows["jtl"]["step_gflop"] / rows["jtl"]["batch"]
+    share *= rows["jtl"]["images_per_second"] / 1000 / 0.5
+    assert f"| {100 * share:.1f} | - |" in table
+    assert (tmp_path / "accelerator.png").read_bytes().startswith(b"\x89PNG")
+    run("accelerator", *arguments)
+    again = json.loads((tmp_path / "accelerator.json").read_text(encoding="utf-8"))
+    assert again["rows"] == stored["rows"]  # Nothing was measured twice.
+
+
+def test_a_machine_without_an_accelerator_is_told_what_to_do():
+    ran = python(BENCHMARKS / "accelerator.py")
+    assert ran.returncode == 1
+    assert "error: JAX finds no accelerator" in ran.stderr
+    assert "--platform cpu" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "bfloat16", "float32"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4, 494.7),
+        ("NVIDIA H100 PCIe", 756.5, 378.0),
+        ("NVIDIA A100-SXM4-40GB", 312.0, 156.0),
+        ("NVIDIA A10", 125.0, 62.5),
+        ("NVIDIA L4", 121.0, 60.0),
+        ("NVIDIA L40S", 362.05, 183.0),
+        ("Tesla V100-SXM2-16GB", None, 15.7),
+        ("TPU v5 lite", 197.0, 197.0),
+        ("TPU v5", 459.0, 459.0),
+    ],
+)
+def test_published_peaks(kind, bfloat16, float32):
+    from harness.peaks import peak_of
+
+    peak = peak_of(kind)
+    assert peak is not None
+    assert (peak.of("bfloat16"), peak.of("float32")) == (bfloat16, float32)
+
+
+def test_a_device_that_nobody_knows_has_no_peak():
+    from harness.peaks import peak_of
+
+    unknown = ("NVIDIA A10G", "cpu", "NVIDIA GeForce GTX 1080")
+    assert [peak_of(kind) for kind in unknown] == [None] * 3
+
+
+def test_what_does_not_fit_is_a_row_of_its_own(monkeypatch):
+    import accelerator
+    from harness.peaks import peak_of
+
+    class Full:
+        out_of_memory = "Out of memory allocating 9 bytes."
+
+        def __init__(self, *given: Any, **variables: str):
+            pass
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(accelerator, "Worker", Full)
+    settings = accelerator.Settings(224, 20, 5, None)
+    device = accelerator.Device("gpu", "NVIDIA L4", peak_of("NVIDIA L4"))
+    key = ("resnet50", "full", "bfloat16", 4096)
+    [row] = accelerator.rated(
+        [accelerator.measure(*key, "jtl", settings=settings, device=device)], device.peak
+    )
+    assert row["out_of_memory"] == Full.out_of_memory
+    assert (row["tflops"], row["share"], row["ratio"]) == (None, None, None)

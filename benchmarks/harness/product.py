@@ -1,4 +1,4 @@
-"""The machine's limit: the rate of a float32 matrix product, by JAX or by PyTorch."""
+"""The machine's limit: the rate of a matrix product, by JAX or by PyTorch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ ROWS = 2048
 """And columns of the matrices: large enough for the processor's full rate."""
 
 
-def of_jax() -> Callable[[], float]:
+def of_jax(dtype: str = "float32", rows: int = ROWS) -> Callable[[], float]:
     """Takes one product by XLA at each call and gives its GFLOP/s."""
     import jax
     import jax.numpy as jnp
 
-    a = jnp.ones((ROWS, ROWS))
+    a = jnp.ones((rows, rows), dtype)
     multiply = jax.jit(lambda a: a @ a)
     multiply(a).block_until_ready()
-    return lambda: _rate(lambda: multiply(a).block_until_ready())
+    return lambda: _rate(lambda: multiply(a).block_until_ready(), rows)
 
 
 def of_torch() -> Callable[[], float]:
@@ -29,10 +29,10 @@ def of_torch() -> Callable[[], float]:
     return lambda: _rate(lambda: torch.mm(a, a))
 
 
-def _rate(multiply: Callable[[], object]) -> float:
+def _rate(multiply: Callable[[], object], rows: int = ROWS) -> float:
     began = time.perf_counter()
     multiply()
-    return 2 * ROWS**3 / (time.perf_counter() - began) / 1e9
+    return 2 * rows**3 / (time.perf_counter() - began) / 1e9
 
 
 if __name__ == "__main__":

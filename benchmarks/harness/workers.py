@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine import environment
+from jtl.errors import out_of_memory
 
 PAUSE = 0.05
 """Seconds between two turns: the other's threads may still spin."""
@@ -32,15 +33,20 @@ def serve(
     prepare: Callable[[], Prepared],
     product: Callable[[], Callable[[], float]],
     flops: Callable[[], float] | None = None,
+    peak: Callable[[], int] | None = None,
 ) -> None:
     """A worker's whole life: prepares, then answers each line on stdin with a line of JSON.
+
+    Where memory does not suffice, it answers {"out_of_memory": what the error says} and ends.
 
     Args:
         prepare: Imports the library and gives a function that takes one step and waits for
             it, and what is to be told of it.
         product: Gives a function that measures a matrix product in GFLOP/s.
-        flops: Counts the floating-point operations of a step. The last thing asked.
+        flops: Counts the floating-point operations of a step. No step is asked for after it.
+        peak: Bytes of memory at most so far; default the process's resident set.
     """
+    peak = peak or peak_bytes
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -48,12 +54,23 @@ def serve(
     def answer(**content: Any) -> None:
         print(json.dumps(content), file=answers, flush=True)
 
-    began = time.perf_counter()
-    step, told = prepare()
-    step()
-    first = time.perf_counter() - began
-    step()
-    answer(first_seconds=first, **told)
+    try:
+        began = time.perf_counter()
+        step, told = prepare()
+        step()
+        first = time.perf_counter() - began
+        step()
+        answer(first_seconds=first, **told)
+        _serve(answer, step, product, flops, peak)
+    except Exception as error:
+        said = out_of_memory(error)
+        if said is None:
+            raise
+        answer(out_of_memory=said)
+
+
+def _serve(answer: Any, step: Any, product: Any, flops: Any, peak: Any) -> None:
+    """Answers until nobody asks any more."""
     multiply = None
     for line in sys.stdin:
         if line.strip() == "step":
@@ -64,7 +81,7 @@ def serve(
             for _ in range(STEPS):
                 step()
             seconds = (time.perf_counter() - began) / STEPS
-            answer(seconds=seconds, peak_bytes=peak_bytes())
+            answer(seconds=seconds, peak_bytes=peak())
         elif line.strip() == "product":
             multiply = multiply or product()
             answer(gflops=multiply())
@@ -107,6 +124,11 @@ class Worker:
         self._process.stdin.write(f"{request}\n")
         self._process.stdin.flush()
         return self._read()
+
+    @property
+    def out_of_memory(self) -> str | None:
+        """What it said when its first steps did not fit; None if they did."""
+        return self.told.get("out_of_memory")
 
     def __enter__(self) -> Worker:
         return self

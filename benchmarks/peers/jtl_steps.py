@@ -55,7 +55,11 @@ class Forward:
 
     def take(self) -> None:
         """One forward."""
-        self.function(*self.arguments, **self.options).block_until_ready()
+        self.dispatch().block_until_ready()
+
+    def dispatch(self) -> Any:
+        """The same without waiting for it; what it will give."""
+        return self.function(*self.arguments, **self.options)
 
 
 class Step:
@@ -101,9 +105,13 @@ class Step:
 
     def take(self) -> None:
         """One step; the state moves on."""
+        self.dispatch().block_until_ready()
+
+    def dispatch(self) -> Any:
+        """The same without waiting for it; the loss that it will give."""
         state, metrics = self.function(*self.arguments, **self.options)
         self.arguments = (state, *self.arguments[1:])
-        metrics.loss.block_until_ready()
+        return metrics.loss
 
 
 def flops(arm: Forward | Step) -> float:

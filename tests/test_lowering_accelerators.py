@@ -1,0 +1,451 @@
+"""What accelerators are given: the programs that `jax.export` makes for them, looked at here.
+
+No accelerator is needed to lower for one. What a program holds decides whether the vendor's
+libraries can serve it: convolutions in the number format that was asked for, and nothing that
+only a CPU has, that waits for the host, or that keeps a second copy of the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+from jax import export, lax
+from jax.interpreters import mlir
+
+from jtl import models, onednn, steps
+from jtl.data.pipeline import InputPlan
+from jtl.data.preprocess import Prepare
+from jtl.data.transforms import HostTransform
+from jtl.exports import stablehlo
+from jtl.freeze import label_tree, parse, prune, split
+from jtl.freeze.split import trainable, within
+from jtl.models import ImageClassifier, Preprocessing, conv, norm
+from jtl.models.densenet import DenseNet
+
+ACCELERATORS = ("cuda", "tpu")
+DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+BATCH = 2
+TX = optax.adamw(1e-3)
+
+ALLOWED = {
+    "cu_threefry2x32_ffi",  # JAX's random bits on NVIDIA's GPUs, by a kernel of its own.
+    "shape_assertion",  # Checked when an export of symbolic sizes is called, and not in it.
+}
+"""Custom calls that a program may hold."""
+TO_THE_HOST = {f"stablehlo.{name}" for name in ("infeed", "outfeed", "send", "recv")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One operation: its name, and the element types of what it works on.
+
+    Attributes:
+        rank: The highest of the operands'.
+        target: What a custom call calls.
+        adds: Whether a region of it adds, as that of a sum does.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+    rank: int
+    target: str
+    adds: bool
+
+
+class Program:
+    """A lowered program.
+
+    Args:
+        text: Its StableHLO.
+        kept: The numbers of the arguments that it has of those that were given.
+
+    Attributes:
+        inputs: Element types of the arguments.
+        outputs: Those of the results.
+        aliased: Numbers of the arguments whose memory the results may take.
+        operations: Each as often as functions are called that hold it; loops count once.
+    """
+
+    def __init__(self, text: str, kept: Iterable[int] = ()):
+        module = mlir.ir.Module.parse(text, mlir.make_ir_context())
+        named = {op.attributes["sym_name"].value: op for op in module.body.operations}
+        main = named["main"]
+        kinds = mlir.ir.FunctionType(main.attributes["function_type"].value)
+        self.inputs, self.outputs = _elements(kinds.inputs), _elements(kinds.results)
+        # Absent where no argument has a mark.
+        marks = main.attributes["arg_attrs"] if "arg_attrs" in main.attributes else []  # noqa: SIM401
+        self.aliased = {
+            argument
+            for argument, each in zip(kept, marks, strict=False)
+            if {mark.name for mark in each} & {"tf.aliasing_output", "jax.buffer_donor"}
+        }
+        self.operations = list(_walk(main, named))
+
+    @classmethod
+    def of(cls, exported: export.Exported) -> Program:
+        return cls(exported.mlir_module(), exported.module_kept_var_idx)
+
+    def named(self, name: str) -> list[Operation]:
+        return [op for op in self.operations if op.name == f"stablehlo.{name}"]
+
+
+def _walk(operation: Any, functions: dict[str, Any]) -> Iterator[Operation]:
+    for inner in _inside(operation):
+        yield _read(inner)
+        called = functions[inner.attributes["callee"].value] if inner.name == "func.call" else inner
+        yield from _walk(called, functions)
+
+
+def _inside(operation: Any) -> Iterator[Any]:
+    for region in operation.regions:
+        for block in region:
+            yield from (inner.operation for inner in block.operations)
+
+
+def _read(operation: Any) -> Operation:
+    operands = [operand.type for operand in operation.operands]
+    is_call = operation.name == "stablehlo.custom_call"
+    return Operation(
+        operation.name,
+        _elements(operands),
+        _elements([result.type for result in operation.results]),
+        max((getattr(kind, "rank", 0) for kind in operands), default=0),
+        operation.attributes["call_target_name"].value if is_call else "",
+        any(inner.name == "stablehlo.add" for inner in _inside(operation)),
+    )
+
+
+def _elements(types: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(str(getattr(kind, "element_type", kind)) for kind in types)
+
+
+# What must hold.
+
+
+def check_convolutions(program: Program, count: int, element: str) -> None:
+    """So many of XLA's own; they and the matrix products are of one number format."""
+    found = program.named("convolution")
+    assert len(found) == count
+    products = [op for op in program.named("dot_general") if op.results[0] in DTYPES.values()]
+    assert len(products) <= MOST_PRODUCTS
+    assert {kind for op in [*found, *products] for kind in op.operands} == {element}
+
+
+def check_alone(program: Program) -> None:
+    """Nothing that only a CPU has, nothing that waits for the host, no float64."""
+    assert {op.target for op in program.named("custom_call")} <= ALLOWED
+    assert not TO_THE_HOST & {op.name for op in program.operations}
+    assert "f64" not in {k for op in program.operations for k in op.operands + op.results}
+
+
+def check_wide(program: Program) -> None:
+    """BatchNorm's statistics, which are sums over images, are taken in float32."""
+    sums = [op for op in program.named("reduce") if op.adds and op.rank == 4]
+    assert {kind for op in sums for kind in op.operands} <= {"f32"}
+
+
+def check_kept(program: Program, leaves: int) -> None:
+    """A step takes and gives float32, and its state, the first arguments, gives its memory up."""
+    floats = {kind for kind in program.inputs + program.outputs if kind.startswith(("f", "bf"))}
+    assert floats == {"f32"}
+    assert set(range(leaves)) <= program.aliased
+
+
+MOST_PRODUCTS = 3
+"""Of the head's dense layer, forward and to the gradients of kernel and input."""
+
+
+# The programs.
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    model: ImageClassifier
+    size: int
+
+    @functools.cached_property
+    def variables(self) -> Any:
+        return models.variable_shapes(self.model, self.size)
+
+    def images(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((BATCH, self.size, self.size, 3), jnp.uint8)
+
+    def prepare(self, dtype: str) -> Prepare:
+        return Prepare(self.size, Preprocessing(size=self.size), dtype)
+
+
+NETWORKS = {
+    "tiny": Network(tiny.MODEL, tiny.SIZE),
+    "resnet18": Network(models.create("resnet18", num_classes=5), 64),
+    # Convolutions of 1x1 and by channel, which a CPU computes in other ways.
+    "efficientnet_lite0": Network(models.create("efficientnet_lite0", num_classes=5), 64),
+    "densenet": Network(ImageClassifier(DenseNet((2, 2), growth=8), num_classes=5), 64),
+}
+
+
+def kernels(tree: Any) -> int:
+    """How many convolutions have their kernels in a tree."""
+    return sum(len(leaf.shape) == 4 for leaf in jax.tree.leaves(tree))
+
+
+class Step:
+    """The arguments of a train step under a mask, as shapes."""
+
+    def __init__(self, network: Network, mask: str, dtype: str = "float32", ema: float = 0.0):
+        model, shapes = network.model, network.variables
+        labels = label_tree(parse(mask, model.units()), shapes["params"])
+        cut = split(labels, model.units())
+        trains, live = trainable(labels), within(cut.train_units)
+        params = prune(shapes["params"], trains)
+        stats = prune(shapes["batch_stats"], live)
+        self.frozen = {
+            "params": prune(shapes["params"], lambda leaf: not trains(leaf)),
+            "batch_stats": prune(shapes["batch_stats"], lambda leaf: not live(leaf)),
+        }
+        self.state = jax.eval_shape(
+            functools.partial(steps.init_state, tx=TX, ema=ema), params, stats
+        )
+        self.images = network.images()
+        self.labels = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+        self.options: dict[str, Any] = dict(
+            model=model,
+            tx=TX,
+            start=None,
+            train_units=cut.train_units,
+            prepare=network.prepare(dtype),
+        )
+
+    @property
+    def leaves(self) -> int:
+        return len(jax.tree.leaves(self.state))
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.state, self.frozen, self.images, self.labels
+
+    def lowered(self, platform: str, function: Any = steps.train_step) -> Program:
+        exporting = export.export(function, platforms=[platform])
+        return Program.of(exporting(*self.arguments, **self.options))
+
+    def unexported(self, platform: str) -> Program:
+        """Also of what `jax.export` refuses by itself."""
+        traced = steps.train_step.trace(*self.arguments, **self.options)
+        return Program(traced.lower(lowering_platforms=(platform,)).as_text())
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    # Of the kernels that train, those whose input needs no gradient, as nothing before it trains.
+    ("name", "mask", "first"),
+    [
+        ("tiny", "head_only", 0),
+        ("resnet18", "last_stage", 2),  # Of the block's first convolution and of its shortcut.
+        ("resnet18", "full", 1),
+        ("efficientnet_lite0", "last_stage", 1),
+        ("densenet", "full", 1),
+    ],
+)
+def test_a_step_is_convolutions_in_its_number_format(name, mask, first, dtype, platform):
+    step = Step(NETWORKS[name], mask, dtype, ema=0.999 if mask == "full" else 0.0)
+    program = step.lowered(platform)
+    trained = kernels(step.state.params)
+    assert (trained > 0) == (mask != "head_only")
+    count = kernels(NETWORKS[name].variables["params"]) + 2 * trained - first
+    check_convolutions(program, count, DTYPES[dtype])
+    check_alone(program)
+    check_wide(program)
+    check_kept(program, step.leaves)
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_frozen_forward_is_convolutions_in_its_number_format(dtype, platform):
+    network = NETWORKS["efficientnet_lite0"]
+    for stop in (None, "head"):
+        exported = export.export(steps.forward, platforms=[platform])(
+            network.variables,
+            network.images(),
+            model=network.model,
+            stop=stop,
+            prepare=network.prepare(dtype),
+        )
+        program = Program.of(exported)
+        check_convolutions(program, kernels(network.variables["params"]), DTYPES[dtype])
+        check_alone(program)
+        # Logits are float32, features what they are computed in.
+        assert program.outputs == ("f32" if stop is None else DTYPES[dtype],)
+        assert {kind for kind in program.inputs if kind != "ui8"} == {"f32"}
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+def test_an_epoch_over_features_runs_alone_on_the_device(platform):
+    step = Step(NETWORKS["tiny"], "head_only")
+    features = jax.ShapeDtypeStruct((12, 16), jnp.bfloat16)
+    labels, batches = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((12,), (4, 3)))
+    options = {**step.options, "start": "head", "prepare": None}
+    exported = export.export(steps.train_epoch, platforms=[platform])(
+        step.state, step.frozen, features, labels, batches, **options
+    )
+    program = Program.of(exported)
+    assert len(program.named("while")) == 1
+    assert {k for op in program.named("dot_general") for k in op.operands} == {"bf16"}
+    check_alone(program)
+    assert set(range(step.leaves)) <= program.aliased
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_export_is_convolutions_in_its_number_format(dtype, platform, monkeypatch):
+    network = NETWORKS["densenet"]
+    shapes = network.variables
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    inputs = InputPlan(HostTransform(network.size, 0.875, "bicubic"), network.prepare(dtype))
+    classifier: Any = types.SimpleNamespace(model=network.model, variables=variables, inputs=inputs)
+    monkeypatch.setattr(stablehlo, "PLATFORMS", (platform,))
+    program = Program.of(stablehlo.exported(classifier))
+    found = program.named("convolution")
+    assert len(found) == kernels(shapes["params"])
+    assert {kind for op in found for kind in op.operands} == {DTYPES[dtype]}
+    # Resizing is matrix products in float32, over images; the head's is over vectors.
+    products = [op for op in program.named("dot_general") if op.rank == 2]
+    assert {kind for op in products for kind in op.operands} == {DTYPES[dtype]}
+    check_alone(program)
+    assert program.outputs == ("f32",)
+
+
+# Each check fails where what it checks does not hold.
+
+
+def dots(x, kernel, *, strides, pads, groups):
+    """A convolution as a sum of matrix products."""
+    del groups
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    down, across = kernel.shape[:2]
+    rows = (x.shape[1] - down) // strides[0] + 1
+    columns = (x.shape[2] - across) // strides[1] + 1
+    return sum(
+        x[:, i :: strides[0], j :: strides[1]][:, :rows, :columns] @ kernel[i, j]
+        for i in range(down)
+        for j in range(across)
+    )
+
+
+def through_the_host(images):
+    x = tiny.PREPARE(images)
+    return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+def through_float64(images):
+    return tiny.PREPARE(images).astype(jnp.float64).astype(jnp.float32)
+
+
+def narrow(x, scale, bias, **options):
+    """Normalizes by a mean that is summed in the images' own number format."""
+    y, _, var = PLAIN(x, scale, bias, **options)
+    total = lax.reduce(x, jnp.zeros((), x.dtype), lax.add, (0, 1, 2))
+    return y, total.astype(jnp.float32) / (x.size // x.shape[-1]), var
+
+
+PLAIN = norm._plain
+
+
+def full_step(dtype: str = "float32") -> Step:
+    return Step(NETWORKS["tiny"], "full", dtype)
+
+
+@pytest.fixture(autouse=True)
+def _traced_anew(request):
+    """What is traced with something replaced must not be used elsewhere."""
+    yield
+    if "monkeypatch" in request.fixturenames:
+        jax.clear_caches()
+
+
+def test_a_product_in_place_of_a_convolution_shows(monkeypatch):
+    jax.clear_caches()
+    monkeypatch.setattr(conv, "plain", dots)
+    program = full_step().lowered("cuda")
+    with pytest.raises(AssertionError):
+        check_convolutions(program, 8, "f32")
+
+
+def test_a_computation_in_another_number_format_shows():
+    check_convolutions(full_step("bfloat16").lowered("cuda"), 8, "bf16")
+    with pytest.raises(AssertionError):
+        check_convolutions(full_step().lowered("cuda"), 8, "bf16")
+
+
+@pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
+def test_a_library_of_the_cpu_shows(monkeypatch):
+    step = full_step()
+    jax.clear_caches()
+    monkeypatch.setattr(lax, "platform_dependent", lambda *x, cpu, default: cpu(*x))
+    program = step.unexported("cpu")
+    assert onednn.TARGET in {op.target for op in program.named("custom_call")}
+    with pytest.raises(AssertionError):
+        check_alone(program)
+
+
+def test_a_way_over_the_host_shows():
+    step = full_step()
+    step.options["prepare"] = through_the_host
+    # For a device that is not there JAX lowers no callback, and exports none at all.
+    with pytest.raises(ValueError, match="different from the lowering platform"):
+        step.lowered("cuda")
+    jax.clear_caches()
+    with onednn.disabled():
+        program = step.unexported("cpu")
+    jax.clear_caches()
+    assert ["callback" in op.target for op in program.named("custom_call")] == [True]
+    with pytest.raises(AssertionError):
+        check_alone(program)
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+def test_float64_shows(platform):
+    step = full_step()
+    step.options["prepare"] = through_float64
+    with jax.enable_x64(True):
+        program = step.lowered(platform)
+    with pytest.raises(AssertionError):
+        check_alone(program)
+
+
+def test_statistics_in_half_precision_show(monkeypatch):
+    step = full_step("bfloat16")
+    jax.clear_caches()
+    monkeypatch.setattr(norm, "_plain", narrow)
+    program = step.lowered("tpu")
+    with pytest.raises(AssertionError):
+        check_wide(program)
+
+
+def test_a_state_in_half_precision_shows():
+    step = full_step()
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), step.state.params
+    )
+    step.state = dataclasses.replace(step.state, params=params)
+    program = step.lowered("tpu")
+    with pytest.raises(AssertionError):
+        check_kept(program, step.leaves)
+
+
+def test_a_state_that_is_not_donated_shows():
+    step = full_step()
+    static = (*steps._STATIC, "augment")
+    program = step.lowered("tpu", jax.jit(steps._train_step, static_argnames=static))
+    with pytest.raises(AssertionError):
+        check_kept(program, step.leaves)
