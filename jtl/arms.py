@@ -103,15 +103,15 @@ def pictures_of(
     host = inputs.host_for(native, training=training)
     if layout.spans_processes:
         each = needed * len(layout.local().devices or (0,)) / layout.count
-        fits = each < MEMORY_SHARE * free_memory() and _has_room(each, on_cpu=True)
+        fits = each < MEMORY_SHARE * free_memory() and has_room(each, on_cpu=True)
         hold = on_device = processes.all_say(fits) and not once
     else:
         hold = needed < MEMORY_SHARE * free_memory() and not once
-        on_device = hold and _has_room(needed)
+        on_device = hold and has_room(needed)
     return Pictures(split, host, hold=hold, on_device=on_device, layout=layout)
 
 
-def _has_room(nbytes: float, *, on_cpu: bool = False) -> bool:
+def has_room(nbytes: float, *, on_cpu: bool = False) -> bool:
     """Whether the devices have room for so much beside the training itself.
 
     On a CPU device and host share their memory, and there NumPy gathers faster than XLA: a

@@ -158,6 +158,8 @@ class RunConfig:
         log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
             in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
             nowhere else.
+        profile: Trace some steps of each phase into the run's folder, profile/, to look at in
+            Perfetto or TensorBoard (see docs/training.md).
         json: Print the summary as JSON on stdout instead of a table.
         coordinator: HOST:PORT of the first of several processes that train together; the first one
             opens the port. Slurm, Open MPI, Kubernetes and Cloud TPU tell it by themselves, as the
@@ -176,6 +178,7 @@ class RunConfig:
     find_lr: bool = False
     show_batch: Annotated[Path | None, TOLD] = None
     log_to: Annotated[tuple[SinkName, ...], TOLD] = ()
+    profile: bool = False
     json: bool = False
     coordinator: Annotated[str | None, TOLD] = None
     num_processes: Annotated[int | None, TOLD] = None

@@ -51,22 +51,44 @@ def explain(error: BaseException) -> str | None:
             advice = "Free some space, or write elsewhere." if link.errno in _FULL else ""
             return f"{what}. {advice}".rstrip()
         # TensorStore, which writes checkpoints, has only words for it.
-        for words in ("No space left on device", "Disk quota exceeded", "File too large"):
+        for words in _DISK:
             if words in text:
                 return f"{words}: {_first_line(text)}\nFree some space, or write elsewhere."
-        if isinstance(link, MemoryError) or _says_memory(link, text):
+        if _is_memory(link):
             return (
                 f"memory does not suffice: {_first_line(text) or 'no more could be had'}\n"
-                "Less is needed with a lower --batch-size or --image-size, a smaller --model, a "
-                "narrower --head or a --mask that trains less."
+                f"Less is needed with a lower --batch-size or {LESS_MEMORY}."
             )
     return None
 
 
-def _says_memory(error: BaseException, text: str) -> bool:
+LESS_MEMORY = "--image-size, a smaller --model, a narrower --head or a --mask that trains less"
+"""What needs less memory, beside a lower --batch-size."""
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What an error says first of too little memory, host's or device's; None if of other things.
+
+    A full disk is another thing, although TensorStore's error for it has the same name.
+    """
+    if isinstance(error, UserError):
+        return None
+    for link in _chain(error):
+        if any(words in str(link) for words in _DISK):
+            return None
+        if _is_memory(link):
+            return _first_line(str(link)) or "no more could be had"
+    return None
+
+
+_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
+_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory", "bad_alloc", "ALLOC_FAILED")
+
+
+def _is_memory(error: BaseException) -> bool:
     # jax.errors.JaxRuntimeError is a RuntimeError, as are those of other libraries.
-    words = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory", "bad_alloc")
-    return isinstance(error, RuntimeError) and any(word in text for word in words)
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jtl import checkpoint, preview, report, sinks
+from jtl import batch_size, checkpoint, preview, profiling, report, sinks, step_memory
 from jtl.arms import Arm, arm_of, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
 from jtl.data.pipeline import Examples
 from jtl.devices import processes
-from jtl.errors import UserError
+from jtl.errors import UserError, out_of_memory
 from jtl.features import evaluate
 from jtl.freeze.split import Tree
 from jtl.interrupt import Interrupted, Stop, listening
@@ -62,7 +62,8 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             return run
         config = resolve(config)
         with claimed_run(config) as run:
-            task = processes.together(lambda: prepare_task(config, display))
+            task = batch_size.prepared(config, display)
+            run.config = task.config
             display.message(report.opening_line(task))
             for line in normalization_lines(task):
                 display.message(line)
@@ -210,6 +211,7 @@ class Fit:
     def _phase(self, trainer: Trainer, first: int) -> bool:
         """Runs a phase's epochs from `first` on; True if patience ended the run."""
         self.run.open(self.task)
+        profiling.trace_phase(trainer, first, self._at_hand()[0], self.run.folder, self.display)
         for epoch in range(first, trainer.plan.last_epoch + 1):
             with self.stop.deferred():
                 line = self._epoch(epoch, trainer)
@@ -239,6 +241,10 @@ class Fit:
             return trainer.epoch(epoch, *self._at_hand(), leave, losses)
         except Diverged as error:
             self._diverged(epoch, self._step_told(error.step, trainer), trainer)
+        except Exception as error:
+            if out_of_memory(error) is None:
+                raise
+            raise UserError(step_memory.advice(trainer, error)) from error
 
     def _agreed(self, line: dict[str, Any]) -> bool:
         """Whether it is time to save; processes go by the first one's clock and by any signal."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jtl import drawing, loop
+from jtl import batch_size, drawing, loop
 from jtl.config import Config
 from jtl.data.pipeline import shuffled
 from jtl.errors import UserError
@@ -17,7 +17,7 @@ from jtl.interrupt import listening
 from jtl.painter import Painter
 from jtl.progress import Display
 from jtl.run import claimed_run, write_json
-from jtl.task import Task, prepare_task
+from jtl.task import Task
 from jtl.trainer import Trainer
 from jtl.validation import resolve
 
@@ -55,7 +55,7 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
         steps=dataclasses.replace(config.steps, warmup=0.0),
     )
     with listening(display.message) as stop, claimed_run(config) as run:
-        task = prepare_task(config, display)
+        task = batch_size.prepared(config, display)
         with Painter() as painter:
             fit = loop.Fit(task, run, display, stop, painter)
             rates, losses = _tried(task, fit, display)
@@ -96,7 +96,7 @@ def _tried(task: Task, fit: loop.Fit, display: Display) -> tuple[np.ndarray, lis
             batch = next(batches, None)
             if batch is None:
                 epoch += 1
-                batches = iter(shuffled(len(examples), train.batch_size, train.seed, epoch))
+                batches = iter(shuffled(len(examples), train.batch, train.seed, epoch))
                 batch = next(batches)
             losses.append(trainer.step(epoch, examples, batch, rate / plan.phase.lr))
             advance(1, f"lr {rate:.1e}, loss {losses[-1]:.3f}")

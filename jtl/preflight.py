@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jtl import onednn, steps
+from jtl import onednn, step_memory, steps
 from jtl.arms import Arm, cut_of
 from jtl.cache import sizes
 from jtl.cache.features import feature_cache
@@ -41,7 +41,7 @@ def preflight(task: Task) -> dict[str, Any]:
         "num_train": len(task.dataset.train),
         "num_val": len(task.dataset.val),
         "image_size": task.inputs.device.size,
-        "batch_size": task.config.train.batch_size,
+        "batch_size": task.config.train.batch,
         **phases[0],
         "phases": phases,
     }
@@ -83,11 +83,11 @@ def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
 
 def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, Any]:
     """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
-    batch = min(task.config.train.batch_size, len(task.dataset.train))
+    batch = min(task.config.train.batch, len(task.dataset.train))
     height = task.inputs.device.size
     pictures = jnp.zeros((batch, height, height, 3), jnp.uint8)
     variables = jax.device_put(task.variables)
-    x, prefix_flops, prefix_seconds = pictures, 0.0, 0.0
+    prefix_flops, prefix_seconds = 0.0, 0.0
     forward_flops = _flops(
         steps.forward, variables, pictures, model=task.model, prepare=task.inputs.device
     )
@@ -95,24 +95,15 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
         prefix = steps.forward.lower(variables, pictures, **options).compile()
         prefix_flops = _flops(steps.forward, variables, pictures, **options)
-        prefix_seconds, x = _timed(lambda: prefix(variables, pictures))
-    put = task.layout.put_rows
-    arguments = (trainer.state, trainer.frozen, put(x), jnp.zeros(batch, jnp.int32))
-    augment = task.inputs.augmentation if arm.start is None else None
-    if augment is not None:
-        native = task.dataset.train.native_size()
-        host = task.inputs.host_for(native, training=True)
-        sides = native if host is None else (host.size, host.size)
-        assert sides is not None  # Pictures of several sizes are resized while decoded.
-        pictures = put(jnp.zeros((batch, *sides, 3), jnp.uint8))
-        examples = jnp.arange(batch, dtype=jnp.int32)
-        arguments = (*arguments[:2], pictures, arguments[3], examples, np.int32(1))
-    options = {**trainer.step_options(), "augment": augment}
+        prefix_seconds = _timed(lambda: prefix(variables, pictures))
+    x, *others = step_memory.made_up(task, arm, batch)
+    arguments = (trainer.state, trainer.frozen, task.layout.put_rows(x), *others)
+    options = step_memory.step_options(trainer)
     step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
     given = {name: options[name] for name in ("peaks", "class_weights")}
-    step_seconds, _ = _timed(lambda: step(states.pop(), *arguments[1:], **given))
+    step_seconds = _timed(lambda: step(states.pop(), *arguments[1:], **given))
     epoch_steps = steps_per_epoch(task)
     pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {
@@ -133,12 +124,12 @@ def _flops(function: Any, *arguments: Any, **options: Any) -> float:
     return float(analysis.get("flops", float("nan")))
 
 
-def _timed(call: Any) -> tuple[float, Any]:
-    """Seconds of a second call, the first one being for the caches, and its result."""
+def _timed(call: Any) -> float:
+    """Seconds of a second call, the first one being for the caches."""
     jax.block_until_ready(call())
     began = time.perf_counter()
-    result = jax.block_until_ready(call())
-    return time.perf_counter() - began, result
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
 
 
 def print_preflight(figures: dict[str, Any], console: Console) -> None:

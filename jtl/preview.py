@@ -51,7 +51,7 @@ def first_batch(task: Task) -> tuple[np.ndarray, np.ndarray]:
         (float32 [N, size, size, 3], RGB from 0 to 1; shares of the classes [N, num_classes]).
     """
     train, options, inputs = task.dataset.train, task.config.train, task.inputs
-    indices = shuffled(len(train), options.batch_size, options.seed, 1)[0]
+    indices = shuffled(len(train), options.batch, options.seed, 1)[0]
     images = train.read(indices, inputs.host_for(train.native_size(), training=True))
     key = jax.random.key(options.seed)
     x, targets = _prepared(key, images, train.labels[indices], indices, inputs=inputs)

@@ -70,6 +70,8 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
             asked, default, was = (
                 getattr(getattr(c, group), field.name) for c in (given, usual, stored)
             )
+            if field.name == "batch_size" and asked == "auto":
+                continue  # It was found when the run began.
             if asked != default and asked != was:
                 option = "--" + field.name.replace("_", "-")
                 changed.append(f"  {option} {asked}, the run has {was}")

@@ -29,6 +29,8 @@ from jtl.summary import phase_told, summarize, taken
 from jtl.task import Task
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+PROFILE = "profile"
+"""Folder of traces."""
 
 
 @dataclasses.dataclass
@@ -71,7 +73,7 @@ class Run:
         for part in parts:  # What a write has left that failed, as on a full disk.
             shutil.rmtree(part, ignore_errors=True)
         _remove_empty([checkpoints])
-        for name in LEFTOVERS:
+        for name in (PROFILE, *LEFTOVERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (CONFIG, METRICS, *LEFTOVERS):
             with contextlib.suppress(IsADirectoryError):

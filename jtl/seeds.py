@@ -99,10 +99,14 @@ def _one(
     data = config.data
     if not resume and data.split_seed is None:
         data = dataclasses.replace(data, split_seed=config.train.seed)
+    train = dataclasses.replace(config.train, seed=seed)
+    if train.batch_size == "auto" and (first / CONFIG).is_file():
+        # As the first one found it: other batch sizes train otherwise.
+        train = dataclasses.replace(train, batch_size=stored_config(first).train.batch_size)
     one = dataclasses.replace(
         config,
         data=data,
-        train=dataclasses.replace(config.train, seed=seed),
+        train=train,
         run=dataclasses.replace(config.run, run_dir=place, resume=resume, seeds=1),
     )
     return fit(one, display, draw_beside=draw_beside).summary

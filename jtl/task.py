@@ -177,12 +177,12 @@ def prepare_task(config: Config, display: Display) -> Task:
             "licence": artifact.licence,
         },
         conventions=conventions,
-        layout=layout_for(min(config.train.batch_size, len(dataset.train))),
+        layout=layout_for(min(config.train.batch, len(dataset.train))),
     )
 
 
 def _check_accumulation(config: Config, count: int) -> None:
-    batch, times = config.train.batch_size, config.steps.accumulate
+    batch, times = config.train.batch, config.steps.accumulate
     if times > 1 and batch * times > count:
         raise UserError(
             f"--accumulate {times} of --batch-size {batch} makes one update of {batch * times} "

@@ -7,12 +7,11 @@ if __name__ == "__main__":
 
     memory.restart_with_huge_pages()  # Before the slow imports.
 
-from jtl import cli, loop, preflight, preview, process, report
+from jtl import batch_size, cli, loop, preflight, preview, process, report
 from jtl.config import Config
 from jtl.devices import processes
 from jtl.errors import UserError
 from jtl.progress import Display, PlainConsole
-from jtl.task import prepare_task
 from jtl.validation import resolve
 
 
@@ -30,7 +29,7 @@ def command(config: Config) -> None:
 def _command(config: Config) -> None:
     console = PlainConsole(quiet=not processes.first())
     if config.run.dry_run:
-        task = prepare_task(resolve(config), Display())
+        task = batch_size.prepared(resolve(config), Display())
         preview.show_batch(task, Display())
         figures = preflight.preflight(task)
         if config.run.json:

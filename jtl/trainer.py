@@ -161,7 +161,7 @@ class Trainer:
         began_at = time.perf_counter()
         if isinstance(train, Views):
             train = train.of_epoch(epoch)
-        batches = shuffled(len(train), config.batch_size, config.seed, epoch)
+        batches = shuffled(len(train), config.batch, config.seed, epoch)
         batches = batches[: self.steps_per_epoch]
         sums = self._steps(epoch, train, batches, leave, scale)
         if sums is None:
@@ -217,7 +217,8 @@ class Trainer:
         scale: float,
     ) -> steps.Metrics | None:
         common = self.step_options(scale)
-        if isinstance(train, Features) and train.on_device and self.arm.start == "head":
+        if self._at_once(train):
+            assert isinstance(train, Features)
             self.state, total = steps.train_epoch(
                 self.state, self.frozen, train.values, train.labels, batches, **common
             )
@@ -227,7 +228,8 @@ class Trainer:
         for images, (number, indices) in zip(
             ahead(train, list(batches), self.task.layout), enumerate(batches, 1), strict=True
         ):
-            metrics = self._step(epoch, images, train.labels[indices], indices, common)
+            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+                metrics = self._step(epoch, images, train.labels[indices], indices, common)
             total = total + metrics
             if number < len(batches) and leave():
                 return None
@@ -251,6 +253,25 @@ class Trainer:
             self.state, self.frozen, images, labels, *drawn_by, **options, augment=augment
         )
         return metrics
+
+    def some_steps(self, epoch: int, train: Examples, count: int) -> int:
+        """Takes the first steps of an epoch, or all of one that is a single dispatch.
+
+        Returns:
+            How many.
+        """
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
+        options = self.task.config.train
+        batches = shuffled(len(train), options.batch, options.seed, epoch)[: self.steps_per_epoch]
+        if not self._at_once(train):
+            batches = batches[:count]
+        self._steps(epoch, train, batches, lambda: False, 1.0)
+        return len(batches)
+
+    def _at_once(self, train: Examples) -> bool:
+        """Whether an epoch is a single dispatch."""
+        return isinstance(train, Features) and train.on_device and self.arm.start == "head"
 
     def step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
@@ -304,5 +325,5 @@ def last_step_of(plan: PhasePlan, variables: Tree, saved: Any) -> tuple[Tree, An
 def steps_per_epoch(task: Task) -> int:
     """Whole batches in an epoch, as many as make whole updates; at least one update."""
     accumulate = task.config.steps.accumulate
-    count = max(len(task.dataset.train) // task.config.train.batch_size, 1)
+    count = max(len(task.dataset.train) // task.config.train.batch, 1)
     return count // accumulate * accumulate

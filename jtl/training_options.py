@@ -35,7 +35,8 @@ class TrainConfig:
         class_weights: How much each class counts in the training loss: none (as much as it has
             pictures), or balanced (all classes the same, however many pictures they have).
         epochs: Passes over the training pictures. Default: 100 for head_only, else 10.
-        batch_size: Pictures in each training step.
+        batch_size: Pictures in each training step; auto for as many as fit in memory, up to 512
+            and to a tenth of the training pictures.
         lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
             bias_only, else 1e-4; ten times that for sgd, lamb and adagrad, a tenth for lion.
         head_lr_mult: The head learns at this multiple of the learning rate. Default: 10 where a
@@ -66,7 +67,7 @@ class TrainConfig:
     l2: str = "auto"
     class_weights: Literal["none", "balanced"] = "none"
     epochs: Annotated[int | None, TOLD] = None
-    batch_size: int = 32
+    batch_size: int | Literal["auto"] = 32
     lr: Annotated[float | None, TOLD] = None
     head_lr_mult: Annotated[float | None, TOLD] = None
     layer_decay: float = 1.0
@@ -77,6 +78,12 @@ class TrainConfig:
     patience: int = 0
     min_delta: float = 0.0
     seed: int = 0
+
+    @property
+    def batch(self) -> int:
+        """The batch size as a number, which it is once a task is prepared."""
+        assert self.batch_size != "auto", "see jtl.batch_size.prepared"
+        return self.batch_size
 
 
 @dataclasses.dataclass(frozen=True)

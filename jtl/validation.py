@@ -41,7 +41,11 @@ def resolve(config: Config) -> Config:
     mask_defaults(train.mask)
     _check_steps(config)
     within("--epochs", train.epochs, 1, MOST_EPOCHS)
-    within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
+    if isinstance(train.batch_size, str):
+        if train.batch_size != "auto":
+            raise UserError(f"--batch-size is a number or auto, not '{train.batch_size}'.")
+    else:
+        within("--batch-size", train.batch_size, 1, LARGEST_BATCH)
     at_least("--patience", train.patience, 0)
     share("--min-delta", train.min_delta)
     within("--image-size", config.data.image_size, 32, LARGEST_IMAGE)
@@ -159,6 +163,10 @@ def _check_kind(config: Config) -> None:
         raise UserError(f"{' and '.join(flags)} do not go together; give one of them.")
     if run.find_lr and run.resume:
         raise UserError("--find-lr begins anew and finds no run to --resume; leave one out.")
+    if run.profile and (asked["--dry-run"] or asked["--find-lr"]):
+        raise UserError("--profile traces a training; leave --dry-run and --find-lr out.")
+    if run.profile and config.train.solver == "lbfgs":
+        raise UserError("--profile: no effect with --solver lbfgs, which takes no steps.")
     if run.find_lr and config.train.solver == "lbfgs":
         raise UserError("--find-lr: no effect with --solver lbfgs, which has no learning rate.")
 
@@ -233,6 +241,8 @@ def _check_solver(config: Config) -> None:
             "--solver lbfgs fits the head on fixed features, and --bn train lets them change "
             "with every batch. Use --bn auto or frozen, or --solver sgd."
         )
+    if train.batch_size == "auto":
+        raise UserError("--batch-size auto: no effect with --solver lbfgs, which has no batches.")
     told = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
     _check_idle(train, _STEPS_ONLY, told)
     _check_idle(config.steps, [field.name for field in dataclasses.fields(config.steps)], told)

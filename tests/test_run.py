@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from jtl import evaluation, loop
+from jtl import batch_size, evaluation
 from jtl.config import Config
 from jtl.defaults import filled
 from jtl.errors import UserError
@@ -173,7 +173,7 @@ def test_an_unwritable_place(tiny_data):
 
 
 def test_the_folder_is_checked_before_any_work(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "prepare_task", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(batch_size, "prepare_task", lambda *_: pytest.fail("worked first"))
     with pytest.raises(UserError, match="cannot write"):
         fit(tiny.config(tiny_data, Path("/proc/jtl-run")), tiny.quiet())
 
@@ -224,7 +224,7 @@ def test_any_exception_leaves_nothing_behind(tiny_data, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "prepare_task", interrupted)
+    monkeypatch.setattr(batch_size, "prepare_task", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(tiny.config(tiny_data, tmp_path / "run"), tiny.quiet())
     assert list(tmp_path.iterdir()) == []
