@@ -139,7 +139,7 @@ def _optimizer(config: Config) -> str:
     if train.solver == "lbfgs":
         return f"L-BFGS, l2 {_cell(train.l2)}"
     told = [f"{_cell(train.optimizer)}, {_cell(train.schedule)} schedule"]
-    told.append(f"{train.batch_size:,} pictures a step")
+    told.append(f"{train.batch:,} pictures a step")
     named = {
         "accumulate": (steps.accumulate, 1, "gradients of {} steps make an update"),
         "clip": (steps.clip_norm, 0, "gradients clipped to {:g}"),
