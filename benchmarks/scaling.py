@@ -9,8 +9,9 @@ virtual CPU devices; jtl divides each batch among those that it finds. All of th
 machine's cores, so a step cannot get faster with their number: what it gets slower by is the price
 of dividing, and of adding gradients and statistics up. Beside it stands how far the losses of all
 epochs are from those of one device. Exits 1 where they are further than float32 rounding explains.
-Steps are plain SGD: Adam's first step moves each param by the sign of its gradient, whatever its
-size, so that rounding decides about params whose gradient is nearly zero.
+oneDNN, which serves a single device alone, is left out of all. Steps are plain SGD: Adam's first
+step moves each param by the sign of its gradient, whatever its size, so that rounding decides about
+params whose gradient is nearly zero.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def train(model: str, mask: str, devices: int, data: Path, settings: Settings, s
     options = [f"--model={model}", "--weights=random", f"--mask={mask}", f"--data=folder:{data}"]
     options += [f"--epochs={settings.epochs}", f"--batch-size={settings.batch}"]
     options += [f"--image-size={settings.size}", "--optimizer=sgd", "--lr=0.01"]
-    trained = jtl_runs.train(options, scratch, kept, {"XLA_FLAGS": flags(devices)})
+    variables = {"XLA_FLAGS": flags(devices), "JTL_ONEDNN": "0"}
+    trained = jtl_runs.train(options, scratch, kept, variables)
     shutil.rmtree(kept)
     if f"({devices} x " not in trained.summary["device"]:
         raise SystemExit(f"not on {devices} devices, but on {trained.summary['device']}")
@@ -135,8 +137,8 @@ def describe(rows: list[Row], store: Store) -> list[str]:
         *tables.machine_lines(store.facts, store.commands, [row["product_gflops"] for row in rows]),
         f"float32, {used['size']} pixels, {used['batch']} pictures a step in all, "
         f"{used['images']} pictures, {used['epochs']} epochs, SGD; medians of {used['repeats']} "
-        "processes. A step is that of the fastest epoch after the first. All devices share the "
-        "machine's cores.",
+        "processes, without oneDNN. A step is that of the fastest epoch after the first. All "
+        "devices share the machine's cores.",
         "",
         *tables.table(columns(rows)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,10 @@ def test_features_move_down_as_pictures_grow(costs):
     tiers = [training(costs, "last_stage", n, 1).tier for n in (50_000, 200_000, 10**6, 10**8)]
     assert tiers == ["device", "host", "disk", "no room"]
     assert training(costs, "last_stage", 10**6, 64).tier == "device"
+    # A host's disk has its own share, and a batch wants rows of all.
+    spread = training(costs, "last_stage", 10**8, 64)
+    assert (spread.tier, spread.cached(10)) == ("no room", None)
+    assert replace(spread, by_host=True).tier == "disk"
     cached = training(costs, "head_only", 10**6, 1)
     assert cached.cached(100) < cached.uncached(100) / 50
     # A batch of 32 divides among no more than 32 devices.

@@ -171,10 +171,16 @@ FIGURES: dict[str, Figure] = {
     ),
     # Ours.
     "share": Figure(
-        "share of memory that features may take",
+        "share of host memory for pictures and features",
         "0.4",
         0.4,
         "`jtl.cache.sizes.MEMORY_SHARE`",
+    ),
+    "budget": Figure(
+        "share of device memory for features",
+        "0.85",
+        0.85,
+        "assumption, with `--cache-budget`; by default 0.4 of one device",
     ),
     "start": Figure(
         "starting and compiling, a process", "60 s", 60, "assumption; kept programs start sooner"

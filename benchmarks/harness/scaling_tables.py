@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from harness import plots, scaling_costs, tables
@@ -171,12 +171,19 @@ def _epochs(mask: str, pictures: int) -> int:
     return MOST_PICTURES_EPOCHS if pictures == COUNTS[-1] else EPOCHS[mask]
 
 
-def scenarios(costs: Costs, model: str, pictures: Sequence[int]) -> list[str]:
+def scenarios(
+    costs: Costs,
+    model: str,
+    pictures: Sequence[int],
+    masks: Sequence[str] = tuple(EPOCHS),
+    *,
+    by_host: bool = False,
+) -> list[str]:
     """Hours, memory and money."""
     chosen = [
         (mask, _epochs(mask, n), _training(costs, model, mask, n, devices))
         for n in pictures
-        for mask in EPOCHS
+        for mask in masks
         for devices in DEVICES
     ]
     cold = [t.uncached(epochs) for _, epochs, t in chosen]
@@ -189,34 +196,39 @@ def scenarios(costs: Costs, model: str, pictures: Sequence[int]) -> list[str]:
             parts = [t.extraction().bottleneck, t.from_features().bottleneck]
         return ", then ".join(dict.fromkeys(PARTS.get(part, part) for part in parts))
 
-    return tables.table(
-        {
-            "pictures": [f"{t.pictures:,}" for _, _, t in chosen],
-            "mask": [f"`{mask}`" for mask, _, _ in chosen],
-            "epochs": [epochs for _, epochs, _ in chosen],
-            "H100": [t.cluster.devices for _, _, t in chosen],
-            "without cache": [seconds(number) for number in cold],
-            "with it, cold": [
-                seconds(number) if number else t.tier or "-"
-                for number, (_, _, t) in zip(warm, chosen, strict=True)
-            ],
-            "a warm epoch": [
-                seconds(t.from_features().seconds) if number else "-"
-                for number, (_, _, t) in zip(warm, chosen, strict=True)
-            ],
-            "features": [
-                f"{size(t.pictures * times.feature_bytes(t.row))}"
-                + (f" ({t.tier})" if t.tier not in ("", "no room") else "")
-                for _, _, t in chosen
-            ],
-            "each device": [size(t.device_bytes) for _, _, t in chosen],
-            "dollars": [
-                money(t.dollars(number or other))
-                for number, other, (_, _, t) in zip(warm, cold, chosen, strict=True)
-            ],
-            "bound by": [bound(t) for _, _, t in chosen],
-        }
-    )
+    columns: dict[str, Sequence[object]] = {
+        "pictures": [f"{t.pictures:,}" for _, _, t in chosen],
+        "mask": [f"`{mask}`" for mask, _, _ in chosen],
+        "epochs": [epochs for _, epochs, _ in chosen],
+        "H100": [t.cluster.devices for _, _, t in chosen],
+        "without cache": [seconds(number) for number in cold],
+        "with it, cold": [
+            seconds(number) if number else t.tier or "-"
+            for number, (_, _, t) in zip(warm, chosen, strict=True)
+        ],
+        "a warm epoch": [
+            seconds(t.from_features().seconds) if number else "-"
+            for number, (_, _, t) in zip(warm, chosen, strict=True)
+        ],
+        "features": [
+            f"{size(t.pictures * times.feature_bytes(t.row))}"
+            + (f" ({t.tier})" if t.tier not in ("", "no room") else "")
+            for _, _, t in chosen
+        ],
+        "each device": [size(t.device_bytes) for _, _, t in chosen],
+        "dollars": [
+            money(t.dollars(number or other))
+            for number, other, (_, _, t) in zip(warm, cold, chosen, strict=True)
+        ],
+        "bound by": [bound(t) for _, _, t in chosen],
+    }
+    if by_host:
+        local = [dataclasses.replace(t, by_host=True) for _, _, t in chosen]
+        columns["cold, by host"] = [
+            seconds(there.cached(epochs) or 0) if there.tier != t.tier else "-"
+            for there, (_, epochs, t) in zip(local, chosen, strict=True)
+        ]
+    return tables.table(columns)
 
 
 def resnet(costs: Costs) -> list[str]:
@@ -224,14 +236,15 @@ def resnet(costs: Costs) -> list[str]:
     return scenarios(costs, "resnet50", COUNTS)
 
 
-def billion(costs: Costs) -> list[str]:
-    """A billion pictures with the other two networks."""
+def others(costs: Costs) -> list[str]:
+    """The other two networks, with masks that have features."""
     lines: list[str] = []
     for model in scaling_costs.MODELS[1:]:
-        table = scenarios(costs, model, COUNTS[-1:])
-        head, rule, *rows = [line.replace("| pictures |", "| network |", 1) for line in table]
-        rows = [re.sub(r"^\| [\d,]+ \|", f"| {plots.NAMES[model]} |", row) for row in rows]
-        lines += rows if lines else [head, rule, *rows]
+        head, rule, *rows = scenarios(
+            costs, model, COUNTS[1:], ("head_only", "last_stage"), by_host=True
+        )
+        named = [f"| {plots.NAMES[model]} {row}" for row in rows]
+        lines += named if lines else [f"| network {head}", f"|---{rule}", *named]
     return lines
 
 
@@ -298,7 +311,7 @@ def crossings(costs: Costs) -> list[str]:
             "network": [plots.NAMES[row["model"]] for row in rows],
             "mask": [f"`{row['mask']}`" for row in rows],
             "a picture's features over its JPEG": [f"{n / value('jpeg'):.2f}" for n in kept],
-            "device memory to": millions(share * value("memory")),
+            "device memory to": millions(value("budget") * value("memory")),
             "host memory to": millions(share * value("host_memory")),
             "disk to": millions(value("disk")),
             "reading pays above, pictures decoded": [
@@ -319,7 +332,7 @@ TABLES: dict[str, Callable[[Costs], list[str]]] = {
     "budget": budget,
     "network": network,
     "resnet50": resnet,
-    "billion": billion,
+    "others": others,
     "crossings": crossings,
     "storage": storage,
     "heads": heads,

@@ -144,12 +144,15 @@ class Training:
         speed: Of the network.
         pictures: How many.
         cluster: What they are trained on.
+        by_host: Whether every host keeps features of its share of the pictures on its disk and
+            shuffles within it, which jtl does not do.
     """
 
     row: Row
     speed: Rates
     pictures: int
     cluster: Cluster
+    by_host: bool = False
 
     @property
     def used(self) -> Cluster:
@@ -179,12 +182,15 @@ class Training:
         """Where the features lie; empty where there are none, `no room` where nothing takes them.
 
         Read from disk, they are in the host's memory once they have been, as far as they fit.
+        Over many hosts they lie in device memory or nowhere: a batch wants rows of all.
         """
         each = self.share * feature_bytes(self.row)
         if not each:
             return ""
-        if each <= value("share") * value("memory"):
+        if each <= value("budget") * value("memory"):
             return "device"
+        if not (self.used.one_host or self.by_host):
+            return "no room"
         if each <= value("share") * value("host_memory"):
             return "host"
         return "disk" if each <= value("disk") else "no room"
