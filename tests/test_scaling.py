@@ -71,11 +71,12 @@ def test_counts_are_those_of_the_networks(costs, model, multiply_adds, params, l
     # Zeros of padding, which are not counted, are a few hundredths.
     assert 0.9 < full["forward_flops"] / (2 * multiply_adds) < 1.02
     assert (full["total_params"], full["live_layers"]) == (params, layers)
-    # The first convolution needs no gradient of its input.
-    assert 2.7 < full["step_flops"] / full["forward_flops"] <= 3.05
-    # Gradients of inputs, none of kernels.
-    for mask in ("norm_only", "first_stages:1"):
-        assert 1.8 < rows[mask]["step_flops"] / full["forward_flops"] < 2.35
+    # The first convolution needs no gradient of its input; normalization costs Lite0 a few hundredths.
+    steps = {mask: row["step_flops"] / full["forward_flops"] for mask, row in rows.items()}
+    assert 2.9 < steps["full"] < 3.15
+    # Gradients of inputs, none of kernels but those of the first stage.
+    assert 1.95 < steps["norm_only"] < 2.2
+    assert 2.05 < steps["first_stages:1"] < 2.5
     for mask in ("last_stage", "last_stages:2"):
         row = rows[mask]
         suffix = row["forward_flops"] - row["prefix_flops"]
