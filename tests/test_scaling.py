@@ -71,7 +71,7 @@ def test_counts_are_those_of_the_networks(costs, model, multiply_adds, params, l
     # Zeros of padding, which are not counted, are a few hundredths.
     assert 0.9 < full["forward_flops"] / (2 * multiply_adds) < 1.02
     assert (full["total_params"], full["live_layers"]) == (params, layers)
-    # The first convolution needs no gradient of its input; normalization costs Lite0 a few hundredths.
+    # The first convolution needs no gradient of its input; normalization costs Lite0 a little.
     steps = {mask: row["step_flops"] / full["forward_flops"] for mask, row in rows.items()}
     assert 2.9 < steps["full"] < 3.15
     # Gradients of inputs, none of kernels but those of the first stage.
