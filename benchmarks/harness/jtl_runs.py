@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,19 @@ class Trained:
         return [line[key] for line in self.epochs]
 
 
-def train(options: Sequence[str], scratch: Path, cache: Path) -> Trained:
+def train(
+    options: Sequence[str],
+    scratch: Path,
+    cache: Path,
+    variables: Mapping[str, str] | None = None,
+) -> Trained:
     """Trains, reads what the run tells, and removes its folder.
 
     Args:
         options: Of `python -m jtl.train`, but `--run-dir`.
         scratch: A folder for the run.
         cache: As in `JTL_CACHE`; stays.
+        variables: More of the process's environment.
 
     Raises:
         SystemExit: The training failed; its message is shown.
@@ -49,7 +55,8 @@ def train(options: Sequence[str], scratch: Path, cache: Path) -> Trained:
     run = scratch / f"run-{uuid.uuid4().hex}"
     command = [sys.executable, "-m", "jtl.train", *options, f"--run-dir={run}"]
     metrics = run / "metrics.jsonl"
-    ended = timed(command, machine.environment(JTL_CACHE=str(cache)), metrics)
+    environment = machine.environment(JTL_CACHE=str(cache), **(variables or {}))
+    ended = timed(command, environment, metrics)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     epochs = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     shutil.rmtree(run)
