@@ -82,7 +82,7 @@ def test_a_network_without_normalizations_is_verified(tmp_path, monkeypatch):
     measured = {figure["name"]: figure["measured"] for figure in facts["figures"]}
     assert 0 < measured["logits: largest relative difference"] < 1e-5
     assert 0 < measured["SGD step: updates, relative"] < verify.UPDATES_BOUND
-    assert measured["SGD step: running statistics, largest relative difference"] == 0
+    assert not [name for name in measured if "running statistics" in name]
 
 
 def test_a_wrong_convention_is_found(resnet18, tmp_path, monkeypatch, capsys):
