@@ -206,6 +206,13 @@ def test_the_tutorial_s_counts_are_asserted(monkeypatch):
         experiment.check_counts()
 
 
+def test_every_model_can_stand_beside_pytorch_s():
+    from jtl import models
+
+    comparison = importlib.import_module("vs_pytorch").COMPARISON
+    assert sorted((*comparison.models, *comparison.others)) == sorted(models.names())
+
+
 def test_all_runs_what_the_readme_names():
     import all as everything
 

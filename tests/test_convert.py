@@ -17,7 +17,7 @@ from jtl.data.preprocess import Prepare
 from jtl.errors import UserError
 from jtl.models import Preprocessing
 from weights_convert import artifact
-from weights_convert.convert import convert, identify
+from weights_convert.convert import ENOUGH, convert, glimpse, identify
 from weights_convert.rules import Table, leaf_paths, lookup
 from weights_convert.tables import TABLES
 from weights_convert.targets import has
@@ -49,13 +49,16 @@ def tensors_of(table: Table, name: str, num_classes: int | None) -> dict[str, np
 )
 def test_identify(table, name):
     for num_classes in (1000, 7, None):
-        found = identify(tensors_of(table, name, num_classes))
+        tensors = tensors_of(table, name, num_classes)
+        found = identify(tensors)
         assert (found.model, found.table) == (name, table)
         assert found.report == (
             f"{name} in {table.library} keys (100% of its backbone's keys are there), "
             + (f"classifier '{table.classifier}' with {num_classes} classes" if num_classes else "")
             + ("" if num_classes else "no classifier")
         )
+        # A part of it would be known without tracing every model.
+        assert glimpse(tensors, table, models.get(name)) >= ENOUGH
 
 
 @pytest.mark.parametrize("library", ["timm/torchvision", "keras", "keras (numbered)"])

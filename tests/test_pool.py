@@ -1,4 +1,4 @@
-"""Max pooling against XLA's and PyTorch's: values, gradients, ties, and what is lowered where."""
+"""Pooling against XLA's and PyTorch's: values, gradients, ties, and what is lowered where."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from jax import export
 
 from jtl import onednn
-from jtl.models.pool import max_pool
+from jtl.models.pool import max_pool, neighbourhood_avg
 
 # window, strides, padding, size
 CASES = [
@@ -90,3 +90,26 @@ def test_only_accelerators_select_and_scatter(platform, scatters):
         text = export.export(jax.jit(run), platforms=[platform])(*shapes).mlir_module()
     assert ("stablehlo.select_and_scatter" in text) == scatters
     assert ("stablehlo.reduce_window" in text) == scatters
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("counts_padding", [True, False])
+@pytest.mark.parametrize(("size", "window"), [((5, 8), 3), ((6, 3), 5), ((1, 2), 3)], ids=str)
+def test_averages_of_neighbourhoods(size, window, counts_padding, dtype, library):
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(size=(2, *size, 20)), dtype) for _ in range(2))
+
+    def reference(x):
+        options = dict(padding="SAME", count_include_pad=counts_padding)
+        return nn.avg_pool(x.astype(jnp.float32), (window, window), (1, 1), **options)
+
+    ours = functools.partial(neighbourhood_avg, window=window, counts_padding=counts_padding)
+    jitted = jax.jit(value_and_gradient(ours))
+    text = jitted.lower(x, dy).as_text()
+    assert text.count(f"@{onednn.TARGET}(") == (2 if library == "onednn" else 0)
+    expected = jax.jit(value_and_gradient(reference))(x, dy.astype(jnp.float32))
+    # The reference's gradient is rounded to x's dtype as well.
+    bound = 1e-6 if dtype == "float32" else 2.0**-7
+    for got, want in zip(jitted(x, dy), expected, strict=True):
+        assert got.dtype == x.dtype
+        np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), atol=bound)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 from safetensors.numpy import save_file
 
 from jtl import checkpoint, cli, models
@@ -25,6 +26,9 @@ from jtl.models import HeadSpec, registry
 from jtl.validation import resolve
 from weights_convert.export import source_tensors
 from weights_convert.tables import TABLES
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+SMALL = ("--weights", "random", "--image-size", "32")
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +80,17 @@ def _random(rng: np.random.Generator, leaf: str, shape: tuple[int, ...]) -> np.n
     return rng.normal(0, 0.05, shape).astype(np.float32)
 
 
+def recipe(what: str) -> list[str]:
+    """The options of the page's command for what its table begins a row with."""
+    [row] = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| {what}")]
+    [command] = re.findall(r"`(python -m jtl\.train .*?)`", row)
+    return shlex.split(command)[3:]
+
+
 def train(pictures: Path, folder: Path, *options: str) -> dict:
-    """Trains by the command line and gives the summary."""
+    """Trains by the command line and gives the summary; of options given twice the last counts."""
     code = commands.main(
-        "train", "--data", f"folder:{pictures}", "--run-dir", str(folder), "--json", *options
+        "train", *options, "--data", f"folder:{pictures}", "--run-dir", str(folder), "--json"
     )
     assert code == 0
     return json.loads((folder / "summary.json").read_text())
@@ -87,9 +98,8 @@ def train(pictures: Path, folder: Path, *options: str) -> dict:
 
 def test_keras_whole_backbone_without_top(pictures: Path, notop: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", "--model", "resnet50", "--weights", str(notop)),
-        *("--image-size", "32", "--head-pool", "flatten", "--head", "dense:1024,dense:512"),
-        *("--epochs", "2"),
+        *(pictures, tmp_path / "run", *recipe("whole backbone without its top")),
+        *("--weights", str(notop), "--image-size", "32", "--epochs", "2"),
     )
     # One pixel of 2048 channels, flattened.
     head = 2048 * 1024 + 1024 + 1024 * 512 + 512 + 512 * 3 + 3
@@ -99,9 +109,8 @@ def test_keras_whole_backbone_without_top(pictures: Path, notop: Path, tmp_path:
 
 def test_keras_part_of_a_backbone(pictures: Path, notop: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", "--model", "resnet50", "--weights", str(notop)),
-        *("--truncate-at", "conv3_block1_3_conv", "--image-size", "32", "--head-pool", "flatten"),
-        *("--epochs", "1"),
+        *(pictures, tmp_path / "run", *recipe("part of a backbone")),
+        *("--weights", str(notop), "--image-size", "32", "--epochs", "1"),
     )
     variables = checkpoint.restore(tmp_path / "run").variables
     assert set(variables["params"]) == {"stem", "stage1", "stage2", "head"}
@@ -125,9 +134,8 @@ def test_keras_input_upsampled_by_pixel_repetition(pictures: Path, tmp_path: Pat
 
 def test_keras_inception_v3_with_upsampled_input(pictures: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", "--model", "inception_v3", "--weights", "random"),
-        *("--upsample", "nearest:3", "--head", "dense:1024,dense:512,dropout:.3,dense:128"),
-        *("--epochs", "1"),
+        *(pictures, tmp_path / "run", *recipe("upsampled input for InceptionV3")),
+        *("--weights", "random", "--epochs", "1"),
     )
     assert (summary["image_size"], summary["cut"]) == (96, "head")
     widths = (2048, 1024, 512, 128, 3)
@@ -140,8 +148,8 @@ def test_keras_weights_from_a_file(pictures: Path, tmp_path: Path):
     file = write_h5(tmp_path, "vgg16", "keras (no top)")
     folder = tmp_path / "run"
     summary = train(
-        *(pictures, folder, "--model", "vgg16", "--weights", str(file)),
-        *("--image-size", "32", "--epochs", "1"),
+        *(pictures, folder, *recipe("weights from a file, for VGG16")),
+        *("--weights", str(file), "--image-size", "32", "--epochs", "1"),
     )
     assert summary["trainable_params"] == 3 * (512 + 1)
     restored = checkpoint.restore(folder)
@@ -165,12 +173,13 @@ def vgg16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_torchvision_surgery_on_vgg16(pictures: Path, vgg16: Path, tmp_path: Path):
-    options = ("--model", "vgg16", "--weights", str(vgg16), "--image-size", "32", "--epochs", "1")
-    appended = train(pictures, tmp_path / "appended", *options, "--head", "append")
+    short = ("--weights", str(vgg16), "--image-size", "32", "--epochs", "1")
+    append, replace = (recipe(what) for what in ("append a layer", "replace the classifier"))
+    appended = train(pictures, tmp_path / "appended", *append, *short)
     assert appended["trainable_params"] == 3 * (1000 + 1)
     params = checkpoint.restore(tmp_path / "appended").variables["params"]
     assert params["classifier"]["logits"]["kernel"].shape == (16, 1000)
-    replaced = train(pictures, tmp_path / "replaced", *options)
+    replaced = train(pictures, tmp_path / "replaced", *replace, *short)
     assert replaced["trainable_params"] == 3 * (16 + 1)
     params = checkpoint.restore(tmp_path / "replaced").variables["params"]
     assert {"fc1", "fc2", "head"} < set(params)
@@ -187,12 +196,9 @@ def test_torchvision_append_to_the_classifier(pictures: Path, tmp_path: Path):
     assert summary["trainable_params"] == 3003
 
 
-def test_pytorch_freeze_all_but_layer4(pictures: Path, tmp_path: Path):
+def test_freeze_by_name(pictures: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    summary = train(
-        *(pictures, folder, "--model", "resnet18", "--weights", "random", "--image-size", "32"),
-        *("--mask", "rules:layer4=x0.1;head=train;.*=frozen", "--epochs", "1"),
-    )
+    summary = train(pictures, folder, *recipe("freeze by name"), *SMALL, "--epochs", "1")
     assert (summary["cut"], summary["frozen_unchanged"]) == ("stage4/block1", True)
     trained = {path[1] for path in _moved(folder)}
     assert trained == {"stage4", "head"}
@@ -211,36 +217,99 @@ def _moved(folder: Path) -> set[tuple[str, ...]]:
     return {p for p in leaf_paths(start) if not np.array_equal(lookup(start, p), lookup(end, p))}
 
 
-SMALL = ("--model", "squeezenet1_1", "--weights", "random", "--image-size", "32")
+@pytest.fixture
+def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNet18 and DenseNet121 with one block in each stage."""
+    for name, options in (("resnet18", {}), ("densenet121", {"growth": 8})):
+        entry = models.get(name)
+        backbone: Any = dataclasses.replace(entry.backbone, depths=(1, 1, 1, 1), **options)
+        monkeypatch.setitem(registry._ENTRIES, name, dataclasses.replace(entry, backbone=backbone))
 
 
-def test_pytorch_feature_extraction(pictures: Path, tmp_path: Path):
-    summary = train(pictures, tmp_path / "run", *SMALL, "--epochs", "1")
-    assert summary["trainable_params"] == 3 * (512 + 1)
-    assert {path[1] for path in _moved(tmp_path / "run")} == {"head"}
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Cats and dogs as they are downloaded: no splits, an empty picture, a file that is none."""
+    rng = np.random.default_rng(5)
+    for name in ("Cat", "Dog"):
+        folder = tmp_path / "PetImages" / name
+        folder.mkdir(parents=True)
+        for index in range(1, 11):
+            pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.jpg")
+        (folder / "Thumbs.db").write_bytes(b"no picture")
+    (tmp_path / "PetImages" / "Cat" / "666.jpg").touch()
+    return tmp_path / "PetImages"
 
 
-def test_pytorch_fine_tuning_with_augmentation(pictures: Path, tmp_path: Path):
+def rates_of(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["learning_rate"] for line in lines]
+
+
+@pytest.mark.usefixtures("_shallow")
+@pytest.mark.parametrize("of", ["ants and bees", "cats and dogs"])
+@pytest.mark.parametrize("what", ["feature extraction", "fine-tuning"])
+def test_pytorch(what: str, of: str, pictures: Path, pets: Path, tmp_path: Path):
+    data, folder = (pets if of == "cats and dogs" else pictures), tmp_path / "run"
+    # Of 25 epochs the rate falls after 7, 14 and 21, so of 4 after the first, second and third.
+    summary = train(data, folder, *recipe(f"{what}, {of}"), *SMALL, "--epochs", "4")
+    classes = summary["num_classes"]
+    units = {path[1] for path in _moved(folder)}
+    if what == "feature extraction":
+        assert (summary["trainable_params"], units) == (classes * (512 + 1), {"head"})
+    else:
+        assert summary["trainable_params"] == summary["total_params"] - _statistics(folder)
+        assert units == {"stem", *(f"stage{i}" for i in range(1, 5)), "head"}
+    assert summary["augmentation"] == "crop from 0.08 of the area, horizontal flip"
+    assert rates_of(folder) == pytest.approx([1e-3, 1e-4, 1e-5, 1e-6], rel=1e-5)
+    if of == "cats and dogs":
+        assert (summary["num_train"], summary["num_val"]) == (16, 4)
+        assert summary["class_names"] == ["Cat", "Dog"]
+        assert any("666.jpg" in note for note in summary["notes"])
+
+
+def _statistics(folder: Path) -> int:
+    tree = checkpoint.restore(folder).variables["batch_stats"]
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.usefixtures("_shallow")
+def test_feature_extraction_by_default(pictures: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", *SMALL, "--mask", "full", "--optimizer", "sgd"),
-        *("--lr", "1e-3", "--head-lr-mult", "1", "--augment", "light", "--epochs", "2"),
+        *(pictures, tmp_path / "run", *recipe("feature extraction as jtl does it"), *SMALL),
+        *("--epochs", "2"),
     )
-    assert summary["trainable_params"] == summary["total_params"]
-    assert summary["augmentation"]
-    assert {path[1] for path in _moved(tmp_path / "run")} == {
-        *("stem", "stage1", "stage2", "stage3", "head")
-    }
+    assert summary["trainable_params"] == 3 * (512 + 1)
+    assert (summary["cached_prefix"], summary["frozen_unchanged"]) == (True, True)
 
 
+@pytest.mark.usefixtures("_shallow")
 def test_unfreeze_later(pictures: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    train(pictures, folder, *SMALL, "--phases", "freeze_unfreeze:1", "--epochs", "2")
+    train(pictures, folder, *recipe("unfreeze later"), *SMALL, "--epochs", "4")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 2
+    assert [line["mask"] for line in lines] == ["head_only"] * 3 + ["full"]
     assert {"stem", "head"} <= {path[1] for path in _moved(folder)}
 
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+@pytest.mark.usefixtures("_shallow")
+@pytest.mark.parametrize("arm", ["base", "a larger head", "frozen"])
+def test_densenet_in_three_arms(arm: str, tmp_path: Path):
+    rng = np.random.default_rng(6)
+    arrays = {
+        f"{x}_{part}": rng.integers(0, high, (20, *shape), np.uint8)
+        for part in ("train", "test")
+        for x, high, shape in (("x", 256, (32, 32, 3)), ("y", 10, ()))
+    }
+    arrays["y_train"][:10] = arrays["y_test"][:10] = np.arange(10)
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    options = (*recipe(arm), "--data", f"npz:{tmp_path / 'cifar10.npz'}", "--epochs", "1")
+    folder = tmp_path / "run"
+    options = (*options, "--weights", "random", "--run-dir", str(folder), "--json")
+    assert commands.main("train", *options) == 0
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["num_classes"], summary["cached_prefix"]) == (10, arm == "frozen")
+    assert summary["frozen_unchanged"]
 
 
 def config_of(command: str) -> Config:
@@ -254,7 +323,7 @@ def config_of(command: str) -> Config:
 
 def test_every_command_of_the_page_is_one():
     commands_ = re.findall(r"`(python -m jtl\.train .*?)`", PAGE.read_text(encoding="utf-8"))
-    assert len(commands_) == 13
+    assert len(commands_) == 16
     for command in commands_:
         config_of(command)
 

@@ -65,6 +65,26 @@ def test_a_conversion_is_verified_and_says_so_everywhere(resnet18, tmp_path, cap
     assert facts["reference"] in card
 
 
+def test_a_network_without_normalizations_is_verified(tmp_path, monkeypatch):
+    import torchvision
+    from parity import nchw, random_images, randomize, tensors
+
+    monkeypatch.setattr(verify, "_BATCHES", 1)
+    network = randomize(torchvision.models.squeezenet1_1(), nchw(random_images(2, 64, 64)))
+    path = samples.write_file(tmp_path / "squeezenet.safetensors", tensors(network))
+    report = tmp_path / "report.json"
+    arguments = [str(path), "--out", str(tmp_path / "out"), "--input-size", str(SIZE)]
+    assert main([*arguments, "--report", str(report)]) == 0
+    facts = json.loads(report.read_text())
+    assert facts["reference"].startswith("squeezenet1_1 of torchvision ")
+    # Every convolution, that of the classifier too: 1 + 8 x 3 + 1.
+    assert sum(row["layers"] for row in facts["units"]) == 26
+    measured = {figure["name"]: figure["measured"] for figure in facts["figures"]}
+    assert 0 < measured["logits: largest relative difference"] < 1e-5
+    assert 0 < measured["SGD step: updates, relative"] < verify.UPDATES_BOUND
+    assert not [name for name in measured if "running statistics" in name]
+
+
 def test_a_wrong_convention_is_found(resnet18, tmp_path, monkeypatch, capsys):
     locate = sources.locate
     # What no shape and no key shows: epsilon, and the momentum of the running statistics.

@@ -12,8 +12,9 @@ from safetensors.numpy import save_file
 
 from jtl import models
 from weights_convert.artifact import Artifact
-from weights_convert.rules import leaf_paths, lookup, unflatten
+from weights_convert.rules import Table, leaf_paths, lookup, unflatten
 from weights_convert.tables import TABLES
+from weights_convert.targets import has
 
 MODEL = "efficientnet_lite0"
 TIMM_NAME = "tf_efficientnet_lite0.in1k"
@@ -49,6 +50,14 @@ def variables(model: str = MODEL, num_classes: int = 5) -> dict[str, Any]:
     """A tree of random arrays; the dicts may be changed, the arrays may not."""
     tree = _variables(model, num_classes)
     return unflatten({path: lookup(tree, path) for path in leaf_paths(tree)})
+
+
+def smallest(table: Table) -> str:
+    """The model with the fewest params of those that a table's library has."""
+    return min(
+        (name for name in models.names() if has(table, name)),
+        key=lambda name: models.get(name).published_params,
+    )
 
 
 def artifact(**changes: Any) -> Artifact:

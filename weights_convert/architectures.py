@@ -17,7 +17,7 @@ from weights_convert.printable import shown
 from weights_convert.targets import SYMMETRIC, keras_name
 
 # timm's names before it had tags, which its older files state.
-_OLD_NAMES = (r"(?:tv|ssl|swsl)_(\w+)", r"gluon_(\w+?)(?:_v1b)?")
+_OLD_NAMES = (r"(?:tv|ssl|swsl|ig)_(\w+)", r"gluon_(\w+?)(?:_v1b)?")
 
 OVERRULE = "overrule it with --architecture of `python -m weights_convert`"
 

@@ -35,28 +35,31 @@ class Weights:
     top1: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-_RESEARCH = ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k")
+_RESEARCH = ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k", "fb_wsl_ig1b_ft_in1k")
+_SEMI = _RESEARCH[:2]
 _TORCHVISION = ("tv_in1k", "tv2_in1k")
 _DENSENET = ("tv_in1k",)
 # Architecture on the hub -> tags.
 _TAGS: dict[str, tuple[str, ...]] = {
-    "resnet18": ("a1_in1k", "a2_in1k", "a3_in1k", *_RESEARCH, "gluon_in1k", "tv_in1k"),
+    "resnet18": ("a1_in1k", "a2_in1k", "a3_in1k", *_SEMI, "gluon_in1k", "tv_in1k"),
     "resnet34": (
         *("a1_in1k", "a2_in1k", "a3_in1k", "bt_in1k", "gluon_in1k", "ra4_e3600_r224_in1k"),
         "tv_in1k",
     ),
     "resnet50": (
         *("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", "am_in1k", "b1k_in1k", "b2k_in1k"),
-        *("bt_in1k", "c1_in1k", "c2_in1k", "d_in1k", *_RESEARCH, "gluon_in1k", "ra_in1k"),
+        *("bt_in1k", "c1_in1k", "c2_in1k", "d_in1k", *_SEMI, "gluon_in1k", "ra_in1k"),
         *("ram_in1k", "tv2_in1k", "tv_in1k"),
     ),
     "resnet101": ("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", "gluon_in1k", *_TORCHVISION),
     "resnet152": ("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", "gluon_in1k", *_TORCHVISION),
     "wide_resnet50_2": ("racm_in1k", *_TORCHVISION),
+    "wide_resnet101_2": _TORCHVISION,
     "resnext50_32x4d": (
-        *("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", *_RESEARCH, "gluon_in1k", "ra_in1k"),
+        *("a1_in1k", "a1h_in1k", "a2_in1k", "a3_in1k", *_SEMI, "gluon_in1k", "ra_in1k"),
         *_TORCHVISION,
     ),
+    "resnext101_32x8d": (*_RESEARCH, *_TORCHVISION),
     "densenet121": ("ra_in1k", *_DENSENET),
     "densenet161": _DENSENET,
     "densenet169": _DENSENET,
@@ -86,8 +89,12 @@ _TOP1: dict[str, dict[str, float]] = {
     "resnet152.tv2_in1k": {"224": 82.28},
     "wide_resnet50_2.tv_in1k": {"224": 78.47},
     "wide_resnet50_2.tv2_in1k": {"224": 81.60},
+    "wide_resnet101_2.tv_in1k": {"224": 78.85},
+    "wide_resnet101_2.tv2_in1k": {"224": 82.51},
     "resnext50_32x4d.tv_in1k": {"224": 77.62},
     "resnext50_32x4d.tv2_in1k": {"224": 81.20},
+    "resnext101_32x8d.tv_in1k": {"224": 79.31},
+    "resnext101_32x8d.tv2_in1k": {"224": 82.83},
     "densenet161.tv_in1k": {"224": 77.14},
     "densenet169.tv_in1k": {"224": 75.60},
     "densenet201.tv_in1k": {"224": 76.90},
@@ -103,10 +110,6 @@ _TOP1: dict[str, dict[str, float]] = {
 }
 
 
-# Of torchvision's own documentation, for weights that timm does not have.
-_TORCHVISION_TOP1 = {"alexnet": 56.52, "squeezenet1_0": 58.09, "squeezenet1_1": 58.18}
-
-
 def weights_of(model: str) -> tuple[Weights, ...]:
     """The known weights of a backbone, its default first."""
     entry = models.get(model)
@@ -119,7 +122,7 @@ def weights_of(model: str) -> tuple[Weights, ...]:
     ]
     if entry.default_weights.startswith("torchvision:"):
         size = entry.preprocessing.size
-        top1 = {str(size): _TORCHVISION_TOP1[model]}
+        top1 = {str(size): torch_hub.FILES[model].top1}
         found.append(Weights(entry.default_weights, torch_hub.LICENCE, size, top1))
     if entry.default_weights.startswith("package:"):
         size = entry.preprocessing.size

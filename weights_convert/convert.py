@@ -21,7 +21,7 @@ from weights_convert.tables import TABLES
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw", "squeeze")
 _CONVOLUTIONS += ("branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
 # Below this share of known keys, a source is taken for something else.
-_ENOUGH = 0.5
+ENOUGH = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +152,12 @@ def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
     tensors = from_zero(tensors)
     likely = counted(tensors)
     found = [(name, *_best_table(tensors, models.get(name))) for name in [likely] if name]
-    if not found or found[0][1] < _ENOUGH:
+    if not found or found[0][1] < ENOUGH:
         # Something is missing or surplus.
         found = [(name, *_best_table(tensors, models.get(name))) for name in _near(tensors)]
         found.sort(key=lambda f: -_similarity(tensors, f[2], models.get(f[0])))
     for name, share, table in found:
-        if share >= _ENOUGH:
+        if share >= ENOUGH:
             table = _with_classifier(table, tensors)
             return Identity(name, table, _describe(tensors, name, table, share))
     libraries = {f"{t.family} of {t.library}": None for t in TABLES}
@@ -174,7 +174,7 @@ def _near(tensors: Mapping[str, np.ndarray]) -> list[str]:
     return [
         name
         for name in models.names()
-        if any(_glimpse(tensors, t, models.get(name)) >= _ENOUGH for t in _tables(name))
+        if any(glimpse(tensors, t, models.get(name)) >= ENOUGH for t in _tables(name))
     ]
 
 
@@ -228,7 +228,7 @@ def _tables(model: str) -> list[Table]:
 def _detect(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> Table:
     """The table of `entry`'s family that knows most of the keys."""
     share, table = _best_table(tensors, entry)
-    if share >= _ENOUGH:
+    if share >= ENOUGH:
         return table
     guess = counted(tensors)
     looks = f" They look like {guess}; try --model {guess}." if guess else ""
@@ -244,13 +244,13 @@ def _best_table(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> 
     """The table that knows most of the keys, and which share of its backbone's keys is there."""
     tables = _tables(entry.name)
     # Listing the keys of a convention means tracing its model, so the likely ones alone.
-    likely = [table for table in tables if _glimpse(tensors, table, entry) > 0]
+    likely = [table for table in tables if glimpse(tensors, table, entry) > 0]
     ranked = [(_shares_known(tensors, table, entry), table) for table in likely or tables]
     (share, _), table = max(ranked, key=lambda pair: pair[0])
     return share, table
 
 
-def _glimpse(tensors: Mapping[str, np.ndarray], table: Table, entry: models.ModelEntry) -> float:
+def glimpse(tensors: Mapping[str, np.ndarray], table: Table, entry: models.ModelEntry) -> float:
     """The share of units that have a convolution in `tensors`, known without tracing the model."""
     leaf = table.leaves.separator + table.leaves.names["params", "kernel"]
 

@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from jtl.errors import UserError, suggest
 
 ADDRESS = "https://download.pytorch.org/models/"
 LICENCE = "bsd-3-clause"
-# Model -> its file, which ends with the first digits of its SHA-256 (torchvision 0.29's list).
+
+
+class File(NamedTuple):
+    """A model's weights there, as torchvision 0.29 lists them.
+
+    Attributes:
+        name: Of the file, which ends with the first digits of its SHA-256.
+        top1: Published top-1 accuracy in percent.
+    """
+
+    name: str
+    top1: float
+
+
 FILES = {
-    "alexnet": "alexnet-owt-7be5be79.pth",
-    "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
-    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+    "alexnet": File("alexnet-owt-7be5be79.pth", 56.52),
+    "squeezenet1_0": File("squeezenet1_0-b66bff10.pth", 58.09),
+    "squeezenet1_1": File("squeezenet1_1-b8a52dc0.pth", 58.18),
 }
 
 
@@ -33,7 +47,7 @@ def cached(name: str) -> Path:
             f"'torchvision:{name}' names no weights.{suggest(name, FILES)} Known are: "
             f"{', '.join(FILES)}. The other models' are on timm's hub; files can be given by path."
         )
-    file = _folder() / FILES[name]
+    file = _folder() / FILES[name].name
     if not file.is_file():
         raise UserError(
             f"torchvision's weights of {name} are not in PyTorch's cache, '{file.parent}'. Fetch "

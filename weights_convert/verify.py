@@ -246,13 +246,15 @@ def step_figures(before: Any, ours: Any, precise: Any, rounded: Any) -> tuple[li
     def measured(state: Any) -> dict[str, tuple[float, float]]:
         """{name: (figure, its bound without rounding)}."""
         params, updates, length = _distances(state["params"], precise["params"], start)
-        statistics = _worst(state["batch_stats"], precise["batch_stats"])
-        return {
+        figures = {
             "params, relative": (params, STEP_BOUND),
             "updates, relative": (updates, UPDATES_BOUND),
             "updates, relative difference of length": (length, LENGTH_BOUND),
-            "running statistics, largest relative difference": (statistics, STEP_BOUND),
         }
+        if before["batch_stats"]:
+            statistics = _worst(state["batch_stats"], precise["batch_stats"])
+            figures["running statistics, largest relative difference"] = (statistics, STEP_BOUND)
+        return figures
 
     own = measured(rounded)
     figures = [
@@ -281,12 +283,11 @@ def _in_our_tree(state: Mapping[str, np.ndarray], artifact: Artifact, model: Any
     """The peer's state in Flax's tree and layout, its dtype kept."""
     table = peers.table_of(artifact)
     keys = table.source_keys(model.backbone, artifact.variables)
-    return unflatten(
-        {
-            path: table.to_target(path, state[key], lookup(artifact.variables, path).shape)
-            for path, key in keys.items()
-        }
-    )
+    leaves = {
+        path: table.to_target(path, state[key], lookup(artifact.variables, path).shape)
+        for path, key in keys.items()
+    }
+    return {**{collection: {} for collection in artifact.variables}, **unflatten(leaves)}
 
 
 def _worst(ours: Any, theirs: Any) -> float:

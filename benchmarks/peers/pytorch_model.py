@@ -14,8 +14,8 @@ def timm_name(name: str) -> str:
 
 
 def network(name: str, **options: Any) -> Any:
-    """A network of timm; of torchvision where jtl's own has torchvision's form."""
-    if name.startswith(("vgg", "alexnet", "squeezenet")):
+    """A network of timm; of torchvision where timm has none, or another form than jtl's own."""
+    if name.startswith("vgg") or not timm.is_model(timm_name(name)):
         import torchvision
 
         return torchvision.models.get_model(name, **options)

@@ -27,6 +27,11 @@ class DenseNet:
     growth: int = 32
     norm: NormSpec = NormSpec()
 
+    @property
+    def min_size(self) -> int:
+        """What leaves a pixel after the transitions, which halve: 29 for four stages."""
+        return 4 * 2 ** (len(self.depths) - 1) - 3
+
     def units(self) -> tuple[Unit, ...]:
         """Stem, the dense layers and the transition of each stage, final normalization."""
         channels = 2 * self.growth

@@ -1,10 +1,10 @@
-"""Max and average pooling over NHWC images; max pooling lowers differently by platform.
+"""Max and average pooling over NHWC images, which lower differently by platform.
 
 XLA's gradient of max pooling is a select-and-scatter, which CPUs run window by window: for a
 ResNet's stem it takes longer than that of all convolutions there. On CPU the maximum is
 therefore taken over shifted images, which remembers where it was found, so that the gradient is
 a sum of shifted images too; in training oneDNN does both faster still, where it is installed.
-Accelerators keep XLA's form.
+Accelerators keep XLA's form. Averages of neighbourhoods are shifted images or oneDNN's likewise.
 """
 
 from __future__ import annotations
@@ -54,22 +54,48 @@ def neighbourhood_avg(x: jax.Array, window: int, *, counts_padding: bool) -> jax
         counts_padding: Whether the zeros around the image count, as in PyTorch; in Keras the
             average is that of the pixels which there are.
     """
-    reach, counts = window // 2, np.ones((), np.float32)
-    total = x.astype(jnp.float32)
-    # Shifted images, down and then across: XLA fuses them, and their gradient is of the same kind.
+    average = _neighbourhood_avg(x.astype(jnp.float32), window)
+    if not counts_padding:
+        rows, columns = (_inside(n, window) for n in x.shape[1:3])
+        average *= (window**2 / np.outer(rows, columns)).astype(np.float32)[None, :, :, None]
+    return average.astype(x.dtype)
+
+
+def _inside(pixels: int, window: int) -> np.ndarray:
+    """How many pixels of each one's neighbourhood are in the image, along one axis."""
+    places, reach = np.arange(pixels), window // 2
+    return np.minimum(places, reach) + np.minimum(places[::-1], reach) + 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _neighbourhood_avg(x: jax.Array, window: int) -> jax.Array:
+    by_xla = functools.partial(_shifted_avg, window=window)
+    operation = onednn.NeighbourhoodAverage(x.shape, window)
+
+    def on_cpu(x):
+        return onednn.call(operation, x)[0] if onednn.available(operation, x.dtype) else by_xla(x)
+
+    return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+
+
+# Each pixel counts as much for its neighbour as the neighbour for it.
+_neighbourhood_avg.defvjp(
+    lambda x, window: (_neighbourhood_avg(x, window), None),
+    lambda window, _, dy: (_neighbourhood_avg(dy, window),),
+)
+
+
+def _shifted_avg(x: jax.Array, *, window: int) -> jax.Array:
+    """Sums of shifted images, down and then across, which XLA fuses."""
+    reach = window // 2
     for axis in (1, 2):
         length = x.shape[axis]
-        pads = [(reach, reach) if a == axis else (0, 0) for a in range(4)]
-        padded = jnp.pad(total, pads)
-        total = sum(
+        padded = jnp.pad(x, [(reach, reach) if a == axis else (0, 0) for a in range(4)])
+        x = sum(
             (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(1, window)),
             lax.slice_in_dim(padded, 0, length, axis=axis),
         )
-        places = np.arange(length)
-        inside = np.minimum(places, reach) + np.minimum(places[::-1], reach) + 1
-        counts = counts * inside.reshape([-1 if a == axis else 1 for a in range(4)])
-    counts = np.asarray(window**2 if counts_padding else counts, np.float32)
-    return (total / jnp.broadcast_to(counts, total.shape)).astype(x.dtype)
+    return x / window**2
 
 
 def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:

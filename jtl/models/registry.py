@@ -127,6 +127,7 @@ def _lite(
 
 
 _RESNET50 = ("bottleneck", (3, 4, 6, 3))
+_RESNET101 = ("bottleneck", (3, 4, 23, 3))
 _ENTRIES = {
     entry.name: entry
     for entry in (
@@ -134,10 +135,12 @@ _ENTRIES = {
         _resnet("resnet18", 11_689_512, "basic", (2, 2, 2, 2), "a1_in1k"),
         _resnet("resnet34", 21_797_672, "basic", (3, 4, 6, 3), "a1_in1k"),
         _resnet("resnet50", 25_557_032, *_RESNET50, "a1_in1k"),
-        _resnet("resnet101", 44_549_160, "bottleneck", (3, 4, 23, 3), "a1h_in1k"),
+        _resnet("resnet101", 44_549_160, *_RESNET101, "a1h_in1k"),
         _resnet("resnet152", 60_192_808, "bottleneck", (3, 8, 36, 3), "a1h_in1k"),
         _resnet("wide_resnet50_2", 68_883_240, *_RESNET50, "tv_in1k", base_width=128),
+        _resnet("wide_resnet101_2", 126_886_696, *_RESNET101, "tv_in1k", base_width=128),
         _resnet("resnext50_32x4d", 25_028_904, *_RESNET50, "a1h_in1k", base_width=4, groups=32),
+        _resnet("resnext101_32x8d", 88_791_336, *_RESNET101, "tv_in1k", base_width=8, groups=32),
         _densenet("densenet121", 7_978_856, (6, 12, 24, 16), "ra_in1k"),
         _densenet("densenet161", 28_681_000, (6, 12, 36, 24), "tv_in1k", growth=48),
         _densenet("densenet169", 14_149_480, (6, 12, 32, 32), "tv_in1k"),

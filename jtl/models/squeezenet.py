@@ -30,9 +30,13 @@ class SqueezeNet:
     stem: tuple[int, int]
     depths: tuple[int, ...]
 
-    min_size: ClassVar[int] = 21
     relu_logits: ClassVar[bool] = True
     """The published weights' logits are ReLUs of a 1x1 convolution, averaged over the pixels."""
+
+    @property
+    def min_size(self) -> int:
+        """The poolings need 8 x 8 pixels after the first convolution."""
+        return 14 + self.stem[1]
 
     def units(self) -> tuple[Unit, ...]:
         """First convolution and pooling, then eight fire modules of 128 to 512 channels."""

@@ -11,7 +11,7 @@ interpreter's lock is free while oneDNN works.
 from jtl.onednn.calls import TARGET, available, call, disabled, fitted, installed
 from jtl.onednn.convolution import Activation, Convolution, Kind
 from jtl.onednn.normalization import Normalization
-from jtl.onednn.pooling import MaxPooling
+from jtl.onednn.pooling import MaxPooling, NeighbourhoodAverage
 
 __all__ = [
     "TARGET",
@@ -19,6 +19,7 @@ __all__ = [
     "Convolution",
     "Kind",
     "MaxPooling",
+    "NeighbourhoodAverage",
     "Normalization",
     "available",
     "call",

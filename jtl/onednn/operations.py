@@ -6,17 +6,17 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from jtl.onednn import interface, library
 from jtl.onednn.convolution import Convolution
 from jtl.onednn.library import Library, OneDnnError
 from jtl.onednn.normalization import Normalization
-from jtl.onednn.pooling import MaxPooling
+from jtl.onednn.pooling import MaxPooling, NeighbourhoodAverage
 from jtl.onednn.programs import Program
 
-Operation = Convolution | Normalization | MaxPooling
-_CLASSES = {cls.__name__: cls for cls in (Convolution, Normalization, MaxPooling)}
+Operation = Convolution | Normalization | MaxPooling | NeighbourhoodAverage
+_CLASSES = {cls.__name__: cls for cls in get_args(Operation)}
 
 
 def encode(operation: Operation) -> str:

@@ -1,4 +1,4 @@
-"""Max pooling by oneDNN."""
+"""Max pooling, and averages of neighbourhoods, by oneDNN."""
 
 from __future__ import annotations
 
@@ -82,3 +82,40 @@ class MaxPooling:
             *(dims(self.strides), dims(self.window), dims((0, 0))),
             *(dims((top, left)), dims((bottom, right))),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourhoodAverage:
+    """The mean of each pixel's neighbourhood, with the zeros around the image.
+
+    Its gradient is the same operation on the gradient.
+
+    Attributes:
+        images: x's and y's (N, H, W, C).
+        window: Height and width of the neighbourhood, odd.
+    """
+
+    images: tuple[int, ...]
+    window: int
+
+    def results(self) -> tuple[Array, ...]:
+        """Shape and dtype of what is computed."""
+        return ((self.images, FLOAT32),)
+
+    def build(self, dnnl: Library) -> Program:
+        """Compiles it.
+
+        Raises:
+            OneDnnError: oneDNN has no implementation.
+        """
+        layout, reach = images(dnnl, self.images), self.window // 2
+        window = (dims((1, 1)), dims((self.window, self.window)), dims((0, 0)))
+        main = dnnl.new(
+            "dnnl_pooling_forward_primitive_desc_create",
+            *(dnnl.engine, interface.FORWARD_INFERENCE, interface.AVERAGE, layout, layout),
+            *(*window, dims((reach, reach)), dims((reach, reach)), None),
+        )
+        program = Program(dnnl)
+        x, y = program.array(layout), program.array(layout)
+        program.add(main, {interface.ARG_SOURCE: x, interface.ARG_DESTINATION: y})
+        return program
