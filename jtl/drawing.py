@@ -83,7 +83,8 @@ def draw_lr_finder(
         axes.axvline(suggested, color="#d62728", linewidth=1, linestyle=":", label=label)
     # Where the loss goes up, it soon goes out of sight.
     low, high = min(smoothed), max(smoothed[0], min(smoothed))
-    axes.set_ylim(low - 0.2 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.02)
+    below = min(0.2 * (high - low), low)  # No loss lies below zero.
+    axes.set_ylim(low - below - 0.02, high + 0.5 * (high - low) + 0.02)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")

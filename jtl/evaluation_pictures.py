@@ -38,7 +38,7 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
     split, names = scores["split"], list(classifier.class_names)
     title = drawing.curves_title(
         model=classifier.config.model.model,
-        mask=classifier.config.train.mask,
+        mask=classifier.config.train.phases or classifier.config.train.mask,
         data=f"{scores['data']}, {scores['count']:,} {split} pictures",
         accuracy=scores[f"{split}_accuracy"],
         split=split,
@@ -94,7 +94,7 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     for row, share in zip(rows, shares, strict=True):
         said, true = int(share.argmax()), int(evaluation.pictures.labels[row])
         names = [_short(classifier.class_names[index]) for index in (said, true)]
-        told.append(f"said {names[0]} {share[said]:.0%}\nis {names[1]} {share[true]:.0%}")
+        told.append(f"said {names[0]}: {share[said]:.0%}\nis {names[1]}: {share[true]:.0%}")
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.pictures.native_size())
     if host is None:

@@ -163,7 +163,7 @@ class Run:
         best = self.best_epoch()
         title = curves_title(
             model=task.config.model.model,
-            mask=task.plan_of(best).phase.mask,
+            mask=task.config.train.phases or task.config.train.mask,
             data=task.dataset.spec,
             accuracy=self.history[best - 1]["val_accuracy"],
         )
