@@ -83,6 +83,11 @@ def randomize(
 
     if normalized:
         layers = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+        # PyTorch's own would depend on what was drawn before, in other tests.
+        own = torch.Generator().manual_seed(seed + 1)
+        for layer in layers:
+            if layer.bias is not None:
+                layer.bias.data.normal_(0, 0.1, generator=own)
     hooks = [layer.register_forward_hook(to_unit_spread) for layer in layers]
     with torch.no_grad():
         model.eval()(images)

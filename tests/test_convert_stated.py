@@ -152,7 +152,9 @@ def test_both_facts_are_in_one_message(resnet18, refused):
     assert "correct or remove what says efficientnet_lite0" in message
 
 
-@pytest.mark.parametrize("name", ["tv_resnet18", "ssl_resnet18", "ig_resnet18", "gluon_resnet18_v1b"])
+@pytest.mark.parametrize(
+    "name", ["tv_resnet18", "ssl_resnet18", "ig_resnet18", "gluon_resnet18_v1b"]
+)
 def test_timms_old_names(resnet18, name):
     beside(resnet18, architecture=name)
     assert converted(resnet18).model == "resnet18"
