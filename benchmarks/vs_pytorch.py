@@ -33,7 +33,7 @@ COMPARISON = Comparison(
     models=("resnet50", "densenet121", "efficientnet_lite0"),
     smoke="resnet18",
     others=(
-        *("resnet34", "resnet101", "resnet152"),
+        *("resnet18", "resnet34", "resnet101", "resnet152"),
         *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d"),
         *("densenet161", "densenet169", "densenet201", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn"),
         *("vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet", "squeezenet1_0", "squeezenet1_1"),

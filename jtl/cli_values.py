@@ -46,7 +46,7 @@ def complaint(options: type, args: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _kinds(options: type) -> Iterator[tuple[str, Any]]:
-    """Every flag and the type of its value, None left out."""
+    """Every flag and the type of its value, None left out; a tuple of several types."""
     hints = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
         if dataclasses.is_dataclass(field.default):
@@ -54,7 +54,8 @@ def _kinds(options: type) -> Iterator[tuple[str, Any]]:
         elif field.default is not dataclasses.MISSING:
             kind = hints[field.name]
             if typing.get_origin(kind) in (typing.Union, types.UnionType):
-                [kind] = [part for part in typing.get_args(kind) if part is not type(None)]
+                parts = tuple(part for part in typing.get_args(kind) if part is not type(None))
+                kind = parts[0] if len(parts) == 1 else parts
             yield "--" + field.name.replace("_", "-"), kind
 
 
@@ -67,6 +68,8 @@ def _without_value(kind: Any) -> str | None:
 
 
 def _named(kind: Any) -> str:
+    if isinstance(kind, tuple):
+        return " or ".join(map(_named, kind))
     if typing.get_origin(kind) is Literal:
         *most, last = typing.get_args(kind)
         return f"one of {', '.join(most)} or {last}" if most else str(last)
@@ -77,6 +80,10 @@ def _told(kind: Any, value: str) -> str | None:
     """What is wrong with a value, and what it may be; None if nothing is."""
     if _is_list(kind):
         kind = typing.get_args(kind)[0]
+    if isinstance(kind, tuple):
+        if any(_told(part, value) is None for part in kind):
+            return None
+        return f"must be {_named(kind)}, not '{value}'."
     if kind is bool:
         return f"is a switch and takes no value, not even '{value}'."
     if typing.get_origin(kind) is Literal:

@@ -93,7 +93,7 @@ def test_unknown_flags(options, named, elsewhere, capsys):
         ),
         (["--optimizer=adm"], "--optimizer must be one of adam, .* or adagrad, not 'adm'"),
         (["--epochs", "many"], "--epochs must be a whole number, not 'many'"),
-        (["--batch_size=1.5"], "--batch-size must be a whole number, not '1.5'"),
+        (["--batch_size=1.5"], "--batch-size must be a whole number or auto, not '1.5'"),
         (["--lr", "1,5", "--epochs", "3"], "--lr must be a number, not '1,5'"),
         (["--lr="], "--lr must be a number, not ''"),
         (["--epochs"], "--epochs needs a whole number"),

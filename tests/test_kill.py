@@ -94,7 +94,11 @@ def test_killed_while_saving_within_an_epoch(scripts, pictures, tmp_path):
     [
         ("t s w c", 0, "1 while changing phases, 1 while saving within an epoch; 0 ended"),
         ("t s! c", 1, "1 ended differently"),
-        ("t t f c", 1, "no run was killed while saving: try more --kills"),
+        (
+            "t t f c",
+            1,
+            "no run was killed while saving or saving within an epoch: try more --kills",
+        ),
     ],
 )
 def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told):

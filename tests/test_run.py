@@ -201,6 +201,7 @@ def test_early_failures_leave_nothing_behind(tiny_data, tmp_path, failure, exist
         assert list(folder.iterdir()) == []
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_missing_data_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="There is no file or folder"):

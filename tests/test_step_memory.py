@@ -104,8 +104,10 @@ def auto(data, folder, **options: Any) -> Config:
 
 @pytest.fixture
 def room(monkeypatch, tiny_data) -> int:
-    """As much as the head's steps on 6 need, and 18 pictures that may all be one batch."""
-    needed = step_memory.step_bytes(trainer_of(tiny.config(tiny_data, None)), 6)
+    """What the head needs for steps of 4 and not of 6; 18 pictures that may all be one batch."""
+    trainer = trainer_of(tiny.config(tiny_data, None))
+    needed = step_memory.step_bytes(trainer, 4)
+    assert needed < step_memory.step_bytes(trainer, 6)
     monkeypatch.setattr(step_memory, "free_for_steps", lambda kept=0: needed)
     monkeypatch.setattr(batch_size, "BATCHES", 1)
     return needed
@@ -117,23 +119,23 @@ def leaves(folder) -> list[np.ndarray]:
 
 @pytest.mark.usefixtures("room")
 def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, monkeypatch, capsys):
-    folders = {name: tmp_path / name for name in ("auto", "six", "resumed")}
+    folders = {name: tmp_path / name for name in ("auto", "four", "resumed")}
     run = loop.fit(auto(tiny_data, folders["auto"]))
     assert (
-        "--batch-size auto: 6 pictures in each step (at most 18 of 18)" in capsys.readouterr().err
+        "--batch-size auto: 4 pictures in each step (at most 18 of 18)" in capsys.readouterr().err
     )
-    assert read_json(folders["auto"] / "config.json")["train"]["batch_size"] == 6
-    assert run.config.train.batch_size == 6
-    given = tiny.config(tiny_data, folders["six"], batch_size=6)
+    assert read_json(folders["auto"] / "config.json")["train"]["batch_size"] == 4
+    assert run.config.train.batch_size == 4
+    given = tiny.config(tiny_data, folders["four"], batch_size=4)
     loop.fit(given, tiny.quiet())
     tiny.fit_until(1, auto(tiny_data, folders["resumed"]), monkeypatch)
     # With another room, as on another day: the number found at first is the run's.
     monkeypatch.setattr(step_memory, "free_for_steps", lambda kept=0: 10**12)
     again = tiny.resumed(folders["resumed"])
     again = dataclasses.replace(again, train=TrainConfig(batch_size="auto"))
-    assert resumed_run(again).config.train.batch_size == 6
+    assert resumed_run(again, print).config.train.batch_size == 4
     loop.fit(again, tiny.quiet())
-    for name in ("six", "resumed"):
+    for name in ("four", "resumed"):
         pairs = zip(leaves(folders["auto"]), leaves(folders[name]), strict=True)
         assert all(one.tobytes() == other.tobytes() for one, other in pairs)
 
@@ -151,7 +153,7 @@ def test_auto_tries_one_step_and_goes_on_with_less(tiny_data, monkeypatch):
     monkeypatch.setattr(steps, "train_step", refusing)
     config = resolve(auto(tiny_data, None))
     task = batch_size.prepared(config, tiny.quiet())
-    assert refusing.sizes == [6, 4, 3]
+    assert refusing.sizes == [4, 3]
     assert task.config.train.batch == 3
     assert task.layout == SINGLE
     refusing.most = 0
@@ -167,14 +169,14 @@ def test_a_step_that_does_not_fit_is_told_with_the_size_that_does(
     mask, tiny_data, tmp_path, monkeypatch, capsys
 ):
     name = "train_step" if mask == "full" else "train_epoch"
-    monkeypatch.setattr(steps, name, Refusing(getattr(steps, name), most=6))
+    monkeypatch.setattr(steps, name, Refusing(getattr(steps, name), most=4))
     options = ["--model", "tiny", "--weights", tiny_data.parent / "weights", "--epochs", 1]
     options += ["--data", f"folder:{tiny_data}", "--mask", mask, "--batch-size", 12]
     assert main("train", *options, "--run-dir", tmp_path / "run") == 2
     told = capsys.readouterr().err
     assert "memory does not suffice for steps of 12 pictures: Out of memory allocating 9" in told
     if mask == "head_only":
-        assert "use --batch-size 6 (with --accumulate 2 for the same updates), or" in told
+        assert "use --batch-size 4 (with --accumulate 3 for the same updates), or" in told
     else:  # In the room of a head alone.
         assert "Not even one for each device fits." in told
     assert not (tmp_path / "run").exists()
@@ -194,7 +196,7 @@ def test_the_command_takes_auto(tiny_data, capsys):
     options = ["--model", "tiny", "--weights", tiny_data.parent / "weights"]
     options += ["--data", f"folder:{tiny_data}", "--batch-size", "auto", "--dry-run", "--json"]
     assert main("train", *options) == 0
-    assert json.loads(capsys.readouterr().out)["batch_size"] == 6
+    assert json.loads(capsys.readouterr().out)["batch_size"] == 4
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,13 @@ def told(count: int) -> str:
 
 
 def free_memory() -> int:
-    """Bytes that new arrays may take: of the host and, where it has its own, of the device."""
+    """Bytes that new arrays may take: of the host, and of devices that have their own."""
     free = psutil.virtual_memory().available
     device = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in device:
-        free = min(free, device["bytes_limit"] - device.get("bytes_in_use", 0))
+        # What is large is divided among the devices.
+        each = device["bytes_limit"] - device.get("bytes_in_use", 0)
+        free = min(free, each * jax.local_device_count())
     return free
 
 

@@ -54,7 +54,7 @@ def neighbourhood_avg(x: jax.Array, window: int, *, counts_padding: bool) -> jax
         counts_padding: Whether the zeros around the image count, as in PyTorch; in Keras the
             average is that of the pixels which there are.
     """
-    average = _neighbourhood_avg(x.astype(jnp.float32), window)
+    average: Any = _neighbourhood_avg(x.astype(jnp.float32), window)
     if not counts_padding:
         rows, columns = (_inside(n, window) for n in x.shape[1:3])
         average *= (window**2 / np.outer(rows, columns)).astype(np.float32)[None, :, :, None]
