@@ -173,13 +173,9 @@ class Trainer:
         Raises:
             Diverged: A step's loss was not finite.
         """
-        config = self.task.config.train
         scale = self._options.scale_after(losses)
         began_at = time.perf_counter() - (part.seconds if part else 0.0)
-        if isinstance(train, Views):
-            train = train.of_epoch(epoch)
-        batches = shuffled(len(train), config.batch, config.seed, epoch)
-        batches = batches[: self.steps_per_epoch]
+        train, batches = self._order_of(epoch, train)
         sums = self._steps(epoch, train, batches, between, scale, part)
         total = sums.means()  # Waits for the last step.
         self.check_finite()
@@ -282,14 +278,19 @@ class Trainer:
         Returns:
             How many.
         """
-        if isinstance(train, Views):
-            train = train.of_epoch(epoch)
-        options = self.task.config.train
-        batches = shuffled(len(train), options.batch, options.seed, epoch)[: self.steps_per_epoch]
+        train, batches = self._order_of(epoch, train)
         if not self._at_once(train):
             batches = batches[:count]
         self._steps(epoch, train, batches, lambda part: None, 1.0)
         return len(batches)
+
+    def _order_of(self, epoch: int, train: Examples) -> tuple[Examples, np.ndarray]:
+        """What an epoch trains on, and its batches [steps_per_epoch, batch]."""
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
+        options = self.task.config.train
+        batches = shuffled(len(train), options.batch, options.seed, epoch)
+        return train, batches[: self.steps_per_epoch]
 
     def _at_once(self, train: Examples) -> bool:
         """Whether an epoch is a single dispatch."""

@@ -69,6 +69,21 @@ def serve(
         answer(out_of_memory=said)
 
 
+def start(main: Callable[..., None], device_facts: Callable[[], dict[str, Any]]) -> None:
+    """What a peer's script for devices does with its words.
+
+    Args:
+        main: Takes network, arm, number format; batch, size, classes and steps as numbers; and the
+            words after these.
+        device_facts: Printed as JSON instead where the first word is `-`.
+    """
+    words = sys.argv[1:]
+    if words[0] == "-":
+        print(json.dumps(device_facts()))
+    else:
+        main(*words[:3], *map(int, words[3:7]), *words[7:])
+
+
 def _serve(answer: Any, step: Any, product: Any, flops: Any, peak: Any) -> None:
     """Answers until nobody asks any more."""
     multiply = None

@@ -7,8 +7,6 @@ MODEL `-` only tells of the device. See peers/jtl_steps.py for the arms.
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from harness import product, workers
@@ -74,9 +72,4 @@ def main(name: str, arm: str, dtype: str, batch: int, size: int, classes: int, c
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "-":
-        print(json.dumps(device_facts()))
-    else:
-        name, arm, dtype = sys.argv[1:4]
-        batch, size, classes, count = map(int, sys.argv[4:8])
-        main(name, arm, dtype, batch, size, classes, count)
+    workers.start(main, device_facts)

@@ -10,8 +10,6 @@ MODEL `-` only tells of the device.
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 from typing import Any
 
 from harness import product, workers
@@ -105,9 +103,4 @@ def main(
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "-":
-        print(json.dumps(device_facts()))
-    else:
-        name, arm, dtype = sys.argv[1:4]
-        batch, size, classes, count = map(int, sys.argv[4:8])
-        main(name, arm, dtype, batch, size, classes, count, *sys.argv[8:10])
+    workers.start(main, device_facts)

@@ -126,7 +126,7 @@ class Layout:
         """All `count` rows of a data set, divided among the devices, from those of `share`.
 
         Returns:
-            [at least `count`, ...]: filled up with repeats of a row to a multiple of the devices.
+            [at least `count`, ...]: filled up with zeros to a multiple of the devices.
         """
         if not self.devices:
             # Nobody changes the array any more: on a CPU it stays where it is.
