@@ -24,12 +24,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
-import json
-import os
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import device_plots, machine, tables
-from harness.peaks import Peak, peak_of
+from harness.device import SCRIPTS, Device, find_device, usable_peers
+from harness.peaks import Peak
 from harness.steps import CLASSES
 from harness.store import Row, Store, add_options
 from harness.workers import STEPS, Worker
@@ -47,7 +44,6 @@ DTYPES = ("bfloat16", "float32")
 PEERS = {"pytorch": "eager", "pytorch_compiled": "compile"}
 SIDES = {"jtl": "jtl", "pytorch": "PyTorch", "pytorch_compiled": "PyTorch, compiled"}
 KEY = ("model", "arm", "dtype", "batch", "side")
-SCRIPTS = machine.BENCHMARKS / "peers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,80 +54,6 @@ class Settings:
     steps: int
     repeats: int
     peak_tflops: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """What is measured.
-
-    Attributes:
-        platform: `gpu`, `tpu` or `cpu`, as JAX calls it.
-        kind: The device's name.
-        peak: Its published rates; None where they are not known.
-    """
-
-    platform: str
-    kind: str
-    peak: Peak | None
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """Environment variables of its processes."""
-        return platforms("cpu" if self.platform == "cpu" else "auto")
-
-
-def platforms(platform: str) -> dict[str, str]:
-    """Environment variables for a CPU, or for what JAX, or the user, prefers."""
-    chosen = "cpu" if platform == "cpu" else os.environ.get("JAX_PLATFORMS", "")
-    return {"JAX_PLATFORMS": chosen}
-
-
-def ask(script: str, **variables: str) -> dict[str, Any]:
-    """What a worker's library says of the device."""
-    ran = subprocess.run(
-        [sys.executable, str(SCRIPTS / script), "-"],
-        env=machine.environment(**variables),
-        capture_output=True,
-        text=True,
-    )
-    if ran.returncode:
-        raise SystemExit(f"{script} does not run:\n{ran.stderr.strip()}")
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
-def find_device(platform: str) -> Device:
-    """The device that JAX computes on.
-
-    Args:
-        platform: `auto` for an accelerator, or `cpu`.
-    """
-    told = ask("jtl_device.py", **platforms(platform))
-    if told["platform"] == "cpu" and platform != "cpu":
-        raise SystemExit(
-            "error: JAX finds no accelerator on this machine, only its CPU. For an NVIDIA GPU "
-            "(driver 525 or newer): pip install 'jtl[cuda12]'; for a TPU: pip install 'jax[tpu]'. "
-            "To see on a CPU what this script does: --platform cpu, or --smoke."
-        )
-    kind = machine.cpu() if told["platform"] == "cpu" else told["kind"]
-    return Device(told["platform"], kind, peak_of(kind))
-
-
-def usable_peers(asked: Sequence[str], device: Device) -> list[str]:
-    """The peers that can be measured beside jtl; says why others cannot."""
-    if not asked:
-        return []
-    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
-    why = ""
-    if missing:
-        why = f"{' and '.join(missing)} not installed (pip install 'jtl[timm]')"
-    elif device.platform == "tpu":
-        why = "PyTorch has no TPUs of its own"
-    elif device.platform == "gpu" and ask("pytorch_device.py")["kind"] is None:
-        why = "PyTorch finds no GPU; it needs a build for CUDA (https://pytorch.org)"
-    if why:
-        print(f"jtl is measured alone: {why}", file=sys.stderr, flush=True)
-        return []
-    return list(asked)
 
 
 def measure(
@@ -217,8 +139,8 @@ def describe(store: Store, peak: Peak | None) -> list[str]:
         *(f"    {command}" for command in store.commands),
         "",
         f"{device}; {used['size']} pixels; medians of {used['repeats']} turns of "
-        f"{STEPS * used['steps']} steps, pictures on the device. {peak_told(peak, used)} A matrix "
-        f"product on the same device: {', '.join(rates) or 'not measured'}. "
+        f"{STEPS * used['steps']} steps, pictures on the device. {peak_told(peak, used, device)} "
+        f"A matrix product on the same device: {', '.join(rates) or 'not measured'}. "
         + ", ".join(f"{name} {version}" for name, version in store.facts["versions"].items())
         + f"; jtl's source {store.facts['source']}.",
         "",
@@ -247,12 +169,12 @@ def describe(store: Store, peak: Peak | None) -> list[str]:
     ]
 
 
-def peak_told(peak: Peak | None, used: dict[str, Any]) -> str:
+def peak_told(peak: Peak | None, used: dict[str, Any], device: str) -> str:
     """What the shares are of."""
     if used["peak_tflops"]:
         return f"Peak as given: {used['peak_tflops']:g} TFLOP/s."
     if peak is None:
-        return "Its peak is not in the table of harness/peaks.py: no shares without --peak-tflops."
+        return f"No peak known for {device}: no shares without --peak-tflops (harness/peaks.py)."
     half = f"{peak.bfloat16:g}" if peak.bfloat16 else "no"
     return (
         f"Peak: {half} TFLOP/s in bfloat16, {peak.float32:g} in what float32 is computed in "

@@ -39,6 +39,9 @@ def prepared(config: Config, display: Display) -> Task:
     if not auto:
         return task
     at_most = largest_sensible(len(task.dataset.train), config.steps.accumulate)
+    if processes.several():
+        # All devices take part; a batch with a picture for each may be more than is sensible.
+        at_most = max(at_most, jax.device_count())
     # Where the pictures are so few that not every device has one, as many devices as have.
     task = dataclasses.replace(task, layout=layout_for(min(jax.device_count(), at_most)))
     size = at_most
@@ -76,7 +79,9 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
         outlook = cache.outlook(arm.start, task.variables, splits)
         kept = outlook.nbytes if arm.place == "memory" else 0
     trainer = Trainer(task, plan, arm, task.variables)
-    room = step_memory.free_for_steps(kept)
+    # What each of many processes compiles must not depend on its own memory: on some platforms
+    # they compile together.
+    room = int(processes.gathered([step_memory.free_for_steps(kept)]).min())
     size = step_memory.rounded(at_most, task.layout.count)
     with contextlib.suppress(step_memory.Untold):  # The trial below decides then.
         size = step_memory.largest_batch(trainer, room, at_most)

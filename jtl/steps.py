@@ -316,7 +316,7 @@ def train_epoch(
         return _train_step(
             state,
             frozen,
-            x[indices],
+            layout.rows(x, indices),
             labels[indices],
             peaks=peaks,
             class_weights=class_weights,

@@ -15,12 +15,13 @@ import numpy as np
 import optax
 import tiny
 
-from jtl import checkpoint, loop, steps
+from jtl import batch_size, checkpoint, loop, step_memory, steps
 from jtl.config import AugmentConfig, Config, ModelConfig, StepsConfig
 from jtl.data.pipeline import Pictures, ahead, shuffled
 from jtl.devices.layout import SINGLE, Layout
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import registry
+from jtl.validation import resolve
 
 COUNTS = (1, 2, 4, 8)
 STEPS, BATCH = 6, 16
@@ -110,6 +111,23 @@ def stepped_with_batch_norm_per_device(count: int) -> tuple[list[float], np.ndar
     return losses, flat(state.params)
 
 
+def found_batch(data: Path, per_device: int) -> tuple[int, int]:
+    """What `--batch-size auto` finds where each device has room for so many pictures of a step.
+
+    Returns:
+        The batch size, and how many devices share it.
+    """
+    config = tiny.config(data, None, mask="full", batch_size=per_device * max(COUNTS))
+    room = step_memory.step_bytes(tiny.trainer_of(config), per_device * max(COUNTS))
+    auto = dataclasses.replace(config.train, batch_size="auto")
+    with (
+        mock.patch.object(step_memory, "free_for_steps", return_value=room),
+        mock.patch.object(batch_size, "BATCHES", 1),
+    ):
+        task = batch_size.prepared(resolve(dataclasses.replace(config, train=auto)), tiny.quiet())
+    return task.config.train.batch, task.layout.count
+
+
 def flat(tree: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
@@ -130,6 +148,7 @@ def main(folder: Path) -> None:
     for count in COUNTS:
         told["losses"][f"steps-{count}"], arrays[f"steps-{count}"] = stepped(layout(count))
     told["losses"]["apart"], arrays["apart"] = stepped_with_batch_norm_per_device(8)
+    told["found"] = [found_batch(data, per_device) for per_device in (2, 4)]
     np.savez(folder / "arrays.npz", **arrays)
     (folder / "told.json").write_text(json.dumps(told))
 

@@ -447,6 +447,20 @@ def test_accelerator(tmp_path):
     assert again["rows"] == stored["rows"]  # Nothing was measured twice.
 
 
+def test_without_a_compiler_nothing_is_compiled(monkeypatch, capsys):
+    need("torch", "timm")
+    from harness.device import Device, usable_peers
+
+    device = Device("cpu", "a CPU", None)
+    both = ["pytorch", "pytorch_compiled"]
+    monkeypatch.setenv("CXX", sys.executable)  # Any program: it is only looked for.
+    assert usable_peers(both, device) == both
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert usable_peers(both, device) == ["pytorch"]
+    assert "pytorch_compiled is left out: torch.compile finds no" in capsys.readouterr().err
+    assert usable_peers(["pytorch"], device) == ["pytorch"]
+
+
 def test_a_machine_without_an_accelerator_is_told_what_to_do():
     ran = python(BENCHMARKS / "accelerator.py")
     assert ran.returncode == 1
@@ -459,7 +473,9 @@ def test_a_machine_without_an_accelerator_is_told_what_to_do():
     [
         ("NVIDIA H100 80GB HBM3", 989.4, 494.7),
         ("NVIDIA H100 PCIe", 756.5, 378.0),
+        ("NVIDIA H200", 989.5, 494.5),
         ("NVIDIA A100-SXM4-40GB", 312.0, 156.0),
+        ("NVIDIA A100 80GB PCIe", 312.0, 156.0),
         ("NVIDIA A10", 125.0, 62.5),
         ("NVIDIA L4", 121.0, 60.0),
         ("NVIDIA L40S", 362.05, 183.0),
@@ -479,8 +495,17 @@ def test_published_peaks(kind, bfloat16, float32):
 def test_a_device_that_nobody_knows_has_no_peak():
     from harness.peaks import peak_of
 
-    unknown = ("NVIDIA A10G", "cpu", "NVIDIA GeForce GTX 1080")
-    assert [peak_of(kind) for kind in unknown] == [None] * 3
+    # A relative, a slower form and a part of what is known are not what is known.
+    unknown = ("NVIDIA A10G", "NVIDIA H200 NVL", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "TPU v4 lite")
+    assert [peak_of(kind) for kind in (*unknown, "cpu")] == [None] * 5
+
+
+@pytest.mark.parametrize("given", [None, 0.5])
+def test_shares_are_never_of_a_guessed_peak(given):
+    import accelerator
+
+    told = accelerator.peak_told(None, {"peak_tflops": given}, "NVIDIA A10G")
+    assert told.startswith("Peak as given: 0.5" if given else "No peak known for NVIDIA A10G:")
 
 
 def test_what_does_not_fit_is_a_row_of_its_own(monkeypatch):

@@ -79,6 +79,12 @@ def test_batch_norm_per_device_would_show(results):
     assert np.abs(losses - whole).max() > 100 * ROUNDING * whole.max()
 
 
+def test_auto_finds_a_batch_for_all_devices(results):
+    """Of 39 pictures: as many for each device as have room there, and no more than there are."""
+    told, _ = results
+    assert told["found"] == [[16, 8], [32, 8]]
+
+
 def devices(*processes: int) -> tuple[Any, ...]:
     return tuple(FakeDevice(number, process) for number, process in enumerate(processes))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ import optax
 import pytest
 import tiny
 from jax import export, lax
-from jax.interpreters import mlir
+from programs import DTYPES, Program, check_alone, check_convolutions, check_kept, check_wide
 
 from jtl import models, onednn, steps
 from jtl.data.pipeline import InputPlan
@@ -33,138 +32,8 @@ from jtl.models import ImageClassifier, Preprocessing, conv, norm
 from jtl.models.densenet import DenseNet
 
 ACCELERATORS = ("cuda", "tpu")
-DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 BATCH = 2
 TX = optax.adamw(1e-3)
-
-ALLOWED = {
-    "cu_threefry2x32_ffi",  # JAX's random bits on NVIDIA's GPUs, by a kernel of its own.
-    "shape_assertion",  # Checked when an export of symbolic sizes is called, and not in it.
-}
-"""Custom calls that a program may hold."""
-TO_THE_HOST = {f"stablehlo.{name}" for name in ("infeed", "outfeed", "send", "recv")}
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """One operation: its name, and the element types of what it works on.
-
-    Attributes:
-        rank: The highest of the operands'.
-        target: What a custom call calls.
-        adds: Whether a region of it adds, as that of a sum does.
-    """
-
-    name: str
-    operands: tuple[str, ...]
-    results: tuple[str, ...]
-    rank: int
-    target: str
-    adds: bool
-
-
-class Program:
-    """A lowered program.
-
-    Args:
-        text: Its StableHLO.
-        kept: The numbers of the arguments that it has of those that were given.
-
-    Attributes:
-        inputs: Element types of the arguments.
-        outputs: Those of the results.
-        aliased: Numbers of the arguments whose memory the results may take.
-        operations: Each as often as functions are called that hold it; loops count once.
-    """
-
-    def __init__(self, text: str, kept: Iterable[int] = ()):
-        module = mlir.ir.Module.parse(text, mlir.make_ir_context())
-        named = {op.attributes["sym_name"].value: op for op in module.body.operations}
-        main = named["main"]
-        kinds = mlir.ir.FunctionType(main.attributes["function_type"].value)
-        self.inputs, self.outputs = _elements(kinds.inputs), _elements(kinds.results)
-        # Absent where no argument has a mark.
-        marks = main.attributes["arg_attrs"] if "arg_attrs" in main.attributes else []  # noqa: SIM401
-        self.aliased = {
-            argument
-            for argument, each in zip(kept, marks, strict=False)
-            if {mark.name for mark in each} & {"tf.aliasing_output", "jax.buffer_donor"}
-        }
-        self.operations = list(_walk(main, named))
-
-    @classmethod
-    def of(cls, exported: export.Exported) -> Program:
-        return cls(exported.mlir_module(), exported.module_kept_var_idx)
-
-    def named(self, name: str) -> list[Operation]:
-        return [op for op in self.operations if op.name == f"stablehlo.{name}"]
-
-
-def _walk(operation: Any, functions: dict[str, Any]) -> Iterator[Operation]:
-    for inner in _inside(operation):
-        yield _read(inner)
-        called = functions[inner.attributes["callee"].value] if inner.name == "func.call" else inner
-        yield from _walk(called, functions)
-
-
-def _inside(operation: Any) -> Iterator[Any]:
-    for region in operation.regions:
-        for block in region:
-            yield from (inner.operation for inner in block.operations)
-
-
-def _read(operation: Any) -> Operation:
-    operands = [operand.type for operand in operation.operands]
-    is_call = operation.name == "stablehlo.custom_call"
-    return Operation(
-        operation.name,
-        _elements(operands),
-        _elements([result.type for result in operation.results]),
-        max((getattr(kind, "rank", 0) for kind in operands), default=0),
-        operation.attributes["call_target_name"].value if is_call else "",
-        any(inner.name == "stablehlo.add" for inner in _inside(operation)),
-    )
-
-
-def _elements(types: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(str(getattr(kind, "element_type", kind)) for kind in types)
-
-
-# What must hold.
-
-
-def check_convolutions(program: Program, count: int, element: str) -> None:
-    """So many of XLA's own; they and the matrix products are of one number format."""
-    found = program.named("convolution")
-    assert len(found) == count
-    products = [op for op in program.named("dot_general") if op.results[0] in DTYPES.values()]
-    assert len(products) <= MOST_PRODUCTS
-    assert {kind for op in [*found, *products] for kind in op.operands} == {element}
-
-
-def check_alone(program: Program) -> None:
-    """Nothing that only a CPU has, nothing that waits for the host, no float64."""
-    assert {op.target for op in program.named("custom_call")} <= ALLOWED
-    assert not TO_THE_HOST & {op.name for op in program.operations}
-    assert "f64" not in {k for op in program.operations for k in op.operands + op.results}
-
-
-def check_wide(program: Program) -> None:
-    """BatchNorm's statistics, which are sums over images, are taken in float32."""
-    sums = [op for op in program.named("reduce") if op.adds and op.rank == 4]
-    assert {kind for op in sums for kind in op.operands} <= {"f32"}
-
-
-def check_kept(program: Program, leaves: int) -> None:
-    """A step takes and gives float32, and its state, the first arguments, gives its memory up."""
-    floats = {kind for kind in program.inputs + program.outputs if kind.startswith(("f", "bf"))}
-    assert floats == {"f32"}
-    assert set(range(leaves)) <= program.aliased
-
-
-MOST_PRODUCTS = 3
-"""Of the head's dense layer, forward and to the gradients of kernel and input."""
-
 
 # The programs.
 

@@ -24,6 +24,7 @@ from jtl.errors import UserError
 from jtl.freeze.split import leaf_paths, lookup
 
 SCRIPT = Path(__file__).with_name("tiny_train.py")
+ROOM_SCRIPT = SCRIPT.with_name("tiny_train_room.py")
 ROUNDING = 5e-6
 """Of float32 over a few dozen steps, relative to the largest value of an array."""
 BOUND = 60.0
@@ -65,16 +66,23 @@ def free_port() -> int:
 class Together:
     """The same command in several processes, each with its own cache as on hosts of their own."""
 
-    def __init__(self, arguments: list[list[str]], folder: Path):
+    def __init__(
+        self,
+        arguments: list[list[str]],
+        folder: Path,
+        script: Path = SCRIPT,
+        **variables: list[int],
+    ):
         port, count = free_port(), len(arguments)
         self.running = []
         for number, own in enumerate(arguments):
             cache = folder / f"cache-{number}"
+            each = {name: str(values[number]) for name, values in variables.items()}
             cluster = [f"--coordinator=127.0.0.1:{port}", f"--num-processes={count}"]
             self.running.append(
                 subprocess.Popen(
-                    [sys.executable, SCRIPT, *own, *cluster, f"--process-id={number}"],
-                    env={**os.environ, "JTL_CACHE": str(cache), "PYTHONWARNINGS": "error"},
+                    [sys.executable, script, *own, *cluster, f"--process-id={number}"],
+                    env={**os.environ, "JTL_CACHE": str(cache), "PYTHONWARNINGS": "error", **each},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -151,6 +159,16 @@ def test_processes_train_the_model_of_one(data, whole, tmp_path, count):
     ]
     assert rows
     assert max(rows) < 39
+
+
+def test_processes_agree_on_a_batch_size(data, whole, tmp_path):
+    """One has room for steps of 8 pictures, the other for many more."""
+    given = options(data, tmp_path / "run")
+    arguments = [word.replace("batch-size=8", "batch-size=auto") for word in given]
+    ended = Together([arguments] * 2, tmp_path, ROOM_SCRIPT, TINY_ROOM=[100, 8]).ended()
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "--batch-size auto: 8 pictures in each step (at most 39 of 39)" in ended[0][2]
+    assert_same(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("lost", [0, 1])

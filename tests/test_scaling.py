@@ -116,11 +116,13 @@ def test_a_training_s_seconds_by_hand(costs):
     assert (one.tier, one.held, one.cached(10)) == ("", False, None)
     assert one.uncached(10) == pytest.approx(60 + 10 * 1e6 / 3600)
     assert one.from_pictures(True).bottleneck == "decoding"
-    # With 64 devices all pictures stay in memory; then steps decide, with 61 steps' all-reduces:
-    # of 94 MB, and three for each of 53 layers.
+    # The devices of 64 have all pictures; then steps decide, with 61 steps' all-reduces: of 94 MB,
+    # of 16,384 pictures, of the hits, and three for each of 53 layers.
     many = training(costs, "full", 1_000_000, 64)
     assert many.held
-    network = 2 * 63 / 64 * 4 * many.row["trainable_params"] / 339e9 + (1 + 3 * 53) * 69e-6
+    assert many.divided
+    exchanged = 4 * many.row["trainable_params"] + 64 * 256 * 150_528
+    network = 2 * 63 / 64 * exchanged / 339e9 + (3 + 3 * 53) * 69e-6
     later = 1e6 / 64 / 4359.3 + 1e6 / 64 / 256 * network
     assert many.from_pictures(False).seconds == pytest.approx(later, rel=1e-3)
     low, high = many.dollars(3600)

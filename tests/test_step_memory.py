@@ -13,26 +13,14 @@ import tiny
 from commands import main
 
 from jtl import batch_size, checkpoint, loop, step_memory, steps
-from jtl.arms import cut_of
-from jtl.cache.features import feature_cache
 from jtl.config import Config, TrainConfig
 from jtl.devices.layout import SINGLE
 from jtl.errors import UserError
 from jtl.resume import resumed_run
 from jtl.run import read_json
-from jtl.task import prepare_task
-from jtl.trainer import Trainer
 from jtl.validation import resolve
 
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
-
-
-def trainer_of(config: Config) -> Trainer:
-    task = prepare_task(resolve(config), tiny.quiet())
-    plan = task.plans[0]
-    splits = {"train": task.dataset.train, "val": task.dataset.val}
-    arm = feature_cache(task, tiny.quiet()).arm(cut_of(plan.split), task.variables, splits)
-    return Trainer(task, plan, arm, task.variables)
 
 
 class Refusing:
@@ -67,7 +55,7 @@ def test_sizes_are_powers_of_two_and_those_between(count, devices, expected):
 
 @pytest.mark.parametrize("mask", ["full", "last_stage"])
 def test_the_largest_batch_is_the_last_that_fits(mask, tiny_data):
-    trainer = trainer_of(tiny.config(tiny_data, None, mask=mask))
+    trainer = tiny.trainer_of(tiny.config(tiny_data, None, mask=mask))
     assert trainer.arm.cached == (mask == "last_stage")
     room = step_memory.step_bytes(trainer, 48)
     assert room > step_memory.step_bytes(trainer, 32) > 0
@@ -80,7 +68,7 @@ def test_the_largest_batch_is_the_last_that_fits(mask, tiny_data):
 def test_what_a_step_is_said_to_take_is_beside_the_state(tiny_data):
     """Twice the optimizer's state is no more memory for a step."""
     plain, heavy = (
-        trainer_of(tiny.config(tiny_data, None, mask="full", optimizer=name))
+        tiny.trainer_of(tiny.config(tiny_data, None, mask="full", optimizer=name))
         for name in ("sgd", "adamw")
     )
     assert heavy.optimizer_bytes > 1.9 * plain.optimizer_bytes
@@ -105,7 +93,7 @@ def auto(data, folder, **options: Any) -> Config:
 @pytest.fixture
 def room(monkeypatch, tiny_data) -> int:
     """What the head needs for steps of 4 and not of 6; 18 pictures that may all be one batch."""
-    trainer = trainer_of(tiny.config(tiny_data, None))
+    trainer = tiny.trainer_of(tiny.config(tiny_data, None))
     needed = step_memory.step_bytes(trainer, 4)
     assert needed < step_memory.step_bytes(trainer, 6)
     monkeypatch.setattr(step_memory, "free_for_steps", lambda kept=0: needed)

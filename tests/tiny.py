@@ -17,6 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from jtl import checkpoint, keeper, loop, models
+from jtl.arms import cut_of
+from jtl.cache.features import feature_cache
 from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocess import Prepare
 from jtl.data.sources import ArraySplit
@@ -27,6 +29,9 @@ from jtl.models.chain import unit
 from jtl.models.layers import BatchNorm, Conv, relu
 from jtl.progress import Display
 from jtl.run import Run
+from jtl.task import prepare_task
+from jtl.trainer import Trainer
+from jtl.validation import resolve
 from weights_convert import artifact
 from weights_convert.rules import leaf_paths, lookup, unflatten
 
@@ -176,6 +181,15 @@ def config(data: Path, run_dir: Path | None, *, weights: str | None = None, **tr
     options = TrainConfig(**{"epochs": 2, "batch_size": 4, "lr": 0.05, **train})
     model = ModelConfig(ENTRY.name, str(data.parent / "weights") if weights is None else weights)
     return Config(model, DataConfig(f"folder:{data}"), options, RunConfig(run_dir))
+
+
+def trainer_of(config: Config) -> Trainer:
+    """What trains the first phase of a run, before its first step."""
+    task = prepare_task(resolve(config), quiet())
+    plan = task.plans[0]
+    splits = {"train": task.dataset.train, "val": task.dataset.val}
+    arm = feature_cache(task, quiet()).arm(cut_of(plan.split), task.variables, splits)
+    return Trainer(task, plan, arm, task.variables)
 
 
 def resumed(folder: Path) -> Config:

@@ -176,6 +176,12 @@ FIGURES: dict[str, Figure] = {
         0.4,
         "`jtl.cache.sizes.MEMORY_SHARE`",
     ),
+    "picture_share": Figure(
+        "share of device memory for pictures",
+        "0.25",
+        0.25,
+        "`jtl.arms.DEVICE_SHARE`",
+    ),
     "budget": Figure(
         "share of device memory for features",
         "0.85",

@@ -151,15 +151,17 @@ def network(costs: Costs) -> list[str]:
             "8: statistics": cells(one, times.statistics),
             "64: gradients": cells(many, times.gradients),
             "64: statistics": cells(many, times.statistics),
-            "64: rows of features": [
-                seconds(times.moved_rows(row, many)) if times.feature_bytes(row) else "-"
-                for row in rows
-            ],
+            "8: rows of features": cells(one, _rows),
+            "64: rows of features": cells(many, _rows),
             "gradients and statistics over the step: 8, 64": [
                 f"{a:.0%}, {b:.0%}" for a, b in zip(*both, strict=True)
             ],
         }
     )
+
+
+def _rows(row: Row, cluster: Cluster) -> float:
+    return times.moved_rows(row, cluster) if times.feature_bytes(row) else 0.0
 
 
 def _training(costs: Costs, model: str, mask: str, pictures: int, devices: int) -> Training:

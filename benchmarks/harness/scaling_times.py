@@ -14,6 +14,8 @@ PER_DEVICE = 256
 DEFAULT_BATCH = 32
 KERNELS, HEAD_KERNELS = 10, 20
 """Kernels of a step for each normalized layer, both directions and the update; of a head."""
+STEP_REDUCTIONS = 2
+"""All-reduces of every step: gradients and loss; the number of hits, which is an integer."""
 NORM_REDUCTIONS = 3
 """All-reduces of a layer with the global batch's statistics: mean, variance, gradients."""
 PICTURE = 224 * 224 * 3
@@ -82,8 +84,13 @@ class Cluster:
 
 
 def gradients(row: Row, cluster: Cluster) -> float:
-    """Seconds of a step's all-reduce of float32 gradients."""
-    return cluster.reduce(4 * row["trainable_params"])
+    """Seconds of a step's all-reduces of float32 gradients, loss and hits."""
+    return cluster.reduce(gradient_bytes(row)) + (STEP_REDUCTIONS - 1) * cluster.latency
+
+
+def gradient_bytes(row: Row) -> int:
+    """That every device contributes to a step's sum, and has of it."""
+    return 4 * row["trainable_params"]
 
 
 def statistics(row: Row, cluster: Cluster) -> float:
@@ -97,11 +104,16 @@ def feature_bytes(row: Row) -> int:
 
 
 def moved_rows(row: Row, cluster: Cluster, per_device: float = PER_DEVICE) -> float:
-    """Seconds of bringing a batch's features from the devices that have them.
+    """Seconds of bringing a batch's features from the devices that have them."""
+    return moved(feature_bytes(row), cluster, per_device)
+
+
+def moved(each: float, cluster: Cluster, per_device: float = PER_DEVICE) -> float:
+    """Seconds of bringing a batch's rows, of `each` bytes, from the devices that have them.
 
     Each device looks up those of the batch's rows that it has; the sum over all is the batch.
     """
-    return cluster.reduce(per_device * cluster.devices * feature_bytes(row))
+    return cluster.reduce(per_device * cluster.devices * each)
 
 
 def step(row: Row, speed: Rates, pictures: float) -> float:
@@ -197,8 +209,15 @@ class Training:
 
     @property
     def held(self) -> bool:
-        """Whether all decoded pictures stay in the host's memory."""
-        return self.share * PICTURE <= value("share") * value("host_memory")
+        """Whether all decoded pictures stay in memory: over many hosts, in that of the devices."""
+        in_host = self.share * PICTURE <= value("share") * value("host_memory")
+        return self.divided or (in_host and self.used.one_host)
+
+    @property
+    def divided(self) -> bool:
+        """Whether they are divided among several devices, which have them in their own memory."""
+        fits = self.share * PICTURE <= value("picture_share") * value("memory")
+        return fits and self.used.devices > 1
 
     @property
     def network(self) -> float:
@@ -222,10 +241,14 @@ class Training:
     def from_pictures(self, first: bool) -> Pass:
         """An epoch that runs every layer, such as all of `--cache-budget 0`."""
         parts = {"computing": self._prefix + self._steps}
-        parts["host to device"] = self.share * PICTURE / value("pcie")
+        network = self.network
+        if self.divided:
+            network += self.steps * moved(PICTURE, self.used, self.per_device)
+        if first or not self.divided:
+            parts["host to device"] = self.share * PICTURE / value("pcie")
         if first or not self.held:
             parts |= self._reading()
-        return Pass(parts, self.network)
+        return Pass(parts, network)
 
     def extraction(self) -> Pass:
         """Computing the features, once."""
@@ -259,9 +282,11 @@ class Training:
 
     @property
     def device_bytes(self) -> float:
-        """Of each device: params, gradients, optimizer, what the backward pass needs, features."""
+        """Of each device: params, gradients, optimizer, what the backward pass needs, examples."""
         row = self.row
         variables = 4 * (row["total_params"] + row["trainable_params"]) + row["optimizer_bytes"]
         kept = row["kept_bytes"] * self.per_device
-        features = self.share * feature_bytes(row) if self.tier == "device" else 0
-        return variables + kept + features
+        each = feature_bytes(row) if self.tier == "device" else 0
+        if self.tier in ("", "no room") and self.divided:
+            each = PICTURE
+        return variables + kept + self.share * each

@@ -260,7 +260,7 @@ class Views(Features):
 @functools.partial(jax.jit, static_argnames="layout")
 def _rows(values: jax.Array, indices: jax.Array, layout: Layout) -> jax.Array:
     """`values[indices]`, compiled once: indexing an array as such is traced at every call."""
-    return layout.split(values[indices])
+    return layout.split(layout.rows(values, indices))
 
 
 Examples = Pictures | Features

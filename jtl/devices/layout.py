@@ -80,6 +80,14 @@ class Layout:
         """Inside a program: arrays [N, ...] of which every device has N / `count` rows."""
         return lax.with_sharding_constraint(tree, self._by_rows) if self.devices else tree
 
+    def rows(self, table: jax.Array, indices: jax.Array) -> jax.Array:
+        """Inside a program: `table[indices]` on every device, of a table as of `put_table`.
+
+        Every device looks up those that it has, and the sum is the batch. The compiler, left to
+        divide the result, divides the indices too, and then gathers them by an exchange more.
+        """
+        return self.whole(table[indices])
+
     def put_whole(self, tree: Any) -> Any:
         """Arrays that every device has, from values that every process has."""
         if not self.devices:
