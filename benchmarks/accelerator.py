@@ -4,6 +4,10 @@
     python benchmarks/accelerator.py --model efficientnet_lite0 --batch 64 256 1024
     python benchmarks/accelerator.py --peers               # jtl alone
     python benchmarks/accelerator.py --smoke               # on a CPU, to see that it works
+    python benchmarks/accelerator.py --platform cpu --model resnet18 --arms full --dtype bfloat16 \\
+        --batch 2 --size 32 --steps 1 --repeats 1 --peers pytorch_compiled --out /tmp
+
+The last one is `--smoke` of what that leaves out, `torch.compile`, which takes a minute or two.
 
 For every mask, number format and batch size: images per second, share of the device's published
 peak, and memory. jtl stands alone on TPUs; on NVIDIA's GPUs beside PyTorch + timm in channels_last,

@@ -317,7 +317,7 @@ def train_epoch(
             state,
             frozen,
             layout.rows(x, indices),
-            labels[indices],
+            layout.rows(labels, indices),
             peaks=peaks,
             class_weights=class_weights,
             model=model,

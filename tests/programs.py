@@ -149,10 +149,13 @@ def check_wide(program: Program) -> None:
     assert {kind for op in sums for kind in op.operands} <= {"f32"}
 
 
-def check_kept(program: Program, leaves: int) -> None:
-    """A step takes and gives float32, and its state, the first arguments, gives its memory up."""
+def check_kept(program: Program, leaves: int, features: str = "f32") -> None:
+    """A step takes and gives float32, and its state, the first arguments, gives its memory up.
+
+    Features, which it may take too, are of an element type of their own.
+    """
     floats = {kind for kind in program.inputs + program.outputs if kind.startswith(("f", "bf"))}
-    assert floats == {"f32"}
+    assert floats == {"f32", features}
     assert set(range(leaves)) <= program.aliased
 
 

@@ -81,10 +81,11 @@ class Layout:
         return lax.with_sharding_constraint(tree, self._by_rows) if self.devices else tree
 
     def rows(self, table: jax.Array, indices: jax.Array) -> jax.Array:
-        """Inside a program: `table[indices]` on every device, of a table as of `put_table`.
+        """Inside a program: `table[indices]` on every device, of a table that may be divided.
 
-        Every device looks up those that it has, and the sum is the batch. The compiler, left to
-        divide the result, divides the indices too, and then gathers them by an exchange more.
+        Of such a one every device looks up the rows that it has, and the sum is the batch. The
+        compiler, left to divide the result, divides the indices too, and then gathers them by an
+        exchange more.
         """
         return self.whole(table[indices])
 
