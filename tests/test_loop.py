@@ -245,6 +245,8 @@ def test_a_resumed_run_refuses_other_options(tiny_data, tmp_path, change):
     [(name, value)] = change.items()
     with pytest.raises(UserError, match=f"--{name} {value}, the run has"):
         fit(asked, tiny.quiet())
+    same = dataclasses.replace(tiny.resumed(run.folder), train=run.config.train)
+    assert fit(same, tiny.quiet()).summary["epochs"] == 2
 
 
 @pytest.mark.parametrize(
