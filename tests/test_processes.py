@@ -278,8 +278,15 @@ def test_other_commands_of_two_processes(data, tmp_path, capsys):
         for folder in (tmp_path, tmp_path / "alone")
     )
     assert ours["seeds"] == theirs["seeds"] == [0, 1]
-    assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=ROUNDING, abs=0)
-    assert len(set(ours["val_loss"]["values"])) == 2
+    assert ours["val_accuracy"] == theirs["val_accuracy"]
+    losses = [
+        [json.loads(line)["train_loss"] for line in path.read_text().splitlines()]
+        for folder in (tmp_path, tmp_path / "alone")
+        for path in sorted((folder / "seeds").glob("seed-*/metrics.jsonl"))
+    ]
+    assert losses[0] != losses[1]
+    for one, other in zip(losses[:2], losses[2:], strict=True):
+        assert one == pytest.approx(other, rel=ROUNDING, abs=0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import signal
 import sys
 from typing import Any
 
@@ -56,6 +57,8 @@ def commands() -> list[list[str]]:
 
 if __name__ == "__main__":
     registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    # What shells start in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     patch = pytest.MonkeyPatch()
     patch.setattr(agreement, "ASK_SECONDS", 0.0)
     if "TINY_SAVES" in os.environ:
