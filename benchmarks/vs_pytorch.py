@@ -37,7 +37,7 @@ COMPARISON = Comparison(
         *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d"),
         *("densenet161", "densenet169", "densenet201", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn"),
         *("vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet", "squeezenet1_0", "squeezenet1_1"),
-        *("inception_v3", "efficientnet_lite1", "efficientnet_lite2"),
+        *("inception_v3", "mobilenet_v2", "efficientnet_lite1", "efficientnet_lite2"),
     ),
     steps=("forward", "last_stage", "full"),
     trainings=(

@@ -23,8 +23,8 @@ class ModelConfig:
         model: Backbone: resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2,
             wide_resnet101_2, resnext50_32x4d, resnext101_32x8d, densenet121, densenet161,
             densenet169, densenet201, vgg11, vgg13, vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn,
-            vgg19_bn, alexnet, squeezenet1_0, squeezenet1_1, inception_v3, efficientnet_lite0,
-            efficientnet_lite1 or efficientnet_lite2.
+            vgg19_bn, alexnet, squeezenet1_0, squeezenet1_1, inception_v3, mobilenet_v2,
+            efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
         weights: Where the backbone's weights come from: 'default' (the model's ImageNet
             weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k), an
             installed package as 'package:NAME', 'torchvision:NAME' (what PyTorch's cache holds,

@@ -27,6 +27,7 @@ from jtl.models.alexnet import AlexNet
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
 from jtl.models.inception import InceptionV3
+from jtl.models.mobilenet import MobileNetV2
 from jtl.models.resnet import ResNet
 from jtl.models.squeezenet import SqueezeNet
 from jtl.models.vgg import VGG
@@ -48,6 +49,7 @@ MODELS = {
         SqueezeNet((16, 3), (1, 1, 1)), dataclasses.replace(HEAD, relu_logits=True), CLASSES
     ),
     "inception": ImageClassifier(InceptionV3(depths=(1, 2, 1)), HEAD, CLASSES),
+    "mobilenet": ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), HEAD, CLASSES),
 }
 SIZES = {"alexnet": 63, "inception": 75}
 WITHOUT_NORM = ("alexnet", "squeezenet")

@@ -31,6 +31,7 @@ from jtl import models
 from weights_convert.convert import convert
 from weights_convert.rules import Table
 from weights_convert.tables import TABLES
+from weights_convert.targets import timm_names
 
 CLASSES = 10
 
@@ -42,8 +43,7 @@ def torchvision_peer(name: str) -> Any:
 
 
 def timm_peer(name: str) -> Any:
-    name = name.replace("efficientnet_lite", "tf_efficientnet_lite")
-    return timm.create_model(name, num_classes=CLASSES)
+    return timm.create_model(timm_names(name)[0], num_classes=CLASSES)
 
 
 PEERS = {

@@ -16,6 +16,7 @@ from jtl.models.alexnet import AlexNet
 from jtl.models.densenet import DenseNet
 from jtl.models.efficientnet import EfficientNetLite
 from jtl.models.inception import InceptionV3
+from jtl.models.mobilenet import MobileNetV2
 from jtl.models.resnet import ResNet
 from jtl.models.squeezenet import SqueezeNet
 from jtl.models.vgg import VGG
@@ -48,6 +49,7 @@ PUBLISHED_PARAMS = {
     "squeezenet1_0": 1_248_424,
     "squeezenet1_1": 1_235_496,
     "inception_v3": 23_834_568,  # timm's, without the auxiliary head.
+    "mobilenet_v2": 3_504_872,
     "efficientnet_lite0": 4_652_008,
     "efficientnet_lite1": 5_416_680,
     "efficientnet_lite2": 6_092_072,
@@ -68,6 +70,7 @@ OTHERS = (
     ImageClassifier(AlexNet((8, 8)), num_classes=5),
     ImageClassifier(SqueezeNet((16, 3), (2, 1, 1)), HeadSpec(relu_logits=True), num_classes=5),
     ImageClassifier(InceptionV3(depths=(1, 1, 1)), num_classes=5),
+    ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -159,6 +162,14 @@ def test_every_model_has_a_published_count():
             {
                 "params/stage3/block4/expand3x3/kernel": (3, 3, 64, 256),
                 "params/head/logits/kernel": (512, 1000),
+            },
+        ),
+        (
+            "mobilenet_v2",
+            {
+                "params/stage3/block3/conv_pw/kernel": (1, 1, 32, 192),
+                "params/stage6/block1/conv_dw/kernel": (3, 3, 1, 576),
+                "params/final/conv/kernel": (1, 1, 320, 1280),
             },
         ),
         (

@@ -34,6 +34,9 @@ from weights_convert.names import translate
         ("squeezenet1_1", "features.2", "stem"),
         ("squeezenet1_1", "features.5", "stage1/pool"),
         ("squeezenet1_1", "features.12", "stage3/block4"),
+        ("mobilenet_v2", "features.4", "stage3/block1"),
+        ("mobilenet_v2", "features.18.2", "final"),
+        ("mobilenet_v2", "bn1.act", "stem"),
         ("inception_v3", "mixed7", "stage2/block5"),
         ("inception_v3", "Mixed_6e", "stage2/block5"),
     ],
@@ -75,6 +78,7 @@ def test_a_param_s_name_is_its_path(model: str, name: str, path: str):
         ("resnet50", "layer2.0.relu", "Name stage2/block1/bn1, .* or stage2/block1 for"),
         ("densenet121", "pool2_relu", "Name stage1/transition/bn, stage1/transition/conv for"),
         ("densenet121", "conv3_block1_1_relu", "Name stage2/block1/bn1, "),
+        ("mobilenet_v2", "features.4.conv.0.2", "Name stage3/block1/bn1, "),
         ("efficientnet_lite0", "blocks.3.0.bn1.act", "Name stage4/block1/bn1, "),
     ],
 )

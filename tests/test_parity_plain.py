@@ -1,4 +1,4 @@
-"""The parity of VGG, AlexNet, SqueezeNet and InceptionV3 with torchvision and timm, unit by unit.
+"""The parity of networks without shortcuts, and of some others, with torchvision and timm.
 
 The dense layers of VGG and AlexNet are narrowed to 32 channels, here and there: the published ones
 have a hundred million params, and one test for all of them.
@@ -175,7 +175,8 @@ def _smooth_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_smooth_pooling")
 @pytest.mark.parametrize(
-    ("name", "size"), [("narrow_vgg11", 64), ("squeezenet1_1", 64), ("inception_v3", 128)]
+    ("name", "size"),
+    [("narrow_vgg11", 64), ("squeezenet1_1", 64), ("inception_v3", 128), ("mobilenet_v2", 64)],
 )
 def test_one_train_step_equals_torchvisions(name, size):
     images = random_images(8, size, size)

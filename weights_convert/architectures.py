@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jtl import models
 from jtl.errors import UserError, suggest
 from weights_convert.printable import shown
-from weights_convert.targets import SYMMETRIC, keras_name
+from weights_convert.targets import SYMMETRIC, keras_name, timm_names
 
 # timm's names before it had tags, which its older files state.
 _OLD_NAMES = (r"(?:tv|ssl|swsl|ig)_(\w+)", r"gluon_(\w+?)(?:_v1b)?")
@@ -49,9 +49,8 @@ def _known() -> dict[str, tuple[str, bool]]:
     known: dict[str, tuple[str, bool]] = {}
     for model in models.names():
         lite = models.get(model).family == "efficientnet_lite"
-        known[model] = (model, lite)
-        if lite:
-            known[f"tf_{model}"] = (model, False)
+        for name in (model, *timm_names(model)):
+            known[name] = (model, lite and name == model)
         if name := keras_name(model):
             known[name] = (model, False)
     return known

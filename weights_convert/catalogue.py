@@ -15,7 +15,7 @@ from typing import Any
 from jtl import models
 from weights_convert import speed, torch_hub
 from weights_convert.tables import TABLES
-from weights_convert.targets import has
+from weights_convert.targets import has, timm_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,7 @@ _TAGS: dict[str, tuple[str, ...]] = {
     "densenet201": _DENSENET,
     "inception_v3": ("gluon_in1k", "tf_adv_in1k", "tf_in1k", "tv_in1k"),
     **{f"vgg{depth}{bn}": ("tv_in1k",) for depth in (11, 13, 16, 19) for bn in ("", "_bn")},
+    "mobilenetv2_100": ("ra_in1k",),
     "tf_efficientnet_lite0": ("in1k",),
     "tf_efficientnet_lite1": ("in1k",),
     "tf_efficientnet_lite2": ("in1k",),
@@ -78,6 +79,7 @@ _TOP1: dict[str, dict[str, float]] = {
     "resnet50.tv_in1k": {"224": 76.16},
     "densenet121.ra_in1k": {"224": 75.57, "288": 76.49},
     "densenet121.tv_in1k": {"224": 74.75},
+    "mobilenetv2_100.ra_in1k": {"224": 72.98},
     "tf_efficientnet_lite0.in1k": {"224": 74.85},
     # torchvision's.
     "resnet18.tv_in1k": {"224": 69.76},
@@ -115,7 +117,7 @@ def weights_of(model: str) -> tuple[Weights, ...]:
     entry = models.get(model)
     found = [
         Weights(f"timm:{name}", _licence(architecture, tag), _size(name, tag, entry), top1)
-        for architecture in (model, f"tf_{model}")
+        for architecture in timm_names(model)
         for tag in _TAGS.get(architecture, ())
         for name in [f"{architecture}.{tag}"]
         for top1 in [_TOP1.get(name, {})]

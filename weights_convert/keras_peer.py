@@ -48,9 +48,10 @@ class KerasPeer:
         # Its dense layers see the whole last feature map.
         fixed = artifact.conventions.get("dense") and artifact.num_classes
         self.only_size: int | None = size if fixed else None
+        self._library = artifact.library
         self._build = lambda size: _network(keras, name, size, artifact, source)
         self._model = self._build(size)
-        self._names = _layer_names(self._model, artifact.library)
+        self._names = _layer_names(self._model, self._library)
         self.reference = (
             f"{name} of keras {keras.__version__}, jax {importlib.metadata.version('jax')}"
         )
@@ -102,14 +103,21 @@ class KerasPeer:
                 p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)
             ]
             values = dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
-            return {
-                f"{name}/{variable.name}": values[variable.path]
-                for name, layer in self._names.items()
-                for variable in model.get_layer(layer).weights
-            }
+            return self._by_source_key(model, values)
 
         noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
         return step(images), step(images * (1 + 1e-6 * noise))
+
+    def _by_source_key(self, model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{the source's key: value} of a network's values by path.
+
+        Its own names: what Keras numbers alone is called otherwise in every network of a process.
+        """
+        return {
+            f"{name}/{variable.name}": values[variable.path]
+            for name, layer in _layer_names(model, self._library).items()
+            for variable in model.get_layer(layer).weights
+        }
 
 
 def _activates(layer: Any) -> bool:

@@ -43,6 +43,29 @@ def _keras_mixed(number: str) -> str:
     return places[int(number)] if int(number) < len(places) else f"mixed{number}"
 
 
+def _final() -> str:
+    return "final"
+
+
+def _mobile_block(stage: str, block: str) -> str:
+    return f"stage{int(stage) + 1}/block{int(block) + 1}"
+
+
+def _mobilenet_block(number: str) -> str:
+    """A unit by its number in torchvision, which counts 17 blocks through all stages from 1."""
+    depths = (1, 2, 3, 4, 3, 3, 1)
+    places = [
+        f"stage{s}/block{b}" for s, depth in enumerate(depths, 1) for b in range(1, depth + 1)
+    ]
+    return places[int(number) - 1]
+
+
+# timm's MobileNetV2 and EfficientNet-Lite.
+_MOBILE_OUTPUTS: Places = ((r"act1|bn1\.act", _stem), (r"act2|bn2\.act", _final))
+_MOBILE_INSIDE: Places = (
+    (r"blocks\.([0-6])\.(\d+)\.(?:bn\d\.)?(?:act\d?|drop_path|drop)", _mobile_block),
+)
+
 OUTPUTS: dict[str, Places] = {
     "resnet": (
         (r"maxpool|pool1_pool", _stem),
@@ -61,6 +84,8 @@ OUTPUTS: dict[str, Places] = {
         (r"block(\d)_pool", lambda stage: f"stage{stage}/pool"),
     ),
     "squeezenet": ((r"features\.2", _stem),),
+    "mobilenet": (*_MOBILE_OUTPUTS, (r"features\.0\.2", _stem), (r"features\.18\.2", _final)),
+    "efficientnet_lite": _MOBILE_OUTPUTS,
     "inception": (
         (r"maxpool2|max_pooling2d_1|Pool2", _stem),
         (r"mixed(\d+)", _keras_mixed),
@@ -84,13 +109,11 @@ INSIDE: dict[str, Places] = {
         (r"pool([234])_relu", _keras_transition),
         (r"features\.transition(\d)\.relu", lambda stage: f"stage{stage}/transition"),
     ),
-    "efficientnet_lite": (
-        (r"act1|bn1\.act", _stem),
-        (
-            r"blocks\.(\d)\.(\d+)\.(?:bn\d\.)?(?:act\d?|drop_path|drop)",
-            lambda stage, block: f"stage{int(stage) + 1}/block{int(block) + 1}",
-        ),
+    "mobilenet": (
+        *_MOBILE_INSIDE,
+        (r"features\.([1-9]|1[0-7])\.conv\.[01]\.2", _mobilenet_block),
     ),
+    "efficientnet_lite": _MOBILE_INSIDE,
 }
 """By family: layers without params inside a unit, where jtl has no name for the place."""
 

@@ -23,6 +23,7 @@ from weights_convert.artifact import Artifact
 from weights_convert.rules import KERAS, Table
 from weights_convert.sources import Source
 from weights_convert.tables import TABLES
+from weights_convert.targets import timm_names
 
 
 class Peer(Protocol):
@@ -198,9 +199,9 @@ def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
             identity = require("torch", "timm").nn.Identity()
             network.set_submodule(table_of(artifact).classifier, identity)
         return network, "torchvision", name
-    if entry.family == "efficientnet_lite":
-        symmetric = artifact.conventions.get("padding", "SAME") != "SAME"
-        name = name if symmetric else f"tf_{name}"
+    names = timm_names(name)
+    symmetric = artifact.conventions.get("padding") == "symmetric"
+    name = names[-1] if symmetric else names[0]
     timm = require("timm", "timm")
     options = {}
     if artifact.library == "lukemelas":

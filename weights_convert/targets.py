@@ -40,6 +40,14 @@ _KERAS = {
     "vgg16": "VGG16",
     "vgg19": "VGG19",
 }
+# timm's names that are not the model's, the first with the conventions of its default weights.
+_TIMM = {
+    "mobilenet_v2": ("mobilenetv2_100",),
+    **{
+        f"efficientnet_lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet_lite{n}")
+        for n in range(3)
+    },
+}
 _SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
 # What timm's Lite without `tf_` has of its own.
 SYMMETRIC: dict[str, Any] = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
@@ -86,7 +94,8 @@ def choose(
     if not candidates:
         others = [name for name in LIBRARIES if _candidates(name, model)]
         raise UserError(
-            f"{to} has no {model}. It can be exported to: {', '.join(others) or 'none'}."
+            f"{model} cannot be exported to {to}. It can be exported to: "
+            f"{', '.join(others) or 'none'}."
         )
     if pool == "flatten" or (pool != "avg" and to != "timm"):
         raise UserError(
@@ -146,6 +155,11 @@ def keras_name(model: str) -> str | None:
     return _KERAS.get(model)
 
 
+def timm_names(model: str) -> tuple[str, ...]:
+    """The names of `model` in timm: of its default weights' network first."""
+    return _TIMM.get(model, (model,))
+
+
 def has(table: Table, model: str) -> bool:
     """Whether the library of `table` has `model`."""
     if models.get(model).family != table.family:
@@ -168,9 +182,10 @@ def _backbone(model: str) -> Any:
 def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str, Any]]]:
     if to == "keras":
         return [(keras_name(model) or model, {})]
-    if family == "efficientnet_lite":
-        return [(f"tf_{model}", _SAME), (model, SYMMETRIC)]
-    return [(model, {})]
+    if to != "timm":
+        return [(model, {})]
+    own = [_SAME, SYMMETRIC] if family == "efficientnet_lite" else [{}]
+    return list(zip(timm_names(model), own, strict=True))
 
 
 def _top_differences(target: Target, num_classes: int | None, size: int) -> list[str]:

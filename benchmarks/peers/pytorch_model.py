@@ -7,10 +7,12 @@ from typing import Any
 import timm
 import torch
 
+from weights_convert.targets import timm_names
+
 
 def timm_name(name: str) -> str:
     """The name that a backbone of jtl has in timm."""
-    return name.replace("efficientnet_lite", "tf_efficientnet_lite")
+    return timm_names(name)[0]
 
 
 def network(name: str, **options: Any) -> Any:

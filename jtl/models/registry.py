@@ -17,6 +17,7 @@ from jtl.models.efficientnet import EfficientNetLite
 from jtl.models.heads import HeadSpec
 from jtl.models.inception import InceptionV3
 from jtl.models.layers import NormSpec, outlined
+from jtl.models.mobilenet import MobileNetV2
 from jtl.models.resnet import ResNet
 from jtl.models.squeezenet import SqueezeNet
 from jtl.models.truncate import Truncated
@@ -53,7 +54,7 @@ class ModelEntry:
     """A backbone that jtl knows.
 
     Attributes:
-        name: As in `--model`.
+        name: As in `--model`; torchvision's, where another library has another.
         family: Of its configuration, such as `resnet`; selects the conversion tables.
         backbone: Its configuration for PyTorch's conventions.
         published_params: Params with the 1000-class head, without batch statistics.
@@ -162,6 +163,10 @@ _ENTRIES = {
         ModelEntry(
             *("inception_v3", "inception", InceptionV3(), 23_834_568, "timm:inception_v3.tv_in1k"),
             Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), size=299),
+        ),
+        ModelEntry(
+            *("mobilenet_v2", "mobilenet", MobileNetV2(), 3_504_872),
+            *("timm:mobilenetv2_100.ra_in1k", Preprocessing()),
         ),
         _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),
         _lite(1, 5_416_680, 1.0, 1.1, 240, 0.882),

@@ -5,6 +5,7 @@ from weights_convert.tables import (
     densenet,
     efficientnet_lite,
     inception,
+    mobilenet,
     resnet,
     squeezenet,
     vgg,
@@ -17,6 +18,7 @@ TABLES_VERSION = 2
 TABLES = (
     *resnet.TABLES,
     *densenet.TABLES,
+    *mobilenet.TABLES,
     *efficientnet_lite.TABLES,
     *vgg.TABLES,
     *alexnet.TABLES,

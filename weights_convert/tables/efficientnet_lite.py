@@ -3,19 +3,7 @@
 from jtl.models import NormSpec
 from jtl.models.efficientnet import EfficientNetLite
 from weights_convert.rules import TORCH, Naming, Table
-
-
-def _timm(_backbone: EfficientNetLite) -> tuple[Naming, ...]:
-    return (
-        (r"stem/conv", lambda: "conv_stem"),
-        (r"stem/bn", lambda: "bn1"),
-        (
-            r"stage(\d)/block(\d+)/(\w+)",
-            lambda stage, block, name: f"blocks.{int(stage) - 1}.{int(block) - 1}.{name}",
-        ),
-        (r"final/conv", lambda: "conv_head"),
-        (r"final/bn", lambda: "bn2"),
-    )
+from weights_convert.tables.mobilenet import timm_modules
 
 
 def _lukemelas(backbone: EfficientNetLite) -> tuple[Naming, ...]:
@@ -44,7 +32,7 @@ TABLES = (
     Table(
         "timm",
         "efficientnet_lite",
-        _timm,
+        timm_modules,
         "classifier",
         TORCH,
         conventions={"norm": NormSpec(epsilon=1e-3, momentum=0.9)},
