@@ -132,6 +132,8 @@ def test_growth_is_told(scripts):
     _, soak = scripts
     flat = [soak.Sample(second, 400_000_000, 20, 30, 0, second) for second in range(60)]
     assert all(soak.verdict(flat)[name]["flat"] for name in soak.SHOWN)
+    busy = [soak.dataclasses.replace(s, threads=27) if s.epochs > 52 else s for s in flat]
+    assert soak.verdict(busy)["threads"] == {"early": 20, "late": 20, "flat": True}
     assert soak.verdict(
         [soak.dataclasses.replace(s, rss=s.rss + 500_000 * s.epochs) for s in flat], 500_000
     )["rss"]["flat"]
