@@ -6,17 +6,21 @@
 
 Trains twice to the end: four phases, head and last stage by turns, with accumulated gradients and a
 moving average. Then trains again and again, each time ended by SIGKILL at another moment, and goes
-on with `--resume`. The moments are drawn by turns: within an epoch, each epoch being as likely and
-each moment of it; in the midst of a save; at a change of phases, from the last epoch's end to the
-next one's; and in the midst of a save within an epoch, by a run that saves after each epoch, and
-within epochs as often as the disk takes it. At the end every run's checkpoints,
-the optimizer's state included, and its figures are held against the first run's, bit for bit. Exits
-1 if one differs, and where no kill hit one of these, as nothing is shown then.
+on with `--resume`. Two facts tell where a kill hit: the place, in an epoch or at a change of
+phases, from the last epoch's end to the next one's; and what was being written meanwhile, as saves
+go on in the background. The moments are drawn by turns: each place while nothing is written, each
+epoch being as likely and each moment of it; in the midst of a save; and in the midst of a save
+within an epoch, by a run that saves after each epoch, and within epochs as often as the disk takes
+it. What was missed, as on a slow disk that is always being written to, is drawn again, until all
+have been hit or three times as many runs have been begun as kills are wanted. At the end every
+run's checkpoints, the optimizer's state included, and its figures are held against the first run's,
+bit for bit. Exits 1 if one differs, and where no kill hit one of these, as nothing is shown then.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -27,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +44,6 @@ PHASES, EPOCHS = 4, 2
 POLL_SECONDS = 0.001
 SAVE_SECONDS = 0.05
 """About as long as a checkpoint of this run is being written."""
-SAVES_WITHIN = 4
-"""As many there are within epochs, at the least, in a run that saves often."""
 OFTEN = """
 import runpy
 from jtl import checkpoint, midway
@@ -51,11 +53,14 @@ runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
 """Trains, and saves as often as the disk takes it."""
 TIMES = ("seconds", "images_per_second", "elapsed")
 """What no two runs have in common of an epoch's figures."""
-TRAINING, SAVING, CHANGING = "training", "saving", "changing phases"
-WITHIN = "saving within an epoch"
-FINISHING = "finishing"
+TRAINING, CHANGING, FINISHING = "in an epoch", "changing phases", "finishing"
+"""Places in a run; the last from the end of all epochs to the summary."""
+SAVING, WITHIN = "saving", "saving within an epoch"
+"""What may go on at any place."""
 KINDS = (TRAINING, SAVING, CHANGING, WITHIN)
-"""What kills must have hit; that the last epoch is done and the summary missing may come too."""
+"""What kills must have hit, the places while nothing was saved."""
+MOST = 3
+"""As many runs as this for each kill that was asked for may be begun to hit every kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,21 +74,28 @@ class Killed:
     saving_within: bool = False
 
     @property
-    def kind(self) -> str:
-        """What it was doing; one of `KINDS`, or `FINISHING`."""
-        if self.saving_within:
-            return WITHIN
-        if self.saving:
-            return SAVING
+    def place(self) -> str:
+        """`TRAINING`, `CHANGING` or `FINISHING`."""
         if self.epochs == PHASES * EPOCHS:
             return FINISHING
         return CHANGING if self.epochs and self.epochs % EPOCHS == 0 else TRAINING
+
+    @property
+    def saves(self) -> tuple[str, ...]:
+        """What was under way of `SAVING` and `WITHIN`."""
+        return (SAVING,) * self.saving + (WITHIN,) * self.saving_within
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Those of `KINDS` that it hit."""
+        return self.saves or tuple(kind for kind in KINDS if kind == self.place)
 
     def __str__(self) -> str:
         """In a few words."""
         saved = ", ".join(map(str, self.checkpoints)) or "none"
         within = f" and step {max(self.within)}" if self.within else ""
-        return f"{self.kind}, {self.epochs} epochs done, saved: {saved}{within}"
+        doing = ", ".join((self.place, *self.saves))
+        return f"{doing}; {self.epochs} epochs done, saved: {saved}{within}"
 
 
 def program(*, often: bool = False) -> list[str]:
@@ -131,7 +143,9 @@ def state_of(folder: Path) -> Killed:
 
 def _saved(kept: Path) -> tuple[tuple[int, ...], bool]:
     """The checkpoints in a folder, and whether one is being written."""
-    names = [path.name for path in kept.iterdir()] if kept.is_dir() else []
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError):  # The run may be removing it.
+        names = [path.name for path in kept.iterdir()]
     saved = tuple(sorted(int(name) for name in names if name.isdecimal()))
     return saved, any("orbax-checkpoint-tmp" in name for name in names)
 
@@ -183,7 +197,7 @@ def in_save(kept: Path, number: int, seconds: float) -> Callable[[], bool]:
 
 
 def drawn(kind: str, folder: Path, lasted: list[float], draw: random.Random) -> Callable[[], bool]:
-    """A moment of a kind at random.
+    """A moment of a kind: the first of that kind from a time on that is drawn at random.
 
     Args:
         kind: One of `KINDS`.
@@ -191,12 +205,18 @@ def drawn(kind: str, folder: Path, lasted: list[float], draw: random.Random) -> 
         lasted: Seconds of each epoch of the whole run, with what came before it in its phase.
         draw: Random numbers.
     """
-    if kind in (SAVING, WITHIN):
-        kept, saves = ("midway", SAVES_WITHIN) if kind == WITHIN else ("checkpoints", PHASES)
-        return in_save(folder / kept, draw.randint(1, saves), draw.uniform(0.0, SAVE_SECONDS))
-    first = [phase * EPOCHS + 1 for phase in range(1, PHASES)]
-    epoch = draw.choice(first) if kind == CHANGING else draw.randint(1, len(lasted))
-    return in_epoch(folder, epoch, draw.uniform(0.0, lasted[epoch - 1]))
+    begins = range(EPOCHS + 1, len(lasted), EPOCHS)
+    within = [epoch for epoch in range(1, len(lasted) + 1) if epoch not in begins]
+    # Heads whose features are kept go through the epochs of every other phase in one dispatch.
+    by_steps = [epoch for begin in begins[::2] for epoch in range(begin, begin + EPOCHS)]
+    if kind == SAVING:
+        number, seconds = draw.randint(1, PHASES), draw.uniform(0.0, SAVE_SECONDS)
+        reached = in_save(folder / "checkpoints", number, seconds)
+    else:
+        epochs = {TRAINING: within, CHANGING: begins, WITHIN: by_steps}[kind]
+        epoch = draw.choice(epochs)
+        reached = in_epoch(folder, epoch, draw.uniform(0.0, lasted[epoch - 1]))
+    return lambda: reached() and kind in state_of(folder).kinds
 
 
 def resume(folder: Path, again: list[str], *, often: bool = False) -> None:
@@ -254,24 +274,40 @@ def trial(
     ends = [0.0, *(line["elapsed"] for line in lines_of(again))]
     lasted = [end - begin for begin, end in itertools.pairwise(ends)]
     draw, results = random.Random(seed), []
+    # Heads whose features are kept go through epochs in one dispatch.
+    left = [kind for kind in KINDS if not (smoke and kind == WITHIN)]
     for attempt in range(10 * kills):
-        folder = scratch / f"killed-{attempt}"
-        # Heads whose features are kept go through epochs in one dispatch.
-        kinds = [kind for kind in KINDS if not (smoke and kind == WITHIN)]
-        kind = kinds[len(results) % len(kinds)]
+        if len(results) >= kills:
+            left = missed(results, left)
+            if not left or smoke or attempt >= MOST * kills:
+                return results
+        kind, folder = left[attempt % len(left)], scratch / f"killed-{attempt}"
         arguments = command(data, folder, smoke=smoke, often=kind == WITHIN)
         state = killed(arguments, folder, drawn(kind, folder, lasted, draw))
         if state is not None:
             resume(folder, arguments, often=kind == WITHIN)
             same = final_bits(folder) == wanted
             results.append((state, same))
-            print(
-                f"{len(results):3}/{kills}: {state}: {'equal' if same else 'DIFFERENT'}", flush=True
-            )
+            print(f"{len(results):3}: {state}: {'equal' if same else 'DIFFERENT'}", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
-        if len(results) == kills:
-            return results
     raise SystemExit(f"of {10 * kills} runs only {len(results)} could be killed before their end")
+
+
+def missed(results: list[tuple[Killed, bool]], kinds: Sequence[str] = KINDS) -> list[str]:
+    """The kinds that no kill hit."""
+    hit = {kind for state, _ in results for kind in state.kinds}
+    return [kind for kind in kinds if kind not in hit]
+
+
+def told(results: list[tuple[Killed, bool]]) -> str:
+    """How many kills hit what."""
+    states, parts = [state for state, _ in results], []
+    for place in (TRAINING, CHANGING, FINISHING):
+        at = [state for state in states if state.place == place]
+        parts.append(f"{len(at)} {place} ({sum(not state.saves for state in at)} with no save)")
+    saves = (f"{sum(save in state.saves for state in states)} {save}" for save in (SAVING, WITHIN))
+    differ = sum(not same for _, same in results)
+    return f"{len(results)} kills: {', '.join((*parts, *saves))}; {differ} ended differently"
 
 
 def main() -> int:
@@ -288,14 +324,12 @@ def main() -> int:
         pictures.generate(data, 72, 32)
         kills = len(KINDS) - 1 if options.smoke else options.kills
         results = trial(data, Path(scratch), kills, options.seed, smoke=options.smoke)
-    differ = sum(not same for _, same in results)
-    hit = {kind: sum(state.kind == kind for state, _ in results) for kind in KINDS}
-    told = ", ".join(f"{count} while {kind}" for kind, count in hit.items())
-    print(f"{len(results)} kills, {told}; {differ} ended differently")
-    missed = [kind for kind, count in hit.items() if not count and len(results) >= len(KINDS)]
-    if missed:
-        print(f"no run was killed while {' or '.join(missed)}: try more --kills, another --seed")
-    return 1 if differ or missed else 0
+    print(told(results))
+    # So few cannot hit all.
+    lacking = missed(results) if len(results) >= len(KINDS) else []
+    if lacking:
+        print(f"no run was killed {' or '.join(lacking)}: try more --kills, another --seed")
+    return 1 if lacking or not all(same for _, same in results) else 0
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def fit(
     return _fit(config_of(named | options), display)
 
 
-_OF_COMMANDS = ("config", "dry_run", "find_lr", "json", "seeds")
+_OF_COMMANDS = ("config", "dry_run", "find_lr", "given", "json", "seeds")
 """Options that change what a command does or prints, not how a model is trained."""
 _PATHS = ("run_dir", "show_batch")
 

@@ -97,7 +97,11 @@ def _run(
         _check_flags(options, prog, args)
         if config_file.FLAG in (flags := list(_flags(options))):
             args = config_file.expanded(args, flags)
+        _check_empty(options, args)
         parsed = _parsed(options, prog, given, _spread(options, args))
+        noting: Any = getattr(parsed, "noting", None)
+        if noting is not None:
+            parsed = noting(tuple(config_file.names(args)))
     except SystemExit as ended:  # After help, or a message about the command line.
         return int(ended.code or 0)
     command(parsed)
@@ -192,6 +196,18 @@ def _check_flags(options: type, prog: str, args: Sequence[str]) -> None:
         )
 
 
+def _check_empty(options: type, args: Sequence[str]) -> None:
+    """Refuses an empty value, as of a shell's variable that is not set."""
+    if not any(arg == "" or arg.endswith("=") for arg in args):
+        return
+    from jtl import cli_values  # Only for messages.
+
+    if flag := cli_values.empty(options, args):
+        raise UserError(
+            f"{flag} needs a value, and was given an empty one. Name it, or leave it out."
+        )
+
+
 def _meant(flag: str, flags: Sequence[str]) -> str:
     """A phrase with the nearest flag, or with all of them."""
     spellings = {known: known for known in flags}
@@ -236,6 +252,8 @@ def _words(text: str) -> list[str]:
 def _flags(options: Any, kind: type = object) -> Iterator[str]:
     """The flags of a dataclass with defaults of a kind; without one, the place tells."""
     for field in dataclasses.fields(options):
+        if not field.metadata.get("flag", True):
+            continue
         name = field.name.replace("_", "-")
         if dataclasses.is_dataclass(field.default):
             yield from _flags(field.default, kind)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from jtl.errors import suggest
@@ -40,9 +42,29 @@ def complaint(options: type, args: Sequence[str]) -> tuple[str, str] | None:
             if told := _told(kinds[flag], word):
                 return flag, f"{flag} {told}"
             flag = flag if _is_list(kinds[flag]) else None
+        elif not any(_is_positional(field) for field in dataclasses.fields(options)):
+            told = (
+                f"'{word}' belongs to no flag: every option is a flag and its value, as in --help."
+            )
+            return word.partition("=")[0].replace("_", "-"), told
     if flag is not None and (told := _without_value(kinds[flag])):
         return flag, f"{flag} {told}."
     return None
+
+
+def empty(options: type, args: Sequence[str]) -> str | None:
+    """The first flag whose value should be a text or a path and is empty."""
+    kinds = dict(_kinds(options))
+    for word, following in itertools.zip_longest(args, args[1:]):
+        name, tied, value = word.partition("=")
+        flag = "--" + name[2:].replace("_", "-")
+        if kinds.get(flag) in (Path, str) and (value if tied else following) == "":
+            return flag
+    return None
+
+
+def _is_positional(field: dataclasses.Field[Any]) -> bool:
+    return "Positional" in str(field.type)
 
 
 def _kinds(options: type) -> Iterator[tuple[str, Any]]:
@@ -51,7 +73,7 @@ def _kinds(options: type) -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(options):
         if dataclasses.is_dataclass(field.default):
             yield from _kinds(type(field.default))
-        elif field.default is not dataclasses.MISSING:
+        elif field.default is not dataclasses.MISSING and field.metadata.get("flag", True):
             kind = hints[field.name]
             if typing.get_origin(kind) in (typing.Union, types.UnionType):
                 parts = tuple(part for part in typing.get_args(kind) if part is not type(None))

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
+
 from jtl.data.augment.options import PRESETS, Augment, Preset, color_jitter
 from jtl.data.verification import OnBadImage
 from jtl.errors import UserError
@@ -184,6 +186,10 @@ class RunConfig:
     num_processes: Annotated[int | None, TOLD] = None
     process_id: Annotated[int | None, TOLD] = None
     config: Annotated[Path | None, TOLD] = None
+    # Names of the options that a command line gives, no option itself.
+    given: Annotated[tuple[str, ...], tyro.conf.Suppress] = dataclasses.field(
+        default=(), compare=False, metadata={"flag": False}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,12 +259,17 @@ class Config:
             kept = source_classes
         return HeadSpec(layers, options.head_pool, kept, relu_logits=options.head == "conv")
 
+    def noting(self, given: tuple[str, ...]) -> Config:
+        """The same, knowing the names of the options that were given, also as by default."""
+        return dataclasses.replace(self, run=dataclasses.replace(self.run, given=given))
+
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them, by group."""
         groups = dataclasses.asdict(self)
         groups["run"] = {
             key: str(value) if isinstance(value, Path) else value
             for key, value in groups["run"].items()
+            if key != "given"
         }
         return groups
 

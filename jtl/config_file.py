@@ -56,6 +56,11 @@ def _file_of(args: Sequence[str]) -> tuple[Path | None, list[str]]:
     return path, rest
 
 
+def names(args: Sequence[str]) -> list[str]:
+    """The options that a command line gives, as Python names them."""
+    return [_plain(arg).replace("-", "_") for arg in args if arg.startswith("--")]
+
+
 def _plain(argument: str) -> str:
     name = argument.partition("=")[0].removeprefix("--").replace("_", "-")
     return name.removeprefix("no-")
@@ -86,12 +91,25 @@ def _options(path: Path, flags: set[str]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     import yaml  # Only who names a file waits for it.
 
+    class Loader(yaml.SafeLoader):
+        """Refuses what YAML forbids and PyYAML takes: a name that is there twice."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"'{path}' gives '{name}' twice.")
+            return super().construct_mapping(node, deep)
+
     try:
         with path.open(encoding="utf-8") as file:  # Messages name it.
-            content = yaml.safe_load(file)
+            content = yaml.load(file, Loader)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{FLAG} '{path}': {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A ValueError is of a value that looks like a date or a number and is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         told = " ".join(str(error).split())
         raise UserError(f"{FLAG} '{path}' is not YAML: {told}") from error
     if content is None:

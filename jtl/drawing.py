@@ -21,7 +21,6 @@ def draw_curves(
     """
     # The object interface needs no display and leaves no global state behind.
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     epochs = [line["epoch"] for line in history]
     masks = [line.get("mask") for line in history]
@@ -41,16 +40,27 @@ def draw_curves(
         for index, phase in enumerate(phases):
             told = "another mask" if not index else None
             axes.axvline(phase, color="#2ca02c", linewidth=1, linestyle="--", label=told)
-        axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
-        if len(history) == 1:
-            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-            axes.set_xticks(epochs)
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+        _scale(axes, quantity, len(history))
         axes.legend()
     _save(figure, path, title)
+
+
+def _scale(axes: Any, quantity: str, epochs: int) -> None:
+    """Axes of "loss" or "accuracy" over epochs, on which no tick lies where no value can."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, epochs + 0.5)
+    if epochs == 1:
+        axes.set_xticks([1])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = axes.get_ylim()
+    # Curves along a bound need a little room to be seen whole.
+    room = 0.02 * (high - low)
+    axes.set_ylim(max(low, -room), min(high, 1.0 + room) if quantity == "accuracy" else high)
+    axes.grid(alpha=0.3)
 
 
 def draw_lr_finder(
@@ -234,7 +244,6 @@ def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, An
         runs: (name, a line for every epoch, as in `metrics.jsonl`) of each.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     rows = 0.22 * len(runs)
     figure = Figure(figsize=(10, 4 + rows), layout="constrained")
@@ -248,10 +257,8 @@ def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, An
             )
             epochs = [line["epoch"] for line in history]
             axes.plot(epochs, [line[f"val_{quantity}"] for line in history], **style)
-        axes.set_xlabel("epoch")
         axes.set_ylabel(f"validation {quantity}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+        _scale(axes, quantity, max(len(history) for _, history in runs))
     legend = figure.legend(
         plots[0].lines, [_shortened(name, 90) for name, _ in runs], loc="outside lower center"
     )

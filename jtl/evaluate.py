@@ -15,6 +15,7 @@ import tyro
 
 from jtl import cli, evaluation, evaluation_pictures, process, report, report_page
 from jtl.data.verification import OnBadImage
+from jtl.files import check_folder
 from jtl.progress import Display, PlainConsole
 from jtl.run import SUMMARY, read_json
 
@@ -53,6 +54,7 @@ class Options:
 
 def command(options: Options) -> None:
     """Evaluates, prints and draws."""
+    check_folder("--out", options.out)
     display = Display()
     classifier = evaluation.load(options.run)
     found = evaluation.evaluate_run(

@@ -1,10 +1,12 @@
-"""Small files that are whole or not there."""
+"""Small files that are whole or not there, and places for files."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from pathlib import Path
+
+from jtl.errors import UserError
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -24,3 +26,17 @@ def replace_text(path: Path, text: str) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_folder(option: str, path: Path | None) -> None:
+    """Refuses what is there and is no folder, before there is anything to write into it.
+
+    Args:
+        option: Its name, for the message.
+        path: What was given; None passes.
+
+    Raises:
+        UserError: It is a file.
+    """
+    if path is not None and path.exists() and not path.is_dir():
+        raise UserError(f"{option} '{path}' must be a folder, and there is a file of that name.")

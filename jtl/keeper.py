@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from jtl import checkpoint, midway
+from jtl import checkpoint, memory, midway
 from jtl.arms import Arm, arm_of
 from jtl.devices import processes
 from jtl.freeze.split import Tree
@@ -75,6 +75,8 @@ class Keeper:
         variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
         self.write(Kept(epoch, variables, opt_state, trainer.arm))
         self._best = self._last = None
+        if self.overdue:  # In a long training, that is.
+            memory.give_back()
         self._saved_at = time.perf_counter()
 
     def save_kept(self) -> None:

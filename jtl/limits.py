@@ -13,6 +13,14 @@ def number(text: str) -> float | None:
         return None
 
 
+def whole(text: str) -> int | None:
+    """The whole number from 0 on that a text says, or None."""
+    try:
+        return int(text) if text.isdecimal() else None
+    except ValueError:  # Of more digits than Python reads.
+        return None
+
+
 def positive(option: str, value: float | None) -> None:
     """Refuses what is not a finite number above 0; None is no value and passes."""
     if value is not None and not 0 < value < float("inf"):

@@ -18,6 +18,7 @@ import tyro
 from jtl import cli, evaluation, prediction_files, process
 from jtl.errors import UserError
 from jtl.explain import write_explanations
+from jtl.files import check_folder
 from jtl.pictures import items
 from jtl.prediction import TOP, Prediction, Unreadable, classify, likeliest
 from jtl.progress import Display
@@ -73,6 +74,7 @@ def command(options: Options) -> None:
         raise UserError(f"--top-k must be at least 1, not {options.top_k}.")
     if options.json and options.out is not None:
         raise UserError("--json prints, and with --out nothing is printed. Leave one of them out.")
+    check_folder("--explain", options.explain)
     display = Display()
     classifier = evaluation.load(options.run)
     top_k = min(options.top_k, len(classifier.class_names))

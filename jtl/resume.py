@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jtl import checkpoint, midway
 from jtl.config import Config
@@ -57,12 +58,37 @@ def stored_config(folder: Path) -> Config:
     """
     path = folder / CONFIG
     try:
-        return Config.from_dict(read_json(path))
+        stored = Config.from_dict(read_json(path))
+        for group in dataclasses.fields(stored):
+            _check_types(getattr(stored, group.name))
+        return stored
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}' cannot be read: it is damaged, or of another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _check_types(options: Any) -> None:
+    """Raises TypeError where a value is none of its option's type, as after a change by hand."""
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not _is_of(value, hints[field.name]):
+            raise TypeError(f"'{field.name}' is {value!r}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_of(part, inner[0]) for part in value)
+    if inner:
+        return any(_is_of(value, part) for part in inner)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def stored_fingerprint(folder: Path) -> str | None:
@@ -80,7 +106,8 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
             )
             if field.name == "batch_size" and asked == "auto":
                 continue  # It was found when the run began.
-            if asked != default and asked != was:
+            named = asked != default or field.name in given.run.given
+            if named and asked != was:
                 option = "--" + field.name.replace("_", "-")
                 changed.append(f"  {option} {asked}, the run has {was}")
     if changed:

@@ -40,6 +40,8 @@ BAD_OPTIONS = {
     "idle head option": (["--head-dropout", ".3"], "--head-dropout: no effect with --head linear"),
     "idle rate": (["--solver", "lbfgs", "--lr", "1"], "--lr: no effect with --solver lbfgs"),
     "stage": (["--mask", "from:stage99"], "This model has: stem, stage1/block1, stage2"),
+    "stages": (["--mask", "last_stages:" + "9" * 5000], "K must be a whole number from 1 to"),
+    "phases": (["--phases", "9" * 5000 + ",full"], "EPOCHS must be a whole number from 1 on"),
     "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write the run's folder '/proc/jtl-run'"),
 }
 
@@ -102,6 +104,12 @@ def test_unknown_flags(options, named, elsewhere, capsys):
         (["--json=yes"], "--json is a switch and takes no value, not even 'yes'"),
         (["--decay-at", "0.3,x"], "--decay-at must be a number, not 'x'"),
         (["--log-to", "tensorbord"], "--log-to must be .* Did you mean 'tensorboard'"),
+        (["--run-dir="], "--run-dir needs a value, and was given an empty one"),
+        (["--data", ""], "--data needs a value, and was given an empty one"),
+        (["--lr", "1", "folder:x"], "'folder:x' belongs to no flag: every option is a flag"),
+        (["head_lr_mult=1"], "'head_lr_mult=1' belongs to no flag: every option is a flag"),
+        (["--upsample", "nearest:" + "9" * 5000], "--upsample must be bilinear, bicubic or"),
+        (["--run-dir", "x" * 300], "File name too long: 'x+'"),
     ],
 )
 def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
@@ -119,10 +127,23 @@ def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
     [
         ([], "no picture was given"),
         (["x.png", "--top-k", "0"], "--top-k must be at least 1, not 0"),
+        (["x.png", "--explain", __file__], "must be a folder, and there is a file of that name"),
     ],
 )
 def test_bad_questions(tiny_run, options, message, elsewhere, capsys):
     code = main("predict", tiny_run.folder, *options)
+    check_refused(code, capsys.readouterr(), elsewhere, message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data="], "--data needs a value, and was given an empty one"),
+        (["--out", __file__], "must be a folder, and there is a file of that name"),
+    ],
+)
+def test_bad_evaluations(tiny_run, options, message, elsewhere, capsys):
+    code = main("evaluate", tiny_run.folder, *options)
     check_refused(code, capsys.readouterr(), elsewhere, message)
 
 

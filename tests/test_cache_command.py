@@ -156,6 +156,7 @@ def test_what_a_process_writes_stays_and_is_said(cache, capsys):
         ([], "list|clear"),
         (["remove"], "invalid choice 'remove'"),
         (["clear", "zz"], "no key begins with 'zz'"),
+        (["clear", ""], "a key is empty"),
         (["list", "--older-than", "-1"], "--older-than must be at least 0"),
         (["clear", "--older-than", "soon"], "--older-than must be a number, not 'soon'"),
         (["list", "--all"], "--all goes with clear alone"),

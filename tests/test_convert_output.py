@@ -209,6 +209,15 @@ def test_a_report_that_cannot_be_written_is_found_first(lite, tmp_path, capsys, 
     assert [path.name for path in tmp_path.iterdir()] == ["lite.safetensors"]
 
 
+def test_a_report_of_a_conversion_that_fails_leaves_no_folder(tmp_path, capsys):
+    (tmp_path / "x.safetensors").write_text("no tensors")
+    report = tmp_path / "new" / "deep" / "report.md"
+    arguments = [str(tmp_path / "x.safetensors"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--report", str(report)]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
 def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def interrupted(_arguments):
         raise KeyboardInterrupt

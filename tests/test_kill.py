@@ -92,13 +92,11 @@ def test_killed_while_saving_within_an_epoch(scripts, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("hits", "code", "told"),
     [
-        ("t s w c", 0, "1 while changing phases, 1 while saving within an epoch; 0 ended"),
-        ("t s! c", 1, "1 ended differently"),
-        (
-            "t t f c",
-            1,
-            "no run was killed while saving or saving within an epoch: try more --kills",
-        ),
+        # What is saved in the background lets no place be missed.
+        ("t s w c T", 0, "5 kills: 2 in an epoch (1 with no save), 3 changing phases (1 with no"),
+        ("t s! c", 1, "0 finishing (0 with no save), 1 saving, 0 saving within an epoch; 1 ended"),
+        ("t t f c", 1, "no run was killed saving or saving within an epoch: try more --kills"),
+        ("T s w s", 1, "no run was killed in an epoch or changing phases: try more --kills"),
     ],
 )
 def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told):
@@ -109,12 +107,44 @@ def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told
         "c": kill.Killed(4, (2, 4), False),
         "f": kill.Killed(8, (8,), False),
         "w": kill.Killed(2, (2,), False, (30,), True),
+        "T": kill.Killed(5, (2,), True),
     }
     results = [(states[hit[0]], not hit.endswith("!")) for hit in hits.split()]
     monkeypatch.setattr(kill, "trial", lambda *_, **__: results)
     monkeypatch.setattr("sys.argv", ["kill_resume.py"])
     assert kill.main() == code
     assert told in capsys.readouterr().out
+
+
+def test_what_kills_missed_is_drawn_again(scripts, monkeypatch, tmp_path):
+    kill, _ = scripts
+    saving, quiet = kill.Killed(2, (), True), kill.Killed(2, (2,), False)
+    asked, ends = [], [{"elapsed": float(epoch)} for epoch in range(1, 9)]
+    monkeypatch.setattr(kill, "run", lambda _: None)
+    monkeypatch.setattr(kill, "resume", lambda *_, **__: None)
+    monkeypatch.setattr(kill, "final_bits", lambda _: {})
+    monkeypatch.setattr(kill, "lines_of", lambda _: ends)
+    monkeypatch.setattr(kill, "drawn", lambda kind, *_: asked.append(kind))
+    hits = {
+        kill.TRAINING: [kill.Killed(1, (), False)],
+        kill.SAVING: [saving],
+        kill.CHANGING: [saving, None, quiet],
+        kill.WITHIN: [saving],
+    }
+
+    def killed(*_: object) -> object:
+        left = hits[asked[-1]]
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    monkeypatch.setattr(kill, "killed", killed)
+    results = kill.trial(tmp_path, tmp_path, 4, 0)
+    assert asked[:4] == list(kill.KINDS)
+    # By turns with the other kind that was missed, and of that no more than three times four.
+    assert asked.count(kill.CHANGING) == 3
+    assert len(asked) == 12
+    assert asked[-1] == kill.WITHIN
+    assert kill.missed(results) == [kill.WITHIN]
+    assert len(kill.trial(tmp_path, tmp_path, 3, 0, smoke=True)) == 3
 
 
 def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
@@ -132,6 +162,8 @@ def test_growth_is_told(scripts):
     _, soak = scripts
     flat = [soak.Sample(second, 400_000_000, 20, 30, 0, second) for second in range(60)]
     assert all(soak.verdict(flat)[name]["flat"] for name in soak.SHOWN)
+    busy = [soak.dataclasses.replace(s, threads=27) if s.epochs > 52 else s for s in flat]
+    assert soak.verdict(busy)["threads"] == {"early": 20, "late": 20, "flat": True}
     assert soak.verdict(
         [soak.dataclasses.replace(s, rss=s.rss + 500_000 * s.epochs) for s in flat], 500_000
     )["rss"]["flat"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
+import json
 import math
 import shutil
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -245,6 +247,25 @@ def test_a_resumed_run_refuses_other_options(tiny_data, tmp_path, change):
         fit(asked, tiny.quiet())
     same = dataclasses.replace(tiny.resumed(run.folder), train=run.config.train)
     assert fit(same, tiny.quiet()).summary["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--mask", "head_only"], "--mask head_only, the run has full"),
+        (["--data=digits"], "--data digits, the run has folder:"),
+        (["--batch_size=32"], "--batch-size 32, the run has 4"),
+        (["--no-aux-head", "--mask=full"], None),
+    ],
+)
+def test_a_resumed_run_sees_options_that_are_as_by_default(full_run, tmp_path, given, told, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(full_run.folder, folder)
+    (folder / "summary.json").unlink()
+    code = commands.main("train", "--resume", "--run-dir", folder, *given)
+    assert code == (2 if told else 0)
+    assert (told or "") in capsys.readouterr().err
+    assert "given" not in json.loads((folder / "config.json").read_text())["run"]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,9 @@ def test_a_run_stopped_within_epochs_ends_as_the_whole_one(tiny_data, tmp_path, 
     options, ends = STOPPED[name]
     whole = fit(configured(tiny_data, tmp_path / "whole", options), tiny.quiet())
     total, counted.taken = counted.taken, 0
+    # Of 18 pictures; a head on features takes an epoch in one dispatch.
+    by_steps = [line for line in whole.history if line["mask"] != "head_only"]
+    assert total == len(by_steps) * (18 // options.get("batch_size", 4))
     folder = tmp_path / "stopped"
     config, left = configured(tiny_data, folder, options), total
     for after in ends:
@@ -300,6 +303,18 @@ def test_the_last_whole_one_of_two_is_found(stopped, tmp_path):
     place = midway.found(folder, told.append)
     assert place is not None
     assert (place.step, len(told)) == (10, 1)
+
+
+def test_a_damaged_later_one_keeps_none_from_being_saved(stopped, tmp_path, counted):
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    (folder / midway.FOLDER / "10").rename(folder / midway.FOLDER / "12")
+    shutil.copytree(stopped / midway.FOLDER / "10", folder / midway.FOLDER / "10")
+    unsigned(folder / midway.FOLDER / "12")
+    counted.fit(tiny.resumed(folder), 1)
+    place = midway.found(folder, pytest.fail)
+    assert place is not None
+    assert (place.step, places(folder)) == (11, ["11"])
 
 
 # When it is saved, and what is left

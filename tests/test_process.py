@@ -1,4 +1,4 @@
-"""What commands set up for their process: compiled programs kept, huge pages."""
+"""What commands set up for their process: compiled programs kept, memory in huge pages."""
 
 from __future__ import annotations
 
@@ -32,6 +32,32 @@ def test_large_blocks_come_in_huge_pages():
     # Five blocks of 16,384 small pages each.
     assert outcomes["small"] > 80_000
     assert outcomes["huge"] < 0.05 * outcomes["small"]
+
+
+FREED = """
+import ctypes
+from jtl import memory
+library = ctypes.CDLL(None)
+library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def pages(): return int(open("/proc/self/statm").read().split()[1])
+before = pages()
+blocks = [library.malloc(60_000) for _ in range(2000)]
+for block in blocks: ctypes.memset(block, 1, 60_000)
+taken = pages() - before
+for block in blocks[:-1]: library.free(block)  # The last one lies behind all others.
+kept = pages() - before
+memory.give_back()
+print(taken, kept, pages() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
+def test_free_memory_in_the_midst_is_given_back():
+    ran = python("-c", FREED)
+    assert ran.returncode == 0, ran.stderr
+    taken, kept, left = map(int, ran.stdout.split())
+    assert kept > 0.9 * taken > 25_000
+    assert left < 0.1 * taken
 
 
 def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):

@@ -157,6 +157,31 @@ def test_curves_show_where_another_mask_begins(drawn: list[Any]):
         assert told == ["train", "val", "best epoch: 6", "another mask"]
 
 
+@pytest.mark.parametrize("accuracies", [(0.8, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.0)])
+def test_curves_have_no_ticks_where_no_values_are(drawn: list[Any], accuracies):
+    lines = [
+        {**line, "train_accuracy": low, "val_accuracy": high, "train_loss": 0.0, "val_loss": 5.0}
+        for line, (low, high) in zip(history(40), [accuracies, accuracies[::-1]] * 20, strict=True)
+    ]
+    drawing.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
+    drawing.draw_comparison("x.png", runs=[("a", lines), ("b", lines[:3])])
+    for loss, accuracy in (figure.axes for figure in drawn):
+        for axes in (loss, accuracy):
+            assert _shown(axes.xaxis)[0] >= 1
+            assert _shown(axes.xaxis)[-1] <= 40
+            assert _shown(axes.yaxis)[0] >= 0
+            low, high = axes.get_ylim()
+            for line in axes.lines[:2]:
+                assert low < min(line.get_ydata()) <= max(line.get_ydata()) < high
+        assert _shown(accuracy.yaxis)[-1] <= 1 + 1e-9
+
+
+def _shown(axis: Any) -> list[float]:
+    """The ticks that can be seen."""
+    low, high = axis.get_view_interval()
+    return [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+
+
 def test_a_reliability_diagram_counts_its_pictures(drawn: list[Any]):
     bins = [
         {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from jtl import batch_size, evaluation
+from jtl import batch_size, evaluation, resume
 from jtl.config import Config
 from jtl.defaults import filled
 from jtl.errors import UserError
@@ -121,6 +121,36 @@ def test_a_damaged_config_is_a_users_error(tiny_run, tmp_path, text):
         (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json' cannot be read: "):
         evaluation.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("train", "epochs", "two"),
+        ("train", "lr", [0.05]),
+        ("train", "batch_size", None),
+        ("train", "seed", False),
+        ("model", "dtype", "float31"),
+        ("model", "head_widths", ["wide"]),
+        ("steps", "decay_at", 0.5),
+        ("augment", "mixup", "0.2"),
+    ],
+)
+def test_a_config_of_other_types_is_damaged(tiny_run, tmp_path, group, name, value):
+    stored = json.loads((tiny_run.folder / "config.json").read_text())
+    stored[group][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=f"it is damaged, or .* .TypeError: '{name}' is "):
+        resume.stored_config(tmp_path)
+
+
+def test_a_config_of_every_type_is_whole(tiny_run, tmp_path):
+    stored = json.loads((tiny_run.folder / "config.json").read_text())
+    stored["train"].update(lr=1, batch_size="auto", epochs=None, weight_decay=0.5)
+    stored["model"].update(head_widths=[8, 16], head_batch_norm=True)
+    stored["run"].update(log_to=["tensorboard"], run_dir="runs/x")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert resume.stored_config(tmp_path).model.head_widths == (8, 16)
 
 
 def test_a_test_split_is_scored_with_the_best_model(tiny_data, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -133,15 +134,18 @@ def check_place(path: Path) -> None:
     Raises:
         UserError: It cannot.
     """
-    new = not path.exists()
+    missing = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8"):
             pass
-        if new:
-            path.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
+    finally:
+        # The conversion may still fail, and then leaves nothing.
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir() if place != path else place.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -55,6 +55,10 @@ def command(options: Options) -> None:
     """
     at_least("--older-than", options.older_than, 0)
     inventory = Inventory(cache_dir(), lambda text: print(text, file=sys.stderr))
+    if "" in options.keys:
+        raise UserError(
+            "a key is empty, and every key begins so. Name one, or leave it out for all."
+        )
     for key in options.keys:
         if not inventory.rows((key,)):
             raise UserError(

@@ -22,6 +22,7 @@ from jtl.data.sources import Dataset, Split
 from jtl.data.transforms import HostTransform
 from jtl.devices.layout import SINGLE, Layout
 from jtl.errors import UserError
+from jtl.limits import whole
 from jtl.models import Preprocessing
 
 ENLARGE = 4
@@ -139,7 +140,7 @@ def check_upsample(upsample: str | None, image_size: int | None) -> None:
     if upsample in (None, "bilinear", "bicubic"):
         return
     name, _, times = upsample.partition(":")
-    if name != "nearest" or not times.isdecimal() or int(times) < 1:
+    if name != "nearest" or not whole(times):
         raise UserError(
             f"--upsample must be bilinear, bicubic or nearest:N with N from 1 on, not '{upsample}'."
         )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jtl.errors import UserError, suggest
+from jtl.limits import whole
 from jtl.models.chain import Unit, locate
 
 FROZEN = "frozen"
@@ -179,12 +180,12 @@ def _stages(units: Sequence[Unit], name: str, argument: str) -> list[str]:
             f"a mask by stages cannot be used: this model has no stage. Its units are: {listed}. "
             "Use head_only, full or from:UNIT."
         )
-    if not argument.isdecimal() or not 1 <= int(argument) <= len(stages):
+    count = whole(argument)
+    if count is None or not 1 <= count <= len(stages):
         raise UserError(
             f"mask '{name}:{argument}': K must be a whole number from 1 to {len(stages)}, the "
             "number of this model's stages."
         )
-    count = int(argument)
     if name == "last_stages":
         return _from(units, stages[-count])
     chosen = stages[:count]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from jtl.errors import UserError, suggest
 from jtl.freeze.masks import check_form
+from jtl.limits import whole
 from jtl.models.chain import Unit
 
 
@@ -63,8 +64,7 @@ def parse(text: str, epochs: int | None, units: Sequence[Unit]) -> tuple[Phase, 
         # What does not divide goes to the last phases, which have most to learn.
         late = len(masks) - rest
         return tuple(Phase(share + (i >= late), mask) for i, mask in enumerate(masks))
-    if name == "freeze_unfreeze" and argument.isdecimal() and int(argument) > 0:
-        first = int(argument)
+    if name == "freeze_unfreeze" and (first := whole(argument)):
         _enough(text, total, first + 1)
         return (Phase(first, "head_only"), Phase(total - first, "full"))
     if "," in text:
@@ -99,7 +99,8 @@ def _phase(part: str) -> Phase:
     fields = [field.strip() for field in part.split(",")]
     if not 2 <= len(fields) <= 3:
         raise UserError(f"phase '{part}' is not EPOCHS,MASK or EPOCHS,MASK,LR.")
-    if not fields[0].isdecimal() or int(fields[0]) < 1:
+    epochs = whole(fields[0])
+    if not epochs:
         raise UserError(
             f"phase '{part}' is EPOCHS,MASK or EPOCHS,MASK,LR, and EPOCHS must be a whole number "
             f"from 1 on, not '{fields[0]}'."
@@ -113,4 +114,4 @@ def _phase(part: str) -> Phase:
             lr = -1.0
         if not 0 < lr < float("inf"):
             raise UserError(f"phase '{part}': the learning rate must be a positive number.")
-    return Phase(int(fields[0]), fields[1], lr)
+    return Phase(epochs, fields[1], lr)

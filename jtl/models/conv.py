@@ -93,8 +93,9 @@ def conv2d(
     any_number = not isinstance(x.shape[0], int)
     if covers and groups == 1 and (any_number or kernel.size > x.size):
         # A dense layer, with a kernel so large that a library which first brings it into a layout
-        # of its own would do little else.
-        y = lax.dot_general(x, kernel, (((1, 2, 3), (0, 1, 2)), ((), ())))
+        # of its own would do little else. Of matrices, since XLA's gradients of a product over
+        # three axes copy the kernel into another order, which takes longer than the product.
+        y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[-1])
         following = [array for array in (bias, residual) if array is not None]
         return _followed(bias is not None, activation, y[:, None, None, :], *following)
     return _conv(x, kernel, bias, residual, strides, pads, groups, activation)

@@ -126,9 +126,9 @@ def _shares(pixels: int, windows: int) -> np.ndarray:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, strides, pads):
-    plain = functools.partial(_plain, window=window, strides=strides, pads=pads)
-    shifted = functools.partial(_shifted, window=window, strides=strides, pads=pads)
-    return lax.platform_dependent(x, cpu=lambda x: shifted(x)[0], default=plain)
+    kind = {"window": window, "strides": strides, "pads": pads}
+    by_axes, plain = (functools.partial(f, **kind) for f in (_by_axes, _plain))
+    return lax.platform_dependent(x, cpu=by_axes, default=plain)
 
 
 def _forward(x, window, strides, pads):
@@ -203,6 +203,48 @@ def _operation(kind, x, window, strides, pads) -> onednn.MaxPooling | None:
 def _plain(x: jax.Array, *, window: int, strides: int, pads: Pads) -> jax.Array:
     around: Any = pads
     return nn.max_pool(x, (window, window), (strides, strides), around)
+
+
+def _by_axes(x: jax.Array, *, window: int, strides: int, pads: Pads) -> jax.Array:
+    """The maximum over columns of pixels, then over rows of those; NaN stays.
+
+    Padding is left out instead of compared: XLA's loop over a padded image asks for every pixel
+    whether there is one, which takes several times as long as the rest.
+    """
+    for axis, pad in zip((1, 2), pads, strict=True):
+        x = _along(x, axis, window, strides, pad)
+    return x
+
+
+def _along(x: jax.Array, axis: int, window: int, strides: int, pad: tuple[int, int]) -> jax.Array:
+    """Max pooling along one axis."""
+    length = x.shape[axis]
+    count = max((length + sum(pad) - window) // strides + 1, 0)
+    first = [i * strides - pad[0] for i in range(count)]
+    whole = [start for start in first if 0 <= start <= length - window]
+
+    def maximum(starts: list[int], last: int) -> jax.Array:
+        """Over windows of `last` - `starts[0]` pixels each."""
+        reach = starts[-1] - starts[0] + 1
+        taps = (lax.slice_in_dim(x, i, i + reach, strides, axis) for i in range(starts[0], last))
+        return functools.reduce(jnp.maximum, taps)
+
+    def cut(start: int) -> jax.Array:
+        """Of a window that goes over the edge."""
+        inside = range(max(start, 0), min(start + window, length))
+        if not inside:
+            edge = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+            return jnp.full(edge, -jnp.inf, x.dtype)
+        return maximum([inside.start], inside.stop)
+
+    if not whole:
+        parts = [cut(start) for start in first]
+    else:
+        parts = [cut(start) for start in first if start < 0]
+        parts.append(maximum(whole, whole[0] + window))
+        parts += [cut(start) for start in first if start > whole[-1]]
+    empty = lax.slice_in_dim(x, 0, 0, axis=axis)
+    return lax.concatenate(parts or [empty], axis)
 
 
 def _shifted(x: jax.Array, *, window: int, strides: int, pads: Pads) -> tuple[jax.Array, jax.Array]:
