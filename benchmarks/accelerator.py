@@ -1,10 +1,10 @@
-"""How fast is jtl on this accelerator, how near its peak, and how fast beside PyTorch?
+r"""How fast is jtl on this accelerator, how near its peak, and how fast beside PyTorch?
 
     python benchmarks/accelerator.py                       # on a GPU or TPU; half an hour or so
     python benchmarks/accelerator.py --model efficientnet_lite0 --batch 64 256 1024
     python benchmarks/accelerator.py --peers               # jtl alone
     python benchmarks/accelerator.py --smoke               # on a CPU, to see that it works
-    python benchmarks/accelerator.py --platform cpu --model resnet18 --arms full --dtype bfloat16 \\
+    python benchmarks/accelerator.py --platform cpu --model resnet18 --arms full --dtype bfloat16 \
         --batch 2 --size 32 --steps 1 --repeats 1 --peers pytorch_compiled --out /tmp
 
 The last one is `--smoke` of what that leaves out, `torch.compile`, which takes a minute or two.

@@ -77,6 +77,7 @@ def end(code: int) -> NoReturn:
     they for Python. So too after an error in one of many processes, for which it would wait.
     """
     if code >= 128 or (code and processes.several()):
+        processes.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -51,8 +51,7 @@ def explain(error: BaseException) -> str | None:
         text = str(link)
         if isinstance(link, OSError) and link.errno in (*_FULL, *_REFUSED):
             what = (link.strerror or text) + (f": '{link.filename}'" if link.filename else "")
-            advice = "Free some space, or write elsewhere." if link.errno in _FULL else ""
-            return f"{what}. {advice}".rstrip()
+            return f"{what}. {_advice(link.errno)}".rstrip()
         # TensorStore, which writes checkpoints, has only words for it.
         for words in _DISK:
             if words in text:
@@ -63,6 +62,14 @@ def explain(error: BaseException) -> str | None:
                 f"Less is needed with a lower --batch-size or {LESS_MEMORY}."
             )
     return None
+
+
+def _advice(number: int) -> str:
+    if number in _FULL:
+        return "Free some space, or write elsewhere."
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Allow it, or name another place."
+    return "Name a shorter path." if number == errno.ENAMETOOLONG else ""
 
 
 LESS_MEMORY = "--image-size, a smaller --model, a narrower --head or a --mask that trains less"

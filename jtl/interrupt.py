@@ -22,11 +22,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether somebody asked to stop."""
+    """Whether somebody asked to stop.
+
+    Attributes:
+        signal: The last signal that this process got.
+        agreed: Whether the run is ending for a signal that one of its processes got. Another one's
+            own first signal changes nothing then: launchers send it to all.
+    """
 
     def __init__(self) -> None:
         """Nobody has."""
         self.signal: int | None = None
+        self.agreed = False
         self._deferring = False
 
     @contextlib.contextmanager
@@ -45,8 +52,10 @@ class Stop:
             Interrupted: Nothing is deferred, or it is not the first signal.
         """
         again, self.signal = self.signal is not None, number
-        if again or not self._deferring:
+        if again or not (self._deferring or self.agreed):
             raise Interrupted(number)
+        if self.agreed:
+            return
         message("stopping after this step, to save the run; once more stops at once")
 
 

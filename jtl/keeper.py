@@ -85,24 +85,32 @@ class Keeper:
             if kept is not None:
                 self.write(kept)
 
-    def between(
-        self, epoch: int, part: Part, trainer: Trainer, elapsed: float, *, now: bool
-    ) -> None:
-        """Saves within an epoch, where it is time.
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save within an epoch."""
+        return self._within.due(self._saved_at)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether there is a checkpoint within an epoch that has one itself."""
+        return self._within.outdated(self._saved_epoch)
+
+    def tidy(self) -> None:
+        """Removes the checkpoint within an epoch."""
+        self._within.remove()
+
+    def save_within(self, epoch: int, part: Part, trainer: Trainer, elapsed: float) -> None:
+        """Saves within an epoch; many processes jointly, after the same step.
 
         Args:
             epoch: That is under way.
             part: What is done of it.
             trainer: As it has left the last step.
             elapsed: Seconds of the whole run.
-            now: Whether it is time in any case.
 
         Raises:
             Diverged: A step's loss was not finite.
         """
-        self._within.tidy(self._saved_epoch)
-        if not (now or self._within.due(self._saved_at)):
-            return
         trainer.check_finite()
         # What the place names must be there before it.
         self.save_kept()

@@ -21,6 +21,7 @@ from jtl import (
     sinks,
     step_memory,
 )
+from jtl.agreement import Agreement
 from jtl.arms import Arm, cut_of
 from jtl.cache.features import feature_cache
 from jtl.config import Config
@@ -61,6 +62,7 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
     with listening(display.message) as stop:
         if config.run.resume:
             run = processes.together(lambda: resumed_run(config, display.message))
+            midway.check_same_place(run.resumed_at)
             task = processes.together(lambda: prepare_task(resolve(run.config), display))
             processes.together(lambda: run.check_same(task))
             _go(task, run, display, stop, draw_beside)
@@ -205,29 +207,37 @@ class Fit:
         """
         self.run.open(self.task)
         profiling.trace_phase(trainer, first, self._at_hand()[0], self.run.folder, self.display)
-        for epoch in range(first, trainer.plan.last_epoch + 1):
-            with self.stop.deferred():
-                line = self._epoch(epoch, trainer, part if epoch == first else None)
-                overdue = self._agreed(line)
-                over = self._finished(epoch, line, trainer, overdue)
-                if self.stop.signal is not None and epoch < self.task.epochs and not over:
+        agreement = Agreement(self.stop, self._keeper)
+        with self.stop.deferred():
+            for epoch in range(first, trainer.plan.last_epoch + 1):
+                line = self._epoch(epoch, trainer, part if epoch == first else None, agreement)
+                overdue = agreement.after_epoch(line)
+                if self._finished(epoch, line, trainer, overdue):
+                    return True
+                if agreement.signal is not None and epoch < self.task.epochs:
                     self._keeper.save(epoch, trainer)
-                    self._stop(f"after epoch {epoch}")
-            if over:
-                return True
+                    self._stop(agreement.signal, f"after epoch {epoch}")
         return False
 
-    def _epoch(self, epoch: int, trainer: Trainer, part: Part | None) -> dict[str, Any]:
+    def _epoch(
+        self, epoch: int, trainer: Trainer, part: Part | None, agreement: Agreement
+    ) -> dict[str, Any]:
         """Trains one epoch, or what is left of it."""
+        agreement.begin()
 
         def between(part: Part) -> None:
+            if not agreement.due():
+                return
             if processes.several():
-                return  # They would have to agree on it after every step.
-            stop = self.stop.signal is not None
-            self._keeper.between(epoch, part, trainer, self._elapsed(), now=stop)
-            if stop:
-                each = trainer.steps_per_epoch
-                self._stop(f"after batch {part.batches} of {each} in epoch {epoch}")
+                trainer.check_finite()  # As they wait for the step anyway.
+            said = agreement.within_epoch()
+            if said.outdated:
+                self._keeper.tidy()
+            if said.save or agreement.signal is not None:
+                self._keeper.save_within(epoch, part, trainer, self._elapsed())
+            if agreement.signal is not None:
+                batch = f"batch {part.batches} of {trainer.steps_per_epoch}"
+                self._stop(agreement.signal, f"after {batch} in epoch {epoch}")
 
         before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
         losses = [line["val_loss"] for line in before]
@@ -239,14 +249,6 @@ class Fit:
             if out_of_memory(error) is None:
                 raise
             raise UserError(step_memory.advice(trainer, error)) from error
-
-    def _agreed(self, line: dict[str, Any]) -> bool:
-        """Whether it is time to save; processes go by the first one's clock and by any signal."""
-        said = processes.gathered([line["seconds"], self._keeper.overdue, self.stop.signal or 0])
-        if len(said) > 1:
-            line["seconds"] = float(said[0, 0])
-            self.stop.signal = int(said[:, 2].max()) or None
-        return bool(said[0, 1])
 
     def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, overdue: bool) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
@@ -265,12 +267,12 @@ class Fit:
             self._keeper.save(epoch, trainer)
         return stop
 
-    def _stop(self, where: str) -> NoReturn:
+    def _stop(self, signal: int, where: str) -> NoReturn:
         """Ends the run, of which all until `where` is saved or being saved."""
-        assert self.stop.signal is not None
+        processes.end_together()
         folder = shlex.quote(str(self.run.folder))
         raise Interrupted(
-            self.stop.signal,
+            signal,
             f"stopped {where} of {self.task.epochs}, all of which is saved. Go on with:\n"
             f"  python -m jtl.train --resume --run-dir {folder}",
         )
@@ -289,6 +291,7 @@ class Fit:
             best = self.run.best_epoch()
             kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
         rate = max(trainer.plan.learning_rates.values())
+        processes.end_together()
         raise UserError(
             f"the loss is not finite {where}, at learning rates up to {rate:g}; {kept}. Try a "
             "lower --lr, a longer --warmup or --clip-norm 1."

@@ -12,6 +12,7 @@ from rich.console import Console
 from jtl import batch_size, drawing, loop
 from jtl.config import Config
 from jtl.data.pipeline import shuffled
+from jtl.devices import processes
 from jtl.errors import UserError
 from jtl.interrupt import listening
 from jtl.painter import Painter
@@ -69,6 +70,8 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
             "suggested_lr": suggest(rates, smoothed),
             "picture": str(run.folder / PICTURE),
         }
+        if not processes.first():
+            return found
         write_json(run.folder / FILE, found)
         mask = task.plans[0].phase.mask
         drawing.draw_lr_finder(

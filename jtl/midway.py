@@ -85,6 +85,8 @@ class Saver:
     def save(self, place: Place, state: Any, sums: Any) -> None:
         """Starts saving; what was saved within an epoch before goes once this is on disk.
 
+        Many processes save together, and the first one's place is kept.
+
         Args:
             place: Where the run stands; its steps are more than at the save before.
             state: The `TrainState` after the last step.
@@ -99,19 +101,18 @@ class Saver:
         self._opened().save(place.step, args=items)
         self._last, self._saved_at = place, time.perf_counter()
 
-    def tidy(self, begun: float = math.inf) -> None:
-        """Removes a checkpoint whose epoch has one itself.
+    def outdated(self, begun: float = math.inf) -> bool:
+        """Whether the checkpoint's epoch has one itself.
 
         Args:
             begun: The last epoch of which a checkpoint has been begun.
         """
         if self._last is None or begun < self._last.epoch:
-            return
-        if max(checkpoint.saved_epochs(self._run_dir), default=0) >= self._last.epoch:
-            self.remove()
+            return False
+        return max(checkpoint.saved_epochs(self._run_dir), default=0) >= self._last.epoch
 
     def remove(self) -> None:
-        """Removes what there is."""
+        """Removes what there is; waits until all is on disk before, in each process."""
         self.close()
         self._last = None
         remove(self._run_dir)
@@ -125,9 +126,9 @@ class Saver:
         if self._checkpoints is not None:
             return self._checkpoints
         folder = self._open.enter_context(plain_path((self._run_dir / FOLDER).absolute()))
-        if processes.first():
-            # Orbax saves no step before one that it finds.
-            _remove_others(folder, None if self._last is None else self._last.step)
+        # Orbax saves no step before one that it finds, and each process looks for itself.
+        last = None if self._last is None else self._last.step
+        processes.together(lambda: _remove_others(folder, last))
         opened = self._open.enter_context(_manager(folder, self._written))
         self._checkpoints = opened
         return opened
@@ -150,9 +151,18 @@ def opened(run_dir: Path, last: Place | None = None) -> Iterator[Saver]:
     saver = Saver(run_dir, last)
     try:
         yield saver
-    finally:
-        saver.close()
-        saver.tidy()
+    except BaseException as error:
+        # Closing waits for the other processes: for ever, if they are gone.
+        if not processes.lost(error):
+            _end(saver)
+        raise
+    _end(saver)
+
+
+def _end(saver: Saver) -> None:
+    saver.close()
+    if saver.outdated():
+        saver.remove()
 
 
 def found(run_dir: Path, tell: Callable[[str], None]) -> Place | None:
@@ -169,7 +179,9 @@ def found(run_dir: Path, tell: Callable[[str], None]) -> Place | None:
             tell(f"{which} cannot be used: {reason}")
             continue
         try:
-            told = _read(run_dir, step, place=ocp.args.JsonRestore())["place"]
+            # By itself: Orbax's managers are for what all processes read together.
+            at: Any = run_dir / FOLDER / str(step) / "place"
+            told = ocp.JsonCheckpointHandler().restore(at)
             place = Place(**{**told, "checkpoints": tuple(told["checkpoints"])})
         except Exception as error:  # Orbax raises many types for what it cannot read.
             tell(f"{which} cannot be used: {_first_line(error)}")
@@ -183,6 +195,21 @@ def found(run_dir: Path, tell: Callable[[str], None]) -> Place | None:
             continue
         return place
     return None
+
+
+def check_same_place(place: Place | None) -> None:
+    """Makes sure that all processes go on from the same place.
+
+    Raises:
+        UserError: They have found different ones.
+    """
+    told = processes.gathered([place.epoch, place.batches] if place else [0, 0])
+    if (told != told[0]).any():
+        seen = ", ".join(f"{batches:g} of epoch {epoch:g}" for epoch, batches in told)
+        raise UserError(
+            f"the processes find different checkpoints within an epoch (after batch {seen}): the "
+            "run's folder must be on a file system that all of them see."
+        )
 
 
 def restore(run_dir: Path, place: Place, state: State, sums: Sums) -> tuple[State, Sums]:
@@ -254,6 +281,8 @@ def _read(run_dir: Path, step: int, **items: Any) -> Any:
 
 
 def _remove_others(folder: Path, step: int | None) -> None:
+    if not processes.first():
+        return
     for other in checkpoint.numbers(folder):
         if other != step:
             shutil.rmtree(folder / str(other), ignore_errors=True)

@@ -97,7 +97,8 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         prefix_flops = _flops(steps.forward, variables, pictures, **options)
         prefix_seconds = _timed(lambda: prefix(variables, pictures))
     x, *others = step_memory.made_up(task, arm, batch)
-    arguments = (trainer.state, trainer.frozen, task.layout.put_rows(x), *others)
+    x = task.layout.put_rows(task.layout.part(x))
+    arguments = (trainer.state, trainer.frozen, x, *others)
     options = step_memory.step_options(trainer)
     step = steps.train_step.lower(*arguments, **options).compile()
     # The step donates its state; each timed call needs one of its own.
@@ -111,7 +112,8 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
         "prefix_flops_per_image": prefix_flops / batch,
         "step_flops": _flops(steps.train_step, *arguments, **options),
         "step_seconds": step_seconds,
-        "estimated_prefix_seconds": prefix_seconds / batch * pictures_in_all,
+        # Each of many processes runs it on its share.
+        "estimated_prefix_seconds": prefix_seconds / batch * pictures_in_all / jax.process_count(),
         "estimated_epoch_seconds": step_seconds * epoch_steps,
     }
 

@@ -55,18 +55,11 @@ def join(config: Config) -> None:
     """
     run = config.run
     check_processes(run)
-    processes.join(run.coordinator, run.num_processes, run.process_id)
-    if processes.several():
+    if processes.join(run.coordinator, run.num_processes, run.process_id):
         _keep_stdout()
-    alone = {
-        "--dry-run": run.dry_run,
-        "--find-lr": run.find_lr,
-        "--seeds": run.seeds != 1,
-        "--solver lbfgs": config.train.solver == "lbfgs",
-    }
-    asked = [flag for flag, given in alone.items() if given]
-    if asked and processes.several():
+    if config.train.solver == "lbfgs" and processes.several():
+        processes.end_together()
         raise UserError(
-            f"{asked[0]} works in a single process, and there are {jax.process_count()}. "
-            "Start one alone for it."
+            "--solver lbfgs computes on the host, in a single process, and there are "
+            f"{jax.process_count()}. Start one alone for it, or leave it out."
         )

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl.config import Config
+from jtl.devices import processes
 from jtl.errors import UserError
 from jtl.interrupt import Interrupted
 from jtl.loop import fit
@@ -51,14 +52,8 @@ def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) ->
     """
     if config.run.resume and config.run.run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the seeds to go on with.")
-    folder = config.run.run_dir or new_folder(config)
-    if not config.run.resume and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(
-            f"--run-dir '{folder}' is not empty. Give a new folder, or add --resume to go on with "
-            "the seeds in it."
-        )
-    if (folder / CONFIG).is_file():
-        raise UserError(f"'{folder}' holds a single run. Leave --seeds out to go on with it.")
+    folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
+    processes.together(lambda: _check(config, folder))
     first = config.train.seed
     chosen = range(first, first + config.run.seeds)
     folders = [folder / f"seed-{seed}" for seed in chosen]
@@ -80,8 +75,24 @@ def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) ->
         "runs": [str(place) for place in folders],
         **{key: spread([summary.get(key) for summary in summaries]) for key in MEASURED},
     }
-    write_json(folder / FILE, told)
+    if processes.first():
+        write_json(folder / FILE, told)
     return told
+
+
+def _check(config: Config, folder: Path) -> None:
+    """Makes sure that the folder can hold the seeds.
+
+    Raises:
+        UserError: It holds something else, or seeds that are not to be gone on with.
+    """
+    if not config.run.resume and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"--run-dir '{folder}' is not empty. Give a new folder, or add --resume to go on with "
+            "the seeds in it."
+        )
+    if (folder / CONFIG).is_file():
+        raise UserError(f"'{folder}' holds a single run. Leave --seeds out to go on with it.")
 
 
 def _one(

@@ -7,6 +7,10 @@ if __name__ == "__main__":
 
     memory.restart_with_huge_pages()  # Before the slow imports.
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 from jtl import batch_size, cli, loop, preflight, preview, process, report
 from jtl.config import Config
 from jtl.devices import processes
@@ -27,40 +31,32 @@ def command(config: Config) -> None:
 
 
 def _command(config: Config) -> None:
-    console = PlainConsole(quiet=not processes.first())
+    beside = __name__ == "__main__"
     if config.run.dry_run:
         task = batch_size.prepared(resolve(config), Display())
-        preview.show_batch(task, Display())
-        figures = preflight.preflight(task)
-        if config.run.json:
-            cli.print_json(figures, indent=2)
-        else:
-            preflight.print_preflight(figures, console)
-        return
-    beside = __name__ == "__main__"
-    if config.run.find_lr:
+        if processes.first():
+            preview.show_batch(task, Display())
+        _print(config, preflight.preflight(task), preflight.print_preflight)
+    elif config.run.find_lr:
         from jtl import lr_finder  # What no other run needs.
 
-        found = lr_finder.find_lr(config, Display())
-        if config.run.json:
-            cli.print_json(found, indent=2)
-        else:
-            lr_finder.print_found(found, console)
-        return
-    if config.run.seeds != 1:
+        _print(config, lr_finder.find_lr(config, Display()), lr_finder.print_found)
+    elif config.run.seeds != 1:
         from jtl import seeds
 
         told = seeds.fit_seeds(resolve(config), Display(), draw_beside=beside)
-        if config.run.json:
-            cli.print_json(told, indent=2)
-        else:
-            seeds.print_seeds(told, console)
-        return
-    run = loop.fit(config, draw_beside=beside)
-    if config.run.json and processes.first():
-        cli.print_json(run.summary, indent=2)
-    elif not config.run.json:
-        report.print_summary(run.summary, run.folder, console)
+        _print(config, told, seeds.print_seeds)
+    else:
+        run = loop.fit(config, draw_beside=beside)
+        _print(config, run.summary, functools.partial(report.print_summary, folder=run.folder))
+
+
+def _print(config: Config, told: dict[str, Any], table: Callable[..., None]) -> None:
+    """Prints a result as JSON or as a table; of many processes the first one does."""
+    if not config.run.json:
+        table(told, console=PlainConsole(quiet=not processes.first()))
+    elif processes.first():
+        cli.print_json(told, indent=2)
 
 
 if __name__ == "__main__":

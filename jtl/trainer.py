@@ -251,7 +251,7 @@ class Trainer:
             total = total + metrics
             if number < len(batches):
                 between(Part(number, total, time.perf_counter() - began_at))
-            # Many processes look at the epoch's end, where all do.
+            # Many processes look where they ask each other, so that all do.
             if not several and time.perf_counter() - looked_at > FINITE_SECONDS:
                 self.check_finite()
                 looked_at = time.perf_counter()

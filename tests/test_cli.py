@@ -142,7 +142,11 @@ TENSORSTORE = (
             "No space left on device. Free some space",
         ),
         (ValueError(TENSORSTORE), 'No space left on device: Error writing "x/0"'),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), "Permission denied: 'x'."),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            "Permission denied: 'x'. Allow it, or name another place.",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), "File name too long: 'x'. Name a"),
         (MemoryError("Unable to allocate 9 TiB"), "memory does not suffice: Unable to allocate"),
         (MemoryError(), "memory does not suffice: no more could be had"),
         (

@@ -280,3 +280,14 @@ def test_a_kernel_that_covers_its_image_is_one_matrix_product():
     for ours, theirs in zip(*results, strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_a_dense_layer_over_any_number_of_pictures():
+    # Of which one is fewer than the kernel's numbers, 300 are more.
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 3, 64)), jnp.float32)
+    run = jax.jit(lambda x: conv2d(x, kernel, strides=(1, 1), padding=0))
+    (count,) = export.symbolic_shape("count")
+    program = export.export(run)(jax.ShapeDtypeStruct((count, 2, 2, 3), jnp.float32))
+    for n in (1, 300):
+        x = np.random.default_rng(n).normal(size=(n, 2, 2, 3)).astype(np.float32)
+        np.testing.assert_allclose(program.call(x), run(x), rtol=1e-5, atol=1e-5)

@@ -172,6 +172,28 @@ def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
     assert not np.allclose(own[0], own[2])
 
 
+@pytest.mark.parametrize(("to", "aux"), [("torchvision", False), ("timm", True)])
+def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeypatch):
+    """Its libraries differ in whether there is an auxiliary head unless told."""
+    import torch
+    import torchvision
+    from safetensors.torch import save_file
+
+    source = torchvision.models.inception_v3(num_classes=2, aux_logits=aux, init_weights=False)
+
+    def written(_folder: typing.Any, _to: str, path: Path) -> types.SimpleNamespace:
+        save_file(source.state_dict(), path)
+        return types.SimpleNamespace(architecture="inception_v3")
+
+    monkeypatch.setattr("weights_convert.export.export", written)
+    meta = {"head": {"pool": "avg"}}
+    run: typing.Any = types.SimpleNamespace(folder=tmp_path, class_names=("a", "b"), meta=meta)
+    network, _ = peers.torch_network(run, tmp_path / "x.safetensors", to)
+    images = torch.rand(1, 3, 75, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), source.eval()(images))
+
+
 @pytest.fixture(scope="module")
 def resnet_of_keras(tmp_path_factory):
     """A ResNet50 as Keras has it, its weights drawn, with a new head; as a run."""

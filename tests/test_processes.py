@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import commands
 import jax
 import numpy as np
 import pytest
 import tiny
+import tiny_train
 
-from jtl import checkpoint, process, validation
+from jtl import checkpoint, midway, process, validation
 from jtl.config import Config, RunConfig, TrainConfig
 from jtl.devices import processes
 from jtl.errors import UserError
@@ -27,8 +30,8 @@ SCRIPT = Path(__file__).with_name("tiny_train.py")
 ROOM_SCRIPT = SCRIPT.with_name("tiny_train_room.py")
 ROUNDING = 5e-6
 """Of float32 over a few dozen steps, relative to the largest value of an array."""
-BOUND = 60.0
-"""Seconds in which processes end once another one is lost."""
+BOUND = 180.0
+"""Seconds in which processes end, those too that have lost one."""
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +73,29 @@ class Together:
         self,
         arguments: list[list[str]],
         folder: Path,
+        signals: dict[int, str] | None = None,
         script: Path = SCRIPT,
-        **variables: list[int],
+        **environment: str,
     ):
+        """Starts a process for each of `arguments`; `signals` as `tiny_train` takes them."""
         port, count = free_port(), len(arguments)
         self.running = []
-        for number, own in enumerate(arguments):
-            cache = folder / f"cache-{number}"
-            each = {name: str(values[number]) for name, values in variables.items()}
+        for number, (first, *rest) in enumerate(arguments):
             cluster = [f"--coordinator=127.0.0.1:{port}", f"--num-processes={count}"]
+            own = {"JTL_CACHE": str(folder / f"cache-{number}"), "PYTHONWARNINGS": "error"}
+            if signals and number in signals:
+                own["TINY_SIGNAL"] = signals[number]
             self.running.append(
                 subprocess.Popen(
-                    [sys.executable, script, *own, *cluster, f"--process-id={number}"],
-                    env={**os.environ, "JTL_CACHE": str(cache), "PYTHONWARNINGS": "error", **each},
+                    [sys.executable, script, first, *cluster, f"--process-id={number}", *rest],
+                    env={**os.environ, **environment, **own},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
                 )
             )
 
-    def ended(self, timeout: float = 180) -> list[tuple[int, str, str]]:
+    def ended(self, timeout: float = BOUND) -> list[tuple[int, str, str]]:
         """(exit code, stdout, stderr) of each."""
         until = time.monotonic() + timeout
         try:
@@ -100,15 +106,24 @@ class Together:
         return [(p.returncode, *text) for p, text in zip(self.running, told, strict=True)]
 
 
-def alone(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
-        env={**os.environ, "JTL_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+def ended(
+    arguments: list[str],
+    count: int,
+    folder: Path,
+    signals: dict[int, str] | None = None,
+    **environment: str,
+) -> list[tuple[int, str, str]]:
+    """What the same command in `count` processes ends with."""
+    return Together([arguments] * count, folder, signals, **environment).ended()
+
+
+def resume(run_dir: Path) -> list[str]:
+    return ["--resume", f"--run-dir={run_dir}"]
+
+
+def places(run_dir: Path) -> list[int]:
+    """The steps after which there are checkpoints within an epoch."""
+    return checkpoint.numbers(run_dir / midway.FOLDER)
 
 
 def outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:
@@ -118,40 +133,91 @@ def outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray],
     return lines, leaves, json.loads((run_dir / "summary.json").read_text())
 
 
-def assert_same(run_dir: Path, other: Path) -> None:
+def assert_same(run_dir: Path, other: Path, rounding: float = ROUNDING) -> None:
     (lines, leaves, summary), (theirs, expected, told) = outcome(run_dir), outcome(other)
     assert len(lines) == len(theirs)
     for line, one in zip(lines, theirs, strict=True):
         assert line["epoch"] == one["epoch"]
         for key in ("train_loss", "val_loss"):
-            assert line[key] == pytest.approx(one[key], rel=ROUNDING)
+            assert line[key] == pytest.approx(one[key], rel=rounding, abs=0)
         for key in ("train_accuracy", "val_accuracy", "cached_prefix"):
             assert line[key] == one[key]
     assert leaves.keys() == expected.keys()
     for path, leaf in expected.items():
-        assert np.abs(leaves[path] - leaf).max() <= ROUNDING * np.abs(leaf).max(), path
+        assert np.abs(leaves[path] - leaf).max() <= rounding * np.abs(leaf).max(), path
     for key in ("val_accuracy", "val_macro_f1", "best_epoch", "trainable_params"):
         assert summary[key] == told[key]
+    assert not (run_dir / midway.FOLDER).exists()
+
+
+def assert_stopped(ended: list[tuple[int, str, str]], lost: int) -> None:
+    """Those that are left have ended with a message."""
+    for number, (code, _, stderr) in enumerate(ended):
+        if number == lost:
+            assert code == -signal.SIGKILL
+            continue
+        assert code > 0 or code == -signal.SIGABRT
+        assert "another process of this run" in stderr or "another task died" in stderr
+        assert "Traceback" not in stderr
 
 
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
     folder = tmp_path_factory.mktemp("whole")
-    done = alone(options(data, folder / "run"), folder)
-    assert done.returncode == 0, done.stderr
+    assert commands.main("train", *options(data, folder / "run")) == 0
     return folder / "run"
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_train_the_model_of_one(data, whole, tmp_path, count):
-    ended = Together([options(data, tmp_path / "run")] * count, tmp_path).ended()
-    assert [code for code, _, _ in ended] == [0] * count, ended
-    assert_same(tmp_path / "run", whole)
+@pytest.fixture(scope="module")
+def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of two."""
+    folder = tmp_path_factory.mktemp("two")
+    told = ended(options(data, folder / "run"), 2, folder)
+    assert [code for code, _, _ in told] == [0, 0], told
     # One speaks for all.
-    assert f"{count} devices of {count} processes" in ended[0][2]
-    assert "val accuracy" in ended[0][1]
-    assert all(stdout == "" for _, stdout, _ in ended[1:])
-    assert not any("epochs" in stderr for _, _, stderr in ended[1:])
+    assert "2 devices of 2 processes" in told[0][2]
+    assert "val accuracy" in told[0][1]
+    assert told[1][1] == ""
+    assert "epochs" not in told[1][2]
+    return folder / "run"
+
+
+def test_two_processes_train_the_model_of_one(of_two, whole):
+    assert_same(of_two, whole)
+
+
+# Each of the last three epochs has four steps, the first of them being the thirteenth.
+
+
+def test_two_processes_go_on_within_epochs_bit_for_bit(data, whole, of_two, tmp_path):
+    run_dir = tmp_path / "run"
+    told = ended(options(data, run_dir), 2, tmp_path, {1: f"2:{signal.SIGTERM}"})
+    assert [code for code, _, _ in told] == [143, 143], told
+    for _, _, stderr in told:
+        assert "stopped after batch 2 of 4 in epoch 4 of 6, all of which is saved" in stderr
+        assert "--resume" in stderr
+    assert places(run_dir) == [14]
+    # One process goes on with it,
+    shutil.copytree(run_dir, tmp_path / "one")
+    assert commands.main("train", *resume(tmp_path / "one")) == 0
+    assert_same(tmp_path / "one", whole)
+    # and so do two, until the first one is killed, and two again.
+    told = ended(resume(run_dir), 2, tmp_path, {0: f"5:{signal.SIGKILL}"}, TINY_SAVES="")
+    assert_stopped(told, lost=0)
+    assert places(run_dir) == [18]
+    told = ended(resume(run_dir), 2, tmp_path)
+    assert [code for code, _, _ in told] == [0, 0], told
+    assert "going on after batch 2 in epoch 5" in told[0][2]
+    assert_same(run_dir, of_two, rounding=0.0)
+
+
+def test_other_numbers_of_processes_go_on_within_epochs(data, whole, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    told = ended(options(data, run_dir), 4, tmp_path, {3: f"6:{signal.SIGINT}"})
+    assert [code for code, _, _ in told] == [130] * 4, told
+    assert "4 devices of 4 processes" in told[0][2]
+    assert places(run_dir) == [18]
     # Each kept the features of its own pictures.
     rows = [
         json.loads(path.read_text())["shape"][0]
@@ -159,79 +225,79 @@ def test_processes_train_the_model_of_one(data, whole, tmp_path, count):
     ]
     assert rows
     assert max(rows) < 39
+    with monkeypatch.context() as patch:
+        tiny_train.signal_itself(patch, 1, signal.SIGTERM)
+        assert commands.main("train", *resume(run_dir)) == 143
+    assert places(run_dir) == [19]
+    told = ended(resume(run_dir), 2, tmp_path, {1: f"3:{signal.SIGKILL}"}, TINY_SAVES="")
+    assert_stopped(told, lost=1)
+    assert places(run_dir) == [21]
+    told = ended(resume(run_dir), 4, tmp_path)
+    assert [code for code, _, _ in told] == [0] * 4, told
+    assert_same(run_dir, whole)
 
 
-def test_processes_agree_on_a_batch_size(data, whole, tmp_path):
+def test_processes_agree_on_a_batch_size(data, tmp_path):
     """One has room for steps of 8 pictures, the other for many more."""
-    given = options(data, tmp_path / "run")
-    arguments = [word.replace("batch-size=8", "batch-size=auto") for word in given]
-    ended = Together([arguments] * 2, tmp_path, ROOM_SCRIPT, TINY_ROOM=[100, 8]).ended()
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    assert "--batch-size auto: 8 pictures in each step (at most 39 of 39)" in ended[0][2]
-    assert_same(tmp_path / "run", whole)
+    given = [word.replace("batch-size=8", "batch-size=auto") for word in options(data, tmp_path)]
+    both = [[*given, "--dry-run", "--json"]] * 2
+    told = Together(both, tmp_path, script=ROOM_SCRIPT, TINY_ROOM="100,8").ended()
+    assert [code for code, _, _ in told] == [0, 0], told
+    assert json.loads(told[0][1])["batch_size"] == 8
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_the_others_stop_when_one_is_killed(data, tmp_path, lost):
-    arguments = options(data, tmp_path / "run", epochs=3000)
-    together = Together([arguments] * 2, tmp_path)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    until = time.monotonic() + 120
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 3:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    together.running[lost].send_signal(signal.SIGKILL)
-    began = time.monotonic()
-    ended = together.ended(BOUND)
-    assert time.monotonic() - began < BOUND
-    code, _, stderr = ended[1 - lost]
-    assert code not in (0, None)
-    assert "another process of this run" in stderr or "another task died" in stderr
-    assert "Traceback" not in stderr
+def test_other_commands_of_two_processes(data, tmp_path, capsys):
+    """A look ahead, a search for a rate, seeds; then what fails in one process ends both."""
+    common = options(data, tmp_path / "run", epochs=1)
+    asked = [["--dry-run", "--json"], ["--find-lr"], ["--seeds=2"]]
+    names = ["dry", "found", "seeds"]
 
+    def lines(folder: Path) -> list[list[str]]:
+        told = zip(asked, names, strict=True)
+        return [[*common[:-1], *flags, f"--run-dir={folder / name}"] for flags, name in told]
 
-def test_a_killed_run_goes_on_with_another_number_of_processes(data, whole, tmp_path):
-    arguments = options(data, tmp_path / "run")
-    together = Together([arguments] * 2, tmp_path)
-    first = tmp_path / "run" / "checkpoints" / "3"
-    until = time.monotonic() + 120
-    while not first.is_dir():
-        assert time.monotonic() < until
-        assert together.running[0].poll() is None, together.ended()
-        time.sleep(0.02)
-    together.running[1].send_signal(signal.SIGKILL)
-    together.ended(BOUND)
-    resume = ["--resume", f"--run-dir={tmp_path / 'run'}"]
-    if (tmp_path / "run" / "summary.json").is_file():
-        pytest.fail("the run ended before it could be killed")
-    ended = Together([resume] * 4, tmp_path).ended()
-    assert [code for code, _, _ in ended] == [0] * 4, ended
-    assert_same(tmp_path / "run", whole)
-
-
-def test_a_signal_to_one_stops_all(data, tmp_path):
-    together = Together([options(data, tmp_path / "run", epochs=3000)] * 2, tmp_path)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    until = time.monotonic() + 120
-    while not metrics.is_file():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    together.running[1].send_signal(signal.SIGTERM)
-    ended = together.ended(BOUND)
-    assert [code for code, _, _ in ended] == [143, 143], ended
-    assert "--resume" in ended[0][2]
-    assert any(p.name.isdecimal() for p in (tmp_path / "run" / "checkpoints").iterdir())
-
-
-def test_what_fails_in_one_process_ends_all(data, tmp_path):
-    there = options(data, tmp_path / "run")
-    missing = options(tmp_path / "missing" / "data", tmp_path / "run")
-    ended = Together([there, missing], tmp_path).ended(BOUND)
-    assert [code for code, _, _ in ended] == [2, 2], ended
-    assert "process 1 of 2 cannot go on" in ended[0][2]
-    assert "does not exist" in ended[1][2] or "missing" in ended[1][2]
-    assert all("Traceback" not in stderr for _, _, stderr in ended)
+    missing = [word.replace(f"folder:{data}", "folder:missing") for word in common]
+    both = [
+        [word for line in [*lines(tmp_path), last] for word in (*line, "--then")][:-1]
+        for last in (common, missing)
+    ]
+    told = Together(both, tmp_path).ended()
+    assert [code for code, _, _ in told] == [2, 2], told
+    assert "process 1 of 2 cannot go on" in told[0][2]
+    assert "does not exist" in told[1][2] or "missing" in told[1][2]
+    assert all("Traceback" not in stderr for _, _, stderr in told)
     assert not (tmp_path / "run").exists()
+    assert told[1][1] == ""
+    for line in lines(tmp_path / "alone"):
+        assert commands.main("train", *line) == 0
+    read = json.JSONDecoder().raw_decode
+    ours, theirs = read(told[0][1])[0], read(capsys.readouterr().out)[0]
+    for one, other in zip(ours["phases"], theirs["phases"], strict=True):
+        for key in ("trainable_params", "optimizer_bytes", "cut", "cached_prefix"):
+            assert one[key] == other[key]
+        # Dividing takes a few operations of its own.
+        assert one["step_flops"] == pytest.approx(other["step_flops"], rel=0.01)
+    assert not (tmp_path / "dry").exists()
+    ours, theirs = (
+        json.loads((folder / "found" / "lr_finder.json").read_text())
+        for folder in (tmp_path, tmp_path / "alone")
+    )
+    # Higher rates make more of rounding than a training does.
+    assert ours["losses"][:60] == pytest.approx(theirs["losses"][:60], rel=ROUNDING, abs=0)
+    ours, theirs = (
+        json.loads((folder / "seeds" / "seeds.json").read_text())
+        for folder in (tmp_path, tmp_path / "alone")
+    )
+    assert ours["seeds"] == theirs["seeds"] == [0, 1]
+    assert ours["val_accuracy"] == theirs["val_accuracy"]
+    losses = [
+        [json.loads(line)["train_loss"] for line in path.read_text().splitlines()]
+        for folder in (tmp_path, tmp_path / "alone")
+        for path in sorted((folder / "seeds").glob("seed-*/metrics.jsonl"))
+    ]
+    assert losses[0] != losses[1]
+    for one, other in zip(losses[:2], losses[2:], strict=True):
+        assert one == pytest.approx(other, rel=ROUNDING, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -268,16 +334,14 @@ def test_the_environment_tells_of_others(environment, told):
     assert processes.expected(environment) is told
 
 
-@pytest.mark.parametrize("options", [{"dry_run": True}, {"find_lr": True}, {"seeds": 2}, {}])
-def test_what_one_process_does_alone(monkeypatch, options):
+def test_what_one_process_does_alone(monkeypatch):
     monkeypatch.setattr(processes, "join", lambda *cluster: None)
-    monkeypatch.setattr(process, "_keep_stdout", lambda: None)
     monkeypatch.setattr(processes, "several", lambda: True)
-    train = TrainConfig() if options else TrainConfig(solver="lbfgs")
-    with pytest.raises(UserError, match="in a single process"):
-        process.join(Config(train=train, run=RunConfig(**options)))
+    config = Config(train=TrainConfig(solver="lbfgs"))
+    with pytest.raises(UserError, match=r"--solver lbfgs .* in a single process"):
+        process.join(config)
     monkeypatch.setattr(processes, "several", lambda: False)
-    process.join(Config(train=train, run=RunConfig(**options)))
+    process.join(config)
 
 
 def test_many_processes_keep_no_converted_weights(tiny_model, tmp_path, monkeypatch):

@@ -1,15 +1,20 @@
-"""`tiny_train.py` where TINY_ROOM pictures of a step have room, and any number is sensible."""
+"""`tiny_train.py` where any batch size is sensible, and each process has room for another.
+
+TINY_ROOM tells, with commas between, for how many pictures of a step each has.
+"""
 
 from __future__ import annotations
 
 import os
 import runpy
+import sys
 from pathlib import Path
 
 from jtl import batch_size, step_memory
 
 if __name__ == "__main__":
-    room = int(os.environ["TINY_ROOM"])
+    [number] = [word.split("=")[1] for word in sys.argv if word.startswith("--process-id=")]
+    room = int(os.environ["TINY_ROOM"].split(",")[int(number)])
     step_memory.free_for_steps = lambda kept=0: room
     step_memory.step_bytes = lambda trainer, count: count
     batch_size.BATCHES = 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ JOIN_SECONDS = 300
 SHUTDOWN_SECONDS = 60
 """How long it waits for them at the end."""
 _TEXT_BYTES = 4096
+_ending = threading.Event()
 
 _Result = TypeVar("_Result")
 
@@ -50,7 +52,7 @@ def _many(number: str | None) -> bool:
     return number is not None and number.isdecimal() and int(number) > 1
 
 
-def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> bool:
     """Makes this process one of several, if it is to be; before anything is computed.
 
     Args:
@@ -58,12 +60,15 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         num_processes: How many there are, as with the others None for what it says.
         process_id: This one's number, from 0 on.
 
+    Returns:
+        Whether it is one of several from now on.
+
     Raises:
         UserError: The others are not there within `JOIN_SECONDS`, or it is not known who they are.
     """
     given = (coordinator, num_processes, process_id)
     if all(value is None for value in given) and not expected(os.environ):
-        return
+        return False
     import jax
 
     try:
@@ -80,6 +85,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             "--num-processes N and --process-id 0 to N-1; or by a launcher that JAX knows (Slurm, "
             "Open MPI, Kubernetes, Cloud TPU)."
         ) from error
+    return several()
 
 
 def several() -> bool:
@@ -147,6 +153,18 @@ def together(work: Callable[[], _Result]) -> _Result:
         told = ", ".join(str(number) for number in failed)
         raise UserError(f"process {told} of {_count()} cannot go on; its own message says why.")
     return result
+
+
+def end_together() -> None:
+    """Says that all processes end now, for a reason that each of them knows; see `leave`."""
+    _ending.set()
+
+
+def leave() -> None:
+    """Waits for the other processes, where all end: while the first is there, none is lost."""
+    if several() and _ending.is_set():
+        with contextlib.suppress(Exception):  # One of them may have been killed in the meantime.
+            sys.modules["jax"].distributed.shutdown()
 
 
 LOST = (

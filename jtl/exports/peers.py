@@ -53,13 +53,20 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
     library = require(to, to, "timm")
     safetensors = require("safetensors.torch", to, "timm")
     target = export(classifier.folder, to, path)
-    classes = len(classifier.class_names)
+    tensors = safetensors.load_file(path)
+    options: dict[str, Any] = {"num_classes": len(classifier.class_names)}
+    inception = target.architecture == "inception_v3"
+    if inception:
+        options["aux_logits"] = any(key.startswith("AuxLogits.") for key in tensors)
     if to == "timm":
-        options = {"num_classes": classes, "global_pool": classifier.meta["head"]["pool"]}
+        options["global_pool"] = classifier.meta["head"]["pool"]
         network = library.create_model(target.architecture, **options)
     else:
-        network = library.models.get_model(target.architecture, num_classes=classes)
-    network.load_state_dict(safetensors.load_file(path), strict=True)
+        drawn = {"init_weights": False} if inception else {}  # Drawing takes it minutes.
+        network = library.models.get_model(target.architecture, **options, **drawn)
+    network.load_state_dict(tensors, strict=True)
+    if inception:
+        network.aux_logits = False  # Whose output timm gives beside the logits.
     return network.eval(), target
 
 
