@@ -64,15 +64,20 @@ def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
     started = []
     monkeypatch.setattr(memory.os, "execve", lambda *args: started.append(args))
     monkeypatch.setattr(memory, "_can_ask", lambda: True)
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=3")
+    own = "glibc.malloc.tcache_count=3:glibc.malloc.arena_max=4"
+    monkeypatch.setenv("GLIBC_TUNABLES", own)
     memory.restart_with_huge_pages()
     [(program, arguments, environment)] = started
     assert (program, arguments) == (sys.executable, sys.orig_argv)
-    tunables = "glibc.malloc.tcache_count=3:glibc.malloc.hugetlb=1"
+    tunables = f"{own}:glibc.malloc.hugetlb=1"
     assert environment["GLIBC_TUNABLES"] == tunables
     monkeypatch.setenv("GLIBC_TUNABLES", tunables)
     memory.restart_with_huge_pages()
     assert len(started) == 1
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    memory.restart_with_huge_pages()
+    wanted = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+    assert started[1][2]["GLIBC_TUNABLES"] == wanted
 
 
 COMPILE = """

@@ -8,8 +8,11 @@ from typing import Any
 
 from harness.machine import BENCHMARKS
 from harness.workers import Worker, in_turn
+from jtl import memory
 
 CLASSES = 10
+AS_COMMANDS = {memory.VARIABLE: ":".join(f"{k}={v}" for k, v in memory.WANTED.items())}
+"""The environment that jtl's commands start themselves with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +38,8 @@ def measure(
     """
     peers = BENCHMARKS / "peers"
     key = (model, arm, settings.batch, settings.size, CLASSES)
-    # As jtl's commands start themselves; see jtl/memory.py.
-    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     with (
-        Worker(peers / "jtl_steps.py", *key, *filter(None, [conventions]), **huge) as ours,
+        Worker(peers / "jtl_steps.py", *key, *filter(None, [conventions]), **AS_COMMANDS) as ours,
         Worker(peers / f"{peer}_steps.py", *key) as theirs,
     ):
         taken = in_turn({"ours": ours, "theirs": theirs}, settings.repeats)
@@ -93,14 +94,13 @@ def cost(model: str, mask: str, settings: StepSettings, classes: int) -> dict[st
         the first layers train, nothing is cached, and both are the same step.
     """
     script = BENCHMARKS / "peers" / "jtl_steps.py"
-    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     key = (settings.batch, settings.size, classes)
     told: dict[str, Any] = {}
     for name, arm in (("uncached", f"adam:{mask}"), ("cached", f"adam-cached:{mask}")):
         if name == "cached" and not told["cut"]:
             told["cached"] = told["uncached"]
             break
-        with Worker(script, model, arm, *key, **huge) as worker:
+        with Worker(script, model, arm, *key, **AS_COMMANDS) as worker:
             taken = in_turn({"": worker}, settings.repeats)[""]
             seconds = statistics.median(step["seconds"] for step in taken)
             told |= {fact: worker.told[fact] for fact in ("trainable_params", "cut")}
