@@ -11,7 +11,7 @@ import pytest
 import weights_samples as samples
 from safetensors.numpy import save_file
 
-from jtl import models
+from jtl import models, onednn
 from jtl.errors import UserError
 from weights_convert import artifact, peers, sources, verify
 from weights_convert.__main__ import main
@@ -329,6 +329,19 @@ def test_a_step_of_the_peer_starts_from_the_source(resnet18):
     assert first["conv1.weight"].dtype == np.float64
     np.testing.assert_array_equal(first["conv1.weight"], again["conv1.weight"])
     assert 0 < np.abs(first["fc.bias"] - rounded["fc.bias"]).max() < 1e-5
+
+
+@pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
+def test_our_step_is_compared_without_coarse_sums(resnet18, monkeypatch):
+    converted = sources.convert_source(sources.locate(str(resnet18)))
+    images = np.zeros((2, SIZE, SIZE, 3), np.float32)
+    kinds, called = set(), onednn.call
+    monkeypatch.setattr(
+        onednn, "call", lambda op, *arrays: kinds.add(type(op)) or called(op, *arrays)
+    )
+    verify._sgd_step(verify.build(converted), converted.variables, images, np.arange(2))
+    assert onednn.Convolution in kinds
+    assert onednn.Normalization not in kinds
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class _CallFrame(ctypes.Structure):
     )
 
 
-_wanted = contextvars.ContextVar("wanted", default=True)
+_left_out: contextvars.ContextVar[tuple[type, ...]] = contextvars.ContextVar("left_out", default=())
 _by_attribute: dict[bytes, Program] = {}
 
 
@@ -133,16 +133,19 @@ def _addresses(buffers: _Buffers) -> list[int]:
 
 
 @contextlib.contextmanager
-def disabled() -> Iterator[None]:
+def disabled(*operations: type[Operation]) -> Iterator[None]:
     """Traces without oneDNN inside: for programs that go elsewhere, or whose work is counted.
 
     What was traced before stays as it was, so trace a function of your own.
+
+    Args:
+        operations: What is not oneDNN's inside; default everything.
     """
-    token = _wanted.set(False)
+    token = _left_out.set(operations or (object,))
     try:
         yield
     finally:
-        _wanted.reset(token)
+        _left_out.reset(token)
 
 
 @functools.cache
@@ -158,7 +161,7 @@ def installed() -> bool:
 
 def available(operation: Operation, dtype: jnp.dtype) -> bool:
     """Whether oneDNN is there and has an implementation; makes it ready if so."""
-    return _usable(dtype) and operations.program(operation) is not None
+    return _usable(operation, dtype) and operations.program(operation) is not None
 
 
 _Fitted = TypeVar("_Fitted", Normalization, MaxPooling)
@@ -166,15 +169,15 @@ _Fitted = TypeVar("_Fitted", Normalization, MaxPooling)
 
 def fitted(operation: _Fitted, dtype: jnp.dtype) -> _Fitted | None:
     """The operation with the size of its workspace; None where it is not `available`."""
-    size = operations.workspace_bytes(operation) if _usable(dtype) else None
+    size = operations.workspace_bytes(operation) if _usable(operation, dtype) else None
     if size is None:
         return None
     operation = dataclasses.replace(operation, workspace=size)
     return operation if available(operation, dtype) else None
 
 
-def _usable(dtype: jnp.dtype) -> bool:
-    return _wanted.get() and dtype == jnp.float32 and installed()
+def _usable(operation: Operation, dtype: jnp.dtype) -> bool:
+    return not isinstance(operation, _left_out.get()) and dtype == jnp.float32 and installed()
 
 
 def call(operation: Operation, *arrays: jax.Array) -> list[jax.Array]:

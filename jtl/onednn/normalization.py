@@ -1,4 +1,11 @@
-"""Batch normalization by oneDNN: statistics of the batch, optionally with a ReLU after it."""
+"""Batch normalization by oneDNN: statistics of the batch, optionally with a ReLU after it.
+
+oneDNN adds a channel's pixels one by one, in float32: the mean is within some 1e-5 of a standard
+deviation, the variance within 2e-5 of itself (16 images of 112 x 112 pixels), where XLA's sums are
+a hundred times closer. With XLA's sums, which cannot take a channel while it is in the cache, a
+step of DenseNet121 takes 1.14 times as long, and one of EfficientNet-Lite0 1.2 times. Training
+does not see the difference; comparisons with other libraries do, and leave this operation out.
+"""
 
 from __future__ import annotations
 
