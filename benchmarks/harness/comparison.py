@@ -213,11 +213,11 @@ def step_lines(rows: list[Row], peer: str) -> list[str]:
             for row in rows
         ]
 
-    used = rows[0]["settings"]
+    size, batch, repeats = (plots.used(rows, name) for name in ("size", "batch", "repeats"))
     return [
         "## Single steps",
         "",
-        f"float32, {used['size']} pixels, batch {used['batch']}; medians of {used['repeats']} "
+        f"float32, {size} pixels, batch {batch}; medians of {repeats} "
         f"steps of each in turn. Pairs are: jtl, {peer}. The ratio is jtl's speed over the "
         "other's, with the range over the pairs of steps; above 1 jtl is faster.",
         "",
@@ -225,6 +225,7 @@ def step_lines(rows: list[Row], peer: str) -> list[str]:
             {
                 "backbone": [row["model"] for row in rows],
                 "arm": [row["arm"] for row in rows],
+                "pixels": [row["settings"]["size"] for row in rows],
                 "images/s": both(".1f", "images_per_second"),
                 "ratio (range)": [tables.ratio(row) for row in rows],
                 "target": [tables.verdict(row) for row in rows],

@@ -42,10 +42,11 @@ def comparison(
     titles = {"step": "One step", "training": "A whole training, process start to end"}
     kinds = [kind for kind in titles if any(row["kind"] == kind for row in rows)]
     widths = [len({row["arm"] for row in rows if row["kind"] == kind}) for kind in kinds]
+    each = max(1.5, 0.35 * len({row["model"] for row in rows}))
     figure, panels = plt.subplots(
         1,
         len(kinds),
-        figsize=(3 + 1.5 * sum(widths), 5),
+        figsize=(3 + each * sum(widths), 5),
         width_ratios=widths,
         layout="constrained",
         squeeze=False,
@@ -56,13 +57,19 @@ def comparison(
         axes.set_title(titles[kind])
     panels[0][0].set_ylabel(f"how many times faster than {peer}\n(log scale; 1 = as fast)")
     panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    used = rows[0]["settings"]
     figure.suptitle(
-        f"jtl beside {peer}: {used['size']} px, batch {used['batch']}, float32, "
-        f"{facts['cores']} CPU cores (bars: median over the pairs; lines: their range)"
+        f"jtl beside {peer}: {used(rows, 'size')} px, batch {used(rows, 'batch')}, float32, "
+        f"{facts['cores']} CPU cores\n(bars: median over the pairs; lines: their range)",
+        fontsize="medium",
     )
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def used(rows: Sequence[Mapping[str, Any]], setting: str) -> str:
+    """The values of a setting among the rows, in words."""
+    values = dict.fromkeys(str(row["settings"][setting]) for row in rows)
+    return " and ".join(values)
 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]], targets: Mapping[str, float]) -> None:
