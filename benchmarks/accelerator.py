@@ -5,7 +5,7 @@ r"""How fast is jtl on this accelerator, how near its peak, and how fast beside 
     python benchmarks/accelerator.py --peers               # jtl alone
     python benchmarks/accelerator.py --smoke               # on a CPU, to see that it works
     python benchmarks/accelerator.py --platform cpu --model resnet18 --arms full --dtype bfloat16 \
-        --batch 2 --size 32 --steps 1 --repeats 1 --peers pytorch_compiled --out /tmp
+        --batch 2 --size 32 --steps 1 --repeats 1 --peers pytorch_compiled --out tried
 
 The last one is `--smoke` of what that leaves out, `torch.compile`, which takes a minute or two.
 

@@ -13,7 +13,7 @@ from jtl.data.augment import Augment
 from jtl.data.pipeline import check_upsample
 from jtl.defaults import mask_defaults
 from jtl.errors import UserError
-from jtl.limits import at_least, number, positive, share, within
+from jtl.limits import at_least, number, positive, share, whole, within
 
 LARGEST_IMAGE = 4096
 """Pixels. A feature map of that many squared takes gigabytes a picture."""
@@ -96,7 +96,7 @@ def check_processes(run: RunConfig) -> None:
             "--num-processes N and, each its own, --process-id 0 to N-1."
         )
     host, _, port = str(run.coordinator).rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+    if not (host and 0 < (whole(port) or 0) < 2**16):
         raise UserError(f"--coordinator must be HOST:PORT, not '{run.coordinator}'.")
     within("--num-processes", run.num_processes, 1, MOST_PROCESSES)
     assert run.num_processes is not None

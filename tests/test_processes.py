@@ -306,6 +306,7 @@ def test_other_commands_of_two_processes(data, tmp_path, capsys):
         ({"coordinator": "host:1"}, "--num-processes and --process-id missing"),
         ({"coordinator": "host", "num_processes": 2, "process_id": 0}, "HOST:PORT"),
         ({"coordinator": "host:0", "num_processes": 2, "process_id": 0}, "HOST:PORT"),
+        ({"coordinator": "h:" + 5000 * "9", "num_processes": 2, "process_id": 0}, "HOST:PORT"),
         ({"coordinator": "host:1", "num_processes": 0, "process_id": 0}, "--num-processes"),
         ({"coordinator": "host:1", "num_processes": 2, "process_id": 2}, "--process-id"),
     ],

@@ -52,12 +52,8 @@ def _mobile_block(stage: str, block: str) -> str:
 
 
 def _mobilenet_block(number: str) -> str:
-    """A unit by its number in torchvision, which counts 17 blocks through all stages from 1."""
-    depths = (1, 2, 3, 4, 3, 3, 1)
-    places = [
-        f"stage{s}/block{b}" for s, depth in enumerate(depths, 1) for b in range(1, depth + 1)
-    ]
-    return places[int(number) - 1]
+    """A unit by its number in torchvision, which counts through all stages: the stem is 0."""
+    return models.get("mobilenet_v2").backbone.units()[int(number)].path
 
 
 # timm's MobileNetV2 and EfficientNet-Lite.

@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from jtl.errors import UserError
+from jtl.limits import whole
 
 HEARTBEAT_SECONDS = 20
 """After how long without a sign of life a process counts as dead; the others stop then."""
@@ -49,7 +50,7 @@ def expected(environment: Mapping[str, str]) -> bool:
 
 
 def _many(number: str | None) -> bool:
-    return number is not None and number.isdecimal() and int(number) > 1
+    return (whole(number or "") or 0) > 1
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> bool:

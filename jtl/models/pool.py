@@ -142,7 +142,7 @@ def _forward(x, window, strides, pads):
 
     def without_onednn(x, y):
         del y  # Where it should be NaN it is the next largest value.
-        return _shifted(x, window=window, strides=strides, pads=pads)[0]
+        return _by_axes(x, window=window, strides=strides, pads=pads)
 
     def on_cpu(x):
         if operation is not None:
@@ -237,12 +237,10 @@ def _along(x: jax.Array, axis: int, window: int, strides: int, pad: tuple[int, i
             return jnp.full(edge, -jnp.inf, x.dtype)
         return maximum([inside.start], inside.stop)
 
-    if not whole:
-        parts = [cut(start) for start in first]
-    else:
-        parts = [cut(start) for start in first if start < 0]
+    parts = [cut(start) for start in first if start < 0]
+    if whole:
         parts.append(maximum(whole, whole[0] + window))
-        parts += [cut(start) for start in first if start > whole[-1]]
+    parts += [cut(start) for start in first if start >= 0 and start > length - window]
     empty = lax.slice_in_dim(x, 0, 0, axis=axis)
     return lax.concatenate(parts or [empty], axis)
 
