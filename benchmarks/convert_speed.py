@@ -55,9 +55,9 @@ def make_sources(folder: Path, model: str) -> tuple[Path, Path]:
     from safetensors.numpy import save_file
 
     from jtl import models
-    from weights_convert.export import source_tensors
-    from weights_convert.rules import leaf_paths, lookup, unflatten
-    from weights_convert.tables import TABLES
+    from weights_convert.convert.rules import leaf_paths, lookup, unflatten
+    from weights_convert.convert.tables import TABLES
+    from weights_convert.export.writer import source_tensors
 
     network = models.create(model)
     shapes = models.variable_shapes(network)

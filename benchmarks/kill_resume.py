@@ -237,7 +237,7 @@ def final_bits(folder: Path) -> dict[str, Any]:
     import jax
     import orbax.checkpoint as ocp
 
-    from jtl import checkpoint
+    from jtl.runs import checkpoint
 
     found: dict[str, Any] = {
         "figures": [{k: v for k, v in line.items() if k not in TIMES} for line in lines_of(folder)]

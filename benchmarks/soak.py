@@ -120,7 +120,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         SystemExit: It has not.
     """
-    from jtl import checkpoint
+    from jtl.runs import checkpoint
 
     latest = checkpoint.restore(folder, "latest").epoch
     kept = sorted(path.name for path in (folder / checkpoint.FOLDER).iterdir())

@@ -13,10 +13,11 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from jtl import cli, drawing
-from jtl.errors import UserError
-from jtl.progress import PlainConsole
-from jtl.run import CONFIG, METRICS, SUMMARY, read_json
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.common.progress import PlainConsole
+from jtl.runs import plots
+from jtl.runs.run import CONFIG, METRICS, SUMMARY, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def command(options: Options) -> None:
     different = differing(found)
     if options.json:
         told = [dataclasses.asdict(run) for run in found]
-        cli.print_json({"runs": told, "different": different}, indent=2)
+        app.print_json({"runs": told, "different": different}, indent=2)
         return
     console = PlainConsole()
     console.print(results_table(found))
@@ -206,7 +207,7 @@ def _options(folder: Path) -> dict[str, Any]:
 
 def _draw(path: Path, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
     try:
-        drawing.draw_comparison(path, runs=runs)
+        plots.draw_comparison(path, runs=runs)
     except OSError as error:
         raise UserError(
             f"cannot write --out '{path}': {error.strerror}. Choose another file."
@@ -214,4 +215,4 @@ def _draw(path: Path, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
 
 
 if __name__ == "__main__":
-    cli.end(cli.main(Options, command, prog="python -m jtl.compare"))
+    app.end(app.main(Options, command, prog="python -m jtl.compare"))

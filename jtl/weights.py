@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jtl import models
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 
 if TYPE_CHECKING:
-    from weights_convert.artifact import Artifact
-    from weights_convert.sources import Source
+    from weights_convert.artifact.folder import Artifact
+    from weights_convert.source.sources import Source
 
 Progress = Callable[[str], None]
 
@@ -61,7 +61,8 @@ def resolve(
     Raises:
         UserError: The weights are not to be had, cannot be read, or are of another model.
     """
-    from weights_convert import artifact, hub, sources
+    from weights_convert.artifact import folder as artifact
+    from weights_convert.source import hub, sources
 
     models.get(model)
     folder = os.path.expanduser(spec)
@@ -100,7 +101,7 @@ def resolve(
 
 def _kept(entry: Path, progress: Progress) -> Artifact | None:
     """What the cache holds at `entry`; a damaged entry is removed."""
-    from weights_convert import artifact
+    from weights_convert.artifact import folder as artifact
 
     if not os.path.lexists(entry):
         return None
@@ -123,8 +124,8 @@ def _kept(entry: Path, progress: Progress) -> Artifact | None:
 
 def _key(source: Source, model: str) -> str:
     """Names everything that the converted checkpoint depends on, in 16 hexadecimal digits."""
-    from weights_convert.description import FORMAT_VERSION
-    from weights_convert.tables import TABLES_VERSION
+    from weights_convert.artifact.description import FORMAT_VERSION
+    from weights_convert.convert.tables import TABLES_VERSION
 
     facts = dataclasses.asdict(source) | {
         "path": _sha256(source.path),
@@ -147,7 +148,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def translate(name: str, model: str) -> str:
-    """From another library's layer name to a path; see `weights_convert.names.translate`."""
-    from weights_convert import names
+    """From another library's layer name to a path; see `convert.names`."""
+    from weights_convert.convert import names
 
     return names.translate(name, model)

@@ -6,8 +6,13 @@ import os
 import subprocess
 import sys
 
-from jtl import cli, compare, evaluate, export, predict, train
-from jtl.config import Config
+from jtl import compare
+from jtl.cli import app
+from jtl.config.options import Config
+from jtl.evaluate import command as evaluate
+from jtl.export import command as export
+from jtl.predict import command as predict
+from jtl.train import command as train
 
 
 def main(command: str, *args: object) -> int:
@@ -20,7 +25,7 @@ def main(command: str, *args: object) -> int:
         "compare": (compare.Options, compare.command),
     }
     try:
-        return cli.main(*options[command], prog=f"jtl.{command}", args=[str(a) for a in args])
+        return app.main(*options[command], prog=f"jtl.{command}", args=[str(a) for a in args])
     except SystemExit as error:  # How the parser ends.
         return int(error.code or 0)
 

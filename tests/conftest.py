@@ -16,9 +16,9 @@ import pytest
 import tiny
 
 from jtl import onednn
-from jtl.loop import fit
 from jtl.models import registry
-from jtl.run import Run
+from jtl.runs.run import Run
+from jtl.train.loop import fit
 
 # Shapes that only fit by broadcasting are mistakes more often than not.
 jax.config.update("jax_numpy_rank_promotion", "raise")

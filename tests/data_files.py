@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jtl.data.sources import Dataset, load
+from jtl.data.sources.registry import Dataset, load
 from jtl.data.verification import Verification
 
 RED = (200, 30, 30)

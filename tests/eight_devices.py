@@ -15,13 +15,14 @@ import numpy as np
 import optax
 import tiny
 
-from jtl import batch_size, checkpoint, loop, step_memory, steps
-from jtl.config import AugmentConfig, Config, ModelConfig, StepsConfig
-from jtl.data.pipeline import Pictures, ahead, shuffled
-from jtl.devices.layout import SINGLE, Layout
+from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
+from jtl.config.validation import resolve
+from jtl.data.loader import Pictures, ahead, shuffled
+from jtl.distributed.layout import SINGLE, Layout
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import registry
-from jtl.validation import resolve
+from jtl.runs import checkpoint
+from jtl.train import batch_size, loop, memory, step
 
 COUNTS = (1, 2, 4, 8)
 STEPS, BATCH = 6, 16
@@ -55,17 +56,17 @@ def kinds(data: Path) -> dict[str, Config]:
 def fitted(config: Config, folder: Path, devices: Layout) -> tuple[list[Any], dict[str, Any]]:
     """The lines of the epochs, and the last checkpoint's variables by path."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=folder))
-    with mock.patch("jtl.task.layout_for", return_value=devices):
+    with mock.patch("jtl.train.setup.layout_for", return_value=devices):
         run = loop.fit(config, tiny.quiet())
     variables = checkpoint.restore(folder, "latest").variables
     leaves = {"/".join(path): lookup(variables, path) for path in leaf_paths(variables)}
     return tiny.lines_of(run), leaves
 
 
-def start(devices: Layout) -> tuple[steps.TrainState, Any, dict[str, Any]]:
+def start(devices: Layout) -> tuple[step.TrainState, Any, dict[str, Any]]:
     arm = tiny.parts("full")
     params, stats, frozen = devices.put_whole((arm.params, arm.live_stats, arm.frozen))
-    state = steps.init_state(params, stats, TX, layout=devices)
+    state = step.init_state(params, stats, TX, layout=devices)
     options = dict(
         model=tiny.MODEL, tx=TX, start=None, train_units=arm.split.train_units,
         prepare=tiny.PREPARE,
@@ -82,7 +83,7 @@ def stepped(devices: Layout) -> tuple[list[float], np.ndarray]:
     losses = []
     for images, rows in zip(ahead(pictures, list(batches), devices), batches, strict=True):
         labels = split.labels[rows]
-        state, metrics = steps.train_step(state, frozen, images, labels, **options, layout=devices)
+        state, metrics = step.train_step(state, frozen, images, labels, **options, layout=devices)
         losses.append(metrics.means()["loss"])
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     return losses, flat(state.params)
@@ -102,7 +103,7 @@ def stepped_with_batch_norm_per_device(count: int) -> tuple[list[float], np.ndar
         for part in rows.reshape(count, -1):
             images, labels = split.read(part, None), split.labels[part]
             copy = jax.tree.map(jnp.copy, state)
-            after, metrics = steps.train_step(copy, frozen, images, labels, **options)
+            after, metrics = step.train_step(copy, frozen, images, labels, **options)
             states.append((after.params, after.batch_stats, after.opt_state))
             sums.append(metrics.means()["loss"])
         params, stats, opt_state = jax.tree.map(lambda *x: sum(x) / count, *states)
@@ -118,10 +119,10 @@ def found_batch(data: Path, per_device: int) -> tuple[int, int]:
         The batch size, and how many devices share it.
     """
     config = tiny.config(data, None, mask="full", batch_size=per_device * max(COUNTS))
-    room = step_memory.step_bytes(tiny.trainer_of(config), per_device * max(COUNTS))
+    room = memory.step_bytes(tiny.trainer_of(config), per_device * max(COUNTS))
     auto = dataclasses.replace(config.train, batch_size="auto")
     with (
-        mock.patch.object(step_memory, "free_for_steps", return_value=room),
+        mock.patch.object(memory, "free_for_steps", return_value=room),
         mock.patch.object(batch_size, "BATCHES", 1),
     ):
         task = batch_size.prepared(resolve(dataclasses.replace(config, train=auto)), tiny.quiet())

@@ -18,13 +18,13 @@ import numpy as np
 import tiny
 from jax import export
 
-from jtl import steps
-from jtl.arms import arm_of
-from jtl.config import Config
-from jtl.data import pipeline
+from jtl.cache.arms import arm_of
+from jtl.config.options import Config
+from jtl.data import loader
 from jtl.models import registry
-from jtl.step_memory import made_up, step_options
-from jtl.trainer import Trainer
+from jtl.train import step as steps
+from jtl.train.memory import made_up, step_options
+from jtl.train.trainer import Trainer
 
 DEVICES, BATCH, ROWS = 8, 16, 40
 """Of a step, and of a table of features that lies on the devices."""
@@ -111,7 +111,7 @@ def epoch(of: Trainer) -> Lowering:
 def rows(of: Trainer) -> Lowering:
     """What brings a step's rows of a table of features to the devices that are to have them."""
     groups = {"x": table_of(of), "batches": np.arange(BATCH, dtype=np.int32)}
-    return Lowering(pipeline._rows, groups, {"layout": of.task.layout})
+    return Lowering(loader._rows, groups, {"layout": of.task.layout})
 
 
 def forward(of: Trainer, stop: str | None) -> Lowering:

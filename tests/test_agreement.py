@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jtl import agreement
-from jtl.agreement import Agreement, Said
-from jtl.devices import processes
-from jtl.interrupt import Interrupted, Stop
+from jtl.distributed import processes
+from jtl.distributed.signals import Interrupted, Stop
+from jtl.runs import agreement
+from jtl.runs.agreement import Agreement, Said
 
 
 class Pair:

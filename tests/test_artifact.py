@@ -14,9 +14,10 @@ import pytest
 import weights_samples as samples
 
 from jtl import models
-from jtl.errors import UserError
-from weights_convert import artifact, description
-from weights_convert.rules import leaf_paths, lookup
+from jtl.common.errors import UserError
+from weights_convert.artifact import description
+from weights_convert.artifact import folder as artifact
+from weights_convert.convert.rules import leaf_paths, lookup
 
 
 def edit(folder: Path, **changes) -> None:

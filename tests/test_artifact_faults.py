@@ -13,7 +13,7 @@ import pytest
 import weights_samples as samples
 
 from jtl import weights
-from weights_convert import artifact
+from weights_convert.artifact import folder as artifact
 
 # Converts into one new folder after another until it is killed, so that every kill is in time.
 WRITER = """

@@ -20,11 +20,11 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms.autoaugment import _apply_op
 
+from jtl.common.errors import UserError
 from jtl.data.augment import PRESETS, Augment, Augmentation, colour, geometric, mixing, policy
 from jtl.data.augment.keys import Stream, example_keys, stream_keys
 from jtl.data.augment.mapping import each
-from jtl.data.preprocess import Prepare
-from jtl.errors import UserError
+from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 
 KEY = jax.random.key(3)

@@ -15,15 +15,18 @@ import pytest
 import tiny
 from PIL import Image
 
-from jtl import checkpoint, cli, optim, preview, steps
-from jtl.config import AugmentConfig, Config, RunConfig, TrainConfig
-from jtl.data import pipeline
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.config.options import AugmentConfig, Config, RunConfig, TrainConfig
+from jtl.config.validation import resolve
+from jtl.data import loader
 from jtl.data.augment import PRESETS, Augment, Augmentation
-from jtl.data.transforms import HostTransform
-from jtl.errors import UserError
-from jtl.loop import fit
-from jtl.task import prepare_task
-from jtl.validation import resolve
+from jtl.data.decoding import HostTransform
+from jtl.optim import optimizers
+from jtl.runs import checkpoint
+from jtl.train import preview, step
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
 
 STRONG = AugmentConfig("strong")
 TIMES = ("seconds", "images_per_second", "elapsed")
@@ -42,12 +45,12 @@ def figures(run) -> list[dict]:
 
 def step_arguments(augment: Augmentation | None):
     parts = tiny.parts("full")
-    tx = optim.build(parts.labels, {k: optax.sgd(0.1) for k in ("head", "backbone")})
+    tx = optimizers.build(parts.labels, {k: optax.sgd(0.1) for k in ("head", "backbone")})
     params, stats = jax.device_put((parts.params, parts.live_stats))
     static = dict(
         model=tiny.MODEL, tx=tx, start=None, train_units=parts.split.train_units, augment=augment
     )
-    return steps.init_state(params, stats, tx, seed=5), jax.device_put(parts.frozen), static
+    return step.init_state(params, stats, tx, seed=5), jax.device_put(parts.frozen), static
 
 
 @pytest.mark.parametrize("preset", ["light", "strong"])
@@ -59,7 +62,7 @@ def test_the_step_is_that_of_augmented_pictures(preset):
     logits, _ = tiny.MODEL.apply(
         tiny.variables(), x, train=static["train_units"], mutable=["batch_stats"]
     )
-    after, metrics = steps.train_step(state, frozen, images, labels, examples, 3, **static)
+    after, metrics = step.train_step(state, frozen, images, labels, examples, 3, **static)
     shares = jax.nn.one_hot(targets, 3) if targets.ndim == 1 else targets
     assert (targets.ndim == 2) == (preset == "strong")
     losses = -(shares * jax.nn.log_softmax(logits)).sum(1)
@@ -68,22 +71,22 @@ def test_the_step_is_that_of_augmented_pictures(preset):
     assert int(metrics.correct) == hits.sum()
     # Another epoch, another step of the optimizer.
     state, frozen, _ = step_arguments(augment)
-    other, _ = steps.train_step(state, frozen, images, labels, examples, 4, **static)
+    other, _ = step.train_step(state, frozen, images, labels, examples, 4, **static)
     same = jax.tree.map(np.array_equal, after.params, other.params)
     assert not any(jax.tree.leaves(same))
 
 
 def test_an_epoch_goes_on_where_it_was_left():
     """Pictures, their order and what is drawn of them: all from seed, epoch and step."""
-    split, batches = tiny.array_split(19), pipeline.shuffled(19, 4, seed=5, epoch=2)
+    split, batches = tiny.array_split(19), loader.shuffled(19, 4, seed=5, epoch=2)
     augment = Augmentation(PRESETS["strong"], tiny.PREPARE, len(tiny.CLASSES))
 
     def go_on(state, first: int, last: int) -> Any:
-        pictures = pipeline.Pictures(split, None, hold=False)
+        pictures = loader.Pictures(split, None, hold=False)
         rest = batches[first:last]
-        for images, rows in zip(pipeline.ahead(pictures, list(rest)), rest, strict=True):
+        for images, rows in zip(loader.ahead(pictures, list(rest)), rest, strict=True):
             labels = split.labels[rows]
-            state, _ = steps.train_step(state, frozen, images, labels, rows, 2, **static)
+            state, _ = step.train_step(state, frozen, images, labels, rows, 2, **static)
         return state
 
     state, frozen, static = step_arguments(augment)
@@ -160,8 +163,8 @@ def test_validation_pictures_are_not_augmented(whole, capsys):
 # Pictures for crops
 
 
-def plan(native, options: Augment) -> pipeline.InputPlan:
-    inputs = pipeline.plan_input(native, None, dataclasses.replace(tiny.PREPROCESSING, size=224))
+def plan(native, options: Augment) -> loader.InputPlan:
+    inputs = loader.plan_input(native, None, dataclasses.replace(tiny.PREPROCESSING, size=224))
     augmentation = Augmentation(options, inputs.device, 2)
     return dataclasses.replace(inputs, augmentation=augmentation)
 
@@ -183,20 +186,21 @@ def test_a_run_hands_larger_pictures_and_their_numbers_to_training_alone(
     data = tiny.write_folder(tmp_path / "large", train=3, val=2, size=3 * tiny.SIZE)
     config = augmented(data, tmp_path / "run", mask="full", epochs=2)
     shapes, drawn_by, forwards = [], [], []
-    forward = steps.forward
+    forward = step.forward
 
     def seen(state, frozen, images, labels, examples, epoch, **static):
         shapes.append(images.shape)
         drawn_by.append((examples.tolist(), int(epoch)))
-        return state, steps.Metrics.zero()
+        return state, step.Metrics.zero()
 
-    monkeypatch.setattr(steps, "train_step", seen)
+    monkeypatch.setattr(step, "train_step", seen)
     monkeypatch.setattr(
-        "jtl.features.forward", lambda v, x, **o: forwards.append(x.shape) or forward(v, x, **o)
+        "jtl.cache.extraction.forward",
+        lambda v, x, **o: forwards.append(x.shape) or forward(v, x, **o),
     )
     fit(config, tiny.quiet())
     assert set(shapes) == {(4, 10, 10, 3)}
-    order = [(i, epoch) for epoch in (1, 2) for i in pipeline.shuffled(9, 4, 0, epoch).tolist()]
+    order = [(i, epoch) for epoch in (1, 2) for i in loader.shuffled(9, 4, 0, epoch).tolist()]
     assert drawn_by == order
     assert {shape[1:] for shape in forwards} == {(8, 8, 3)}
 
@@ -213,9 +217,9 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
     def seen(state, frozen, images, labels, examples, epoch, **static):
         augment = jax.jit(static["augment"])
         batches.append(augment(state.rng, images, labels, examples, epoch, state.step))
-        return dataclasses.replace(state, step=state.step + 1), steps.Metrics.zero()
+        return dataclasses.replace(state, step=state.step + 1), step.Metrics.zero()
 
-    monkeypatch.setattr(steps, "train_step", seen)
+    monkeypatch.setattr(step, "train_step", seen)
     fit(config, tiny.quiet())
     images, shares = preview.first_batch(prepare_task(resolve(config), tiny.quiet()))
     x, targets = batches[0]
@@ -276,7 +280,7 @@ def test_flags_reach_the_options():
     seen = []
     words = ["--augment=light", "--flip", "both", "--color-jitter", "0.4,0.3,0.2,0.1"]
     words += ["--erasing", "0.25", "--cutmix", "1", "--policy", "trivial", "--crop-scale", ".5"]
-    assert cli.main(Config, seen.append, prog="train", args=words) == 0
+    assert app.main(Config, seen.append, prog="train", args=words) == 0
     assert seen[0].augment.options() == Augment(
         0.5, "both", (0.4, 0.3, 0.2, 0.1), "trivial", 0.25, 0.0, 1.0
     )

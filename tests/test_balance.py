@@ -15,13 +15,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 from test_augment_training import augmented, figures, step_arguments
 
-from jtl import checkpoint, solver, steps
-from jtl.config import AugmentConfig
+from jtl.common.errors import UserError
+from jtl.config.options import AugmentConfig
 from jtl.data.augment import PRESETS, Augmentation
 from jtl.data.balance import balanced_weights
-from jtl.errors import UserError
-from jtl.loop import fit
-from jtl.run import read_json
+from jtl.optim import lbfgs
+from jtl.runs import checkpoint
+from jtl.runs.run import read_json
+from jtl.train import step
+from jtl.train.loop import fit
 
 WEIGHTS = np.array([0.25, 1, 4], np.float32)
 OF_6_4_2 = [np.float32(12 / (3 * count)) for count in (6, 4, 2)]
@@ -66,7 +68,7 @@ def test_the_step_minimizes_the_weighted_mean(mixed: bool):
     grads, loss = gradient(variables["params"], WEIGHTS)
     plain, _ = gradient(variables["params"], np.ones(3, np.float32))
     assert float(optax.tree.norm(jax.tree.map(jnp.subtract, grads, plain))) > 0.1
-    after, metrics = steps.train_step(
+    after, metrics = step.train_step(
         state, frozen, images, labels, examples, 1, class_weights=jnp.asarray(WEIGHTS), **static
     )
     moved = jax.tree.map(lambda new, old: (old - new) / 0.1, after.params, variables["params"])
@@ -129,7 +131,7 @@ def test_the_weighted_optimum_is_scikit_learns(l2: float):
     x = (rng.normal(size=(3, 12))[y] + rng.normal(size=(len(y), 12)) + 5).astype(np.float32)
     train = (jnp.asarray(x), jnp.asarray(y))
     weights = balanced_weights(y, 3)
-    [ours], [plain] = (solver.fit_path(train, train, 3, (l2,), w) for w in (weights, None))
+    [ours], [plain] = (lbfgs.fit_path(train, train, 3, (l2,), w) for w in (weights, None))
     reference = LogisticRegression(
         C=1 / (len(x) * l2), tol=1e-8, max_iter=10_000, class_weight="balanced"
     ).fit(x.astype(np.float64), y)

@@ -19,26 +19,30 @@ import tiny
 from data_files import flat
 from rich.console import Console
 
-from jtl import checkpoint, evaluation, features, models, steps
+from jtl import models
 from jtl.cache import entry as entry_module
-from jtl.cache import sizes
+from jtl.cache import extraction, sizes
 from jtl.cache.keys import key_of, prefix_of
-from jtl.config import Config
-from jtl.data import encoded, sources, verification
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.config.options import Config
+from jtl.config.validation import resolve
+from jtl.data import verification
 from jtl.data.augment import PRESETS, View
-from jtl.data.encoded import EncodedSplit
-from jtl.data.transforms import HostTransform
+from jtl.data.decoding import HostTransform
+from jtl.data.sources import encoded, registry
+from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.verification import Verification
-from jtl.errors import UserError
-from jtl.loop import fit
 from jtl.models import HeadSpec, ImageClassifier
-from jtl.preflight import preflight
-from jtl.progress import Display
-from jtl.run import Run
-from jtl.task import prepare_task
-from jtl.trainer import Trainer
-from jtl.validation import resolve
-from weights_convert.rules import leaf_paths, lookup
+from jtl.predict import classifier
+from jtl.runs import checkpoint
+from jtl.runs.run import Run
+from jtl.train import step
+from jtl.train.dry_run import preflight
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
+from jtl.train.trainer import Trainer
+from weights_convert.convert.rules import leaf_paths, lookup
 
 TRAIN, VAL = 18, 9
 """Pictures of `tiny_data`."""
@@ -56,7 +60,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
     """Counts pictures that are decoded, and passes of the frozen prefix over batches."""
     counts: collections.Counter[str] = collections.Counter()
-    read, forward, train_step = EncodedSplit.read, features.forward, steps.train_step
+    read, forward, train_step = EncodedSplit.read, extraction.forward, step.train_step
 
     def counted_read(self: EncodedSplit, indices: np.ndarray, transform: Any) -> np.ndarray:
         counts["decoded"] += len(indices)
@@ -73,8 +77,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
         return train_step(*args, **kwargs)
 
     monkeypatch.setattr(EncodedSplit, "read", counted_read)
-    monkeypatch.setattr(features, "forward", counted_forward)
-    monkeypatch.setattr(steps, "train_step", counted_step)
+    monkeypatch.setattr(extraction, "forward", counted_forward)
+    monkeypatch.setattr(step, "train_step", counted_step)
     return counts
 
 
@@ -125,7 +129,7 @@ def test_less_work_gives_the_same_params(train, work, mask, suffix):
     assert (without.summary["cached_prefix"], without.summary["features_reused"]) == (False, False)
     work.clear()
     cold, said = train(mask)
-    assert work == {"decoded": 2 * features.PREFIX_BATCH, "prefix": 2}
+    assert work == {"decoded": 2 * extraction.PREFIX_BATCH, "prefix": 2}
     assert (cold.summary["cached_prefix"], cold.summary["features_reused"]) == (True, False)
     assert cold.summary["cut"] == suffix
     assert "from the cache" not in said
@@ -154,7 +158,7 @@ def test_from_disk_batch_by_batch_the_same(train, work, mask):
 
 def test_from_disk_without_a_cache_before(train, work):
     run, said = train(cache_budget="1kB")
-    assert work == {"decoded": 2 * features.PREFIX_BATCH, "prefix": 2}
+    assert work == {"decoded": 2 * extraction.PREFIX_BATCH, "prefix": 2}
     assert run.summary["cached_prefix"]
     assert "features of train: 18/18 images" in said
 
@@ -203,7 +207,7 @@ def test_rounded_features_train_the_float32_suffix(train, cache):
     assert_equal_runs(rounded, on_disk, 1e-6)
     # Evaluation rounds as training did.
     for run in (exact, rounded):
-        scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
+        scores = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
         assert scores["val_loss"] == run.summary["val_loss"]
 
 
@@ -250,10 +254,10 @@ def test_damage_is_said_and_computed_again(train, cache, work, how):
 
 @pytest.mark.parametrize("budget", [None, "1kB"])
 def test_an_interrupted_computation_goes_on_where_it_was(train, work, monkeypatch, budget):
-    monkeypatch.setattr(features, "PREFIX_BATCH", 4)
+    monkeypatch.setattr(extraction, "PREFIX_BATCH", 4)
     monkeypatch.setattr(entry_module, "CHUNK_ROWS", 4)
     whole, _ = train(cache_budget="0")
-    forward = features.forward
+    forward = extraction.forward
 
     def breaks(*args: Any, **kwargs: Any) -> Any:
         if work["prefix"] == 3:
@@ -262,7 +266,7 @@ def test_an_interrupted_computation_goes_on_where_it_was(train, work, monkeypatc
 
     work.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(features, "forward", breaks)
+        patch.setattr(extraction, "forward", breaks)
         with pytest.raises(KeyboardInterrupt):
             train(cache_budget=budget)
     work.clear()
@@ -477,7 +481,7 @@ def draw(root: Path, heights: tuple[int, int], width: int = 8) -> Path:
 
 def learn(data: Path, folder: Path) -> tuple[int, int] | None:
     """The common size, as a process that has just begun finds it."""
-    dataset = sources.load(f"folder:{data}", verify=Verification("error", folder))
+    dataset = registry.load(f"folder:{data}", verify=Verification("error", folder))
     assert (len(dataset.train), len(dataset.val)) == (7, 2)
     assert dataset.train.native_size() == dataset.val.native_size()
     return dataset.train.native_size()
@@ -500,7 +504,7 @@ def test_a_part_of_a_mixed_split_has_its_own_size(opened, monkeypatch, tmp_path,
     data = draw(tmp_path / "data", (6, 8))
     sizes = []
     for _ in range(2):
-        found = Verification("error", tmp_path / "checked")(sources.find(f"folder:{data}"))
+        found = Verification("error", tmp_path / "checked")(registry.find(f"folder:{data}"))
         split = found.splits["train"]
         rows = np.arange(9) if part == "all" else np.flatnonzero(split.labels == 1)
         sizes.append(split.subset(rows).native_size())
@@ -513,7 +517,7 @@ def test_that_a_split_is_mixed_is_among_what_is_noted(opened, monkeypatch, tmp_p
     monkeypatch.setattr(encoded, "_NOTED", 2)
     data = draw(tmp_path / "data", (8, 8))
     flat(8, 6).save(data / "a" / "3.png")  # Neither the first one nor the last.
-    Verification("error", tmp_path / "checked")(sources.find(f"folder:{data}"))
+    Verification("error", tmp_path / "checked")(registry.find(f"folder:{data}"))
     [note] = (tmp_path / "checked").iterdir()
     assert json.loads(note.read_text())["noted"]["sizes"] == {
         "train": [[0, 3, 8], [[8, 8], [6, 8], [8, 8]]]

@@ -12,12 +12,13 @@ import commands
 import pytest
 import stores
 
-from jtl import cli, weights
+from jtl import weights
 from jtl.cache import command
 from jtl.cache.entry import DESCRIPTION, VALUES
 from jtl.cache.store import PARTIAL, Store
+from jtl.cli import app
+from jtl.cli.process import PROGRAMS
 from jtl.data import verification
-from jtl.process import PROGRAMS
 
 A, B = stores.key("a"), stores.key("b")
 
@@ -46,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*args: object) -> int:
-    return cli.main(command.Options, command.command, prog="jtl.cache", args=[str(a) for a in args])
+    return app.main(command.Options, command.command, prog="jtl.cache", args=[str(a) for a in args])
 
 
 def listed(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:

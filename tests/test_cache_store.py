@@ -20,7 +20,7 @@ from jtl.cache import sizes
 from jtl.cache import store as store_module
 from jtl.cache.entry import CHUNK_ROWS, DESCRIPTION, VALUES, Spec
 from jtl.cache.store import LEFTOVER_SECONDS, PARTIAL, Store
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 
 
 @pytest.fixture

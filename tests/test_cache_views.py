@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint, features
-from jtl.cache import sizes
-from jtl.config import AugmentConfig, Config, DataConfig, RunConfig
-from jtl.errors import UserError
-from jtl.loop import fit
-from jtl.preflight import preflight
-from jtl.task import prepare_task
-from jtl.validation import resolve
+from jtl.cache import extraction, sizes
+from jtl.common.errors import UserError
+from jtl.config.options import AugmentConfig, Config, DataConfig, RunConfig
+from jtl.config.validation import resolve
+from jtl.runs import checkpoint
+from jtl.train.dry_run import preflight
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
 
 VIEWS = 3
 PART = AugmentConfig("light", color_jitter="0.4", erasing=0.5)
@@ -48,14 +48,14 @@ def passes(monkeypatch, tmp_path):
     """The batches that ran through the frozen prefix alone; the cache begins empty."""
     monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
     counted = []
-    forward = features.forward
+    forward = extraction.forward
 
     def count(*args, **kwargs):
         if kwargs.get("start") is None and kwargs.get("stop") is not None:
             counted.append(args[1].shape)
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(features, "forward", count)
+    monkeypatch.setattr(extraction, "forward", count)
     return counted
 
 

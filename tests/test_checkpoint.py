@@ -10,8 +10,8 @@ import optax
 import pytest
 import tiny
 
-from jtl import checkpoint
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.runs import checkpoint
 
 STATE = {"momentum": np.zeros(3, np.float32)}
 META = {"class_names": ["a", "é"], "cut": "head", "cached_prefix": True, "nested": {"x": [1, 2.5]}}

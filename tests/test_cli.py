@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl import cli
-from jtl.data import sources
-from jtl.errors import UserError, explain, suggest
+from jtl.cli import app
+from jtl.common.errors import UserError, explain, suggest
+from jtl.data.sources import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def command(options: Options) -> None:
         for name in NAMES:
             print(name)
     if options.do == "json":
-        cli.print_json({"names": NAMES})
+        app.print_json({"names": NAMES})
     if options.do == "defect":
         raise KeyError("a defect of jtl")
 
@@ -162,7 +162,7 @@ def test_what_is_explained(error: Exception, told: str, capsys: pytest.CaptureFi
     def fail(options: Options) -> None:
         raise error
 
-    assert cli.main(Options, fail, prog="it", args=[]) == 2
+    assert app.main(Options, fail, prog="it", args=[]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {told}")
@@ -183,7 +183,7 @@ def test_what_is_a_defect(error: Exception):
         raise error
 
     with pytest.raises(type(error)):
-        cli.main(Options, fail, prog="it", args=[])
+        app.main(Options, fail, prog="it", args=[])
 
 
 def test_a_suggestion_takes_no_notice_of_case():
@@ -202,7 +202,7 @@ def test_an_unreadable_picture_is_counted_once(tmp_path: Path):
             picture.save(tmp_path / "val" / name / f"{index}.png")
     last = tmp_path / "train" / "bees" / "2.png"
     last.write_bytes(last.read_bytes()[:-30])
-    split = sources.load(f"folder:{tmp_path}", seed=0).train
+    split = registry.load(f"folder:{tmp_path}", seed=0).train
     # As the last batch of a split comes: filled up with repeats.
     with pytest.raises(UserError) as caught:
         split.read(np.asarray([0, 1, 2, 3, 4, 5, 5, 5, 5, -1]), None)

@@ -9,7 +9,8 @@ import tiny
 from commands import main
 from PIL import Image
 
-from jtl import compare, loop
+from jtl import compare
+from jtl.train import loop
 
 
 @pytest.fixture(scope="module")

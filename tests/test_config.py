@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jtl import cli
-from jtl.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-)
-from jtl.defaults import mask_defaults
-from jtl.errors import UserError
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.config.defaults import mask_defaults
+from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.config.validation import resolve
 from jtl.models import HeadSpec
-from jtl.validation import resolve
 
 
 def config(**train) -> Config:
@@ -199,7 +193,7 @@ def test_head():
 def test_widths_are_given_with_commas_or_spaces(words):
     seen = []
     args = ["--head", "mlp", *words, "--epochs", "3"]
-    assert cli.main(Config, seen.append, prog="train", args=args) == 0
+    assert app.main(Config, seen.append, prog="train", args=args) == 0
     [config] = seen
     assert config.model.head_widths == (1024, 512)
     assert config.train.epochs == 3

@@ -8,9 +8,9 @@ import pytest
 import tiny
 from commands import main
 
-from jtl import cli
-from jtl.config import Config
-from jtl.loop import fit
+from jtl.cli import app
+from jtl.config.options import Config
+from jtl.train.loop import fit
 
 FILE = """
 # What we found to work.
@@ -30,7 +30,7 @@ head_batch_norm: true
 
 def parsed(*args) -> Config:
     seen = []
-    assert cli.main(Config, seen.append, prog="train", args=[str(arg) for arg in args]) == 0
+    assert app.main(Config, seen.append, prog="train", args=[str(arg) for arg in args]) == 0
     return seen[0]
 
 

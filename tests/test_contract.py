@@ -12,28 +12,30 @@ import numpy as np
 import optax
 import pytest
 
-from jtl import models, optim, steps
-from jtl.arms import arm_of
-from jtl.config import Config, TrainConfig
-from jtl.data.pipeline import InputPlan, Pictures
-from jtl.data.preprocess import Prepare
-from jtl.data.sources import ArraySplit, Dataset
+from jtl import models
+from jtl.cache.arms import arm_of
+from jtl.config.options import Config, TrainConfig
+from jtl.data.loader import InputPlan, Pictures
+from jtl.data.preprocessing import Prepare
+from jtl.data.sources.registry import ArraySplit, Dataset
 from jtl.freeze import FROZEN, label_tree, merge, parse, prune, split
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
+from jtl.freeze.plan import plan_phases
 from jtl.freeze.split import Tree, leaf_paths, lookup, trainable, within
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
-from jtl.models.alexnet import AlexNet
-from jtl.models.densenet import DenseNet
-from jtl.models.efficientnet import EfficientNetLite
-from jtl.models.inception import InceptionV3
-from jtl.models.mobilenet import MobileNetV2
-from jtl.models.resnet import ResNet
-from jtl.models.squeezenet import SqueezeNet
-from jtl.models.vgg import VGG
-from jtl.plan import plan_phases
-from jtl.task import Task
-from jtl.trainer import Trainer
+from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.densenet import DenseNet
+from jtl.models.families.efficientnet import EfficientNetLite
+from jtl.models.families.inception import InceptionV3
+from jtl.models.families.mobilenet import MobileNetV2
+from jtl.models.families.resnet import ResNet
+from jtl.models.families.squeezenet import SqueezeNet
+from jtl.models.families.vgg import VGG
+from jtl.optim import optimizers
+from jtl.train import step as steps
+from jtl.train.setup import Task
+from jtl.train.trainer import Trainer
 
 SIZE, BATCH, CLASSES = 32, 4, 3  # Where `SIZES` says nothing else.
 HEAD = HeadSpec(("linear:8", "bn", "relu", "dropout:.2"))
@@ -90,10 +92,12 @@ def optimizer(labels: Tree, wrapper: str) -> optax.GradientTransformation:
     """AdamW or SGD with momentum, both with decay; with clipping or accumulation around it."""
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     if wrapper == "adamw, clipped":
-        inner = optim.build(labels, {g: optim.transform("adamw", 1e-2, 0.1) for g in groups})
+        inner = optimizers.build(
+            labels, {g: optimizers.transform("adamw", 1e-2, 0.1) for g in groups}
+        )
         return optax.chain(optax.clip_by_global_norm(0.05), inner)
     name: Any = wrapper.removesuffix(", accumulated")
-    inner = optim.build(labels, {g: optim.transform(name, 1e-2, 0.1) for g in groups})
+    inner = optimizers.build(labels, {g: optimizers.transform(name, 1e-2, 0.1) for g in groups})
     steps_of_two = optax.MultiSteps(inner, 2)
     return optax.GradientTransformation(steps_of_two.init, steps_of_two.update)
 
@@ -192,7 +196,7 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
     monkeypatch.setattr(steps, "train_step", train_step)
     # Compiling the evaluation would take as long as all the rest.
     scores = {"loss": 0.0, "accuracy": 0.0}
-    monkeypatch.setattr("jtl.trainer.evaluate", lambda *args, **options: (scores, None))
+    monkeypatch.setattr("jtl.train.trainer.evaluate", lambda *args, **options: (scores, None))
     model, variables = MODELS[family], variables_of(family)
     options = TrainConfig(mask=mask, batch_size=BATCH, optimizer="adamw", weight_decay=0.1)
     rates = Rates(1e-2)
@@ -232,8 +236,8 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
     # Momentum and decay as of SGD: its update is linear in the gradient, so rounding stays
     # rounding, where Adam's first step would turn the sign of a noisy zero into a whole step.
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
-    sgd = {group: optim.transform("sgd", 1e-2, 0.1) for group in groups}
-    tx = optax.chain(optax.clip_by_global_norm(0.05), optim.build(labels, sgd))
+    sgd = {group: optimizers.transform("sgd", 1e-2, 0.1) for group in groups}
+    tx = optax.chain(optax.clip_by_global_norm(0.05), optimizers.build(labels, sgd))
     plain = optax.chain(
         optax.clip_by_global_norm(0.05),
         optax.add_decayed_weights(0.1),
@@ -303,7 +307,9 @@ def test_frozen_backward_is_not_computed(family: str):
         "params": merge(params, frozen["params"]),
         "batch_stats": merge(stats, frozen["batch_stats"]),
     }
-    everything = optax.chain(optax.clip_by_global_norm(0.05), optim.build(labels, _groups(labels)))
+    everything = optax.chain(
+        optax.clip_by_global_norm(0.05), optimizers.build(labels, _groups(labels))
+    )
     other = flops(
         steps.init_state(whole["params"], stats, everything),
         {"params": {}, "batch_stats": frozen["batch_stats"]},
@@ -321,7 +327,7 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     # Plain steps over larger pictures: the optimizer's own operations hardly count.
     x, y = batches(1, size=64)[0]
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
-    tx = optim.build(labels, {group: optax.sgd(1e-2) for group in groups})
+    tx = optimizers.build(labels, {group: optax.sgd(1e-2) for group in groups})
     state = steps.init_state(params, stats, tx)
 
     def flops(function: Any, *arguments: Any, **static: Any) -> float:
@@ -345,7 +351,7 @@ def test_a_frozen_prefix_has_no_backward(family: str):
 
 def _groups(labels: Tree) -> dict[str, optax.GradientTransformation]:
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
-    return {group: optim.transform("adamw", 1e-2, 0.1) for group in groups}
+    return {group: optimizers.transform("adamw", 1e-2, 0.1) for group in groups}
 
 
 def test_every_family_of_the_registry_has_a_member():
@@ -380,7 +386,7 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
     rng = np.random.default_rng(3)
     x = jnp.asarray(np.maximum(rng.normal(size=(4, 17, 17, 768)), 0), jnp.float32)
     y = jnp.asarray([0, 1, 2, 1], jnp.int32)
-    tx = optim.build(
+    tx = optimizers.build(
         labels, {group: optax.sgd(1.0) for group in set(jax.tree.leaves(labels)) - {FROZEN}}
     )
     state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)

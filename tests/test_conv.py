@@ -15,7 +15,7 @@ import pytest
 from jax import export, lax
 
 from jtl import onednn
-from jtl.models.conv import conv2d, explicit_padding
+from jtl.models.layers.conv import conv2d, explicit_padding
 
 ACCELERATORS = ("cuda", "tpu")
 

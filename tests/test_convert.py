@@ -13,14 +13,14 @@ import pytest
 import weights_samples as samples
 
 from jtl import models
-from jtl.data.preprocess import Prepare
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
-from weights_convert import artifact
-from weights_convert.convert import ENOUGH, convert, glimpse, identify
-from weights_convert.rules import Table, leaf_paths, lookup
-from weights_convert.tables import TABLES
-from weights_convert.targets import has
+from weights_convert.artifact import folder
+from weights_convert.convert.conversion import ENOUGH, convert, glimpse, identify
+from weights_convert.convert.rules import Table, leaf_paths, lookup
+from weights_convert.convert.tables import TABLES
+from weights_convert.export.targets import has
 
 MODEL = samples.MODEL
 KNOWN = [
@@ -155,21 +155,21 @@ def test_channels_are_reversed_after_normalization():
 
 def test_the_channel_order_is_kept(tmp_path):
     preprocessing = Preprocessing(channel_order="bgr")
-    artifact.write(tmp_path / "out", samples.artifact(preprocessing=preprocessing))
-    assert artifact.read(tmp_path / "out").preprocessing == preprocessing
+    folder.write(tmp_path / "out", samples.artifact(preprocessing=preprocessing))
+    assert folder.read(tmp_path / "out").preprocessing == preprocessing
 
 
 @pytest.mark.parametrize(("stated", "order"), [({}, "rgb"), ({"channel_order": "gbr"}, None)])
 def test_descriptions_without_or_with_a_wrong_channel_order(tmp_path, stated, order):
 
-    artifact.write(tmp_path / "out", samples.artifact())
+    folder.write(tmp_path / "out", samples.artifact())
     path = tmp_path / "out" / "weights.json"
     facts: dict[str, Any] = json.loads(path.read_text())
     del facts["preprocessing"]["channel_order"]
     facts["preprocessing"] |= stated
     path.write_text(json.dumps(facts))
     if order:
-        assert artifact.read(tmp_path / "out").preprocessing.channel_order == order
+        assert folder.read(tmp_path / "out").preprocessing.channel_order == order
     else:
         with pytest.raises(UserError, match="preprocessing is"):
-            artifact.read(tmp_path / "out")
+            folder.read(tmp_path / "out")

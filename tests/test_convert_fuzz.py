@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import weights_samples as samples
 
-from jtl.errors import UserError
-from weights_convert import artifact
+from jtl.common.errors import UserError
 from weights_convert.__main__ import main
-from weights_convert.convert import convert
+from weights_convert.artifact import folder as artifact
+from weights_convert.convert.conversion import convert
 
 MODEL = samples.MODEL
 Tensors = dict[str, np.ndarray]

@@ -13,8 +13,9 @@ import pytest
 import weights_samples as samples
 
 from weights_convert import __main__ as command
-from weights_convert import artifact, verify
 from weights_convert.__main__ import main
+from weights_convert.artifact import folder
+from weights_convert.verify import report as verify
 
 MODEL = samples.MODEL
 
@@ -37,7 +38,7 @@ def torch_state(arrays=None) -> dict:
 def test_a_conversion_as_json(lite, tmp_path, capsys):
     assert main([str(lite), "--out", str(tmp_path / "out"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     assert facts["folder"] == str(tmp_path / "out")
     assert (facts["model"], facts["num_classes"], facts["num_params"]) == (
         MODEL,
@@ -52,7 +53,7 @@ def test_a_conversion_as_json(lite, tmp_path, capsys):
 
 
 def test_a_failed_verification_as_json(lite, tmp_path, capsys, monkeypatch):
-    from weights_convert.parity_report import Figure, UnitRow, Verification
+    from weights_convert.verify.tables import Figure, UnitRow, Verification
 
     figure = Figure("x", 1.0, "<=", 1e-4)
     row = UnitRow("stem", 2, 0.5, 0.25)
@@ -67,7 +68,7 @@ def test_a_failed_verification_as_json(lite, tmp_path, capsys, monkeypatch):
 
 
 def test_an_export_as_json(tmp_path, capsys):
-    artifact.write(tmp_path / "folder", samples.artifact())
+    folder.write(tmp_path / "folder", samples.artifact())
     out = tmp_path / "x.safetensors"
     arguments = ["export", str(tmp_path / "folder"), "--to", "timm", "--out", str(out), "--json"]
     assert main(arguments) == 0
@@ -93,14 +94,14 @@ def test_ignored_keys_entries_and_dtypes_are_named_everywhere(tmp_path, capsys):
     assert rows["tensors"] == f"{len(arrays)} float16, all float32 now"
     assert rows["wrappers"] == "model"
     card = (tmp_path / "out" / "README.md").read_text()
-    reading = artifact.read(tmp_path / "out").reading
+    reading = folder.read(tmp_path / "out").reading
     assert reading.left_out == ("epoch", "model_ema", "optimizer")
     # Not a counter as PyTorch writes it.
     assert reading.ignored == ("bn1.num_batches_tracked",)
     for name in ("`epoch`", "`bn1.num_batches_tracked`", f"{len(arrays)} float16"):
         assert name in card
     entry = "the weights are those of the entry 'model'; there are others under model_ema"
-    assert any(entry in note for note in artifact.read(tmp_path / "out").notes)
+    assert any(entry in note for note in folder.read(tmp_path / "out").notes)
     assert entry in card
 
 
@@ -112,7 +113,7 @@ def test_a_flag_takes_another_entry(tmp_path, capsys):
     torch.save({"model": torch_state(), "model_ema": average, "net": {"w": 3}}, path)
     flags = ["--entry", "model_ema"]
     assert main([str(path), "--out", str(tmp_path / "out"), *flags]) == 0
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     assert found.variables["params"]["stem"]["bn"]["bias"].tolist() == [7.0] * 32
     assert found.reading.wrappers == ("model_ema",)
     capsys.readouterr()
@@ -168,7 +169,7 @@ def test_a_missing_kernel_of_the_classifier_is_the_only_problem(tmp_path, capsys
 def test_a_file_name_that_is_no_text(tmp_path, capsys):
     path = samples.write_file(tmp_path / os.fsdecode(b"m\xff.safetensors"))
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0
-    assert artifact.read(tmp_path / "out").source == "m\ufffd.safetensors"
+    assert folder.read(tmp_path / "out").source == "m\ufffd.safetensors"
     # Such a folder could be written, but not read.
     out = tmp_path / os.fsdecode(b"o\xff")
     assert main([str(path), "--out", str(out)]) == 2
@@ -192,7 +193,7 @@ def test_keys_that_are_no_text(tmp_path, capsys):
 
 
 def test_an_export_below_a_file(tmp_path, capsys):
-    artifact.write(tmp_path / "folder", samples.artifact())
+    folder.write(tmp_path / "folder", samples.artifact())
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "q.safetensors"
     assert main(["export", str(tmp_path / "folder"), "--to", "timm", "--out", str(out)]) == 2

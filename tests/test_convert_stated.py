@@ -11,9 +11,12 @@ import weights_samples as samples
 from safetensors.numpy import save_file
 
 from jtl import models, weights
-from jtl.errors import UserError
-from weights_convert import architectures, artifact, export, peers, sources
+from jtl.common.errors import UserError
 from weights_convert.__main__ import main
+from weights_convert.artifact import folder
+from weights_convert.export import writer
+from weights_convert.source import architectures, sources
+from weights_convert.verify import peers
 
 MODEL = samples.MODEL
 SYMMETRIC = {"norm": models.NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
@@ -69,7 +72,7 @@ def test_a_guess_is_called_one_everywhere(lite, tmp_path, capsys):
         f"note           a guess: nothing states whether these are weights of timm's tf_{MODEL}"
         in (said)
     )
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     assert len(found.notes) == 1
     assert found.notes[0].startswith("a guess: ")
     assert "--architecture efficientnet_lite0" in found.notes[0]
@@ -90,7 +93,7 @@ def test_the_flag_says_which_it_is(lite, tmp_path, name, conventions, capsys):
     out = tmp_path / "out"
     assert main([str(lite), "--out", str(out), "--architecture", name]) == 0
     assert "a guess" not in capsys.readouterr().out
-    found = artifact.read(out)
+    found = folder.read(out)
     assert found.conventions == conventions
     assert found.notes == ()
     # The peer is the same network.
@@ -212,7 +215,7 @@ def test_what_a_header_states_is_said_to_be_the_headers(tmp_path, capsys):
     file = with_header(tmp_path / "x.safetensors", preprocessing=stated, architecture=MODEL)
     assert main([str(file), "--out", str(tmp_path / "out"), "--crop-pct", "0.5"]) == 0
     assert "(the flags, the file's header)" in capsys.readouterr().out
-    found = artifact.read(tmp_path / "out")
+    found = folder.read(tmp_path / "out")
     assert (found.preprocessing.size, found.preprocessing.crop_pct) == (64, 0.5)
     assert found.conventions == SYMMETRIC
 
@@ -254,12 +257,12 @@ def test_max_pooling_does_not_come_back_as_averages(tmp_path, refused):
     file = with_header(tmp_path / "x.safetensors", pool="max", architecture=f"tf_{MODEL}")
     assert "was exported from a model that pools by max; converted weights average" in refused(file)
     assert main([str(file), "--out", str(tmp_path / "bare"), "--drop-head"]) == 0
-    assert artifact.read(tmp_path / "bare").num_classes is None
+    assert folder.read(tmp_path / "bare").num_classes is None
 
 
 def test_an_export_of_a_symmetric_lite_stays_one(lite, tmp_path):
     found = converted(lite, architecture=MODEL)
-    artifact.write(tmp_path / "folder", found)
-    target = export.export(tmp_path / "folder", "timm", tmp_path / "x.safetensors")
+    folder.write(tmp_path / "folder", found)
+    target = writer.export(tmp_path / "folder", "timm", tmp_path / "x.safetensors")
     assert target.architecture == MODEL
     assert converted(tmp_path / "x.safetensors").conventions == SYMMETRIC

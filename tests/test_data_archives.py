@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from data_files import LISTED, class_folders, cut, damaged_png, flipped, opened, written
 
-from jtl.data.sources import load
+from jtl.common.errors import UserError
+from jtl.data.sources.registry import load
 from jtl.data.verification import Verification
-from jtl.errors import UserError
 
 
 def pack(root: Path, name: str, *, members: dict[str, bytes] | None = None) -> Path:
@@ -125,7 +125,7 @@ def test_links_in_a_tar(tmp_path: Path, kind: Any):
 
 
 def test_compressed_tar_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jtl.data.archives._MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("jtl.data.sources.archives._MEMORY_SHARE", 0.0)
     opened(f"folder:{pack(tmp_path, 'x.tar')}")
     with pytest.raises(UserError, match=r"is compressed, .* Unpack it, or make it a plain \.tar"):
         opened(f"folder:{pack(tmp_path, 'x.tar.gz')}")

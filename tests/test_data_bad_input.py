@@ -24,8 +24,8 @@ from data_files import (
 )
 from PIL import Image
 
-from jtl.data import stores
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.data.sources import stores
 
 # Picture files that cannot be read
 

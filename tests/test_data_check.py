@@ -13,12 +13,13 @@ from commands import main
 from data_files import class_folders, encode, flat, opened, with_odd, written
 from PIL import Image
 
-from jtl import cli
-from jtl.data import encoded, montage, verification
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.data import montage, verification
 from jtl.data.command import Options, command
-from jtl.data.sources import find, load
+from jtl.data.sources import encoded
+from jtl.data.sources.registry import find, load
 from jtl.data.verification import Verification
-from jtl.errors import UserError
 
 
 def damage(root: Path, count: int, folder: str = "train/ash") -> Path:
@@ -162,7 +163,7 @@ def test_large_sets_are_decoded_only_to_skip(tmp_path: Path, monkeypatch: pytest
 
 def check(*arguments: object) -> int:
     try:
-        return cli.main(Options, command, prog="jtl.data", args=["check", *map(str, arguments)])
+        return app.main(Options, command, prog="jtl.data", args=["check", *map(str, arguments)])
     except SystemExit as error:
         return int(error.code or 0)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from data_files import cut, flipped, opened, written
 
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 
 X = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
 Y = np.arange(12) % 3

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from data_files import cut, encode, flat, opened, written
 
-from jtl.data.sources import load
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.data.sources.registry import load
 
 
 def table(
@@ -135,7 +135,7 @@ def test_bad_parquet(tmp_path: Path, case: str):
 
 
 def test_parquet_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jtl.data.parquet._MEMORY_SHARE", 1e-12)
+    monkeypatch.setattr("jtl.data.sources.parquet._MEMORY_SHARE", 1e-12)
     with pytest.raises(UserError, match=r"more than half of the .* GB of memory that are free"):
         opened(f"parquet:{table(tmp_path / 'x.parquet', [0, 1])}")
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.data import archives, stores
-from jtl.data.arrays import ArraySplit
-from jtl.data.sources import Dataset, find, load
+from jtl.common.errors import UserError
+from jtl.data.decoding import HostTransform
+from jtl.data.sources import archives, stores
+from jtl.data.sources.arrays import ArraySplit
+from jtl.data.sources.registry import Dataset, find, load
 from jtl.data.splits import reordered
-from jtl.data.transforms import HostTransform
-from jtl.errors import UserError
 
 SHARED = Path(__file__).parents[1] / "../shared/data"
 

@@ -19,12 +19,12 @@ from commands import main, python
 from conftest import SHARED_DATA
 from PIL import Image
 
-from jtl.data import tfds as reader
+from jtl.common.errors import UserError
 from jtl.data import verification
-from jtl.data.encoded import EncodedSplit
-from jtl.data.sources import load
-from jtl.data.tfds_folder import data_folder
-from jtl.errors import UserError
+from jtl.data.sources import tfds as reader
+from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.registry import load
+from jtl.data.sources.tfds_folder import data_folder
 
 CLASSES = ("airplane", "automobile", "bird")
 TRAIN, TEST = 20, 6  # of every class

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from jtl.common.errors import UserError
 from jtl.data.batches import in_threads, read_batch
-from jtl.data.transforms import BadImage, HostTransform, decode, picture_size
-from jtl.errors import UserError
+from jtl.data.decoding import BadImage, HostTransform, decode, picture_size
 
 IMAGENET_SAMPLE = Path(__file__).parents[1] / "../shared/data/imagenet-sample.zip"
 ORIENTATION = 0x0112

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from jtl import report
-from jtl.devices.layout import SINGLE, Layout, layout_for
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.distributed.layout import SINGLE, Layout, layout_for
+from jtl.runs import messages
 
 SEVERAL = [count for count in eight_devices.COUNTS if count > 1]
 KINDS = ("cached", "features", "full", "everything")
@@ -152,11 +152,11 @@ def test_shares_are_those_of_the_parts(machine):
 
 def test_devices_are_told(machine):
     machine(0, 0, 0)
-    told = report.devices_told(layout_for(32))
+    told = messages.devices_told(layout_for(32))
     assert "2 of 3 devices" in told
     assert "multiple of 3" in told
-    assert report.devices_told(layout_for(33)) == "; 3 devices"
+    assert messages.devices_told(layout_for(33)) == "; 3 devices"
     machine(0, 0, 1, 1)
-    assert report.devices_told(layout_for(32)) == "; 4 devices of 2 processes"
+    assert messages.devices_told(layout_for(32)) == "; 4 devices of 2 processes"
     machine(0)
-    assert report.devices_told(SINGLE) == ""
+    assert messages.devices_told(SINGLE) == ""

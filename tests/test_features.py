@@ -10,9 +10,9 @@ import optax
 import pytest
 import tiny
 
+from jtl.cache.extraction import PREFIX_BATCH, evaluate, extract
 from jtl.data.augment import PRESETS, View
-from jtl.data.pipeline import Features, Pictures
-from jtl.features import PREFIX_BATCH, evaluate, extract
+from jtl.data.loader import Features, Pictures
 from jtl.freeze.split import prune, within
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from jtl import models
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 from jtl.freeze import FROZEN, label_tree, masks, merge, parse, prune, split
 from jtl.freeze.masks import Mask, Rule
 from jtl.freeze.split import subtree, trainable, within

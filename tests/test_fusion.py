@@ -12,11 +12,12 @@ import pytest
 from jax import export
 from test_lowerings import MODELS, randomized
 
-from jtl import models, onednn, steps
+from jtl import models, onednn
 from jtl.freeze.split import Tree
-from jtl.initialize import initialize
-from jtl.models.conv import conv2d
-from jtl.models.layers import separate_layers
+from jtl.models.initialization import initialize
+from jtl.models.layers.blocks import separate_layers
+from jtl.models.layers.conv import conv2d
+from jtl.train import step
 
 FOLLOWING = [
     (True, False, None),
@@ -136,7 +137,7 @@ def test_a_forward_of_a_frozen_backbone_is_convolutions_and_little_else():
     model = models.create("efficientnet_lite0", num_classes=5)
     variables = initialize(model, None, size=64, seed=0)
     images = jnp.zeros((2, 64, 64, 3))
-    text = steps.forward.lower(variables, images, model=model).as_text()
+    text = step.forward.lower(variables, images, model=model).as_text()
     convolutions = sum(path[-1].key == "kernel" for path, _ in _leaves(variables)) - 1
     assert text.count(f"@{onednn.TARGET}(") == convolutions
     assert "stablehlo.maximum" not in text

@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jtl.errors import UserError
-from weights_convert import h5_files
-from weights_convert.readers import read
+from jtl.common.errors import UserError
+from weights_convert.read import h5_files
+from weights_convert.read.readers import read
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.standard_normal((3, 3, 2, 4), np.float32)

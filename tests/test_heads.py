@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jtl import models
-from jtl.config import Config, ModelConfig
-from jtl.errors import UserError
-from jtl.initialize import initialize
+from jtl.common.errors import UserError
+from jtl.config.options import Config, ModelConfig
 from jtl.models import HeadSpec
 from jtl.models.heads import Head, Pool, check_layers, mlp
-from jtl.models.layers import separate_layers
+from jtl.models.initialization import initialize
+from jtl.models.layers.blocks import separate_layers
 
 
 def count(tree: object) -> int:

@@ -17,8 +17,8 @@ import pytest
 import weights_samples as samples
 from huggingface_hub import constants
 
-from jtl.errors import UserError
-from weights_convert import hub
+from jtl.common.errors import UserError
+from weights_convert.source import hub
 
 NAME = samples.TIMM_NAME
 
@@ -285,7 +285,7 @@ def test_the_environment_decides_without_noise(tmp_path):
     script = (
         "import json, sys\n"
         "from weights_convert import hub\n"
-        "from jtl.errors import UserError\n"
+        "from jtl.common.errors import UserError\n"
         "found = hub.fetch(sys.argv[1])\n"
         "try: hub.fetch('resnet18.a1_in1k')\n"
         "except UserError as error: print(json.dumps([found.config, str(error)]))\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from jtl import checkpoint, midway
-from jtl.interrupt import Interrupted, Stop, listening
+from jtl.distributed.signals import Interrupted, Stop, listening
+from jtl.runs import checkpoint, midway
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from parity import (
 from weights_samples import smallest
 
 from jtl import models
-from weights_convert.convert import convert
-from weights_convert.rules import Table
-from weights_convert.tables import TABLES
-from weights_convert.targets import timm_names
+from weights_convert.convert.conversion import convert
+from weights_convert.convert.rules import Table
+from weights_convert.convert.tables import TABLES
+from weights_convert.export.targets import timm_names
 
 CLASSES = 10
 

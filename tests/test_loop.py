@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint, evaluation, steps, trainer
-from jtl.errors import UserError
-from jtl.loop import fit
-from jtl.summary import frozen_unchanged
-from jtl.task import prepare_task
-from jtl.trainer import Trainer
-from jtl.validation import resolve
-from weights_convert.rules import leaf_paths, lookup
+from jtl.common.errors import UserError
+from jtl.config.validation import resolve
+from jtl.predict import classifier as evaluation
+from jtl.runs import checkpoint
+from jtl.runs.summary import frozen_unchanged
+from jtl.train import step as steps
+from jtl.train import trainer
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
+from jtl.train.trainer import Trainer
+from weights_convert.convert.rules import leaf_paths, lookup
 
 
 def start_of(run):

@@ -21,15 +21,17 @@ import tiny
 from jax import export, lax
 from programs import DTYPES, Program, check_alone, check_convolutions, check_kept, check_wide
 
-from jtl import models, onednn, steps
-from jtl.data.pipeline import InputPlan
-from jtl.data.preprocess import Prepare
-from jtl.data.transforms import HostTransform
-from jtl.exports import stablehlo
+from jtl import models, onednn
+from jtl.data.decoding import HostTransform
+from jtl.data.loader import InputPlan
+from jtl.data.preprocessing import Prepare
+from jtl.export import stablehlo
 from jtl.freeze import label_tree, parse, prune, split
 from jtl.freeze.split import trainable, within
-from jtl.models import ImageClassifier, Preprocessing, conv, norm
-from jtl.models.densenet import DenseNet
+from jtl.models import ImageClassifier, Preprocessing
+from jtl.models.families.densenet import DenseNet
+from jtl.models.layers import conv, norm
+from jtl.train import step as steps
 
 ACCELERATORS = ("cuda", "tpu")
 BATCH = 2

@@ -32,7 +32,7 @@ from programs import (
 )
 from sharded_programs import ACCELERATORS, BATCH, DEVICES
 
-from jtl.devices.layout import AXIS
+from jtl.distributed.layout import AXIS
 
 STEPS = [
     f"{name}{more}" for name in ("full", "head_only", "features") for more in ("", "-bfloat16")

@@ -10,10 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from jtl import models, onednn, steps
-from jtl.initialize import initialize
+from jtl import models, onednn
 from jtl.models.chain import ImageClassifier
-from jtl.models.densenet import DenseNet
+from jtl.models.families.densenet import DenseNet
+from jtl.models.initialization import initialize
+from jtl.train import step as steps
 
 MODELS = {
     "resnet18": models.create("resnet18", num_classes=5),

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from jtl import models, weights
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 from jtl.freeze import FROZEN, label_tree, parse, split
 from jtl.freeze.groups import Rates, assign
 from jtl.freeze.split import leaf_paths, lookup

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from jtl.metrics import by_class, macro_f1
+from jtl.runs.metrics import by_class, macro_f1
 
 NAMES = tuple("abcde")
 

@@ -16,13 +16,15 @@ import optax
 import pytest
 import tiny
 
-from jtl import checkpoint, fingerprints, keeper, midway, steps
-from jtl.config import AugmentConfig, Config, StepsConfig
-from jtl.errors import UserError
-from jtl.interrupt import Interrupted
-from jtl.loop import fit
-from jtl.run import Run
-from jtl.trainer import Trainer
+from jtl.common import hashes
+from jtl.common.errors import UserError
+from jtl.config.options import AugmentConfig, Config, StepsConfig
+from jtl.distributed.signals import Interrupted
+from jtl.runs import checkpoint, keeper, midway
+from jtl.runs.run import Run
+from jtl.train import step as steps
+from jtl.train.loop import fit
+from jtl.train.trainer import Trainer
 
 TIMES = ("seconds", "images_per_second", "elapsed")
 
@@ -238,7 +240,7 @@ def of_another_version(folder: Path) -> None:
     [told] = [path for path in (folder / "place").iterdir() if b'"epoch"' in path.read_bytes()]
     told.write_bytes(told.read_bytes().replace(b'"epoch"', b'"round"'))
     unsigned(folder)
-    files = {k: v for k, v in fingerprints.of_files(folder).items() if "/" in k}
+    files = {k: v for k, v in hashes.of_files(folder).items() if "/" in k}
     (folder / checkpoint.FINGERPRINTS).write_text(json.dumps(files))
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from jtl import models
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 from jtl.models import HeadSpec, ImageClassifier, NormSpec
-from jtl.models.alexnet import AlexNet
-from jtl.models.densenet import DenseNet
-from jtl.models.efficientnet import EfficientNetLite
-from jtl.models.inception import InceptionV3
-from jtl.models.mobilenet import MobileNetV2
-from jtl.models.resnet import ResNet
-from jtl.models.squeezenet import SqueezeNet
-from jtl.models.vgg import VGG
-from weights_convert.rules import leaf_paths, lookup, unflatten
+from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.densenet import DenseNet
+from jtl.models.families.efficientnet import EfficientNetLite
+from jtl.models.families.inception import InceptionV3
+from jtl.models.families.mobilenet import MobileNetV2
+from jtl.models.families.resnet import ResNet
+from jtl.models.families.squeezenet import SqueezeNet
+from jtl.models.families.vgg import VGG
+from weights_convert.convert.rules import leaf_paths, lookup, unflatten
 
 # torchvision's model pages; EfficientNet-Lite: timm's results tables (4.65 M, 5.42 M, 6.09 M).
 PUBLISHED_PARAMS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jtl import models
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 from jtl.freeze import label_tree, parse
 from jtl.models.chain import locate
-from weights_convert.names import translate
+from weights_convert.convert.names import translate
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from jax import export
 
 from jtl import onednn
-from jtl.models.norm import batch_norm
+from jtl.models.layers.norm import batch_norm
 
 SHAPES = [(2, 5, 4, 3), (3, 7, 7, 32), (1, 1, 1, 8), (4, 2, 3, 1), (2, 16, 16, 20)]
 

@@ -12,7 +12,7 @@ from commands import python
 from jax import lax
 
 from jtl import onednn
-from jtl.models.conv import conv2d
+from jtl.models.layers.conv import conv2d
 from jtl.onednn import calls, library, operations, programs
 
 needs_onednn = pytest.mark.skipif(
@@ -66,7 +66,8 @@ def test_another_library_of_that_name_is_passed_over(monkeypatch):
 
 def test_without_it_the_same_program_runs():
     script = (
-        "import jax, jax.numpy as jnp; from jtl import onednn; from jtl.models.conv import conv2d;"
+        "import jax, jax.numpy as jnp; from jtl import onednn;"
+        "from jtl.models.layers.conv import conv2d;"
         "y = jax.jit(conv2d)(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)));"
         "print(onednn.installed(), float(y.sum()))"
     )

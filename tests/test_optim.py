@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from jtl import optim
-from jtl.schedules import Schedule
+from jtl.optim import optimizers
+from jtl.optim.schedules import Schedule
 
 LABELS = {
     "stem": {"kernel": "frozen", "bias": "frozen"},
@@ -28,9 +28,9 @@ PARAMS = {
 GRADS = jax.tree.map(lambda leaf: 0.5 * leaf + 1.0, PARAMS)
 TRAINABLE = {"stage1": ("kernel",), "head": ("kernel",)}
 TRANSFORMS = {
-    "adamw": lambda rate: optim.transform("adamw", rate, 0.1),
-    "adam": lambda rate: optim.transform("adam", rate, 0.1),
-    "sgd": lambda rate: optim.transform("sgd", rate, 0.1),
+    "adamw": lambda rate: optimizers.transform("adamw", rate, 0.1),
+    "adam": lambda rate: optimizers.transform("adam", rate, 0.1),
+    "sgd": lambda rate: optimizers.transform("sgd", rate, 0.1),
 }
 each_transform = pytest.mark.parametrize("name", TRANSFORMS)
 
@@ -64,7 +64,7 @@ def assert_equal(left, right):
 
 @each_transform
 def test_the_whole_tree_and_the_trainable_part_get_equal_updates(name):
-    tx = optim.build(LABELS, groups(name))
+    tx = optimizers.build(LABELS, groups(name))
     whole, _ = run(tx, PARAMS, GRADS)
     part, _ = run(tx, restrict(PARAMS), restrict(GRADS))
     assert_equal([restrict(updates) for updates in whole], part)
@@ -73,11 +73,11 @@ def test_the_whole_tree_and_the_trainable_part_get_equal_updates(name):
 
 @each_transform
 def test_frozen_leaves_get_zero_updates_and_own_no_state(name):
-    updates, state = run(optim.build(LABELS, groups(name)), PARAMS, GRADS)
+    updates, state = run(optimizers.build(LABELS, groups(name)), PARAMS, GRADS)
     for step in updates:
         for leaf in (step["stem"]["kernel"], step["stem"]["bias"], step["stage1"]["bias"]):
             np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
-    _, part_state = run(optim.build(LABELS, groups(name)), restrict(PARAMS), restrict(GRADS))
+    _, part_state = run(optimizers.build(LABELS, groups(name)), restrict(PARAMS), restrict(GRADS))
     slots = {"adamw": 2, "adam": 2, "sgd": 1}[name]
     expected = sorted([(2, 1), (1, 3)] * slots)
     assert sorted(leaf.shape for leaf in arrays(state)) == expected
@@ -91,7 +91,7 @@ def test_a_plain_optimizer_over_everything_would_fail_the_last_test():
 
 @each_transform
 def test_equals_plain_optax_group_by_group(name):
-    updates, _ = run(optim.build(LABELS, groups(name)), restrict(PARAMS), restrict(GRADS))
+    updates, _ = run(optimizers.build(LABELS, groups(name)), restrict(PARAMS), restrict(GRADS))
     for unit, rate in (("stage1", 0.01), ("head", 0.1)):
         params, grads = restrict(PARAMS)[unit], restrict(GRADS)[unit]
         plain = {
@@ -107,7 +107,7 @@ def test_equals_plain_optax_group_by_group(name):
 
 def test_sgd_by_hand():
     # Nesterov: velocity v = 0.9 v + g, update -rate (g + 0.9 v), with g = gradient + decay * p.
-    tx = optim.transform("sgd", 0.1, 0.5)
+    tx = optimizers.transform("sgd", 0.1, 0.5)
     params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([3.0])}
     updates, _ = run(tx, params, grads, steps=2)
     g1 = 3.0 + 0.5 * 2.0
@@ -122,9 +122,9 @@ def test_sgd_by_hand():
 def test_decay_is_decoupled_for_adamw_only():
     # With a zero gradient, decoupled decay shrinks by rate * decay; Adam normalizes it away.
     params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([0.0])}
-    (adamw,), _ = run(optim.transform("adamw", 0.1, 0.5), params, grads, steps=1)
+    (adamw,), _ = run(optimizers.transform("adamw", 0.1, 0.5), params, grads, steps=1)
     np.testing.assert_allclose(adamw["w"], [-0.1 * 0.5 * 2.0], rtol=1e-6)
-    (adam,), _ = run(optim.transform("adam", 0.1, 0.5), params, grads, steps=1)
+    (adam,), _ = run(optimizers.transform("adam", 0.1, 0.5), params, grads, steps=1)
     # The bias corrections 1 - 0.9 and 1 - 0.999 cancel in float32 up to some 1e-5.
     np.testing.assert_allclose(adam["w"], [-0.1], rtol=1e-5)
 
@@ -132,7 +132,7 @@ def test_decay_is_decoupled_for_adamw_only():
 def test_clipping_sees_only_trainable_leaves():
     clipped = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optim.build(LABELS, {"backbone": optax.sgd(1.0), "head": optax.sgd(1.0)}),
+        optimizers.build(LABELS, {"backbone": optax.sgd(1.0), "head": optax.sgd(1.0)}),
     )
     grads = restrict(GRADS)
     norm = math.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(grads)))
@@ -147,7 +147,7 @@ def test_clipping_sees_only_trainable_leaves():
 
 
 def test_accumulation_holds_only_trainable_leaves():
-    inner = optim.build(LABELS, groups("sgd"))
+    inner = optimizers.build(LABELS, groups("sgd"))
     tx = optax.MultiSteps(inner, every_k_schedule=2)
     params, grads = restrict(PARAMS), restrict(GRADS)
     state = tx.init(params)
@@ -162,7 +162,7 @@ def test_accumulation_holds_only_trainable_leaves():
 
 
 def test_any_part_of_the_tree_will_do():
-    tx = optim.build(LABELS, groups("adam"))
+    tx = optimizers.build(LABELS, groups("adam"))
     head = {"head": PARAMS["head"]}
     updates, state = tx.update({"head": GRADS["head"]}, tx.init(head), head)
     assert jax.tree.structure(updates) == jax.tree.structure(head)
@@ -172,7 +172,7 @@ def test_any_part_of_the_tree_will_do():
 
 
 def test_the_schedule_drives_the_step_size():
-    tx = optim.transform("sgd", Schedule("cosine").over(2), 0.0)
+    tx = optimizers.transform("sgd", Schedule("cosine").over(2), 0.0)
     params, grads = {"w": jnp.array([0.0])}, {"w": jnp.array([1.0])}
     updates, _ = run(tx, params, grads, steps=3)
     velocity = [1.0, 1.9, 2.71]
@@ -182,28 +182,28 @@ def test_the_schedule_drives_the_step_size():
     )
 
 
-@pytest.mark.parametrize("name", get_args(optim.OptimizerName))
+@pytest.mark.parametrize("name", get_args(optimizers.OptimizerName))
 def test_every_optimizer_is_optax_s_own_with_its_weight_decay(name):
     params, grads = restrict(PARAMS)["stage1"], restrict(GRADS)["stage1"]
     factory = getattr(optax, name)
     decoupled = "weight_decay" in inspect.signature(factory).parameters
-    assert decoupled == (name in optim.DECOUPLED)
+    assert decoupled == (name in optimizers.DECOUPLED)
     rates = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
     plain = factory(0.01, weight_decay=0.1) if decoupled else factory(0.01, **rates)
     by_hand = grads if decoupled else jax.tree.map(lambda g, p: g + 0.1 * p, grads, params)
-    (first,), _ = run(optim.transform(name, 0.01, 0.1), params, grads, steps=1)
+    (first,), _ = run(optimizers.transform(name, 0.01, 0.1), params, grads, steps=1)
     (expected,), _ = run(plain, params, by_hand, steps=1)
     assert_equal(first, expected)
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(first))
     # And decay counts, but where the first update is a gradient's sign or so.
-    (without,), _ = run(optim.transform(name, 0.01, 0.0), params, grads, steps=1)
+    (without,), _ = run(optimizers.transform(name, 0.01, 0.0), params, grads, steps=1)
     same = jax.tree.map(np.array_equal, first, without)
-    assert not all(jax.tree.leaves(same)) or name not in optim.DECOUPLED
+    assert not all(jax.tree.leaves(same)) or name not in optimizers.DECOUPLED
 
 
 def test_plain_sgd_keeps_nothing():
     _, state = run(
-        optim.transform("sgd", 0.1, 0.0, momentum=0.0), restrict(PARAMS), restrict(GRADS)
+        optimizers.transform("sgd", 0.1, 0.0, momentum=0.0), restrict(PARAMS), restrict(GRADS)
     )
     assert arrays(state) == []
 
@@ -211,15 +211,15 @@ def test_plain_sgd_keeps_nothing():
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_accumulated_gradients_are_clipped_as_their_mean(clip):
     def build(accumulate):
-        inner = optim.build(LABELS, {"backbone": optax.sgd(1.0), "head": optax.sgd(0.1)})
-        return optim.wrapped(inner, clip, accumulate)
+        inner = optimizers.build(LABELS, {"backbone": optax.sgd(1.0), "head": optax.sgd(0.1)})
+        return optimizers.wrapped(inner, clip, accumulate)
 
     params, grads = restrict(PARAMS), restrict(GRADS)
     tx = build(3)
     state, moves = tx.init(params), []
     for factor in (1.0, 2.0, 6.0):
         updates, state = tx.update(jax.tree.map(lambda g, f=factor: f * g, grads), state, params)
-        moves.append(bool(optim.updated(state)))
+        moves.append(bool(optimizers.updated(state)))
     assert moves == [False, False, True]
     mean = jax.tree.map(lambda g: 3 * g, grads)
     expected, _ = build(1).update(mean, build(1).init(params), params)

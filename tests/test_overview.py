@@ -9,12 +9,12 @@ import json
 import tiny
 from rich.console import Console
 
-from jtl import preflight
-from jtl.config import TrainConfig
-from jtl.loop import fit
-from jtl.progress import Display
-from jtl.task import prepare_task
-from jtl.validation import resolve
+from jtl.common.progress import Display
+from jtl.config.options import TrainConfig
+from jtl.config.validation import resolve
+from jtl.train import dry_run
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
 
 
 def test_normalization_is_told_before_training(tiny_data, tmp_path):
@@ -30,12 +30,12 @@ def test_normalization_is_told_before_training(tiny_data, tmp_path):
 
 def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_path):
     config = tiny.config(tiny_data, None, mask="full")
-    stepping = preflight.preflight(prepare_task(resolve(config), tiny.quiet()))
+    stepping = dry_run.preflight(prepare_task(resolve(config), tiny.quiet()))
     # A step takes about three times a forward, per image of a batch of four.
     forward = 4 * stepping["forward_flops_per_image"]
     assert 1.5 * forward < stepping["step_flops"] < 4.5 * forward
     options = TrainConfig(solver="lbfgs")
-    solving = preflight.preflight(
+    solving = dry_run.preflight(
         prepare_task(resolve(dataclasses.replace(config, train=options)), tiny.quiet())
     )
     assert solving["optimizer_bytes"] == 0
@@ -43,6 +43,6 @@ def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_pa
     assert {row["learning_rate"] for row in solving["groups"]} == {None}
     assert "NaN" not in json.dumps(solving)
     out = io.StringIO()
-    preflight.print_preflight(solving, Console(file=out, width=100))
+    dry_run.print_preflight(solving, Console(file=out, width=100))
     assert "GFLOP per image" in out.getvalue()
     assert "epoch about" not in out.getvalue()

@@ -35,10 +35,10 @@ from parity import (
 )
 
 from jtl import models
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 from jtl.models import NormSpec
-from weights_convert import sources
-from weights_convert.convert import convert
+from weights_convert.convert.conversion import convert
+from weights_convert.source import sources
 
 
 def timm_model(name: str) -> torch.nn.Module:

@@ -28,13 +28,15 @@ from parity import (
 )
 
 from jtl import models
-from jtl.data.preprocess import Prepare
+from jtl.data.preprocessing import Prepare
 from jtl.models import NormSpec, registry
-from weights_convert import peers, readers, sources, verify
-from weights_convert.convert import Converted, convert, identify
-from weights_convert.counting import from_zero
-from weights_convert.rules import KERAS, leaf_paths, lookup
-from weights_convert.tables import TABLES
+from weights_convert.convert.conversion import Converted, convert, identify
+from weights_convert.convert.counting import from_zero
+from weights_convert.convert.rules import KERAS, leaf_paths, lookup
+from weights_convert.convert.tables import TABLES
+from weights_convert.read import readers
+from weights_convert.source import sources
+from weights_convert.verify import peers, report
 
 SIZE, CLASSES = 64, 10
 # As in the ladder against timm: relative to the largest value of a unit's output. Measured,
@@ -480,8 +482,8 @@ def test_every_layer_is_compared_before_its_activation(name, request, tmp_path):
     # Keras's own network has no classifier behind VGG16's last pooling.
     found = sources.convert_source(source, drop_head=name.startswith("vgg"))
     peer = peers.load(found, source)
-    model = verify.build(found)
-    rows, figures = verify._compare_forward(peer, model, found, [random_images(2, size, size)])
+    model = report.build(found)
+    rows, figures = report._compare_forward(peer, model, found, [random_images(2, size, size)])
     layers = {"vgg16_no_top": 13, "inception_v3": 2 * 94 + 1}[name]
     assert sum(row.layers for row in rows) == layers
     assert max(row.max_rel for row in rows) < 1e-5

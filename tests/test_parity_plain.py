@@ -39,13 +39,15 @@ from timm.models.vgg import ConvMlp
 from torchvision.models.squeezenet import Fire
 
 from jtl import models
-from jtl.errors import UserError
-from jtl.models import inception, plain, registry, squeezenet
-from jtl.models.inception import InceptionV3
-from jtl.models.pool import avg_pool
-from weights_convert.convert import convert
-from weights_convert.rules import fill
-from weights_convert.tables import TABLES
+from jtl.common.errors import UserError
+from jtl.models import registry
+from jtl.models.families import inception, squeezenet
+from jtl.models.families.inception import InceptionV3
+from jtl.models.layers import plain
+from jtl.models.layers.pool import avg_pool
+from weights_convert.convert.conversion import convert
+from weights_convert.convert.rules import fill
+from weights_convert.convert.tables import TABLES
 
 WIDTH, CLASSES = 32, 10
 

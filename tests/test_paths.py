@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint
-from jtl.loop import fit
-from jtl.paths import plain_path
-from weights_convert import artifact
+from jtl.common.paths import plain_path
+from jtl.runs import checkpoint
+from jtl.train.loop import fit
+from weights_convert.artifact import folder as artifact
 
 NAMES = ["q[34]x", "a*b", "what?", "back\\slash", "a$b %20#c", "plain é"]
 

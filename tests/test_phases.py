@@ -12,16 +12,18 @@ import optax
 import pytest
 import tiny
 
-from jtl import checkpoint, optim, preflight, steps
-from jtl.arms import arm_of
-from jtl.errors import UserError
+from jtl.cache.arms import arm_of
+from jtl.common.errors import UserError
+from jtl.config.validation import resolve
 from jtl.freeze.phases import Phase, parse
-from jtl.loop import fit
-from jtl.plan import began
-from jtl.run import Run
-from jtl.task import prepare_task
-from jtl.trainer import Trainer
-from jtl.validation import resolve
+from jtl.freeze.plan import began
+from jtl.optim import optimizers
+from jtl.runs import checkpoint
+from jtl.runs.run import Run
+from jtl.train import dry_run, step
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
+from jtl.train.trainer import Trainer
 
 UNITS = tiny.MODEL.units()
 
@@ -66,15 +68,15 @@ def test_refusals(text: str, epochs: int | None, message: str):
 def test_adam_is_carried_over_for_what_goes_on_and_fresh_for_what_joins():
     old_labels = {"head": {"k": "head@0"}, "stage": {"k": "frozen"}}
     new_labels = {"head": {"k": "head@0"}, "stage": {"k": "backbone@1"}}
-    adam = optim.transform("adam", 1e-2, 0.0)
-    first = optim.build(old_labels, {"head@0": adam})
-    second = optim.build(new_labels, {"head@0": adam, "backbone@1": adam})
+    adam = optimizers.transform("adam", 1e-2, 0.0)
+    first = optimizers.build(old_labels, {"head@0": adam})
+    second = optimizers.build(new_labels, {"head@0": adam, "backbone@1": adam})
     params = {"head": {"k": jnp.ones(3)}, "stage": {"k": jnp.ones(2)}}
     grads = {"head": {"k": jnp.arange(3.0)}}
     state = first.init({"head": params["head"]})
     for _ in range(3):
         _, state = first.update(grads, state, {"head": params["head"]})
-    carried = optim.carry(state, second.init(params), began)
+    carried = optimizers.carry(state, second.init(params), began)
 
     # As if the head had had an optimizer of its own all along, and the stage a new one now.
     alone = optax.adam(1e-2)
@@ -117,9 +119,9 @@ def test_a_run_goes_through_its_phases(whole: Run):
 
 def test_every_phase_compiles_its_step_once(tiny_data, tmp_path):
     # Distinct from every other run's steps by the batch size.
-    before = steps.train_step._cache_size(), steps.train_epoch._cache_size()
+    before = step.train_step._cache_size(), step.train_epoch._cache_size()
     fit(phased(tiny_data, tmp_path / "run", batch_size=5), tiny.quiet())
-    after = steps.train_step._cache_size(), steps.train_epoch._cache_size()
+    after = step.train_step._cache_size(), step.train_epoch._cache_size()
     # Features at the head go through whole epochs in one dispatch; the other two step by step.
     assert (after[0] - before[0], after[1] - before[1]) == (2, 1)
 
@@ -164,7 +166,7 @@ def test_resuming_is_refused_where_it_would_be_wrong(whole, tiny_data, tmp_path)
 
 def test_l2_sp_pulls_towards_the_start():
     start = {"w": np.asarray([1.0, 2.0], np.float32), "frozen": np.zeros(3, np.float32)}
-    tx = optim.l2_sp(0.5, start)
+    tx = optimizers.l2_sp(0.5, start)
     now = {"w": jnp.asarray([3.0, 2.0])}
     # However far the params are when the optimizer begins.
     grads, _ = tx.update({"w": jnp.asarray([0.1, 0.1])}, tx.init(now), now)
@@ -174,7 +176,7 @@ def test_l2_sp_pulls_towards_the_start():
 def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
     config = resolve(phased(tiny_data, tmp_path / "never"))
     task = prepare_task(config, tiny.quiet())
-    figures = preflight.preflight(task)
+    figures = dry_run.preflight(task)
     keys = ["total_params", "trainable_params", "frozen_params", "optimizer_bytes", "cut", "groups"]
     assert set(keys) <= set(figures)
     assert not (tmp_path / "never").exists()

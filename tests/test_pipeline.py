@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl.arms import pictures_of
-from jtl.data.pipeline import (
+from jtl.cache.arms import pictures_of
+from jtl.common.errors import UserError
+from jtl.data.decoding import HostTransform
+from jtl.data.loader import (
     Features,
     InputPlan,
     Pictures,
@@ -22,10 +24,8 @@ from jtl.data.pipeline import (
     plan_input,
     shuffled,
 )
-from jtl.data.preprocess import Prepare
-from jtl.data.sources import Dataset
-from jtl.data.transforms import HostTransform
-from jtl.errors import UserError
+from jtl.data.preprocessing import Prepare
+from jtl.data.sources.registry import Dataset
 from jtl.models import Preprocessing
 
 PRE = Preprocessing(crop_pct=0.875, interpolation="bilinear", size=224)

@@ -13,7 +13,7 @@ import torch
 from jax import export
 
 from jtl import onednn
-from jtl.models.pool import max_pool, neighbourhood_avg
+from jtl.models.layers.pool import max_pool, neighbourhood_avg
 
 # window, strides, padding, size
 CASES = [

@@ -18,7 +18,10 @@ from commands import main, python
 from PIL import Image
 
 import jtl
-from jtl import evaluation, loop, pictures, prediction
+from jtl.predict import classifier as evaluation
+from jtl.predict import inputs
+from jtl.predict import predictions as prediction
+from jtl.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +164,7 @@ def test_a_folder_without_pictures(classifier, tmp_path):
 def test_an_archive_is_known_by_its_content(tiny_data, tmp_path):
     with zipfile.ZipFile(tmp_path / "download", "w") as archive:
         archive.write(files_of(tiny_data)[0], "a.png")
-    (item,) = pictures.items(tmp_path / "download")
+    (item,) = inputs.items(tmp_path / "download")
     assert item.name == str(tmp_path / "download" / "a.png")
     assert item.load().size == (8, 8)
 

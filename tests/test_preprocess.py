@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from jtl import models
-from jtl.data.pipeline import plan_input
-from jtl.data.preprocess import Prepare
+from jtl.data.loader import plan_input
+from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
-from weights_convert import stated
+from weights_convert.source import metadata
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 METHODS: tuple[Any, ...] = tuple(RESAMPLING)
@@ -165,7 +165,7 @@ def test_evaluation_equals_timms_transform_of_the_tag(tag):
 
     config = timm.get_pretrained_cfg(tag).to_dict()  # pyright: ignore
     of_timm = create_transform(**resolve_data_config({}, pretrained_cfg=config))
-    found = stated.of_config({"pretrained_cfg": config}, "timm").preprocessing
+    found = metadata.of_config({"pretrained_cfg": config}, "timm").preprocessing
     assert found.keys() >= {"mean", "std", "crop_pct", "interpolation", "size"}
     inputs = plan_input(None, None, Preprocessing(**found))
     assert inputs.host is not None

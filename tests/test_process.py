@@ -7,7 +7,7 @@ import sys
 import pytest
 from commands import python
 
-from jtl import memory
+from jtl.common import memory
 
 FAULTS = """
 import os, resource, sys

@@ -20,11 +20,13 @@ import pytest
 import tiny
 import tiny_train
 
-from jtl import checkpoint, midway, process, validation
-from jtl.config import Config, RunConfig, TrainConfig
-from jtl.devices import processes
-from jtl.errors import UserError
+from jtl.cli import process
+from jtl.common.errors import UserError
+from jtl.config import validation
+from jtl.config.options import Config, RunConfig, TrainConfig
+from jtl.distributed import processes
 from jtl.freeze.split import leaf_paths, lookup
+from jtl.runs import checkpoint, midway
 
 SCRIPT = Path(__file__).with_name("tiny_train.py")
 ROOM_SCRIPT = SCRIPT.with_name("tiny_train_room.py")

@@ -12,10 +12,11 @@ import jax
 import pytest
 import tiny
 
-from jtl import checkpoint, loop, profiling
-from jtl.config import Config, RunConfig, TrainConfig
-from jtl.errors import UserError
-from jtl.validation import resolve
+from jtl.common.errors import UserError
+from jtl.config.options import Config, RunConfig, TrainConfig
+from jtl.config.validation import resolve
+from jtl.runs import checkpoint
+from jtl.train import loop, profiling
 
 
 def profiled(config: Config, **run: Any) -> Config:

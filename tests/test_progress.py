@@ -8,9 +8,9 @@ import re
 import pytest
 from rich.console import Console
 
-from jtl import progress
-from jtl.progress import Display, Pace, PlainConsole
-from jtl.report import epoch_note
+from jtl.common import progress
+from jtl.common.progress import Display, Pace, PlainConsole
+from jtl.runs.messages import epoch_note
 
 NOTE = epoch_note(
     {"train_loss": 12.345, "val_loss": 0.5, "val_accuracy": 1.0, "images_per_second": 128_939.4}

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jtl.errors import UserError
-from weights_convert.readers import SourceFile, read
+from jtl.common.errors import UserError
+from weights_convert.read.readers import SourceFile, read
 
 if TYPE_CHECKING:
     import torch
@@ -448,7 +448,7 @@ def test_reads_the_published_efficientnet_lite0() -> None:
 
 def test_needs_no_torch() -> None:
     code = (
-        "import sys; from weights_convert.readers import read; "
+        "import sys; from weights_convert.read.readers import read; "
         f"read({str(published_lite0())!r}); assert 'torch' not in sys.modules"
     )
     root = Path(__file__).parents[1]

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 
 from jtl import models, weights
-from jtl.config import Config, DataConfig, RunConfig, TrainConfig
-from jtl.data.preprocess import Prepare
-from jtl.data.transforms import HostTransform, decode
-from jtl.loop import fit
-from jtl.steps import forward
+from jtl.config.options import Config, DataConfig, RunConfig, TrainConfig
+from jtl.data.decoding import HostTransform, decode
+from jtl.data.preprocessing import Prepare
+from jtl.train.loop import fit
+from jtl.train.step import forward
 
 MODEL = "efficientnet_lite0"
 

@@ -19,13 +19,15 @@ import tiny
 from PIL import Image
 from safetensors.numpy import save_file
 
-from jtl import checkpoint, cli, models
-from jtl.config import Config
+from jtl import models
+from jtl.cli import app
+from jtl.config.options import Config
+from jtl.config.validation import resolve
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import HeadSpec, registry
-from jtl.validation import resolve
-from weights_convert.export import source_tensors
-from weights_convert.tables import TABLES
+from jtl.runs import checkpoint
+from weights_convert.convert.tables import TABLES
+from weights_convert.export.writer import source_tensors
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
 SMALL = ("--weights", "random", "--image-size", "32")
@@ -205,9 +207,9 @@ def test_freeze_by_name(pictures: Path, tmp_path: Path):
 
 
 def _moved(folder: Path) -> set[tuple[str, ...]]:
-    from jtl.config import Config
-    from jtl.initialize import initialize
-    from jtl.task import rebuild_model
+    from jtl.config.options import Config
+    from jtl.models.initialization import initialize
+    from jtl.train.setup import rebuild_model
 
     restored = checkpoint.restore(folder, "latest")
     model, inputs = rebuild_model(restored.meta)
@@ -316,7 +318,7 @@ def config_of(command: str) -> Config:
     """What a command of the page would train."""
     found: list[Config] = []
     args = shlex.split(command)[3:]
-    code = cli.main(Config, lambda config: found.append(resolve(config)), prog="x", args=args)
+    code = app.main(Config, lambda config: found.append(resolve(config)), prog="x", args=args)
     assert code == 0, command
     return found[0]
 

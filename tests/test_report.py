@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl import drawing, painter, preflight, report
+from jtl.runs import messages, plot_worker, plots
+from jtl.train import dry_run
 
 SUMMARY: dict[str, Any] = {
     "model": "tiny",
@@ -56,7 +57,7 @@ def history(epochs: int) -> list[dict[str, Any]]:
 
 def test_the_table_writes_names_as_they_are():
     out = io.StringIO()
-    report.print_summary(SUMMARY, Path("runs/a [b]"), Console(file=out, width=200))
+    messages.print_summary(SUMMARY, Path("runs/a [b]"), Console(file=out, width=200))
     text = out.getvalue()
     for told in ("w[tmp].pth", "stage[a-z]+/.*", "folder:d/[/red]br/:heart:", "│ runs/a [b] "):
         assert told in text
@@ -72,7 +73,7 @@ def test_of_many_classes_those_recognized_worst_are_listed():
     scores = {f"c{i}": {"count": 1, "accuracy": 1, "precision": 1, "f1": i / 9} for i in range(9)}
     scores["c0"] |= {"f1": 0.99}
     out = io.StringIO()
-    Console(file=out, width=80).print(report.class_table(scores, "test", most=3))
+    Console(file=out, width=80).print(messages.class_table(scores, "test", most=3))
     text = out.getvalue()
     assert re.findall(r"c\d", text) == ["c1", "c2", "c3"]
     assert "Classes of test: the 3 of lowest F1 among 9" in text
@@ -98,7 +99,7 @@ def test_preflight_writes_names_as_they_are():
         model="tiny", data="folder:[a]:heart:", num_train=1, num_val=1, image_size=8, batch_size=1
     )
     out = io.StringIO()
-    preflight.print_preflight({**figures, "phases": [phase]}, Console(file=out, width=80))
+    dry_run.print_preflight({**figures, "phases": [phase]}, Console(file=out, width=80))
     text = out.getvalue()
     for told in ("folder:[a]:heart:", "mask rules:stage[a-z]+/.*=x0.1, 2 epochs", "[red]x0.1"):
         assert told in text
@@ -118,8 +119,8 @@ def test_preflight_writes_names_as_they_are():
 )
 def test_curves(count: int, data: str, tmp_path: Path):
     path = tmp_path / "curves.png"
-    title = drawing.curves_title(model="tiny", mask=SUMMARY["mask"], data=data, accuracy=0.5)
-    drawing.draw_curves(path, history=history(count), best_epoch=1, title=title)
+    title = plots.curves_title(model="tiny", mask=SUMMARY["mask"], data=data, accuracy=0.5)
+    plots.draw_curves(path, history=history(count), best_epoch=1, title=title)
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels.shape == (432, 1080, 3)
@@ -149,7 +150,7 @@ def test_curves_show_where_another_mask_begins(drawn: list[Any]):
     lines = history(6)
     for line in lines:
         line["mask"] = "head_only" if line["epoch"] < 3 or line["epoch"] > 5 else "full"
-    drawing.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
+    plots.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
     for axes in drawn[0].axes:
         dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
         assert dashed == [2.5, 5.5]
@@ -163,8 +164,8 @@ def test_curves_have_no_ticks_where_no_values_are(drawn: list[Any], accuracies):
         {**line, "train_accuracy": low, "val_accuracy": high, "train_loss": 0.0, "val_loss": 5.0}
         for line, (low, high) in zip(history(40), [accuracies, accuracies[::-1]] * 20, strict=True)
     ]
-    drawing.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
-    drawing.draw_comparison("x.png", runs=[("a", lines), ("b", lines[:3])])
+    plots.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
+    plots.draw_comparison("x.png", runs=[("a", lines), ("b", lines[:3])])
     for loss, accuracy in (figure.axes for figure in drawn):
         for axes in (loss, accuracy):
             assert _shown(axes.xaxis)[0] >= 1
@@ -187,7 +188,7 @@ def test_a_reliability_diagram_counts_its_pictures(drawn: list[Any]):
         {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},
         {"from": 0.8, "to": 1.0, "count": 1200, "confidence": 0.9, "accuracy": 0.8},
     ]
-    drawing.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
+    plots.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
     above, below = drawn[0].axes
     assert [text.get_text() for text in below.texts] == ["2", "1,200"]
     (dots,) = (line for line in above.lines if line.get_marker() == "o")
@@ -198,7 +199,7 @@ def test_a_reliability_diagram_counts_its_pictures(drawn: list[Any]):
 def test_one_epoch_has_one_tick(tmp_path: Path, drawn: list[Any]):
     for count in (1, 4):
         path = tmp_path / "curves.png"
-        drawing.draw_curves(path, history=history(count), best_epoch=1, title="tiny")
+        plots.draw_curves(path, history=history(count), best_epoch=1, title="tiny")
     one, four = ([list(axes.get_xticks()) for axes in figure.axes] for figure in drawn)
     assert one == [[1], [1]]
     assert all(tick == int(tick) for ticks in four for tick in ticks)
@@ -207,7 +208,7 @@ def test_one_epoch_has_one_tick(tmp_path: Path, drawn: list[Any]):
 
 def test_a_long_path_loses_its_middle():
     data = "folder:/start/" + "x" * 500 + "/end"
-    title = drawing.curves_title(model="tiny", mask="full", data=data, accuracy=0.5)
+    title = plots.curves_title(model="tiny", mask="full", data=data, accuracy=0.5)
     assert all(len(line) <= 110 for line in title.splitlines())
     assert title.count("\n") == 1
     assert "folder:/start/" in title
@@ -217,30 +218,30 @@ def test_a_long_path_loses_its_middle():
 
 def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch):
     curves: dict[str, Any] = {"history": history(3), "best_epoch": 2, "title": "tiny"}
-    with painter.Painter() as here:
+    with plot_worker.Painter() as here:
         here.draw("draw_curves", tmp_path / "here.png", **curves)
-    monkeypatch.setattr(drawing, "draw_curves", None)
-    with painter.Painter(beside=True) as beside:
+    monkeypatch.setattr(plots, "draw_curves", None)
+    with plot_worker.Painter(beside=True) as beside:
         beside.draw("draw_curves", tmp_path / "beside.png", **curves)
     assert (tmp_path / "beside.png").read_bytes() == (tmp_path / "here.png").read_bytes()
 
 
 def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(painter, "_MAIN", "raise SystemExit('no matplotlib here')")
+    monkeypatch.setattr(plot_worker, "_MAIN", "raise SystemExit('no matplotlib here')")
     path = tmp_path / "curves.png"
-    with painter.Painter(beside=True) as beside:
+    with plot_worker.Painter(beside=True) as beside:
         beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")
     assert path.stat().st_size > 1000
 
 
 def test_a_picture_that_cannot_be_drawn_is_told(tmp_path: Path):
     path = tmp_path / "missing" / "curves.png"
-    with pytest.raises(FileNotFoundError), painter.Painter(beside=True) as beside:
+    with pytest.raises(FileNotFoundError), plot_worker.Painter(beside=True) as beside:
         beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")
 
 
 def test_a_run_that_fails_ends_its_painter(tmp_path: Path):
-    beside = painter.Painter(beside=True)
+    beside = plot_worker.Painter(beside=True)
     beside.draw("draw_curves", tmp_path / "c.png", history=[], best_epoch=2, title="tiny")
     with pytest.raises(ZeroDivisionError), beside:
         raise ZeroDivisionError

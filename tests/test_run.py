@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import tiny
 
-from jtl import batch_size, evaluation, resume
-from jtl.config import Config
-from jtl.defaults import filled
-from jtl.errors import UserError
-from jtl.loop import fit
-from jtl.run import Run
+from jtl.common.errors import UserError
+from jtl.config.defaults import filled
+from jtl.config.options import Config
+from jtl.predict import classifier as evaluation
+from jtl.runs import resume
+from jtl.runs.run import Run
+from jtl.train import batch_size
+from jtl.train.loop import fit
 
 SUMMARY_KEYS = {
     "model", "weights", "mask", "head", "data", "num_classes", "class_names", "total_params",

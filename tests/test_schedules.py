@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from jtl.schedules import Schedule, plateau_scale
+from jtl.optim.schedules import Schedule, plateau_scale
 
 
 def shares(schedule: Schedule, steps: int, offset: int = 0) -> np.ndarray:

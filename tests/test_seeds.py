@@ -10,7 +10,7 @@ import pytest
 from commands import main
 from PIL import Image
 
-from jtl import lr_finder, seeds
+from jtl.train import lr_finder, seeds
 
 
 def options(data, *more):

@@ -13,9 +13,10 @@ import pytest
 import tiny
 from commands import main
 
-from jtl import loop, sinks
-from jtl.config import Config
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.config.options import Config
+from jtl.runs import trackers
+from jtl.train import loop
 
 NAMES = {
     "train/loss", "val/loss", "train/accuracy", "val/accuracy", "learning_rate",
@@ -129,16 +130,16 @@ def test_a_sink_that_fails_is_left_out(tiny_data, tmp_path, monkeypatch, capsys)
         def close(self, summary):
             pytest.fail("was left out")
 
-    monkeypatch.setitem(sinks._KINDS, "tensorboard", Broken)
+    monkeypatch.setitem(trackers._KINDS, "tensorboard", Broken)
     told: list[str] = []
-    with sinks.opened(["tensorboard"], tmp_path, {}, 0, told.append) as opened:
+    with trackers.opened(["tensorboard"], tmp_path, {}, 0, told.append) as opened:
         opened.log({"epoch": 1, "train_loss": 1.0})
         opened.log({"epoch": 2, "train_loss": 1.0})
     assert told == ["tensorboard takes no more of this run: no route to host"]
 
 
 def test_a_library_that_is_missing(tiny_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sinks, "_MODULES", {"wandb": "no_such_library"})
+    monkeypatch.setattr(trackers, "_MODULES", {"wandb": "no_such_library"})
     assert main("train", "--log-to", "wandb", "--run-dir", tmp_path / "run") == 2
     assert "--log-to wandb needs no_such_library" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -148,9 +149,9 @@ def test_a_sink_that_cannot_be_opened(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("not logged in")
 
-    monkeypatch.setitem(sinks._KINDS, "wandb", refuse)
+    monkeypatch.setitem(trackers._KINDS, "wandb", refuse)
     with (
         pytest.raises(UserError, match=r"--log-to wandb cannot be opened: not logged in\. Log in"),
-        sinks.opened(["wandb"], tmp_path, {}, 0, print),
+        trackers.opened(["wandb"], tmp_path, {}, 0, print),
     ):
         pytest.fail("was opened")

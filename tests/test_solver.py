@@ -10,8 +10,9 @@ import pytest
 import tiny
 from sklearn.linear_model import LogisticRegression
 
-from jtl import evaluation, solver
-from jtl.loop import fit
+from jtl.optim import lbfgs
+from jtl.predict import classifier
+from jtl.train.loop import fit
 
 
 def blobs(count: int, seed: int, classes: int = 3, width: int = 20):
@@ -26,7 +27,7 @@ def blobs(count: int, seed: int, classes: int = 3, width: int = 20):
 def test_the_optimum_is_scikit_learn_s(l2: float):
     (x, y), (vx, vy) = blobs(300, 1), blobs(100, 2)
     train, val = (jnp.asarray(x), jnp.asarray(y)), (jnp.asarray(vx), jnp.asarray(vy))
-    [fit] = solver.fit_path(train, val, 3, (l2,))
+    [fit] = lbfgs.fit_path(train, val, 3, (l2,))
     reference = LogisticRegression(C=1 / (len(x) * l2), tol=1e-8, max_iter=10_000)
     # In float64: of float32 features scikit-learn finds the optimum to three digits only.
     reference.fit(x.astype(np.float64), y)
@@ -38,13 +39,13 @@ def test_the_optimum_is_scikit_learn_s(l2: float):
 def test_the_path_is_ordered_and_its_best_is_on_validation():
     (x, y), (vx, vy) = blobs(60, 1), blobs(200, 2)
     train, val = (jnp.asarray(x), jnp.asarray(y)), (jnp.asarray(vx), jnp.asarray(vy))
-    path = solver.fit_path(train, val, 3, (1e-4, 1.0, 1e-2))
+    path = lbfgs.fit_path(train, val, 3, (1e-4, 1.0, 1e-2))
     assert [f.l2 for f in path] == [1.0, 1e-2, 1e-4]
     # Weaker penalties fit the training features more closely.
     losses = [f.train_loss for f in path]
     assert losses == sorted(losses, reverse=True)
-    assert all(f.iterations < solver.MAX_ITERATIONS for f in path)
-    chosen = solver.best(path)
+    assert all(f.iterations < lbfgs.MAX_ITERATIONS for f in path)
+    chosen = lbfgs.best(path)
     assert chosen.val_accuracy == max(f.val_accuracy for f in path)
     logits = vx @ chosen.kernel + chosen.bias
     assert chosen.val_accuracy == pytest.approx((logits.argmax(1) == vy).mean(), abs=1e-6)
@@ -57,10 +58,10 @@ def test_a_run_with_lbfgs(tiny_data, tmp_path):
     assert (run.summary["epochs"], run.summary["optimizer_bytes"]) == (1, 0)
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     path = json.loads(line)["path"]
-    assert len(path) == len(solver.GRID) >= 20
+    assert len(path) == len(lbfgs.GRID) >= 20
     # The path's accuracies are float32 means.
     best = max(p["val_accuracy"] for p in path)
     assert run.summary["val_accuracy"] == pytest.approx(best, abs=1e-6)
-    again = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
+    again = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
     for key in ("val_accuracy", "val_loss"):
         assert again[key] == run.summary[key]

@@ -12,13 +12,15 @@ import pytest
 import tiny
 from commands import main
 
-from jtl import batch_size, checkpoint, loop, step_memory, steps
-from jtl.config import Config, TrainConfig
-from jtl.devices.layout import SINGLE
-from jtl.errors import UserError
-from jtl.resume import resumed_run
-from jtl.run import read_json
-from jtl.validation import resolve
+from jtl.common.errors import UserError
+from jtl.config.options import Config, TrainConfig
+from jtl.config.validation import resolve
+from jtl.distributed.layout import SINGLE
+from jtl.runs import checkpoint
+from jtl.runs.resume import resumed_run
+from jtl.runs.run import read_json
+from jtl.train import batch_size, loop, memory
+from jtl.train import step as steps
 
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
 
@@ -50,19 +52,19 @@ class Refusing:
     ],
 )
 def test_sizes_are_powers_of_two_and_those_between(count, devices, expected):
-    assert step_memory.rounded(count, devices) == expected
+    assert memory.rounded(count, devices) == expected
 
 
 @pytest.mark.parametrize("mask", ["full", "last_stage"])
 def test_the_largest_batch_is_the_last_that_fits(mask, tiny_data):
     trainer = tiny.trainer_of(tiny.config(tiny_data, None, mask=mask))
     assert trainer.arm.cached == (mask == "last_stage")
-    room = step_memory.step_bytes(trainer, 48)
-    assert room > step_memory.step_bytes(trainer, 32) > 0
-    assert step_memory.largest_batch(trainer, room, 512) == 48
-    assert step_memory.largest_batch(trainer, room - 1, 512) == 32
-    assert step_memory.largest_batch(trainer, room, 40) == 32
-    assert step_memory.largest_batch(trainer, 0, 512) == 0
+    room = memory.step_bytes(trainer, 48)
+    assert room > memory.step_bytes(trainer, 32) > 0
+    assert memory.largest_batch(trainer, room, 512) == 48
+    assert memory.largest_batch(trainer, room - 1, 512) == 32
+    assert memory.largest_batch(trainer, room, 40) == 32
+    assert memory.largest_batch(trainer, 0, 512) == 0
 
 
 def test_what_a_step_is_said_to_take_is_beside_the_state(tiny_data):
@@ -72,7 +74,7 @@ def test_what_a_step_is_said_to_take_is_beside_the_state(tiny_data):
         for name in ("sgd", "adamw")
     )
     assert heavy.optimizer_bytes > 1.9 * plain.optimizer_bytes
-    one, other = (step_memory.step_bytes(trainer, 64) for trainer in (plain, heavy))
+    one, other = (memory.step_bytes(trainer, 64) for trainer in (plain, heavy))
     assert abs(one - other) < 0.1 * one
 
 
@@ -82,8 +84,8 @@ def test_an_accelerators_own_memory_counts(monkeypatch):
             return {"bytes_limit": 1000, "bytes_in_use": 200}
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
-    assert step_memory.free_for_steps() == 720
-    assert step_memory.free_for_steps(kept=100) == 670
+    assert memory.free_for_steps() == 720
+    assert memory.free_for_steps(kept=100) == 670
 
 
 def auto(data, folder, **options: Any) -> Config:
@@ -94,9 +96,9 @@ def auto(data, folder, **options: Any) -> Config:
 def room(monkeypatch, tiny_data) -> int:
     """What the head needs for steps of 4 and not of 6; 18 pictures that may all be one batch."""
     trainer = tiny.trainer_of(tiny.config(tiny_data, None))
-    needed = step_memory.step_bytes(trainer, 4)
-    assert needed < step_memory.step_bytes(trainer, 6)
-    monkeypatch.setattr(step_memory, "free_for_steps", lambda kept=0: needed)
+    needed = memory.step_bytes(trainer, 4)
+    assert needed < memory.step_bytes(trainer, 6)
+    monkeypatch.setattr(memory, "free_for_steps", lambda kept=0: needed)
     monkeypatch.setattr(batch_size, "BATCHES", 1)
     return needed
 
@@ -118,7 +120,7 @@ def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, m
     loop.fit(given, tiny.quiet())
     tiny.fit_until(1, auto(tiny_data, folders["resumed"]), monkeypatch)
     # With another room, as on another day: the number found at first is the run's.
-    monkeypatch.setattr(step_memory, "free_for_steps", lambda kept=0: 10**12)
+    monkeypatch.setattr(memory, "free_for_steps", lambda kept=0: 10**12)
     again = tiny.resumed(folders["resumed"])
     again = dataclasses.replace(again, train=TrainConfig(batch_size="auto"))
     assert resumed_run(again, print).config.train.batch_size == 4

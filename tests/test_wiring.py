@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl import steps
-from jtl.arms import arm_of
-from jtl.config import Config, StepsConfig
-from jtl.data.pipeline import Pictures, shuffled
+from jtl.cache.arms import arm_of
+from jtl.config.options import Config, StepsConfig
+from jtl.config.validation import resolve
+from jtl.data.loader import Pictures, shuffled
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import ImageClassifier
-from jtl.task import Task, prepare_task
-from jtl.trainer import Trainer
-from jtl.validation import resolve
-from weights_convert.rules import unflatten
+from jtl.train import step as steps
+from jtl.train.setup import Task, prepare_task
+from jtl.train.trainer import Trainer
+from weights_convert.convert.rules import unflatten
 
 TOLERANCE = 1e-3
 """Of what a phase moves a leaf by. float32 against the reference's float64 arithmetic comes to

@@ -16,24 +16,26 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl import checkpoint, keeper, loop, models
-from jtl.arms import cut_of
+from jtl import models
+from jtl.cache.arms import cut_of
 from jtl.cache.features import feature_cache
-from jtl.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
-from jtl.data.preprocess import Prepare
-from jtl.data.sources import ArraySplit
+from jtl.common.progress import Display
+from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.config.validation import resolve
+from jtl.data.preprocessing import Prepare
+from jtl.data.sources.registry import ArraySplit
 from jtl.freeze import Split, label_tree, parse, prune, split
 from jtl.freeze.split import trainable, within
 from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit
 from jtl.models.chain import unit
-from jtl.models.layers import BatchNorm, Conv, relu
-from jtl.progress import Display
-from jtl.run import Run
-from jtl.task import prepare_task
-from jtl.trainer import Trainer
-from jtl.validation import resolve
-from weights_convert import artifact
-from weights_convert.rules import leaf_paths, lookup, unflatten
+from jtl.models.layers.blocks import BatchNorm, Conv, relu
+from jtl.runs import checkpoint, keeper
+from jtl.runs.run import Run
+from jtl.train import loop
+from jtl.train.setup import prepare_task
+from jtl.train.trainer import Trainer
+from weights_convert.artifact import folder as artifact
+from weights_convert.convert.rules import leaf_paths, lookup, unflatten
 
 SIZE = 8
 NORM = NormSpec()

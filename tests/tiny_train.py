@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import tiny
 
-from jtl import agreement, cli, midway, train
-from jtl.config import Config
+from jtl.cli import app
+from jtl.config.options import Config
 from jtl.models import registry
-from jtl.trainer import Trainer
+from jtl.runs import agreement, midway
+from jtl.train import command as train
+from jtl.train.trainer import Trainer
 
 
 def signal_itself(patch: pytest.MonkeyPatch, at: int, number: int) -> None:
@@ -68,5 +70,5 @@ if __name__ == "__main__":
     code = 0
     for arguments in commands():
         sys.argv[1:] = arguments
-        code = code or cli.main(Config, train.command, prog="tiny_train")
-    cli.end(code)
+        code = code or app.main(Config, train.command, prog="tiny_train")
+    app.end(code)

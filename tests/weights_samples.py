@@ -11,10 +11,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jtl import models
-from weights_convert.artifact import Artifact
-from weights_convert.rules import Table, leaf_paths, lookup, unflatten
-from weights_convert.tables import TABLES
-from weights_convert.targets import has
+from weights_convert.artifact.folder import Artifact
+from weights_convert.convert.rules import Table, leaf_paths, lookup, unflatten
+from weights_convert.convert.tables import TABLES
+from weights_convert.export.targets import has
 
 MODEL = "efficientnet_lite0"
 TIMM_NAME = "tf_efficientnet_lite0.in1k"

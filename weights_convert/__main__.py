@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jtl.errors import UserError
-from weights_convert.options import PROGRAM, Parser, convert_parser
+from jtl.common.errors import UserError
+from weights_convert.cli.options import PROGRAM, Parser, convert_parser
 from weights_convert.printable import listed
 
 if TYPE_CHECKING:
-    from weights_convert.artifact import Artifact
-    from weights_convert.sources import Source
+    from weights_convert.artifact.folder import Artifact
+    from weights_convert.source.sources import Source
 
 
 def convert_command(arguments: Sequence[str]) -> int:
@@ -35,12 +35,14 @@ def convert_command(arguments: Sequence[str]) -> int:
             "dropped with --num-classes 0; training puts a new head on them anyway."
         )
     _use_cpu()
-    from weights_convert import artifact, parity_report, sources
+    from weights_convert.artifact import folder as artifact
+    from weights_convert.source import sources
+    from weights_convert.verify import tables
 
     # Found out before minutes of work.
     artifact.refuse_taken(options.out, overwrite=options.overwrite)
     if options.report:
-        parity_report.check_place(options.report)
+        tables.check_place(options.report)
     source = sources.locate(
         options.source, options.model, architecture=options.architecture, entry=options.entry
     )
@@ -48,9 +50,9 @@ def convert_command(arguments: Sequence[str]) -> int:
     drop = options.drop_head or options.num_classes == 0
     converted = sources.convert_source(source, options.model, drop_head=drop)
     if options.verify or options.report:
-        from weights_convert import verify
+        from weights_convert.verify import report
 
-        result = verify.verify(converted, source)
+        result = report.verify(converted, source)
         if options.report:
             result.save(options.report)
         if not options.json:
@@ -136,10 +138,10 @@ def list_command(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    from weights_convert import catalogue
+    from weights_convert.catalogue import models
 
-    entries = catalogue.catalogue(options.models, measure=options.measure)
-    print(catalogue.to_json(entries) if options.json else catalogue.to_text(entries))
+    entries = models.catalogue(options.models, measure=options.measure)
+    print(models.to_json(entries) if options.json else models.to_text(entries))
     return 0
 
 
@@ -164,9 +166,9 @@ def inspect_command(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     options = parser.parse_args(arguments)
     _use_cpu()
-    from weights_convert import inspect_file
+    from weights_convert.read import inspection
 
-    found = inspect_file.inspect(options.file, options.entry)
+    found = inspection.inspect(options.file, options.entry)
     print(found.to_json() if options.json else found.to_text())
     return 0
 
@@ -178,7 +180,7 @@ def export_command(arguments: Sequence[str]) -> int:
         UserError: The model does not fit the library, or the file cannot be written.
     """
     _use_cpu()
-    from weights_convert.targets import LIBRARIES
+    from weights_convert.export.targets import LIBRARIES
 
     parser = Parser(
         prog=f"{PROGRAM} export",
@@ -196,9 +198,9 @@ def export_command(arguments: Sequence[str]) -> int:
     add("--overwrite", action="store_true", help="replace FILE")
     add("--json", action="store_true", help="say what was written as JSON")
     options = parser.parse_args(arguments)
-    from weights_convert import export
+    from weights_convert.export import writer
 
-    target = export.export(options.folder, options.to, options.out, overwrite=options.overwrite)
+    target = writer.export(options.folder, options.to, options.out, overwrite=options.overwrite)
     loading = target.loading.replace("FILE", str(options.out))
     if options.json:
         facts = {"file": str(options.out), "library": target.library}

@@ -91,7 +91,7 @@ def counts(model: str, arm: Arm, classes: int) -> tuple[int, int]:
     import numpy as np
 
     from jtl import models
-    from jtl.config import Config, ModelConfig
+    from jtl.config.options import Config, ModelConfig
 
     head = Config(ModelConfig(head=arm.head, head_pool=arm.pool)).head()  # type: ignore[arg-type]
     network = models.create(model, num_classes=classes, head=head)

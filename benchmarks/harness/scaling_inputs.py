@@ -180,7 +180,7 @@ FIGURES: dict[str, Figure] = {
         "share of device memory for pictures",
         "0.25",
         0.25,
-        "`jtl.arms.DEVICE_SHARE`",
+        "`jtl.cache.arms.DEVICE_SHARE`",
     ),
     "budget": Figure(
         "share of device memory for features",

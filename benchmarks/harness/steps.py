@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.machine import BENCHMARKS
 from harness.workers import Worker, in_turn
-from jtl import memory
+from jtl.common import memory
 
 CLASSES = 10
 AS_COMMANDS = {memory.VARIABLE: ":".join(f"{k}={v}" for k, v in memory.WANTED.items())}

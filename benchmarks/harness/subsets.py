@@ -50,11 +50,11 @@ def opened(spec: str, *, test_as_val: bool = False) -> Source:
     Raises:
         SystemExit: It cannot be opened, or has no test split; the reason is shown.
     """
-    from jtl.data import sources
-    from jtl.errors import UserError
+    from jtl.common.errors import UserError
+    from jtl.data.sources import registry
 
     try:
-        found, given = sources.load(spec, seed=0), sources.find(spec)
+        found, given = registry.load(spec, seed=0), registry.find(spec)
     except UserError as error:
         raise SystemExit(f"--data {spec}: {error}") from error
     splits = {"train": found.train, "val": found.val, "test": found.test}

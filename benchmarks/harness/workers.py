@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine import environment
-from jtl.errors import out_of_memory
+from jtl.common.errors import out_of_memory
 
 PAUSE = 0.05
 """Seconds between two turns: the other's threads may still spin."""

@@ -20,7 +20,7 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
     def prepare() -> workers.Prepared:
         import grain
 
-        from jtl.data.transforms import HostTransform, decode
+        from jtl.data.decoding import HostTransform, decode
 
         host = HostTransform(size, CROP, "bicubic")
         if arm == "decode":

@@ -46,7 +46,7 @@ def main(name: str, arm: str, dtype: str, batch: int, size: int, classes: int, c
         import jax.numpy as jnp
 
         from jtl import models
-        from jtl.initialize import initialize
+        from jtl.models.initialization import initialize
 
         images, labels = map(jnp.asarray, pictures(batch, size, classes))
         model = models.create(name, num_classes=classes)

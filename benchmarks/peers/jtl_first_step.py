@@ -9,7 +9,7 @@ after it.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from jtl import memory
+    from jtl.common import memory
 
     memory.restart_with_huge_pages()  # As jtl.train does it: before the slow imports.
 
@@ -41,7 +41,7 @@ class Watched:
 
 
 if __name__ == "__main__":
-    from jtl import steps
+    from jtl.train import step as steps
 
     path = Path(sys.argv.pop(1))
     for name in ("train_step", "train_epoch"):

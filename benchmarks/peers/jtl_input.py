@@ -36,10 +36,10 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
     """Serves the passes of an arm."""
 
     def prepare() -> workers.Prepared:
-        from jtl.data.arrays import ArraySplit
-        from jtl.data.pipeline import Pictures, ahead, shuffled
-        from jtl.data.sources import find
-        from jtl.data.transforms import HostTransform
+        from jtl.data.decoding import HostTransform
+        from jtl.data.loader import Pictures, ahead, shuffled
+        from jtl.data.sources.arrays import ArraySplit
+        from jtl.data.sources.registry import find
 
         if arm == "decode":
             split = find(f"folder:{folder}").splits["train"]

@@ -30,7 +30,7 @@ def pictures(batch: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarra
 def conventions(model: str, library: str) -> dict[str, Any]:
     """What a library's weights demand of the network."""
     from jtl import models
-    from weights_convert.tables import TABLES
+    from weights_convert.convert.tables import TABLES
 
     family = models.get(model).family
     table = next(t for t in TABLES if (t.family, t.library) == (family, library))
@@ -46,9 +46,9 @@ class Forward:
     def __init__(self, model: Any, variables: Any, images: Any):
         import jax
 
-        from jtl import steps
+        from jtl.train import step
 
-        self.function: Any = steps.forward
+        self.function: Any = step.forward
         self.options: dict[str, Any] = {"model": model}
         self.arguments = (jax.device_put(variables), images)
         self.optimizer_bytes, self.trainable_params, self.cut = 0, 0, None
@@ -70,19 +70,20 @@ class Step:
         import jax.numpy as jnp
         import optax
 
-        from jtl import optim, steps
         from jtl.freeze import FROZEN, label_tree, parse, split
         from jtl.freeze.split import prune, trainable, within
+        from jtl.optim import optimizers
+        from jtl.train import step
 
         mask = arm.removeprefix(_ADAM).removeprefix(_CACHED)
         tree = label_tree(parse(mask, model.units()), variables["params"])
         groups = set(jax.tree.leaves(tree)) - {FROZEN}
         optimizer = optax.sgd(0.01, momentum=0.9) if mask == arm else optax.adam(1e-3)
-        tx = optim.build(tree, dict.fromkeys(groups, optimizer))
+        tx = optimizers.build(tree, dict.fromkeys(groups, optimizer))
         cut = split(tree, model.units())
         start = cut.cut if arm.startswith(_CACHED) and cut.prefix else None
         if start is not None:
-            images = steps.forward(variables, images, model=model, stop=start)
+            images = step.forward(variables, images, model=model, stop=start)
         trains, live = trainable(tree), within(cut.train_units)
         params, stats, frozen = jax.tree.map(
             jnp.array,
@@ -95,11 +96,11 @@ class Step:
                 },
             ),
         )
-        state = steps.init_state(params, stats, tx)
+        state = step.init_state(params, stats, tx)
         self.trainable_params = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
         self.cut = cut.cut if cut.prefix else None
-        self.function: Any = steps.train_step
+        self.function: Any = step.train_step
         self.options = dict(model=model, tx=tx, start=start, train_units=cut.train_units)
         self.arguments = (state, frozen, images, labels)
 
@@ -135,7 +136,7 @@ def main(name: str, arm: str, batch: int, size: int, classes: int, library: str 
         import jax.numpy as jnp
 
         from jtl import models
-        from jtl.initialize import initialize
+        from jtl.models.initialization import initialize
 
         images, labels = map(jnp.asarray, pictures(batch, size, classes))
         follows = conventions(name, library) if library else None

@@ -1,7 +1,7 @@
 """Runs `python -m jtl.cache`."""
 
-from jtl import cli
 from jtl.cache.command import Options, command
+from jtl.cli import app
 
 if __name__ == "__main__":
-    cli.end(cli.main(Options, command, prog="python -m jtl.cache"))
+    app.end(app.main(Options, command, prog="python -m jtl.cache"))

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jtl import cli
 from jtl.cache.inventory import Inventory, Row
 from jtl.cache.sizes import LIMIT, told
-from jtl.errors import UserError
-from jtl.limits import at_least
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.config.limits import at_least
 from jtl.weights import cache_dir
 
 
@@ -71,7 +71,7 @@ def command(options: Options) -> None:
         _clear(inventory, rows, options)
     elif options.json:
         listed = [row.to_dict() for row in rows]
-        cli.print_json(
+        app.print_json(
             {
                 "folder": str(inventory.folder),
                 "limit": inventory.store.limit(),
@@ -91,7 +91,7 @@ def _clear(inventory: Inventory, rows: list[Row], options: Options) -> None:
     left = {row.held.name for row in inventory.rows()} & {row.held.name for row in rows}
     if options.json:
         removed = [row.held.name for row in rows if row.held.name not in left]
-        cli.print_json({"removed": removed, "bytes": freed}, indent=2)
+        app.print_json({"removed": removed, "bytes": freed}, indent=2)
     else:
         count = len(rows) - len(left)
         print(f"{count} {'entry' if count == 1 else 'entries'} removed, {told(freed)} freed")

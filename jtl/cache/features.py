@@ -11,22 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import models
-from jtl.arms import Arm, Place, arm_of, pictures_of
+from jtl.cache.arms import Arm, Place, arm_of, pictures_of
 from jtl.cache.entry import Entry, Spec
+from jtl.cache.extraction import extract
 from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
 from jtl.cache.place import placed
 from jtl.cache.store import Claim, Store
+from jtl.common.progress import Display
 from jtl.data.augment import View
-from jtl.data.pipeline import Examples, Features, InputPlan, Pictures, Views
-from jtl.data.sources import Dataset, Split
+from jtl.data.loader import Examples, Features, InputPlan, Pictures, Views
+from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import Portion
-from jtl.devices import processes
-from jtl.devices.layout import SINGLE, Layout
-from jtl.features import extract
+from jtl.distributed import processes
+from jtl.distributed.layout import SINGLE, Layout
 from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
-from jtl.progress import Display
-from jtl.task import Task
+from jtl.train.setup import Task
 from jtl.weights import cache_dir
 
 FOLDER = "features"

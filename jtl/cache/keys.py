@@ -13,9 +13,9 @@ import numpy as np
 
 from jtl.cache.entry import FORMAT_VERSION
 from jtl.data.augment import View
-from jtl.data.preprocess import Prepare
-from jtl.data.sources import Split
-from jtl.data.transforms import HostTransform
+from jtl.data.decoding import HostTransform
+from jtl.data.preprocessing import Prepare
+from jtl.data.sources.registry import Split
 from jtl.freeze.split import Tree, leaf_paths, lookup
 from jtl.models import ImageClassifier, Unit
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jtl.arms import Place
 from jtl.cache import sizes
+from jtl.cache.arms import Place
 from jtl.cache.store import Store
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import psutil
 
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 
 MEMORY_SHARE = 0.4
 """Of the free memory: what decoded pictures or features may take."""

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from jtl.data.transforms import BadImage
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.data.decoding import BadImage
 
 _MAX_LISTED = 20
 

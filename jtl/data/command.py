@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jtl import cli
-from jtl.data import montage, sources
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.data import montage
+from jtl.data.sources import registry
 from jtl.data.survey import Survey, survey
-from jtl.errors import UserError
-from jtl.progress import Display
 
 _MOST_CLASSES = 50
 _MOST_LINES = 20
@@ -54,14 +55,14 @@ def command(options: Options) -> None:
     """
     if options.montage is not None and options.montage.suffix.lower() != ".png":
         raise UserError(f"--montage writes a .png file, not '{options.montage}'.")
-    found = sources.find(options.source)
+    found = registry.find(options.source)
     if options.montage is not None:
         montage.draw(found, options.montage)
     count = sum(len(split) for split in found.splits.values())
     with Display().track("checking", count, "images") as advance:
         result = survey(options.source, found, advance)
     if options.json:
-        cli.print_json(result.to_dict(), indent=2)
+        app.print_json(result.to_dict(), indent=2)
     else:
         print("\n".join(lines(result)))
     if result.problems:

@@ -9,9 +9,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from jtl.common.errors import UserError
+from jtl.data.decoding import HostTransform
 from jtl.data.splits import Found
-from jtl.data.transforms import HostTransform
-from jtl.errors import UserError
 
 ACROSS = 8
 """Pictures of every class."""

@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from jtl.data.transforms import HostTransform
-from jtl.errors import UserError
+from jtl.common.errors import UserError
+from jtl.data.decoding import HostTransform
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -184,7 +184,7 @@ class Found:
         splits: Those of "train", "val" and "test" that there are; "train" always is.
         notes: What a user should know, in sentences.
         problems: Why it cannot be trained on, in sentences; empty if it can.
-        fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.Dataset`.
+        fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.registry.Dataset`.
     """
 
     class_names: tuple[str, ...]

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from jtl.data.batches import in_threads
-from jtl.data.encoded import EncodedSplit
+from jtl.data.decoding import FORMATS, BadImage, decode
+from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, Found, some
-from jtl.data.transforms import FORMATS, BadImage, decode
 
 TINY = 32
 """Pixels: a shorter side below holds little for networks that were trained at 224."""
@@ -91,7 +91,7 @@ def survey(spec: str, found: Found, advance: Advance) -> Survey:
 
     Args:
         spec: What the source is called.
-        found: What it holds, as `jtl.data.sources.find` gives it.
+        found: What it holds, as `jtl.data.sources.registry.find` gives it.
         advance: Told of every few pictures that are done.
     """
     looks = [look for role in found.splits for look in _looks(role, found.splits[role], advance)]

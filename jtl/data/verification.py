@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import PIL
 
+from jtl.common.errors import UserError
+from jtl.common.files import replace_text
 from jtl.data.batches import unreadable
 from jtl.data.splits import Found
-from jtl.errors import UserError
-from jtl.files import replace_text
 from jtl.weights import cache_dir
 
 if TYPE_CHECKING:
-    from jtl.progress import Display
+    from jtl.common.progress import Display
 
 OnBadImage = Literal["error", "skip"]
 

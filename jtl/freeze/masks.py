@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jtl.errors import UserError, suggest
-from jtl.limits import whole
+from jtl.common.errors import UserError, suggest
+from jtl.config.limits import whole
 from jtl.models.chain import Unit, locate
 
 FROZEN = "frozen"

@@ -6,9 +6,9 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from jtl.errors import UserError, suggest
+from jtl.common.errors import UserError, suggest
+from jtl.config.limits import whole
 from jtl.freeze.masks import check_form
-from jtl.limits import whole
 from jtl.models.chain import Unit
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from jtl.errors import UserError
+from jtl.common.errors import UserError
 from jtl.freeze.masks import FROZEN, Rule
 
 _FORM = "A rule is PATTERN=WHAT with WHAT one of: frozen, train, x0.1 (a multiple), 1e-4 (a rate)."

@@ -2,7 +2,7 @@
 
 from jtl.models.chain import ImageClassifier, Unit, locate
 from jtl.models.heads import HeadSpec
-from jtl.models.layers import NormSpec
+from jtl.models.layers.blocks import NormSpec
 from jtl.models.registry import (
     ModelEntry,
     Preprocessing,

@@ -18,9 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jtl.errors import UserError, suggest
+from jtl.common.errors import UserError, suggest
 from jtl.models.heads import Head, HeadSpec, Pool
-from jtl.models.layers import outlined, separate_layers
+from jtl.models.layers.blocks import outlined, separate_layers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jtl.errors import UserError, suggest
-from jtl.models.layers import BatchNorm, NormSpec, relu
+from jtl.common.errors import UserError, suggest
+from jtl.models.layers.blocks import BatchNorm, NormSpec, relu
 
 PoolKind = Literal["avg", "max", "flatten"]
 

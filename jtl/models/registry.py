@@ -9,19 +9,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jtl.errors import UserError, suggest
-from jtl.models.alexnet import AlexNet
+from jtl.common.errors import UserError, suggest
 from jtl.models.chain import Backbone, ImageClassifier
-from jtl.models.densenet import DenseNet
-from jtl.models.efficientnet import EfficientNetLite
+from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.densenet import DenseNet
+from jtl.models.families.efficientnet import EfficientNetLite
+from jtl.models.families.inception import InceptionV3
+from jtl.models.families.mobilenet import MobileNetV2
+from jtl.models.families.resnet import ResNet
+from jtl.models.families.squeezenet import SqueezeNet
+from jtl.models.families.vgg import VGG
 from jtl.models.heads import HeadSpec
-from jtl.models.inception import InceptionV3
-from jtl.models.layers import NormSpec, outlined
-from jtl.models.mobilenet import MobileNetV2
-from jtl.models.resnet import ResNet
-from jtl.models.squeezenet import SqueezeNet
-from jtl.models.truncate import Truncated
-from jtl.models.vgg import VGG
+from jtl.models.layers.blocks import NormSpec, outlined
+from jtl.models.truncation import Truncated
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

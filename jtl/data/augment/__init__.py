@@ -6,7 +6,7 @@ depends neither on the batch it is in nor on the number of devices, and a resume
 Partners for mixup and cutmix are the exception: they come from the batch.
 """
 
+from jtl.config.augment import PRESETS, Augment, Flip, Policy, Preset
 from jtl.data.augment.augmentation import Augmentation, View
-from jtl.data.augment.options import PRESETS, Augment, Flip, Policy, Preset
 
 __all__ = ["PRESETS", "Augment", "Augmentation", "Flip", "Policy", "Preset", "View"]

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtl.config.augment import Augment
 from jtl.data.augment import geometric, mixing, policy
 from jtl.data.augment.keys import Stream, batch_key, example_keys, stream_keys
 from jtl.data.augment.mapping import each
-from jtl.data.augment.options import Augment
-from jtl.data.preprocess import Prepare
+from jtl.data.preprocessing import Prepare
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""The frozen prefix, run once per picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from jtl.data.augment import View
+from jtl.data.loader import Examples, Pictures, in_order
+from jtl.data.preprocessing import Prepare
+from jtl.distributed.layout import SINGLE, Layout
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier
+from jtl.train.step import Metrics, forward, score
+
+PREFIX_BATCH = 32
+"""Pictures per dispatch and device: enough to fill the cores, few enough for the caches."""
+
+
+def extract(
+    examples: Pictures,
+    variables: Tree,
+    *,
+    model: ImageClassifier,
+    stop: str,
+    prepare: Prepare,
+    first: int = 0,
+    view: View | None = None,
+    origin: int = 0,
+    layout: Layout = SINGLE,
+) -> Iterator[np.ndarray]:
+    """Runs a model up to the unit `stop` over every example, in inference mode.
+
+    Args:
+        examples: Pictures of a split.
+        variables: {"params", "batch_stats"} of at least the units before `stop`.
+        model: The classifier.
+        stop: Path of the unit to stop before.
+        prepare: From uint8 batches to the backbone's input.
+        first: The example to begin with.
+        view: Which random draw of the pictures is taken; None for them as they are.
+        origin: Where in their data set the examples begin, which views are drawn by.
+        layout: Devices of this process, which share the work.
+
+    Yields:
+        The outputs [n, ...] of the next `PREFIX_BATCH` examples to a device, in their order; of
+        those that are left, at last.
+    """
+    last = len(examples) - 1
+    size = layout.batch(PREFIX_BATCH, len(examples))
+    for batch, labels in in_order(examples, size, first, layout):
+        real = int(np.count_nonzero(labels >= 0))
+        if view is not None:
+            rows = np.minimum(np.arange(first, first + size, dtype=np.int32), last)
+            batch = view(batch, origin + rows, prepare)
+            first += real
+        output = forward(
+            variables,
+            batch,
+            model=model,
+            stop=stop,
+            prepare=prepare if view is None else None,
+            layout=layout,
+        )
+        yield np.asarray(output)[:real]
+
+
+def evaluate(
+    examples: Examples,
+    variables: Tree,
+    *,
+    model: ImageClassifier,
+    start: str | None,
+    prepare: Callable[[jax.Array], jax.Array] | None,
+    batch_size: int,
+    layout: Layout = SINGLE,
+) -> tuple[dict[str, float], np.ndarray]:
+    """Scores a classifier over every example.
+
+    Args:
+        examples: Features at `start`, or pictures.
+        variables: {"params", "batch_stats"} of at least the units from `start` on.
+        model: The classifier.
+        start: Path of the first unit to run; None for the whole chain.
+        prepare: From batches to the first unit's input; None where they are that.
+        batch_size: Examples per dispatch and device. Results depend on it in the last bits.
+        layout: The devices, on all of which `variables` are.
+
+    Returns:
+        ({"loss", "accuracy"}, logits float32 [N, num_classes]).
+    """
+    total, outputs = Metrics.zero(), []
+    size = layout.batch(batch_size, len(examples))
+    for batch, labels in in_order(examples, size, layout=layout):
+        logits = forward(variables, batch, model=model, start=start, prepare=prepare, layout=layout)
+        total = total + score(logits, labels)
+        outputs.append(logits)
+    logits = np.concatenate([np.asarray(jax.device_get(out)) for out in outputs])
+    return total.means(), logits[: len(examples)]

@@ -1,0 +1,1 @@
+"""What all commands share: parsing, help, and errors as one message and an exit code."""

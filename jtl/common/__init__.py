@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, hashes, folders, memory. Imports nothing else of jtl."""

@@ -1,0 +1,1 @@
+"""The options of a training run as dataclasses, their defaults and checks, and config files."""

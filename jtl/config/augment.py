@@ -1,0 +1,134 @@
+"""What is augmented, and how strongly."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+from jtl.common.errors import UserError
+
+Preset = Literal["none", "light", "strong"]
+Flip = Literal["none", "horizontal", "both"]
+Policy = Literal["none", "trivial"]
+
+LARGEST_HUE = 0.5
+"""Half the colour circle; farther round comes back."""
+
+
+def _check(flag: str, value: object, allowed: str, passes: bool) -> None:
+    if not passes:
+        raise UserError(f"{flag} must be {allowed}, not {value}.")
+
+
+def _choice(kind: object) -> str:
+    *first, last = get_args(kind)
+    return f"{', '.join(first)} or {last}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Every option of the augmentation; compared by value, so that a compiled step can hold it.
+
+    Attributes:
+        crop_scale: The smallest share of a picture's area that a random crop keeps, above 0; 1
+            for no crop. See `geometric.crop_box`.
+        flip: `horizontal` mirrors half of the pictures, `both` also turns half of them upside
+            down. Text and digits should not be flipped.
+        color_jitter: Strengths of (brightness, contrast, saturation, hue): factors are drawn
+            from 1 - strength to 1 + strength, hue is turned by up to its strength, a share of
+            the circle.
+        policy: `trivial` applies one operation of TrivialAugment to each picture.
+        erasing: Probability that a rectangle of the picture is blotted out.
+        mixup: Both parameters of the Beta distribution that two pictures are mixed by; 0 for
+            none.
+        cutmix: The same for the area that is pasted from another picture. With mixup too, each
+            example gets one of the two.
+
+    Raises:
+        UserError: A value is out of bounds; the message names the flag.
+    """
+
+    crop_scale: float = 1.0
+    flip: Flip = "none"
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    policy: Policy = "none"
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("--crop-scale", self.crop_scale, "above 0 and up to 1", 0 < self.crop_scale <= 1)
+        _check("--flip", self.flip, _choice(Flip), self.flip in get_args(Flip))
+        _check("--policy", self.policy, _choice(Policy), self.policy in get_args(Policy))
+        if len(self.color_jitter) != 4:
+            raise UserError(
+                "--color-jitter takes one strength, for brightness, contrast and saturation, or "
+                f"four, such as 0.4,0.4,0.4,0.1, the last for hue; not {len(self.color_jitter)}."
+            )
+        *factors, hue = self.color_jitter
+        for value in factors:
+            _check("--color-jitter", value, "from 0 to 1", 0 <= value <= 1)
+        _check(
+            "--color-jitter, the fourth value (hue),",
+            hue,
+            f"from 0 to {LARGEST_HUE}",
+            0 <= hue <= LARGEST_HUE,
+        )
+        _check("--erasing", self.erasing, "from 0 to 1", 0 <= self.erasing <= 1)
+        for flag, value in (("--mixup", self.mixup), ("--cutmix", self.cutmix)):
+            _check(flag, value, "a finite number from 0 on", 0 <= value < float("inf"))
+
+    @property
+    def crops(self) -> bool:
+        """Whether pictures are cropped."""
+        return self.crop_scale < 1
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become shares of two classes."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def random(self) -> bool:
+        """Whether anything is drawn at all."""
+        return self != Augment()
+
+    def told(self) -> str:
+        """What is on, in a few words."""
+        words = [f"crop from {self.crop_scale:g} of the area"] if self.crops else []
+        if self.flip != "none":
+            words.append("flip both ways" if self.flip == "both" else "horizontal flip")
+        if any(self.color_jitter):
+            words.append("colour jitter " + ",".join(f"{s:g}" for s in self.color_jitter))
+        if self.policy == "trivial":
+            words.append("TrivialAugment")
+        for name in ("erasing", "mixup", "cutmix"):
+            if value := getattr(self, name):
+                words.append(f"{name} {value:g}")
+        return ", ".join(words) or "none"
+
+
+def color_jitter(text: str) -> tuple[float, ...]:
+    """The strengths that `--color-jitter` says: one for all but hue, or four.
+
+    Raises:
+        UserError: These are no numbers.
+    """
+    try:
+        strengths = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--color-jitter takes numbers, such as 0.4 or 0.4,0.4,0.4,0.1, not '{text}'."
+        ) from None
+    return (*strengths * 3, 0.0) if len(strengths) == 1 else strengths
+
+
+PRESETS: dict[Preset, Augment] = {
+    "none": Augment(),
+    "light": Augment(crop_scale=0.35, flip="horizontal"),
+    "strong": Augment(
+        crop_scale=0.35, flip="horizontal", policy="trivial", erasing=0.1, mixup=0.2, cutmix=1.0
+    ),
+}
+"""`light` is fastai's habit in fine-tuning (`RandomResizedCrop(min_scale=0.35)` and a flip);
+`strong` adds what torchvision's recipe of 2021 for ResNet50 does beyond crop and flip."""

@@ -1,0 +1,254 @@
+"""Host-side pictures: decoding to RGB and resizing for evaluation.
+
+Everything here is uint8; normalization happens on the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from jtl.common.errors import UserError, suggest
+
+# Pillow knows many more formats; some of them run external programs (EPS), and none of them
+# appears in picture data sets.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+# What brings a picture upright, by the value of the EXIF orientation tag (EXIF 2.32, 4.6.4).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)  # orientations that exchange width and height
+_PNG_ORIENTATION_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
+_MAX_UPSCALED_PIXELS = 2**26  # 256 MB in Pillow, per thread
+
+_pillow_filter: tuple | None = None
+
+
+class BadImage(UserError):
+    """A picture that cannot be read; the message names the file and the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HostTransform:
+    """The field's evaluation preprocessing: resize the shorter side, crop the centre.
+
+    The shorter side becomes `floor(size / crop_pct)` pixels, the longer side keeps the aspect
+    ratio (rounded down), both antialiased; then the central `size` x `size` pixels are cut out,
+    with offsets rounded half to even. Equal on every uint8 to timm's evaluation transform
+    (`timm.data.create_transform`), which is torchvision's `Resize` and `CenterCrop`. Because
+    `crop_pct` is at most 1, the resized picture always covers the crop: nothing is ever padded.
+
+    Attributes:
+        size: Height and width of the result, in pixels.
+        crop_pct: The crop's share of the resized shorter side, in (0, 1].
+        interpolation: "bicubic" or "bilinear".
+
+    Raises:
+        UserError: If a value is outside these bounds.
+    """
+
+    size: int
+    crop_pct: float
+    interpolation: Literal["bicubic", "bilinear"]
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"Image size {self.size} is not possible: give at least 1 pixel.")
+        if not 0 < self.crop_pct <= 1:
+            raise UserError(
+                f"crop_pct {self.crop_pct} is not possible: give a number above 0 and up to 1."
+            )
+        if self.interpolation not in _RESAMPLING:
+            raise UserError(
+                f"Unknown interpolation '{self.interpolation}': use 'bicubic' or 'bilinear'."
+                + suggest(self.interpolation, _RESAMPLING)
+            )
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Resize and crop one picture.
+
+        Args:
+            image: A picture of any size; modes other than RGB are converted like in `decode`.
+
+        Returns:
+            uint8 [size, size, 3].
+
+        Raises:
+            BadImage: If the picture is so elongated that the resized one would not fit in memory.
+        """
+        image = _to_rgb(image)
+        width, height = image.size
+        short, long = min(width, height), max(width, height)
+        new_short = math.floor(self.size / self.crop_pct)
+        new_long = int(new_short * long / short)
+        if new_short * new_long > max(_MAX_UPSCALED_PIXELS, width * height):
+            raise BadImage(
+                f"{width} x {height} pixels is too elongated to be resized to {new_short} pixels "
+                "on its shorter side"
+            )
+        new_size = (new_short, new_long) if width <= height else (new_long, new_short)
+        if new_size != image.size:
+            image = image.resize(new_size, _RESAMPLING[self.interpolation])
+        left = round((new_size[0] - self.size) / 2)
+        top = round((new_size[1] - self.size) / 2)
+        return np.array(image.crop((left, top, left + self.size, top + self.size)))
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode the contents of a picture file.
+
+    The EXIF orientation is applied; of an animation the first frame is taken; transparency is
+    laid over white; 16-bit greyscale is scaled (not clipped) to 8 bits.
+
+    Args:
+        data: The file's bytes, in one of `FORMATS`.
+        name: What to call the file in messages.
+
+    Returns:
+        A loaded picture in mode "RGB".
+
+    Raises:
+        BadImage: If the file is empty, damaged, truncated, of another format, or so large that
+            Pillow takes it for a decompression bomb (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    with _named_errors(name):
+        return _upright_rgb(_open(data))
+
+
+def as_decoded(image: Image.Image, name: str) -> Image.Image:
+    """What `decode` would give of a picture that Pillow has opened or made.
+
+    Args:
+        image: In any mode.
+        name: What to call it in messages.
+
+    Raises:
+        BadImage: As `decode`.
+    """
+    with _named_errors(name):
+        return _upright_rgb(image)
+
+
+def picture_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]:
+    """The size that `decode` would give, from the file's header.
+
+    Args:
+        data: The file's bytes, or its first ones.
+        name: What to call the file in messages.
+        whole: Whether `data` is the whole file.
+
+    Returns:
+        (height, width) in pixels, EXIF orientation applied.
+
+    Raises:
+        BadImage: If the header cannot be read, or (`whole=False`) does not tell enough.
+    """
+    with _named_errors(name):
+        image = _open(data)
+        width, height = image.size
+        # Pillow gives a TIFF's size as it will be after its own turning.
+        if width != height and image.format != "TIFF":
+            if image.format == "PNG" and "exif" not in image.info:
+                # A PNG may hold its orientation behind the pixels. Only then is decoding needed.
+                if not whole:
+                    raise BadImage("the orientation may stand at the end of the file")
+                if any(chunk in data for chunk in _PNG_ORIENTATION_CHUNKS):
+                    image.load()
+                else:
+                    return height, width
+            if _orientation(image) in _LYING:
+                width, height = height, width
+        return height, width
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    return _to_rgb(image if turn is None else image.transpose(turn))
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise BadImage("the file is empty (0 bytes)")
+    _silence_pillow()
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks on odd but readable files (such as broken EXIF) off the screen.
+
+    A filter for Pillow's modules alone, set for the process: `warnings.catch_warnings` is not
+    safe with threads. Set again whenever other filters (a test's, say) came in front of it.
+    """
+    global _pillow_filter
+    if _pillow_filter is None or not warnings.filters or warnings.filters[0] != _pillow_filter:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        _pillow_filter = warnings.filters[0]
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1  # Unreadable EXIF says nothing about the pixels, which may be fine.
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no defined range: save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Greyscale 0..65535 to RGB 0..255; Pillow's own conversion would clip at 255."""
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise BadImage("32-bit pixels outside 0..65535: save it with 8 or 16 bits")
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+@contextlib.contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn whatever a broken file provokes into a `BadImage` that names it."""
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files.
+        raise BadImage(f"{name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case BadImage():
+            return str(error)
+        case UnidentifiedImageError():
+            return f"not a picture, or damaged (readable formats: {', '.join(FORMATS)})"
+        case Image.DecompressionBombError():
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            return f"more than {limit:,} pixels, which could exhaust the memory: scale it down"
+        case MemoryError():
+            return "not enough memory to decode it"
+        case _:
+            return f"damaged: {error or type(error).__name__}"

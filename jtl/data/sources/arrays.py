@@ -1,0 +1,117 @@
+"""Pictures that are in memory as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jtl.common.errors import UserError
+from jtl.data.batches import read_batch
+from jtl.data.decoding import BadImage, HostTransform
+from jtl.data.splits import Advance, Found, Labelled
+
+
+class ArraySplit(Labelled):
+    """Pictures in memory.
+
+    Args:
+        where: What messages call the split.
+        images: uint8 [M, H, W, 3], or grey [M, H, W, 1].
+        labels: int32 [N].
+        names: A name for every picture.
+        rows: int64 [N], where each picture is in `images`; default 0 to M - 1, all of them.
+    """
+
+    stored_bytes = 0
+
+    def __init__(
+        self,
+        where: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        names: Sequence[str],
+        rows: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(where, labels, names, rows)
+        self._images = images
+
+    def native_size(self) -> tuple[int, int] | None:
+        """The (height, width) of the array."""
+        return self._images.shape[1], self._images.shape[2]
+
+    def check(self) -> list[str]:
+        """Always empty: there is nothing to decode."""
+        return []
+
+    def faults(
+        self, *, decode: bool, rows: Sequence[int] | None = None, advance: Advance | None = None
+    ) -> dict[int, str]:
+        """Always empty: there is nothing to decode."""
+        del decode
+        if advance is not None:
+            advance(len(self) if rows is None else len(rows))
+        return {}
+
+    def read(self, indices: np.ndarray, transform: HostTransform | None) -> np.ndarray:
+        """Copy or resize pictures. See `jtl.data.splits.Split.read`."""
+        if transform is None:
+            return _rgb(self._images[self._rows[np.asarray(indices, dtype=np.int64)]])
+
+        def load_one(index: int) -> np.ndarray:
+            try:
+                return transform(Image.fromarray(_rgb(self._images[self._rows[index]])))
+            except BadImage as error:
+                raise BadImage(f"{self._names[index]}: {error}") from error
+
+        size = transform.size
+        return read_batch(load_one, indices, names=self._names, size=size, where=self.where)
+
+    def subset(self, indices: np.ndarray) -> ArraySplit:
+        """The split that has only these pictures, in this order."""
+        names = [self._names[index] for index in indices]
+        rows = self._rows[indices]  # The array itself is shared, not copied.
+        return ArraySplit(self.where, self._images, self._labels[indices], names, rows)
+
+    def relabelled(self, labels: np.ndarray) -> ArraySplit:
+        """The same pictures with other labels, int32 [N]."""
+        return ArraySplit(self.where, self._images, labels, self._names, self._rows)
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    """[..., 1 or 3] -> [..., 3]."""
+    return images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1)
+
+
+def load_digits(rest: str) -> Found:
+    """The UCI handwritten digits' test part (8 x 8 pixels of 0..16), as scikit-learn ships it.
+
+    Raises:
+        UserError: scikit-learn is not installed, or something follows the name.
+    """
+    if rest:
+        raise UserError(f"The data set 'digits' takes nothing after its name, not '{rest}'.")
+    try:
+        from sklearn.datasets import load_digits as read_digits
+    except ImportError as error:
+        raise UserError(
+            "The data set 'digits' comes with scikit-learn, which is not installed. "
+            "Install it: pip install 'jtl[demo]'"
+        ) from error
+    digits: Any = read_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.repeat(grey[..., None], 3, axis=-1)
+    names = [str(index) for index in range(len(images))]
+    split = ArraySplit("digits", images, digits.target.astype(np.int32), names)
+    class_names = tuple(str(digit) for digit in range(10))
+    return Found(class_names, {"train": split}, (), (), _array_hash(images, split.labels))
+
+
+def _array_hash(images: np.ndarray, labels: np.ndarray) -> str:
+    digest = hashlib.sha256(repr((images.shape, images.dtype.str)).encode())
+    digest.update(images.tobytes())
+    digest.update(labels.astype("<i4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Folders of pictures, one folder per class, on disk or inside an archive."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from jtl.data.decoding import BadImage
+from jtl.data.sources.archives import open_store
+from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.stores import PICTURE_EXTENSIONS, Picture, Store, Tree
+from jtl.data.splits import SPLIT_NAMES, Found, some
+
+_LAYOUT = (
+    "Expected train/CLASS/PICTURE with optional val/ and test/ beside train/, "
+    "or CLASS/PICTURE without splits; one enclosing folder around either is fine."
+)
+_LARGEST_FILE = 2**30  # bytes; no picture that can be decoded needs them
+
+
+def load_folder(path: str) -> Found:
+    """Find the class folders of a directory or an archive; opens no picture.
+
+    Folders named like a split (`SPLIT_NAMES`, in any case) are splits as soon as there is a
+    train folder; otherwise every folder is a class. Pictures further down in a class folder
+    belong to the class.
+
+    Args:
+        path: The directory, or the zip or tar archive.
+
+    Returns:
+        What there is. The classes are the sorted class folders of train, then those of val and
+        test that train does not have (a problem). Too few classes and classes without pictures
+        are problems as well.
+
+    Raises:
+        UserError: If the path cannot be read, or does not hold class folders.
+    """
+    place = Path(os.path.expanduser(path))
+    store = open_store(place)
+    tree = store.tree()
+    folders, notes = _find_splits(tree, place)
+    grouped: dict[str, dict[str, list[Picture]]] = {}
+    for role, folder in folders.items():
+        classes, loose = _group_by_class(tree, folder)
+        if role == "test" and loose and not classes:
+            notes.append(f"{'/'.join(folder)} has no class folders: it is not used for testing.")
+            continue
+        if not classes:
+            raise UserError(f"{'/'.join([str(place), *folder])} has no class folders. {_LAYOUT}")
+        if loose:
+            notes.append(
+                f"{len(loose)} picture(s) outside the class folders are ignored, "
+                f"for example {loose[0].name}."
+            )
+        grouped[role] = classes
+    class_names = sorted(grouped["train"])
+    class_names += sorted(
+        {name for classes in grouped.values() for name in classes} - set(class_names)
+    )
+    splits = {
+        role: _split(f"{place} ({role})", store, class_names, classes)
+        for role, classes in grouped.items()
+    }
+    used = [p for classes in grouped.values() for pictures in classes.values() for p in pictures]
+    problems = _class_problems(grouped, folders, place)
+    return Found(tuple(class_names), splits, tuple(notes), tuple(problems), _fingerprint(used))
+
+
+def _split(
+    where: str,
+    store: Store,
+    class_names: Sequence[str],
+    classes: Mapping[str, Sequence[Picture]],
+) -> EncodedSplit:
+    pictures = [picture for name in class_names for picture in classes.get(name, ())]
+    counts = [len(classes.get(name, ())) for name in class_names]
+
+    def fetch(row: int, limit: int) -> bytes:
+        picture = pictures[row]
+        if picture.size > _LARGEST_FILE:
+            raise BadImage(f"a file of {picture.size:,} bytes is too large for a picture")
+        return store.read(picture, limit)
+
+    return EncodedSplit(
+        where,
+        [picture.name for picture in pictures],
+        np.repeat(np.arange(len(class_names), dtype=np.int32), counts),
+        fetch,
+        stored_bytes=sum(max(picture.size, 0) for picture in pictures),
+    )
+
+
+def _find_splits(tree: Tree, path: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """The folder of every split; without splits, "train" is where the class folders lie."""
+    base: tuple[str, ...] = ()
+    children = tree.children(base)
+    if len(children) == 1 and not _roles(children)["train"]:
+        inner = tree.children((children[0],))
+        if inner:
+            base, children = (children[0],), inner
+    roles = _roles(children)
+    found = {split: names[0] for split, names in roles.items() if names}
+    for split, names in roles.items():
+        if len(names) > 1:
+            raise UserError(
+                f"{path} has several folders for the {split} split: {', '.join(names)}. "
+                "Keep or rename one of them."
+            )
+    if not found:
+        return {"train": base}, []
+    if "train" not in found:
+        raise UserError(
+            f"{path} has {', '.join(f'{name}/' for name in found.values())} but no train/. "
+            f"{_LAYOUT}"
+        )
+    beside = [name for name in children if name not in found.values()]
+    notes = [f"Folders beside {found['train']} are ignored: {some(beside)}."] if beside else []
+    return {split: (*base, name) for split, name in found.items()}, notes
+
+
+def _roles(children: Iterable[str]) -> dict[str, list[str]]:
+    """For every split, the folders that are named like it."""
+    children = list(children)
+    return {
+        split: [name for name in children if name.lower() in words]
+        for split, words in SPLIT_NAMES.items()
+    }
+
+
+def _group_by_class(
+    tree: Tree, folder: tuple[str, ...]
+) -> tuple[dict[str, list[Picture]], list[Picture]]:
+    """The pictures of every class folder in `folder`, and those that lie outside of any."""
+    depth = len(folder)
+    classes: dict[str, list[Picture]] = {name: [] for name in tree.children(folder)}
+    loose = []
+    for picture in tree.pictures:
+        if picture.parts[:depth] == folder:
+            if len(picture.parts) > depth + 1:
+                classes[picture.parts[depth]].append(picture)
+            else:
+                loose.append(picture)
+    return classes, loose
+
+
+def _class_problems(
+    grouped: Mapping[str, Mapping[str, Sequence[Picture]]],
+    folders: Mapping[str, tuple[str, ...]],
+    path: Path,
+) -> list[str]:
+    """What is wrong with the classes, in sentences."""
+    problems = []
+    train = sorted(grouped["train"])
+    for role, classes in grouped.items():
+        place = "/".join([str(path), *folders[role]])
+        empty = sorted(name for name, pictures in classes.items() if not pictures)
+        if empty:
+            problems.append(
+                f"{place} has class folders without pictures: {some(empty)}. Fill or remove "
+                f"them. Files that count as pictures end in {', '.join(PICTURE_EXTENSIONS)}."
+            )
+        unknown = sorted(set(classes) - set(train))
+        if unknown:
+            problems.append(
+                f"{place} has classes that train does not have: {some(unknown)}. "
+                f"The classes of train are {some(train)}. Rename or remove these folders."
+            )
+    if len(train) < 2:
+        problems.append(
+            f"{path} has only one class, {train[0]!r}; a classifier needs at least two. {_LAYOUT}"
+        )
+    return problems
+
+
+def _fingerprint(pictures: Iterable[Picture]) -> str:
+    digest = hashlib.sha256()
+    for picture in sorted(pictures, key=lambda picture: picture.parts):
+        digest.update(f"{picture.name}\0{picture.size}\0{picture.stamp}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""Labels as data files give them: integers or strings, with or without names of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jtl.common.errors import UserError
+
+UNLABELLED = -1
+"""What many data sets put where a test label is kept secret."""
+
+
+def indexed(
+    labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None, where: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:
+    """Class names, and labels that index them.
+
+    Args:
+        labels: The labels of every split, [N]: integers, or objects that are strings.
+        class_names: The name of every integer label, or None.
+        where: What they belong to, for messages.
+
+    Returns:
+        (class names, labels int32 [N] of every split, notes). Strings become the sorted classes
+        of all splits. A test split without labels (all -1) is left out, with a note.
+
+    Raises:
+        UserError: If labels are no class of `class_names`, or, without names, do not count
+            from 0 to K - 1 in train.
+    """
+    if any(values.dtype.kind in "OU" for values in labels.values()):
+        return _from_strings(labels)
+    labels = dict(labels)
+    notes = []
+    if "test" in labels and len(labels["test"]) and (labels["test"] == UNLABELLED).all():
+        del labels["test"]
+        notes.append(f"The test split of {where} has no labels: it is not used for testing.")
+    if class_names is None:
+        present = np.unique(labels["train"])
+        if not np.array_equal(present, np.arange(len(present))):
+            raise UserError(
+                f"The train labels of {where} must count from 0 to K - 1 with every one used, or "
+                f"the classes must have names. They are {len(present)} different ones from "
+                f"{present[0]} to {present[-1]}. Number them anew, such as with "
+                "np.unique(labels, return_inverse=True)."
+            )
+        class_names = [str(label) for label in range(len(present))]
+        told = "train has labels"
+    else:
+        told = "the classes are"
+    count = len(class_names)
+    wrong = []
+    for role, values in labels.items():
+        outside = np.flatnonzero((values < 0) | (values >= count))
+        if len(outside):
+            wrong.append(
+                f"  {role}: {len(outside)} of {len(values)}, for example {values[outside[0]]} at "
+                f"row {outside[0]}"
+            )
+    if wrong:
+        raise UserError(
+            "\n".join([f"Labels of {where} are out of range; {told} 0 to {count - 1}:", *wrong])
+        )
+    return tuple(class_names), {role: v.astype(np.int32) for role, v in labels.items()}, notes
+
+
+def _from_strings(
+    labels: Mapping[str, np.ndarray],
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:
+    words = {role: values.astype(str) for role, values in labels.items()}
+    names = np.unique(np.concatenate(list(words.values())))
+    found = {role: np.searchsorted(names, v).astype(np.int32) for role, v in words.items()}
+    return tuple(map(str, names)), found, []
+
+
+def plain_names(values: np.ndarray, place: Path) -> list[str]:
+    """Class names from an array of strings.
+
+    Raises:
+        UserError: It is no vector of distinct strings.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "US":
+        raise UserError(
+            f"class_names of {place} must be a vector of strings, not {values.dtype} of the shape "
+            f"{list(values.shape)}."
+        )
+    names = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]
+    return distinct(names, str(place))
+
+
+def distinct(names: Sequence[str], where: str) -> list[str]:
+    """The names; raises `UserError` if two are the same."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"Two classes of {where} have one name: {', '.join(twice[:10])}.")
+    return list(names)

@@ -1,0 +1,264 @@
+"""Prepared data sets of TensorFlow Datasets, read without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from jtl.data.batches import in_threads
+from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.labels import indexed
+from jtl.data.sources.tfds_folder import prepared_folder
+from jtl.data.splits import Found, class_problems, role_of, some
+
+HELD_BYTES = 2**30
+"""Encoded pictures up to this size together are kept in memory; others are read when needed."""
+_ROLES = ("train", "val", "test")
+_SYNTAX = (
+    "Write the splits as TRAIN, TRAIN,VAL or TRAIN,VAL,TEST, such as "
+    "'train[:80%],train[80%:],test'; leave VAL empty to hold it out of TRAIN."
+)
+
+
+class _Part(NamedTuple):
+    """One split: what it was called, and the rows of shards that it has.
+
+    `shards` are (file, first row, number of rows).
+    """
+
+    instruction: str
+    shards: tuple[tuple[str, int, int], ...]
+
+    def names(self) -> list[str]:
+        """A name for every record, whatever part of a split it was reached by."""
+        return [
+            f"{Path(file).name}[{row}]"
+            for file, first, count in self.shards
+            for row in range(first, first + count)
+        ]
+
+
+def load_tfds(rest: str) -> Found:
+    """Open a data set that was prepared in the array_record format; nothing is downloaded.
+
+    Args:
+        rest: `NAME[/CONFIG][:VERSION][:SPLITS]`, or the path of a prepared folder for the name.
+            The data set is looked for where TFDS keeps them: in TFDS_DATA_DIR, or
+            `~/tensorflow_datasets`. Without SPLITS its splits are told by their names; with
+            them, exactly those are used: `TRAIN`, `TRAIN,VAL` or `TRAIN,VAL,TEST`, each in the
+            syntax of TFDS, such as `train[:10%]`.
+
+    Raises:
+        UserError: If the libraries or the prepared data are missing, it is not a data set of
+            labelled pictures, or its splits are not possible or overlap.
+    """
+    tfds = _library()
+    match = re.fullmatch(r"([^:\[\]]+)(?::(\d+\.\d+\.\d+))?(?::(.*))?", rest)
+    if match is None:
+        raise UserError(f"'tfds:{rest}' cannot be understood. Write tfds:NAME or tfds:NAME:SPLITS.")
+    name, version, splits = match.groups()
+    folder = prepared_folder(name, version)
+    builder = _builder(tfds, folder, name)
+    notes: list[str] = []
+    parts = _named(builder, notes) if splits is None else _asked(builder, splits)
+    _refuse_overlap(parts)
+    image, label = _features(tfds, builder, name)
+    held = sum(_bytes(builder, part) for part in parts.values()) <= HELD_BYTES
+    where = f"tfds:{name}"
+    opened = {
+        role: _Records(tfds, builder, part, image, label, held) for role, part in parts.items()
+    }
+    raw = {role: records.labels() for role, records in opened.items()}
+    names = list(builder.info.features[label].names)
+    class_names, labels, more = indexed(raw, names, where)
+    found = {
+        role: EncodedSplit(
+            f"{where} ({parts[role].instruction})",
+            parts[role].names(),
+            values,
+            opened[role].fetch,
+            stored_bytes=max(_bytes(builder, parts[role]), 1),
+        )
+        for role, values in labels.items()
+    }
+    problems = class_problems(where, class_names, found)
+    return Found(class_names, found, (*notes, *more), tuple(problems), _fingerprint(folder))
+
+
+def _library() -> Any:
+    try:
+        import array_record  # noqa: F401
+        import tensorflow_datasets
+    except ImportError as error:
+        raise UserError(
+            "Data sets of TFDS are read with tensorflow-datasets and array_record, and "
+            f"{error.name or 'one of them'} is not installed. Install them: pip install 'jtl[tfds]'"
+        ) from error
+    return tensorflow_datasets
+
+
+def _builder(tfds: Any, folder: Path, name: str) -> Any:
+    try:
+        builder = tfds.builder_from_directory(str(folder))
+    except Exception as error:  # A damaged description provokes many kinds.
+        raise UserError(
+            f"The prepared data set in {folder} cannot be read ({_first_line(error)}). Prepare it "
+            "again."
+        ) from error
+    kind = builder.info.file_format
+    if kind is None or kind.value != "array_record":
+        raise UserError(
+            f"'{name}' was prepared as {kind and kind.value} in {folder}; without TensorFlow only "
+            "array_record can be read. Prepare it again with file_format='array_record': tfds "
+            f"build {name} --file_format=array_record --overwrite (pip install 'jtl[prepare]')."
+        )
+    return builder
+
+
+def _named(builder: Any, notes: list[str]) -> dict[str, _Part]:
+    """The splits that are called like train, validation and test."""
+    named: dict[str | None, list[str]] = {}
+    for split in builder.info.splits:
+        named.setdefault(role_of(split), []).append(split)
+    several = [names for role, names in named.items() if role and len(names) > 1]
+    if several or "train" not in named:
+        what = f"several splits for one, {', '.join(several[0])}" if several else "no train split"
+        raise UserError(
+            f"The data set has {what}; its splits are {', '.join(builder.info.splits)}. {_SYNTAX}"
+        )
+    if others := named.get(None):
+        notes.append(f"Splits that are not used: {some(others)}.")
+    return {role: _part(builder, named[role][0]) for role in _ROLES if role in named}
+
+
+def _asked(builder: Any, splits: str) -> dict[str, _Part]:
+    asked = [part.strip() for part in splits.split(",")]
+    if len(asked) > len(_ROLES) or not asked[0]:
+        raise UserError(f"'{splits}' is not possible. {_SYNTAX}")
+    pairs = zip(_ROLES, asked, strict=False)
+    return {role: _part(builder, instruction) for role, instruction in pairs if instruction}
+
+
+def _part(builder: Any, instruction: str) -> _Part:
+    try:
+        split = builder.info.splits[instruction]
+        count, files = split.num_examples, split.file_instructions
+    except Exception as error:  # Several kinds, for what is no instruction.
+        raise UserError(
+            f"'{instruction}' is no part of this data set ({_first_line(error)}). It has "
+            f"{', '.join(f'{n} ({s.num_examples})' for n, s in builder.info.splits.items())}. "
+            f"{_SYNTAX}"
+        ) from error
+    if count < 1:
+        raise UserError(f"'{instruction}' selects no examples. {_SYNTAX}")
+    shards = tuple(
+        (str(f.filename), f.skip, f.examples_in_shard - f.skip if f.take < 0 else f.take)
+        for f in files
+    )
+    return _Part(instruction, shards)
+
+
+def _refuse_overlap(parts: Mapping[str, _Part]) -> None:
+    for one, other in itertools.combinations(parts.values(), 2):
+        for file, first, count in one.shards:
+            for file_, first_, count_ in other.shards:
+                if file == file_ and max(first, first_) < min(first + count, first_ + count_):
+                    raise UserError(
+                        f"'{one.instruction}' and '{other.instruction}' share examples, so that "
+                        f"the one says nothing of the other. {_SYNTAX}"
+                    )
+
+
+def _features(tfds: Any, builder: Any, name: str) -> tuple[str, str]:
+    """The names of the features that are the picture and its label."""
+    features = builder.info.features
+    pictures = [k for k, f in features.items() if type(f) is tfds.features.Image]
+    classes = [k for k, f in features.items() if type(f) is tfds.features.ClassLabel]
+    supervised = builder.info.supervised_keys or ()
+    if len(supervised) == 2 and supervised[0] in pictures and supervised[1] in classes:
+        image, label = supervised
+    elif len(pictures) == 1 and len(classes) == 1:
+        image, label = pictures[0], classes[0]
+    else:
+        told = ", ".join(f"{k} ({type(f).__name__})" for k, f in features.items())
+        raise UserError(
+            f"'{name}' is no data set for image classification: it needs one Image and one "
+            f"ClassLabel, and its features are {told}."
+        )
+    if np.dtype(features[image].np_dtype) not in (np.uint8, np.uint16):
+        raise UserError(f"The pictures of '{name}' are {features[image].np_dtype}, not uint8.")
+    return image, label
+
+
+def _bytes(builder: Any, part: _Part) -> int:
+    """About the size of a part's records."""
+    count = sum(count for _, _, count in part.shards)
+    splits = list(builder.info.splits.values())
+    rows = sum(split.num_examples for split in splits)
+    return int(sum(split.num_bytes for split in splits) / max(rows, 1) * count)
+
+
+class _Records:
+    """A split's records; their pictures are not decoded.
+
+    Reads them all once, for their labels; keeps the encoded pictures if `held`.
+    """
+
+    def __init__(
+        self, tfds: Any, builder: Any, part: _Part, image: str, label: str, held: bool
+    ) -> None:
+        self._part, self._image, self._label = part, image, label
+        self._held: list[bytes] | None = [] if held else None
+        skip = tfds.decode.SkipDecoding()
+        features = builder.info.features.items()
+        decoders = {k: skip for k, f in features if isinstance(f, tfds.features.Image)}
+        self._source = builder.as_data_source(split=part.instruction, decoders=decoders)
+
+    def fetch(self, row: int, limit: int) -> bytes:
+        """The encoded picture of a record, or its first bytes."""
+        data = self._source[row][self._image] if self._held is None else self._held[row]
+        return data if limit < 0 else data[:limit]
+
+    def labels(self) -> np.ndarray:
+        """The label of every record, int64 [N]."""
+        labels: list[int] = []
+        with self._readable():
+            for examples in in_threads(self._examples, len(self._source)):
+                labels += [int(example[self._label]) for example in examples]
+                if self._held is not None:
+                    self._held += [example[self._image] for example in examples]
+        return np.asarray(labels, np.int64)
+
+    def _examples(self, rows: range) -> Sequence[Any]:
+        return self._source.__getitems__(list(rows))
+
+    @contextlib.contextmanager
+    def _readable(self) -> Any:
+        try:
+            yield
+        except Exception as error:  # Damaged shards provoke many kinds.
+            files = some(dict.fromkeys(Path(file).name for file, _, _ in self._part.shards))
+            raise UserError(
+                f"The records of '{self._part.instruction}' cannot be read ({_first_line(error)}). "
+                f"A file may be missing or damaged: {files}. Prepare the data set again."
+            ) from error
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        status = path.stat()
+        digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

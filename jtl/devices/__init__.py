@@ -1,1 +1,0 @@
-"""Many devices and many processes: what each holds and computes, on JAX's own engine."""

@@ -1,0 +1,184 @@
+"""Writing an export: run and compared with the run's own predictions before it is in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jtl.common.errors import UserError, suggest
+from jtl.data.sources import registry
+from jtl.export.target import TARGETS, Answers
+from jtl.predict.predictions import probabilities
+
+if TYPE_CHECKING:
+    from jtl.predict.classifier import Classifier
+
+SAMPLES = 16
+"""Pictures to compare with."""
+_BFLOAT16_ROUNDING = 0.1
+"""A bfloat16 run rounds each layer to 8 bits, and exports compute in float32 or fuse otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An export that has been compared.
+
+    Attributes:
+        path: The file or folder.
+        to: Its form.
+        loading: Lines of Python that load and run it.
+        reference: What ran it for the comparison.
+        pictures: What it was compared on, in words.
+        logit_difference: The largest, relative to the largest logit.
+        probability_difference: The largest.
+        same_class: Pictures with the same likeliest class, of `count`.
+        count: Pictures.
+    """
+
+    path: str
+    to: str
+    loading: str
+    reference: str
+    pictures: str
+    logit_difference: float
+    probability_difference: float
+    same_class: int
+    count: int
+
+
+def export(
+    classifier: Classifier, to: str, out: Path | None = None, *, overwrite: bool = False
+) -> Exported:
+    """Writes a run's best model in another form.
+
+    Args:
+        classifier: As `jtl.load` gives it.
+        to: One of `TARGETS`.
+        out: The file or folder to write; None for one in the run's `exports`.
+        overwrite: Whether to replace what is there.
+
+    Raises:
+        UserError: The form cannot hold the model, a library is missing, `out` cannot be
+            written, or what was written does not predict as the run does. Nothing is left then.
+    """
+    out = _place(classifier, to, out, overwrite)
+    pictures, told = samples(classifier)
+    missing = [p for p in (out.parent, *out.parent.parents) if not p.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".jtl-", dir=out.parent) as place:
+            draft = Path(place, out.name)
+            answers = TARGETS[to].load()(classifier, draft, pictures)
+            found = _compared(classifier, answers, pictures)
+            for path in sorted(Path(place).iterdir()):
+                _move(path, out.parent / path.name)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise UserError(
+            f"cannot write '{out}': {error.strerror}. Choose a place that you may write to."
+        ) from error
+    finally:
+        for folder in missing:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+    loading = answers.loading.replace("FILE", str(out))
+    return Exported(str(out), to, loading, answers.reference, told, **found)
+
+
+def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -> Path:
+    target = TARGETS.get(to)
+    if target is None:
+        raise UserError(
+            f"there is no export to '{to}'.{suggest(to, TARGETS)} The forms are: "
+            f"{', '.join(TARGETS)}."
+        )
+    out = classifier.folder / "exports" / target.name if out is None else out
+    if not out.name.endswith(target.suffix):
+        raise UserError(f"--out '{out}' must end in {target.suffix}, as exports to {to} do.")
+    if out.exists() and not overwrite:
+        raise UserError(
+            f"'{out}' is there already. Choose another name with --out, or allow it to be replaced "
+            "with --overwrite."
+        )
+    if target.suffix and out.is_dir():
+        raise UserError(f"'{out}' is a folder. Name the file to write.")
+    if not target.suffix and out.exists() and not (out / "saved_model.pb").is_file():
+        raise UserError(
+            f"'{out}' is no SavedModel, and is not replaced by one. Choose another --out."
+        )
+    return out
+
+
+def _move(path: Path, to: Path) -> None:
+    if to.is_dir():
+        shutil.rmtree(to)
+    path.replace(to)
+
+
+def _compared(
+    classifier: Classifier, answers: Answers, pictures: list[np.ndarray]
+) -> dict[str, Any]:
+    """The fields of `Exported` that say how much the export differs.
+
+    Raises:
+        UserError: More than rounding explains.
+    """
+    own = classifier.predict(pictures).logits
+    difference = float(np.abs(answers.logits - own).max() / np.abs(own).max())
+    shares = np.abs(probabilities(answers.logits) - probabilities(own)).max()
+    bound = answers.rounding
+    if classifier.inputs.device.dtype != "float32":
+        bound = max(bound, _BFLOAT16_ROUNDING)
+    if not difference <= bound:  # Neither of NaN.
+        raise UserError(
+            f"the export does not predict as the run does: run by {answers.reference}, its logits "
+            f"differ by {difference:.2g} of the largest, more than the {bound:g} that rounding "
+            "explains. Nothing was written. This is a defect in jtl or in that library, please "
+            "report it."
+        )
+    same = np.argmax(answers.logits, -1) == np.argmax(own, -1)
+    return {
+        "logit_difference": difference,
+        "probability_difference": float(shares),
+        "same_class": int(same.sum()),
+        "count": len(pictures),
+    }
+
+
+def samples(classifier: Classifier) -> tuple[list[np.ndarray], str]:
+    """Pictures to compare with, uint8 [H, W, 3] each, and what they are.
+
+    They are the run's own, spread over its validation pictures or those it has; drawn noise
+    where they are not there any more.
+    """
+    spec = classifier.config.data.data
+    try:
+        found = registry.find(spec)
+        role = next(role for role in ("val", "test", "train") if role in found.splits)
+        split = found.splits[role]
+        rows = np.unique(np.linspace(0, len(split) - 1, SAMPLES).astype(int))
+        pictures = [split.read(rows[i : i + 1], None)[0] for i in range(len(rows))]
+        return pictures, f"{len(pictures)} {role} pictures of {spec}"
+    except UserError:
+        return _noise(classifier), f"{SAMPLES} pictures of noise, as {spec} cannot be read"
+
+
+def _noise(classifier: Classifier) -> list[np.ndarray]:
+    """Blotches of several sizes; smooth, as the resizing of pictures is."""
+    random = np.random.default_rng(0)
+    size = classifier.inputs.device.size
+    shapes = [(size, size), (2 * size, size), (size, size + size // 2), (size // 2, size // 2)]
+    pictures = []
+    for index in range(SAMPLES):
+        height, width = shapes[index % len(shapes)]
+        coarse = random.uniform(0, 255, (8, 8, 3))
+        rows = np.linspace(0, 7, height).round().astype(int)
+        columns = np.linspace(0, 7, width).round().astype(int)
+        pictures.append(coarse[rows][:, columns].astype(np.uint8))
+    return pictures

@@ -1,0 +1,112 @@
+"""timm, torchvision and Keras: weights under their names, loaded there and run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jtl.export.target import Answers, fitted, require
+
+if TYPE_CHECKING:
+    from jtl.predict.classifier import Classifier
+    from weights_convert.export.targets import Target
+
+ROUNDING = 1e-4
+"""Of float32 sums in another order, through all layers, relative to the largest logit."""
+
+
+def write_timm(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.export.target.Writer`."""
+    return _write_torch(classifier, path, pictures, "timm")
+
+
+def write_torchvision(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.export.target.Writer`."""
+    return _write_torch(classifier, path, pictures, "torchvision")
+
+
+def _write_torch(
+    classifier: Classifier, path: Path, pictures: list[np.ndarray], to: str
+) -> Answers:
+    torch = require("torch", to, "timm")
+    network, target = torch_network(classifier, path, to)
+    with torch.no_grad():
+        images = torch.from_numpy(_normalized(classifier, pictures).transpose(0, 3, 1, 2).copy())
+        logits = network(images).numpy()
+    loading = f"{target.loading}\n{_input(classifier, 'N, 3, {0}, {0}')}"
+    return Answers(logits, _versions(to, "torch"), loading, ROUNDING)
+
+
+def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Target]:
+    """Writes weights for timm or torchvision to `path`, and loads them there.
+
+    Returns:
+        (the network in evaluation mode: normalized float32 NCHW -> logits, what it is).
+    """
+    from weights_convert.export.writer import export
+
+    library = require(to, to, "timm")
+    safetensors = require("safetensors.torch", to, "timm")
+    target = export(classifier.folder, to, path)
+    tensors = safetensors.load_file(path)
+    options: dict[str, Any] = {"num_classes": len(classifier.class_names)}
+    inception = target.architecture == "inception_v3"
+    if inception:
+        options["aux_logits"] = any(key.startswith("AuxLogits.") for key in tensors)
+    if to == "timm":
+        options["global_pool"] = classifier.meta["head"]["pool"]
+        network = library.create_model(target.architecture, **options)
+    else:
+        drawn = {"init_weights": False} if inception else {}  # Drawing takes it minutes.
+        network = library.models.get_model(target.architecture, **options, **drawn)
+    network.load_state_dict(tensors, strict=True)
+    if inception:
+        network.aux_logits = False  # Whose output timm gives beside the logits.
+    return network.eval(), target
+
+
+def write_keras(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.export.target.Writer`."""
+    from weights_convert.export.writer import export
+
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = require("keras", "keras", "keras")
+    target = export(classifier.folder, "keras", path)
+    images = _normalized(classifier, pictures)
+    options = {"weights": None, "classes": len(classifier.class_names)}
+    network = getattr(keras.applications, target.architecture)(
+        **options, input_shape=images.shape[1:], classifier_activation=None
+    )
+    network.load_weights(path)
+    logits = np.asarray(keras.ops.convert_to_numpy(network(images, training=False)))
+    loading = f"{target.loading}\n{_input(classifier, 'N, {0}, {0}, 3')}"
+    return Answers(logits, _versions("keras"), loading, ROUNDING)
+
+
+def _normalized(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
+    """float32 [N, size, size, 3], as the network takes them."""
+    x = classifier.inputs.device.normalize(jnp.asarray(fitted(classifier, pictures)))
+    return np.asarray(x, np.float32)
+
+
+def _input(classifier: Classifier, shape: str) -> str:
+    """A comment on what the network takes."""
+    device = classifier.inputs.device
+    mean, std = (
+        ", ".join(f"{x:.4g}" for x in values)
+        for values in (device.preprocessing.mean, device.preprocessing.std)
+    )
+    order = ", then BGR" if device.preprocessing.channel_order == "bgr" else ""
+    return (
+        f"# It takes float32 [{shape.format(device.size)}]: RGB / 255, minus ({mean}), divided by\n"
+        f"# ({std}){order}."
+    )
+
+
+def _versions(*packages: str) -> str:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)

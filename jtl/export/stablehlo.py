@@ -1,0 +1,59 @@
+"""StableHLO: the whole classifier as one portable program, by `jax.export`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import onednn
+from jtl.export.target import Answers, facts, require
+from jtl.export.whole import logits_of
+
+if TYPE_CHECKING:
+    from jtl.predict.classifier import Classifier
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+LOADING = """\
+import jax
+with open("FILE", "rb") as file:
+    program = jax.export.deserialize(bytearray(file.read()))
+logits = program.call(images)  # uint8 RGB [N, H, W, 3], any N, H and W -> float32 [N, classes]"""
+
+
+def exported(classifier: Classifier) -> jax.export.Exported:
+    """The program from uint8 pictures [N, H, W, 3], N, H and W symbolic, to float32 logits.
+
+    The params are constants in it. Of oneDNN it holds nothing: that is this process's.
+    """
+    call = functools.partial(
+        logits_of,
+        variables=classifier.variables,
+        model=classifier.model,
+        inputs=classifier.inputs,
+    )
+    batch, height, width = jax.export.symbolic_shape("batch, height, width")
+    images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)
+    jax.clear_caches()  # What is traced with oneDNN would be used again.
+    try:
+        with onednn.disabled():
+            return jax.export.export(jax.jit(call), platforms=PLATFORMS)(images)
+    finally:
+        jax.clear_caches()
+
+
+def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+    """See `jtl.export.target.Writer`. Beside the program, `FILE.json` tells its classes."""
+    require("flatbuffers", "stablehlo", "export")
+    path.write_bytes(exported(classifier).serialize())
+    text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)
+    path.with_name(path.name + ".json").write_text(text + "\n", encoding="utf-8")
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    logits = [np.asarray(jax.jit(program.call)(picture[None]))[0] for picture in pictures]
+    return Answers(np.stack(logits), f"jax {jax.__version__}", LOADING, rounding=1e-2)

@@ -1,0 +1,117 @@
+"""What every form of an export has in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jtl.common.errors import UserError
+from jtl.runs.summary import versions
+
+if TYPE_CHECKING:
+    from jtl.predict.classifier import Classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a file gave that was written, when its library ran it.
+
+    Attributes:
+        logits: float32 [N, num_classes] of the pictures.
+        reference: The library and its version.
+        loading: Lines of Python that load the file and run it; `FILE` stands for its path.
+        rounding: Largest difference of logits that rounding explains, relative to the largest.
+    """
+
+    logits: np.ndarray
+    reference: str
+    loading: str
+    rounding: float
+
+
+class Writer(Protocol):
+    """Writes a classifier in one form, and runs what it wrote."""
+
+    def __call__(self, classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+        """Writes `path` and runs it on pictures, uint8 [H, W, 3] of several sizes.
+
+        Raises:
+            UserError: The form cannot hold the model, or a library is missing.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A form of export.
+
+    Attributes:
+        name: Of its file or folder by default.
+        suffix: What its file must end in; of a folder nothing.
+        writer: "MODULE:FUNCTION" of its `Writer`; imported when asked for.
+    """
+
+    name: str
+    suffix: str
+    writer: str
+
+    def load(self) -> Writer:
+        """The writer."""
+        module, _, function = self.writer.partition(":")
+        return getattr(importlib.import_module(module), function)
+
+
+TARGETS = {
+    "stablehlo": Target("model.stablehlo", ".stablehlo", "jtl.export.stablehlo:write"),
+    "timm": Target("timm.safetensors", ".safetensors", "jtl.export.peers:write_timm"),
+    "torchvision": Target(
+        "torchvision.safetensors", ".safetensors", "jtl.export.peers:write_torchvision"
+    ),
+    "keras": Target("keras.weights.h5", ".weights.h5", "jtl.export.peers:write_keras"),
+    "onnx": Target("model.onnx", ".onnx", "jtl.export.onnx:write"),
+    "savedmodel": Target("saved_model", "", "jtl.export.savedmodel:write"),
+}
+"""The forms by the word of `--to`."""
+
+
+def require(name: str, to: str, extra: str) -> Any:
+    """The module `name`, or an error that says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"--to {to} runs what it writes, and needs {name} for it, which cannot be imported "
+            f"({error}). Install it with: pip install 'jtl[{extra}]'."
+        ) from error
+
+
+def fitted(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures resized and cropped as by `jtl.predict`: float32 [N, size, size, 3], 0 to 255."""
+    inputs = classifier.inputs
+    hosts = [inputs.host_for((p.shape[0], p.shape[1])) for p in pictures]
+    rows = [
+        p if host is None else host(Image.fromarray(p))
+        for p, host in zip(pictures, hosts, strict=True)
+    ]
+    resized = [inputs.device.resize(jnp.asarray(row[None])) for row in rows]
+    return np.concatenate([np.asarray(x) for x in resized])
+
+
+def facts(classifier: Classifier) -> dict[str, Any]:
+    """What a user of an export must know, for JSON."""
+    stored = classifier.meta["input"]
+    return {
+        "class_names": list(classifier.class_names),
+        "model": classifier.meta["model"],
+        "weights": classifier.meta["weights"],
+        "image_size": stored["size"],
+        "preprocessing": stored["preprocessing"],
+        "epoch": classifier.epoch,
+        "versions": versions(),
+    }

@@ -1,0 +1,83 @@
+"""The whole way from uint8 pictures to logits as one function of JAX, resizing included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl.data.loader import InputPlan
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier
+
+
+def logits_of(
+    images: jax.Array, variables: Tree, *, model: ImageClassifier, inputs: InputPlan
+) -> jax.Array:
+    """What `jtl.load(RUN).predict` computes, for pictures that share a size.
+
+    Height and width may be symbolic: the pictures are resized and cropped in the program, by the
+    kernel that Pillow has, rounded to whole values in between where Pillow rounds.
+
+    Args:
+        images: uint8 RGB [N, H, W, 3], any H and W.
+        variables: {"params", "batch_stats"}.
+        model: The classifier.
+        inputs: How pictures become the network's input.
+
+    Returns:
+        float32 [N, num_classes].
+    """
+    x = inputs.device.normalize(_fitted(images, inputs))
+    y: Any = model.apply(variables, x)
+    return y
+
+
+def _fitted(images: jax.Array, inputs: InputPlan) -> jax.Array:
+    """Resized and cropped to the input's size: float32, 0 to 255."""
+    size, device = inputs.device.size, inputs.device
+    x = images.astype(jnp.float32)
+    if inputs.host is not None:
+        return _cropped(x, size, inputs.host.crop_pct, inputs.host.interpolation)
+    # As in `InputPlan.host_for`: small square pictures are enlarged whole, all others fitted.
+    height, width = jnp.int32(x.shape[1]), jnp.int32(x.shape[2])
+    small = (height == width) & (height <= size)
+    if device.interpolation == "nearest":
+        small &= size % height == 0
+        enlarged = _nearest(x, size)
+    else:
+        scale = size / height.astype(jnp.float32)
+        both = jnp.stack([scale, scale])
+        shape = (x.shape[0], size, size, x.shape[3])
+        enlarged = jax.image.scale_and_translate(
+            x, shape, (1, 2), both, jnp.zeros(2), device.interpolation
+        )
+        enlarged = jnp.clip(enlarged, 0.0, 255.0)
+    fitted = _cropped(x, size, 1.0, device.preprocessing.interpolation)
+    return jnp.where(small, enlarged, fitted)
+
+
+def _nearest(x: jax.Array, size: int) -> jax.Array:
+    rows = jnp.arange(size) * jnp.int32(x.shape[1]) // size
+    columns = jnp.arange(size) * jnp.int32(x.shape[2]) // size
+    return jnp.take(jnp.take(x, rows, axis=1), columns, axis=2)
+
+
+def _cropped(x: jax.Array, size: int, crop_pct: float, interpolation: str) -> jax.Array:
+    """`jtl.data.decoding.HostTransform` in JAX, on float32 [N, H, W, 3] of whole values."""
+    short = math.floor(size / crop_pct)
+    sides = {1: jnp.int32(x.shape[1]), 2: jnp.int32(x.shape[2])}
+    shorter = jnp.minimum(sides[1], sides[2])
+    # To whole values after each direction, as Pillow does; it takes them mostly in this order.
+    for axis in (2, 1):
+        resized = jnp.where(sides[axis] == shorter, short, short * sides[axis] // shorter)
+        scale = resized.astype(jnp.float32) / sides[axis].astype(jnp.float32)
+        offset = jnp.round((resized - size) / 2)
+        shape = tuple(size if a == axis else x.shape[a] for a in range(4))
+        x = jax.image.scale_and_translate(
+            x, shape, (axis,), scale[None], -offset[None], interpolation
+        )
+        x = jnp.floor(jnp.clip(x, 0.0, 255.0) + 0.5)
+    return x

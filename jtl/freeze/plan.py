@@ -1,0 +1,140 @@
+"""What each phase of a run trains, at which rates, and from which cut."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from jtl.common.errors import UserError
+from jtl.freeze import FROZEN, Split, parse, prune, split
+from jtl.freeze.groups import Rates, assign
+from jtl.freeze.phases import Phase
+from jtl.freeze.split import BatchNormMode, Tree, leaf_paths, lookup, trainable, within
+from jtl.models import Unit
+
+_LOGITS = ("head", "logits", "kernel")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhasePlan:
+    """One phase, worked out for one model.
+
+    Attributes:
+        phase: Epochs, mask and learning rate, and a rules file's content.
+        first_epoch: Of the phase, 1-based, counted through all phases.
+        labels: Label tree; see `plan_phases` for the labels' form.
+        learning_rates: The highest rate of every label but `frozen`.
+        split: The cut, and the units in train mode.
+    """
+
+    phase: Phase
+    first_epoch: int
+    labels: Tree
+    learning_rates: dict[str, float]
+    split: Split
+
+    @property
+    def last_epoch(self) -> int:
+        """Of the phase, counted through all phases."""
+        return self.first_epoch + self.phase.epochs - 1
+
+    def trainable_params(self, variables: Tree) -> Tree:
+        """The sub-tree of the params that train."""
+        return prune(variables["params"], trainable(self.labels))
+
+    def live_batch_stats(self, variables: Tree) -> Tree:
+        """The running statistics of the units in train mode."""
+        return prune(variables.get("batch_stats", {}), within(self.split.train_units))
+
+    def frozen(self, variables: Tree) -> Tree:
+        """{"params", "batch_stats"}: every leaf that the phase leaves alone."""
+        trains, live = trainable(self.labels), within(self.split.train_units)
+        return {
+            "params": prune(variables["params"], lambda leaf: not trains(leaf)),
+            "batch_stats": prune(variables.get("batch_stats", {}), lambda leaf: not live(leaf)),
+        }
+
+
+def plan_phases(
+    phases: Sequence[tuple[Phase, Rates]],
+    params: Tree,
+    units: Sequence[Unit],
+    *,
+    bn: BatchNormMode,
+    translate: Callable[[str], str],
+) -> tuple[PhasePlan, ...]:
+    """Works out every phase before the first one starts, so that mistakes show at once.
+
+    With several phases a label is `GROUP@K`: its leaves have trained without a break since
+    phase K (0-based). Leaves that start later form a group of their own, whose optimizer
+    counts its own steps: Adam's bias correction would be wrong for a fresh leaf that joined
+    an old count.
+
+    Args:
+        phases: Every phase with its learning rates.
+        params: The model's params or their shapes.
+        units: The model's chain.
+        bn: Which units use batch statistics.
+        translate: From another library's layer names to paths.
+
+    Raises:
+        UserError: A mask does not fit the model, or freezes a head that never trained.
+    """
+    plans: list[PhasePlan] = []
+    since: dict[tuple[str, ...], int] = {}
+    first_epoch = 1
+    taught = _LOGITS not in leaf_paths(params)  # A bare backbone has no head to teach.
+    for index, (phase, rates) in enumerate(phases):
+        mask = parse(phase.mask, units, translate)
+        phase = dataclasses.replace(phase, rules=mask.text)
+        labels, learning_rates = assign(mask, params, units, rates)
+        taught = taught or _teaches_the_head(labels)
+        if not taught:
+            raise UserError(
+                f"mask '{phase.mask}' freezes the new head's last kernel ({'/'.join(_LOGITS)}), "
+                "which starts at zero, so that no gradient would reach any other layer and "
+                "nothing would be learnt. Let the head train, now or in an earlier phase: "
+                "rules:head=train;..."
+            )
+        if len(phases) > 1:
+            paths = leaf_paths(labels)
+            still = {path for path in paths if lookup(labels, path) != FROZEN}
+            since = {path: since.get(path, index) for path in still}
+            labels, learning_rates = _since(labels, learning_rates, since)
+        plans.append(
+            PhasePlan(phase, first_epoch, labels, learning_rates, split(labels, units, bn))
+        )
+        first_epoch += phase.epochs
+    return tuple(plans)
+
+
+def _teaches_the_head(labels: Tree) -> bool:
+    return lookup(labels, _LOGITS) != FROZEN
+
+
+def _since(
+    labels: Tree, learning_rates: dict[str, float], since: dict[tuple[str, ...], int]
+) -> tuple[Tree, dict[str, float]]:
+    """The label tree with the phase in which a leaf began to train in every label."""
+    rates: dict[str, float] = {}
+
+    def walk(tree: Tree, path: tuple[str, ...]) -> Tree:
+        marked: Tree = {}
+        for key, value in tree.items():
+            here = (*path, key)
+            if isinstance(value, dict):
+                marked[key] = walk(value, here)
+            elif value == FROZEN:
+                marked[key] = FROZEN
+            else:
+                marked[key] = f"{value}@{since[here]}"
+                rates[marked[key]] = learning_rates[value]
+        return marked
+
+    return walk(labels, ()), rates
+
+
+def began(label: str) -> int:
+    """The phase since which a label's leaves have trained; 0 in a run of one phase."""
+    _, at, index = label.rpartition("@")
+    return int(index) if at else 0

@@ -1,0 +1,221 @@
+"""The layers that the backbones are made of: convolution, batch normalization."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jtl.models.layers.conv import Padding, activate, conv2d, output_shape
+from jtl.models.layers.norm import affine, batch_norm, factor_and_offset
+from jtl.onednn import Activation
+
+# PyTorch's and Keras's ImageNet recipes for ReLU networks: variance 2 / fan_out.
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class NormSpec:
+    """How the source of a set of weights normalizes; travels with converted weights.
+
+    Attributes:
+        epsilon: Added to the variance before the square root.
+        momentum: Share of the old running statistic that a step keeps (Flax's and Keras's
+            sense; PyTorch's `momentum` is one minus this).
+        unbiased: Whether the running variance is fed with the unbiased batch variance
+            (n - 1 in the denominator), as PyTorch does; Keras 3 feeds the biased one. The
+            batch itself is normalized with the biased variance in both.
+        scale: Whether there is a learned factor beside the learned offset.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    unbiased: bool = True
+    scale: bool = True
+
+
+_separate = contextvars.ContextVar("separate", default=False)
+
+
+@contextlib.contextmanager
+def separate_layers() -> Iterator[None]:
+    """Traces every layer by itself inside, for whoever looks at the layers' own outputs.
+
+    Elsewhere a convolution, the normalization after it and the activation are one where they
+    can be, and what the layers between would give does not exist.
+    """
+    token = _separate.set(True)
+    try:
+        yield
+    finally:
+        _separate.reset(token)
+
+
+_outlined = contextvars.ContextVar("outlined", default=False)
+
+
+@contextlib.contextmanager
+def outlined(active: bool = True) -> Iterator[None]:
+    """Traces convolutions and normalizations by their shapes alone inside.
+
+    For whoever wants the shapes of a network and not its program: zeros of the result's shape
+    stand for what a layer computes, and for its first kernel.
+
+    Args:
+        active: False for a part inside that needs the program after all.
+    """
+    token = _outlined.set(active)
+    try:
+        yield
+    finally:
+        _outlined.reset(token)
+
+
+class Conv(nn.Module):
+    """Convolution over NHWC images with a kernel in HWIO layout, with or without bias.
+
+    Params are float32; the computation runs in the dtype of the input. A kernel of two sizes is
+    (height, width).
+    """
+
+    features: int
+    kernel_size: int | tuple[int, int]
+    strides: int = 1
+    padding: Padding = "SAME"
+    groups: int = 1
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        factor: jax.Array | None = None,
+        offset: jax.Array | None = None,
+        *,
+        activation: Activation | None = None,
+        residual: jax.Array | None = None,
+    ) -> jax.Array:
+        size = self.kernel_size
+        window = size if isinstance(size, tuple) else (size, size)
+        shape = (*window, x.shape[-1] // self.groups, self.features)
+        strides = (self.strides, self.strides)
+        outline = _outlined.get()
+        init = nn.initializers.zeros_init() if outline else conv_init
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        if outline:
+            result = output_shape(x.shape, shape, strides, self.padding)
+            return jnp.zeros(result, x.dtype)
+        if factor is not None and offset is not None:  # A normalization's, folded in.
+            kernel = kernel * factor.reshape(1, 1, 1, -1)
+            bias = offset if bias is None else offset + bias * factor
+        return conv2d(
+            x,
+            kernel.astype(x.dtype),
+            bias,
+            residual,
+            strides=strides,
+            padding=self.padding,
+            groups=self.groups,
+            activation=activation,
+        )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over all axes but the last (Ioffe and Szegedy, arXiv 1502.03167).
+
+    Statistics and their arithmetic are float32 whatever the input's dtype; the result has
+    the input's dtype. Written here rather than taken from Linen because the running variance
+    must follow the source's convention (`NormSpec.unbiased`) for a fine-tuned model to equal
+    the one that PyTorch or Keras would have given.
+
+    Called with a convolution, it normalizes that one's output: with running averages the two
+    become one convolution. `residual` is added before `activation`.
+    """
+
+    spec: NormSpec = NormSpec()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        conv: Conv | None = None,
+        activation: Activation | None = None,
+        residual: jax.Array | None = None,
+    ) -> jax.Array:
+        channels = x.shape[-1] if conv is None else conv.features
+        scale = jnp.ones(channels, jnp.float32)
+        if self.spec.scale:
+            scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        if _outlined.get():
+            return x if conv is None else conv(x)
+        epsilon = self.spec.epsilon
+        if conv is not None and not train:
+            statistics = running_mean.value, running_var.value
+            folded = factor_and_offset(scale, bias, *statistics, epsilon)
+            return conv(x, *folded, activation=activation, residual=residual)
+        if conv is not None:
+            x = conv(x)
+        if not train:
+            wide = x.astype(jnp.float32)
+            y = affine(wide, scale, bias, running_mean.value, running_var.value, epsilon)
+            return _finish(y.astype(x.dtype), residual, activation)
+        fused = activation == "relu" and residual is None
+        y, mean, var = batch_norm(x, scale, bias, epsilon, with_relu=fused)
+        if not self.is_initializing():
+            count = x.size // channels
+            # A single value has no unbiased variance; PyTorch refuses it, we keep 0.
+            correction = count / max(count - 1, 1) if self.spec.unbiased else 1.0
+            keep = self.spec.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * correction * var
+        return y if fused else _finish(y, residual, activation)
+
+
+def _finish(y: jax.Array, residual: jax.Array | None, activation: Activation | None) -> jax.Array:
+    return activate(y if residual is None else y + residual, activation)
+
+
+def conv_norm(
+    x: jax.Array,
+    conv: Conv | None,
+    norm: BatchNorm | None,
+    *,
+    train: bool,
+    activation: Activation | None = None,
+    residual: jax.Array | None = None,
+) -> jax.Array:
+    """activation(norm(conv(x)) + residual), in as few operations as there can be.
+
+    Args:
+        x: NHWC.
+        conv: None where a normalization stands alone.
+        norm: Of the convolution's output; None where there is none.
+        train: Whether the batch's statistics normalize.
+        activation: None for none.
+        residual: None for none.
+    """
+    if _separate.get() or (norm is None and conv is None):
+        y = x if conv is None else conv(x)
+        return _finish(y if norm is None else norm(y, train=train), residual, activation)
+    if norm is None:
+        assert conv is not None
+        return conv(x, activation=activation, residual=residual)
+    return norm(x, train=train, conv=conv, activation=activation, residual=residual)
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0)."""
+    return jax.nn.relu(x)

@@ -1,0 +1,9 @@
+"""Runs `python -m jtl.predict`."""
+
+from jtl.common import memory
+
+if __name__ == "__main__":
+    memory.restart_with_huge_pages()  # Before the slow imports.
+    from jtl.predict.command import main
+
+    main()

@@ -1,0 +1,226 @@
+"""A finished run, put to use."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jtl.cache.extraction import evaluate
+from jtl.cache.features import FeatureCache
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.config.options import Config
+from jtl.data import verification
+from jtl.data.loader import InputPlan
+from jtl.data.sources import registry
+from jtl.data.splits import Found, Split, reordered, some
+from jtl.data.verification import OnBadImage
+from jtl.distributed.layout import layout_for
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier
+from jtl.predict.inputs import Images, items
+from jtl.predict.predictions import TOP, Predictions, Unreadable, classify
+from jtl.runs import checkpoint, metrics
+from jtl.runs.calibration import calibration
+from jtl.runs.resume import stored_config, stored_fingerprint
+from jtl.runs.run import Run
+from jtl.train.setup import rebuild_model
+
+SplitName = Literal["val", "test"]
+"""What a model can be scored on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The best model of a run, ready to use.
+
+    Attributes:
+        folder: The run's folder.
+        config: The run's options.
+        model: The classifier.
+        variables: {"params", "batch_stats"} on the device.
+        inputs: How pictures become the network's input.
+        class_names: Of the logits, in order.
+        epoch: The epoch it is from.
+        meta: The checkpoint's description.
+    """
+
+    folder: Path
+    config: Config
+    model: ImageClassifier
+    variables: Tree
+    inputs: InputPlan
+    class_names: tuple[str, ...]
+    epoch: int
+    meta: dict[str, Any]
+
+    def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
+        """Classifies pictures, as `python -m jtl.predict` does.
+
+        Args:
+            images: A picture or many: a path of a picture, a folder, a zip or a tar; uint8
+                pixels [H, W], [H, W, C] or [N, H, W, C] (C = 3 is RGB); a picture of Pillow's;
+                or a list of these. They are resized and cropped as in training.
+            top_k: How many classes single predictions name.
+
+        Returns:
+            A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
+            pictures that cannot be read are in its `unreadable`, not among these.
+
+        Raises:
+            UserError: Something is no picture at all, or a folder holds none.
+        """
+        names, rows, unreadable = [], [], []
+        for answer in classify(self, items(images)):
+            if isinstance(answer, Unreadable):
+                unreadable.append(answer)
+            else:
+                names.append(answer[0])
+                rows.append(answer[1])
+        logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
+        return Predictions(self.class_names, names, logits, unreadable, top_k)
+
+
+def load(run: str | os.PathLike[str] | Run) -> Classifier:
+    """Reads a run's best checkpoint.
+
+    Args:
+        run: The run's folder, or what `jtl.fit` gave.
+
+    Raises:
+        UserError: It is no finished run.
+    """
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    restored = checkpoint.restore(folder)
+    config = stored_config(folder)
+    model, inputs = rebuild_model(restored.meta)
+    return Classifier(
+        folder=folder,
+        config=config,
+        model=model,
+        variables=jax.device_put(restored.variables),
+        inputs=inputs,
+        class_names=tuple(restored.meta["class_names"]),
+        epoch=restored.epoch,
+        meta=restored.meta,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A run's model, scored.
+
+    Attributes:
+        scores: {"data", "split", "count", "epoch"}, and beginning with the split's name "accuracy",
+            "loss", "macro_f1", "classes" (see `jtl.runs.metrics.by_class`) and "calibration" (see
+            `jtl.runs.calibration`).
+        logits: float32 [N, num_classes].
+        pictures: What was looked at, its labels by the run's classes.
+    """
+
+    scores: dict[str, Any]
+    logits: np.ndarray
+    pictures: Split
+
+
+def evaluate_run(
+    classifier: Classifier,
+    data: str | None,
+    display: Display,
+    on_bad_image: OnBadImage | None = None,
+    split: SplitName = "val",
+) -> Evaluation:
+    """Scores a run's model, by the same programs as in training.
+
+    Args:
+        classifier: As `load` gives it.
+        data: A data source; default the run's own, split as in training. Its classes may come
+            in another order.
+        display: Where progress goes.
+        on_bad_image: What is done about unreadable pictures; default as in the run.
+        split: Which pictures of the source.
+
+    Raises:
+        UserError: The data have other classes than the run was trained on, have no test split,
+            or are the run's own and have changed since.
+    """
+    spec = data or classifier.config.data.data
+    bad = on_bad_image or classifier.config.data.on_bad_image
+    verify = verification.of(bad, display)
+    dataset = registry.load(
+        spec,
+        seed=classifier.config.split_seed,
+        # No picture need be looked at to see that the classes are others.
+        verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
+    )
+    for note in dataset.notes:
+        display.message(f"note: {note}")
+    if data is None and dataset.fingerprint != stored_fingerprint(classifier.folder):
+        raise UserError(
+            f"the pictures of '{spec}' have changed since the run in '{classifier.folder}' was "
+            "trained: validation pictures of today may be training pictures of then. Bring them "
+            f"back, or say that they are others with --data {spec}."
+        )
+    pictures = getattr(dataset, split)
+    if pictures is None:
+        raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
+    layout = layout_for(jax.device_count())
+    cache = FeatureCache(
+        dataset,
+        classifier.model,
+        classifier.inputs,
+        name=classifier.config.model.model,
+        stored=classifier.config.data.cache_dtype,
+        layout=layout,
+        display=display,
+    )
+    variables = jax.device_get(classifier.variables)
+    arm, [examples] = cache.read(classifier.meta["start"], variables, {split: pictures})
+    scores, logits = evaluate(
+        examples,
+        layout.put_whole(classifier.variables),
+        model=classifier.model,
+        start=arm.start,
+        prepare=arm.prepare,
+        batch_size=arm.eval_batch,
+        layout=layout,
+    )
+    classes = metrics.by_class(logits.argmax(-1), examples.labels, dataset.class_names)
+    told = {
+        "data": dataset.spec,
+        "split": split,
+        "count": len(examples),
+        "epoch": classifier.epoch,
+        f"{split}_accuracy": scores["accuracy"],
+        f"{split}_loss": scores["loss"],
+        f"{split}_macro_f1": metrics.macro_f1(classes),
+        f"{split}_classes": classes,
+        f"{split}_calibration": calibration(logits, examples.labels),
+    }
+    return Evaluation(told, logits, pictures)
+
+
+def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:
+    """The data labelled by the run's class names.
+
+    Raises:
+        UserError: They are other classes.
+    """
+    run, data = classifier.class_names, found.class_names
+    if sorted(run) == sorted(data):
+        return reordered(found, run)
+    told = [
+        f"'{spec}' has other classes than the run '{classifier.folder}'.",
+        f"  the run: {', '.join(run)}",
+        f"  the data: {', '.join(data)}",
+    ]
+    for whose, names in (("run", set(run) - set(data)), ("data", set(data) - set(run))):
+        if names:
+            told.append(f"  only the {whose}: {some(sorted(names))}")
+    told.append("Evaluate on data with the run's classes, or train on these.")
+    raise UserError("\n".join(told))

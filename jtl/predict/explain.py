@@ -1,0 +1,116 @@
+"""Grad-CAM: where in a picture the network found what it says (Selvaraju et al. 2017)."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl.common.errors import UserError
+from jtl.data.preprocessing import Prepare
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier
+from jtl.predict.inputs import Item
+from jtl.predict.predictions import BATCH, Unreadable, decoded, likeliest
+from jtl.runs import plots
+
+if TYPE_CHECKING:
+    from jtl.predict.classifier import Classifier
+
+
+@functools.partial(jax.jit, static_argnames=("model", "prepare"))
+def grad_cam(
+    variables: Tree, images: jax.Array, *, model: ImageClassifier, prepare: Prepare
+) -> tuple[jax.Array, jax.Array]:
+    """Maps of what spoke for the likeliest class.
+
+    The channels of the backbone's last feature map, each weighted by the mean gradient of the
+    class's logit with respect to it, summed, and negative values set to zero
+    (arXiv 1610.02391, equations 1 and 2).
+
+    Args:
+        variables: {"params", "batch_stats"}.
+        images: uint8 [N, H, W, 3].
+        model: The classifier.
+        prepare: From images to the backbone's input.
+
+    Returns:
+        (maps float32 [N, h, w], each from 0 to 1, all zeros where nothing spoke for the class;
+        logits float32 [N, num_classes]).
+    """
+    head = model.units()[len(model.backbone.units())].path
+    features: Any = model.apply(variables, prepare(images), stop=head)
+
+    def chosen(features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits: Any = model.apply(variables, features, start=head)
+        return logits.max(-1).sum(), logits
+
+    gradients, logits = jax.grad(chosen, has_aux=True)(features)
+    weights = gradients.astype(jnp.float32).mean((1, 2), keepdims=True)
+    maps = jax.nn.relu((weights * features.astype(jnp.float32)).sum(-1))
+    highest = maps.max((1, 2), keepdims=True)
+    return maps / jnp.where(highest > 0, highest, 1.0), logits
+
+
+def write_explanations(
+    classifier: Classifier,
+    items: Sequence[Item],
+    folder: Path,
+    advance: Callable[[int], Any] = lambda n: None,
+) -> list[Path]:
+    """Writes a PNG for every picture: as the network sees it, and with its Grad-CAM map over it.
+
+    Args:
+        classifier: As `jtl.load` gives it.
+        items: The pictures; those that cannot be read are left out.
+        folder: Where the files go, named and numbered like the pictures; made if it is missing.
+        advance: Told how many more pictures are done.
+
+    Returns:
+        The files, in the order of the pictures.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            for row, picture in enumerate(decoded(batch, classifier.inputs)):
+                if not isinstance(picture, Unreadable):
+                    path = folder / _file_name(start + row + 1, batch[row].name)
+                    _write(classifier, batch[row].name, picture, path)
+                    written.append(path)
+                advance(1)
+        return written
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --explain '{folder}': {error.strerror}. Choose another folder."
+        ) from error
+
+
+def _write(classifier: Classifier, name: str, picture: np.ndarray, path: Path) -> None:
+    device = classifier.inputs.device
+    maps, logits = grad_cam(
+        classifier.variables, picture[None], model=classifier.model, prepare=device
+    )
+    seen = np.asarray(device.resize(jnp.asarray(picture[None]))[0]) / 255.0
+    said = likeliest(name, np.asarray(logits[0]), classifier.class_names, 1)
+    plots.draw_explanation(
+        path,
+        picture=seen,
+        heat=np.asarray(maps[0]),
+        title=f"{said.label}: {said.probability:.1%}",
+    )
+
+
+def _file_name(number: int, name: str) -> str:
+    stem = re.sub(r"[^\w.-]+", "_", Path(name).stem)[:60]
+    return f"{number:04d}-{stem}.png"

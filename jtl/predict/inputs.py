@@ -1,0 +1,118 @@
+"""Pictures without labels, as they are given to a classifier: files, folders, archives, arrays."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jtl.common.errors import UserError
+from jtl.data.decoding import BadImage, as_decoded, decode
+from jtl.data.sources.archives import is_archive, open_store
+from jtl.data.sources.stores import PICTURE_EXTENSIONS, Picture, Store
+
+Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]
+"""A picture or many: a path (of a picture, a folder, a zip or tar), uint8 pixels [H, W],
+[H, W, C] or [N, H, W, C] (C = 3 is RGB), a picture of Pillow's, or a list of any of these."""
+
+_ALLOWED = (
+    "Give a path, uint8 pixels [H, W, 3] or [N, H, W, 3], a picture of Pillow's, or a list of these"
+)
+
+
+class Item(NamedTuple):
+    """A picture that is not decoded yet.
+
+    Attributes:
+        name: What it is called in results and messages.
+        load: Gives it upright, in RGB; raises `BadImage`, naming it, if that is impossible.
+            May be called in a thread.
+    """
+
+    name: str
+    load: Callable[[], Image.Image]
+
+
+def items(images: Images) -> list[Item]:
+    """What `images` names, in order; the pictures of folders and archives sorted by path.
+
+    Raises:
+        UserError: An archive cannot be read, a folder or an archive holds no picture, or
+            something is no picture at all. A file that is missing or damaged is an item that
+            does not load.
+    """
+    return list(_items(images, "picture"))
+
+
+def _items(images: Any, name: str) -> Iterator[Item]:
+    if isinstance(images, str | os.PathLike):
+        yield from _at_path(os.fspath(images))
+    elif isinstance(images, Image.Image):
+        yield Item(name, functools.partial(as_decoded, images, name))
+    elif hasattr(images, "__array__"):
+        yield from _of_array(np.asarray(images), name)
+    elif isinstance(images, Iterable):
+        for index, image in enumerate(images):
+            yield from _items(image, f"{name} {index}")
+    else:
+        raise UserError(f"{name} is a {type(images).__name__}. {_ALLOWED}.")
+
+
+def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:
+    if pixels.dtype != np.uint8:
+        advice = ""
+        if pixels.dtype.kind == "f":
+            advice = " Of values from 0 to 1: (images * 255).round().astype('uint8')."
+        raise UserError(f"{name} is an array of {pixels.dtype}, not of uint8.{advice}")
+    if pixels.ndim == 4:
+        for index, picture in enumerate(pixels):
+            yield from _of_array(picture, f"{name} {index}")
+        return
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if 0 in pixels.shape or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    ):
+        raise UserError(f"{name} is an array of shape {list(pixels.shape)}. {_ALLOWED}.")
+    yield Item(name, lambda: as_decoded(Image.fromarray(pixels), name))
+
+
+def _at_path(path: str) -> Iterator[Item]:
+    place = Path(path).expanduser()
+    # A file named outright is taken for a picture whatever its name ends in.
+    if not place.is_dir() and not is_archive(place):
+        yield Item(path, functools.partial(_decoded_file, place, path))
+        return
+    store = open_store(place)
+    pictures = store.tree().pictures
+    if not pictures:
+        raise UserError(
+            f"there is no picture in '{path}'. Files that count as pictures end in "
+            f"{', '.join(PICTURE_EXTENSIONS)}."
+        )
+    for picture in pictures:
+        name = os.path.join(path, *picture.parts)
+        yield Item(name, functools.partial(_decoded_member, store, picture, name))
+
+
+def _decoded_file(path: Path, name: str) -> Image.Image:
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: of a path with a null character.
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise BadImage(f"{name}: {reason or error}") from error
+    return decode(data, name)
+
+
+def _decoded_member(store: Store, picture: Picture, name: str) -> Image.Image:
+    try:
+        data = store.read(picture)
+    except Exception as error:  # A damaged archive provokes many kinds.
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error
+    return decode(data, name)

@@ -1,0 +1,210 @@
+"""What a classifier says of pictures: in batches, in order, without those that cannot be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, overload
+
+import jax
+import numpy as np
+
+from jtl.data.batches import in_threads
+from jtl.data.decoding import BadImage
+from jtl.data.loader import InputPlan
+from jtl.distributed.layout import Layout, layout_for
+from jtl.freeze.split import Tree
+from jtl.predict.inputs import Item
+from jtl.train.step import forward
+
+if TYPE_CHECKING:
+    from jtl.predict.classifier import Classifier
+
+BATCH = 32
+"""Pictures per dispatch."""
+TOP = 5
+"""How many classes are named by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one picture.
+
+    Attributes:
+        name: The picture's path as given, or its place among the arrays given.
+        classes: (class name, probability), the likeliest first.
+    """
+
+    name: str
+    classes: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.classes[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Of the likeliest class, as the classifier estimates it."""
+        return self.classes[0][1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """A picture that nothing can be said of.
+
+    Attributes:
+        name: As of a `Prediction`.
+        reason: Why it cannot be read.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class Predictions(Sequence[Prediction]):
+    """What a classifier says of many pictures: a `Prediction` for each, and all as arrays.
+
+    Attributes:
+        class_names: Of the columns.
+        names: Of the rows: the pictures that could be read, in the order given.
+        logits: float32 [N, num_classes].
+        unreadable: The pictures that could not be read.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        names: Sequence[str],
+        logits: np.ndarray,
+        unreadable: Sequence[Unreadable] = (),
+        top_k: int = TOP,
+    ):
+        """Takes what was computed; single predictions name `top_k` classes."""
+        self.class_names, self.names = tuple(class_names), tuple(names)
+        self.logits, self.unreadable = logits, tuple(unreadable)
+        self._top_k = top_k
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Of every class, float32 [N, num_classes]."""
+        return probabilities(self.logits)
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class of every picture."""
+        return [self.class_names[i] for i in np.argmax(self.logits, -1)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        if isinstance(index, slice):
+            part = self.names[index], self.logits[index]
+            return Predictions(self.class_names, *part, top_k=self._top_k)
+        return likeliest(self.names[index], self.logits[index], self.class_names, self._top_k)
+
+    def __repr__(self) -> str:
+        lines = [f"  {p.name}: {p.label} ({p.probability:.1%})" for p in self[:TOP]]
+        more = [f"  ... and {len(self) - TOP} more"] if len(self) > TOP else []
+        bad = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        return "\n".join([f"{len(self)} predictions{bad}", *lines, *more])
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in float32."""
+    return np.asarray(jax.nn.softmax(logits.astype(np.float32)))
+
+
+def likeliest(name: str, logits: np.ndarray, class_names: Sequence[str], top_k: int) -> Prediction:
+    """The `top_k` likeliest classes by one picture's logits [num_classes]."""
+    shares = probabilities(logits)
+    order = np.argsort(-shares, kind="stable")[:top_k]
+    return Prediction(name, tuple((class_names[int(i)], float(shares[i])) for i in order))
+
+
+def classify(
+    classifier: Classifier,
+    items: Sequence[Item],
+    advance: Callable[[int], Any] = lambda n: None,
+) -> Iterator[tuple[str, np.ndarray] | Unreadable]:
+    """Runs a classifier over pictures, the next batch decoded in the meantime.
+
+    Args:
+        classifier: As `jtl.load` gives it.
+        items: The pictures.
+        advance: Told how many more pictures are done.
+
+    Yields:
+        For every picture in order (name, logits float32 [num_classes]), or why there are none.
+    """
+    layout = layout_for(jax.device_count())
+    variables = layout.put_whole(classifier.variables)
+    size = layout.batch(max(min(BATCH, len(items)), 1), max(len(items), 1))
+    batches = [items[start : start + size] for start in range(0, len(items), size)]
+    with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
+        waiting = pool.submit(decoded, batches[0], classifier.inputs) if batches else None
+        for number, batch in enumerate(batches, 1):
+            assert waiting is not None
+            pictures = waiting.result()
+            if number < len(batches):
+                waiting = pool.submit(decoded, batches[number], classifier.inputs)
+            logits = _logits(classifier, variables, layout, pictures, size)
+            advance(len(batch))
+            for row, item in enumerate(batch):
+                failure = pictures[row]
+                yield failure if isinstance(failure, Unreadable) else (item.name, logits[row])
+
+
+def decoded(batch: Sequence[Item], inputs: InputPlan) -> list[np.ndarray | Unreadable]:
+    """The pictures as in training, uint8 [H, W, 3]; of one size but for small square ones."""
+
+    def work(rows: range) -> list[np.ndarray | Unreadable]:
+        return [_as_input(batch[row], inputs) for row in rows]
+
+    return [picture for part in in_threads(work, len(batch)) for picture in part]
+
+
+def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
+    try:
+        picture = item.load()
+        host = inputs.host_for((picture.height, picture.width))
+        return np.asarray(picture) if host is None else host(picture)
+    except BadImage as error:
+        return Unreadable(item.name, str(error).removeprefix(f"{item.name}: "))
+
+
+def _logits(
+    classifier: Classifier,
+    variables: Tree,
+    layout: Layout,
+    pictures: Sequence[np.ndarray | Unreadable],
+    size: int,
+) -> dict[int, np.ndarray]:
+    """Logits float32 [num_classes] of the readable pictures, by their place in the batch."""
+    shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+    for row, picture in enumerate(pictures):
+        if not isinstance(picture, Unreadable):
+            shapes.setdefault(picture.shape, {})[row] = picture
+    found = {}
+    for rows in shapes.values():
+        full = list(rows.values())
+        # Filled up, so that one compiled program serves all batches of a shape.
+        images = np.stack(full + full[-1:] * (size - len(full)))
+        logits = forward(
+            variables,
+            images,
+            model=classifier.model,
+            prepare=classifier.inputs.device,
+            layout=layout,
+        )
+        found |= dict(zip(rows, np.asarray(logits), strict=False))
+    return found

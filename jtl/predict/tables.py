@@ -1,0 +1,137 @@
+"""Predictions as a table in a file: .csv, .jsonl or .parquet."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from jtl.common.errors import UserError
+from jtl.predict.predictions import Prediction, Unreadable
+
+Put = Callable[[Prediction | Unreadable], None]
+
+_ROWS = 8192
+"""Of one write to a Parquet file."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, top_k: int) -> Iterator[Put]:
+    """A table that is at `path` when all is written, replacing what was there; else not at all.
+
+    A row holds a picture's `name`, its `class` and `probability`, those of the next likeliest as
+    `class_2`, `probability_2` and so on, and `error` where it could not be read; in .jsonl
+    `name` and either `classes` or `error`.
+
+    Args:
+        path: Its ending decides the format.
+        top_k: How many classes a row holds.
+
+    Yields:
+        What takes a row.
+
+    Raises:
+        UserError: The ending is another, a library is missing, or the file cannot be written.
+    """
+    formats = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    form = formats.get(path.suffix.lower())
+    if form is None:
+        raise UserError(f"--out '{path}' must end in {', '.join(formats)}, which tells the format.")
+    if path.is_dir():
+        raise UserError(f"--out '{path}' is a folder. Name the file to write.")
+    draft = path.with_name(f".jtl-{uuid.uuid4().hex}.partial")
+    try:
+        with form(draft, top_k) as put:
+            yield put
+        os.replace(draft, path)
+    except OSError as error:
+        if error.filename not in (str(draft), draft):
+            raise
+        raise UserError(
+            f"cannot write --out '{path}': {error.strerror}. Choose a place that you may write to."
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def as_json(row: Prediction | Unreadable) -> dict[str, Any]:
+    """A row as JSON holds it."""
+    if isinstance(row, Unreadable):
+        return {"name": row.name, "error": row.reason}
+    return {"name": row.name, "classes": [list(pair) for pair in row.classes]}
+
+
+@contextlib.contextmanager
+def _jsonl(path: Path, top_k: int) -> Iterator[Put]:
+    del top_k  # Rows are as long as they are.
+    with _text(path) as file:
+        yield lambda row: print(json.dumps(as_json(row), ensure_ascii=False), file=file)
+
+
+@contextlib.contextmanager
+def _csv(path: Path, top_k: int) -> Iterator[Put]:
+    with _text(path) as file:
+        table = csv.DictWriter(file, list(_columns(top_k)), lineterminator="\n")
+        table.writeheader()
+        yield lambda row: table.writerow(_cells(row))
+
+
+def _text(path: Path) -> TextIO:
+    # Names of files need not be Unicode.
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+@contextlib.contextmanager
+def _parquet(path: Path, top_k: int) -> Iterator[Put]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(
+            f"writing .parquet needs pyarrow ({error}). Install it with: pip install "
+            "'jtl[parquet]'; or write .csv or .jsonl."
+        ) from error
+    types = {str: pyarrow.string(), float: pyarrow.float32()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in _columns(top_k).items()])
+    rows: list[dict[str, Any]] = []
+    with pyarrow.parquet.ParquetWriter(path, schema) as file:
+
+        def flush() -> None:
+            if rows:
+                file.write_table(pyarrow.Table.from_pylist(rows, schema))
+                rows.clear()
+
+        def put(row: Prediction | Unreadable) -> None:
+            cells = _cells(row)
+            cells["name"] = cells["name"].encode("utf-8", "backslashreplace").decode()
+            rows.append(cells)
+            if len(rows) >= _ROWS:
+                flush()
+
+        yield put
+        flush()
+
+
+def _columns(top_k: int) -> dict[str, type]:
+    columns: dict[str, type] = {"name": str}
+    for suffix in _suffixes(top_k):
+        columns |= {f"class{suffix}": str, f"probability{suffix}": float}
+    return columns | {"error": str}
+
+
+def _cells(row: Prediction | Unreadable) -> dict[str, Any]:
+    if isinstance(row, Unreadable):
+        return {"name": row.name, "error": row.reason}
+    cells: dict[str, Any] = {"name": row.name}
+    for suffix, (name, share) in zip(_suffixes(len(row.classes)), row.classes, strict=True):
+        cells |= {f"class{suffix}": name, f"probability{suffix}": share}
+    return cells
+
+
+def _suffixes(top_k: int) -> list[str]:
+    return [f"_{rank}" if rank > 1 else "" for rank in range(1, top_k + 1)]

@@ -1,0 +1,152 @@
+"""What a run was made of and came to: the content of `summary.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import onednn
+from jtl.runs import checkpoint, metrics
+from jtl.runs.calibration import calibration
+from jtl.config.defaults import recipe
+from jtl.freeze.phases import Phase
+from jtl.freeze.split import Tree
+from jtl.train.setup import Task
+
+
+def taken(task: Task) -> dict[str, Any]:
+    """What a run is made of and cannot change while it goes on."""
+    weights = task.class_weights
+    return {
+        "class_names": list(task.dataset.class_names),
+        # The JSON of float32 numbers reads back as the same ones.
+        "class_weights": None if weights is None else weights.tolist(),
+        "data_fingerprint": task.dataset.fingerprint,
+        "weights_sha256": task.source.get("sha256"),
+    }
+
+
+def phase_told(task: Task, phase: Phase) -> dict[str, Any]:
+    """A phase, and with which defaults its steps went."""
+    told, options = dataclasses.asdict(phase), recipe(task.config, phase.mask)
+    if task.config.train.solver == "lbfgs":
+        return told
+    return {**told, "weight_decay": options.weight_decay, "warmup": options.schedule.warmup}
+
+
+def summarize(
+    task: Task,
+    best: checkpoint.Restored,
+    history: list[dict[str, Any]],
+    logits: dict[str, np.ndarray],
+    measured: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of `summary.json`; counts include BatchNorm statistics, as Keras counts."""
+    line = history[best.epoch - 1]
+    # The mask and the counts of the phase that the best epoch belongs to, as all else below.
+    plan = task.plan_of(best.epoch)
+    total = _count(task.variables)
+    trainable = _count(plan.trainable_params(task.variables))
+    seconds = sum(entry["seconds"] for entry in history)
+    images = sum(entry["images_per_second"] * entry["seconds"] for entry in history)
+    return {
+        "model": task.config.model.model,
+        "weights": task.source,
+        "mask": plan.phase.mask,
+        "phases": [dataclasses.asdict(p.phase) for p in task.plans],
+        "bn": task.config.train.bn,
+        "head": task.config.model.head,
+        "data": task.dataset.spec,
+        "data_fingerprint": task.dataset.fingerprint,
+        "notes": list(task.dataset.notes),
+        "num_classes": len(task.dataset.class_names),
+        "class_names": list(task.dataset.class_names),
+        "class_weights": taken(task)["class_weights"],
+        "num_train": len(task.dataset.train),
+        "num_val": len(task.dataset.val),
+        "image_size": task.inputs.device.size,
+        "augmentation": task.config.augment.options().told(),
+        "total_params": total,
+        "trainable_params": trainable,
+        "frozen_params": total - trainable,
+        "optimizer_bytes": measured["optimizer_bytes"],
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "val_accuracy": line["val_accuracy"],
+        "val_loss": line["val_loss"],
+        "test_accuracy": measured["test_accuracy"],
+        **classes_told(task, logits),
+        "train_seconds": round(measured["train_seconds"], 3),
+        "feature_seconds": round(measured["feature_seconds"], 3),
+        "features_reused": measured["features_reused"],
+        "images_per_second": round(images / max(seconds, 1e-9), 1),
+        "cached_prefix": line["cached_prefix"],
+        "cut": line["cut"],
+        "frozen_leaves": len(jax.tree.leaves(_untouched(task, best.epoch, task.variables))),
+        "frozen_unchanged": frozen_unchanged(task, best),
+        "seed": task.config.train.seed,
+        "device": device(),
+        "versions": versions(),
+    }
+
+
+def classes_told(task: Task, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How well each class is recognized in val and test, and how well the model knows.
+
+    None of a split that there is not.
+    """
+    told: dict[str, Any] = {}
+    for split in ("val", "test"):
+        scores = calibrated = None
+        if split in logits:
+            labels = getattr(task.dataset, split).labels
+            scores = metrics.by_class(logits[split].argmax(-1), labels, task.dataset.class_names)
+            calibrated = calibration(logits[split], labels)
+        told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)
+        told[f"{split}_classes"] = scores
+        told[f"{split}_calibration"] = calibrated
+    return told
+
+
+def frozen_unchanged(task: Task, best: checkpoint.Restored) -> bool:
+    """Whether every leaf frozen in all phases so far has the bits that were loaded.
+
+    Running statistics are leaves too. What an earlier phase has trained is not among them.
+    """
+    before, tree_before = jax.tree.flatten(_untouched(task, best.epoch, task.variables))
+    after, tree_after = jax.tree.flatten(_untouched(task, best.epoch, best.variables))
+    return tree_before == tree_after and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(map(np.asarray, before), map(np.asarray, after), strict=True)
+    )
+
+
+def _untouched(task: Task, epoch: int, variables: Tree) -> Tree:
+    """The leaves that no phase up to `epoch` trains."""
+    for plan in task.plans:
+        if plan.first_epoch <= epoch:
+            variables = plan.frozen(variables)
+    return variables
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    from importlib.metadata import version
+
+    packages = ("jtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def device() -> str:
+    """What computes: the platform, the kind and number of its devices, and what convolves."""
+    first, count = jax.devices()[0], jax.device_count()
+    kind = f"{count} x {first.device_kind}"
+    return f"{first.platform} ({kind})" + (", oneDNN" if onednn.installed() else "")
+
+
+def _count(tree: Tree) -> int:
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,104 @@
+"""Training and using classifiers from Python: what the commands do, as two functions.
+
+Example:
+    >>> import jtl
+    >>> run = jtl.fit("folder:my-pictures", mask="last_stage", epochs=5)
+    >>> run.summary["val_accuracy"]
+    0.97
+    >>> jtl.load(run).predict("photo.jpg")[0].label
+    'ant'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from jtl.common.errors import UserError, suggest
+from jtl.common.progress import Display
+from jtl.config.options import Config
+from jtl.predict.classifier import Classifier, load
+from jtl.predict.predictions import Prediction, Predictions, Unreadable
+from jtl.runs.run import Run
+from jtl.train.loop import fit as _fit
+
+__all__ = [
+    "Classifier", "Prediction", "Predictions", "Run", "Unreadable", "UserError", "fit", "load",
+]  # fmt: skip
+
+
+def fit(
+    data: str | os.PathLike[str] = "digits",
+    *,
+    model: str = "efficientnet_lite0",
+    weights: str = "default",
+    mask: str = "head_only",
+    epochs: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    display: Display | None = None,
+    **options: Any,
+) -> Run:
+    """Trains a classifier as `python -m jtl.train` does, and writes its run folder.
+
+    Args:
+        data: The pictures, as in `--data`; a path object is a folder or an archive.
+        model: Backbone.
+        weights: Where the backbone's weights come from.
+        mask: What trains.
+        epochs: Passes over the training pictures; None for the mask's default.
+        run_dir: Folder for everything the run writes; None for a new one in runs/.
+        display: Where progress goes; None for stderr.
+        **options: Every other option of the command, with underscores: `batch_size=64`,
+            `augment="light"`. `python -m jtl.train --help` explains them all.
+
+    Returns:
+        The run: `folder`, `summary` (as in `summary.json`) and `history` (a line per epoch).
+
+    Raises:
+        UserError: As the command; a `ValueError` whose message says what to do.
+    """
+    if isinstance(data, os.PathLike):
+        data = f"folder:{os.fspath(data)}"
+    named = dict(data=data, model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
+    return _fit(config_of(named | options), display)
+
+
+_OF_COMMANDS = ("config", "dry_run", "find_lr", "given", "json", "seeds")
+"""Options that change what a command does or prints, not how a model is trained."""
+_PATHS = ("run_dir", "show_batch")
+
+
+def config_of(options: dict[str, Any]) -> Config:
+    """The configuration with these options, by name, and defaults for all others.
+
+    Raises:
+        UserError: There is no such option.
+    """
+    config = Config()
+    groups = {
+        field.name: group.name
+        for group in dataclasses.fields(config)
+        for field in dataclasses.fields(getattr(config, group.name))
+        if field.name not in _OF_COMMANDS
+    }
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in options.items():
+        if name not in groups:
+            raise UserError(
+                f"there is no option {name}.{suggest(name, groups)} The options are: "
+                f"{', '.join(sorted(groups))}."
+            )
+        if name in _PATHS and value is not None:
+            value = Path(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        changes.setdefault(groups[name], {})[name] = value
+    return dataclasses.replace(
+        config,
+        **{
+            group: dataclasses.replace(getattr(config, group), **values)
+            for group, values in changes.items()
+        },
+    )

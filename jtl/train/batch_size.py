@@ -1,0 +1,111 @@
+"""`--batch-size auto`: the largest batch that fits, found before training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import jax
+
+from jtl.cache.arms import cut_of, has_room
+from jtl.cache.features import feature_cache
+from jtl.cache.sizes import told
+from jtl.common.errors import LESS_MEMORY, UserError
+from jtl.common.progress import Display
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.distributed.layout import layout_for
+from jtl.freeze.plan import PhasePlan
+from jtl.train import memory
+from jtl.train.setup import Task, prepare_task
+from jtl.train.trainer import Trainer
+
+AT_MOST = 512
+"""Pictures, however much memory there is. Batches are mostly of 32 to 512, and larger ones were
+found to generalize worse (Keskar et al., arXiv 1609.04836)."""
+BATCHES = 10
+"""That an epoch has at the least, so that few pictures still make several updates."""
+
+
+def prepared(config: Config, display: Display) -> Task:
+    """What `prepare_task` gives, with a number for `--batch-size auto`.
+
+    Raises:
+        UserError: As `prepare_task`; or not even one picture fits.
+    """
+    auto = config.train.batch_size == "auto"
+    first = with_batch(config, jax.device_count()) if auto else config
+    task = processes.together(lambda: prepare_task(first, display))
+    if not auto:
+        return task
+    at_most = largest_sensible(len(task.dataset.train), config.steps.accumulate)
+    if processes.several():
+        # All devices take part; a batch with a picture for each may be more than is sensible.
+        at_most = max(at_most, jax.device_count())
+    # Where the pictures are so few that not every device has one, as many devices as have.
+    task = dataclasses.replace(task, layout=layout_for(min(jax.device_count(), at_most)))
+    size = at_most
+    for plan in task.plans:
+        size = _of_phase(task, plan, size)
+    display.message(
+        f"--batch-size auto: {size} pictures in each step (at most {at_most} of "
+        f"{len(task.dataset.train):,}); learning rates are those of any other batch size"
+    )
+    return dataclasses.replace(task, config=with_batch(task.config, size), layout=layout_for(size))
+
+
+def with_batch(config: Config, size: int) -> Config:
+    """The same options with a batch size."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=size))
+
+
+def largest_sensible(pictures: int, accumulate: int) -> int:
+    """What `--batch-size auto` takes at the most.
+
+    Args:
+        pictures: To train on.
+        accumulate: Batches in an update.
+    """
+    return max(min(pictures // (BATCHES * accumulate), AT_MOST), 1)
+
+
+def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
+    """The largest size up to `at_most` whose steps fit in a phase, tried by one step."""
+    cache = feature_cache(task, Display())
+    splits = {"train": task.dataset.train, "val": task.dataset.val}
+    arm = cache.arm(cut_of(plan.split), task.variables, splits)
+    kept = _pictures_bytes(task)
+    if arm.start is not None:
+        outlook = cache.outlook(arm.start, task.variables, splits)
+        kept = outlook.nbytes if arm.place == "memory" else 0
+    trainer = Trainer(task, plan, arm, task.variables)
+    # What each of many processes compiles must not depend on its own memory: on some platforms
+    # they compile together.
+    room = int(processes.gathered([memory.free_for_steps(kept)]).min())
+    size = memory.rounded(at_most, task.layout.count)
+    with contextlib.suppress(memory.Untold):  # The trial below decides then.
+        size = memory.largest_batch(trainer, room, at_most)
+    said = f"a step may take {told(max(room, 0))}"
+    while True:
+        # Many processes go on with what fits in all of them.
+        size = int(processes.gathered([size]).min())
+        if not size:
+            raise UserError(
+                f"--batch-size auto: not even one picture for each device fits under mask "
+                f"{plan.phase.mask} ({said}). Less is needed with a lower {LESS_MEMORY}."
+            )
+        refused = memory.refused(trainer, size)
+        if processes.all_say(refused is None):
+            return size
+        said = refused or said
+        size = memory.rounded(size - 1, task.layout.count)
+
+
+def _pictures_bytes(task: Task) -> int:
+    """What pictures will take of an accelerator's memory, if they come to lie there."""
+    needed = 0
+    for split, training in ((task.dataset.train, True), (task.dataset.val, False)):
+        each = task.inputs.bytes_per_picture(split.native_size(), training=training)
+        nbytes = len(split) * each
+        needed += nbytes if has_room(nbytes) else 0
+    return needed

@@ -1,0 +1,191 @@
+"""What a run would train and what it would cost, told before it starts (`--dry-run`)."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jtl import onednn
+from jtl.cache import sizes
+from jtl.cache.arms import Arm, cut_of
+from jtl.cache.features import feature_cache
+from jtl.common.progress import Display
+from jtl.freeze.plan import PhasePlan
+from jtl.runs.messages import counted
+from jtl.train import memory
+from jtl.train import step as steps
+from jtl.train.overview import groups_of
+from jtl.train.setup import Task
+from jtl.train.trainer import Trainer, steps_per_epoch
+
+
+def preflight(task: Task) -> dict[str, Any]:
+    """Compiles one step of every phase, times it on made-up pictures, and trains nothing.
+
+    Returns:
+        The first phase's figures at the top (`total_params`, `trainable_params`,
+        `frozen_params`, `optimizer_bytes`, `cut`, `groups`, ...) and every phase's under
+        `phases`. Params count BatchNorm statistics; FLOPs are of XLA's cost analysis.
+    """
+    phases = [_phase(task, plan) for plan in task.plans]
+    return {
+        "model": task.config.model.model,
+        "data": task.dataset.spec,
+        "num_train": len(task.dataset.train),
+        "num_val": len(task.dataset.val),
+        "image_size": task.inputs.device.size,
+        "batch_size": task.config.train.batch,
+        **phases[0],
+        "phases": phases,
+    }
+
+
+def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
+    cache = feature_cache(task, Display())
+    splits = {"train": task.dataset.train, "val": task.dataset.val}
+    arm = cache.arm(cut_of(plan.split), task.variables, splits)
+    outlook = cache.outlook(arm.start, task.variables, splits) if arm.start else None
+    trainer = Trainer(task, plan, arm, task.variables)
+    total = sum(leaf.size for leaf in jax.tree.leaves(task.variables))
+    trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
+    groups = groups_of(task, plan)
+    cost = _cost(task, plan, arm, trainer)
+    optimizer_bytes = trainer.optimizer_bytes
+    if task.config.train.solver == "lbfgs":
+        # No steps, no rates, and nothing is kept of the optimizer.
+        optimizer_bytes = 0
+        cost |= dict.fromkeys(("step_flops", "step_seconds", "estimated_epoch_seconds"))
+        groups = [{**row, "learning_rate": None} for row in groups]
+    return {
+        "mask": plan.phase.mask,
+        "epochs": plan.phase.epochs,
+        "total_params": int(total),
+        "trainable_params": int(trainable),
+        "frozen_params": int(total - trainable),
+        "optimizer_bytes": optimizer_bytes,
+        "cut": plan.split.cut,
+        "cached_prefix": arm.cached,
+        "cache_bytes": outlook.nbytes if outlook else 0,
+        "cache_place": arm.place,
+        "cache_kept": outlook is not None and outlook.kept,
+        "cache_folder": str(cache.folder),
+        **cost,
+        "groups": groups,
+    }
+
+
+def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, Any]:
+    """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
+    batch = min(task.config.train.batch, len(task.dataset.train))
+    height = task.inputs.device.size
+    pictures = jnp.zeros((batch, height, height, 3), jnp.uint8)
+    variables = jax.device_put(task.variables)
+    prefix_flops, prefix_seconds = 0.0, 0.0
+    forward_flops = _flops(
+        steps.forward, variables, pictures, model=task.model, prepare=task.inputs.device
+    )
+    if arm.start is not None:
+        options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
+        prefix = steps.forward.lower(variables, pictures, **options).compile()
+        prefix_flops = _flops(steps.forward, variables, pictures, **options)
+        prefix_seconds = _timed(lambda: prefix(variables, pictures))
+    x, *others = memory.made_up(task, arm, batch)
+    x = task.layout.put_rows(task.layout.part(x))
+    arguments = (trainer.state, trainer.frozen, x, *others)
+    options = memory.step_options(trainer)
+    step = steps.train_step.lower(*arguments, **options).compile()
+    # The step donates its state; each timed call needs one of its own.
+    states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
+    given = {name: options[name] for name in ("peaks", "class_weights")}
+    step_seconds = _timed(lambda: step(states.pop(), *arguments[1:], **given))
+    epoch_steps = steps_per_epoch(task)
+    pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
+    return {
+        "forward_flops_per_image": forward_flops / batch,
+        "prefix_flops_per_image": prefix_flops / batch,
+        "step_flops": _flops(steps.train_step, *arguments, **options),
+        "step_seconds": step_seconds,
+        # Each of many processes runs it on its share.
+        "estimated_prefix_seconds": prefix_seconds / batch * pictures_in_all / jax.process_count(),
+        "estimated_epoch_seconds": step_seconds * epoch_steps,
+    }
+
+
+def _flops(function: Any, *arguments: Any, **options: Any) -> float:
+    """XLA's count of a jitted function's operations, traced without foreign calls."""
+    with onednn.disabled():
+        lowered = jax.jit(functools.partial(inspect.unwrap(function), **options)).lower(*arguments)
+    analysis: Any = lowered.cost_analysis() or {}
+    return float(analysis.get("flops", float("nan")))
+
+
+def _timed(call: Any) -> float:
+    """Seconds of a second call, the first one being for the caches."""
+    jax.block_until_ready(call())
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
+
+
+def print_preflight(figures: dict[str, Any], console: Console) -> None:
+    """The figures as tables."""
+    console.print(
+        f"{figures['model']} on {figures['data']}: {figures['num_train']} train, "
+        f"{figures['num_val']} val images, {figures['image_size']} px, batch "
+        f"{figures['batch_size']}",
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+    for phase in figures["phases"]:
+        epochs = counted(phase["epochs"], "epoch")
+        title = Text(f"mask {phase['mask']}, {epochs}", style="table.title")
+        table = Table(title=title, title_justify="left")
+        for name in ("group", "leaves", "params", "learning rate", "normalizes with"):
+            table.add_column(name, justify="left" if name in ("group",) else "right")
+        for row in phase["groups"]:
+            rate = "-" if not row["learning_rate"] else f"{row['learning_rate']:.3g}"
+            label = Text(row["label"])  # Of the user's rules, and no markup.
+            table.add_row(label, f"{row['leaves']:,}", f"{row['params']:,}", rate, row["bn"])
+        console.print(table)
+        for line in _lines(phase):
+            console.print(f"  {line}", markup=False, emoji=False, soft_wrap=True)
+
+
+def _lines(phase: dict[str, Any]) -> list[str]:
+    lines = [
+        f"trainable {phase['trainable_params']:,}, frozen {phase['frozen_params']:,} of "
+        f"{phase['total_params']:,} (BatchNorm statistics included)",
+        f"optimizer state {phase['optimizer_bytes'] / 1e6:,.2f} MB",
+        f"cut at {phase['cut']}" + ("" if phase["cached_prefix"] else ", nothing cached"),
+    ]
+    if phase["cached_prefix"]:
+        lines.append(
+            f"frozen prefix cached: {sizes.told(phase['cache_bytes'])}, "
+            + ("in memory" if phase["cache_place"] == "memory" else "read from disk")
+            + (
+                f", there already in '{phase['cache_folder']}'"
+                if phase["cache_kept"]
+                else f", about {phase['estimated_prefix_seconds']:,.1f} s once, kept in "
+                f"'{phase['cache_folder']}'"
+            )
+        )
+    if not np.isnan(phase["forward_flops_per_image"]):
+        lines.append(f"forward {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image")
+    if phase["cached_prefix"]:
+        lines.append(f"prefix {phase['prefix_flops_per_image'] / 1e9:,.3f} GFLOP per image")
+    if phase["step_flops"] is not None and not np.isnan(phase["step_flops"]):
+        lines.append(
+            f"step {phase['step_flops'] / 1e9:,.3f} GFLOP, {phase['step_seconds'] * 1e3:,.1f} ms; "
+            f"epoch about {phase['estimated_epoch_seconds']:,.1f} s"
+        )
+    return lines

@@ -1,0 +1,331 @@
+"""`fit`: the only place where the parts of a training run meet."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from jtl.cache.arms import Arm, cut_of
+from jtl.cache.extraction import evaluate
+from jtl.cache.features import feature_cache
+from jtl.common.errors import UserError, out_of_memory
+from jtl.common.progress import Display
+from jtl.config.options import Config
+from jtl.config.validation import resolve
+from jtl.data.loader import Examples
+from jtl.distributed import processes
+from jtl.distributed.signals import Interrupted, Stop, listening
+from jtl.freeze.plan import PhasePlan
+from jtl.freeze.split import Tree
+from jtl.runs import checkpoint, keeper, messages, midway, trackers
+from jtl.runs.agreement import Agreement
+from jtl.runs.plot_worker import Painter
+from jtl.runs.resume import resumed_run
+from jtl.runs.run import Run, claimed_run
+from jtl.train import batch_size, memory, preview, profiling
+from jtl.train.overview import normalization_lines
+from jtl.train.setup import Task, prepare_task
+from jtl.train.trainer import Diverged, Part, Trainer
+
+
+def fit(config: Config, display: Display | None = None, *, draw_beside: bool = False) -> Run:
+    """Trains a classifier and writes its run folder.
+
+    Args:
+        config: The options.
+        display: Where progress goes; default stderr.
+        draw_beside: Whether pictures are drawn in a process beside, as for commands.
+
+    Returns:
+        The run: its folder and summary.
+
+    Raises:
+        UserError: The options, the data or the weights cannot be used, or the folder cannot
+            be written. Nothing is left behind then.
+        Interrupted: SIGINT or SIGTERM came; what was trained until then is saved.
+    """
+    display = display or Display()
+    with listening(display.message) as stop:
+        if config.run.resume:
+            run = processes.together(lambda: resumed_run(config, display.message))
+            midway.check_same_place(run.resumed_at)
+            task = processes.together(lambda: prepare_task(resolve(run.config), display))
+            processes.together(lambda: run.check_same(task))
+            _go(task, run, display, stop, draw_beside)
+            return run
+        config = resolve(config)
+        with claimed_run(config) as run:
+            task = batch_size.prepared(config, display)
+            run.config = task.config
+            display.message(messages.opening_line(task))
+            for line in normalization_lines(task):
+                display.message(line)
+            _go(task, run, display, stop, draw_beside)
+    return run
+
+
+def _go(task: Task, run: Run, display: Display, stop: Stop, draw_beside: bool) -> None:
+    """Trains what is prepared, new or resumed."""
+    if processes.first():
+        preview.show_batch(task, display)
+    options, done = run.config.to_dict(), len(run.history)
+    log_to = run.config.run.log_to if processes.first() else ()
+    with (
+        Painter(beside=draw_beside) as painter,
+        trackers.opened(log_to, run.folder, options, done, display.message) as run.sinks,
+    ):
+        Fit(task, run, display, stop, painter).go()
+
+
+class Fit:
+    """One run on its way: its phases, and the examples at hand."""
+
+    def __init__(self, task: Task, run: Run, display: Display, stop: Stop, painter: Painter):
+        """Takes a task, and a run that is new or has a checkpoint to go on from."""
+        self.task, self.run, self.display, self.stop = task, run, display, stop
+        self.painter = painter
+        self.feature_seconds = 0.0
+        # Of the sessions before this one, as far as they count.
+        self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
+        if run.resumed_at is not None:
+            self._earlier = run.resumed_at.elapsed
+        self._began = time.perf_counter()
+        self._cache = feature_cache(task, display)
+        # Of train and val, as the phase's arm works on them.
+        self._examples: tuple[Arm, list[Examples]] | None = None
+        self._cut: str | None = None
+        # Of the best epoch, where it is of this session.
+        self._val_logits: np.ndarray | None = None
+
+    def go(self) -> None:
+        """Trains every phase that is left, and writes the results."""
+        if self.task.config.train.solver == "lbfgs":
+            self._solve()
+        elif not self._out_of_patience(len(self.run.history)):
+            self._train()
+        self._finish(self._elapsed())
+
+    def examples(self, plan: PhasePlan, variables: Tree) -> tuple[Arm, Examples]:
+        """How a phase's epochs run, and the training examples as they take them."""
+        arm = self._read_examples(plan, variables)
+        return arm, self._at_hand()[0]
+
+    def _elapsed(self) -> float:
+        """Seconds of all sessions of the run."""
+        return self._earlier + time.perf_counter() - self._began
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        patience = self.task.config.train.patience
+        if not (patience and epoch):
+            return False
+        return epoch - self.run.improved_epoch(self.task.config.train.min_delta) >= patience
+
+    def _train(self) -> None:
+        variables, saved, saved_epoch = keeper.start_of(self.task, self.run)
+        done = len(self.run.history)
+        # Unreadable pictures show here, before anything is written.
+        first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
+        self._read_examples(first, variables)
+        with (
+            keeper.opened(self.task, self.run, saved_epoch) as self._keeper,
+            self.display.track("training", self.task.epochs, "epochs") as self._advance,
+        ):
+            self._advance(done, "resumed") if done else None
+            for plan in self.task.plans:
+                if plan.last_epoch <= done:
+                    continue
+                arm = self._read_examples(plan, variables)
+                trainer, part = Trainer(self.task, plan, arm, variables), None
+                if plan is first and (at := self.run.resumed_at) is not None:
+                    part = keeper.part_of(self.run, at, trainer)
+                    self.display.message(f"going on after batch {at.batches} in epoch {at.epoch}")
+                elif saved is not None and plan.first_epoch <= done:
+                    trainer.restore(done, saved)
+                elif saved is not None:
+                    trainer.carry_over(saved)
+                stopped = self._phase(trainer, max(plan.first_epoch, done + 1), part)
+                variables, saved = trainer.last_variables(), trainer.state.opt_state
+                if stopped:
+                    break
+            self.run.draw(self.task, self.painter)
+
+    def _solve(self) -> None:
+        """Fits the linear head to the optimum; the whole is one epoch of the run."""
+        from jtl.train import probe  # SciPy's optimizers take half a second to import.
+
+        plan = self.task.plans[0]
+        arm = self._read_examples(plan, self.task.variables)
+        line, variables, self._val_logits = probe.solve(self.task, arm, *self._at_hand())
+        self.run.open(self.task)
+        self._log({**line, "optimizer_bytes": 0}, plan, arm)
+        self.display.message(f"L-BFGS: {messages.epoch_note(line)}, l2 {line['l2']:g}")
+        with keeper.opened(self.task, self.run) as kept:
+            kept.write(keeper.Kept(1, variables, {}, arm))
+            self.run.draw(self.task, self.painter)
+
+    def _read_examples(self, plan: PhasePlan, variables: Tree) -> Arm:
+        """Reads train and val, unless the phase before had the same cut; how epochs run."""
+        cut = cut_of(plan.split)
+        if self._examples is None or self._cut != cut:
+            self._examples = None  # Frees the features of the cut before.
+            splits = {"train": self.task.dataset.train, "val": self.task.dataset.val}
+            began = time.perf_counter()
+            self._examples = self._cache.read(cut, jax.device_get(variables), splits)
+            self.feature_seconds += time.perf_counter() - began if self._arm.cached else 0.0
+            self._cut = cut
+        return self._arm
+
+    @property
+    def _arm(self) -> Arm:
+        assert self._examples is not None
+        return self._examples[0]
+
+    def _at_hand(self) -> tuple[Examples, Examples]:
+        assert self._examples is not None
+        train, val = self._examples[1]
+        return train, val
+
+    def _phase(self, trainer: Trainer, first: int, part: Part | None) -> bool:
+        """Runs a phase's epochs from `first` on, of which `part` is done already.
+
+        Returns:
+            Whether patience ended the run.
+        """
+        self.run.open(self.task)
+        profiling.trace_phase(trainer, first, self._at_hand()[0], self.run.folder, self.display)
+        agreement = Agreement(self.stop, self._keeper)
+        with self.stop.deferred():
+            for epoch in range(first, trainer.plan.last_epoch + 1):
+                line = self._epoch(epoch, trainer, part if epoch == first else None, agreement)
+                overdue = agreement.after_epoch(line)
+                if self._finished(epoch, line, trainer, overdue):
+                    return True
+                if agreement.signal is not None and epoch < self.task.epochs:
+                    self._keeper.save(epoch, trainer)
+                    self._stop(agreement.signal, f"after epoch {epoch}")
+        return False
+
+    def _epoch(
+        self, epoch: int, trainer: Trainer, part: Part | None, agreement: Agreement
+    ) -> dict[str, Any]:
+        """Trains one epoch, or what is left of it."""
+        agreement.begin()
+
+        def between(part: Part) -> None:
+            if not agreement.due():
+                return
+            if processes.several():
+                trainer.check_finite()  # As they wait for the step anyway.
+            said = agreement.within_epoch()
+            if said.outdated:
+                self._keeper.tidy()
+            if said.save or agreement.signal is not None:
+                self._keeper.save_within(epoch, part, trainer, self._elapsed())
+            if agreement.signal is not None:
+                batch = f"batch {part.batches} of {trainer.steps_per_epoch}"
+                self._stop(agreement.signal, f"after {batch} in epoch {epoch}")
+
+        before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
+        losses = [line["val_loss"] for line in before]
+        try:
+            return trainer.epoch(epoch, *self._at_hand(), between, losses, part)
+        except Diverged as error:
+            self._diverged(epoch, self._step_told(error.step, trainer), trainer)
+        except Exception as error:
+            if out_of_memory(error) is None:
+                raise
+            raise UserError(memory.advice(trainer, error)) from error
+
+    def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, overdue: bool) -> bool:
+        """Logs an epoch and saves what is due; True if patience ends the run."""
+        if not math.isfinite(line["train_loss"] + line["val_loss"]):
+            figures = f"train {line['train_loss']}, validation {line['val_loss']}"
+            self._diverged(epoch, f"after the last step of epoch {epoch} ({figures})", trainer)
+        used = {"optimizer_bytes": trainer.optimizer_bytes}
+        self._log({**line, **used}, trainer.plan, trainer.arm)
+        self._advance(1, messages.epoch_note(line))
+        if self.run.best_epoch() == epoch:
+            self._val_logits = trainer.val_logits
+        self._keeper.keep(epoch, line["seconds"], trainer)
+        stop = self._out_of_patience(epoch)
+        # At a phase's end too: the next one may be of a size that runs out of memory.
+        if stop or overdue or epoch == trainer.plan.last_epoch:
+            self._keeper.save(epoch, trainer)
+        return stop
+
+    def _stop(self, signal: int, where: str) -> NoReturn:
+        """Ends the run, of which all until `where` is saved or being saved."""
+        processes.end_together()
+        folder = shlex.quote(str(self.run.folder))
+        raise Interrupted(
+            signal,
+            f"stopped {where} of {self.task.epochs}, all of which is saved. Go on with:\n"
+            f"  python -m jtl.train --resume --run-dir {folder}",
+        )
+
+    @staticmethod
+    def _step_told(step: int, trainer: Trainer) -> str:
+        each = trainer.steps_per_epoch
+        epoch, within = divmod(step - 1, each)
+        return f"in step {step} (epoch {epoch + 1}, step {within + 1} of {each} in it)"
+
+    def _diverged(self, epoch: int, where: str, trainer: Trainer) -> NoReturn:
+        """Keeps the last good epoch and stops the run."""
+        kept = "nothing was kept, as no epoch before it was whole"
+        self._keeper.diverged()
+        if self.run.history:
+            best = self.run.best_epoch()
+            kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
+        rate = max(trainer.plan.learning_rates.values())
+        processes.end_together()
+        raise UserError(
+            f"the loss is not finite {where}, at learning rates up to {rate:g}; {kept}. Try a "
+            "lower --lr, a longer --warmup or --clip-norm 1."
+        )
+
+    def _log(self, line: dict[str, Any], plan: PhasePlan, arm: Arm) -> None:
+        facts = {"cut": plan.split.cut, "cached_prefix": arm.cached}
+        self.run.log({**line, **facts, "elapsed": round(self._elapsed(), 3)})
+
+    def _finish(self, train_seconds: float) -> None:
+        """Reads the best epoch back, so that what is reported is what is on disk."""
+        midway.remove(self.run.folder)
+        best = checkpoint.restore(self.run.folder)
+        if self._val_logits is None:
+            _, self._val_logits = self._evaluated("val", best)
+        test_accuracy, logits = None, {"val": self._val_logits}
+        if self.task.dataset.test is not None:
+            self._examples = None  # Their memory is free for the test split.
+            scores, logits["test"] = self._evaluated("test", best)
+            test_accuracy = scores["accuracy"]
+        self.run.finish(
+            self.task,
+            best,
+            logits,
+            optimizer_bytes=max(line["optimizer_bytes"] for line in self.run.history),
+            test_accuracy=test_accuracy,
+            train_seconds=train_seconds,
+            feature_seconds=self.feature_seconds,
+            features_reused=self._cache.reused,
+        )
+
+    def _evaluated(
+        self, split: str, best: checkpoint.Restored
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """Scores and logits of the best epoch on a split."""
+        start, pictures = best.meta["start"], getattr(self.task.dataset, split)
+        arm, [examples] = self._cache.read(start, best.variables, {split: pictures})
+        return evaluate(
+            examples,
+            self.task.layout.put_whole(best.variables),
+            model=self.task.model,
+            start=arm.start,
+            prepare=arm.prepare,
+            batch_size=arm.eval_batch,
+            layout=self.task.layout,
+        )

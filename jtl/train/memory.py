@@ -1,0 +1,220 @@
+"""How much memory a training step takes, and the largest batch that fits.
+
+XLA tells of a compiled program what it will take (`memory_analysis`), without running it. For a
+step that is nearly a straight line in the batch size: what comes between the layers grows with it,
+gradients do not. Two small sizes give the line; what it suggests is compiled and looked at itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from jtl.cache.arms import Arm
+from jtl.cache.sizes import told
+from jtl.common.errors import LESS_MEMORY, out_of_memory
+from jtl.distributed import processes
+from jtl.train import step
+from jtl.train.setup import Task
+from jtl.train.trainer import Trainer
+
+DEVICE_SHARE, HOST_SHARE = 0.9, 0.5
+"""Of the free memory that a step may take: an accelerator's own, which an allocator divides up; and
+a CPU's, where oneDNN's own, decoded pictures and other processes need the rest."""
+PROBES = (4, 8)
+"""The batch sizes, for each device, that give the line."""
+
+
+class Untold(RuntimeError):
+    """XLA says nothing of a program's memory on this platform."""
+
+
+def made_up(task: Task, arm: Arm, count: int) -> tuple[Any, ...]:
+    """What a step takes beside state and frozen leaves, for a batch of `count`, as zeros.
+
+    Returns:
+        (x, labels), and with augmentation (x, labels, examples, epoch), of the shapes and dtypes
+        that training has.
+    """
+    device = task.inputs.device
+    labels = np.zeros(count, np.int32)
+    if arm.start is not None:
+        pictures = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
+        options: Any = dict(model=task.model, stop=arm.start, prepare=device)
+        features = jax.eval_shape(
+            lambda variables, x: step.forward(variables, x, **options), task.variables, pictures
+        )
+        return jnp.zeros(features.shape, features.dtype), labels
+    augmented = task.inputs.augmentation is not None
+    native = task.dataset.train.native_size()
+    host = task.inputs.host_for(native, training=augmented)
+    sides = native if host is None else (host.size, host.size)
+    assert sides is not None  # Pictures of several sizes are resized while decoded.
+    x = jnp.zeros((count, *sides, 3), jnp.uint8)
+    if not augmented:
+        return x, labels
+    return x, labels, np.arange(count, dtype=np.int32), np.int32(1)
+
+
+def step_options(trainer: Trainer) -> dict[str, Any]:
+    """The static and other named arguments of a trainer's steps."""
+    augment = trainer.task.inputs.augmentation if trainer.arm.start is None else None
+    return {**trainer.step_options(), "augment": augment}
+
+
+def step_bytes(trainer: Trainer, count: int) -> int:
+    """Bytes that a step of `count` examples takes on each device, beside the state and params.
+
+    Raises:
+        Untold: The platform does not tell.
+        RuntimeError: Not even compiling has memory enough.
+    """
+    # By shapes alone: a step that failed may have taken the state's arrays with it.
+    held = jax.tree.map(_outline, (trainer.state, trainer.frozen))
+    given = jax.eval_shape(lambda: made_up(trainer.task, trainer.arm, count))
+    compiled = step.train_step.lower(*held, *given, **step_options(trainer)).compile()
+    analysis: Any = compiled.memory_analysis()
+    if analysis is None:
+        raise Untold("the platform does not tell what memory a program will take")
+    there = sum(leaf.nbytes for leaf in jax.tree.leaves((trainer.state, trainer.frozen)))
+    arguments = max(analysis.argument_size_in_bytes - there, 0)
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return int(analysis.temp_size_in_bytes + arguments + max(results, 0))
+
+
+def _outline(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def free_for_steps(kept: int = 0) -> int:
+    """Bytes on each device that a step may take, of this process's devices that have least.
+
+    Args:
+        kept: Of pictures or features that will come to lie beside it, all devices together.
+    """
+    devices = jax.local_devices()
+    free = [_free(device) for device in devices]
+    if None in free:
+        # A CPU's devices share its memory, in which HOST_SHARE leaves room for what is kept.
+        return int(HOST_SHARE * psutil.virtual_memory().available / len(devices))
+    return int(min(DEVICE_SHARE * (each or 0) - kept / len(devices) for each in free))
+
+
+def _free(device: Any) -> int | None:
+    memory = device.memory_stats() or {}
+    if "bytes_limit" not in memory:
+        return None
+    return memory["bytes_limit"] - memory.get("bytes_in_use", 0)
+
+
+def rounded(count: float, devices: int = 1) -> int:
+    """The largest size up to `count` that gives each of the devices 2**k or 3 * 2**k examples.
+
+    0 if there is none. Few sizes stand for many, and batches divide into each other.
+    """
+    each = int(count // devices)
+    if each < 1:
+        return 0
+    power = 1 << (each.bit_length() - 1)
+    return devices * (power + power // 2 if each >= power + power // 2 > power else power)
+
+
+def largest_batch(trainer: Trainer, room: int, at_most: int) -> int:
+    """The largest size, `rounded`, whose step takes no more than `room` bytes on each device.
+
+    Args:
+        trainer: Of the phase.
+        room: As `free_for_steps` gives it.
+        at_most: No larger one is looked for.
+
+    Returns:
+        0 if no size fits.
+    """
+    devices = trainer.task.layout.count
+    if at_most < devices:
+        return 0
+    low, high = (rounded(min(size * devices, at_most), devices) for size in PROBES)
+    needed = {size: _needed(trainer, size) for size in {low, high}}
+    guess = float(at_most)
+    if needed[high] == math.inf:
+        guess = float(low)
+    elif needed[low] < needed[high]:
+        each = (needed[high] - needed[low]) / (high - low)
+        guess = max(low + (room - needed[low]) / each, devices)
+    # One size above what the line suggests is looked at, too, as no line is quite straight.
+    size = rounded(min(1.5 * guess, at_most), devices)
+    while size and _needed(trainer, size) > room:
+        size = rounded(size - 1, devices)
+    return size
+
+
+def _needed(trainer: Trainer, count: int) -> float:
+    """As `step_bytes`; infinite where the compiler itself says that it is too much."""
+    try:
+        return step_bytes(trainer, count)
+    except RuntimeError as error:
+        if out_of_memory(error) is None:
+            raise
+        return math.inf
+
+
+def advice(trainer: Trainer, error: BaseException) -> str:
+    """The message for a step that did not fit, with the batch size that would.
+
+    Args:
+        trainer: Whose step it was.
+        error: What the step raised; what its frames hold is let go.
+    """
+    train, said = trainer.task.config.train, out_of_memory(error)
+    traceback.clear_frames(error.__traceback__)
+    lines = [f"memory does not suffice for steps of {train.batch} pictures: {said}"]
+    room, fits = free_for_steps(), None
+    # One of many processes may not compile what the others do not.
+    if not processes.several():
+        with contextlib.suppress(RuntimeError):  # What the platform does not tell is not guessed.
+            fits = largest_batch(trainer, room, train.batch - 1)
+    if fits is None:
+        lines.append("Try --batch-size auto, which finds the largest that fits.")
+    elif fits:
+        lines.append(
+            f"About {fits} fit in the {told(room)} that a step may take: use --batch-size {fits}"
+            f"{_same_updates(trainer, fits)}, or --batch-size auto."
+        )
+    else:
+        lines.append("Not even one for each device fits.")
+    return "\n".join([*lines, f"Less is also needed with a lower {LESS_MEMORY}."])
+
+
+def _same_updates(trainer: Trainer, fits: int) -> str:
+    """How to have the same updates from smaller batches, where that can be."""
+    config = trainer.task.config
+    times, rest = divmod(config.train.batch * config.steps.accumulate, fits)
+    return "" if rest else f" (with --accumulate {times} for the same updates)"
+
+
+def refused(trainer: Trainer, count: int) -> str | None:
+    """Takes one step of `count` made-up examples from a copy of the state.
+
+    Returns:
+        None if it fits, else what the error says first.
+    """
+    try:
+        x, *others = made_up(trainer.task, trainer.arm, count)
+        layout = trainer.task.layout
+        x = layout.put_rows(layout.part(x))
+        state = jax.tree.map(jnp.copy, trainer.state)
+        done = step.train_step(state, trainer.frozen, x, *others, **step_options(trainer))
+        jax.block_until_ready(done)
+    except Exception as error:
+        said = out_of_memory(error)
+        if said is None:
+            raise
+        return said
+    return None

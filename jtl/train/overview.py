@@ -1,0 +1,59 @@
+"""What a phase trains, group by group, as it is told before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jtl.freeze import FROZEN
+from jtl.freeze.plan import PhasePlan
+from jtl.freeze.split import Tree, leaf_paths, lookup
+from jtl.train.setup import Task
+
+
+def groups_of(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:
+    """The leaves by label, params first by the label's order in the tree, frozen last."""
+    groups: dict[str, dict[str, Any]] = {}
+    params = task.variables["params"]
+    units = [unit.path for unit in task.model.units()]
+    with_norm = {unit for unit in units if _inside(task.variables.get("batch_stats", {}), unit)}
+    for path in leaf_paths(params):
+        label = lookup(plan.labels, path)
+        unit = next(u for u in units if "/".join(path).startswith(u + "/"))
+        row = groups.setdefault(
+            label,
+            {
+                "label": label,
+                "leaves": 0,
+                "params": 0,
+                "learning_rate": plan.learning_rates.get(label, 0.0),
+                "bn": set(),
+            },
+        )
+        row["leaves"] += 1
+        row["params"] += int(lookup(params, path).size)
+        if unit in with_norm:
+            live = unit in plan.split.train_units
+            row["bn"].add("batch statistics" if live else "running averages")
+    for row in groups.values():
+        row["bn"] = " and ".join(sorted(row["bn"])) or "none"
+    return sorted(groups.values(), key=lambda row: row["label"] == FROZEN)
+
+
+def _inside(tree: Tree, path: str) -> bool:
+    for key in path.split("/"):
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+def normalization_lines(task: Task) -> Iterator[str]:
+    """How each group normalizes, a line for every phase whose groups differ from the last."""
+    before = None
+    for plan in task.plans:
+        rows = groups_of(task, plan)
+        told = "; ".join(f"{row['label']}: {row['bn']}" for row in rows if row["bn"] != "none")
+        if told and told != before:
+            yield f"batch normalization under {plan.phase.mask}, by group: {told}"
+        before = told

@@ -1,0 +1,119 @@
+"""A picture of a training batch (`--show-batch`)."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.data.loader import InputPlan, shuffled
+from jtl.data.preprocessing import Prepare
+from jtl.train.setup import Task
+
+MOST = 32
+"""Pictures on a sheet."""
+COLUMNS = 8
+_LONGEST_NAME = 18
+
+
+def show_batch(task: Task, display: Display) -> None:
+    """Writes the sheet that `--show-batch` asks for, if it does.
+
+    Raises:
+        UserError: The file cannot be written, or pictures cannot be read.
+    """
+    path = task.config.run.show_batch
+    if path is None:
+        return
+    images, targets = first_batch(task)
+    names = task.dataset.class_names
+    sheet = draw(images[:MOST], [named(shares, names) for shares in targets[:MOST]])
+    try:
+        path.write_bytes(sheet)
+    except OSError as error:
+        raise UserError(
+            f"cannot write --show-batch '{path}': {error.strerror}. Choose another file."
+        ) from error
+    display.message(f"the first training batch is pictured in '{path}'")
+
+
+def first_batch(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The run's first batch as the network sees it.
+
+    Returns:
+        (float32 [N, size, size, 3], RGB from 0 to 1; shares of the classes [N, num_classes]).
+    """
+    train, options, inputs = task.dataset.train, task.config.train, task.inputs
+    indices = shuffled(len(train), options.batch, options.seed, 1)[0]
+    images = train.read(indices, inputs.host_for(train.native_size(), training=True))
+    key = jax.random.key(options.seed)
+    x, targets = _prepared(key, images, train.labels[indices], indices, inputs=inputs)
+    if targets.ndim == 1:
+        targets = jax.nn.one_hot(targets, len(task.dataset.class_names))
+    return np.asarray(denormalize(x, inputs.device)), np.asarray(targets)
+
+
+@functools.partial(jax.jit, static_argnames="inputs")
+def _prepared(
+    key: jax.Array, images: jax.Array, labels: jax.Array, examples: jax.Array, *, inputs: InputPlan
+) -> tuple[jax.Array, jax.Array]:
+    if inputs.augmentation is None:
+        return inputs.device(images), labels
+    return inputs.augmentation(key, images, labels, examples, epoch=1, step=0)
+
+
+def denormalize(x: jax.Array, prepare: Prepare) -> jax.Array:
+    """The inverse of `Prepare.normalize`: float32 RGB, clipped to 0..1."""
+    x = x.astype(jnp.float32)
+    if prepare.preprocessing.channel_order == "bgr":
+        x = x[..., ::-1]
+    mean, std = (
+        jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
+        for values in (prepare.preprocessing.mean, prepare.preprocessing.std)
+    )
+    return jnp.clip(x * std + mean, 0.0, 1.0)
+
+
+def named(shares: np.ndarray, class_names: Sequence[str]) -> str:
+    """The classes of an example, the largest share first: `ant`, or `ant 70%` and `bee 30%`."""
+    likeliest = [
+        index for index in np.argsort(-shares, kind="stable")[:2] if shares[index] >= 0.005
+    ]
+    names = [_shortened(class_names[int(index)]) for index in likeliest]
+    if len(names) == 1:
+        return names[0]
+    told = [f"{name} {shares[i]:.0%}" for name, i in zip(names, likeliest, strict=True)]
+    return "\n".join(told)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
+
+
+def draw(images: np.ndarray, labels: Sequence[str]) -> bytes:
+    """A labelled sheet of images [N, H, W, 3] from 0 to 1: the content of a PNG file."""
+    # The object interface needs no display and leaves no global state behind.
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.85 * rows), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    for cell in cells:
+        cell.axis("off")
+    for cell, image, text in zip(cells, images, labels, strict=False):
+        cell.imshow(image, interpolation="nearest")
+        cell.set_title(text, fontsize=8, parse_math=False)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # Of names in scripts that matplotlib's font does not have: boxes stand for them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(content, format="png", dpi=120)
+    return content.getvalue()

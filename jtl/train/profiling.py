@@ -1,0 +1,92 @@
+"""`--profile`: a trace of some training steps, for Perfetto and TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+from jtl.common.progress import Display
+from jtl.data.loader import Examples
+from jtl.distributed import processes
+from jtl.runs.messages import counted
+from jtl.runs.run import PROFILE
+from jtl.train.trainer import Diverged, Trainer
+
+STEPS = 5
+"""Traced, once the step is compiled."""
+
+
+def trace_phase(trainer: Trainer, epoch: int, train: Examples, run: Path, display: Display) -> None:
+    """Traces a phase if that is asked for, and says where the trace is.
+
+    Args:
+        trainer: Of the phase.
+        epoch: The next one.
+        train: What it trains on.
+        run: The run's folder.
+        display: Told.
+    """
+    task = trainer.task
+    if not task.config.run.profile:
+        return
+    phase = task.plans.index(trainer.plan) + 1
+    folder = folder_of(run, phase, len(task.plans))
+    try:
+        taken = trace(trainer, epoch, train, folder)
+    except Diverged:  # As the training will, which tells it with its step.
+        return
+    display.message(
+        f"profile: {counted(taken, 'step')} under mask {trainer.plan.phase.mask}, for "
+        f"ui.perfetto.dev and TensorBoard, in '{folder}'"
+    )
+
+
+def trace(trainer: Trainer, epoch: int, train: Examples, folder: Path) -> int:
+    """Traces the first steps of an epoch, reading of pictures included, and takes them back.
+
+    They are taken twice, as the first time compiles; the training finds its state, and the
+    compiled programs, as they are. Where an epoch is one program, all of it is traced.
+
+    Args:
+        trainer: Of the phase; its state is copied meanwhile.
+        epoch: Whose examples are taken, 1-based.
+        train: What it trains on.
+        folder: Where the trace goes, below `plugins/profile` as TensorBoard looks for it;
+            `perfetto_trace.json.gz` beside it.
+
+    Returns:
+        How many steps are in the trace.
+    """
+    options = jax.profiler.ProfileOptions()
+    # Calls of Python's functions would be nine tenths of the events.
+    options.python_tracer_level = 0
+    before = trainer.state
+    try:
+        _take(trainer, epoch, train, before)
+        with jax.profiler.trace(folder, create_perfetto_trace=True, profiler_options=options):
+            return _take(trainer, epoch, train, before)
+    finally:
+        trainer.state = before
+
+
+def _take(trainer: Trainer, epoch: int, train: Examples, state: object) -> int:
+    """Takes steps from a copy of a state, which steps donate, and waits for them."""
+    trainer.state = jax.tree.map(jax.numpy.copy, state)
+    taken = trainer.some_steps(epoch, train, STEPS)
+    jax.block_until_ready(trainer.state)
+    return taken
+
+
+def folder_of(run: Path, phase: int, phases: int) -> Path:
+    """Where a phase's trace goes: a folder of its own where there are several, or processes.
+
+    Args:
+        run: The run's folder.
+        phase: Its number, 1-based.
+        phases: How many there are.
+    """
+    folder = run / PROFILE
+    if phases > 1:
+        folder /= f"phase{phase}"
+    return folder / f"process{jax.process_index()}" if processes.several() else folder

@@ -1,0 +1,151 @@
+"""`--seeds N`: the same training with several seeds, and how far its results lie apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.distributed.signals import Interrupted
+from jtl.runs.resume import stored_config
+from jtl.runs.run import CONFIG, SUMMARY, new_folder, read_json, write_json
+from jtl.train.loop import fit
+
+FILE = "seeds.json"
+MEASURED = (
+    "val_accuracy", "val_macro_f1", "val_loss", "test_accuracy", "test_macro_f1", "best_epoch",
+    "train_seconds",
+)  # fmt: skip
+"""Figures of `summary.json` that are compared."""
+
+
+def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) -> dict[str, Any]:
+    """Trains once with each of `--seeds` seeds, from `--seed` on; a folder for each.
+
+    All have the same validation split, that of the first seed, so that their figures can be
+    compared, and frozen layers run once for all of them.
+
+    Args:
+        config: The options. With `--resume`, what is finished stays, what was cut off goes on.
+        display: Where progress goes.
+        draw_beside: As of `jtl.train.loop.fit`.
+
+    Returns:
+        The content of `seeds.json`: the seeds, their folders, and median, min, max and standard
+        deviation of each figure of `MEASURED`.
+
+    Raises:
+        UserError: As `jtl.train.loop.fit`.
+        Interrupted: As `jtl.train.loop.fit`; the message says how to go on with all seeds.
+    """
+    if config.run.resume and config.run.run_dir is None:
+        raise UserError("--resume needs --run-dir, the folder of the seeds to go on with.")
+    folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
+    processes.together(lambda: _check(config, folder))
+    first = config.train.seed
+    chosen = range(first, first + config.run.seeds)
+    folders = [folder / f"seed-{seed}" for seed in chosen]
+    summaries = []
+    for number, (seed, place) in enumerate(zip(chosen, folders, strict=True), 1):
+        display.message(f"seed {seed}, {number} of {len(chosen)}:")
+        try:
+            summaries.append(_one(config, seed, place, folders[0], display, draw_beside))
+        except Interrupted as stopped:
+            again = f"--resume --seeds {len(chosen)} --run-dir {shlex.quote(str(folder))}"
+            again += f" --seed {first}" if first else ""
+            raise Interrupted(
+                stopped.signal,
+                f"stopped at seed {seed}, {number} of {len(chosen)}. Go on with:\n"
+                f"  python -m jtl.train {again}",
+            ) from stopped
+    told = {
+        "seeds": list(chosen),
+        "runs": [str(place) for place in folders],
+        **{key: spread([summary.get(key) for summary in summaries]) for key in MEASURED},
+    }
+    if processes.first():
+        write_json(folder / FILE, told)
+    return told
+
+
+def _check(config: Config, folder: Path) -> None:
+    """Makes sure that the folder can hold the seeds.
+
+    Raises:
+        UserError: It holds something else, or seeds that are not to be gone on with.
+    """
+    if not config.run.resume and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"--run-dir '{folder}' is not empty. Give a new folder, or add --resume to go on with "
+            "the seeds in it."
+        )
+    if (folder / CONFIG).is_file():
+        raise UserError(f"'{folder}' holds a single run. Leave --seeds out to go on with it.")
+
+
+def _one(
+    config: Config, seed: int, place: Path, first: Path, display: Display, draw_beside: bool
+) -> dict[str, Any]:
+    """The summary of one seed's run, which is trained unless it is there."""
+    resume = config.run.resume
+    if resume and (place / SUMMARY).is_file():
+        return read_json(place / SUMMARY)
+    resume = resume and (place / CONFIG).is_file()
+    if config.run.resume and not resume and (first / CONFIG).is_file():
+        # As the others were begun.
+        stored = stored_config(first)
+        config = dataclasses.replace(stored, run=config.run)
+    data = config.data
+    if not resume and data.split_seed is None:
+        data = dataclasses.replace(data, split_seed=config.train.seed)
+    train = dataclasses.replace(config.train, seed=seed)
+    if train.batch_size == "auto" and (first / CONFIG).is_file():
+        # As the first one found it: other batch sizes train otherwise.
+        train = dataclasses.replace(train, batch_size=stored_config(first).train.batch_size)
+    one = dataclasses.replace(
+        config,
+        data=data,
+        train=train,
+        run=dataclasses.replace(config.run, run_dir=place, resume=resume, seeds=1),
+    )
+    return fit(one, display, draw_beside=draw_beside).summary
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Median, min, max and sample standard deviation; None where a value is missing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return {
+        "values": known,
+        "median": statistics.median(known),
+        "min": min(known),
+        "max": max(known),
+        "std": statistics.stdev(known) if len(known) > 1 else math.nan,
+    }
+
+
+def print_seeds(told: dict[str, Any], console: Console) -> None:
+    """The figures as a table."""
+    title = f"{len(told['seeds'])} seeds, from {told['seeds'][0]} to {told['seeds'][-1]}"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "median", "min", "max", "standard deviation"):
+        table.add_column(name, justify="right" if name else "left")
+    for key in MEASURED:
+        if (figures := told[key]) is not None:
+            cells = [f"{figures[name]:.4g}" for name in ("median", "min", "max", "std")]
+            table.add_row(Text(key.replace("_", " ")), *cells)
+    console.print(table)
+    console.print(f"runs: {Path(told['runs'][0]).parent}", markup=False, soft_wrap=True)

@@ -1,0 +1,269 @@
+"""All that a run decides before its first step: data, network, weights, phases, input."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jtl import models, weights
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.config.defaults import mask_defaults
+from jtl.config.options import Config
+from jtl.data import verification
+from jtl.data.augment import Augmentation
+from jtl.data.balance import balanced_weights
+from jtl.data.decoding import HostTransform
+from jtl.data.loader import InputPlan, common_size, plan_input
+from jtl.data.preprocessing import Prepare
+from jtl.data.sources import registry
+from jtl.distributed.layout import SINGLE, Layout, layout_for
+from jtl.freeze import phases
+from jtl.freeze.groups import Rates
+from jtl.freeze.phases import Phase
+from jtl.freeze.plan import PhasePlan, plan_phases
+from jtl.freeze.split import Tree
+from jtl.models import ImageClassifier, NormSpec, Preprocessing
+from jtl.models.initialization import initialize
+from jtl.models.truncation import Truncated
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run's fixed parts.
+
+    Attributes:
+        config: The options.
+        dataset: The pictures.
+        model: The classifier.
+        variables: {"params", "batch_stats"} before training: NumPy arrays, which nothing on
+            a device can change, to hold the frozen leaves against at the end.
+        plans: The phases; at least one.
+        inputs: How pictures become the network's input.
+        source: Where the weights come from, for the summary.
+        conventions: What the weights demand of the backbone.
+        layout: The devices that share every batch.
+    """
+
+    config: Config
+    dataset: registry.Dataset
+    model: ImageClassifier
+    variables: Tree
+    plans: tuple[PhasePlan, ...]
+    inputs: InputPlan
+    source: dict[str, Any]
+    conventions: dict[str, Any]
+    layout: Layout = SINGLE
+
+    @property
+    def epochs(self) -> int:
+        """Of all phases together."""
+        return self.plans[-1].last_epoch
+
+    def plan_of(self, epoch: int) -> PhasePlan:
+        """The phase that an epoch (1-based) belongs to."""
+        return next(plan for plan in self.plans if epoch <= plan.last_epoch)
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """How much each class counts in the training loss, float32 [num_classes]."""
+        if self.config.train.class_weights == "none":
+            return None
+        return balanced_weights(self.dataset.train.labels, len(self.dataset.class_names))
+
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint carries beside its arrays; the inverse is `rebuild_model`."""
+        assert self.model.head is not None  # Only a bare backbone has none.
+        backbone = self.model.backbone
+        return {
+            "format_version": 1,
+            "model": self.config.model.model,
+            "conventions": {
+                key: dataclasses.asdict(value) if isinstance(value, NormSpec) else value
+                for key, value in self.conventions.items()
+            },
+            "head": dataclasses.asdict(self.model.head),
+            "truncate_at": backbone.at if isinstance(backbone, Truncated) else None,
+            "class_names": list(self.dataset.class_names),
+            "weights": self.source,
+            "input": {
+                "size": self.inputs.device.size,
+                "dtype": self.inputs.device.dtype,
+                "upsample": self.inputs.device.method,
+                "enlarged_on_device": self.inputs.host is None,
+                "preprocessing": dataclasses.asdict(self.inputs.device.preprocessing),
+            },
+        }
+
+
+def prepare_task(config: Config, display: Display) -> Task:
+    """Loads data and weights and sets everything up; trains nothing, writes no run.
+
+    Args:
+        config: As `jtl.config.validation.resolve` gives it.
+        display: Told what takes time.
+
+    Raises:
+        UserError: Data, weights, head or masks cannot be used.
+    """
+    dataset = registry.load(
+        config.data.data,
+        seed=config.split_seed,
+        verify=verification.of(config.data.on_bad_image, display),
+    )
+    for note in dataset.notes:
+        display.message(f"note: {note}")
+    _check_accumulation(config, len(dataset.train))
+    size = common_size(dataset)
+    options = config.model
+    entry = models.get(options.model)
+    artifact = None
+    if options.weights != "random":
+        artifact = weights.resolve(options.weights, options.model, progress=display.message)
+    translate = functools.partial(weights.translate, model=options.model)
+    at = options.truncate_at
+    conventions = {} if artifact is None else dict(artifact.conventions)
+    if options.aux_head:
+        conventions["aux_classes"] = len(dataset.class_names)
+    model = models.create(
+        options.model,
+        num_classes=len(dataset.class_names),
+        head=config.head(None if artifact is None else artifact.num_classes),
+        conventions=conventions,
+        truncate_at=None if at is None else translate(at),
+    )
+    preprocessing = entry.preprocessing if artifact is None else artifact.preprocessing
+    inputs = plan_input(
+        size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
+    )
+    augment = config.augment.options()
+    if augment.random:
+        augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
+        views = config.data.cache_views or 0
+        inputs = dataclasses.replace(inputs, augmentation=augmentation, views=views)
+    variables = initialize(
+        model,
+        None if artifact is None else artifact.variables,
+        size=inputs.device.size,
+        seed=config.train.seed,
+    )
+    plans = plan_phases(
+        phases_of(config, model),
+        variables["params"],
+        model.units(),
+        bn=config.train.bn,
+        translate=functools.partial(path_called, model=model, foreign=translate),
+    )
+    if options.aux_head and not any("aux" in plan.split.train_units for plan in plans):
+        raise UserError(
+            f"--aux-head has no effect: under {' and '.join(p.phase.mask for p in plans)} it is "
+            "frozen. Use a mask that trains it, such as full or last_stages:2, or leave it out."
+        )
+    return Task(
+        config=config,
+        dataset=dataset,
+        model=model,
+        variables=variables,
+        plans=plans,
+        inputs=inputs,
+        source={"name": "random"}
+        if artifact is None
+        else {
+            "name": artifact.source,
+            "sha256": artifact.sha256,
+            "licence": artifact.licence,
+        },
+        conventions=conventions,
+        layout=layout_for(min(config.train.batch, len(dataset.train))),
+    )
+
+
+def _check_accumulation(config: Config, count: int) -> None:
+    batch, times = config.train.batch, config.steps.accumulate
+    if times > 1 and batch * times > count:
+        raise UserError(
+            f"--accumulate {times} of --batch-size {batch} makes one update of {batch * times} "
+            f"pictures, and there are only {count} to train on. Lower one of them."
+        )
+
+
+def path_called(name: str, *, model: ImageClassifier, foreign: Callable[[str], str]) -> str:
+    """The path in this model that a name stands for; its own names come before others'.
+
+    Args:
+        name: A path of the model, or another library's layer name.
+        model: The classifier. Where it keeps the weights' own classifier, that library's name
+            of its classifier means what was kept, not the new head.
+        foreign: From another library's layer names to paths of a model with one head.
+    """
+    units = [unit.path for unit in model.units()]
+    if any(f"{name}/".startswith(f"{u}/") or u.startswith(f"{name}/") for u in units):
+        return name
+    path = foreign(name)
+    if path != name and "classifier" in units and path.split("/")[0] == "head":
+        return "classifier" + path.removeprefix("head")
+    return path
+
+
+def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Rates]]:
+    """The run's phases with their learning rates; a single mask is a single phase.
+
+    Raises:
+        UserError: `--phases` cannot be used.
+    """
+    train = config.train
+    if train.phases is None:
+        epochs = mask_defaults(train.mask).epochs if train.epochs is None else train.epochs
+        listed = (Phase(1 if train.solver == "lbfgs" else epochs, train.mask),)
+    else:
+        listed = phases.parse(train.phases, train.epochs, model.units())
+    planned = []
+    for phase in listed:
+        defaults = mask_defaults(phase.mask, train.optimizer)
+        lr = phase.lr or train.lr or defaults.lr
+        mult = defaults.head_lr_mult if train.head_lr_mult is None else train.head_lr_mult
+        phase = dataclasses.replace(phase, lr=lr)
+        planned.append((phase, Rates(lr, mult, train.layer_decay)))
+    patience = config.steps.plateau_patience
+    if train.schedule == "plateau" and all(phase.epochs <= patience for phase, _ in planned):
+        raise UserError(
+            f"--schedule plateau waits {patience} epochs for a better validation loss, and no "
+            "phase has more: the learning rate would never fall. Lower --plateau-patience, or "
+            "raise --epochs."
+        )
+    return planned
+
+
+def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
+    """The classifier and the input plan of a checkpoint, from its `Task.meta`."""
+    conventions = {
+        key: NormSpec(**value) if key == "norm" else value
+        for key, value in meta["conventions"].items()
+    }
+    head = {
+        **meta["head"],
+        "layers": tuple(meta["head"]["layers"]),
+        "norm": NormSpec(**meta["head"]["norm"]),
+    }
+    model = models.create(
+        meta["model"],
+        num_classes=len(meta["class_names"]),
+        head=models.HeadSpec(**head),
+        conventions=conventions,
+        truncate_at=meta["truncate_at"],
+    )
+    stored = meta["input"]
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in stored["preprocessing"].items()
+    }
+    preprocessing = Preprocessing(**fields)
+    device = Prepare(stored["size"], preprocessing, stored["dtype"], stored["upsample"])
+    host = None
+    if not stored["enlarged_on_device"]:
+        host = HostTransform(stored["size"], preprocessing.crop_pct, preprocessing.interpolation)
+    return model, InputPlan(host, device)

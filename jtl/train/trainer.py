@@ -1,0 +1,353 @@
+"""The epochs of one phase."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jtl.cache.arms import Arm, cut_of
+from jtl.cache.extraction import evaluate
+from jtl.config.defaults import recipe
+from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
+from jtl.freeze.groups import is_head
+from jtl.freeze.plan import PhasePlan, began
+from jtl.freeze.split import Tree, merge
+from jtl.optim import optimizers
+from jtl.train import step as steps
+from jtl.train.setup import Task
+
+FINITE_SECONDS = 2.0
+"""How often a long epoch is asked whether its losses are finite, for which it must wait."""
+
+
+class Diverged(ArithmeticError):
+    """A step's loss was not finite.
+
+    Attributes:
+        step: The step's number, 1-based, through the whole run.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss of step {step} is not finite")
+        self.step = step
+
+
+class Part(NamedTuple):
+    """How far an epoch is.
+
+    Attributes:
+        batches: That are done.
+        sums: Over their examples.
+        seconds: That they took.
+    """
+
+    batches: int
+    sums: steps.Metrics
+    seconds: float
+
+
+class Trainer:
+    """One phase on the device: its state, its compiled steps, its epochs.
+
+    Attributes:
+        state: What the steps change.
+        frozen: The leaves that they do not.
+        tx: The optimizer.
+        peaks: The highest learning rate of every label, which a step takes beside `tx`.
+        steps_per_epoch: Batches in an epoch.
+        val_logits: Of the last epoch's evaluation, [N, num_classes].
+    """
+
+    def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: Tree):
+        """Starts a phase from whole `variables`, with fresh optimizer state."""
+        self.task, self.plan, self.arm = task, plan, arm
+        config = task.config
+        self._options = recipe(config, plan.phase.mask)
+        self.steps_per_epoch = steps_per_epoch(task)
+        # Schedules, and the counts of optimizers, count updates.
+        self._updates = self.steps_per_epoch // config.steps.accumulate
+        # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
+        schedule = self._options.schedule
+        self._shares = {
+            label: schedule.over(plan.phase.epochs * self._updates, self._updates_before(label))
+            for label in plan.learning_rates
+        }
+        self.peaks = {label: np.float32(rate) for label, rate in plan.learning_rates.items()}
+        self._highest = self._highest_rates()
+        weights = task.class_weights
+        self._class_weights = None if weights is None else task.layout.put_whole(weights)
+        self.val_logits: np.ndarray | None = None
+        groups = {label: self._transform(label) for label in self._shares}
+        self.tx = optimizers.wrapped(
+            optimizers.build(plan.labels, groups), config.steps.clip_norm, config.steps.accumulate
+        )
+        layout = task.layout
+        params, stats, self.frozen = layout.put_whole(
+            (
+                plan.trainable_params(variables),
+                plan.live_batch_stats(variables),
+                plan.frozen(variables),
+            )
+        )
+        self.state = steps.init_state(
+            params, stats, self.tx, config.train.seed, config.steps.ema, layout
+        )
+        first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
+        self.state = dataclasses.replace(self.state, step=layout.put_whole(first_step))
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Memory of the optimizer's state."""
+        return sum(x.nbytes for x in jax.tree.leaves(self.state.opt_state))
+
+    def variables(self) -> Tree:
+        """The whole trees of the model so far, on the device; averages where they are kept."""
+        return self._whole(self.state if self.state.average is None else self.state.average)
+
+    def last_variables(self) -> Tree:
+        """The whole trees as the last step left them, from which the next phase begins."""
+        return self._whole(self.state)
+
+    def _whole(self, trained: steps.TrainState | steps.Average) -> Tree:
+        trees = {"params": trained.params, "batch_stats": trained.batch_stats}
+        return {key: merge(self.frozen[key], trees[key]) for key in trees}
+
+    def carry_over(self, opt_state: Any) -> None:
+        """Takes the state of leaves that go on training from the phase before."""
+        carried = optimizers.carry(opt_state, self.state.opt_state, began)
+        # Copies: the step donates its state, and two states must not share a buffer.
+        self.state = dataclasses.replace(self.state, opt_state=jax.tree.map(jnp.copy, carried))
+
+    def saved_state(self) -> Any:
+        """What a checkpoint holds beside `variables()`, to go on from: see `restore`."""
+        state = self.state
+        if state.average is None:
+            return state.opt_state
+        return {
+            "opt_state": state.opt_state,
+            "params": state.params,
+            "batch_stats": state.batch_stats,
+            "count": state.average.count,
+        }
+
+    def restore(self, epoch: int, saved: Any) -> None:
+        """Goes on after `epoch` of a checkpoint, whose variables this phase has started from."""
+        put = self.task.layout.put_whole
+        state, step = self.state, put(np.int32(epoch * self.steps_per_epoch))
+        saved = put(saved)
+        if state.average is None:
+            self.state = dataclasses.replace(state, step=step, opt_state=saved)
+            return
+        average = dataclasses.replace(state.average, count=saved.pop("count"))
+        self.state = dataclasses.replace(state, step=step, average=average, **saved)
+
+    def epoch(
+        self,
+        epoch: int,
+        train: Examples,
+        val: Examples,
+        between: Callable[[Part], None] = lambda part: None,
+        losses: Sequence[float] = (),
+        part: Part | None = None,
+    ) -> dict[str, Any]:
+        """Trains one epoch and evaluates it.
+
+        Args:
+            epoch: 1-based, through all phases; decides the order of the examples.
+            train: Examples to train on, as the arm takes them.
+            val: Examples to evaluate on.
+            between: Called after every step but the last, if steps are dispatched one by one; may
+                raise to leave the epoch.
+            losses: Validation losses of the phase's epochs before.
+            part: What is done of the epoch already, where it goes on from there.
+
+        Returns:
+            The epoch's line of `metrics.jsonl`.
+
+        Raises:
+            Diverged: A step's loss was not finite.
+        """
+        scale = self._options.scale_after(losses)
+        began_at = time.perf_counter() - (part.seconds if part else 0.0)
+        train, batches = self._order_of(epoch, train)
+        sums = self._steps(epoch, train, batches, between, scale, part)
+        total = sums.means()  # Waits for the last step.
+        self.check_finite()
+        seconds = time.perf_counter() - began_at
+        scores, self.val_logits = evaluate(
+            val,
+            self.variables(),
+            model=self.task.model,
+            start=self.arm.start,
+            prepare=self.arm.prepare,
+            batch_size=self.arm.eval_batch,
+            layout=self.task.layout,
+        )
+        return {
+            "epoch": epoch,
+            "mask": self.plan.phase.mask,
+            "train_loss": total["loss"],
+            "train_accuracy": total["accuracy"],
+            "val_loss": scores["loss"],
+            "val_accuracy": scores["accuracy"],
+            "learning_rate": float(scale * self._highest[epoch - self.plan.first_epoch]),
+            "seconds": seconds,
+            "images_per_second": batches.size / seconds,
+        }
+
+    def step_options(self, scale: float = 1.0) -> dict[str, Any]:
+        """What `steps.train_step` takes beside state and examples, at a share of the rates."""
+        return dict(
+            model=self.task.model,
+            tx=self.tx,
+            peaks={label: np.float32(scale * peak) for label, peak in self.peaks.items()},
+            class_weights=self._class_weights,
+            start=self.arm.start,
+            train_units=self.plan.split.train_units,
+            prepare=self.arm.prepare,
+            smoothing=self.task.config.steps.label_smoothing,
+            layout=self.task.layout,
+        )
+
+    def check_finite(self) -> None:
+        """Waits for the last step; raises `Diverged` if a step's loss was not finite."""
+        if step := int(self.state.not_finite):
+            raise Diverged(step)
+
+    def _steps(
+        self,
+        epoch: int,
+        train: Examples,
+        batches: np.ndarray,
+        between: Callable[[Part], None],
+        scale: float,
+        part: Part | None = None,
+    ) -> steps.Metrics:
+        """Takes the steps that are left of an epoch; the sums over all of it."""
+        done, began_at = 0, time.perf_counter()
+        if part is not None:
+            done, began_at = part.batches, began_at - part.seconds
+        left = batches[done:]
+        common = self.step_options(scale)
+        if self._at_once(train):
+            assert isinstance(train, Features)
+            self.state, total = steps.train_epoch(
+                self.state, self.frozen, train.values, train.labels, left, **common
+            )
+            return part.sums + total if part else total
+        total, looked_at = part.sums if part else steps.Metrics.zero(), time.perf_counter()
+        several = self.task.layout.spans_processes
+        for images, (number, indices) in zip(
+            ahead(train, list(left), self.task.layout), enumerate(left, done + 1), strict=True
+        ):
+            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+                metrics = self._step(epoch, images, train.labels[indices], indices, common)
+            total = total + metrics
+            if number < len(batches):
+                between(Part(number, total, time.perf_counter() - began_at))
+            # Many processes look where they ask each other, so that all do.
+            if not several and time.perf_counter() - looked_at > FINITE_SECONDS:
+                self.check_finite()
+                looked_at = time.perf_counter()
+        return total
+
+    def _step(
+        self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray, options: Any
+    ) -> steps.Metrics:
+        """One step on the examples `indices`, which are `images` (or features) and `labels`."""
+        augment = self.task.inputs.augmentation if self.arm.start is None else None
+        drawn_by: tuple[Any, Any] = (None, None)
+        if augment is not None:
+            # Without features that had no room, a run is still the same.
+            views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
+            drawn_by = (indices, np.int32(draw_of(epoch, views)))
+        self.state, metrics = steps.train_step(
+            self.state, self.frozen, images, labels, *drawn_by, **options, augment=augment
+        )
+        return metrics
+
+    def some_steps(self, epoch: int, train: Examples, count: int) -> int:
+        """Takes the first steps of an epoch, or all of one that is a single dispatch.
+
+        Returns:
+            How many.
+        """
+        train, batches = self._order_of(epoch, train)
+        if not self._at_once(train):
+            batches = batches[:count]
+        self._steps(epoch, train, batches, lambda part: None, 1.0)
+        return len(batches)
+
+    def _order_of(self, epoch: int, train: Examples) -> tuple[Examples, np.ndarray]:
+        """What an epoch trains on, and its batches [steps_per_epoch, batch]."""
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
+        options = self.task.config.train
+        batches = shuffled(len(train), options.batch, options.seed, epoch)
+        return train, batches[: self.steps_per_epoch]
+
+    def _at_once(self, train: Examples) -> bool:
+        """Whether an epoch is a single dispatch."""
+        return isinstance(train, Features) and train.on_device and self.arm.start == "head"
+
+    def step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
+        """One step by itself, at a multiple of the learning rates; its mean loss before."""
+        if isinstance(train, Views):
+            train = train.of_epoch(epoch)
+        options = self.step_options(scale)
+        [images] = ahead(train, [indices], self.task.layout)
+        return self._step(epoch, images, train.labels[indices], indices, options).means()["loss"]
+
+    def _transform(self, label: str) -> optax.GradientTransformation:
+        config, options = self.task.config, self._options
+        tx = optimizers.transform(
+            config.train.optimizer, self._shares[label], options.weight_decay, config.steps.momentum
+        )
+        if config.train.l2_sp and not is_head(label):
+            start = self.task.variables["params"]
+            tx = optax.chain(optimizers.l2_sp(config.train.l2_sp, start), tx)
+        return optax.chain(tx, optimizers.scale_by_peak(label))
+
+    def _updates_before(self, label: str) -> int:
+        """Updates that a label's leaves have had before this phase."""
+        first = self.task.plans[began(label)].first_epoch
+        return (self.plan.first_epoch - first) * self._updates
+
+    def _highest_rates(self) -> np.ndarray:
+        """The highest learning rate of every epoch's last update, in the order of the epochs."""
+        taken = np.arange(1, self.plan.phase.epochs + 1) * self._updates - 1
+        rates = [
+            # Compiled as a whole: operation by operation it would be a dozen programs.
+            self.peaks[label]
+            * np.broadcast_to(jax.jit(share)(taken + self._updates_before(label)), taken.shape)
+            for label, share in self._shares.items()
+        ]
+        return np.max(rates, axis=0)
+
+
+def last_step_of(plan: PhasePlan, variables: Tree, saved: Any) -> tuple[Tree, Any]:
+    """Variables and optimizer state as a phase's last step left them.
+
+    Args:
+        plan: The phase.
+        variables: Of a checkpoint after its last epoch.
+        saved: `Trainer.saved_state` in that checkpoint.
+    """
+    if not (isinstance(saved, dict) and "opt_state" in saved):
+        return variables, saved
+    frozen = plan.frozen(variables)
+    return {key: merge(frozen[key], saved[key]) for key in frozen}, saved["opt_state"]
+
+
+def steps_per_epoch(task: Task) -> int:
+    """Whole batches in an epoch, as many as make whole updates; at least one update."""
+    accumulate = task.config.steps.accumulate
+    count = max(len(task.dataset.train) // task.config.train.batch, 1)
+    return count // accumulate * accumulate

@@ -1,0 +1,133 @@
+"""The model card: what a folder of converted weights holds, for people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weights_convert.printable import shown
+
+if TYPE_CHECKING:
+    from weights_convert.artifact.folder import Artifact
+
+FILE_NAME = "README.md"
+
+
+def save(folder: Path, artifact: Artifact) -> None:
+    """Writes the card of `artifact` into `folder` and waits until the disk has it."""
+    with open(folder / FILE_NAME, "w", encoding="utf-8") as file:
+        file.write(render(artifact))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def render(artifact: Artifact) -> str:
+    """The card as Markdown.
+
+    Args:
+        artifact: Whose variables, source and figures the card states.
+
+    Returns:
+        Markdown that ends with a newline.
+    """
+    model = artifact.model
+    sections = (
+        f"# {model}, converted by jtl",
+        "Pretrained weights as Flax variables (float32 in an Orbax checkpoint). "
+        f"`python -m jtl.train --model {model} --weights THIS_FOLDER` fine-tunes them; "
+        "`weights.json` says the same as this card to programs.",
+        table(("", "weights"), _identity(artifact)),
+        "## Preprocessing",
+        table(("", "what the weights expect of an image"), preprocessing_rows(artifact)),
+        "## Conventions",
+        "What the source demands of the network, beyond its architecture.",
+        table(("field", "value"), [(k, f"`{v}`") for k, v in artifact.conventions.items()])
+        if artifact.conventions
+        else "The model's own: none differ.",
+        *_notes(artifact),
+        "## Verified",
+        verified_text(artifact.verified),
+        "## Versions",
+        table(("package", "version"), list(artifact.versions.items())),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _notes(artifact: Artifact) -> list[str]:
+    """What the user should know, and what of the file was not converted."""
+    reading = artifact.reading
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in reading.dtypes.items())
+    rows = [
+        ("wrappers", " > ".join(f"`{_code(name)}`" for name in reading.wrappers) or "none"),
+        ("left out", ", ".join(f"`{_code(name)}`" for name in reading.left_out) or "nothing"),
+        ("ignored keys", ", ".join(f"`{_code(key)}`" for key in reading.ignored) or "none"),
+        ("tensors", f"{dtypes}, all float32 now" if dtypes else "all float32 now"),
+    ]
+    sections = ["## Reading", table(("", "what became of the file's content"), rows)]
+    if artifact.notes:
+        lines = "\n".join(f"- {shown(note, 2000)}." for note in artifact.notes)
+        sections = ["## Notes", lines, *sections]
+    return sections
+
+
+def _code(text: str) -> str:
+    """`text` within a code span."""
+    return shown(text).replace("`", "'")
+
+
+def _identity(artifact: Artifact) -> list[tuple[str, str]]:
+    classes = "none: a bare backbone"
+    if artifact.num_classes:
+        named = "named" if artifact.class_names else "without names"
+        classes = f"{artifact.num_classes}, {named}"
+    return [
+        ("model", artifact.model),
+        ("params", f"{artifact.num_params:,}"),
+        ("classes", classes),
+        ("source", f"`{artifact.source}`"),
+        ("revision", artifact.revision or "none stated"),
+        ("format", artifact.source_format),
+        ("naming convention", artifact.library),
+        ("SHA-256 of the source's file", f"`{artifact.sha256}`"),
+        ("licence", artifact.licence or "not stated: ask the source before you pass them on"),
+        ("converted", artifact.created),
+    ]
+
+
+def preprocessing_rows(artifact: Artifact) -> list[tuple[str, str]]:
+    """(name, value) of every field of the artifact's preprocessing."""
+    pre = artifact.preprocessing
+    return [
+        ("input size", f"{pre.size} x {pre.size} pixels, {pre.channel_order.upper()}"),
+        ("resize", f"shorter side to {round(pre.size / pre.crop_pct)}, {pre.interpolation}"),
+        ("crop", f"the centre, {pre.crop_pct:g} of the shorter side"),
+        (
+            "mean",
+            ", ".join(f"{x:.6g}" for x in pre.mean) + ", of RGB, subtracted from values in [0, 1]",
+        ),
+        ("std", ", ".join(f"{x:.6g}" for x in pre.std) + ", divides the difference"),
+        ("stated by", artifact.reading.preprocessing_by or "not known"),
+    ]
+
+
+def verified_text(verified: dict[str, Any] | None) -> str:
+    """The measured figures of `weights_convert.verify` as Markdown."""
+    if verified is None:
+        return "Not verified: converted without `--verify`."
+    rows = [
+        (str(row["name"]), f"{row['measured']:.3g}", f"{row['sign']} {row['bound']:.3g}")
+        for row in verified["figures"]
+    ]
+    return (
+        f"Beside {verified['reference']}, with the same input.\n\n"
+        f"{table(('figure', 'measured', 'bound'), rows)}"
+    )
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; a bar within a cell is escaped."""
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -1,0 +1,337 @@
+"""The converted checkpoint on disk: a folder that appears whole or not at all.
+
+    FOLDER/
+      weights.json   what the weights are, where they came from, what they expect
+      README.md      the same for people: a model card
+      variables/     an Orbax checkpoint of {"params", "batch_stats"}, float32
+
+The folder is everything that jtl needs of a source: whoever has it needs neither the source's
+file nor its library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import errno
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl import models
+from jtl.common import hashes
+from jtl.common.errors import UserError
+from jtl.common.paths import plain_path
+from weights_convert.artifact import card, description
+from weights_convert.convert.rules import leaf_paths, lookup, report
+from weights_convert.printable import is_text
+
+VARIABLES = "variables"
+# A writer takes seconds; after this time its unfinished folder has no owner any more.
+LEFTOVER_SECONDS = 3600.0
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = {"jtl": "jtl", "jax": "jax", "flax": "flax", "orbax": "orbax-checkpoint"}
+    found = {}
+    for name, package in packages.items():
+        try:
+            found[name] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # Run from a source tree.
+            found[name] = "unknown"
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Artifact:
+    """Converted weights and everything known about them.
+
+    Attributes:
+        model: A name of `jtl.models.names()`.
+        variables: {"params": ..., "batch_stats": ...} of float32 NumPy arrays, with `head`
+            where the source had a classifier.
+        library: The source's naming convention.
+        conventions: Fields for `jtl.models.create(..., conventions=...)`.
+        num_classes: Width of the source's classifier; None without one.
+        class_names: Of the source's classes in order, where it states them.
+        preprocessing: What the weights expect of an image.
+        source: As the user named it; of a path only the file's name.
+        sha256: Of the source's file.
+        licence: Of the weights, where known.
+        source_format: `safetensors`, `torch-zip`, ...
+        created: When the source was converted, ISO 8601 in UTC.
+        versions: Of the packages that converted it.
+        revision: The hub's commit that the file belongs to; None for other sources.
+        verified: What `weights_convert.verify` measured; None if it was not asked to.
+        notes: What the user should know, such as a guess.
+        counters: PyTorch's `num_batches_tracked` by the path of the normalization.
+        reading: What became of the source's content.
+    """
+
+    model: str
+    variables: dict[str, Any]
+    library: str
+    conventions: dict[str, Any]
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+    preprocessing: models.Preprocessing
+    source: str
+    sha256: str
+    licence: str | None
+    source_format: str
+    created: str = dataclasses.field(default_factory=_now)
+    versions: dict[str, str] = dataclasses.field(default_factory=_versions)
+    revision: str | None = None
+    verified: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    counters: dict[str, int] = dataclasses.field(default_factory=dict)
+    reading: description.Reading = dataclasses.field(default_factory=description.Reading)
+
+    @property
+    def num_params(self) -> int:
+        """Number of params, without batch statistics."""
+        params = self.variables["params"]
+        return sum(lookup(params, path).size for path in leaf_paths(params))
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether `folder` looks like one that `write` made, be it damaged."""
+    return (folder / description.FILE_NAME).is_file() and (folder / VARIABLES).is_dir()
+
+
+def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = False) -> None:
+    """Writes a converted checkpoint.
+
+    Everything is written beside `out` and then renamed, so nobody ever sees a part of it. Of
+    several processes that write the same weights to the same place, the first one wins and
+    the others keep its folder.
+
+    Args:
+        out: The folder to make; parents are made as needed. It may exist if it is empty.
+        artifact: What to write.
+        overwrite: Whether to replace `out` if it is a converted checkpoint.
+
+    Raises:
+        UserError: `out` is taken or cannot be written. Nothing has changed then.
+    """
+    refuse_taken(out, overwrite=overwrite)
+    target = Path(os.path.realpath(out))
+    remove_leftovers(target.parent)
+    partial = target.parent / f".jtl-{uuid.uuid4().hex}.partial"
+    try:
+        partial.mkdir(parents=True)
+        _save_variables(partial, artifact.variables)
+        card.save(partial, artifact)
+        description.save(partial, _facts(artifact, hashes.of_files(partial, VARIABLES)))
+        # Whatever exits with success can be read.
+        description.load(partial)
+        _sync_folder(partial)
+        _move_into_place(partial, target, artifact, overwrite)
+        _sync_folder(target.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write '{out}': {reason}. Choose a folder that you may write to and that "
+            "has room."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Clears up after writers that were killed in `folder`, once nobody can be at it still.
+
+    A checkpoint that was about to be replaced, and never was, gets its place back.
+    """
+    for pattern in (".jtl-*.partial", ".jtl-*.old"):
+        for path in folder.glob(pattern):
+            # Another process may be faster, or the folder belongs to somebody else.
+            with contextlib.suppress(OSError):
+                if time.time() - path.lstat().st_mtime <= LEFTOVER_SECONDS:
+                    continue
+                place = re.fullmatch(r"\.jtl-[0-9a-f]{32}\.(.+)\.old", path.name)
+                if place and is_converted(path) and not os.path.lexists(folder / place[1]):
+                    os.rename(path, folder / place[1])
+                else:
+                    path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
+def refuse_taken(out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raises a UserError unless `out` is free, empty, or may be replaced."""
+    target = Path(os.path.realpath(out))
+    if not is_text(str(target)):
+        # Orbax would write there, but could not read it back.
+        raise UserError(
+            f"the path {os.fsencode(target)!r} is not UTF-8. Choose a folder whose path is."
+        )
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise UserError(f"'{target}' is a file. Choose a folder that does not exist yet.")
+    if not any(target.iterdir()) or (overwrite and is_converted(target)):
+        return
+    if is_converted(target):
+        raise UserError(
+            f"'{target}' already holds a converted checkpoint. Choose another folder, or allow "
+            "it to be replaced with --overwrite."
+        )
+    raise UserError(
+        f"'{target}' is not empty and is no converted checkpoint, so it is left alone. Choose a "
+        "folder that does not exist yet."
+    )
+
+
+def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
+    import jax
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() > 1:
+        # Orbax would wait for all processes, and leave the writing to the first one.
+        raise UserError(
+            "weights are converted by a single process, before several join: "
+            "python -m weights_convert, and --weights with the folder that it writes."
+        )
+    try:
+        with plain_path(folder) as plain, ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(plain / VARIABLES, variables)
+    except OSError:
+        raise
+    except Exception as error:
+        # The storage library reports a full disk, among others, under types of its own.
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+
+
+def _facts(artifact: Artifact, files: Mapping[str, str]) -> dict[str, Any]:
+    """What `weights.json` says of an artifact and of the files beside it."""
+    facts = {field.name: getattr(artifact, field.name) for field in dataclasses.fields(artifact)}
+    del facts["variables"]
+    return {**facts, "format": facts.pop("source_format"), "files": files}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the folder's entries survive a power cut, where the platform can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # Some network file systems refuse; the rename is still atomic.
+    finally:
+        os.close(descriptor)
+
+
+def _move_into_place(partial: Path, target: Path, artifact: Artifact, overwrite: bool) -> None:
+    # The name of what is set aside, in case that we are killed before the second rename.
+    name = target.name if len(os.fsencode(target.name)) < 200 else "x"
+    aside = partial.with_name(f"{partial.stem}.{name}.old")
+    if overwrite and is_converted(target):
+        # As young as any leftover; before the rename, since afterwards may be too late.
+        with contextlib.suppress(OSError):
+            os.utime(target)
+        # If it is gone, another process is replacing it as well.
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(target, aside)
+    try:
+        os.rename(partial, target)
+    except OSError:
+        if not is_converted(target):
+            if aside.exists() and not target.exists():
+                os.rename(aside, target)
+            raise
+        # Another process was faster; the same weights need no second copy.
+        winner = description.load_unchecked(target)
+        same = ("sha256", "model", "num_classes", "class_names", "conventions", "preprocessing")
+        ours = {key: getattr(artifact, key) for key in same}
+        ours = json.loads(json.dumps(ours, default=dataclasses.asdict))
+        if any(winner[key] != value for key, value in ours.items()):
+            raise UserError(
+                f"another process wrote other weights, or the same with other options, to "
+                f"'{target}' in the meantime. Choose another folder."
+            ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read(folder: str | os.PathLike[str]) -> Artifact:
+    """Reads a converted checkpoint and checks it against its model.
+
+    Args:
+        folder: What `write` made.
+
+    Returns:
+        The artifact, with writable float32 NumPy arrays.
+
+    Raises:
+        UserError: The folder is missing, damaged, of a newer format, or its variables are not
+            exactly those of its model; the message lists every difference.
+    """
+    path = Path(os.path.realpath(folder))
+    facts = description.load(path)
+    classifier = models.create(
+        facts["model"],
+        num_classes=facts["num_classes"] or 1,
+        head=models.get(facts["model"]).classifier if facts["num_classes"] else None,
+        conventions=facts["conventions"],
+    )
+    if reason := hashes.damage(path, facts.pop("files")):
+        raise description.damaged(path, reason)
+    variables = _restore(path, models.variable_shapes(classifier))
+    return Artifact(variables=variables, source_format=facts.pop("format"), **facts)
+
+
+def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """The variables, which are exactly the expected ones."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    try:
+        # For this process alone, whatever others that train together with it do.
+        here = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process_{here}"
+        )
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with (
+            plain_path(folder) as plain,
+            ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
+        ):
+            # As NumPy arrays, as they were saved. To ask what there is before reading it would
+            # take as long again.
+            stored: Any = checkpointer.restore(plain / VARIABLES)
+    except Exception as error:
+        # A damaged checkpoint can make the storage library raise almost anything.
+        lines = str(error).splitlines() or [""]
+        reason = f"{VARIABLES}/ cannot be read ({type(error).__name__}: {lines[0][:200]})"
+        raise description.damaged(folder, reason) from error
+    if problems := _differences(stored, expected):
+        raise description.damaged(folder, report(problems, "between it and its model"))
+    return stored
+
+
+def _differences(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    found, wanted = leaf_paths(stored), set(leaf_paths(expected))
+    problems = [f"missing    {'/'.join(path)}" for path in sorted(wanted.difference(found))]
+    for path in found:
+        leaf, name = lookup(stored, path), "/".join(path)
+        if path not in wanted:
+            problems.append(f"unexpected {name}")
+        elif tuple(leaf.shape) != (shape := tuple(lookup(expected, path).shape)):
+            problems.append(f"shape      {name} is {tuple(leaf.shape)}, expected {shape}")
+        elif np.dtype(leaf.dtype) != np.float32:
+            problems.append(f"dtype      {name} is {leaf.dtype}, expected float32")
+    return problems

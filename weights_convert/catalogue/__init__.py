@@ -1,0 +1,1 @@
+"""What can be converted, and how fast it runs here."""

@@ -1,0 +1,274 @@
+"""The rule engine: between a library's names and layouts and a Flax tree, both ways.
+
+A table says how the *modules* of a target tree are called in a library; how the leaves of a
+module are called and laid out belongs to the library (`LeafRules`). Source keys are computed
+from the target tree, never searched for, so every target leaf has exactly one source, every
+source key is used at most once, and the same table serves export.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from jtl.freeze.split import leaf_paths, lookup
+from jtl.models import Preprocessing
+from weights_convert.printable import shown
+
+Naming = tuple[str, Callable[..., str]]
+"""(pattern of a target module's path, function from its groups to the source's module name)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafRules:
+    """How a library names and lays out the leaves of a module.
+
+    Attributes:
+        names: (target collection, target leaf name) -> source leaf name.
+        norm_names: The same for the leaves of normalizations, where they have names of their
+            own; those missing here are in `names`.
+        separator: Between a module's name and a leaf's.
+        conv_axes: Axes of a source convolution kernel in the order that gives HWIO.
+        dense_axes: Axes of a source dense kernel in the order that gives (in, out).
+    """
+
+    names: Mapping[tuple[str, str], str]
+    separator: str
+    conv_axes: tuple[int, int, int, int]
+    dense_axes: tuple[int, int]
+    norm_names: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+
+    def leaf_name(self, collection: str, leaf: str, *, norm: bool) -> str:
+        """The source's name of a leaf; `norm` if it belongs to a normalization."""
+        if norm and (collection, leaf) in self.norm_names:
+            return self.norm_names[collection, leaf]
+        return self.names[collection, leaf]
+
+    def to_target(self, array: np.ndarray) -> np.ndarray:
+        """The source array in the target's layout; a view."""
+        axes = {4: self.conv_axes, 2: self.dense_axes}.get(array.ndim)
+        return array if axes is None else array.transpose(axes)
+
+    def to_source(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of `to_target`; a view."""
+        axes = {4: self.conv_axes, 2: self.dense_axes}.get(array.ndim)
+        return array if axes is None else array.transpose(np.argsort(axes))
+
+    def source_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The source's shape of a leaf that has `shape` in the target."""
+        return self.to_source(np.broadcast_to(np.float32(0), shape)).shape
+
+
+TORCH = LeafRules(
+    names={
+        ("params", "kernel"): "weight",
+        ("params", "bias"): "bias",
+        ("params", "scale"): "weight",
+        ("batch_stats", "mean"): "running_mean",
+        ("batch_stats", "var"): "running_var",
+    },
+    separator=".",
+    conv_axes=(2, 3, 1, 0),
+    dense_axes=(1, 0),
+)
+
+# Keras lays kernels out as Flax does.
+KERAS = LeafRules(
+    names={
+        ("params", "kernel"): "kernel",
+        ("params", "bias"): "bias",
+        ("params", "scale"): "gamma",
+        ("batch_stats", "mean"): "moving_mean",
+        ("batch_stats", "var"): "moving_variance",
+    },
+    separator="/",
+    conv_axes=(0, 1, 2, 3),
+    dense_axes=(0, 1),
+    norm_names={("params", "bias"): "beta"},
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One library's names for one family.
+
+    Attributes:
+        library: `timm/torchvision`, `lukemelas`, ...; also the convention's name.
+        family: A family of the model registry.
+        modules: From the backbone's configuration to the naming of its modules, first match
+            wins. A function because some libraries count blocks through all stages.
+        classifier: The source's name of the module at `head/logits`.
+        leaves: The library's leaf rules.
+        ignored: Patterns of source keys that carry nothing to convert.
+        conventions: Fields of the backbone's configuration that this library's weights set.
+        preprocessing: What this library's weights expect of an image, unless a source states
+            its own; None where it depends on the weights.
+        layouts: Target modules whose kernels the source has in another form: as those of a
+            `dense` layer over the flattened pixels, where the target has a convolution, or of a
+            1x1 `conv`, where the target has a dense layer.
+        free_classifier: Whether users of the library name the classifier as they like, so that
+            a module with the source's only matrix is taken for it.
+    """
+
+    library: str
+    family: str
+    modules: Callable[[Any], tuple[Naming, ...]]
+    classifier: str
+    leaves: LeafRules
+    ignored: tuple[str, ...] = (r".*\.num_batches_tracked",)
+    conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    layouts: Mapping[str, Literal["dense", "conv"]] = dataclasses.field(default_factory=dict)
+    free_classifier: bool = False
+
+    def source_keys(self, backbone: Any, shapes: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
+        """The source key of every leaf of `shapes`.
+
+        Args:
+            backbone: The configuration of the model that `shapes` belongs to.
+            shapes: Tree {"params": ..., "batch_stats": ...} with leaves that have `.shape`.
+
+        Returns:
+            {path from collection to leaf: source key}.
+        """
+        paths = leaf_paths(shapes)
+        norms = {path[1:-1] for path in paths if path[-1] == "mean"}
+        keys = {}
+        for path in paths:
+            collection, *module, leaf = path
+            norm = tuple(module) in norms
+            name = self.leaves.leaf_name(collection, leaf, norm=norm)
+            keys[path] = self.module_name("/".join(module), backbone) + self.leaves.separator + name
+        return keys
+
+    def module_name(self, module: str, backbone: Any) -> str:
+        """The source's name of the target module at the path `module`.
+
+        Raises:
+            LookupError: The table has no rule for it.
+        """
+        if module == "head/logits":
+            return self.classifier
+        for pattern, name in self.modules(backbone):
+            if match := re.fullmatch(pattern, module):
+                return name(*match.groups())
+        raise LookupError(f"the table has no rule for the module '{module}'")
+
+    def to_source(self, path: Sequence[str], array: np.ndarray) -> np.ndarray:
+        """The target's array at `path` (from collection to leaf) in the source's layout."""
+        layout = self._layout(path)
+        if layout == "conv":
+            array = array.reshape(1, 1, *array.shape)
+        array = self.leaves.to_source(array)
+        if layout == "dense":
+            # Inputs are flattened in the order that the library's convolutions have them.
+            outputs_first = self.leaves.dense_axes == (1, 0)
+            array = array.reshape((len(array), -1) if outputs_first else (-1, array.shape[-1]))
+        return array
+
+    def to_target(
+        self, path: Sequence[str], array: np.ndarray, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """The inverse of `to_source`, for a leaf that has `shape` in the target."""
+        layout = self._layout(path)
+        if layout == "dense":
+            array = array.reshape(self.leaves.source_shape(shape))
+        array = self.leaves.to_target(array)
+        return array.reshape(shape) if layout == "conv" else array
+
+    def source_shape(self, path: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The source's shape of a leaf that has `shape` in the target."""
+        return self.to_source(path, np.broadcast_to(np.float32(0), shape)).shape
+
+    def _layout(self, path: Sequence[str]) -> str | None:
+        return self.layouts.get("/".join(path[1:-1])) if path[-1] == "kernel" else None
+
+    def classifier_key(self, leaf: str = "kernel") -> str:
+        """The source key of the classifier's `kernel` or `bias`."""
+        return self.classifier + self.leaves.separator + self.leaves.names["params", leaf]
+
+
+def unflatten(leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The inverse of listing leaves by path."""
+    tree: dict[str, Any] = {}
+    for (*parents, last), value in leaves.items():
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return tree
+
+
+def fill(
+    table: Table, backbone: Any, shapes: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Fills a target tree from source tensors, or reports everything that does not fit.
+
+    Args:
+        table: The library's table.
+        backbone: Configuration of the target model.
+        shapes: Its tree of shapes.
+        tensors: Source arrays by key; floating of any width.
+
+    Returns:
+        The tree of float32 arrays, contiguous in the target's layout, copied from the source.
+        float16 and bfloat16 fit into float32 exactly; float64 is rounded to the nearest (ties
+        to even), and a number that would overflow is a problem, as infinity is.
+
+    Raises:
+        UserError: Keys are missing or unexpected, shapes differ, or values are not finite
+            numbers; all of it in one message.
+    """
+    keys = table.source_keys(backbone, shapes)
+    problems, leaves = [], {}
+    for path, key in keys.items():
+        expected = tuple(lookup(shapes, path).shape)
+        if key not in tensors:
+            problems.append(f"missing    {shown(key)} (for {'/'.join(path[1:])}, shape {expected})")
+            continue
+        array = tensors[key]
+        wanted = table.source_shape(path, expected)
+        name = shown(key)
+        if array.shape != wanted:
+            problems.append(f"shape      {name} is {array.shape}, expected {wanted}")
+        elif not _is_floating(array):
+            problems.append(f"dtype      {name} is {array.dtype}, expected a floating type")
+        else:
+            # A copy, because the source may be a mapped file; too large a float64 turns infinite.
+            with np.errstate(over="ignore"):
+                array = table.to_target(path, array, expected)
+                array = np.array(array, dtype=np.float32, order="C")
+            if not np.isfinite(array).all():
+                problems.append(f"values     {name} holds NaN or infinity")
+            elif path[-1] == "var" and (array < 0).any():
+                problems.append(f"values     {name} is a variance with negative values")
+            leaves[path] = array
+    used = set(keys.values())
+    for key in tensors:
+        if key not in used and not any(re.fullmatch(p, key) for p in table.ignored):
+            problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
+    if problems:
+        raise UserError(report(problems, "between the source and the model"))
+    return {**{collection: {} for collection in shapes}, **unflatten(leaves)}
+
+
+def _is_floating(array: np.ndarray) -> bool:
+    # bfloat16 is not a subtype of NumPy's floating, but names itself a float.
+    return np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
+
+
+def counter_key(key: str) -> str:
+    """PyTorch's key of how many batches the normalization that owns `key` has seen."""
+    return key.rpartition(".")[0] + ".num_batches_tracked"
+
+
+def report(problems: Sequence[str], where: str) -> str:
+    """All problems, one per line."""
+    noun = "problem" if len(problems) == 1 else "problems"
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    return f"{len(problems)} {noun} {where}:\n{listed}"

@@ -1,0 +1,46 @@
+"""MobileNetV2: names of torchvision and of timm."""
+
+from typing import Any
+
+from jtl.models.families.mobilenet import MobileNetV2
+from weights_convert.convert.rules import TORCH, Naming, Table
+
+
+def timm_modules(_backbone: Any) -> tuple[Naming, ...]:
+    """The names in timm, which this family shares with EfficientNet-Lite."""
+    return (
+        (r"stem/conv", lambda: "conv_stem"),
+        (r"stem/bn", lambda: "bn1"),
+        (
+            r"stage(\d)/block(\d+)/(\w+)",
+            lambda stage, block, name: f"blocks.{int(stage) - 1}.{int(block) - 1}.{name}",
+        ),
+        (r"final/conv", lambda: "conv_head"),
+        (r"final/bn", lambda: "bn2"),
+    )
+
+
+# In a block: each convolution but the last is one with its normalization and activation.
+_SEPARABLE = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
+_INVERTED = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"}
+_INVERTED |= {"conv_pwl": "2", "bn3": "3"}
+_LAYERS = {"conv": "0", "bn": "1"}
+
+
+def _torchvision(backbone: MobileNetV2) -> tuple[Naming, ...]:
+    def block(stage: str, index: str, name: str) -> str:
+        number = sum(backbone.depths[: int(stage) - 1]) + int(index)
+        return f"features.{number}.conv.{(_SEPARABLE if stage == '1' else _INVERTED)[name]}"
+
+    last = 1 + sum(backbone.depths)
+    return (
+        (r"stem/(conv|bn)", lambda kind: f"features.0.{_LAYERS[kind]}"),
+        (r"stage(\d)/block(\d+)/(\w+)", block),
+        (r"final/(conv|bn)", lambda kind: f"features.{last}.{_LAYERS[kind]}"),
+    )
+
+
+TABLES = (
+    Table("torchvision", "mobilenet", _torchvision, "classifier.1", TORCH),
+    Table("timm", "mobilenet", timm_modules, "classifier", TORCH),
+)

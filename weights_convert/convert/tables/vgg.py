@@ -1,0 +1,88 @@
+"""VGG: names of torchvision and timm, which number all layers, and of Keras."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from jtl.models.families.vgg import VGG
+from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.tables.preprocessing import CAFFE
+
+_DENSE: dict[str, Literal["dense"]] = {"fc1/conv": "dense", "fc2/conv": "dense"}
+
+
+def _before(backbone: VGG, stage: str, block: str) -> int:
+    """Convolutions before the one of a block."""
+    return sum(backbone.depths[: int(stage) - 1]) + int(block) - 1
+
+
+def _torch(dense: Callable[[str], str]):
+    def modules(backbone: VGG) -> tuple[Naming, ...]:
+        def layer(stage: str, block: str, kind: str) -> str:
+            # Each convolution with its normalization and ReLU, each stage with its pooling.
+            each = 3 if backbone.batch_norm else 2
+            number = each * _before(backbone, stage, block) + int(stage) - 1
+            return f"features.{number + (kind == 'bn')}"
+
+        return ((r"stage(\d)/block(\d)/(conv|bn)", layer), (r"fc(\d)/conv", dense))
+
+    return modules
+
+
+def _keras(_backbone: VGG) -> tuple[Naming, ...]:
+    return (
+        (r"stage(\d)/block(\d)/conv", lambda stage, block: f"block{stage}_conv{block}"),
+        (r"fc(\d)/conv", lambda number: f"fc{number}"),
+    )
+
+
+def _keras_numbered(backbone: VGG) -> tuple[Naming, ...]:
+    def numbered(kind: str, before: int) -> str:
+        return f"{kind}_{before}" if before else kind
+
+    return (
+        (
+            r"stage(\d)/block(\d)/conv",
+            lambda stage, block: numbered("conv2d", _before(backbone, stage, block)),
+        ),
+        (r"fc(\d)/conv", lambda number: numbered("dense", int(number) - 1)),
+    )
+
+
+def _keras_table(library: str, modules, classifier: str, *, dense: bool) -> Table:
+    return Table(
+        library,
+        "vgg",
+        modules,
+        classifier,
+        KERAS,
+        ignored=(r".*seed_generator.*",),
+        conventions={"dropout": 0.0, "dense": dense},
+        preprocessing=CAFFE,
+        layouts=_DENSE if dense else {},
+        free_classifier=True,
+    )
+
+
+TABLES = (
+    Table(
+        "torchvision",
+        "vgg",
+        _torch(lambda number: f"classifier.{3 * (int(number) - 1)}"),
+        "classifier.6",
+        TORCH,
+        layouts=_DENSE,
+    ),
+    # timm's dense layers are convolutions without dropout.
+    Table(
+        "timm",
+        "vgg",
+        _torch(lambda number: f"pre_logits.fc{number}"),
+        "head.fc",
+        TORCH,
+        conventions={"fit": "sliding", "dropout": 0.0},
+    ),
+    _keras_table("keras", _keras, "predictions", dense=True),
+    _keras_table("keras (no top)", _keras, "predictions", dense=False),
+    _keras_table("keras (numbered)", _keras_numbered, "dense_2", dense=True),
+    _keras_table("keras (numbered, no top)", _keras_numbered, "dense", dense=False),
+)

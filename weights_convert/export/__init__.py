@@ -1,0 +1,1 @@
+"""Out again: params under the names of timm, torchvision or Keras."""

@@ -1,0 +1,282 @@
+"""Where an export can go: which model of which library has exactly this network."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from jtl import models
+from jtl.common.errors import UserError
+from jtl.models import NormSpec
+from weights_convert.convert.rules import KERAS, Table
+from weights_convert.convert.tables import TABLES
+
+# Library -> suffixes of the files that it reads and an export writes.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "timm": (".safetensors",),
+    "torchvision": (".safetensors",),
+    "keras": (".weights.h5",),
+}
+# The conventions that an export to a library is written in, first match wins.
+_CONVENTIONS = {
+    "timm": ("timm/torchvision", "timm"),
+    "torchvision": ("timm/torchvision", "torchvision"),
+    # How Keras 3 itself writes .weights.h5.
+    "keras": ("keras (numbered)", "keras (numbered, no top)"),
+}
+
+# Pixels of the pictures whose last feature map a VGG's dense layers fit as it is.
+_FITS_FROM, _SLIDES_FROM = 224, 256
+
+_KERAS = {
+    "resnet50": "ResNet50",
+    "resnet101": "ResNet101",
+    "resnet152": "ResNet152",
+    "densenet121": "DenseNet121",
+    "densenet169": "DenseNet169",
+    "densenet201": "DenseNet201",
+    "inception_v3": "InceptionV3",
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
+}
+# timm's names that are not the model's, the first with the conventions of its default weights.
+_TIMM = {
+    "mobilenet_v2": ("mobilenetv2_100",),
+    **{
+        f"efficientnet_lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet_lite{n}")
+        for n in range(3)
+    },
+}
+_SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
+# What timm's Lite without `tf_` has of its own.
+SYMMETRIC: dict[str, Any] = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One model of another library.
+
+    Attributes:
+        library: One of `LIBRARIES`.
+        architecture: The model's name there.
+        table: How its tensors are called.
+        backbone: Its network as a configuration of jtl.
+        loading: Lines of Python that load an export; `FILE` stands for its path.
+        notes: What behaves differently there, if the model is trained further.
+    """
+
+    library: str
+    architecture: str
+    table: Table
+    backbone: Any
+    loading: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def choose(
+    to: str, model: str, backbone: Any, pool: str, num_classes: int | None, size: int = 224
+) -> Target:
+    """The model of library `to` that computes what `model` computes.
+
+    Args:
+        to: One of `LIBRARIES`.
+        model: A name of `jtl.models.names()`.
+        backbone: Its configuration, with the conventions of its weights.
+        pool: Kind of its pooling.
+        num_classes: Width of its classifier; None for a bare backbone.
+        size: Of the pictures that it takes, in pixels.
+
+    Raises:
+        UserError: The library has none; the message says what differs.
+    """
+    candidates = _candidates(to, model)
+    if not candidates:
+        others = [name for name in LIBRARIES if _candidates(name, model)]
+        raise UserError(
+            f"{model} cannot be exported to {to}. It can be exported to: "
+            f"{', '.join(others) or 'none'}."
+        )
+    if pool == "flatten" or (pool != "avg" and to != "timm"):
+        raise UserError(
+            f"{to}'s {candidates[0].architecture} pools by averages, the model by {pool}. "
+            + ("Export to timm, which has a switch for it." if pool == "max" else "Train with avg.")
+        )
+    found = [
+        (
+            target,
+            _top_differences(target, num_classes, size)
+            + _differences(backbone, target.backbone, size),
+        )
+        for target in candidates
+    ]
+    for target, differences in found:
+        if not differences:
+            return dataclasses.replace(
+                target,
+                loading=_loading(
+                    target, pool, num_classes, getattr(backbone, "aux_classes", 0), size
+                ),
+                notes=_notes(backbone, target.backbone),
+            )
+    listed = "\n".join(
+        f"  {target.architecture}: {'; '.join(differences)}" for target, differences in found
+    )
+    raise UserError(
+        f"{to} has no {model} that computes what these weights need, and under its names they "
+        f"would give other results:\n{listed}\n{_remedy(to, model)}"
+    )
+
+
+def _remedy(to: str, model: str) -> str:
+    if to != "keras":
+        return "Export to the library the weights came from."
+    return (
+        "Export to the library the weights came from; or, for Keras, train from its own weights: "
+        f"--weights FILE.weights.h5 --model {model}."
+    )
+
+
+def _candidates(to: str, model: str) -> list[Target]:
+    family = models.get(model).family
+    if to == "keras" and keras_name(model) is None:
+        return []
+    tables = [t for t in TABLES if t.family == family and t.library in _CONVENTIONS[to]]
+    return [
+        Target(to, name, table, dataclasses.replace(backbone, **conventions))
+        for table in tables
+        for backbone in [dataclasses.replace(_backbone(model), **table.conventions)]
+        for name, conventions in _architectures(to, model, family)
+    ]
+
+
+def keras_name(model: str) -> str | None:
+    """The name of `model` in `keras.applications`; None if Keras does not have it."""
+    return _KERAS.get(model)
+
+
+def timm_names(model: str) -> tuple[str, ...]:
+    """The names of `model` in timm: of its default weights' network first."""
+    return _TIMM.get(model, (model,))
+
+
+def has(table: Table, model: str) -> bool:
+    """Whether the library of `table` has `model`."""
+    if models.get(model).family != table.family:
+        return False
+    if table.leaves is not KERAS:
+        return True
+    only = "resnet50" if is_gone(table) else model
+    return keras_name(model) is not None and model == only
+
+
+def is_gone(table: Table) -> bool:
+    """Whether its library no longer has the network of its weights."""
+    return table.library == "keras (old keys)" and table.family == "resnet"
+
+
+def _backbone(model: str) -> Any:
+    return models.get(model).backbone
+
+
+def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str, Any]]]:
+    if to == "keras":
+        return [(keras_name(model) or model, {})]
+    if to != "timm":
+        return [(model, {})]
+    own = [_SAME, SYMMETRIC] if family == "efficientnet_lite" else [{}]
+    return list(zip(timm_names(model), own, strict=True))
+
+
+def _top_differences(target: Target, num_classes: int | None, size: int) -> list[str]:
+    """Where Keras has dense layers before the logits: both come or go, and fit one size."""
+    if target.library != "keras" or not hasattr(target.backbone, "dense"):
+        return []
+    if target.backbone.dense and not num_classes:
+        return ["dense layers come with a classifier there, and there is none in the weights"]
+    if num_classes and not target.backbone.dense:
+        return ["a classifier comes with dense layers there"]
+    if target.backbone.dense and not _FITS_FROM <= size < _SLIDES_FROM:
+        return [
+            f"pictures are of {size} pixels, and its dense layers take those of {_FITS_FROM} to "
+            f"{_SLIDES_FROM - 1} there (--image-size {_FITS_FROM})"
+        ]
+    return []
+
+
+def _differences(have: Any, want: Any, size: int) -> list[str]:
+    """What makes two configurations compute differently; names the weights' side first."""
+    differences = []
+    for field in dataclasses.fields(want):
+        # Dropout is of further training alone; how dense layers fit, of larger pictures.
+        if field.name == "dropout" or (field.name == "fit" and size < _SLIDES_FROM):
+            continue
+        # PyTorch's libraries have an auxiliary head as an option.
+        if field.name == "aux_classes" and want.norm.scale:
+            continue
+        ours, theirs = getattr(have, field.name), getattr(want, field.name)
+        if isinstance(ours, NormSpec):
+            if ours.epsilon != theirs.epsilon:
+                text = f"epsilon of batch normalization is {ours.epsilon:g} in the weights"
+                differences.append(f"{text}, {theirs.epsilon:g} there")
+        elif ours != theirs:
+            differences.append(f"{field.name} is {ours} in the weights, {theirs} there")
+    return differences
+
+
+def _notes(have: Any, want: Any) -> tuple[str, ...]:
+    """What only further training, or larger pictures, would notice."""
+    notes = []
+    rates = [getattr(backbone, "dropout", 0.0) for backbone in (have, want)]
+    if rates[0] != rates[1]:
+        notes.append(f"dropout is {rates[1]:g} there and was {rates[0]:g} in the source")
+    if getattr(have, "fit", None) != getattr(want, "fit", None):
+        notes.append(
+            f"pictures from {_SLIDES_FROM} pixels on give other results there: its dense layers "
+            f"are {want.fit}, the source's {have.fit}"
+        )
+    if not (hasattr(have, "norm") and hasattr(want, "norm")):
+        return tuple(notes)
+    ours, theirs = have.norm, want.norm
+    if ours.momentum != theirs.momentum:
+        notes.append(
+            f"batch normalization keeps {theirs.momentum:g} of its running averages per step "
+            f"there and kept {ours.momentum:g} in the source"
+        )
+    if ours.unbiased != theirs.unbiased:
+        kinds = {True: "unbiased", False: "biased"}
+        notes.append(
+            f"running variances there follow the {kinds[theirs.unbiased]} variance of a batch, "
+            f"in the source the {kinds[ours.unbiased]}"
+        )
+    return tuple(notes)
+
+
+def _loading(
+    target: Target, pool: str, num_classes: int | None, aux_classes: int, size: int
+) -> str:
+    name = target.architecture
+    if target.library == "keras":
+        # Its classifiers take one size, which is another by default for some.
+        options = f"classes={num_classes}, input_shape=({size}, {size}, 3)"
+        network = f"keras.applications.{name}(weights=None, {options})"
+        if not num_classes:
+            network = f"keras.applications.{name}(weights=None, include_top=False)"
+        return f'import keras\nmodel = {network}\nmodel.load_weights("FILE")'
+    load = 'model.load_state_dict(safetensors.torch.load_file("FILE"), strict=True)\nmodel.eval()'
+    if target.library == "timm":
+        options = f", num_classes={num_classes or 0}"
+        options += f', global_pool="{pool}"' if pool != "avg" else ""
+        options += ", aux_logits=True" if aux_classes else ""
+        network = f'model = timm.create_model("{name}"{options})'
+        return f"import safetensors.torch\nimport timm\n{network}\n{load}"
+    options = [f"num_classes={num_classes}"] if num_classes else []
+    if name == "inception_v3":  # Without minutes of drawing weights.
+        options += [f"aux_logits={bool(aux_classes)}", "init_weights=False"]
+    lines = [f"model = torchvision.models.{name}({', '.join(options)})"]
+    imports = ["import safetensors.torch", "import torchvision"]
+    if not num_classes:
+        imports.insert(1, "import torch")
+        classifier = re.sub(r"\.(\d+)", r"[\1]", target.table.classifier)
+        lines.append(f"model.{classifier} = torch.nn.Identity()")
+    return "\n".join([*imports, *lines, load])

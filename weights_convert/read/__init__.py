@@ -1,0 +1,1 @@
+"""Checkpoint files as named NumPy arrays, without the libraries that wrote them."""

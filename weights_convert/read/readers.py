@@ -1,0 +1,319 @@
+"""Checkpoint files as named numpy arrays, without PyTorch.
+
+`read` tells the format by the file's content, not by its name:
+
+* safetensors, through the `safetensors` package;
+* `torch.save`'s zip archive, the default since PyTorch 1.6;
+* `torch.save`'s older stream of pickles;
+* HDF5, as Keras writes it: see `h5_files`.
+
+Arrays are read-only views of the memory-mapped file wherever its alignment permits, so a reader
+needs little more memory than the file has bytes. Nothing in a file is ever executed: see
+`torch_pickle`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import mmap
+import os
+import stat
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from jtl.common.errors import UserError
+from weights_convert.printable import shown
+from weights_convert.read import h5_files, torch_files
+from weights_convert.read.mapped import elements, empty
+
+_ALLOWED = (
+    "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, and .h5 "
+    "files that Keras wrote."
+)
+_AGAIN = "Download the file again"
+
+_SAFETENSORS_DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_COUNTERS = ("n_averaged",)
+_MAX_DIMENSIONS = 32
+_MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A checkpoint's tensors, and what is known about the file they came from.
+
+    Attributes:
+        tensors: Read-only arrays by name, in the file's order, dtype as stored (bfloat16 is
+            `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
+            they are in use, it must not be overwritten or cut.
+        format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
+            `.weights.h5`) or "keras-h5" (the older layout).
+        sha256: Hexadecimal digest of the whole file.
+        size_bytes: Size of the whole file.
+        metadata: What the header of a safetensors file says, or an export's attributes of an
+            HDF5 file; empty for other formats.
+        wrappers: What was taken off around the tensors, outermost first, e.g.
+            ("state_dict", "module.").
+        left_out: What else there was beside them, such as an optimizer's state, as text.
+        entries: Entries with other weights that could have been taken.
+    """
+
+    tensors: dict[str, np.ndarray]
+    format: str
+    sha256: str
+    size_bytes: int
+    metadata: dict[str, str]
+    wrappers: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Content:
+    """What a format's reader returns: a `SourceFile` without the facts about the file."""
+
+    format: str
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a file that begins as Keras's do; False where it cannot be read."""
+    try:
+        # Opening a pipe would wait for ever.
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except (OSError, ValueError):
+        return False
+
+
+def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
+    """Reads a checkpoint file.
+
+    From a training checkpoint the plain weights are taken ("state_dict" or "model"), and a moving
+    average ("state_dict_ema", "model_ema") only if there are no plain ones. Entries that are not
+    tensors are left out. What wrapping modules put in front of every name is taken off, such as
+    "module." and "_orig_mod.".
+
+    Args:
+        path: A .safetensors file, or one that `torch.save` or Keras wrote, under any name.
+        entry: The entry of a PyTorch checkpoint that holds the weights; None for the usual one.
+
+    Returns:
+        The tensors and the facts about the file.
+
+    Raises:
+        UserError: The file is missing, damaged, of another kind, or holds no tensors by name, or
+            its pickle asks for anything that a state dict does not need.
+    """
+    location = os.fsdecode(path)
+    name = repr(location)
+    try:
+        _check_file(location)
+        with open(location, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = _READERS[_format_of(data)](location, data, entry)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise UserError(f"cannot read {name}: {reason}. {_ALLOWED}") from error
+    except UserError as error:
+        raise UserError(f"cannot read {name}: {error}. {_ALLOWED}") from error.__cause__
+    tensors, prefixes = _without_prefixes(content.tensors)
+    return SourceFile(
+        tensors=tensors,
+        format=content.format,
+        sha256=sha256,
+        size_bytes=len(data),
+        metadata=content.metadata,
+        wrappers=content.wrappers + prefixes,
+        left_out=content.left_out
+        + tuple(shown(name) for name in content.tensors if name in _COUNTERS and prefixes),
+        entries=content.entries,
+    )
+
+
+def _check_file(path: str) -> None:
+    """Refuses anything but a regular, non-empty file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise UserError("there is no such file. Check the path") from None
+    except ValueError as error:
+        raise UserError(f"this is not a path ({error}). Check the path") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError("it is a directory. Name one file inside it")
+    # A pipe or a device would block or never end.
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError("it is not a regular file. Copy it to a file first")
+    if status.st_size == 0:
+        raise UserError(f"it is empty. {_AGAIN}")
+
+
+def _format_of(data: mmap.mmap) -> str:
+    """The key into `_READERS` for this content, or a refusal that says what it is instead."""
+    head = data[:512]
+    header_size = int.from_bytes(head[:8], "little")
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "torch-zip"
+    if head.startswith(_HDF5):
+        return "h5"
+    if head[8:9] == b"{" and header_size <= _MAX_SAFETENSORS_HEADER:
+        return "safetensors"
+    if head.startswith(b"\x80"):
+        return "torch-legacy"
+    raise UserError(_describe_foreign(head))
+
+
+def _describe_foreign(head: bytes) -> str:
+    """What a file that is no checkpoint seems to be, from its first 512 bytes."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself. Run `git lfs pull`, then try again"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+        return (
+            "it is a web page, perhaps a login or error page saved under this name. "
+            "Download the file itself"
+        )
+    for magic, packer in ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")):
+        if head.startswith(magic):
+            return f"it is compressed with {packer}. Unpack it first"
+    if head.startswith(b"\x93NUMPY"):
+        return "it is a numpy .npy array, without names. Save named arrays as .safetensors"
+    if head[257:262] == b"ustar":
+        return (
+            "it is a tar archive, perhaps of PyTorch before 0.1.10. "
+            "Unpack it, or save the weights again with a newer PyTorch"
+        )
+    # The last character may be cut in two by the limit of 512 bytes.
+    readable = head.decode("utf-8", "ignore")
+    complete = len(head) - len(readable.encode()) < 4
+    if readable and complete and all(c.isprintable() or c.isspace() for c in readable):
+        return f"it is a text file that begins with {readable[:40]!r}. Name the weights themselves"
+    return f"its first bytes {head[:8].hex(' ')} are those of no known format. {_AGAIN}"
+
+
+def _read_safetensors(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    """Lets the package check the header, then views the tensors in place.
+
+    The package's own numpy reader copies every tensor, and knows bfloat16 only if something else
+    happens to have registered it with numpy.
+    """
+    _no_entries(entry)
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > len(data):
+        raise UserError(
+            f"it is a safetensors file cut short: its header needs {start} bytes, and there are "
+            f"{len(data)}. {_AGAIN}"
+        )
+    tensors: dict[str, np.ndarray] = {}
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            # The format allows no holes, and the package checks that, so lengths give offsets.
+            for name in file.offset_keys():
+                piece = file.get_slice(name)
+                shape = tuple(piece.get_shape())
+                array = _safetensors_array(data, start, name, piece.get_dtype(), shape)
+                start += array.nbytes
+                tensors[name] = array
+    except safetensors.SafetensorError as error:
+        raise UserError(f"its safetensors header is damaged ({error!s:.200}). {_AGAIN}") from error
+    if start != len(data):
+        raise UserError(f"its safetensors header describes {start} of {len(data)} bytes. {_AGAIN}")
+    if not tensors:
+        raise UserError("it is a safetensors file without tensors. Choose one that holds weights")
+    return _Content("safetensors", tensors, metadata)
+
+
+def _safetensors_array(
+    data: mmap.mmap, start: int, name: str, dtype_name: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    dtype = _SAFETENSORS_DTYPES.get(dtype_name)
+    if dtype is None:
+        raise UserError(
+            f"its tensor {name[:60]!r} is of type {dtype_name}. Allowed are "
+            f"{', '.join(_SAFETENSORS_DTYPES)}. Convert it to one of them first"
+        )
+    if len(shape) > _MAX_DIMENSIONS:
+        raise UserError(
+            f"its tensor {name[:60]!r} has {len(shape)} dimensions. Allowed are {_MAX_DIMENSIONS}. "
+            f"{_AGAIN}"
+        )
+    if 0 in shape:
+        return empty(shape, dtype)
+    return elements(data, start, math.prod(shape), dtype).reshape(shape)
+
+
+def _no_entries(entry: str | None) -> None:
+    if entry is not None:
+        raise UserError(
+            f"it has no entry '{shown(entry, 60)}': only PyTorch's checkpoints have entries. Leave "
+            "--entry out"
+        )
+
+
+def _read_h5(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    _no_entries(entry)
+    tensors, layout, metadata = h5_files.read(path, data)
+    return _Content(layout, tensors, metadata)
+
+
+def _read_torch_zip(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    return _Content("torch-zip", metadata={}, **torch_files.read_zip(data, entry)._asdict())
+
+
+def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    return _Content("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
+
+
+def _without_prefixes(
+    tensors: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Takes off what wrapping modules put in front of every name, one after the other.
+
+    Those are DataParallel and averaged models ("module."), `torch.compile` ("_orig_mod.") and
+    Lightning modules ("model."). An averaged model counts beside it how often it averaged.
+    """
+    prefixes: list[str] = []
+    while True:
+        names = [name for name in tensors if name not in _COUNTERS]
+        found = [p for p in _PREFIXES if names and all(n.startswith(p) and n != p for n in names)]
+        if not found:
+            return tensors, tuple(prefixes)
+        tensors = {name.removeprefix(found[0]): tensors[name] for name in names}
+        prefixes += found
+
+
+_READERS: dict[str, Callable[[str, mmap.mmap, str | None], _Content]] = {
+    "safetensors": _read_safetensors,
+    "torch-zip": _read_torch_zip,
+    "torch-legacy": _read_torch_legacy,
+    "h5": _read_h5,
+}

@@ -1,0 +1,293 @@
+"""The two containers of `torch.save`: a zip archive (PyTorch 1.6 and later) and, before, a stream.
+
+Both hold one pickle that describes the tensors, and apart from it the raw storages they view.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from typing import IO, Any, NamedTuple, cast
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from weights_convert.printable import shown
+from weights_convert.read.mapped import elements
+from weights_convert.read.torch_pickle import Storage, Tensor, load_pickle
+
+# The plain weights come before their moving average: they are what most sources publish as the
+# result, and the average is taken only where it is all there is.
+_WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
+_MAX_WRAPPERS = 4
+# A file may name anything beside its weights, any number of times.
+_MAX_LEFT_OUT = 100
+
+# Views may repeat elements, so a small file can declare any number of bytes.
+_MAX_EXPANSION = 8
+_ALWAYS_EXPANDS_TO = 2**23
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+
+_AGAIN = "Download the file again"
+_BIG_ENDIAN = (
+    "it was saved on a big-endian machine; only little-endian files are supported. Load it with "
+    "PyTorch and save it again on a usual machine"
+)
+
+
+class Content(NamedTuple):
+    """What was taken from a checkpoint, and what was not; see `readers.SourceFile`."""
+
+    tensors: dict[str, np.ndarray]
+    wrappers: tuple[str, ...]
+    left_out: tuple[str, ...]
+    entries: tuple[str, ...]
+
+
+def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
+    """Reads an archive of <root>/data.pkl, <root>/data/<storage key>, <root>/byteorder and more.
+
+    Args:
+        data: The whole file.
+        entry: The entry that holds the weights; None for the usual one.
+
+    Returns:
+        The tensors of its state dict.
+
+    Raises:
+        UserError: The archive is damaged, compressed, TorchScript, or none of `torch.save`'s.
+    """
+    records = _zip_records(data)
+    roots = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise UserError(
+            f"it is a zip archive with {len(roots)} 'data.pkl' entries instead of 1; it holds "
+            f"{_some(records)}. If a checkpoint is inside, unpack the archive first"
+        )
+    root = roots[0]
+    if f"{root}/constants.pkl" in records or any(n.startswith(f"{root}/code/") for n in records):
+        raise UserError(
+            "it is a TorchScript archive, which holds a program. Save the scripted model's "
+            "`state_dict()` instead"
+        )
+    order = records.get(f"{root}/byteorder")
+    if order is not None:
+        start, stop = _record_range(data, order)
+        if data[start:stop] != b"little":
+            raise UserError(_BIG_ENDIAN)
+    loaded = load_pickle(data, *_record_range(data, records[f"{root}/data.pkl"]))
+
+    def elements_of(storage: Storage) -> np.ndarray:
+        nbytes = storage.numel * storage.dtype.itemsize
+        record = records.get(f"{root}/data/{storage.key}")
+        if record is None or record.file_size != nbytes:
+            seen = "missing" if record is None else f"{record.file_size} bytes long"
+            raise UserError(
+                f"its storage {storage.key[:60]!r} is {seen}; {nbytes} bytes are declared. {_AGAIN}"
+            )
+        return elements(data, _record_range(data, record)[0], storage.numel, storage.dtype)
+
+    return _content(loaded.value, entry, elements_of, len(data))
+
+
+def _zip_records(data: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
+    """The archive's directory, every entry of it stored as it is."""
+    try:
+        with zipfile.ZipFile(cast(IO[bytes], data)) as archive:
+            records = archive.infolist()
+    # What zipfile raises over a damaged directory is not documented, and varies.
+    except Exception as error:
+        raise UserError(
+            f"it is a zip archive that is damaged or cut short ({error!r:.200}). {_AGAIN}"
+        ) from error
+    for record in records:
+        if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
+            raise UserError(
+                f"it is a zip archive whose entry {record.filename[:60]!r} is compressed or "
+                "encrypted, which `torch.save` never does. Nothing was unpacked. If a checkpoint "
+                "is inside, unpack the archive first"
+            )
+    by_name = {record.filename: record for record in records}
+    if len(by_name) != len(records):
+        raise UserError(f"it is a zip archive that holds one name twice. {_AGAIN}")
+    return by_name
+
+
+def _record_range(data: mmap.mmap, record: zipfile.ZipInfo) -> tuple[int, int]:
+    """Where a stored entry's bytes start and stop, after comparing them with their checksum."""
+    header = record.header_offset
+    local = data[max(header, 0) : max(header, 0) + 30]
+    if header < 0 or len(local) < 30 or not local.startswith(b"PK\x03\x04"):
+        raise UserError(
+            f"its zip entry {record.filename[:60]!r} is not where it should be. {_AGAIN}"
+        )
+    name_length, extra_length = struct.unpack("<HH", local[26:])
+    start = header + 30 + name_length + extra_length
+    stop = start + record.file_size
+    if record.file_size != record.compress_size or stop > len(data):
+        raise UserError(f"its zip entry {record.filename[:60]!r} is cut short. {_AGAIN}")
+    # PyTorch writes 0 where it was told not to spend time on checksums.
+    if record.CRC and zlib.crc32(memoryview(data)[start:stop]) != record.CRC:
+        raise UserError(
+            f"its zip entry {record.filename[:60]!r} does not match its checksum: the file is "
+            f"damaged. {_AGAIN}"
+        )
+    return start, stop
+
+
+def read_legacy(data: mmap.mmap, entry: str | None = None) -> Content:
+    """Reads a stream of pickles (magic, version, machine, object, storage keys) and storages.
+
+    Args:
+        data: The whole file.
+        entry: The entry that holds the weights; None for the usual one.
+
+    Returns:
+        The tensors of its state dict.
+
+    Raises:
+        UserError: The stream is damaged, big-endian, or none of `torch.save`'s.
+    """
+    values: list[Any] = []
+    end = 0
+    for _ in range(2):
+        value, _, end = load_pickle(data, end, len(data))
+        values.append(value)
+        if values[0] != _LEGACY_MAGIC:
+            raise UserError(
+                f"it is a pickle of a {type(value).__name__} that `torch.save` did not write. "
+                "Save a dictionary of tensors as .safetensors, or with `torch.save`"
+            )
+    if values[1] != _LEGACY_VERSION:
+        raise UserError(f"its stream is not of version {_LEGACY_VERSION}. {_AGAIN}")
+    machine, _, end = load_pickle(data, end, len(data))
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise UserError(_BIG_ENDIAN)
+    value, storages, end = load_pickle(data, end, len(data))
+    keys, _, end = load_pickle(data, end, len(data))
+    starts = _legacy_storages(data, end, keys, storages)
+
+    def elements_of(storage: Storage) -> np.ndarray:
+        if storage.key not in starts:
+            raise UserError(f"its storage {storage.key[:60]!r} is missing. {_AGAIN}")
+        return elements(data, starts[storage.key], storage.numel, storage.dtype)
+
+    return _content(value, entry, elements_of, len(data))
+
+
+def _legacy_storages(
+    data: mmap.mmap, end: int, keys: object, storages: dict[str, Storage]
+) -> dict[str, int]:
+    """The byte offset of every storage; each is its element count (int64), then its elements."""
+    if not isinstance(keys, list) or not all(type(key) is str for key in keys):
+        raise UserError(f"its list of storages is damaged. {_AGAIN}")
+    starts: dict[str, int] = {}
+    for key in keys:
+        declared = storages.get(key)
+        numel = int.from_bytes(data[end : end + 8], "little")
+        if declared is None or end + 8 > len(data) or numel != declared.numel:
+            raise UserError(f"its storage {key[:60]!r} is damaged or cut short. {_AGAIN}")
+        starts[key] = end + 8
+        end += 8 + numel * declared.dtype.itemsize
+    if end > len(data):
+        raise UserError(
+            f"it is cut short: {end} bytes are needed, and there are {len(data)}. {_AGAIN}"
+        )
+    return starts
+
+
+def _content(
+    value: object, entry: str | None, elements_of: Callable[[Storage], np.ndarray], size: int
+) -> Content:
+    """Takes the wrappers off and views every storage once."""
+    tensors, wrappers, left_out, entries = _unwrap(value, entry)
+    declared = sum(tensor.nbytes for tensor in tensors.values())
+    if declared > max(_MAX_EXPANSION * size, _ALWAYS_EXPANDS_TO):
+        raise UserError(
+            f"its tensors add up to {declared} bytes, but the file has only {size}. {_AGAIN}"
+        )
+    storages: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        key = tensor.storage.key
+        if key not in storages:
+            storages[key] = elements_of(tensor.storage)
+        arrays[name] = tensor.view(storages[key])
+    return Content(arrays, wrappers, left_out, entries)
+
+
+class _Unwrapped(NamedTuple):
+    tensors: dict[str, Tensor]
+    wrappers: tuple[str, ...]
+    left_out: tuple[str, ...]
+    entries: tuple[str, ...]
+
+
+def _unwrap(value: object, entry: str | None) -> _Unwrapped:
+    """The named tensors inside a checkpoint's value, and the keys that led to them."""
+    wrappers: list[str] = []
+    left_out: list[object] = []
+    entries: list[str] = []
+    wanted = entry
+    while isinstance(value, dict) and len(wrappers) < _MAX_WRAPPERS:
+        usual = next((name for name in _WRAPPERS if _may_hold_weights(value.get(name))), None)
+        wrapper = wanted if wanted is not None and _may_hold_weights(value.get(wanted)) else usual
+        if wrapper is None:
+            break
+        wanted = None if wrapper == wanted else wanted
+        wrappers.append(wrapper)
+        others = [key for key in value if key != wrapper]
+        left_out += others
+        entries += [k for k in others if isinstance(k, str) and _may_hold_weights(value[k])]
+        value = value[wrapper]
+    if wanted is not None:
+        have = ", ".join(repr(shown(name, 40)) for name in (*wrappers, *entries)) or "none"
+        raise UserError(
+            f"it has no entry '{shown(wanted, 40)}' with tensors by name. Entries with tensors "
+            f"are: {have}. Name one of them with --entry, or leave it out"
+        )
+    if not isinstance(value, dict):
+        kind = "single tensor" if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(
+            f"it holds a {kind} instead of a state dict. Save `model.state_dict()`, a dictionary "
+            "of tensors by name"
+        )
+    tensors = {key: entry for key, entry in value.items() if isinstance(entry, Tensor)}
+    unnamed = [key for key in tensors if type(key) is not str]
+    if unnamed:
+        raise UserError(
+            f"it holds tensors under {_some(unnamed)}, which are not names. Save "
+            "`model.state_dict()`, a dictionary of tensors by name"
+        )
+    if not tensors:
+        nested = [key for key, entry in value.items() if _may_hold_weights(entry)]
+        where = f" Tensors are inside {_some(nested)}: name it with --entry." if nested else ""
+        raise UserError(
+            f"it holds no tensors by name, but {_some(value)}.{where} Wrappers that are taken off "
+            f"are {', '.join(map(repr, _WRAPPERS))}"
+        )
+    left_out += [key for key in value if key not in tensors]
+    names = tuple(shown(name) if isinstance(name, str) else repr(name)[:60] for name in left_out)
+    if len(names) > _MAX_LEFT_OUT:
+        names = (*names[:_MAX_LEFT_OUT], f"and {len(names) - _MAX_LEFT_OUT} more")
+    return _Unwrapped(tensors, tuple(wrappers), names, tuple(entries))
+
+
+def _may_hold_weights(entry: object) -> bool:
+    """Whether `entry` is a dictionary of tensors, or of something that wraps one."""
+    return isinstance(entry, dict) and any(
+        isinstance(value, Tensor) or (key in _WRAPPERS and isinstance(value, dict))
+        for key, value in entry.items()
+    )
+
+
+def _some(names: Iterable[object]) -> str:
+    """The first few of `names` for a message; they come from a file, so each may be anything."""
+    listed = [name[:40] if isinstance(name, str) else type(name).__name__ for name in names]
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return (", ".join(map(repr, listed[:5])) or "nothing") + more

