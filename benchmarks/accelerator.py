@@ -12,7 +12,7 @@ The last one is `--smoke` of what that leaves out, `torch.compile`, which takes 
 For every mask, number format and batch size: images per second, share of the device's published
 peak, and memory. jtl stands alone on TPUs; on NVIDIA's GPUs beside PyTorch + timm in channels_last,
 with automatic mixed precision for bfloat16, eager (`pytorch`) and compiled (`pytorch_compiled`).
-Pictures lie on the device, normalized: reading them is what input_pipeline.py measures.
+Images lie on the device, normalized: reading them is what input_pipeline.py measures.
 
 Each row is measured in a process of its own, one after the other, so that each has the whole
 device. A turn is `--steps` steps, queued one after the other, and ends when the last has ended. A
@@ -111,8 +111,8 @@ def rated(rows: Sequence[Row], peak: Peak | None) -> list[Row]:
         more = dict.fromkeys(("tflops", "share", "ratio"))
         if not row["out_of_memory"] and "step_gflop" in jtl:
             best = row["settings"]["peak_tflops"] or (peak.of(row["dtype"]) if peak else None)
-            per_picture = jtl["step_gflop"] / row["batch"]
-            more["tflops"] = per_picture * row["images_per_second"] / 1000
+            per_image = jtl["step_gflop"] / row["batch"]
+            more["tflops"] = per_image * row["images_per_second"] / 1000
             more["share"] = more["tflops"] / best if best else None
             if row["side"] != "jtl":
                 more["ratio"] = jtl["images_per_second"] / row["images_per_second"]
@@ -143,7 +143,7 @@ def describe(store: Store, peak: Peak | None) -> list[str]:
         *(f"    {command}" for command in store.commands),
         "",
         f"{device}; {used['size']} pixels; medians of {used['repeats']} turns of "
-        f"{STEPS * used['steps']} steps, pictures on the device. {peak_told(peak, used, device)} "
+        f"{STEPS * used['steps']} steps, images on the device. {peak_told(peak, used, device)} "
         f"A matrix product on the same device: {', '.join(rates) or 'not measured'}. "
         + ", ".join(f"{name} {version}" for name, version in store.facts["versions"].items())
         + f"; jtl's source {store.facts['source']}.",

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 
-from harness import machine, pictures
+from harness import machine
 from harness.machine import ROOT
 
 CIFAR10 = "--data folder:../shared/data/cifar10.zip"
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="say the commands, run none")
     parser.add_argument("--smoke", action="store_true", help="with --smoke, each script once")
     options = parser.parse_args()
-    cifar10 = pictures.DEFAULT.with_name("cifar10.zip")
+    cifar10 = datasets.DEFAULT.with_name("cifar10.zip")
     failed = []
     for words in commands(options.only, options.smoke):
         line = shlex.join(["python", *words])

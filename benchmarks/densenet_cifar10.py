@@ -8,11 +8,11 @@
 `base` trains everything at 32 pixels, with global max pooling; `optimized_head` everything at 155
 pixels, with a head of two hidden layers; `frozen` a larger head on a frozen backbone at 155 pixels.
 Adam at 1e-3, batch 128, at most 32 epochs, early stopping, learning rate reduced on a plateau; the
-test pictures are for validation, as in the tutorial. DenseNet121's param counts are asserted to be
+test images are for validation, as in the tutorial. DenseNet121's param counts are asserted to be
 the tutorial's, and its published figures stand beside ours; what was scaled down is told with them.
 
 Each arm is `python -m jtl.train` in a process of its own with an empty cache folder, on an .npz of
-the pictures. Arms are stored as they end; called again, the script goes on with what is missing.
+the images. Arms are stored as they end; called again, the script goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -112,13 +112,13 @@ def measure(options: argparse.Namespace, store: Store, scratch: Path) -> None:
 
 
 def prepare(options: argparse.Namespace, scratch: Path) -> str:
-    """The pictures as an .npz file, `--data` of every arm."""
+    """The images as an .npz file, `--data` of every arm."""
     if options.smoke:
-        return subsets.generated(scratch / "pictures.npz", classes=10, train=4, val=2)
+        return subsets.generated(scratch / "images.npz", classes=10, train=4, val=2)
     source = subsets.opened(options.data, test_as_val=True)
     classes = len(source.class_names)
     per_class = {"train": options.train_images // classes, "val": options.val_images // classes}
-    return subsets.write(source, scratch / "pictures", per_class, options.seed)
+    return subsets.write(source, scratch / "images", per_class, options.seed)
 
 
 def notes(options: argparse.Namespace) -> list[str]:
@@ -126,7 +126,7 @@ def notes(options: argparse.Namespace) -> list[str]:
     return [
         "Minutes are those of the whole process, from an empty cache folder: imports, converting "
         "weights, compiling, one pass of the frozen layers, training, evaluating after each epoch, "
-        "saving. Reading the pictures into one array file comes before, as in the tutorial.",
+        "saving. Reading the images into one array file comes before, as in the tutorial.",
         "The tutorial's figures of Adam, early stopping and the plateau schedule are not known: "
         f"here they are a rate of 1e-3, {PATIENCE} epochs without better validation accuracy, and "
         f"a tenth of the rate after {PLATEAU_PATIENCE} epochs without a lower validation loss.",
@@ -145,14 +145,14 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model", default="densenet121", help="a backbone of jtl")
     add("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     add("--weights", default="default", help="as in --weights of python -m jtl.train")
-    add("--data", default=DATA, help=f"with train and test pictures; default {DATA}")
+    add("--data", default=DATA, help=f"with train and test images; default {DATA}")
     add("--train-images", type=int, default=subsets.ALL, help="fewer; 0 for all")
     add("--val-images", type=int, default=subsets.ALL, help="fewer; 0 for all")
     add("--epochs", type=int, default=EPOCHS, help="at most")
     add("--schedule", default="plateau", help="of the learning rate")
     add("--cache-dtype", default="computed", help="as in --cache-dtype of python -m jtl.train")
     add("--seed", type=int, default=0)
-    add_options(parser, "a small backbone, few pictures, one epoch", redraw=True)
+    add_options(parser, "a small backbone, few images, one epoch", redraw=True)
     options = parser.parse_args(args)
     if options.smoke:
         options.model, options.weights, options.epochs = "resnet18", "random", 1

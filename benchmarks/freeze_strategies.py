@@ -1,7 +1,7 @@
 """What does freezing cost and buy: which strategy for these data, on this machine?
 
     python benchmarks/freeze_strategies.py                             # Lite0, ants and bees
-    python benchmarks/freeze_strategies.py --data folder:my-pictures   # what --data of jtl takes
+    python benchmarks/freeze_strategies.py --data folder:my-images   # what --data of jtl takes
     python benchmarks/freeze_strategies.py --data digits --masks head_only,last_stage,full --seeds 3
     python benchmarks/freeze_strategies.py --smoke                     # to see that it works
 
@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import (
+    datasets,
     machine,
-    pictures,
     strategies,
     strategy_plots,
     strategy_report,
@@ -47,7 +47,7 @@ IMAGES = f"head_only,last_stage,full,{SCRATCH}"
 def measure(options: argparse.Namespace, store: Store, scratch: Path) -> None:
     """Measures what is not there yet."""
     if options.smoke:
-        options.data = f"folder:{pictures.generate(scratch / 'made', 24, side=64).folder}"
+        options.data = f"folder:{datasets.generate(scratch / 'made', 24, side=64).folder}"
     source = subsets.opened(options.data)
     work = Measurement(options, store, source, scratch)
     epochs: int = options.epochs
@@ -107,7 +107,7 @@ def write(options: argparse.Namespace, store: Store, base: Path) -> str:
         steps_taken = sizes[-1]["settings"]["steps"]
         lines += strategy_report.images_lines(sizes, order, steps_taken)
         strategy_plots.images(
-            sizes, order, f"{told}: what more pictures buy", Path(f"{base}_images.png")
+            sizes, order, f"{told}: what more images buy", Path(f"{base}_images.png")
         )
     strategy_plots.pareto(listed, order, f"{told}: {below}", Path(f"{base}_pareto.png"))
     strategy_plots.curves(listed, order, f"{told}: {below}", Path(f"{base}_curves.png"))
@@ -116,7 +116,7 @@ def write(options: argparse.Namespace, store: Store, base: Path) -> str:
 
 NOTES = (
     "- Accuracies are means over the seeds, with their range; the best epoch is chosen on the "
-    "validation pictures, which flatters validation accuracy a little and test accuracy not.",
+    "validation images, which flatters validation accuracy a little and test accuracy not.",
     "- Seconds are the whole process's, from an empty cache folder: imports, decoding, converting "
     "weights, compiling, computing the frozen layers' outputs, training, evaluating after each "
     "epoch, saving. Seconds to an accuracy end with the epoch that reaches it.",
@@ -149,7 +149,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     def words(text: str) -> list[str]:
         return [word for word in text.split(",") if word]
 
-    default = "folder:../shared/data/ants-bees.zip" if pictures.DEFAULT.is_file() else "digits"
+    default = "folder:../shared/data/ants-bees.zip" if datasets.DEFAULT.is_file() else "digits"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -165,7 +165,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--most-epochs", type=int, default=MOST_EPOCHS, help="in the budget of seconds")
     add("--seeds", type=int, default=1, help="trainings of each kind")
     add("--batch", type=int, default=32)
-    add("--image-size", type=int, help="pixels; default what jtl takes for these pictures")
+    add("--image-size", type=int, help="pixels; default what jtl takes for these images")
     add("--reach", type=lambda text: [float(word) for word in words(text)], default=[],
         help="accuracies to time, by commas; default some near the best")  # fmt: skip
     add("--train-per-class", type=int, default=subsets.ALL, help="fewer train images; 0 for all")
@@ -178,7 +178,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--images-seeds", type=int, help="trainings of each kind; default as --seeds")
     add("--steps", type=int, default=300, help="at least, in accuracy against images")
     add("--repeats", type=int, default=5, help="timed single steps")
-    add_options(parser, "a small backbone, few pictures", redraw=True)
+    add_options(parser, "a small backbone, few images", redraw=True)
     options = parser.parse_args(args)
     if options.smoke:
         options.model, options.weights, options.name = "resnet18", "random", "generated"

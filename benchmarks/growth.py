@@ -1,12 +1,12 @@
-"""How do time and memory grow with the number of pictures, and with how much is trained?
+"""How do time and memory grow with the number of images, and with how much is trained?
 
     python benchmarks/growth.py                          # ResNet50; about a quarter of an hour
     python benchmarks/growth.py --model efficientnet_lite0 --images 500 1000 2000
     python benchmarks/growth.py --smoke                  # to see that it works
 
 Every figure is of `python -m jtl.train` in a process of its own with an empty cache folder, on
-generated pictures: seconds from its start to its end, the peak of its resident memory, and the
-optimizer's state. Two series: three numbers of pictures under `head_only`, and masks from the
+generated images: seconds from its start to its end, the peak of its resident memory, and the
+optimizer's state. Two series: three numbers of images under `head_only`, and masks from the
 latest cut to the earliest (`head_only` to `full`) over the middle number. `cached` keeps the
 outputs of the frozen part (the default), `uncached` runs all layers in every epoch
 (`--cache-budget 0`). Results are written after each run; called again, the script goes on.
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import jtl_runs, machine, pictures, plots, tables
+from harness import datasets, jtl_runs, machine, plots, tables
 from harness.store import Row, Store, add_options
 
 MODELS = ("resnet50", "densenet121", "efficientnet_lite0", "resnet18")
@@ -43,7 +43,7 @@ class Settings:
 
 
 def points(masks: list[str], images: list[int]) -> list[tuple[str, str, int]]:
-    """(mask, cached or not, pictures) of both series; what they share comes once."""
+    """(mask, cached or not, images) of both series; what they share comes once."""
     middle = images[len(images) // 2]
     listed = [("head_only", cache, n) for n in images for cache in (CACHED, UNCACHED)]
     for mask in masks:
@@ -67,7 +67,7 @@ def train(
 
 
 def measure(
-    model: str, mask: str, cache: str, images: pictures.Pictures, settings: Settings, scratch: Path
+    model: str, mask: str, cache: str, images: datasets.Images, settings: Settings, scratch: Path
 ) -> Row:
     """A row: medians over the repeats, and the largest memory."""
     seconds, peaks, epochs = [], [], []
@@ -77,7 +77,7 @@ def measure(
         summary = trained.summary
         if summary["cached_prefix"] != (cache == CACHED):
             raise SystemExit(
-                f"{model} {mask} with {images.count} pictures was to run {cache}, but did not: "
+                f"{model} {mask} with {images.count} images was to run {cache}, but did not: "
                 "there is too little free memory."
             )
         seconds.append(trained.ended.seconds)
@@ -103,7 +103,7 @@ def describe(model: str, rows: list[Row], store: Store) -> list[str]:
     """The table as people read it."""
     used = rows[0]["settings"]
     return [
-        f"# Growth with pictures and with the depth of the cut: {plots.NAMES[model]}",
+        f"# Growth with images and with the depth of the cut: {plots.NAMES[model]}",
         "",
         *tables.machine_lines(store.facts, store.commands, [row["product_gflops"] for row in rows]),
         f"float32, {used['size']} pixels, batch {used['batch']}, {used['epochs']} epochs; medians "
@@ -115,7 +115,7 @@ def describe(model: str, rows: list[Row], store: Store) -> list[str]:
             {
                 "mask": [row["mask"] for row in rows],
                 "frozen part": [row["cache"] if row["mask"] != "full" else "none" for row in rows],
-                "pictures": [row["images"] for row in rows],
+                "images": [row["images"] for row in rows],
                 "cut": [row["cut"] for row in rows],
                 "trainable params": [f"{row['trainable_params']:,}" for row in rows],
                 "process, s": [f"{row['seconds']:.1f}" for row in rows],
@@ -139,7 +139,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--repeats", type=int, default=1, help="processes of each kind")
-    add_options(parser, "a small backbone, few pictures")
+    add_options(parser, "a small backbone, few images")
     options = parser.parse_args()
     if options.smoke:
         options.model, options.masks, options.images = "resnet18", ["head_only", "full"], [8, 12]
@@ -160,17 +160,17 @@ def main() -> None:
     settings = Settings(options.batch, options.size, options.epochs, options.repeats)
     with tempfile.TemporaryDirectory(prefix="jtl-bench-") as folder:
         scratch = Path(folder)
-        made: dict[int, pictures.Pictures] = {}
+        made: dict[int, datasets.Images] = {}
         for mask, cache, count in points(options.masks, options.images):
             key: dict[str, Any] = dict(model=options.model, mask=mask, cache=cache, images=count)
             if not options.again and store.find(dataclasses.asdict(settings), **key):
                 continue
             if count not in made:
-                made[count] = pictures.generate(scratch / f"pictures{count}", count)
+                made[count] = datasets.generate(scratch / f"images{count}", count)
             rate = machine.product_rate()
             row = measure(options.model, mask, cache, made[count], settings, scratch)
             store.put(KEY, {**row, "product_gflops": rate}, command)
-            told = f"{mask}, {cache}, {count} pictures: {row['seconds']:.1f} s"
+            told = f"{mask}, {cache}, {count} images: {row['seconds']:.1f} s"
             print(told, file=sys.stderr, flush=True)
     current = [row for row in store.rows if row["settings"] == dataclasses.asdict(settings)]
     order = points([*MASKS, *options.masks], options.images)

@@ -1,11 +1,11 @@
-"""How fast do pictures come, beside torch.utils.data, Grain and tf.data?
+"""How fast do images come, beside torch.utils.data, Grain and tf.data?
 
     python benchmarks/input_pipeline.py            # all arms and all peers that are installed
     python benchmarks/input_pipeline.py --arms gather --peers grain
     python benchmarks/input_pipeline.py --smoke    # to see that it works
 
 Two arms. `decode`: JPEG files are read, decoded, resized and cropped as for ImageNet (shorter
-side 256, the 224 x 224 pixels in the middle). `gather`: pictures of 32 x 32 pixels are taken from
+side 256, the 224 x 224 pixels in the middle). `gather`: images of 32 x 32 pixels are taken from
 memory. Both give uint8 batches, shuffled anew in every pass; what is done on the device is not
 part of it. Every library runs in a process of its own; the processes take passes in turn. Results
 are written after each pair; called again, the script goes on with what is missing.
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness import machine, pictures, plots, tables
+from harness import datasets, machine, plots, tables
 from harness.steps import compare
 from harness.store import Row, Store, add_options
 from harness.workers import PAUSE, STEPS, Worker
@@ -35,7 +35,7 @@ from harness.workers import PAUSE, STEPS, Worker
 PEERS = {"pytorch": "torch.utils.data", "grain": "Grain", "tensorflow": "tf.data"}
 MODULES = {"pytorch": "torchvision", "grain": "grain", "tensorflow": "tensorflow"}
 TARGETS = {"decode": 300, "gather": 100_000}
-"""Pictures per second that jtl is to reach on two cores."""
+"""Images per second that jtl is to reach on two cores."""
 SIZES = {"decode": 224, "gather": 32}
 DEFAULT = machine.ROOT.parent / "shared" / "data" / "imagenet-sample.zip"
 LONGER_SIDE, QUALITY = 500, 98
@@ -64,7 +64,7 @@ def files_of(archive: Path | None, folder: Path, images: int) -> str:
         images: How many at the most.
     """
     if archive is None:
-        return pictures.generate(folder, images + 2, side=LONGER_SIDE, val=2).source
+        return datasets.generate(folder, images + 2, side=LONGER_SIDE, val=2).source
     nbytes = []
     with zipfile.ZipFile(archive) as stored:
         names = sorted(n for n in stored.namelist() if n.lower().endswith((".jpg", ".jpeg")))
@@ -83,7 +83,7 @@ def files_of(archive: Path | None, folder: Path, images: int) -> str:
 
 
 def measure(arm: str, peer: str, settings: Settings, folder: Path) -> Row:
-    """A row: both libraries' pictures per second, and how their memory grows."""
+    """A row: both libraries' images per second, and how their memory grows."""
     key = (arm, settings.batch, settings.size, settings.images, folder)
     scripts = machine.BENCHMARKS / "peers"
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
@@ -94,7 +94,7 @@ def measure(arm: str, peer: str, settings: Settings, folder: Path) -> Row:
     ):
         workers = {"ours": ours, "theirs": theirs}
         if ours.told["images"] != theirs.told["images"]:
-            raise SystemExit(f"{arm}: {ours.told} pictures of jtl, {theirs.told} of {peer}")
+            raise SystemExit(f"{arm}: {ours.told} images of jtl, {theirs.told} of {peer}")
         for repeat in range(settings.repeats):
             for side in list(workers) if repeat % 2 == 0 else list(workers)[::-1]:
                 answer = workers[side].ask("step")
@@ -122,15 +122,13 @@ def describe(store: Store) -> list[str]:
     """The table as people read it."""
     rows = ordered(store)
     lines = [
-        "# Pictures per second, beside other libraries",
+        "# Images per second, beside other libraries",
         "",
         *tables.machine_lines(store.facts, store.commands, [row["product_gflops"] for row in rows]),
     ]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         used = next(row["settings"] for row in rows if row["arm"] == arm)
-        lines += [
-            f"- `{arm}`: {used['images']:,} pictures ({used['pictures']}) to {used['size']} x "
-        ]
+        lines += [f"- `{arm}`: {used['images']:,} images ({used['pictures']}) to {used['size']} x "]
         lines[-1] += f"{used['size']} pixels, batches of {used['batch']}, {used['repeats']} turns"
         lines[-1] += f" of {STEPS} passes each"
     return [
@@ -144,7 +142,7 @@ def describe(store: Store) -> list[str]:
             {
                 "arm": [row["arm"] for row in rows],
                 "beside": [PEERS[row["peer"]] for row in rows],
-                "jtl, pictures/s": [f"{row['ours']['images_per_second']:,.0f}" for row in rows],
+                "jtl, images/s": [f"{row['ours']['images_per_second']:,.0f}" for row in rows],
                 "the other": [f"{row['theirs']['images_per_second']:,.0f}" for row in rows],
                 "ratio (range)": [tables.ratio(row) for row in rows],
                 "target of jtl": [tables.verdict(row) for row in rows],
@@ -173,10 +171,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", default=installed, choices=PEERS)
     parser.add_argument("--data", type=Path, help="zip of JPEG files to decode")
     parser.add_argument("--files", type=int, default=500, help="how many of them")
-    parser.add_argument("--images", type=int, default=50_000, help="pictures in memory to gather")
+    parser.add_argument("--images", type=int, default=50_000, help="images in memory to gather")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5, help="turns of each library")
-    add_options(parser, "few pictures, few turns")
+    add_options(parser, "few images, few turns")
     options = parser.parse_args()
     if options.data is None and DEFAULT.is_file():
         options.data = DEFAULT
@@ -211,7 +209,7 @@ def main() -> None:
                 tables.write(out / "input_pipeline.md", describe(store))
                 speed = row["ours"]["images_per_second"]
                 print(
-                    f"{arm} beside {peer}: {speed:,.0f} pictures/s, {row['ratio']:.2f}x",
+                    f"{arm} beside {peer}: {speed:,.0f} images/s, {row['ratio']:.2f}x",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import pictures
+from harness import datasets
 
 PHASES, EPOCHS = 4, 2
 """Of the run, and of each phase; a checkpoint is saved after each."""
@@ -105,7 +105,7 @@ def program(*, often: bool = False) -> list[str]:
 
 def command(data: Path, folder: Path, *, smoke: bool = False, often: bool = False) -> list[str]:
     """A training of four phases."""
-    # Augmented pictures take heads through epochs step by step.
+    # Augmented images take heads through epochs step by step.
     augment = ("--augment", "light") if smoke and often else ()
     masks = ("head_only", "head_only" if smoke else "last_stage")
     phases = ";".join(f"{EPOCHS},{masks[i % 2]},1e-{2 + i % 2}" for i in range(PHASES))
@@ -320,8 +320,8 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="3 kills, heads only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jtl-kill-") as scratch:
-        data = Path(scratch, "pictures")
-        pictures.generate(data, 72, 32)
+        data = Path(scratch, "images")
+        datasets.generate(data, 72, 32)
         kills = len(KINDS) - 1 if options.smoke else options.kills
         results = trial(data, Path(scratch), kills, options.seed, smoke=options.smoke)
     print(told(results))

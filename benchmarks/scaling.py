@@ -27,7 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import jtl_runs, machine, pictures, plots, tables
+from harness import datasets, jtl_runs, machine, plots, tables
 from harness.store import Row, Store, add_options
 
 DEVICES = (1, 2, 4, 8)
@@ -137,8 +137,8 @@ def describe(rows: list[Row], store: Store) -> list[str]:
         f"# {plots.NAMES[rows[0]['model']]} on virtual devices",
         "",
         *tables.machine_lines(store.facts, store.commands, [row["product_gflops"] for row in rows]),
-        f"float32, {used['size']} pixels, {used['batch']} pictures a step in all, "
-        f"{used['images']} pictures, {used['epochs']} epochs, SGD; medians of {used['repeats']} "
+        f"float32, {used['size']} pixels, {used['batch']} images a step in all, "
+        f"{used['images']} images, {used['epochs']} epochs, SGD; medians of {used['repeats']} "
         "processes, without oneDNN. A step is that of the fastest epoch after the first. All "
         "devices share the machine's cores.",
         "",
@@ -156,10 +156,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--devices", nargs="+", type=int, default=list(DEVICES))
     parser.add_argument("--images", type=int, default=512, help="for training and validation")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=32, help="pictures of all devices together")
+    parser.add_argument("--batch", type=int, default=32, help="images of all devices together")
     parser.add_argument("--size", type=int, default=96, help="height and width in pixels")
     parser.add_argument("--repeats", type=int, default=1, help="processes of each kind")
-    add_options(parser, "one and two devices, few pictures")
+    add_options(parser, "one and two devices, few images")
     options = parser.parse_args()
     if options.smoke:
         options.devices, options.images, options.epochs = [1, 2], 16, 1
@@ -187,7 +187,7 @@ def main() -> int:
     wanted = [(mask, count) for mask in options.masks for count in options.devices]
     with tempfile.TemporaryDirectory(prefix="jtl-bench-") as folder:
         scratch = Path(folder)
-        data = pictures.generate(scratch / "pictures", options.images, options.size)
+        data = datasets.generate(scratch / "images", options.images, options.size)
         for mask, count in wanted:
             key: dict[str, Any] = dict(model=options.model, mask=mask, devices=count)
             if not options.again and store.find(used, **key):

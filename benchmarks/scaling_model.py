@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md: what pictures by the thousand and by the billion cost.
+"""The tables of docs/scaling.md: what images by the thousand and by the billion cost.
 
     python benchmarks/scaling_model.py             # prints the tables
     python benchmarks/scaling_model.py --write     # and puts them into docs/scaling.md

@@ -4,7 +4,7 @@
     python benchmarks/soak.py --minutes 120 --out results/soak
     python benchmarks/soak.py --smoke                # half a minute, to see that it works
 
-Trains the last stage on a few small, augmented pictures without end, and counts the process's
+Trains the last stage on a few small, augmented images without end, and counts the process's
 resident memory, threads, open files and child processes every second. After the given time the
 training is ended with SIGTERM and must end with 143, the last epoch's checkpoint whole and none of
 older ones left. The first third of the time is for warming up; from there to the end memory may
@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 
-from harness import pictures
+from harness import datasets
 
 MEMORY_GROWTH, MEMORY_SLACK = 1.01, 4e6
 SHOWN = {
@@ -190,8 +190,8 @@ def main() -> int:
     options = parser.parse_args()
     minutes = 0.4 if options.smoke else options.minutes
     with tempfile.TemporaryDirectory(prefix="jtl-soak-") as scratch:
-        data = Path(scratch, "pictures")
-        pictures.generate(data, 48, 32)
+        data = Path(scratch, "images")
+        datasets.generate(data, 48, 32)
         folder = Path(scratch, "run")
         samples = soak(data, folder, minutes)
         told = verdict(samples, line_bytes(folder))

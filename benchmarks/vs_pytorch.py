@@ -6,7 +6,7 @@
     python benchmarks/vs_pytorch.py --smoke              # to see that it works
 
 Both libraries run in processes of their own, as their users run them (PyTorch with channels_last
-and all cores; jtl as its commands start it), on the same cores, the same pictures, in turn, so
+and all cores; jtl as its commands start it), on the same cores, the same images, in turn, so
 that a ratio holds when the machine's speed drifts. Beside them stands the machine's own limit:
 the rate of a float32 matrix product in the same run. Results are written after each arm; called
 again, the script goes on with what is missing.
@@ -18,7 +18,7 @@ Trainings, timed from the start of the process to its end: `last_stage_10` and `
 train 10 epochs, jtl with an empty cache folder; `head_only_10_warm` is the latter again with
 another learning rate; `head_only_1_cold` trains one epoch. `second_start` is the command of
 `head_only_10_cold` once more, until its first step has ended; `second_start_full` the same with
-mask `full`, on one batch of pictures.
+mask `full`, on one batch of images.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ COMPARISON = Comparison(
         "Warm: the cold run's command with another learning rate and the same cache folder.",
         "`second_start` runs the cold run's command again, until its first step has ended (jtl: "
         "the steps of its first epoch, which are one dispatch); `second_start_full` the same "
-        "under mask `full`, on one batch of pictures and 4 for validation.",
-        "PyTorch's script (benchmarks/peers/pytorch_train.py) decodes and normalizes all pictures "
+        "under mask `full`, on one batch of images and 4 for validation.",
+        "PyTorch's script (benchmarks/peers/pytorch_train.py) decodes and normalizes all images "
         "once, keeps no activations of frozen layers and no features; it keeps nothing between "
         "runs, so one run of it stands beside the cold, the warm and the second start.",
     ),

@@ -44,7 +44,7 @@ def trained_share(mask: str) -> list[int]:
 
 
 def main() -> None:
-    """Writes the picture beside this file."""
+    """Writes the image beside this file."""
     model = models.create(MODEL, num_classes=10)
     names = [unit.path for unit in model.units() if unit.path != "pool"]
     grid = np.array([trained_share(mask) for mask in MASKS])

@@ -22,7 +22,7 @@ from jtl.runs.run import CONFIG, METRICS, SUMMARY, read_json
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Compares runs: what they were given, what they reached, and their curves in one picture.
+    """Compares runs: what they were given, what they reached, and their curves in one plot.
 
     For example:
       python -m jtl.compare runs/a runs/b

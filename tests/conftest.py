@@ -61,12 +61,12 @@ def _programs_in_bounds() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """From a file's name to its path among the shared pictures; skips where they are not."""
+    """From a file's name to its path among the shared images; skips where they are not."""
 
     def path(name: str) -> Path:
         found = SHARED_DATA / name
         if not found.is_file():
-            pytest.skip(f"needs real pictures: there is no ../shared/data/{name}")
+            pytest.skip(f"needs real images: there is no ../shared/data/{name}")
         return found
 
     return path
@@ -113,7 +113,7 @@ def tiny_model() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tiny_data(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of small pictures, and beside them converted weights."""
+    """Class folders of small images, and beside them converted weights."""
     folder = tmp_path_factory.mktemp("data")
     tiny.write_weights(folder / "weights")
     return tiny.write_folder(folder / "tiny")

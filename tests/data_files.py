@@ -14,7 +14,7 @@ from jtl.data.verification import Verification
 
 RED = (200, 30, 30)
 LISTED = "cannot be read:\n  .*odd"
-"""The list of unreadable pictures names the odd one."""
+"""The list of unreadable images names the odd one."""
 
 
 def opened(spec: str, on_bad_image: Any = "error") -> Dataset:

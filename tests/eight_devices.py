@@ -17,7 +17,7 @@ import tiny
 
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
 from jtl.config.validation import resolve
-from jtl.data.loader import Pictures, ahead, shuffled
+from jtl.data.loader import Images, ahead, shuffled
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import registry
@@ -40,7 +40,7 @@ def counts(kind: str) -> tuple[int, ...]:
 
 def kinds(data: Path) -> dict[str, Config]:
     """Trainings that reach every way in which examples come to a step."""
-    # 39 train and 21 val pictures, which eight devices do not divide.
+    # 39 train and 21 val images, which eight devices do not divide.
     cached = tiny.config(data, None, epochs=3, batch_size=8)
     features = tiny.config(data, None, mask="last_stages:1", batch_size=8)
     full = tiny.config(data, None, mask="full", epochs=2, batch_size=8, optimizer="adamw", lr=1e-3)
@@ -77,11 +77,11 @@ def start(devices: Layout) -> tuple[step.TrainState, Any, dict[str, Any]]:
 def stepped(devices: Layout) -> tuple[list[float], np.ndarray]:
     """Losses of some steps, and all params after them."""
     split = tiny.array_split(40)
-    pictures = Pictures(split, None, hold=True, on_device=devices.count > 1, layout=devices)
+    photos = Images(split, None, hold=True, on_device=devices.count > 1, layout=devices)
     batches = np.concatenate([shuffled(40, BATCH, 0, epoch) for epoch in (1, 2, 3)])
     state, frozen, options = start(devices)
     losses = []
-    for images, rows in zip(ahead(pictures, list(batches), devices), batches, strict=True):
+    for images, rows in zip(ahead(photos, list(batches), devices), batches, strict=True):
         labels = split.labels[rows]
         state, metrics = step.train_step(state, frozen, images, labels, **options, layout=devices)
         losses.append(metrics.means()["loss"])
@@ -113,7 +113,7 @@ def stepped_with_batch_norm_per_device(count: int) -> tuple[list[float], np.ndar
 
 
 def found_batch(data: Path, per_device: int) -> tuple[int, int]:
-    """What `--batch-size auto` finds where each device has room for so many pictures of a step.
+    """What `--batch-size auto` finds where each device has room for so many images of a step.
 
     Returns:
         The batch size, and how many devices share it.

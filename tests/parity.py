@@ -117,7 +117,7 @@ def away_from_kinks(model: torch.nn.Module, seed: int = 2) -> torch.nn.Module:
 
 
 def random_images(count: int, height: int, width: int, seed: int = 1) -> np.ndarray:
-    """Smooth random pictures with noise, NHWC float32 of about unit spread."""
+    """Smooth random images with noise, NHWC float32 of about unit spread."""
     rng = np.random.default_rng(seed)
     coarse = rng.standard_normal((count, -(-height // 8), -(-width // 8), 3))
     smooth = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]

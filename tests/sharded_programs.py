@@ -85,7 +85,7 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
 
 
 def step(of: Trainer) -> Lowering:
-    """One training step, from pictures or features as the trainer's arm has them."""
+    """One training step, from images or features as the trainer's arm has them."""
     layout = of.task.layout
     shapes = jax.eval_shape(lambda: made_up(of.task, of.arm, BATCH))
     x, labels = (np.zeros(shape.shape, shape.dtype) for shape in shapes)
@@ -115,7 +115,7 @@ def rows(of: Trainer) -> Lowering:
 
 
 def forward(of: Trainer, stop: str | None) -> Lowering:
-    """The frozen layers over pictures: features up to `stop`, or logits."""
+    """The frozen layers over images: features up to `stop`, or logits."""
     task, layout = of.task, of.task.layout
     x = np.zeros((BATCH, tiny.SIZE, tiny.SIZE, 3), np.uint8)
     groups = {"variables": layout.put_whole(of.variables()), "x": layout.put_rows(x)}

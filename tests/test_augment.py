@@ -43,7 +43,7 @@ def alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return result.pvalue > SIGNIFICANT
 
 
-def smooth_picture(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:
+def smooth_image(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:
     """uint8 noise that neighbours share, as in photographs; every channel has its own range."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
@@ -52,13 +52,13 @@ def smooth_picture(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarr
     return (low + fine / 255.0 * (high - low)).astype(np.uint8)
 
 
-def float_image(picture: np.ndarray) -> jax.Array:
-    return jnp.asarray(picture, jnp.float32)
+def float_image(photo: np.ndarray) -> jax.Array:
+    return jnp.asarray(photo, jnp.float32)
 
 
-def as_torch(picture: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def as_torch(photo: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """[C, H, W]; floats in torch's range, 0 to 1."""
-    tensor = torch.from_numpy(picture.transpose(2, 0, 1).copy())
+    tensor = torch.from_numpy(photo.transpose(2, 0, 1).copy())
     return tensor if dtype == torch.uint8 else tensor.to(dtype) / 255
 
 
@@ -78,12 +78,12 @@ def keys(count: int) -> jax.Array:
 @pytest.mark.parametrize("flips", [(False, False), (False, True), (True, True)])
 @pytest.mark.parametrize("size", [24, 90])
 def test_crop_equals_pillows_resize_of_a_box(method, flips, size):
-    pictures = np.stack([smooth_picture(seed=seed) for seed in range(4)])
+    photos = np.stack([smooth_image(seed=seed) for seed in range(4)])
     tops, lefts = [0.0, 3.25, 11.5, 20.0], [0.0, 7.75, 20.0, 16.125]
     heights, widths = [40.0, 20.5, 28.5, 9.0], [48.0, 25.0, 14.5, 31.875]
     boxes = geometric.Box(*map(jnp.asarray, (tops, lefts, heights, widths)))
     got = geometric.crop(
-        jnp.asarray(pictures), boxes, jnp.tile(jnp.asarray(flips), (4, 1)), size, method
+        jnp.asarray(photos), boxes, jnp.tile(jnp.asarray(flips), (4, 1)), size, method
     )
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     assert (got.dtype, got.shape) == (jnp.float32, (4, size, size, 3))
@@ -92,7 +92,7 @@ def test_crop_equals_pillows_resize_of_a_box(method, flips, size):
     ):
         box = (left, top, left + width, top + height)
         for channel in range(3):
-            plane = Image.fromarray(pictures[index, ..., channel].astype(np.float32))
+            plane = Image.fromarray(photos[index, ..., channel].astype(np.float32))
             expected = np.asarray(plane.resize((size, size), resampling[method], box))
             expected = expected[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
             np.testing.assert_allclose(
@@ -101,12 +101,12 @@ def test_crop_equals_pillows_resize_of_a_box(method, flips, size):
 
 
 def test_a_crop_of_everything_is_evaluations_resize():
-    pictures = tiny.pictures(3)
+    photos = tiny.images(3)
     whole = geometric.Box(*(jnp.full(3, value) for value in (0.0, 0.0, 8.0, 8.0)))
     for method in ("bilinear", "bicubic", "nearest"):
         prepare = Prepare(32, Preprocessing(), method=method)
-        got = geometric.crop(jnp.asarray(pictures), whole, jnp.zeros((3, 2), bool), 32, method)
-        np.testing.assert_allclose(got, prepare.resize(pictures), rtol=0, atol=LEVELS)
+        got = geometric.crop(jnp.asarray(photos), whole, jnp.zeros((3, 2), bool), 32, method)
+        np.testing.assert_allclose(got, prepare.resize(photos), rtol=0, atol=LEVELS)
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (150, 400)])
@@ -156,7 +156,7 @@ def test_flips():
     assert not drawn["horizontal"][:, 0].any()
     for column in (drawn["horizontal"][:, 1], *drawn["both"].T):
         assert abs(column.mean() - 0.5) < 5 * math.sqrt(0.25 / 4000)
-    x = float_image(smooth_picture())[None]
+    x = float_image(smooth_image())[None]
     np.testing.assert_array_equal(
         geometric.flip_each(x, jnp.asarray([[True, False]]))[0], x[0, ::-1]
     )
@@ -193,11 +193,11 @@ def test_the_operations_are_torchvisions():
 
 @pytest.mark.parametrize("name", policy.OPERATIONS)
 def test_operation_equals_torchvision(name):
-    picture = smooth_picture(SIZE, SIZE)
+    photo = smooth_image(SIZE, SIZE)
     magnitudes, signed = torchvisions_space()[torch_name(name)]
     # What works on levels takes bytes there; the others would round them, and take floats.
     on_levels = name in ("posterize", "solarize", "equalize")
-    tensor = as_torch(picture, torch.uint8 if on_levels else torch.float32)
+    tensor = as_torch(photo, torch.uint8 if on_levels else torch.float32)
     changed = 0.0
     for strength in STRENGTHS if magnitudes.ndim else (7,):
         for sign in (1, -1) if signed else (1,):
@@ -205,38 +205,38 @@ def test_operation_equals_torchvision(name):
             expected = from_torch(
                 _apply_op(tensor, torch_name(name), magnitude, InterpolationMode.BILINEAR, None)
             )
-            got = np.asarray(operate(float_image(picture), strength, sign, name=name))
+            got = np.asarray(operate(float_image(photo), strength, sign, name=name))
             assert got.dtype == np.float32
             # Places of up to 224 are rounded by 2^-17 in either library, and by more in
             # torchvision's grid from -1 to 1; a step between pixels of 255 multiplies that.
             warps = name.startswith(("shear", "translate", "rotate"))
             atol = 0.05 if warps else LEVELS
             np.testing.assert_allclose(got, expected, rtol=0, atol=0.0 if on_levels else atol)
-            changed = max(changed, np.abs(got - picture).max())
+            changed = max(changed, np.abs(got - photo).max())
     assert (changed > 1) == (name != "identity")
 
 
-def test_translation_is_a_share_of_small_pictures():
-    picture = smooth_picture(32, 32)
-    got = np.asarray(operate(float_image(picture), 30, 1, name="translate_x"))
-    np.testing.assert_array_equal(got[:, 4:], picture[:, :-4])
+def test_translation_is_a_share_of_small_images():
+    photo = smooth_image(32, 32)
+    got = np.asarray(operate(float_image(photo), 30, 1, name="translate_x"))
+    np.testing.assert_array_equal(got[:, 4:], photo[:, :-4])
     assert not got[:, :4].any()
 
 
-@pytest.mark.parametrize("picture", [np.full((9, 7, 3), 200), np.full((2, 2, 3), 7)], ids=np.shape)
+@pytest.mark.parametrize("photo", [np.full((9, 7, 3), 200), np.full((2, 2, 3), 7)], ids=np.shape)
 @pytest.mark.parametrize("name", ["autocontrast", "equalize", "contrast", "sharpness"])
-def test_flat_pictures_stay(picture, name):
+def test_flat_images_stay(photo, name):
     np.testing.assert_allclose(
-        operate(float_image(picture), 20, 1, name=name),
-        picture,
+        operate(float_image(photo), 20, 1, name=name),
+        photo,
         rtol=2e-4,  # The weights of brightness sum to 0.9999.
     )
 
 
 def test_equalize_of_few_levels_and_rounding():
-    picture = np.random.default_rng(0).integers(0, 3, (50, 50, 3), np.uint8) * 40
-    expected = from_torch(functional.equalize(as_torch(picture, torch.uint8)))
-    nearly = float_image(picture) + 0.3  # Levels between two count as the nearest.
+    photo = np.random.default_rng(0).integers(0, 3, (50, 50, 3), np.uint8) * 40
+    expected = from_torch(functional.equalize(as_torch(photo, torch.uint8)))
+    nearly = float_image(photo) + 0.3  # Levels between two count as the nearest.
     np.testing.assert_array_equal(colour.equalize(nearly), expected)
 
 
@@ -253,14 +253,14 @@ def test_operations_are_drawn_evenly():
 
 
 def test_going_from_image_to_image_equals_computing_all_branches():
-    pictures = jnp.stack([float_image(smooth_picture(32, 32, seed)) for seed in range(28)])
+    photos = jnp.stack([float_image(smooth_image(32, 32, seed)) for seed in range(28)])
     draws = jnp.arange(28) % 14, jnp.full(28, 21), jnp.where(jnp.arange(28) < 14, 1, -1)
     one_by_one = jax.jit(functools.partial(each, policy.apply_operation))
     all_at_once = jax.jit(jax.vmap(policy.apply_operation))
-    texts = [f.lower(pictures, *draws).as_text() for f in (one_by_one, all_at_once)]
+    texts = [f.lower(photos, *draws).as_text() for f in (one_by_one, all_at_once)]
     assert ["stablehlo.while" in text for text in texts] == [True, False]
     np.testing.assert_allclose(
-        one_by_one(pictures, *draws), all_at_once(pictures, *draws), rtol=0, atol=LEVELS
+        one_by_one(photos, *draws), all_at_once(photos, *draws), rtol=0, atol=LEVELS
     )
 
 
@@ -278,11 +278,11 @@ PEERS = (
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)])
 @pytest.mark.parametrize("amounts", [(1.3, 0.7, 1.4, 0.1), (0.6, 1.5, 0.0, -0.4)])
 def test_colour_jitter_equals_torchvision(order, amounts):
-    picture = smooth_picture()
-    tensor = as_torch(picture)
+    photo = smooth_image()
+    tensor = as_torch(photo)
     for index in order:
         tensor = PEERS[index](tensor, amounts[index])
-    got = policy.apply_jitter(float_image(picture), jnp.asarray(amounts), jnp.asarray(order))
+    got = policy.apply_jitter(float_image(photo), jnp.asarray(amounts), jnp.asarray(order))
     np.testing.assert_allclose(got, from_torch(tensor), rtol=0, atol=2 * LEVELS)
 
 
@@ -342,7 +342,7 @@ def test_erasing_is_distributed_as_torchvisions():
 
 
 def test_erasing_fills_the_rectangle_and_nothing_else():
-    x = jnp.stack([float_image(smooth_picture(16, 16, seed)) for seed in range(2)])
+    x = jnp.stack([float_image(smooth_image(16, 16, seed)) for seed in range(2)])
     boxes = mixing.Rectangle(*(jnp.asarray(e) for e in ([2, 0], [5, 0], [3, 0], [16, 0])))
     fill = jnp.asarray([1.5, 2.5, 3.5])
     expected = np.array(x)
@@ -388,7 +388,7 @@ def test_labels_weigh_what_the_pixels_show(alphas):
 def test_shares_are_drawn_from_beta():
     mix = draw_mix(KEY, 0.3, 0.0, DRAWS, 1)
     assert stats.kstest(np.asarray(mix.kept), stats.beta(0.3, 0.3).cdf).pvalue > SIGNIFICANT
-    # Of rectangles that lie within the picture the area is the share that was drawn.
+    # Of rectangles that lie within the image the area is the share that was drawn.
     rows, columns = jax.random.uniform(KEY, (2, 2000))
     boxes = mixing.pasted_boxes(jnp.full(2000, 0.25), rows, columns, 200, 200)
     within = (boxes.top > 0) & (boxes.bottom < 200) & (boxes.left > 0) & (boxes.right < 200)
@@ -399,7 +399,7 @@ def test_shares_are_drawn_from_beta():
 
 
 def test_a_batch_of_one_is_mixed_with_itself():
-    x = float_image(smooth_picture(8, 8))[None]
+    x = float_image(smooth_image(8, 8))[None]
     mix = draw_mix(KEY, 0.2, 1.0, 1, 8)
     np.testing.assert_allclose(mixing.mix_images(x, mix), x, rtol=0, atol=LEVELS)
     np.testing.assert_array_equal(mixing.mix_labels(jnp.asarray([1]), mix, 3), [[0, 1, 0]])
@@ -416,8 +416,8 @@ def augmentation(options: Augment = EVERYTHING, size: int = 24) -> Augmentation:
     return Augmentation(options, Prepare(size, Preprocessing()), len(tiny.CLASSES))
 
 
-def pictures(size: int = 30) -> np.ndarray:
-    return np.stack([smooth_picture(size, size, seed) for seed in range(COUNT)])
+def photos(size: int = 30) -> np.ndarray:
+    return np.stack([smooth_image(size, size, seed) for seed in range(COUNT)])
 
 
 @functools.partial(jax.jit, static_argnames="augment", compiler_options=UNOPTIMIZED)
@@ -431,7 +431,7 @@ def views(augment, key, images, examples, epoch):
 
 
 def test_views_depend_on_seed_epoch_and_example_alone():
-    images, examples = pictures(), np.arange(100, 100 + COUNT)
+    images, examples = photos(), np.arange(100, 100 + COUNT)
     got = np.asarray(views(augmentation(), KEY, images, examples, 1))
     assert got.dtype == np.float32
     assert got.shape == (COUNT, 24, 24, 3)
@@ -455,7 +455,7 @@ def test_views_depend_on_seed_epoch_and_example_alone():
 
 
 def test_an_option_leaves_the_other_draws_alone():
-    images, examples = pictures(), np.arange(COUNT)
+    images, examples = photos(), np.arange(COUNT)
     plain = views(augmentation(Augment(0.35)), KEY, images, examples, 1)
     both = views(augmentation(Augment(0.35, erasing=1.0)), KEY, images, examples, 1)
     same = np.asarray(plain == both).all(-1).mean((1, 2))
@@ -465,7 +465,7 @@ def test_an_option_leaves_the_other_draws_alone():
 
 
 def test_without_options_it_is_evaluation():
-    images, labels = map(jnp.asarray, (tiny.pictures(COUNT), tiny.labels(COUNT)))
+    images, labels = map(jnp.asarray, (tiny.images(COUNT), tiny.labels(COUNT)))
     augment = augmentation(Augment(), tiny.SIZE)
     x, targets = augment(KEY, images, labels, jnp.arange(COUNT), 1, 0)
     np.testing.assert_array_equal(x, augment.prepare(images))
@@ -474,7 +474,7 @@ def test_without_options_it_is_evaluation():
 
 
 def test_normalized_batches_and_soft_labels():
-    images, labels = pictures(), tiny.labels(COUNT)
+    images, labels = photos(), tiny.labels(COUNT)
     augment = Augmentation(EVERYTHING, Prepare(24, Preprocessing(), "bfloat16"), 3)
     x, targets = batch(augment, images, labels, 0)
     assert (x.dtype, x.shape) == (jnp.bfloat16, (COUNT, 24, 24, 3))
@@ -487,7 +487,7 @@ def test_normalized_batches_and_soft_labels():
 
 def test_erased_pixels_are_zero_to_the_network():
     augment = augmentation(Augment(erasing=1.0), 30)
-    x, _ = batch(augment, pictures(), tiny.labels(COUNT), 0)
+    x, _ = batch(augment, photos(), tiny.labels(COUNT), 0)
     share = np.asarray(jnp.abs(x).max(-1) < 1e-6).mean((1, 2))
     assert ((share > 0.01) & (share < 0.4)).all()
 
@@ -501,7 +501,7 @@ def test_hashed_and_compared_by_value():
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_accelerators_run_all_of_it_by_themselves(platform):
     augment = augmentation(EVERYTHING, 32)
-    arguments = (pictures(40), tiny.labels(COUNT), np.arange(COUNT), 1, 0)
+    arguments = (photos(40), tiny.labels(COUNT), np.arange(COUNT), 1, 0)
     exported = export.export(jax.jit(lambda *a: augment(KEY, *a)), platforms=[platform])(*arguments)
     text = exported.mlir_module()
     assert not re.findall(r"callback|infeed|outfeed", text)

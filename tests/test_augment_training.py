@@ -54,8 +54,8 @@ def step_arguments(augment: Augmentation | None):
 
 
 @pytest.mark.parametrize("preset", ["light", "strong"])
-def test_the_step_is_that_of_augmented_pictures(preset):
-    images, labels, examples = tiny.pictures(8), tiny.labels(8), np.arange(20, 28)
+def test_the_step_is_that_of_augmented_images(preset):
+    images, labels, examples = tiny.images(8), tiny.labels(8), np.arange(20, 28)
     augment = Augmentation(PRESETS[preset], tiny.PREPARE, len(tiny.CLASSES))
     state, frozen, static = step_arguments(augment)
     x, targets = jax.jit(augment)(state.rng, images, labels, examples, 3, state.step)
@@ -67,7 +67,7 @@ def test_the_step_is_that_of_augmented_pictures(preset):
     assert (targets.ndim == 2) == (preset == "strong")
     losses = -(shares * jax.nn.log_softmax(logits)).sum(1)
     np.testing.assert_allclose(metrics.loss, losses.sum(), rtol=1e-5)
-    hits = np.argmax(logits, 1) == np.argmax(shares, 1)  # Of mixed pictures the dominant label.
+    hits = np.argmax(logits, 1) == np.argmax(shares, 1)  # Of mixed images the dominant label.
     assert int(metrics.correct) == hits.sum()
     # Another epoch, another step of the optimizer.
     state, frozen, _ = step_arguments(augment)
@@ -77,14 +77,14 @@ def test_the_step_is_that_of_augmented_pictures(preset):
 
 
 def test_an_epoch_goes_on_where_it_was_left():
-    """Pictures, their order and what is drawn of them: all from seed, epoch and step."""
+    """Images, their order and what is drawn of them: all from seed, epoch and step."""
     split, batches = tiny.array_split(19), loader.shuffled(19, 4, seed=5, epoch=2)
     augment = Augmentation(PRESETS["strong"], tiny.PREPARE, len(tiny.CLASSES))
 
     def go_on(state, first: int, last: int) -> Any:
-        pictures = loader.Pictures(split, None, hold=False)
+        photos = loader.Images(split, None, hold=False)
         rest = batches[first:last]
-        for images, rows in zip(loader.ahead(pictures, list(rest)), rest, strict=True):
+        for images, rows in zip(loader.ahead(photos, list(rest)), rest, strict=True):
             labels = split.labels[rows]
             state, _ = step.train_step(state, frozen, images, labels, rows, 2, **static)
         return state
@@ -153,14 +153,14 @@ def test_a_resumed_run_refuses_another_augmentation(whole, tmp_path):
         fit(asked, tiny.quiet())
 
 
-def test_validation_pictures_are_not_augmented(whole, capsys):
+def test_validation_images_are_not_augmented(whole, capsys):
     assert commands.main("evaluate", whole.folder, "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     for key in ("val_accuracy", "val_loss"):
         assert scores[key] == pytest.approx(whole.summary[key], rel=1e-6)
 
 
-# Pictures for crops
+# Images for crops
 
 
 def plan(native, options: Augment) -> loader.InputPlan:
@@ -169,17 +169,17 @@ def plan(native, options: Augment) -> loader.InputPlan:
     return dataclasses.replace(inputs, augmentation=augmentation)
 
 
-def test_crops_are_cut_from_larger_pictures():
+def test_crops_are_cut_from_larger_images():
     crops = plan(None, PRESETS["light"])
     assert crops.host_for(None, training=True) == HostTransform(280, 1.0, "bicubic")
-    assert crops.bytes_per_picture(None, training=True) == 280 * 280 * 3
+    assert crops.bytes_per_image(None, training=True) == 280 * 280 * 3
     assert crops.host_for(None) == crops.host  # As evaluation sees them.
     assert plan(None, Augment(flip="both")).host_for(None, training=True) == crops.host
     small = plan((32, 32), PRESETS["light"])
     assert small.host_for((32, 32), training=True) is None
 
 
-def test_a_run_hands_larger_pictures_and_their_numbers_to_training_alone(
+def test_a_run_hands_larger_images_and_their_numbers_to_training_alone(
     tiny_model, tmp_path, monkeypatch
 ):
     tiny.write_weights(tmp_path / "weights")
@@ -232,8 +232,8 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
         assert sheet.width > 4 * 100
 
 
-def test_denormalizing_gives_the_picture_back():
-    images = tiny.pictures(2)
+def test_denormalizing_gives_the_image_back():
+    images = tiny.images(2)
     for order in ("rgb", "bgr"):
         preprocessing = dataclasses.replace(tiny.PREPROCESSING, channel_order=order)
         prepare = dataclasses.replace(tiny.PREPARE, preprocessing=preprocessing)
@@ -300,7 +300,7 @@ def test_flags_reach_the_options():
         ),
         (
             Config(augment=STRONG, train=TrainConfig(batch_size=1)),
-            r"^mixup and cutmix mix the pictures of a batch, and --batch-size 1 has only one",
+            r"^mixup and cutmix mix the images of a batch, and --batch-size 1 has only one",
         ),
         (
             Config(augment=AugmentConfig("light"), train=TrainConfig(solver="lbfgs")),

@@ -125,7 +125,7 @@ def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "no picture was given"),
+        ([], "no image was given"),
         (["x.png", "--top-k", "0"], "--top-k must be at least 1, not 0"),
         (["x.png", "--explain", __file__], "must be a folder, and there is a file of that name"),
     ],

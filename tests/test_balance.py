@@ -42,7 +42,7 @@ def test_the_weights_are_scikit_learns():
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_step_minimizes_the_weighted_mean(mixed: bool):
     """One step of SGD against the gradient of the definition, with whole and with shared labels."""
-    images, labels, examples = tiny.pictures(8), tiny.labels(8), np.arange(8)
+    images, labels, examples = tiny.images(8), tiny.labels(8), np.arange(8)
     options = PRESETS["strong"] if mixed else PRESETS["light"]
     augment = Augmentation(options, tiny.PREPARE, len(tiny.CLASSES))
     state, frozen, static = step_arguments(augment)
@@ -79,7 +79,7 @@ def test_the_step_minimizes_the_weighted_mean(mixed: bool):
 
 @pytest.fixture(scope="module")
 def lopsided(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6, 4 and 2 training pictures, and weights beside them."""
+    """6, 4 and 2 training images, and weights beside them."""
     folder = tmp_path_factory.mktemp("lopsided")
     tiny.write_weights(folder / "weights")
     data = tiny.write_folder(folder / "tiny")

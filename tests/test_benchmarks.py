@@ -58,9 +58,9 @@ def check_step(row: dict[str, Any], images: int) -> None:
 
 
 def published_gflop(multiply_adds: float) -> float:
-    """Of a smoke run's batch, from the billions that are published for a picture of 224 pixels.
+    """Of a smoke run's batch, from the billions that are published for an image of 224 pixels.
 
-    The smaller a picture, the more of it is padding's zeros, which are not counted.
+    The smaller an image, the more of it is padding's zeros, which are not counted.
     """
     return 4 * 2 * multiply_adds * (64 / 224) ** 2
 
@@ -241,7 +241,7 @@ def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> A
 def test_the_fastest_of_the_best_is_recommended():
     from harness import strategies
 
-    # A standard error at 0.9 on 400 pictures is 1.5 points.
+    # A standard error at 0.9 on 400 images is 1.5 points.
     fast, middle, slow = arm("fast", 10, 0.8), arm("middle", 40, 0.89), arm("slow", 400, 0.9)
     advice = strategies.advise([slow, fast, middle])
     assert (advice.arm, advice.best) == (middle, slow)
@@ -269,10 +269,10 @@ def test_seconds_to_an_accuracy_and_epochs_in_seconds():
     assert strategies.fewest_epochs("freeze_unfreeze:3", "resnet18") == 4
 
 
-def test_subsets_keep_pictures_and_validation(tmp_path):
-    from harness import pictures, subsets
+def test_subsets_keep_images_and_validation(tmp_path):
+    from harness import datasets, subsets
 
-    made = pictures.generate(tmp_path / "made", 30, side=32)
+    made = datasets.generate(tmp_path / "made", 30, side=32)
     source = subsets.opened(f"folder:{made.folder}")
     assert (source.val_given, source.smallest_class) == (True, 9)
     parts = [
@@ -362,15 +362,15 @@ def test_results_of_another_state_are_dropped(tmp_path):
     assert Store(path, {"source": "2"}).rows == []
 
 
-def test_pictures_are_chosen_evenly(tmp_path):
-    from harness import pictures
+def test_images_are_chosen_evenly(tmp_path):
+    from harness import datasets
 
-    made = pictures.generate(tmp_path / "made", 40, side=32)
+    made = datasets.generate(tmp_path / "made", 40, side=32)
     assert (made.count, made.val) == (40, 15)
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
         for path in made.folder.rglob("*.jpg"):
             archive.write(path, Path("some", path.relative_to(made.folder)))
-    chosen = pictures.prepare(tmp_path / "chosen", tmp_path / "made.zip", 20)
+    chosen = datasets.prepare(tmp_path / "chosen", tmp_path / "made.zip", 20)
     files = {p.relative_to(chosen.folder).as_posix() for p in chosen.folder.rglob("*.jpg")}
     assert (len(files), chosen.count) == (chosen.train + chosen.val, len(files))
     assert abs(chosen.count - 20) <= 2
@@ -379,7 +379,7 @@ def test_pictures_are_chosen_evenly(tmp_path):
     assert {name.rpartition("/")[0] for name in files} == {
         f"{split}/{label}" for split in ("train", "val") for label in ("ants", "bees")
     }
-    everything = pictures.prepare(tmp_path / "all", tmp_path / "made.zip", 0)
+    everything = datasets.prepare(tmp_path / "all", tmp_path / "made.zip", 0)
     assert (everything.train, everything.val) == (made.train, made.val)
 
 
@@ -433,7 +433,7 @@ def test_accelerator(tmp_path):
         median = statistics.median(row["seconds"])
         assert row["images_per_second"] == pytest.approx(row["batch"] / median)
         assert 1e8 < row["peak_bytes"] < 1e11
-    # Two pictures, forward and back; `published_gflop` is of four, forward alone.
+    # Two images, forward and back; `published_gflop` is of four, forward alone.
     assert 2 < rows["jtl"]["step_gflop"] / (published_gflop(1.82) / 2) < 3
     assert rows["jtl"]["product_tflops"] > 0
     assert 0 <= rows["jtl"]["optimizer_bytes"] - rows["pytorch"]["optimizer_bytes"] < 1000

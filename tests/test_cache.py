@@ -45,7 +45,7 @@ from jtl.train.trainer import Trainer
 from weights_convert.convert.rules import leaf_paths, lookup
 
 TRAIN, VAL = 18, 9
-"""Pictures of `tiny_data`."""
+"""Images of `tiny_data`."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
-    """Counts pictures that are decoded, and passes of the frozen prefix over batches."""
+    """Counts images that are decoded, and passes of the frozen prefix over batches."""
     counts: collections.Counter[str] = collections.Counter()
     read, forward, train_step = EncodedSplit.read, extraction.forward, step.train_step
 
@@ -124,7 +124,7 @@ def assert_equal_runs(one: Run, other: Run, atol: float) -> None:
 )
 def test_less_work_gives_the_same_params(train, work, mask, suffix):
     without, _ = train(mask, cache_budget="0")
-    # Three epochs of three steps and one evaluation; pictures are held in memory.
+    # Three epochs of three steps and one evaluation; images are held in memory.
     assert work == {"decoded": TRAIN + VAL, "prefix": 3 * (3 + 1)}
     assert (without.summary["cached_prefix"], without.summary["features_reused"]) == (False, False)
     work.clear()
@@ -304,7 +304,7 @@ def test_a_run_goes_on_with_the_cache_or_without(
 
 
 def test_the_test_split_is_kept_too(tiny_data, tmp_path, work):
-    data = tmp_path / "pictures"
+    data = tmp_path / "images"
     shutil.copytree(tiny_data, data)
     shutil.copytree(tiny_data / "val", data / "test")
     tiny.write_weights(tmp_path / "weights")
@@ -389,7 +389,7 @@ OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "a unit's options": lambda: changed(model=ImageClassifier(tiny.TinyNet(NORM), num_classes=3)),
     "the computation's dtype": lambda: changed(dtype="bfloat16"),
     "the stored dtype": lambda: changed(stored="bfloat16"),
-    "the pictures": lambda: changed(split=tiny.array_split(5).subset(np.arange(4))),
+    "the images": lambda: changed(split=tiny.array_split(5).subset(np.arange(4))),
     "their order": lambda: changed(split=tiny.array_split(5).subset(np.array([1, 0, 2, 3, 4]))),
     "the data": lambda: changed(fingerprint="cd" * 32),
     "the split": lambda: changed(role="val"),
@@ -409,7 +409,7 @@ def test_the_key_depends_on(what):
 
 def relabelled() -> tiny.ArraySplit:
     split = tiny.array_split(5)
-    return tiny.ArraySplit("tiny", tiny.pictures(5), 2 - split.labels, split.names)
+    return tiny.ArraySplit("tiny", tiny.images(5), 2 - split.labels, split.names)
 
 
 SAME: dict[str, Callable[[], dict[str, Any]]] = {
@@ -451,15 +451,15 @@ def test_no_unit_is_described_by_an_address(name):
     assert not [unit.path for unit in units if " at 0x" in repr(unit.options)]
 
 
-# The pictures' common size.
+# The images' common size.
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of pictures that were decoded, or whose header was read."""
+    """The names of images that were decoded, or whose header was read."""
     monkeypatch.setattr(verification, "WORTH_SECONDS", -1.0)
     names: list[str] = []
-    for look in ("decode", "picture_size"):
+    for look in ("decode", "image_size"):
         original = getattr(encoded, look)
 
         def noting(data: bytes, name: str, *, look=original, **options: Any) -> Any:
@@ -471,7 +471,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def draw(root: Path, heights: tuple[int, int], width: int = 8) -> Path:
-    """Nine pictures of two classes."""
+    """Nine images of two classes."""
     for name, height, count in (("a", heights[0], 5), ("b", heights[1], 4)):
         (root / name).mkdir(parents=True)
         for index in range(count):
@@ -488,7 +488,7 @@ def learn(data: Path, folder: Path) -> tuple[int, int] | None:
 
 
 @pytest.mark.parametrize(("heights", "size"), [((8, 8), (8, 8)), ((6, 6), (6, 8)), ((6, 8), None)])
-def test_the_size_of_pictures_is_learnt_once(opened, tmp_path, heights, size):
+def test_the_size_of_images_is_learnt_once(opened, tmp_path, heights, size):
     data = draw(tmp_path / "data", heights)
     for _ in range(3):
         assert learn(data, tmp_path / "checked") == size

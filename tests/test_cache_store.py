@@ -68,7 +68,7 @@ def test_rows_may_come_in_any_portions(store):
 
 
 def test_errors_inside_a_claim_are_its_callers(store, said):
-    """A picture that cannot be read is no fault of the cache's."""
+    """An image that cannot be read is no fault of the cache's."""
     stores.write(store, stores.key("kept"))
 
     def fails(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Random views of the training pictures whose features are kept (`--cache-views`)."""
+"""Random views of the training images whose features are kept (`--cache-views`)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_views_train_as_augmentation_does(tiny_data, tmp_path, passes, budget):
     passes.clear()
     kept = run(tiny_data, tmp_path / "kept", VIEWS, budget=budget)
     assert kept.summary["cached_prefix"]
-    # The first view is kept already, as are the validation pictures.
+    # The first view is kept already, as are the validation images.
     assert len(passes) == VIEWS - 1
     assert np.abs(trained(plain) - trained(one)).max() > 1e-3
     np.testing.assert_allclose(trained(plain), trained(kept), rtol=0, atol=1e-5)

@@ -192,14 +192,14 @@ def test_a_suggestion_takes_no_notice_of_case():
     assert suggest("stage99", ["stem", "head"], 0.7) == ""
 
 
-def test_an_unreadable_picture_is_counted_once(tmp_path: Path):
+def test_an_unreadable_image_is_counted_once(tmp_path: Path):
     for name in ("ants", "bees"):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "val" / name).mkdir(parents=True)
         for index in range(3):
-            picture = Image.fromarray(np.full((8, 8, 3), index, np.uint8))
-            picture.save(tmp_path / "train" / name / f"{index}.png")
-            picture.save(tmp_path / "val" / name / f"{index}.png")
+            image = Image.fromarray(np.full((8, 8, 3), index, np.uint8))
+            image.save(tmp_path / "train" / name / f"{index}.png")
+            image.save(tmp_path / "val" / name / f"{index}.png")
     last = tmp_path / "train" / "bees" / "2.png"
     last.write_bytes(last.read_bytes()[:-30])
     split = registry.load(f"folder:{tmp_path}", seed=0).train
@@ -207,5 +207,5 @@ def test_an_unreadable_picture_is_counted_once(tmp_path: Path):
     with pytest.raises(UserError) as caught:
         split.read(np.asarray([0, 1, 2, 3, 4, 5, 5, 5, 5, -1]), None)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"1 of 6 pictures of {tmp_path} (train) cannot be read:"
+    assert lines[0] == f"1 of 6 images of {tmp_path} (train) cannot be read:"
     assert len(lines) == 3

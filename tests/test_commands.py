@@ -102,7 +102,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         "bit-identical to what was loaded",
         f"{summary['val_accuracy']:.4f} at epoch 1",
         str(folder),
-        f"python -m jtl.predict {folder} PICTURES...",
+        f"python -m jtl.predict {folder} IMAGES...",
     ):
         assert told in captured.out
     assert "training:" not in captured.out
@@ -119,7 +119,7 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
     captured = capsys.readouterr()
     assert f"folder:{data}, 3 classes" in captured.out
     assert f"│ {folder} " in captured.out
-    assert f"python -m jtl.predict '{folder}' PICTURES..." in captured.out
+    assert f"python -m jtl.predict '{folder}' IMAGES..." in captured.out
     assert f"folder:{data}: 18 train" in captured.err
     assert (folder / "curves.png").stat().st_size > 10_000
 
@@ -150,7 +150,7 @@ HELP = {
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
         "--model STR Backbone: resnet18, resnet34, resnet50, ",
         "(.safetensors, .pth, .h5)",
-        "--epochs INT Passes over the training pictures. Default: 100 for head_only, else 10. --",
+        "--epochs INT Passes over the training images. Default: 100 for head_only, else 10. --",
         "--head-widths [INT [INT ...]] Widths of the hidden layers of --head mlp",
         "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
         "--json, --no-json Print the summary as JSON on stdout",
@@ -173,8 +173,8 @@ HELP = {
     "predict": [
         "usage: jtl.predict [-h] ",
         "RUN Folder that `python -m jtl.train` wrote. (required)",
-        "PICTURES [PICTURES ...] Picture files; folders, zip or tar archives stand for all",
-        "--top-k INT How many classes to name for each picture. (default: 5)",
+        "IMAGES [IMAGES ...] Image files; folders, zip or tar archives stand for all",
+        "--top-k INT How many classes to name for each image. (default: 5)",
     ],
 }
 

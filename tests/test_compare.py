@@ -45,8 +45,8 @@ def test_the_table(runs, tmp_path, capsys, monkeypatch):
         ["--epochs", *(str(train.epochs) for train in trained)],
         ["--lr", *(str(train.lr) for train in trained)],
     ]
-    with Image.open(out) as picture:
-        assert picture.format == "PNG"
+    with Image.open(out) as image:
+        assert image.format == "PNG"
 
 
 def test_json(runs, capsys):

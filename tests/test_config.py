@@ -148,7 +148,7 @@ def test_the_limits_themselves_are_allowed():
         resolve(Config()),
         Config(
             ModelConfig("resnet50", "random", head_pool="max", dtype="bfloat16"),
-            DataConfig("folder:pictures/ä b", 64),
+            DataConfig("folder:images/ä b", 64),
             TrainConfig(
                 mask="full",
                 epochs=3,

@@ -15,7 +15,7 @@ import pytest
 from jtl import models
 from jtl.cache.arms import arm_of
 from jtl.config.options import Config, TrainConfig
-from jtl.data.loader import InputPlan, Pictures
+from jtl.data.loader import Images, InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit, Dataset
 from jtl.freeze import FROZEN, label_tree, merge, parse, prune, split
@@ -215,8 +215,8 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
     inputs = InputPlan(None, Prepare(SIZE, Preprocessing(size=SIZE), "bfloat16"))
     task = Task(Config(train=options), dataset, model, variables, plans, inputs, {}, {})
     trainer = Trainer(task, plans[0], arm_of(None, inputs), variables)
-    pictures = Pictures(data, None, hold=True)
-    trainer.epoch(1, pictures, pictures)
+    photos = Images(data, None, hold=True)
+    trainer.epoch(1, photos, photos)
     after = jax.device_get(trainer.variables())
     assert after.keys() == variables.keys()
     for path in leaf_paths(variables):
@@ -243,7 +243,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
         optax.add_decayed_weights(0.1),
         optax.sgd(1e-2, momentum=0.9, nesterov=True),
     )
-    # More pixels and pictures than elsewhere: statistics over four values amplify rounding.
+    # More pixels and images than elsewhere: statistics over four values amplify rounding.
     (x, y) = batches(1, size=96, batch=8)[0]
     state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
     rng = jax.random.fold_in(state.rng, 0)
@@ -324,7 +324,7 @@ def test_frozen_backward_is_not_computed(family: str):
 def test_a_frozen_prefix_has_no_backward(family: str):
     """The same for `last_stage`, by the operations of what is traced, not compiled."""
     model, labels, cut, params, stats, frozen = case(family, "last_stage")
-    # Plain steps over larger pictures: the optimizer's own operations hardly count.
+    # Plain steps over larger images: the optimizer's own operations hardly count.
     x, y = batches(1, size=64)[0]
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     tx = optimizers.build(labels, {group: optax.sgd(1e-2) for group in groups})

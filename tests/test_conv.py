@@ -282,7 +282,7 @@ def test_a_kernel_that_covers_its_image_is_one_matrix_product():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_a_dense_layer_over_any_number_of_pictures():
+def test_a_dense_layer_over_any_number_of_images():
     # Of which one is fewer than the kernel's numbers, 300 are more.
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 3, 64)), jnp.float32)
     run = jax.jit(lambda x: conv2d(x, kernel, strides=(1, 1), padding=0))

@@ -115,7 +115,7 @@ def test_links_in_a_tar(tmp_path: Path, kind: Any):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = form, target
             tar.addfile(info)
-    with pytest.raises(UserError, match=r"1 of 7 pictures .*\n  a/odd.png: a link to nothing"):
+    with pytest.raises(UserError, match=r"1 of 7 images .*\n  a/odd.png: a link to nothing"):
         opened(f"folder:{path}")
     data = load(f"folder:{path}", verify=Verification("skip"), val_fraction=0.01)
     pixels = dict(zip(data.train.names, data.train.read(np.arange(4), None)[:, 0, 0], strict=True))

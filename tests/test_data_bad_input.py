@@ -1,4 +1,4 @@
-"""Odd and unreadable pictures, and bad folders: refused with their reason, or read as meant."""
+"""Odd and unreadable images, and bad folders: refused with their reason, or read as meant."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.data.sources import stores
 
-# Picture files that cannot be read
+# Image files that cannot be read
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -39,24 +39,24 @@ def png_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")
 
 
-BAD_PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
+BAD_IMAGES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "zero bytes": ("odd.jpg", bytes, "the file is empty"),
-    "one byte": ("odd.jpg", lambda: b"\xff", "not a picture"),
+    "one byte": ("odd.jpg", lambda: b"\xff", "not an image"),
     "header alone": ("odd.jpg", lambda: noise("JPEG")[:300], "odd.jpg: "),
     **{
         f"truncated {kind}": (f"odd.{kind.lower()}", lambda k=kind: noise(k)[:-900], "odd")
         for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
     },
     "damaged PNG": ("odd.png", damaged_png, "damaged"),
-    "text": ("odd.jpg", lambda: b"to be photographed", "not a picture"),
-    "web page": ("odd.jpg", lambda: b"<!DOCTYPE html><title>404</title>", "not a picture"),
-    "SVG": ("odd.png", lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a picture"),
-    "PDF": ("odd.png", lambda: encode(flat(), "PDF"), "not a picture"),
-    "EPS": ("odd.jpg", lambda: encode(flat(), "EPS"), "not a picture"),
-    "ICO": ("odd.png", lambda: encode(flat(16, 16), "ICO"), "not a picture"),
-    "NumPy array": ("odd.png", lambda: b"\x93NUMPY\x01\x00" + bytes(200), "not a picture"),
-    "random bytes": ("odd.jpg", lambda: np.random.default_rng(1).bytes(5000), "not a picture"),
-    "zip": ("odd.jpg", lambda: b"PK\x05\x06" + bytes(18), "not a picture"),
+    "text": ("odd.jpg", lambda: b"to be photographed", "not an image"),
+    "web page": ("odd.jpg", lambda: b"<!DOCTYPE html><title>404</title>", "not an image"),
+    "SVG": ("odd.png", lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image"),
+    "PDF": ("odd.png", lambda: encode(flat(), "PDF"), "not an image"),
+    "EPS": ("odd.jpg", lambda: encode(flat(), "EPS"), "not an image"),
+    "ICO": ("odd.png", lambda: encode(flat(16, 16), "ICO"), "not an image"),
+    "NumPy array": ("odd.png", lambda: b"\x93NUMPY\x01\x00" + bytes(200), "not an image"),
+    "random bytes": ("odd.jpg", lambda: np.random.default_rng(1).bytes(5000), "not an image"),
+    "zip": ("odd.jpg", lambda: b"PK\x05\x06" + bytes(18), "not an image"),
     "floating point": ("odd.tif", lambda: encode(flat(mode="F", colour=0.5), "TIFF"), "floating"),
     "32 bits": ("odd.tif", lambda: encode(flat(mode="I", colour=70_000), "TIFF"), "outside 0..65"),
     "decompression bomb": ("odd.png", lambda: png_of(30_000, 30_000), "more than 178,956,970 pix"),
@@ -64,14 +64,14 @@ BAD_PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_PICTURES)
-def test_bad_pictures(tmp_path: Path, case: str):
-    name, data, reason = BAD_PICTURES[case]
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_images(tmp_path: Path, case: str):
+    name, data, reason = BAD_IMAGES[case]
     spec = with_odd(tmp_path, name, data())
     with pytest.raises(UserError) as caught:
         opened(spec)
     message = str(caught.value)
-    assert message.startswith("1 of 9 pictures of ")
+    assert message.startswith("1 of 9 images of ")
     assert f"\n  train/a/{name}: " in message
     assert reason in message
     assert message.endswith("leave them out with --on-bad-image skip.")
@@ -79,11 +79,11 @@ def test_bad_pictures(tmp_path: Path, case: str):
     assert f"train/a/{name}" not in data_set.train.names
     assert (len(data_set.train), len(data_set.val)) == (4, 4)
     assert data_set.notes[0].startswith(
-        f"Left out 1 of 9 pictures, which cannot be read: train/a/{name}: "
+        f"Left out 1 of 9 images, which cannot be read: train/a/{name}: "
     )
 
 
-# Picture files that are odd, and fine
+# Image files that are odd, and fine
 
 
 def rotated() -> bytes:
@@ -105,7 +105,7 @@ def palette() -> bytes:
     return encode(flat().convert("P", palette=Image.Palette.ADAPTIVE), "PNG")
 
 
-ODD_PICTURES: dict[str, tuple[str, Callable[[], bytes], tuple[int, ...]]] = {
+ODD_IMAGES: dict[str, tuple[str, Callable[[], bytes], tuple[int, ...]]] = {
     "PNG named JPEG": ("odd.jpg", lambda: encode(flat(), "PNG"), RED),
     "JPEG named PNG": ("odd.png", lambda: encode(flat(), "JPEG"), RED),
     "capitals": ("odd.JPEG", lambda: encode(flat(), "JPEG"), RED),
@@ -134,9 +134,9 @@ ODD_PICTURES: dict[str, tuple[str, Callable[[], bytes], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", ODD_PICTURES)
-def test_odd_pictures(tmp_path: Path, case: str):
-    name, data, colour = ODD_PICTURES[case]
+@pytest.mark.parametrize("case", ODD_IMAGES)
+def test_odd_images(tmp_path: Path, case: str):
+    name, data, colour = ODD_IMAGES[case]
     split = opened(with_odd(tmp_path, name, data())).train
     (row,) = [i for i, path in enumerate(split.names) if "odd" in path]
     pixels = split.read(np.array([row]), None)[0]
@@ -186,7 +186,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], str], str]] = {
     "one class": (lambda root: f"folder:{class_folders(root, 'a')}", "has only one class, 'a'"),
     "empty class": (
         changed(lambda root: (root / "train" / "c").mkdir()),
-        "/train has class folders without pictures: c. Fill or remove them",
+        "/train has class folders without images: c. Fill or remove them",
     ),
     "class of val alone": (
         changed(lambda root: class_folders(root / "val", "c")),
@@ -206,9 +206,9 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "broken link": (broken_link, LISTED),
     "link to itself": (circle, LISTED),
-    "one picture a class": (
+    "one image a class": (
         lambda root: f"folder:{class_folders(root, 'a', 'b', count=1)}",
-        "every class has a single picture",
+        "every class has a single image",
     ),
 }
 

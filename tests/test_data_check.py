@@ -1,4 +1,4 @@
-"""Before training: unreadable pictures listed or left out, and `python -m jtl.data check`."""
+"""Before training: unreadable images listed or left out, and `python -m jtl.data check`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def few(tiny_model: str, tmp_path: Path) -> Path:
     return tiny.write_folder(tmp_path / "few", train=4, val=2)
 
 
-def test_all_bad_pictures_are_listed_before_training(few: Path, elsewhere: Path, capsys):
+def test_all_bad_images_are_listed_before_training(few: Path, elsewhere: Path, capsys):
     damage(few, 22)
     damage(few, 1, "val/birch")
     options = ["--model", tiny.ENTRY.name, "--weights", few.parent / "weights", "--epochs", 1]
     assert main("train", "--data", f"folder:{few}", *options, "--run-dir", "run") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"error: 23 of 41 pictures of {few} (train), {few} (val) cannot be read:"
+    assert lines[0] == f"error: 23 of 41 images of {few} (train), {few} (val) cannot be read:"
     assert lines[1].startswith("  train/ash/bad00.png: damaged: ")
     assert lines[20].startswith("  train/ash/bad19.png: ")
     assert lines[21:] == [
@@ -53,7 +53,7 @@ def test_all_bad_pictures_are_listed_before_training(few: Path, elsewhere: Path,
     assert list(elsewhere.iterdir()) == []
 
 
-def test_skipped_pictures_are_told_in_the_summary(few: Path, elsewhere: Path, capsys):
+def test_skipped_images_are_told_in_the_summary(few: Path, elsewhere: Path, capsys):
     damage(few, 3)
     damage(few, 1, "val/birch")
     options = ["--model", tiny.ENTRY.name, "--weights", few.parent / "weights", "--epochs", 1]
@@ -62,21 +62,21 @@ def test_skipped_pictures_are_told_in_the_summary(few: Path, elsewhere: Path, ca
     summary = json.loads(capsys.readouterr().out)
     assert (summary["num_train"], summary["num_val"]) == (12, 6)
     (note,) = summary["notes"]
-    assert note.startswith("Left out 4 of 22 pictures, which cannot be read: train/ash/bad00.png: ")
+    assert note.startswith("Left out 4 of 22 images, which cannot be read: train/ash/bad00.png: ")
     assert "val/birch/bad00.png: " in note
     # Evaluation leaves out what the run did.
     assert main("evaluate", "run", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["count"], scores["val_loss"]) == (6, summary["val_loss"])
     assert main("evaluate", "run", "--on-bad-image", "error") == 2
-    assert "error: 4 of 22 pictures of " in capsys.readouterr().err
+    assert "error: 4 of 22 images of " in capsys.readouterr().err
 
 
 def test_what_is_left_must_suffice(tmp_path: Path):
     root = class_folders(tmp_path, "a", "b")
     for index in range(2):
         (root / "b" / f"{index}.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"No picture of .* \(train\) can be read of: b\. For exam"):
+    with pytest.raises(UserError, match=r"No image of .* \(train\) can be read of: b\. For exam"):
         opened(f"folder:{root}", "skip")
 
 
@@ -90,7 +90,7 @@ def test_skipping_comes_before_holding_out(tmp_path: Path):
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all pictures that are decoded from now on."""
+    """The names of all images that are decoded from now on."""
     decoded: list[str] = []
     decode = encoded.decode
 
@@ -114,13 +114,13 @@ def test_a_check_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert decoded == ["train/a/odd.png"]  # It might be fine by now.
     assert (again.notes, again.train.names) == (first.notes, first.train.names)
     # With them the size that all share, for which every header would be read.
-    monkeypatch.setattr(encoded, "picture_size", None)
+    monkeypatch.setattr(encoded, "image_size", None)
     assert again.train.native_size() == first.train.native_size() == (4, 6)
     monkeypatch.undo()
     decoded = counting(monkeypatch)
-    with pytest.raises(UserError, match=r"1 of 9 pictures"):
+    with pytest.raises(UserError, match=r"1 of 9 images"):
         load(spec, verify=Verification("error", tmp_path / "cache"))
-    # Other pictures are looked at anew.
+    # Other images are looked at anew.
     decoded.clear()
     flat(colour=(7, 7, 7)).save(tmp_path / "data" / "train" / "a" / "odd.png")
     assert len(load(spec, verify=check).train) == 5
@@ -132,7 +132,7 @@ def test_a_check_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(decoded) == 9
 
 
-def test_a_picture_that_can_be_read_by_now_is_not_left_out(
+def test_a_image_that_can_be_read_by_now_is_not_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # As after `chmod`, which no fingerprint tells of.
@@ -172,7 +172,7 @@ def test_check_of_good_data(few: Path, tmp_path: Path, capsys):
     assert check(f"folder:{few}", "--montage", tmp_path / "m.png") == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert lines[0] == f"folder:{few}: 18 pictures, 3 classes"
+    assert lines[0] == f"folder:{few}: 18 images, 3 classes"
     assert lines[2].split() == ["train", "val"]
     assert [line.split() for line in lines[3:6]] == [[name, "4", "2"] for name in tiny.CLASSES]
     assert lines[6].split() == ["all", "classes", "12", "6"]
@@ -181,7 +181,7 @@ def test_check_of_good_data(few: Path, tmp_path: Path, capsys):
     assert "checking: 18/18 images" in captured.err
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.height == 3 * 100 + 4
-        # Each row shows its class: pictures of one colour channel each.
+        # Each row shows its class: images of one colour channel each.
         colours = np.asarray(drawn)[[4 + 100 * row + 48 for row in range(3)], 200 + 48]
     assert colours.argmax(1).tolist() == [0, 1, 2]
 
@@ -193,17 +193,17 @@ def one_class(root: Path) -> None:
 
 
 SPOILS = {
-    "unreadable": (lambda r: damage(r, 2), "2 of 20 pictures cannot be read"),
-    "same picture in train and val": (
+    "unreadable": (lambda r: damage(r, 2), "2 of 20 images cannot be read"),
+    "same image in train and val": (
         lambda r: written(r / "val/ash/x.png", (r / "train/ash/0.png").read_bytes()),
-        "1 picture(s) are in train and val, so that accuracy there says too much. For example "
+        "1 image(s) are in train and val, so that accuracy there says too much. For example "
         "train: train/ash/0.png = val: val/ash/x.png",
     ),
     "same pixels in another format": (
         lambda r: Image.open(r / "train/ash/0.png").save(r / "val/ash/x.bmp"),
-        "1 picture(s) are in train and val",
+        "1 image(s) are in train and val",
     ),
-    "empty class": (lambda r: (r / "train/fir").mkdir(), "class folders without pictures: fir"),
+    "empty class": (lambda r: (r / "train/fir").mkdir(), "class folders without images: fir"),
     "class of val alone": (
         lambda r: class_folders(r / "val", "fir"),
         "has classes that train does not have: fir",
@@ -245,13 +245,13 @@ def test_warnings_do_not_fail(tmp_path: Path, capsys):
     ]
     told = " ".join(facts["warnings"])
     for text in (
-        "2 picture(s) are in their split more than once",
-        "1 picture(s) have several labels. For example b/1.png (b) = c/torn.png (c)",
-        "1 of 62 pictures are grey; they are used as grey in all three colours, for example a/gr",
-        "1 of 62 pictures have transparency; they are laid over white, for example a/alpha.png",
-        "62 of 62 pictures are tiny",
-        "1 class(es) have less than 5 train pictures: c",
-        "out of balance: a has 52 train pictures, c 4",
+        "2 image(s) are in their split more than once",
+        "1 image(s) have several labels. For example b/1.png (b) = c/torn.png (c)",
+        "1 of 62 images are grey; they are used as grey in all three colours, for example a/gr",
+        "1 of 62 images have transparency; they are laid over white, for example a/alpha.png",
+        "62 of 62 images are tiny",
+        "1 class(es) have less than 5 train images: c",
+        "out of balance: a has 52 train images, c 4",
     ):
         assert text in told
     assert facts["notes"] == ["There is no validation split: training holds out 20 % of train."]
@@ -266,7 +266,7 @@ def test_check_of_arrays(tmp_path: Path, capsys):
     assert check(f"npz:{tmp_path / 'x.npz'}") == 1
     out = capsys.readouterr().out
     assert "train: x_train[2] = test: x_test[2]" in out
-    assert "1 picture(s) are in train and test" in out
+    assert "1 image(s) are in train and test" in out
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_montage_of_many_and_broken(tmp_path: Path):
         assert drawn.getpixel((300, 4)) == (255, 0, 0)  # the frame of the broken one
 
 
-def test_check_of_real_pictures(shared_data, capsys):
+def test_check_of_real_images(shared_data, capsys):
     assert check(f"folder:{shared_data('ants-bees.zip')}", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["counts"] == {

@@ -85,7 +85,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], Path], str]] = {
     "half": (lambda root: cut(table(root / "x.parquet", [0, 1] * 9), 0.5), "not a readable Parq"),
     "no image": (
         lambda root: [pq.write_table(pa.table({"a": [1]}), root / "x.parquet"), root][1],
-        r"has no column that could hold the pictures.* Its columns are a \(int64\)",
+        r"has no column that could hold the images.* Its columns are a \(int64\)",
     ),
     "no label": (
         lambda root: [pq.write_table(pa.table({"image": [b"x"]}), root / "x.parquet"), root][1],
@@ -118,11 +118,11 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "paths alone": (
         lambda root: table(root / "x.parquet", [0, 1, 0, 1], data=lambda i: None),
-        r"4 of 4 pictures .*\n  x.parquet\[0\]: the row holds no picture's bytes",
+        r"4 of 4 images .*\n  x.parquet\[0\]: the row holds no image's bytes",
     ),
-    "text for pictures": (
+    "text for images": (
         lambda root: table(root / "x.parquet", [0, 1, 0, 1], data=lambda i: b"odd" * i),
-        r"4 of 4 pictures .*\n  x.parquet\[0\]: the file is empty.*\n  x.parquet\[1\]: not a pic",
+        r"4 of 4 images .*\n  x.parquet\[0\]: the file is empty.*\n  x.parquet\[1\]: not a pic",
     ),
 }  # fmt: skip
 

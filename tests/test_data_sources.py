@@ -30,16 +30,16 @@ def shared(name: str) -> str:
     return f"folder:{SHARED / name}"
 
 
-def picture(path: Path, value: int = 0, size: tuple[int, int] = (6, 4)) -> None:
+def image(path: Path, value: int = 0, size: tuple[int, int] = (6, 4)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 0, 0)).save(path)
 
 
 def class_folders(root: Path, **counts: int) -> Path:
-    """`class_folders(root / "train", ants=3)` writes three pictures of ants."""
+    """`class_folders(root / "train", ants=3)` writes three images of ants."""
     for value, (name, count) in enumerate(counts.items()):
         for index in range(count):
-            picture(root / name / f"{index:02}.png", value=10 * value + index)
+            image(root / name / f"{index:02}.png", value=10 * value + index)
     return root
 
 
@@ -67,8 +67,7 @@ def test_digits():
     assert data.class_names == tuple("0123456789")
     assert (len(data.train), len(data.val), data.test) == (1438, 359, None)
     assert data.notes == (
-        "No validation split found: held out 359 of 1797 train pictures (20 %, stratified, "
-        "seed 0).",
+        "No validation split found: held out 359 of 1797 train images (20 %, stratified, seed 0).",
     )
     assert data.train.native_size() == (8, 8)
     assert data.train.check() == []
@@ -124,8 +123,8 @@ def test_held_out_part_is_stratified_seeded_and_disjoint(tmp_path: Path):
     assert not set(data.train.names) & set(data.val.names)
     assert len({*data.train.names, *data.val.names}) == 18
     assert data.notes == (
-        "No validation split found: held out 4 of 18 train pictures (20 %, stratified, seed 0).",
-        "1 of 4 classes have no val pictures: d.",
+        "No validation split found: held out 4 of 18 train images (20 %, stratified, seed 0).",
+        "1 of 4 classes have no val images: d.",
     )
     for split in (data.train, data.val):
         folders = [name.split("/")[0] for name in split.names]
@@ -150,7 +149,7 @@ def test_seed_and_fraction_choose_what_is_held_out(tmp_path: Path):
 
 def test_nothing_to_hold_out(tmp_path: Path):
     class_folders(tmp_path, a=1, b=1)
-    with pytest.raises(UserError, match=r"every class has a single picture.*or a validation split"):
+    with pytest.raises(UserError, match=r"every class has a single image.*or a validation split"):
         open_folder(tmp_path)
 
 
@@ -210,7 +209,7 @@ def test_names_of_splits(tmp_path: Path, archive: bool, top: str, train: str, va
     assert data.val.labels.tolist() == [0, 1]
     assert data.test is not None
     assert data.test.names == (f"{top}{test}/ants/00.png",)
-    assert data.notes == ("1 of 2 classes have no test pictures: bees.",)
+    assert data.notes == ("1 of 2 classes have no test images: bees.",)
 
 
 def test_test_split_is_never_held_out(tmp_path: Path):
@@ -228,9 +227,9 @@ def test_enclosing_folder_of_plain_class_folders(tmp_path: Path):
     assert open_folder(tmp_path).class_names == ("rose", "tulip")
 
 
-def test_nested_pictures_belong_to_their_class_folder(tmp_path: Path):
+def test_nested_images_belong_to_their_class_folder(tmp_path: Path):
     class_folders(tmp_path, a=2, b=2)
-    picture(tmp_path / "a" / "more" / "deep" / "x.png")
+    image(tmp_path / "a" / "more" / "deep" / "x.png")
     data = open_folder(tmp_path)
     assert np.bincount(data.train.labels).sum() + np.bincount(data.val.labels).sum() == 5
     assert "a/more/deep/x.png" in {*data.train.names, *data.val.names}
@@ -244,14 +243,14 @@ def test_what_is_ignored(tmp_path: Path):
     (tmp_path / "__MACOSX" / "train" / "c").mkdir(parents=True)
     (tmp_path / "__MACOSX" / "train" / "c" / "._x.png").write_bytes(b"x")
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
-    picture(tmp_path / "train" / "stray.png")
+    image(tmp_path / "train" / "stray.png")
     class_folders(tmp_path / "annotations", a=1)
     data = open_folder(tmp_path)
     assert data.class_names == ("a", "b")
     assert len(data.train) == 4
     assert data.notes == (
         "Folders beside train are ignored: annotations.",
-        "1 picture(s) outside the class folders are ignored, for example train/stray.png.",
+        "1 image(s) outside the class folders are ignored, for example train/stray.png.",
     )
 
 
@@ -260,7 +259,7 @@ def test_what_is_ignored(tmp_path: Path):
 )
 def test_extensions(tmp_path: Path, extension: str):
     class_folders(tmp_path, a=2, b=1)
-    picture(tmp_path / "b" / f"x.{extension}")
+    image(tmp_path / "b" / f"x.{extension}")
     names = {name for split in (open_folder(tmp_path),) for name in split.train.names}
     names |= set(open_folder(tmp_path).val.names)
     assert f"b/x.{extension}" in names
@@ -268,7 +267,7 @@ def test_extensions(tmp_path: Path, extension: str):
 
 def test_unlabelled_test_folder_is_noted(tmp_path: Path):
     class_folders(tmp_path / "train", a=3, b=3)
-    picture(tmp_path / "test" / "1.png")
+    image(tmp_path / "test" / "1.png")
     data = open_folder(tmp_path)
     assert data.test is None
     assert data.notes[0] == "test has no class folders: it is not used for testing."
@@ -294,7 +293,7 @@ def test_empty_class_folder(tmp_path: Path):
     (tmp_path / "train" / "c").mkdir()
     (tmp_path / "train" / "c" / "readme.txt").write_text("later")
     message = layout_error(tmp_path)
-    assert f"{tmp_path}/train has class folders without pictures: c. Fill or remove" in message
+    assert f"{tmp_path}/train has class folders without images: c. Fill or remove" in message
     assert ".jpg, .jpeg, .png" in message
 
 
@@ -303,7 +302,7 @@ def test_empty_class_folder_in_an_archive(tmp_path: Path):
     path = zipped(tmp_path / "d")
     with zipfile.ZipFile(path, "a") as archive:
         archive.mkdir("c")
-    assert "without pictures: c." in layout_error(path)
+    assert "without images: c." in layout_error(path)
 
 
 def test_single_class(tmp_path: Path):
@@ -312,7 +311,7 @@ def test_single_class(tmp_path: Path):
 
 
 def test_no_class_folders(tmp_path: Path):
-    picture(tmp_path / "x.png")
+    image(tmp_path / "x.png")
     assert f"{tmp_path} has no class folders. Expected train/CLASS" in layout_error(tmp_path)
 
 
@@ -496,7 +495,7 @@ def test_damaged_member_is_reported_by_name(tmp_path: Path):
         open_folder(path).train.read(np.arange(4), None)
 
 
-# unreadable pictures and sizes
+# unreadable images and sizes
 
 
 def broken_train(root: Path, count: int) -> Dataset:
@@ -507,13 +506,13 @@ def broken_train(root: Path, count: int) -> Dataset:
     return open_folder(root)
 
 
-def test_unreadable_pictures_are_reported_together(tmp_path: Path):
+def test_unreadable_images_are_reported_together(tmp_path: Path):
     data = broken_train(tmp_path, count=25)
     with pytest.raises(UserError) as caught:
         data.train.read(np.arange(27), HostTransform(4, 1.0, "bilinear"))
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"25 of 27 pictures of {tmp_path} (train) cannot be read:"
-    assert lines[1].startswith("  train/b/00.png: not a picture, or damaged")
+    assert lines[0] == f"25 of 27 images of {tmp_path} (train) cannot be read:"
+    assert lines[1].startswith("  train/b/00.png: not an image, or damaged")
     assert lines[2] == "  train/b/01.png: the file is empty (0 bytes)"
     assert lines[-2:] == [
         "  ... and 5 more",
@@ -529,14 +528,14 @@ def test_check_names_every_bad_file(tmp_path: Path):
     lines = data.train.check()
     assert [line.split(":")[0] for line in lines] == [f"train/b/{i:02}.png" for i in range(25)]
     assert data.val.check() == []
-    with pytest.raises(UserError, match="25 of 27 pictures"):
+    with pytest.raises(UserError, match="25 of 27 images"):
         data.train.native_size()
 
 
 def test_check_reads_all_headers_even_after_native_size(tmp_path: Path):
     class_folders(tmp_path / "train", a=400, b=1)
     class_folders(tmp_path / "val", a=1, b=1)
-    picture(tmp_path / "train" / "a" / "000.png", size=(9, 9))
+    image(tmp_path / "train" / "a" / "000.png", size=(9, 9))
     (tmp_path / "train" / "b" / "00.png").write_bytes(b"")
     split = open_folder(tmp_path).train
     assert split.native_size() is None
@@ -546,7 +545,7 @@ def test_check_reads_all_headers_even_after_native_size(tmp_path: Path):
 def test_native_size(tmp_path: Path):
     class_folders(tmp_path / "train", a=3, b=3)
     class_folders(tmp_path / "val", a=1, b=1)
-    picture(tmp_path / "val" / "b" / "00.png", size=(6, 5))
+    image(tmp_path / "val" / "b" / "00.png", size=(6, 5))
     data = open_folder(tmp_path)
     assert data.train.native_size() == (4, 6)
     assert data.val.native_size() is None
@@ -589,10 +588,10 @@ def test_headers_beyond_the_first_bytes_are_read(tmp_path: Path):
     assert data.train.check() == data.val.check() == []
 
 
-def test_too_elongated_picture_is_named(tmp_path: Path):
+def test_too_elongated_image_is_named(tmp_path: Path):
     class_folders(tmp_path / "train", a=1, b=1)
     class_folders(tmp_path / "val", a=1, b=1)
-    picture(tmp_path / "train" / "a" / "long.png", size=(20000, 1))
+    image(tmp_path / "train" / "a" / "long.png", size=(20000, 1))
     with pytest.raises(UserError, match=r"train/a/long\.png: 20000 x 1 pixels is too elongated"):
         open_folder(tmp_path).train.read(np.arange(3), HostTransform(224, 0.875, "bicubic"))
     split = ArraySplit("x", np.zeros((1, 1, 20000, 3), np.uint8), np.zeros(1, np.int32), ["0"])
@@ -604,19 +603,19 @@ def test_too_elongated_picture_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("archive", [False, True])
-def test_fingerprint_follows_the_pictures(tmp_path: Path, archive: bool):
+def test_fingerprint_follows_the_images(tmp_path: Path, archive: bool):
     root = class_folders(tmp_path / "d", a=3, b=3)
-    picture(root / "a" / "00.bmp", value=100)
+    image(root / "a" / "00.bmp", value=100)
 
     def fingerprint() -> str:
         return open_folder(zipped(root) if archive else root).fingerprint
 
     first = fingerprint()
     assert fingerprint() == first
-    (root / "readme.txt").write_text("no picture")
+    (root / "readme.txt").write_text("no image")
     assert fingerprint() == first
     size = (root / "a" / "00.bmp").stat().st_size
-    picture(root / "a" / "00.bmp", value=200)
+    image(root / "a" / "00.bmp", value=200)
     assert (root / "a" / "00.bmp").stat().st_size == size  # so that the size tells nothing
     changed = fingerprint()
     assert changed != first
@@ -628,10 +627,10 @@ def test_fingerprint_follows_the_pictures(tmp_path: Path, archive: bool):
 
 
 AVAILABLE = """Sources are written like
-  'folder:my-pictures' (a folder of class folders, or a zip or tar of one)
+  'folder:my-images' (a folder of class folders, or a zip or tar of one)
   'tfds:cifar10' (a prepared data set of TensorFlow Datasets)
-  'npz:mnist.npz' (NumPy arrays of pictures and labels)
-  'parquet:data/*.parquet' (files with encoded pictures, as of Hugging Face)
+  'npz:mnist.npz' (NumPy arrays of images and labels)
+  'parquet:data/*.parquet' (files with encoded images, as of Hugging Face)
   'digits' (1,797 handwritten digits, which come with scikit-learn)"""
 
 
@@ -713,14 +712,14 @@ def test_cifar10():
     assert data.test is not None
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
     assert data.notes == (
-        "No validation split found: held out 10000 of 50000 train pictures (20 %, stratified, "
+        "No validation split found: held out 10000 of 50000 train images (20 %, stratified, "
         "seed 0).",
     )
     assert data.test.native_size() == (32, 32)
     assert data.val.read(np.arange(0, 10000, 500), None).shape == (20, 32, 32, 3)
 
 
-def test_flat_archive_of_pictures():
+def test_flat_archive_of_images():
     path = shared("imagenet-sample.zip")
     with pytest.raises(UserError, match="has only one class, 'imagenet-sample'"):
         load(path)

@@ -28,11 +28,11 @@ from jtl.data.sources.tfds_folder import data_folder
 
 CLASSES = ("airplane", "automobile", "bird")
 TRAIN, TEST = 20, 6  # of every class
-NAME = "few_pictures"
+NAME = "few_images"
 
 
-def pictures(split: str, count: int) -> Iterator[tuple[str, Image.Image]]:
-    """(class, picture) of real pictures where they are, of made ones elsewhere."""
+def images(split: str, count: int) -> Iterator[tuple[str, Image.Image]]:
+    """(class, image) of real images where they are, of made ones elsewhere."""
     path = SHARED_DATA / "cifar10.zip"
     if path.is_file():
         with zipfile.ZipFile(path) as archive:
@@ -53,7 +53,7 @@ def register() -> Any:
     """Registers a builder as code of a data set does."""
     import tensorflow_datasets as tfds
 
-    class FewPictures(tfds.core.GeneratorBasedBuilder):
+    class FewImages(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.2.0")
 
         def _info(self):
@@ -76,10 +76,10 @@ def register() -> Any:
             return {split: self._generate_examples(split, n) for split, n in counts.items()}
 
         def _generate_examples(self, split, count):
-            for index, (name, image) in enumerate(pictures(split, count)):
+            for index, (name, image) in enumerate(images(split, count)):
                 yield index, {"id": f"{split}-{index}", "image": image, "label": name}
 
-    return FewPictures
+    return FewImages
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def all_pixels(split: Any) -> np.ndarray:
     return split.read(np.arange(len(split)), None)
 
 
-def test_pictures_and_labels_are_those_that_were_prepared(prepared: Path):
+def test_images_and_labels_are_those_that_were_prepared(prepared: Path):
     data = load(f"tfds:{NAME}")
     assert data.class_names == CLASSES[::-1]
     assert (len(data.train) + len(data.val), data.train.native_size()) == (3 * TRAIN, (32, 32))
     assert data.test is not None
-    expected = {p.tobytes(): name for name, p in pictures("test", TEST)}
+    expected = {p.tobytes(): name for name, p in images("test", TEST)}
     assert len(expected) == 3 * TEST
     found = {
         pixels.tobytes(): data.class_names[label]
@@ -121,7 +121,7 @@ def test_sub_splits_partition_train(prepared: Path):
     assert {*data.train.names, *data.val.names} == {*whole.train.names, *whole.val.names}
     assert whole.test is None  # What is not named is not used.
     both = {p.tobytes() for split in (data.train, data.val) for p in all_pixels(split)}
-    assert both == {p.tobytes() for _, p in pictures("train", TRAIN)}
+    assert both == {p.tobytes() for _, p in images("train", TRAIN)}
     first = load(f"tfds:{NAME}:1.2.0:train[:80%],,test")
     assert len(first.train) + len(first.val) == 48
     assert first.test is not None
@@ -261,13 +261,13 @@ def test_a_run_and_its_evaluation(
         summary["val_accuracy"],
         summary["val_loss"],
     )
-    # The test pictures in class folders, whose classes stand in another order.
+    # The test images in class folders, whose classes stand in another order.
     for split, count in (("train", 1), ("test", TEST)):
-        for index, (name, picture) in enumerate(pictures(split, count)):
+        for index, (name, photo) in enumerate(images(split, count)):
             role = {"train": "train", "test": "val"}[split]
             path = tmp_path / "folders" / role / name / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
+            photo.save(path)
     assert main("evaluate", "run", "--data", f"folder:{tmp_path / 'folders'}", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["count"], scores["val_accuracy"]) == (18, summary["test_accuracy"])

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from jtl.common.errors import UserError
 from jtl.data.batches import in_threads, read_batch
-from jtl.data.decoding import BadImage, HostTransform, decode, picture_size
+from jtl.data.decoding import BadImage, HostTransform, decode, image_size
 
 IMAGENET_SAMPLE = Path(__file__).parents[1] / "../shared/data/imagenet-sample.zip"
 ORIENTATION = 0x0112
@@ -77,33 +77,33 @@ def timm_transform(size: int, crop_pct: float, interpolation: str):
 
 
 @functools.cache
-def real_pictures() -> list[Image.Image]:
-    """Some of the sample's pictures, and all that are smaller than a crop of 224."""
-    pictures = []
+def real_images() -> list[Image.Image]:
+    """Some of the sample's images, and all that are smaller than a crop of 224."""
+    images = []
     with zipfile.ZipFile(IMAGENET_SAMPLE) as archive:
         for index, name in enumerate(sorted(archive.namelist())):
             image = Image.open(io.BytesIO(archive.read(name)))
             if index % 25 == 0 or min(image.size) < 224:
-                pictures.append(image.convert("RGB"))
-    return pictures
+                images.append(image.convert("RGB"))
+    return images
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.95])
-def test_equals_timm_on_real_pictures(crop_pct: float, interpolation: str):
+def test_equals_timm_on_real_images(crop_pct: float, interpolation: str):
     if not IMAGENET_SAMPLE.exists():
         pytest.skip("imagenet-sample.zip is not in ../shared/data")
-    pictures = real_pictures()
-    assert sum(p.width > p.height for p in pictures) >= 10
-    assert sum(p.width < p.height for p in pictures) >= 10
-    assert sum(p.width == p.height for p in pictures) >= 1
-    assert sum(max(p.size) < 224 for p in pictures) >= 5
+    images = real_images()
+    assert sum(p.width > p.height for p in images) >= 10
+    assert sum(p.width < p.height for p in images) >= 10
+    assert sum(p.width == p.height for p in images) >= 1
+    assert sum(max(p.size) < 224 for p in images) >= 5
     expected = timm_transform(224, crop_pct, interpolation)
     transform = HostTransform(224, crop_pct, interpolation)  # pyright: ignore
-    for picture in pictures:
-        actual = transform(picture)
+    for photo in images:
+        actual = transform(photo)
         assert actual.dtype == np.uint8
-        np.testing.assert_array_equal(actual, expected(picture))
+        np.testing.assert_array_equal(actual, expected(photo))
 
 
 @pytest.mark.parametrize("crop_pct", [0.5, 0.65, 0.875, 0.9, 0.95, 1.0])
@@ -114,14 +114,14 @@ def test_equals_timm_in_every_rounding(size: int, crop_pct: float):
     sides = [1, 2, 3, 5, 8, 13, 31, 32, 33, 34, 35, 36, 37, 64, 77]
     for width in sides:
         for height in sides:
-            picture = noise(width, height)
-            np.testing.assert_array_equal(transform(picture), expected(picture))
+            photo = noise(width, height)
+            np.testing.assert_array_equal(transform(photo), expected(photo))
 
 
 def test_interpolations_and_crops_differ():
-    picture = noise(300, 200)
+    photo = noise(300, 200)
     results = [
-        HostTransform(96, crop_pct, interpolation)(picture)
+        HostTransform(96, crop_pct, interpolation)(photo)
         for crop_pct in (0.875, 0.95)
         for interpolation in ("bicubic", "bilinear")
     ]
@@ -155,7 +155,7 @@ def test_transform_refuses_values_out_of_bounds(values, message: str):
         HostTransform(*values)
 
 
-def test_elongated_picture_is_refused_before_it_fills_the_memory():
+def test_elongated_image_is_refused_before_it_fills_the_memory():
     with pytest.raises(BadImage, match="20000 x 1 pixels is too elongated to be resized to 256"):
         HostTransform(224, 0.875, "bicubic")(Image.new("RGB", (20000, 1)))
 
@@ -165,11 +165,11 @@ def test_elongated_picture_is_refused_before_it_fills_the_memory():
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "GIF"])
 def test_lossless_formats_decode_exactly(kind: str):
-    picture = noise(11, 7, "L") if kind == "GIF" else noise(11, 7)
+    photo = noise(11, 7, "L") if kind == "GIF" else noise(11, 7)
     options = {"lossless": True} if kind == "WEBP" else {}
-    decoded = decode(encode(picture, kind, **options), "a")
+    decoded = decode(encode(photo, kind, **options), "a")
     assert decoded.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(picture.convert("RGB")))
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(photo.convert("RGB")))
 
 
 def test_jpeg_decodes_as_pillow_does():
@@ -180,36 +180,36 @@ def test_jpeg_decodes_as_pillow_does():
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_transparency_is_laid_over_white(kind: str):
-    picture = Image.new("RGBA", (2, 1))
-    picture.putpixel((0, 0), (255, 0, 0, 0))
-    picture.putpixel((1, 0), (0, 0, 0, 51))
+    photo = Image.new("RGBA", (2, 1))
+    photo.putpixel((0, 0), (255, 0, 0, 0))
+    photo.putpixel((1, 0), (0, 0, 0, 51))
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    decoded = decode(encode(picture, kind, **options), "a")
+    decoded = decode(encode(photo, kind, **options), "a")
     assert np.asarray(decoded).tolist() == [[[255, 255, 255], [204, 204, 204]]]
 
 
 def test_grey_with_alpha_is_laid_over_white():
-    picture = Image.new("LA", (1, 1), (0, 51))
-    assert np.asarray(decode(encode(picture, "PNG"), "a.png")).tolist() == [[[204, 204, 204]]]
+    photo = Image.new("LA", (1, 1), (0, 51))
+    assert np.asarray(decode(encode(photo, "PNG"), "a.png")).tolist() == [[[204, 204, 204]]]
 
 
-def palette_picture() -> Image.Image:
-    picture = Image.new("P", (3, 1))
-    picture.putpalette([*RED, *GREEN, *BLUE])
+def palette_image() -> Image.Image:
+    photo = Image.new("P", (3, 1))
+    photo.putpalette([*RED, *GREEN, *BLUE])
     for x in range(3):
-        picture.putpixel((x, 0), x)
-    return picture
+        photo.putpixel((x, 0), x)
+    return photo
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
 def test_palette_colours(kind: str):
-    decoded = decode(encode(palette_picture(), kind), "a")
+    decoded = decode(encode(palette_image(), kind), "a")
     assert np.asarray(decoded).tolist() == [[list(RED), list(GREEN), list(BLUE)]]
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
 def test_transparent_palette_entry_is_white(transparency: int | bytes):
-    data = encode(palette_picture(), "PNG", transparency=transparency)
+    data = encode(palette_image(), "PNG", transparency=transparency)
     decoded = decode(data, "a.png")
     assert np.asarray(decoded).tolist() == [[list(RED), [255, 255, 255], list(BLUE)]]
 
@@ -263,9 +263,9 @@ def test_orientation_is_applied_and_known_from_the_header(kind: str, value: int,
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(np.asarray(decoded), np.asarray(expected))
     assert decoded.size == ((side // 2, side) if value >= 5 else (side, side // 2))
-    assert picture_size(data, "a") == (decoded.height, decoded.width)
+    assert image_size(data, "a") == (decoded.height, decoded.width)
     try:
-        head = picture_size(data[:2048], "a", whole=len(data) <= 2048)
+        head = image_size(data[:2048], "a", whole=len(data) <= 2048)
     except BadImage:
         assert side == 300  # the beginning does not tell: the caller reads the whole file
     else:
@@ -273,10 +273,10 @@ def test_orientation_is_applied_and_known_from_the_header(kind: str, value: int,
 
 
 def test_orientation_6_turns_clockwise():
-    picture = Image.new("RGB", (2, 1))
-    picture.putpixel((0, 0), RED)
-    picture.putpixel((1, 0), BLUE)
-    decoded = decode(encode(picture, "PNG", exif=oriented(6)), "a.png")
+    photo = Image.new("RGB", (2, 1))
+    photo.putpixel((0, 0), RED)
+    photo.putpixel((1, 0), BLUE)
+    decoded = decode(encode(photo, "PNG", exif=oriented(6)), "a.png")
     assert np.asarray(decoded).tolist() == [[list(RED)], [list(BLUE)]]
 
 
@@ -285,15 +285,15 @@ def test_orientation_behind_the_pixels_of_a_png():
     end = plain.rindex(b"IEND") - 4
     data = plain[:end] + png_chunk(b"eXIf", oriented(6).tobytes()[6:]) + plain[end:]
     assert decode(data, "a.png").size == (6, 12)
-    assert picture_size(data, "a.png") == (12, 6)
+    assert image_size(data, "a.png") == (12, 6)
     with pytest.raises(BadImage, match="orientation may stand at the end"):
-        picture_size(data[:60], "a.png", whole=False)
+        image_size(data[:60], "a.png", whole=False)
 
 
-def test_broken_exif_does_not_spoil_the_picture():
+def test_broken_exif_does_not_spoil_the_image():
     data = encode(noise(12, 6), "JPEG", exif=b"Exif\0\0nonsense, not TIFF")
     assert decode(data, "a.jpg").size == (12, 6)
-    assert picture_size(data, "a.jpg") == (6, 12)
+    assert image_size(data, "a.jpg") == (6, 12)
 
 
 # decode: damage
@@ -302,15 +302,15 @@ def test_broken_exif_does_not_spoil_the_picture():
 def test_empty_and_foreign_files():
     with pytest.raises(BadImage, match=r"^x\.jpg: the file is empty \(0 bytes\)$"):
         decode(b"", "x.jpg")
-    with pytest.raises(BadImage, match=r"^x\.jpg: not a picture, or damaged \(readable formats: J"):
+    with pytest.raises(BadImage, match=r"^x\.jpg: not an image, or damaged \(readable formats: J"):
         decode(b"<html>not found</html>", "x.jpg")
-    with pytest.raises(BadImage, match=r"^x\.jpg: not a picture"):
-        picture_size(b"<html>not found</html>", "x.jpg")
+    with pytest.raises(BadImage, match=r"^x\.jpg: not an image"):
+        image_size(b"<html>not found</html>", "x.jpg")
 
 
 def test_formats_that_run_programs_are_not_opened():
     data = encode(noise(4, 4), "EPS")
-    with pytest.raises(BadImage, match="not a picture"):
+    with pytest.raises(BadImage, match="not an image"):
         decode(data, "x.png")
 
 
@@ -330,7 +330,7 @@ def test_every_damage_becomes_bad_image():
         for _ in range(60):
             data = whole.copy()
             data[random.integers(0, min(len(data), 120), 6)] = random.integers(0, 256, 6)
-            for read in (decode, picture_size):
+            for read in (decode, image_size):
                 try:
                     read(data.tobytes(), "x")
                 except BadImage:
@@ -344,7 +344,7 @@ def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(BadImage, match=r"^x\.png: more than 598 pixels, which could exhaust"):
         decode(data, "x.png")
     with pytest.raises(BadImage, match="more than 598 pixels"):
-        picture_size(data, "x.png")
+        image_size(data, "x.png")
 
 
 def test_pillow_warnings_do_not_escape(monkeypatch: pytest.MonkeyPatch):

@@ -80,7 +80,7 @@ def test_batch_norm_per_device_would_show(results):
 
 
 def test_auto_finds_a_batch_for_all_devices(results):
-    """Of 39 pictures: as many for each device as have room there, and no more than there are."""
+    """Of 39 images: as many for each device as have room there, and no more than there are."""
     told, _ = results
     assert told["found"] == [[16, 8], [32, 8]]
 

@@ -1,4 +1,4 @@
-"""Evaluating: calibration by hand, pictures that show it, and a report that repeats the run."""
+"""Evaluating: calibration by hand, images that show it, and a report that repeats the run."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_the_command_draws_into_the_run(run, capsys):
     assert names <= {path.name for path in run.iterdir()}
     page = (run / "report.md").read_text()
     for name in names:
-        with Image.open(run / name) as picture:
-            assert picture.format == "PNG"
-            assert np.asarray(picture.convert("L")).std() > 10
+        with Image.open(run / name) as image:
+            assert image.format == "PNG"
+            assert np.asarray(image.convert("L")).std() > 10
         assert f"]({name})" in page
 
 
@@ -131,7 +131,7 @@ def test_the_report_tells_the_figures(tiny_run):
     assert f"    # In the folder of jtl {summary['versions']['jtl']}:\n" in page
     assert f"pip install -e '.[demo]' jax=={summary['versions']['jax']} " in page
     assert "| trained | 2 epochs of `head_only` at learning rate 0.05 |" in page
-    assert "| by | adamw, cosine schedule, 4 pictures a step |" in page
+    assert "| by | adamw, cosine schedule, 4 images a step |" in page
     assert "![Loss and accuracy by epoch](curves.png)" in page
     assert "confusion.png" not in page
 
@@ -142,7 +142,7 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
     config = dataclasses.replace(tiny_run.config, train=train, steps=steps)
     page = report.page(tiny_run.summary, config, [])
     assert (
-        "| by | sgd, cosine schedule, 4 pictures a step, gradients of 2 steps make an update, "
+        "| by | sgd, cosine schedule, 4 images a step, gradients of 2 steps make an update, "
         "moving average 0.99, class weights balanced |"
     ) in page
     solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))

@@ -344,7 +344,7 @@ def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
         assert lookup(back.variables, path).tobytes() == lookup(variables, path).tobytes()
 
 
-def test_dense_layers_take_pictures_of_one_size_in_keras():
+def test_dense_layers_take_images_of_one_size_in_keras():
     backbone = models.get("vgg16").backbone
     assert choose("keras", "vgg16", backbone, "avg", 5).architecture == "VGG16"
     with pytest.raises(UserError, match="of 96 pixels, and its dense layers take those of 224 to"):

@@ -54,7 +54,7 @@ def resnet(tmp_path_factory):
     return evaluation.load(loop.fit(config, tiny.quiet()))
 
 
-def pictures_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
+def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
     """Of noise that is not too fine, as in photographs."""
     random = np.random.default_rng(0)
     found = []
@@ -74,12 +74,12 @@ def test_the_command_lists_all_forms():
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(50, 80), (80, 50), (37, 37), (9, 14), (200, 75), (24, 24)])
 def test_resizing_in_the_program_is_pillows(interpolation, size):
-    (picture,) = pictures_of(size)
-    expected = HostTransform(24, 0.875, interpolation)(Image.fromarray(picture))
-    x = picture[None].astype(np.float32)
+    (image,) = images_of(size)
+    expected = HostTransform(24, 0.875, interpolation)(Image.fromarray(image))
+    x = image[None].astype(np.float32)
     found = np.asarray(whole._cropped(jax.numpy.asarray(x), 24, 0.875, interpolation))[0]
     difference = np.abs(found - expected.astype(np.float32))
-    # Pillow rounds after each direction, and begins with the vertical one of some tall pictures.
+    # Pillow rounds after each direction, and begins with the vertical one of some tall images.
     assert difference.max() <= 3
     assert difference.mean() < 0.25
     assert found.std() > 10
@@ -87,14 +87,14 @@ def test_resizing_in_the_program_is_pillows(interpolation, size):
 
 @pytest.mark.parametrize("method", [None, "bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(6, 6), (24, 24), (25, 25), (30, 20), (7, 7)])
-def test_small_pictures_are_enlarged_in_the_program(method, size):
+def test_small_images_are_enlarged_in_the_program(method, size):
     device = Prepare(24, Preprocessing(), method=method)
     inputs = InputPlan(None, device)
-    (picture,) = pictures_of(size)
+    (image,) = images_of(size)
     host = inputs.host_for(size)
-    seen = picture if host is None else host(Image.fromarray(picture))
+    seen = image if host is None else host(Image.fromarray(image))
     expected = np.asarray(device.resize(jax.numpy.asarray(seen[None])))
-    found = np.asarray(whole._fitted(jax.numpy.asarray(picture[None]), inputs))
+    found = np.asarray(whole._fitted(jax.numpy.asarray(image[None]), inputs))
     assert np.abs(found - expected).max() <= (1 if host is not None else 1e-3)
     assert (np.abs(found - expected) > 1e-3).mean() < 0.01
 
@@ -133,7 +133,7 @@ def test_stablehlo_runs_where_jtl_is_not(classifier, tmp_path, capsys):
     facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert facts["class_names"] == list(tiny.CLASSES)
     assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.json"}
-    given = [np.stack(pictures_of((8, 8)) * 3), *(p[None] for p in pictures_of((20, 31), (8, 8)))]
+    given = [np.stack(images_of((8, 8)) * 3), *(p[None] for p in images_of((20, 31), (8, 8)))]
     found = answers_of(told["loading"], given, tmp_path)
     for logits, images in zip(found, given, strict=True):
         own = classifier.predict(images).logits
@@ -167,7 +167,7 @@ def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["class_names"]) == list(tiny.CLASSES)
-    images = np.stack(pictures_of((32, 32)) * 5)
+    images = np.stack(images_of((32, 32)) * 5)
     images[2:] //= 2
     (logits,) = session.run(None, {"images": images})
     own = np.asarray(resnet.model.apply(resnet.variables, resnet.inputs.device(images)))
@@ -205,7 +205,7 @@ def resnet_of_keras(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keras")
     source = models.create("resnet50", num_classes=5, conventions=conventions)
     leaves = tiny.drawn(models.variable_shapes(source))
-    for path in leaves:  # Or 16 blocks would explode, and all pictures be of one class for sure.
+    for path in leaves:  # Or 16 blocks would explode, and all images be of one class for sure.
         leaves[path] *= 0.3 if path[-2:] == ("bn3", "scale") else 1.0
     found = samples.artifact(
         model="resnet50",
@@ -233,20 +233,20 @@ def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path, mon
     pytest.importorskip("keras", reason="Keras is not installed (pip install 'jtl[keras]')")
     run = resnet_of_keras
     scope: dict[str, typing.Any] = {}
-    pictures, _ = checked.samples(run)
+    photos, _ = checked.samples(run)
     with jax.numpy_rank_promotion("allow"):  # Keras relies on broadcasting.
         done = checked.export(run, "keras", tmp_path / "m.weights.h5")
         exec(done.loading, scope)  # The printed lines, as they are.
         scope["model"].layers[-1].activation = None  # Of probabilities near 1 little is seen.
-        logits = np.asarray(scope["model"](peers._normalized(run, pictures), training=False))
+        logits = np.asarray(scope["model"](peers._normalized(run, photos), training=False))
     assert done.reference.startswith("keras ")
     assert "float32 [N, 32, 32, 3]: RGB / 255, minus (0.485, 0.458, 0.4076)" in done.loading
     assert done.loading.endswith(", then BGR.")
     assert done.logit_difference <= 1e-4
     assert done.same_class == done.count == 3
     assert [path.name for path in tmp_path.iterdir()] == ["m.weights.h5"]
-    own = run.predict(pictures).logits
-    assert np.ptp(own, axis=0).max() > 0.01 * np.abs(own).max()  # Pictures are told apart.
+    own = run.predict(photos).logits
+    assert np.ptp(own, axis=0).max() > 0.01 * np.abs(own).max()  # Images are told apart.
     np.testing.assert_allclose(logits, own, rtol=0, atol=1e-4 * np.abs(own).max())
 
 
@@ -324,7 +324,7 @@ def test_tensorflow_runs_a_savedmodel(resnet, tmp_path):
     told = json.loads(ran.stdout)
     assert told["reference"].startswith("TensorFlow ")
     assert told["same_class"] == told["count"] == 3
-    given = [np.stack(pictures_of((40, 40)) * 3), *(p[None] for p in pictures_of((50, 31)))]
+    given = [np.stack(images_of((40, 40)) * 3), *(p[None] for p in images_of((50, 31)))]
     found = answers_of(told["loading"], given, tmp_path)
     for logits, images in zip(found, given, strict=True):
         own = resnet.predict(images).logits
@@ -357,7 +357,7 @@ def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
     gone = dataclasses.replace(classifier.config, data=DataConfig("folder:/no/such/place"))
     moved = dataclasses.replace(classifier, config=gone)
     done = checked.export(moved, "stablehlo", tmp_path / "m.stablehlo")
-    assert done.pictures == "16 pictures of noise, as folder:/no/such/place cannot be read"
+    assert done.images == "16 images of noise, as folder:/no/such/place cannot be read"
     assert done.count == 16
 
 

@@ -18,14 +18,14 @@ from jtl.runs import checkpoint, midway
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_folder(tmp_path_factory.mktemp("interrupt") / "data", 24, 2, size=32)
 
 
-def start(pictures: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(images: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "jtl.train", "--data", f"folder:{pictures}"),
+            *(sys.executable, "-m", "jtl.train", "--data", f"folder:{images}"),
             *("--image-size", "32", "--batch-size", "4", "--run-dir", str(folder), *options),
         ],
         stdout=subprocess.PIPE,
@@ -46,9 +46,9 @@ def wait_for_epochs(process: subprocess.Popen[str], folder: Path, count: int) ->
 
 # A trained part of the backbone, so that long programs are under way when the signal comes.
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_run_and_ends_the_process(pictures, tmp_path, number):
+def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
     folder = tmp_path / "a run"
-    process = start(pictures, folder, "--mask", "last_stage", "--epochs", "500")
+    process = start(images, folder, "--mask", "last_stage", "--epochs", "500")
     wait_for_epochs(process, folder, 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -68,9 +68,9 @@ def test_a_signal_saves_the_run_and_ends_the_process(pictures, tmp_path, number)
     assert (f"batch {place.batches} of 18 in ", place.epoch) == (stopped[1], epoch)
 
 
-def test_a_signal_before_the_first_epoch_leaves_nothing(pictures, tmp_path):
+def test_a_signal_before_the_first_epoch_leaves_nothing(images, tmp_path):
     folder = tmp_path / "run"
-    process = start(pictures, folder, "--mask", "last_stage", "--epochs", "500")
+    process = start(images, folder, "--mask", "last_stage", "--epochs", "500")
     while not folder.exists():
         assert process.poll() is None
         time.sleep(0.01)

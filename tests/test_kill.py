@@ -23,18 +23,18 @@ def scripts() -> Any:
 
 
 @pytest.fixture(scope="module")
-def pictures(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from harness.pictures import generate
+def images(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from harness.datasets import generate
 
     return generate(tmp_path_factory.mktemp("kill") / "data", 40, 32).folder
 
 
 @pytest.fixture(scope="module")
-def whole(scripts, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(scripts, images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     kill, _ = scripts
     folder = tmp_path_factory.mktemp("whole") / "run"
     # Heads in all four phases: little to compile, boundaries all the same.
-    kill.run(kill.command(pictures, folder, smoke=True))
+    kill.run(kill.command(images, folder, smoke=True))
     return kill.final_bits(folder)
 
 
@@ -60,10 +60,10 @@ def epoch_has_begun(kill: Any, folder: Path) -> Callable[[], bool]:
 @pytest.mark.parametrize(
     "moment", [phase_is_logged, phase_is_saved, phase_is_being_saved, epoch_has_begun]
 )
-def test_killed_at_any_moment(scripts, pictures, whole, tmp_path, moment):
+def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
     kill, _ = scripts
     folder = tmp_path / "run"
-    arguments = kill.command(pictures, folder, smoke=True)
+    arguments = kill.command(images, folder, smoke=True)
     state = kill.killed(arguments, folder, moment(kill, folder))
     assert state is not None, "the run ended before it could be killed"
     assert state.epochs < 8
@@ -74,11 +74,11 @@ def test_killed_at_any_moment(scripts, pictures, whole, tmp_path, moment):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
 
 
-def test_killed_while_saving_within_an_epoch(scripts, pictures, tmp_path):
+def test_killed_while_saving_within_an_epoch(scripts, images, tmp_path):
     kill, _ = scripts
     folder, other = tmp_path / "run", tmp_path / "whole"
     arguments, whole = (
-        kill.command(pictures, place, smoke=True, often=True) for place in (folder, other)
+        kill.command(images, place, smoke=True, often=True) for place in (folder, other)
     )
     assert commands.main("train", *whole[len(kill.program(often=True)) :]) == 0
     state = kill.killed(arguments, folder, kill.in_save(folder / "midway", 3, 0.0))
@@ -147,9 +147,9 @@ def test_what_kills_missed_is_drawn_again(scripts, monkeypatch, tmp_path):
     assert len(kill.trial(tmp_path, tmp_path, 3, 0, smoke=True)) == 3
 
 
-def test_a_short_soak_is_flat(scripts, pictures, tmp_path):
+def test_a_short_soak_is_flat(scripts, images, tmp_path):
     _, soak = scripts
-    samples = soak.soak(pictures, tmp_path / "run", minutes=0.3, every=0.2)
+    samples = soak.soak(images, tmp_path / "run", minutes=0.3, every=0.2)
     told = soak.verdict(samples)
     assert told["epochs"] > 3
     assert told["threads"]["flat"], told

@@ -142,7 +142,7 @@ def test_a_run_stopped_within_epochs_ends_as_the_whole_one(tiny_data, tmp_path, 
     options, ends = STOPPED[name]
     whole = fit(configured(tiny_data, tmp_path / "whole", options), tiny.quiet())
     total, counted.taken = counted.taken, 0
-    # Of 18 pictures; a head on features takes an epoch in one dispatch.
+    # Of 18 images; a head on features takes an epoch in one dispatch.
     by_steps = [line for line in whole.history if line["mask"] != "head_only"]
     assert total == len(by_steps) * (18 // options.get("batch_size", 4))
     folder = tmp_path / "stopped"

@@ -117,7 +117,7 @@ def inception_v3() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def vgg16_no_top() -> keras.Model:
-    """Without dense layers, for pictures of any size, and with a classifier of one's own."""
+    """Without dense layers, for images of any size, and with a classifier of one's own."""
     base = keras.applications.VGG16(
         weights=None, include_top=False, pooling="avg", input_shape=(SIZE, SIZE, 3)
     )

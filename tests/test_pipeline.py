@@ -1,4 +1,4 @@
-"""Where pictures are resized, and the batches they come in."""
+"""Where images are resized, and the batches they come in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tiny
 
-from jtl.cache.arms import pictures_of
+from jtl.cache.arms import images_of
 from jtl.common.errors import UserError
 from jtl.data.decoding import HostTransform
 from jtl.data.loader import (
     Features,
+    Images,
     InputPlan,
-    Pictures,
     ahead,
     common_size,
     in_order,
@@ -45,7 +45,7 @@ PRE = Preprocessing(crop_pct=0.875, interpolation="bilinear", size=224)
         ((8, 8), 32, 32, True),
         ((8, 8), 300, 300, True),
         ((32, 32), 32, 32, True),
-        # Larger, oblong or mixed pictures are resized and cropped while decoding.
+        # Larger, oblong or mixed images are resized and cropped while decoding.
         ((225, 225), None, 224, False),
         ((64, 64), 32, 32, False),
         ((8, 9), None, 224, False),
@@ -54,7 +54,7 @@ PRE = Preprocessing(crop_pct=0.875, interpolation="bilinear", size=224)
         (None, 64, 64, False),
     ],
 )
-def test_where_pictures_are_resized(native, asked, size, on_device):
+def test_where_images_are_resized(native, asked, size, on_device):
     plan = plan_input(native, asked, PRE, "bfloat16")
     assert plan.device == Prepare(size, PRE, "bfloat16")
     assert plan.host == (None if on_device else HostTransform(size, 0.875, "bilinear"))
@@ -68,11 +68,11 @@ def test_weights_for_small_inputs_are_not_exceeded():
     )
 
 
-def test_bytes_per_picture():
+def test_bytes_per_image():
     on_device = InputPlan(None, Prepare(96, PRE))
     on_host = InputPlan(HostTransform(96, 0.875, "bilinear"), Prepare(96, PRE))
-    assert on_device.bytes_per_picture((8, 8)) == 8 * 8 * 3
-    assert on_host.bytes_per_picture((500, 400)) == on_host.bytes_per_picture(None) == 96 * 96 * 3
+    assert on_device.bytes_per_image((8, 8)) == 8 * 8 * 3
+    assert on_host.bytes_per_image((500, 400)) == on_host.bytes_per_image(None) == 96 * 96 * 3
 
 
 class Sized:
@@ -103,19 +103,19 @@ def test_common_size(train, val, test, common):
 @pytest.mark.parametrize(
     ("hold", "on_device"), [(True, False), (False, False), (True, True), (False, True)]
 )
-def test_pictures_held_and_decoded_are_the_same(hold, on_device):
+def test_images_held_and_decoded_are_the_same(hold, on_device):
     split = tiny.array_split(7)
     for host in (None, HostTransform(5, 1.0, "bilinear")):
         indices = np.array([6, 0, 3, 3])
-        pictures = Pictures(split, host, hold=hold, on_device=on_device)
-        assert pictures.on_device == (hold and on_device)
-        got = pictures.batch(indices)
-        assert isinstance(got, jax.Array) == pictures.on_device
+        photos = Images(split, host, hold=hold, on_device=on_device)
+        assert photos.on_device == (hold and on_device)
+        got = photos.batch(indices)
+        assert isinstance(got, jax.Array) == photos.on_device
         assert got.dtype == np.uint8
         np.testing.assert_array_equal(got, split.read(indices, host))
 
 
-def test_held_pictures_are_decoded_once():
+def test_held_images_are_decoded_once():
     class Counting:
         labels = np.zeros(4, np.int32)
         calls: list[int]
@@ -130,9 +130,9 @@ def test_held_pictures_are_decoded_once():
     for hold, calls in ((True, [4]), (False, [2, 2])):
         split: Any = Counting()
         split.calls = []
-        pictures = Pictures(split, None, hold=hold)
+        photos = Images(split, None, hold=hold)
         for _ in range(2):
-            pictures.batch(np.array([0, 1]))
+            photos.batch(np.array([0, 1]))
         assert split.calls == calls
 
 
@@ -176,11 +176,11 @@ class Device:
         ("cpu", 10**6, False, False),
     ],
 )
-def test_pictures_lie_on_accelerators_that_have_room(monkeypatch, platform, free, once, on_device):
+def test_images_lie_on_accelerators_that_have_room(monkeypatch, platform, free, once, on_device):
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(platform, free)])
     inputs = plan_input((tiny.SIZE, tiny.SIZE), None, PRE)
-    pictures = pictures_of(tiny.array_split(9), inputs, once=once)
-    assert pictures.on_device is on_device
+    photos = images_of(tiny.array_split(9), inputs, once=once)
+    assert photos.on_device is on_device
 
 
 def test_another_epoch_leaves_out_others():
@@ -206,7 +206,7 @@ def features(count):
 
 
 @pytest.mark.parametrize(
-    "make", [features, lambda n: Pictures(tiny.array_split(n), None, hold=False)]
+    "make", [features, lambda n: Images(tiny.array_split(n), None, hold=False)]
 )
 @pytest.mark.parametrize(("count", "size"), [(7, 3), (6, 3), (2, 5), (1, 1)])
 def test_in_order_pads_the_last_batch(make, count, size):
@@ -225,7 +225,7 @@ def test_in_order_pads_the_last_batch(make, count, size):
 
 
 @pytest.mark.parametrize(
-    "make", [features, lambda n: Pictures(tiny.array_split(n), None, hold=False)]
+    "make", [features, lambda n: Images(tiny.array_split(n), None, hold=False)]
 )
 def test_ahead_keeps_the_order(make):
     examples = make(9)
@@ -238,7 +238,7 @@ def test_ahead_keeps_the_order(make):
 
 
 class Broken:
-    """A split whose pictures fail from the third batch on."""
+    """A split whose images fail from the third batch on."""
 
     labels = np.zeros(8, np.int32)
 
@@ -253,22 +253,22 @@ class Broken:
         self.calls += 1
         self.threads.add(threading.current_thread().name)
         if self.calls >= 3:
-            raise UserError("2 of 2 pictures of x cannot be read")
+            raise UserError("2 of 2 images of x cannot be read")
         return np.full((len(indices), 8, 8, 3), self.calls, np.uint8)
 
 
 def test_errors_of_the_decoding_thread_reach_the_caller():
     split: Any = Broken()
-    batches = ahead(Pictures(split, None, hold=False), [np.arange(2)] * 4)
+    batches = ahead(Images(split, None, hold=False), [np.arange(2)] * 4)
     assert [int(next(batches)[0, 0, 0, 0]) for _ in range(2)] == [1, 2]
-    with pytest.raises(UserError, match=r"^2 of 2 pictures of x cannot be read$"):
+    with pytest.raises(UserError, match=r"^2 of 2 images of x cannot be read$"):
         next(batches)
     # It was another thread that decoded, and its failure ended the work.
     assert threading.current_thread().name not in split.threads
     assert split.calls <= 4
     split = Broken()
     with pytest.raises(UserError, match="cannot be read"):
-        list(in_order(Pictures(split, None, hold=False), 2))
+        list(in_order(Images(split, None, hold=False), 2))
 
 
 def test_the_next_batch_is_decoded_in_the_meantime():
@@ -285,7 +285,7 @@ def test_the_next_batch_is_decoded_in_the_meantime():
             return np.zeros((1, 8, 8, 3), np.uint8)
 
     slow: Any = Slow()
-    batches = ahead(Pictures(slow, None, hold=False), [np.array([i]) for i in range(3)])
+    batches = ahead(Images(slow, None, hold=False), [np.array([i]) for i in range(3)])
     next(batches)
     assert started[1].wait(10)
     assert not started[2].is_set()  # One ahead, not all: memory stays bounded.
@@ -295,7 +295,7 @@ def test_the_next_batch_is_decoded_in_the_meantime():
 
 def test_leaving_early_ends_the_thread():
     before = threading.active_count()
-    batches = ahead(Pictures(tiny.array_split(9), None, hold=False), [np.array([0])] * 5)
+    batches = ahead(Images(tiny.array_split(9), None, hold=False), [np.array([0])] * 5)
     next(batches)
     batches.close()
     assert threading.active_count() == before

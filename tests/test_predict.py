@@ -1,4 +1,4 @@
-"""Predicting: as in validation, in batches, from anything that holds pictures."""
+"""Predicting: as in validation, in batches, from anything that holds images."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def classifier(run):
 
 @pytest.fixture
 def mixed(tiny_data, tmp_path) -> Path:
-    """A folder: three good pictures, a damaged one between them, and a text."""
+    """A folder: three good images, a damaged one between them, and a text."""
     folder = tmp_path / "mixed"
     for name in tiny.CLASSES:
         shutil.copytree(
             tiny_data / "val" / name, folder / name, ignore=lambda *_: ["1.png", "2.png"]
         )
-    (folder / "birch" / "bad.png").write_text("no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    (folder / "birch" / "bad.png").write_text("no image")
+    (folder / "notes.txt").write_text("no image either")
     return folder
 
 
@@ -76,7 +76,7 @@ def test_predictions_are_those_of_validation(run, classifier, tiny_data):
     assert first.probability == predictions.probabilities[0].max() > first.classes[1][1]
 
 
-def test_a_picture_is_the_same_however_it_is_given(classifier, tiny_data, tmp_path):
+def test_a_image_is_the_same_however_it_is_given(classifier, tiny_data, tmp_path):
     files = files_of(tiny_data)
     pixels = np.stack([np.asarray(Image.open(file)) for file in files])
     with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
@@ -132,32 +132,32 @@ def test_sequences_of_predictions(classifier, tiny_data):
     assert len(classifier.predict([])) == 0
 
 
-def test_unreadable_pictures_are_told_beside_the_others(classifier, mixed, tmp_path):
+def test_unreadable_images_are_told_beside_the_others(classifier, mixed, tmp_path):
     absent = tmp_path / "absent.png"
     predictions = classifier.predict([absent, mixed])
     assert predictions.names == tuple(str(mixed / name / "0.png") for name in tiny.CLASSES)
     first, second = predictions.unreadable
     assert str(first) == f"{absent}: No such file or directory"
     assert second.name == str(mixed / "birch" / "bad.png")
-    assert second.reason.startswith("not a picture, or damaged")
+    assert second.reason.startswith("not an image, or damaged")
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         (np.zeros((2, 8, 8, 3)), r"array of float64, not of uint8\. Of values from 0 to 1"),
-        (np.zeros((8, 8, 7), np.uint8), r"picture is an array of shape \[8, 8, 7\]\. Give a path"),
-        ([np.zeros((8, 8), np.uint8), 5], r"picture 1 is a int\. Give a path"),
+        (np.zeros((8, 8, 7), np.uint8), r"image is an array of shape \[8, 8, 7\]\. Give a path"),
+        ([np.zeros((8, 8), np.uint8), 5], r"image 1 is a int\. Give a path"),
         (np.zeros((0, 8, 3), np.uint8), r"of shape \[0, 8, 3\]"),
     ],
 )
-def test_what_is_no_picture(classifier, given, told):
+def test_what_is_no_image(classifier, given, told):
     with pytest.raises(jtl.UserError, match=told):
         classifier.predict(given)
 
 
-def test_a_folder_without_pictures(classifier, tmp_path):
-    with pytest.raises(jtl.UserError, match=r"there is no picture in .* end in \.jpg"):
+def test_a_folder_without_images(classifier, tmp_path):
+    with pytest.raises(jtl.UserError, match=r"there is no image in .* end in \.jpg"):
         classifier.predict(tmp_path)
 
 
@@ -176,8 +176,8 @@ def test_fit_and_load(tiny_data, tmp_path, run, monkeypatch):
     assert again.folder == Path("runs/api")
     for key in ("val_accuracy", "val_loss", "best_epoch"):
         assert again.summary[key] == run.summary[key]
-    picture = files_of(tiny_data)[0]
-    assert jtl.load(again).predict(picture).logits.shape == (1, 3)
+    image = files_of(tiny_data)[0]
+    assert jtl.load(again).predict(image).logits.shape == (1, 3)
     assert jtl.load("runs/api").epoch == again.summary["best_epoch"]
 
 
@@ -216,7 +216,7 @@ def test_the_command_prints(run, tiny_data, capsys):
     assert all(re.fullmatch(r" +\d+\.\d\d%  (ash|birch|cedar)", line) for line in lines[1:])
 
 
-def test_unreadable_pictures_are_listed_and_not_fatal(run, mixed, capsys):
+def test_unreadable_images_are_listed_and_not_fatal(run, mixed, capsys):
     assert main("predict", run.folder, mixed, "--json") == 0
     captured = capsys.readouterr()
     answers = [json.loads(line) for line in captured.out.splitlines()]
@@ -226,7 +226,7 @@ def test_unreadable_pictures_are_listed_and_not_fatal(run, mixed, capsys):
     assert set(answers[2]) == {"name", "error"}
     lines = captured.err.splitlines()
     assert lines[0] == "1 of 4 could not be read:"
-    assert lines[1].startswith(f"  {mixed}/birch/bad.png: not a picture")
+    assert lines[1].startswith(f"  {mixed}/birch/bad.png: not an image")
 
 
 def test_nothing_readable_is_an_error(run, tmp_path, capsys):

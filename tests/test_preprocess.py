@@ -68,9 +68,9 @@ def test_enlarging_equals_pillow_on_floats(method, shape, size):
     batch = images(*shape)
     got = np.asarray(Prepare(size, LEVELS(interpolation=method))(batch))
     assert got.shape == (len(batch), size, size, 3)
-    for picture, result in zip(batch, got, strict=True):
+    for photo, result in zip(batch, got, strict=True):
         for channel in range(3):
-            plane = Image.fromarray(picture[..., channel].astype(np.float32))
+            plane = Image.fromarray(photo[..., channel].astype(np.float32))
             expected = np.asarray(plane.resize((size, size), RESAMPLING[method]))
             # Measured: 2e-4 levels at most, float32 rounding of values up to 255.
             np.testing.assert_allclose(
@@ -97,11 +97,11 @@ def test_enlarging_equals_pillow_on_bytes_up_to_its_rounding(method):
 
 
 def _overshoots(batch: np.ndarray, size: int, method: str) -> np.ndarray:
-    """Where Pillow's first pass leaves 0..255 in the picture's column of the result."""
+    """Where Pillow's first pass leaves 0..255 in the image's column of the result."""
     result = np.zeros((len(batch), size, size, 3), bool)
-    for index, picture in enumerate(batch):
+    for index, photo in enumerate(batch):
         for channel in range(3):
-            plane = Image.fromarray(picture[..., channel].astype(np.float32))
+            plane = Image.fromarray(photo[..., channel].astype(np.float32))
             rows = np.asarray(plane.resize((size, batch.shape[1]), RESAMPLING[method]))
             columns = ((rows < 0) | (rows > 255)).any(axis=0)
             result[index, :, columns, channel] = True
@@ -172,8 +172,8 @@ def test_evaluation_equals_timms_transform_of_the_tag(tag):
     for height, width in ((300, 417), (500, 333), (90, 120), (256, 256)):
         rng = np.random.default_rng(height)
         coarse = rng.integers(0, 256, (height // 6, width // 6, 3), np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        got = np.asarray(jax.jit(inputs.device)(inputs.host(picture)[None]))[0]
-        expected = of_timm(picture).numpy().transpose(1, 2, 0)  # pyright: ignore
+        photo = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        got = np.asarray(jax.jit(inputs.device)(inputs.host(photo)[None]))[0]
+        expected = of_timm(photo).numpy().transpose(1, 2, 0)  # pyright: ignore
         # As in `test_normalization`, and timm rounds as well.
         np.testing.assert_allclose(got, expected, rtol=0, atol=8 * 2**-24 / 0.225)

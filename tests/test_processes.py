@@ -41,12 +41,12 @@ def data(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     del tiny_model
     folder = tmp_path_factory.mktemp("processes")
     tiny.write_weights(folder / "weights")
-    # 39 train and 21 val pictures, which four processes do not divide.
+    # 39 train and 21 val images, which four processes do not divide.
     return tiny.write_folder(folder / "data", train=13, val=7)
 
 
 def options(data: Path, run_dir: Path, epochs: int = 3) -> list[str]:
-    """Features first, then pictures: both ways in which processes divide their work."""
+    """Features first, then images: both ways in which processes divide their work."""
     told = {
         "model": "tiny",
         "weights": data.parent / "weights",
@@ -220,7 +220,7 @@ def test_other_numbers_of_processes_go_on_within_epochs(data, whole, tmp_path, m
     assert [code for code, _, _ in told] == [130] * 4, told
     assert "4 devices of 4 processes" in told[0][2]
     assert places(run_dir) == [18]
-    # Each kept the features of its own pictures.
+    # Each kept the features of its own images.
     rows = [
         json.loads(path.read_text())["shape"][0]
         for path in tmp_path.glob("cache-*/features/**/*.json")
@@ -240,7 +240,7 @@ def test_other_numbers_of_processes_go_on_within_epochs(data, whole, tmp_path, m
 
 
 def test_processes_agree_on_a_batch_size(data, tmp_path):
-    """One has room for steps of 8 pictures, the other for many more."""
+    """One has room for steps of 8 images, the other for many more."""
     given = [word.replace("batch-size=8", "batch-size=auto") for word in options(data, tmp_path)]
     both = [[*given, "--dry-run", "--json"]] * 2
     told = Together(both, tmp_path, script=ROOM_SCRIPT, TINY_ROOM="100,8").ended()

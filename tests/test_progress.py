@@ -88,7 +88,7 @@ def test_a_terminal_of_80_columns_shows_everything(name: str, unit: str, clock: 
     with Display(console).track(name, 100_000, unit) as advance:
         clock.now += 45
         advance(50_000, NOTE)
-    # The last picture of the display, without the cursor's movements.
+    # The last image of the display, without the cursor's movements.
     lines = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "\n", out.getvalue()).replace("\r", "\n").split("\n")
     first, second = [line for line in lines if line.strip()][-2:]
     assert re.fullmatch(rf"{name} ━{{6,}}.* 50000/100000 {unit} 0:00:45 left", first.strip())

@@ -569,7 +569,7 @@ def test_refuses_a_wrong_archive(tmp_path: Path, changes: dict[str, Any], messag
 
 
 def test_refuses_an_archive_of_something_else(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.zip"
+    path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for index in range(7):
             archive.writestr(f"{index}.png", b"")

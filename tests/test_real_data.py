@@ -1,4 +1,4 @@
-"""Real pictures, real weights: the figures that the README states."""
+"""Real images, real weights: the figures that the README states."""
 
 from __future__ import annotations
 

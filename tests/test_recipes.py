@@ -1,4 +1,4 @@
-"""The tutorials' recipes, each as one command, on pictures of 32 x 32."""
+"""The tutorials' recipes, each as one command, on images of 32 x 32."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = ("--weights", "random", "--image-size", "32")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_folder(tmp_path_factory.mktemp("recipes") / "data", 4, 2, size=32)
 
 
@@ -89,18 +89,18 @@ def recipe(what: str) -> list[str]:
     return shlex.split(command)[3:]
 
 
-def train(pictures: Path, folder: Path, *options: str) -> dict:
+def train(images: Path, folder: Path, *options: str) -> dict:
     """Trains by the command line and gives the summary; of options given twice the last counts."""
     code = commands.main(
-        "train", *options, "--data", f"folder:{pictures}", "--run-dir", str(folder), "--json"
+        "train", *options, "--data", f"folder:{images}", "--run-dir", str(folder), "--json"
     )
     assert code == 0
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_keras_whole_backbone_without_top(pictures: Path, notop: Path, tmp_path: Path):
+def test_keras_whole_backbone_without_top(images: Path, notop: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", *recipe("whole backbone without its top")),
+        *(images, tmp_path / "run", *recipe("whole backbone without its top")),
         *("--weights", str(notop), "--image-size", "32", "--epochs", "2"),
     )
     # One pixel of 2048 channels, flattened.
@@ -109,9 +109,9 @@ def test_keras_whole_backbone_without_top(pictures: Path, notop: Path, tmp_path:
     assert (summary["cached_prefix"], summary["frozen_unchanged"]) == (True, True)
 
 
-def test_keras_part_of_a_backbone(pictures: Path, notop: Path, tmp_path: Path):
+def test_keras_part_of_a_backbone(images: Path, notop: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", *recipe("part of a backbone")),
+        *(images, tmp_path / "run", *recipe("part of a backbone")),
         *("--weights", str(notop), "--image-size", "32", "--epochs", "1"),
     )
     variables = checkpoint.restore(tmp_path / "run").variables
@@ -122,9 +122,9 @@ def test_keras_part_of_a_backbone(pictures: Path, notop: Path, tmp_path: Path):
     assert summary["frozen_unchanged"] is True
 
 
-def test_keras_input_upsampled_by_pixel_repetition(pictures: Path, tmp_path: Path, capsys):
+def test_keras_input_upsampled_by_pixel_repetition(images: Path, tmp_path: Path, capsys):
     summary = train(
-        *(pictures, tmp_path / "run", "--upsample", "nearest:4", "--epochs", "1"),
+        *(images, tmp_path / "run", "--upsample", "nearest:4", "--epochs", "1"),
         *("--head", "mlp", "--head-widths", "64", "32", "--head-dropout", ".3"),
         "--head-batch-norm",
     )
@@ -134,9 +134,9 @@ def test_keras_input_upsampled_by_pixel_repetition(pictures: Path, tmp_path: Pat
     assert json.loads(capsys.readouterr().out)["val_accuracy"] == summary["val_accuracy"]
 
 
-def test_keras_inception_v3_with_upsampled_input(pictures: Path, tmp_path: Path):
+def test_keras_inception_v3_with_upsampled_input(images: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", *recipe("upsampled input for InceptionV3")),
+        *(images, tmp_path / "run", *recipe("upsampled input for InceptionV3")),
         *("--weights", "random", "--epochs", "1"),
     )
     assert (summary["image_size"], summary["cut"]) == (96, "head")
@@ -146,11 +146,11 @@ def test_keras_inception_v3_with_upsampled_input(pictures: Path, tmp_path: Path)
     assert (summary["cached_prefix"], summary["frozen_unchanged"]) == (True, True)
 
 
-def test_keras_weights_from_a_file(pictures: Path, tmp_path: Path):
+def test_keras_weights_from_a_file(images: Path, tmp_path: Path):
     file = write_h5(tmp_path, "vgg16", "keras (no top)")
     folder = tmp_path / "run"
     summary = train(
-        *(pictures, folder, *recipe("weights from a file, for VGG16")),
+        *(images, folder, *recipe("weights from a file, for VGG16")),
         *("--weights", str(file), "--image-size", "32", "--epochs", "1"),
     )
     assert summary["trainable_params"] == 3 * (512 + 1)
@@ -174,14 +174,14 @@ def vgg16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_torchvision_surgery_on_vgg16(pictures: Path, vgg16: Path, tmp_path: Path):
+def test_torchvision_surgery_on_vgg16(images: Path, vgg16: Path, tmp_path: Path):
     short = ("--weights", str(vgg16), "--image-size", "32", "--epochs", "1")
     append, replace = (recipe(what) for what in ("append a layer", "replace the classifier"))
-    appended = train(pictures, tmp_path / "appended", *append, *short)
+    appended = train(images, tmp_path / "appended", *append, *short)
     assert appended["trainable_params"] == 3 * (1000 + 1)
     params = checkpoint.restore(tmp_path / "appended").variables["params"]
     assert params["classifier"]["logits"]["kernel"].shape == (16, 1000)
-    replaced = train(pictures, tmp_path / "replaced", *replace, *short)
+    replaced = train(images, tmp_path / "replaced", *replace, *short)
     assert replaced["trainable_params"] == 3 * (16 + 1)
     params = checkpoint.restore(tmp_path / "replaced").variables["params"]
     assert {"fc1", "fc2", "head"} < set(params)
@@ -190,17 +190,17 @@ def test_torchvision_surgery_on_vgg16(pictures: Path, vgg16: Path, tmp_path: Pat
     assert replaced["frozen_unchanged"]
 
 
-def test_torchvision_append_to_the_classifier(pictures: Path, tmp_path: Path):
-    summary = train(pictures, tmp_path / "run", "--head", "append", "--epochs", "1")
+def test_torchvision_append_to_the_classifier(images: Path, tmp_path: Path):
+    summary = train(images, tmp_path / "run", "--head", "append", "--epochs", "1")
     params = checkpoint.restore(tmp_path / "run").variables["params"]
     assert params["classifier"]["logits"]["kernel"].shape == (1280, 1000)
     assert params["head"]["logits"]["kernel"].shape == (1000, 3)
     assert summary["trainable_params"] == 3003
 
 
-def test_freeze_by_name(pictures: Path, tmp_path: Path):
+def test_freeze_by_name(images: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    summary = train(pictures, folder, *recipe("freeze by name"), *SMALL, "--epochs", "1")
+    summary = train(images, folder, *recipe("freeze by name"), *SMALL, "--epochs", "1")
     assert (summary["cut"], summary["frozen_unchanged"]) == ("stage4/block1", True)
     trained = {path[1] for path in _moved(folder)}
     assert trained == {"stage4", "head"}
@@ -230,7 +230,7 @@ def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Cats and dogs as they are downloaded: no splits, an empty picture, a file that is none."""
+    """Cats and dogs as they are downloaded: no splits, an empty image, a file that is none."""
     rng = np.random.default_rng(5)
     for name in ("Cat", "Dog"):
         folder = tmp_path / "PetImages" / name
@@ -238,7 +238,7 @@ def pets(tmp_path: Path) -> Path:
         for index in range(1, 11):
             pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"{index}.jpg")
-        (folder / "Thumbs.db").write_bytes(b"no picture")
+        (folder / "Thumbs.db").write_bytes(b"no image")
     (tmp_path / "PetImages" / "Cat" / "666.jpg").touch()
     return tmp_path / "PetImages"
 
@@ -251,8 +251,8 @@ def rates_of(folder: Path) -> list[float]:
 @pytest.mark.usefixtures("_shallow")
 @pytest.mark.parametrize("of", ["ants and bees", "cats and dogs"])
 @pytest.mark.parametrize("what", ["feature extraction", "fine-tuning"])
-def test_pytorch(what: str, of: str, pictures: Path, pets: Path, tmp_path: Path):
-    data, folder = (pets if of == "cats and dogs" else pictures), tmp_path / "run"
+def test_pytorch(what: str, of: str, images: Path, pets: Path, tmp_path: Path):
+    data, folder = (pets if of == "cats and dogs" else images), tmp_path / "run"
     # Of 25 epochs the rate falls after 7, 14 and 21, so of 4 after the first, second and third.
     summary = train(data, folder, *recipe(f"{what}, {of}"), *SMALL, "--epochs", "4")
     classes = summary["num_classes"]
@@ -276,9 +276,9 @@ def _statistics(folder: Path) -> int:
 
 
 @pytest.mark.usefixtures("_shallow")
-def test_feature_extraction_by_default(pictures: Path, tmp_path: Path):
+def test_feature_extraction_by_default(images: Path, tmp_path: Path):
     summary = train(
-        *(pictures, tmp_path / "run", *recipe("feature extraction as jtl does it"), *SMALL),
+        *(images, tmp_path / "run", *recipe("feature extraction as jtl does it"), *SMALL),
         *("--epochs", "2"),
     )
     assert summary["trainable_params"] == 3 * (512 + 1)
@@ -286,9 +286,9 @@ def test_feature_extraction_by_default(pictures: Path, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("_shallow")
-def test_unfreeze_later(pictures: Path, tmp_path: Path):
+def test_unfreeze_later(images: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    train(pictures, folder, *recipe("unfreeze later"), *SMALL, "--epochs", "4")
+    train(images, folder, *recipe("unfreeze later"), *SMALL, "--epochs", "4")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["mask"] for line in lines] == ["head_only"] * 3 + ["full"]
     assert {"stem", "head"} <= {path[1] for path in _moved(folder)}

@@ -1,4 +1,4 @@
-"""Tables and curves: names as they are, and pictures that show what they should."""
+"""Tables and curves: names as they are, and images that show what they should."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_table_writes_names_as_they_are():
     assert cells == [["[red]ash", "1,200", "0.5000", "-", "0.2500"]]
     assert "nothing" not in text
     # What is to be copied can be pasted.
-    assert "python -m jtl.predict 'runs/a [b]' PICTURES..." in text
+    assert "python -m jtl.predict 'runs/a [b]' IMAGES..." in text
 
 
 def test_of_many_classes_those_recognized_worst_are_listed():
@@ -121,14 +121,14 @@ def test_curves(count: int, data: str, tmp_path: Path):
     path = tmp_path / "curves.png"
     title = plots.curves_title(model="tiny", mask=SUMMARY["mask"], data=data, accuracy=0.5)
     plots.draw_curves(path, history=history(count), best_epoch=1, title=title)
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
     assert pixels.shape == (432, 1080, 3)
     # Curves of both axes in matplotlib's blue, each in its half.
     blue = np.abs(pixels - (0x1F, 0x77, 0xB4)).sum(-1) < 30
     assert blue[:, :540].sum() > 20
     assert blue[:, 540:].sum() > 20
-    # The title ends within the picture, on both sides.
+    # The title ends within the image, on both sides.
     frame = np.argmax((pixels < 50).all(-1).sum(1) > 400)  # The first row that is a line.
     title = pixels[: frame - 8]
     assert (title[:, :20] > 250).all()
@@ -183,7 +183,7 @@ def _shown(axis: Any) -> list[float]:
     return [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
 
 
-def test_a_reliability_diagram_counts_its_pictures(drawn: list[Any]):
+def test_a_reliability_diagram_counts_its_images(drawn: list[Any]):
     bins = [
         {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},
         {"from": 0.8, "to": 1.0, "count": 1200, "confidence": 0.9, "accuracy": 0.8},
@@ -234,7 +234,7 @@ def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):
     assert path.stat().st_size > 1000
 
 
-def test_a_picture_that_cannot_be_drawn_is_told(tmp_path: Path):
+def test_a_image_that_cannot_be_drawn_is_told(tmp_path: Path):
     path = tmp_path / "missing" / "curves.png"
     with pytest.raises(FileNotFoundError), plot_worker.Painter(beside=True) as beside:
         beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")

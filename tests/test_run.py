@@ -241,7 +241,7 @@ def test_missing_data_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unreadable_pictures_leave_nothing_behind(tiny_data, tmp_path):
+def test_unreadable_images_leave_nothing_behind(tiny_data, tmp_path):
     folder = tiny.write_folder(tmp_path / "data")
     weights = str(tiny_data.parent / "weights")
     victim = folder / "train" / "birch" / "3.png"

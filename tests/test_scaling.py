@@ -102,34 +102,34 @@ def test_the_model_meets_published_rates(costs):
     assert 1.3 < value("mlperf_8") / 8 / modelled < 2  # Tuned by hand for years.
 
 
-def training(costs: Any, mask: str, pictures: int, devices: int) -> Any:
+def training(costs: Any, mask: str, images: int, devices: int) -> Any:
     from harness import scaling_times as times
 
     speed = times.rates(costs["resnet50", "full"])
-    return times.Training(costs["resnet50", mask], speed, pictures, times.Cluster(devices))
+    return times.Training(costs["resnet50", mask], speed, images, times.Cluster(devices))
 
 
 def test_a_training_s_seconds_by_hand(costs):
     one = training(costs, "full", 1_000_000, 1)
-    # 12 cores decode 3,600 pictures a second: slower than the steps, 4,360, in every epoch, as
-    # 150 GB of decoded pictures are more than 0.4 x 256 GiB.
+    # 12 cores decode 3,600 images a second: slower than the steps, 4,360, in every epoch, as
+    # 150 GB of decoded images are more than 0.4 x 256 GiB.
     assert (one.tier, one.held, one.cached(10)) == ("", False, None)
     assert one.uncached(10) == pytest.approx(60 + 10 * 1e6 / 3600)
-    assert one.from_pictures(True).bottleneck == "decoding"
-    # The devices of 64 have all pictures; then steps decide, with 61 steps' all-reduces: of 94 MB,
-    # of 16,384 pictures, of the hits, and three for each of 53 layers.
+    assert one.from_images(True).bottleneck == "decoding"
+    # The devices of 64 have all images; then steps decide, with 61 steps' all-reduces: of 94 MB,
+    # of 16,384 images, of the hits, and three for each of 53 layers.
     many = training(costs, "full", 1_000_000, 64)
     assert many.held
     assert many.divided
     exchanged = 4 * many.row["trainable_params"] + 64 * 256 * 150_528
     network = 2 * 63 / 64 * exchanged / 339e9 + (3 + 3 * 53) * 69e-6
     later = 1e6 / 64 / 4359.3 + 1e6 / 64 / 256 * network
-    assert many.from_pictures(False).seconds == pytest.approx(later, rel=1e-3)
+    assert many.from_images(False).seconds == pytest.approx(later, rel=1e-3)
     low, high = many.dollars(3600)
     assert (low, high) == pytest.approx((64 * 1.99, 64 * 6.88))
 
 
-def test_features_move_down_as_pictures_grow(costs):
+def test_features_move_down_as_images_grow(costs):
     tiers = [training(costs, "last_stage", n, 1).tier for n in (50_000, 200_000, 10**6, 10**8)]
     assert tiers == ["device", "host", "disk", "no room"]
     assert training(costs, "last_stage", 10**6, 64).tier == "device"

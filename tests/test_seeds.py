@@ -21,7 +21,7 @@ def options(data, *more):
 
 @pytest.fixture
 def unsplit(tiny_data, tmp_path):
-    """Pictures without a validation folder."""
+    """Images without a validation folder."""
     folder = tmp_path / "unsplit"
     shutil.copytree(tiny_data / "train", folder / "tiny")
     shutil.copytree(tiny_data.parent / "weights", folder / "weights")
@@ -88,8 +88,8 @@ def test_find_lr(tiny_data, tmp_path, capsys, mask):
     assert main("train", *command, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert {path.name for path in folder.iterdir()} == {"lr_finder.png", "lr_finder.json"}
-    with Image.open(folder / "lr_finder.png") as picture:
-        assert picture.size[0] > 500
+    with Image.open(folder / "lr_finder.png") as image:
+        assert image.size[0] > 500
     assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) > 20
     # A head of zeros knows nothing: the first loss is that of chance.
     assert found["losses"][0] == pytest.approx(np.log(3), rel=1e-4)

@@ -94,7 +94,7 @@ def auto(data, folder, **options: Any) -> Config:
 
 @pytest.fixture
 def room(monkeypatch, tiny_data) -> int:
-    """What the head needs for steps of 4 and not of 6; 18 pictures that may all be one batch."""
+    """What the head needs for steps of 4 and not of 6; 18 images that may all be one batch."""
     trainer = tiny.trainer_of(tiny.config(tiny_data, None))
     needed = memory.step_bytes(trainer, 4)
     assert needed < memory.step_bytes(trainer, 6)
@@ -111,9 +111,7 @@ def leaves(folder) -> list[np.ndarray]:
 def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, monkeypatch, capsys):
     folders = {name: tmp_path / name for name in ("auto", "four", "resumed")}
     run = loop.fit(auto(tiny_data, folders["auto"]))
-    assert (
-        "--batch-size auto: 4 pictures in each step (at most 18 of 18)" in capsys.readouterr().err
-    )
+    assert "--batch-size auto: 4 images in each step (at most 18 of 18)" in capsys.readouterr().err
     assert read_json(folders["auto"] / "config.json")["train"]["batch_size"] == 4
     assert run.config.train.batch_size == 4
     given = tiny.config(tiny_data, folders["four"], batch_size=4)
@@ -130,7 +128,7 @@ def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, m
         assert all(one.tobytes() == other.tobytes() for one, other in pairs)
 
 
-def test_auto_takes_at_most_a_tenth_of_the_pictures_and_512():
+def test_auto_takes_at_most_a_tenth_of_the_images_and_512():
     assert batch_size.largest_sensible(18, 1) == 1
     assert batch_size.largest_sensible(1000, 1) == 100
     assert batch_size.largest_sensible(1000, 4) == 25
@@ -148,7 +146,7 @@ def test_auto_tries_one_step_and_goes_on_with_less(tiny_data, monkeypatch):
     assert task.layout == SINGLE
     refusing.most = 0
     with pytest.raises(
-        UserError, match=r"not even one picture .* under mask head_only \(Out of memory"
+        UserError, match=r"not even one image .* under mask head_only \(Out of memory"
     ):
         batch_size.prepared(config, tiny.quiet())
 
@@ -164,7 +162,7 @@ def test_a_step_that_does_not_fit_is_told_with_the_size_that_does(
     options += ["--data", f"folder:{tiny_data}", "--mask", mask, "--batch-size", 12]
     assert main("train", *options, "--run-dir", tmp_path / "run") == 2
     told = capsys.readouterr().err
-    assert "memory does not suffice for steps of 12 pictures: Out of memory allocating 9" in told
+    assert "memory does not suffice for steps of 12 images: Out of memory allocating 9" in told
     if mask == "head_only":
         assert "use --batch-size 4 (with --accumulate 3 for the same updates), or" in told
     else:  # In the room of a head alone.

@@ -28,7 +28,7 @@ def groups(name: str = "adamw"):
 
 
 class Arm:
-    """The arguments of a step under a mask, from pictures or from features at the cut."""
+    """The arguments of a step under a mask, from images or from features at the cut."""
 
     def __init__(self, mask: str, *, wrap=lambda tx: tx, optimizer="adamw", cached=False):
         self.parts = tiny.parts(mask)
@@ -53,7 +53,7 @@ class Arm:
 
 
 def batch(index: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    return tiny.pictures(BATCH, seed=10 + index), tiny.labels(BATCH, seed=20 + index)
+    return tiny.images(BATCH, seed=10 + index), tiny.labels(BATCH, seed=20 + index)
 
 
 def run(arm: Arm, count: int):
@@ -185,7 +185,7 @@ def test_an_epoch_is_its_steps_one_after_the_other(mask, weights):
     weights = None if weights is None else jnp.asarray(weights)
     cached = mask == "head_only"
     arm = Arm(mask, optimizer="sgd", cached=cached)
-    x = tiny.pictures(20)
+    x = tiny.images(20)
     if cached:
         x = np.asarray(step.forward(
             arm.variables, x, model=tiny.MODEL, stop="head", prepare=tiny.PREPARE
@@ -287,14 +287,14 @@ def test_the_cached_step_runs_only_the_head():
     assert cached < 0.05 * step_flops(Arm("head_only"))
 
 
-def test_features_and_pictures_train_the_same_head():
-    from_pictures, cached = Arm("head_only"), Arm("head_only", cached=True)
+def test_features_and_images_train_the_same_head():
+    from_images, cached = Arm("head_only"), Arm("head_only", cached=True)
     images, labels = batch()
     features = step.forward(
         cached.variables, images, model=tiny.MODEL, stop="head", prepare=tiny.PREPARE
     )
     left, _ = step.train_step(
-        from_pictures.state(), from_pictures.frozen(), images, labels, **from_pictures.static
+        from_images.state(), from_images.frozen(), images, labels, **from_images.static
     )
     right, _ = step.train_step(cached.state(), cached.frozen(), features, labels, **cached.static)
     for a, b in zip(*map(jax.tree.leaves, (left.params, right.params)), strict=True):
@@ -333,7 +333,7 @@ def test_metrics_add_up():
 
 @pytest.mark.parametrize("cut", ["stage1/block1", "stage2", "pool", "head"])
 def test_forward_in_two_parts(cut):
-    variables, images = tiny.variables(), tiny.pictures(4)
+    variables, images = tiny.variables(), tiny.images(4)
     run_part = functools.partial(step.forward, variables, model=tiny.MODEL)
     whole = run_part(images, prepare=tiny.PREPARE)
     parts = run_part(run_part(images, stop=cut, prepare=tiny.PREPARE), start=cut)

@@ -212,7 +212,7 @@ def test_refusals(steps, train, message):
 @pytest.mark.parametrize(
     ("steps", "train", "message"),
     [
-        ({"accumulate": 5}, {}, "makes one update of 20 pictures, and there are only 18"),
+        ({"accumulate": 5}, {}, "makes one update of 20 images, and there are only 18"),
         ({}, {"schedule": "plateau", "epochs": 10}, "waits 10 epochs .* would never fall"),
     ],
 )

@@ -22,7 +22,7 @@ import tiny
 from jtl.cache.arms import arm_of
 from jtl.config.options import Config, StepsConfig
 from jtl.config.validation import resolve
-from jtl.data.loader import Pictures, shuffled
+from jtl.data.loader import Images, shuffled
 from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import ImageClassifier
 from jtl.train import step as steps
@@ -135,7 +135,7 @@ class Reference:
         self.average: Leaves = {}
         self.clipped = False
 
-    def phase(self, mask: str, lr: float, epochs: range, pictures: Pictures) -> None:
+    def phase(self, mask: str, lr: float, epochs: range, images: Images) -> None:
         trained = {leaf for leaf in self.params if TRAINS[mask](leaf)}
         # What is frozen for a phase starts afresh.
         self.count = {leaf: self.count.get(leaf, 0) for leaf in trained}
@@ -146,11 +146,11 @@ class Reference:
         batch, options = self.task.config.train.batch_size, self.case.steps
         live = {leaf for leaf in self.stats if leaf.startswith(tuple(f"{unit}/" for unit in units))}
         self.average = {**{p: self.params[p] for p in trained}, **{s: self.stats[s] for s in live}}
-        batches = [b for e in epochs for b in shuffled(len(pictures), batch, 0, e)]
+        batches = [b for e in epochs for b in shuffled(len(images), batch, 0, e)]
         updates = len(batches) // options.accumulate
         summed = dict.fromkeys(trained, 0.0)
         for index, indices in enumerate(batches):
-            grads, stats = self._gradient(pictures, indices, units)
+            grads, stats = self._gradient(images, indices, units)
             self.step += 1
             self.stats |= {leaf: stats[leaf] for leaf in live}
             summed = {leaf: summed[leaf] + grads[leaf].astype(np.float64) for leaf in trained}
@@ -179,9 +179,9 @@ class Reference:
             return 0.5 * (1 + math.cos(math.pi * (update - rise) / (updates - rise)))
         return 1.0
 
-    def _gradient(self, pictures: Pictures, indices: Any, units: frozenset[str]) -> Any:
-        x = self.task.inputs.device(jnp.asarray(pictures.batch(indices)))
-        y = jnp.asarray(pictures.labels[indices])
+    def _gradient(self, images: Images, indices: Any, units: frozenset[str]) -> Any:
+        x = self.task.inputs.device(jnp.asarray(images.batch(indices)))
+        y = jnp.asarray(images.labels[indices])
         variables = {"params": tree(self.params), "batch_stats": tree(self.stats)}
         rng = jax.random.fold_in(jax.random.key(0), self.step)
         smoothing = self.case.steps.label_smoothing
@@ -283,7 +283,7 @@ def test_every_leaf_is_where_a_plain_loop_takes_it(name: str, tiny_data: Path, t
     (tmp_path / "rules.txt").write_text(RULES)
     task = prepared(case, tiny_data, tmp_path / "rules.txt")
     arm = arm_of(None, task.inputs)
-    train, val = (Pictures(s, None, hold=True) for s in (task.dataset.train, task.dataset.val))
+    train, val = (Images(s, None, hold=True) for s in (task.dataset.train, task.dataset.val))
     reference = Reference(case, task)
     variables, opt_state, epoch = task.variables, None, 0
     for (epochs, mask, lr), plan in zip(case.phases, task.plans, strict=True):

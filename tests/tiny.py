@@ -98,7 +98,7 @@ def variables() -> dict[str, Any]:
     return unflatten({path: leaf.copy() for path, leaf in _leaves().items()})
 
 
-def pictures(count: int, seed: int = 1) -> np.ndarray:
+def images(count: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
 
 
@@ -108,7 +108,7 @@ def labels(count: int, seed: int = 2) -> np.ndarray:
 
 def array_split(count: int, seed: int = 1) -> ArraySplit:
     names = [str(index) for index in range(count)]
-    return ArraySplit("tiny", pictures(count, seed), labels(count, seed + 100), names)
+    return ArraySplit("tiny", images(count, seed), labels(count, seed + 100), names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,9 +168,9 @@ def write_folder(root: Path, train: int = 6, val: int = 3, size: int = SIZE) -> 
             folder = root / part / name
             folder.mkdir(parents=True)
             for index in range(count):
-                picture = rng.integers(0, 120, (size, size, 3), np.uint8)
-                picture[..., channel] += 120
-                Image.fromarray(picture).save(folder / f"{index}.png")
+                image = rng.integers(0, 120, (size, size, 3), np.uint8)
+                image[..., channel] += 120
+                Image.fromarray(image).save(folder / f"{index}.png")
     return root
 
 

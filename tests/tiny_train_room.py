@@ -1,6 +1,6 @@
 """`tiny_train.py` where any batch size is sensible, and each process has room for another.
 
-TINY_ROOM tells, with commas between, for how many pictures of a step each has.
+TINY_ROOM tells, with commas between, for how many images of a step each has.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the benchmark scripts share: processes, facts, pictures, results, tables, plots."""
+"""What the benchmark scripts share: processes, facts, images, results, tables, plots."""

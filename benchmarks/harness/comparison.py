@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import machine, pictures, plots, steps, tables, trainings
+from harness import datasets, machine, plots, steps, tables, trainings
 from harness.store import Row, Store, add_options
 
 KEY = ("kind", "model", "arm")
@@ -103,9 +103,7 @@ def parse(what: Comparison, doc: str) -> argparse.Namespace:
         "--training-repeats", type=int, default=2, help="whole trainings of each library"
     )
     parser.add_argument("--data", type=Path, help="zip of train/ and val/ with class folders")
-    parser.add_argument(
-        "--images", type=int, default=320, help="how many of its pictures; 0 for all"
-    )
+    parser.add_argument("--images", type=int, default=320, help="how many of its images; 0 for all")
     add_options(parser, "one small backbone, few steps")
     options = parser.parse_args()
     if options.data is not None and not zipfile.is_zipfile(options.data):
@@ -139,8 +137,8 @@ def measure_trainings(
         return
     with tempfile.TemporaryDirectory(prefix="jtl-bench-") as name:
         scratch = Path(name)
-        images = pictures.prepare(scratch / "pictures", options.data, options.images)
-        few = pictures.generate(scratch / "few", options.batch + 4, val=4)
+        images = datasets.prepare(scratch / "images", options.data, options.images)
+        few = datasets.generate(scratch / "few", options.batch + 4, val=4)
         settings = trainings.TrainingSettings(
             images.count, images.source, options.batch, options.size, options.training_repeats
         )
@@ -252,7 +250,7 @@ def training_lines(rows: list[Row], peer: str) -> list[str]:
     return [
         "## Whole trainings, as the user waits",
         "",
-        f"float32, {used['size']} pixels, batch {used['batch']}, {used['images']} pictures "
+        f"float32, {used['size']} pixels, batch {used['batch']}, {used['images']} images "
         f"({used['pictures']}; training and validation together); medians of {used['repeats']} "
         "processes of each in turn, from the start of the process to its end: imports, decoding, "
         "compilation, evaluation after each epoch and saving included.",

@@ -12,7 +12,7 @@ from harness.plots import NAMES, plt
 from harness.store import Row
 
 FULL = 50_000
-"""Training pictures of CIFAR-10."""
+"""Training images of CIFAR-10."""
 EPOCHS = 32
 UPSAMPLED = 155
 
@@ -22,7 +22,7 @@ class Published:
     """What the tutorial reports of an arm, with DenseNet121 on a cloud GPU.
 
     Attributes:
-        accuracy: On 10,000 validation pictures, at the end.
+        accuracy: On 10,000 validation images, at the end.
         best: Of the best epoch, where that is told.
         minutes: Of the training.
         trainable: Params.

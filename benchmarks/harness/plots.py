@@ -129,22 +129,22 @@ def _bars(axes: Any, rows: Sequence[Mapping[str, Any]], targets: Mapping[str, fl
 
 
 def growth(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], path: Path) -> None:
-    """Four panels: time and memory, by pictures under `head_only` and by mask."""
+    """Four panels: time and memory, by images under `head_only` and by mask."""
     counts = sorted({row["images"] for row in rows})
     middle = counts[len(counts) // 2]
     figure, panels = plt.subplots(2, 2, figsize=(11, 8), layout="constrained", sharex="col")
     shown = (("seconds", 1, "whole process, s"), ("peak_bytes", 1e-9, "peak memory, GB"))
     for (key, scale, label), (left, right) in zip(shown, panels, strict=True):
-        _by_pictures(left, rows, key, scale)
+        _by_images(left, rows, key, scale)
         _by_mask(right, [row for row in rows if row["images"] == middle], key, scale)
         left.set_ylabel(label)
         for axes in (left, right):
             axes.set_ylim(0, 1.15 * axes.dataLim.ymax)
             axes.grid(axis="y", alpha=0.3)
             axes.set_axisbelow(True)
-    panels[0][0].set_title("mask head_only, by number of pictures")
-    panels[0][1].set_title(f"{middle} pictures, by mask: from a late cut to none")
-    panels[1][0].set_xlabel("pictures (training and validation)")
+    panels[0][0].set_title("mask head_only, by number of images")
+    panels[0][1].set_title(f"{middle} images, by mask: from a late cut to none")
+    panels[1][0].set_xlabel("images (training and validation)")
     panels[1][1].set_xlabel("mask, and the optimizer's state in MB")
     panels[0][0].legend(frameon=False, loc="lower right")
     used = rows[0]["settings"]
@@ -162,7 +162,7 @@ CACHES = {
 }
 
 
-def _by_pictures(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float) -> None:
+def _by_images(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float) -> None:
     for cache, (label, color) in CACHES.items():
         mine = [r for r in rows if r["mask"] == "head_only" and r["cache"] == cache]
         mine.sort(key=lambda row: row["images"])
@@ -203,7 +203,7 @@ def input_pipeline(
     facts: Mapping[str, Any],
     path: Path,
 ) -> None:
-    """A panel for each arm: pictures per second of jtl and of what stands beside it, in pairs."""
+    """A panel for each arm: images per second of jtl and of what stands beside it, in pairs."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     figure, panels = plt.subplots(
         1, len(arms), figsize=(5 * len(arms), 4.2), layout="constrained", squeeze=False
@@ -224,9 +224,9 @@ def input_pipeline(
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
         used = mine[0]["settings"]
-        axes.set_title(f"{arm}: {used['images']:,} pictures to {used['size']} px")
-    panels[0][0].set_ylabel("pictures per second")
+        axes.set_title(f"{arm}: {used['images']:,} images to {used['size']} px")
+    panels[0][0].set_ylabel("images per second")
     panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    figure.suptitle(f"Pictures per second, {facts['cores']} CPU cores: jtl and others in pairs")
+    figure.suptitle(f"Images per second, {facts['cores']} CPU cores: jtl and others in pairs")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -15,7 +15,7 @@ MODELS = ("resnet50", "densenet121", "efficientnet_lite0")
 MASKS = ("head_only", "last_stage", "last_stages:2", "first_stages:1", "norm_only", "full")
 SIZE, BATCH, CLASSES = 224, 16, 10
 FEW = 11
-"""Pictures of a traced batch: a number that is no other dimension of these networks."""
+"""Images of a traced batch: a number that is no other dimension of these networks."""
 PATH = machine.RESULTS / "scaling_costs.json"
 
 
@@ -28,7 +28,7 @@ def command(model: str, mask: str) -> list[str]:
 
 
 def count(model: str, mask: str, cache: Path) -> Row:
-    """A row: operations, numbers and bytes of one picture, or of one step.
+    """A row: operations, numbers and bytes of one image, or of one step.
 
     Args:
         model: A backbone of jtl.
@@ -48,7 +48,7 @@ def count(model: str, mask: str, cache: Path) -> Row:
     if ran.returncode:
         raise SystemExit(f"failed: {' '.join(command(model, mask))}\n{ran.stderr[-2000:]}")
     told = json.loads(ran.stdout)
-    pictures = told["num_train"] + told["num_val"]
+    images = told["num_train"] + told["num_val"]
     return {
         "model": model,
         "mask": mask,
@@ -59,7 +59,7 @@ def count(model: str, mask: str, cache: Path) -> Row:
         "total_params": told["total_params"],
         "trainable_params": told["trainable_params"],
         "optimizer_bytes": told["optimizer_bytes"],
-        "feature_values": told["cache_bytes"] // (4 * pictures),
+        "feature_values": told["cache_bytes"] // (4 * images),
         **traced(model, mask),
     }
 
@@ -68,7 +68,7 @@ def traced(model_name: str, mask: str) -> dict[str, int]:
     """What the command does not tell, by tracing the suffix's loss and its gradient.
 
     Returns:
-        `kept_bytes`: of each picture for the backward pass, in bfloat16; `layers`: normalized
+        `kept_bytes`: of each image for the backward pass, in bfloat16; `layers`: normalized
         layers that every step runs; `live_layers`: those among them with statistics of the batch.
     """
     import jax
@@ -108,8 +108,8 @@ def traced(model_name: str, mask: str) -> dict[str, int]:
         program = jax.make_jaxpr(residuals)(params, frozen, shapes["batch_stats"], x)
     # What several layers need is kept once.
     outputs = {id(var): var.aval for var in program.jaxpr.outvars}
-    of_pictures = [aval for aval in outputs.values() if aval.shape[:1] == (FEW,)]
-    kept = sum(aval.size * aval.dtype.itemsize for aval in of_pictures)
+    of_images = [aval for aval in outputs.values() if aval.shape[:1] == (FEW,)]
+    kept = sum(aval.size * aval.dtype.itemsize for aval in of_images)
 
     def normalized(units: Any) -> int:
         paths = leaf_paths(prune(shapes["batch_stats"], within(units)))

@@ -80,7 +80,7 @@ FIGURES: dict[str, Figure] = {
         f"[MLPerf 3.0 log]({_MLPERF}_ngc23.04_mxnet/resnet/result_0.txt)",
     ),
     "mlperf_64": Figure(
-        "the same, 64 H100, 50 pictures each",
+        "the same, 64 H100, 50 images each",
         "294,655 images/s",
         294655,
         f"[MLPerf 3.0 log]({_MLPERF}_n8_ngc23.04_mxnet/resnet/result_0.txt)",
@@ -108,10 +108,10 @@ FIGURES: dict[str, Figure] = {
     ),
     "decode": Figure(
         "decoding and resizing a JPEG, a core",
-        "300 pictures/s (80 to 577)",
+        "300 images/s (80 to 577)",
         300,
         "assumption: Pillow decodes [577 of ImageNet's](https://arxiv.org/abs/2605.08731) without "
-        "resizing; with larger pictures and encoding again "
+        "resizing; with larger images and encoding again "
         + _issue("rom1504/img2dataset", 127).replace("pull", "issues")
         + " has 80",
     ),
@@ -171,13 +171,13 @@ FIGURES: dict[str, Figure] = {
     ),
     # Ours.
     "share": Figure(
-        "share of host memory for pictures and features",
+        "share of host memory for images and features",
         "0.4",
         0.4,
         "`jtl.cache.sizes.MEMORY_SHARE`",
     ),
-    "picture_share": Figure(
-        "share of device memory for pictures",
+    "image_share": Figure(
+        "share of device memory for images",
         "0.25",
         0.25,
         "`jtl.cache.arms.DEVICE_SHARE`",

@@ -15,8 +15,8 @@ from harness.store import Row
 COUNTS = (1_000, 1_000_000, 1_000_000_000)
 EPOCHS = {"head_only": 100, "last_stage": 10, "full": 10}
 """The defaults of the masks."""
-MOST_PICTURES_EPOCHS = 10
-"""Of every mask where pictures are a billion."""
+MOST_IMAGES_EPOCHS = 10
+"""Of every mask where images are a billion."""
 DEVICES = (1, 64)
 CLASSES = (10, 1_000, 10_000, 100_000, 1_000_000)
 PARTS = {"object storage": "storage", "host to device": "transfer"}
@@ -86,7 +86,7 @@ def checks(costs: Costs) -> list[str]:
                 "this model: RTX 3090 by the rates of memory",
                 "PyTorch AMP on an A100, times H100 over A100 in MLPerf",
                 "MLPerf, 8 H100, hand-tuned",
-                "MLPerf, 64 H100 with 50 pictures each",
+                "MLPerf, 64 H100 with 50 images each",
             ],
             "": [f"{round(number, -1):,.0f}" for number in (model, scaled, tuned, many)],
             "beside the model": ["1"]
@@ -96,7 +96,7 @@ def checks(costs: Costs) -> list[str]:
 
 
 def budget(costs: Costs) -> list[str]:
-    """Microseconds of a picture on one H100, part by part."""
+    """Microseconds of an image on one H100, part by part."""
     rows = [costs[model, mask] for model in scaling_costs.MODELS for mask in EPOCHS]
     speeds = [times.rates(costs[row["model"], "full"]) for row in rows]
     each = [
@@ -164,19 +164,19 @@ def _rows(row: Row, cluster: Cluster) -> float:
     return times.moved_rows(row, cluster) if times.feature_bytes(row) else 0.0
 
 
-def _training(costs: Costs, model: str, mask: str, pictures: int, devices: int) -> Training:
+def _training(costs: Costs, model: str, mask: str, images: int, devices: int) -> Training:
     speed = times.rates(costs[model, "full"])
-    return Training(costs[model, mask], speed, pictures, Cluster(devices))
+    return Training(costs[model, mask], speed, images, Cluster(devices))
 
 
-def _epochs(mask: str, pictures: int) -> int:
-    return MOST_PICTURES_EPOCHS if pictures == COUNTS[-1] else EPOCHS[mask]
+def _epochs(mask: str, images: int) -> int:
+    return MOST_IMAGES_EPOCHS if images == COUNTS[-1] else EPOCHS[mask]
 
 
 def scenarios(
     costs: Costs,
     model: str,
-    pictures: Sequence[int],
+    images: Sequence[int],
     masks: Sequence[str] = tuple(EPOCHS),
     *,
     by_host: bool = False,
@@ -184,7 +184,7 @@ def scenarios(
     """Hours, memory and money."""
     chosen = [
         (mask, _epochs(mask, n), _training(costs, model, mask, n, devices))
-        for n in pictures
+        for n in images
         for mask in masks
         for devices in DEVICES
     ]
@@ -192,14 +192,14 @@ def scenarios(
     warm = [t.cached(epochs) for _, epochs, t in chosen]
 
     def bound(t: Training) -> str:
-        first = t.from_pictures(True).bottleneck
-        parts = [first, t.from_pictures(False).bottleneck]
+        first = t.from_images(True).bottleneck
+        parts = [first, t.from_images(False).bottleneck]
         if t.tier not in ("", "no room"):
             parts = [t.extraction().bottleneck, t.from_features().bottleneck]
         return ", then ".join(dict.fromkeys(PARTS.get(part, part) for part in parts))
 
     columns: dict[str, Sequence[object]] = {
-        "pictures": [f"{t.pictures:,}" for _, _, t in chosen],
+        "images": [f"{t.images:,}" for _, _, t in chosen],
         "mask": [f"`{mask}`" for mask, _, _ in chosen],
         "epochs": [epochs for _, epochs, _ in chosen],
         "H100": [t.cluster.devices for _, _, t in chosen],
@@ -213,7 +213,7 @@ def scenarios(
             for number, (_, _, t) in zip(warm, chosen, strict=True)
         ],
         "features": [
-            f"{size(t.pictures * times.feature_bytes(t.row))}"
+            f"{size(t.images * times.feature_bytes(t.row))}"
             + (f" ({t.tier})" if t.tier not in ("", "no room") else "")
             for _, _, t in chosen
         ],
@@ -234,7 +234,7 @@ def scenarios(
 
 
 def resnet(costs: Costs) -> list[str]:
-    """ResNet50, all numbers of pictures."""
+    """ResNet50, all numbers of images."""
     return scenarios(costs, "resnet50", COUNTS)
 
 
@@ -251,13 +251,13 @@ def others(costs: Costs) -> list[str]:
 
 
 def storage(costs: Costs) -> list[str]:
-    """Bytes of the pictures themselves."""
+    """Bytes of the images themselves."""
     jpegs = [n * value("jpeg") for n in COUNTS]
     return tables.table(
         {
-            "pictures": [f"{n:,}" for n in COUNTS],
+            "images": [f"{n:,}" for n in COUNTS],
             "as JPEG": [size(nbytes) for nbytes in jpegs],
-            "decoded, 224 pixels": [size(n * times.PICTURE) for n in COUNTS],
+            "decoded, 224 pixels": [size(n * times.IMAGE) for n in COUNTS],
             "object storage, a month": [f"${digits(n * value('storage'))}" for n in jpegs],
             "asking for each by itself, an epoch": [
                 f"${digits(n * value('request'))}" for n in COUNTS
@@ -312,14 +312,14 @@ def crossings(costs: Costs) -> list[str]:
         {
             "network": [plots.NAMES[row["model"]] for row in rows],
             "mask": [f"`{row['mask']}`" for row in rows],
-            "a picture's features over its JPEG": [f"{n / value('jpeg'):.2f}" for n in kept],
+            "an image's features over its JPEG": [f"{n / value('jpeg'):.2f}" for n in kept],
             "device memory to": millions(value("budget") * value("memory")),
             "host memory to": millions(share * value("host_memory")),
             "disk to": millions(value("disk")),
-            "reading pays above, pictures decoded": [
+            "reading pays above, images decoded": [
                 f"{size(n / t)}/s" for n, t in zip(kept, without, strict=True)
             ],
-            "pictures in memory": [
+            "images in memory": [
                 f"{size(n * s.forward / row['prefix_flops'])}/s"
                 for n, s, row in zip(kept, speeds, rows, strict=True)
             ],

@@ -10,7 +10,7 @@ from harness.store import Row
 
 DEVICES_PER_HOST = 8
 PER_DEVICE = 256
-"""Pictures of a step on one device, where there are enough pictures for it."""
+"""Images of a step on one device, where there are enough images for it."""
 DEFAULT_BATCH = 32
 KERNELS, HEAD_KERNELS = 10, 20
 """Kernels of a step for each normalized layer, both directions and the update; of a head."""
@@ -18,8 +18,8 @@ STEP_REDUCTIONS = 2
 """All-reduces of every step: gradients and loss; the number of hits, which is an integer."""
 NORM_REDUCTIONS = 3
 """All-reduces of a layer with the global batch's statistics: mean, variance, gradients."""
-PICTURE = 224 * 224 * 3
-"""Bytes of a decoded picture."""
+IMAGE = 224 * 224 * 3
+"""Bytes of a decoded image."""
 FEATURE_BYTES = 2
 """Of a number in bfloat16."""
 
@@ -79,7 +79,7 @@ class Cluster:
         return self.latency + (self.devices - 1) / self.devices * nbytes / bus
 
     def decoded(self) -> float:
-        """Pictures decoded in a second on the cores of one device."""
+        """Images decoded in a second on the cores of one device."""
         return value("cores") * value("decode")
 
 
@@ -99,7 +99,7 @@ def statistics(row: Row, cluster: Cluster) -> float:
 
 
 def feature_bytes(row: Row) -> int:
-    """Of a picture at the cut; 0 where there is no frozen prefix."""
+    """Of an image at the cut; 0 where there is no frozen prefix."""
     return FEATURE_BYTES * row["feature_values"]
 
 
@@ -116,16 +116,16 @@ def moved(each: float, cluster: Cluster, per_device: float = PER_DEVICE) -> floa
     return cluster.reduce(per_device * cluster.devices * each)
 
 
-def step(row: Row, speed: Rates, pictures: float) -> float:
+def step(row: Row, speed: Rates, images: float) -> float:
     """Seconds of a step from the cut on one device, without network."""
     launches = value("launch") * (KERNELS * row["layers"] + HEAD_KERNELS)
-    reading = pictures * feature_bytes(row) / value("bandwidth")
-    return max(pictures * row["step_flops"] / speed.training, reading, launches)
+    reading = images * feature_bytes(row) / value("bandwidth")
+    return max(images * row["step_flops"] / speed.training, reading, launches)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """One pass over all pictures.
+    """One pass over all images.
 
     Attributes:
         parts: Seconds of what runs at the same time, by name: the longest one decides.
@@ -149,45 +149,45 @@ class Pass:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A mask trained on some pictures by some devices.
+    """A mask trained on some images by some devices.
 
     Attributes:
         row: Its counts.
         speed: Of the network.
-        pictures: How many.
+        images: How many.
         cluster: What they are trained on.
-        by_host: Whether every host keeps features of its share of the pictures on its disk and
+        by_host: Whether every host keeps features of its share of the images on its disk and
             shuffles within it, which jtl does not do.
     """
 
     row: Row
     speed: Rates
-    pictures: int
+    images: int
     cluster: Cluster
     by_host: bool = False
 
     @property
     def used(self) -> Cluster:
-        """The devices that have work: no more than a batch has pictures."""
-        if self.pictures >= 10 * PER_DEVICE * self.cluster.devices:
+        """The devices that have work: no more than a batch has images."""
+        if self.images >= 10 * PER_DEVICE * self.cluster.devices:
             return self.cluster
         return Cluster(min(self.cluster.devices, DEFAULT_BATCH))
 
     @property
     def per_device(self) -> float:
-        """Pictures of a step on each."""
-        many = self.used == self.cluster and self.pictures >= 10 * PER_DEVICE * self.used.devices
+        """Images of a step on each."""
+        many = self.used == self.cluster and self.images >= 10 * PER_DEVICE * self.used.devices
         return PER_DEVICE if many else DEFAULT_BATCH / self.used.devices
 
     @property
     def steps(self) -> float:
         """Of an epoch."""
-        return self.pictures / (self.per_device * self.used.devices)
+        return self.images / (self.per_device * self.used.devices)
 
     @property
     def share(self) -> float:
-        """Pictures for each device."""
-        return self.pictures / self.used.devices
+        """Images for each device."""
+        return self.images / self.used.devices
 
     @property
     def tier(self) -> str:
@@ -209,14 +209,14 @@ class Training:
 
     @property
     def held(self) -> bool:
-        """Whether all decoded pictures stay in memory: over many hosts, in that of the devices."""
-        in_host = self.share * PICTURE <= value("share") * value("host_memory")
+        """Whether all decoded images stay in memory: over many hosts, in that of the devices."""
+        in_host = self.share * IMAGE <= value("share") * value("host_memory")
         return self.divided or (in_host and self.used.one_host)
 
     @property
     def divided(self) -> bool:
         """Whether they are divided among several devices, which have them in their own memory."""
-        fits = self.share * PICTURE <= value("picture_share") * value("memory")
+        fits = self.share * IMAGE <= value("image_share") * value("memory")
         return fits and self.used.devices > 1
 
     @property
@@ -238,14 +238,14 @@ class Training:
     def _steps(self) -> float:
         return self.steps * step(self.row, self.speed, self.per_device)
 
-    def from_pictures(self, first: bool) -> Pass:
+    def from_images(self, first: bool) -> Pass:
         """An epoch that runs every layer, such as all of `--cache-budget 0`."""
         parts = {"computing": self._prefix + self._steps}
         network = self.network
         if self.divided:
-            network += self.steps * moved(PICTURE, self.used, self.per_device)
+            network += self.steps * moved(IMAGE, self.used, self.per_device)
         if first or not self.divided:
-            parts["host to device"] = self.share * PICTURE / value("pcie")
+            parts["host to device"] = self.share * IMAGE / value("pcie")
         if first or not self.held:
             parts |= self._reading()
         return Pass(parts, network)
@@ -265,8 +265,8 @@ class Training:
 
     def uncached(self, epochs: int) -> float:
         """Seconds without the cache."""
-        later = (epochs - 1) * self.from_pictures(False).seconds
-        return value("start") + self.from_pictures(True).seconds + later
+        later = (epochs - 1) * self.from_images(False).seconds
+        return value("start") + self.from_images(True).seconds + later
 
     def cached(self, epochs: int) -> float | None:
         """Seconds with an empty cache to begin with; None where there is nothing to keep."""
@@ -288,5 +288,5 @@ class Training:
         kept = row["kept_bytes"] * self.per_device
         each = feature_bytes(row) if self.tier == "device" else 0
         if self.tier in ("", "no room") and self.divided:
-            each = PICTURE
+            each = IMAGE
         return variables + kept + self.share * each

@@ -81,7 +81,7 @@ def compare(ours: list[float], theirs: list[float]) -> dict[str, Any]:
 
 
 def cost(model: str, mask: str, settings: StepSettings, classes: int) -> dict[str, Any]:
-    """What one step of jtl under a mask takes, from pictures and from cached features, with Adam.
+    """What one step of jtl under a mask takes, from images and from cached features, with Adam.
 
     Args:
         model: A backbone of jtl.

@@ -138,7 +138,7 @@ def fitting(row: Row, seconds: float, fewest: int, most: int) -> int:
 
 
 def error_of(accuracy: float, count: int) -> float:
-    """The standard error of an accuracy that was measured on `count` pictures."""
+    """The standard error of an accuracy that was measured on `count` images."""
     return math.sqrt(max(accuracy * (1 - accuracy), 0.25 / count) / count)
 
 
@@ -166,9 +166,9 @@ class Advice:
 def advise(listed: Sequence[Arm]) -> Advice:
     """The fastest of those that are as accurate as the best one, by the one-standard-error rule.
 
-    Accuracies on a few hundred pictures differ by chance. Among arms whose mean validation
+    Accuracies on a few hundred images differ by chance. Among arms whose mean validation
     accuracy lies within one standard error of the highest, time decides (the rule of Breiman
-    et al., Classification and Regression Trees, 1984, for choosing among models). Test pictures
+    et al., Classification and Regression Trees, 1984, for choosing among models). Test images
     decide nothing.
     """
     best = max(listed, key=lambda arm: (arm.val, -arm.seconds))
@@ -185,7 +185,7 @@ def advise(listed: Sequence[Arm]) -> Advice:
         reasons.append(
             f"The best measured is {best.strategy} with {counted(best.epochs)}: {best.val:.4f} "
             f"after {best.seconds:.0f} s. The difference of {100 * (best.val - arm.val):.1f} "
-            f"points is within one standard error of an accuracy on {count:,} pictures "
+            f"points is within one standard error of an accuracy on {count:,} images "
             f"({100 * error:.1f} points), and it takes {best.seconds / arm.seconds:.1f} times as "
             "long."
         )

@@ -21,7 +21,7 @@ def cost_lines(listed: Sequence[Arm], costs: Mapping[str, Row]) -> list[str]:
     shown = list({arm.strategy: arm for arm in listed if arm.budget == strategies.EPOCHS}.values())
 
     def of(arm: Arm, form: str, key: str, scale: float = 1) -> str:
-        """From pictures and from the cache, of the first mask and the last one."""
+        """From images and from the cache, of the first mask and the last one."""
         told = []
         for mask in strategies.masks(arm.strategy):
             sides = [costs[mask][side][key] * scale for side in ("uncached", "cached")]
@@ -39,9 +39,9 @@ def cost_lines(listed: Sequence[Arm], costs: Mapping[str, Row]) -> list[str]:
         "## What a strategy costs",
         "",
         f"float32, {settings['size']} pixels, batch {settings['batch']}, Adam. Pairs are: a step "
-        "from pictures, through all layers; a step from the frozen layers' cached outputs ('-': "
+        "from images, through all layers; a step from the frozen layers' cached outputs ('-': "
         "the first layers train, nothing can be cached). Arrows: the first and the last phase. "
-        f"Steps are medians of {settings['repeats']}, without reading pictures; operations are "
+        f"Steps are medians of {settings['repeats']}, without reading images; operations are "
         "XLA's count; memory is the peak of the whole training process.",
         "",
         *tables.table(
@@ -126,8 +126,8 @@ def images_lines(rows: Sequence[Row], order: Sequence[str], steps: int) -> list[
         "## Accuracy against the number of training images",
         "",
         f"At least {steps} steps each, but no more than 100 epochs; the last epoch's accuracy on "
-        f"the same {rows[0]['num_val']:,} validation pictures, so that no choice of epoch flatters "
-        f"it; seeds choose the training pictures. {classes} classes. From scratch so few steps are "
+        f"the same {rows[0]['num_val']:,} validation images, so that no choice of epoch flatters "
+        f"it; seeds choose the training images. {classes} classes. From scratch so few steps are "
         "a beginning: it would gain by many times as many.",
         "",
         *tables.table(
@@ -142,7 +142,7 @@ def images_lines(rows: Sequence[Row], order: Sequence[str], steps: int) -> list[
 
 def data_line(row: Row, settings: Mapping[str, Any]) -> str:
     """What was trained on."""
-    seeds_note = "" if row["val_given"] else "; each seed holds out its own validation pictures"
+    seeds_note = "" if row["val_given"] else "; each seed holds out its own validation images"
     test = f", {row['num_test']:,} test" if row["num_test"] else ", no test"
     return (
         f"{settings['data']}: {row['num_train']:,} train, {row['num_val']:,} validation{test} "

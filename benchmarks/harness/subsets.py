@@ -1,4 +1,4 @@
-"""Some of a data set's pictures, as a source of its own that every training reads."""
+"""Some of a data set's images, as a source of its own that every training reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness import machine
 sys.path.insert(0, str(machine.ROOT))
 
 ALL = 0
-"""As a number of pictures per class: as many as there are."""
+"""As a number of images per class: as many as there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Source:
         class_names: The name of every label.
         splits: Those of "train", "val" and "test" that there are, as `jtl.data.splits` has them.
         fingerprint: SHA-256 (hex) of the data.
-        val_given: Whether the validation pictures are not held out of train.
+        val_given: Whether the validation images are not held out of train.
     """
 
     class_names: tuple[str, ...]
@@ -35,7 +35,7 @@ class Source:
 
     @property
     def smallest_class(self) -> int:
-        """Train pictures of the class that has the fewest."""
+        """Train images of the class that has the fewest."""
         counts = np.bincount(self.splits["train"].labels, minlength=len(self.class_names))
         return int(counts.min())
 
@@ -68,7 +68,7 @@ def opened(spec: str, *, test_as_val: bool = False) -> Source:
 
 
 def chosen(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Indices of as many pictures of each class, by chance, in their order; `ALL` for all."""
+    """Indices of as many images of each class, by chance, in their order; `ALL` for all."""
     if per_class == ALL:
         return np.arange(len(labels))
     random = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def chosen(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def count(source: Source, role: str, per_class: int) -> int:
-    """Pictures of a split, at most `per_class` of each class; 0 if it is not there."""
+    """Images of a split, at most `per_class` of each class; 0 if it is not there."""
     if role not in source.splits:
         return 0
     return len(chosen(source.splits[role].labels, per_class, 0))
@@ -92,11 +92,11 @@ def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -
     Args:
         source: The data set.
         folder: Where to write; new.
-        counts: For each split to write, pictures of each class, or `ALL`.
-        seed: Chooses the train pictures; those of the other splits are always the same.
+        counts: For each split to write, images of each class, or `ALL`.
+        seed: Chooses the train images; those of the other splits are always the same.
 
     Returns:
-        What `--data` takes: an .npz file of pictures that share a size, else a folder with the
+        What `--data` takes: an .npz file of images that share a size, else a folder with the
         files as they are.
     """
     parts = {}
@@ -107,7 +107,7 @@ def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -
     folder.mkdir(parents=True)
     sizes = {split.native_size() for split in parts.values()}
     if len(sizes) == 1 and None not in sizes:
-        return _arrays(source, parts, folder / "pictures.npz")
+        return _arrays(source, parts, folder / "images.npz")
     return _files(source, parts, folder)
 
 
@@ -131,12 +131,12 @@ def _files(source: Source, parts: dict[str, Any], folder: Path) -> str:
 
 
 def generated(path: Path, *, classes: int, train: int, val: int, side: int = 32) -> str:
-    """Pictures of noise around a colour for each class, in an .npz file; what `--data` takes.
+    """Images of noise around a colour for each class, in an .npz file; what `--data` takes.
 
     Args:
         path: The file.
         classes: How many.
-        train: Pictures of each class.
+        train: Images of each class.
         val: The same for validation.
         side: Height and width in pixels.
     """

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.datasets import Images
 from harness.machine import BENCHMARKS, environment, product_rate
-from harness.pictures import Pictures
 from harness.runs import Ended, timed
 from harness.steps import compare
 
@@ -42,9 +42,9 @@ class Job:
     Attributes:
         model: A backbone of jtl.
         weights: The checkpoint that both sides start from, in the peer's format.
-        pictures: What is trained on.
-        few: One training batch and some validation pictures.
-        batch: Pictures in each training step.
+        images: What is trained on.
+        few: One training batch and some validation images.
+        batch: Images in each training step.
         size: Height and width of the input in pixels.
         peer: `pytorch` or `keras`: which peers/*_train.py stands beside jtl.
         scratch: A folder for caches and runs.
@@ -52,8 +52,8 @@ class Job:
 
     model: str
     weights: Path
-    pictures: Pictures
-    few: Pictures
+    pictures: Images
+    few: Images
     batch: int
     size: int
     peer: str

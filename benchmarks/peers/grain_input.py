@@ -1,7 +1,7 @@
 """Grain's side of an input pipeline; see peers/jtl_input.py.
 
 `decode` runs jtl's own decoding and resizing in Grain's threads, so that the difference is what
-carries the pictures, not what makes them.
+carries the images, not what makes them.
 """
 
 from __future__ import annotations

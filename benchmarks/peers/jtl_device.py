@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness import product, workers
-from peers.jtl_steps import Forward, Step, flops, pictures
+from peers.jtl_steps import Forward, Step, flops, random_images
 
 ROWS = {"cpu": 1024}
 """And columns of the matrix product beside the steps; 8192 where it is not said."""
@@ -48,7 +48,7 @@ def main(name: str, arm: str, dtype: str, batch: int, size: int, classes: int, c
         from jtl import models
         from jtl.models.initialization import initialize
 
-        images, labels = map(jnp.asarray, pictures(batch, size, classes))
+        images, labels = map(jnp.asarray, random_images(batch, size, classes))
         model = models.create(name, num_classes=classes)
         variables = initialize(model, None, size=size, seed=0)
         images = images.astype(dtype)

@@ -1,10 +1,10 @@
-"""jtl's side of an input pipeline: a worker process, whose step is one pass over all pictures.
+"""jtl's side of an input pipeline: a worker process, whose step is one pass over all images.
 
 python benchmarks/peers/jtl_input.py ARM BATCH SIZE IMAGES FOLDER
 
 Arms: `decode` reads the JPEG files of FOLDER/train/CLASS, resizes their shorter side to
 SIZE / 0.875 with antialiased bicubic interpolation and cuts out the SIZE x SIZE pixels in the
-middle; `gather` takes IMAGES pictures of SIZE x SIZE pixels from memory. Both give uint8 batches in
+middle; `gather` takes IMAGES images of SIZE x SIZE pixels from memory. Both give uint8 batches in
 an order that is shuffled anew in every pass, without the incomplete last one.
 """
 
@@ -23,12 +23,12 @@ CROP = 0.875
 
 
 def in_memory(images: int, size: int) -> np.ndarray:
-    """Random pictures, uint8 [N, H, W, 3]."""
+    """Random images, uint8 [N, H, W, 3]."""
     return np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
 
 
 def files(folder: Path) -> list[str]:
-    """The picture files."""
+    """The image files."""
     return sorted(map(str, (folder / "train").rglob("*.jpg")))
 
 
@@ -37,22 +37,22 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
 
     def prepare() -> workers.Prepared:
         from jtl.data.decoding import HostTransform
-        from jtl.data.loader import Pictures, ahead, shuffled
+        from jtl.data.loader import Images, ahead, shuffled
         from jtl.data.sources.arrays import ArraySplit
         from jtl.data.sources.registry import find
 
         if arm == "decode":
             split = find(f"folder:{folder}").splits["train"]
-            pictures = Pictures(split, HostTransform(size, CROP, "bicubic"), hold=False)
+            source = Images(split, HostTransform(size, CROP, "bicubic"), hold=False)
         else:
             labels, names = np.zeros(images, np.int32), [""] * images
             split = ArraySplit("memory", in_memory(images, size), labels, names)
-            pictures = Pictures(split, None, hold=True)
+            source = Images(split, None, hold=True)
         epochs = itertools.count(1)
 
         def one_pass() -> int:
-            batches = list(shuffled(len(pictures), batch, 0, next(epochs)))
-            return sum(len(part) for part in ahead(pictures, batches))
+            batches = list(shuffled(len(source), batch, 0, next(epochs)))
+            return sum(len(part) for part in ahead(source, batches))
 
         return one_pass, told(one_pass())
 
@@ -60,7 +60,7 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
 
 
 def told(seen: int) -> dict[str, int]:
-    """What a worker says of itself: how many pictures a pass gives."""
+    """What a worker says of itself: how many images a pass gives."""
     return {"images": seen}
 
 

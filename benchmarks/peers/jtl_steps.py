@@ -2,7 +2,7 @@
 
 python benchmarks/peers/jtl_steps.py MODEL ARM BATCH SIZE CLASSES [LIBRARY]
 
-ARM is `forward`, or a mask for a train step with SGD and momentum, from pictures. `adam:MASK` is
+ARM is `forward`, or a mask for a train step with SGD and momentum, from images. `adam:MASK` is
 such a step with Adam, jtl's default, and `adam-cached:MASK` takes it from what the frozen layers
 gave, as jtl does. LIBRARY is whose conventions (strides, biases, epsilon) the network follows;
 default PyTorch's.
@@ -20,8 +20,8 @@ import numpy as np
 from harness import product, workers
 
 
-def pictures(batch: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Normalized pictures NHWC and labels, random."""
+def random_images(batch: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Normalized images NHWC and labels, random."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, size, size, 3), dtype=np.float32)
     return images, rng.integers(0, classes, batch).astype(np.int32)
@@ -63,7 +63,7 @@ class Forward:
 
 
 class Step:
-    """A train step under a mask, from pictures or from the frozen layers' features."""
+    """A train step under a mask, from images or from the frozen layers' features."""
 
     def __init__(self, arm: str, model: Any, variables: Any, images: Any, labels: Any):
         import jax
@@ -138,7 +138,7 @@ def main(name: str, arm: str, batch: int, size: int, classes: int, library: str 
         from jtl import models
         from jtl.models.initialization import initialize
 
-        images, labels = map(jnp.asarray, pictures(batch, size, classes))
+        images, labels = map(jnp.asarray, random_images(batch, size, classes))
         follows = conventions(name, library) if library else None
         model = models.create(name, num_classes=classes, conventions=follows)
         variables = initialize(model, None, size=size, seed=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from harness import product, workers
-from peers.jtl_steps import pictures
+from peers.jtl_steps import random_images
 
 
 def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
@@ -19,7 +19,7 @@ def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
     def prepare() -> workers.Prepared:
         from peers.keras_model import backbone, classifier, keras
 
-        images, labels = pictures(batch, size, classes)
+        images, labels = random_images(batch, size, classes)
         model = classifier(backbone(name, size), classes, arm)
         if arm == "forward":
             return lambda: model.predict_on_batch(images), {"optimizer_bytes": 0}

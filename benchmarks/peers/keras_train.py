@@ -1,6 +1,6 @@
-"""Transfer learning as Keras's own guide writes it, with the pictures in memory.
+"""Transfer learning as Keras's own guide writes it, with the images in memory.
 
-Pictures are decoded once, by all cores; the frozen backbone is called with `training=False`;
+Images are decoded once, by all cores; the frozen backbone is called with `training=False`;
 `fit` evaluates every epoch. No features are kept.
 """
 
@@ -22,7 +22,7 @@ MODULES = {"resnet50": "resnet", "densenet121": "densenet"}
 
 
 def load(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures of a split, float32 [N, size, size, 3] from 0 to 255, and labels [N]."""
+    """All images of a split, float32 [N, size, size, 3] from 0 to 255, and labels [N]."""
     names = sorted(path.name for path in folder.iterdir())
     files = [(path, names.index(path.parent.name)) for path in sorted(folder.glob("*/*"))]
 

@@ -13,7 +13,7 @@ import contextlib
 from typing import Any
 
 from harness import product, workers
-from peers.jtl_steps import pictures
+from peers.jtl_steps import random_images
 
 
 def device_facts() -> dict[str, Any]:
@@ -54,7 +54,7 @@ def main(
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-        images, labels = pictures(batch, size, classes)
+        images, labels = random_images(batch, size, classes)
         # A NHWC array seen as NCHW is what PyTorch calls channels_last.
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2).to(platform)
         targets = torch.from_numpy(labels).long().to(platform)

@@ -27,7 +27,7 @@ def network(name: str, **options: Any) -> Any:
 def create(name: str, classes: int, mask: str) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
     """A network in channels_last, and its frozen modules.
 
-    Frozen params require no gradient. As pictures require none either, PyTorch records
+    Frozen params require no gradient. As images require none either, PyTorch records
     nothing before the first trained layer and keeps no activations of the frozen part: the
     same as running it under `no_grad`.
     """

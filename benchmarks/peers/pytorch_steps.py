@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from harness import product, workers
-from peers.jtl_steps import pictures
+from peers.jtl_steps import random_images
 
 
 def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
@@ -21,7 +21,7 @@ def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
 
         from peers.pytorch_model import create, training_mode
 
-        images, labels = pictures(batch, size, classes)
+        images, labels = random_images(batch, size, classes)
         # A NHWC array seen as NCHW is what PyTorch calls channels_last.
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
         targets = torch.from_numpy(labels).long()

@@ -1,8 +1,8 @@
 """Transfer learning as somebody writes it who knows PyTorch and timm well.
 
-Pictures are decoded and normalized once, by all cores, and stay in memory; channels_last;
+Images are decoded and normalized once, by all cores, and stay in memory; channels_last;
 frozen params require no gradient and frozen normalizations use their running averages; the
-optimizer holds only what trains. Every epoch runs the whole network over all pictures and is
+optimizer holds only what trains. Every epoch runs the whole network over all images and is
 evaluated, as in the tutorials; no features are kept.
 """
 
@@ -26,7 +26,7 @@ EVAL_BATCH = 32
 
 
 def load(folder: Path, transform) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pictures of a split, float32 [N, 3, H, W] in channels_last, and labels [N]."""
+    """All images of a split, float32 [N, 3, H, W] in channels_last, and labels [N]."""
     files = ImageFolder(str(folder), transform)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         examples = list(pool.map(files.__getitem__, range(len(files))))
@@ -37,7 +37,7 @@ def load(folder: Path, transform) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.inference_mode()
 def accuracy(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """The share of pictures whose class is found."""
+    """The share of images whose class is found."""
     model.eval()
     pairs = zip(images.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True)
     hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in pairs)

@@ -15,14 +15,14 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
         import tensorflow as tf
 
         def load(path):
-            picture = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-            sides = tf.cast(tf.shape(picture)[:2], tf.float32)
+            image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+            sides = tf.cast(tf.shape(image)[:2], tf.float32)
             new = tf.cast(sides * (int(size / CROP) / tf.reduce_min(sides)), tf.int32)
             new = tf.maximum(new, size)
-            picture = tf.image.resize(picture, new, method="bicubic", antialias=True)
+            image = tf.image.resize(image, new, method="bicubic", antialias=True)
             top, left = (new[0] - size) // 2, (new[1] - size) // 2
-            picture = tf.image.crop_to_bounding_box(picture, top, left, size, size)
-            return tf.cast(tf.clip_by_value(tf.round(picture), 0, 255), tf.uint8)
+            image = tf.image.crop_to_bounding_box(image, top, left, size, size)
+            return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
         if arm == "decode":
             paths = files(folder)

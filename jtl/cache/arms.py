@@ -1,4 +1,4 @@
-"""How the epochs of a phase run: from pictures, or from the frozen prefix's features."""
+"""How the epochs of a phase run: from images, or from the frozen prefix's features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 
 from jtl.cache.sizes import MEMORY_SHARE, free_memory
-from jtl.data.loader import InputPlan, Pictures
+from jtl.data.loader import Images, InputPlan
 from jtl.data.sources.registry import Split as DataSplit
 from jtl.distributed import processes
 from jtl.distributed.layout import SINGLE, Layout
@@ -17,9 +17,9 @@ from jtl.freeze import Split
 
 FEATURE_EVAL_BATCH = 1024
 """Examples per dispatch when only a head is left to run."""
-PICTURE_EVAL_BATCH = 32
+IMAGE_EVAL_BATCH = 32
 DEVICE_SHARE = 0.25
-"""Of an accelerator's free memory that pictures may take; steps need the rest."""
+"""Of an accelerator's free memory that images may take; steps need the rest."""
 
 Place = Literal["memory", "disk"]
 
@@ -53,7 +53,7 @@ class Arm:
 
     @property
     def cached(self) -> bool:
-        """Whether the frozen prefix runs once per picture."""
+        """Whether the frozen prefix runs once per image."""
         return self.start is not None
 
 
@@ -65,41 +65,41 @@ def cut_of(split: Split) -> str | None:
 def arm_of(
     start: str | None, inputs: InputPlan, stored: str | None = None, place: Place = "memory"
 ) -> Arm:
-    """The arm that starts from features at the unit `start`, or from pictures if None.
+    """The arm that starts from features at the unit `start`, or from images if None.
 
     Args:
         start: As in `Arm`.
-        inputs: How pictures become the network's input.
+        inputs: How images become the network's input.
         stored: What features are rounded to, if at all.
         place: Where features are.
     """
     if start is None:
-        return Arm(None, inputs.device, PICTURE_EVAL_BATCH)
+        return Arm(None, inputs.device, IMAGE_EVAL_BATCH)
     dtype = inputs.device.dtype
     cast = None if stored in (None, dtype) else Cast(dtype)
-    return Arm(start, cast, FEATURE_EVAL_BATCH if start == "head" else PICTURE_EVAL_BATCH, place)
+    return Arm(start, cast, FEATURE_EVAL_BATCH if start == "head" else IMAGE_EVAL_BATCH, place)
 
 
-def pictures_of(
+def images_of(
     split: DataSplit,
     inputs: InputPlan,
     *,
     once: bool,
     training: bool = False,
     layout: Layout = SINGLE,
-) -> Pictures:
-    """The pictures of a split, decoded now if they fit in memory, else batch by batch.
+) -> Images:
+    """The images of a split, decoded now if they fit in memory, else batch by batch.
 
     Args:
         split: The split.
-        inputs: How pictures become the network's input.
+        inputs: How images become the network's input.
         once: What is looked at once only is better decoded beside the computation.
-        training: Whether the pictures are augmented.
+        training: Whether the images are augmented.
         layout: The devices that share them. Processes hold them on the devices or not at all:
-            each decodes its share once, and whose pictures a batch needs is no matter then.
+            each decodes its share once, and whose images a batch needs is no matter then.
     """
     native = split.native_size()
-    needed = len(split) * inputs.bytes_per_picture(native, training=training)
+    needed = len(split) * inputs.bytes_per_image(native, training=training)
     host = inputs.host_for(native, training=training)
     if layout.spans_processes:
         each = needed * len(layout.local().devices or (0,)) / layout.count
@@ -108,14 +108,14 @@ def pictures_of(
     else:
         hold = needed < MEMORY_SHARE * free_memory() and not once
         on_device = hold and has_room(needed)
-    return Pictures(split, host, hold=hold, on_device=on_device, layout=layout)
+    return Images(split, host, hold=hold, on_device=on_device, layout=layout)
 
 
 def has_room(nbytes: float, *, on_cpu: bool = False) -> bool:
     """Whether the devices have room for so much beside the training itself.
 
     On a CPU device and host share their memory, and there NumPy gathers faster than XLA: a
-    single process keeps its pictures off the device.
+    single process keeps its images off the device.
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":

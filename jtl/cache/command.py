@@ -111,7 +111,7 @@ def _list(inventory: Inventory, rows: list[Row]) -> None:
     print(f"features  {told(sizes['features'])} of at most {told(limit)} ({LIMIT})")
     print(f"programs  {told(sizes['programs'])}, compiled")
     print(f"weights   {told(sizes['weights'])}, converted")
-    print(f"checks    {told(sizes['sizes'])}, that pictures can be read, and their sizes")
+    print(f"checks    {told(sizes['sizes'])}, that images can be read, and their sizes")
 
 
 def _lines(row: Row) -> list[str]:

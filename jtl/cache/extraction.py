@@ -1,4 +1,4 @@
-"""The frozen prefix, run once per picture."""
+"""The frozen prefix, run once per image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jtl.data.augment import View
-from jtl.data.loader import Examples, Pictures, in_order
+from jtl.data.loader import Examples, Images, in_order
 from jtl.data.preprocessing import Prepare
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.freeze.split import Tree
@@ -16,11 +16,11 @@ from jtl.models import ImageClassifier
 from jtl.train.step import Metrics, forward, score
 
 PREFIX_BATCH = 32
-"""Pictures per dispatch and device: enough to fill the cores, few enough for the caches."""
+"""Images per dispatch and device: enough to fill the cores, few enough for the caches."""
 
 
 def extract(
-    examples: Pictures,
+    examples: Images,
     variables: Tree,
     *,
     model: ImageClassifier,
@@ -34,13 +34,13 @@ def extract(
     """Runs a model up to the unit `stop` over every example, in inference mode.
 
     Args:
-        examples: Pictures of a split.
+        examples: Images of a split.
         variables: {"params", "batch_stats"} of at least the units before `stop`.
         model: The classifier.
         stop: Path of the unit to stop before.
         prepare: From uint8 batches to the backbone's input.
         first: The example to begin with.
-        view: Which random draw of the pictures is taken; None for them as they are.
+        view: Which random draw of the images is taken; None for them as they are.
         origin: Where in their data set the examples begin, which views are drawn by.
         layout: Devices of this process, which share the work.
 
@@ -80,7 +80,7 @@ def evaluate(
     """Scores a classifier over every example.
 
     Args:
-        examples: Features at `start`, or pictures.
+        examples: Features at `start`, or images.
         variables: {"params", "batch_stats"} of at least the units from `start` on.
         model: The classifier.
         start: Path of the first unit to run; None for the whole chain.

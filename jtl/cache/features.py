@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import models
-from jtl.cache.arms import Arm, Place, arm_of, pictures_of
+from jtl.cache.arms import Arm, Place, arm_of, images_of
 from jtl.cache.entry import Entry, Spec
 from jtl.cache.extraction import extract
 from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
@@ -19,7 +19,7 @@ from jtl.cache.place import placed
 from jtl.cache.store import Claim, Store
 from jtl.common.progress import Display
 from jtl.data.augment import View
-from jtl.data.loader import Examples, Features, InputPlan, Pictures, Views
+from jtl.data.loader import Examples, Features, Images, InputPlan, Views
 from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import Portion
 from jtl.distributed import processes
@@ -75,9 +75,9 @@ class FeatureCache:
         """Takes what features depend on.
 
         Args:
-            dataset: The pictures.
+            dataset: The images.
             model: The classifier.
-            inputs: How pictures become its input.
+            inputs: How images become its input.
             name: Of the backbone, for people.
             seed: Of the run, which random views are drawn by.
             budget: As in `--cache-budget`; 0 for no features at all.
@@ -95,7 +95,7 @@ class FeatureCache:
         self._refused: set[str] = set()  # Cuts whose features had no room on disk after all.
         self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
         self._last: tuple[Tree, str, Prefix] | None = None
-        self._decoded: Pictures | None = None  # Of train, while its views are computed.
+        self._decoded: Images | None = None  # Of train, while its views are computed.
 
     @property
     def folder(self) -> Path | None:
@@ -120,7 +120,7 @@ class FeatureCache:
             self._say("no first layer is frozen: there are no outputs for --cache-views to keep")
         elif cut is not None and inputs.augmentation is not None and not inputs.views:
             self._say(
-                "augmentation makes new pictures in every epoch, whose features cannot be kept: "
+                "augmentation makes new images in every epoch, whose features cannot be kept: "
                 "the frozen prefix runs in every step"
             )
         elif cut is not None and cut not in self._refused:
@@ -146,7 +146,7 @@ class FeatureCache:
         return Outlook(needed, place, kept)
 
     def read(self, cut: str | None, variables: Tree, splits: Splits) -> tuple[Arm, list[Examples]]:
-        """Splits as an arm works on them: features at the cut, or pictures.
+        """Splits as an arm works on them: features at the cut, or images.
 
         Args:
             cut: As in `arm`.
@@ -167,7 +167,7 @@ class FeatureCache:
             self._last = self._decoded = None  # The steps donate the arrays.
         arm = arm_of(None, self._inputs)
         return arm, [
-            pictures_of(
+            images_of(
                 split, self._inputs, once=False, training=role == "train", layout=self._layout
             )
             for role, split in splits.items()
@@ -242,7 +242,7 @@ class FeatureCache:
             NoRoom: They were to lie on disk, and cannot.
         """
         assert arm.start is not None
-        if not len(part.split):  # Of many processes, where there are fewer pictures.
+        if not len(part.split):  # Of many processes, where there are fewer images.
             return self._spec(arm.start, variables, 0).empty()
         mapped = arm.place == "disk"
         key = self._key(arm.start, variables, part)
@@ -305,26 +305,26 @@ class FeatureCache:
                 raise NoRoom
         claim.finish()
 
-    def _pictures(self, part: Part) -> Pictures:
+    def _images(self, part: Part) -> Images:
         """Decoded beside the computation; if for several views, once for all where they fit."""
         if part.view is None:
-            return pictures_of(part.split, self._inputs, once=True)
+            return images_of(part.split, self._inputs, once=True)
         if self._decoded is None:
             once = self._inputs.views == 1
-            self._decoded = pictures_of(part.split, self._inputs, once=once, training=True)
+            self._decoded = images_of(part.split, self._inputs, once=once, training=True)
         return self._decoded
 
     def _rows(self, cut: str, variables: Tree, part: Part, first: int) -> Iterator[np.ndarray]:
-        """Features of the pictures from `first` on, batch by batch, as they are to be kept."""
+        """Features of the images from `first` on, batch by batch, as they are to be kept."""
         self._computed += len(part.split)
         local = self._layout.local()
         on_device = local.put_whole(variables)
-        pictures = self._pictures(part)
+        images = self._images(part)
         with self._display.track(f"features of {part}", len(part.split), "images") as advance:
             if first:
                 advance(first, "begun by an earlier run")
             for rows in extract(
-                pictures,
+                images,
                 on_device,
                 model=self._model,
                 stop=cut,

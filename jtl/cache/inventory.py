@@ -80,7 +80,7 @@ class Inventory:
         return rows
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of features, compiled programs, converted weights, and checks of pictures."""
+        """Bytes of features, compiled programs, converted weights, and checks of images."""
         parts = {
             "features": FEATURES, "programs": PROGRAMS, "weights": WEIGHTS, "sizes": CHECKED
         }  # fmt: skip

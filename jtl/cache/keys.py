@@ -47,7 +47,7 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What an entry is of: a split's pictures as they are, or in one random view."""
+    """What an entry is of: a split's images as they are, or in one random view."""
 
     role: str
     split: Split
@@ -118,17 +118,17 @@ def key_of(
     prepare: Prepare,
     view: View | None = None,
 ) -> Key:
-    """Names the outputs of a prefix for the pictures of a split.
+    """Names the outputs of a prefix for the images of a split.
 
     Args:
         prefix: The prefix.
-        split: The pictures; which and in what order is part of the key, their labels are not.
+        split: The images; which and in what order is part of the key, their labels are not.
         data: What the data set was loaded by, for people.
         fingerprint: Of the data set.
         role: `train`, `val` or `test`: names need not differ between splits.
-        host: How pictures are resized while they are decoded.
+        host: How images are resized while they are decoded.
         prepare: What is done to them on the device.
-        view: Which random draw of the pictures; None for them as they are.
+        view: Which random draw of the images; None for them as they are.
     """
     depends = {
         "format_version": FORMAT_VERSION,
@@ -148,7 +148,7 @@ def key_of(
 
 
 def names_of(split: Split) -> str:
-    """SHA-256 over the names of a split's pictures, in their order."""
+    """SHA-256 over the names of a split's images, in their order."""
     text = "\0".join(split.names)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -13,7 +13,7 @@ import psutil
 from jtl.common.errors import UserError
 
 MEMORY_SHARE = 0.4
-"""Of the free memory: what decoded pictures or features may take."""
+"""Of the free memory: what decoded images or features may take."""
 DISK_SHARE = 0.1
 """Of the free disk, features that lie there included: what features may take by default."""
 DISK_BYTES = 20 * 10**9

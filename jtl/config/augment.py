@@ -30,18 +30,18 @@ class Augment:
     """Every option of the augmentation; compared by value, so that a compiled step can hold it.
 
     Attributes:
-        crop_scale: The smallest share of a picture's area that a random crop keeps, above 0; 1
+        crop_scale: The smallest share of an image's area that a random crop keeps, above 0; 1
             for no crop. See `geometric.crop_box`.
-        flip: `horizontal` mirrors half of the pictures, `both` also turns half of them upside
+        flip: `horizontal` mirrors half of the images, `both` also turns half of them upside
             down. Text and digits should not be flipped.
         color_jitter: Strengths of (brightness, contrast, saturation, hue): factors are drawn
             from 1 - strength to 1 + strength, hue is turned by up to its strength, a share of
             the circle.
-        policy: `trivial` applies one operation of TrivialAugment to each picture.
-        erasing: Probability that a rectangle of the picture is blotted out.
-        mixup: Both parameters of the Beta distribution that two pictures are mixed by; 0 for
+        policy: `trivial` applies one operation of TrivialAugment to each image.
+        erasing: Probability that a rectangle of the image is blotted out.
+        mixup: Both parameters of the Beta distribution that two images are mixed by; 0 for
             none.
-        cutmix: The same for the area that is pasted from another picture. With mixup too, each
+        cutmix: The same for the area that is pasted from another image. With mixup too, each
             example gets one of the two.
 
     Raises:
@@ -80,7 +80,7 @@ class Augment:
 
     @property
     def crops(self) -> bool:
-        """Whether pictures are cropped."""
+        """Whether images are cropped."""
         return self.crop_scale < 1
 
     @property

@@ -64,23 +64,23 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The labelled pictures.
+    """The labelled images.
 
     Attributes:
-        data: The pictures: 'folder:PATH' (a folder, zip or tar with a folder for each class, in
+        data: The images: 'folder:PATH' (a folder, zip or tar with a folder for each class, in
             train/ and val/, or without them to be split), 'tfds:NAME[:SPLITS]' (a prepared data
             set of TensorFlow Datasets), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as of
             Hugging Face) or 'digits' (of scikit-learn); see docs/data.md.
-        on_bad_image: What is done about pictures that cannot be read: error lists them and
+        on_bad_image: What is done about images that cannot be read: error lists them and
             trains nothing; skip leaves them out, and the summary says so.
         image_size: Height and width of the network's input in pixels. Default: that of the
-            weights; for pictures that are all smaller, four times theirs, but 96 at least.
-        upsample: How small pictures are enlarged: bilinear, bicubic, or nearest:N, which
+            weights; for images that are all smaller, four times theirs, but 96 at least.
+        upsample: How small images are enlarged: bilinear, bicubic, or nearest:N, which
             repeats each pixel N times both ways. Default: as the weights' preprocessing.
         cache_dtype: Number format that the frozen part's outputs are kept in: that in which they
             are computed, or another; bfloat16 halves the size of float32.
         cache_views: With augmentation, keeps the frozen part's outputs for this many random draws
-            of each training picture, which the epochs see in turn. Default: another draw in every
+            of each training image, which the epochs see in turn. Default: another draw in every
             epoch, and nothing kept.
         split_seed: Decides the validation split where the data have none. Default: --seed.
     """
@@ -96,22 +96,22 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of the training pictures; see docs/augmentation.md.
+    """Random changes of the training images; see docs/augmentation.md.
 
     Attributes:
         augment: What is changed: none; light (random crops, and a horizontal flip); strong (also
             TrivialAugment, erasing, mixup and cutmix). The flags below change single parts of it.
-        crop_scale: Random resized crops keep at least this share of a picture's area; 1 for no
+        crop_scale: Random resized crops keep at least this share of an image's area; 1 for no
             crops.
-        flip: Mirrors half of the pictures, horizontally or both ways. Leave it out where left
+        flip: Mirrors half of the images, horizontally or both ways. Leave it out where left
             and right mean something, as in text.
         color_jitter: Strength of random changes of brightness, contrast and saturation, for
             example 0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last for hue.
-        policy: trivial changes each picture by one random operation of TrivialAugment.
-        erasing: Probability that a rectangle of a picture is blotted out.
-        mixup: Mixes pairs of pictures and their labels; the Beta distribution's parameter, such
+        policy: trivial changes each image by one random operation of TrivialAugment.
+        erasing: Probability that a rectangle of an image is blotted out.
+        mixup: Mixes pairs of images and their labels; the Beta distribution's parameter, such
             as 0.2.
-        cutmix: Pastes a part of another picture and its label; the Beta distribution's parameter,
+        cutmix: Pastes a part of another image and its label; the Beta distribution's parameter,
             such as 1.
     """
 
@@ -156,7 +156,7 @@ class RunConfig:
             median and spread of the results.
         find_lr: Train no model, but try ever higher learning rates for some steps; draws the losses
             in lr_finder.png and suggests a value for --lr.
-        show_batch: A .png file for a picture of the first training batch, as the network sees it.
+        show_batch: A .png file for an image of the first training batch, as the network sees it.
         log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
             in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
             nowhere else.
@@ -202,10 +202,10 @@ class Config:
 
     For example:
       python -m jtl.train --mask=head_only
-      python -m jtl.train --data folder:my-pictures --run-dir runs/mine
-      python -m jtl.train --data folder:my-pictures --mask=last_stage --dry-run
+      python -m jtl.train --data folder:my-images --run-dir runs/mine
+      python -m jtl.train --data folder:my-images --mask=last_stage --dry-run
 
-    my-pictures holds train/CLASS/*.jpg and, if you like, val/ and test/.
+    my-images holds train/CLASS/*.jpg and, if you like, val/ and test/.
     """
 
     model: ModelConfig = ModelConfig()

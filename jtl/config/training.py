@@ -33,10 +33,10 @@ class TrainConfig:
         l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
         class_weights: How much each class counts in the training loss: none (as much as it has
-            pictures), or balanced (all classes the same, however many pictures they have).
-        epochs: Passes over the training pictures. Default: 100 for head_only, else 10.
-        batch_size: Pictures in each training step; auto for as many as fit in memory, up to 512
-            and to a tenth of the training pictures.
+            images), or balanced (all classes the same, however many images they have).
+        epochs: Passes over the training images. Default: 100 for head_only, else 10.
+        batch_size: Images in each training step; auto for as many as fit in memory, up to 512
+            and to a tenth of the training images.
         lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
             bias_only, else 1e-4; ten times that for sgd, lamb and adagrad, a tenth for lion.
         head_lr_mult: The head learns at this multiple of the learning rate. Default: 10 where a
@@ -57,7 +57,7 @@ class TrainConfig:
             stops early. The best epoch is what counts in any case.
         min_delta: What the validation accuracy must gain for --patience to call it better.
         seed: Decides the validation split, the new head's first params and the order of the
-            pictures. The same seed gives the same run, on CPU bit for bit.
+            images. The same seed gives the same run, on CPU bit for bit.
     """
 
     mask: str = "head_only"

@@ -17,7 +17,7 @@ from jtl.data.loader import check_upsample
 from jtl.runs import trackers
 
 LARGEST_IMAGE = 4096
-"""Pixels. A feature map of that many squared takes gigabytes a picture."""
+"""Pixels. A feature map of that many squared takes gigabytes an image."""
 LARGEST_BATCH = 2**20
 MOST_EPOCHS = 10**6
 MOST_VIEWS = 1000
@@ -176,12 +176,12 @@ def _check_augmentation(config: Config) -> None:
     options = config.augment.options()
     if options.mixes and config.train.batch_size == 1:
         raise UserError(
-            "mixup and cutmix mix the pictures of a batch, and --batch-size 1 has only one. Use a "
+            "mixup and cutmix mix the images of a batch, and --batch-size 1 has only one. Use a "
             "larger one, or --mixup 0 --cutmix 0."
         )
     if options.random and config.train.solver == "lbfgs":
         raise UserError(
-            "--solver lbfgs fits the head on fixed features, and augmentation makes new pictures "
+            "--solver lbfgs fits the head on fixed features, and augmentation makes new images "
             "all the time. Use --augment none, or --solver sgd."
         )
     _check_views(config, options)
@@ -198,13 +198,13 @@ def _check_views(config: Config, options: Augment) -> None:
     if not options.random:
         raise UserError(
             f"--cache-views {views} has no effect without augmentation: every epoch sees the same "
-            "pictures. Add --augment light, or leave it out."
+            "images. Add --augment light, or leave it out."
         )
     if options.mixes:
         mixing = [f"--{name}" for name in ("mixup", "cutmix") if getattr(options, name) > 0]
         off = " ".join(f"{flag} 0" for flag in mixing)
         raise UserError(
-            f"--cache-views {views} keeps what the frozen layers make of one picture, and "
+            f"--cache-views {views} keeps what the frozen layers make of one image, and "
             f"{' and '.join(mixing)} mix each with others of its batch, labels too. Add {off}, or "
             "leave --cache-views out."
         )

@@ -1,1 +1,1 @@
-"""Data: where pictures and labels come from, and how they reach the device."""
+"""Data: where images and labels come from, and how they reach the device."""

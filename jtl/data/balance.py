@@ -8,12 +8,12 @@ import numpy as np
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """The weight of every class in the loss that makes all classes count the same.
 
-    N / (K * n) for a class with n of the N pictures, as in scikit-learn; K counts the classes that
-    have any, and the others weigh 0. Over all pictures the weights average 1, so that learning
+    N / (K * n) for a class with n of the N images, as in scikit-learn; K counts the classes that
+    have any, and the others weigh 0. Over all images the weights average 1, so that learning
     rates and penalties keep their meaning.
 
     Args:
-        labels: Of the training pictures, integers [N].
+        labels: Of the training images, integers [N].
         num_classes: Length of the result.
 
     Returns:

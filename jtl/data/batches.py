@@ -1,4 +1,4 @@
-"""Many pictures at once: a thread pool, and one error for all pictures that fail."""
+"""Many images at once: a thread pool, and one error for all images that fail."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ def read_batch(
     size: int | None,
     where: str,
 ) -> np.ndarray:
-    """Decode many pictures in the thread pool.
+    """Decode many images in the thread pool.
 
     Args:
-        load_one: From a picture's index to uint8 [H, W, 3]; raises `BadImage`. Called in threads.
+        load_one: From an image's index to uint8 [H, W, 3]; raises `BadImage`. Called in threads.
         indices: Integers [n], each below `len(names)`; negative ones count from the end.
-        names: A name for every picture of the split, for messages.
-        size: Height and width of every result, or None when the pictures decide.
-        where: What the pictures belong to, for messages.
+        names: A name for every image of the split, for messages.
+        size: Height and width of every result, or None when the images decide.
+        where: What the images belong to, for messages.
 
     Returns:
         uint8 [n, H, W, 3], in the order of `indices`.
 
     Raises:
-        UserError: All unreadable pictures of the call together, or pictures of several sizes
+        UserError: All unreadable images of the call together, or images of several sizes
             although `size` is None.
         IndexError: If an index is out of range.
     """
     indices = _checked_indices(indices, len(names))
     # With a known size the threads write into the batch itself: no second copy in memory.
     batch = None if size is None else np.empty((len(indices), size, size, 3), np.uint8)
-    pictures: list[np.ndarray | None] = [None] * (len(indices) if batch is None else 0)
+    images: list[np.ndarray | None] = [None] * (len(indices) if batch is None else 0)
 
     def load_rows(rows: range) -> list[str]:
         failures = []
         for row in rows:
             try:
-                picture = load_one(int(indices[row]))
+                image = load_one(int(indices[row]))
             except BadImage as error:
                 failures.append(str(error))
                 continue
             if batch is None:
-                pictures[row] = picture
+                images[row] = image
             else:
-                batch[row] = picture
+                batch[row] = image
         return failures
 
     failures = [line for lines in in_threads(load_rows, len(indices)) for line in lines]
@@ -66,7 +66,7 @@ def read_batch(
         # The last batch of a split is filled up with repeats.
         tried = len(np.unique(indices % len(names)))
         raise unreadable(list(dict.fromkeys(failures)), tried, where)
-    return _stack(pictures, indices, names, where) if batch is None else batch
+    return _stack(images, indices, names, where) if batch is None else batch
 
 
 def in_threads(
@@ -88,14 +88,14 @@ def in_threads(
 
 
 def unreadable(failures: Sequence[str], count: int, where: str) -> UserError:
-    """One error about all unreadable pictures.
+    """One error about all unreadable images.
 
     Args:
         failures: A line for each of them.
-        count: How many pictures were tried.
-        where: What the pictures belong to.
+        count: How many images were tried.
+        where: What the images belong to.
     """
-    lines = [f"{len(failures)} of {count} pictures of {where} cannot be read:"]
+    lines = [f"{len(failures)} of {count} images of {where} cannot be read:"]
     lines += [f"  {failure}" for failure in failures[:_MAX_LISTED]]
     if len(failures) > _MAX_LISTED:
         lines.append(f"  ... and {len(failures) - _MAX_LISTED} more")
@@ -126,16 +126,16 @@ def _checked_indices(indices: np.ndarray, count: int) -> np.ndarray:
 
 
 def _stack(
-    pictures: Sequence[np.ndarray | None], indices: np.ndarray, names: Sequence[str], where: str
+    images: Sequence[np.ndarray | None], indices: np.ndarray, names: Sequence[str], where: str
 ) -> np.ndarray:
-    arrays = [picture for picture in pictures if picture is not None]
+    arrays = [image for image in images if image is not None]
     if not arrays:
         return np.empty((0, 0, 0, 3), np.uint8)
     for row, array in enumerate(arrays):
         if array.shape != arrays[0].shape:
             (height, width, _), (other_height, other_width, _) = arrays[0].shape, array.shape
             raise UserError(
-                f"The pictures of {where} differ in size: {names[indices[0]]} has {width} x "
+                f"The images of {where} differ in size: {names[indices[0]]} has {width} x "
                 f"{height} pixels, {names[indices[row]]} has {other_width} x {other_height}. "
                 "Give an image size to resize them to."
             )

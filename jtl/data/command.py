@@ -22,21 +22,21 @@ _MOST_LINES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Looks at every picture of a data source before it is trained on.
+    """Looks at every image of a data source before it is trained on.
 
-    Tells how many pictures each class has in each split, their sizes, and what to mind: pictures
+    Tells how many images each class has in each split, their sizes, and what to mind: images
     that cannot be read, that are in two splits, doubled, differently labelled, grey, transparent
     or tiny, and classes that are empty or out of balance. The exit code is 1 when something would
     spoil a training, 2 when the source cannot be opened, else 0.
 
     For example:
-      python -m jtl.data check folder:my-pictures --montage pictures.png
+      python -m jtl.data check folder:my-images --montage images.png
       python -m jtl.data check tfds:cifar10
 
     Attributes:
         action: What to do: check.
-        source: The pictures, as for --data of python -m jtl.train.
-        montage: Draw some training pictures of every class into this PNG file.
+        source: The images, as for --data of python -m jtl.train.
+        montage: Draw some training images of every class into this PNG file.
         json: Print JSON on stdout instead of lines.
     """
 
@@ -81,7 +81,7 @@ def lines(result: Survey) -> list[str]:
         shown = sorted(rows, key=lambda row: row[1][0])
         shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
     width = max(len(name) for name, _ in [*shown, ("all classes", [])])
-    text = [f"{result.spec}: {sum(totals.values()):,} pictures, {len(rows)} classes", ""]
+    text = [f"{result.spec}: {sum(totals.values()):,} images, {len(rows)} classes", ""]
     text.append(" " * width + "".join(f"{role:>10}" for role in roles))
     for name, counts in [*shown, ("all classes", [totals[role] for role in roles])]:
         text.append(f"{name:<{width}}" + "".join(f"{count:>10,}" for count in counts))

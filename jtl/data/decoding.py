@@ -1,4 +1,4 @@
-"""Host-side pictures: decoding to RGB and resizing for evaluation.
+"""Host-side images: decoding to RGB and resizing for evaluation.
 
 Everything here is uint8; normalization happens on the device.
 """
@@ -19,12 +19,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from jtl.common.errors import UserError, suggest
 
 # Pillow knows many more formats; some of them run external programs (EPS), and none of them
-# appears in picture data sets.
+# appears in image data sets.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-# What brings a picture upright, by the value of the EXIF orientation tag (EXIF 2.32, 4.6.4).
+# What brings an image upright, by the value of the EXIF orientation tag (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,7 +43,7 @@ _pillow_filter: tuple | None = None
 
 
 class BadImage(UserError):
-    """A picture that cannot be read; the message names the file and the reason."""
+    """An image that cannot be read; the message names the file and the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class HostTransform:
     ratio (rounded down), both antialiased; then the central `size` x `size` pixels are cut out,
     with offsets rounded half to even. Equal on every uint8 to timm's evaluation transform
     (`timm.data.create_transform`), which is torchvision's `Resize` and `CenterCrop`. Because
-    `crop_pct` is at most 1, the resized picture always covers the crop: nothing is ever padded.
+    `crop_pct` is at most 1, the resized image always covers the crop: nothing is ever padded.
 
     Attributes:
         size: Height and width of the result, in pixels.
@@ -83,16 +83,16 @@ class HostTransform:
             )
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Resize and crop one picture.
+        """Resize and crop one image.
 
         Args:
-            image: A picture of any size; modes other than RGB are converted like in `decode`.
+            image: An image of any size; modes other than RGB are converted like in `decode`.
 
         Returns:
             uint8 [size, size, 3].
 
         Raises:
-            BadImage: If the picture is so elongated that the resized one would not fit in memory.
+            BadImage: If the image is so elongated that the resized one would not fit in memory.
         """
         image = _to_rgb(image)
         width, height = image.size
@@ -113,7 +113,7 @@ class HostTransform:
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode the contents of a picture file.
+    """Decode the contents of an image file.
 
     The EXIF orientation is applied; of an animation the first frame is taken; transparency is
     laid over white; 16-bit greyscale is scaled (not clipped) to 8 bits.
@@ -123,7 +123,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         name: What to call the file in messages.
 
     Returns:
-        A loaded picture in mode "RGB".
+        A loaded image in mode "RGB".
 
     Raises:
         BadImage: If the file is empty, damaged, truncated, of another format, or so large that
@@ -134,7 +134,7 @@ def decode(data: bytes, name: str) -> Image.Image:
 
 
 def as_decoded(image: Image.Image, name: str) -> Image.Image:
-    """What `decode` would give of a picture that Pillow has opened or made.
+    """What `decode` would give of an image that Pillow has opened or made.
 
     Args:
         image: In any mode.
@@ -147,7 +147,7 @@ def as_decoded(image: Image.Image, name: str) -> Image.Image:
         return _upright_rgb(image)
 
 
-def picture_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]:
+def image_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]:
     """The size that `decode` would give, from the file's header.
 
     Args:
@@ -244,7 +244,7 @@ def _reason(error: Exception) -> str:
         case BadImage():
             return str(error)
         case UnidentifiedImageError():
-            return f"not a picture, or damaged (readable formats: {', '.join(FORMATS)})"
+            return f"not an image, or damaged (readable formats: {', '.join(FORMATS)})"
         case Image.DecompressionBombError():
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             return f"more than {limit:,} pixels, which could exhaust the memory: scale it down"

@@ -1,7 +1,7 @@
-"""From a split's pictures to batches on the device: in memory where they fit, else decoded.
+"""From a split's images to batches on the device: in memory where they fit, else decoded.
 
 Which examples a step sees is decided in one place, `shuffled`, by seed and epoch alone: the same
-whether they are features on the device, features in a file, pictures in memory or files to decode.
+whether they are features on the device, features in a file, images in memory or files to decode.
 So training can go on within an epoch (from batch k of it), and be divided among processes.
 """
 
@@ -26,24 +26,24 @@ from jtl.distributed.layout import SINGLE, Layout
 from jtl.models import Preprocessing
 
 ENLARGE = 4
-"""How many times small pictures are enlarged by default, up to the weights' own input size."""
+"""How many times small images are enlarged by default, up to the weights' own input size."""
 SMALLEST_INPUT = 96
-"""What pictures are enlarged to at the least; below, a backbone's last maps get too small."""
+"""What images are enlarged to at the least; below, a backbone's last maps get too small."""
 CROPPED_FROM = 1.25
-"""How many times the input's size the pictures are that random crops are cut from. At scales from
+"""How many times the input's size the images are that random crops are cut from. At scales from
 0.35 on, a crop is then as large as the input on average, neither enlarged nor reduced."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InputPlan:
-    """How pictures become the backbone's input.
+    """How images become the backbone's input.
 
     Attributes:
-        host: Resizing while decoding; None where all pictures share a small square size and
+        host: Resizing while decoding; None where all images share a small square size and
             are enlarged on the device.
         device: What the compiled step does with uint8 batches.
         augmentation: What a training step does instead; None for the same.
-        views: How many draws of it every picture has where the frozen prefix's outputs are kept,
+        views: How many draws of it every image has where the frozen prefix's outputs are kept,
             one after the other by epoch; 0 for another draw in every epoch, and nothing kept.
     """
 
@@ -55,14 +55,14 @@ class InputPlan:
     def host_for(
         self, native: tuple[int, int] | None, *, training: bool = False
     ) -> HostTransform | None:
-        """The resizing while decoding for pictures of a split, which may not be training's.
+        """The resizing while decoding for images of a split, which may not be training's.
 
-        Where training saw small pictures whole, larger or mixed ones are taken whole as well.
+        Where training saw small images whole, larger or mixed ones are taken whole as well.
 
         Args:
-            native: The (height, width) that the split's pictures share, or None.
-            training: Whether the pictures are augmented. Random crops are cut on the device from
-                the square in the middle of a picture, as large as its shorter side, of
+            native: The (height, width) that the split's images share, or None.
+            training: Whether the images are augmented. Random crops are cut on the device from
+                the square in the middle of an image, as large as its shorter side, of
                 `CROPPED_FROM` times the input's size.
         """
         if self.host is not None:
@@ -77,8 +77,8 @@ class InputPlan:
             return None
         return HostTransform(self.device.size, 1.0, self.device.preprocessing.interpolation)
 
-    def bytes_per_picture(self, native: tuple[int, int] | None, *, training: bool = False) -> int:
-        """Memory of one picture as uint8 on its way to the device."""
+    def bytes_per_image(self, native: tuple[int, int] | None, *, training: bool = False) -> int:
+        """Memory of one image as uint8 on its way to the device."""
         host = self.host_for(native, training=training)
         side = self.device.size if host is None else host.size
         height, width = native if host is None and native else (side, side)
@@ -92,23 +92,23 @@ def plan_input(
     dtype: str = "float32",
     upsample: str | None = None,
 ) -> InputPlan:
-    """Chooses where pictures are resized.
+    """Chooses where images are resized.
 
-    Pictures that share one square size no larger than the input travel as they are and are
+    Images that share one square size no larger than the input travel as they are and are
     enlarged on the device, whole: a centre crop would cut what little they hold. All others
     get the field's evaluation preprocessing while they are decoded.
 
     Args:
-        native: The (height, width) that all pictures share, or None.
-        image_size: The input's height and width. None for the weights' own; for pictures that
+        native: The (height, width) that all images share, or None.
+        image_size: The input's height and width. None for the weights' own; for images that
             share a smaller square size, `ENLARGE` times theirs within `SMALLEST_INPUT` and
-            the weights' own: more pixels cost time, and hold no more than the picture had.
+            the weights' own: more pixels cost time, and hold no more than the image had.
         preprocessing: Of the weights.
         dtype: Of the backbone's computation.
         upsample: As in `--upsample`; see `check_upsample`.
 
     Raises:
-        UserError: Pixels cannot be repeated, as the pictures have no common square size.
+        UserError: Pixels cannot be repeated, as the images have no common square size.
     """
     square = native is not None and native[0] == native[1]
     side = native[0] if native is not None and square else None
@@ -116,7 +116,7 @@ def plan_input(
     if upsample is not None and upsample.startswith("nearest:"):
         if side is None:
             raise UserError(
-                f"--upsample {upsample} repeats the pixels of pictures that share one square "
+                f"--upsample {upsample} repeats the pixels of images that share one square "
                 "size, and these do not. Leave it out, or resize them first."
             )
         image_size, method = int(upsample.partition(":")[2]) * side, "nearest"
@@ -146,13 +146,13 @@ def check_upsample(upsample: str | None, image_size: int | None) -> None:
         )
     if image_size is not None:
         raise UserError(
-            f"--upsample {upsample} sets the input's size to {times} times the pictures'; leave "
+            f"--upsample {upsample} sets the input's size to {times} times the images'; leave "
             "--image-size out."
         )
 
 
 def common_size(dataset: Dataset) -> tuple[int, int] | None:
-    """The (height, width) that the pictures of all splits share, or None."""
+    """The (height, width) that the images of all splits share, or None."""
     splits = [s for s in (dataset.train, dataset.val, dataset.test) if s is not None]
     size = splits[0].native_size()
     for split in splits[1:]:
@@ -163,8 +163,8 @@ def common_size(dataset: Dataset) -> tuple[int, int] | None:
     return size
 
 
-class Pictures:
-    """A split's pictures as uint8 batches, held in memory or decoded batch by batch."""
+class Images:
+    """A split's images as uint8 batches, held in memory or decoded batch by batch."""
 
     def __init__(
         self,
@@ -178,9 +178,9 @@ class Pictures:
         """Takes a split and how to resize.
 
         Args:
-            split: The pictures.
+            split: The images.
             host: As in `Split.read`.
-            hold: Decodes all pictures now; else whenever a batch asks for them.
+            hold: Decodes all images now; else whenever a batch asks for them.
             on_device: Whether what is held lies in the devices' memory, not in the host's.
             layout: The devices; each process decodes and holds its share.
         """
@@ -203,7 +203,7 @@ class Pictures:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray) -> np.ndarray | jax.Array:
-        """The pictures `indices`, uint8 [n, H, W, 3]."""
+        """The images `indices`, uint8 [n, H, W, 3]."""
         if isinstance(self._held, jax.Array):
             return _rows(self._held, indices, self._layout)
         if self._held is not None:
@@ -212,7 +212,7 @@ class Pictures:
 
 
 class Features:
-    """A frozen prefix's outputs for a split: pictures that need no decoding."""
+    """A frozen prefix's outputs for a split: images that need no decoding."""
 
     def __init__(self, values: jax.Array | np.ndarray, labels: np.ndarray, layout: Layout = SINGLE):
         """Takes features [N, ...], on the devices or mapped from a file, and labels int32 [N]."""
@@ -236,7 +236,7 @@ class Features:
 
 
 def draw_of(epoch: int, views: int) -> int:
-    """Which random draw of the pictures an epoch sees, from 1 on: `views` by turns; 0 for new ones.
+    """Which random draw of the images an epoch sees, from 1 on: `views` by turns; 0 for new ones.
 
     Args:
         epoch: From 1 on.
@@ -246,7 +246,7 @@ def draw_of(epoch: int, views: int) -> int:
 
 
 class Views(Features):
-    """Features of several random draws of the same pictures; as such, those of the first."""
+    """Features of several random draws of the same images; as such, those of the first."""
 
     def __init__(self, draws: Sequence[Features]):
         """Takes the features of every draw, in their order."""
@@ -264,7 +264,7 @@ def _rows(values: jax.Array, indices: jax.Array, layout: Layout) -> jax.Array:
     return layout.split(layout.rows(values, indices))
 
 
-Examples = Pictures | Features
+Examples = Images | Features
 
 
 def in_order(

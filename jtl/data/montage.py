@@ -1,4 +1,4 @@
-"""A picture of a data set: some training pictures of every class, beside its name."""
+"""A contact sheet of a data set: some training images of every class, beside its name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jtl.data.decoding import HostTransform
 from jtl.data.splits import Found
 
 ACROSS = 8
-"""Pictures of every class."""
+"""Images of every class."""
 MOST_CLASSES = 40
 """More are left out, evenly spread over the list."""
 _SIDE, _GAP, _NAMES, _LETTER = 96, 4, 200, 15  # pixels
 
 
 def draw(found: Found, path: Path) -> None:
-    """Writes a PNG with a row of training pictures for every class.
+    """Writes a PNG with a row of training images for every class.
 
-    Pictures are cut to squares; an unreadable one is a crossed-out box.
+    Images are cut to squares; an unreadable one is a crossed-out box.
 
     Raises:
         UserError: The file cannot be written.
@@ -43,13 +43,13 @@ def draw(found: Found, path: Path) -> None:
         places = np.linspace(0, len(members) - 1, min(len(members), ACROSS)).round().astype(int)
         for column, index in enumerate(members[places] if len(members) else ()):
             left = _NAMES + column * step
-            picture = _square(split, int(index))
-            if picture is None:
+            image = _square(split, int(index))
+            if image is None:
                 box = (left, top, left + _SIDE - 1, top + _SIDE - 1)
                 drawing.rectangle(box, outline="red")
                 drawing.line(box, fill="red")
             else:
-                canvas.paste(picture, (left, top))
+                canvas.paste(image, (left, top))
     try:
         canvas.save(path, "PNG")
     except OSError as error:
@@ -65,7 +65,7 @@ def _square(split: Any, index: int) -> Image.Image | None:
 
 
 def _write(drawing: ImageDraw.ImageDraw, place: tuple[int, int], name: str, count: int) -> None:
-    """A class's name, shortened to its column, and how many train pictures it has."""
+    """A class's name, shortened to its column, and how many train images it has."""
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     font = ImageFont.truetype(str(file), _LETTER)
     room, text = _NAMES - 3 * _GAP, name

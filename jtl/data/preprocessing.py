@@ -64,5 +64,5 @@ class Prepare:
             times = self.size // x.shape[1]
             return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
         method = {"bicubic": "cubic", "bilinear": "linear"}[self.interpolation]
-        # A cubic kernel overshoots at edges; no picture file could hold such values.
+        # A cubic kernel overshoots at edges; no image file could hold such values.
         return jnp.clip(jax.image.resize(x, shape, method), 0.0, 255.0)

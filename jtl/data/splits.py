@@ -20,62 +20,62 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
 """What splits are called, in lower case; folders, files and arrays are recognized by it."""
 
 Advance = Callable[[int], Any]
-"""Told how many more pictures are done."""
+"""Told how many more images are done."""
 
 
 class Split(Protocol):
-    """Labelled pictures that are decoded on demand."""
+    """Labelled images that are decoded on demand."""
 
     @property
     def labels(self) -> np.ndarray:
-        """The class index of every picture, int32 [N]."""
+        """The class index of every image, int32 [N]."""
         ...
 
     @property
     def names(self) -> Sequence[str]:
-        """A name for every picture: its path below the data folder, or its place in a file."""
+        """A name for every image: its path below the data folder, or its place in a file."""
         ...
 
     def __len__(self) -> int: ...
 
     def native_size(self) -> tuple[int, int] | None:
-        """The (height, width) in pixels that all pictures share, or None.
+        """The (height, width) in pixels that all images share, or None.
 
         Raises:
-            UserError: If pictures cannot be read, so that it is not known.
+            UserError: If images cannot be read, so that it is not known.
         """
         ...
 
     def check(self) -> list[str]:
-        """A line for each picture whose header cannot be read."""
+        """A line for each image whose header cannot be read."""
         ...
 
     def read(self, indices: np.ndarray, transform: HostTransform | None) -> np.ndarray:
-        """Decode some pictures, in a thread pool.
+        """Decode some images, in a thread pool.
 
         Args:
             indices: Integers [n] into the split, in any order, repeated or not.
-            transform: How to resize; None keeps the pictures' size, which must be the same.
+            transform: How to resize; None keeps the images' size, which must be the same.
 
         Returns:
             uint8 [n, H, W, 3], RGB, in the order of `indices`.
 
         Raises:
-            UserError: Naming the unreadable pictures among these (the first 20 of them), or two
+            UserError: Naming the unreadable images among these (the first 20 of them), or two
                 of different size when there is no transform.
         """
         ...
 
 
 class Portion:
-    """Some of a split's pictures, to be treated as they are among the others.
+    """Some of a split's images, to be treated as they are among the others.
 
     Attributes:
         rows: Which.
     """
 
     def __init__(self, split: Split, rows: range):
-        """Takes a split and which of its pictures are meant."""
+        """Takes a split and which of its images are meant."""
         self.rows = rows
         self._split = split
         self._slice = slice(rows.start, rows.stop)
@@ -94,7 +94,7 @@ class Portion:
         return len(self.rows)
 
     def native_size(self) -> tuple[int, int] | None:
-        """The size that all pictures of the whole split share, or None."""
+        """The size that all images of the whole split share, or None."""
         return self._split.native_size()
 
     def check(self) -> list[str]:
@@ -116,18 +116,18 @@ class StoredSplit(Split, Protocol):
 
     @property
     def stored_bytes(self) -> int:
-        """The size of all encoded pictures; 0 where there is nothing to decode."""
+        """The size of all encoded images; 0 where there is nothing to decode."""
         ...
 
     def faults(
         self, *, decode: bool, rows: Sequence[int] | None = None, advance: Advance | None = None
     ) -> dict[int, str]:
-        """Find the pictures that cannot be read, in a thread pool.
+        """Find the images that cannot be read, in a thread pool.
 
         Args:
-            decode: Decode every picture as a whole; else look at the headers alone.
-            rows: Which pictures; default all.
-            advance: Told of every few pictures that are done.
+            decode: Decode every image as a whole; else look at the headers alone.
+            rows: Which images; default all.
+            advance: Told of every few images that are done.
 
         Returns:
             {index: "name: reason"}.
@@ -135,22 +135,22 @@ class StoredSplit(Split, Protocol):
         ...
 
     def subset(self, indices: np.ndarray) -> Self:
-        """The split that has only these pictures, in this order."""
+        """The split that has only these images, in this order."""
         ...
 
     def relabelled(self, labels: np.ndarray) -> Self:
-        """The same pictures with other labels, int32 [N]."""
+        """The same images with other labels, int32 [N]."""
         ...
 
 
 class Labelled:
-    """What all splits have in common: labels, names, and which of the stored pictures they are.
+    """What all splits have in common: labels, names, and which of the stored images they are.
 
     Args:
         where: What messages call the split, such as "flowers.zip (train)".
-        labels: int32 [N], the class of every picture.
-        names: A name for every picture.
-        rows: int64 [N], where each picture is in what is stored; default 0 to N - 1.
+        labels: int32 [N], the class of every image.
+        names: A name for every image.
+        rows: int64 [N], where each image is in what is stored; default 0 to N - 1.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class Labelled:
 
     @property
     def labels(self) -> np.ndarray:
-        """The class index of every picture, int32 [N]."""
+        """The class index of every image, int32 [N]."""
         return self._labels
 
     @property
     def names(self) -> Sequence[str]:
-        """A name for every picture."""
+        """A name for every image."""
         return self._names
 
     def __len__(self) -> int:
@@ -210,23 +210,23 @@ def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
     The same share of every class is held out, chosen by the seed.
 
     Raises:
-        UserError: Every class has a single picture.
+        UserError: Every class has a single image.
     """
     random = np.random.default_rng(seed)
     held_out = np.zeros(len(split), dtype=bool)
     for label in np.unique(split.labels):
         members = np.flatnonzero(split.labels == label)
-        # Both parts get a picture of every class that has two; train comes first.
+        # Both parts get an image of every class that has two; train comes first.
         count = min(max(math.floor(len(members) * fraction + 0.5), 1), len(members) - 1)
         held_out[random.permutation(members)[:count]] = True
     count = int(held_out.sum())
     if count == 0:
         raise UserError(
             "There is no validation split, and none can be held out of train: every class has "
-            "a single picture. Add pictures, or a validation split (a val/ folder, say)."
+            "a single image. Add images, or a validation split (a val/ folder, say)."
         )
     note = (
-        f"No validation split found: held out {count} of {len(split)} train pictures "
+        f"No validation split found: held out {count} of {len(split)} train images "
         f"({fraction * 100:g} %, stratified, seed {seed})."
     )
     train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -234,14 +234,14 @@ def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
 
 
 def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[str]:
-    """A sentence for every split that lacks pictures of some class."""
+    """A sentence for every split that lacks images of some class."""
     notes = []
     for name, split in splits.items():
         if split is not None:
             missing = absent(class_names, split.labels)
             if missing:
                 notes.append(
-                    f"{len(missing)} of {len(class_names)} classes have no {name} pictures: "
+                    f"{len(missing)} of {len(class_names)} classes have no {name} images: "
                     f"{some(missing)}."
                 )
     return notes
@@ -279,7 +279,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
     problems = []
     if len(known) < 2:
         problems.append(
-            f"{where} has train pictures of only {len(known)} class"
+            f"{where} has train images of only {len(known)} class"
             f"{f', {known[0]!r}' if known else 'es'}; a classifier needs at least two."
         )
     for role, split in splits.items():
@@ -287,7 +287,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
         if strange:
             problems.append(
                 f"The {role} split of {where} has classes that train does not have: "
-                f"{some(strange)}. The classes of train are {some(known)}. Add train pictures "
+                f"{some(strange)}. The classes of train are {some(known)}. Add train images "
                 "of them, or leave them out."
             )
     return problems

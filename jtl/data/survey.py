@@ -1,4 +1,4 @@
-"""Looking at every picture of a source: what would spoil a training, and what one should know."""
+"""Looking at every image of a source: what would spoil a training, and what one should know."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from jtl.data.splits import Advance, Found, some
 TINY = 32
 """Pixels: a shorter side below holds little for networks that were trained at 224."""
 FEW = 5
-"""Train pictures; a class with fewer is told."""
+"""Train images; a class with fewer is told."""
 IMBALANCE = 10
 """The largest class of train over the smallest, from which on it is told."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What one picture is.
+    """What one image is.
 
     Attributes:
         split: "train", "val" or "test".
         name: Its name in the split.
         label: Its class index.
         size: (height, width) in pixels, or None if it cannot be read.
-        digest: Of its decoded pixels and size: equal pictures have equal ones.
+        digest: Of its decoded pixels and size: equal images have equal ones.
         grey: Whether it is stored in grey.
         alpha: Whether it has transparency.
         fault: Why it cannot be read, as "name: reason", or None.
@@ -57,13 +57,13 @@ class Survey:
     Attributes:
         spec: The source.
         class_names: The name of every label.
-        counts: Pictures of every class by split, [K] each.
-        sizes: {"smallest", "median", "largest"} (height, width) by area, or None of no picture.
+        counts: Images of every class by split, [K] each.
+        sizes: {"smallest", "median", "largest"} (height, width) by area, or None of no image.
         problems: What spoils a training, in sentences; empty if nothing does.
         warnings: What may spoil it, in sentences.
         notes: What is good to know, in sentences.
-        unreadable: "name: reason" of every unreadable picture.
-        duplicates: Groups of equal pictures, as "split: name".
+        unreadable: "name: reason" of every unreadable image.
+        duplicates: Groups of equal images, as "split: name".
     """
 
     spec: str
@@ -87,12 +87,12 @@ class Survey:
 
 
 def survey(spec: str, found: Found, advance: Advance) -> Survey:
-    """Decodes every picture of a source.
+    """Decodes every image of a source.
 
     Args:
         spec: What the source is called.
         found: What it holds, as `jtl.data.sources.registry.find` gives it.
-        advance: Told of every few pictures that are done.
+        advance: Told of every few images that are done.
     """
     looks = [look for role in found.splits for look in _looks(role, found.splits[role], advance)]
     names = found.class_names
@@ -104,7 +104,7 @@ def survey(spec: str, found: Found, advance: Advance) -> Survey:
     problems, warnings = list(found.problems), []
     if unreadable:
         problems.append(
-            f"{len(unreadable)} of {len(looks)} pictures cannot be read. Replace or remove them, "
+            f"{len(unreadable)} of {len(looks)} images cannot be read. Replace or remove them, "
             "or leave them out with --on-bad-image skip."
         )
     groups = _equal(looks)
@@ -169,7 +169,7 @@ def _sizes(looks: Sequence[Look]) -> dict[str, tuple[int, int]] | None:
 
 
 def _equal(looks: Iterable[Look]) -> list[list[Look]]:
-    """The groups of pictures with the same pixels."""
+    """The groups of images with the same pixels."""
     groups = defaultdict(list)
     for look in looks:
         if look.fault is None:
@@ -178,14 +178,14 @@ def _equal(looks: Iterable[Look]) -> list[list[Look]]:
 
 
 def _across(groups: Sequence[Sequence[Look]]) -> list[str]:
-    """Sentences about equal pictures in several splits."""
+    """Sentences about equal images in several splits."""
     shared: dict[tuple[str, ...], list[Sequence[Look]]] = defaultdict(list)
     for group in groups:
         roles = tuple(r for r in ("train", "val", "test") if any(o.split == r for o in group))
         if len(roles) > 1:
             shared[roles].append(group)
     return [
-        f"{len(found)} picture(s) are in {' and '.join(roles)}, so that accuracy there says too "
+        f"{len(found)} image(s) are in {' and '.join(roles)}, so that accuracy there says too "
         f"much. For example {' = '.join(f'{o.split}: {o.name}' for o in found[0][:3])}. Remove "
         "them from one."
         for roles, found in shared.items()
@@ -193,17 +193,17 @@ def _across(groups: Sequence[Sequence[Look]]) -> list[str]:
 
 
 def _within(groups: Sequence[Sequence[Look]], class_names: Sequence[str]) -> list[str]:
-    """Sentences about pictures that a split has twice, and those with several labels."""
+    """Sentences about images that a split has twice, and those with several labels."""
     warnings = []
     twice = 0
     for role in ("train", "val", "test"):
         twice += sum(max(sum(o.split == role for o in group) - 1, 0) for group in groups)
     if twice:
-        warnings.append(f"{twice} picture(s) are in their split more than once.")
+        warnings.append(f"{twice} image(s) are in their split more than once.")
     torn = [group for group in groups if len({look.label for look in group}) > 1]
     if torn:
         told = " = ".join(f"{o.name} ({class_names[o.label]})" for o in torn[0][:3])
-        warnings.append(f"{len(torn)} picture(s) have several labels. For example {told}.")
+        warnings.append(f"{len(torn)} image(s) have several labels. For example {told}.")
     return warnings
 
 
@@ -221,7 +221,7 @@ def _unusual(looks: Sequence[Look]) -> list[str]:
         found = [look for look in looks if look.fault is None and test(look)]
         if found:
             warnings.append(
-                f"{len(found)} of {len(looks)} pictures {told}, for example {found[0].name}."
+                f"{len(found)} of {len(looks)} images {told}, for example {found[0].name}."
             )
     return warnings
 
@@ -231,14 +231,14 @@ def _imbalance(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
     warnings = []
     few = [name for name, n in present.items() if n < FEW]
     if few:
-        warnings.append(f"{len(few)} class(es) have less than {FEW} train pictures: {some(few)}.")
+        warnings.append(f"{len(few)} class(es) have less than {FEW} train images: {some(few)}.")
     missing = [name for name, n in zip(class_names, counts, strict=True) if not n]
     if missing:
-        warnings.append(f"{len(missing)} class(es) have no train pictures: {some(missing)}.")
+        warnings.append(f"{len(missing)} class(es) have no train images: {some(missing)}.")
     if present and max(present.values()) >= IMBALANCE * min(present.values()):
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         warnings.append(
-            f"The classes are out of balance: {most} has {present[most]} train pictures, {least} "
+            f"The classes are out of balance: {most} has {present[most]} train images, {least} "
             f"{present[least]}. --class-weights balanced makes them count the same in training."
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Before a training relies on its pictures: finding those that cannot be read, all together."""
+"""Before a training relies on its images: finding those that cannot be read, all together."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ OnBadImage = Literal["error", "skip"]
 FOLDER = "checked"
 """Of remembered results below the cache folder."""
 DECODED_BYTES = 2**31
-"""Encoded pictures up to this size together are decoded as a check; of more, only headers."""
+"""Encoded images up to this size together are decoded as a check; of more, only headers."""
 WORTH_SECONDS = 0.1
 """What is known sooner is not remembered."""
-_WORTH_SHOWING = 10_000  # pictures
+_WORTH_SHOWING = 10_000  # images
 _MAX_NAMED = 20
 
 
@@ -42,15 +42,15 @@ def of(on_bad_image: OnBadImage, display: Display) -> Verification:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """How pictures are checked before they are used.
+    """How images are checked before they are used.
 
-    Every picture is decoded once, as damage inside a file shows only then; of sets of more
-    than `DECODED_BYTES`, where that takes minutes, only the headers are read, unless pictures
+    Every image is decoded once, as damage inside a file shows only then; of sets of more
+    than `DECODED_BYTES`, where that takes minutes, only the headers are read, unless images
     are to be left out: that has to be known before the first step. That a set is fine is
-    remembered by its fingerprint, and so are the sizes of its pictures: the next run opens no file.
+    remembered by its fingerprint, and so are the sizes of its images: the next run opens no file.
 
     Attributes:
-        on_bad_image: Whether unreadable pictures are an error, or left out.
+        on_bad_image: Whether unreadable images are an error, or left out.
         folder: Where results are remembered; None forgets them.
         display: Where progress goes; None for nowhere.
     """
@@ -60,13 +60,13 @@ class Verification:
     display: Display | None = None
 
     def __call__(self, found: Found) -> Found:
-        """Checks the pictures of a source.
+        """Checks the images of a source.
 
         Returns:
-            What is left: all of it, or (`skip`) the readable pictures and a note about others.
+            What is left: all of it, or (`skip`) the readable images and a note about others.
 
         Raises:
-            UserError: Pictures cannot be read, all of them together in one message (the first
+            UserError: Images cannot be read, all of them together in one message (the first
                 20 by name); or, leaving them out, a class or a split has none left.
         """
         size = sum(split.stored_bytes for split in found.splits.values())
@@ -108,17 +108,17 @@ class Verification:
             if not len(kept) or (role == "train" and len(lost)):
                 names = [found.class_names[i] for i in lost]
                 raise UserError(
-                    f"No picture of {before.where} can be read of: {', '.join(names[:10])}. "
+                    f"No image of {before.where} can be read of: {', '.join(names[:10])}. "
                     f"For example {next(iter(faults.values()))}. Replace these files, or remove "
                     "the classes."
                 )
         named = "; ".join(lines[:_MAX_NAMED])
         more = f"; and {len(lines) - _MAX_NAMED} more" if len(lines) > _MAX_NAMED else ""
-        note = f"Left out {len(lines)} of {count} pictures, which cannot be read: {named}{more}."
+        note = f"Left out {len(lines)} of {count} images, which cannot be read: {named}{more}."
         return dataclasses.replace(found, splits=splits, notes=(*found.notes, note))
 
     def _memory(self, found: Found) -> Path | None:
-        """The file that remembers these pictures, as this decoder reads them."""
+        """The file that remembers these images, as this decoder reads them."""
         if self.folder is None or not found.has_files:
             return None
         facts = [found.fingerprint, PIL.__version__]
@@ -165,5 +165,5 @@ class Verification:
 
 
 def _signed(path: Path, noted: Any) -> str:
-    """What tells that a note is whole and of these pictures, whom the file's name stands for."""
+    """What tells that a note is whole and of these images, whom the file's name stands for."""
     return hashlib.sha256(f"{path.name} {json.dumps(noted)}".encode()).hexdigest()

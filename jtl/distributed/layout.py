@@ -178,6 +178,6 @@ def layout_for(batch_size: int) -> Layout:
         raise UserError(
             f"a batch of {batch_size} cannot be divided evenly among the {len(devices)} devices "
             f"of {jax.process_count()} processes. Give a --batch-size that is a multiple of "
-            f"{len(devices)}, and no more than the training pictures."
+            f"{len(devices)}, and no more than the training images."
         )
     return Layout(tuple(devices[:count])) if count > 1 else SINGLE

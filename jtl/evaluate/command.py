@@ -25,20 +25,20 @@ class Options:
 
     For example:
       python -m jtl.evaluate runs/mine
-      python -m jtl.evaluate runs/mine --data folder:new-pictures --out evaluations/new
+      python -m jtl.evaluate runs/mine --data folder:new-images --out evaluations/new
 
-    By default on the run's own validation pictures, by the same computation as in training,
+    By default on the run's own validation images, by the same computation as in training,
     so that the figures are those of the run's summary. Then the run's folder gets
     confusion.png, reliability.png (is it right as often as it says?) and mistakes.png (the most
     confident ones), and report.md shows them.
 
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
-        data: Other pictures, as in `python -m jtl.train`; their classes must be the run's.
-        split: Which pictures of the source: val (held out of train where it has none), or test.
-        on_bad_image: What is done about pictures that cannot be read: error lists them, skip
+        data: Other images, as in `python -m jtl.train`; their classes must be the run's.
+        split: Which images of the source: val (held out of train where it has none), or test.
+        on_bad_image: What is done about images that cannot be read: error lists them, skip
             leaves them out. Default: as in the run.
-        out: Folder for the pictures. Default: the run's own for its own validation pictures, and
+        out: Folder for the images. Default: the run's own for its own validation images, and
             none for others.
         json: Print JSON on stdout instead of lines.
     """

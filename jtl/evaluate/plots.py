@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what is confused, the worst mistakes, whether it knows."""
+"""The plots of an evaluation: what is confused, the worst mistakes, whether it knows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
     """Writes `confusion.png`, `reliability.png` and, if there are any, `mistakes.png`.
 
     Args:
-        evaluation: What is pictured.
+        evaluation: What is plotted.
         classifier: Of which it is.
         folder: Where to; made if it is missing.
 
@@ -40,11 +40,11 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
     title = plots.curves_title(
         model=classifier.config.model.model,
         mask=classifier.config.train.phases or classifier.config.train.mask,
-        data=f"{scores['data']}, {scores['count']:,} {split} pictures",
+        data=f"{scores['data']}, {scores['count']:,} {split} images",
         accuracy=scores[f"{split}_accuracy"],
         split=split,
     )
-    labels, predicted = evaluation.pictures.labels, evaluation.logits.argmax(-1)
+    labels, predicted = evaluation.images.labels, evaluation.logits.argmax(-1)
     calibrated = scores[f"{split}_calibration"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,18 +68,18 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
         return ["confusion.png", "reliability.png", "mistakes.png"]
     except OSError as error:
         raise UserError(
-            f"cannot write pictures to '{folder}': {error.strerror}. Choose a folder with --out."
+            f"cannot write plots to '{folder}': {error.strerror}. Choose a folder with --out."
         ) from error
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Pictures by class and by prediction, int [K, K]."""
+    """Images by class and by prediction, int [K, K]."""
     pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return pairs.reshape(classes, classes)
 
 
 def most_confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The pictures whose likeliest class is wrong, the most confident first: int [M]."""
+    """The images whose likeliest class is wrong, the most confident first: int [M]."""
     shares = probabilities(logits)
     wrong = np.flatnonzero(shares.argmax(-1) != labels)
     return wrong[np.argsort(-shares[wrong].max(-1), kind="stable")]
@@ -87,21 +87,21 @@ def most_confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     """A sheet of the most confident mistakes, a PNG; None where there is no mistake."""
-    rows = most_confident_mistakes(evaluation.logits, evaluation.pictures.labels)[:MISTAKES]
+    rows = most_confident_mistakes(evaluation.logits, evaluation.images.labels)[:MISTAKES]
     if not len(rows):
         return None
     shares = probabilities(evaluation.logits[rows])
     told = []
     for row, share in zip(rows, shares, strict=True):
-        said, true = int(share.argmax()), int(evaluation.pictures.labels[row])
+        said, true = int(share.argmax()), int(evaluation.images.labels[row])
         names = [_short(classifier.class_names[index]) for index in (said, true)]
         told.append(f"said {names[0]}: {share[said]:.0%}\nis {names[1]}: {share[true]:.0%}")
     inputs = classifier.inputs
-    host = inputs.host_for(evaluation.pictures.native_size())
+    host = inputs.host_for(evaluation.images.native_size())
     if host is None:
         host = HostTransform(inputs.device.size, 1.0, "bilinear")
-    pictures = evaluation.pictures.read(rows, host)
-    return preview.draw(pictures / 255.0, told)
+    images = evaluation.images.read(rows, host)
+    return preview.draw(images / 255.0, told)
 
 
 def _short(name: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
 
 SAMPLES = 16
-"""Pictures to compare with."""
+"""Images to compare with."""
 _BFLOAT16_ROUNDING = 0.1
 """A bfloat16 run rounds each layer to 8 bits, and exports compute in float32 or fuse otherwise."""
 
@@ -33,18 +33,18 @@ class Exported:
         to: Its form.
         loading: Lines of Python that load and run it.
         reference: What ran it for the comparison.
-        pictures: What it was compared on, in words.
+        images: What it was compared on, in words.
         logit_difference: The largest, relative to the largest logit.
         probability_difference: The largest.
-        same_class: Pictures with the same likeliest class, of `count`.
-        count: Pictures.
+        same_class: Images with the same likeliest class, of `count`.
+        count: Images.
     """
 
     path: str
     to: str
     loading: str
     reference: str
-    pictures: str
+    images: str
     logit_difference: float
     probability_difference: float
     same_class: int
@@ -67,14 +67,14 @@ def export(
             written, or what was written does not predict as the run does. Nothing is left then.
     """
     out = _place(classifier, to, out, overwrite)
-    pictures, told = samples(classifier)
+    images, told = samples(classifier)
     missing = [p for p in (out.parent, *out.parent.parents) if not p.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".jtl-", dir=out.parent) as place:
             draft = Path(place, out.name)
-            answers = TARGETS[to].load()(classifier, draft, pictures)
-            found = _compared(classifier, answers, pictures)
+            answers = TARGETS[to].load()(classifier, draft, images)
+            found = _compared(classifier, answers, images)
             for path in sorted(Path(place).iterdir()):
                 _move(path, out.parent / path.name)
     except OSError as error:
@@ -121,15 +121,13 @@ def _move(path: Path, to: Path) -> None:
     path.replace(to)
 
 
-def _compared(
-    classifier: Classifier, answers: Answers, pictures: list[np.ndarray]
-) -> dict[str, Any]:
+def _compared(classifier: Classifier, answers: Answers, images: list[np.ndarray]) -> dict[str, Any]:
     """The fields of `Exported` that say how much the export differs.
 
     Raises:
         UserError: More than rounding explains.
     """
-    own = classifier.predict(pictures).logits
+    own = classifier.predict(images).logits
     difference = float(np.abs(answers.logits - own).max() / np.abs(own).max())
     shares = np.abs(probabilities(answers.logits) - probabilities(own)).max()
     bound = answers.rounding
@@ -147,14 +145,14 @@ def _compared(
         "logit_difference": difference,
         "probability_difference": float(shares),
         "same_class": int(same.sum()),
-        "count": len(pictures),
+        "count": len(images),
     }
 
 
 def samples(classifier: Classifier) -> tuple[list[np.ndarray], str]:
-    """Pictures to compare with, uint8 [H, W, 3] each, and what they are.
+    """Images to compare with, uint8 [H, W, 3] each, and what they are.
 
-    They are the run's own, spread over its validation pictures or those it has; drawn noise
+    They are the run's own, spread over its validation images or those it has; drawn noise
     where they are not there any more.
     """
     spec = classifier.config.data.data
@@ -163,22 +161,22 @@ def samples(classifier: Classifier) -> tuple[list[np.ndarray], str]:
         role = next(role for role in ("val", "test", "train") if role in found.splits)
         split = found.splits[role]
         rows = np.unique(np.linspace(0, len(split) - 1, SAMPLES).astype(int))
-        pictures = [split.read(rows[i : i + 1], None)[0] for i in range(len(rows))]
-        return pictures, f"{len(pictures)} {role} pictures of {spec}"
+        images = [split.read(rows[i : i + 1], None)[0] for i in range(len(rows))]
+        return images, f"{len(images)} {role} images of {spec}"
     except UserError:
-        return _noise(classifier), f"{SAMPLES} pictures of noise, as {spec} cannot be read"
+        return _noise(classifier), f"{SAMPLES} images of noise, as {spec} cannot be read"
 
 
 def _noise(classifier: Classifier) -> list[np.ndarray]:
-    """Blotches of several sizes; smooth, as the resizing of pictures is."""
+    """Blotches of several sizes; smooth, as the resizing of images is."""
     random = np.random.default_rng(0)
     size = classifier.inputs.device.size
     shapes = [(size, size), (2 * size, size), (size, size + size // 2), (size // 2, size // 2)]
-    pictures = []
+    images = []
     for index in range(SAMPLES):
         height, width = shapes[index % len(shapes)]
         coarse = random.uniform(0, 255, (8, 8, 3))
         rows = np.linspace(0, 7, height).round().astype(int)
         columns = np.linspace(0, 7, width).round().astype(int)
-        pictures.append(coarse[rows][:, columns].astype(np.uint8))
-    return pictures
+        images.append(coarse[rows][:, columns].astype(np.uint8))
+    return images

@@ -23,12 +23,12 @@ class Options:
       python -m jtl.export runs/mine --to stablehlo
       python -m jtl.export runs/mine --to onnx --out model.onnx
 
-    An export is run by its library on pictures of the run, and is put in its place only if it
+    An export is run by its library on images of the run, and is put in its place only if it
     predicts as the run does. docs/export.md tells what each form takes and needs.
 
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
-        to: stablehlo (uint8 pictures of any size to logits, in one program for CPU, CUDA and
+        to: stablehlo (uint8 images of any size to logits, in one program for CPU, CUDA and
             TPU), savedmodel (the same for TensorFlow), onnx, or weights under the names of timm,
             torchvision or keras.
         out: The file or folder to write. Default: one in the run's folder, in exports/.
@@ -56,7 +56,7 @@ def command(options: Options) -> None:
 def _print(done: Exported) -> None:
     print(done.path)
     print(
-        f"Compared by {done.reference} on {done.pictures}: probabilities differ by at most "
+        f"Compared by {done.reference} on {done.images}: probabilities differ by at most "
         f"{done.probability_difference:.1g}, logits by {done.logit_difference:.1g} of the largest; "
         f"the likeliest class is the same for {done.same_class} of {done.count}."
     )

@@ -24,8 +24,8 @@ session = onnxruntime.InferenceSession("FILE")
 _OPSET = 20
 
 
-def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`. The model takes pictures that are resized and cropped."""
+def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
+    """See `jtl.export.target.Writer`. The model takes images that are resized and cropped."""
     torch = require("torch", "onnx", "onnx")
     for name in ("onnxscript", "onnxruntime", "onnx"):
         require(name, "onnx", "onnx")
@@ -34,7 +34,7 @@ def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Ans
         network = _network(classifier, weights)
     finally:
         weights.unlink(missing_ok=True)
-    images = np.rint(fitted(classifier, pictures)).astype(np.uint8)
+    images = np.rint(fitted(classifier, samples)).astype(np.uint8)
     _export(torch, _with_normalization(torch, network, classifier), images, path)
     _describe(path, classifier)
     import onnxruntime
@@ -46,7 +46,7 @@ def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Ans
         np.asarray(logits),
         f"onnxruntime {onnxruntime.__version__}",
         LOADING.replace("SIZE", size),
-        # Small pictures are enlarged by the device, and here rounded to whole values after it.
+        # Small images are enlarged by the device, and here rounded to whole values after it.
         rounding=1e-4 if classifier.inputs.host is not None else 1e-2,
     )
 
@@ -90,7 +90,7 @@ def _export(torch: Any, whole: Any, images: np.ndarray, path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             whole,
-            # Of two pictures at least: of one, the exporter would take the batch for constant.
+            # Of two images at least: of one, the exporter would take the batch for constant.
             (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),),
             path,
             input_names=["images"],

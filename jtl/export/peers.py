@@ -20,23 +20,21 @@ ROUNDING = 1e-4
 """Of float32 sums in another order, through all layers, relative to the largest logit."""
 
 
-def write_timm(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+def write_timm(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
     """See `jtl.export.target.Writer`."""
-    return _write_torch(classifier, path, pictures, "timm")
+    return _write_torch(classifier, path, samples, "timm")
 
 
-def write_torchvision(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+def write_torchvision(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
     """See `jtl.export.target.Writer`."""
-    return _write_torch(classifier, path, pictures, "torchvision")
+    return _write_torch(classifier, path, samples, "torchvision")
 
 
-def _write_torch(
-    classifier: Classifier, path: Path, pictures: list[np.ndarray], to: str
-) -> Answers:
+def _write_torch(classifier: Classifier, path: Path, samples: list[np.ndarray], to: str) -> Answers:
     torch = require("torch", to, "timm")
     network, target = torch_network(classifier, path, to)
     with torch.no_grad():
-        images = torch.from_numpy(_normalized(classifier, pictures).transpose(0, 3, 1, 2).copy())
+        images = torch.from_numpy(_normalized(classifier, samples).transpose(0, 3, 1, 2).copy())
         logits = network(images).numpy()
     loading = f"{target.loading}\n{_input(classifier, 'N, 3, {0}, {0}')}"
     return Answers(logits, _versions(to, "torch"), loading, ROUNDING)
@@ -70,14 +68,14 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
     return network.eval(), target
 
 
-def write_keras(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
     """See `jtl.export.target.Writer`."""
     from weights_convert.export.writer import export
 
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = require("keras", "keras", "keras")
     target = export(classifier.folder, "keras", path)
-    images = _normalized(classifier, pictures)
+    images = _normalized(classifier, samples)
     options = {"weights": None, "classes": len(classifier.class_names)}
     network = getattr(keras.applications, target.architecture)(
         **options, input_shape=images.shape[1:], classifier_activation=None
@@ -88,9 +86,9 @@ def write_keras(classifier: Classifier, path: Path, pictures: list[np.ndarray]) 
     return Answers(logits, _versions("keras"), loading, ROUNDING)
 
 
-def _normalized(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
+def _normalized(classifier: Classifier, samples: list[np.ndarray]) -> np.ndarray:
     """float32 [N, size, size, 3], as the network takes them."""
-    x = classifier.inputs.device.normalize(jnp.asarray(fitted(classifier, pictures)))
+    x = classifier.inputs.device.normalize(jnp.asarray(fitted(classifier, samples)))
     return np.asarray(x, np.float32)
 
 

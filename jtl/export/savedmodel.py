@@ -21,7 +21,7 @@ import tensorflow as tf
 logits = tf.saved_model.load("FILE").logits(images)  # uint8 RGB [N, H, W, 3], any N, H and W"""
 
 
-def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+def write(classifier: Classifier, path: Path, images: list[np.ndarray]) -> Answers:
     """See `jtl.export.target.Writer`. `classes.json` among the assets tells its classes."""
     # Its remarks on the processor are none on the export.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -43,7 +43,7 @@ def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Ans
     text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)
     (assets / "classes.json").write_text(text + "\n", encoding="utf-8")
     loaded = tf.saved_model.load(str(path))
-    logits = [np.asarray(loaded.logits(picture[None]))[0] for picture in pictures]
+    logits = [np.asarray(loaded.logits(image[None]))[0] for image in images]
     version = importlib.metadata.version("jax")
     return Answers(
         np.stack(logits), f"TensorFlow {tf.__version__}, jax {version}", LOADING, rounding=1e-2

@@ -28,7 +28,7 @@ logits = program.call(images)  # uint8 RGB [N, H, W, 3], any N, H and W -> float
 
 
 def exported(classifier: Classifier) -> jax.export.Exported:
-    """The program from uint8 pictures [N, H, W, 3], N, H and W symbolic, to float32 logits.
+    """The program from uint8 images [N, H, W, 3], N, H and W symbolic, to float32 logits.
 
     The params are constants in it. Of oneDNN it holds nothing: that is this process's.
     """
@@ -48,12 +48,12 @@ def exported(classifier: Classifier) -> jax.export.Exported:
         jax.clear_caches()
 
 
-def write(classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
+def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
     """See `jtl.export.target.Writer`. Beside the program, `FILE.json` tells its classes."""
     require("flatbuffers", "stablehlo", "export")
     path.write_bytes(exported(classifier).serialize())
     text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)
     path.with_name(path.name + ".json").write_text(text + "\n", encoding="utf-8")
     program = jax.export.deserialize(bytearray(path.read_bytes()))
-    logits = [np.asarray(jax.jit(program.call)(picture[None]))[0] for picture in pictures]
+    logits = [np.asarray(jax.jit(program.call)(image[None]))[0] for image in samples]
     return Answers(np.stack(logits), f"jax {jax.__version__}", LOADING, rounding=1e-2)

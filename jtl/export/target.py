@@ -23,7 +23,7 @@ class Answers:
     """What a file gave that was written, when its library ran it.
 
     Attributes:
-        logits: float32 [N, num_classes] of the pictures.
+        logits: float32 [N, num_classes] of the images.
         reference: The library and its version.
         loading: Lines of Python that load the file and run it; `FILE` stands for its path.
         rounding: Largest difference of logits that rounding explains, relative to the largest.
@@ -38,8 +38,8 @@ class Answers:
 class Writer(Protocol):
     """Writes a classifier in one form, and runs what it wrote."""
 
-    def __call__(self, classifier: Classifier, path: Path, pictures: list[np.ndarray]) -> Answers:
-        """Writes `path` and runs it on pictures, uint8 [H, W, 3] of several sizes.
+    def __call__(self, classifier: Classifier, path: Path, images: list[np.ndarray]) -> Answers:
+        """Writes `path` and runs it on images, uint8 [H, W, 3] of several sizes.
 
         Raises:
             UserError: The form cannot hold the model, or a library is missing.
@@ -91,13 +91,13 @@ def require(name: str, to: str, extra: str) -> Any:
         ) from error
 
 
-def fitted(classifier: Classifier, pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures resized and cropped as by `jtl.predict`: float32 [N, size, size, 3], 0 to 255."""
+def fitted(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
+    """Images resized and cropped as by `jtl.predict`: float32 [N, size, size, 3], 0 to 255."""
     inputs = classifier.inputs
-    hosts = [inputs.host_for((p.shape[0], p.shape[1])) for p in pictures]
+    hosts = [inputs.host_for((p.shape[0], p.shape[1])) for p in images]
     rows = [
         p if host is None else host(Image.fromarray(p))
-        for p, host in zip(pictures, hosts, strict=True)
+        for p, host in zip(images, hosts, strict=True)
     ]
     resized = [inputs.device.resize(jnp.asarray(row[None])) for row in rows]
     return np.concatenate([np.asarray(x) for x in resized])

@@ -1,4 +1,4 @@
-"""The whole way from uint8 pictures to logits as one function of JAX, resizing included."""
+"""The whole way from uint8 images to logits as one function of JAX, resizing included."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from jtl.models import ImageClassifier
 def logits_of(
     images: jax.Array, variables: Tree, *, model: ImageClassifier, inputs: InputPlan
 ) -> jax.Array:
-    """What `jtl.load(RUN).predict` computes, for pictures that share a size.
+    """What `jtl.load(RUN).predict` computes, for images that share a size.
 
-    Height and width may be symbolic: the pictures are resized and cropped in the program, by the
+    Height and width may be symbolic: the images are resized and cropped in the program, by the
     kernel that Pillow has, rounded to whole values in between where Pillow rounds.
 
     Args:
         images: uint8 RGB [N, H, W, 3], any H and W.
         variables: {"params", "batch_stats"}.
         model: The classifier.
-        inputs: How pictures become the network's input.
+        inputs: How images become the network's input.
 
     Returns:
         float32 [N, num_classes].
@@ -41,7 +41,7 @@ def _fitted(images: jax.Array, inputs: InputPlan) -> jax.Array:
     x = images.astype(jnp.float32)
     if inputs.host is not None:
         return _cropped(x, size, inputs.host.crop_pct, inputs.host.interpolation)
-    # As in `InputPlan.host_for`: small square pictures are enlarged whole, all others fitted.
+    # As in `InputPlan.host_for`: small square images are enlarged whole, all others fitted.
     height, width = jnp.int32(x.shape[1]), jnp.int32(x.shape[2])
     small = (height == width) & (height <= size)
     if device.interpolation == "nearest":

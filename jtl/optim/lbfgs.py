@@ -178,7 +178,7 @@ def _value_and_gradient(
 ) -> tuple[jax.Array, jax.Array]:
     """Mean cross entropy with the penalty, and its gradient, [C + 1, K].
 
-    A row of `targets` is 0 but for its class, where it is how much the picture counts.
+    A row of `targets` is 0 but for its class, where it is how much the image counts.
     """
     kernel, bias = solution[:-1], solution[-1]
     logits = x @ kernel + bias.reshape(1, -1)

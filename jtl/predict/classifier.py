@@ -44,7 +44,7 @@ class Classifier:
         config: The run's options.
         model: The classifier.
         variables: {"params", "batch_stats"} on the device.
-        inputs: How pictures become the network's input.
+        inputs: How images become the network's input.
         class_names: Of the logits, in order.
         epoch: The epoch it is from.
         meta: The checkpoint's description.
@@ -60,20 +60,20 @@ class Classifier:
     meta: dict[str, Any]
 
     def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
-        """Classifies pictures, as `python -m jtl.predict` does.
+        """Classifies images, as `python -m jtl.predict` does.
 
         Args:
-            images: A picture or many: a path of a picture, a folder, a zip or a tar; uint8
-                pixels [H, W], [H, W, C] or [N, H, W, C] (C = 3 is RGB); a picture of Pillow's;
+            images: An image or many: a path of an image, a folder, a zip or a tar; uint8
+                pixels [H, W], [H, W, C] or [N, H, W, C] (C = 3 is RGB); a Pillow image;
                 or a list of these. They are resized and cropped as in training.
             top_k: How many classes single predictions name.
 
         Returns:
             A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
-            pictures that cannot be read are in its `unreadable`, not among these.
+            images that cannot be read are in its `unreadable`, not among these.
 
         Raises:
-            UserError: Something is no picture at all, or a folder holds none.
+            UserError: Something is no image at all, or a folder holds none.
         """
         names, rows, unreadable = [], [], []
         for answer in classify(self, items(images)):
@@ -120,12 +120,12 @@ class Evaluation:
             "loss", "macro_f1", "classes" (see `jtl.runs.metrics.by_class`) and "calibration" (see
             `jtl.runs.calibration`).
         logits: float32 [N, num_classes].
-        pictures: What was looked at, its labels by the run's classes.
+        images: What was looked at, its labels by the run's classes.
     """
 
     scores: dict[str, Any]
     logits: np.ndarray
-    pictures: Split
+    images: Split
 
 
 def evaluate_run(
@@ -142,8 +142,8 @@ def evaluate_run(
         data: A data source; default the run's own, split as in training. Its classes may come
             in another order.
         display: Where progress goes.
-        on_bad_image: What is done about unreadable pictures; default as in the run.
-        split: Which pictures of the source.
+        on_bad_image: What is done about unreadable images; default as in the run.
+        split: Which images of the source.
 
     Raises:
         UserError: The data have other classes than the run was trained on, have no test split,
@@ -155,19 +155,19 @@ def evaluate_run(
     dataset = registry.load(
         spec,
         seed=classifier.config.split_seed,
-        # No picture need be looked at to see that the classes are others.
+        # No image need be looked at to see that the classes are others.
         verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
     )
     for note in dataset.notes:
         display.message(f"note: {note}")
     if data is None and dataset.fingerprint != stored_fingerprint(classifier.folder):
         raise UserError(
-            f"the pictures of '{spec}' have changed since the run in '{classifier.folder}' was "
-            "trained: validation pictures of today may be training pictures of then. Bring them "
+            f"the images of '{spec}' have changed since the run in '{classifier.folder}' was "
+            "trained: validation images of today may be training images of then. Bring them "
             f"back, or say that they are others with --data {spec}."
         )
-    pictures = getattr(dataset, split)
-    if pictures is None:
+    images = getattr(dataset, split)
+    if images is None:
         raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
     layout = layout_for(jax.device_count())
     cache = FeatureCache(
@@ -180,7 +180,7 @@ def evaluate_run(
         display=display,
     )
     variables = jax.device_get(classifier.variables)
-    arm, [examples] = cache.read(classifier.meta["start"], variables, {split: pictures})
+    arm, [examples] = cache.read(classifier.meta["start"], variables, {split: images})
     scores, logits = evaluate(
         examples,
         layout.put_whole(classifier.variables),
@@ -202,7 +202,7 @@ def evaluate_run(
         f"{split}_classes": classes,
         f"{split}_calibration": calibration(logits, examples.labels),
     }
-    return Evaluation(told, logits, pictures)
+    return Evaluation(told, logits, images)
 
 
 def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:

@@ -1,4 +1,4 @@
-"""`python -m jtl.predict RUN PICTURES...`: ask a run's best model about pictures."""
+"""`python -m jtl.predict RUN IMAGES...`: ask a run's best model about images."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from jtl.predict.inputs import items
 from jtl.predict.predictions import TOP, Prediction, Unreadable, classify, likeliest
 
 _MANY = 100
-"""Pictures from which on progress is shown."""
+"""Images from which on progress is shown."""
 _LISTED = 20
-"""Unreadable pictures that are named at the end; --out holds them all."""
+"""Unreadable images that are named at the end; --out holds them all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Prints the likeliest classes of pictures, or writes them to a file.
+    """Prints the likeliest classes of images, or writes them to a file.
 
     For example:
       python -m jtl.predict runs/mine photo.jpg
       python -m jtl.predict runs/mine holiday/ more.zip --out predictions.csv
 
-    Pictures are resized and cropped as in training. Those that cannot be read are listed at the
+    Images are resized and cropped as in training. Those that cannot be read are listed at the
     end, and the others predicted all the same.
 
     Attributes:
         run: Folder that `python -m jtl.train` wrote.
-        pictures: Picture files; folders, zip or tar archives stand for all pictures in them.
-        top_k: How many classes to name for each picture.
-        out: A .csv, .jsonl or .parquet file to write the predictions to, a row for each picture;
+        images: Image files; folders, zip or tar archives stand for all images in them.
+        top_k: How many classes to name for each image.
+        out: A .csv, .jsonl or .parquet file to write the predictions to, a row for each image;
             what is there is replaced. Default: they are printed.
-        explain: A folder for a picture of each prediction that shows where in it the network found
+        explain: A folder for an image of each prediction that shows where in it the network found
             the likeliest class (Grad-CAM).
-        json: Print a line of JSON for each picture instead of text.
+        json: Print a line of JSON for each image instead of text.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    pictures: Annotated[
+    images: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="PICTURES [PICTURES ...]", help_behavior_hint="(required)"),
+        tyro.conf.arg(metavar="IMAGES [IMAGES ...]", help_behavior_hint="(required)"),
     ]
     top_k: int = TOP
     out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
@@ -63,10 +63,10 @@ def command(options: Options) -> None:
     """Predicts and prints or writes.
 
     Raises:
-        UserError: No picture was given, none could be read, or --out cannot be written.
+        UserError: No image was given, none could be read, or --out cannot be written.
     """
-    if not options.pictures:
-        raise UserError("no picture was given. Name one or more: jtl.predict RUN PICTURES...")
+    if not options.images:
+        raise UserError("no image was given. Name one or more: jtl.predict RUN IMAGES...")
     if options.top_k < 1:
         raise UserError(f"--top-k must be at least 1, not {options.top_k}.")
     if options.json and options.out is not None:
@@ -75,29 +75,29 @@ def command(options: Options) -> None:
     display = Display()
     classifier = evaluation.load(options.run)
     top_k = min(options.top_k, len(classifier.class_names))
-    pictures = items(options.pictures)
+    images = items(options.images)
     unreadable: list[Unreadable] = []
     with contextlib.ExitStack() as stack:
         put = _print_json if options.json else _print
         if options.out is not None:
             put = stack.enter_context(tables.writing(options.out, top_k))
         advance = _nothing
-        if options.out is not None or (len(pictures) >= _MANY and not sys.stdout.isatty()):
-            advance = stack.enter_context(display.track("predicting", len(pictures), "images"))
-        for answer in classify(classifier, pictures, advance):
+        if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
+            advance = stack.enter_context(display.track("predicting", len(images), "images"))
+        for answer in classify(classifier, images, advance):
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
                 put(answer)
             else:
                 put(likeliest(*answer, classifier.class_names, top_k))
-        if len(unreadable) == len(pictures):
-            raise UserError(_told(unreadable, len(pictures)))
+        if len(unreadable) == len(images):
+            raise UserError(_told(unreadable, len(images)))
     if unreadable:
-        display.message(_told(unreadable, len(pictures)))
+        display.message(_told(unreadable, len(images)))
     if options.explain is not None:
-        with display.track("explaining", len(pictures), "images") as advance:
-            write_explanations(classifier, pictures, options.explain, advance)
-        display.message(f"pictures of what mattered are in '{options.explain}'")
+        with display.track("explaining", len(images), "images") as advance:
+            write_explanations(classifier, images, options.explain, advance)
+        display.message(f"images of what mattered are in '{options.explain}'")
     if options.out is not None:
         display.message(f"the predictions are in '{options.out}'")
 
@@ -120,7 +120,7 @@ def _print_json(row: Prediction | Unreadable) -> None:
 
 def _told(unreadable: list[Unreadable], count: int) -> str:
     lines = [f"{len(unreadable)} of {count} could not be read:"]
-    lines += [f"  {picture}" for picture in unreadable[:_LISTED]]
+    lines += [f"  {image}" for image in unreadable[:_LISTED]]
     if len(unreadable) > _LISTED:
         lines.append(f"  ... and {len(unreadable) - _LISTED} more")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in a picture the network found what it says (Selvaraju et al. 2017)."""
+"""Grad-CAM: where in an image the network found what it says (Selvaraju et al. 2017)."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def write_explanations(
     folder: Path,
     advance: Callable[[int], Any] = lambda n: None,
 ) -> list[Path]:
-    """Writes a PNG for every picture: as the network sees it, and with its Grad-CAM map over it.
+    """Writes a PNG for every image: as the network sees it, and with its Grad-CAM map over it.
 
     Args:
         classifier: As `jtl.load` gives it.
-        items: The pictures; those that cannot be read are left out.
-        folder: Where the files go, named and numbered like the pictures; made if it is missing.
-        advance: Told how many more pictures are done.
+        items: The images; those that cannot be read are left out.
+        folder: Where the files go, named and numbered like the images; made if it is missing.
+        advance: Told how many more images are done.
 
     Returns:
-        The files, in the order of the pictures.
+        The files, in the order of the images.
 
     Raises:
         UserError: The folder cannot be written.
@@ -83,10 +83,10 @@ def write_explanations(
         written = []
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
-            for row, picture in enumerate(decoded(batch, classifier.inputs)):
-                if not isinstance(picture, Unreadable):
+            for row, image in enumerate(decoded(batch, classifier.inputs)):
+                if not isinstance(image, Unreadable):
                     path = folder / _file_name(start + row + 1, batch[row].name)
-                    _write(classifier, batch[row].name, picture, path)
+                    _write(classifier, batch[row].name, image, path)
                     written.append(path)
                 advance(1)
         return written
@@ -96,16 +96,16 @@ def write_explanations(
         ) from error
 
 
-def _write(classifier: Classifier, name: str, picture: np.ndarray, path: Path) -> None:
+def _write(classifier: Classifier, name: str, image: np.ndarray, path: Path) -> None:
     device = classifier.inputs.device
     maps, logits = grad_cam(
-        classifier.variables, picture[None], model=classifier.model, prepare=device
+        classifier.variables, image[None], model=classifier.model, prepare=device
     )
-    seen = np.asarray(device.resize(jnp.asarray(picture[None]))[0]) / 255.0
+    seen = np.asarray(device.resize(jnp.asarray(image[None]))[0]) / 255.0
     said = likeliest(name, np.asarray(logits[0]), classifier.class_names, 1)
     plots.draw_explanation(
         path,
-        picture=seen,
+        image=seen,
         heat=np.asarray(maps[0]),
         title=f"{said.label}: {said.probability:.1%}",
     )

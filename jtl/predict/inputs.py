@@ -1,4 +1,4 @@
-"""Pictures without labels, as they are given to a classifier: files, folders, archives, arrays."""
+"""Images without labels, as they are given to a classifier: files, folders, archives, arrays."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.data.decoding import BadImage, as_decoded, decode
 from jtl.data.sources.archives import is_archive, open_store
-from jtl.data.sources.stores import PICTURE_EXTENSIONS, Picture, Store
+from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, Store
 
 Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]
-"""A picture or many: a path (of a picture, a folder, a zip or tar), uint8 pixels [H, W],
-[H, W, C] or [N, H, W, C] (C = 3 is RGB), a picture of Pillow's, or a list of any of these."""
+"""An image or many: a path (of an image, a folder, a zip or tar), uint8 pixels [H, W],
+[H, W, C] or [N, H, W, C] (C = 3 is RGB), a Pillow image, or a list of any of these."""
 
-_ALLOWED = (
-    "Give a path, uint8 pixels [H, W, 3] or [N, H, W, 3], a picture of Pillow's, or a list of these"
-)
+_ALLOWED = "Give a path, uint8 pixels [H, W, 3] or [N, H, W, 3], a Pillow image, or a list of these"
 
 
 class Item(NamedTuple):
-    """A picture that is not decoded yet.
+    """An image that is not decoded yet.
 
     Attributes:
         name: What it is called in results and messages.
@@ -39,14 +37,14 @@ class Item(NamedTuple):
 
 
 def items(images: Images) -> list[Item]:
-    """What `images` names, in order; the pictures of folders and archives sorted by path.
+    """What `images` names, in order; the images of folders and archives sorted by path.
 
     Raises:
-        UserError: An archive cannot be read, a folder or an archive holds no picture, or
-            something is no picture at all. A file that is missing or damaged is an item that
+        UserError: An archive cannot be read, a folder or an archive holds no image, or
+            something is no image at all. A file that is missing or damaged is an item that
             does not load.
     """
-    return list(_items(images, "picture"))
+    return list(_items(images, "image"))
 
 
 def _items(images: Any, name: str) -> Iterator[Item]:
@@ -70,8 +68,8 @@ def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:
             advice = " Of values from 0 to 1: (images * 255).round().astype('uint8')."
         raise UserError(f"{name} is an array of {pixels.dtype}, not of uint8.{advice}")
     if pixels.ndim == 4:
-        for index, picture in enumerate(pixels):
-            yield from _of_array(picture, f"{name} {index}")
+        for index, pixel_rows in enumerate(pixels):
+            yield from _of_array(pixel_rows, f"{name} {index}")
         return
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
@@ -84,20 +82,20 @@ def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:
 
 def _at_path(path: str) -> Iterator[Item]:
     place = Path(path).expanduser()
-    # A file named outright is taken for a picture whatever its name ends in.
+    # A file named outright is taken for an image whatever its name ends in.
     if not place.is_dir() and not is_archive(place):
         yield Item(path, functools.partial(_decoded_file, place, path))
         return
     store = open_store(place)
-    pictures = store.tree().pictures
-    if not pictures:
+    files = store.tree().images
+    if not files:
         raise UserError(
-            f"there is no picture in '{path}'. Files that count as pictures end in "
-            f"{', '.join(PICTURE_EXTENSIONS)}."
+            f"there is no image in '{path}'. Files that count as images end in "
+            f"{', '.join(IMAGE_EXTENSIONS)}."
         )
-    for picture in pictures:
-        name = os.path.join(path, *picture.parts)
-        yield Item(name, functools.partial(_decoded_member, store, picture, name))
+    for file in files:
+        name = os.path.join(path, *file.parts)
+        yield Item(name, functools.partial(_decoded_member, store, file, name))
 
 
 def _decoded_file(path: Path, name: str) -> Image.Image:
@@ -109,9 +107,9 @@ def _decoded_file(path: Path, name: str) -> Image.Image:
     return decode(data, name)
 
 
-def _decoded_member(store: Store, picture: Picture, name: str) -> Image.Image:
+def _decoded_member(store: Store, file: ImageFile, name: str) -> Image.Image:
     try:
-        data = store.read(picture)
+        data = store.read(file)
     except Exception as error:  # A damaged archive provokes many kinds.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""What a classifier says of pictures: in batches, in order, without those that cannot be read."""
+"""What a classifier says of images: in batches, in order, without those that cannot be read."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
 
 BATCH = 32
-"""Pictures per dispatch."""
+"""Images per dispatch."""
 TOP = 5
 """How many classes are named by default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one picture.
+    """What a classifier says of one image.
 
     Attributes:
-        name: The picture's path as given, or its place among the arrays given.
+        name: The image's path as given, or its place among the arrays given.
         classes: (class name, probability), the likeliest first.
     """
 
@@ -52,7 +52,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-    """A picture that nothing can be said of.
+    """An image that nothing can be said of.
 
     Attributes:
         name: As of a `Prediction`.
@@ -67,13 +67,13 @@ class Unreadable:
 
 
 class Predictions(Sequence[Prediction]):
-    """What a classifier says of many pictures: a `Prediction` for each, and all as arrays.
+    """What a classifier says of many images: a `Prediction` for each, and all as arrays.
 
     Attributes:
         class_names: Of the columns.
-        names: Of the rows: the pictures that could be read, in the order given.
+        names: Of the rows: the images that could be read, in the order given.
         logits: float32 [N, num_classes].
-        unreadable: The pictures that could not be read.
+        unreadable: The images that could not be read.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of every picture."""
+        """The likeliest class of every image."""
         return [self.class_names[i] for i in np.argmax(self.logits, -1)]
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def likeliest(name: str, logits: np.ndarray, class_names: Sequence[str], top_k: int) -> Prediction:
-    """The `top_k` likeliest classes by one picture's logits [num_classes]."""
+    """The `top_k` likeliest classes by one image's logits [num_classes]."""
     shares = probabilities(logits)
     order = np.argsort(-shares, kind="stable")[:top_k]
     return Prediction(name, tuple((class_names[int(i)], float(shares[i])) for i in order))
@@ -136,15 +136,15 @@ def classify(
     items: Sequence[Item],
     advance: Callable[[int], Any] = lambda n: None,
 ) -> Iterator[tuple[str, np.ndarray] | Unreadable]:
-    """Runs a classifier over pictures, the next batch decoded in the meantime.
+    """Runs a classifier over images, the next batch decoded in the meantime.
 
     Args:
         classifier: As `jtl.load` gives it.
-        items: The pictures.
-        advance: Told how many more pictures are done.
+        items: The images.
+        advance: Told how many more images are done.
 
     Yields:
-        For every picture in order (name, logits float32 [num_classes]), or why there are none.
+        For every image in order (name, logits float32 [num_classes]), or why there are none.
     """
     layout = layout_for(jax.device_count())
     variables = layout.put_whole(classifier.variables)
@@ -154,30 +154,30 @@ def classify(
         waiting = pool.submit(decoded, batches[0], classifier.inputs) if batches else None
         for number, batch in enumerate(batches, 1):
             assert waiting is not None
-            pictures = waiting.result()
+            loaded = waiting.result()
             if number < len(batches):
                 waiting = pool.submit(decoded, batches[number], classifier.inputs)
-            logits = _logits(classifier, variables, layout, pictures, size)
+            logits = _logits(classifier, variables, layout, loaded, size)
             advance(len(batch))
             for row, item in enumerate(batch):
-                failure = pictures[row]
+                failure = loaded[row]
                 yield failure if isinstance(failure, Unreadable) else (item.name, logits[row])
 
 
 def decoded(batch: Sequence[Item], inputs: InputPlan) -> list[np.ndarray | Unreadable]:
-    """The pictures as in training, uint8 [H, W, 3]; of one size but for small square ones."""
+    """The images as in training, uint8 [H, W, 3]; of one size but for small square ones."""
 
     def work(rows: range) -> list[np.ndarray | Unreadable]:
         return [_as_input(batch[row], inputs) for row in rows]
 
-    return [picture for part in in_threads(work, len(batch)) for picture in part]
+    return [image for part in in_threads(work, len(batch)) for image in part]
 
 
 def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
     try:
-        picture = item.load()
-        host = inputs.host_for((picture.height, picture.width))
-        return np.asarray(picture) if host is None else host(picture)
+        image = item.load()
+        host = inputs.host_for((image.height, image.width))
+        return np.asarray(image) if host is None else host(image)
     except BadImage as error:
         return Unreadable(item.name, str(error).removeprefix(f"{item.name}: "))
 
@@ -186,14 +186,14 @@ def _logits(
     classifier: Classifier,
     variables: Tree,
     layout: Layout,
-    pictures: Sequence[np.ndarray | Unreadable],
+    loaded: Sequence[np.ndarray | Unreadable],
     size: int,
 ) -> dict[int, np.ndarray]:
-    """Logits float32 [num_classes] of the readable pictures, by their place in the batch."""
+    """Logits float32 [num_classes] of the readable images, by their place in the batch."""
     shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
-    for row, picture in enumerate(pictures):
-        if not isinstance(picture, Unreadable):
-            shapes.setdefault(picture.shape, {})[row] = picture
+    for row, image in enumerate(loaded):
+        if not isinstance(image, Unreadable):
+            shapes.setdefault(image.shape, {})[row] = image
     found = {}
     for rows in shapes.values():
         full = list(rows.values())

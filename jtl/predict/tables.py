@@ -24,7 +24,7 @@ _ROWS = 8192
 def writing(path: Path, top_k: int) -> Iterator[Put]:
     """A table that is at `path` when all is written, replacing what was there; else not at all.
 
-    A row holds a picture's `name`, its `class` and `probability`, those of the next likeliest as
+    A row holds an image's `name`, its `class` and `probability`, those of the next likeliest as
     `class_2`, `probability_2` and so on, and `error` where it could not be read; in .jsonl
     `name` and either `classes` or `error`.
 

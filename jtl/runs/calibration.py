@@ -13,9 +13,9 @@ BINS = 15
 def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> dict[str, Any]:
     """Expected calibration error, and what it is the mean of.
 
-    Pictures are put into bins of equal width by the probability of their likeliest class; the
+    Images are put into bins of equal width by the probability of their likeliest class; the
     error is the mean distance between that probability and the accuracy of a bin, weighted by its
-    pictures (Guo et al. 2017, arXiv 1706.04599, equation 3).
+    images (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
     Args:
         logits: float [N, num_classes]; probabilities are their softmax.
@@ -24,7 +24,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> dic
 
     Returns:
         {"expected_calibration_error", "confidence" (the mean probability of the likeliest class),
-        "bins"}; of each bin that has pictures {"from", "to", "count", "confidence", "accuracy"}.
+        "bins"}; of each bin that has images {"from", "to", "count", "confidence", "accuracy"}.
     """
     logits = np.asarray(logits, np.float64)
     # Of the likeliest class: 1 over the sum of all exponentials relative to its own.

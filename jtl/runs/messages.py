@@ -104,7 +104,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     console.print(class_table(summary[f"{split}_classes"], split, most=LISTED_CLASSES))
     # Outside the table, where no line break comes between what is to be copied.
     console.print(
-        f"To use it: python -m jtl.predict {shlex.quote(str(folder))} PICTURES...",
+        f"To use it: python -m jtl.predict {shlex.quote(str(folder))} IMAGES...",
         markup=False,
         emoji=False,
         soft_wrap=True,
@@ -116,7 +116,7 @@ def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None 
 
     Args:
         scores: As `jtl.runs.metrics.by_class` gives them.
-        split: What the pictures are called.
+        split: What the images are called.
         most: How many classes are listed: of more, those of the lowest F1; default all.
     """
     rows = [(name, row) for name, row in scores.items() if row["count"] or row["f1"] is not None]

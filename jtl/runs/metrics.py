@@ -14,12 +14,12 @@ def by_class(
     """Scores of every class.
 
     Args:
-        predicted: The class that was chosen for every picture, integers [N].
+        predicted: The class that was chosen for every image, integers [N].
         labels: The class that it has, integers [N].
         class_names: The name of every class.
 
     Returns:
-        {class name: {"count", "accuracy", "precision", "f1"}}: its pictures; the share of them
+        {class name: {"count", "accuracy", "precision", "f1"}}: its images; the share of them
         that was recognized (also called recall); the share of what was taken for the class that
         is; and the harmonic mean of the two. None where a share is one of nothing.
     """
@@ -36,9 +36,9 @@ def by_class(
 
 
 def macro_f1(scores: dict[str, dict[str, Any]]) -> float:
-    """The mean F1 of the classes, each counting the same however many pictures it has.
+    """The mean F1 of the classes, each counting the same however many images it has.
 
-    A class that no picture has and none was taken for does not count, as in scikit-learn.
+    A class that no image has and none was taken for does not count, as in scikit-learn.
 
     Args:
         scores: As `by_class` gives them.
@@ -48,7 +48,7 @@ def macro_f1(scores: dict[str, dict[str, Any]]) -> float:
 
 
 def _counts(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
-    """Of every class: its pictures, the pictures taken for it, and both."""
+    """Of every class: its images, the images taken for it, and both."""
     of = (labels, predicted, labels[predicted == labels])
     return tuple(np.bincount(chosen, minlength=classes) for chosen in of)
 

@@ -1,4 +1,4 @@
-"""Draws a run's pictures, in a process beside where that saves time.
+"""Draws a run's plots, in a process beside where that saves time.
 
 To import matplotlib and to draw takes half a second, which is a good part of a run whose frozen
 layers are cached. A second process imports while the first one trains, on a core that is idle
@@ -61,11 +61,11 @@ class Painter:
             _draw(asked)
 
     def draw(self, function: str, path: Path, **arguments: Any) -> None:
-        """Asks for a picture.
+        """Asks for a plot.
 
         Args:
             function: A name of `jtl.runs.plots`.
-            path: The picture's file, given as `path`.
+            path: The plot's file, given as `path`.
             arguments: What else the function takes; JSON.
         """
         asked = {"function": function, "path": str(path), **arguments}

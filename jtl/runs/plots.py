@@ -1,4 +1,4 @@
-"""The pictures of a run. Nothing here imports JAX, so that a process beside can draw them."""
+"""The plots of a run. Nothing here imports JAX, so that a process beside can draw them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def draw_confusion(
 
     Args:
         path: The file.
-        counts: Pictures by class and by prediction, [K][K].
+        counts: Images by class and by prediction, [K][K].
         class_names: Of rows and columns.
         title: Above it.
     """
@@ -170,7 +170,7 @@ def draw_confusion(
 def draw_reliability(
     path: str | Path, *, bins: list[dict[str, Any]], error: float, title: str
 ) -> None:
-    """Accuracy over what was said of it, by bin, and how many pictures each holds; a PNG.
+    """Accuracy over what was said of it, by bin, and how many images each holds; a PNG.
 
     Args:
         path: The file.
@@ -195,34 +195,34 @@ def draw_reliability(
     above.legend(loc="upper left")
     above.set_title(f"expected calibration error {error:.4f}", fontsize=9)
     counted = below.bar(left, [b["count"] for b in bins], width, color="#7f7f7f", **bars)
-    # Of a few pictures, too low to be seen otherwise, a bin's accuracy says little.
+    # Of a few images, too low to be seen otherwise, a bin's accuracy says little.
     below.bar_label(counted, [f"{b['count']:,}" for b in bins], fontsize=7, padding=1)
     below.margins(y=0.2)
-    below.set(xlabel="probability of the likeliest class", ylabel="pictures")
+    below.set(xlabel="probability of the likeliest class", ylabel="images")
     for axes in (above, below):
         axes.grid(alpha=0.3)
     _save(figure, path, title)
 
 
-def draw_explanation(path: str | Path, *, picture: Any, heat: Any, title: str) -> None:
-    """A picture, and the same under a map of what mattered; a PNG.
+def draw_explanation(path: str | Path, *, image: Any, heat: Any, title: str) -> None:
+    """An image, and the same under a map of what mattered; a PNG.
 
     Args:
         path: The file.
-        picture: RGB from 0 to 1, [H, W, 3].
+        image: RGB from 0 to 1, [H, W, 3].
         heat: From 0 to 1, [h, w].
         title: Above both.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     told = ("as the network sees it", "red: what spoke for it most")
     for axes, what in zip(plots := figure.subplots(1, 2), told, strict=True):
-        axes.imshow(picture, interpolation="nearest")
+        axes.imshow(image, interpolation="nearest")
         axes.axis("off")
         axes.set_title(what, fontsize=9)
-    # Bilinear, so that squares of the map do not pass for parts of the picture.
+    # Bilinear, so that squares of the map do not pass for parts of the image.
     area = (-0.5, width - 0.5, height - 0.5, -0.5)
     plots[1].imshow(
         heat, cmap="turbo", vmin=0, vmax=1, alpha=0.5, extent=area, interpolation="bilinear"

@@ -14,9 +14,9 @@ from jtl.common.files import replace_text
 from jtl.runs.messages import counted
 
 PAGE = "report.md"
-PICTURES = {
+PLOTS = {
     "curves.png": "Loss and accuracy by epoch",
-    "confusion.png": "Confusion matrix of the validation pictures",
+    "confusion.png": "Confusion matrix of the validation images",
     "reliability.png": "Reliability: accuracy over the probability that the model states",
     "mistakes.png": "The most confident mistakes",
 }
@@ -25,7 +25,7 @@ _LISTED_CLASSES = 50
 
 
 def write(folder: Path, summary: dict[str, Any], config: Config) -> None:
-    """Writes `report.md` beside the pictures that are there.
+    """Writes `report.md` beside the plots that are there.
 
     Args:
         folder: The run's folder.
@@ -33,22 +33,22 @@ def write(folder: Path, summary: dict[str, Any], config: Config) -> None:
         config: The run's options.
     """
     # The curves may be drawn beside just now.
-    shown = [name for name in PICTURES if name == "curves.png" or (folder / name).is_file()]
+    shown = [name for name in PLOTS if name == "curves.png" or (folder / name).is_file()]
     replace_text(folder / PAGE, page(summary, config, shown))
 
 
-def page(summary: dict[str, Any], config: Config, pictures: Sequence[str]) -> str:
+def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
     """The report as Markdown; see `write`.
 
     Args:
         summary: The run's results.
         config: The run's options.
-        pictures: Names of `PICTURES` to show.
+        plots: Names of `PLOTS` to show.
     """
     parts = [
         f"# {summary['model']} on {_code(summary['data'])}",
         _results(summary),
-        *(f"![{PICTURES[name]}]({name})\n\n{PICTURES[name]}." for name in pictures),
+        *(f"![{PLOTS[name]}]({name})\n\n{PLOTS[name]}." for name in plots),
         _classes(summary),
         "## What was trained",
         _table(_training(summary, config)),
@@ -69,16 +69,16 @@ def _results(summary: dict[str, Any]) -> str:
         count = sum(row["count"] for row in summary["test_classes"].values())
         test = (count, summary["test_accuracy"], summary["test_macro_f1"])
         rows.append(("test", *map(_number, test), ""))
-    text = _table(rows, ("split", "pictures", "accuracy", "macro-F1", "loss"))
+    text = _table(rows, ("split", "images", "accuracy", "macro-F1", "loss"))
     if summary["test_accuracy"] is None:
         text += (
-            "\n\nThe epoch was chosen on the validation pictures, so their accuracy flatters a "
+            "\n\nThe epoch was chosen on the validation images, so their accuracy flatters a "
             "little; there was no test split."
         )
     found = summary["val_calibration"]
     error, confidence = found["expected_calibration_error"], found["confidence"]
     return text + (
-        f"\n\nOn the validation pictures the expected calibration error is {error:.4f}: the model "
+        f"\n\nOn the validation images the expected calibration error is {error:.4f}: the model "
         f"states {confidence:.1%} on average and is right in {summary['val_accuracy']:.1%}."
     )
 
@@ -90,12 +90,12 @@ def _classes(summary: dict[str, Any]) -> str:
     heading = f"## Classes ({told})"
     if len(rows) > _LISTED_CLASSES:
         heading = f"## The {_LISTED_CLASSES} classes of lowest F1 ({told})"
-        # A class without F1 has no pictures.
+        # A class without F1 has no images.
         rows.sort(key=lambda row: 2.0 if row[1]["f1"] is None else row[1]["f1"])
         rows = rows[:_LISTED_CLASSES]
     keys = ("count", "accuracy", "precision", "f1")
     lines = [(_cell(name), *(_number(row[key]) for key in keys)) for name, row in rows]
-    table = _table(lines, ("class", "pictures", "accuracy (recall)", "precision", "F1"))
+    table = _table(lines, ("class", "images", "accuracy (recall)", "precision", "F1"))
     return f"{heading}\n\n{table}"
 
 
@@ -139,7 +139,7 @@ def _optimizer(config: Config) -> str:
     if train.solver == "lbfgs":
         return f"L-BFGS, l2 {_cell(train.l2)}"
     told = [f"{_cell(train.optimizer)}, {_cell(train.schedule)} schedule"]
-    told.append(f"{train.batch:,} pictures a step")
+    told.append(f"{train.batch:,} images a step")
     named = {
         "accumulate": (steps.accumulate, 1, "gradients of {} steps make an update"),
         "clip": (steps.clip_norm, 0, "gradients clipped to {:g}"),
@@ -154,7 +154,7 @@ def _optimizer(config: Config) -> str:
 def _data(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("source", _code(summary["data"])),
-        ("pictures", f"{summary['num_train']:,} train, {summary['num_val']:,} validation"),
+        ("images", f"{summary['num_train']:,} train, {summary['num_val']:,} validation"),
         ("classes", f"{summary['num_classes']:,}"),
         ("fingerprint", _code(summary["data_fingerprint"])),
     ]

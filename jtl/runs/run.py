@@ -143,7 +143,7 @@ class Run:
         Args:
             task: The run's fixed parts.
             best: The best checkpoint as it was read back from disk.
-            logits: What its model says of the pictures of "val" and, if there is one, "test",
+            logits: What its model says of the images of "val" and, if there is one, "test",
                 each [N, num_classes].
             measured: `optimizer_bytes`, `test_accuracy`, `train_seconds`, `feature_seconds`,
                 `features_reused`.

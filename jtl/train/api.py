@@ -2,7 +2,7 @@
 
 Example:
     >>> import jtl
-    >>> run = jtl.fit("folder:my-pictures", mask="last_stage", epochs=5)
+    >>> run = jtl.fit("folder:my-images", mask="last_stage", epochs=5)
     >>> run.summary["val_accuracy"]
     0.97
     >>> jtl.load(run).predict("photo.jpg")[0].label
@@ -43,11 +43,11 @@ def fit(
     """Trains a classifier as `python -m jtl.train` does, and writes its run folder.
 
     Args:
-        data: The pictures, as in `--data`; a path object is a folder or an archive.
+        data: The images, as in `--data`; a path object is a folder or an archive.
         model: Backbone.
         weights: Where the backbone's weights come from.
         mask: What trains.
-        epochs: Passes over the training pictures; None for the mask's default.
+        epochs: Passes over the training images; None for the mask's default.
         run_dir: Folder for everything the run writes; None for a new one in runs/.
         display: Where progress goes; None for stderr.
         **options: Every other option of the command, with underscores: `batch_size=64`,

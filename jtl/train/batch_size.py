@@ -21,17 +21,17 @@ from jtl.train.setup import Task, prepare_task
 from jtl.train.trainer import Trainer
 
 AT_MOST = 512
-"""Pictures, however much memory there is. Batches are mostly of 32 to 512, and larger ones were
+"""Images, however much memory there is. Batches are mostly of 32 to 512, and larger ones were
 found to generalize worse (Keskar et al., arXiv 1609.04836)."""
 BATCHES = 10
-"""That an epoch has at the least, so that few pictures still make several updates."""
+"""That an epoch has at the least, so that few images still make several updates."""
 
 
 def prepared(config: Config, display: Display) -> Task:
     """What `prepare_task` gives, with a number for `--batch-size auto`.
 
     Raises:
-        UserError: As `prepare_task`; or not even one picture fits.
+        UserError: As `prepare_task`; or not even one image fits.
     """
     auto = config.train.batch_size == "auto"
     first = with_batch(config, jax.device_count()) if auto else config
@@ -40,15 +40,15 @@ def prepared(config: Config, display: Display) -> Task:
         return task
     at_most = largest_sensible(len(task.dataset.train), config.steps.accumulate)
     if processes.several():
-        # All devices take part; a batch with a picture for each may be more than is sensible.
+        # All devices take part; a batch with an image for each may be more than is sensible.
         at_most = max(at_most, jax.device_count())
-    # Where the pictures are so few that not every device has one, as many devices as have.
+    # Where the images are so few that not every device has one, as many devices as have.
     task = dataclasses.replace(task, layout=layout_for(min(jax.device_count(), at_most)))
     size = at_most
     for plan in task.plans:
         size = _of_phase(task, plan, size)
     display.message(
-        f"--batch-size auto: {size} pictures in each step (at most {at_most} of "
+        f"--batch-size auto: {size} images in each step (at most {at_most} of "
         f"{len(task.dataset.train):,}); learning rates are those of any other batch size"
     )
     return dataclasses.replace(task, config=with_batch(task.config, size), layout=layout_for(size))
@@ -59,14 +59,14 @@ def with_batch(config: Config, size: int) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=size))
 
 
-def largest_sensible(pictures: int, accumulate: int) -> int:
+def largest_sensible(images: int, accumulate: int) -> int:
     """What `--batch-size auto` takes at the most.
 
     Args:
-        pictures: To train on.
+        images: To train on.
         accumulate: Batches in an update.
     """
-    return max(min(pictures // (BATCHES * accumulate), AT_MOST), 1)
+    return max(min(images // (BATCHES * accumulate), AT_MOST), 1)
 
 
 def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
@@ -74,7 +74,7 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
     cache = feature_cache(task, Display())
     splits = {"train": task.dataset.train, "val": task.dataset.val}
     arm = cache.arm(cut_of(plan.split), task.variables, splits)
-    kept = _pictures_bytes(task)
+    kept = _images_bytes(task)
     if arm.start is not None:
         outlook = cache.outlook(arm.start, task.variables, splits)
         kept = outlook.nbytes if arm.place == "memory" else 0
@@ -91,7 +91,7 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
         size = int(processes.gathered([size]).min())
         if not size:
             raise UserError(
-                f"--batch-size auto: not even one picture for each device fits under mask "
+                f"--batch-size auto: not even one image for each device fits under mask "
                 f"{plan.phase.mask} ({said}). Less is needed with a lower {LESS_MEMORY}."
             )
         refused = memory.refused(trainer, size)
@@ -101,11 +101,11 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
         size = memory.rounded(size - 1, task.layout.count)
 
 
-def _pictures_bytes(task: Task) -> int:
-    """What pictures will take of an accelerator's memory, if they come to lie there."""
+def _images_bytes(task: Task) -> int:
+    """What images will take of an accelerator's memory, if they come to lie there."""
     needed = 0
     for split, training in ((task.dataset.train, True), (task.dataset.val, False)):
-        each = task.inputs.bytes_per_picture(split.native_size(), training=training)
+        each = task.inputs.bytes_per_image(split.native_size(), training=training)
         nbytes = len(split) * each
         needed += nbytes if has_room(nbytes) else 0
     return needed

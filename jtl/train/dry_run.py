@@ -29,7 +29,7 @@ from jtl.train.trainer import Trainer, steps_per_epoch
 
 
 def preflight(task: Task) -> dict[str, Any]:
-    """Compiles one step of every phase, times it on made-up pictures, and trains nothing.
+    """Compiles one step of every phase, times it on made-up images, and trains nothing.
 
     Returns:
         The first phase's figures at the top (`total_params`, `trainable_params`,
@@ -87,17 +87,17 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
     batch = min(task.config.train.batch, len(task.dataset.train))
     height = task.inputs.device.size
-    pictures = jnp.zeros((batch, height, height, 3), jnp.uint8)
+    images = jnp.zeros((batch, height, height, 3), jnp.uint8)
     variables = jax.device_put(task.variables)
     prefix_flops, prefix_seconds = 0.0, 0.0
     forward_flops = _flops(
-        steps.forward, variables, pictures, model=task.model, prepare=task.inputs.device
+        steps.forward, variables, images, model=task.model, prepare=task.inputs.device
     )
     if arm.start is not None:
         options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
-        prefix = steps.forward.lower(variables, pictures, **options).compile()
-        prefix_flops = _flops(steps.forward, variables, pictures, **options)
-        prefix_seconds = _timed(lambda: prefix(variables, pictures))
+        prefix = steps.forward.lower(variables, images, **options).compile()
+        prefix_flops = _flops(steps.forward, variables, images, **options)
+        prefix_seconds = _timed(lambda: prefix(variables, images))
     x, *others = memory.made_up(task, arm, batch)
     x = task.layout.put_rows(task.layout.part(x))
     arguments = (trainer.state, trainer.frozen, x, *others)
@@ -108,14 +108,14 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     given = {name: options[name] for name in ("peaks", "class_weights")}
     step_seconds = _timed(lambda: step(states.pop(), *arguments[1:], **given))
     epoch_steps = steps_per_epoch(task)
-    pictures_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
+    images_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {
         "forward_flops_per_image": forward_flops / batch,
         "prefix_flops_per_image": prefix_flops / batch,
         "step_flops": _flops(steps.train_step, *arguments, **options),
         "step_seconds": step_seconds,
         # Each of many processes runs it on its share.
-        "estimated_prefix_seconds": prefix_seconds / batch * pictures_in_all / jax.process_count(),
+        "estimated_prefix_seconds": prefix_seconds / batch * images_in_all / jax.process_count(),
         "estimated_epoch_seconds": step_seconds * epoch_steps,
     }
 

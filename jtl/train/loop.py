@@ -39,7 +39,7 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
     Args:
         config: The options.
         display: Where progress goes; default stderr.
-        draw_beside: Whether pictures are drawn in a process beside, as for commands.
+        draw_beside: Whether plots are drawn in a process beside, as for commands.
 
     Returns:
         The run: its folder and summary.
@@ -128,7 +128,7 @@ class Fit:
     def _train(self) -> None:
         variables, saved, saved_epoch = keeper.start_of(self.task, self.run)
         done = len(self.run.history)
-        # Unreadable pictures show here, before anything is written.
+        # Unreadable images show here, before anything is written.
         first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
         self._read_examples(first, variables)
         with (
@@ -318,8 +318,8 @@ class Fit:
         self, split: str, best: checkpoint.Restored
     ) -> tuple[dict[str, float], np.ndarray]:
         """Scores and logits of the best epoch on a split."""
-        start, pictures = best.meta["start"], getattr(self.task.dataset, split)
-        arm, [examples] = self._cache.read(start, best.variables, {split: pictures})
+        start, images = best.meta["start"], getattr(self.task.dataset, split)
+        arm, [examples] = self._cache.read(start, best.variables, {split: images})
         return evaluate(
             examples,
             self.task.layout.put_whole(best.variables),

@@ -29,7 +29,7 @@ GIVE_UP = 4.0
 """How many times the lowest smoothed loss a loss may be; above, nothing is learnt any more."""
 REACH = 3.0
 """Width of the smoothing, in steps."""
-PICTURE, FILE = "lr_finder.png", "lr_finder.json"
+PLOT, FILE = "lr_finder.png", "lr_finder.json"
 
 
 def find_lr(config: Config, display: Display) -> dict[str, Any]:
@@ -69,14 +69,14 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
             "losses": losses,
             "smoothed": smoothed,
             "suggested_lr": suggest(rates, smoothed),
-            "picture": str(run.folder / PICTURE),
+            "picture": str(run.folder / PLOT),
         }
         if not processes.first():
             return found
         write_json(run.folder / FILE, found)
         mask = task.plans[0].phase.mask
         plots.draw_lr_finder(
-            run.folder / PICTURE,
+            run.folder / PLOT,
             rates=found["rates"],
             losses=losses,
             smoothed=smoothed,

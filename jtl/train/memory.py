@@ -27,7 +27,7 @@ from jtl.train.trainer import Trainer
 
 DEVICE_SHARE, HOST_SHARE = 0.9, 0.5
 """Of the free memory that a step may take: an accelerator's own, which an allocator divides up; and
-a CPU's, where oneDNN's own, decoded pictures and other processes need the rest."""
+a CPU's, where oneDNN's own, decoded images and other processes need the rest."""
 PROBES = (4, 8)
 """The batch sizes, for each device, that give the line."""
 
@@ -46,17 +46,17 @@ def made_up(task: Task, arm: Arm, count: int) -> tuple[Any, ...]:
     device = task.inputs.device
     labels = np.zeros(count, np.int32)
     if arm.start is not None:
-        pictures = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
+        images = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
         options: Any = dict(model=task.model, stop=arm.start, prepare=device)
         features = jax.eval_shape(
-            lambda variables, x: step.forward(variables, x, **options), task.variables, pictures
+            lambda variables, x: step.forward(variables, x, **options), task.variables, images
         )
         return jnp.zeros(features.shape, features.dtype), labels
     augmented = task.inputs.augmentation is not None
     native = task.dataset.train.native_size()
     host = task.inputs.host_for(native, training=augmented)
     sides = native if host is None else (host.size, host.size)
-    assert sides is not None  # Pictures of several sizes are resized while decoded.
+    assert sides is not None  # Images of several sizes are resized while decoded.
     x = jnp.zeros((count, *sides, 3), jnp.uint8)
     if not augmented:
         return x, labels
@@ -97,7 +97,7 @@ def free_for_steps(kept: int = 0) -> int:
     """Bytes on each device that a step may take, of this process's devices that have least.
 
     Args:
-        kept: Of pictures or features that will come to lie beside it, all devices together.
+        kept: Of images or features that will come to lie beside it, all devices together.
     """
     devices = jax.local_devices()
     free = [_free(device) for device in devices]
@@ -174,7 +174,7 @@ def advice(trainer: Trainer, error: BaseException) -> str:
     """
     train, said = trainer.task.config.train, out_of_memory(error)
     traceback.clear_frames(error.__traceback__)
-    lines = [f"memory does not suffice for steps of {train.batch} pictures: {said}"]
+    lines = [f"memory does not suffice for steps of {train.batch} images: {said}"]
     room, fits = free_for_steps(), None
     # One of many processes may not compile what the others do not.
     if not processes.several():

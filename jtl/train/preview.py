@@ -1,4 +1,4 @@
-"""A picture of a training batch (`--show-batch`)."""
+"""A plot of a training batch (`--show-batch`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jtl.data.preprocessing import Prepare
 from jtl.train.setup import Task
 
 MOST = 32
-"""Pictures on a sheet."""
+"""Images on a sheet."""
 COLUMNS = 8
 _LONGEST_NAME = 18
 
@@ -27,7 +27,7 @@ def show_batch(task: Task, display: Display) -> None:
     """Writes the sheet that `--show-batch` asks for, if it does.
 
     Raises:
-        UserError: The file cannot be written, or pictures cannot be read.
+        UserError: The file cannot be written, or images cannot be read.
     """
     path = task.config.run.show_batch
     if path is None:
@@ -41,7 +41,7 @@ def show_batch(task: Task, display: Display) -> None:
         raise UserError(
             f"cannot write --show-batch '{path}': {error.strerror}. Choose another file."
         ) from error
-    display.message(f"the first training batch is pictured in '{path}'")
+    display.message(f"the first training batch is shown in '{path}'")
 
 
 def first_batch(task: Task) -> tuple[np.ndarray, np.ndarray]:

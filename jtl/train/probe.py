@@ -26,12 +26,12 @@ def solve(
     Args:
         task: A run with a linear head and `--solver lbfgs`.
         arm: How features are evaluated.
-        train: Features of the training pictures, [N, C].
-        val: Features of the validation pictures.
+        train: Features of the training images, [N, C].
+        val: Features of the validation images.
 
     Returns:
         (a line of `metrics.jsonl` with the chosen `l2` and the whole `path` of penalties,
-        the whole variables with the fitted head, its logits of the validation pictures).
+        the whole variables with the fitted head, its logits of the validation images).
 
     Raises:
         UserError: The features did not fit in memory.
@@ -84,9 +84,9 @@ def _values(examples: Examples, arm: Arm) -> jax.Array:
     """Features of a split, as the head takes them."""
     if not (isinstance(examples, Features) and isinstance(examples.values, jax.Array)):
         raise UserError(
-            "--solver lbfgs works on the features of all pictures at once, and they do not fit "
+            "--solver lbfgs works on the features of all images at once, and they do not fit "
             "in memory. Use --solver sgd, a larger --cache-budget, a smaller --image-size or "
-            "fewer pictures."
+            "fewer images."
         )
     values = examples.values
     if examples.layout.devices:  # SciPy works on the host; without the rows that fill up.

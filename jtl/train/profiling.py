@@ -43,7 +43,7 @@ def trace_phase(trainer: Trainer, epoch: int, train: Examples, run: Path, displa
 
 
 def trace(trainer: Trainer, epoch: int, train: Examples, folder: Path) -> int:
-    """Traces the first steps of an epoch, reading of pictures included, and takes them back.
+    """Traces the first steps of an epoch, reading of images included, and takes them back.
 
     They are taken twice, as the first time compiles; the training finds its state, and the
     compiled programs, as they are. Where an epoch is one program, all of it is traced.

@@ -38,12 +38,12 @@ class Task:
 
     Attributes:
         config: The options.
-        dataset: The pictures.
+        dataset: The images.
         model: The classifier.
         variables: {"params", "batch_stats"} before training: NumPy arrays, which nothing on
             a device can change, to hold the frozen leaves against at the end.
         plans: The phases; at least one.
-        inputs: How pictures become the network's input.
+        inputs: How images become the network's input.
         source: Where the weights come from, for the summary.
         conventions: What the weights demand of the backbone.
         layout: The devices that share every batch.
@@ -187,7 +187,7 @@ def _check_accumulation(config: Config, count: int) -> None:
     if times > 1 and batch * times > count:
         raise UserError(
             f"--accumulate {times} of --batch-size {batch} makes one update of {batch * times} "
-            f"pictures, and there are only {count} to train on. Lower one of them."
+            f"images, and there are only {count} to train on. Lower one of them."
         )
 
 

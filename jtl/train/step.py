@@ -218,7 +218,7 @@ def _train_step(
         not_finite=jnp.where(fails, state.step + 1, state.not_finite),
         average=average,
     )
-    # Of mixed pictures the class that has most of them.
+    # Of mixed images the class that has most of them.
     dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
     correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
     return layout.whole((state, Metrics(loss_sum, correct, jnp.int32(len(labels)))))

@@ -156,7 +156,7 @@ def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[
 
     Args:
         names: The models; all of them by default.
-        measure: Whether to measure how many pictures a second each takes here.
+        measure: Whether to measure how many images a second each takes here.
 
     Raises:
         UserError: A name is no model's.

@@ -1,4 +1,4 @@
-"""How many pictures a second a backbone takes on this machine: what `list --measure` tells."""
+"""How many images a second a backbone takes on this machine: what `list --measure` tells."""
 
 from __future__ import annotations
 

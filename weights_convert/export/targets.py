@@ -26,7 +26,7 @@ _CONVENTIONS = {
     "keras": ("keras (numbered)", "keras (numbered, no top)"),
 }
 
-# Pixels of the pictures whose last feature map a VGG's dense layers fit as it is.
+# Pixels of the images whose last feature map a VGG's dense layers fit as it is.
 _FITS_FROM, _SLIDES_FROM = 224, 256
 
 _KERAS = {
@@ -85,7 +85,7 @@ def choose(
         backbone: Its configuration, with the conventions of its weights.
         pool: Kind of its pooling.
         num_classes: Width of its classifier; None for a bare backbone.
-        size: Of the pictures that it takes, in pixels.
+        size: Of the images that it takes, in pixels.
 
     Raises:
         UserError: The library has none; the message says what differs.
@@ -198,7 +198,7 @@ def _top_differences(target: Target, num_classes: int | None, size: int) -> list
         return ["a classifier comes with dense layers there"]
     if target.backbone.dense and not _FITS_FROM <= size < _SLIDES_FROM:
         return [
-            f"pictures are of {size} pixels, and its dense layers take those of {_FITS_FROM} to "
+            f"images are of {size} pixels, and its dense layers take those of {_FITS_FROM} to "
             f"{_SLIDES_FROM - 1} there (--image-size {_FITS_FROM})"
         ]
     return []
@@ -208,7 +208,7 @@ def _differences(have: Any, want: Any, size: int) -> list[str]:
     """What makes two configurations compute differently; names the weights' side first."""
     differences = []
     for field in dataclasses.fields(want):
-        # Dropout is of further training alone; how dense layers fit, of larger pictures.
+        # Dropout is of further training alone; how dense layers fit, of larger images.
         if field.name == "dropout" or (field.name == "fit" and size < _SLIDES_FROM):
             continue
         # PyTorch's libraries have an auxiliary head as an option.
@@ -225,14 +225,14 @@ def _differences(have: Any, want: Any, size: int) -> list[str]:
 
 
 def _notes(have: Any, want: Any) -> tuple[str, ...]:
-    """What only further training, or larger pictures, would notice."""
+    """What only further training, or larger images, would notice."""
     notes = []
     rates = [getattr(backbone, "dropout", 0.0) for backbone in (have, want)]
     if rates[0] != rates[1]:
         notes.append(f"dropout is {rates[1]:g} there and was {rates[0]:g} in the source")
     if getattr(have, "fit", None) != getattr(want, "fit", None):
         notes.append(
-            f"pictures from {_SLIDES_FROM} pixels on give other results there: its dense layers "
+            f"images from {_SLIDES_FROM} pixels on give other results there: its dense layers "
             f"are {want.fit}, the source's {have.fit}"
         )
     if not (hasattr(have, "norm") and hasattr(want, "norm")):

@@ -123,7 +123,7 @@ def _input_spread(preprocessing: models.Preprocessing) -> float:
 
 
 def _images(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """Smooth random pictures with noise, [count, size, size, 3] float32 of unit spread."""
+    """Smooth random images with noise, [count, size, size, 3] float32 of unit spread."""
     coarse = rng.standard_normal((count, -(-size // 16), -(-size // 16), 3))
     smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size]
     return (0.8 * smooth + 0.6 * rng.standard_normal(smooth.shape)).astype(np.float32)

@@ -22,7 +22,7 @@ class Augmentation:
 
     Attributes:
         options: What is augmented.
-        prepare: What evaluation does to the same pictures.
+        prepare: What evaluation does to the same images.
         num_classes: Length of mixed labels.
     """
 
@@ -119,10 +119,10 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One random draw of every picture of a split, as an epoch of training draws it.
+    """One random draw of every image of a split, as an epoch of training draws it.
 
     Attributes:
-        options: What is augmented; nothing that mixes pictures.
+        options: What is augmented; nothing that mixes images.
         seed: Of the run.
         number: Of the epoch, from 1 on.
     """
@@ -139,7 +139,7 @@ class View:
         Args:
             images: uint8 [N, H, W, 3].
             examples: Indices of the examples in their split, int32 [N].
-            prepare: What evaluation does to the same pictures.
+            prepare: What evaluation does to the same images.
 
         Returns:
             Normalized [N, size, size, 3] of the computation's dtype.

@@ -13,7 +13,7 @@ from jtl.data.augment.mapping import each
 
 CROP_RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
-"""Boxes that are drawn until one lies within the picture, as in torchvision."""
+"""Boxes that are drawn until one lies within the image, as in torchvision."""
 
 
 class Box(NamedTuple):
@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 
 def crop_box(key: jax.Array, smallest: float, height: int, width: int) -> Box:
-    """The part of a picture that a random resized crop keeps.
+    """The part of an image that a random resized crop keeps.
 
     The distribution of torchvision's RandomResizedCrop (Szegedy et al. 2015, arXiv
     1409.4842), but without rounding to whole pixels: a share of the area from `smallest` to 1,
@@ -35,8 +35,8 @@ def crop_box(key: jax.Array, smallest: float, height: int, width: int) -> Box:
     Args:
         key: Of the example.
         smallest: Share of the area, above 0.
-        height: Of the picture, in pixels.
-        width: Of the picture.
+        height: Of the image, in pixels.
+        width: Of the image.
 
     Returns:
         float32 scalars.
@@ -74,13 +74,13 @@ def resize_matrix(
 
     Antialiased: where pixels get fewer, the kernel is as wide as the pixels of the result. As
     in Pillow's `Image.resize(size, method, box)`, pixels beyond the box count at its edges, and
-    weights beyond the picture go to those within.
+    weights beyond the image go to those within.
 
     Args:
         start: First coordinate of the box.
         length: Of the box.
         flip: Whether the result is mirrored, bool.
-        pixels: Of the picture.
+        pixels: Of the image.
         size: Pixels of the result.
         method: `bilinear`, `bicubic` (Keys's kernel with a = -0.5) or `nearest`.
 
@@ -134,7 +134,7 @@ def crop(images: jax.Array, boxes: Box, flips: jax.Array, size: int, method: str
         exact = lax.Precision.HIGHEST
         x = jnp.einsum("sh,hwc->swc", rows, image.astype(jnp.float32), precision=exact)
         x = jnp.einsum("tw,swc->stc", columns, x, precision=exact)
-        # A cubic kernel overshoots at edges; no picture file could hold such values.
+        # A cubic kernel overshoots at edges; no image file could hold such values.
         return jnp.clip(x, 0.0, 255.0)
 
     return each(one, images, boxes, flips)
@@ -156,7 +156,7 @@ def flip_each(images: jax.Array, flips: jax.Array) -> jax.Array:
 
 
 class Affine(NamedTuple):
-    """A map from the result's coordinates to the picture's: (x, y) -> M (x, y) + offset."""
+    """A map from the result's coordinates to the image's: (x, y) -> M (x, y) + offset."""
 
     matrix: jax.Array
     offset: jax.Array

@@ -36,11 +36,11 @@ def inside(rectangles: Rectangle, height: int, width: int) -> jax.Array:
 
 
 def erased(key: jax.Array, probability: float, height: int, width: int) -> Rectangle:
-    """What random erasing blots out of one picture; an empty rectangle where nothing is.
+    """What random erasing blots out of one image; an empty rectangle where nothing is.
 
     Zhong et al. 2017, arXiv 1708.04896, with torchvision's draws: a share of the area from
     `ERASED_AREA`, the logarithm of height to width even over that of `ERASED_RATIO`, smaller
-    than the picture both ways.
+    than the image both ways.
     """
     areas, ratios, place, chance = jnp.split(
         jax.random.uniform(key, (2 * ATTEMPTS + 3,)), [ATTEMPTS, 2 * ATTEMPTS, 2 * ATTEMPTS + 2]
@@ -71,7 +71,7 @@ class Mix(NamedTuple):
 
     Attributes:
         shift: Every example's partner is so many examples on, round the batch.
-        kept: The share of an example's own picture, float32 [N].
+        kept: The share of an example's own image, float32 [N].
         pasted: Where the partner's pixels replace it by cutmix, bool [N, H, W].
         pastes: Whether cutmix mixes the example, or mixup does, bool [N].
     """
@@ -89,7 +89,7 @@ def draw_mix(
 
     mixup: Zhang et al. 2017, arXiv 1710.09412; cutmix: Yun et al. 2019, arXiv 1905.04899. The
     shares are drawn for each example, from Beta(alpha, alpha); that of cutmix is then what is
-    left of the picture's pixels.
+    left of the image's pixels.
 
     Args:
         key: Of the batch.
@@ -116,7 +116,7 @@ def draw_mix(
 def pasted_boxes(
     share: jax.Array, rows: jax.Array, columns: jax.Array, height: int, width: int
 ) -> Rectangle:
-    """Rectangles of the picture's shape and about a share of its area, cut off at its edges.
+    """Rectangles of the image's shape and about a share of its area, cut off at its edges.
 
     Args:
         share: Of the area, [N].

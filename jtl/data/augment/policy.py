@@ -21,7 +21,7 @@ BINS = 31
 """Strengths that are drawn from, from none to the full one."""
 TRANSLATION = 32 / 224
 """The farthest shift, as a share of the side: the published 32 pixels at 224. In pixels it would
-push a picture of 32 off the stage."""
+push an image of 32 off the stage."""
 
 
 def draw_operation(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -80,7 +80,7 @@ def apply_operation(
 def _affine(
     operation: jax.Array, share: jax.Array, sign: jax.Array, height: int, width: int
 ) -> Affine:
-    """The map of a geometric operation from the result back to the picture."""
+    """The map of a geometric operation from the result back to the image."""
 
     def is_(name: str) -> jax.Array:
         return operation == OPERATIONS.index(name)

@@ -1,4 +1,4 @@
-"""Archives of picture files, read in place: zip and tar."""
+"""Archives of image files, read in place: zip and tar."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import psutil
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources.stores import (
     FolderStore,
-    Picture,
+    ImageFile,
     Store,
     Tree,
     ignored,
-    is_picture,
+    is_image_file,
     printable,
     unreadable_place,
 )
@@ -62,12 +62,12 @@ def open_store(path: Path) -> Store:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar by its name or, if no picture by its name, by its content."""
+    """Whether a file is a zip or tar by its name or, if no image by its name, by its content."""
     if path.name.lower().endswith((".zip", *_TAR_ENDINGS)):
         return True
     try:
         return (
-            not is_picture(path.name)
+            not is_image_file(path.name)
             and path.is_file()
             and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
         )
@@ -84,10 +84,10 @@ class _Listing:
         self._unsafe: list[str] = []
         self.encrypted: list[str] = []
         # Of two members with one name the last wins, as when unpacking.
-        self.pictures: dict[tuple[str, ...], Picture] = {}
+        self.images: dict[tuple[str, ...], ImageFile] = {}
 
     def add(self, path: str, *, folder: bool) -> tuple[str, ...] | None:
-        """Notes a member; its path in parts if it is a picture's."""
+        """Notes a member; its path in parts if it is an image's."""
         parts = tuple(printable(part) for part in path.split("/") if part not in ("", "."))
         if _leads_out(path):
             self._unsafe.append(path)
@@ -97,13 +97,13 @@ class _Listing:
         while place not in self._folders:
             self._folders.add(place)
             place = place[:-1]
-        return None if folder or not is_picture(parts[-1]) else parts
+        return None if folder or not is_image_file(parts[-1]) else parts
 
     def tree(self) -> Tree:
         """All that was noted. Raises `UserError` for encrypted members and unsafe paths."""
         self._refuse(self._unsafe, "paths that lead out of it", "Pack the folder again.")
         self._refuse(self.encrypted, "encrypted members", "Pack it again without a password.")
-        return Tree([self.pictures[parts] for parts in sorted(self.pictures)], self._folders)
+        return Tree([self.images[parts] for parts in sorted(self.images)], self._folders)
 
     def _refuse(self, members: list[str], what: str, remedy: str) -> None:
         if members:
@@ -117,7 +117,7 @@ def _leads_out(path: str) -> bool:
 
 
 class ZipStore:
-    """The picture files in a zip archive, without unpacking it.
+    """The image files in a zip archive, without unpacking it.
 
     Args:
         path: The archive.
@@ -146,15 +146,15 @@ class ZipStore:
                 continue
             if info.flag_bits & _ENCRYPTED:
                 listing.encrypted.append(info.filename)
-            listing.pictures[parts] = Picture(parts, info, info.file_size, info.CRC)
+            listing.images[parts] = ImageFile(parts, info, info.file_size, info.CRC)
         return listing.tree()
 
-    def read(self, picture: Picture, limit: int = -1) -> bytes:
+    def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a member, or all of it with its checksum verified."""
         # `ZipFile` guards reading itself against other threads, but not its count of open
         # members, which opening and closing change.
         with self._lock:
-            member = self._zip.open(picture.source)
+            member = self._zip.open(image.source)
         try:
             return member.read(limit)
         finally:
@@ -163,10 +163,10 @@ class ZipStore:
 
 
 class TarStore:
-    """The picture files in a tar archive.
+    """The image files in a tar archive.
 
     A plain one is read in place. A compressed one has no way to a member but through all those
-    before it, so its pictures are unpacked into memory, once.
+    before it, so its images are unpacked into memory, once.
 
     Args:
         path: The archive.
@@ -203,16 +203,16 @@ class TarStore:
             self._file = os.open(self._path, os.O_RDONLY)
         return tree
 
-    def read(self, picture: Picture, limit: int = -1) -> bytes:
+    def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a member, or all of it."""
-        if isinstance(picture.source, str):
-            raise ValueError(picture.source)
+        if isinstance(image.source, str):
+            raise ValueError(image.source)
         if self._compressed:
-            data = self._unpacked[picture.source]
+            data = self._unpacked[image.source]
             return data if limit < 0 else data[:limit]
         assert self._file is not None
-        size = picture.size if limit < 0 else min(limit, picture.size)
-        data = os.pread(self._file, size, picture.source)
+        size = image.size if limit < 0 else min(limit, image.size)
+        data = os.pread(self._file, size, image.source)
         if len(data) < size:
             raise ValueError("the archive ends within it")
         return data
@@ -226,7 +226,7 @@ class TarStore:
         stamp = self._path.stat().st_mtime_ns
         most = int(psutil.virtual_memory().available * _MEMORY_SHARE)
         links: dict[tuple[str, ...], str] = {}
-        files: dict[str, Picture] = {}
+        files: dict[str, ImageFile] = {}
         for member in archive:
             parts = listing.add(member.name, folder=member.isdir())
             if parts is None:
@@ -236,18 +236,18 @@ class TarStore:
             elif member.islnk():
                 links[parts] = member.linkname
             elif member.issparse():
-                listing.pictures[parts] = Picture(parts, "stored with holes", -1, stamp)
-            elif member.isreg():  # Neither pipes nor devices are pictures.
+                listing.images[parts] = ImageFile(parts, "stored with holes", -1, stamp)
+            elif member.isreg():  # Neither pipes nor devices are images.
                 source = parts if self._compressed else member.offset_data
-                picture = Picture(parts, source, member.size, stamp)
-                files[posixpath.normpath(member.name)] = listing.pictures[parts] = picture
+                image = ImageFile(parts, source, member.size, stamp)
+                files[posixpath.normpath(member.name)] = listing.images[parts] = image
                 if self._compressed:
                     most -= member.size
                     self._unpack(archive, member, parts, most)
         for parts, target in links.items():
             found = files.get(posixpath.normpath(target))
-            listing.pictures[parts] = (
-                Picture(parts, "a link to nothing in the archive", -1, stamp)
+            listing.images[parts] = (
+                ImageFile(parts, "a link to nothing in the archive", -1, stamp)
                 if found is None
                 else found._replace(parts=parts)
             )
@@ -263,9 +263,9 @@ class TarStore:
     ) -> None:
         if left < 0:
             raise UserError(
-                f"{self._path} is compressed, and its pictures do not fit into half of the free "
+                f"{self._path} is compressed, and its images do not fit into half of the free "
                 "memory. Unpack it, or make it a plain .tar or a .zip, which are read in place; "
-                "pictures hardly shrink by compressing them again."
+                "images hardly shrink by compressing them again."
             )
         file = archive.extractfile(member)
         assert file is not None

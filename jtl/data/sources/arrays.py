@@ -1,4 +1,4 @@
-"""Pictures that are in memory as arrays."""
+"""Images that are in memory as arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jtl.data.splits import Advance, Found, Labelled
 
 
 class ArraySplit(Labelled):
-    """Pictures in memory.
+    """Images in memory.
 
     Args:
         where: What messages call the split.
         images: uint8 [M, H, W, 3], or grey [M, H, W, 1].
         labels: int32 [N].
-        names: A name for every picture.
-        rows: int64 [N], where each picture is in `images`; default 0 to M - 1, all of them.
+        names: A name for every image.
+        rows: int64 [N], where each image is in `images`; default 0 to M - 1, all of them.
     """
 
     stored_bytes = 0
@@ -57,7 +57,7 @@ class ArraySplit(Labelled):
         return {}
 
     def read(self, indices: np.ndarray, transform: HostTransform | None) -> np.ndarray:
-        """Copy or resize pictures. See `jtl.data.splits.Split.read`."""
+        """Copy or resize images. See `jtl.data.splits.Split.read`."""
         if transform is None:
             return _rgb(self._images[self._rows[np.asarray(indices, dtype=np.int64)]])
 
@@ -71,13 +71,13 @@ class ArraySplit(Labelled):
         return read_batch(load_one, indices, names=self._names, size=size, where=self.where)
 
     def subset(self, indices: np.ndarray) -> ArraySplit:
-        """The split that has only these pictures, in this order."""
+        """The split that has only these images, in this order."""
         names = [self._names[index] for index in indices]
         rows = self._rows[indices]  # The array itself is shared, not copied.
         return ArraySplit(self.where, self._images, self._labels[indices], names, rows)
 
     def relabelled(self, labels: np.ndarray) -> ArraySplit:
-        """The same pictures with other labels, int32 [N]."""
+        """The same images with other labels, int32 [N]."""
         return ArraySplit(self.where, self._images, labels, self._names, self._rows)
 
 

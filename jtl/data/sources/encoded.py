@@ -1,4 +1,4 @@
-"""Pictures as encoded files or records, decoded on demand."""
+"""Images as encoded files or records, decoded on demand."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import NamedTuple
 import numpy as np
 
 from jtl.data.batches import in_threads, read_batch, unreadable
-from jtl.data.decoding import BadImage, HostTransform, decode, picture_size
+from jtl.data.decoding import BadImage, HostTransform, decode, image_size
 from jtl.data.splits import Advance, Labelled
 
-# Enough for the header of nearly every picture; the others are read as a whole.
+# Enough for the header of nearly every image; the others are read as a whole.
 _HEAD_BYTES = 65536
 _UNKNOWN = -1
 _NOTED = 256
-"""Pictures of a mixed split whose sizes are worth remembering: enough for its parts, too."""
+"""Images of a mixed split whose sizes are worth remembering: enough for its parts, too."""
 
 Fetch = Callable[[int, int], bytes]
 """From a record's number and a limit to its first `limit` bytes, or (-1) to all of it."""
 Sizes = tuple[list[int], list[list[int]]]
-"""Pictures, and the (height, width) of each; or no pictures, and the one size of all."""
+"""Images, and the (height, width) of each; or no images, and the one size of all."""
 
 
 class EncodedSplit(Labelled):
-    """Labelled encoded pictures. See `jtl.data.splits.StoredSplit` for what its members mean.
+    """Labelled encoded images. See `jtl.data.splits.StoredSplit` for what its members mean.
 
     Args:
         where: What messages call the split, such as "flowers.zip (train)".
-        names: A name for every picture.
-        labels: int32 [N], the class of every picture.
-        fetch: What gives the encoded pictures; called from several threads at once.
-        stored_bytes: The size of all encoded pictures.
-        rows: int64 [N], the number by which `fetch` knows each picture; default 0 to N - 1.
+        names: A name for every image.
+        labels: int32 [N], the class of every image.
+        fetch: What gives the encoded images; called from several threads at once.
+        stored_bytes: The size of all encoded images.
+        rows: int64 [N], the number by which `fetch` knows each image; default 0 to N - 1.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EncodedSplit(Labelled):
         self._headers: _Headers | None = None
 
     def native_size(self) -> tuple[int, int] | None:
-        """The (height, width) that all pictures share, or None; read from the headers.
+        """The (height, width) that all images share, or None; read from the headers.
 
         Raises:
             UserError: If some header cannot be read while all others agree.
@@ -66,11 +66,11 @@ class EncodedSplit(Labelled):
         return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) else None
 
     def known_sizes(self) -> Sizes | None:
-        """What tells another time how large the pictures are, without opening them.
+        """What tells another time how large the images are, without opening them.
 
         Returns:
-            Where all readable pictures have one size, ([], [it]); where they have several, some
-            pictures spread over the split, and their sizes. None where not all were looked at.
+            Where all readable images have one size, ([], [it]); where they have several, some
+            images spread over the split, and their sizes. None where not all were looked at.
         """
         if self._headers is None or not self._headers.complete:
             return None
@@ -100,13 +100,13 @@ class EncodedSplit(Labelled):
             self._headers = _Headers(common, {}, complete=True)
 
     def check(self) -> list[str]:
-        """Read every header; a line for each picture that is not readable."""
+        """Read every header; a line for each image that is not readable."""
         return list(self.faults(decode=False).values())
 
     def faults(
         self, *, decode: bool, rows: Sequence[int] | None = None, advance: Advance | None = None
     ) -> dict[int, str]:
-        """Find the pictures that cannot be read; remembers their sizes on the way."""
+        """Find the images that cannot be read; remembers their sizes on the way."""
         measure = self._decoded_size if decode else self._header_size
         if rows is not None:
             return self._scan(measure, rows, advance).faults
@@ -115,7 +115,7 @@ class EncodedSplit(Labelled):
         return dict(self._headers.faults)
 
     def encoded(self, index: int, limit: int = -1) -> bytes:
-        """A picture's bytes, or its first `limit`; raises `BadImage` if they cannot be had."""
+        """An image's bytes, or its first `limit`; raises `BadImage` if they cannot be had."""
         name = self._names[index]
         try:
             return self._fetch(int(self._rows[index]), limit)
@@ -124,7 +124,7 @@ class EncodedSplit(Labelled):
             raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error
 
     def read(self, indices: np.ndarray, transform: HostTransform | None) -> np.ndarray:
-        """Decode pictures in threads. See `jtl.data.splits.Split.read`."""
+        """Decode images in threads. See `jtl.data.splits.Split.read`."""
 
         def load_one(index: int) -> np.ndarray:
             image = decode(self.encoded(index), self._names[index])
@@ -139,7 +139,7 @@ class EncodedSplit(Labelled):
         return read_batch(load_one, indices, names=self._names, size=size, where=self.where)
 
     def subset(self, indices: np.ndarray) -> EncodedSplit:
-        """The split that has only these pictures, in this order."""
+        """The split that has only these images, in this order."""
         part = EncodedSplit(
             self.where,
             [self._names[index] for index in indices],
@@ -157,7 +157,7 @@ class EncodedSplit(Labelled):
         return part
 
     def relabelled(self, labels: np.ndarray) -> EncodedSplit:
-        """The same pictures with other labels, int32 [N]."""
+        """The same images with other labels, int32 [N]."""
         other = self.subset(np.arange(len(self)))
         other._labels = labels
         return other
@@ -166,11 +166,11 @@ class EncodedSplit(Labelled):
         name = self._names[index]
         head = self.encoded(index, _HEAD_BYTES)
         if len(head) < _HEAD_BYTES:
-            return picture_size(head, name)
+            return image_size(head, name)
         try:
-            return picture_size(head, name, whole=False)
+            return image_size(head, name, whole=False)
         except BadImage:
-            return picture_size(self.encoded(index), name)
+            return image_size(self.encoded(index), name)
 
     def _decoded_size(self, index: int) -> tuple[int, int]:
         image = decode(self.encoded(index), self._names[index])
@@ -183,7 +183,7 @@ class EncodedSplit(Labelled):
         advance: Advance | None,
         until_mixed: bool = False,
     ) -> _Headers:
-        """Measures pictures in threads; `until_mixed` stops at the first that differs."""
+        """Measures images in threads; `until_mixed` stops at the first that differs."""
         chosen: Sequence[int] = range(len(self)) if rows is None else rows
         sizes = np.full((len(self), 2), _UNKNOWN, np.int32)
 
@@ -214,9 +214,9 @@ class EncodedSplit(Labelled):
 
 
 class _Headers(NamedTuple):
-    """What is known of a split's pictures.
+    """What is known of a split's images.
 
-    `sizes` is int32 [N, 2], (height, width), `_UNKNOWN` where a picture is unreadable or was
+    `sizes` is int32 [N, 2], (height, width), `_UNKNOWN` where an image is unreadable or was
     not looked at.
     """
 

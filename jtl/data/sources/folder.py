@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder per class, on disk or inside an archive."""
+"""Folders of images, one folder per class, on disk or inside an archive."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from jtl.common.errors import UserError
 from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
-from jtl.data.sources.stores import PICTURE_EXTENSIONS, Picture, Store, Tree
+from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, Store, Tree
 from jtl.data.splits import SPLIT_NAMES, Found, some
 
 _LAYOUT = (
-    "Expected train/CLASS/PICTURE with optional val/ and test/ beside train/, "
-    "or CLASS/PICTURE without splits; one enclosing folder around either is fine."
+    "Expected train/CLASS/IMAGE with optional val/ and test/ beside train/, "
+    "or CLASS/IMAGE without splits; one enclosing folder around either is fine."
 )
-_LARGEST_FILE = 2**30  # bytes; no picture that can be decoded needs them
+_LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
 
 def load_folder(path: str) -> Found:
-    """Find the class folders of a directory or an archive; opens no picture.
+    """Find the class folders of a directory or an archive; opens no image.
 
     Folders named like a split (`SPLIT_NAMES`, in any case) are splits as soon as there is a
-    train folder; otherwise every folder is a class. Pictures further down in a class folder
+    train folder; otherwise every folder is a class. Images further down in a class folder
     belong to the class.
 
     Args:
@@ -35,7 +35,7 @@ def load_folder(path: str) -> Found:
 
     Returns:
         What there is. The classes are the sorted class folders of train, then those of val and
-        test that train does not have (a problem). Too few classes and classes without pictures
+        test that train does not have (a problem). Too few classes and classes without images
         are problems as well.
 
     Raises:
@@ -45,7 +45,7 @@ def load_folder(path: str) -> Found:
     store = open_store(place)
     tree = store.tree()
     folders, notes = _find_splits(tree, place)
-    grouped: dict[str, dict[str, list[Picture]]] = {}
+    grouped: dict[str, dict[str, list[ImageFile]]] = {}
     for role, folder in folders.items():
         classes, loose = _group_by_class(tree, folder)
         if role == "test" and loose and not classes:
@@ -55,7 +55,7 @@ def load_folder(path: str) -> Found:
             raise UserError(f"{'/'.join([str(place), *folder])} has no class folders. {_LAYOUT}")
         if loose:
             notes.append(
-                f"{len(loose)} picture(s) outside the class folders are ignored, "
+                f"{len(loose)} image(s) outside the class folders are ignored, "
                 f"for example {loose[0].name}."
             )
         grouped[role] = classes
@@ -67,7 +67,7 @@ def load_folder(path: str) -> Found:
         role: _split(f"{place} ({role})", store, class_names, classes)
         for role, classes in grouped.items()
     }
-    used = [p for classes in grouped.values() for pictures in classes.values() for p in pictures]
+    used = [p for classes in grouped.values() for images in classes.values() for p in images]
     problems = _class_problems(grouped, folders, place)
     return Found(tuple(class_names), splits, tuple(notes), tuple(problems), _fingerprint(used))
 
@@ -76,23 +76,23 @@ def _split(
     where: str,
     store: Store,
     class_names: Sequence[str],
-    classes: Mapping[str, Sequence[Picture]],
+    classes: Mapping[str, Sequence[ImageFile]],
 ) -> EncodedSplit:
-    pictures = [picture for name in class_names for picture in classes.get(name, ())]
+    images = [image for name in class_names for image in classes.get(name, ())]
     counts = [len(classes.get(name, ())) for name in class_names]
 
     def fetch(row: int, limit: int) -> bytes:
-        picture = pictures[row]
-        if picture.size > _LARGEST_FILE:
-            raise BadImage(f"a file of {picture.size:,} bytes is too large for a picture")
-        return store.read(picture, limit)
+        image = images[row]
+        if image.size > _LARGEST_FILE:
+            raise BadImage(f"a file of {image.size:,} bytes is too large for an image")
+        return store.read(image, limit)
 
     return EncodedSplit(
         where,
-        [picture.name for picture in pictures],
+        [image.name for image in images],
         np.repeat(np.arange(len(class_names), dtype=np.int32), counts),
         fetch,
-        stored_bytes=sum(max(picture.size, 0) for picture in pictures),
+        stored_bytes=sum(max(image.size, 0) for image in images),
     )
 
 
@@ -135,22 +135,22 @@ def _roles(children: Iterable[str]) -> dict[str, list[str]]:
 
 def _group_by_class(
     tree: Tree, folder: tuple[str, ...]
-) -> tuple[dict[str, list[Picture]], list[Picture]]:
-    """The pictures of every class folder in `folder`, and those that lie outside of any."""
+) -> tuple[dict[str, list[ImageFile]], list[ImageFile]]:
+    """The images of every class folder in `folder`, and those that lie outside of any."""
     depth = len(folder)
-    classes: dict[str, list[Picture]] = {name: [] for name in tree.children(folder)}
+    classes: dict[str, list[ImageFile]] = {name: [] for name in tree.children(folder)}
     loose = []
-    for picture in tree.pictures:
-        if picture.parts[:depth] == folder:
-            if len(picture.parts) > depth + 1:
-                classes[picture.parts[depth]].append(picture)
+    for image in tree.images:
+        if image.parts[:depth] == folder:
+            if len(image.parts) > depth + 1:
+                classes[image.parts[depth]].append(image)
             else:
-                loose.append(picture)
+                loose.append(image)
     return classes, loose
 
 
 def _class_problems(
-    grouped: Mapping[str, Mapping[str, Sequence[Picture]]],
+    grouped: Mapping[str, Mapping[str, Sequence[ImageFile]]],
     folders: Mapping[str, tuple[str, ...]],
     path: Path,
 ) -> list[str]:
@@ -159,11 +159,11 @@ def _class_problems(
     train = sorted(grouped["train"])
     for role, classes in grouped.items():
         place = "/".join([str(path), *folders[role]])
-        empty = sorted(name for name, pictures in classes.items() if not pictures)
+        empty = sorted(name for name, images in classes.items() if not images)
         if empty:
             problems.append(
-                f"{place} has class folders without pictures: {some(empty)}. Fill or remove "
-                f"them. Files that count as pictures end in {', '.join(PICTURE_EXTENSIONS)}."
+                f"{place} has class folders without images: {some(empty)}. Fill or remove "
+                f"them. Files that count as images end in {', '.join(IMAGE_EXTENSIONS)}."
             )
         unknown = sorted(set(classes) - set(train))
         if unknown:
@@ -178,8 +178,8 @@ def _class_problems(
     return problems
 
 
-def _fingerprint(pictures: Iterable[Picture]) -> str:
+def _fingerprint(images: Iterable[ImageFile]) -> str:
     digest = hashlib.sha256()
-    for picture in sorted(pictures, key=lambda picture: picture.parts):
-        digest.update(f"{picture.name}\0{picture.size}\0{picture.stamp}\n".encode())
+    for image in sorted(images, key=lambda image: image.parts):
+        digest.update(f"{image.name}\0{image.size}\0{image.stamp}\n".encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""NumPy archives (.npz) of pictures and labels."""
+"""NumPy archives (.npz) of images and labels."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _MEMORY_SHARE = 0.8
 
 
 def load_npz(path: str) -> Found:
-    """Read a .npz file of pictures and labels; nothing in it is unpickled.
+    """Read a .npz file of images and labels; nothing in it is unpickled.
 
-    Pictures are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels are integers [N] or
+    Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels are integers [N] or
     [N, 1]. Splits are told by the arrays' names, as of Keras (`x_train`, `y_train`) or MedMNIST
     (`train_images`, `train_labels`). `class_names` is a vector of strings; without it the labels
     of train must be 0 to K - 1, every one of them used.
@@ -108,7 +108,7 @@ def _shapes(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dty
 
 
 def _pairs(shapes: Mapping[str, Any], place: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """The names of the pictures' and the labels' array of every split, and other names."""
+    """The names of the images' and the labels' array of every split, and other names."""
     found: dict[tuple[str, int], list[str]] = {}
     ignored = []
     for name in shapes:
@@ -129,12 +129,12 @@ def _pairs(shapes: Mapping[str, Any], place: Path) -> tuple[dict[str, tuple[str,
         if images and labels:
             pairs[role] = (images[0], labels[0])
         elif images or labels:
-            alone, lacks = (images, "labels") if images else (labels, "pictures")
+            alone, lacks = (images, "labels") if images else (labels, "images")
             assert alone
             raise UserError(f"{place} has {alone[0]}, but no {lacks} for it. {_LAYOUT}")
     if "train" not in pairs:
         raise UserError(
-            f"{place} has no pictures and labels to train on. It has: "
+            f"{place} has no images and labels to train on. It has: "
             f"{', '.join(shapes) or 'nothing'}. {_LAYOUT}"
         )
     return pairs, ignored
@@ -145,39 +145,37 @@ def _check_shapes(
     shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]],
     place: Path,
 ) -> None:
-    """Makes sure from the headers that the arrays are pictures and labels, and fit in memory."""
+    """Makes sure from the headers that the arrays are images and labels, and fit in memory."""
     wrong = []
     needed = 0
     for x, y in pairs.values():
         (shape, dtype), (label_shape, label_dtype) = shapes[x], shapes[y]
         if dtype != np.uint8:
-            wrong.append(f"{x} is {dtype}; pictures must be uint8, 0 to 255{_advice(dtype)}")
+            wrong.append(f"{x} is {dtype}; images must be uint8, 0 to 255{_advice(dtype)}")
         if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
             wrong.append(
-                f"{x} has the shape {list(shape)}; pictures must be [N, H, W], [N, H, W, 1] or "
+                f"{x} has the shape {list(shape)}; images must be [N, H, W], [N, H, W, 1] or "
                 f"[N, H, W, 3]{_channels_first(shape)}"
             )
         elif 0 in shape:
-            wrong.append(f"{x} has the shape {list(shape)}: there is no picture in it")
+            wrong.append(f"{x} has the shape {list(shape)}: there is no image in it")
         if label_dtype.kind not in "iu":
             wrong.append(f"{y} is {label_dtype}; labels must be integers")
         if len(label_shape) != 1 and label_shape[1:] != (1,):
             wrong.append(
                 f"{y} has the shape {list(label_shape)}; labels must be [N] or [N, 1], one class "
-                "for each picture (of one-hot labels np.argmax(labels, axis=1))"
+                "for each image (of one-hot labels np.argmax(labels, axis=1))"
             )
         elif shape[:1] != label_shape[:1]:
-            wrong.append(
-                f"{x} has {shape[0] if shape else 0} pictures, {y} {label_shape[0]} labels"
-            )
+            wrong.append(f"{x} has {shape[0] if shape else 0} images, {y} {label_shape[0]} labels")
         needed += math.prod(shape) * dtype.itemsize
     if wrong:
         raise UserError("\n".join([f"{place} cannot be used:", *(f"  {line}." for line in wrong)]))
     free = psutil.virtual_memory().available
     if needed > free * _MEMORY_SHARE:
         raise UserError(
-            f"{place} holds {needed / 1e9:.1f} GB of pictures, and {free / 1e9:.1f} GB of memory "
-            "are free. Save them as picture files in class folders, which are read one by one."
+            f"{place} holds {needed / 1e9:.1f} GB of images, and {free / 1e9:.1f} GB of memory "
+            "are free. Save them as image files in class folders, which are read one by one."
         )
 
 

@@ -1,4 +1,4 @@
-"""Parquet files of encoded pictures and labels, in the layout of Hugging Face or a plain one."""
+"""Parquet files of encoded images and labels, in the layout of Hugging Face or a plain one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from jtl.data.splits import Found, class_problems, role_of, some
 _IMAGE_COLUMNS = ("image", "img", "picture", "bytes")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 _MEMORY_SHARE = 0.5
-"""Of the free memory, for the encoded pictures."""
+"""Of the free memory, for the encoded images."""
 
 
 class _Columns(NamedTuple):
-    """Where pictures and labels stand.
+    """Where images and labels stand.
 
     `image` is the column's name, `field` its path down to the bytes.
     """
@@ -38,9 +38,9 @@ class _Columns(NamedTuple):
 
 
 def load_parquet(patterns: str) -> Found:
-    """Open Parquet files; their encoded pictures are kept in memory, as they are.
+    """Open Parquet files; their encoded images are kept in memory, as they are.
 
-    The pictures are a column of bytes or, as of Hugging Face, a struct with a field `bytes`; the
+    The images are a column of bytes or, as of Hugging Face, a struct with a field `bytes`; the
     labels are a column of integers or strings. Names of classes come from the metadata that
     Hugging Face's `datasets` writes. Files are of the split that their name or their folder's
     names, such as `train-00000-of-00002.parquet` or `train/0000.parquet`; without such names all
@@ -65,7 +65,7 @@ def load_parquet(patterns: str) -> Found:
     labels, parts = {}, {}
     for role, paths in files.items():
         loaded = [_read(readers[path], path, columns) for path in paths]
-        parts[role] = [pictures for pictures, _ in loaded]
+        parts[role] = [images for images, _ in loaded]
         labels[role] = np.concatenate([values for _, values in loaded])
         if not len(labels[role]):
             raise UserError(f"The {role} split of {patterns} has no rows.")
@@ -164,7 +164,7 @@ def _columns(schema: Any, path: Path) -> _Columns:
             labels.append(field.name)
     classes = [name for name in labels if features.get(name, {}).get("_type") == "ClassLabel"]
     marked = [name for name in images if features.get(name, {}).get("_type") == "Image"]
-    image = _choose("pictures", marked or list(images), _IMAGE_COLUMNS, schema, path)
+    image = _choose("images", marked or list(images), _IMAGE_COLUMNS, schema, path)
     label = _choose("labels", classes or labels, _LABEL_COLUMNS, schema, path)
     names = features.get(label, {}).get("names")
     return _Columns(image, images[image], label, names and distinct(names, str(path)))
@@ -189,7 +189,7 @@ def _choose(
         if name in candidates:
             return name
     wanted = {
-        "pictures": "bytes, or a struct with a field 'bytes', best called 'image'",
+        "images": "bytes, or a struct with a field 'bytes', best called 'image'",
         "labels": "integers or strings, best called 'label'",
     }[what]
     told = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -211,25 +211,25 @@ def _check_memory(patterns: str, readers: Mapping[Path, Any], columns: _Columns)
     free = psutil.virtual_memory().available
     if needed > free * _MEMORY_SHARE:
         raise UserError(
-            f"{patterns} holds {needed / 1e9:.1f} GB of pictures, more than half of the "
+            f"{patterns} holds {needed / 1e9:.1f} GB of images, more than half of the "
             f"{free / 1e9:.1f} GB of memory that are free. Parquet has no fast way to single "
-            "pictures: use fewer files, or write the pictures to class folders."
+            "images: use fewer files, or write the images to class folders."
         )
 
 
 def _read(reader: Any, path: Path, columns: _Columns) -> tuple[Any, np.ndarray]:
-    """The encoded pictures (a chunked array of bytes) and the labels of a file."""
+    """The encoded images (a chunked array of bytes) and the labels of a file."""
     import pyarrow as pa
 
     try:
         table = reader.read(columns=[columns.field, columns.label])
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    pictures, labels = table[columns.image], table[columns.label]
-    if pa.types.is_struct(pictures.type):
-        pictures = pa.chunked_array(
-            [chunk.field("bytes") for chunk in pictures.chunks],
-            pictures.type.field("bytes").type,
+    images, labels = table[columns.image], table[columns.label]
+    if pa.types.is_struct(images.type):
+        images = pa.chunked_array(
+            [chunk.field("bytes") for chunk in images.chunks],
+            images.type.field("bytes").type,
         )
     if labels.null_count:
         row = next(i for i, value in enumerate(labels) if not value.is_valid)
@@ -238,7 +238,7 @@ def _read(reader: Any, path: Path, columns: _Columns) -> tuple[Any, np.ndarray]:
             "Remove them."
         )
     values = labels.to_numpy()
-    return pictures, values.astype(object) if _is_text(labels.type) else values
+    return images, values.astype(object) if _is_text(labels.type) else values
 
 
 def _is_text(kind: Any) -> bool:
@@ -252,12 +252,12 @@ def _split(
 ) -> EncodedSplit:
     import pyarrow as pa
 
-    pictures = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
+    images = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
 
     def fetch(row: int, limit: int) -> bytes:
-        value = pictures[row].as_py()
+        value = images[row].as_py()
         if value is None:
-            raise ValueError("the row holds no picture's bytes, only its path or nothing")
+            raise ValueError("the row holds no image's bytes, only its path or nothing")
         return value if limit < 0 else value[:limit]
 
     top = os.path.commonpath([path.parent for path in paths])
@@ -266,7 +266,7 @@ def _split(
         for path, part in zip(paths, parts, strict=True)
         for row in range(len(part))
     ]
-    return EncodedSplit(where, names, labels, fetch, stored_bytes=max(pictures.nbytes, 1))
+    return EncodedSplit(where, names, labels, fetch, stored_bytes=max(images.nbytes, 1))
 
 
 def _fingerprint(paths: Iterable[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Data sets by name: labelled pictures in train, validation and test splits."""
+"""Data sets by name: labelled images in train, validation and test splits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scheme:
 
 SCHEMES: Mapping[str, Scheme] = {
     "folder": Scheme(
-        "folder:my-pictures",
+        "folder:my-images",
         "a folder of class folders, or a zip or tar of one",
         "jtl.data.sources.folder:load_folder",
     ),
@@ -51,12 +51,12 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "npz": Scheme(
         "npz:mnist.npz",
-        "NumPy arrays of pictures and labels",
+        "NumPy arrays of images and labels",
         "jtl.data.sources.npz:load_npz",
     ),
     "parquet": Scheme(
         "parquet:data/*.parquet",
-        "files with encoded pictures, as of Hugging Face",
+        "files with encoded images, as of Hugging Face",
         "jtl.data.sources.parquet:load_parquet",
     ),
     "digits": Scheme(
@@ -76,9 +76,9 @@ class Dataset:
     Attributes:
         spec: What it was loaded by.
         class_names: The name of every label.
-        train: Pictures to learn from.
-        val: Pictures to choose epochs and settings by.
-        test: Pictures kept for the end, or None.
+        train: Images to learn from.
+        val: Images to choose epochs and settings by.
+        test: Images kept for the end, or None.
         notes: What a user should know about the data, in sentences.
         fingerprint: SHA-256 (hex) of the data; neither the seed nor the held-out fraction
             changes it. From the pixels of `digits`; from names, sizes and checksums of what is
@@ -104,14 +104,14 @@ def load(
     """Open a data set.
 
     Without a validation split, a part of train becomes it: the same share of every class,
-    chosen by the seed. Test pictures are never used for that.
+    chosen by the seed. Test images are never used for that.
 
     Args:
-        spec: A source, such as "folder:my-pictures"; see `SCHEMES`.
-        seed: Chooses the pictures to hold out, not negative.
+        spec: A source, such as "folder:my-images"; see `SCHEMES`.
+        seed: Chooses the images to hold out, not negative.
         val_fraction: The share of train to hold out, between 0 and 1.
-        verify: What makes sure that the pictures can be read, such as a
-            `jtl.data.verification.Verification`. None decodes no picture of a file yet.
+        verify: What makes sure that the images can be read, such as a
+            `jtl.data.verification.Verification`. None decodes no image of a file yet.
 
     Raises:
         UserError: If the source is unknown or not usable, with the reason.

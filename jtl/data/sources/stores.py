@@ -1,4 +1,4 @@
-"""Where picture files lie: what a store is, and the store for a directory."""
+"""Where image files lie: what a store is, and the store for a directory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple, Protocol
 
 from jtl.common.errors import UserError
 
-PICTURE_EXTENSIONS = (
+IMAGE_EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
 )  # fmt: skip
 
 _JUNK_FOLDERS = ("__MACOSX",)
 
 
-class Picture(NamedTuple):
-    """One picture file, not opened.
+class ImageFile(NamedTuple):
+    """One image file, not opened.
 
     Attributes:
         parts: Its path below the data folder, always printable.
@@ -40,9 +40,9 @@ class Picture(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """The pictures of a store, sorted by path, and all folders (those without pictures too)."""
+    """The images of a store, sorted by path, and all folders (those without images too)."""
 
-    pictures: list[Picture]
+    images: list[ImageFile]
     folders: set[tuple[str, ...]]
 
     def children(self, folder: tuple[str, ...]) -> list[str]:
@@ -54,19 +54,19 @@ class Tree(NamedTuple):
 
 
 class Store(Protocol):
-    """A place that holds picture files; all methods may be called from several threads."""
+    """A place that holds image files; all methods may be called from several threads."""
 
     def tree(self) -> Tree:
         """List the place. Raises `UserError` if that is impossible or unsafe."""
         ...
 
-    def read(self, picture: Picture, limit: int = -1) -> bytes:
+    def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
         ...
 
 
 class FolderStore:
-    """The picture files below a directory. Symbolic links are followed, loops left out.
+    """The image files below a directory. Symbolic links are followed, loops left out.
 
     Args:
         root: The directory.
@@ -77,7 +77,7 @@ class FolderStore:
 
     def tree(self) -> Tree:
         """List the directory. Raises `UserError` if a folder in it cannot be read."""
-        pictures: list[Picture] = []
+        images: list[ImageFile] = []
         folders: set[tuple[str, ...]] = set()
         pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [
             (str(self._root), (), frozenset())
@@ -99,13 +99,13 @@ class FolderStore:
                     continue
                 if _is_folder(entry):
                     pending.append((entry.path, entry_parts, above | {identity}))
-                elif is_picture(entry_parts[-1]):
-                    pictures += _file(entry, entry_parts)
-        return Tree(sorted(pictures, key=lambda picture: picture.parts), folders)
+                elif is_image_file(entry_parts[-1]):
+                    images += _file(entry, entry_parts)
+        return Tree(sorted(images, key=lambda image: image.parts), folders)
 
-    def read(self, picture: Picture, limit: int = -1) -> bytes:
+    def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
-        with open(picture.source, "rb") as file:
+        with open(image.source, "rb") as file:
             return file.read(limit)
 
 
@@ -116,20 +116,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # A link that leads to itself is reported as an unreadable file.
 
 
-def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> Iterator[Picture]:
+def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> Iterator[ImageFile]:
     try:
         status = entry.stat()
     except OSError:
         # A broken link: kept, so that reading reports it instead of silently having less data.
-        yield Picture(parts, entry.path, -1, 0)
+        yield ImageFile(parts, entry.path, -1, 0)
         return
     if stat.S_ISREG(status.st_mode):  # Opening a pipe would wait for ever.
-        yield Picture(parts, entry.path, status.st_size, status.st_mtime_ns)
+        yield ImageFile(parts, entry.path, status.st_size, status.st_mtime_ns)
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name ends like a picture's."""
-    return name.lower().endswith(PICTURE_EXTENSIONS)
+def is_image_file(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return name.lower().endswith(IMAGE_EXTENSIONS)
 
 
 def ignored(parts: Iterable[str]) -> bool:

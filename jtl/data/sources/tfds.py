@@ -20,7 +20,7 @@ from jtl.data.sources.tfds_folder import prepared_folder
 from jtl.data.splits import Found, class_problems, role_of, some
 
 HELD_BYTES = 2**30
-"""Encoded pictures up to this size together are kept in memory; others are read when needed."""
+"""Encoded images up to this size together are kept in memory; others are read when needed."""
 _ROLES = ("train", "val", "test")
 _SYNTAX = (
     "Write the splits as TRAIN, TRAIN,VAL or TRAIN,VAL,TEST, such as "
@@ -58,7 +58,7 @@ def load_tfds(rest: str) -> Found:
 
     Raises:
         UserError: If the libraries or the prepared data are missing, it is not a data set of
-            labelled pictures, or its splits are not possible or overlap.
+            labelled images, or its splits are not possible or overlap.
     """
     tfds = _library()
     match = re.fullmatch(r"([^:\[\]]+)(?::(\d+\.\d+\.\d+))?(?::(.*))?", rest)
@@ -178,15 +178,15 @@ def _refuse_overlap(parts: Mapping[str, _Part]) -> None:
 
 
 def _features(tfds: Any, builder: Any, name: str) -> tuple[str, str]:
-    """The names of the features that are the picture and its label."""
+    """The names of the features that are the image and its label."""
     features = builder.info.features
-    pictures = [k for k, f in features.items() if type(f) is tfds.features.Image]
+    images = [k for k, f in features.items() if type(f) is tfds.features.Image]
     classes = [k for k, f in features.items() if type(f) is tfds.features.ClassLabel]
     supervised = builder.info.supervised_keys or ()
-    if len(supervised) == 2 and supervised[0] in pictures and supervised[1] in classes:
+    if len(supervised) == 2 and supervised[0] in images and supervised[1] in classes:
         image, label = supervised
-    elif len(pictures) == 1 and len(classes) == 1:
-        image, label = pictures[0], classes[0]
+    elif len(images) == 1 and len(classes) == 1:
+        image, label = images[0], classes[0]
     else:
         told = ", ".join(f"{k} ({type(f).__name__})" for k, f in features.items())
         raise UserError(
@@ -194,7 +194,7 @@ def _features(tfds: Any, builder: Any, name: str) -> tuple[str, str]:
             f"ClassLabel, and its features are {told}."
         )
     if np.dtype(features[image].np_dtype) not in (np.uint8, np.uint16):
-        raise UserError(f"The pictures of '{name}' are {features[image].np_dtype}, not uint8.")
+        raise UserError(f"The images of '{name}' are {features[image].np_dtype}, not uint8.")
     return image, label
 
 
@@ -207,9 +207,9 @@ def _bytes(builder: Any, part: _Part) -> int:
 
 
 class _Records:
-    """A split's records; their pictures are not decoded.
+    """A split's records; their images are not decoded.
 
-    Reads them all once, for their labels; keeps the encoded pictures if `held`.
+    Reads them all once, for their labels; keeps the encoded images if `held`.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class _Records:
         self._source = builder.as_data_source(split=part.instruction, decoders=decoders)
 
     def fetch(self, row: int, limit: int) -> bytes:
-        """The encoded picture of a record, or its first bytes."""
+        """The encoded image of a record, or its first bytes."""
         data = self._source[row][self._image] if self._held is None else self._held[row]
         return data if limit < 0 else data[:limit]
 

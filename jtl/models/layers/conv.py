@@ -89,7 +89,7 @@ def conv2d(
     _, height, width, _ = x.shape
     pads = explicit_padding(padding, (height, width), (kernel.shape[0], kernel.shape[1]), strides)
     covers = kernel.shape[:2] == x.shape[1:3] and pads == ((0, 0), (0, 0))
-    # In an exported program the number of pictures is not known.
+    # In an exported program the number of images is not known.
     any_number = not isinstance(x.shape[0], int)
     if covers and groups == 1 and (any_number or kernel.size > x.size):
         # A dense layer, with a kernel so large that a library which first brings it into a layout

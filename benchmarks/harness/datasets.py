@@ -1,4 +1,4 @@
-"""The pictures that every process of a benchmark trains on: a folder of class folders."""
+"""The images that every process of a benchmark trains on: a folder of class folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from harness.machine import ROOT
 DEFAULT = ROOT.parent / "shared" / "data" / "ants-bees.zip"
 SPLITS = ("train", "val")
 ALL = 397
-"""Pictures of ants and bees, and as many are generated in their place."""
+"""Images of ants and bees, and as many are generated in their place."""
 VAL_SHARE = 153 / 397
 CLASSES = ("ants", "bees")
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
-    """A folder with train/CLASS/ and val/CLASS/, and how many pictures it holds."""
+class Images:
+    """A folder with train/CLASS/ and val/CLASS/, and how many images it holds."""
 
     folder: Path
     source: str
@@ -35,11 +35,11 @@ class Pictures:
         return self.train + self.val
 
 
-def unpack(archive: Path, folder: Path, images: int) -> Pictures:
-    """Some pictures of a zip of class folders, evenly chosen from each class of each split.
+def unpack(archive: Path, folder: Path, images: int) -> Images:
+    """Some images of a zip of class folders, evenly chosen from each class of each split.
 
     Args:
-        archive: Holds train/CLASS/PICTURE and val/CLASS/PICTURE, in a folder or not.
+        archive: Holds train/CLASS/IMAGE and val/CLASS/IMAGE, in a folder or not.
         folder: Where they go; new.
         images: How many, roughly; 0 for all.
     """
@@ -59,11 +59,11 @@ def unpack(archive: Path, folder: Path, images: int) -> Pictures:
                 target.write_bytes(stored.read(names[index]))
             counts[split] += wanted
     if not all(counts.values()):
-        raise SystemExit(f"{archive} has no pictures in train/CLASS/ and val/CLASS/.")
-    return Pictures(folder, archive.name, **counts)
+        raise SystemExit(f"{archive} has no images in train/CLASS/ and val/CLASS/.")
+    return Images(folder, archive.name, **counts)
 
 
-def generate(folder: Path, images: int, side: int = 320, val: int | None = None) -> Pictures:
+def generate(folder: Path, images: int, side: int = 320, val: int | None = None) -> Images:
     """Smooth random JPEGs of two classes that differ in colour.
 
     Args:
@@ -86,11 +86,11 @@ def generate(folder: Path, images: int, side: int = 320, val: int | None = None)
             target = folder / split / CLASSES[label] / f"{index:05}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data.getvalue())
-    return Pictures(folder, "generated pictures", **counts)
+    return Images(folder, "generated images", **counts)
 
 
-def prepare(folder: Path, archive: Path | None, images: int) -> Pictures:
-    """Pictures of the archive; without one, of ants and bees, or generated ones for them.
+def prepare(folder: Path, archive: Path | None, images: int) -> Images:
+    """Images of the archive; without one, of ants and bees, or generated ones for them.
 
     Args:
         folder: Where they go; new.
