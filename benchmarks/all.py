@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 
-from harness import machine
+from harness import datasets, machine
 from harness.machine import ROOT
 
 CIFAR10 = "--data folder:../shared/data/cifar10.zip"
