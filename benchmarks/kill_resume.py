@@ -46,7 +46,7 @@ SAVE_SECONDS = 0.05
 """About as long as a checkpoint of this run is being written."""
 OFTEN = """
 import runpy
-from jtl import checkpoint, midway
+from jtl.runs import checkpoint, midway
 checkpoint.CHECKPOINT_SECONDS, midway.SHARE = 0.0, float("inf")
 runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
 """

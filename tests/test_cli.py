@@ -54,8 +54,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
 from test_cli import Options, command
-from jtl import cli
-cli.end(cli.main(Options, command, prog="it"))
+from jtl.cli import app
+app.end(app.main(Options, command, prog="it"))
 """
 
 

@@ -284,7 +284,7 @@ def test_the_environment_decides_without_noise(tmp_path):
     }
     script = (
         "import json, sys\n"
-        "from weights_convert import hub\n"
+        "from weights_convert.source import hub\n"
         "from jtl.common.errors import UserError\n"
         "found = hub.fetch(sys.argv[1])\n"
         "try: hub.fetch('resnet18.a1_in1k')\n"

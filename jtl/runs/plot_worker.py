@@ -16,7 +16,7 @@ from typing import Any
 
 from jtl.runs import plots
 
-_MAIN = "from jtl import painter; painter.main()"
+_MAIN = "from jtl.runs import plot_worker; plot_worker.main()"
 
 
 class Painter:
