@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from jtl import models
+from jtl.common.trees import subtree
 from jtl.freeze import FROZEN, label_tree, parse
-from jtl.freeze.split import subtree
 
 MODEL = "resnet50"
 MASKS = (

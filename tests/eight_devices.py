@@ -15,11 +15,11 @@ import numpy as np
 import optax
 import tiny
 
+from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
 from jtl.config.validation import resolve
 from jtl.data.loader import Images, ahead, shuffled
 from jtl.distributed.layout import SINGLE, Layout
-from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import registry
 from jtl.runs import checkpoint
 from jtl.train import batch_size, loop, memory, step

@@ -14,15 +14,16 @@ import pytest
 
 from jtl import models
 from jtl.cache.arms import arm_of
+from jtl.common.trees import ParamTree, leaf_paths, lookup, merge, prune, within
 from jtl.config.options import Config, TrainConfig
 from jtl.data.loader import Images, InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit, Dataset
-from jtl.freeze import FROZEN, label_tree, merge, parse, prune, split
+from jtl.freeze import FROZEN, label_tree, parse, split
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import plan_phases
-from jtl.freeze.split import Tree, leaf_paths, lookup, trainable, within
+from jtl.freeze.split import trainable
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
@@ -70,7 +71,7 @@ MASKS = (
 
 
 @functools.cache
-def variables_of(family: str) -> Tree:
+def variables_of(family: str) -> ParamTree:
     """Random variables whose statistics and affine values are not the initial ones."""
     model = MODELS[family]
     key = jax.random.key(0, impl="rbg")
@@ -88,7 +89,7 @@ def variables_of(family: str) -> Tree:
     )
 
 
-def optimizer(labels: Tree, wrapper: str) -> optax.GradientTransformation:
+def optimizer(labels: ParamTree, wrapper: str) -> optax.GradientTransformation:
     """AdamW or SGD with momentum, both with decay; with clipping or accumulation around it."""
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     if wrapper == "adamw, clipped":
@@ -138,7 +139,7 @@ train_step = jax.jit(
 )
 
 
-def paths(tree: Tree) -> set[str]:
+def paths(tree: ParamTree) -> set[str]:
     return {"/".join(path) for path in leaf_paths(tree)}
 
 
@@ -249,8 +250,8 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
     rng = jax.random.fold_in(state.rng, 0)
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def reference(params: Tree) -> tuple[Tree, jax.Array]:
-        def loss(params: Tree) -> jax.Array:
+    def reference(params: ParamTree) -> tuple[ParamTree, jax.Array]:
+        def loss(params: ParamTree) -> jax.Array:
             logits, _ = model.apply(
                 {
                     "params": merge(params, frozen["params"]),
@@ -295,7 +296,7 @@ def test_frozen_backward_is_not_computed(family: str):
     static: dict[str, Any] = dict(model=model, start=None, train_units=cut.train_units)
     state = steps.init_state(params, stats, tx)
 
-    def flops(state: Any, frozen: Tree, tx: Any) -> float:
+    def flops(state: Any, frozen: ParamTree, tx: Any) -> float:
         lowered = train_step.lower(state, frozen, x, y, tx=tx, **static)
         return lowered.compile().cost_analysis()["flops"]
 
@@ -349,7 +350,7 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     assert other > 1.1 * (forward + 2 * suffix)
 
 
-def _groups(labels: Tree) -> dict[str, optax.GradientTransformation]:
+def _groups(labels: ParamTree) -> dict[str, optax.GradientTransformation]:
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     return {group: optimizers.transform("adamw", 1e-2, 0.1) for group in groups}
 

@@ -11,9 +11,9 @@ import pytest
 import tiny
 
 from jtl.cache.extraction import PREFIX_BATCH, evaluate, extract
+from jtl.common.trees import prune, within
 from jtl.data.augment import PRESETS, View
 from jtl.data.loader import Features, Images
-from jtl.freeze.split import prune, within
 
 
 @pytest.fixture(scope="module")

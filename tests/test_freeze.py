@@ -9,9 +9,10 @@ import tiny
 
 from jtl import models
 from jtl.common.errors import UserError
-from jtl.freeze import FROZEN, label_tree, masks, merge, parse, prune, split
+from jtl.common.trees import merge, prune, subtree, within
+from jtl.freeze import FROZEN, label_tree, masks, parse, split
 from jtl.freeze.masks import Mask, Rule
-from jtl.freeze.split import subtree, trainable, within
+from jtl.freeze.split import trainable
 
 PARAMS = {
     "stem": {"conv": {"kernel": 0, "bias": 0}},

@@ -11,11 +11,11 @@ import tiny
 
 from jtl import models, weights
 from jtl.common.errors import UserError
+from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, label_tree, parse
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
-from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import HeadSpec
 from jtl.train.setup import path_called
 

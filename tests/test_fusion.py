@@ -13,7 +13,7 @@ from jax import export
 from test_lowerings import MODELS, randomized
 
 from jtl import models, onednn
-from jtl.freeze.split import Tree
+from jtl.common.trees import ParamTree
 from jtl.models.initialization import initialize
 from jtl.models.layers.blocks import separate_layers
 from jtl.models.layers.conv import conv2d
@@ -117,7 +117,7 @@ def test_gradients_pass_through_a_folded_normalization():
     variables = randomized(initialize(model, None, size=64, seed=0))
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64, 64, 3)), jnp.float32)
 
-    def loss(params: Tree) -> jax.Array:
+    def loss(params: ParamTree) -> jax.Array:
         logits: Any = model.apply({**variables, "params": params}, images)
         return jnp.sum(jnp.square(logits))
 
@@ -144,5 +144,5 @@ def test_a_forward_of_a_frozen_backbone_is_convolutions_and_little_else():
     assert "stablehlo.minimum" not in text
 
 
-def _leaves(variables: Tree) -> list[tuple[Any, Any]]:
+def _leaves(variables: ParamTree) -> list[tuple[Any, Any]]:
     return jax.tree.leaves_with_path(variables["params"])

@@ -9,10 +9,10 @@ import pytest
 import tiny
 
 from jtl import models, weights
+from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, Mask, parse
 from jtl.freeze.groups import Rates, assign, is_head
 from jtl.freeze.masks import Rule
-from jtl.freeze.split import leaf_paths, lookup
 
 LR, MULT = 1e-4, 10.0
 

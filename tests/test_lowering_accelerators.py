@@ -22,12 +22,13 @@ from jax import export, lax
 from programs import DTYPES, Program, check_alone, check_convolutions, check_kept, check_wide
 
 from jtl import models, onednn
+from jtl.common.trees import prune, within
 from jtl.data.decoding import HostTransform
 from jtl.data.loader import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.export import stablehlo
-from jtl.freeze import label_tree, parse, prune, split
-from jtl.freeze.split import trainable, within
+from jtl.freeze import label_tree, parse, split
+from jtl.freeze.split import trainable
 from jtl.models import ImageClassifier, Preprocessing
 from jtl.models.families.densenet import DenseNet
 from jtl.models.layers import conv, norm

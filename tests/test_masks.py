@@ -10,9 +10,9 @@ import tiny
 
 from jtl import models, weights
 from jtl.common.errors import UserError
+from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, label_tree, parse, split
 from jtl.freeze.groups import Rates, assign
-from jtl.freeze.split import leaf_paths, lookup
 
 MODEL_UNITS = tiny.MODEL.units()
 

@@ -22,10 +22,10 @@ import tiny_train
 
 from jtl.cli import process
 from jtl.common.errors import UserError
+from jtl.common.trees import leaf_paths, lookup
 from jtl.config import validation
 from jtl.config.options import Config, RunConfig, TrainConfig
 from jtl.distributed import processes
-from jtl.freeze.split import leaf_paths, lookup
 from jtl.runs import checkpoint, midway
 
 SCRIPT = Path(__file__).with_name("tiny_train.py")

@@ -21,9 +21,9 @@ from safetensors.numpy import save_file
 
 from jtl import models
 from jtl.cli import app
+from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config
 from jtl.config.validation import resolve
-from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import HeadSpec, registry
 from jtl.runs import checkpoint
 from weights_convert.convert.tables import TABLES

@@ -11,7 +11,7 @@ import optax
 import pytest
 import tiny
 
-from jtl.freeze.split import merge
+from jtl.common.trees import merge
 from jtl.optim import optimizers
 from jtl.train import step
 from weights_convert.convert.rules import leaf_paths, lookup

@@ -20,10 +20,10 @@ import pytest
 import tiny
 
 from jtl.cache.arms import arm_of
+from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, StepsConfig
 from jtl.config.validation import resolve
 from jtl.data.loader import Images, shuffled
-from jtl.freeze.split import leaf_paths, lookup
 from jtl.models import ImageClassifier
 from jtl.train import step as steps
 from jtl.train.setup import Task, prepare_task

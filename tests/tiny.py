@@ -20,12 +20,13 @@ from jtl import models
 from jtl.cache.arms import cut_of
 from jtl.cache.features import feature_cache
 from jtl.common.progress import Display
+from jtl.common.trees import prune, within
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.config.validation import resolve
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit
-from jtl.freeze import Split, label_tree, parse, prune, split
-from jtl.freeze.split import trainable, within
+from jtl.freeze import Split, label_tree, parse, split
+from jtl.freeze.split import trainable
 from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit
 from jtl.models.chain import unit
 from jtl.models.layers.blocks import BatchNorm, Conv, relu

@@ -75,8 +75,9 @@ def traced(model_name: str, mask: str) -> dict[str, int]:
     import jax.numpy as jnp
 
     from jtl import models, onednn
-    from jtl.freeze import label_tree, parse, prune, split
-    from jtl.freeze.split import leaf_paths, merge, trainable, within
+    from jtl.common.trees import leaf_paths, merge, prune, within
+    from jtl.freeze import label_tree, parse, split
+    from jtl.freeze.split import trainable
 
     model = models.create(model_name, num_classes=CLASSES)
     shapes = models.variable_shapes(model, SIZE)

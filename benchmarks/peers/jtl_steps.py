@@ -70,8 +70,9 @@ class Step:
         import jax.numpy as jnp
         import optax
 
+        from jtl.common.trees import prune, within
         from jtl.freeze import FROZEN, label_tree, parse, split
-        from jtl.freeze.split import prune, trainable, within
+        from jtl.freeze.split import trainable
         from jtl.optim import optimizers
         from jtl.train import step
 

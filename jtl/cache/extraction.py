@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from jtl.common.trees import ParamTree
 from jtl.data.augment import View
 from jtl.data.loader import Examples, Images, in_order
 from jtl.data.preprocessing import Prepare
 from jtl.distributed.layout import SINGLE, Layout
-from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
 from jtl.train.step import Metrics, forward, score
 
@@ -21,7 +21,7 @@ PREFIX_BATCH = 32
 
 def extract(
     examples: Images,
-    variables: Tree,
+    variables: ParamTree,
     *,
     model: ImageClassifier,
     stop: str,
@@ -69,7 +69,7 @@ def extract(
 
 def evaluate(
     examples: Examples,
-    variables: Tree,
+    variables: ParamTree,
     *,
     model: ImageClassifier,
     start: str | None,

@@ -18,13 +18,13 @@ from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
 from jtl.cache.place import placed
 from jtl.cache.store import Claim, Store
 from jtl.common.progress import Display
+from jtl.common.trees import ParamTree
 from jtl.data.augment import View
 from jtl.data.loader import Examples, Features, Images, InputPlan, Views
 from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import Portion
 from jtl.distributed import processes
 from jtl.distributed.layout import SINGLE, Layout
-from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
 from jtl.train.setup import Task
 from jtl.weights import cache_dir
@@ -94,7 +94,7 @@ class FeatureCache:
         self._said: set[str] = set()
         self._refused: set[str] = set()  # Cuts whose features had no room on disk after all.
         self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
-        self._last: tuple[Tree, str, Prefix] | None = None
+        self._last: tuple[ParamTree, str, Prefix] | None = None
         self._decoded: Images | None = None  # Of train, while its views are computed.
 
     @property
@@ -107,7 +107,7 @@ class FeatureCache:
         """Whether there are features, and all of them were in the cache."""
         return self._found > 0 and not self._computed
 
-    def arm(self, cut: str | None, variables: Tree, splits: Splits) -> Arm:
+    def arm(self, cut: str | None, variables: ParamTree, splits: Splits) -> Arm:
         """Features at the cut if there is a frozen prefix and its outputs have room.
 
         Args:
@@ -129,7 +129,7 @@ class FeatureCache:
             return arm_of(None, self._inputs)
         return arm_of(cut, self._inputs, self._stored, place)
 
-    def outlook(self, cut: str, variables: Tree, splits: Splits) -> Outlook:
+    def outlook(self, cut: str, variables: ParamTree, splits: Splits) -> Outlook:
         """What the features at `cut` need, and where they can lie; says where they cannot."""
         parts = [part for item in splits.items() for part in self._parts(*item)]
         entries = [self._find(cut, variables, part) for part in parts]
@@ -145,7 +145,9 @@ class FeatureCache:
             self._say(why)
         return Outlook(needed, place, kept)
 
-    def read(self, cut: str | None, variables: Tree, splits: Splits) -> tuple[Arm, list[Examples]]:
+    def read(
+        self, cut: str | None, variables: ParamTree, splits: Splits
+    ) -> tuple[Arm, list[Examples]]:
         """Splits as an arm works on them: features at the cut, or images.
 
         Args:
@@ -188,7 +190,7 @@ class FeatureCache:
         numbers = range(1, self._inputs.views + 1)
         return [Part(role, split, View(augmentation.options, self._seed, n)) for n in numbers]
 
-    def _all(self, arm: Arm, variables: Tree, role: str, split: Split) -> Features:
+    def _all(self, arm: Arm, variables: ParamTree, role: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
         draws = [
             Features(
@@ -202,10 +204,10 @@ class FeatureCache:
         ]
         return draws[0] if len(draws) == 1 else Views(draws)
 
-    def _find(self, cut: str, variables: Tree, part: Part) -> Entry | None:
+    def _find(self, cut: str, variables: ParamTree, part: Part) -> Entry | None:
         return None if self._store is None else self._store.find(self._key(cut, variables, part))
 
-    def _key(self, cut: str, variables: Tree, part: Part) -> Key:
+    def _key(self, cut: str, variables: ParamTree, part: Part) -> Key:
         if self._last is None or self._last[0] is not variables or self._last[1] != cut:
             prefix = prefix_of(
                 self._model,
@@ -227,7 +229,7 @@ class FeatureCache:
             view=part.view,
         )
 
-    def _spec(self, cut: str, variables: Tree, count: int) -> Spec:
+    def _spec(self, cut: str, variables: ParamTree, count: int) -> Spec:
         if cut not in self._outputs:
             size = self._inputs.device.size
             images = jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype)
@@ -235,7 +237,7 @@ class FeatureCache:
         output = self._outputs[cut]
         return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 
-    def _features(self, arm: Arm, variables: Tree, part: Part) -> np.ndarray:
+    def _features(self, arm: Arm, variables: ParamTree, part: Part) -> np.ndarray:
         """Found or computed [N, ...], in memory or mapped from a file.
 
         Raises:
@@ -279,7 +281,7 @@ class FeatureCache:
     def _computed_now(
         self,
         cut: str,
-        variables: Tree,
+        variables: ParamTree,
         part: Part,
         spec: Spec,
         claim: Claim | None,
@@ -298,7 +300,7 @@ class FeatureCache:
             claim.finish()
         return values
 
-    def _computed_to_disk(self, cut: str, variables: Tree, part: Part, claim: Claim) -> None:
+    def _computed_to_disk(self, cut: str, variables: ParamTree, part: Part, claim: Claim) -> None:
         for rows in self._rows(cut, variables, part, claim.rows):
             claim.append(rows)
             if not claim.alive:
@@ -314,7 +316,7 @@ class FeatureCache:
             self._decoded = images_of(part.split, self._inputs, once=once, training=True)
         return self._decoded
 
-    def _rows(self, cut: str, variables: Tree, part: Part, first: int) -> Iterator[np.ndarray]:
+    def _rows(self, cut: str, variables: ParamTree, part: Part, first: int) -> Iterator[np.ndarray]:
         """Features of the images from `first` on, batch by batch, as they are to be kept."""
         self._computed += len(part.split)
         local = self._layout.local()

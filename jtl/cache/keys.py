@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from jtl.cache.entry import FORMAT_VERSION
+from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.data.augment import View
 from jtl.data.decoding import HostTransform
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import Split
-from jtl.freeze.split import Tree, leaf_paths, lookup
 from jtl.models import ImageClassifier, Unit
 
 PREFIX_VERSION = 1
@@ -82,7 +82,7 @@ class Prefix:
 
 def prefix_of(
     model: ImageClassifier,
-    variables: Tree,
+    variables: ParamTree,
     cut: str,
     *,
     name: str,
@@ -161,7 +161,7 @@ def _described(units: Sequence[Unit]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def _hashed(variables: Tree, units: Sequence[Unit]) -> str:
+def _hashed(variables: ParamTree, units: Sequence[Unit]) -> str:
     """SHA-256 over path, dtype, shape and bytes of every leaf of the units."""
     inside = tuple(f"{unit.path}/" for unit in units)
     digest = hashlib.sha256()

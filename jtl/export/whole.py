@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtl.common.trees import ParamTree
 from jtl.data.loader import InputPlan
-from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
 
 
 def logits_of(
-    images: jax.Array, variables: Tree, *, model: ImageClassifier, inputs: InputPlan
+    images: jax.Array, variables: ParamTree, *, model: ImageClassifier, inputs: InputPlan
 ) -> jax.Array:
     """What `jtl.load(RUN).predict` computes, for images that share a size.
 

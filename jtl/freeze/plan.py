@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from jtl.common.errors import UserError
-from jtl.freeze import FROZEN, Split, parse, prune, split
+from jtl.common.trees import ParamTree, leaf_paths, lookup, prune, within
+from jtl.freeze import FROZEN, Split, parse, split
 from jtl.freeze.groups import Rates, assign
 from jtl.freeze.phases import Phase
-from jtl.freeze.split import BatchNormMode, Tree, leaf_paths, lookup, trainable, within
+from jtl.freeze.split import BatchNormMode, trainable
 from jtl.models import Unit
 
 _LOGITS = ("head", "logits", "kernel")
@@ -29,7 +30,7 @@ class PhasePlan:
 
     phase: Phase
     first_epoch: int
-    labels: Tree
+    labels: ParamTree
     learning_rates: dict[str, float]
     split: Split
 
@@ -38,15 +39,15 @@ class PhasePlan:
         """Of the phase, counted through all phases."""
         return self.first_epoch + self.phase.epochs - 1
 
-    def trainable_params(self, variables: Tree) -> Tree:
+    def trainable_params(self, variables: ParamTree) -> ParamTree:
         """The sub-tree of the params that train."""
         return prune(variables["params"], trainable(self.labels))
 
-    def live_batch_stats(self, variables: Tree) -> Tree:
+    def live_batch_stats(self, variables: ParamTree) -> ParamTree:
         """The running statistics of the units in train mode."""
         return prune(variables.get("batch_stats", {}), within(self.split.train_units))
 
-    def frozen(self, variables: Tree) -> Tree:
+    def frozen(self, variables: ParamTree) -> ParamTree:
         """{"params", "batch_stats"}: every leaf that the phase leaves alone."""
         trains, live = trainable(self.labels), within(self.split.train_units)
         return {
@@ -57,7 +58,7 @@ class PhasePlan:
 
 def plan_phases(
     phases: Sequence[tuple[Phase, Rates]],
-    params: Tree,
+    params: ParamTree,
     units: Sequence[Unit],
     *,
     bn: BatchNormMode,
@@ -108,18 +109,18 @@ def plan_phases(
     return tuple(plans)
 
 
-def _teaches_the_head(labels: Tree) -> bool:
+def _teaches_the_head(labels: ParamTree) -> bool:
     return lookup(labels, _LOGITS) != FROZEN
 
 
 def _since(
-    labels: Tree, learning_rates: dict[str, float], since: dict[tuple[str, ...], int]
-) -> tuple[Tree, dict[str, float]]:
+    labels: ParamTree, learning_rates: dict[str, float], since: dict[tuple[str, ...], int]
+) -> tuple[ParamTree, dict[str, float]]:
     """The label tree with the phase in which a leaf began to train in every label."""
     rates: dict[str, float] = {}
 
-    def walk(tree: Tree, path: tuple[str, ...]) -> Tree:
-        marked: Tree = {}
+    def walk(tree: ParamTree, path: tuple[str, ...]) -> ParamTree:
+        marked: ParamTree = {}
         for key, value in tree.items():
             here = (*path, key)
             if isinstance(value, dict):

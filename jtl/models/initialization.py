@@ -11,11 +11,13 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
-from jtl.freeze.split import Tree, leaf_paths, prune
+from jtl.common.trees import ParamTree, leaf_paths, prune
 from jtl.models import ImageClassifier
 
 
-def initialize(model: ImageClassifier, pretrained: Tree | None, *, size: int, seed: int) -> Tree:
+def initialize(
+    model: ImageClassifier, pretrained: ParamTree | None, *, size: int, seed: int
+) -> ParamTree:
     """The variables before training.
 
     Args:
@@ -72,7 +74,7 @@ def _with_auxiliary(model: ImageClassifier, new: Any, key: jax.Array, size: int)
     }
 
 
-def _from_pretrained(pretrained: Tree, shapes: Tree) -> Tree:
+def _from_pretrained(pretrained: ParamTree, shapes: ParamTree) -> ParamTree:
     """The leaves that the model takes over: the backbone's, and a classifier that stays."""
     wanted = {"/".join(path) for path in leaf_paths(shapes)}
     given = {collection: dict(units) for collection, units in pretrained.items()}
@@ -81,7 +83,7 @@ def _from_pretrained(pretrained: Tree, shapes: Tree) -> Tree:
     return prune(given, lambda path: path in wanted and path.split("/")[1] != "head")
 
 
-def _check_same_shapes(variables: Tree, shapes: Tree) -> None:
+def _check_same_shapes(variables: ParamTree, shapes: ParamTree) -> None:
     """The strict merge's last word: every leaf there, every shape right."""
     got = {jax.tree_util.keystr(p): v.shape for p, v in jax.tree.leaves_with_path(variables)}
     want = {jax.tree_util.keystr(p): v.shape for p, v in jax.tree.leaves_with_path(shapes)}

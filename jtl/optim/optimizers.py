@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jtl.common.trees import lookup
 from jtl.freeze.masks import FROZEN
-from jtl.freeze.split import lookup
 
 OptimizerName = Literal[
     "adam", "adamw", "nadam", "nadamw", "radam", "adabelief", "amsgrad", "adan",

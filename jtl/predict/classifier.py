@@ -14,6 +14,7 @@ from jtl.cache.extraction import evaluate
 from jtl.cache.features import FeatureCache
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
+from jtl.common.trees import ParamTree
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.loader import InputPlan
@@ -21,7 +22,6 @@ from jtl.data.sources import registry
 from jtl.data.splits import Found, Split, reordered, some
 from jtl.data.verification import OnBadImage
 from jtl.distributed.layout import layout_for
-from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify
@@ -53,7 +53,7 @@ class Classifier:
     folder: Path
     config: Config
     model: ImageClassifier
-    variables: Tree
+    variables: ParamTree
     inputs: InputPlan
     class_names: tuple[str, ...]
     epoch: int

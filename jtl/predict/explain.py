@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.trees import ParamTree
 from jtl.data.preprocessing import Prepare
-from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Item
 from jtl.predict.predictions import BATCH, Unreadable, decoded, likeliest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @functools.partial(jax.jit, static_argnames=("model", "prepare"))
 def grad_cam(
-    variables: Tree, images: jax.Array, *, model: ImageClassifier, prepare: Prepare
+    variables: ParamTree, images: jax.Array, *, model: ImageClassifier, prepare: Prepare
 ) -> tuple[jax.Array, jax.Array]:
     """Maps of what spoke for the likeliest class.
 

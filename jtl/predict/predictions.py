@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 import jax
 import numpy as np
 
+from jtl.common.trees import ParamTree
 from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage
 from jtl.data.loader import InputPlan
 from jtl.distributed.layout import Layout, layout_for
-from jtl.freeze.split import Tree
 from jtl.predict.inputs import Item
 from jtl.train.step import forward
 
@@ -184,7 +184,7 @@ def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
 
 def _logits(
     classifier: Classifier,
-    variables: Tree,
+    variables: ParamTree,
     layout: Layout,
     loaded: Sequence[np.ndarray | Unreadable],
     size: int,

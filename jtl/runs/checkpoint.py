@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jtl.common import hashes
 from jtl.distributed import processes
 from jtl.common.errors import UserError
-from jtl.freeze.split import Tree
+from jtl.common.trees import ParamTree
 from jtl.common.paths import plain_path
 
 FOLDER = "checkpoints"
@@ -40,7 +40,7 @@ class Restored:
     """
 
     epoch: int
-    variables: Tree
+    variables: ParamTree
     meta: dict[str, Any]
     opt_state: Any = None
 
@@ -144,7 +144,7 @@ def latest_epoch(run_dir: Path) -> int:
 def save(
     checkpoints: ocp.CheckpointManager,
     epoch: int,
-    variables: Tree,
+    variables: ParamTree,
     opt_state: Any,
     metrics: dict[str, float],
     meta: dict[str, Any],

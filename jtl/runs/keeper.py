@@ -14,7 +14,7 @@ from jtl.common import memory
 from jtl.runs import checkpoint, midway
 from jtl.cache.arms import Arm, arm_of
 from jtl.distributed import processes
-from jtl.freeze.split import Tree
+from jtl.common.trees import ParamTree
 from jtl.runs.run import Run
 from jtl.train.step import Metrics
 from jtl.train.setup import Task
@@ -28,7 +28,7 @@ class Kept(NamedTuple):
     """What an epoch gave, on the host."""
 
     epoch: int
-    variables: Tree
+    variables: ParamTree
     opt_state: Any
     arm: Arm
 
@@ -165,7 +165,7 @@ def opened(task: Task, run: Run, saved_epoch: int = 0) -> Iterator[Keeper]:
         yield Keeper(task, run, checkpoints, within, saved_epoch)
 
 
-def start_of(task: Task, run: Run) -> tuple[Tree, Any, int]:
+def start_of(task: Task, run: Run) -> tuple[ParamTree, Any, int]:
     """What the first phase that is left starts from.
 
     Returns:

@@ -14,7 +14,7 @@ from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
 from jtl.config.defaults import recipe
 from jtl.freeze.phases import Phase
-from jtl.freeze.split import Tree
+from jtl.common.trees import ParamTree
 from jtl.train.setup import Task
 
 
@@ -125,7 +125,7 @@ def frozen_unchanged(task: Task, best: checkpoint.Restored) -> bool:
     )
 
 
-def _untouched(task: Task, epoch: int, variables: Tree) -> Tree:
+def _untouched(task: Task, epoch: int, variables: ParamTree) -> ParamTree:
     """The leaves that no phase up to `epoch` trains."""
     for plan in task.plans:
         if plan.first_epoch <= epoch:
@@ -148,5 +148,5 @@ def device() -> str:
     return f"{first.platform} ({kind})" + (", oneDNN" if onednn.installed() else "")
 
 
-def _count(tree: Tree) -> int:
+def _count(tree: ParamTree) -> int:
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))

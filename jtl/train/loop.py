@@ -15,13 +15,13 @@ from jtl.cache.extraction import evaluate
 from jtl.cache.features import feature_cache
 from jtl.common.errors import UserError, out_of_memory
 from jtl.common.progress import Display
+from jtl.common.trees import ParamTree
 from jtl.config.options import Config
 from jtl.config.validation import resolve
 from jtl.data.loader import Examples
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted, Stop, listening
 from jtl.freeze.plan import PhasePlan
-from jtl.freeze.split import Tree
 from jtl.runs import checkpoint, keeper, messages, midway, trackers
 from jtl.runs.agreement import Agreement
 from jtl.runs.plot_worker import Painter
@@ -110,7 +110,7 @@ class Fit:
             self._train()
         self._finish(self._elapsed())
 
-    def examples(self, plan: PhasePlan, variables: Tree) -> tuple[Arm, Examples]:
+    def examples(self, plan: PhasePlan, variables: ParamTree) -> tuple[Arm, Examples]:
         """How a phase's epochs run, and the training examples as they take them."""
         arm = self._read_examples(plan, variables)
         return arm, self._at_hand()[0]
@@ -168,7 +168,7 @@ class Fit:
             kept.write(keeper.Kept(1, variables, {}, arm))
             self.run.draw(self.task, self.painter)
 
-    def _read_examples(self, plan: PhasePlan, variables: Tree) -> Arm:
+    def _read_examples(self, plan: PhasePlan, variables: ParamTree) -> Arm:
         """Reads train and val, unless the phase before had the same cut; how epochs run."""
         cut = cut_of(plan.split)
         if self._examples is None or self._cut != cut:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.freeze import FROZEN
 from jtl.freeze.plan import PhasePlan
-from jtl.freeze.split import Tree, leaf_paths, lookup
 from jtl.train.setup import Task
 
 
@@ -40,7 +40,7 @@ def groups_of(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:
     return sorted(groups.values(), key=lambda row: row["label"] == FROZEN)
 
 
-def _inside(tree: Tree, path: str) -> bool:
+def _inside(tree: ParamTree, path: str) -> bool:
     for key in path.split("/"):
         if key not in tree:
             return False

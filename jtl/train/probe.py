@@ -12,15 +12,15 @@ import numpy as np
 from jtl.cache.arms import Arm
 from jtl.cache.extraction import evaluate
 from jtl.common.errors import UserError
+from jtl.common.trees import ParamTree
 from jtl.data.loader import Examples, Features
-from jtl.freeze.split import Tree
 from jtl.optim import lbfgs
 from jtl.train.setup import Task
 
 
 def solve(
     task: Task, arm: Arm, train: Examples, val: Examples
-) -> tuple[dict[str, Any], Tree, np.ndarray]:
+) -> tuple[dict[str, Any], ParamTree, np.ndarray]:
     """Fits the head on features and chooses the penalty on the validation split.
 
     Args:

@@ -12,6 +12,7 @@ import numpy as np
 from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
+from jtl.common.trees import ParamTree
 from jtl.config.defaults import mask_defaults
 from jtl.config.options import Config
 from jtl.data import verification
@@ -26,7 +27,6 @@ from jtl.freeze import phases
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
-from jtl.freeze.split import Tree
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
 from jtl.models.initialization import initialize
 from jtl.models.truncation import Truncated
@@ -52,7 +52,7 @@ class Task:
     config: Config
     dataset: registry.Dataset
     model: ImageClassifier
-    variables: Tree
+    variables: ParamTree
     plans: tuple[PhasePlan, ...]
     inputs: InputPlan
     source: dict[str, Any]

@@ -18,9 +18,9 @@ import numpy as np
 import optax
 from jax import lax
 
+from jtl.common.trees import ParamTree, merge, prune, within
 from jtl.data.augment import Augmentation
 from jtl.distributed.layout import SINGLE, Layout
-from jtl.freeze.split import Tree, merge, prune, within
 from jtl.models.chain import ImageClassifier
 from jtl.optim.optimizers import updated
 
@@ -39,16 +39,16 @@ class Average:
 
     decay: jax.Array
     count: jax.Array
-    params: Tree
-    batch_stats: Tree
+    params: ParamTree
+    batch_stats: ParamTree
 
     @classmethod
-    def of(cls, decay: float, params: Tree, batch_stats: Tree) -> Average:
+    def of(cls, decay: float, params: ParamTree, batch_stats: ParamTree) -> Average:
         """An average that begins with copies of what is given."""
         params, batch_stats = jax.tree.map(jnp.array, (params, batch_stats))
         return cls(jnp.float32(decay), jnp.int32(0), params, batch_stats)
 
-    def after(self, params: Tree, batch_stats: Tree, moved: jax.Array | bool) -> Average:
+    def after(self, params: ParamTree, batch_stats: ParamTree, moved: jax.Array | bool) -> Average:
         """The average after a step, which has made an update if `moved`."""
         decay = jnp.minimum(self.decay, (1.0 + self.count) / (10.0 + self.count))
         keep = jnp.where(moved, decay, 1.0)
@@ -84,8 +84,8 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Tree
-    batch_stats: Tree
+    params: ParamTree
+    batch_stats: ParamTree
     opt_state: Any
     rng: jax.Array
     not_finite: jax.Array
@@ -117,8 +117,8 @@ class Metrics:
 
 
 def init_state(
-    params: Tree,
-    batch_stats: Tree,
+    params: ParamTree,
+    batch_stats: ParamTree,
     tx: optax.GradientTransformation,
     seed: int = 0,
     ema: float = 0.0,
@@ -137,7 +137,7 @@ def init_state(
 
     # One program: leaf by leaf it would be one for every shape.
     @jax.jit
-    def begin(params: Tree, seed: np.uint32) -> tuple[Any, jax.Array]:
+    def begin(params: ParamTree, seed: np.uint32) -> tuple[Any, jax.Array]:
         return layout.whole((tx.init(params), jax.random.key(seed)))
 
     opt_state, rng = begin(params, np.uint32(seed))
@@ -148,7 +148,7 @@ def init_state(
 
 def _train_step(
     state: TrainState,
-    frozen: Tree,
+    frozen: ParamTree,
     x: jax.Array,
     labels: jax.Array,
     examples: jax.Array | None = None,
@@ -176,7 +176,7 @@ def _train_step(
         x = prepare(x)
     x = layout.split(x)
 
-    def loss_fn(trainable: Tree):
+    def loss_fn(trainable: ParamTree):
         variables = {
             "params": merge(trainable, frozen["params"]),
             "batch_stats": merge(state.batch_stats, frozen["batch_stats"]),
@@ -278,7 +278,7 @@ Returns:
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
 def train_epoch(
     state: TrainState,
-    frozen: Tree,
+    frozen: ParamTree,
     x: jax.Array,
     labels: jax.Array,
     batches: jax.Array,
@@ -335,7 +335,7 @@ def train_epoch(
 
 @functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare", "layout"))
 def forward(
-    variables: Tree,
+    variables: ParamTree,
     x: jax.Array,
     *,
     model: ImageClassifier,

@@ -14,11 +14,11 @@ import optax
 
 from jtl.cache.arms import Arm, cut_of
 from jtl.cache.extraction import evaluate
+from jtl.common.trees import ParamTree, merge
 from jtl.config.defaults import recipe
 from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
 from jtl.freeze.groups import is_head
 from jtl.freeze.plan import PhasePlan, began
-from jtl.freeze.split import Tree, merge
 from jtl.optim import optimizers
 from jtl.train import step as steps
 from jtl.train.setup import Task
@@ -65,7 +65,7 @@ class Trainer:
         val_logits: Of the last epoch's evaluation, [N, num_classes].
     """
 
-    def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: Tree):
+    def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: ParamTree):
         """Starts a phase from whole `variables`, with fresh optimizer state."""
         self.task, self.plan, self.arm = task, plan, arm
         config = task.config
@@ -107,15 +107,15 @@ class Trainer:
         """Memory of the optimizer's state."""
         return sum(x.nbytes for x in jax.tree.leaves(self.state.opt_state))
 
-    def variables(self) -> Tree:
+    def variables(self) -> ParamTree:
         """The whole trees of the model so far, on the device; averages where they are kept."""
         return self._whole(self.state if self.state.average is None else self.state.average)
 
-    def last_variables(self) -> Tree:
+    def last_variables(self) -> ParamTree:
         """The whole trees as the last step left them, from which the next phase begins."""
         return self._whole(self.state)
 
-    def _whole(self, trained: steps.TrainState | steps.Average) -> Tree:
+    def _whole(self, trained: steps.TrainState | steps.Average) -> ParamTree:
         trees = {"params": trained.params, "batch_stats": trained.batch_stats}
         return {key: merge(self.frozen[key], trees[key]) for key in trees}
 
@@ -332,7 +332,7 @@ class Trainer:
         return np.max(rates, axis=0)
 
 
-def last_step_of(plan: PhasePlan, variables: Tree, saved: Any) -> tuple[Tree, Any]:
+def last_step_of(plan: PhasePlan, variables: ParamTree, saved: Any) -> tuple[ParamTree, Any]:
     """Variables and optimizer state as a phase's last step left them.
 
     Args:

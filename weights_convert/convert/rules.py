@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.freeze.split import leaf_paths, lookup
+from jtl.common.trees import leaf_paths, lookup
 from jtl.models import Preprocessing
 from weights_convert.printable import shown
 
