@@ -13,21 +13,25 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
-import tiny
 
 from jtl import onednn
 from jtl.models import registry
 from jtl.runs.run import Run
 from jtl.train.loop import fit
+from support import tiny
+from support.paths import SHARED_DATA, TESTS
 
 # Shapes that only fit by broadcasting are mistakes more often than not.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 _CACHE = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What tests start finds `support` too.
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(TESTS) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), *paths]))
     # Workers of pytest-xdist inherit the variable, so weights are converted once for all.
     if "JTL_CACHE" not in os.environ:
         config.stash[_CACHE] = os.environ["JTL_CACHE"] = tempfile.mkdtemp(prefix="jtl-tests-")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny
-from commands import main
 from PIL import Image
 
 from jtl import compare
 from jtl.train import loop
+from support import tiny
+from support.commands import main
 
 
 @pytest.fixture(scope="module")

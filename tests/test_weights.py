@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
-import weights_samples as samples
 from huggingface_hub import constants
 
 from jtl import models, weights
 from jtl.common.errors import UserError
+from support import weights_samples as samples
 from weights_convert.artifact import folder
 from weights_convert.convert.rules import leaf_paths, lookup
 from weights_convert.source import sources

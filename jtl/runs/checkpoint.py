@@ -14,10 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jtl.common import hashes
-from jtl.distributed import processes
 from jtl.common.errors import UserError
-from jtl.common.trees import ParamTree
 from jtl.common.paths import plain_path
+from jtl.common.trees import ParamTree
+from jtl.distributed import processes
 
 FOLDER = "checkpoints"
 _JOINTLY = "jointly"

@@ -22,10 +22,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jtl.runs import checkpoint
-from jtl.distributed import processes
 from jtl.common.errors import UserError
 from jtl.common.paths import plain_path
+from jtl.distributed import processes
+from jtl.runs import checkpoint
 
 FOLDER = "midway"
 SHARE = 0.02

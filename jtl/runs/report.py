@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jtl.config.options import Config
 from jtl.common.files import replace_text
+from jtl.config.options import Config
 from jtl.runs.messages import counted
 
 PAGE = "report.md"

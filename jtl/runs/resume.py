@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from jtl.runs import checkpoint, midway
-from jtl.config.options import Config
-from jtl.distributed import processes
 from jtl.common.errors import UserError
 from jtl.common.files import replace_text
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.runs import checkpoint, midway
 from jtl.runs.run import CONFIG, METRICS, SUMMARY, Run, read_json
 
 

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from jtl.runs import checkpoint, midway, report
-from jtl.config.options import Config
-from jtl.config.defaults import filled
-from jtl.distributed import processes
-from jtl.runs.plots import curves_title
 from jtl.common.errors import UserError
 from jtl.common.files import replace_text
+from jtl.config.defaults import filled
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.runs import checkpoint, midway, report
 from jtl.runs.plot_worker import Painter
-from jtl.runs.trackers import LEFTOVERS, Sinks
+from jtl.runs.plots import curves_title
 from jtl.runs.summary import phase_told, summarize, taken
+from jtl.runs.trackers import LEFTOVERS, Sinks
 from jtl.train.setup import Task
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"

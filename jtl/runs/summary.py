@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from jtl import onednn
-from jtl.runs import checkpoint, metrics
-from jtl.runs.calibration import calibration
+from jtl.common.trees import ParamTree
 from jtl.config.defaults import recipe
 from jtl.freeze.phases import Phase
-from jtl.common.trees import ParamTree
+from jtl.runs import checkpoint, metrics
+from jtl.runs.calibration import calibration
 from jtl.train.setup import Task
 
 

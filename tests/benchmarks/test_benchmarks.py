@@ -1,0 +1,536 @@
+"""The benchmark scripts: they run, and what they write is what they measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import statistics
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.commands import python
+from support.paths import BENCHMARKS, SUPPORT
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def need(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+def run(script: str, *args: object) -> None:
+    # The peers are not held to this suite's strictness.
+    lenient = {"PYTHONWARNINGS": "default", "JAX_NUMPY_RANK_PROMOTION": "allow"}
+    ran = python(
+        SUPPORT / "benchmark_smoke.py", BENCHMARKS / f"{script}.py", "--smoke", *args, **lenient
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def check_pair(row: dict[str, Any]) -> None:
+    ours, theirs = row["ours"]["seconds"], row["theirs"]["seconds"]
+    assert min(*ours, *theirs, row["product_gflops"]) > 0
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    assert row["ratio"] == pytest.approx(statistics.median(ratios))
+    assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+    for side in (row["ours"], row["theirs"]):
+        assert 1e8 < side["peak_bytes"] < 1e11
+
+
+def check_step(row: dict[str, Any], images: int) -> None:
+    for side in (row["ours"], row["theirs"]):
+        median = statistics.median(side["seconds"])
+        assert side["images_per_second"] == pytest.approx(images / median)
+        assert side["gflops"] == pytest.approx(row["step_gflop"] / median)
+        assert side["share_of_limit"] == pytest.approx(side["gflops"] / row["product_gflops"])
+    # jtl's state counts its steps besides.
+    ours, theirs = (row[side]["optimizer_bytes"] for side in ("ours", "theirs"))
+    assert 0 <= ours - theirs < 1000
+
+
+def published_gflop(multiply_adds: float) -> float:
+    """Of a smoke run's batch, from the billions that are published for an image of 224 pixels.
+
+    The smaller an image, the more of it is padding's zeros, which are not counted.
+    """
+    return 4 * 2 * multiply_adds * (64 / 224) ** 2
+
+
+def test_vs_pytorch(tmp_path):
+    need("torch", "timm", "torchvision")
+    arms = ("forward", "last_stage", "head_only_10_cold")
+    run("vs_pytorch", "--arms", *arms, "--out", tmp_path)
+    stored = (tmp_path / "vs_pytorch.json").read_text(encoding="utf-8")
+    content = json.loads(stored)
+    rows = {row["arm"]: row for row in content["rows"]}
+    # The three of one group are measured together.
+    assert set(rows) == {*arms, "head_only_10_warm", "second_start"}
+    for row in rows.values():
+        check_pair(row)
+    for arm in arms[:2]:
+        check_step(rows[arm], rows[arm]["settings"]["batch"])
+    assert 0.7 < rows["forward"]["step_gflop"] / published_gflop(1.82) < 1
+    assert rows["last_stage"]["step_gflop"] > 1.2 * rows["forward"]["step_gflop"]
+    assert rows["last_stage"]["ours"]["optimizer_bytes"] > 3e7
+    assert rows["forward"]["reached"] == (rows["forward"]["ratio"] >= 1)
+    assert rows["second_start"]["reached"] == (rows["second_start"]["ours"]["seconds"][0] < 6)
+    # Times to the first step end before their processes do.
+    assert (
+        rows["second_start"]["theirs"]["seconds"] < rows["head_only_10_warm"]["theirs"]["seconds"]
+    )
+    table = (tmp_path / "vs_pytorch.md").read_text(encoding="utf-8")
+    for row in rows.values():
+        assert f"| resnet18 | {row['arm']} |" in table
+        assert f"**{row['ratio']:.2f}**" in table
+    assert (tmp_path / "vs_pytorch.png").read_bytes().startswith(b"\x89PNG")
+    run("vs_pytorch", "--arms", *arms, "--out", tmp_path)
+    again = json.loads((tmp_path / "vs_pytorch.json").read_text(encoding="utf-8"))
+    assert again["rows"] == content["rows"]  # Nothing was measured twice.
+
+
+def test_vs_keras(tmp_path):
+    need("keras")
+    run("vs_keras", "--arms", "head_only", "--out", tmp_path)
+    [row] = json.loads((tmp_path / "vs_keras.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["model"], row["arm"]) == ("resnet50", "head_only")
+    check_pair(row)
+    check_step(row, row["settings"]["batch"])
+    assert 0.8 < row["step_gflop"] / published_gflop(3.86) < 1
+    from peers.jtl_steps import conventions
+
+    # Or jtl would have a larger network to compute: 4.09 billion multiply-adds.
+    assert conventions("resnet50", "keras")["stride_in_1x1"]
+
+
+def test_growth(tmp_path):
+    run("growth", "--out", tmp_path)
+    stored = json.loads((tmp_path / "growth_resnet18.json").read_text(encoding="utf-8"))
+    rows = {(row["mask"], row["cache"], row["images"]): row for row in stored["rows"]}
+    assert set(rows) == {
+        *(("head_only", cache, n) for cache in ("cached", "uncached") for n in (8, 12)),
+        ("full", "uncached", 12),
+    }
+    for row in rows.values():
+        assert min(row["seconds"], row["epoch_seconds"]) > 0
+        assert row["seconds"] > row["epoch_seconds"] * row["settings"]["epochs"]
+        assert 1e8 < row["peak_bytes"] < 1e11
+    full = rows["full", "uncached", 12]
+    assert (full["cut"], full["trainable_params"]) == ("stem", 11_177_538)
+    # Adam keeps two numbers for each trained param, none for running averages.
+    assert 0 <= full["optimizer_bytes"] - 2 * 4 * 11_177_538 < 1000
+    assert (tmp_path / "growth_resnet18.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_freeze_strategies(tmp_path):
+    run("freeze_strategies", "--out", tmp_path)
+    base = tmp_path / "freeze_strategies_generated_resnet18"
+    stored = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
+    by_kind: dict[str, dict[Any, Any]] = {"training": {}, "step": {}, "images": {}}
+    for row in stored["rows"]:
+        by_kind[row["kind"]][row["strategy"], row["budget"]] = row
+    trained = by_kind["training"]
+    assert set(trained) == {
+        (strategy, budget)
+        for strategy in ("head_only", "lp_ft")
+        for budget in ("epochs", "seconds")
+    }
+    for (strategy, budget), row in trained.items():
+        assert row["cold"]
+        assert row["epochs"] == row["settings"]["epochs"] == len(row["at"])
+        assert budget == "seconds" or row["epochs"] == 2
+        assert row["at"] == sorted(row["at"])
+        # Imports and compiling come before the first epoch's end, saving after the last one's.
+        assert 1 < row["at"][0] <= row["at"][-1] < row["seconds"]
+        assert row["val_accuracy"] == row["val"][row["best_epoch"] - 1] == max(row["val"])
+        # Adam keeps two numbers for each trained param.
+        count = {"head_only": 1026, "lp_ft": 11_177_538}[strategy]
+        assert 0 <= row["optimizer_bytes"] - 2 * 4 * count < 1000
+    assert {mask for mask, _ in by_kind["step"]} == {"head_only", "full"}
+    head, full = (by_kind["step"][mask, None] for mask in ("head_only", "full"))
+    assert (head["trainable_params"], full["trainable_params"]) == (1026, 11_177_538)
+    assert 0.7 < head["uncached"]["gflop"] / published_gflop(1.82) < 1
+    assert head["cached"]["gflop"] < 1e-3 * head["uncached"]["gflop"]
+    assert full["cached"] == full["uncached"]
+    assert full["uncached"]["gflop"] > 2.5 * head["uncached"]["gflop"]
+    for row in by_kind["images"].values():
+        assert (row["num_train"], row["num_val"]) == (6, 9)
+        assert row["val_accuracy"] == row["val"][-1]
+    assert {strategy for strategy, _ in by_kind["images"]} == {"head_only", "scratch"}
+    table = Path(f"{base}.md").read_text(encoding="utf-8")
+    assert "## Recommendation for these data and this machine: `" in table
+    for plot in ("pareto", "curves", "images"):
+        assert Path(f"{base}_{plot}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_densenet_cifar10(tmp_path):
+    run("densenet_cifar10", "--out", tmp_path)
+    base = tmp_path / "densenet_cifar10_resnet18"
+    stored = json.loads(base.with_suffix(".json").read_text(encoding="utf-8"))
+    rows = {row["arm"]: row for row in stored["rows"]}
+    assert set(rows) == {"base", "optimized_head", "frozen"}
+    for arm, row in rows.items():
+        assert row["cached_prefix"] == (arm == "frozen")
+        assert (row["num_train"], row["num_val"], row["epochs"]) == (40, 20, 1)
+        assert 0 < row["epoch_seconds"] < row["at"][0] < row["seconds"]
+    # ResNet18's 512 features; of 5 x 5 pixels under the larger head.
+    assert rows["base"]["trainable_params"] == 11_176_512 + 513 * 10
+    assert rows["frozen"]["trainable_params"] == sum(
+        (2 * 12_800, 12_801 * 256, 257 * 128, 2 * 128, 2 * 128, 129 * 10)
+    )
+    table = base.with_suffix(".md").read_text(encoding="utf-8")
+    for figure in ("6,964,106", "7,252,746", "4,262,026", "0.9272 (best 0.9288)", "44.1"):
+        assert figure in table
+    for told in ("ResNet18 in place of DenseNet121", "random weights", "40 of 50,000 training"):
+        assert told in table
+    assert base.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tutorial_s_counts_are_asserted(monkeypatch):
+    from dataclasses import replace
+
+    from harness import experiment
+
+    experiment.check_counts()
+    arm = experiment.ARMS["frozen"]
+    monkeypatch.setitem(experiment.ARMS, "frozen", replace(arm, size=160))
+    with pytest.raises(AssertionError, match="frozen: "):
+        experiment.check_counts()
+
+
+def test_every_model_can_stand_beside_pytorch_s():
+    from jtl import models
+
+    comparison = importlib.import_module("vs_pytorch").COMPARISON
+    assert sorted((*comparison.models, *comparison.others)) == sorted(models.names())
+
+
+def test_all_runs_what_the_readme_names():
+    import all as everything
+
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    scripts = {words[0] for words in everything.commands([], smoke=True)}
+    named = {f"benchmarks/{name}" for name in re.findall(r"benchmarks/(\w+\.py)", readme)}
+    # Two print whether they pass, and make no table; one needs an accelerator.
+    others = {f"benchmarks/{name}.py" for name in ("all", "kill_resume", "soak", "accelerator")}
+    assert scripts == named - others
+    for script, *options in everything.commands([], smoke=False):
+        module = importlib.import_module(Path(script).stem)
+        if module.__name__ in ("freeze_strategies", "densenet_cifar10"):
+            module.parse(options)  # Exits where there is no such option.
+    [one] = everything.commands(["growth"], smoke=False)
+    assert one[:2] == ["benchmarks/growth.py", "--model"]
+
+
+def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
+    from harness.strategies import Arm
+
+    at = [seconds * (i + 1) / (len(val) + 1) for i in range(len(val))]
+    row = {"seconds": seconds, "epochs": len(val), "val_accuracy": max(val), "num_val": 400}
+    return Arm(strategy, budget, ({**row, "at": at, "val": val},))
+
+
+def test_the_fastest_of_the_best_is_recommended():
+    from harness import strategies
+
+    # A standard error at 0.9 on 400 images is 1.5 points.
+    fast, middle, slow = arm("fast", 10, 0.8), arm("middle", 40, 0.89), arm("slow", 400, 0.9)
+    advice = strategies.advise([slow, fast, middle])
+    assert (advice.arm, advice.best) == (middle, slow)
+    told = " ".join(advice.reasons)
+    assert "1.0 points is within one standard error" in told
+    assert "(1.5 points), and it takes 10.0 times as long" in told
+    assert "fast with 1 epoch gives 0.8000" in told
+    assert strategies.advise([fast, arm("slow", 400, 0.95), middle]).arm.strategy == "slow"
+
+
+def test_seconds_to_an_accuracy_and_epochs_in_seconds():
+    from harness import strategies
+
+    one = arm("a", 100, 0.5, 0.7, 0.6, 0.9)  # Epochs end at 20, 40, 60 and 80 seconds.
+    assert one.reaching(0.7) == (40, 1)
+    assert one.reaching(0.95) == (None, 0)
+    row = one.rows[0]
+    # 40 seconds before the second epoch and after the last one.
+    assert strategies.fitting(row, 100, 1, 50) == 4
+    assert strategies.fitting(row, 119, 1, 50) == 4
+    assert strategies.fitting(row, 121, 1, 50) == 5
+    assert strategies.fitting(row, 10, 2, 50) == 2
+    assert strategies.fitting(row, 10_000, 1, 50) == 50
+    assert strategies.fewest_epochs("gradual", "resnet18") == 5
+    assert strategies.fewest_epochs("freeze_unfreeze:3", "resnet18") == 4
+
+
+def test_subsets_keep_images_and_validation(tmp_path):
+    from harness import datasets, subsets
+
+    made = datasets.generate(tmp_path / "made", 30, side=32)
+    source = subsets.opened(f"folder:{made.folder}")
+    assert (source.val_given, source.smallest_class) == (True, 9)
+    parts = [
+        subsets.opened(subsets.write(source, tmp_path / str(seed), {"train": 4, "val": 3}, seed))
+        for seed in (0, 1)
+    ]
+    pixels = [
+        {role: split.read(range(len(split)), None) for role, split in part.splits.items()}
+        for part in parts
+    ]
+    assert [len(p["train"]) for p in pixels] == [8, 8]
+    assert (pixels[0]["train"] != pixels[1]["train"]).any()
+    assert (pixels[0]["val"] == pixels[1]["val"]).all()
+    whole = {image.tobytes() for image in source.splits["train"].read(range(18), None)}
+    assert {image.tobytes() for image in pixels[0]["train"]} <= whole
+    assert parts[0].class_names == source.class_names
+
+
+def test_convert_speed(tmp_path):
+    need("torch")
+    run("convert_speed", "--out", tmp_path / "speed")
+    result = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert len(result["rows"]) == 3
+    for row in result["rows"]:
+        assert min(row["import_seconds"], row["seconds"]) > 0
+        assert row["peak_above_imports_mb"] > 0
+
+
+@pytest.mark.parametrize("script", ["vs_pytorch", "vs_keras"])
+def test_every_training_that_is_asked_for_is_measured(script, tmp_path):
+    from harness import runs, trainings
+
+    comparison = importlib.import_module(script).COMPARISON
+    assert set(comparison.trainings) <= set(trainings.ARMS)
+    assert {*comparison.targets, *comparison.limits} <= set(comparison.arms)
+
+    class Job:
+        """Knows the caches that it has seen; a second is that of a run in a new one."""
+
+        def __init__(self):
+            self.seen: dict[object, int] = {}
+            self.calls: list[str] = []
+
+        def cold(self) -> Path:
+            return tmp_path / f"cache-{len(self.seen)}"
+
+        def ours(self, mask, epochs, lr, cache, few=False, watch=False):
+            self.calls.append("ours")
+            self.seen[cache] = self.seen.get(cache, 0) + 1
+            return runs.Ended(self.seen[cache], lr if watch else None, epochs)
+
+        def theirs(self, mask, epochs, lr, few=False):
+            self.calls.append("theirs")
+            return runs.Ended(100, 50, epochs)
+
+    nth = {"head_only_10_warm": 3, "second_start": 2, "second_start_full": 2}
+    for group, arms in trainings.GROUPS.items():
+        job: Any = Job()
+        pairs = group(job, 0)
+        assert set(pairs) == set(arms)
+        for arm, (ours, theirs) in pairs.items():
+            assert ours.seconds == nth.get(arm, 1)  # Of runs in the same cache folder.
+            assert theirs.seconds == 100
+            assert (ours.first_seconds is not None) == (arm in trainings.TO_FIRST_STEP)
+            assert ours.peak_bytes == theirs.peak_bytes  # Which are epochs here.
+            if "10" in arm:
+                assert ours.peak_bytes == 10
+        group(job, 1)
+        assert job.calls[0] == "ours"
+        assert job.calls[len(job.calls) // 2] == "theirs"
+
+
+def test_results_of_another_state_are_dropped(tmp_path):
+    from harness.store import Store
+
+    path, key = tmp_path / "results.json", ("model", "arm")
+    row = {"model": "a", "arm": "b", "settings": {"batch": 4}, "ratio": 1.0}
+    store = Store(path, {"source": "1"})
+    store.put(key, {**row, "arm": "c"}, "first")
+    store.put(key, row, "first")
+    store.put(key, {**row, "ratio": 2.0}, "second")
+    same = Store(path, {"source": "1"})
+    assert same.commands == ["first", "second"]
+    assert [(r["arm"], r["ratio"]) for r in same.rows] == [("c", 1.0), ("b", 2.0)]
+    assert same.find({"batch": 4}, model="a", arm="b") == {**row, "ratio": 2.0}
+    assert same.find({"batch": 8}, model="a", arm="b") is None
+    assert Store(path, {"source": "2"}).rows == []
+
+
+def test_images_are_chosen_evenly(tmp_path):
+    from harness import datasets
+
+    made = datasets.generate(tmp_path / "made", 40, side=32)
+    assert (made.count, made.val) == (40, 15)
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for path in made.folder.rglob("*.jpg"):
+            archive.write(path, Path("some", path.relative_to(made.folder)))
+    chosen = datasets.prepare(tmp_path / "chosen", tmp_path / "made.zip", 20)
+    files = {p.relative_to(chosen.folder).as_posix() for p in chosen.folder.rglob("*.jpg")}
+    assert (len(files), chosen.count) == (chosen.train + chosen.val, len(files))
+    assert abs(chosen.count - 20) <= 2
+    for name in files:
+        assert (chosen.folder / name).read_bytes() == (made.folder / name).read_bytes()
+    assert {name.rpartition("/")[0] for name in files} == {
+        f"{split}/{label}" for split in ("train", "val") for label in ("ants", "bees")
+    }
+    everything = datasets.prepare(tmp_path / "all", tmp_path / "made.zip", 0)
+    assert (everything.train, everything.val) == (made.train, made.val)
+
+
+def test_a_failing_process_is_told(tmp_path):
+    from harness import machine, runs
+
+    command = [sys.executable, "-c", "import sys; sys.exit('what went wrong')"]
+    with pytest.raises(SystemExit, match="what went wrong"):
+        runs.timed(command, machine.environment(), tmp_path / "never")
+    code = "import sys, time; open(sys.argv[1], 'w').write('x'); time.sleep(0.3)"
+    ended = runs.timed([sys.executable, "-c", code, str(tmp_path / "f")], {}, tmp_path / "f")
+    assert ended.first_seconds is not None
+    assert 0 < ended.first_seconds < ended.seconds - 0.2
+
+
+def test_input_pipeline(tmp_path):
+    need("torchvision", "grain")
+    run("input_pipeline", "--peers", "pytorch", "grain", "--out", tmp_path)
+    stored = json.loads((tmp_path / "input_pipeline.json").read_text(encoding="utf-8"))
+    rows = {(row["arm"], row["peer"]): row for row in stored["rows"]}
+    assert set(rows) == {
+        (arm, peer) for arm in ("decode", "gather") for peer in ("pytorch", "grain")
+    }
+    for (arm, _), row in rows.items():
+        ratios = [
+            b / a for a, b in zip(row["ours"]["seconds"], row["theirs"]["seconds"], strict=True)
+        ]
+        assert row["ratio"] == pytest.approx(statistics.median(ratios))
+        for side in (row["ours"], row["theirs"]):
+            images = side["images_per_second"] * statistics.median(side["seconds"])
+            assert images == pytest.approx({"decode": 40, "gather": 2000}[arm])
+            assert 1e8 < side["peak_bytes"] < 1e11
+        assert row["reached"] == (
+            row["ours"]["images_per_second"] >= {"decode": 300, "gather": 100_000}[arm]
+        )
+    table = (tmp_path / "input_pipeline.md").read_text(encoding="utf-8")
+    assert "| decode | torch.utils.data |" in table
+    assert "| gather | Grain |" in table
+    assert (tmp_path / "input_pipeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_accelerator(tmp_path):
+    need("torch", "timm")
+    arguments = ("--dtype", "bfloat16", "--peak-tflops", "0.5", "--out", tmp_path)
+    run("accelerator", *arguments)
+    stored = json.loads((tmp_path / "accelerator.json").read_text(encoding="utf-8"))
+    rows = {row["side"]: row for row in stored["rows"]}
+    assert set(rows) == {"jtl", "pytorch"}
+    for row in rows.values():
+        assert (row["model"], row["arm"], row["dtype"]) == ("resnet18", "full", "bfloat16")
+        median = statistics.median(row["seconds"])
+        assert row["images_per_second"] == pytest.approx(row["batch"] / median)
+        assert 1e8 < row["peak_bytes"] < 1e11
+    # Two images, forward and back; `published_gflop` is of four, forward alone.
+    assert 2 < rows["jtl"]["step_gflop"] / (published_gflop(1.82) / 2) < 3
+    assert rows["jtl"]["product_tflops"] > 0
+    assert 0 <= rows["jtl"]["optimizer_bytes"] - rows["pytorch"]["optimizer_bytes"] < 1000
+    table = (tmp_path / "accelerator.md").read_text(encoding="utf-8")
+    share = rows["jtl"]["step_gflop"] / rows["jtl"]["batch"]
+    share *= rows["jtl"]["images_per_second"] / 1000 / 0.5
+    assert f"| {100 * share:.1f} | - |" in table
+    assert (tmp_path / "accelerator.png").read_bytes().startswith(b"\x89PNG")
+    run("accelerator", *arguments)
+    again = json.loads((tmp_path / "accelerator.json").read_text(encoding="utf-8"))
+    assert again["rows"] == stored["rows"]  # Nothing was measured twice.
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch, capsys):
+    need("torch", "timm")
+    from harness.device import Device, usable_peers
+
+    device = Device("cpu", "a CPU", None)
+    both = ["pytorch", "pytorch_compiled"]
+    monkeypatch.setenv("CXX", sys.executable)  # Any program: it is only looked for.
+    assert usable_peers(both, device) == both
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert usable_peers(both, device) == ["pytorch"]
+    assert "pytorch_compiled is left out: torch.compile finds no" in capsys.readouterr().err
+    assert usable_peers(["pytorch"], device) == ["pytorch"]
+
+
+def test_a_machine_without_an_accelerator_is_told_what_to_do():
+    ran = python(BENCHMARKS / "accelerator.py")
+    assert ran.returncode == 1
+    assert "error: JAX finds no accelerator" in ran.stderr
+    assert "--platform cpu" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "bfloat16", "float32"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4, 494.7),
+        ("NVIDIA H100 PCIe", 756.5, 378.0),
+        ("NVIDIA H200", 989.5, 494.5),
+        ("NVIDIA A100-SXM4-40GB", 312.0, 156.0),
+        ("NVIDIA A100 80GB PCIe", 312.0, 156.0),
+        ("NVIDIA A10", 125.0, 62.5),
+        ("NVIDIA L4", 121.0, 60.0),
+        ("NVIDIA L40S", 362.05, 183.0),
+        ("Tesla V100-SXM2-16GB", None, 15.7),
+        ("TPU v5 lite", 197.0, 197.0),
+        ("TPU v5", 459.0, 459.0),
+    ],
+)
+def test_published_peaks(kind, bfloat16, float32):
+    from harness.peaks import peak_of
+
+    peak = peak_of(kind)
+    assert peak is not None
+    assert (peak.of("bfloat16"), peak.of("float32")) == (bfloat16, float32)
+
+
+def test_a_device_that_nobody_knows_has_no_peak():
+    from harness.peaks import peak_of
+
+    # A relative, a slower form and a part of what is known are not what is known.
+    unknown = ("NVIDIA A10G", "NVIDIA H200 NVL", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "TPU v4 lite")
+    assert [peak_of(kind) for kind in (*unknown, "cpu")] == [None] * 5
+
+
+@pytest.mark.parametrize("given", [None, 0.5])
+def test_shares_are_never_of_a_guessed_peak(given):
+    import accelerator
+
+    told = accelerator.peak_told(None, {"peak_tflops": given}, "NVIDIA A10G")
+    assert told.startswith("Peak as given: 0.5" if given else "No peak known for NVIDIA A10G:")
+
+
+def test_what_does_not_fit_is_a_row_of_its_own(monkeypatch):
+    import accelerator
+    from harness.peaks import peak_of
+
+    class Full:
+        out_of_memory = "Out of memory allocating 9 bytes."
+
+        def __init__(self, *given: Any, **variables: str):
+            pass
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(accelerator, "Worker", Full)
+    settings = accelerator.Settings(224, 20, 5, None)
+    device = accelerator.Device("gpu", "NVIDIA L4", peak_of("NVIDIA L4"))
+    key = ("resnet50", "full", "bfloat16", 4096)
+    [row] = accelerator.rated(
+        [accelerator.measure(*key, "jtl", settings=settings, device=device)], device.peak
+    )
+    assert row["out_of_memory"] == Full.out_of_memory
+    assert (row["tflops"], row["share"], row["ratio"]) == (None, None, None)

@@ -1,0 +1,178 @@
+"""`python -m jtl.cache`: what is kept is told and removed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jtl import weights
+from jtl.cache import command
+from jtl.cache.entry import DESCRIPTION, VALUES
+from jtl.cache.store import PARTIAL, Store
+from jtl.cli import app
+from jtl.cli.process import PROGRAMS
+from jtl.data import verification
+from support import commands, stores
+
+A, B = stores.key("a"), stores.key("b")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder with two entries, the first one not used for three days."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("JTL_CACHE", str(folder))
+    store = Store(folder / "features", print)
+    for key in (A, B):
+        stores.write(store, key)
+    then = time.time() - 3 * 86400
+    os.utime(store.folder / A.name / DESCRIPTION, (then, then))
+    for path in (
+        folder / PROGRAMS / "jit_step-cache",
+        folder / PROGRAMS / "mine.txt",
+        folder / weights.FOLDER / "tiny-ab" / "weights.json",
+        folder / weights.FOLDER / "mine" / "notes.txt",
+        folder / verification.FOLDER / "ab.json",
+        folder / "features" / "mine" / "notes.txt",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100)
+    return folder
+
+
+def run(*args: object) -> int:
+    return app.main(command.Options, command.command, prog="jtl.cache", args=[str(a) for a in args])
+
+
+def listed(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
+    assert run("list", "--json", *args) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def names(told: dict[str, Any]) -> list[str]:
+    return [row["key"] for row in told["features"]]
+
+
+def test_the_list_says_what_there_is(cache, capsys):
+    told = listed(capsys)
+    assert names(told) == [A.name, B.name]
+    row = told["features"][0]
+    size = sum(path.stat().st_size for path in (cache / "features" / A.name).iterdir())
+    assert abs(row.pop("unused_seconds") - 3 * 86400) < 60
+    assert 0 <= row.pop("age_seconds") < 60
+    assert row == {
+        "key": A.name,
+        "finished": True,
+        "model": "tiny",
+        "cut": "head",
+        "data": "digits",
+        "split": "train",
+        "view": None,
+        "shape": [70, 3, 5],
+        "dtype": "float32",
+        "bytes": size,
+    }
+    assert told["folder"] == str(cache)
+    others = {name: told["bytes"][name] for name in ("programs", "weights", "sizes")}
+    assert others == {"programs": 200, "weights": 200, "sizes": 100}
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert f"{A.name}\n  tiny before head, train of digits\n" in out
+    assert "70 images, float32, last used 3 days ago, computed just now" in out
+    assert "weights   200 bytes, converted" in out
+
+
+def test_unfinished_and_damaged_entries_are_listed_as_such(cache, capsys):
+    with stores.claimed(Store(cache / "features", print), stores.key("c")) as claim:
+        claim.append(stores.values()[:32])
+    (cache / "features" / B.name / DESCRIPTION).write_text("{}")
+    finished = {row["key"]: (row["finished"], row["shape"]) for row in listed(capsys)["features"]}
+    assert finished == {
+        A.name: (True, [70, 3, 5]),
+        B.name: (True, None),
+        stores.key("c").name + PARTIAL: (False, None),
+    }
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert "unfinished, to be gone on with" in out
+    assert "damaged" in out
+    assert run("clear") == 0
+    assert "3 entries removed" in capsys.readouterr().out
+    assert names(listed(capsys)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ([], []),
+        ([A.name], [B.name]),
+        ([A.name[:5]], [B.name]),
+        ([A.name[:5], B.name[:5]], []),
+        (["--older-than", "2.5"], [B.name]),
+        (["--older-than", "4"], [A.name, B.name]),
+        ([B.name, "--older-than", "2"], [A.name, B.name]),
+    ],
+)
+def test_clear_removes_what_is_named(cache, capsys, arguments, left):
+    before = {path for path in cache.rglob("*") if path.is_file()}
+    assert run("clear", "--json", *arguments) == 0
+    told = json.loads(capsys.readouterr().out)
+    after = {path for path in cache.rglob("*") if path.is_file()}
+    assert set(told["removed"]) == {A.name, B.name} - set(left)
+    # Nothing else has gone.
+    gone = {cache / "features" / n / f for n in told["removed"] for f in (VALUES, DESCRIPTION)}
+    assert before - after == gone
+    assert names(listed(capsys)) == left
+    size = (stores.SPEC.nbytes + 128) * len(told["removed"])
+    assert size <= told["bytes"] < size + 1000 * len(told["removed"]) + 1
+
+
+def test_all_is_what_jtl_has_put_there(cache, capsys):
+    assert run("clear", "--all") == 0
+    assert "2 entries removed" in capsys.readouterr().out
+    left = {p.relative_to(cache).as_posix() for p in cache.rglob("*") if p.is_file()}
+    assert left == {"programs/mine.txt", "weights/mine/notes.txt", "features/mine/notes.txt"}
+
+
+def test_what_a_process_writes_stays_and_is_said(cache, capsys):
+    with stores.claimed(Store(cache / "features", print), stores.key("c")) as claim:
+        claim.append(stores.values())
+        assert run("clear") == 2
+        captured = capsys.readouterr()
+        assert "2 entries removed" in captured.out
+        assert stores.key("c").name in captured.err
+        claim.finish()
+    assert names(listed(capsys)) == [stores.key("c").name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "list|clear"),
+        (["remove"], "invalid choice 'remove'"),
+        (["clear", "zz"], "no key begins with 'zz'"),
+        (["clear", ""], "a key is empty"),
+        (["list", "--older-than", "-1"], "--older-than must be at least 0"),
+        (["clear", "--older-than", "soon"], "--older-than must be a number, not 'soon'"),
+        (["list", "--all"], "--all goes with clear alone"),
+        (["clear", A.name, "--all"], "--all goes with clear alone"),
+        (["clear", "--al"], "Did you mean '--all'?"),
+    ],
+)
+def test_bad_arguments_remove_nothing(cache, capsys, arguments, told):
+    assert run(*arguments) == 2
+    assert told in capsys.readouterr().err
+    assert names(listed(capsys)) == [A.name, B.name]
+
+
+def test_a_real_process_on_an_empty_folder(tmp_path):
+    for action, told in (("list", "features  0 bytes"), ("clear", "0 entries removed, 0 bytes")):
+        ran = commands.python("-m", "jtl.cache", action, JTL_CACHE=str(tmp_path / "none"))
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert told in ran.stdout
+    assert not (tmp_path / "none").exists()

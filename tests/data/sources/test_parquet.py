@@ -1,0 +1,146 @@
+"""Parquet files: the layouts that are read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jtl.common.errors import UserError
+from jtl.data.sources.registry import load
+from support.data_files import cut, encode, flat, opened, written
+
+
+def table(
+    path: Path,
+    labels: Any,
+    *,
+    names: list[str] | None = None,
+    plain: bool = False,
+    data: Callable[[int], bytes | None] = lambda i: encode(flat(colour=(i, 0, 0)), "PNG"),
+    column: str = "image",
+) -> Path:
+    encoded = [data(i) for i in range(len(labels))]
+    images: Any = encoded if plain else [{"bytes": b, "path": None} for b in encoded]
+    kind = pa.binary() if plain else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    content = pa.table({column: pa.array(images, kind), "label": pa.array(labels)})
+    if names is not None:
+        features = {column: {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+        content = content.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
+    pq.write_table(content, path, row_group_size=4)
+    return path
+
+
+def test_parquet_of_hugging_face(tmp_path: Path):
+    names = ["owl", "ant", "bee"]
+    table(tmp_path / "train-00000-of-00002.parquet", [0, 1, 2] * 4, names=names)
+    table(tmp_path / "train-00001-of-00002.parquet", [2, 1, 0] * 4, names=names)
+    table(tmp_path / "validation-00000-of-00001.parquet", [1, 1], names=names)
+    table(tmp_path / "test-00000-of-00001.parquet", [-1, -1], names=names)
+    for spec in (str(tmp_path), f"{tmp_path}/*.parquet", f"{tmp_path}/tr*, {tmp_path}/[vt]*"):
+        data = opened(f"parquet:{spec}")
+        assert data.class_names == tuple(names)
+        assert data.train.labels.tolist() == [0, 1, 2] * 4 + [2, 1, 0] * 4
+        reds = data.train.read(np.arange(24), None)[:, 0, 0, 0]
+        assert reds.tolist() == list(range(12)) * 2
+        assert data.train.names[13] == "train-00001-of-00002.parquet[1]"
+        assert (data.val.labels.tolist(), data.test) == ([1, 1], None)
+        assert data.train.native_size() == (4, 6)
+
+
+def test_parquet_of_bytes_and_words(tmp_path: Path):
+    for role, labels in (("train", ["bee", "ant"] * 2), ("test", ["ant"])):
+        (tmp_path / role).mkdir()
+        table(tmp_path / role / "0.parquet", labels, plain=True, column="photo")
+    data = opened(f"parquet:{tmp_path}")
+    assert data.class_names == ("ant", "bee")
+    assert data.test is not None
+    assert data.test.labels.tolist() == [0]
+    labels = dict(zip(data.train.names, data.train.labels, strict=True))
+    labels |= dict(zip(data.val.names, data.val.labels, strict=True))
+    assert [labels[f"0.parquet[{row}]"] for row in range(4)] == [1, 0, 1, 0]
+
+
+def several(root: Path, *files: tuple[str, dict[str, Any]]) -> Path:
+    for name, options in files:
+        table(root / name, **options)
+    return root
+
+
+TWO_LABELS = {"image": [b"x"], "fine": [1], "rough": [1]}
+TWO = {"labels": [0, 1, 0, 1]}
+BAD_PARQUET: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda root: root / "no*.parquet", "There are no Parquet files '.*no"),
+    "no file": (lambda root: root, "There are no Parquet files"),
+    "text": (lambda root: written(root / "x.parquet", b"text"), "not a readable Parquet file"),
+    "half": (lambda root: cut(table(root / "x.parquet", [0, 1] * 9), 0.5), "not a readable Parq"),
+    "no image": (
+        lambda root: [pq.write_table(pa.table({"a": [1]}), root / "x.parquet"), root][1],
+        r"has no column that could hold the images.* Its columns are a \(int64\)",
+    ),
+    "no label": (
+        lambda root: [pq.write_table(pa.table({"image": [b"x"]}), root / "x.parquet"), root][1],
+        "has no column that could hold the labels",
+    ),
+    "two labels": (
+        lambda root: [pq.write_table(pa.table(TWO_LABELS), root / "x.parquet"), root][1],
+        "has more than one column that could hold the labels",
+    ),
+    "null label": (lambda root: table(root / "x.parquet", [0, None, 1]), "without a label.* row 1"),
+    "no rows": (lambda root: table(root / "x.parquet", pa.array([], pa.int64())), "has no rows"),
+    "out of range": (
+        lambda root: table(root / "x.parquet", [0, 1, 7], names=["x", "y"]),
+        r"out of range; the classes are 0 to 1:\n  train: 1 of 3, for example 7 at row 2",
+    ),
+    "one class": (lambda root: table(root / "x.parquet", [0, 0]), "only 1 class, '0'"),
+    "half named": (
+        lambda root: several(root, ("train.parquet", TWO), ("more.parquet", TWO)),
+        "Some Parquet files name a split and others do not: more.parquet",
+    ),
+    "test alone": (lambda root: table(root / "test.parquet", [0, 1]), "There is no train split"),
+    "two splits": (lambda root: table(root / "train-test.parquet", [0, 1]), "names several splits"),
+    "other classes": (
+        lambda root: several(
+            root,
+            ("train-0.parquet", {**TWO, "names": ["x", "y"]}),
+            ("train-1.parquet", {**TWO, "names": ["y", "x"]}),
+        ),
+        "differ in their columns or classes",
+    ),
+    "paths alone": (
+        lambda root: table(root / "x.parquet", [0, 1, 0, 1], data=lambda i: None),
+        r"4 of 4 images .*\n  x.parquet\[0\]: the row holds no image's bytes",
+    ),
+    "text for images": (
+        lambda root: table(root / "x.parquet", [0, 1, 0, 1], data=lambda i: b"odd" * i),
+        r"4 of 4 images .*\n  x.parquet\[0\]: the file is empty.*\n  x.parquet\[1\]: not a pic",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_PARQUET)
+def test_bad_parquet(tmp_path: Path, case: str):
+    write, message = BAD_PARQUET[case]
+    with pytest.raises(UserError, match=message):
+        opened(f"parquet:{write(tmp_path)}")
+
+
+def test_parquet_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jtl.data.sources.parquet._MEMORY_SHARE", 1e-12)
+    with pytest.raises(UserError, match=r"more than half of the .* GB of memory that are free"):
+        opened(f"parquet:{table(tmp_path / 'x.parquet', [0, 1])}")
+
+
+def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match=r"pip install 'jtl\[parquet\]'"):
+        load(f"parquet:{tmp_path}")

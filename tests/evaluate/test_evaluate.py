@@ -1,0 +1,196 @@
+"""Evaluating: calibration by hand, images that show it, and a report that repeats the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl.cli import app
+from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
+from jtl.evaluate import plots
+from jtl.runs import report
+from jtl.runs.calibration import calibration
+from jtl.train import command as train
+from jtl.train import loop
+from support import tiny
+from support.commands import main
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A run's folder of the test's own."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "run")
+
+
+def logits_of(*probabilities: float) -> np.ndarray:
+    """Of two classes, the second with these probabilities."""
+    return np.array([[math.log(1 - p), math.log(p)] for p in probabilities], np.float32)
+
+
+def test_calibration_by_hand():
+    # Bins of a fifth: 0.55 of the first class and 0.58 of the second share one, 0.9 is alone.
+    found = calibration(logits_of(0.45, 0.58, 0.9), np.array([0, 0, 1]), bins=5)
+    low, high = found["bins"]
+    assert (low["count"], low["accuracy"]) == (2, 0.5)
+    assert (low["from"], low["to"]) == (0.4, 0.6)
+    assert low["confidence"] == pytest.approx((0.55 + 0.58) / 2)
+    assert (high["count"], high["accuracy"]) == (1, 1.0)
+    expected = (2 * abs(0.5 - 0.565) + abs(1 - 0.9)) / 3
+    assert found["expected_calibration_error"] == pytest.approx(expected)
+    assert found["confidence"] == pytest.approx((0.55 + 0.58 + 0.9) / 3)
+
+
+def test_certainty_has_the_last_bin():
+    found = calibration(np.array([[200.0, -200.0]]), np.array([1]))
+    assert found["bins"] == [
+        {"from": 14 / 15, "to": 1.0, "count": 1, "confidence": 1.0, "accuracy": 0.0}
+    ]
+    assert found["expected_calibration_error"] == 1.0
+
+
+def test_confusion_has_a_row_for_each_class():
+    counts = plots.confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
+    np.testing.assert_array_equal(counts, [[1, 0, 1], [0, 1, 0], [0, 1, 0]])
+
+
+def test_the_worst_mistakes_come_first():
+    logits = logits_of(0.9, 0.2, 0.7, 0.99)
+    rows = plots.most_confident_mistakes(logits, np.array([0, 1, 1, 0]))
+    assert rows.tolist() == [3, 0, 1]
+
+
+def test_the_command_draws_into_the_run(run, capsys):
+    assert main("evaluate", run) == 0
+    captured = capsys.readouterr()
+    summary = json.loads((run / "summary.json").read_text())
+    error = summary["val_calibration"]["expected_calibration_error"]
+    assert f"expected calibration error {error:.4f}, mean" in captured.out
+    names = {"confusion.png", "reliability.png", "mistakes.png"}
+    if summary["val_accuracy"] == 1:
+        names.remove("mistakes.png")
+    assert names <= {path.name for path in run.iterdir()}
+    page = (run / "report.md").read_text()
+    for name in names:
+        with Image.open(run / name) as image:
+            assert image.format == "PNG"
+            assert np.asarray(image.convert("L")).std() > 10
+        assert f"]({name})" in page
+
+
+def test_other_data_leave_the_run_as_it_is(run, tmp_path, capsys):
+    data = tiny.write_folder(tmp_path / "data", val=2)
+    before = {path.name for path in run.iterdir()}
+    assert main("evaluate", run, "--data", f"folder:{data}", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 6
+    assert {path.name for path in run.iterdir()} == before
+    out = tmp_path / "a" / "b"
+    assert main("evaluate", run, "--data", f"folder:{data}", "--out", out) == 0
+    assert {"confusion.png", "reliability.png"} <= {path.name for path in out.iterdir()}
+    assert {path.name for path in run.iterdir()} == before
+
+
+def test_a_test_split(tiny_data, tmp_path, capsys):
+    folder = tiny.write_folder(tmp_path / "data")
+    shutil.copytree(folder / "val", folder / "test")
+    shutil.rmtree(folder / "test" / "ash")
+    weights = str(tiny_data.parent / "weights")
+    done = loop.fit(tiny.config(folder, tmp_path / "run", weights=weights), tiny.quiet())
+    assert main("evaluate", done.folder, "--split", "test", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    for key in ("accuracy", "macro_f1", "classes", "calibration"):
+        assert scores[f"test_{key}"] == done.summary[f"test_{key}"]
+    assert scores["count"] == 6
+    page = (done.folder / "report.md").read_text()
+    assert f"| test | 6 | {scores['test_accuracy']:.4f} |" in page
+
+
+def test_a_split_that_there_is_not(run, capsys):
+    assert main("evaluate", run, "--split", "test") == 2
+    assert "has no test split" in capsys.readouterr().err
+
+
+# The report.
+
+
+def test_the_report_tells_the_figures(tiny_run):
+    page, summary = (tiny_run.folder / "report.md").read_text(), tiny_run.summary
+    row = [f"{summary[f'val_{key}']:.4f}" for key in ("accuracy", "macro_f1", "loss")]
+    assert f"| validation | 9 | {' | '.join(row)} |" in page
+    for name, scores in summary["val_classes"].items():
+        assert f"| {name} | {scores['count']} | {scores['accuracy']:.4f} |" in page
+    assert f"`{summary['data_fingerprint']}`" in page
+    assert f"    # In the folder of jtl {summary['versions']['jtl']}:\n" in page
+    assert f"pip install -e '.[demo]' jax=={summary['versions']['jax']} " in page
+    assert "| trained | 2 epochs of `head_only` at learning rate 0.05 |" in page
+    assert "| by | adamw, cosine schedule, 4 images a step |" in page
+    assert "![Loss and accuracy by epoch](curves.png)" in page
+    assert "confusion.png" not in page
+
+
+def test_the_report_tells_what_is_not_usual(tiny_run):
+    train = dataclasses.replace(tiny_run.config.train, optimizer="sgd", class_weights="balanced")
+    steps = StepsConfig(ema=0.99, accumulate=2)
+    config = dataclasses.replace(tiny_run.config, train=train, steps=steps)
+    page = report.page(tiny_run.summary, config, [])
+    assert (
+        "| by | sgd, cosine schedule, 4 images a step, gradients of 2 steps make an update, "
+        "moving average 0.99, class weights balanced |"
+    ) in page
+    solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))
+    page = report.page(tiny_run.summary, solved, [])
+    assert "| trained | 2 epochs of `head_only` |" in page
+    assert "| by | L-BFGS, l2 auto |" in page
+
+
+def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):
+    page = (tiny_run.folder / "report.md").read_text()
+    (line,) = re.findall(r"python -m (jtl\.train .*)", page)
+    command, *args = shlex.split(line)
+    code = app.main(
+        Config, train.command, prog=command, args=[*args, "--run-dir", str(tmp_path / "again")]
+    )
+    assert code == 0, capsys.readouterr().err
+    again = json.loads((tmp_path / "again" / "summary.json").read_text())
+    for key in ("val_accuracy", "val_loss", "best_epoch", "val_calibration"):
+        assert again[key] == tiny_run.summary[key]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(
+            ModelConfig("resnet18", head="mlp", head_widths=(8, 4), head_batch_norm=True),
+            DataConfig("folder:a b/$x", image_size=64),
+            TrainConfig(mask="rules:stage4/.*=x0.1;.*=frozen", lr=3e-5, seed=3),
+        ),
+    ],
+)
+def test_arguments_give_the_configuration(config: Config, monkeypatch):
+    seen = []
+    args = report.arguments(config)
+    assert app.main(Config, seen.append, prog="x", args=args) == 0
+    assert seen == [config]
+    with_run = Config(config.model, config.data, config.train, RunConfig(Path("x"), json=True))
+    assert report.arguments(with_run) == args
+
+
+def test_names_are_no_markup_in_a_report(tiny_run):
+    summary = dict(tiny_run.summary)
+    classes = dict(zip(["a|b", "*c*", "<d>\n"], summary["val_classes"].values(), strict=True))
+    page = report.page(
+        {**summary, "val_classes": classes, "data": "folder:x|`y`\nz"}, tiny_run.config, []
+    )
+    assert "| a\\|b | 3 |" in page
+    assert "| \\*c\\* | 3 |" in page
+    assert "| \\<d\\>  | 3 |" in page
+    assert "`folder:x\\|'y' z`" in page

@@ -1,0 +1,81 @@
+"""The parity ladder that a conversion table gets by itself: its smallest model beside PyTorch's.
+
+Counts and shapes, every layer that owns params, and the logits, by the table's own names; units and
+train steps are compared in the other tests of parity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+
+from jtl import models
+from support.parity import (
+    LOGITS_BOUND,
+    build,
+    check_counts_and_shapes,
+    check_layers,
+    nchw,
+    random_images,
+    randomize,
+    relative_error,
+    run_units,
+    tensors,
+)
+from support.weights_samples import smallest
+from weights_convert.convert.conversion import convert
+from weights_convert.convert.rules import Table
+from weights_convert.convert.tables import TABLES
+from weights_convert.export.targets import timm_names
+
+CLASSES = 10
+
+
+def torchvision_peer(name: str) -> Any:
+    # What no model of jtl has by default, and what would take a minute.
+    options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
+    return torchvision.models.get_model(name, num_classes=CLASSES, **options)
+
+
+def timm_peer(name: str) -> Any:
+    return timm.create_model(timm_names(name)[0], num_classes=CLASSES)
+
+
+PEERS = {
+    "timm/torchvision": torchvision_peer,
+    "torchvision": torchvision_peer,
+    "timm": timm_peer,
+}
+
+
+def cases() -> dict[str, tuple[Table, str]]:
+    """All but those with dense layers, of a hundred million params: see test_parity_plain.py."""
+    found = [(table, smallest(table)) for table in TABLES if table.library in PEERS]
+    return {
+        f"{name}-{table.library}": (table, name)
+        for table, name in found
+        if not hasattr(models.get(name).backbone, "widths")
+    }
+
+
+@pytest.mark.parametrize(("table", "name"), cases().values(), ids=cases())
+def test_ladder(table, name):
+    least = max(64, getattr(models.get(name).backbone, "min_size", 1))
+    images = random_images(2, least + 3, least + 33)
+    peer = randomize(PEERS[table.library](name), nchw(images))
+    source = tensors(peer)
+    converted = convert(source)
+    assert (converted.model, converted.library) == (name, table.library)
+    check_counts_and_shapes(peer, source, converted)
+    model = build(converted)
+    check_layers(peer, model, converted.variables, images, table)
+    logits, _ = run_units(model, converted.variables, images)
+    with torch.no_grad():
+        expected = peer(nchw(images)).numpy()
+    assert np.std(expected) > 0.1
+    assert relative_error(logits, expected) <= LOGITS_BOUND

@@ -1,0 +1,319 @@
+"""Predicting: as in validation, in batches, from anything that holds images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jtl
+from jtl.predict import classifier as evaluation
+from jtl.predict import inputs
+from jtl.predict import predictions as prediction
+from jtl.train import loop
+from support import tiny
+from support.commands import main, python
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data, tmp_path_factory):
+    """A run that has learnt something."""
+    folder = tmp_path_factory.mktemp("runs") / "learnt"
+    return loop.fit(tiny.config(tiny_data, folder, epochs=20), tiny.quiet())
+
+
+@pytest.fixture(scope="module")
+def classifier(run):
+    return evaluation.load(run.folder)
+
+
+@pytest.fixture
+def mixed(tiny_data, tmp_path) -> Path:
+    """A folder: three good images, a damaged one between them, and a text."""
+    folder = tmp_path / "mixed"
+    for name in tiny.CLASSES:
+        shutil.copytree(
+            tiny_data / "val" / name, folder / name, ignore=lambda *_: ["1.png", "2.png"]
+        )
+    (folder / "birch" / "bad.png").write_text("no image")
+    (folder / "notes.txt").write_text("no image either")
+    return folder
+
+
+def files_of(data: Path) -> list[Path]:
+    return sorted((data / "val").rglob("*.png"))
+
+
+# The Python interface.
+
+
+def test_predictions_are_those_of_validation(run, classifier, tiny_data):
+    files = files_of(tiny_data)
+    predictions = classifier.predict(files, top_k=2)
+    assert len(predictions) == len(files) == 9
+    truth = [file.parent.name for file in files]
+    assert (
+        np.mean([a == b for a, b in zip(predictions.labels, truth, strict=True)])
+        == (run.summary["val_accuracy"])
+    )
+    assert run.summary["val_accuracy"] > 0.6
+    rows = [tiny.CLASSES.index(name) for name in truth]
+    loss = -np.log(predictions.probabilities[np.arange(9), rows]).mean()
+    assert loss == pytest.approx(run.summary["val_loss"], rel=1e-5)
+    np.testing.assert_allclose(predictions.probabilities.sum(-1), 1, rtol=1e-6)
+    first = predictions[0]
+    assert (first.name, first.label) == (str(files[0]), predictions.labels[0])
+    assert len(first.classes) == 2
+    assert first.probability == predictions.probabilities[0].max() > first.classes[1][1]
+
+
+def test_a_image_is_the_same_however_it_is_given(classifier, tiny_data, tmp_path):
+    files = files_of(tiny_data)
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(tiny_data))
+    expected = classifier.predict(files).logits
+    assert len(np.unique(expected, axis=0)) == 9
+    ways = {
+        "folder": tiny_data / "val",
+        "zip": str(tmp_path / "val.zip"),
+        "array": pixels,
+        "arrays": list(pixels),
+        "pillow": [Image.open(file) for file in files],
+        "mixed": [files[0], pixels[1:4], Image.open(files[4]), [pixels[5], files[6:]]],
+    }
+    for way, given in ways.items():
+        np.testing.assert_array_equal(classifier.predict(given).logits, expected, err_msg=way)
+    names = classifier.predict(ways["zip"]).names
+    assert names[0] == str(tmp_path / "val.zip" / "val" / "ash" / "0.png")
+
+
+def test_batches_do_not_matter(classifier, tiny_data, monkeypatch):
+    files = files_of(tiny_data)
+    whole = classifier.predict(files)
+    # Two of four and one that is filled up.
+    monkeypatch.setattr(prediction, "BATCH", 4)
+    parts = classifier.predict(files)
+    assert parts.names == whole.names
+    np.testing.assert_allclose(parts.logits, whole.logits, rtol=1e-5, atol=1e-6)
+    one = classifier.predict(files[5])
+    np.testing.assert_allclose(one.logits[0], whole.logits[5], rtol=1e-5, atol=1e-6)
+
+
+def test_sizes_and_modes_may_be_mixed(classifier, tmp_path):
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (8, 8, 3), np.uint8)
+    tall = random.integers(0, 256, (40, 20), np.uint8)
+    given = [tall, small, tall[..., None], np.dstack([tall] * 3), Image.fromarray(tall), small]
+    logits = classifier.predict(given).logits
+    for row in (2, 3, 4):
+        np.testing.assert_array_equal(logits[row], logits[0])
+    np.testing.assert_array_equal(logits[5], logits[1])
+    assert not np.allclose(logits[0], logits[1])
+
+
+def test_sequences_of_predictions(classifier, tiny_data):
+    predictions = classifier.predict(tiny_data / "val")
+    assert [p.label for p in predictions] == predictions.labels
+    part = predictions[2:4]
+    assert (part.names, part.labels) == (predictions.names[2:4], predictions.labels[2:4])
+    assert predictions[-1].name == predictions.names[8]
+    assert repr(predictions).startswith("9 predictions\n")
+    assert len(classifier.predict([])) == 0
+
+
+def test_unreadable_images_are_told_beside_the_others(classifier, mixed, tmp_path):
+    absent = tmp_path / "absent.png"
+    predictions = classifier.predict([absent, mixed])
+    assert predictions.names == tuple(str(mixed / name / "0.png") for name in tiny.CLASSES)
+    first, second = predictions.unreadable
+    assert str(first) == f"{absent}: No such file or directory"
+    assert second.name == str(mixed / "birch" / "bad.png")
+    assert second.reason.startswith("not an image, or damaged")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (np.zeros((2, 8, 8, 3)), r"array of float64, not of uint8\. Of values from 0 to 1"),
+        (np.zeros((8, 8, 7), np.uint8), r"image is an array of shape \[8, 8, 7\]\. Give a path"),
+        ([np.zeros((8, 8), np.uint8), 5], r"image 1 is a int\. Give a path"),
+        (np.zeros((0, 8, 3), np.uint8), r"of shape \[0, 8, 3\]"),
+    ],
+)
+def test_what_is_no_image(classifier, given, told):
+    with pytest.raises(jtl.UserError, match=told):
+        classifier.predict(given)
+
+
+def test_a_folder_without_images(classifier, tmp_path):
+    with pytest.raises(jtl.UserError, match=r"there is no image in .* end in \.jpg"):
+        classifier.predict(tmp_path)
+
+
+def test_an_archive_is_known_by_its_content(tiny_data, tmp_path):
+    with zipfile.ZipFile(tmp_path / "download", "w") as archive:
+        archive.write(files_of(tiny_data)[0], "a.png")
+    (item,) = inputs.items(tmp_path / "download")
+    assert item.name == str(tmp_path / "download" / "a.png")
+    assert item.load().size == (8, 8)
+
+
+def test_fit_and_load(tiny_data, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = dict(model="tiny", weights=str(tiny_data.parent / "weights"), batch_size=4, lr=0.05)
+    again = jtl.fit(tiny_data, epochs=20, run_dir="runs/api", display=tiny.quiet(), **options)
+    assert again.folder == Path("runs/api")
+    for key in ("val_accuracy", "val_loss", "best_epoch"):
+        assert again.summary[key] == run.summary[key]
+    image = files_of(tiny_data)[0]
+    assert jtl.load(again).predict(image).logits.shape == (1, 3)
+    assert jtl.load("runs/api").epoch == again.summary["best_epoch"]
+
+
+def test_fit_names_the_nearest_option():
+    with pytest.raises(ValueError, match=r"no option bacth_size\. Did you mean 'batch_size'\?"):
+        jtl.fit(bacth_size=3)
+    with pytest.raises(ValueError, match="no option json"):
+        jtl.fit(json=True)
+
+
+def test_importing_jtl_is_light():
+    code = "import sys, jtl; print(sorted(m for m in sys.modules if '.' not in m)); jtl.fit"
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "jax" not in done.stdout
+    assert "numpy" not in done.stdout
+
+
+# The command.
+
+
+def test_the_command_prints(run, tiny_data, capsys):
+    files = files_of(tiny_data)[::3]
+    assert main("predict", run.folder, *files, "--top-k", 2, "--json") == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["name"] for answer in answers] == [str(file) for file in files]
+    for answer in answers:
+        (first, p1), (second, p2) = answer["classes"]
+        assert {first, second} < set(tiny.CLASSES)
+        assert 1 >= p1 >= p2 >= 0
+
+    assert main("predict", run.folder, files[0]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(files[0])
+    assert len(lines) == 4
+    assert all(re.fullmatch(r" +\d+\.\d\d%  (ash|birch|cedar)", line) for line in lines[1:])
+
+
+def test_unreadable_images_are_listed_and_not_fatal(run, mixed, capsys):
+    assert main("predict", run.folder, mixed, "--json") == 0
+    captured = capsys.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    assert [Path(answer["name"]).name for answer in answers] == [
+        "0.png", "0.png", "bad.png", "0.png",
+    ]  # fmt: skip
+    assert set(answers[2]) == {"name", "error"}
+    lines = captured.err.splitlines()
+    assert lines[0] == "1 of 4 could not be read:"
+    assert lines[1].startswith(f"  {mixed}/birch/bad.png: not an image")
+
+
+def test_nothing_readable_is_an_error(run, tmp_path, capsys):
+    assert main("predict", run.folder, tmp_path / "a.png", "--out", tmp_path / "p.csv") == 2
+    told = capsys.readouterr().err
+    assert f"error: 1 of 1 could not be read:\n  {tmp_path}/a.png: No such file" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    """A table's rows, numbers as such, without what is empty."""
+    if path.suffix == ".csv":
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    else:
+        from pyarrow import parquet
+
+        rows = parquet.read_table(path).to_pylist()
+    return [
+        {k: float(v) if k.startswith("p") else v for k, v in row.items() if v not in ("", None)}
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_tables(run, mixed, tmp_path, form, capsys):
+    (mixed / "birch" / "0.png").rename(mixed / "birch" / 'a, "b" ü.png')
+    out = tmp_path / f"predictions.{form}"
+    out.write_text("what was there")
+    assert main("predict", run.folder, mixed, "--top-k", 2, "--out", out) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"the predictions are in '{out}'" in captured.err
+    assert "predicting: 4/4 images" in captured.err
+    rows = rows_of(out)
+    assert [Path(str(row["name"])).name for row in rows] == [
+        "0.png", 'a, "b" ü.png', "bad.png", "0.png",
+    ]  # fmt: skip
+    expected = jtl.load(run).predict(mixed, top_k=2)
+    for row, said in zip([rows[0], rows[1], rows[3]], expected, strict=True):
+        (first, p1), (second, p2) = said.classes
+        assert row == {
+            "name": said.name,
+            "class": first,
+            "probability": pytest.approx(p1, rel=1e-6),
+            "class_2": second,
+            "probability_2": pytest.approx(p2, rel=1e-6),
+        }
+    assert set(rows[2]) == {"name", "error"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mixed", out.name}
+
+
+def test_a_file_of_json_lines(run, mixed, tmp_path, capsys):
+    assert main("predict", run.folder, mixed, "--json") == 0
+    printed = capsys.readouterr().out
+    assert main("predict", run.folder, mixed, "--out", tmp_path / "p.jsonl") == 0
+    assert (tmp_path / "p.jsonl").read_text() == printed
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--out", "p.txt"], r"--out 'p\.txt' must end in \.csv, \.jsonl, \.parquet"),
+        (["--out", "/proc/p.csv"], r"cannot write --out '/proc/p\.csv': "),
+        (["--out", "p.csv", "--json"], "Leave one of them out"),
+        (["--top-k", 0], "--top-k must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be(run, tiny_data, options, told, capsys, elsewhere):
+    assert main("predict", run.folder, files_of(tiny_data)[0], *options) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_table_appears_whole_or_not_at_all(run, mixed, tmp_path, monkeypatch):
+    out = tmp_path / "p.csv"
+    out.write_text("what was there")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prediction, "forward", interrupted)
+    assert main("predict", run.folder, mixed, "--out", out) == 130
+    assert out.read_text() == "what was there"
+    assert {path.name for path in tmp_path.iterdir()} == {"mixed", "p.csv"}
+
+
+def test_parquet_says_what_it_needs(run, mixed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main("predict", run.folder, mixed, "--out", tmp_path / "p.parquet") == 2
+    assert "pip install 'jtl[parquet]'" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""SIGKILL in real processes: resumed runs end bit for bit as the whole one; and a short soak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import commands
+from support.paths import BENCHMARKS
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        import kill_resume
+        import soak
+
+        yield kill_resume, soak
+
+
+@pytest.fixture(scope="module")
+def images(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from harness.datasets import generate
+
+    return generate(tmp_path_factory.mktemp("kill") / "data", 40, 32).folder
+
+
+@pytest.fixture(scope="module")
+def whole(scripts, images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    kill, _ = scripts
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    # Heads in all four phases: little to compile, boundaries all the same.
+    kill.run(kill.command(images, folder, smoke=True))
+    return kill.final_bits(folder)
+
+
+def phase_is_logged(kill: Any, folder: Path) -> Callable[[], bool]:
+    """The second phase's last epoch is done, its checkpoint not yet begun."""
+    return lambda: kill.state_of(folder).epochs >= 4
+
+
+def phase_is_saved(kill: Any, folder: Path) -> Callable[[], bool]:
+    """The first phase's checkpoint is whole, the next phase begins."""
+    return lambda: 2 in kill.state_of(folder).checkpoints
+
+
+def phase_is_being_saved(kill: Any, folder: Path) -> Callable[[], bool]:
+    return kill.in_save(folder / "checkpoints", 2, 0.0)
+
+
+def epoch_has_begun(kill: Any, folder: Path) -> Callable[[], bool]:
+    """The steps of a phase's second epoch."""
+    return kill.in_epoch(folder, 4, 0.0)
+
+
+@pytest.mark.parametrize(
+    "moment", [phase_is_logged, phase_is_saved, phase_is_being_saved, epoch_has_begun]
+)
+def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
+    kill, _ = scripts
+    folder = tmp_path / "run"
+    arguments = kill.command(images, folder, smoke=True)
+    state = kill.killed(arguments, folder, moment(kill, folder))
+    assert state is not None, "the run ended before it could be killed"
+    assert state.epochs < 8
+    if state.checkpoints:
+        assert kill.final_bits(folder) != whole
+    kill.resume(folder, arguments)
+    assert kill.final_bits(folder) == whole
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_killed_while_saving_within_an_epoch(scripts, images, tmp_path):
+    kill, _ = scripts
+    folder, other = tmp_path / "run", tmp_path / "whole"
+    arguments, whole = (
+        kill.command(images, place, smoke=True, often=True) for place in (folder, other)
+    )
+    assert commands.main("train", *whole[len(kill.program(often=True)) :]) == 0
+    state = kill.killed(arguments, folder, kill.in_save(folder / "midway", 3, 0.0))
+    assert state is not None, "the run ended before it could be killed"
+    assert state.within
+    kill.resume(folder, arguments, often=True)
+    assert kill.final_bits(folder) == kill.final_bits(other)
+    assert kill.state_of(folder).within == ()
+
+
+@pytest.mark.parametrize(
+    ("hits", "code", "told"),
+    [
+        # What is saved in the background lets no place be missed.
+        ("t s w c T", 0, "5 kills: 2 in an epoch (1 with no save), 3 changing phases (1 with no"),
+        ("t s! c", 1, "0 finishing (0 with no save), 1 saving, 0 saving within an epoch; 1 ended"),
+        ("t t f c", 1, "no run was killed saving or saving within an epoch: try more --kills"),
+        ("T s w s", 1, "no run was killed in an epoch or changing phases: try more --kills"),
+    ],
+)
+def test_what_kills_must_have_hit(scripts, monkeypatch, capsys, hits, code, told):
+    kill, _ = scripts
+    states = {
+        "t": kill.Killed(3, (2,), False),
+        "s": kill.Killed(4, (2,), True),
+        "c": kill.Killed(4, (2, 4), False),
+        "f": kill.Killed(8, (8,), False),
+        "w": kill.Killed(2, (2,), False, (30,), True),
+        "T": kill.Killed(5, (2,), True),
+    }
+    results = [(states[hit[0]], not hit.endswith("!")) for hit in hits.split()]
+    monkeypatch.setattr(kill, "trial", lambda *_, **__: results)
+    monkeypatch.setattr("sys.argv", ["kill_resume.py"])
+    assert kill.main() == code
+    assert told in capsys.readouterr().out
+
+
+def test_what_kills_missed_is_drawn_again(scripts, monkeypatch, tmp_path):
+    kill, _ = scripts
+    saving, quiet = kill.Killed(2, (), True), kill.Killed(2, (2,), False)
+    asked, ends = [], [{"elapsed": float(epoch)} for epoch in range(1, 9)]
+    monkeypatch.setattr(kill, "run", lambda _: None)
+    monkeypatch.setattr(kill, "resume", lambda *_, **__: None)
+    monkeypatch.setattr(kill, "final_bits", lambda _: {})
+    monkeypatch.setattr(kill, "lines_of", lambda _: ends)
+    monkeypatch.setattr(kill, "drawn", lambda kind, *_: asked.append(kind))
+    hits = {
+        kill.TRAINING: [kill.Killed(1, (), False)],
+        kill.SAVING: [saving],
+        kill.CHANGING: [saving, None, quiet],
+        kill.WITHIN: [saving],
+    }
+
+    def killed(*_: object) -> object:
+        left = hits[asked[-1]]
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    monkeypatch.setattr(kill, "killed", killed)
+    results = kill.trial(tmp_path, tmp_path, 4, 0)
+    assert asked[:4] == list(kill.KINDS)
+    # By turns with the other kind that was missed, and of that no more than three times four.
+    assert asked.count(kill.CHANGING) == 3
+    assert len(asked) == 12
+    assert asked[-1] == kill.WITHIN
+    assert kill.missed(results) == [kill.WITHIN]
+    assert len(kill.trial(tmp_path, tmp_path, 3, 0, smoke=True)) == 3
+
+
+def test_a_short_soak_is_flat(scripts, images, tmp_path):
+    _, soak = scripts
+    samples = soak.soak(images, tmp_path / "run", minutes=0.3, every=0.2)
+    told = soak.verdict(samples)
+    assert told["epochs"] > 3
+    assert told["threads"]["flat"], told
+    assert told["files"]["flat"], told
+    # So early, allocators still find their size: the long form holds memory to a hundredth.
+    assert told["rss"]["late"] < 1.1 * told["rss"]["early"], told
+
+
+def test_growth_is_told(scripts):
+    _, soak = scripts
+    flat = [soak.Sample(second, 400_000_000, 20, 30, 0, second) for second in range(60)]
+    assert all(soak.verdict(flat)[name]["flat"] for name in soak.SHOWN)
+    busy = [soak.dataclasses.replace(s, threads=27) if s.epochs > 52 else s for s in flat]
+    assert soak.verdict(busy)["threads"] == {"early": 20, "late": 20, "flat": True}
+    assert soak.verdict(
+        [soak.dataclasses.replace(s, rss=s.rss + 500_000 * s.epochs) for s in flat], 500_000
+    )["rss"]["flat"]
+    for name, grow in (("rss", 500_000), ("threads", 1), ("files", 1), ("children", 1)):
+        leaking = [
+            soak.dataclasses.replace(s, **{name: getattr(s, name) + grow * s.epochs}) for s in flat
+        ]
+        told = soak.verdict(leaking)
+        assert [told[other]["flat"] for other in soak.SHOWN] == [o != name for o in soak.SHOWN]

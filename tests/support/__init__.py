@@ -1,0 +1,1 @@
+"""What the tests share: small models and data, commands, peers, and programs to start."""

@@ -1,0 +1,110 @@
+"""SIGINT and SIGTERM in mid training: what is saved, what is said, and that the process ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from jtl.distributed.signals import Interrupted, Stop, listening
+from jtl.runs import checkpoint, midway
+from support import tiny
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_folder(tmp_path_factory.mktemp("interrupt") / "data", 24, 2, size=32)
+
+
+def start(images: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jtl.train", "--data", f"folder:{images}"),
+            *("--image-size", "32", "--batch-size", "4", "--run-dir", str(folder), *options),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epochs(process: subprocess.Popen[str], folder: Path, count: int) -> None:
+    metrics = folder / "metrics.jsonl"
+    for _ in range(3000):
+        assert process.poll() is None, process.communicate()
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no epoch was finished in time")
+
+
+# A trained part of the backbone, so that long programs are under way when the signal comes.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
+    folder = tmp_path / "a run"
+    process = start(images, folder, "--mask", "last_stage", "--epochs", "500")
+    wait_for_epochs(process, folder, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in out + err
+    where = r"stopped after (batch \d+ of \d+ in )?epoch (\d+) of 500, all of which is saved"
+    stopped = re.search(where, err)
+    assert stopped is not None, err
+    assert f"python -m jtl.train --resume --run-dir '{folder}'" in err
+    epoch = int(stopped[2])
+    assert epoch > 1
+    if stopped[1] is None:
+        assert checkpoint.latest_epoch(folder) == epoch
+        return
+    place = midway.found(folder, pytest.fail)
+    assert place is not None
+    assert (f"batch {place.batches} of 18 in ", place.epoch) == (stopped[1], epoch)
+
+
+def test_a_signal_before_the_first_epoch_leaves_nothing(images, tmp_path):
+    folder = tmp_path / "run"
+    process = start(images, folder, "--mask", "last_stage", "--epochs", "500")
+    while not folder.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not folder.exists()
+
+
+def test_a_second_signal_stops_at_once():
+    stop, told = Stop(), []
+    with stop.deferred():
+        stop.receive(signal.SIGINT, told.append)
+        assert stop.signal == signal.SIGINT
+        assert "once more stops at once" in told[0]
+        with pytest.raises(Interrupted):
+            stop.receive(signal.SIGINT, told.append)
+    with pytest.raises(Interrupted):
+        Stop().receive(signal.SIGTERM, told.append)
+
+
+def test_signals_are_as_before_afterwards_and_left_alone_in_threads():
+    before = signal.getsignal(signal.SIGINT)
+    with listening(lambda text: None):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+    seen = []
+
+    def in_a_thread():
+        with listening(lambda text: None):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -1,0 +1,48 @@
+"""What is told before training starts: normalization by group, and what a dry run counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+from rich.console import Console
+
+from jtl.common.progress import Display
+from jtl.config.options import TrainConfig
+from jtl.config.validation import resolve
+from jtl.train import dry_run
+from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
+from support import tiny
+
+
+def test_normalization_is_told_before_training(tiny_data, tmp_path):
+    out = io.StringIO()
+    display = Display(Console(file=out, width=200))
+    fit(tiny.config(tiny_data, tmp_path / "run", mask="last_stage"), display)
+    text = out.getvalue()
+    told = "batch normalization under last_stage, by group: backbone: batch statistics"
+    assert told in text
+    assert "frozen: running averages" in text
+    assert text.index(told) < text.index("training")
+
+
+def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_path):
+    config = tiny.config(tiny_data, None, mask="full")
+    stepping = dry_run.preflight(prepare_task(resolve(config), tiny.quiet()))
+    # A step takes about three times a forward, per image of a batch of four.
+    forward = 4 * stepping["forward_flops_per_image"]
+    assert 1.5 * forward < stepping["step_flops"] < 4.5 * forward
+    options = TrainConfig(solver="lbfgs")
+    solving = dry_run.preflight(
+        prepare_task(resolve(dataclasses.replace(config, train=options)), tiny.quiet())
+    )
+    assert solving["optimizer_bytes"] == 0
+    assert solving["step_flops"] is None
+    assert {row["learning_rate"] for row in solving["groups"]} == {None}
+    assert "NaN" not in json.dumps(solving)
+    out = io.StringIO()
+    dry_run.print_preflight(solving, Console(file=out, width=100))
+    assert "GFLOP per image" in out.getvalue()
+    assert "epoch about" not in out.getvalue()

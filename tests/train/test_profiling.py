@@ -1,0 +1,109 @@
+"""`--profile`: what is in a trace, and that a training is none the worse for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from jtl.common.errors import UserError
+from jtl.config.options import Config, RunConfig, TrainConfig
+from jtl.config.validation import resolve
+from jtl.runs import checkpoint
+from jtl.train import loop, profiling
+from support import tiny
+
+
+def profiled(config: Config, **run: Any) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, profile=True, **run))
+
+
+def steps_in(folder: Path) -> tuple[set[str], list[int]]:
+    """The XLA programs whose operations are in a trace, and the numbers of its training steps."""
+    [path] = folder.glob("plugins/profile/*/*.xplane.pb")
+    programs, numbers = set(), []
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for event in (event for line in plane.lines for event in line.events):
+            stats = {name: value for name, value in event.stats if name}
+            if "hlo_op" in stats:
+                programs.add(str(stats["hlo_module"]))
+            if event.name == "train" and "step_num" in stats:
+                numbers.append(int(stats["step_num"]))
+    return programs, sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("options", "program", "numbers"),
+    [
+        (dict(mask="head_only"), "jit_train_epoch", []),  # One program for an epoch.
+        (dict(mask="last_stage"), "jit__train_step", [1, 2, 3]),  # From features.
+        (dict(mask="full", batch_size=2), "jit__train_step", [1, 2, 3, 4, 5]),  # Of nine.
+    ],
+    ids=lambda value: value["mask"] if isinstance(value, dict) else "",
+)
+def test_a_trace_holds_steps_and_the_training_is_the_same(
+    options, program, numbers, tiny_data, tmp_path, capsys
+):
+    options = {"batch_size": 6, **options}
+    plain = loop.fit(tiny.config(tiny_data, tmp_path / "plain", **options), tiny.quiet())
+    run = loop.fit(profiled(tiny.config(tiny_data, tmp_path / "traced", **options)))
+    folder = run.folder / "profile"
+    told = capsys.readouterr().err
+    count = len(numbers) or 3
+    assert f"profile: {count} steps under mask {options['mask']}" in told
+    assert str(folder) in told.replace("\n", "")
+    programs, found = steps_in(folder)
+    assert program in {name.partition("(")[0] for name in programs}
+    assert found == numbers
+    [perfetto] = folder.glob("plugins/profile/*/perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]
+    assert any(event.get("args", {}).get("hlo_module", "").startswith(program) for event in events)
+    for key in ("val_loss", "val_accuracy"):
+        assert [line[key] for line in run.history] == [line[key] for line in plain.history]
+    left, right = (
+        jax.tree.leaves(checkpoint.restore(each.folder, "latest").variables)
+        for each in (plain, run)
+    )
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(left, right, strict=True))
+
+
+def test_every_phase_has_a_trace_of_its_own(tiny_data, tmp_path):
+    config = tiny.config(tiny_data, tmp_path / "run", phases="1,head_only;1,full", epochs=None)
+    loop.fit(profiled(config), tiny.quiet())
+    for phase, program in (("phase1", "jit_train_epoch"), ("phase2", "jit__train_step")):
+        programs, _ = steps_in(tmp_path / "run" / "profile" / phase)
+        assert any(name.startswith(program) for name in programs)
+
+
+def test_a_run_that_fails_leaves_no_trace(tiny_data, tmp_path, monkeypatch):
+    original = profiling.trace
+
+    def fail(*given: Any) -> int:
+        original(*given)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(profiling, "trace", fail)
+    with pytest.raises(UserError, match="stopped"):
+        loop.fit(profiled(tiny.config(tiny_data, tmp_path / "run")), tiny.quiet())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config(run=RunConfig(profile=True, dry_run=True)), r"^--profile traces a training"),
+        (Config(run=RunConfig(profile=True, find_lr=True)), r"^--profile traces a training"),
+        (
+            Config(train=TrainConfig(solver="lbfgs"), run=RunConfig(profile=True)),
+            r"^--profile: no effect with --solver lbfgs",
+        ),
+    ],
+)
+def test_refusals(config, message):
+    with pytest.raises(UserError, match=message):
+        resolve(config)

@@ -1,0 +1,146 @@
+"""Writers that are killed, and writers that meet: a place holds a whole checkpoint or nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jtl import weights
+from support import weights_samples as samples
+from weights_convert.artifact import folder as artifact
+
+# Converts into one new folder after another until it is killed, so that every kill is in time.
+WRITER = """
+import sys
+from pathlib import Path
+from weights_convert import artifact, sources
+source = sources.locate(sys.argv[1])
+converted = sources.convert_source(source)
+print("ready", flush=True)
+for number in range(10_000):
+    artifact.write(Path(sys.argv[2]) / str(number), converted)
+"""
+
+
+def start(*arguments: object, **options) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+
+
+def test_killed_at_any_moment_a_writer_leaves_whole_folders_or_none(tmp_path):
+    file = samples.write_file(tmp_path / "source.safetensors")
+    delays = random.Random(0)
+    places = [tmp_path / f"place{index}" for index in range(10)]
+    finished = partial = 0
+    for pair in zip(places[::2], places[1::2], strict=True):
+        writers = [start(WRITER, file, place) for place in pair]
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+            time.sleep(delays.uniform(0.05, 0.8))
+            writer.kill()
+            writer.communicate()
+        for place in pair:
+            for entry in place.glob("[0-9]*"):
+                artifact.read(entry)
+                finished += 1
+            partial += len(list(place.glob(".jtl-*.partial")))
+    # Otherwise the kills were too early or too late to show anything.
+    assert finished
+    assert partial
+
+
+def test_two_processes_that_fill_one_cache(tmp_path):
+    file = samples.write_file(tmp_path / "source.safetensors")
+    script = (
+        "import sys\n"
+        "from jtl import weights\n"
+        f"found = weights.resolve(sys.argv[1], {samples.MODEL!r})\n"
+        "print(found.sha256, found.num_params)\n"
+    )
+    environment = {**os.environ, "JTL_CACHE": str(tmp_path / "cache")}
+    writers = [start(script, file, env=environment) for _ in range(2)]
+    said = {writer.communicate(timeout=120)[0] for writer in writers}
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert len(said) == 1
+    (entry,) = (tmp_path / "cache" / "weights").iterdir()
+    assert said == {f"{artifact.read(entry).sha256} {samples.artifact().num_params}\n"}
+
+
+def leftover(folder: Path, name: str, hours: float) -> Path:
+    path = folder / name
+    (path / "variables").mkdir(parents=True)
+    old = time.time() - 3600 * hours
+    os.utime(path, (old, old))
+    return path
+
+
+def test_old_leftovers_are_cleared_and_others_are_not(tmp_path):
+    gone = [leftover(tmp_path, ".jtl-a.partial", 2), leftover(tmp_path, ".jtl-b.old", 30)]
+    (tmp_path / ".jtl-c.partial").write_text("a file of an export")
+    os.utime(tmp_path / ".jtl-c.partial", (0, 0))
+    kept = [
+        leftover(tmp_path, ".jtl-d.partial", 0.5),
+        leftover(tmp_path, ".other.partial", 50),
+        leftover(tmp_path, "jtl-e.partial", 50),
+    ]
+    artifact.write(tmp_path / "out", samples.artifact())
+    assert not any(path.exists() for path in (*gone, tmp_path / ".jtl-c.partial"))
+    assert all((path / "variables").is_dir() for path in kept)
+
+
+def killed_between_its_renames(monkeypatch, out: Path) -> None:
+    """Leaves `out`'s parent as a writer that is killed while it replaces `out` leaves it."""
+
+    class Killed(BaseException):
+        pass
+
+    rename = os.rename
+
+    def fail(source, target):
+        if str(source).endswith(".partial"):
+            raise Killed
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact.os, "rename", fail)
+        patch.setattr(artifact.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            artifact.write(out, samples.artifact(source="new"), overwrite=True)
+
+
+def test_what_was_set_aside_is_not_lost(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    artifact.write(out, samples.artifact(source="precious"))
+    # Converted long ago.
+    os.utime(out, (0, 0))
+    killed_between_its_renames(monkeypatch, out)
+    assert not out.exists()
+    artifact.write(tmp_path / "sibling", samples.artifact())
+    (aside,) = tmp_path.glob(".jtl-*.old")
+    assert artifact.read(aside).source == "precious"
+    # Once nobody can be at it any more, it gets its place back; or goes, if that is taken.
+    os.utime(aside, (0, 0))
+    artifact.remove_leftovers(tmp_path)
+    assert artifact.read(out).source == "precious"
+    killed_between_its_renames(monkeypatch, out)
+    artifact.write(out, samples.artifact(source="later"))
+    (aside,) = tmp_path.glob(".jtl-*.old")
+    os.utime(aside, (0, 0))
+    artifact.remove_leftovers(tmp_path)
+    assert not aside.exists()
+    assert artifact.read(out).source == "later"
+
+
+def test_the_cache_is_cleared_of_leftovers_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path))
+    gone = leftover(tmp_path / "weights", ".jtl-a.partial", 2)
+    file = samples.write_file(tmp_path / "source.safetensors")
+    weights.resolve(str(file), samples.MODEL)
+    assert not gone.exists()

@@ -1,0 +1,268 @@
+"""What a source says of itself: architecture, preprocessing, pooling; and who is believed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jtl import models, weights
+from jtl.common.errors import UserError
+from support import weights_samples as samples
+from weights_convert.__main__ import main
+from weights_convert.artifact import folder
+from weights_convert.export import writer
+from weights_convert.source import architectures, sources
+from weights_convert.verify import peers
+
+MODEL = samples.MODEL
+SYMMETRIC = {"norm": models.NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
+RESNET = "timm/torchvision"
+
+
+@pytest.fixture
+def lite(tmp_path) -> Path:
+    return samples.write_file(tmp_path / "lite.safetensors")
+
+
+@pytest.fixture
+def resnet18(tmp_path) -> Path:
+    return samples.write_file(tmp_path / "r18.safetensors", samples.tensors("resnet18", RESNET))
+
+
+def beside(file: Path, **config) -> None:
+    (file.parent / "config.json").write_text(json.dumps(config))
+
+
+def with_header(file: Path, arrays=None, **metadata: str) -> Path:
+    arrays = samples.tensors() if arrays is None else arrays
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    save_file(contiguous, file, {"jtl": "1", **metadata})
+    return file
+
+
+def converted(file: Path, model: str | None = None, **options):
+    return sources.convert_source(sources.locate(str(file), model, **options), model)
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Runs a conversion that must be refused, and gives its message."""
+
+    def run(file: Path, *flags: str) -> str:
+        assert main([str(file), "--out", str(tmp_path / "out"), *flags]) == 2
+        assert not (tmp_path / "out").exists()
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return captured.err
+
+    return run
+
+
+# Which Lite.
+
+
+def test_a_guess_is_called_one_everywhere(lite, tmp_path, capsys):
+    assert main([str(lite), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"note           a guess: nothing states whether these are weights of timm's tf_{MODEL}"
+        in (said)
+    )
+    found = folder.read(tmp_path / "out")
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("a guess: ")
+    assert "--architecture efficientnet_lite0" in found.notes[0]
+    assert found.notes[0] in (tmp_path / "out" / "README.md").read_text()
+    told: list[str] = []
+    weights.resolve(str(lite), MODEL, tmp_path / "cache", told.append)
+    assert any("a guess: " in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "conventions"),
+    [
+        ("efficientnet_lite0", SYMMETRIC),
+        ("tf_efficientnet_lite0", {"norm": models.NormSpec(epsilon=1e-3, momentum=0.9)}),
+    ],
+)
+def test_the_flag_says_which_it_is(lite, tmp_path, name, conventions, capsys):
+    out = tmp_path / "out"
+    assert main([str(lite), "--out", str(out), "--architecture", name]) == 0
+    assert "a guess" not in capsys.readouterr().out
+    found = folder.read(out)
+    assert found.conventions == conventions
+    assert found.notes == ()
+    # The peer is the same network.
+    peer = peers.load(found, sources.locate(str(lite), architecture=name))
+    assert peer.reference.startswith(f"{name} of timm ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--architecture", "efficientnet_lite9"], "which jtl does not have. Did you mean"),
+        (["--architecture", "resnet18"], f"of resnet18, but its tensors are those of {MODEL}"),
+        (["--architecture", "resnet18", "--model", MODEL], f"resnet18, but the model is {MODEL}"),
+    ],
+)
+def test_a_flag_that_cannot_be(lite, refused, flags, message):
+    assert message in refused(lite, *flags)
+
+
+def test_lukemelas_is_never_symmetric(tmp_path, refused):
+    file = samples.write_file(tmp_path / "l.safetensors", samples.tensors(MODEL, "lukemelas"))
+    assert converted(file, architecture=f"tf_{MODEL}").notes == ()
+    message = refused(file, "--architecture", MODEL)
+    assert "its keys are lukemelas's, whose network is timm's tf_efficientnet_lite0" in message
+
+
+# Architectures that a file states.
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "resnet18"]])
+@pytest.mark.parametrize("name", ["resnetblur18", "efficientnet_lite9", "\ud800", "x" * 10_000])
+def test_an_architecture_that_jtl_does_not_have(resnet18, refused, name, model):
+    beside(resnet18, architecture=name)
+    message = refused(resnet18, *model)
+    assert "the config.json beside it says that 'r18.safetensors' holds weights of " in message
+    assert "which jtl does not have" in message
+    assert len(message) < 2000
+    (resnet18.parent / "config.json").unlink()
+    if name != "\ud800":
+        with_header(resnet18, samples.tensors("resnet18", RESNET), architecture=name)
+        assert "the file's header says" in refused(resnet18, *model)
+
+
+def test_a_wrong_configuration_can_be_overruled(resnet18):
+    beside(resnet18, architecture="resnetblur18", pretrained_cfg={"mean": [0.1, 0.2, 0.3]})
+    found = converted(resnet18, architecture="resnet18")
+    assert (found.model, found.conventions) == ("resnet18", {})
+    assert found.preprocessing.mean == (0.1, 0.2, 0.3)
+
+
+def test_both_facts_are_in_one_message(resnet18, refused):
+    beside(resnet18, architecture="efficientnet_lite0")
+    facts = "holds weights of efficientnet_lite0, but its tensors are those of resnet18"
+    assert facts in refused(resnet18)
+    message = refused(resnet18, "--model", "resnet18")
+    assert "but the model is resnet18, and its tensors are those of resnet18. If resnet18 is" in (
+        message
+    )
+    assert "correct or remove what says efficientnet_lite0" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["tv_resnet18", "ssl_resnet18", "ig_resnet18", "gluon_resnet18_v1b"]
+)
+def test_timms_old_names(resnet18, name):
+    beside(resnet18, architecture=name)
+    assert converted(resnet18).model == "resnet18"
+
+
+def test_a_name_on_the_hub_must_be_known_even_with_a_model():
+    with pytest.raises(UserError, match="names the architecture resnetblur50, which jtl does not"):
+        sources.locate("timm:resnetblur50.bt_in1k", "resnet50")
+
+
+def test_every_timm_network_of_these_keys_is_told_apart():
+    # What timm calls otherwise is another network; what jtl knows is one of timm's, of
+    # torchvision's or of Keras's.
+    import timm
+    import torchvision
+
+    known = {name for name in architectures._known() if name[0].islower()}
+    assert known <= {*timm.list_models(), *torchvision.models.list_models()}
+    for name in ("resnetblur50", "resnet50d", "resnet50c", "densenet264d", "efficientnet_b0"):
+        assert architectures.find(name) is None
+
+
+def test_a_configuration_says_nothing_of_keras(tmp_path):
+    table_tensors = samples.tensors("densenet121", "keras")
+    file = tmp_path / "d.weights.h5"
+    write_h5(file, table_tensors)
+    beside(file, architecture="resnet18", pretrained_cfg={"mean": [0.1, 0.2, 0.3]})
+    found = converted(file)
+    assert found.model == "densenet121"
+    assert found.preprocessing == models.Preprocessing()
+
+
+def write_h5(file: Path, arrays) -> None:
+    import h5py
+
+    with h5py.File(file, "w") as h5:
+        layers = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
+        h5.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for layer in layers:
+            keys = [key for key in arrays if key.rpartition("/")[0] == layer]
+            group = h5.create_group(layer)
+            group.attrs["weight_names"] = [key.encode() for key in keys]
+            for key in keys:
+                group[key] = arrays[key]
+
+
+# Headers.
+
+
+PREPROCESSING = {"size": 64, "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "crop_pct": 1.0}
+
+
+def test_what_a_header_states_is_said_to_be_the_headers(tmp_path, capsys):
+    stated = json.dumps(PREPROCESSING)
+    file = with_header(tmp_path / "x.safetensors", preprocessing=stated, architecture=MODEL)
+    assert main([str(file), "--out", str(tmp_path / "out"), "--crop-pct", "0.5"]) == 0
+    assert "(the flags, the file's header)" in capsys.readouterr().out
+    found = folder.read(tmp_path / "out")
+    assert (found.preprocessing.size, found.preprocessing.crop_pct) == (64, 0.5)
+    assert found.conventions == SYMMETRIC
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"preprocessing": "{"}, "preprocessing is no JSON"),
+        ({"preprocessing": "[" * 100_000}, "preprocessing is no JSON"),
+        ({"preprocessing": '{"a": 1}'}, "preprocessing is '{'a': 1}'"),
+        ({"preprocessing": "3"}, "preprocessing is '3'"),
+        ({"preprocessing": '{"size": Infinity}'}, "input_size: inf is not a number of pixels"),
+        ({"preprocessing": '{"size": 0}'}, "input_size: 0 is too small"),
+        ({"preprocessing": '{"size": 64, "crop_pct": 0}'}, "crop_pct: 0 is not a share"),
+        ({"preprocessing": '{"size": 64, "std": [1, 0, 1]}'}, "std: '[1, 0, 1]' holds a number"),
+        ({"preprocessing": '{"size": 64, "mean": [1, NaN, 1]}'}, "mean: '[1, nan, 1]' is not"),
+        ({"class_names": '["a", "\\ud800"]'}, "class name 1 is half a character"),
+    ],
+)
+def test_a_header_that_cannot_be(tmp_path, refused, metadata, message):
+    said = refused(with_header(tmp_path / "x.safetensors", **metadata))
+    assert "the file's header cannot be used: " in said
+    assert message in said
+
+
+def test_class_names_of_half_characters_in_a_configuration(lite, refused):
+    beside(lite, architecture=f"tf_{MODEL}", label_names=["a", "\ud800", "c", "d", "e"])
+    assert "class name 1 is half a character" in refused(lite)
+
+
+def test_another_programs_header_is_left_alone(tmp_path):
+    file = tmp_path / "x.safetensors"
+    arrays = {key: np.ascontiguousarray(a) for key, a in samples.tensors().items()}
+    save_file(arrays, file, {"architecture": "unet", "preprocessing": "{"})
+    assert converted(file).model == MODEL
+
+
+def test_max_pooling_does_not_come_back_as_averages(tmp_path, refused):
+    file = with_header(tmp_path / "x.safetensors", pool="max", architecture=f"tf_{MODEL}")
+    assert "was exported from a model that pools by max; converted weights average" in refused(file)
+    assert main([str(file), "--out", str(tmp_path / "bare"), "--drop-head"]) == 0
+    assert folder.read(tmp_path / "bare").num_classes is None
+
+
+def test_an_export_of_a_symmetric_lite_stays_one(lite, tmp_path):
+    found = converted(lite, architecture=MODEL)
+    folder.write(tmp_path / "folder", found)
+    target = writer.export(tmp_path / "folder", "timm", tmp_path / "x.safetensors")
+    assert target.architecture == MODEL
+    assert converted(tmp_path / "x.safetensors").conventions == SYMMETRIC
