@@ -1,0 +1,1 @@
+"""A run's folder: its checkpoints, history, summary, report, plots and trackers."""
