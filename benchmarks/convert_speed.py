@@ -21,6 +21,7 @@ from typing import Any
 
 from harness import machine, tables
 from harness.runs import timed
+from jtl.common.files import replace_text
 
 MODEL = "resnet50"
 
@@ -169,8 +170,8 @@ def main() -> None:
     print(markdown(result))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
-        options.out.with_suffix(".json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+        replace_text(options.out.with_suffix(".md"), markdown(result))
+        replace_text(options.out.with_suffix(".json"), json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 
 from harness import datasets
+from jtl.common.files import replace_text
 
 MEMORY_GROWTH, MEMORY_SLACK = 1.01, 4e6
 SHOWN = {
@@ -199,7 +200,7 @@ def main() -> int:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         figures = {**told, "samples": [dataclasses.asdict(sample) for sample in samples]}
-        Path(f"{options.out}.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
+        replace_text(Path(f"{options.out}.json"), json.dumps(figures) + "\n")
         draw(samples, Path(f"{options.out}.png"))
     return 0 if all(told[name]["flat"] for name in SHOWN) else 1
 

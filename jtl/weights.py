@@ -6,17 +6,17 @@ runs read Flax arrays and need neither the source's file format nor its library.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jtl import models
+from jtl.common import files
 from jtl.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,16 +109,8 @@ def _kept(entry: Path, progress: Progress) -> Artifact | None:
         return artifact.read(entry)
     except UserError as error:
         progress(f"converting again, since in the cache {error}")
-    # Out of the way first: a process that looks meanwhile finds all of it or nothing.
-    aside = entry.with_name(f".jtl-{uuid.uuid4().hex}.old")
-    try:
-        os.rename(entry, aside)
-    except OSError:
-        return None  # Read-only, or removed by another process; `write` will tell.
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # Read-only; `write` will tell.
+        files.remove(entry)
     return None
 
 

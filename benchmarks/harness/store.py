@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jtl.common.files import replace_text
+
 Row = dict[str, Any]
 
 
@@ -72,9 +74,7 @@ class Store:
             self.commands.append(command)
         content = {"commands": self.commands, "facts": self.facts, "rows": self.rows}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".json.tmp")
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self._path)
+        replace_text(self._path, json.dumps(content, indent=2) + "\n")
 
     def ordered(self, *orders: tuple[str, tuple[str, ...]]) -> list[Row]:
         """The rows by the given orders of values of columns; unknown values come last."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jtl.common.files import replace_text
+
 
 def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
     """Lines of a table.
@@ -52,5 +54,5 @@ def verdict(row: Mapping[str, Any]) -> str:
 def write(path: Path, lines: Sequence[str]) -> str:
     """Writes lines to a file; the text."""
     text = "\n".join(lines).rstrip("\n") + "\n"
-    path.write_text(text, encoding="utf-8")
+    replace_text(path, text)
     return text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.files import replace_bytes
 from jtl.data.decoding import HostTransform
 from jtl.predict.predictions import probabilities
 from jtl.runs import plots
@@ -61,10 +62,10 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
             title=title,
         )
         sheet = mistakes(evaluation, classifier)
-        (folder / "mistakes.png").unlink(missing_ok=True)
         if sheet is None:
+            (folder / "mistakes.png").unlink(missing_ok=True)
             return ["confusion.png", "reliability.png"]
-        (folder / "mistakes.png").write_bytes(sheet)
+        replace_bytes(folder / "mistakes.png", sheet)
         return ["confusion.png", "reliability.png", "mistakes.png"]
     except OSError as error:
         raise UserError(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jtl.common import files
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources import registry
 from jtl.export.target import TARGETS, Answers
@@ -71,12 +70,10 @@ def export(
     missing = [p for p in (out.parent, *out.parent.parents) if not p.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".jtl-", dir=out.parent) as place:
-            draft = Path(place, out.name)
-            answers = TARGETS[to].load()(classifier, draft, images)
+        files.remove_leftovers(out.parent)
+        with files.replacing(out) as unfinished:
+            answers = TARGETS[to].load()(classifier, unfinished, images)
             found = _compared(classifier, answers, images)
-            for path in sorted(Path(place).iterdir()):
-                _move(path, out.parent / path.name)
     except OSError as error:
         if error.errno is None:
             raise
@@ -113,12 +110,6 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
             f"'{out}' is no SavedModel, and is not replaced by one. Choose another --out."
         )
     return out
-
-
-def _move(path: Path, to: Path) -> None:
-    if to.is_dir():
-        shutil.rmtree(to)
-    path.replace(to)
 
 
 def _compared(classifier: Classifier, answers: Answers, images: list[np.ndarray]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import contextlib
 import csv
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from jtl.common import files
 from jtl.common.errors import UserError
 from jtl.predict.predictions import Prediction, Unreadable
 
@@ -44,19 +44,15 @@ def writing(path: Path, top_k: int) -> Iterator[Put]:
         raise UserError(f"--out '{path}' must end in {', '.join(formats)}, which tells the format.")
     if path.is_dir():
         raise UserError(f"--out '{path}' is a folder. Name the file to write.")
-    draft = path.with_name(f".jtl-{uuid.uuid4().hex}.partial")
     try:
-        with form(draft, top_k) as put:
+        with files.replacing(path) as unfinished, form(unfinished, top_k) as put:
             yield put
-        os.replace(draft, path)
     except OSError as error:
-        if error.filename not in (str(draft), draft):
-            raise
+        if not os.fsdecode(error.filename or "").startswith(str(path.with_name(".jtl-"))):
+            raise  # Of what is predicted.
         raise UserError(
             f"cannot write --out '{path}': {error.strerror}. Choose a place that you may write to."
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def as_json(row: Prediction | Unreadable) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import warnings
 from pathlib import Path
 from typing import Any
+
+from jtl.common.files import replace_bytes
 
 
 def draw_curves(
@@ -276,4 +279,6 @@ def _save(figure: Any, path: str | Path, title: str | None) -> None:
             heading = figure.suptitle(title, fontsize=10, parse_math=False)
             too_wide = heading.get_window_extent().width / (0.95 * figure.bbox.width)
             heading.set_fontsize(10 / max(too_wide, 1.0))
-        figure.savefig(path, dpi=120)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=120)
+    replace_bytes(Path(path), content.getvalue())

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.common.files import replace_text
+from jtl.common.files import append_text, replace_text
 from jtl.config.defaults import filled
 from jtl.config.options import Config
 from jtl.distributed import processes
@@ -82,8 +82,7 @@ class Run:
         self.history.append(line)
         if not processes.first():
             return
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(self.folder / METRICS, json.dumps(line) + "\n")
         if self.sinks is not None:
             self.sinks.log(line)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from jtl.common.errors import UserError
+from jtl.common.files import replace_text
 
 SinkName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -207,7 +208,7 @@ def _scalars(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remember(folder: Path, name: str, identity: str) -> None:
-    (folder / f"{name}.json").write_text(json.dumps({"id": identity}) + "\n", encoding="utf-8")
+    replace_text(folder / f"{name}.json", json.dumps({"id": identity}) + "\n")
 
 
 def _remembered(folder: Path, name: str) -> str | None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
 from jtl.data.loader import InputPlan, shuffled
 from jtl.data.preprocessing import Prepare
@@ -36,7 +37,7 @@ def show_batch(task: Task, display: Display) -> None:
     names = task.dataset.class_names
     sheet = draw(images[:MOST], [named(shares, names) for shares in targets[:MOST]])
     try:
-        path.write_bytes(sheet)
+        replace_bytes(path, sheet)
     except OSError as error:
         raise UserError(
             f"cannot write --show-batch '{path}': {error.strerror}. Choose another file."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,8 @@ FILE_NAME = "README.md"
 
 
 def save(folder: Path, artifact: Artifact) -> None:
-    """Writes the card of `artifact` into `folder` and waits until the disk has it."""
-    with open(folder / FILE_NAME, "w", encoding="utf-8") as file:
-        file.write(render(artifact))
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes the card of `artifact` into `folder`."""
+    (folder / FILE_NAME).write_text(render(artifact), encoding="utf-8")
 
 
 def render(artifact: Artifact) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,18 +60,15 @@ class Reading:
 
 
 def save(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes `facts` into `folder` and waits until the disk has them.
+    """Writes `facts` into `folder`.
 
     Args:
         folder: Where the file goes.
         facts: A value for every key; configuration dataclasses become objects of their fields.
     """
-    with open(folder / FILE_NAME, "w", encoding="utf-8") as file:
-        contents = {"format_version": FORMAT_VERSION, **{key: facts[key] for key in _KEYS}}
-        json.dump(contents, file, indent=2, default=dataclasses.asdict, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    contents = {"format_version": FORMAT_VERSION, **{key: facts[key] for key in _KEYS}}
+    text = json.dumps(contents, indent=2, default=dataclasses.asdict, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> dict[str, Any]:

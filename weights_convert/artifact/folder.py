@@ -11,17 +11,12 @@ file nor its library.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import errno
 import importlib.metadata
 import json
 import os
-import re
-import shutil
-import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from jtl import models
-from jtl.common import hashes
+from jtl.common import files, hashes
 from jtl.common.errors import UserError
 from jtl.common.paths import plain_path
 from weights_convert.artifact import card, description
@@ -37,8 +32,6 @@ from weights_convert.convert.rules import leaf_paths, lookup, report
 from weights_convert.printable import is_text
 
 VARIABLES = "variables"
-# A writer takes seconds; after this time its unfinished folder has no owner any more.
-LEFTOVER_SECONDS = 3600.0
 
 
 def _now() -> str:
@@ -130,44 +123,24 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
     """
     refuse_taken(out, overwrite=overwrite)
     target = Path(os.path.realpath(out))
-    remove_leftovers(target.parent)
-    partial = target.parent / f".jtl-{uuid.uuid4().hex}.partial"
     try:
-        partial.mkdir(parents=True)
-        _save_variables(partial, artifact.variables)
-        card.save(partial, artifact)
-        description.save(partial, _facts(artifact, hashes.of_files(partial, VARIABLES)))
-        # Whatever exits with success can be read.
-        description.load(partial)
-        _sync_folder(partial)
-        _move_into_place(partial, target, artifact, overwrite)
-        _sync_folder(target.parent)
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_leftovers(target.parent)
+        with files.partial(target) as unfinished:
+            unfinished.mkdir()
+            _save_variables(unfinished, artifact.variables)
+            card.save(unfinished, artifact)
+            description.save(unfinished, _facts(artifact, hashes.of_files(unfinished, VARIABLES)))
+            # Whatever exits with success can be read.
+            description.load(unfinished)
+            _move_into_place(unfinished, target, artifact, overwrite)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
             f"cannot write '{out}': {reason}. Choose a folder that you may write to and that "
             "has room."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Clears up after writers that were killed in `folder`, once nobody can be at it still.
-
-    A checkpoint that was about to be replaced, and never was, gets its place back.
-    """
-    for pattern in (".jtl-*.partial", ".jtl-*.old"):
-        for path in folder.glob(pattern):
-            # Another process may be faster, or the folder belongs to somebody else.
-            with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_mtime <= LEFTOVER_SECONDS:
-                    continue
-                place = re.fullmatch(r"\.jtl-[0-9a-f]{32}\.(.+)\.old", path.name)
-                if place and is_converted(path) and not os.path.lexists(folder / place[1]):
-                    os.rename(path, folder / place[1])
-                else:
-                    path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
 def refuse_taken(out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -222,36 +195,11 @@ def _facts(artifact: Artifact, files: Mapping[str, str]) -> dict[str, Any]:
     return {**facts, "format": facts.pop("source_format"), "files": files}
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes the folder's entries survive a power cut, where the platform can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _move_into_place(made: Path, target: Path, artifact: Artifact, overwrite: bool) -> None:
     try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # Some network file systems refuse; the rename is still atomic.
-    finally:
-        os.close(descriptor)
-
-
-def _move_into_place(partial: Path, target: Path, artifact: Artifact, overwrite: bool) -> None:
-    # The name of what is set aside, in case that we are killed before the second rename.
-    name = target.name if len(os.fsencode(target.name)) < 200 else "x"
-    aside = partial.with_name(f"{partial.stem}.{name}.old")
-    if overwrite and is_converted(target):
-        # As young as any leftover; before the rename, since afterwards may be too late.
-        with contextlib.suppress(OSError):
-            os.utime(target)
-        # If it is gone, another process is replacing it as well.
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(target, aside)
-    try:
-        os.rename(partial, target)
-    except OSError:
-        if not is_converted(target):
-            if aside.exists() and not target.exists():
-                os.rename(aside, target)
+        files.place(made, target, overwrite=overwrite and is_converted(target))
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_converted(target):
             raise
         # Another process was faster; the same weights need no second copy.
         winner = description.load_unchecked(target)
@@ -263,8 +211,6 @@ def _move_into_place(partial: Path, target: Path, artifact: Artifact, overwrite:
                 f"another process wrote other weights, or the same with other options, to "
                 f"'{target}' in the meantime. Choose another folder."
             ) from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read(folder: str | os.PathLike[str]) -> Artifact:

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from jtl import models
+from jtl.common import files
 from jtl.common.errors import UserError
 from weights_convert.artifact import description
 from weights_convert.artifact import folder as artifact
@@ -307,37 +307,18 @@ def _write_keras(path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[s
 @contextlib.contextmanager
 def _appearing_whole(out: Path, overwrite: bool):
     """Gives a path to write to; afterwards `out` is that file, or nothing has changed."""
-    partial = out.parent / f".jtl-{uuid.uuid4().hex}.partial"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        artifact.remove_leftovers(out.parent)
-        yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(partial, out)
-        else:
-            _place(partial, out)
+        files.remove_leftovers(out.parent)
+        with files.replacing(out, overwrite=overwrite) as unfinished:
+            yield unfinished
     except OSError as error:
+        if isinstance(error, FileExistsError) and out.parent.is_dir():
+            raise UserError(
+                f"another process wrote '{out}' in the meantime. Choose another name."
+            ) from None
         reason = error.strerror or str(error)
         raise UserError(
             f"cannot write '{out}': {reason}. Choose a place that you may write to and that "
             "has room."
         ) from error
-    finally:
-        # The folder may be a file; that is what is reported then.
-        with contextlib.suppress(OSError):
-            partial.unlink()
-
-
-def _place(partial: Path, out: Path) -> None:
-    """Gives `partial` its name, unless another process took that in the meantime."""
-    try:
-        os.link(partial, out)
-    except FileExistsError:
-        raise UserError(
-            f"another process wrote '{out}' in the meantime. Choose another name."
-        ) from None
-    except OSError:
-        # File systems without hard links: a rename, which would replace a latecomer's file.
-        os.rename(partial, out)

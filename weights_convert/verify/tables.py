@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from jtl.common import files
 from jtl.common.errors import UserError
 from weights_convert.artifact import card
 
@@ -123,7 +126,7 @@ class Verification:
         text = self.to_json() if path.suffix == ".json" else self.to_markdown()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            files.replace_text(path, text)
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -134,10 +137,12 @@ def check_place(path: Path) -> None:
     Raises:
         UserError: It cannot.
     """
-    missing = [place for place in (path, *path.parents) if not place.exists()]
+    missing = [place for place in path.parents if not place.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8"):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with files.partial(path):
             pass
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -145,7 +150,7 @@ def check_place(path: Path) -> None:
         # The conversion may still fail, and then leaves nothing.
         for place in missing:
             with contextlib.suppress(OSError):
-                place.rmdir() if place != path else place.unlink()
+                place.rmdir()
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

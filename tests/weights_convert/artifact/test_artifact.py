@@ -183,11 +183,11 @@ def test_a_failure_while_replacing_keeps_the_old(folder, monkeypatch):
     rename = os.rename
 
     def fail(source, target):
-        if str(source).endswith(".partial"):
+        if Path(source).parent.suffix == ".partial":
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(artifact.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(UserError, match=r"cannot write .*Input/output error\. Choose a folder"):
         artifact.write(folder, samples.artifact(source="new.pth"), overwrite=True)
     monkeypatch.undo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jtl import weights
+from jtl.common import files
 from support import weights_samples as samples
 from weights_convert.artifact import folder as artifact
 
@@ -19,7 +21,8 @@ from weights_convert.artifact import folder as artifact
 WRITER = """
 import sys
 from pathlib import Path
-from weights_convert import artifact, sources
+from weights_convert.artifact import folder as artifact
+from weights_convert.source import sources
 source = sources.locate(sys.argv[1])
 converted = sources.convert_source(source)
 print("ready", flush=True)
@@ -104,13 +107,13 @@ def killed_between_its_renames(monkeypatch, out: Path) -> None:
     rename = os.rename
 
     def fail(source, target):
-        if str(source).endswith(".partial"):
+        if Path(source).parent.suffix == ".partial" or Path(source).suffix == ".old":
             raise Killed
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifact.os, "rename", fail)
-        patch.setattr(artifact.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(os, "rename", fail)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
             artifact.write(out, samples.artifact(source="new"), overwrite=True)
 
@@ -127,13 +130,13 @@ def test_what_was_set_aside_is_not_lost(tmp_path, monkeypatch):
     assert artifact.read(aside).source == "precious"
     # Once nobody can be at it any more, it gets its place back; or goes, if that is taken.
     os.utime(aside, (0, 0))
-    artifact.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert artifact.read(out).source == "precious"
     killed_between_its_renames(monkeypatch, out)
     artifact.write(out, samples.artifact(source="later"))
     (aside,) = tmp_path.glob(".jtl-*.old")
     os.utime(aside, (0, 0))
-    artifact.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert not aside.exists()
     assert artifact.read(out).source == "later"
 
