@@ -25,7 +25,6 @@ COMMANDS = (
     "growth --model efficientnet_lite0 --images 500 1000 2000",
     "input_pipeline",
     "scaling",
-    "scaling_model --count --write",
     "convert_speed --out benchmarks/results/convert_speed",
     "freeze_strategies --seeds 2 --seconds 40 --images-seeds 1 --per-class 5,20 --steps 60",
     "freeze_strategies --data digits --seconds 0 --images-strategies ''",
