@@ -18,24 +18,13 @@ from typing import TYPE_CHECKING
 from jtl import models
 from jtl.common import files
 from jtl.common.errors import UserError
+from jtl.common.paths import WEIGHTS, cache_dir
 
 if TYPE_CHECKING:
     from weights_convert.artifact.folder import Artifact
     from weights_convert.source.sources import Source
 
 Progress = Callable[[str], None]
-
-FOLDER = "weights"
-"""Of converted checkpoints below the cache folder."""
-
-
-def cache_dir() -> Path:
-    """Where jtl keeps what it can make again: JTL_CACHE, or the platform's cache folder."""
-    if chosen := os.environ.get("JTL_CACHE"):
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return platformdirs.user_cache_path("jtl")
 
 
 def _silent(message: str) -> None:
@@ -85,7 +74,7 @@ def resolve(
         raise UserError(
             f"{error} Name a file with --weights=PATH, or use --weights=random."
         ) from error
-    entry = (cache_dir() if cache is None else cache) / FOLDER / f"{model}-{_key(source, model)}"
+    entry = (cache_dir() if cache is None else cache) / WEIGHTS / f"{model}-{_key(source, model)}"
     if (kept := _kept(entry, progress)) is not None:
         return kept
     progress(f"converting {source.name} for {model}")

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from jtl import compare
+from jtl.compare import command as compare
 from jtl.train import loop
 from support import tiny
 from support.commands import main

@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from jtl import models, weights
+from jtl.common import paths
 from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.artifact import folder
@@ -284,11 +285,11 @@ def test_newer_tables_convert_again(store, file, monkeypatch):
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("JTL_CACHE", str(tmp_path))
-    assert weights.cache_dir() == tmp_path
+    assert paths.cache_dir() == tmp_path
     monkeypatch.setenv("JTL_CACHE", "~/jtl")
-    assert weights.cache_dir() == Path.home() / "jtl"
+    assert paths.cache_dir() == Path.home() / "jtl"
     monkeypatch.setenv("JTL_CACHE", "")
-    assert weights.cache_dir() == platformdirs.user_cache_path("jtl")
+    assert paths.cache_dir() == platformdirs.user_cache_path("jtl")
 
 
 def test_the_environment_decides_where_weights_are_kept(monkeypatch, tmp_path, file):

@@ -91,9 +91,10 @@ def counts(model: str, arm: Arm, classes: int) -> tuple[int, int]:
     import numpy as np
 
     from jtl import models
-    from jtl.config.options import Config, ModelConfig
+    from jtl.config.model import ModelConfig
+    from jtl.models import heads
 
-    head = Config(ModelConfig(head=arm.head, head_pool=arm.pool)).head()  # type: ignore[arg-type]
+    head = heads.from_options(ModelConfig(head=arm.head, head_pool=arm.pool))  # type: ignore[arg-type]
     network = models.create(model, num_classes=classes, head=head)
     shapes = models.variable_shapes(network, arm.size)
 

@@ -1,7 +1,6 @@
 """Runs `python -m jtl.cache`."""
 
-from jtl.cache.command import Options, command
-from jtl.cli import app
+from jtl.cli import commands
 
 if __name__ == "__main__":
-    app.end(app.main(Options, command, prog="python -m jtl.cache"))
+    commands.run("cache", "python -m jtl.cache")

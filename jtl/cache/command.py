@@ -6,14 +6,13 @@ import dataclasses
 import sys
 from typing import Annotated, Literal
 
-import tyro
-
 from jtl.cache.inventory import Inventory, Row
-from jtl.cache.sizes import LIMIT, told
-from jtl.cli import app
+from jtl.cache.sizes import LIMIT
 from jtl.common.errors import UserError
-from jtl.config.limits import at_least
-from jtl.weights import cache_dir
+from jtl.common.output import print_json
+from jtl.common.paths import cache_dir
+from jtl.common.quantities import format_bytes
+from jtl.config import checks, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +28,15 @@ class Options:
 
     Attributes:
         action: list, or clear to remove.
-        keys: Only features whose key begins so.
+        keys: Only features whose key starts with one of these. Default: all.
         older_than: Only features that were not used for so many days.
         all: Remove compiled programs, converted weights and all else, too.
         json: Print JSON on stdout instead of a table.
     """
 
-    action: Annotated[
-        tyro.conf.Positional[Literal["list", "clear"]], tyro.conf.arg(metavar="list|clear")
-    ]
-    keys: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="[KEY ...]", help_behavior_hint="(default: all)"),
-    ] = ()
-    older_than: Annotated[float, tyro.conf.arg(metavar="DAYS")] = 0.0
+    action: Annotated[Literal["list", "clear"], walk.Metavar("list|clear")]
+    keys: Annotated[tuple[str, ...], walk.Metavar("KEY")] = walk.positional(())
+    older_than: Annotated[float, walk.Metavar("DAYS"), checks.at_least(0)] = 0.0
     all: bool = False
     json: bool = False
 
@@ -53,12 +47,7 @@ def command(options: Options) -> None:
     Raises:
         UserError: A key is none, or options contradict each other.
     """
-    at_least("--older-than", options.older_than, 0)
     inventory = Inventory(cache_dir(), lambda text: print(text, file=sys.stderr))
-    if "" in options.keys:
-        raise UserError(
-            "a key is empty, and every key begins so. Name one, or leave it out for all."
-        )
     for key in options.keys:
         if not inventory.rows((key,)):
             raise UserError(
@@ -71,7 +60,7 @@ def command(options: Options) -> None:
         _clear(inventory, rows, options)
     elif options.json:
         listed = [row.to_dict() for row in rows]
-        app.print_json(
+        print_json(
             {
                 "folder": str(inventory.folder),
                 "limit": inventory.store.limit(),
@@ -91,10 +80,12 @@ def _clear(inventory: Inventory, rows: list[Row], options: Options) -> None:
     left = {row.held.name for row in inventory.rows()} & {row.held.name for row in rows}
     if options.json:
         removed = [row.held.name for row in rows if row.held.name not in left]
-        app.print_json({"removed": removed, "bytes": freed}, indent=2)
+        print_json({"removed": removed, "bytes": freed})
     else:
         count = len(rows) - len(left)
-        print(f"{count} {'entry' if count == 1 else 'entries'} removed, {told(freed)} freed")
+        print(
+            f"{count} {'entry' if count == 1 else 'entries'} removed, {format_bytes(freed)} freed"
+        )
     if left:
         raise UserError(
             f"{len(left)} could not be removed, as a process writes them or the folder cannot be "
@@ -108,14 +99,14 @@ def _list(inventory: Inventory, rows: list[Row]) -> None:
         print("\n".join([name, *(f"  {line}" for line in rest)]))
     sizes, limit = inventory.sizes(), inventory.store.limit()
     print(f"folder    {inventory.folder}")
-    print(f"features  {told(sizes['features'])} of at most {told(limit)} ({LIMIT})")
-    print(f"programs  {told(sizes['programs'])}, compiled")
-    print(f"weights   {told(sizes['weights'])}, converted")
-    print(f"checks    {told(sizes['sizes'])}, that images can be read, and their sizes")
+    print(f"features  {format_bytes(sizes['features'])} of at most {format_bytes(limit)} ({LIMIT})")
+    print(f"programs  {format_bytes(sizes['programs'])}, compiled")
+    print(f"weights   {format_bytes(sizes['weights'])}, converted")
+    print(f"checks    {format_bytes(sizes['sizes'])}, that images can be read, and their sizes")
 
 
 def _lines(row: Row) -> list[str]:
-    size = told(row.held.nbytes)
+    size = format_bytes(row.held.nbytes)
     times = f"last used {_ago(row.unused)}, computed {_ago(row.age)}"
     if row.entry is None:
         state = "unfinished, to be gone on with" if row.held.partial else "damaged"

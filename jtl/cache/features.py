@@ -17,6 +17,7 @@ from jtl.cache.extraction import extract
 from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
 from jtl.cache.place import placed
 from jtl.cache.store import Claim, Store
+from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.data.augment import View
@@ -27,10 +28,6 @@ from jtl.distributed import processes
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.models import ImageClassifier
 from jtl.train.setup import Task
-from jtl.weights import cache_dir
-
-FOLDER = "features"
-"""Of features below the cache folder."""
 
 Splits = Mapping[str, Split]
 """By `train`, `val` and `test`."""
@@ -350,7 +347,7 @@ def feature_cache(task: Task, display: Display) -> FeatureCache:
         seed=task.config.train.seed,
         budget=task.config.run.cache_budget,
         stored=task.config.data.cache_dtype,
-        store=Store(cache_dir() / FOLDER, display.message),
+        store=Store(cache_dir() / FEATURES, display.message),
         layout=task.layout,
         display=display,
     )

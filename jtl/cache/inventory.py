@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jtl.cache.entry import Entry
-from jtl.cache.features import FOLDER as FEATURES
 from jtl.cache.store import Held, Store
-from jtl.cli.process import PROGRAMS
-from jtl.data.verification import FOLDER as CHECKED
-from jtl.weights import FOLDER as WEIGHTS
+from jtl.common.paths import CHECKED, FEATURES, PROGRAMS, WEIGHTS
 
 DAY = 24 * 3600.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jtl.cache import sizes
 from jtl.cache.arms import Place
 from jtl.cache.store import Store
+from jtl.common.quantities import format_bytes
 
 
 def placed(
@@ -29,8 +30,8 @@ def placed(
     if not memory:
         return None, None
     too_large = (
-        f"the features before {cut} take {sizes.told(needed)}, more than the "
-        f"{sizes.told(memory)} of memory that they may take"
+        f"the features before {cut} take {format_bytes(needed)}, more than the "
+        f"{format_bytes(memory)} of memory that they may take"
     )
     if store is None:
         return None, f"{too_large}: the network runs as a whole"
@@ -38,7 +39,7 @@ def placed(
     if kept or needed <= limit:
         return "disk", f"{too_large}: they are read from disk batch by batch"
     return None, (
-        f"{too_large} and the {sizes.told(limit)} of disk ({sizes.LIMIT}): the frozen prefix "
+        f"{too_large} and the {format_bytes(limit)} of disk ({sizes.LIMIT}): the frozen prefix "
         "runs in every step instead. Less is needed with --cache-dtype bfloat16 or a smaller "
         "--image-size."
     )

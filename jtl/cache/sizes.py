@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 
-import jax
-import psutil
-
-from jtl.common.errors import UserError
+from jtl.common.quantities import parse_bytes
 
 MEMORY_SHARE = 0.4
 """Of the free memory: what decoded images or features may take."""
@@ -21,32 +17,12 @@ DISK_BYTES = 20 * 10**9
 LIMIT = "JTL_CACHE_LIMIT"
 """Environment variable: what features may take on the disk; 0 keeps none."""
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def parse(option: str, text: str) -> int:
-    """Bytes from a text such as `4GB`, `500 MB`, `1.5GiB` or `1000000`.
-
-    Raises:
-        UserError: It is none; the message names the option.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt]?)(i?)b?)", text.strip().lower())
-    if match is None or (match[3] and not match[2]):
-        raise UserError(f"{option} must be a size such as 4GB, 500MB or 0, not '{text}'.")
-    return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
-
-
-def told(count: int) -> str:
-    """Bytes for people, such as `1.3 GB`."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= 0.9995 * unit:
-            return f"{count / unit:,.1f} {name}"
-    return f"{count} bytes"
-
 
 def free_memory() -> int:
     """Bytes that new arrays may take: of the host, and of devices that have their own."""
+    import jax  # Who lists what there is waits for neither.
+    import psutil
+
     free = psutil.virtual_memory().available
     device = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in device:
@@ -59,7 +35,7 @@ def free_memory() -> int:
 def memory_budget(chosen: str | None) -> int:
     """Bytes of memory that features may take: what `--cache-budget` says, or a share."""
     if chosen is not None:
-        return parse("--cache-budget", chosen)
+        return parse_bytes("--cache-budget", chosen)
     return int(MEMORY_SHARE * free_memory())
 
 
@@ -77,7 +53,7 @@ def disk_limit(folder: Path, used: int) -> int:
     """
     room = free_disk(folder) + used
     if chosen := os.environ.get(LIMIT):
-        return min(parse(LIMIT, chosen), room)
+        return min(parse_bytes(LIMIT, chosen), room)
     return min(DISK_BYTES, int(DISK_SHARE * room))
 
 

@@ -11,13 +11,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 import numpy as np
 
 from jtl.cache import sizes
 from jtl.cache.entry import CHECKSUMS, DESCRIPTION, VALUES, Damaged, Entry, Spec, Writer
-from jtl.cache.keys import Key
+from jtl.common.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from jtl.cache.keys import Key
 
 PARTIAL, LOCK, ASIDE = ".partial", ".lock", ".old"
 PATIENCE_SECONDS = 120.0
@@ -170,7 +174,7 @@ class Store:
         limit = sizes.disk_limit(self.folder, sum(h.nbytes for h in held))
         if needed > limit:
             if limit:  # Else nothing is to be kept, as the user knows.
-                self._too_large(f"they take {sizes.told(needed)}, more than the", limit)
+                self._too_large(f"they take {format_bytes(needed)}, more than the", limit)
             return False
         for old in held:
             owner = old.name.removesuffix(PARTIAL)
@@ -180,13 +184,13 @@ class Store:
             if left or old.name.endswith(ASIDE) or total + needed > limit:
                 total -= self.remove(old.name)
         if total + needed > limit:
-            self._too_large(f"{sizes.told(needed)} more would exceed the", limit)
+            self._too_large(f"{format_bytes(needed)} more would exceed the", limit)
             return False
         return True
 
     def _too_large(self, reason: str, limit: int) -> None:
         self._say(
-            f"features are used but not kept: {reason} {sizes.told(limit)} that may lie in "
+            f"features are used but not kept: {reason} {format_bytes(limit)} that may lie in "
             f"'{self.folder}'. {sizes.LIMIT} sets another limit."
         )
 

@@ -1,12 +1,26 @@
-"""Folders under a name that the storage libraries take literally."""
+"""Where jtl keeps what it can make again, and names that the storage libraries take literally."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+FEATURES, PROGRAMS, WEIGHTS, CHECKED = "features", "programs", "weights", "checked"
+"""Folders below the cache folder: features, compiled programs, weights, checks of images."""
+
+
+def cache_dir() -> Path:
+    """Where jtl keeps what it can make again: JTL_CACHE, or the platform's cache folder."""
+    if chosen := os.environ.get("JTL_CACHE"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("jtl")
+
 
 # Orbax looks for files by wildcards, and TensorStore takes paths as parts of URLs.
 _SPECIAL = re.compile(r"[\[\]*?\\$%#{}|<>\"'^`]")

@@ -20,12 +20,17 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jtl.distributed import processes
-
 _QUIET_SECONDS = 10.0
 """How long a log stays silent at the most; a terminal is always live."""
+_silent = False
 _AT_ONCE_SECONDS = 0.01
 """What is done that soon was done before: the epochs of a run that is resumed."""
+
+
+def silence() -> None:
+    """Keeps displays that are made from now on silent: of many processes the first one speaks."""
+    global _silent
+    _silent = True
 
 
 class PlainConsole(Console):
@@ -44,8 +49,8 @@ class Display:
     """Messages and progress on stderr; results belong on stdout and not here."""
 
     def __init__(self, console: Console | None = None):
-        """Takes the console to write to; default stderr, of many processes the first one's."""
-        self.console = console or PlainConsole(stderr=True, quiet=not processes.first())
+        """Takes the console to write to; default stderr, unless `silence` was called."""
+        self.console = console or PlainConsole(stderr=True, quiet=_silent)
 
     def message(self, text: str) -> None:
         """One line for the user."""

@@ -93,7 +93,7 @@ class Augment:
         """Whether anything is drawn at all."""
         return self != Augment()
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """What is on, in a few words."""
         words = [f"crop from {self.crop_scale:g} of the area"] if self.crops else []
         if self.flip != "none":
@@ -132,3 +132,50 @@ PRESETS: dict[Preset, Augment] = {
 }
 """`light` is fastai's habit in fine-tuning (`RandomResizedCrop(min_scale=0.35)` and a flip);
 `strong` adds what torchvision's recipe of 2021 for ResNet50 does beyond crop and flip."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images; see docs/augmentation.md.
+
+    Attributes:
+        augment: What is changed: none; light (random crops, and a horizontal flip); strong (also
+            TrivialAugment, erasing, mixup and cutmix). The flags below change single parts of it.
+        crop_scale: Random resized crops keep at least this share of an image's area; 1 for no
+            crops.
+        flip: Mirrors half of the images, horizontally or both ways. Leave it out where left
+            and right mean something, as in text.
+        color_jitter: Strength of random changes of brightness, contrast and saturation, for
+            example 0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last for hue.
+        policy: trivial changes each image by one random operation of TrivialAugment.
+        erasing: Probability that a rectangle of an image is blotted out.
+        mixup: Mixes pairs of images and their labels; the Beta distribution's parameter, such
+            as 0.2.
+        cutmix: Pastes a part of another image and its label; the Beta distribution's parameter,
+            such as 1.
+    """
+
+    augment: Preset = "none"
+    crop_scale: float | None = None
+    flip: Literal["preset", "none", "horizontal", "both"] = "preset"
+    color_jitter: str | None = None
+    policy: Literal["preset", "none", "trivial"] = "preset"
+    erasing: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+
+    def resolved(self) -> Augment:
+        """The preset with what is given beside it.
+
+        Raises:
+            UserError: A value is impossible; the message names the flag.
+        """
+        given = {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if value not in (None, "preset")
+        }
+        preset = PRESETS[given.pop("augment")]
+        if "color_jitter" in given:
+            given["color_jitter"] = color_jitter(given["color_jitter"])
+        return dataclasses.replace(preset, **given)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
+from jtl.config import walk
 from jtl.config.options import Config
-from jtl.freeze import masks
-from jtl.optim.schedules import Schedule, plateau_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,65 +32,28 @@ ONE_CYCLE_WARMUP = 0.3
 
 def mask_defaults(mask: str, optimizer: str = "adamw") -> MaskDefaults:
     """The defaults of a mask as `--mask` gives it, for an optimizer."""
-    defaults = _DEFAULTS.get(masks.check_form(mask), MaskDefaults())
+    defaults = _DEFAULTS.get(mask, MaskDefaults())
     rate, decay = _OPTIMIZERS.get(optimizer, (1.0, 1.0))
     return dataclasses.replace(
         defaults, lr=defaults.lr * rate, weight_decay=defaults.weight_decay * decay
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How the steps of a phase go, with defaults filled in.
-
-    Attributes:
-        weight_decay: As in `--weight-decay`.
-        schedule: Of the learning rate.
-        plateau_patience: As in `--plateau-patience`.
-    """
-
-    weight_decay: float
-    schedule: Schedule
-    plateau_patience: int
-
-    def scale_after(self, losses: Sequence[float]) -> float:
-        """What the learning rate is multiplied by after epochs of these validation losses."""
-        if self.schedule.name != "plateau":
-            return 1.0
-        return plateau_scale(losses, self.schedule.decay_rate, self.plateau_patience)
-
-
-def recipe(config: Config, mask: str) -> Recipe:
-    """How the steps of a phase under a mask go."""
+def phase_defaults(config: Config, mask: str) -> MaskDefaults:
+    """What a phase under a mask trains with: what was given, else the mask's defaults."""
     train, steps = config.train, config.steps
     defaults = mask_defaults(mask, train.optimizer)
-    warmup = ONE_CYCLE_WARMUP if train.schedule == "one_cycle" else defaults.warmup
-    return Recipe(
-        defaults.weight_decay if train.weight_decay is None else train.weight_decay,
-        Schedule(
-            train.schedule,
-            warmup if steps.warmup is None else steps.warmup,
-            steps.decay_at,
-            steps.decay_rate,
-        ),
-        steps.plateau_patience,
+    if train.schedule == "one_cycle":
+        defaults = dataclasses.replace(defaults, warmup=ONE_CYCLE_WARMUP)
+    given = {"weight_decay": train.weight_decay, "warmup": steps.warmup, "epochs": train.epochs}
+    given |= {"lr": train.lr, "head_lr_mult": train.head_lr_mult}
+    return dataclasses.replace(
+        defaults, **{name: value for name, value in given.items() if value is not None}
     )
 
 
 def filled(config: Config) -> Config:
     """The options with the defaults of their mask written out, where there is one mask."""
-    train, steps = config.train, config.steps
-    if train.phases is not None or train.solver == "lbfgs":
+    if config.train.phases is not None or config.train.solver == "lbfgs":
         return config
-    defaults = mask_defaults(train.mask, train.optimizer)
-    values = {
-        name: getattr(defaults, name)
-        for name in ("epochs", "lr", "head_lr_mult", "weight_decay")
-        if getattr(train, name) is None
-    }
-    warmup = recipe(config, train.mask).schedule.warmup
-    return dataclasses.replace(
-        config,
-        train=dataclasses.replace(train, **values),
-        steps=dataclasses.replace(steps, warmup=warmup),
-    )
+    return walk.replace(config, dataclasses.asdict(phase_defaults(config, config.train.mask)))

@@ -2,90 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError, suggest
+from jtl.config import walk
+from jtl.config.walk import Option
 
 FLAG = "--config"
-GROUPS = ("model", "data", "train", "augment", "steps")
+AREAS = ("model", "data", "train", "augment", "steps")
 """The parts of a run's `config.json` that hold options of a training."""
 
 
-def expanded(args: Sequence[str], flags: Iterable[str]) -> list[str]:
-    """The command line with the options of its `--config FILE` before it, file flag left out.
-
-    What the command line gives as well is not taken from the file.
+def words(path: Path, kind: type, given: Collection[str]) -> list[str]:
+    """A file's options as the words of a command line.
 
     Args:
-        args: The command line.
-        flags: All flags that there are.
+        path: A YAML file, or the `config.json` of a run.
+        kind: Dataclass of the options.
+        given: Names of options that the command line gives, which come before the file's.
 
     Raises:
         UserError: The file cannot be read, or names what is no option.
     """
-    path, rest = _file_of(args)
-    if path is None:
-        return list(args)
-    given = {_plain(arg) for arg in rest if arg.startswith("--")}
-    known = set(flags)
     return [
-        *(
-            token
-            for name, value in _options(path, known).items()
-            if name not in given
-            for token in _tokens(name, value, path, known)
-        ),
-        *rest,
+        _word(option, value, path)
+        for option, value in _options(path, walk.options(kind))
+        if option.name not in given and value is not None
     ]
 
 
-def _file_of(args: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file that is named last, and the command line without the naming."""
-    path, rest, words = None, [], iter(args)
-    for word in words:
-        flag, tied, value = word.partition("=")
-        if flag != FLAG:
-            rest.append(word)
-            continue
-        value = value if tied else next(words, "")
-        if not value or value.startswith("--"):
-            raise UserError(f"{FLAG} needs a file, such as {FLAG} run.yaml.")
-        path = Path(value)
-    return path, rest
-
-
-def names(args: Sequence[str]) -> list[str]:
-    """The options that a command line gives, as Python names them."""
-    return [_plain(arg).replace("-", "_") for arg in args if arg.startswith("--")]
-
-
-def _plain(argument: str) -> str:
-    name = argument.partition("=")[0].removeprefix("--").replace("_", "-")
-    return name.removeprefix("no-")
-
-
-def _options(path: Path, flags: set[str]) -> dict[str, Any]:
-    """The file's options by flag, without dashes before them."""
+def _options(path: Path, known: Mapping[str, Option]) -> Iterator[tuple[Option, Any]]:
     content = _read(path)
     if "class_names" in content:  # A run's own `config.json`: what it was told to train, and how.
-        content = {group: content[group] for group in GROUPS if group in content}
-    options: dict[str, Any] = {}
+        content = {area: content[area] for area in AREAS if area in content}
+    seen: set[str] = set()
     for key, value in content.items():
-        inner = value.items() if isinstance(value, dict) and key in GROUPS else [(key, value)]
-        for name, option in inner:
-            flag = str(name).replace("_", "-")
-            if f"--{flag}" not in flags or f"--{flag}" in (FLAG, "--help"):
-                known = [known.removeprefix("--") for known in flags]
+        inner = value.items() if isinstance(value, dict) and key in AREAS else [(key, value)]
+        for written, setting in inner:
+            name = str(written).replace("-", "_")
+            if name not in known or name == FLAG.removeprefix("--"):
                 raise UserError(
-                    f"'{path}': there is no option '{name}'.{suggest(flag, known)} The names are "
-                    "those of the flags, without dashes before them."
+                    f"'{path}': there is no option '{written}'.{suggest(name, known)} The names "
+                    "are those of the flags, without dashes before them."
                 )
-            if flag in options:
-                raise UserError(f"'{path}' gives '{name}' twice.")
-            options[flag] = option
-    return options
+            if name in seen:
+                raise UserError(f"'{path}' gives '{written}' twice.")
+            seen.add(name)
+            yield known[name], setting
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,8 +75,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{FLAG} '{path}': {error.strerror}.") from error
     # A ValueError is of a value that looks like a date or a number and is none.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"{FLAG} '{path}' is not YAML: {told}") from error
+        message = " ".join(str(error).split())
+        raise UserError(f"{FLAG} '{path}' is not YAML: {message}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -121,19 +86,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _tokens(name: str, value: Any, path: Path, flags: set[str]) -> list[str]:
-    """An option as the command line has it; null is the default."""
-    if value is None:
-        return []
+def _word(option: Option, value: Any, path: Path) -> str:
+    """An option as the command line has it."""
     if isinstance(value, bool):
-        if f"--no-{name}" not in flags:
+        if option.kind is not bool and option.mark(walk.Bare) is None:
             raise UserError(
-                f"'{path}': '{name}' is no switch, but YAML takes its value for "
+                f"'{path}': '{option.name}' is no switch, but YAML takes its value for "
                 f"{str(value).lower()}. Words such as yes, no, on and off need quotes there."
             )
-        return [f"--{name}" if value else f"--no-{name}"]
+        return option.flag if value else option.flag.replace("--", "--no-", 1)
     if isinstance(value, list):
-        return [f"--{name}={','.join(map(str, value))}"]
+        return f"{option.flag}={','.join(map(str, value))}"
     if isinstance(value, dict):
-        raise UserError(f"'{path}': '{name}' must be a value or a list of values.")
-    return [f"--{name}={value}"]
+        raise UserError(f"'{path}': '{option.name}' must be a value or a list of values.")
+    return f"{option.flag}={value}"

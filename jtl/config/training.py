@@ -1,18 +1,51 @@
-"""What trains, and how: the options that every training has."""
+"""Options of what trains, and how."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
-import tyro
+from jtl.common.errors import UserError
+from jtl.common.quantities import number
+from jtl.config import checks, walk
 
-from jtl.freeze.split import BatchNormMode
-from jtl.optim.optimizers import OptimizerName
-from jtl.optim.schedules import ScheduleName
+BatchNormMode = Literal["auto", "frozen", "train"]
+"""`auto`: units that train use batch statistics; `frozen`: only the head; `train`: all units."""
+OptimizerName = Literal[
+    "adam", "adamw", "nadam", "nadamw", "radam", "adabelief", "amsgrad", "adan",
+    "lion", "lamb", "sgd", "rmsprop", "adagrad",
+]  # fmt: skip
+"""Names of optax."""
+ScheduleName = Literal["constant", "cosine", "step", "one_cycle", "plateau"]
 
-TOLD = tyro.conf.arg(help_behavior_hint="")
-"""Of options whose help tells the default, which tyro would call None."""
+_OF_STEPS = (
+    "epochs", "lr", "head_lr_mult", "layer_decay", "optimizer", "weight_decay", "l2_sp",
+    "schedule", "patience", "min_delta",
+)  # fmt: skip
+"""What has no meaning for a solver that takes no steps."""
+NO_STEPS = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
+
+
+def _penalty(flag: str, value: str) -> None:
+    penalty = math.nan if (read := number(value)) is None else read
+    if value != "auto" and not 0 <= penalty < math.inf:
+        raise UserError(f"{flag} must be auto or a number from 0 on, not '{value}'.")
+
+
+def _inside(flag: str, value: tuple[float, ...]) -> None:
+    if not value:
+        raise UserError(f"{flag} needs at least one share of a phase's steps, such as 0.5.")
+    for at in value:
+        if not 0 < at < 1:
+            raise UserError(
+                f"{flag} takes shares of a phase's steps, above 0 and below 1, not {at}."
+            )
+
+
+def _factor(flag: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise UserError(f"{flag} must be above 0 and below 1, not {value}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,29 +94,62 @@ class TrainConfig:
     """
 
     mask: str = "head_only"
-    phases: Annotated[str | None, TOLD] = None
+    phases: str | None = None
     bn: BatchNormMode = "auto"
     solver: Literal["sgd", "lbfgs"] = "sgd"
-    l2: str = "auto"
+    l2: Annotated[str, _penalty] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
-    epochs: Annotated[int | None, TOLD] = None
-    batch_size: int | Literal["auto"] = 32
-    lr: Annotated[float | None, TOLD] = None
-    head_lr_mult: Annotated[float | None, TOLD] = None
-    layer_decay: float = 1.0
+    epochs: Annotated[int | None, checks.within(1, 10**6)] = None
+    batch_size: Annotated[int | Literal["auto"], checks.within(1, 2**20)] = 32
+    lr: Annotated[float | None, checks.positive] = None
+    head_lr_mult: Annotated[float | None, checks.positive] = None
+    layer_decay: Annotated[float, checks.positive] = 1.0
     optimizer: OptimizerName = "adamw"
-    weight_decay: Annotated[float | None, TOLD] = None
-    l2_sp: float = 0.0
+    weight_decay: Annotated[float | None, checks.at_least(0)] = None
+    l2_sp: Annotated[float, checks.at_least(0)] = 0.0
     schedule: ScheduleName = "cosine"
-    patience: int = 0
-    min_delta: float = 0.0
-    seed: int = 0
+    patience: Annotated[int, checks.at_least(0)] = 0
+    min_delta: Annotated[float, checks.share] = 0.0
+    seed: Annotated[int, checks.seed] = 0
 
     @property
     def batch(self) -> int:
-        """The batch size as a number, which it is once a task is prepared."""
+        """The batch size as a number, which it is once the training is set up."""
         assert self.batch_size != "auto", "see jtl.train.batch_size.prepared"
         return self.batch_size
+
+    def check(self) -> None:
+        """Checks what the options say together.
+
+        Raises:
+            UserError: They do not go together; the message names them.
+        """
+        if self.phases is not None and self.mask != TrainConfig.mask:
+            raise UserError("--phases names a mask for each phase; leave --mask out.")
+        if self.mask == "head_only" and self.phases is None and self.solver == "sgd":
+            why = "no effect with --mask head_only, which trains no block of the backbone. "
+            checks.idle(
+                self, ("l2_sp", "layer_decay"), f"{why}Choose another mask, or leave it out."
+            )
+        if self.min_delta and not self.patience:
+            raise UserError("--min-delta: no effect without --patience. Add that, or leave it out.")
+        if self.solver == "lbfgs":
+            self._check_lbfgs()
+        else:
+            why = f"no effect with --solver {self.solver}, only with --solver lbfgs."
+            checks.idle(self, ("l2",), f"{why} Add that, or use --weight-decay instead.")
+
+    def _check_lbfgs(self) -> None:
+        if self.bn == "train":
+            raise UserError(
+                "--solver lbfgs fits the head on fixed features, and --bn train lets them change "
+                "with every batch. Use --bn auto or frozen, or --solver sgd."
+            )
+        if self.batch_size == "auto":
+            raise UserError(
+                "--batch-size auto: no effect with --solver lbfgs, which has no batches."
+            )
+        checks.idle(self, _OF_STEPS, NO_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +175,31 @@ class StepsConfig:
             and evaluates and saves that; 0 for none.
     """
 
-    momentum: float = 0.9
-    warmup: Annotated[float | None, TOLD] = None
-    decay_at: tuple[float, ...] = (0.3, 0.6, 0.9)
-    decay_rate: float = 0.1
-    plateau_patience: int = 10
-    clip_norm: float = 0.0
-    accumulate: int = 1
-    label_smoothing: float = 0.0
-    ema: float = 0.0
+    momentum: Annotated[float, checks.share] = 0.9
+    warmup: Annotated[float | None, checks.share] = None
+    decay_at: Annotated[tuple[float, ...], _inside] = (0.3, 0.6, 0.9)
+    decay_rate: Annotated[float, _factor] = 0.1
+    plateau_patience: Annotated[int, checks.at_least(1)] = 10
+    clip_norm: Annotated[float, checks.at_least(0)] = 0.0
+    accumulate: Annotated[int, checks.within(1, 10**6)] = 1
+    label_smoothing: Annotated[float, checks.share] = 0.0
+    ema: Annotated[float, checks.share] = 0.0
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuses options that the optimizer and the schedule do not use.
+
+        Raises:
+            UserError: One was given; the message names it.
+        """
+        if train.solver == "lbfgs":
+            checks.idle(self, walk.options(StepsConfig), NO_STEPS)
+        used = {
+            "momentum": (train.optimizer == "sgd", "--optimizer sgd"),
+            "decay_at": (train.schedule == "step", "--schedule step"),
+            "decay_rate": (train.schedule in ("step", "plateau"), "--schedule step or plateau"),
+            "plateau_patience": (train.schedule == "plateau", "--schedule plateau"),
+        }
+        for name, (has_effect, by) in used.items():
+            if not has_effect:
+                why = f"no effect but with {by}. Add that, or leave it out."
+                checks.idle(self, (name,), why)

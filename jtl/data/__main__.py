@@ -1,7 +1,6 @@
 """Runs `python -m jtl.data`."""
 
-from jtl.cli import app
-from jtl.data.command import Options, command
+from jtl.cli import commands
 
 if __name__ == "__main__":
-    app.end(app.main(Options, command, prog="python -m jtl.data"))
+    commands.run("data", "python -m jtl.data")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
+from jtl.common.output import print_json
+from jtl.config import checks, walk
 
-from jtl.cli import app
-from jtl.common.errors import UserError
-from jtl.common.progress import Display
-from jtl.data import montage
-from jtl.data.sources import registry
-from jtl.data.survey import Survey, survey
+if TYPE_CHECKING:
+    from jtl.data.survey import Survey
 
 _MOST_CLASSES = 50
 _MOST_LINES = 20
@@ -40,21 +36,23 @@ class Options:
         json: Print JSON on stdout instead of lines.
     """
 
-    action: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    montage: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
+    action: Annotated[Literal["check"], walk.Metavar("check")]
+    source: Annotated[str, walk.Metavar("SOURCE")]
+    montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None
     json: bool = False
 
 
-def command(options: Options) -> None:
-    """Checks a source and prints what it found.
+def command(options: Options) -> int:
+    """Checks a source and prints what it found; 1 if something would spoil a training.
 
     Raises:
         UserError: The source cannot be opened, or the montage not be written.
-        SystemExit: With code 1, if something would spoil a training.
     """
-    if options.montage is not None and options.montage.suffix.lower() != ".png":
-        raise UserError(f"--montage writes a .png file, not '{options.montage}'.")
+    from jtl.common.progress import Display
+    from jtl.data import montage
+    from jtl.data.sources import registry
+    from jtl.data.survey import survey
+
     found = registry.find(options.source)
     if options.montage is not None:
         montage.draw(found, options.montage)
@@ -62,12 +60,10 @@ def command(options: Options) -> None:
     with Display().track("checking", count, "images") as advance:
         result = survey(options.source, found, advance)
     if options.json:
-        app.print_json(result.to_dict(), indent=2)
+        print_json(result.to_dict())
     else:
         print("\n".join(lines(result)))
-    if result.problems:
-        sys.stdout.flush()  # Before the end, where a reader that has gone would be complained of.
-        raise SystemExit(1)
+    return 1 if result.problems else 0
 
 
 def lines(result: Survey) -> list[str]:

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.config.limits import whole
 from jtl.data.augment import Augmentation
 from jtl.data.decoding import HostTransform
 from jtl.data.preprocessing import Prepare
@@ -105,7 +104,7 @@ def plan_input(
             the weights' own: more pixels cost time, and hold no more than the image had.
         preprocessing: Of the weights.
         dtype: Of the backbone's computation.
-        upsample: As in `--upsample`; see `check_upsample`.
+        upsample: As in `--upsample`; see `DataConfig.check`.
 
     Raises:
         UserError: Pixels cannot be repeated, as the images have no common square size.
@@ -129,26 +128,6 @@ def plan_input(
         return InputPlan(None, device)
     host = HostTransform(image_size, preprocessing.crop_pct, preprocessing.interpolation)
     return InputPlan(host, device)
-
-
-def check_upsample(upsample: str | None, image_size: int | None) -> None:
-    """Makes sure that `--upsample` is `bilinear`, `bicubic` or `nearest:N`.
-
-    Raises:
-        UserError: It is not, or `nearest:N` meets an `--image-size`, which it sets itself.
-    """
-    if upsample in (None, "bilinear", "bicubic"):
-        return
-    name, _, times = upsample.partition(":")
-    if name != "nearest" or not whole(times):
-        raise UserError(
-            f"--upsample must be bilinear, bicubic or nearest:N with N from 1 on, not '{upsample}'."
-        )
-    if image_size is not None:
-        raise UserError(
-            f"--upsample {upsample} sets the input's size to {times} times the images'; leave "
-            "--image-size out."
-        )
 
 
 def common_size(dataset: Dataset) -> tuple[int, int] | None:

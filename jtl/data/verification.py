@@ -9,24 +9,21 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_text
+from jtl.common.paths import CHECKED, cache_dir
+from jtl.config.data import OnBadImage
 from jtl.data.batches import unreadable
 from jtl.data.splits import Found
-from jtl.weights import cache_dir
 
 if TYPE_CHECKING:
     from jtl.common.progress import Display
 
-OnBadImage = Literal["error", "skip"]
-
-FOLDER = "checked"
-"""Of remembered results below the cache folder."""
 DECODED_BYTES = 2**31
 """Encoded images up to this size together are decoded as a check; of more, only headers."""
 WORTH_SECONDS = 0.1
@@ -37,7 +34,7 @@ _MAX_NAMED = 20
 
 def of(on_bad_image: OnBadImage, display: Display) -> Verification:
     """The check of a command, remembered in jtl's cache folder."""
-    return Verification(on_bad_image, cache_dir() / FOLDER, display)
+    return Verification(on_bad_image, cache_dir() / CHECKED, display)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from jtl.common import progress
 from jtl.common.errors import UserError
-from jtl.config.limits import whole
+from jtl.common.quantities import whole
 
 HEARTBEAT_SECONDS = 20
 """After how long without a sign of life a process counts as dead; the others stop then."""
@@ -86,6 +87,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             "--num-processes N and --process-id 0 to N-1; or by a launcher that JAX knows (Slurm, "
             "Open MPI, Kubernetes, Cloud TPU)."
         ) from error
+    if not first():
+        progress.silence()
     return several()
 
 

@@ -1,9 +1,6 @@
 """Runs `python -m jtl.evaluate`."""
 
-from jtl.common import memory
+from jtl.cli import commands
 
 if __name__ == "__main__":
-    memory.restart_with_huge_pages()  # Before the slow imports.
-    from jtl.evaluate.command import main
-
-    main()
+    commands.run("evaluate", "python -m jtl.evaluate")

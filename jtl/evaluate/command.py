@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import tyro
-
-from jtl.cli import app, process
 from jtl.common.files import check_folder
-from jtl.common.progress import Display, PlainConsole
-from jtl.data.verification import OnBadImage
-from jtl.evaluate import plots
-from jtl.predict import classifier as evaluation
-from jtl.runs import messages
-from jtl.runs import report as report_page
-from jtl.runs.run import SUMMARY, read_json
+from jtl.common.output import print_json
+from jtl.config import walk
+from jtl.config.data import OnBadImage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,24 +36,30 @@ class Options:
         json: Print JSON on stdout instead of lines.
     """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    data: Annotated[str | None, tyro.conf.arg(help_behavior_hint="")] = None
-    split: evaluation.SplitName = "val"
-    on_bad_image: Annotated[OnBadImage | None, tyro.conf.arg(help_behavior_hint="")] = None
-    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    run: Annotated[Path, walk.Metavar("RUN")]
+    data: str | None = None
+    split: Literal["val", "test"] = "val"
+    on_bad_image: OnBadImage | None = None
+    out: Path | None = None
     json: bool = False
 
 
 def command(options: Options) -> None:
     """Evaluates, prints and draws."""
     check_folder("--out", options.out)
+    from jtl.common.progress import Display
+    from jtl.evaluate import plots
+    from jtl.predict import classifier as evaluation
+    from jtl.runs import report as report_page
+    from jtl.runs.files import SUMMARY, read_json
+
     display = Display()
     classifier = evaluation.load(options.run)
     found = evaluation.evaluate_run(
         classifier, options.data, display, options.on_bad_image, options.split
     )
     if options.json:
-        app.print_json(found.scores, indent=2)
+        print_json(found.scores)
     else:
         _print(found.scores)
     own = options.data is None and options.split == "val"
@@ -77,6 +76,9 @@ def command(options: Options) -> None:
 
 
 def _print(scores: dict[str, Any]) -> None:
+    from jtl.common.progress import PlainConsole
+    from jtl.runs import messages
+
     split = scores["split"]
     print(f"{scores['data']}, {scores['count']} {split} images, epoch {scores['epoch']}")
     print(f"accuracy {scores[f'{split}_accuracy']:.4f}")
@@ -88,9 +90,3 @@ def _print(scores: dict[str, Any]) -> None:
         f"probability of the likeliest class {calibrated['confidence']:.4f}"
     )
     PlainConsole().print(messages.class_table(scores[f"{split}_classes"], split))
-
-
-def main() -> None:
-    """Runs the command and ends the process."""
-    process.prepare()
-    app.end(app.main(Options, command, prog="python -m jtl.evaluate"))

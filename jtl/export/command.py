@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
+from jtl.common.output import print_json
+from jtl.config import walk
 
-from jtl.cli import app, process
-from jtl.export.checked import Exported, export
-from jtl.predict import classifier as evaluation
+if TYPE_CHECKING:
+    from jtl.export.checked import Exported
 
 Form = Literal["stablehlo", "timm", "torchvision", "keras", "savedmodel", "onnx"]
 
@@ -36,19 +36,22 @@ class Options:
         json: Print JSON on stdout instead of lines.
     """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Path, walk.Metavar("RUN")]
     to: Form = "stablehlo"
-    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    out: Path | None = None
     overwrite: bool = False
     json: bool = False
 
 
 def command(options: Options) -> None:
     """Exports, and prints where and how it was compared."""
+    from jtl.export.checked import export
+    from jtl.predict import classifier as evaluation
+
     classifier = evaluation.load(options.run)
     done = export(classifier, options.to, options.out, overwrite=options.overwrite)
     if options.json:
-        app.print_json(dataclasses.asdict(done), indent=2)
+        print_json(dataclasses.asdict(done))
     else:
         _print(done)
 
@@ -63,9 +66,3 @@ def _print(done: Exported) -> None:
     print("To use it:")
     for line in done.loading.splitlines():
         print(f"  {line}")
-
-
-def main() -> None:
-    """Runs the command and ends the process."""
-    process.prepare()
-    app.end(app.main(Options, command, prog="python -m jtl.export"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jtl.common.errors import UserError, suggest
-from jtl.config.limits import whole
+from jtl.common.quantities import whole
 from jtl.models.chain import Unit, locate
 
 FROZEN = "frozen"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from jtl.common.errors import UserError, suggest
-from jtl.config.limits import whole
+from jtl.common.quantities import whole
 from jtl.freeze.masks import check_form
 from jtl.models.chain import Unit
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, leaf_paths, lookup, prune, within
+from jtl.config.training import BatchNormMode
 from jtl.freeze import FROZEN, Split, parse, split
 from jtl.freeze.groups import Rates, assign
 from jtl.freeze.phases import Phase
-from jtl.freeze.split import BatchNormMode, trainable
+from jtl.freeze.split import trainable
 from jtl.models import Unit
 
 _LOGITS = ("head", "logits", "kernel")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from jtl.common.trees import ParamTree, subtree
+from jtl.config.training import BatchNormMode
 from jtl.freeze.masks import FROZEN
 from jtl.models.chain import Unit
-
-BatchNormMode = Literal["auto", "frozen", "train"]
-"""`auto`: units that train use batch statistics; `frozen`: only the head; `train`: all units."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jtl.common.errors import UserError, suggest
+from jtl.config.model import LARGEST_WIDTH, ModelConfig, PoolKind
 from jtl.models.layers.blocks import BatchNorm, NormSpec, relu
-
-PoolKind = Literal["avg", "max", "flatten"]
 
 HEADS = ("linear", "mlp", "append", "conv")
 """The heads that have a name; see `--head`."""
-LARGEST_WIDTH = 2**16
-"""Of a hidden layer; a wider one is a typing error, and takes all memory before that shows."""
 LAYER_FORMS = {
     "dense:WIDTH": f"a dense layer of up to {LARGEST_WIDTH:,} and ReLU",
     "linear:WIDTH": "a dense layer alone",
@@ -59,6 +56,31 @@ def mlp(widths: Sequence[int], dropout: float = 0.0, batch_norm: bool = False) -
         layers += [f"linear:{width}", *(["bn"] if batch_norm else []), "relu"]
         layers += [f"dropout:{dropout}"] if dropout else []
     return tuple(layers)
+
+
+def from_options(options: ModelConfig, source_classes: int | None = None) -> HeadSpec:
+    """The head that options say.
+
+    Args:
+        options: As `ModelConfig.check` takes them.
+        source_classes: Classes of the weights' own classifier, None without one.
+
+    Raises:
+        UserError: `--head` is no list of layers, or 'append' finds no classifier.
+    """
+    layers: tuple[str, ...] = ()
+    if options.head == "mlp":
+        layers = mlp(options.head_widths, options.head_dropout, options.head_batch_norm)
+    elif options.head not in HEADS:
+        layers = tuple(part.strip() for part in options.head.split(","))
+    check_layers(layers)
+    if options.head == "append" and source_classes is None:
+        raise UserError(
+            "--head append keeps the weights' own classifier, but these have none. Choose other "
+            "--weights, or --head linear."
+        )
+    kept = source_classes if options.head == "append" else None
+    return HeadSpec(layers, options.head_pool, kept or 0, relu_logits=options.head == "conv")
 
 
 def check_layers(layers: Sequence[str]) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jtl.common.trees import lookup
+from jtl.config.training import OptimizerName
 from jtl.freeze.masks import FROZEN
 
-OptimizerName = Literal[
-    "adam", "adamw", "nadam", "nadamw", "radam", "adabelief", "amsgrad", "adan",
-    "lion", "lamb", "sgd", "rmsprop", "adagrad",
-]  # fmt: skip
-"""Names of optax."""
 DECOUPLED = ("adamw", "nadamw", "adan", "lion", "lamb")
 """Whose weight decay does not go through their moments."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-ScheduleName = Literal["constant", "cosine", "step", "one_cycle", "plateau"]
+from jtl.config.training import ScheduleName
 
 PLATEAU_DELTA = 1e-4
 """What a validation loss must fall by to count as better, as in Keras."""

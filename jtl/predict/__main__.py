@@ -1,9 +1,6 @@
 """Runs `python -m jtl.predict`."""
 
-from jtl.common import memory
+from jtl.cli import commands
 
 if __name__ == "__main__":
-    memory.restart_with_huge_pages()  # Before the slow imports.
-    from jtl.predict.command import main
-
-    main()
+    commands.run("predict", "python -m jtl.predict")

@@ -15,12 +15,12 @@ from jtl.cache.features import FeatureCache
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
+from jtl.config.data import OnBadImage
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.loader import InputPlan
 from jtl.data.sources import registry
 from jtl.data.splits import Found, Split, reordered, some
-from jtl.data.verification import OnBadImage
 from jtl.distributed.layout import layout_for
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items

@@ -6,19 +6,15 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from jtl.cli import app, process
 from jtl.common.errors import UserError
 from jtl.common.files import check_folder
-from jtl.common.progress import Display
-from jtl.predict import classifier as evaluation
-from jtl.predict import tables
-from jtl.predict.explain import write_explanations
-from jtl.predict.inputs import items
-from jtl.predict.predictions import TOP, Prediction, Unreadable, classify, likeliest
+from jtl.common.output import print_json
+from jtl.config import checks, walk
+
+if TYPE_CHECKING:
+    from jtl.predict.predictions import Prediction, Unreadable
 
 _MANY = 100
 """Images from which on progress is shown."""
@@ -48,14 +44,11 @@ class Options:
         json: Print a line of JSON for each image instead of text.
     """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    images: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="IMAGES [IMAGES ...]", help_behavior_hint="(required)"),
-    ]
-    top_k: int = TOP
-    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
-    explain: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    run: Annotated[Path, walk.Metavar("RUN")]
+    images: Annotated[tuple[Path, ...], walk.Metavar("IMAGE")] = walk.positional(())
+    top_k: Annotated[int, checks.at_least(1)] = 5
+    out: Path | None = None
+    explain: Path | None = None
     json: bool = False
 
 
@@ -67,11 +60,16 @@ def command(options: Options) -> None:
     """
     if not options.images:
         raise UserError("no image was given. Name one or more: jtl.predict RUN IMAGES...")
-    if options.top_k < 1:
-        raise UserError(f"--top-k must be at least 1, not {options.top_k}.")
     if options.json and options.out is not None:
         raise UserError("--json prints, and with --out nothing is printed. Leave one of them out.")
     check_folder("--explain", options.explain)
+    from jtl.common.progress import Display
+    from jtl.predict import classifier as evaluation
+    from jtl.predict import tables
+    from jtl.predict.explain import write_explanations
+    from jtl.predict.inputs import items
+    from jtl.predict.predictions import Unreadable, classify, likeliest
+
     display = Display()
     classifier = evaluation.load(options.run)
     top_k = min(options.top_k, len(classifier.class_names))
@@ -107,15 +105,18 @@ def _nothing(done: int) -> None:
 
 
 def _print(row: Prediction | Unreadable) -> None:
-    if isinstance(row, Unreadable):
+    classes = getattr(row, "classes", None)
+    if classes is None:  # Unreadable ones are listed at the end.
         return
     print(row.name)
-    for name, probability in row.classes:
+    for name, probability in classes:
         print(f"  {probability:7.2%}  {name}")
 
 
 def _print_json(row: Prediction | Unreadable) -> None:
-    app.print_json(tables.as_json(row))
+    from jtl.predict import tables
+
+    print_json(tables.as_json(row), indent=None)
 
 
 def _told(unreadable: list[Unreadable], count: int) -> str:
@@ -124,9 +125,3 @@ def _told(unreadable: list[Unreadable], count: int) -> str:
     if len(unreadable) > _LISTED:
         lines.append(f"  ... and {len(unreadable) - _LISTED} more")
     return "\n".join(lines)
-
-
-def main() -> None:
-    """Runs the command and ends the process."""
-    process.prepare()
-    app.end(app.main(Options, command, prog="python -m jtl.predict"))

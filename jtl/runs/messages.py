@@ -21,7 +21,7 @@ LISTED_CLASSES = 20
 
 def opening_line(task: Task) -> str:
     """What is about to be trained on what."""
-    dataset, augmented = task.dataset, task.config.augment.options().told()
+    dataset, augmented = task.dataset, task.config.augment.resolved().describe()
     weights = task.class_weights
     return (
         f"{task.config.model.model} ({task.source['name']}) on {dataset.spec}: "

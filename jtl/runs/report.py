@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.files import replace_text
+from jtl.config import walk
 from jtl.config.options import Config
 from jtl.runs.messages import counted
 
@@ -184,21 +184,16 @@ def arguments(config: Config) -> list[str]:
     Where results go and what is printed does not belong to what is repeated.
     """
     given: list[str] = []
-    for group in dataclasses.fields(config):
-        options = getattr(config, group.name)
-        if group.name == "run":
+    for name, value in walk.changed(config).items():
+        option = walk.options(type(config))[name]
+        if option.area == "run":
             continue
-        for field in dataclasses.fields(options):
-            value = getattr(options, field.name)
-            if value == field.default:
-                continue
-            flag = "--" + field.name.replace("_", "-")
-            if isinstance(value, bool):
-                given.append(flag if value else flag.replace("--", "--no-", 1))
-            elif isinstance(value, tuple):
-                given += [flag, *map(str, value)]
-            else:
-                given += [flag, str(value)]
+        if isinstance(value, bool):
+            given.append(option.flag if value else option.flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            given += [option.flag, *map(str, value)]
+        else:
+            given += [option.flag, str(value)]
     return given
 
 

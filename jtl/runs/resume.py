@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_text
+from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import checkpoint, midway
-from jtl.runs.run import CONFIG, METRICS, SUMMARY, Run, read_json
+from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
+from jtl.runs.run import Run
 
 
 def resumed_run(config: Config, tell: Callable[[str], None]) -> Run:
@@ -58,37 +59,12 @@ def stored_config(folder: Path) -> Config:
     """
     path = folder / CONFIG
     try:
-        stored = Config.from_dict(read_json(path))
-        for group in dataclasses.fields(stored):
-            _check_types(getattr(stored, group.name))
-        return stored
+        return Config.from_dict(read_json(path))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}' cannot be read: it is damaged, or of another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error
-
-
-def _check_types(options: Any) -> None:
-    """Raises TypeError where a value is none of its option's type, as after a change by hand."""
-    hints = typing.get_type_hints(type(options))
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if not _is_of(value, hints[field.name]):
-            raise TypeError(f"'{field.name}' is {value!r}")
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is_of(part, inner[0]) for part in value)
-    if inner:
-        return any(_is_of(value, part) for part in inner)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def stored_fingerprint(folder: Path) -> str | None:
@@ -98,18 +74,13 @@ def stored_fingerprint(folder: Path) -> str | None:
 
 def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
     """Makes sure that nothing is asked of a resumed run but to go on as it is."""
-    usual, changed = Config(), []
-    for group in ("model", "data", "train", "augment", "steps"):
-        for field in dataclasses.fields(getattr(usual, group)):
-            asked, default, was = (
-                getattr(getattr(c, group), field.name) for c in (given, usual, stored)
-            )
-            if field.name == "batch_size" and asked == "auto":
-                continue  # It was found when the run began.
-            named = asked != default or field.name in given.run.given
-            if named and asked != was:
-                option = "--" + field.name.replace("_", "-")
-                changed.append(f"  {option} {asked}, the run has {was}")
+    asked, changed = walk.changed(given), []
+    for name, option in walk.options(Config).items():
+        value, was = walk.value(given, option), walk.value(stored, option)
+        if option.area == "run" or (name == "batch_size" and value == "auto"):
+            continue  # The size was found when the run began.
+        if (name in asked or name in given.run.given) and value != was:
+            changed.append(f"  {option.flag} {value}, the run has {was}")
     if changed:
         told = "\n".join(changed)
         raise UserError(

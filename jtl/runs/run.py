@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.common.files import append_text, replace_text
+from jtl.common.files import append_text
 from jtl.config.defaults import filled
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import checkpoint, midway, report
+from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.plot_worker import Painter
 from jtl.runs.plots import curves_title
 from jtl.runs.summary import phase_told, summarize, taken
 from jtl.runs.trackers import LEFTOVERS, Sinks
 from jtl.train.setup import Task
 
-CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
 PROFILE = "profile"
 """Folder of traces."""
 
@@ -241,19 +241,3 @@ def new_folder(config: Config) -> Path:
 def _for_paths(text: str) -> str:
     """Shortened, and without what rules and patterns of files hold and paths should not."""
     return re.sub(r"[^\w.=-]+", "_", text)[:40]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file of the run; UserError if that cannot be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read: {error}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' cannot be read: it holds no object of names and values.")
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is either the old one or the new one, never a part."""
-    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

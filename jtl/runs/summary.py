@@ -11,8 +11,8 @@ import numpy as np
 
 from jtl import onednn
 from jtl.common.trees import ParamTree
-from jtl.config.defaults import recipe
 from jtl.freeze.phases import Phase
+from jtl.optim.recipe import recipe
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
 from jtl.train.setup import Task
@@ -69,7 +69,7 @@ def summarize(
         "num_train": len(task.dataset.train),
         "num_val": len(task.dataset.val),
         "image_size": task.inputs.device.size,
-        "augmentation": task.config.augment.options().told(),
+        "augmentation": task.config.augment.resolved().describe(),
         "total_params": total,
         "trainable_params": trainable,
         "frozen_params": total - trainable,

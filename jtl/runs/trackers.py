@@ -8,12 +8,11 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_text
-
-SinkName = Literal["tensorboard", "wandb", "mlflow"]
+from jtl.config.run import TrackerName
 
 
 class Sink(Protocol):
@@ -28,7 +27,7 @@ class Sink(Protocol):
         ...
 
 
-def check(names: Sequence[SinkName]) -> None:
+def check(names: Sequence[TrackerName]) -> None:
     """Makes sure that the libraries are there, before anything is trained.
 
     Raises:
@@ -82,7 +81,7 @@ _FIGURES = {
 
 @contextlib.contextmanager
 def opened(
-    names: Sequence[SinkName],
+    names: Sequence[TrackerName],
     folder: Path,
     options: dict[str, Any],
     done: int,

@@ -11,13 +11,12 @@ Example:
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError, suggest
 from jtl.common.progress import Display
+from jtl.config import walk
 from jtl.config.options import Config
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.predictions import Prediction, Predictions, Unreadable
@@ -65,9 +64,8 @@ def fit(
     return _fit(config_of(named | options), display)
 
 
-_OF_COMMANDS = ("config", "dry_run", "find_lr", "given", "json", "seeds")
+_OF_COMMANDS = ("config", "dry_run", "find_lr", "json", "seeds")
 """Options that change what a command does or prints, not how a model is trained."""
-_PATHS = ("run_dir", "show_batch")
 
 
 def config_of(options: dict[str, Any]) -> Config:
@@ -76,29 +74,12 @@ def config_of(options: dict[str, Any]) -> Config:
     Raises:
         UserError: There is no such option.
     """
-    config = Config()
-    groups = {
-        field.name: group.name
-        for group in dataclasses.fields(config)
-        for field in dataclasses.fields(getattr(config, group.name))
-        if field.name not in _OF_COMMANDS
-    }
-    changes: dict[str, dict[str, Any]] = {}
-    for name, value in options.items():
-        if name not in groups:
+    known = {name: o for name, o in walk.options(Config).items() if name not in _OF_COMMANDS}
+    for name in options:
+        if name not in known:
             raise UserError(
-                f"there is no option {name}.{suggest(name, groups)} The options are: "
-                f"{', '.join(sorted(groups))}."
+                f"there is no option {name}.{suggest(name, known)} The options are: "
+                f"{', '.join(sorted(known))}."
             )
-        if name in _PATHS and value is not None:
-            value = Path(value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        changes.setdefault(groups[name], {})[name] = value
-    return dataclasses.replace(
-        config,
-        **{
-            group: dataclasses.replace(getattr(config, group), **values)
-            for group, values in changes.items()
-        },
-    )
+    values = {name: walk.adapted(known[name], value) for name, value in options.items()}
+    return walk.create(Config, values)

@@ -9,9 +9,9 @@ import jax
 
 from jtl.cache.arms import cut_of, has_room
 from jtl.cache.features import feature_cache
-from jtl.cache.sizes import told
 from jtl.common.errors import LESS_MEMORY, UserError
 from jtl.common.progress import Display
+from jtl.common.quantities import format_bytes
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.layout import layout_for
@@ -85,7 +85,7 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
     size = memory.rounded(at_most, task.layout.count)
     with contextlib.suppress(memory.Untold):  # The trial below decides then.
         size = memory.largest_batch(trainer, room, at_most)
-    said = f"a step may take {told(max(room, 0))}"
+    said = f"a step may take {format_bytes(max(room, 0))}"
     while True:
         # Many processes go on with what fits in all of them.
         size = int(processes.gathered([size]).min())

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from jtl.cli import app, process
 from jtl.common.errors import UserError
-from jtl.common.progress import Display, PlainConsole
+from jtl.common.output import print_json
 from jtl.config.options import Config
-from jtl.config.validation import resolve
-from jtl.distributed import processes
-from jtl.runs import messages
-from jtl.train import batch_size, dry_run, loop, preview
+from jtl.config.options import Config as Options
+
+__all__ = ["Options", "command"]
 
 
-def command(config: Config, *, draw_beside: bool = False) -> None:
+def command(config: Config, *, draw_beside: bool = True) -> None:
     """Trains, or tells what training would cost; prints a table or JSON."""
-    process.join(config)
+    from jtl.distributed import processes
+
+    _join(config)
     try:
         _command(config, draw_beside)
     except Exception as error:
@@ -27,9 +29,43 @@ def command(config: Config, *, draw_beside: bool = False) -> None:
         raise
 
 
+def _join(config: Config) -> None:
+    """Makes the process one of several that train together, where options or environment say so.
+
+    Raises:
+        UserError: The options do not go together, or the processes do not come together.
+    """
+    from jtl.distributed import processes
+
+    run = config.run
+    run.check_processes()
+    if processes.join(run.coordinator, run.num_processes, run.process_id):
+        _keep_stdout()
+    if config.train.solver == "lbfgs" and processes.several():
+        processes.end_together()
+        raise UserError(
+            "--solver lbfgs computes on the host, in a single process, and there are several. "
+            "Start one alone for it, or leave it out."
+        )
+
+
+def _keep_stdout() -> None:
+    """Leaves standard output to Python: what libraries write there (Gloo) goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
 def _command(config: Config, draw_beside: bool) -> None:
+    from jtl.common.progress import Display
+    from jtl.distributed import processes
+    from jtl.runs import messages
+    from jtl.train import batch_size, dry_run, loop, preview
+    from jtl.train.checks import checked
+
     if config.run.dry_run:
-        task = batch_size.prepared(resolve(config), Display())
+        task = batch_size.prepared(checked(config), Display())
         if processes.first():
             preview.show_batch(task, Display())
         _print(config, dry_run.preflight(task), dry_run.print_preflight)
@@ -40,7 +76,7 @@ def _command(config: Config, draw_beside: bool) -> None:
     elif config.run.seeds != 1:
         from jtl.train import seeds
 
-        told = seeds.fit_seeds(resolve(config), Display(), draw_beside=draw_beside)
+        told = seeds.fit_seeds(checked(config), Display(), draw_beside=draw_beside)
         _print(config, told, seeds.print_seeds)
     else:
         run = loop.fit(config, draw_beside=draw_beside)
@@ -49,15 +85,10 @@ def _command(config: Config, draw_beside: bool) -> None:
 
 def _print(config: Config, told: dict[str, Any], table: Callable[..., None]) -> None:
     """Prints a result as JSON or as a table; of many processes the first one does."""
+    from jtl.common.progress import PlainConsole
+    from jtl.distributed import processes
+
     if not config.run.json:
         table(told, console=PlainConsole(quiet=not processes.first()))
     elif processes.first():
-        app.print_json(told, indent=2)
-
-
-def main() -> None:
-    """Runs the command and ends the process."""
-    process.prepare()
-    app.end(
-        app.main(Config, functools.partial(command, draw_beside=True), prog="python -m jtl.train")
-    )
+        print_json(told)

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl import onednn
-from jtl.cache import sizes
 from jtl.cache.arms import Arm, cut_of
 from jtl.cache.features import feature_cache
 from jtl.common.progress import Display
+from jtl.common.quantities import format_bytes
 from jtl.freeze.plan import PhasePlan
 from jtl.runs.messages import counted
 from jtl.train import memory
@@ -170,7 +170,7 @@ def _lines(phase: dict[str, Any]) -> list[str]:
     ]
     if phase["cached_prefix"]:
         lines.append(
-            f"frozen prefix cached: {sizes.told(phase['cache_bytes'])}, "
+            f"frozen prefix cached: {format_bytes(phase['cache_bytes'])}, "
             + ("in memory" if phase["cache_place"] == "memory" else "read from disk")
             + (
                 f", there already in '{phase['cache_folder']}'"

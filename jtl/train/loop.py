@@ -17,7 +17,6 @@ from jtl.common.errors import UserError, out_of_memory
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.config.options import Config
-from jtl.config.validation import resolve
 from jtl.data.loader import Examples
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted, Stop, listening
@@ -28,6 +27,7 @@ from jtl.runs.plot_worker import Painter
 from jtl.runs.resume import resumed_run
 from jtl.runs.run import Run, claimed_run
 from jtl.train import batch_size, memory, preview, profiling
+from jtl.train.checks import checked
 from jtl.train.overview import normalization_lines
 from jtl.train.setup import Task, prepare_task
 from jtl.train.trainer import Diverged, Part, Trainer
@@ -54,11 +54,11 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
         if config.run.resume:
             run = processes.together(lambda: resumed_run(config, display.message))
             midway.check_same_place(run.resumed_at)
-            task = processes.together(lambda: prepare_task(resolve(run.config), display))
+            task = processes.together(lambda: prepare_task(checked(run.config), display))
             processes.together(lambda: run.check_same(task))
             _go(task, run, display, stop, draw_beside)
             return run
-        config = resolve(config)
+        config = checked(config)
         with claimed_run(config) as run:
             task = batch_size.prepared(config, display)
             run.config = task.config

@@ -12,14 +12,15 @@ from rich.console import Console
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.config.options import Config
-from jtl.config.validation import resolve
 from jtl.data.loader import shuffled
 from jtl.distributed import processes
 from jtl.distributed.signals import listening
 from jtl.runs import plots
+from jtl.runs.files import write_json
 from jtl.runs.plot_worker import Painter
-from jtl.runs.run import claimed_run, write_json
+from jtl.runs.run import claimed_run
 from jtl.train import batch_size, loop
+from jtl.train.checks import checked
 from jtl.train.setup import Task
 from jtl.train.trainer import Trainer
 
@@ -49,7 +50,7 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
     Raises:
         UserError: As `jtl.train.loop.fit`.
     """
-    config = resolve(config)
+    config = checked(config)
     # One rate in every step but for what the finder multiplies it by.
     config = dataclasses.replace(
         config,

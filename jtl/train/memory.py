@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 
 from jtl.cache.arms import Arm
-from jtl.cache.sizes import told
 from jtl.common.errors import LESS_MEMORY, out_of_memory
+from jtl.common.quantities import format_bytes
 from jtl.distributed import processes
 from jtl.train import step
 from jtl.train.setup import Task
@@ -184,7 +184,8 @@ def advice(trainer: Trainer, error: BaseException) -> str:
         lines.append("Try --batch-size auto, which finds the largest that fits.")
     elif fits:
         lines.append(
-            f"About {fits} fit in the {told(room)} that a step may take: use --batch-size {fits}"
+            f"About {fits} fit in the {format_bytes(room)} that a step may take: use --batch-size "
+            f"{fits}"
             f"{_same_updates(trainer, fits)}, or --batch-size auto."
         )
     else:

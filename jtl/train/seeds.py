@@ -19,8 +19,9 @@ from jtl.common.progress import Display
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted
+from jtl.runs.files import CONFIG, SUMMARY, read_json, write_json
 from jtl.runs.resume import stored_config
-from jtl.runs.run import CONFIG, SUMMARY, new_folder, read_json, write_json
+from jtl.runs.run import new_folder
 from jtl.train.loop import fit
 
 FILE = "seeds.json"

@@ -27,7 +27,7 @@ from jtl.freeze import phases
 from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
-from jtl.models import ImageClassifier, NormSpec, Preprocessing
+from jtl.models import ImageClassifier, NormSpec, Preprocessing, heads
 from jtl.models.initialization import initialize
 from jtl.models.truncation import Truncated
 
@@ -104,7 +104,7 @@ def prepare_task(config: Config, display: Display) -> Task:
     """Loads data and weights and sets everything up; trains nothing, writes no run.
 
     Args:
-        config: As `jtl.config.validation.resolve` gives it.
+        config: As `jtl.train.checks.checked` gives it.
         display: Told what takes time.
 
     Raises:
@@ -132,7 +132,7 @@ def prepare_task(config: Config, display: Display) -> Task:
     model = models.create(
         options.model,
         num_classes=len(dataset.class_names),
-        head=config.head(None if artifact is None else artifact.num_classes),
+        head=heads.from_options(options, None if artifact is None else artifact.num_classes),
         conventions=conventions,
         truncate_at=None if at is None else translate(at),
     )
@@ -140,7 +140,7 @@ def prepare_task(config: Config, display: Display) -> Task:
     inputs = plan_input(
         size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
     )
-    augment = config.augment.options()
+    augment = config.augment.resolved()
     if augment.random:
         augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
         views = config.data.cache_views or 0

@@ -15,11 +15,11 @@ import optax
 from jtl.cache.arms import Arm, cut_of
 from jtl.cache.extraction import evaluate
 from jtl.common.trees import ParamTree, merge
-from jtl.config.defaults import recipe
 from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
 from jtl.freeze.groups import is_head
 from jtl.freeze.plan import PhasePlan, began
 from jtl.optim import optimizers
+from jtl.optim.recipe import recipe
 from jtl.train import step as steps
 from jtl.train.setup import Task
 

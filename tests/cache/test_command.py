@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from jtl import weights
 from jtl.cache import command
 from jtl.cache.entry import DESCRIPTION, VALUES
 from jtl.cache.store import PARTIAL, Store
 from jtl.cli import app
-from jtl.cli.process import PROGRAMS
-from jtl.data import verification
+from jtl.common import paths
+from jtl.common.paths import PROGRAMS
 from support import commands, stores
 
 A, B = stores.key("a"), stores.key("b")
@@ -35,9 +34,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in (
         folder / PROGRAMS / "jit_step-cache",
         folder / PROGRAMS / "mine.txt",
-        folder / weights.FOLDER / "tiny-ab" / "weights.json",
-        folder / weights.FOLDER / "mine" / "notes.txt",
-        folder / verification.FOLDER / "ab.json",
+        folder / paths.WEIGHTS / "tiny-ab" / "weights.json",
+        folder / paths.WEIGHTS / "mine" / "notes.txt",
+        folder / paths.CHECKED / "ab.json",
         folder / "features" / "mine" / "notes.txt",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,9 +153,9 @@ def test_what_a_process_writes_stays_and_is_said(cache, capsys):
     ("arguments", "told"),
     [
         ([], "list|clear"),
-        (["remove"], "invalid choice 'remove'"),
+        (["remove"], "must be one of list or clear, not 'remove'"),
         (["clear", "zz"], "no key begins with 'zz'"),
-        (["clear", ""], "a key is empty"),
+        (["clear", ""], "KEYS needs a value, and was given an empty one"),
         (["list", "--older-than", "-1"], "--older-than must be at least 0"),
         (["clear", "--older-than", "soon"], "--older-than must be a number, not 'soon'"),
         (["list", "--all"], "--all goes with clear alone"),

@@ -19,6 +19,7 @@ from jtl.cache import sizes
 from jtl.cache import store as store_module
 from jtl.cache.entry import CHUNK_ROWS, DESCRIPTION, VALUES, Spec
 from jtl.cache.store import LEFTOVER_SECONDS, PARTIAL, Store
+from jtl.common import quantities
 from jtl.common.errors import UserError
 from support import stores
 
@@ -390,20 +391,20 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path, said):
     ],
 )
 def test_sizes_are_read(text, count):
-    assert sizes.parse("--cache-budget", text) == count
+    assert quantities.parse_bytes("--cache-budget", text) == count
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "4 XB", "1e9", "4iB", "4 G B", "nan", "0x10"])
 def test_other_texts_are_no_sizes(text):
     with pytest.raises(UserError, match="--cache-budget must be a size such as 4GB"):
-        sizes.parse("--cache-budget", text)
+        quantities.parse_bytes("--cache-budget", text)
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999_950, "1.0 MB")]
 )
 def test_sizes_are_told(count, text):
-    assert sizes.told(count) == text
+    assert quantities.format_bytes(count) == text
 
 
 def test_the_default_limit_is_a_share_of_the_disk(tmp_path, monkeypatch):

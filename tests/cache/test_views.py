@@ -11,8 +11,8 @@ import pytest
 from jtl.cache import extraction, sizes
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, DataConfig, RunConfig
-from jtl.config.validation import resolve
 from jtl.runs import checkpoint
+from jtl.train.checks import checked
 from jtl.train.dry_run import preflight
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
@@ -117,7 +117,7 @@ def test_a_resumed_run_goes_on_with_its_views(tiny_data, tmp_path, passes, monke
 
 def test_dry_run_counts_every_view(tiny_data, passes):
     def needed(views: int) -> int:
-        task = prepare_task(resolve(configured(tiny_data, None, views)), tiny.quiet())
+        task = prepare_task(checked(configured(tiny_data, None, views)), tiny.quiet())
         return preflight(task)["cache_bytes"]
 
     row = 16 * 4
@@ -143,4 +143,4 @@ def test_dry_run_counts_every_view(tiny_data, passes):
 )
 def test_refusals(bad, message):
     with pytest.raises(UserError, match=message):
-        resolve(bad)
+        checked(bad)

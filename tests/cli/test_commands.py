@@ -141,47 +141,46 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
 
 HELP = {
     "train": [
-        "usage: jtl.train [-h] [OPTIONS]",
+        "usage: jtl train [OPTIONS]\n",
         "  python -m jtl.train --mask=head_only\n",
-        "model options",
-        "The network and where its weights come from.",
-        "augment options",
-        "--mask STR What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,",
+        "The network and where its weights come from:\n",
+        "see docs/augmentation.md",
+        "--mask TEXT What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,",
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
-        "--model STR Backbone: resnet18, resnet34, resnet50, ",
+        "--model TEXT Backbone: resnet18, resnet34, resnet50, ",
         "(.safetensors, .pth, .h5)",
-        "--epochs INT Passes over the training images. Default: 100 for head_only, else 10. --",
-        "--head-widths [INT [INT ...]] Widths of the hidden layers of --head mlp",
+        "--epochs N Passes over the training images. Default: 100 for head_only, else 10. --",
+        "--head-widths N,... Widths of the hidden layers of --head mlp",
         "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
         "--json, --no-json Print the summary as JSON on stdout",
     ],
     "evaluate": [
-        "usage: jtl.evaluate [-h] ",
+        "usage: jtl evaluate [OPTIONS] RUN\n",
         "confusion.png, reliability.png (is it right as often as it says?)",
-        "Folder that `python -m jtl.train` wrote. (required)",
+        "Folder that `python -m jtl.train` wrote.",
         "Print JSON on stdout instead of lines.",
     ],
     "export": [
-        "usage: jtl.export [-h] ",
+        "usage: jtl export [OPTIONS] RUN\n",
         "python -m jtl.export runs/mine --to stablehlo\n",
         "--to {stablehlo,timm,torchvision,keras,savedmodel,onnx} ",
     ],
     "compare": [
-        "usage: jtl.compare [-h] RUN [RUN ...]",
+        "usage: jtl compare [OPTIONS] RUN ...\n",
         "--out PATH A .png file for the runs' validation loss and accuracy by epoch.",
     ],
     "predict": [
-        "usage: jtl.predict [-h] ",
-        "RUN Folder that `python -m jtl.train` wrote. (required)",
-        "IMAGES [IMAGES ...] Image files; folders, zip or tar archives stand for all",
-        "--top-k INT How many classes to name for each image. (default: 5)",
+        "usage: jtl predict [OPTIONS] RUN IMAGE ...\n",
+        "RUN Folder that `python -m jtl.train` wrote.",
+        "IMAGE Image files; folders, zip or tar archives stand for all",
+        "--top-k N How many classes to name for each image. (default: 5)",
     ],
 }
 
 
 @pytest.mark.parametrize("command", HELP)
 def test_help(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")  # Of more, boxes come side by side.
+    monkeypatch.setenv("COLUMNS", "100")  # Lines are as wide as the terminal.
     assert main(command, "--help") == 0
     captured = capsys.readouterr()
     assert captured.err == ""

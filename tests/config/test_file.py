@@ -98,7 +98,7 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
     assert main("train", "--config", tmp_path / "run.yaml") == 2
     assert "run.yaml': No such file" in capsys.readouterr().err
     assert main("train", "--config") == 2
-    assert "--config needs a file" in capsys.readouterr().err
+    assert "--config needs a path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.config.defaults import mask_defaults
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
-from jtl.config.validation import resolve
-from jtl.models import HeadSpec
+from jtl.models import HeadSpec, heads
+from jtl.train.checks import checked
 
 
 def config(**train) -> Config:
@@ -26,8 +26,8 @@ def test_defaults_by_mask(mask, epochs, lr):
 
 
 def test_resolving_twice_changes_nothing():
-    resolved = resolve(Config())
-    assert resolve(resolved) == resolved
+    resolved = checked(Config())
+    assert checked(resolved) == resolved
     assert (resolved.model, resolved.data, resolved.run) == (
         Config().model,
         Config().data,
@@ -122,7 +122,7 @@ def test_the_documented_default():
 )
 def test_refusals(bad, message):
     with pytest.raises(UserError, match=message):
-        resolve(bad)
+        checked(bad)
 
 
 def test_the_limits_themselves_are_allowed():
@@ -131,24 +131,24 @@ def test_the_limits_themselves_are_allowed():
         DataConfig(image_size=4096),
         TrainConfig(epochs=10**6, seed=2**31 - 1),
     )
-    assert resolve(upper) == upper
+    assert checked(upper) == upper
     convex = config(solver="lbfgs", l2="0.1", bn="frozen")
-    assert resolve(convex) == convex
+    assert checked(convex) == convex
     limits = Config(
         data=DataConfig(image_size=32),
         train=TrainConfig(epochs=1, batch_size=1, patience=0, seed=0, weight_decay=0.0, lr=1e-30),
     )
-    assert resolve(limits) == limits
+    assert checked(limits) == limits
 
 
 @pytest.mark.parametrize(
     "original",
     [
         Config(),
-        resolve(Config()),
+        checked(Config()),
         Config(
             ModelConfig("resnet50", "random", head_pool="max", dtype="bfloat16"),
-            DataConfig("folder:images/ä b", 64),
+            DataConfig("folder:images/ä b", image_size=64),
             TrainConfig(
                 mask="full",
                 epochs=3,
@@ -178,7 +178,7 @@ def test_reading_back_changes_nothing_of_what_it_reads():
 
 
 def test_head():
-    assert Config(ModelConfig(head_pool="max")).head() == HeadSpec(pool="max")
+    assert heads.from_options(ModelConfig(head_pool="max")) == HeadSpec(pool="max")
 
 
 @pytest.mark.parametrize(
@@ -203,4 +203,4 @@ def test_widths_are_given_with_commas_or_spaces(words):
 def test_a_penalty_is_a_number_from_0_on(penalty):
     options = TrainConfig(solver="lbfgs", l2=penalty)
     with pytest.raises(UserError, match="--l2 must be auto or a number from 0 on"):
-        resolve(Config(train=options))
+        checked(Config(train=options))

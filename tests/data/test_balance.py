@@ -19,7 +19,7 @@ from jtl.data.augment import PRESETS, Augmentation
 from jtl.data.balance import balanced_weights
 from jtl.optim import lbfgs
 from jtl.runs import checkpoint
-from jtl.runs.run import read_json
+from jtl.runs.files import read_json
 from jtl.train import step
 from jtl.train.loop import fit
 from support import tiny

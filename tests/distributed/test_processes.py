@@ -20,7 +20,6 @@ import pytest
 from jtl.cli import process
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
-from jtl.config import validation
 from jtl.config.options import Config, RunConfig, TrainConfig
 from jtl.distributed import processes
 from jtl.runs import checkpoint, midway
@@ -314,7 +313,7 @@ def test_other_commands_of_two_processes(data, tmp_path, capsys):
 )
 def test_options_of_processes(given, words):
     with pytest.raises(UserError, match=words):
-        validation.check_processes(RunConfig(**given))
+        RunConfig(**given).check_processes()
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from jtl import models
 from jtl.cli import app
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config
-from jtl.config.validation import resolve
-from jtl.models import HeadSpec, registry
+from jtl.models import HeadSpec, heads, registry
 from jtl.runs import checkpoint
+from jtl.train.checks import checked
 from support import commands, tiny
 from support.paths import DOCS
 from weights_convert.convert.tables import TABLES
@@ -318,7 +318,7 @@ def config_of(command: str) -> Config:
     """What a command of the page would train."""
     found: list[Config] = []
     args = shlex.split(command)[3:]
-    code = app.main(Config, lambda config: found.append(resolve(config)), prog="x", args=args)
+    code = app.main(Config, lambda config: found.append(checked(config)), prog="x", args=args)
     assert code == 0, command
     return found[0]
 
@@ -338,7 +338,7 @@ def test_densenet_in_three_arms_has_the_page_s_counts():
     assert len(rows) == 3
     for command, *told in rows:
         config = config_of(command)
-        model = models.create("densenet121", num_classes=10, head=config.head())
+        model = models.create("densenet121", num_classes=10, head=heads.from_options(config.model))
         shapes = models.variable_shapes(model, config.data.image_size or 224)
         whole = config.train.mask == "full"
         trained = shapes["params"] if whole else shapes["params"]["head"]

@@ -9,8 +9,8 @@ import pytest
 
 from jtl import models
 from jtl.common.errors import UserError
-from jtl.config.options import Config, ModelConfig
-from jtl.models import HeadSpec
+from jtl.config.options import ModelConfig
+from jtl.models import HeadSpec, heads
 from jtl.models.heads import Head, Pool, check_layers, mlp
 from jtl.models.initialization import initialize
 from jtl.models.layers.blocks import separate_layers
@@ -92,7 +92,7 @@ def test_bad_layers_are_named_together():
 
 
 def test_append_keeps_the_weights_own_classifier():
-    head = Config(ModelConfig(head="append")).head(source_classes=5)
+    head = heads.from_options(ModelConfig(head="append"), source_classes=5)
     model = models.create("resnet18", num_classes=3, head=head)
     source = models.create("resnet18", num_classes=5)
     pretrained = jax.tree.map(
@@ -103,7 +103,7 @@ def test_append_keeps_the_weights_own_classifier():
     assert (variables["params"]["classifier"]["logits"]["kernel"] == 0.5).all()
     assert variables["params"]["head"]["logits"]["kernel"].shape == (5, 3)
     with pytest.raises(UserError, match="these have none"):
-        Config(ModelConfig(head="append")).head(source_classes=None)
+        heads.from_options(ModelConfig(head="append"), source_classes=None)
 
 
 @pytest.mark.parametrize(

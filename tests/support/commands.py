@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import subprocess
 import sys
 
-from jtl import compare
-from jtl.cli import app
-from jtl.config.options import Config
-from jtl.evaluate import command as evaluate
-from jtl.export import command as export
-from jtl.predict import command as predict
+from jtl.cli import app, commands
 from jtl.train import command as train
 
 
 def main(command: str, *args: object) -> int:
     """A command in this process; the exit code that the process would have."""
-    options = {
-        "train": (Config, train.command),
-        "evaluate": (evaluate.Options, evaluate.command),
-        "predict": (predict.Options, predict.command),
-        "export": (export.Options, export.command),
-        "compare": (compare.Options, compare.command),
-    }
-    try:
-        return app.main(*options[command], prog=f"jtl.{command}", args=[str(a) for a in args])
-    except SystemExit as error:  # How the parser ends.
-        return int(error.code or 0)
+    module = importlib.import_module(commands.COMMANDS[command].module)
+    run = module.command
+    if command == "train":
+        run = functools.partial(train.command, draw_beside=False)
+    return app.main(module.Options, run, prog=f"jtl {command}", args=[str(arg) for arg in args])
 
 
 def python(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:

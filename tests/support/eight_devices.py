@@ -16,12 +16,12 @@ import optax
 
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
-from jtl.config.validation import resolve
 from jtl.data.loader import Images, ahead, shuffled
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.models import registry
 from jtl.runs import checkpoint
 from jtl.train import batch_size, loop, memory, step
+from jtl.train.checks import checked
 from support import tiny
 
 COUNTS = (1, 2, 4, 8)
@@ -125,7 +125,7 @@ def found_batch(data: Path, per_device: int) -> tuple[int, int]:
         mock.patch.object(memory, "free_for_steps", return_value=room),
         mock.patch.object(batch_size, "BATCHES", 1),
     ):
-        task = batch_size.prepared(resolve(dataclasses.replace(config, train=auto)), tiny.quiet())
+        task = batch_size.prepared(checked(dataclasses.replace(config, train=auto)), tiny.quiet())
     return task.config.train.batch, task.layout.count
 
 

@@ -22,7 +22,6 @@ from jtl.cache.features import feature_cache
 from jtl.common.progress import Display
 from jtl.common.trees import prune, within
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
-from jtl.config.validation import resolve
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit
 from jtl.freeze import Split, label_tree, parse, split
@@ -33,6 +32,7 @@ from jtl.models.layers.blocks import BatchNorm, Conv, relu
 from jtl.runs import checkpoint, keeper
 from jtl.runs.run import Run
 from jtl.train import loop
+from jtl.train.checks import checked
 from jtl.train.setup import prepare_task
 from jtl.train.trainer import Trainer
 from weights_convert.artifact import folder as artifact
@@ -188,7 +188,7 @@ def config(data: Path, run_dir: Path | None, *, weights: str | None = None, **tr
 
 def trainer_of(config: Config) -> Trainer:
     """What trains the first phase of a run, before its first step."""
-    task = prepare_task(resolve(config), quiet())
+    task = prepare_task(checked(config), quiet())
     plan = task.plans[0]
     splits = {"train": task.dataset.train, "val": task.dataset.val}
     arm = feature_cache(task, quiet()).arm(cut_of(plan.split), task.variables, splits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jtl.cli import app
+from jtl.common.output import print_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ def command(options: Options) -> None:
         for name in NAMES:
             print(name)
     if options.do == "json":
-        app.print_json({"names": NAMES})
+        print_json({"names": NAMES})
     if options.do == "defect":
         raise KeyError("a defect of jtl")
 

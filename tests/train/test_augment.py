@@ -15,12 +15,12 @@ from PIL import Image
 from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, RunConfig, TrainConfig
-from jtl.config.validation import resolve
 from jtl.data import loader
 from jtl.data.augment import PRESETS, Augment, Augmentation
 from jtl.data.decoding import HostTransform
 from jtl.runs import checkpoint
 from jtl.train import preview, step
+from jtl.train.checks import checked
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from support import commands, tiny
@@ -197,7 +197,7 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
 
     monkeypatch.setattr(step, "train_step", seen)
     fit(config, tiny.quiet())
-    images, shares = preview.first_batch(prepare_task(resolve(config), tiny.quiet()))
+    images, shares = preview.first_batch(prepare_task(checked(config), tiny.quiet()))
     x, targets = batches[0]
     expected = np.asarray(preview.denormalize(x, tiny.PREPARE))
     np.testing.assert_allclose(images, expected, rtol=0, atol=1e-5)
@@ -290,7 +290,7 @@ def test_flags_reach_the_options():
 )
 def test_refusals(bad, message):
     with pytest.raises(UserError, match=message):
-        resolve(bad)
+        checked(bad)
 
 
 def test_a_sheet_that_cannot_be_written_leaves_nothing(tiny_data, tmp_path):

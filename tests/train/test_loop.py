@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.config.validation import resolve
 from jtl.predict import classifier as evaluation
 from jtl.runs import checkpoint
 from jtl.runs.summary import frozen_unchanged
 from jtl.train import step as steps
 from jtl.train import trainer
+from jtl.train.checks import checked
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from jtl.train.trainer import Trainer
@@ -29,7 +29,7 @@ from weights_convert.convert.rules import leaf_paths, lookup
 
 def start_of(run):
     """The variables that a run begins with."""
-    return prepare_task(resolve(run.config), tiny.quiet()).variables
+    return prepare_task(checked(run.config), tiny.quiet()).variables
 
 
 def moved(run) -> set[tuple[str, ...]]:

@@ -12,13 +12,13 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.options import Config, TrainConfig
-from jtl.config.validation import resolve
 from jtl.distributed.layout import SINGLE
 from jtl.runs import checkpoint
+from jtl.runs.files import read_json
 from jtl.runs.resume import resumed_run
-from jtl.runs.run import read_json
 from jtl.train import batch_size, loop, memory
 from jtl.train import step as steps
+from jtl.train.checks import checked
 from support import tiny
 from support.commands import main
 
@@ -139,7 +139,7 @@ def test_auto_takes_at_most_a_tenth_of_the_images_and_512():
 def test_auto_tries_one_step_and_goes_on_with_less(tiny_data, monkeypatch):
     refusing = Refusing(steps.train_step, most=3)
     monkeypatch.setattr(steps, "train_step", refusing)
-    config = resolve(auto(tiny_data, None))
+    config = checked(auto(tiny_data, None))
     task = batch_size.prepared(config, tiny.quiet())
     assert refusing.sizes == [4, 3]
     assert task.config.train.batch == 3
@@ -196,4 +196,4 @@ def test_the_command_takes_auto(tiny_data, capsys):
 )
 def test_refusals(train, message):
     with pytest.raises(UserError, match=message):
-        resolve(Config(train=TrainConfig(**train)))
+        checked(Config(train=TrainConfig(**train)))

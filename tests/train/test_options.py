@@ -11,10 +11,10 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.options import Config, StepsConfig, TrainConfig
-from jtl.config.validation import resolve
 from jtl.predict import classifier
 from jtl.runs import checkpoint
 from jtl.train import trainer
+from jtl.train.checks import checked
 from jtl.train.loop import fit
 from support import tiny
 
@@ -205,7 +205,7 @@ REFUSED = [
 @pytest.mark.parametrize(("steps", "train", "message"), REFUSED, ids=lambda value: str(value)[:40])
 def test_refusals(steps, train, message):
     with pytest.raises(UserError) as raised:
-        resolve(Config(train=TrainConfig(**train), steps=StepsConfig(**steps)))
+        checked(Config(train=TrainConfig(**train), steps=StepsConfig(**steps)))
     assert str(raised.value).startswith(message)
 
 

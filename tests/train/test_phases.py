@@ -13,13 +13,13 @@ import pytest
 
 from jtl.cache.arms import arm_of
 from jtl.common.errors import UserError
-from jtl.config.validation import resolve
 from jtl.freeze.phases import Phase, parse
 from jtl.freeze.plan import began
 from jtl.optim import optimizers
 from jtl.runs import checkpoint
 from jtl.runs.run import Run
 from jtl.train import dry_run, step
+from jtl.train.checks import checked
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from jtl.train.trainer import Trainer
@@ -174,7 +174,7 @@ def test_l2_sp_pulls_towards_the_start():
 
 
 def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
-    config = resolve(phased(tiny_data, tmp_path / "never"))
+    config = checked(phased(tiny_data, tmp_path / "never"))
     task = prepare_task(config, tiny.quiet())
     figures = dry_run.preflight(task)
     keys = ["total_params", "trainable_params", "frozen_params", "optimizer_bytes", "cut", "groups"]
@@ -197,7 +197,7 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
 
 
 def test_phase_defaults_come_from_their_masks(tiny_data, tmp_path):
-    task = prepare_task(resolve(phased(tiny_data, tmp_path / "x", lr=None)), tiny.quiet())
+    task = prepare_task(checked(phased(tiny_data, tmp_path / "x", lr=None)), tiny.quiet())
     assert [plan.phase.lr for plan in task.plans] == [3e-3, 1e-4, 1e-4]
     assert task.plans[1].learning_rates == pytest.approx({"head@0": 1e-3, "backbone@1": 1e-4})
     assert task.plans[2].learning_rates == pytest.approx(
@@ -211,7 +211,7 @@ def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
     config = tiny.config(
         tiny_data, None, epochs=None, l2_sp=0.5, phases="1,last_stage;1,head_only;1,last_stage"
     )
-    task = prepare_task(resolve(config), tiny.quiet())
+    task = prepare_task(checked(config), tiny.quiet())
     moved = jax.tree.map(lambda leaf: leaf + 1, task.variables)
     trainer = Trainer(task, task.plans[2], arm_of(None, task.inputs), moved)
     kernel = task.variables["params"]["stage2"]["block1"]["conv"]["kernel"]

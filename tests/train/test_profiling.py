@@ -13,9 +13,9 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.options import Config, RunConfig, TrainConfig
-from jtl.config.validation import resolve
 from jtl.runs import checkpoint
 from jtl.train import loop, profiling
+from jtl.train.checks import checked
 from support import tiny
 
 
@@ -106,4 +106,4 @@ def test_a_run_that_fails_leaves_no_trace(tiny_data, tmp_path, monkeypatch):
 )
 def test_refusals(config, message):
     with pytest.raises(UserError, match=message):
-        resolve(config)
+        checked(config)

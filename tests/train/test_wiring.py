@@ -21,10 +21,10 @@ import pytest
 from jtl.cache.arms import arm_of
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, StepsConfig
-from jtl.config.validation import resolve
 from jtl.data.loader import Images, shuffled
 from jtl.models import ImageClassifier
 from jtl.train import step as steps
+from jtl.train.checks import checked
 from jtl.train.setup import Task, prepare_task
 from jtl.train.trainer import Trainer
 from support import tiny
@@ -274,7 +274,7 @@ def prepared(case: Case, data: Path, rules: Path) -> Task:
     head = "bn,dense:6,dropout:.3"
     model = dataclasses.replace(config.model, head=head)
     config = dataclasses.replace(config, model=model, steps=steps)
-    return prepare_task(resolve(config), tiny.quiet())
+    return prepare_task(checked(config), tiny.quiet())
 
 
 @pytest.mark.parametrize("name", CASES)

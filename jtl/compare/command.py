@@ -7,17 +7,15 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-from rich.table import Table
-from rich.text import Text
-
-from jtl.cli import app
 from jtl.common.errors import UserError
-from jtl.common.progress import PlainConsole
-from jtl.runs import plots
-from jtl.runs.run import CONFIG, METRICS, SUMMARY, read_json
+from jtl.common.output import print_json
+from jtl.config import checks, walk
+from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +35,8 @@ class Options:
         json: Print JSON on stdout instead of a table.
     """
 
-    runs: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
-    ]
-    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    runs: Annotated[tuple[Path, ...], walk.Metavar("RUN")] = walk.positional(())
+    out: Annotated[Path | None, checks.png] = None
     json: bool = False
 
 
@@ -82,8 +77,6 @@ def command(options: Options) -> None:
     """
     if not options.runs:
         raise UserError("no run was given. Name two or more: jtl.compare RUN RUN...")
-    if options.out is not None and options.out.suffix.lower() != ".png":
-        raise UserError(f"--out writes a .png file, not '{options.out}'.")
     folders = list(dict.fromkeys(options.runs))
     histories = {folder: read_history(folder) for folder in folders}
     found = [compared(folder, histories[folder]) for folder in folders]
@@ -92,9 +85,10 @@ def command(options: Options) -> None:
         _draw(options.out, [(run.run, histories[Path(run.run)]) for run in found])
     different = differing(found)
     if options.json:
-        told = [dataclasses.asdict(run) for run in found]
-        app.print_json({"runs": told, "different": different}, indent=2)
+        print_json({"runs": [dataclasses.asdict(run) for run in found], "different": different})
         return
+    from jtl.common.progress import PlainConsole
+
     console = PlainConsole()
     console.print(results_table(found))
     if different:
@@ -135,6 +129,9 @@ def differing(runs: list[Compared]) -> list[str]:
 
 def results_table(runs: list[Compared]) -> Table:
     """A numbered row for each run."""
+    from rich.table import Table
+    from rich.text import Text
+
     view = Table(title="Runs", title_justify="left")
     tested = any(run.test_accuracy is not None for run in runs)
     view.add_column("#", justify="right", no_wrap=True)
@@ -155,6 +152,9 @@ def results_table(runs: list[Compared]) -> Table:
 
 def options_table(runs: list[Compared], options: list[str]) -> Table:
     """A row for each of these options, a column for each run by its number."""
+    from rich.table import Table
+    from rich.text import Text
+
     view = Table(title="What differs", title_justify="left")
     view.add_column("option", no_wrap=True)
     for number in range(1, len(runs) + 1):
@@ -206,13 +206,11 @@ def _options(folder: Path) -> dict[str, Any]:
 
 
 def _draw(path: Path, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    from jtl.runs import plots  # Matplotlib takes long to import.
+
     try:
         plots.draw_comparison(path, runs=runs)
     except OSError as error:
         raise UserError(
             f"cannot write --out '{path}': {error.strerror}. Choose another file."
         ) from error
-
-
-if __name__ == "__main__":
-    app.end(app.main(Options, command, prog="python -m jtl.compare"))

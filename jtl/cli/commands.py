@@ -1,0 +1,128 @@
+"""All commands: `jtl COMMAND ...`, and `python -m jtl.COMMAND ...` for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jtl.cli import app
+from jtl.common import memory
+from jtl.common.errors import UserError, suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        module: Where its `Options` and its `command` are, or a dict `COMMANDS` of further
+            commands by name, each with its own; imports nothing slow by itself.
+        summary: What it does, for the list of commands.
+        computes: Whether it computes with JAX for long: then its process is set up for that.
+    """
+
+    module: str
+    summary: str
+    computes: bool = False
+
+
+COMMANDS = {
+    "train": Command("jtl.train.command", "train a classifier", computes=True),
+    "predict": Command("jtl.predict.command", "predict the classes of images", computes=True),
+    "evaluate": Command("jtl.evaluate.command", "score a run's best model", computes=True),
+    "export": Command("jtl.export.command", "write it for other libraries", computes=True),
+    "compare": Command("jtl.compare.command", "compare runs side by side"),
+    "data": Command("jtl.data.command", "check a data source before training (data check)"),
+    "cache": Command("jtl.cache.command", "list or clear what is kept for later runs"),
+    "weights": Command(
+        "weights_convert.cli.commands", "convert, list, inspect and export pretrained weights"
+    ),
+}
+
+
+def run(name: str, prog: str, args: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command in a process of its own, and ends it.
+
+    Args:
+        name: A name of `COMMANDS`.
+        prog: What the user typed, for help and messages.
+        args: The command line; default that of the process.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    command = COMMANDS[name]
+    computes = command.computes and not {"-h", "--help"}.intersection(words)
+    if computes:
+        memory.restart_with_huge_pages()  # Before the slow imports.
+    app.quiet_libraries()
+    module = importlib.import_module(command.module)
+    if hasattr(module, "COMMANDS"):
+        app.end(run_one_of(module, words, prog))
+
+    def start(options: Any) -> int | None:
+        if computes:
+            from jtl.cli import process
+
+            process.prepare()
+        return module.command(options)
+
+    app.end(app.main(module.Options, start, prog=prog, args=words))
+
+
+def run_one_of(module: Any, words: Sequence[str], prog: str) -> int:
+    """Runs the command of a module's `COMMANDS` that the first word names.
+
+    Args:
+        module: Its `COMMANDS` are modules of `Options` and `command` by name, imported when
+            needed; `DEFAULT` is what runs without such a word.
+        words: The command line.
+        prog: What the user typed before it.
+
+    Returns:
+        The exit code.
+    """
+    name, rest = module.DEFAULT, words
+    if words and words[0] in module.COMMANDS:
+        name, rest = words[0], words[1:]
+        prog = f"{prog} {name}"
+    chosen = importlib.import_module(module.COMMANDS[name])
+    return app.main(chosen.Options, chosen.command, prog=prog, args=rest)
+
+
+def main() -> NoReturn:
+    """The program `jtl`."""
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        run(words[0], f"jtl {words[0]}", words[1:])
+    app.end(app.guarded(lambda: _without_command(words)))
+
+
+def _without_command(words: Sequence[str]) -> int:
+    if words and words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"jtl {version('jtl')}")
+        return 0
+    if words and words[0] not in ("-h", "--help"):
+        raise UserError(
+            f"there is no command '{words[0]}'.{suggest(words[0], COMMANDS)} The commands are: "
+            f"{', '.join(COMMANDS)}."
+        )
+    print(_HELP, file=sys.stdout if words else sys.stderr)
+    return 0 if words else 2
+
+
+_HELP = f"""usage: jtl COMMAND ...
+
+Transfer learning for image classification in JAX and Flax.
+
+commands, each with its own --help:
+{chr(10).join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())}
+
+For example:
+  jtl train --mask=head_only
+  jtl predict runs/mine photo.jpg
+
+jtl --version prints the version."""

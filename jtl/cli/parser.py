@@ -1,0 +1,265 @@
+"""The parser of a command: built from a dataclass of options, on argparse.
+
+Every option is a flag and its value (`--lr 0.1`, `--lr=0.1`; `--head_lr_mult` is read as
+`--head-lr-mult`), a switch and its opposite (`--json`, `--no-json`), or positional. Lists have
+commas or spaces (`--head-widths 1024,512`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jtl.common.errors import UserError, suggest
+from jtl.config import walk
+from jtl.config.walk import Option
+
+SYNONYMS = {
+    "--architecture": "--model",
+    "--backbone": "--model",
+    "--pretrained": "--weights",
+    "--dataset": "--data",
+    "--freeze": "--mask",
+    "--learning-rate": "--lr",
+    "--dropout": "--head-dropout",
+    "--output-dir": "--run-dir",
+    "--num-epochs": "--epochs",
+}
+"""What other programs call jtl's flags."""
+
+
+def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
+    """The options that a command line gives, by name.
+
+    Args:
+        kind: Dataclass of the command's options.
+        args: The command line.
+        prog: The command's name, for messages.
+
+    Raises:
+        UserError: There is no such flag, or a value is none for its flag.
+        SystemExit: Help was asked for, and has been printed.
+    """
+    args = [_plain(arg) for arg in args]
+    parser = build(kind, prog)
+    if not {"-h", "--help"}.intersection(args):
+        _check_flags(kind, args, prog)
+    options = walk.options(kind)
+    try:
+        given, surplus = parser.parse_known_intermixed_args(args)
+    except argparse.ArgumentError as error:
+        raise UserError(_told(error, options.values())) from None
+    if surplus:
+        raise UserError(_unexpected(surplus[0], kind, prog))
+    return {name: _joined(options[name], value) for name, value in vars(given).items()}
+
+
+def build(kind: type, prog: str) -> argparse.ArgumentParser:
+    """The parser of a dataclass of options, with its help."""
+    options = list(walk.options(kind).values())
+    wanted = [_metavar(option) for option in options if option.positional and not option.is_list]
+    wanted += [
+        f"{_metavar(option)} ..." for option in options if option.positional and option.is_list
+    ]
+    width = min(shutil.get_terminal_size().columns, 100)
+    parser = _Parser(
+        prog=prog,
+        usage=" ".join([prog, "[OPTIONS]", *wanted]),
+        description=walk.described(kind),
+        formatter_class=lambda prog: _Help(prog, max_help_position=28, width=width),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    for area, inner in walk.areas(kind).items():
+        group = parser
+        if area:
+            title, _, more = walk.described(inner).partition(". ")
+            group = parser.add_argument_group(title.rstrip("."), " ".join(more.split()) or None)
+        for option in options:
+            if option.area == area:
+                _add(group, option)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)  # Argparse would hide that a pipe is closed.
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[:1].lower()}{message[1:]}. See {self.prog} --help.")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        # `WIDTH ...` where argparse would say `[WIDTH ...]` or `WIDTH [WIDTH ...]`.
+        if action.nargs in ("*", "+") and action.option_strings:
+            return f"{self._metavar_formatter(action, default_metavar)(1)[0]},..."
+        return super()._format_args(action, default_metavar)
+
+
+def _add(group: Any, option: Option) -> None:
+    help = option.help.replace("%", "%%")
+    bare = option.mark(walk.Bare)
+    if option.kind is bool:
+        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=help)
+        return
+    default = option.default
+    if default not in (None, ()) and not option.positional and "Default:" not in help:
+        shown = ",".join(map(str, default)) if option.is_list else default
+        help = f"{help} (default: {shown})"
+    commas = option.is_list and not option.positional
+    read = _reader(option.item, commas)
+    settings: dict[str, Any] = dict(type=read, metavar=_metavar(option), help=help)
+    if option.positional:
+        several = "*" if option.is_list else None if default is None or not option.optional else "?"
+        group.add_argument(option.name, nargs=several, default=argparse.SUPPRESS, **settings)
+    elif bare is not None:
+        group.add_argument(option.flag, nargs="?", const=bare.value, **settings)
+        off = dict(action="store_const", const=default, help=argparse.SUPPRESS)
+        group.add_argument(_off(option.flag), dest=option.name, **off)
+    else:
+        group.add_argument(option.flag, nargs="+" if option.is_list else None, **settings)
+
+
+def _metavar(option: Option) -> str:
+    if named := option.mark(walk.Metavar):
+        return named.text
+    item = option.item
+    if typing.get_origin(item) is Literal:
+        return "{" + ",".join(typing.get_args(item)) + "}"
+    if isinstance(item, tuple):
+        return "|".join(_names(part) for part in item)
+    return _names(item)
+
+
+def _names(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "|".join(typing.get_args(kind))
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _reader(kind: Any, commas: bool) -> Any:
+    """From a word of the command line to a value; with commas, to all that are between them."""
+
+    def read(word: str) -> Any:
+        try:
+            if commas:
+                return tuple(_read(kind, part) for part in word.split(",") if part)
+            return _read(kind, word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _read(kind: Any, word: str) -> Any:
+    """A value from a word; ValueError, which says what it must be."""
+    for part in kind if isinstance(kind, tuple) else (kind,):
+        if typing.get_origin(part) is Literal:
+            if word in typing.get_args(part):
+                return word
+        elif part in (str, Path):
+            if not word:
+                raise ValueError(
+                    "needs a value, and was given an empty one. Name it, or leave it out."
+                )
+            return part(word)
+        else:
+            try:
+                return part(word)
+            except ValueError:
+                continue
+    allowed = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    raise ValueError(f"must be {_described(kind)}, not '{word}'.{suggest(word, allowed)}")
+
+
+def _described(kind: Any) -> str:
+    if isinstance(kind, tuple):
+        return " or ".join(map(_described, kind))
+    if typing.get_origin(kind) is Literal:
+        *most, last = typing.get_args(kind)
+        return f"one of {', '.join(most)} or {last}" if most else str(last)
+    return {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a value")
+
+
+def _joined(option: Option, value: Any) -> Any:
+    if not option.is_list:
+        return value
+    return tuple(value) if option.positional else tuple(part for parts in value for part in parts)
+
+
+def _plain(word: str) -> str:
+    """A flag with dashes for underscores; other words as they are."""
+    flag, tied, value = word.partition("=")
+    return flag.replace("_", "-") + tied + value if flag.startswith("--") else word
+
+
+def _check_flags(kind: type, args: Sequence[str], prog: str) -> None:
+    """Names the nearest flag for every one there is not, also where a value is tied to it."""
+    known = flags(kind)
+    for word in args:
+        if word == "--":
+            return
+        flag = word.partition("=")[0]
+        if re.match(r"--?[^\W\d]", flag) and flag not in known:
+            close = _nearest("--" + flag.lstrip("-").replace("_", "-"), known)
+            raise UserError(f"there is no flag {flag}.{close} See {prog} --help.")
+
+
+def _unexpected(word: str, kind: type, prog: str) -> str:
+    """What to do about a word that no flag takes."""
+    name, _, value = word.partition("=")
+    flag, known = "--" + name.replace("_", "-"), flags(kind)
+    meant = ""
+    if flag in known:
+        meant = f" Did you mean '{flag}={value}'?"
+    elif "--data" in known and ":" in word:
+        meant = f" Did you mean '--data {word}'?"
+    return (
+        f"unexpected argument '{word}'.{meant} Every option is a flag and its value, as in "
+        f"{prog} --help."
+    )
+
+
+def flags(kind: type) -> list[str]:
+    """All flags of a dataclass of options."""
+    found = ["--help"]
+    for option in walk.options(kind).values():
+        if not option.positional:
+            found += [option.flag]
+            found += [_off(option.flag)] if option.kind is bool or option.mark(walk.Bare) else []
+    return found
+
+
+def _off(flag: str) -> str:
+    return flag.replace("--", "--no-", 1)
+
+
+def _nearest(flag: str, known: Sequence[str]) -> str:
+    """A phrase with the nearest flag, or with all of them."""
+    spellings = {name: name for name in known}
+    spellings |= {word: name for word, name in SYNONYMS.items() if name in known}
+    for word, name in spellings.items():
+        if suggest(flag, spellings, 0.6) == f" Did you mean '{word}'?":
+            return f" Did you mean '{name}'?"
+    return f" The flags are: {', '.join(known)}."
+
+
+def _told(error: argparse.ArgumentError, options: Iterable[Option]) -> str:
+    """What is wrong with the value of a flag, in one sentence."""
+    name = (error.argument_name or "").partition("/")[0]
+    option = next((o for o in options if name in (o.flag, o.name, _metavar(o))), None)
+    if option is None:
+        return str(error)
+    name = option.name.upper() if option.positional else option.flag
+    if "expected" in error.message and "argument" in error.message:
+        return f"{name} needs {_described(option.item)}."
+    if found := re.match(r"ignored explicit argument (.*)", error.message):
+        return f"{name} is a switch and takes no value, not even {found[1]}."
+    return f"{name} {error.message}"

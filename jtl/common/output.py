@@ -1,0 +1,13 @@
+"""Results on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Prints JSON on stdout that stays JSON in every locale."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(value, indent=indent, ensure_ascii=not unicode))

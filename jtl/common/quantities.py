@@ -1,0 +1,60 @@
+"""Numbers and sizes from text, and sizes for people."""
+
+from __future__ import annotations
+
+import re
+
+from jtl.common.errors import UserError
+
+
+def number(text: str) -> float | None:
+    """The number that a text says, or None."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def whole(text: str) -> int | None:
+    """The whole number from 0 on that a text says, or None."""
+    try:
+        return int(text) if text.isdecimal() else None
+    except ValueError:  # Of more digits than Python reads.
+        return None
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """Bytes from a text such as `4GB`, `500 MB`, `1.5GiB` or `1000000`.
+
+    Args:
+        option: Where the text is from, for the message.
+        text: The size.
+
+    Raises:
+        UserError: It is none.
+
+    Example:
+        >>> parse_bytes("--cache-budget", "1.5GiB")
+        1610612736
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt]?)(i?)b?)", text.strip().lower())
+    if match is None or (match[3] and not match[2]):
+        raise UserError(f"{option} must be a size such as 4GB, 500MB or 0, not '{text}'.")
+    return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
+
+
+def format_bytes(count: int) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> format_bytes(1_310_000_000)
+        '1.3 GB'
+    """
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"

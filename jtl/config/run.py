@@ -1,0 +1,108 @@
+"""Options of where results go, and what a command does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from jtl.common.errors import UserError
+from jtl.common.quantities import whole
+from jtl.config import checks, walk
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where results go, and what may be taken for them.
+
+    Attributes:
+        run_dir: Folder for everything the run writes. Default: a new one in runs/.
+        resume: Go on with the run in --run-dir where its last checkpoint left it.
+        cache_budget: Memory that the frozen part's outputs may take, such as 4GB or 500MB; more
+            is read from disk, batch by batch. 0 computes them anew in every step. Default: 40 %
+            of the free memory.
+        dry_run: Say what would be trained and what it costs, and train nothing.
+        seeds: Train with so many seeds, from --seed on, on one validation split, and report the
+            median and spread of the results.
+        find_lr: Train no model, but try ever higher learning rates for some steps; draws the losses
+            in lr_finder.png and suggests a value for --lr.
+        show_batch: A .png file for an image of the first training batch, as the network sees it.
+        log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
+            in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
+            nowhere else.
+        profile: Trace some steps of each phase into the run's folder, profile/, to look at in
+            Perfetto or TensorBoard (see docs/training.md).
+        json: Print the summary as JSON on stdout instead of a table.
+        coordinator: HOST:PORT of the first of several processes that train together; the first one
+            opens the port. Slurm, Open MPI, Kubernetes and Cloud TPU tell it by themselves, as the
+            next two; see docs/devices.md.
+        num_processes: How many processes there are.
+        process_id: Which of them this is, from 0 on.
+        config: A YAML file with options, a line NAME: VALUE for each (see docs/training.md), or the
+            config.json of a run to train as it did. The command line comes before it.
+    """
+
+    run_dir: Path | None = None
+    resume: bool = False
+    cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
+    dry_run: bool = False
+    seeds: Annotated[int, checks.within(1, 1000)] = 1
+    find_lr: bool = False
+    show_batch: Annotated[Path | None, checks.png] = None
+    log_to: tuple[TrackerName, ...] = ()
+    profile: bool = False
+    json: bool = False
+    coordinator: str | None = None
+    num_processes: Annotated[int | None, checks.within(1, 2**16)] = None
+    process_id: int | None = None
+    config: Path | None = None
+    # Names of the options that a command line gives, no option itself.
+    given: tuple[str, ...] = dataclasses.field(
+        default=(), compare=False, metadata={"option": False}
+    )
+
+    def check(self) -> None:
+        """Checks what the options say together.
+
+        Raises:
+            UserError: They do not go together; the message names them.
+        """
+        if self.config is not None:
+            raise UserError("--config is for the command line alone; give the options themselves.")
+        # Of trainings, trials and rehearsals there is one at a time.
+        asked = {"--dry-run": self.dry_run, "--find-lr": self.find_lr, "--seeds": self.seeds > 1}
+        flags = [flag for flag, given in asked.items() if given]
+        if len(flags) > 1:
+            raise UserError(f"{' and '.join(flags)} do not go together; give one of them.")
+        if self.find_lr and self.resume:
+            raise UserError("--find-lr begins anew and finds no run to --resume; leave one out.")
+        if self.profile and (self.dry_run or self.find_lr):
+            raise UserError("--profile traces a training; leave --dry-run and --find-lr out.")
+
+    def check_processes(self) -> None:
+        """Checks the options of a training by many processes.
+
+        Raises:
+            UserError: One of them is missing or impossible; the message names it.
+        """
+        walk.check(self)
+        given = {
+            "--coordinator": self.coordinator,
+            "--num-processes": self.num_processes,
+            "--process-id": self.process_id,
+        }
+        missing = [flag for flag, value in given.items() if value is None]
+        if len(missing) == len(given):
+            return
+        if missing:
+            raise UserError(
+                f"{' and '.join(missing)} missing: several processes need --coordinator HOST:PORT, "
+                "--num-processes N and, each its own, --process-id 0 to N-1."
+            )
+        host, _, port = str(self.coordinator).rpartition(":")
+        if not (host and 0 < (whole(port) or 0) < 2**16):
+            raise UserError(f"--coordinator must be HOST:PORT, not '{self.coordinator}'.")
+        assert self.num_processes is not None
+        checks.within(0, self.num_processes - 1)("--process-id", self.process_id)

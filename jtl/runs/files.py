@@ -1,0 +1,28 @@
+"""The files of a run's folder, and how they are read and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jtl.common.errors import UserError
+from jtl.common.files import replace_text
+
+CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a file of the run; UserError if that cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' cannot be read: it holds no object of names and values.")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is either the old one or the new one, never a part."""
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
