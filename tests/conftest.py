@@ -25,6 +25,14 @@ from support.paths import SHARED_DATA, TESTS
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _CACHE = pytest.StashKey[str]()
+PROGRAMS = {
+    # Reading a smaller program takes as long as compiling it.
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+    # With a limit, processes write one at a time, and read no half of a file.
+    "jax_compilation_cache_max_size": 2**31,
+}
+"""How compiled programs are kept for a session."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,9 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(TESTS) not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), *paths]))
-    # Workers of pytest-xdist inherit the variable, so weights are converted once for all.
+    # Workers of pytest-xdist and what tests start inherit the variables, so that weights are
+    # converted once for all, and programs compiled.
     if "JTL_CACHE" not in os.environ:
         config.stash[_CACHE] = os.environ["JTL_CACHE"] = tempfile.mkdtemp(prefix="jtl-tests-")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path(os.environ["JTL_CACHE"], "programs-of-tests")
+        for name, value in {**PROGRAMS, "jax_compilation_cache_dir": str(folder)}.items():
+            os.environ[name.upper()] = str(value)
+            jax.config.update(name, value)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

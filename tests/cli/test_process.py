@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from support.commands import python
 
 FAULTS = """
 import os, resource, sys
-from jtl import memory
+from jtl.common import memory
 if sys.argv[1] == "huge":
     memory.restart_with_huge_pages()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -36,7 +38,7 @@ def test_large_blocks_come_in_huge_pages():
 
 FREED = """
 import ctypes
-from jtl import memory
+from jtl.common import memory
 library = ctypes.CDLL(None)
 library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 def pages(): return int(open("/proc/self/statm").read().split()[1])
@@ -83,7 +85,7 @@ def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
 COMPILE = """
 import jax, jax.numpy as jnp
 from jax import monitoring
-from jtl import process
+from jtl.cli import process
 process.prepare()
 hits = []
 monitoring.register_event_listener(lambda name, **_: hits.append(name))
@@ -95,8 +97,12 @@ print(sum("cache_hits" in name for name in hits))
 """
 
 
+def compiled(cache: Path) -> subprocess.CompletedProcess[str]:
+    return python("-c", COMPILE, JTL_CACHE=str(cache), JAX_COMPILATION_CACHE_DIR=None)
+
+
 def test_programs_are_compiled_once(tmp_path):
-    first, second = (python("-c", COMPILE, JTL_CACHE=str(tmp_path)) for _ in range(2))
+    first, second = compiled(tmp_path), compiled(tmp_path)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert int(first.stdout) == 0
     assert int(second.stdout) > 0
@@ -114,5 +120,5 @@ def test_jax_s_own_setting_comes_first(tmp_path):
 
 def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
-    ran = python("-c", COMPILE, JTL_CACHE=str(tmp_path / "file" / "below"))
+    ran = compiled(tmp_path / "file" / "below")
     assert (ran.returncode, ran.stdout.strip()) == (0, "0"), ran.stderr

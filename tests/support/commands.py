@@ -21,12 +21,13 @@ def main(command: str, *args: object) -> int:
     return app.main(module.Options, run, prog=f"jtl {command}", args=[str(arg) for arg in args])
 
 
-def python(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A real process with the strictness of the test suite."""
+def python(*args: object, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """A real process with the strictness of the test suite; variables that are None it lacks."""
     strict = {"PYTHONWARNINGS": "error", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    variables = {**os.environ, **strict, **environment}
     return subprocess.run(
         [sys.executable, *map(str, args)],
-        env={**os.environ, **strict, **environment},
+        env={name: value for name, value in variables.items() if value is not None},
         capture_output=True,
         text=True,
         timeout=300,
