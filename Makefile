@@ -3,16 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check clean
+.PHONY: help demo test test-fast check clean
 
 help:  ## Say what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: $(VENV)/.demo  ## Install, then train a classifier of handwritten digits
 	$(BIN)/python -m jtl.train --mask=head_only
 
 test: $(VENV)/.test  ## Install with all test peers, then run the test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/.test  ## The same without what is slow, starts processes or needs a peer
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not process and not peer"
 
 check: $(VENV)/.test  ## Format, lint and types, as pre-commit runs them
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -299,6 +299,7 @@ def test_the_environment_decides_where_weights_are_kept(monkeypatch, tmp_path, f
     assert folder.read(entry).source == "mine.safetensors"
 
 
+@pytest.mark.process
 def test_the_converter_and_its_peers_stay_away_until_needed(tmp_path):
     script = (
         "import json, sys\n"

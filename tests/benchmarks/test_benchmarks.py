@@ -66,6 +66,7 @@ def published_gflop(multiply_adds: float) -> float:
     return 4 * 2 * multiply_adds * (64 / 224) ** 2
 
 
+@pytest.mark.process
 def test_vs_pytorch(tmp_path):
     need("torch", "timm", "torchvision")
     arms = ("forward", "last_stage", "head_only_10_cold")
@@ -98,6 +99,7 @@ def test_vs_pytorch(tmp_path):
     assert again["rows"] == content["rows"]  # Nothing was measured twice.
 
 
+@pytest.mark.process
 def test_vs_keras(tmp_path):
     need("keras")
     run("vs_keras", "--arms", "head_only", "--out", tmp_path)
@@ -112,6 +114,7 @@ def test_vs_keras(tmp_path):
     assert conventions("resnet50", "keras")["stride_in_1x1"]
 
 
+@pytest.mark.process
 def test_growth(tmp_path):
     run("growth", "--out", tmp_path)
     stored = json.loads((tmp_path / "growth_resnet18.json").read_text(encoding="utf-8"))
@@ -131,6 +134,7 @@ def test_growth(tmp_path):
     assert (tmp_path / "growth_resnet18.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.process
 def test_freeze_strategies(tmp_path):
     run("freeze_strategies", "--out", tmp_path)
     base = tmp_path / "freeze_strategies_generated_resnet18"
@@ -172,6 +176,7 @@ def test_freeze_strategies(tmp_path):
         assert Path(f"{base}_{plot}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.process
 def test_densenet_cifar10(tmp_path):
     run("densenet_cifar10", "--out", tmp_path)
     base = tmp_path / "densenet_cifar10_resnet18"
@@ -292,6 +297,7 @@ def test_subsets_keep_images_and_validation(tmp_path):
     assert parts[0].class_names == source.class_names
 
 
+@pytest.mark.process
 def test_convert_speed(tmp_path):
     need("torch")
     run("convert_speed", "--out", tmp_path / "speed")
@@ -396,6 +402,7 @@ def test_a_failing_process_is_told(tmp_path):
     assert 0 < ended.first_seconds < ended.seconds - 0.2
 
 
+@pytest.mark.process
 def test_input_pipeline(tmp_path):
     need("torchvision", "grain")
     run("input_pipeline", "--peers", "pytorch", "grain", "--out", tmp_path)
@@ -422,6 +429,7 @@ def test_input_pipeline(tmp_path):
     assert (tmp_path / "input_pipeline.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.process
 def test_accelerator(tmp_path):
     need("torch", "timm")
     arguments = ("--dtype", "bfloat16", "--peak-tflops", "0.5", "--out", tmp_path)
@@ -462,6 +470,7 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch, capsys):
     assert usable_peers(["pytorch"], device) == ["pytorch"]
 
 
+@pytest.mark.process
 def test_a_machine_without_an_accelerator_is_told_what_to_do():
     ran = python(BENCHMARKS / "accelerator.py")
     assert ran.returncode == 1

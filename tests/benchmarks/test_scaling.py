@@ -43,6 +43,7 @@ def test_flags_replace_the_number_of_devices(monkeypatch):
     assert scaling.flags(8).split() == ["--xla_dump_to=a", f"{option}=8"]
 
 
+@pytest.mark.process
 def test_scaling(tmp_path):
     lenient = {"PYTHONWARNINGS": "default", "JAX_NUMPY_RANK_PROMOTION": "allow"}
     ran = python(BENCHMARKS / "scaling.py", "--smoke", "--out", tmp_path, **lenient)

@@ -169,6 +169,7 @@ def test_bad_arguments_remove_nothing(cache, capsys, arguments, told):
     assert names(listed(capsys)) == [A.name, B.name]
 
 
+@pytest.mark.process
 def test_a_real_process_on_an_empty_folder(tmp_path):
     for action, told in (("list", "features  0 bytes"), ("clear", "0 entries removed, 0 bytes")):
         ran = commands.python("-m", "jtl.cache", action, JTL_CACHE=str(tmp_path / "none"))

@@ -179,6 +179,7 @@ def expect(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdout.readline().strip() == line
 
 
+@pytest.mark.process
 def test_a_killed_process_leaves_whole_chunks_to_go_on_with(store, said):
     key = stores.key()
     process = writer(store)
@@ -215,6 +216,7 @@ def test_a_damaged_beginning_is_begun_again(store, what):
     np.testing.assert_array_equal(store.load(key, mapped=False)[1], stores.values())
 
 
+@pytest.mark.process
 def test_another_process_is_waited_for_and_its_work_shared(store):
     first = writer(store)
     expect(first, "claimed 0")
@@ -228,6 +230,7 @@ def test_another_process_is_waited_for_and_its_work_shared(store):
     assert not [name for name in stores.files(store) if name.endswith((".lock", PARTIAL))]
 
 
+@pytest.mark.process
 def test_the_lock_of_a_dead_process_frees_itself_and_a_stuck_one_is_left(store, said, monkeypatch):
     monkeypatch.setattr(store_module, "PATIENCE_SECONDS", 0.5)
     process = writer(store)
@@ -270,6 +273,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
 """
 
 
+@pytest.mark.process
 def test_a_limit_on_files_is_met_like_a_full_disk(store):
     script = LIMITED + WRITE
     ran = subprocess.run(

@@ -30,6 +30,7 @@ def start(*args: str, stdout: Any = subprocess.PIPE, **environment: str) -> subp
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("args", [("--do", "lines"), ("--do", "line"), ("--help",)])
 def test_a_reader_that_has_gone_ends_it_quietly(args: tuple[str, ...]):
     readable, writable = os.pipe()
@@ -40,6 +41,7 @@ def test_a_reader_that_has_gone_ends_it_quietly(args: tuple[str, ...]):
     assert (process.returncode, err) == (141, b"")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("do", ["lines", "line"])
 def test_a_full_disk_behind_stdout_is_told(do: str):
@@ -50,6 +52,7 @@ def test_a_full_disk_behind_stdout_is_told(do: str):
     assert err.decode() == "error: No space left on device. Free some space, or write elsewhere.\n"
 
 
+@pytest.mark.process
 def test_names_that_the_locale_cannot_write():
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     process = start("--do", "names", **ascii_only)
@@ -58,6 +61,7 @@ def test_names_that_the_locale_cannot_write():
     assert out.decode("ascii").splitlines() == ["\\xf6-ash", "\\u6a3a", "plain", "a\\udcff"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_json_is_json_in_every_locale(encoding: str):
     process = start("--do", "json", PYTHONIOENCODING=encoding)
@@ -67,6 +71,7 @@ def test_json_is_json_in_every_locale(encoding: str):
     assert ("樺" in out.decode(encoding)) == (encoding == "utf-8")
 
 
+@pytest.mark.process
 def test_a_defect_keeps_its_traceback():
     process = start("--do", "defect")
     _, err = process.communicate(timeout=60)

@@ -228,6 +228,7 @@ def test_weights_of_another_size(tiny_data, elsewhere, capsys):
     check_refused(code, capsys.readouterr(), elsewhere, "--model efficientnet_lite0")
 
 
+@pytest.mark.process
 def test_without_scikit_learn(tmp_path, elsewhere):
     stub = tmp_path / "stub" / "sklearn"
     stub.mkdir(parents=True)
@@ -240,6 +241,7 @@ def test_without_scikit_learn(tmp_path, elsewhere):
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.process
 def test_offline(tiny_data, tmp_path, elsewhere):
     began = time.monotonic()
     done = python(

@@ -37,6 +37,7 @@ def lite_run(tiny_data, tmp_path_factory):
     return folder, done
 
 
+@pytest.mark.process
 def test_training_in_a_process_of_its_own(lite_run):
     folder, done = lite_run
     printed = json.loads(done.stdout)
@@ -54,6 +55,7 @@ def test_training_in_a_process_of_its_own(lite_run):
     }  # fmt: skip
 
 
+@pytest.mark.process
 def test_evaluation_in_another_process_gives_the_same_figures(lite_run):
     folder, _ = lite_run
     done = python("-m", "jtl.evaluate", folder, "--json")

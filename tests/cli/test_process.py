@@ -22,6 +22,7 @@ print(os.getpid(), sys.argv[2], resource.getrusage(resource.RUSAGE_SELF).ru_minf
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not memory._can_ask(), reason="the kernel or the C library has no huge pages")
 def test_large_blocks_come_in_huge_pages():
     outcomes = {}
@@ -53,6 +54,7 @@ print(taken, kept, pages() - before)
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 def test_free_memory_in_the_midst_is_given_back():
     ran = python("-c", FREED)
@@ -101,6 +103,7 @@ def compiled(cache: Path) -> subprocess.CompletedProcess[str]:
     return python("-c", COMPILE, JTL_CACHE=str(cache), JAX_COMPILATION_CACHE_DIR=None)
 
 
+@pytest.mark.process
 def test_programs_are_compiled_once(tmp_path):
     first, second = compiled(tmp_path), compiled(tmp_path)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
@@ -109,6 +112,7 @@ def test_programs_are_compiled_once(tmp_path):
     assert any((tmp_path / "programs").iterdir())
 
 
+@pytest.mark.process
 def test_jax_s_own_setting_comes_first(tmp_path):
     own = tmp_path / "own"
     settings = {"JTL_CACHE": str(tmp_path / "jtl"), "JAX_COMPILATION_CACHE_DIR": str(own)}
@@ -118,6 +122,7 @@ def test_jax_s_own_setting_comes_first(tmp_path):
     assert not (tmp_path / "jtl").exists()
 
 
+@pytest.mark.process
 def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
     ran = compiled(tmp_path / "file" / "below")

@@ -157,6 +157,7 @@ TIMM_TAGS = (
 )
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("tag", TIMM_TAGS)
 def test_evaluation_equals_timms_transform_of_the_tag(tag):
     """The whole way: what timm states of its weights, decoding, the compiled step."""

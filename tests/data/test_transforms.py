@@ -88,6 +88,7 @@ def real_images() -> list[Image.Image]:
     return images
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.95])
 def test_equals_timm_on_real_images(crop_pct: float, interpolation: str):
@@ -106,6 +107,7 @@ def test_equals_timm_on_real_images(crop_pct: float, interpolation: str):
         np.testing.assert_array_equal(actual, expected(photo))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("crop_pct", [0.5, 0.65, 0.875, 0.9, 0.95, 1.0])
 @pytest.mark.parametrize("size", [7, 31, 32])
 def test_equals_timm_in_every_rounding(size: int, crop_pct: float):

@@ -15,6 +15,8 @@ from jtl.runs import messages
 from support import commands, eight_devices
 from support.paths import SUPPORT
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = [count for count in eight_devices.COUNTS if count > 1]
 KINDS = ("cached", "features", "full", "everything")
 ROUNDING = 5e-6
@@ -34,6 +36,7 @@ def apart(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(first - second).max() / np.abs(second).max())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "count"), [(kind, n) for kind in KINDS for n in eight_devices.counts(kind) if n > 1]
 )
@@ -53,6 +56,7 @@ def test_trainings_do_not_depend_on_the_number_of_devices(results, kind, count):
         assert apart(there, arrays[path]) < ROUNDING, path
 
 
+@pytest.mark.process
 def test_the_kinds_take_their_ways(results):
     told, _ = results
     assert told["lines"]["cached-8"][0]["cached_prefix"]
@@ -62,6 +66,7 @@ def test_the_kinds_take_their_ways(results):
     assert len({told["lines"][f"{kind}-8"][-1]["train_loss"] for kind in KINDS}) == len(KINDS)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("count", SEVERAL)
 def test_steps_agree(results, count):
     told, arrays = results
@@ -71,6 +76,7 @@ def test_steps_agree(results, count):
     assert apart(arrays[f"steps-{count}"], arrays["steps-1"]) < ROUNDING
 
 
+@pytest.mark.process
 def test_batch_norm_per_device_would_show(results):
     told, arrays = results
     assert apart(arrays["apart"], arrays["steps-1"]) > 100 * ROUNDING
@@ -78,6 +84,7 @@ def test_batch_norm_per_device_would_show(results):
     assert np.abs(losses - whole).max() > 100 * ROUNDING * whole.max()
 
 
+@pytest.mark.process
 def test_auto_finds_a_batch_for_all_devices(results):
     """Of 39 images: as many for each device as have room there, and no more than there are."""
     told, _ = results

@@ -157,6 +157,7 @@ def check_whole_batch(program: Program, layers: int) -> None:
 # What accelerators are given.
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("platform", ACCELERATORS)
 @pytest.mark.parametrize("name", ALL)
 def test_a_batch_is_divided_and_a_state_is_everywhere(told, name, platform):
@@ -169,6 +170,7 @@ def test_a_batch_is_divided_and_a_state_is_everywhere(told, name, platform):
     check_alone(program)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("platform", ACCELERATORS)
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_that_of_one_device(told, name, platform):
@@ -206,6 +208,7 @@ def check_rows(exchanged: list[Collective], facts: dict[str, Any]) -> None:
     assert arrays(exchanged) == floats([[BATCH, *facts["x_shape"][1:]]])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["full", "head_only", "features"])
 def test_a_step_exchanges_sums_alone(told, name):
     exchanged, layers = told[name].collectives(), LAYERS[name]
@@ -213,6 +216,7 @@ def test_a_step_exchanges_sums_alone(told, name):
     assert len(exchanged) == STEP_REDUCTIONS + NORM_REDUCTIONS * layers
 
 
+@pytest.mark.process
 def test_rows_of_features_come_by_one_sum(told):
     check_rows(told["rows"].collectives(), told["rows"].facts)
     # In an epoch in one program, too, beside what its steps exchange.
@@ -225,11 +229,13 @@ def test_rows_of_features_come_by_one_sum(told):
     assert len(steps) == STEP_REDUCTIONS
 
 
+@pytest.mark.process
 def test_logits_alone_are_gathered(told):
     [gathered] = told["logits"].collectives()
     assert (gathered.kind, gathered.arrays) == ("all-gather", (("f32", (BATCH, 3)),))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["full", "features", "head_only"])
 def test_bytes_are_those_of_the_paper(told, name):
     """4W of gradients, and beside them no more than two vectors of channels for each layer."""
@@ -276,6 +282,7 @@ def test_a_second_exchange_for_rows_shows():
         check_rows(hlo("s32[16,1]{1,0} all-gather", rows), FACTS)
 
 
+@pytest.mark.process
 def test_a_state_that_is_divided_shows(told):
     one, program = told["full"], told["full"].program("tpu")
     with pytest.raises(AssertionError):
@@ -284,6 +291,7 @@ def test_a_state_that_is_divided_shows(told):
         check_divided(program, one.places("x") | one.places("labels"))
 
 
+@pytest.mark.process
 def test_batch_norm_of_a_device_s_part_shows(told):
     """By devices that run a program of their own, or over fewer rows than the batch has."""
     program = told["full"].program("cuda")

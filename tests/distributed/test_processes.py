@@ -26,6 +26,8 @@ from jtl.runs import checkpoint, midway
 from support import commands, tiny, tiny_train
 from support.paths import SUPPORT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = SUPPORT / "tiny_train.py"
 ROOM_SCRIPT = SUPPORT / "tiny_train_room.py"
 ROUNDING = 5e-6
@@ -183,6 +185,7 @@ def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.process
 def test_two_processes_train_the_model_of_one(of_two, whole):
     assert_same(of_two, whole)
 
@@ -190,6 +193,7 @@ def test_two_processes_train_the_model_of_one(of_two, whole):
 # Each of the last three epochs has four steps, the first of them being the thirteenth.
 
 
+@pytest.mark.process
 def test_two_processes_go_on_within_epochs_bit_for_bit(data, whole, of_two, tmp_path):
     run_dir = tmp_path / "run"
     told = ended(options(data, run_dir), 2, tmp_path, {1: f"2:{signal.SIGTERM}"})
@@ -212,6 +216,7 @@ def test_two_processes_go_on_within_epochs_bit_for_bit(data, whole, of_two, tmp_
     assert_same(run_dir, of_two, rounding=0.0)
 
 
+@pytest.mark.process
 def test_other_numbers_of_processes_go_on_within_epochs(data, whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     told = ended(options(data, run_dir), 4, tmp_path, {3: f"6:{signal.SIGINT}"})
@@ -237,6 +242,7 @@ def test_other_numbers_of_processes_go_on_within_epochs(data, whole, tmp_path, m
     assert_same(run_dir, whole)
 
 
+@pytest.mark.process
 def test_processes_agree_on_a_batch_size(data, tmp_path):
     """One has room for steps of 8 images, the other for many more."""
     given = [word.replace("batch-size=8", "batch-size=auto") for word in options(data, tmp_path)]
@@ -246,6 +252,7 @@ def test_processes_agree_on_a_batch_size(data, tmp_path):
     assert json.loads(told[0][1])["batch_size"] == 8
 
 
+@pytest.mark.process
 def test_other_commands_of_two_processes(data, tmp_path, capsys):
     """A look ahead, a search for a rate, seeds; then what fails in one process ends both."""
     common = options(data, tmp_path / "run", epochs=1)

@@ -6,6 +6,7 @@ import zipfile
 from functools import partial
 
 import numpy as np
+import pytest
 
 from jtl import models, weights
 from jtl.config.options import Config, DataConfig, RunConfig, TrainConfig
@@ -13,6 +14,8 @@ from jtl.data.decoding import HostTransform, decode
 from jtl.data.preprocessing import Prepare
 from jtl.train.loop import fit
 from jtl.train.step import forward
+
+pytestmark = pytest.mark.slow
 
 MODEL = "efficientnet_lite0"
 

@@ -29,6 +29,8 @@ from support.paths import DOCS
 from weights_convert.convert.tables import TABLES
 from weights_convert.export.writer import source_tensors
 
+pytestmark = pytest.mark.slow
+
 PAGE = DOCS / "recipes.md"
 SMALL = ("--weights", "random", "--image-size", "32")
 

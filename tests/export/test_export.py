@@ -124,6 +124,7 @@ def answers_of(lines: str, given: list[np.ndarray], folder: Path) -> list[np.nda
         return [found[name] for name in found.files]
 
 
+@pytest.mark.process
 def test_stablehlo_runs_where_jtl_is_not(classifier, tmp_path, capsys):
     out = tmp_path / "model.stablehlo"
     assert main("export", classifier.folder, "--to", "stablehlo", "--out", out, "--json") == 0
@@ -160,6 +161,7 @@ def test_torch_forms(resnet, to, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [Path(done.path).name]
 
 
+@pytest.mark.peer
 def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
     import onnxruntime
 
@@ -175,6 +177,7 @@ def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
     assert not np.allclose(own[0], own[2])
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("to", "aux"), [("torchvision", False), ("timm", True)])
 def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeypatch):
     """Its libraries differ in whether there is an auxiliary head unless told."""
@@ -313,6 +316,7 @@ def test_a_savedmodel_is_written_with_its_classes_and_replaced(classifier, tenso
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
+@pytest.mark.process
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
     reason="TensorFlow is not installed (pip install 'jtl[savedmodel]')",

@@ -38,6 +38,8 @@ from jtl.train import step as steps
 from jtl.train.setup import Task
 from jtl.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 SIZE, BATCH, CLASSES = 32, 4, 3  # Where `SIZES` says nothing else.
 HEAD = HeadSpec(("linear:8", "bn", "relu", "dropout:.2"))
 MODELS = {

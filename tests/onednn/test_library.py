@@ -64,6 +64,7 @@ def test_another_library_of_that_name_is_passed_over(monkeypatch):
     assert library.load() is None
 
 
+@pytest.mark.process
 def test_without_it_the_same_program_runs():
     script = (
         "import jax, jax.numpy as jnp; from jtl import onednn;"

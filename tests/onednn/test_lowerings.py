@@ -15,6 +15,8 @@ from jtl.models.initialization import initialize
 from jtl.train import step as steps
 from support.networks import MODELS, randomized
 
+pytestmark = pytest.mark.slow
+
 # Only the results matter here, so LLVM need not optimize.
 _QUICK = {"xla_backend_optimization_level": 0}
 

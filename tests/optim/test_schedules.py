@@ -76,6 +76,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.peer
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # In Keras.
 @pytest.mark.parametrize("patience", [1, 3])
 @pytest.mark.parametrize("name", LOSSES)

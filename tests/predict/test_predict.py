@@ -188,6 +188,7 @@ def test_fit_names_the_nearest_option():
         jtl.fit(json=True)
 
 
+@pytest.mark.process
 def test_importing_jtl_is_light():
     code = "import sys, jtl; print(sorted(m for m in sys.modules if '.' not in m)); jtl.fit"
     done = python("-c", code)

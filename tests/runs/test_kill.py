@@ -11,6 +11,8 @@ import pytest
 from support import commands
 from support.paths import BENCHMARKS
 
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+
 
 @pytest.fixture(scope="module")
 def scripts() -> Any:

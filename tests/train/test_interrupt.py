@@ -45,6 +45,7 @@ def wait_for_epochs(process: subprocess.Popen[str], folder: Path, count: int) ->
 
 
 # A trained part of the backbone, so that long programs are under way when the signal comes.
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
     folder = tmp_path / "a run"
@@ -68,6 +69,7 @@ def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
     assert (f"batch {place.batches} of 18 in ", place.epoch) == (stopped[1], epoch)
 
 
+@pytest.mark.process
 def test_a_signal_before_the_first_epoch_leaves_nothing(images, tmp_path):
     folder = tmp_path / "run"
     process = start(images, folder, "--mask", "last_stage", "--epochs", "500")

@@ -109,6 +109,7 @@ def test_a_crop_of_everything_is_evaluations_resize():
         np.testing.assert_allclose(got, prepare.resize(photos), rtol=0, atol=LEVELS)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (150, 400)])
 def test_crops_are_distributed_as_torchvisions(height, width):
     boxes = jax.vmap(lambda key: geometric.crop_box(key, 0.35, height, width))(keys(DRAWS))
@@ -187,10 +188,12 @@ def torch_name(name: str) -> str:
     return special.get(name, "".join(word.capitalize() for word in name.split("_")))
 
 
+@pytest.mark.peer
 def test_the_operations_are_torchvisions():
     assert list(torchvisions_space()) == [torch_name(name) for name in policy.OPERATIONS]
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("name", policy.OPERATIONS)
 def test_operation_equals_torchvision(name):
     photo = smooth_image(SIZE, SIZE)
@@ -233,6 +236,7 @@ def test_flat_images_stay(photo, name):
     )
 
 
+@pytest.mark.peer
 def test_equalize_of_few_levels_and_rounding():
     photo = np.random.default_rng(0).integers(0, 3, (50, 50, 3), np.uint8) * 40
     expected = from_torch(functional.equalize(as_torch(photo, torch.uint8)))
@@ -275,6 +279,7 @@ PEERS = (
 )
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)])
 @pytest.mark.parametrize("amounts", [(1.3, 0.7, 1.4, 0.1), (0.6, 1.5, 0.0, -0.4)])
 def test_colour_jitter_equals_torchvision(order, amounts):
@@ -286,6 +291,7 @@ def test_colour_jitter_equals_torchvision(order, amounts):
     np.testing.assert_allclose(got, from_torch(tensor), rtol=0, atol=2 * LEVELS)
 
 
+@pytest.mark.peer
 def test_hue_of_every_corner_of_the_cube():
     levels = np.array([0, 51, 128, 255], np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(8, 8, 3)
@@ -314,6 +320,7 @@ def test_colour_jitter_is_drawn_as_told():
 # Erasing and mixing
 
 
+@pytest.mark.peer
 def test_erasing_is_distributed_as_torchvisions():
     boxes = jax.vmap(lambda key: mixing.erased(key, 0.5, 224, 224))(keys(DRAWS))
     top, bottom, left, right = (np.asarray(edge) for edge in boxes)

@@ -233,6 +233,7 @@ def test_without_the_libraries(missing: str, monkeypatch: pytest.MonkeyPatch):
         load("tfds:anything")
 
 
+@pytest.mark.process
 def test_not_prepared_and_offline(elsewhere: Path, tmp_path: Path):
     began = time.monotonic()
     # A name that TFDS knows, and would fetch.

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from jax import export
 
 from jtl import onednn
@@ -82,8 +81,12 @@ def test_in_inference_equals_xla_without_padding(window, strides, padding, size,
     assert "reduce_window" not in exported
 
 
+@pytest.mark.peer
+@pytest.mark.peer
 @pytest.mark.parametrize("last", [1.0, np.nan])
 def test_ties_and_nan_as_in_pytorch(last, library):
+    import torch
+
     x = np.array([[0, 0, 1, 1], [0, 0, 1, last], [2, 1, 3, 3], [2, 2, 3, 3]], np.float32)
     x = x.reshape(1, 4, 4, 1)
     source = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)

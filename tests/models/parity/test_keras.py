@@ -49,6 +49,8 @@ QUICK_COMPILE: Any = {
 }
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.peer,
     # Keras's variables have the signature of NumPy 1.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
     pytest.mark.usefixtures("_broadcasting"),

@@ -33,6 +33,8 @@ from weights_convert.convert.rules import Table
 from weights_convert.convert.tables import TABLES
 from weights_convert.export.targets import timm_names
 
+pytestmark = [pytest.mark.slow, pytest.mark.peer]
+
 CLASSES = 10
 
 

@@ -49,6 +49,8 @@ from weights_convert.convert.conversion import convert
 from weights_convert.convert.rules import fill
 from weights_convert.convert.tables import TABLES
 
+pytestmark = [pytest.mark.slow, pytest.mark.peer]
+
 WIDTH, CLASSES = 32, 10
 
 

@@ -40,6 +40,8 @@ from support.parity import (
 from weights_convert.convert.conversion import convert
 from weights_convert.source import sources
 
+pytestmark = [pytest.mark.slow, pytest.mark.peer]
+
 
 def timm_model(name: str) -> torch.nn.Module:
     prefix = "tf_" if name.startswith("efficientnet") else ""

@@ -36,6 +36,7 @@ def start(*arguments: object, **options) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.process
 def test_killed_at_any_moment_a_writer_leaves_whole_folders_or_none(tmp_path):
     file = samples.write_file(tmp_path / "source.safetensors")
     delays = random.Random(0)
@@ -59,6 +60,7 @@ def test_killed_at_any_moment_a_writer_leaves_whole_folders_or_none(tmp_path):
     assert partial
 
 
+@pytest.mark.process
 def test_two_processes_that_fill_one_cache(tmp_path):
     file = samples.write_file(tmp_path / "source.safetensors")
     script = (

@@ -52,6 +52,7 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_the_package_is_converted_in_a_process_of_its_own(tmp_path):
     done = run_command(PACKAGE, "--model", MODEL, "--out", tmp_path / "deep" / "lite0")
     assert (done.returncode, done.stderr) == (0, "")
@@ -131,6 +132,7 @@ class Malicious:
         return os.mkdir, ("executed",)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("content", ["pickle", "cut"])
 def test_harmful_and_damaged_files_in_a_process_of_its_own(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
@@ -330,6 +332,7 @@ def test_list_measures_the_models_that_are_named(capsys):
     assert "Did you mean 'squeezenet1_" in capsys.readouterr().err
 
 
+@pytest.mark.peer
 def test_the_catalogue_agrees_with_timm():
     from timm.models import get_pretrained_cfg
 

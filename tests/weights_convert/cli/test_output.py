@@ -81,6 +81,7 @@ def test_an_export_as_json(tmp_path, capsys):
 # What was not converted is named.
 
 
+@pytest.mark.peer
 def test_ignored_keys_entries_and_dtypes_are_named_everywhere(tmp_path, capsys):
     import torch
 
@@ -105,6 +106,7 @@ def test_ignored_keys_entries_and_dtypes_are_named_everywhere(tmp_path, capsys):
     assert entry in card
 
 
+@pytest.mark.peer
 def test_a_flag_takes_another_entry(tmp_path, capsys):
     import torch
 
@@ -179,6 +181,7 @@ def test_a_file_name_that_is_no_text(tmp_path, capsys):
     assert main(["inspect", str(out)]) == 2
 
 
+@pytest.mark.peer
 def test_keys_that_are_no_text(tmp_path, capsys):
     import torch
 
@@ -228,6 +231,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [["inspect"], ["list"]])
 def test_a_reader_that_has_seen_enough(lite, words):
     arguments = [*words, lite] if words == ["inspect"] else words

@@ -193,6 +193,7 @@ def fill_with(shapes, make):
     }
 
 
+@pytest.mark.peer
 def test_a_run_loads_strictly_in_timm_and_gives_the_same_logits(tmp_path, capsys):
     import torch
 
@@ -414,6 +415,7 @@ def test_what_is_no_checkpoint(tmp_path):
         writer.load(tmp_path / "nowhere")
 
 
+@pytest.mark.process
 def test_torch_and_keras_stay_away(folder, tmp_path):
     import subprocess
 

@@ -63,11 +63,13 @@ def attempt(tmp_path, capsys) -> Callable[[bytes, str], str | None]:
 # Files cut and flipped.
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 def test_good_files_convert(whole, attempt, suffix):
     assert attempt(whole[suffix], suffix) is None
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 def test_truncations(whole, attempt, tmp_path, suffix):
     good = whole[suffix]
@@ -82,6 +84,7 @@ def test_truncations(whole, attempt, tmp_path, suffix):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 def test_flipped_bytes_where_files_describe_themselves(whole, attempt, suffix):
     good = whole[suffix]
@@ -104,6 +107,7 @@ def test_flipped_bytes_where_files_describe_themselves(whole, attempt, suffix):
     assert refused >= 16
 
 
+@pytest.mark.peer
 def test_a_flipped_byte_in_a_torch_archive_is_always_noticed(whole, attempt):
     good = whole[".pth"]
     with zipfile.ZipFile(io.BytesIO(good)) as packed:

@@ -446,6 +446,7 @@ def read_all(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return results
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("write", [write_weights, write_legacy])
 def test_cut_files(tmp_path, monkeypatch, write):
     whole = write(tmp_path / "whole.h5").read_bytes()
@@ -456,6 +457,7 @@ def test_cut_files(tmp_path, monkeypatch, write):
     assert not any(read_all(paths, monkeypatch))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("write", [write_weights, write_legacy])
 def test_flipped_bytes_are_refused_or_read(tmp_path, monkeypatch, write):
     whole = write(tmp_path / "whole.h5").read_bytes()

@@ -208,6 +208,7 @@ def test_takes_wrapping_modules_off(tmp_path: Path, prefixes: tuple[str, ...]) -
     assert list(source.tensors) == names
 
 
+@pytest.mark.peer
 def test_takes_the_average_of_torch_apart(tmp_path: Path) -> None:
     import torch
 
@@ -353,6 +354,7 @@ def varied_tensors() -> OrderedDict[str, torch.Tensor]:
     return OrderedDict(tensors)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("new_zip", [True, False])
 def test_equals_torch_load(tmp_path: Path, new_zip: bool, protocol: int) -> None:
@@ -373,6 +375,7 @@ def test_equals_torch_load(tmp_path: Path, new_zip: bool, protocol: int) -> None
     assert np.shares_memory(*shared)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("new_zip", [True, False])
 def test_equals_torch_load_inside_a_training_checkpoint(tmp_path: Path, new_zip: bool) -> None:
     import argparse
@@ -402,12 +405,14 @@ def test_equals_torch_load_inside_a_training_checkpoint(tmp_path: Path, new_zip:
     assert source.tensors["1.num_batches_tracked"].shape == ()
 
 
+@pytest.mark.peer
 def test_equals_torch_load_on_old_spellings(tmp_path: Path) -> None:
     old = tensor(view=b"N", function="torch._utils _rebuild_tensor")
     path = write_legacy(tmp_path / "old.pth", dictionary({"w": old}))
     assert_same_as_torch(path, read(path).tensors)
 
 
+@pytest.mark.peer
 def test_reads_files_that_torch_saved_without_checksums(tmp_path: Path) -> None:
     import torch
 
@@ -420,6 +425,7 @@ def test_reads_files_that_torch_saved_without_checksums(tmp_path: Path) -> None:
     assert_same_as_torch(path, read(path).tensors)
 
 
+@pytest.mark.peer
 def test_equals_torch_load_on_bfloat16_safetensors(tmp_path: Path) -> None:
     import safetensors.torch
     import torch
@@ -437,6 +443,7 @@ def published_lite0() -> Path:
     return next(Path(spec.origin).parent.rglob("*.pth"))
 
 
+@pytest.mark.peer
 def test_reads_the_published_efficientnet_lite0() -> None:
     source = read(published_lite0())
     assert source.format == "torch-legacy"
@@ -447,6 +454,7 @@ def test_reads_the_published_efficientnet_lite0() -> None:
     assert_same_as_torch(published_lite0(), source.tensors)
 
 
+@pytest.mark.process
 def test_needs_no_torch() -> None:
     code = (
         "import sys; from weights_convert.read.readers import read; "
@@ -711,6 +719,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("where", ["torch-zip", "torch-legacy", "bare"])
 @pytest.mark.parametrize("case", HOSTILE)
 def test_never_executes_anything(
@@ -732,6 +741,7 @@ def test_never_executes_anything(
     assert not (tmp_path / MARKER).exists()
 
 
+@pytest.mark.process
 def test_the_hostile_pickles_do_execute_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -829,6 +839,7 @@ def read_and_measure(path: Path) -> tuple[str, int]:
     return outcome, int(taken)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_are_refused_in_little_memory(tmp_path: Path, bomb: str) -> None:
     body, message = BOMBS[bomb]
@@ -837,6 +848,7 @@ def test_bombs_are_refused_in_little_memory(tmp_path: Path, bomb: str) -> None:
     assert taken < 50 * 2**20
 
 
+@pytest.mark.process
 @torch_formats
 def test_reading_takes_little_more_memory_than_the_file(tmp_path: Path, kind: str) -> None:
     numel = 2**24
@@ -908,6 +920,7 @@ def test_flipped_bytes_are_read_or_refused(
     assert outcomes == {True, False}
 
 
+@pytest.mark.peer
 def test_damage_to_torch_files_is_read_or_refused(tmp_path: Path) -> None:
     import torch
 

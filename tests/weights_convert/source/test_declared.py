@@ -168,6 +168,7 @@ def test_a_name_on_the_hub_must_be_known_even_with_a_model():
         sources.locate("timm:resnetblur50.bt_in1k", "resnet50")
 
 
+@pytest.mark.peer
 def test_every_timm_network_of_these_keys_is_told_apart():
     # What timm calls otherwise is another network; what jtl knows is one of timm's, of
     # torchvision's or of Keras's.

