@@ -46,9 +46,9 @@ class Forward:
     def __init__(self, model: Any, variables: Any, images: Any):
         import jax
 
-        from jtl.train import step
+        from jtl.models.inference import forward
 
-        self.function: Any = step.forward
+        self.function: Any = forward
         self.options: dict[str, Any] = {"model": model}
         self.arguments = (jax.device_put(variables), images)
         self.optimizer_bytes, self.trainable_params, self.cut = 0, 0, None
@@ -73,6 +73,7 @@ class Step:
         from jtl.common.trees import prune, within
         from jtl.freeze import FROZEN, label_tree, parse, split
         from jtl.freeze.split import trainable
+        from jtl.models.inference import forward
         from jtl.optim import optimizers
         from jtl.train import step
 
@@ -84,7 +85,7 @@ class Step:
         cut = split(tree, model.units())
         start = cut.cut if arm.startswith(_CACHED) and cut.prefix else None
         if start is not None:
-            images = step.forward(variables, images, model=model, stop=start)
+            images = forward(variables, images, model=model, stop=start)
         trains, live = trainable(tree), within(cut.train_units)
         params, stats, frozen = jax.tree.map(
             jnp.array,
@@ -102,8 +103,8 @@ class Step:
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
         self.cut = cut.cut if cut.prefix else None
         self.function: Any = step.train_step
-        self.options = dict(model=model, tx=tx, start=start, train_units=cut.train_units)
-        self.arguments = (state, frozen, images, labels)
+        self.options = dict(step=step.TrainStep(model, tx, start, cut.train_units))
+        self.arguments = (state, step.Constants(**frozen), step.Batch(images, labels))
 
     def take(self) -> None:
         """One step; the state moves on."""

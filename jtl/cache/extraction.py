@@ -13,7 +13,7 @@ from jtl.data.loader import Examples, Images, in_order
 from jtl.data.preprocessing import Prepare
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.models import ImageClassifier
-from jtl.train.step import Metrics, forward, score
+from jtl.models.inference import Metrics, forward, score
 
 PREFIX_BATCH = 32
 """Images per dispatch and device: enough to fill the cores, few enough for the caches."""

@@ -15,8 +15,8 @@ from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage
 from jtl.data.loader import InputPlan
 from jtl.distributed.layout import Layout, layout_for
+from jtl.models.inference import forward
 from jtl.predict.inputs import Item
-from jtl.train.step import forward
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier

@@ -14,10 +14,10 @@ from jtl.cache.arms import Arm, arm_of
 from jtl.common import memory
 from jtl.common.trees import ParamTree
 from jtl.distributed import processes
+from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, midway
 from jtl.runs.run import Run
 from jtl.train.setup import Task
-from jtl.train.step import Metrics
 from jtl.train.trainer import Part, Trainer, last_step_of
 
 LONG_EPOCH_SECONDS = 2.0

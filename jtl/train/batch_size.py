@@ -94,10 +94,10 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
                 f"--batch-size auto: not even one image for each device fits under mask "
                 f"{plan.phase.mask} ({said}). Less is needed with a lower {LESS_MEMORY}."
             )
-        refused = memory.refused(trainer, size)
-        if processes.all_say(refused is None):
+        rejected = memory.rejected(trainer, size)
+        if processes.all_say(rejected is None):
             return size
-        said = refused or said
+        said = rejected or said
         size = memory.rounded(size - 1, task.layout.count)
 
 

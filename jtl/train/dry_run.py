@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import time
@@ -20,6 +21,7 @@ from jtl.cache.features import feature_cache
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes
 from jtl.freeze.plan import PhasePlan
+from jtl.models.inference import forward
 from jtl.runs.messages import counted
 from jtl.train import memory
 from jtl.train import step as steps
@@ -29,7 +31,7 @@ from jtl.train.trainer import Trainer, steps_per_epoch
 
 
 def preflight(task: Task) -> dict[str, Any]:
-    """Compiles one step of every phase, times it on made-up images, and trains nothing.
+    """Compiles one step of every phase, times it on dummy images, and trains nothing.
 
     Returns:
         The first phase's figures at the top (`total_params`, `trainable_params`,
@@ -90,29 +92,25 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     images = jnp.zeros((batch, height, height, 3), jnp.uint8)
     variables = jax.device_put(task.variables)
     prefix_flops, prefix_seconds = 0.0, 0.0
-    forward_flops = _flops(
-        steps.forward, variables, images, model=task.model, prepare=task.inputs.device
-    )
+    forward_flops = _flops(forward, variables, images, model=task.model, prepare=task.inputs.device)
     if arm.start is not None:
         options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
-        prefix = steps.forward.lower(variables, images, **options).compile()
-        prefix_flops = _flops(steps.forward, variables, images, **options)
+        prefix = forward.lower(variables, images, **options).compile()
+        prefix_flops = _flops(forward, variables, images, **options)
         prefix_seconds = _timed(lambda: prefix(variables, images))
-    x, *others = memory.made_up(task, arm, batch)
-    x = task.layout.put_rows(task.layout.part(x))
-    arguments = (trainer.state, trainer.frozen, x, *others)
-    options = memory.step_options(trainer)
-    step = steps.train_step.lower(*arguments, **options).compile()
+    examples = memory.dummy_batch(task, arm, batch)
+    x = task.layout.put_rows(task.layout.part(examples.x))
+    arguments = (trainer.constants, dataclasses.replace(examples, x=x))
+    step = steps.train_step.lower(trainer.state, *arguments, step=trainer.step).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
-    given = {name: options[name] for name in ("peaks", "class_weights")}
-    step_seconds = _timed(lambda: step(states.pop(), *arguments[1:], **given))
+    step_seconds = _timed(lambda: step(states.pop(), *arguments))
     epoch_steps = steps_per_epoch(task)
     images_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {
         "forward_flops_per_image": forward_flops / batch,
         "prefix_flops_per_image": prefix_flops / batch,
-        "step_flops": _flops(steps.train_step, *arguments, **options),
+        "step_flops": _flops(steps.train_step, trainer.state, *arguments, step=trainer.step),
         "step_seconds": step_seconds,
         # Each of many processes runs it on its share.
         "estimated_prefix_seconds": prefix_seconds / batch * images_in_all / jax.process_count(),

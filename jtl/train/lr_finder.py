@@ -103,7 +103,7 @@ def _tried(task: Task, fit: loop.Fit, display: Display) -> tuple[np.ndarray, lis
                 epoch += 1
                 batches = iter(shuffled(len(examples), train.batch, train.seed, epoch))
                 batch = next(batches)
-            losses.append(trainer.step(epoch, examples, batch, rate / plan.phase.lr))
+            losses.append(trainer.try_step(epoch, examples, batch, rate / plan.phase.lr))
             advance(1, f"lr {rate:.1e}, loss {losses[-1]:.3f}")
             if not math.isfinite(losses[-1]):
                 losses.pop()

@@ -8,6 +8,7 @@ gradients do not. Two small sizes give the line; what it suggests is compiled an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import traceback
 from typing import Any
@@ -21,8 +22,10 @@ from jtl.cache.arms import Arm
 from jtl.common.errors import LESS_MEMORY, out_of_memory
 from jtl.common.quantities import format_bytes
 from jtl.distributed import processes
+from jtl.models.inference import forward
 from jtl.train import step
 from jtl.train.setup import Task
+from jtl.train.step import Batch
 from jtl.train.trainer import Trainer
 
 DEVICE_SHARE, HOST_SHARE = 0.9, 0.5
@@ -36,22 +39,17 @@ class Untold(RuntimeError):
     """XLA says nothing of a program's memory on this platform."""
 
 
-def made_up(task: Task, arm: Arm, count: int) -> tuple[Any, ...]:
-    """What a step takes beside state and frozen leaves, for a batch of `count`, as zeros.
-
-    Returns:
-        (x, labels), and with augmentation (x, labels, examples, epoch), of the shapes and dtypes
-        that training has.
-    """
+def dummy_batch(task: Task, arm: Arm, count: int) -> Batch:
+    """Zeros of the shapes and dtypes that a step's batch of `count` has in training."""
     device = task.inputs.device
     labels = np.zeros(count, np.int32)
     if arm.start is not None:
         images = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
         options: Any = dict(model=task.model, stop=arm.start, prepare=device)
         features = jax.eval_shape(
-            lambda variables, x: step.forward(variables, x, **options), task.variables, images
+            lambda variables, x: forward(variables, x, **options), task.variables, images
         )
-        return jnp.zeros(features.shape, features.dtype), labels
+        return Batch(jnp.zeros(features.shape, features.dtype), labels)
     augmented = task.inputs.augmentation is not None
     native = task.dataset.train.native_size()
     host = task.inputs.host_for(native, training=augmented)
@@ -59,14 +57,8 @@ def made_up(task: Task, arm: Arm, count: int) -> tuple[Any, ...]:
     assert sides is not None  # Images of several sizes are resized while decoded.
     x = jnp.zeros((count, *sides, 3), jnp.uint8)
     if not augmented:
-        return x, labels
-    return x, labels, np.arange(count, dtype=np.int32), np.int32(1)
-
-
-def step_options(trainer: Trainer) -> dict[str, Any]:
-    """The static and other named arguments of a trainer's steps."""
-    augment = trainer.task.inputs.augmentation if trainer.arm.start is None else None
-    return {**trainer.step_options(), "augment": augment}
+        return Batch(x, labels)
+    return Batch(x, labels, np.arange(count, dtype=np.int32), np.int32(1))
 
 
 def step_bytes(trainer: Trainer, count: int) -> int:
@@ -77,20 +69,21 @@ def step_bytes(trainer: Trainer, count: int) -> int:
         RuntimeError: Not even compiling has memory enough.
     """
     # By shapes alone: a step that failed may have taken the state's arrays with it.
-    held = jax.tree.map(_outline, (trainer.state, trainer.frozen))
-    given = jax.eval_shape(lambda: made_up(trainer.task, trainer.arm, count))
-    compiled = step.train_step.lower(*held, *given, **step_options(trainer)).compile()
+    held = jax.tree.map(_outline, (trainer.state, trainer.constants))
+    batch = jax.eval_shape(lambda: dummy_batch(trainer.task, trainer.arm, count))
+    compiled = step.train_step.lower(*held, batch, step=trainer.step).compile()
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
         raise Untold("the platform does not tell what memory a program will take")
-    there = sum(leaf.nbytes for leaf in jax.tree.leaves((trainer.state, trainer.frozen)))
+    there = sum(leaf.nbytes for leaf in jax.tree.leaves((trainer.state, trainer.constants)))
     arguments = max(analysis.argument_size_in_bytes - there, 0)
     results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(analysis.temp_size_in_bytes + arguments + max(results, 0))
 
 
-def _outline(array: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+def _outline(array: jax.Array | np.generic) -> jax.ShapeDtypeStruct:
+    sharding = getattr(array, "sharding", None)  # NumPy's, as rates are, have none.
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def free_for_steps(kept: int = 0) -> int:
@@ -200,19 +193,18 @@ def _same_updates(trainer: Trainer, fits: int) -> str:
     return "" if rest else f" (with --accumulate {times} for the same updates)"
 
 
-def refused(trainer: Trainer, count: int) -> str | None:
-    """Takes one step of `count` made-up examples from a copy of the state.
+def rejected(trainer: Trainer, count: int) -> str | None:
+    """Takes one step of `count` dummy examples from a copy of the state.
 
     Returns:
         None if it fits, else what the error says first.
     """
     try:
-        x, *others = made_up(trainer.task, trainer.arm, count)
+        batch = dummy_batch(trainer.task, trainer.arm, count)
         layout = trainer.task.layout
-        x = layout.put_rows(layout.part(x))
+        batch = dataclasses.replace(batch, x=layout.put_rows(layout.part(batch.x)))
         state = jax.tree.map(jnp.copy, trainer.state)
-        done = step.train_step(state, trainer.frozen, x, *others, **step_options(trainer))
-        jax.block_until_ready(done)
+        jax.block_until_ready(trainer.step(state, trainer.constants, batch))
     except Exception as error:
         said = out_of_memory(error)
         if said is None:

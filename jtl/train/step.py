@@ -3,10 +3,13 @@
 A step takes what the chain's unit before `start` gave (or images) and runs from there. It
 differentiates the loss only with respect to the trainable leaves; frozen leaves come in by a
 separate argument that the step does not return, so no step can change them.
+
+A new option of the step is a new field of `TrainStep`, and a line where `Trainer` makes it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +25,7 @@ from jtl.common.trees import ParamTree, merge, prune, within
 from jtl.data.augment import Augmentation
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.models.chain import ImageClassifier
+from jtl.models.inference import Metrics
 from jtl.optim.optimizers import updated
 
 
@@ -93,27 +97,40 @@ class TrainState:
 
 
 @flax.struct.dataclass
-class Metrics:
-    """Sums over examples, so that they add up over batches of any size."""
+class Constants:
+    """All that the steps of a phase read and leave as it is.
 
-    loss: jax.Array | np.float32
-    correct: jax.Array | np.int32
-    count: jax.Array | np.int32
+    Attributes:
+        params: The frozen leaves of the units that run.
+        batch_stats: The running statistics of these units that no step changes.
+        peaks: The highest learning rate of every label, float32 scalars, for optimizers that end
+            with `optim.scale_by_peak`; None for others. Operands, not parts of the program: a
+            run with another learning rate has its program already.
+        class_weights: How much each class counts in the loss, float32 [num_classes]; None for
+            the same.
+    """
 
-    @classmethod
-    def zero(cls) -> Metrics:
-        """The sums over no examples."""
-        # NumPy's, which go with arrays on any devices.
-        return cls(np.float32(0), np.int32(0), np.int32(0))
+    params: ParamTree
+    batch_stats: ParamTree
+    peaks: Mapping[str, jax.Array | np.float32] | None = None
+    class_weights: jax.Array | None = None
 
-    def __add__(self, other: Metrics) -> Metrics:
-        return jax.tree.map(jnp.add, self, other)
 
-    def means(self) -> dict[str, float]:
-        """{"loss", "accuracy"} as Python numbers; waits for the device."""
-        loss, correct, count = jax.device_get((self.loss, self.correct, self.count))
-        count = max(int(count), 1)
-        return {"loss": float(loss) / count, "accuracy": int(correct) / count}
+@flax.struct.dataclass
+class Batch:
+    """The examples of one step, or all of an epoch that is one program.
+
+    Attributes:
+        x: Images or features at the step's `start`, [N, ...].
+        labels: int32 [N].
+        examples: Indices of the examples in their split, int32 [N]; for augmentation alone.
+        epoch: Which random draw of the images is taken, int32; for augmentation alone.
+    """
+
+    x: Any
+    labels: Any
+    examples: Any = None
+    epoch: Any = None
 
 
 def init_state(
@@ -146,82 +163,130 @@ def init_state(
     return TrainState(step, params, batch_stats, opt_state, rng, not_finite, average)
 
 
-def _train_step(
-    state: TrainState,
-    frozen: ParamTree,
-    x: jax.Array,
-    labels: jax.Array,
-    examples: jax.Array | None = None,
-    epoch: jax.Array | int | None = None,
-    peaks: Mapping[str, jax.Array] | None = None,
-    class_weights: jax.Array | None = None,
-    *,
-    model: ImageClassifier,
-    tx: optax.GradientTransformation,
-    start: str | None,
-    train_units: frozenset[str],
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
-    augment: Augmentation | None = None,
-    smoothing: float = 0.0,
-    layout: Layout = SINGLE,
-) -> tuple[TrainState, Metrics]:
-    """One update; see `train_step`."""
-    x, labels = layout.split((x, labels))
-    targets = labels
-    if augment is not None:
-        assert examples is not None
-        assert epoch is not None
-        x, targets = augment(state.rng, x, labels, examples, epoch, state.step)
-    elif prepare is not None:
-        x = prepare(x)
-    x = layout.split(x)
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """What a training step is compiled for, and the step: `state, metrics = step(...)`.
 
-    def loss_fn(trainable: ParamTree):
+    Compared by value: steps that are equal share their compiled program.
+
+    Attributes:
+        model: The classifier.
+        tx: The optimizer.
+        start: Path of the first unit to run; None for the first of all.
+        train_units: Paths of the units in train mode.
+        prepare: Makes the chain's input from `Batch.x`, such as uint8 images into normalized
+            ones; None takes it as it is.
+        augment: Makes the chain's input from uint8 images instead of `prepare`, at random, and
+            may mix labels.
+        smoothing: Share of a label that is spread evenly over all classes.
+        layout: The devices that share the batch; N must be a multiple of them.
+    """
+
+    model: ImageClassifier
+    tx: optax.GradientTransformation
+    start: str | None
+    train_units: frozenset[str]
+    prepare: Callable[[jax.Array], jax.Array] | None = None
+    augment: Augmentation | None = None
+    smoothing: float = 0.0
+    layout: Layout = SINGLE
+
+    def __call__(
+        self, state: TrainState, constants: Constants, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        """One update.
+
+        Args:
+            state: Donated; use the returned one.
+            constants: Frozen leaves, learning rates, class weights.
+            batch: Its examples.
+
+        Returns:
+            The new state, and the sums of loss (without class weights) and hits before the
+            update.
+        """
+        return train_step(state, constants, batch, step=self)
+
+    def epoch(
+        self, state: TrainState, constants: Constants, table: Batch, batches: np.ndarray
+    ) -> tuple[TrainState, Metrics]:
+        """Many updates in one dispatch, over data that lie on the device.
+
+        Args:
+            state: Donated; use the returned one.
+            constants: As of one update.
+            table: All examples; they may be divided among the devices.
+            batches: Indices of the examples of each step, int32 [steps, batch_size].
+        """
+        return train_epoch(state, constants, table, batches, step=self)
+
+    def update(
+        self, state: TrainState, constants: Constants, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        """The update as it is traced."""
+        x, labels = self.layout.split((batch.x, batch.labels))
+        targets = labels
+        if self.augment is not None:
+            x, targets = self.augment(state.rng, x, labels, batch.examples, batch.epoch, state.step)
+        elif self.prepare is not None:
+            x = self.prepare(x)
+        x = self.layout.split(x)
+        gradient = jax.grad(self._loss, has_aux=True)
+        grads, (logits, loss_sum, batch_stats) = gradient(
+            state.params, state, constants, x, targets
+        )
+        given = {} if constants.peaks is None else {"peaks": constants.peaks}
+        update = optax.with_extra_args_support(self.tx).update
+        updates, opt_state = update(grads, state.opt_state, state.params, **given)
+        params: Any = optax.apply_updates(state.params, updates)
+        # Frozen units return their statistics as they came; only live ones are kept.
+        batch_stats = prune(batch_stats, within(self.train_units))
+        average = state.average
+        if average is not None:
+            average = average.after(params, batch_stats, updated(opt_state))
+        fails = (state.not_finite == 0) & ~jnp.isfinite(loss_sum)
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            rng=state.rng,
+            not_finite=jnp.where(fails, state.step + 1, state.not_finite),
+            average=average,
+        )
+        # Of mixed images the class that has most of them.
+        dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
+        correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
+        metrics = Metrics(loss_sum, correct, jnp.int32(len(labels)))
+        return self.layout.whole((state, metrics))
+
+    def _loss(
+        self,
+        trainable: ParamTree,
+        state: TrainState,
+        constants: Constants,
+        x: jax.Array,
+        targets: jax.Array,
+    ) -> tuple[jax.Array, Any]:
+        """What is minimized; and beside it (logits, sum of the plain losses, statistics)."""
         variables = {
-            "params": merge(trainable, frozen["params"]),
-            "batch_stats": merge(state.batch_stats, frozen["batch_stats"]),
+            "params": merge(trainable, constants.params),
+            "batch_stats": merge(state.batch_stats, constants.batch_stats),
         }
-        logits, updates = model.apply(
+        logits, updates = self.model.apply(
             variables,
             x,
-            start=start,
-            train=train_units,
+            start=self.start,
+            train=self.train_units,
             mutable=["batch_stats", "auxiliary"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )
-        losses = _losses(logits, targets, smoothing=smoothing)
-        objective = _losses(logits, targets, class_weights, smoothing).mean()
+        weights = constants.class_weights
+        losses = _losses(logits, targets, smoothing=self.smoothing)
+        objective = _losses(logits, targets, weights, self.smoothing).mean()
         for beside in jax.tree.leaves(updates.get("auxiliary", {})):
-            objective += (
-                AUXILIARY_WEIGHT * _losses(beside, targets, class_weights, smoothing).mean()
-            )
+            objective += AUXILIARY_WEIGHT * _losses(beside, targets, weights, self.smoothing).mean()
         return objective, (logits, losses.sum(), updates.get("batch_stats", {}))
-
-    gradient = jax.grad(loss_fn, has_aux=True)
-    grads, (logits, loss_sum, batch_stats) = gradient(state.params)
-    given = {} if peaks is None else {"peaks": peaks}
-    update = optax.with_extra_args_support(tx).update
-    updates, opt_state = update(grads, state.opt_state, state.params, **given)
-    params: Any = optax.apply_updates(state.params, updates)
-    # Frozen units return their statistics as they came; only live ones are kept.
-    batch_stats = prune(batch_stats, within(train_units))
-    average = state.average
-    if average is not None:
-        average = average.after(params, batch_stats, updated(opt_state))
-    fails = (state.not_finite == 0) & ~jnp.isfinite(loss_sum)
-    state = TrainState(
-        step=state.step + 1,
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        rng=state.rng,
-        not_finite=jnp.where(fails, state.step + 1, state.not_finite),
-        average=average,
-    )
-    # Of mixed images the class that has most of them.
-    dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
-    correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
-    return layout.whole((state, Metrics(loss_sum, correct, jnp.int32(len(labels)))))
 
 
 def _losses(
@@ -246,123 +311,26 @@ def _losses(
     return losses if weights is None else losses * weights[targets]
 
 
-_STATIC = ("model", "tx", "start", "train_units", "prepare", "smoothing", "layout")
-
-train_step = jax.jit(_train_step, static_argnames=(*_STATIC, "augment"), donate_argnames="state")
-"""One update.
-
-Args:
-    state: Donated; use the returned one.
-    frozen: {"params", "batch_stats"}: the frozen leaves of the units that run.
-    x: Images or features at `start`, [N, ...].
-    labels: int32 [N].
-    examples: Indices of the examples in their split, int32 [N]; for `augment` alone.
-    epoch: Number of the epoch; for `augment` alone.
-    peaks: The highest learning rate of every label, float32 scalars, for optimizers that end
-        with `optim.scale_by_peak`; None for others.
-    class_weights: How much each class counts in the loss, float32 [num_classes]; None for the same.
-    model, tx, start, train_units: Static: the classifier, the optimizer, the path of the
-        first unit to run, the paths of the units in train mode.
-    prepare: Static: makes the chain's input from `x`, such as uint8 images into normalized
-        ones; None takes `x` as it is.
-    augment: Static: makes the chain's input from uint8 images instead of `prepare`, at random,
-        and may mix labels.
-    smoothing: Static: share of a label that is spread evenly over all classes.
-    layout: Static: the devices that share the batch; N must be a multiple of them.
-
-Returns:
-    The new state, and the sums of loss (without class weights) and hits before the update.
-"""
-
-
-@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
-def train_epoch(
-    state: TrainState,
-    frozen: ParamTree,
-    x: jax.Array,
-    labels: jax.Array,
-    batches: jax.Array,
-    peaks: Mapping[str, jax.Array] | None = None,
-    class_weights: jax.Array | None = None,
-    *,
-    model: ImageClassifier,
-    tx: optax.GradientTransformation,
-    start: str | None,
-    train_units: frozenset[str],
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
-    smoothing: float = 0.0,
-    layout: Layout = SINGLE,
+def _train_step(
+    state: TrainState, constants: Constants, batch: Batch, *, step: TrainStep
 ) -> tuple[TrainState, Metrics]:
-    """Many updates in one dispatch, over data that lie on the device.
+    return step.update(state, constants, batch)
 
-    Args:
-        state: Donated; use the returned one.
-        frozen: As in `train_step`.
-        x: All examples [N, ...].
-        labels: All labels, int32 [N].
-        batches: Indices of the examples of each step, int32 [steps, batch_size].
-        peaks: As in `train_step`.
-        class_weights: As in `train_step`.
-        model: As in `train_step`, like the rest.
-        tx: The optimizer.
-        start: Path of the first unit to run.
-        train_units: Paths of the units in train mode.
-        prepare: Applied to each step's part of `x`.
-        smoothing: As in `train_step`.
-        layout: As in `train_step`; `x` may be divided among the devices.
-    """
+
+train_step = jax.jit(_train_step, static_argnames="step", donate_argnames="state")
+"""`TrainStep.__call__`, compiled."""
+
+
+@functools.partial(jax.jit, static_argnames="step", donate_argnames="state")
+def train_epoch(
+    state: TrainState, constants: Constants, table: Batch, batches: jax.Array, *, step: TrainStep
+) -> tuple[TrainState, Metrics]:
+    """`TrainStep.epoch`, compiled."""
+    layout = step.layout
 
     def body(state: TrainState, indices: jax.Array):
-        return _train_step(
-            state,
-            frozen,
-            layout.rows(x, indices),
-            layout.rows(labels, indices),
-            peaks=peaks,
-            class_weights=class_weights,
-            model=model,
-            tx=tx,
-            start=start,
-            train_units=train_units,
-            prepare=prepare,
-            smoothing=smoothing,
-            layout=layout,
-        )
+        x, labels = layout.rows(table.x, indices), layout.rows(table.labels, indices)
+        return step.update(state, constants, Batch(x, labels))
 
     state, metrics = lax.scan(body, state, batches)
     return layout.whole((state, jax.tree.map(lambda sums: sums.sum(0, dtype=sums.dtype), metrics)))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare", "layout"))
-def forward(
-    variables: ParamTree,
-    x: jax.Array,
-    *,
-    model: ImageClassifier,
-    start: str | None = None,
-    stop: str | None = None,
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
-    layout: Layout = SINGLE,
-) -> jax.Array:
-    """Inference from unit `start` up to but without `stop`: features or float32 logits.
-
-    Of features every device of `layout` has its part, logits are whole on each.
-    """
-    x = layout.split(x)
-    if prepare is not None:
-        x = prepare(x)
-    y: Any = model.apply(variables, x, start=start, stop=stop)
-    return layout.whole(y) if stop is None else layout.split(y)
-
-
-@jax.jit
-def score(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """Sums over a batch; examples labelled -1 are padding and do not count."""
-    real = labels >= 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    hits = real & (jnp.argmax(logits, -1) == labels)
-    return Metrics(
-        jnp.sum(jnp.where(real, losses, 0.0)),
-        jnp.sum(hits, dtype=jnp.int32),
-        jnp.sum(real, dtype=jnp.int32),
-    )

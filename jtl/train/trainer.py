@@ -18,6 +18,7 @@ from jtl.common.trees import ParamTree, merge
 from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
 from jtl.freeze.groups import is_head
 from jtl.freeze.plan import PhasePlan, began
+from jtl.models.inference import Metrics
 from jtl.optim import optimizers
 from jtl.optim.recipe import recipe
 from jtl.train import step as steps
@@ -49,7 +50,7 @@ class Part(NamedTuple):
     """
 
     batches: int
-    sums: steps.Metrics
+    sums: Metrics
     seconds: float
 
 
@@ -58,9 +59,8 @@ class Trainer:
 
     Attributes:
         state: What the steps change.
-        frozen: The leaves that they do not.
-        tx: The optimizer.
-        peaks: The highest learning rate of every label, which a step takes beside `tx`.
+        constants: What they read: frozen leaves, learning rates, class weights.
+        step: The step, with the optimizer.
         steps_per_epoch: Batches in an epoch.
         val_logits: Of the last epoch's evaluation, [N, num_classes].
     """
@@ -79,25 +79,34 @@ class Trainer:
             label: schedule.over(plan.phase.epochs * self._updates, self._updates_before(label))
             for label in plan.learning_rates
         }
-        self.peaks = {label: np.float32(rate) for label, rate in plan.learning_rates.items()}
         self._highest = self._highest_rates()
-        weights = task.class_weights
-        self._class_weights = None if weights is None else task.layout.put_whole(weights)
         self.val_logits: np.ndarray | None = None
         groups = {label: self._transform(label) for label in self._shares}
-        self.tx = optimizers.wrapped(
+        tx = optimizers.wrapped(
             optimizers.build(plan.labels, groups), config.steps.clip_norm, config.steps.accumulate
         )
         layout = task.layout
-        params, stats, self.frozen = layout.put_whole(
+        params, stats, frozen, weights = layout.put_whole(
             (
                 plan.trainable_params(variables),
                 plan.live_batch_stats(variables),
                 plan.frozen(variables),
+                task.class_weights,
             )
         )
+        self.constants = steps.Constants(**frozen, peaks=self._peaks(), class_weights=weights)
+        self.step = steps.TrainStep(
+            model=task.model,
+            tx=tx,
+            start=arm.start,
+            train_units=plan.split.train_units,
+            prepare=arm.prepare,
+            augment=task.inputs.augmentation if arm.start is None else None,
+            smoothing=config.steps.label_smoothing,
+            layout=layout,
+        )
         self.state = steps.init_state(
-            params, stats, self.tx, config.train.seed, config.steps.ema, layout
+            params, stats, tx, config.train.seed, config.steps.ema, layout
         )
         first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
         self.state = dataclasses.replace(self.state, step=layout.put_whole(first_step))
@@ -116,8 +125,11 @@ class Trainer:
         return self._whole(self.state)
 
     def _whole(self, trained: steps.TrainState | steps.Average) -> ParamTree:
-        trees = {"params": trained.params, "batch_stats": trained.batch_stats}
-        return {key: merge(self.frozen[key], trees[key]) for key in trees}
+        frozen = self.constants
+        return {
+            "params": merge(frozen.params, trained.params),
+            "batch_stats": merge(frozen.batch_stats, trained.batch_stats),
+        }
 
     def carry_over(self, opt_state: Any) -> None:
         """Takes the state of leaves that go on training from the phase before."""
@@ -202,19 +214,10 @@ class Trainer:
             "images_per_second": batches.size / seconds,
         }
 
-    def step_options(self, scale: float = 1.0) -> dict[str, Any]:
-        """What `steps.train_step` takes beside state and examples, at a share of the rates."""
-        return dict(
-            model=self.task.model,
-            tx=self.tx,
-            peaks={label: np.float32(scale * peak) for label, peak in self.peaks.items()},
-            class_weights=self._class_weights,
-            start=self.arm.start,
-            train_units=self.plan.split.train_units,
-            prepare=self.arm.prepare,
-            smoothing=self.task.config.steps.label_smoothing,
-            layout=self.task.layout,
-        )
+    def _peaks(self, scale: float = 1.0) -> dict[str, np.float32]:
+        """The highest learning rate of every label, at a share of it."""
+        rates = self.plan.learning_rates
+        return {label: np.float32(scale * np.float32(rate)) for label, rate in rates.items()}
 
     def check_finite(self) -> None:
         """Waits for the last step; raises `Diverged` if a step's loss was not finite."""
@@ -229,26 +232,26 @@ class Trainer:
         between: Callable[[Part], None],
         scale: float,
         part: Part | None = None,
-    ) -> steps.Metrics:
+    ) -> Metrics:
         """Takes the steps that are left of an epoch; the sums over all of it."""
         done, began_at = 0, time.perf_counter()
         if part is not None:
             done, began_at = part.batches, began_at - part.seconds
         left = batches[done:]
-        common = self.step_options(scale)
+        constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
         if self._at_once(train):
             assert isinstance(train, Features)
-            self.state, total = steps.train_epoch(
-                self.state, self.frozen, train.values, train.labels, left, **common
-            )
+            table = steps.Batch(train.values, train.labels)
+            self.state, total = self.step.epoch(self.state, constants, table, left)
             return part.sums + total if part else total
-        total, looked_at = part.sums if part else steps.Metrics.zero(), time.perf_counter()
+        total, looked_at = part.sums if part else Metrics.zero(), time.perf_counter()
         several = self.task.layout.spans_processes
         for images, (number, indices) in zip(
             ahead(train, list(left), self.task.layout), enumerate(left, done + 1), strict=True
         ):
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
-                metrics = self._step(epoch, images, train.labels[indices], indices, common)
+                batch = self._batch(epoch, images, train.labels[indices], indices)
+                metrics = self._step(constants, batch)
             total = total + metrics
             if number < len(batches):
                 between(Part(number, total, time.perf_counter() - began_at))
@@ -258,20 +261,19 @@ class Trainer:
                 looked_at = time.perf_counter()
         return total
 
-    def _step(
-        self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray, options: Any
-    ) -> steps.Metrics:
-        """One step on the examples `indices`, which are `images` (or features) and `labels`."""
-        augment = self.task.inputs.augmentation if self.arm.start is None else None
-        drawn_by: tuple[Any, Any] = (None, None)
-        if augment is not None:
-            # Without features that had no room, a run is still the same.
-            views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
-            drawn_by = (indices, np.int32(draw_of(epoch, views)))
-        self.state, metrics = steps.train_step(
-            self.state, self.frozen, images, labels, *drawn_by, **options, augment=augment
-        )
+    def _step(self, constants: steps.Constants, batch: steps.Batch) -> Metrics:
+        self.state, metrics = self.step(self.state, constants, batch)
         return metrics
+
+    def _batch(
+        self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray
+    ) -> steps.Batch:
+        """What a step takes of the examples `indices`: `images` (or features) and `labels`."""
+        if self.step.augment is None:
+            return steps.Batch(images, labels)
+        # Without features that had no room, a run is still the same.
+        views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
+        return steps.Batch(images, labels, indices, np.int32(draw_of(epoch, views)))
 
     def some_steps(self, epoch: int, train: Examples, count: int) -> int:
         """Takes the first steps of an epoch, or all of one that is a single dispatch.
@@ -297,13 +299,14 @@ class Trainer:
         """Whether an epoch is a single dispatch."""
         return isinstance(train, Features) and train.on_device and self.arm.start == "head"
 
-    def step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
+    def try_step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
         if isinstance(train, Views):
             train = train.of_epoch(epoch)
-        options = self.step_options(scale)
+        constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
         [images] = ahead(train, [indices], self.task.layout)
-        return self._step(epoch, images, train.labels[indices], indices, options).means()["loss"]
+        batch = self._batch(epoch, images, train.labels[indices], indices)
+        return self._step(constants, batch).means()["loss"]
 
     def _transform(self, label: str) -> optax.GradientTransformation:
         config, options = self.task.config, self._options
@@ -325,7 +328,7 @@ class Trainer:
         taken = np.arange(1, self.plan.phase.epochs + 1) * self._updates - 1
         rates = [
             # Compiled as a whole: operation by operation it would be a dozen programs.
-            self.peaks[label]
+            np.float32(self.plan.learning_rates[label])
             * np.broadcast_to(jax.jit(share)(taken + self._updates_before(label)), taken.shape)
             for label, share in self._shares.items()
         ]

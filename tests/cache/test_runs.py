@@ -72,7 +72,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
         return forward(*args, **kwargs)
 
     def counted_step(*args: Any, **kwargs: Any) -> Any:
-        if kwargs["start"] is None:
+        if kwargs["step"].start is None:
             counts["prefix"] += 1
         return train_step(*args, **kwargs)
 

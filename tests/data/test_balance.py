@@ -21,7 +21,9 @@ from jtl.optim import lbfgs
 from jtl.runs import checkpoint
 from jtl.runs.files import read_json
 from jtl.train import step
+from jtl.runs.run import read_json
 from jtl.train.loop import fit
+from jtl.train.step import Batch, Constants, TrainStep
 from support import tiny
 from support.augmented import augmented, figures, step_arguments
 
@@ -68,9 +70,9 @@ def test_the_step_minimizes_the_weighted_mean(mixed: bool):
     grads, loss = gradient(variables["params"], WEIGHTS)
     plain, _ = gradient(variables["params"], np.ones(3, np.float32))
     assert float(optax.tree.norm(jax.tree.map(jnp.subtract, grads, plain))) > 0.1
-    after, metrics = step.train_step(
-        state, frozen, images, labels, examples, 1, class_weights=jnp.asarray(WEIGHTS), **static
-    )
+    constants = Constants(**frozen, class_weights=jnp.asarray(WEIGHTS))
+    batch = Batch(images, labels, examples, 1)
+    after, metrics = TrainStep(**static)(state, constants, batch)
     moved = jax.tree.map(lambda new, old: (old - new) / 0.1, after.params, variables["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), moved, grads)
     # Told is the loss as validation has it.

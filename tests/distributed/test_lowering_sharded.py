@@ -72,7 +72,7 @@ class Told:
 
     def places(self, group: str) -> set[int]:
         """The numbers of a group's arguments, of those that the program has."""
-        names = ("state", "frozen", "variables", "x", "labels", "batches")
+        names = ("state", "frozen", "peaks", "variables", "x", "labels", "batches")
         first = 0
         for name in (name for name in names if name in self.facts):
             if name == group:

@@ -12,8 +12,8 @@ from jtl import models, weights
 from jtl.config.options import Config, DataConfig, RunConfig, TrainConfig
 from jtl.data.decoding import HostTransform, decode
 from jtl.data.preprocessing import Prepare
+from jtl.models.inference import forward
 from jtl.train.loop import fit
-from jtl.train.step import forward
 
 pytestmark = pytest.mark.slow
 

@@ -33,9 +33,11 @@ from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
+from jtl.models.inference import forward
 from jtl.optim import optimizers
 from jtl.train import step as steps
 from jtl.train.setup import Task
+from jtl.train.step import Batch, Constants, TrainStep
 from jtl.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -135,7 +137,7 @@ def batches(
 # The product's step, compiled without LLVM's optimizations: only its results matter here.
 train_step = jax.jit(
     steps._train_step,
-    static_argnames=steps._STATIC,
+    static_argnames="step",
     donate_argnames="state",
     compiler_options={"xla_backend_optimization_level": 0},
 )
@@ -169,11 +171,10 @@ def test_a_mask_governs_everything(family: str, mask: str):
     assert len(slots) % len(shapes) == 0
     assert sorted(s.shape for s in slots) == sorted(shapes * (len(slots) // len(shapes)))
 
+    step = TrainStep(model, tx, None, cut.train_units)
     compiled = train_step._cache_size()
     for x, y in batches(4, dtype, SIZES.get(family, SIZE)):
-        state, metrics = train_step(
-            state, frozen, x, y, model=model, tx=tx, start=None, train_units=cut.train_units
-        )
+        state, metrics = train_step(state, Constants(**frozen), Batch(x, y), step=step)
     assert train_step._cache_size() == compiled + 1
     assert np.isfinite(float(metrics.loss))
 
@@ -272,9 +273,8 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
 
     expected, norm = reference(params)
     assert float(norm) > 0.05, "clipping must act for this test to mean anything"
-    state, _ = train_step(
-        state, frozen, x, y, model=model, tx=tx, start=None, train_units=cut.train_units
-    )
+    step = TrainStep(model, tx, None, cut.train_units)
+    state, _ = train_step(state, Constants(**frozen), Batch(x, y), step=step)
     for (path, got), want, start in zip(
         jax.tree.leaves_with_path(state.params),
         jax.tree.leaves(expected),
@@ -295,15 +295,15 @@ def test_frozen_backward_is_not_computed(family: str):
     model, labels, cut, params, stats, frozen = case(family, "head_only")
     tx = optimizer(labels, "adamw, clipped")
     x, y = batches(1, size=SIZES.get(family, SIZE))[0]
-    static: dict[str, Any] = dict(model=model, start=None, train_units=cut.train_units)
     state = steps.init_state(params, stats, tx)
 
     def flops(state: Any, frozen: ParamTree, tx: Any) -> float:
-        lowered = train_step.lower(state, frozen, x, y, tx=tx, **static)
+        step = TrainStep(model, tx, None, cut.train_units)
+        lowered = train_step.lower(state, Constants(**frozen), Batch(x, y), step=step)
         return lowered.compile().cost_analysis()["flops"]
 
-    forward = steps.forward.lower(variables_of(family), x, model=model).compile()
-    forward_flops = forward.cost_analysis()["flops"]
+    once = forward.lower(variables_of(family), x, model=model).compile()
+    forward_flops = once.cost_analysis()["flops"]
     masked = flops(state, frozen, tx)
     # The other arm: the same mask for the optimizer, but every leaf is differentiated.
     whole = {
@@ -336,20 +336,20 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     def flops(function: Any, *arguments: Any, **static: Any) -> float:
         return function.lower(*arguments, **static).cost_analysis()["flops"]
 
-    step: dict[str, Any] = dict(model=model, tx=tx, start=None, train_units=cut.train_units)
-    masked = flops(train_step, state, frozen, x, y, **step)
+    step, batch = TrainStep(model, tx, None, cut.train_units), Batch(x, y)
+    masked = flops(train_step, state, Constants(**frozen), batch, step=step)
     features = jax.eval_shape(
-        functools.partial(steps.forward, model=model, stop=cut.cut), variables_of(family), x
+        functools.partial(forward, model=model, stop=cut.cut), variables_of(family), x
     )
-    forward = flops(steps.forward, variables_of(family), x, model=model)
-    suffix = flops(steps.forward, variables_of(family), features, model=model, start=cut.cut)
+    once = flops(forward, variables_of(family), x, model=model)
+    suffix = flops(forward, variables_of(family), features, model=model, start=cut.cut)
     # The other arm differentiates every leaf; clipping by the norm of all needs it.
-    step["tx"] = optax.chain(optax.clip_by_global_norm(0.05), tx)
-    whole = steps.init_state(merge(params, frozen["params"]), stats, step["tx"])
-    others = {"params": {}, "batch_stats": frozen["batch_stats"]}
-    other = flops(train_step, whole, others, x, y, **step)
-    assert masked < 1.1 * (forward + 2 * suffix)
-    assert other > 1.1 * (forward + 2 * suffix)
+    step = dataclasses.replace(step, tx=optax.chain(optax.clip_by_global_norm(0.05), tx))
+    whole = steps.init_state(merge(params, frozen["params"]), stats, step.tx)
+    others = Constants({}, frozen["batch_stats"])
+    other = flops(train_step, whole, others, batch, step=step)
+    assert masked < 1.1 * (once + 2 * suffix)
+    assert other > 1.1 * (once + 2 * suffix)
 
 
 def _groups(labels: ParamTree) -> dict[str, optax.GradientTransformation]:
@@ -393,9 +393,8 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
         labels, {group: optax.sgd(1.0) for group in set(jax.tree.leaves(labels)) - {FROZEN}}
     )
     state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
-    state, _ = train_step(
-        state, frozen, x, y, model=model, tx=tx, start="aux", train_units=cut.train_units
-    )
+    step = TrainStep(model, tx, "aux", cut.train_units)
+    state, _ = train_step(state, Constants(**frozen), Batch(x, y), step=step)
     _, beside = model.apply(
         variables,
         x,

@@ -34,9 +34,8 @@ def test_a_step_is_the_same_by_both(name):
 
     def step(variables: Any) -> Any:
         state = steps.init_state(variables["params"], variables["batch_stats"], tx)
-        empty: Any = {"params": {}, "batch_stats": {}}
-        options: Any = dict(model=model, tx=tx, start=None, train_units=units)
-        state, metrics = steps._train_step(state, empty, images, labels, **options)
+        step = steps.TrainStep(model, tx, None, units)
+        state, metrics = step.update(state, steps.Constants({}, {}), steps.Batch(images, labels))
         logits = model.apply(variables, images)
         moved = jax.tree.map(jnp.subtract, state.params, variables["params"])
         return logits, metrics.loss, state.batch_stats, moved

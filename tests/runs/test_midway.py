@@ -19,6 +19,7 @@ from jtl.common import hashes
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, StepsConfig
 from jtl.distributed.signals import Interrupted
+from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, keeper, midway
 from jtl.runs.run import Run
 from jtl.train import step as steps
@@ -40,7 +41,7 @@ class Steps:
         self.taken, self._end = 0, None
         step = Trainer._step
 
-        def counted(trainer: Trainer, *args: Any) -> steps.Metrics:
+        def counted(trainer: Trainer, *args: Any) -> Metrics:
             self.taken += 1
             metrics = step(trainer, *args)
             if self._end is not None and self._end[0] == self.taken:
@@ -341,7 +342,7 @@ def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
         assert saver.due(0.0)
         assert not saver.due(now - 29.0)  # An epoch has just been saved.
         place = midway.Place(1, 1, 1, 1.0, 1.0, ())
-        saver.save(place, state, steps.Metrics.zero())
+        saver.save(place, state, Metrics.zero())
         saver.close()
         # Three seconds are two hundredths of 150.
         now += 140.0

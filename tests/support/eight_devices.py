@@ -71,7 +71,7 @@ def start(devices: Layout) -> tuple[step.TrainState, Any, dict[str, Any]]:
         model=tiny.MODEL, tx=TX, start=None, train_units=arm.split.train_units,
         prepare=tiny.PREPARE,
     )  # fmt: skip
-    return state, frozen, options
+    return state, step.Constants(**frozen), options
 
 
 def stepped(devices: Layout) -> tuple[list[float], np.ndarray]:
@@ -83,7 +83,9 @@ def stepped(devices: Layout) -> tuple[list[float], np.ndarray]:
     losses = []
     for images, rows in zip(ahead(photos, list(batches), devices), batches, strict=True):
         labels = split.labels[rows]
-        state, metrics = step.train_step(state, frozen, images, labels, **options, layout=devices)
+        state, metrics = step.TrainStep(**options, layout=devices)(
+            state, frozen, step.Batch(images, labels)
+        )
         losses.append(metrics.means()["loss"])
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     return losses, flat(state.params)
@@ -103,7 +105,7 @@ def stepped_with_batch_norm_per_device(count: int) -> tuple[list[float], np.ndar
         for part in rows.reshape(count, -1):
             images, labels = split.read(part, None), split.labels[part]
             copy = jax.tree.map(jnp.copy, state)
-            after, metrics = step.train_step(copy, frozen, images, labels, **options)
+            after, metrics = step.TrainStep(**options)(copy, frozen, step.Batch(images, labels))
             states.append((after.params, after.batch_stats, after.opt_state))
             sums.append(metrics.means()["loss"])
         params, stats, opt_state = jax.tree.map(lambda *x: sum(x) / count, *states)

@@ -20,9 +20,9 @@ from jax import export
 from jtl.cache.arms import arm_of
 from jtl.config.options import Config
 from jtl.data import loader
-from jtl.models import registry
+from jtl.models import inference, registry
 from jtl.train import step as steps
-from jtl.train.memory import made_up, step_options
+from jtl.train.memory import dummy_batch
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -54,11 +54,20 @@ class Lowering:
         """Its modules for accelerators and, if `compiled`, what this machine's devices run."""
         folder.mkdir()
         arguments = self.groups.values()
-        told: dict[str, Any] = {name: len(jax.tree.leaves(g)) for name, g in self.groups.items()}
+        told: dict[str, Any] = {}
+        for name, group in self.groups.items():
+            parts = {name: group}
+            if name == "constants":
+                frozen = {"params": group.params, "batch_stats": group.batch_stats}
+                parts = {"frozen": frozen, "peaks": group.peaks}
+            elif name == "batch":
+                parts = {"x": group.x, "labels": group.labels}
+            told |= {part: len(jax.tree.leaves(tree)) for part, tree in parts.items()}
         if state := self.groups.get("state"):
             for name in ("params", "batch_stats"):
                 told[name] = [leaf.shape for leaf in jax.tree.leaves(getattr(state, name))]
-        told["x_shape"] = self.groups["x"].shape
+        x = self.groups["batch"].x if "batch" in self.groups else self.groups["x"]
+        told["x_shape"] = x.shape
         for platform in ACCELERATORS:
             exported = export.export(self.function, platforms=[platform])(
                 *arguments, **self.options
@@ -87,16 +96,16 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
 def step(of: Trainer) -> Lowering:
     """One training step, from images or features as the trainer's arm has them."""
     layout = of.task.layout
-    shapes = jax.eval_shape(lambda: made_up(of.task, of.arm, BATCH))
-    x, labels = (np.zeros(shape.shape, shape.dtype) for shape in shapes)
-    groups = {"state": of.state, "frozen": of.frozen}
-    groups |= {"x": layout.put_rows(layout.part(x)), "labels": labels}
-    return Lowering(steps.train_step, groups, step_options(of))
+    shapes = jax.eval_shape(lambda: dummy_batch(of.task, of.arm, BATCH))
+    x, labels = (np.zeros(shape.shape, shape.dtype) for shape in (shapes.x, shapes.labels))
+    batch = steps.Batch(layout.put_rows(layout.part(x)), labels)
+    groups = {"state": of.state, "constants": of.constants, "batch": batch}
+    return Lowering(steps.train_step, groups, {"step": of.step})
 
 
 def table_of(of: Trainer) -> jax.Array:
     """All features, as many as `ROWS`, divided among the devices."""
-    [shape, *_] = jax.eval_shape(lambda: made_up(of.task, of.arm, ROWS))
+    shape = jax.eval_shape(lambda: dummy_batch(of.task, of.arm, ROWS)).x
     return of.task.layout.put_table(np.zeros(shape.shape, shape.dtype), ROWS)
 
 
@@ -104,8 +113,9 @@ def epoch(of: Trainer) -> Lowering:
     """An epoch in one program, over features that lie on the devices."""
     labels = np.zeros(ROWS, np.int32)
     batches = np.arange(2 * BATCH, dtype=np.int32).reshape(2, BATCH)
-    groups = {"state": of.state, "frozen": of.frozen, "x": table_of(of), "labels": labels}
-    return Lowering(steps.train_epoch, groups | {"batches": batches}, of.step_options())
+    table = steps.Batch(table_of(of), labels)
+    groups = {"state": of.state, "constants": of.constants, "batch": table, "batches": batches}
+    return Lowering(steps.train_epoch, groups, {"step": of.step})
 
 
 def rows(of: Trainer) -> Lowering:
@@ -120,7 +130,7 @@ def forward(of: Trainer, stop: str | None) -> Lowering:
     x = np.zeros((BATCH, tiny.SIZE, tiny.SIZE, 3), np.uint8)
     groups = {"variables": layout.put_whole(of.variables()), "x": layout.put_rows(x)}
     options = dict(model=task.model, stop=stop, prepare=task.inputs.device, layout=layout)
-    return Lowering(steps.forward, groups, options)
+    return Lowering(inference.forward, groups, options)
 
 
 def lowerings(data: Path) -> dict[str, Callable[[], Lowering]]:

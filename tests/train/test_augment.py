@@ -18,6 +18,7 @@ from jtl.config.options import AugmentConfig, Config, RunConfig, TrainConfig
 from jtl.data import loader
 from jtl.data.augment import PRESETS, Augment, Augmentation
 from jtl.data.decoding import HostTransform
+from jtl.models.inference import Metrics, forward
 from jtl.runs import checkpoint
 from jtl.train import preview, step
 from jtl.train.checks import checked
@@ -29,6 +30,10 @@ from support.augmented import STRONG, augmented, figures, step_arguments
 # The step
 
 
+def taken(state, frozen, static, *batch) -> Any:
+    return step.TrainStep(**static)(state, step.Constants(**frozen), step.Batch(*batch))
+
+
 @pytest.mark.parametrize("preset", ["light", "strong"])
 def test_the_step_is_that_of_augmented_images(preset):
     images, labels, examples = tiny.images(8), tiny.labels(8), np.arange(20, 28)
@@ -38,7 +43,7 @@ def test_the_step_is_that_of_augmented_images(preset):
     logits, _ = tiny.MODEL.apply(
         tiny.variables(), x, train=static["train_units"], mutable=["batch_stats"]
     )
-    after, metrics = step.train_step(state, frozen, images, labels, examples, 3, **static)
+    after, metrics = taken(state, frozen, static, images, labels, examples, 3)
     shares = jax.nn.one_hot(targets, 3) if targets.ndim == 1 else targets
     assert (targets.ndim == 2) == (preset == "strong")
     losses = -(shares * jax.nn.log_softmax(logits)).sum(1)
@@ -47,7 +52,7 @@ def test_the_step_is_that_of_augmented_images(preset):
     assert int(metrics.correct) == hits.sum()
     # Another epoch, another step of the optimizer.
     state, frozen, _ = step_arguments(augment)
-    other, _ = step.train_step(state, frozen, images, labels, examples, 4, **static)
+    other, _ = taken(state, frozen, static, images, labels, examples, 4)
     same = jax.tree.map(np.array_equal, after.params, other.params)
     assert not any(jax.tree.leaves(same))
 
@@ -62,7 +67,7 @@ def test_an_epoch_goes_on_where_it_was_left():
         rest = batches[first:last]
         for images, rows in zip(loader.ahead(photos, list(rest)), rest, strict=True):
             labels = split.labels[rows]
-            state, _ = step.train_step(state, frozen, images, labels, rows, 2, **static)
+            state, _ = taken(state, frozen, static, images, labels, rows, 2)
         return state
 
     state, frozen, static = step_arguments(augment)
@@ -162,12 +167,11 @@ def test_a_run_hands_larger_images_and_their_numbers_to_training_alone(
     data = tiny.write_folder(tmp_path / "large", train=3, val=2, size=3 * tiny.SIZE)
     config = augmented(data, tmp_path / "run", mask="full", epochs=2)
     shapes, drawn_by, forwards = [], [], []
-    forward = step.forward
 
-    def seen(state, frozen, images, labels, examples, epoch, **static):
-        shapes.append(images.shape)
-        drawn_by.append((examples.tolist(), int(epoch)))
-        return state, step.Metrics.zero()
+    def seen(state, constants, batch, *, step):
+        shapes.append(batch.x.shape)
+        drawn_by.append((batch.examples.tolist(), int(batch.epoch)))
+        return state, Metrics.zero()
 
     monkeypatch.setattr(step, "train_step", seen)
     monkeypatch.setattr(
@@ -190,10 +194,10 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, show_batch=path))
     batches = []
 
-    def seen(state, frozen, images, labels, examples, epoch, **static):
-        augment = jax.jit(static["augment"])
-        batches.append(augment(state.rng, images, labels, examples, epoch, state.step))
-        return dataclasses.replace(state, step=state.step + 1), step.Metrics.zero()
+    def seen(state, constants, batch, *, step):
+        augment, given = jax.jit(step.augment), (batch.x, batch.labels, batch.examples, batch.epoch)
+        batches.append(augment(state.rng, *given, state.step))
+        return dataclasses.replace(state, step=state.step + 1), Metrics.zero()
 
     monkeypatch.setattr(step, "train_step", seen)
     fit(config, tiny.quiet())

@@ -29,6 +29,7 @@ from jtl.freeze import label_tree, parse, split
 from jtl.freeze.split import trainable
 from jtl.models import ImageClassifier, Preprocessing
 from jtl.models.families.densenet import DenseNet
+from jtl.models.inference import forward
 from jtl.models.layers import conv, norm
 from jtl.train import step as steps
 from support import tiny
@@ -111,15 +112,19 @@ class Step:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        return self.state, self.frozen, self.images, self.labels
+        return self.state, steps.Constants(**self.frozen), steps.Batch(self.images, self.labels)
+
+    @property
+    def step(self) -> steps.TrainStep:
+        return steps.TrainStep(**self.options)
 
     def lowered(self, platform: str, function: Any = steps.train_step) -> Program:
         exporting = export.export(function, platforms=[platform])
-        return Program.of(exporting(*self.arguments, **self.options))
+        return Program.of(exporting(*self.arguments, step=self.step))
 
     def unexported(self, platform: str) -> Program:
         """Also of what `jax.export` refuses by itself."""
-        traced = steps.train_step.trace(*self.arguments, **self.options)
+        traced = steps.train_step.trace(*self.arguments, step=self.step)
         return Program(traced.lower(lowering_platforms=(platform,)).as_text())
 
 
@@ -153,7 +158,7 @@ def test_a_step_is_convolutions_in_its_number_format(name, mask, first, dtype, p
 def test_the_frozen_forward_is_convolutions_in_its_number_format(dtype, platform):
     network = NETWORKS["efficientnet_lite0"]
     for stop in (None, "head"):
-        exported = export.export(steps.forward, platforms=[platform])(
+        exported = export.export(forward, platforms=[platform])(
             network.variables,
             network.images(),
             model=network.model,
@@ -173,9 +178,14 @@ def test_an_epoch_over_features_runs_alone_on_the_device(platform):
     step = Step(NETWORKS["tiny"], "head_only")
     features = jax.ShapeDtypeStruct((12, 16), jnp.bfloat16)
     labels, batches = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((12,), (4, 3)))
-    options = {**step.options, "start": "head", "prepare": None}
+    state, constants, _ = step.arguments
+    table = steps.Batch(features, labels)
     exported = export.export(steps.train_epoch, platforms=[platform])(
-        step.state, step.frozen, features, labels, batches, **options
+        state,
+        constants,
+        table,
+        batches,
+        step=dataclasses.replace(step.step, start="head", prepare=None),
     )
     program = Program.of(exported)
     assert len(program.named("while")) == 1
@@ -324,7 +334,6 @@ def test_a_state_in_half_precision_shows():
 
 def test_a_state_that_is_not_donated_shows():
     step = full_step()
-    static = (*steps._STATIC, "augment")
-    program = step.lowered("tpu", jax.jit(steps._train_step, static_argnames=static))
+    program = step.lowered("tpu", jax.jit(steps._train_step, static_argnames="step"))
     with pytest.raises(AssertionError):
         check_kept(program, step.leaves)

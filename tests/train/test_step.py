@@ -11,8 +11,10 @@ import optax
 import pytest
 
 from jtl.common.trees import merge
+from jtl.models.inference import Metrics, forward, score
 from jtl.optim import optimizers
 from jtl.train import step
+from jtl.train.step import Batch, Constants
 from support import tiny
 from weights_convert.convert.rules import leaf_paths, lookup
 
@@ -48,8 +50,11 @@ class Arm:
         params, stats = jax.device_put((self.parts.params, self.parts.live_stats))
         return step.init_state(params, stats, self.tx)
 
-    def frozen(self):
-        return jax.device_put(self.parts.frozen)
+    def frozen(self, **options) -> step.Constants:
+        return step.Constants(**jax.device_put(self.parts.frozen), **options)
+
+    def step(self) -> step.TrainStep:
+        return step.TrainStep(**self.static)
 
 
 def batch(index: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +64,7 @@ def batch(index: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def run(arm: Arm, count: int):
     state = arm.state()
     for index in range(count):
-        state, metrics = step.train_step(state, arm.frozen(), *batch(index), **arm.static)
+        state, metrics = arm.step()(state, arm.frozen(), Batch(*batch(index)))
     return state, metrics
 
 
@@ -106,7 +111,7 @@ def test_a_step_equals_plain_jax(mask, optimizer):
         mask=mask,
         optimizer=optimizer,
     )
-    state, metrics = step.train_step(arm.state(), arm.frozen(), images, labels, **arm.static)
+    state, metrics = arm.step()(arm.state(), arm.frozen(), Batch(images, labels))
     assert int(state.step) == 1
     assert {"/".join(path) for path in leaf_paths(state.params)} == set(expected)
     for path, leaf in expected.items():
@@ -147,11 +152,11 @@ def test_statistics_of_trained_units_move_and_of_frozen_units_do_not():
     # One stage in train mode: its statistics alone are in the state.
     units = frozenset({"stage2/block1", "head"})
     stats = {"stage2": before["stage2"]}
-    frozen = {"params": {}, "batch_stats": {k: v for k, v in before.items() if k != "stage2"}}
+    frozen = step.Constants({}, {k: v for k, v in before.items() if k != "stage2"})
     params = jax.device_put(full.variables["params"])
     state = step.init_state(params, jax.device_put(stats), full.tx)
     static = {**full.static, "train_units": units}
-    state, _ = step.train_step(state, frozen, *batch(), **static)
+    state, _ = step.TrainStep(**static)(state, frozen, Batch(*batch()))
     assert set(state.batch_stats) == {"stage2"}
     mean = ("stage2", "block1", "bn", "mean")
     assert np.all(lookup(state.batch_stats, mean) != lookup(before, mean))
@@ -165,16 +170,16 @@ def test_a_step_compiles_once(cached):
     for index in range(4):
         images, labels = batch(index)
         x = np.full((BATCH, 16), index, np.float32) if cached else images
-        state, _ = step.train_step(state, arm.frozen(), x, labels, **arm.static)
+        state, _ = arm.step()(state, arm.frozen(), Batch(x, labels))
     assert step.train_step._cache_size() == before + 1
-    # Equal static arguments, newly made, need no new program: masks of equal values are equal.
+    # An equal step, newly made, need no new program: masks of equal values are equal.
     static = {**arm.static, "train_units": frozenset(list(arm.train_units))}
     static["prepare"] = None if cached else type(tiny.PREPARE)(tiny.SIZE, tiny.PREPROCESSING)
     x = np.zeros((BATCH, 16), np.float32) if cached else batch()[0]
-    step.train_step(state, arm.frozen(), x, batch()[1], **static)
+    step.TrainStep(**static)(state, arm.frozen(), Batch(x, batch()[1]))
     assert step.train_step._cache_size() == before + 1
     # This counts: another batch size is another program.
-    step.train_step(arm.state(), arm.frozen(), x[:2], batch()[1][:2], **static)
+    arm.step()(arm.state(), arm.frozen(), Batch(x[:2], batch()[1][:2]))
     assert step.train_step._cache_size() == before + 2
 
 
@@ -187,30 +192,17 @@ def test_an_epoch_is_its_steps_one_after_the_other(mask, weights):
     arm = Arm(mask, optimizer="sgd", cached=cached)
     x = tiny.images(20)
     if cached:
-        x = np.asarray(step.forward(
+        x = np.asarray(forward(
             arm.variables, x, model=tiny.MODEL, stop="head", prepare=tiny.PREPARE
         ))  # fmt: skip
     labels = tiny.labels(20)
     batches = np.random.default_rng(0).permutation(20).astype(np.int32).reshape(5, 4)
-    together, sums = step.train_epoch(
-        arm.state(),
-        arm.frozen(),
-        jnp.asarray(x),
-        jnp.asarray(labels),
-        batches,
-        class_weights=weights,
-        **arm.static,
-    )
-    state, total = arm.state(), step.Metrics.zero()
+    constants = arm.frozen(class_weights=weights)
+    table = Batch(jnp.asarray(x), jnp.asarray(labels))
+    together, sums = arm.step().epoch(arm.state(), constants, table, batches)
+    state, total = arm.state(), Metrics.zero()
     for indices in batches:
-        state, metrics = step.train_step(
-            state,
-            arm.frozen(),
-            x[indices],
-            labels[indices],
-            class_weights=weights,
-            **arm.static,
-        )
+        state, metrics = arm.step()(state, constants, Batch(x[indices], labels[indices]))
         total = total + metrics
     assert int(together.step) == int(state.step) == 5
     assert jax.tree.structure(together) == jax.tree.structure(state)
@@ -227,10 +219,10 @@ def test_the_state_is_donated_and_nothing_else():
     head_only = Arm("head_only")
     state, frozen = head_only.state(), head_only.frozen()
     images, labels = map(jnp.asarray, batch())
-    new, _ = step.train_step(state, frozen, images, labels, **head_only.static)
+    new, _ = head_only.step()(state, frozen, Batch(images, labels))
     assert state.params["head"]["logits"]["kernel"].is_deleted()
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((new, frozen, images, labels)))
-    jax.tree.map(np.testing.assert_array_equal, frozen, head_only.parts.frozen)
+    jax.tree.map(np.testing.assert_array_equal, frozen, Constants(**head_only.parts.frozen))
 
 
 def flops(lowered) -> float:
@@ -238,8 +230,8 @@ def flops(lowered) -> float:
 
 
 def step_flops(arm: Arm) -> float:
-    shapes = jax.eval_shape(arm.state), jax.eval_shape(arm.frozen), *batch()
-    return flops(step.train_step.lower(*shapes, **arm.static))
+    shapes = jax.eval_shape(arm.state), jax.eval_shape(arm.frozen), Batch(*batch())
+    return flops(step.train_step.lower(*shapes, step=arm.step()))
 
 
 def clipped(tx: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -251,9 +243,7 @@ def clipped(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 def test_frozen_leaves_are_not_differentiated():
     head_only, full = Arm("head_only", wrap=clipped), Arm("full", wrap=clipped)
     images, labels = batch()
-    forward = flops(
-        step.forward.lower(head_only.variables, images, model=tiny.MODEL, prepare=tiny.PREPARE)
-    )
+    once = flops(forward.lower(head_only.variables, images, model=tiny.MODEL, prepare=tiny.PREPARE))
 
     @jax.jit
     def differentiates_everything(params, stats, opt_state):
@@ -272,9 +262,9 @@ def test_frozen_leaves_are_not_differentiated():
     everything = flops(differentiates_everything.lower(params, stats, head_only.tx.init(params)))
     sparse = step_flops(head_only)
     # Backward costs about twice forward.
-    assert everything > 2 * forward
-    assert step_flops(full) > 2 * forward
-    assert forward < sparse < 1.1 * forward
+    assert everything > 2 * once
+    assert step_flops(full) > 2 * once
+    assert once < sparse < 1.1 * once
 
 
 @pytest.mark.usefixtures("xla_only")
@@ -283,20 +273,18 @@ def test_the_cached_step_runs_only_the_head():
     labels = batch()[1]
     features = np.zeros((BATCH, 16), np.float32)
     shapes = jax.eval_shape(arm.state), jax.eval_shape(arm.frozen)
-    cached = flops(step.train_step.lower(*shapes, features, labels, **arm.static))
+    cached = flops(step.train_step.lower(*shapes, Batch(features, labels), step=arm.step()))
     assert cached < 0.05 * step_flops(Arm("head_only"))
 
 
 def test_features_and_images_train_the_same_head():
     from_images, cached = Arm("head_only"), Arm("head_only", cached=True)
     images, labels = batch()
-    features = step.forward(
+    features = forward(
         cached.variables, images, model=tiny.MODEL, stop="head", prepare=tiny.PREPARE
     )
-    left, _ = step.train_step(
-        from_images.state(), from_images.frozen(), images, labels, **from_images.static
-    )
-    right, _ = step.train_step(cached.state(), cached.frozen(), features, labels, **cached.static)
+    left, _ = from_images.step()(from_images.state(), from_images.frozen(), Batch(images, labels))
+    right, _ = cached.step()(cached.state(), cached.frozen(), Batch(features, labels))
     for a, b in zip(*map(jax.tree.leaves, (left.params, right.params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
@@ -304,7 +292,7 @@ def test_features_and_images_train_the_same_head():
 def test_score_ignores_padding():
     logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0], [9.0, 0.0, 0.0]])
     labels = jnp.array([0, 2, 2, -1], jnp.int32)
-    metrics = step.score(logits, labels)
+    metrics = score(logits, labels)
     losses = -np.log(
         [
             np.exp(2) / (np.exp(2) + 2),
@@ -314,27 +302,27 @@ def test_score_ignores_padding():
     )
     assert float(metrics.loss) == pytest.approx(losses.sum(), rel=1e-6)
     assert (int(metrics.correct), int(metrics.count)) == (2, 3)
-    nothing = step.score(logits, jnp.full(4, -1, jnp.int32))
+    nothing = score(logits, jnp.full(4, -1, jnp.int32))
     assert jax.device_get((nothing.loss, nothing.correct, nothing.count)) == (0, 0, 0)
 
 
 def test_padding_that_overflows_does_not_count():
     logits = jnp.array([[1.0, 0.0], [jnp.inf, 0.0]])
-    metrics = step.score(logits, jnp.array([0, -1], jnp.int32))
+    metrics = score(logits, jnp.array([0, -1], jnp.int32))
     assert float(metrics.loss) == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6)
 
 
 def test_metrics_add_up():
-    a = step.Metrics(jnp.float32(3), jnp.int32(2), jnp.int32(4))
-    b = step.Metrics(jnp.float32(1), jnp.int32(4), jnp.int32(4))
+    a = Metrics(jnp.float32(3), jnp.int32(2), jnp.int32(4))
+    b = Metrics(jnp.float32(1), jnp.int32(4), jnp.int32(4))
     assert (a + b).means() == {"loss": 0.5, "accuracy": 0.75}
-    assert step.Metrics.zero().means() == {"loss": 0.0, "accuracy": 0.0}
+    assert Metrics.zero().means() == {"loss": 0.0, "accuracy": 0.0}
 
 
 @pytest.mark.parametrize("cut", ["stage1/block1", "stage2", "pool", "head"])
 def test_forward_in_two_parts(cut):
     variables, images = tiny.variables(), tiny.images(4)
-    run_part = functools.partial(step.forward, variables, model=tiny.MODEL)
+    run_part = functools.partial(forward, variables, model=tiny.MODEL)
     whole = run_part(images, prepare=tiny.PREPARE)
     parts = run_part(run_part(images, stop=cut, prepare=tiny.PREPARE), start=cut)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)

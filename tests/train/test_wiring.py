@@ -222,7 +222,7 @@ def _quickly_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 train_step = jax.jit(
     steps._train_step,
-    static_argnames=steps._STATIC,
+    static_argnames="step",
     donate_argnames="state",
     compiler_options=UNOPTIMIZED,
 )

@@ -19,8 +19,8 @@ def images_per_second(name: str) -> float:
     import jax
     import numpy as np
 
+    from jtl.models.inference import forward
     from jtl.models.initialization import initialize
-    from jtl.train import step
 
     entry = models.get(name)
     size = entry.preprocessing.size
@@ -31,7 +31,7 @@ def images_per_second(name: str) -> float:
 
     def take() -> float:
         began = time.perf_counter()
-        step.forward(variables, images, model=model).block_until_ready()
+        forward(variables, images, model=model).block_until_ready()
         return time.perf_counter() - began
 
     take()  # Compiles.

@@ -13,10 +13,10 @@ from jax import export
 
 from jtl import models, onednn
 from jtl.common.trees import ParamTree
+from jtl.models.inference import forward
 from jtl.models.initialization import initialize
 from jtl.models.layers.blocks import separate_layers
 from jtl.models.layers.conv import conv2d
-from jtl.train import step
 from support.networks import MODELS, randomized
 
 FOLLOWING = [
@@ -137,7 +137,7 @@ def test_a_forward_of_a_frozen_backbone_is_convolutions_and_little_else():
     model = models.create("efficientnet_lite0", num_classes=5)
     variables = initialize(model, None, size=64, seed=0)
     images = jnp.zeros((2, 64, 64, 3))
-    text = step.forward.lower(variables, images, model=model).as_text()
+    text = forward.lower(variables, images, model=model).as_text()
     convolutions = sum(path[-1].key == "kernel" for path, _ in _leaves(variables)) - 1
     assert text.count(f"@{onednn.TARGET}(") == convolutions
     assert "stablehlo.maximum" not in text

@@ -1,0 +1,76 @@
+"""The compiled forward pass, and the score of what it gives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jtl.common.trees import ParamTree
+from jtl.distributed.layout import SINGLE, Layout
+from jtl.models.chain import ImageClassifier
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Sums over examples, so that they add up over batches of any size."""
+
+    loss: jax.Array | np.float32
+    correct: jax.Array | np.int32
+    count: jax.Array | np.int32
+
+    @classmethod
+    def zero(cls) -> Metrics:
+        """The sums over no examples."""
+        # NumPy's, which go with arrays on any devices.
+        return cls(np.float32(0), np.int32(0), np.int32(0))
+
+    def __add__(self, other: Metrics) -> Metrics:
+        return jax.tree.map(jnp.add, self, other)
+
+    def means(self) -> dict[str, float]:
+        """{"loss", "accuracy"} as Python numbers; waits for the device."""
+        loss, correct, count = jax.device_get((self.loss, self.correct, self.count))
+        count = max(int(count), 1)
+        return {"loss": float(loss) / count, "accuracy": int(correct) / count}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare", "layout"))
+def forward(
+    variables: ParamTree,
+    x: jax.Array,
+    *,
+    model: ImageClassifier,
+    start: str | None = None,
+    stop: str | None = None,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+    layout: Layout = SINGLE,
+) -> jax.Array:
+    """Inference from unit `start` up to but without `stop`: features or float32 logits.
+
+    Of features every device of `layout` has its part, logits are whole on each.
+    """
+    x = layout.split(x)
+    if prepare is not None:
+        x = prepare(x)
+    y: Any = model.apply(variables, x, start=start, stop=stop)
+    return layout.whole(y) if stop is None else layout.split(y)
+
+
+@jax.jit
+def score(logits: jax.Array, labels: jax.Array) -> Metrics:
+    """Sums over a batch; examples labelled -1 are padding and do not count."""
+    real = labels >= 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    hits = real & (jnp.argmax(logits, -1) == labels)
+    return Metrics(
+        jnp.sum(jnp.where(real, losses, 0.0)),
+        jnp.sum(hits, dtype=jnp.int32),
+        jnp.sum(real, dtype=jnp.int32),
+    )
