@@ -86,7 +86,7 @@ class Step:
         start = cut.cut if arm.startswith(_CACHED) and cut.prefix else None
         if start is not None:
             images = forward(variables, images, model=model, stop=start)
-        trains, live = trainable(tree), within(cut.train_units)
+        trains, live = trainable(tree), within(cut.stats_units)
         params, stats, frozen = jax.tree.map(
             jnp.array,
             (
@@ -103,7 +103,7 @@ class Step:
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
         self.cut = cut.cut if cut.prefix else None
         self.function: Any = step.train_step
-        self.options = dict(step=step.TrainStep(model, tx, start, cut.train_units))
+        self.options = dict(step=step.TrainStep(model, tx, start, cut.train_units, cut.stats_units))
         self.arguments = (state, step.Constants(**frozen), step.Batch(images, labels))
 
     def take(self) -> None:

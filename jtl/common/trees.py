@@ -7,6 +7,8 @@ from typing import Any
 
 ParamTree = dict[str, Any]
 """Params, batch statistics, or {"params", "batch_stats"} of both."""
+FROZEN = "frozen"
+"""In a label tree, the label of leaves that do not train."""
 
 
 def subtree(tree: ParamTree, path: str) -> ParamTree:

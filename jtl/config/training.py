@@ -11,7 +11,10 @@ from jtl.common.quantities import number
 from jtl.config import checks, walk
 
 BatchNormMode = Literal["auto", "frozen", "train"]
-"""`auto`: units that train use batch statistics; `frozen`: only the head; `train`: all units."""
+"""`auto`: units that train use batch statistics; `frozen`: only the head; `train`: all units.
+
+Of BatchNorm alone: dropout is on in the units that train, whatever the mode.
+"""
 OptimizerName = Literal[
     "adam", "adamw", "nadam", "nadamw", "radam", "adabelief", "amsgrad", "adan",
     "lion", "lamb", "sgd", "rmsprop", "adagrad",

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from jtl.freeze.masks import FROZEN, Mask, Rule, label_tree
 from jtl.models.chain import Unit
+from jtl.optim.recipe import Rates
 
 HEAD = "head"
 """The head's unit, and the first word of the labels of its leaves."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rates:
-    """How learning rates differ between leaves.
-
-    Attributes:
-        lr: The run's learning rate, at its highest.
-        head_lr_mult: The head's multiple of it.
-        layer_decay: Every unit's multiple of the next one's rate, towards the input (BEiT,
-            arXiv 2106.08254, as timm does it: the head keeps the whole rate); 1 for none.
-    """
-
-    lr: float
-    head_lr_mult: float = 1.0
-    layer_decay: float = 1.0
 
 
 def assign(

@@ -14,9 +14,8 @@ from typing import Any
 
 from jtl.common.errors import UserError, suggest
 from jtl.common.quantities import whole
+from jtl.common.trees import FROZEN
 from jtl.models.chain import Unit, locate
-
-FROZEN = "frozen"
 
 
 @dataclasses.dataclass(frozen=True)

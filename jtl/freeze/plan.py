@@ -9,10 +9,11 @@ from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, leaf_paths, lookup, prune, within
 from jtl.config.training import BatchNormMode
 from jtl.freeze import FROZEN, Split, parse, split
-from jtl.freeze.groups import Rates, assign
+from jtl.freeze.groups import assign
 from jtl.freeze.phases import Phase
 from jtl.freeze.split import trainable
 from jtl.models import Unit
+from jtl.optim.recipe import Recipe
 
 _LOGITS = ("head", "logits", "kernel")
 
@@ -23,13 +24,15 @@ class PhasePlan:
 
     Attributes:
         phase: Epochs, mask and learning rate, and a rules file's content.
+        recipe: Its hyper-parameters.
         first_epoch: Of the phase, 1-based, counted through all phases.
         labels: Label tree; see `plan_phases` for the labels' form.
         learning_rates: The highest rate of every label but `frozen`.
-        split: The cut, and the units in train mode.
+        split: The cut, and the modes of the units.
     """
 
     phase: Phase
+    recipe: Recipe
     first_epoch: int
     labels: ParamTree
     learning_rates: dict[str, float]
@@ -45,12 +48,12 @@ class PhasePlan:
         return prune(variables["params"], trainable(self.labels))
 
     def live_batch_stats(self, variables: ParamTree) -> ParamTree:
-        """The running statistics of the units in train mode."""
-        return prune(variables.get("batch_stats", {}), within(self.split.train_units))
+        """The running statistics of the units that use those of the batch."""
+        return prune(variables.get("batch_stats", {}), within(self.split.stats_units))
 
     def frozen(self, variables: ParamTree) -> ParamTree:
         """{"params", "batch_stats"}: every leaf that the phase leaves alone."""
-        trains, live = trainable(self.labels), within(self.split.train_units)
+        trains, live = trainable(self.labels), within(self.split.stats_units)
         return {
             "params": prune(variables["params"], lambda leaf: not trains(leaf)),
             "batch_stats": prune(variables.get("batch_stats", {}), lambda leaf: not live(leaf)),
@@ -58,7 +61,7 @@ class PhasePlan:
 
 
 def plan_phases(
-    phases: Sequence[tuple[Phase, Rates]],
+    phases: Sequence[tuple[Phase, Recipe]],
     params: ParamTree,
     units: Sequence[Unit],
     *,
@@ -73,7 +76,7 @@ def plan_phases(
     an old count.
 
     Args:
-        phases: Every phase with its learning rates.
+        phases: Every phase with its hyper-parameters.
         params: The model's params or their shapes.
         units: The model's chain.
         bn: Which units use batch statistics.
@@ -86,10 +89,10 @@ def plan_phases(
     since: dict[tuple[str, ...], int] = {}
     first_epoch = 1
     taught = _LOGITS not in leaf_paths(params)  # A bare backbone has no head to teach.
-    for index, (phase, rates) in enumerate(phases):
+    for index, (phase, recipe) in enumerate(phases):
         mask = parse(phase.mask, units, translate)
         phase = dataclasses.replace(phase, rules=mask.text)
-        labels, learning_rates = assign(mask, params, units, rates)
+        labels, learning_rates = assign(mask, params, units, recipe.rates)
         taught = taught or _teaches_the_head(labels)
         if not taught:
             raise UserError(
@@ -103,9 +106,8 @@ def plan_phases(
             still = {path for path in paths if lookup(labels, path) != FROZEN}
             since = {path: since.get(path, index) for path in still}
             labels, learning_rates = _since(labels, learning_rates, since)
-        plans.append(
-            PhasePlan(phase, first_epoch, labels, learning_rates, split(labels, units, bn))
-        )
+        parts = split(labels, units, bn)
+        plans.append(PhasePlan(phase, recipe, first_epoch, labels, learning_rates, parts))
         first_epoch += phase.epochs
     return tuple(plans)
 

@@ -13,20 +13,24 @@ from jtl.models.chain import Unit
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Where a chain of units is cut, and which of its units train.
+    """Where a chain of units is cut, and in which modes its units run.
 
     Attributes:
         cut: Path of the first unit that trains; the frozen prefix is all before it.
         prefix: Paths of the units before the cut.
         suffix: Paths of the units from the cut on.
-        train_units: Paths of the units in train mode, with batch statistics (by default those
-            with a trainable leaf); every other unit normalizes with running averages.
+        train_units: Paths of the units with a trainable leaf, which run in train mode: with
+            dropout, and an auxiliary head with its loss.
+        stats_units: Paths of the units that normalize with the batch's statistics and change
+            the running ones (by default those that train); every other unit normalizes with
+            running averages.
     """
 
     cut: str
     prefix: tuple[str, ...]
     suffix: tuple[str, ...]
     train_units: frozenset[str]
+    stats_units: frozenset[str]
 
 
 def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "auto") -> Split:
@@ -35,14 +39,14 @@ def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "auto") 
     Args:
         labels: As `label_tree` gives it: at least one leaf is not frozen.
         units: The chain, in order.
-        bn: Which units run in train mode; see `BatchNormMode`. A unit in train mode changes
-            its statistics by the batch, so it cannot lie in the frozen prefix.
+        bn: Which units use batch statistics; see `BatchNormMode`. They change by the batch, so
+            that such a unit cannot lie in the frozen prefix.
     """
     paths = [unit.path for unit in units]
-    trains = {path for path in paths if _trains(subtree(labels, path))}
-    modes = {"auto": trains, "frozen": trains & {"head"}, "train": set(paths)}
-    index = min(paths.index(path) for path in trains | modes[bn])
-    return Split(paths[index], tuple(paths[:index]), tuple(paths[index:]), frozenset(modes[bn]))
+    trains = frozenset(path for path in paths if _trains(subtree(labels, path)))
+    stats = {"auto": trains, "frozen": trains & {"head"}, "train": frozenset(paths)}[bn]
+    index = min(paths.index(path) for path in trains | stats)
+    return Split(paths[index], tuple(paths[:index]), tuple(paths[index:]), trains, stats)
 
 
 def _trains(labels: ParamTree | str) -> bool:

@@ -20,7 +20,10 @@ import jax.numpy as jnp
 
 from jtl.common.errors import UserError, suggest
 from jtl.models.heads import Head, HeadSpec, Pool
-from jtl.models.layers.blocks import outlined, separate_layers
+from jtl.models.layers.blocks import batch_statistics, outlined, separate_layers
+
+Units = bool | Collection[str]
+"""All units, none, or those of these paths."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +49,19 @@ class Unit:
         """`stage1` for `stage1/block1`; None for a unit that stands alone."""
         return self.path.split("/")[0] if "/" in self.path else None
 
-    def run(self, x: jax.Array, train: bool | Collection[str]) -> jax.Array:
+    def run(self, x: jax.Array, train: Units, stats: Units) -> jax.Array:
         """Builds and calls the Linen module; only inside a compact method."""
         module = self.module(**dict(self.options), name=self.path.split("/")[-1])
-        training = train if isinstance(train, bool) else self.path in train
-        if self.until is None:
-            return module(x, train=training)
-        beside = _beside(self, x.shape, jnp.dtype(x.dtype).name)
-        return _run_until(module, self.until, x, train=training, beside=beside)
+        training = self.is_among(train)
+        beside = None if self.until is None else _beside(self, x.shape, jnp.dtype(x.dtype).name)
+        with batch_statistics(self.is_among(stats)):
+            if self.until is None or beside is None:
+                return module(x, train=training)
+            return _run_until(module, self.until, x, train=training, beside=beside)
+
+    def is_among(self, units: Units) -> bool:
+        """Whether it is one of the named units; True and False stand for all and none."""
+        return units if isinstance(units, bool) else self.path in units
 
 
 def unit(path: str, module: type[nn.Module], **options: Any) -> Unit:
@@ -108,7 +116,8 @@ class ImageClassifier(nn.Module):
         self,
         x: jax.Array,
         *,
-        train: bool | Collection[str] = False,
+        train: Units = False,
+        stats: Units | None = None,
         start: str | None = None,
         stop: str | None = None,
     ) -> jax.Array:
@@ -117,7 +126,9 @@ class ImageClassifier(nn.Module):
         Args:
             x: Normalized images NHWC, or what the unit before `start` gave.
             train: True or False for all units, or the paths of the units in train mode
-                (batch statistics, dropout); the others use running averages.
+                (dropout, auxiliary heads).
+            stats: In the same form, the units that normalize with the batch's statistics; the
+                others use running averages. None for those in train mode.
             start: Path of the first unit to run, or a stage's name; default the first.
             stop: Path of the unit to stop before, or a stage's name; default none, which
                 gives logits [N, num_classes] in float32.
@@ -134,12 +145,13 @@ class ImageClassifier(nn.Module):
                 f"which needs at least {least} x {least}. Enlarge them (--image-size {least})."
             )
         last = len(units) if stop is None else locate(units, stop)
+        stats = train if stats is None else stats
         for stage, members in itertools.groupby(units[first:last], key=lambda u: u.stage):
             if stage is None:
                 for member in members:
-                    x = member.run(x, train)
+                    x = member.run(x, train, stats)
             else:
-                x = _Stage(tuple(members), name=stage)(x, train=train)
+                x = _Stage(tuple(members), name=stage)(x, train, stats)
         return x.astype(jnp.float32) if last == len(units) and self.head is not None else x
 
 
@@ -149,9 +161,9 @@ class _Stage(nn.Module):
     units: tuple[Unit, ...]
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool | Collection[str]) -> jax.Array:
+    def __call__(self, x: jax.Array, train: Units, stats: Units) -> jax.Array:
         for member in self.units:
-            x = member.run(x, train)
+            x = member.run(x, train, stats)
         return x
 
 

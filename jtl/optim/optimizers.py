@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jtl.common.trees import lookup
+from jtl.common.trees import FROZEN, lookup
 from jtl.config.training import OptimizerName
-from jtl.freeze.masks import FROZEN
 
 DECOUPLED = ("adamw", "nadamw", "adan", "lion", "lamb")
 """Whose weight decay does not go through their moments."""

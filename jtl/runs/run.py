@@ -59,7 +59,7 @@ class Run:
             return
         stored = {
             **filled(task.config).to_dict(),
-            "phases": [phase_told(task, plan.phase) for plan in task.plans],
+            "phases": [phase_told(task, plan) for plan in task.plans],
             **taken(task),
         }
         write_json(self.folder / CONFIG, stored)

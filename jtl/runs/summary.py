@@ -11,8 +11,7 @@ import numpy as np
 
 from jtl import onednn
 from jtl.common.trees import ParamTree
-from jtl.freeze.phases import Phase
-from jtl.optim.recipe import recipe
+from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
 from jtl.train.setup import Task
@@ -30,12 +29,12 @@ def taken(task: Task) -> dict[str, Any]:
     }
 
 
-def phase_told(task: Task, phase: Phase) -> dict[str, Any]:
+def phase_told(task: Task, plan: PhasePlan) -> dict[str, Any]:
     """A phase, and with which defaults its steps went."""
-    told, options = dataclasses.asdict(phase), recipe(task.config, phase.mask)
+    told, recipe = dataclasses.asdict(plan.phase), plan.recipe
     if task.config.train.solver == "lbfgs":
         return told
-    return {**told, "weight_decay": options.weight_decay, "warmup": options.schedule.warmup}
+    return {**told, "weight_decay": recipe.weight_decay, "warmup": recipe.schedule.warmup}
 
 
 def summarize(

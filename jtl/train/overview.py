@@ -33,7 +33,7 @@ def groups_of(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:
         row["leaves"] += 1
         row["params"] += int(lookup(params, path).size)
         if unit in with_norm:
-            live = unit in plan.split.train_units
+            live = unit in plan.split.stats_units
             row["bn"].add("batch statistics" if live else "running averages")
     for row in groups.values():
         row["bn"] = " and ".join(sorted(row["bn"])) or "none"

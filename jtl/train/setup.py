@@ -13,7 +13,7 @@ from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
-from jtl.config.defaults import mask_defaults
+from jtl.config.defaults import phase_defaults
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.augment import Augmentation
@@ -24,12 +24,12 @@ from jtl.data.preprocessing import Prepare
 from jtl.data.sources import registry
 from jtl.distributed.layout import SINGLE, Layout, layout_for
 from jtl.freeze import phases
-from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
 from jtl.models import ImageClassifier, NormSpec, Preprocessing, heads
 from jtl.models.initialization import initialize
 from jtl.models.truncation import Truncated
+from jtl.optim.recipe import Recipe, recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +145,7 @@ def prepare_task(config: Config, display: Display) -> Task:
         augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
         views = config.data.cache_views or 0
         inputs = dataclasses.replace(inputs, augmentation=augmentation, views=views)
+    _check_batch_norm(config, models.variable_shapes(model, inputs.device.size))
     variables = initialize(
         model,
         None if artifact is None else artifact.variables,
@@ -191,6 +192,14 @@ def _check_accumulation(config: Config, count: int) -> None:
         )
 
 
+def _check_batch_norm(config: Config, shapes: ParamTree) -> None:
+    if config.train.bn != "auto" and not shapes["batch_stats"]:
+        raise UserError(
+            f"--bn {config.train.bn} has no effect: {config.model.model} has no batch "
+            "normalization, nor has its head. Leave it out."
+        )
+
+
 def path_called(name: str, *, model: ImageClassifier, foreign: Callable[[str], str]) -> str:
     """The path in this model that a name stands for; its own names come before others'.
 
@@ -209,25 +218,22 @@ def path_called(name: str, *, model: ImageClassifier, foreign: Callable[[str], s
     return path
 
 
-def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Rates]]:
-    """The run's phases with their learning rates; a single mask is a single phase.
+def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Recipe]]:
+    """The run's phases with their hyper-parameters; a single mask is a single phase.
 
     Raises:
         UserError: `--phases` cannot be used.
     """
     train = config.train
     if train.phases is None:
-        epochs = mask_defaults(train.mask).epochs if train.epochs is None else train.epochs
+        epochs = phase_defaults(config, train.mask).epochs
         listed = (Phase(1 if train.solver == "lbfgs" else epochs, train.mask),)
     else:
         listed = phases.parse(train.phases, train.epochs, model.units())
     planned = []
     for phase in listed:
-        defaults = mask_defaults(phase.mask, train.optimizer)
-        lr = phase.lr or train.lr or defaults.lr
-        mult = defaults.head_lr_mult if train.head_lr_mult is None else train.head_lr_mult
-        phase = dataclasses.replace(phase, lr=lr)
-        planned.append((phase, Rates(lr, mult, train.layer_decay)))
+        how = recipe(config, phase.mask, phase.lr)
+        planned.append((dataclasses.replace(phase, lr=how.rates.lr), how))
     patience = config.steps.plateau_patience
     if train.schedule == "plateau" and all(phase.epochs <= patience for phase, _ in planned):
         raise UserError(

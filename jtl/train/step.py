@@ -38,7 +38,7 @@ class Average:
             updates, (1 + n) / (10 + n), so that the start is soon forgotten.
         count: Updates it has seen, int32.
         params: Averages of the trainable leaves.
-        batch_stats: Averages of the running statistics of the units in train mode.
+        batch_stats: Averages of the running statistics of the units that use batch statistics.
     """
 
     decay: jax.Array
@@ -79,7 +79,7 @@ class TrainState:
     Attributes:
         step: Steps taken, int32.
         params: The trainable leaves.
-        batch_stats: The running statistics of the units in train mode.
+        batch_stats: The running statistics of the units that use batch statistics.
         opt_state: The optimizer's state for `params`.
         rng: Key that the randomness of steps derives from: dropout with the step's number,
             augmentation also with epoch and example.
@@ -145,7 +145,7 @@ def init_state(
 
     Args:
         params: The trainable leaves.
-        batch_stats: The running statistics of the units in train mode.
+        batch_stats: The running statistics of the units that use batch statistics.
         tx: The optimizer.
         seed: Of the randomness of steps.
         ema: Decay of a moving average; 0 for none.
@@ -173,7 +173,8 @@ class TrainStep:
         model: The classifier.
         tx: The optimizer.
         start: Path of the first unit to run; None for the first of all.
-        train_units: Paths of the units in train mode.
+        train_units: Paths of the units in train mode: with dropout.
+        stats_units: Paths of the units that normalize with the batch's statistics.
         prepare: Makes the chain's input from `Batch.x`, such as uint8 images into normalized
             ones; None takes it as it is.
         augment: Makes the chain's input from uint8 images instead of `prepare`, at random, and
@@ -186,6 +187,7 @@ class TrainStep:
     tx: optax.GradientTransformation
     start: str | None
     train_units: frozenset[str]
+    stats_units: frozenset[str]
     prepare: Callable[[jax.Array], jax.Array] | None = None
     augment: Augmentation | None = None
     smoothing: float = 0.0
@@ -240,7 +242,7 @@ class TrainStep:
         updates, opt_state = update(grads, state.opt_state, state.params, **given)
         params: Any = optax.apply_updates(state.params, updates)
         # Frozen units return their statistics as they came; only live ones are kept.
-        batch_stats = prune(batch_stats, within(self.train_units))
+        batch_stats = prune(batch_stats, within(self.stats_units))
         average = state.average
         if average is not None:
             average = average.after(params, batch_stats, updated(opt_state))
@@ -278,6 +280,7 @@ class TrainStep:
             x,
             start=self.start,
             train=self.train_units,
+            stats=self.stats_units,
             mutable=["batch_stats", "auxiliary"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )

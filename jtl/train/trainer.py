@@ -20,7 +20,6 @@ from jtl.freeze.groups import is_head
 from jtl.freeze.plan import PhasePlan, began
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
-from jtl.optim.recipe import recipe
 from jtl.train import step as steps
 from jtl.train.setup import Task
 
@@ -69,12 +68,11 @@ class Trainer:
         """Starts a phase from whole `variables`, with fresh optimizer state."""
         self.task, self.plan, self.arm = task, plan, arm
         config = task.config
-        self._options = recipe(config, plan.phase.mask)
         self.steps_per_epoch = steps_per_epoch(task)
         # Schedules, and the counts of optimizers, count updates.
         self._updates = self.steps_per_epoch // config.steps.accumulate
         # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
-        schedule = self._options.schedule
+        schedule = plan.recipe.schedule
         self._shares = {
             label: schedule.over(plan.phase.epochs * self._updates, self._updates_before(label))
             for label in plan.learning_rates
@@ -83,7 +81,7 @@ class Trainer:
         self.val_logits: np.ndarray | None = None
         groups = {label: self._transform(label) for label in self._shares}
         tx = optimizers.wrapped(
-            optimizers.build(plan.labels, groups), config.steps.clip_norm, config.steps.accumulate
+            optimizers.build(plan.labels, groups), plan.recipe.clip_norm, config.steps.accumulate
         )
         layout = task.layout
         params, stats, frozen, weights = layout.put_whole(
@@ -100,14 +98,13 @@ class Trainer:
             tx=tx,
             start=arm.start,
             train_units=plan.split.train_units,
+            stats_units=plan.split.stats_units,
             prepare=arm.prepare,
             augment=task.inputs.augmentation if arm.start is None else None,
-            smoothing=config.steps.label_smoothing,
+            smoothing=plan.recipe.label_smoothing,
             layout=layout,
         )
-        self.state = steps.init_state(
-            params, stats, tx, config.train.seed, config.steps.ema, layout
-        )
+        self.state = steps.init_state(params, stats, tx, config.train.seed, plan.recipe.ema, layout)
         first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
         self.state = dataclasses.replace(self.state, step=layout.put_whole(first_step))
 
@@ -186,7 +183,7 @@ class Trainer:
         Raises:
             Diverged: A step's loss was not finite.
         """
-        scale = self._options.scale_after(losses)
+        scale = self.plan.recipe.scale_after(losses)
         began_at = time.perf_counter() - (part.seconds if part else 0.0)
         train, batches = self._order_of(epoch, train)
         sums = self._steps(epoch, train, batches, between, scale, part)
@@ -309,13 +306,13 @@ class Trainer:
         return self._step(constants, batch).means()["loss"]
 
     def _transform(self, label: str) -> optax.GradientTransformation:
-        config, options = self.task.config, self._options
+        recipe = self.plan.recipe
         tx = optimizers.transform(
-            config.train.optimizer, self._shares[label], options.weight_decay, config.steps.momentum
+            recipe.optimizer, self._shares[label], recipe.weight_decay, recipe.momentum
         )
-        if config.train.l2_sp and not is_head(label):
+        if recipe.l2_sp and not is_head(label):
             start = self.task.variables["params"]
-            tx = optax.chain(optimizers.l2_sp(config.train.l2_sp, start), tx)
+            tx = optax.chain(optimizers.l2_sp(recipe.l2_sp, start), tx)
         return optax.chain(tx, optimizers.scale_by_peak(label))
 
     def _updates_before(self, label: str) -> int:

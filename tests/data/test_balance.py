@@ -20,8 +20,6 @@ from jtl.data.balance import balanced_weights
 from jtl.optim import lbfgs
 from jtl.runs import checkpoint
 from jtl.runs.files import read_json
-from jtl.train import step
-from jtl.runs.run import read_json
 from jtl.train.loop import fit
 from jtl.train.step import Batch, Constants, TrainStep
 from support import tiny

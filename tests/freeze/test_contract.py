@@ -20,7 +20,6 @@ from jtl.data.loader import Images, InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit, Dataset
 from jtl.freeze import FROZEN, label_tree, parse, split
-from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import plan_phases
 from jtl.freeze.split import trainable
@@ -35,6 +34,8 @@ from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
 from jtl.models.inference import forward
 from jtl.optim import optimizers
+from jtl.optim.recipe import Rates, Recipe
+from jtl.optim.schedules import Schedule
 from jtl.train import step as steps
 from jtl.train.setup import Task
 from jtl.train.step import Batch, Constants, TrainStep
@@ -112,7 +113,7 @@ def case(family: str, mask: str) -> Any:
     model, variables = MODELS[family], variables_of(family)
     labels = label_tree(parse(mask, model.units()), variables["params"])
     cut = split(labels, model.units())
-    trains, live = trainable(labels), within(cut.train_units)
+    trains, live = trainable(labels), within(cut.stats_units)
     frozen = {
         "params": prune(variables["params"], lambda leaf: not trains(leaf)),
         "batch_stats": prune(variables["batch_stats"], lambda leaf: not live(leaf)),
@@ -171,7 +172,7 @@ def test_a_mask_governs_everything(family: str, mask: str):
     assert len(slots) % len(shapes) == 0
     assert sorted(s.shape for s in slots) == sorted(shapes * (len(slots) // len(shapes)))
 
-    step = TrainStep(model, tx, None, cut.train_units)
+    step = TrainStep(model, tx, None, cut.train_units, cut.stats_units)
     compiled = train_step._cache_size()
     for x, y in batches(4, dtype, SIZES.get(family, SIZE)):
         state, metrics = train_step(state, Constants(**frozen), Batch(x, y), step=step)
@@ -203,9 +204,9 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
     monkeypatch.setattr("jtl.train.trainer.evaluate", lambda *args, **options: (scores, None))
     model, variables = MODELS[family], variables_of(family)
     options = TrainConfig(mask=mask, batch_size=BATCH, optimizer="adamw", weight_decay=0.1)
-    rates = Rates(1e-2)
+    recipe = Recipe(Rates(1e-2), Schedule(warmup=0.1), weight_decay=0.1)
     plans = plan_phases(
-        [(Phase(1, mask), rates)],
+        [(Phase(1, mask), recipe)],
         variables["params"],
         model.units(),
         bn="auto",
@@ -273,7 +274,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
 
     expected, norm = reference(params)
     assert float(norm) > 0.05, "clipping must act for this test to mean anything"
-    step = TrainStep(model, tx, None, cut.train_units)
+    step = TrainStep(model, tx, None, cut.train_units, cut.stats_units)
     state, _ = train_step(state, Constants(**frozen), Batch(x, y), step=step)
     for (path, got), want, start in zip(
         jax.tree.leaves_with_path(state.params),
@@ -298,7 +299,7 @@ def test_frozen_backward_is_not_computed(family: str):
     state = steps.init_state(params, stats, tx)
 
     def flops(state: Any, frozen: ParamTree, tx: Any) -> float:
-        step = TrainStep(model, tx, None, cut.train_units)
+        step = TrainStep(model, tx, None, cut.train_units, cut.stats_units)
         lowered = train_step.lower(state, Constants(**frozen), Batch(x, y), step=step)
         return lowered.compile().cost_analysis()["flops"]
 
@@ -336,7 +337,7 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     def flops(function: Any, *arguments: Any, **static: Any) -> float:
         return function.lower(*arguments, **static).cost_analysis()["flops"]
 
-    step, batch = TrainStep(model, tx, None, cut.train_units), Batch(x, y)
+    step, batch = TrainStep(model, tx, None, cut.train_units, cut.stats_units), Batch(x, y)
     masked = flops(train_step, state, Constants(**frozen), batch, step=step)
     features = jax.eval_shape(
         functools.partial(forward, model=model, stop=cut.cut), variables_of(family), x
@@ -379,7 +380,7 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
     assert "aux" not in split(cases["last_stage"], model.units()).train_units
     cut = split(labels, model.units())
     assert (cut.cut, cut.train_units) == ("aux", {"aux", "head"})
-    trains, live = trainable(labels), within(cut.train_units)
+    trains, live = trainable(labels), within(cut.stats_units)
     params = prune(variables["params"], trains)
     stats = prune(variables["batch_stats"], live)
     frozen = {
@@ -393,7 +394,7 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
         labels, {group: optax.sgd(1.0) for group in set(jax.tree.leaves(labels)) - {FROZEN}}
     )
     state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
-    step = TrainStep(model, tx, "aux", cut.train_units)
+    step = TrainStep(model, tx, "aux", cut.train_units, cut.stats_units)
     state, _ = train_step(state, Constants(**frozen), Batch(x, y), step=step)
     _, beside = model.apply(
         variables,

@@ -10,8 +10,9 @@ import pytest
 from jtl import models, weights
 from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, Mask, parse
-from jtl.freeze.groups import Rates, assign, is_head
+from jtl.freeze.groups import assign, is_head
 from jtl.freeze.masks import Rule
+from jtl.optim.recipe import Rates
 from support import tiny
 
 LR, MULT = 1e-4, 10.0

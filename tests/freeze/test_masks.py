@@ -11,7 +11,8 @@ from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, label_tree, parse, split
-from jtl.freeze.groups import Rates, assign
+from jtl.freeze.groups import assign
+from jtl.optim.recipe import Rates
 from support import tiny
 
 MODEL_UNITS = tiny.MODEL.units()
@@ -147,9 +148,10 @@ def test_batch_norm_modes_move_the_cut():
     labels = label_tree(parse("last_stage", MODEL_UNITS), params)
     auto, frozen, train = (split(labels, MODEL_UNITS, mode) for mode in ("auto", "frozen", "train"))
     assert (auto.cut, frozen.cut, train.cut) == ("stage2/block1", "stage2/block1", "stem")
-    assert auto.train_units == {"stage2/block1", "head"}
-    assert frozen.train_units == {"head"}
-    assert train.train_units == set(tiny.UNITS)
+    assert auto.stats_units == {"stage2/block1", "head"}
+    assert frozen.stats_units == {"head"}
+    assert train.stats_units == set(tiny.UNITS)
+    assert {one.train_units for one in (auto, frozen, train)} == {auto.stats_units}
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, label_tree, parse
-from jtl.freeze.groups import Rates
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
 from jtl.models import HeadSpec
+from jtl.optim.recipe import Rates, Recipe
+from jtl.optim.schedules import Schedule
 from jtl.train.setup import path_called
 from support import tiny
 
@@ -62,7 +63,7 @@ def test_without_a_kept_classifier_its_name_is_the_head_s():
 
 def plans(*masks: str) -> tuple[PhasePlan, ...]:
     return plan_phases(
-        [(Phase(1, mask), Rates(1e-3)) for mask in masks],
+        [(Phase(1, mask), Recipe(Rates(1e-3), Schedule())) for mask in masks],
         tiny.variables()["params"],
         tiny.MODEL.units(),
         bn="auto",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.config.options import ModelConfig
-from jtl.models import HeadSpec, heads
+from jtl.models import HeadSpec, ImageClassifier, heads
 from jtl.models.heads import Head, Pool, check_layers, mlp
 from jtl.models.initialization import initialize
 from jtl.models.layers.blocks import separate_layers
+from support import tiny
 
 
 def count(tree: object) -> int:
@@ -84,6 +87,33 @@ def test_pooling():
     np.testing.assert_array_equal(pooled["avg"], np.asarray(x).mean((1, 2)))
     np.testing.assert_array_equal(pooled["max"], np.asarray(x).max((1, 2)))
     np.testing.assert_array_equal(pooled["flatten"], np.asarray(x).reshape(2, -1))
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("normalizes", [False, True])
+def test_dropout_is_not_batch_normalization(trains: bool, normalizes: bool):
+    """A unit in train mode drops values, whichever statistics normalize them."""
+    head = HeadSpec(("linear:64", "bn", "dropout:.5"))
+    model = ImageClassifier(tiny.TinyNet(), head, num_classes=3)
+    x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (8, 16)), jnp.float32)
+    variables: Any = model.init(jax.random.key(0), x, start="head")
+    variables["params"]["head"]["logits"]["kernel"] += 1.0
+
+    def run(seed: int) -> Any:
+        return model.apply(
+            variables,
+            x,
+            start="head",
+            train=frozenset({"head"} if trains else ()),
+            stats=frozenset({"head"} if normalizes else ()),
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(seed)},
+        )
+
+    (one, stats), (other, _) = run(1), run(2)
+    assert np.array_equal(one, other) != trains
+    before = variables["batch_stats"]["head"]["bn1"]["mean"]
+    assert np.array_equal(stats["batch_stats"]["head"]["bn1"]["mean"], before) != normalizes
 
 
 def test_bad_layers_are_named_together():

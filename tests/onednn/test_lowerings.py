@@ -34,7 +34,7 @@ def test_a_step_is_the_same_by_both(name):
 
     def step(variables: Any) -> Any:
         state = steps.init_state(variables["params"], variables["batch_stats"], tx)
-        step = steps.TrainStep(model, tx, None, units)
+        step = steps.TrainStep(model, tx, None, units, units)
         state, metrics = step.update(state, steps.Constants({}, {}), steps.Batch(images, labels))
         logits = model.apply(variables, images)
         moved = jax.tree.map(jnp.subtract, state.params, variables["params"])

@@ -30,6 +30,11 @@ def step_arguments(augment: Augmentation | None):
     tx = optimizers.build(parts.labels, {k: optax.sgd(0.1) for k in ("head", "backbone")})
     params, stats = jax.device_put((parts.params, parts.live_stats))
     static = dict(
-        model=tiny.MODEL, tx=tx, start=None, train_units=parts.split.train_units, augment=augment
+        model=tiny.MODEL,
+        tx=tx,
+        start=None,
+        train_units=parts.split.train_units,
+        stats_units=parts.split.stats_units,
+        augment=augment,
     )
     return step.init_state(params, stats, tx, seed=5), jax.device_put(parts.frozen), static

@@ -69,6 +69,7 @@ def start(devices: Layout) -> tuple[step.TrainState, Any, dict[str, Any]]:
     state = step.init_state(params, stats, TX, layout=devices)
     options = dict(
         model=tiny.MODEL, tx=TX, start=None, train_units=arm.split.train_units,
+        stats_units=arm.split.stats_units,
         prepare=tiny.PREPARE,
     )  # fmt: skip
     return state, step.Constants(**frozen), options

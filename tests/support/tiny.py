@@ -127,7 +127,7 @@ def parts(mask: str) -> Parts:
     tree = variables()
     label_tree_ = label_tree(parse(mask), tree["params"])
     cut = split(label_tree_, MODEL.units())
-    trains, live = trainable(label_tree_), within(cut.train_units)
+    trains, live = trainable(label_tree_), within(cut.stats_units)
     return Parts(
         label_tree_,
         cut,

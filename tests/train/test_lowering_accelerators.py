@@ -86,7 +86,7 @@ class Step:
         model, shapes = network.model, network.variables
         labels = label_tree(parse(mask, model.units()), shapes["params"])
         cut = split(labels, model.units())
-        trains, live = trainable(labels), within(cut.train_units)
+        trains, live = trainable(labels), within(cut.stats_units)
         params = prune(shapes["params"], trains)
         stats = prune(shapes["batch_stats"], live)
         self.frozen = {
@@ -103,6 +103,7 @@ class Step:
             tx=TX,
             start=None,
             train_units=cut.train_units,
+            stats_units=cut.stats_units,
             prepare=network.prepare(dtype),
         )
 

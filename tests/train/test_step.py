@@ -42,6 +42,7 @@ class Arm:
             tx=self.tx,
             start=self.parts.split.cut if cached else None,
             train_units=self.train_units,
+            stats_units=self.parts.split.stats_units,
             prepare=None if cached else tiny.PREPARE,
         )
 
@@ -155,7 +156,7 @@ def test_statistics_of_trained_units_move_and_of_frozen_units_do_not():
     frozen = step.Constants({}, {k: v for k, v in before.items() if k != "stage2"})
     params = jax.device_put(full.variables["params"])
     state = step.init_state(params, jax.device_put(stats), full.tx)
-    static = {**full.static, "train_units": units}
+    static = {**full.static, "train_units": units, "stats_units": units}
     state, _ = step.TrainStep(**static)(state, frozen, Batch(*batch()))
     assert set(state.batch_stats) == {"stage2"}
     mean = ("stage2", "block1", "bn", "mean")

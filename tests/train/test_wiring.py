@@ -77,8 +77,8 @@ class Case:
             rate *= 0.5
         return rate * (self.head_lr_mult if unit == "head" else 1.0)
 
-    def train_units(self, trained: set[str]) -> frozenset[str]:
-        """The units in train mode."""
+    def stats_units(self, trained: set[str]) -> frozenset[str]:
+        """The units that use batch statistics; dropout is only in the head, which always trains."""
         if self.bn == "train":
             return frozenset(tiny.UNITS)
         trains = {u for u in WITH_PARAMS if any(leaf.startswith(u + "/") for leaf in trained)}
@@ -142,7 +142,7 @@ class Reference:
         for leaf in trained:
             if not self.count[leaf]:
                 self.first[leaf] = self.second[leaf] = np.zeros_like(self.params[leaf])
-        units = self.units = self.case.train_units(trained)
+        units = self.units = self.case.stats_units(trained)
         batch, options = self.task.config.train.batch_size, self.case.steps
         live = {leaf for leaf in self.stats if leaf.startswith(tuple(f"{unit}/" for unit in units))}
         self.average = {**{p: self.params[p] for p in trained}, **{s: self.stats[s] for s in live}}

@@ -76,6 +76,23 @@ def outlined(active: bool = True) -> Iterator[None]:
         _outlined.reset(token)
 
 
+_statistics: contextvars.ContextVar[bool | None] = contextvars.ContextVar("stats", default=None)
+
+
+@contextlib.contextmanager
+def batch_statistics(active: bool) -> Iterator[None]:
+    """Says for the batch normalizations inside whether the batch's statistics normalize.
+
+    Elsewhere a module's `train` does. A unit in train mode may be one that normalizes with
+    running averages: dropout is not batch normalization.
+    """
+    token = _statistics.set(active)
+    try:
+        yield
+    finally:
+        _statistics.reset(token)
+
+
 class Conv(nn.Module):
     """Convolution over NHWC images with a kernel in HWIO layout, with or without bias.
 
@@ -162,6 +179,8 @@ class BatchNorm(nn.Module):
         if _outlined.get():
             return x if conv is None else conv(x)
         epsilon = self.spec.epsilon
+        chosen = _statistics.get()
+        train = train if chosen is None else chosen
         if conv is not None and not train:
             statistics = running_mean.value, running_var.value
             folded = factor_and_offset(scale, bias, *statistics, epsilon)
