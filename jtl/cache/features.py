@@ -11,30 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import models
-from jtl.cache.arms import Arm, Place, arm_of, images_of
 from jtl.cache.entry import Entry, Spec
 from jtl.cache.extraction import extract
+from jtl.cache.inputs import PhaseInputs
 from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
-from jtl.cache.place import placed
+from jtl.cache.placement import Place, place_features, place_images
 from jtl.cache.store import Claim, Store
-from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.data.augment import View
-from jtl.data.loader import Examples, Features, Images, InputPlan, Views
+from jtl.data.loader import Features, Images, InputPlan, Views
 from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import Portion
 from jtl.distributed import processes
 from jtl.distributed.layout import SINGLE, Layout
 from jtl.models import ImageClassifier
-from jtl.train.setup import Task
 
 Splits = Mapping[str, Split]
 """By `train`, `val` and `test`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Outlook:
+class CacheEstimate:
     """What the features of some splits need.
 
     Attributes:
@@ -104,8 +102,10 @@ class FeatureCache:
         """Whether there are features, and all of them were in the cache."""
         return self._found > 0 and not self._computed
 
-    def arm(self, cut: str | None, variables: ParamTree, splits: Splits) -> Arm:
-        """Features at the cut if there is a frozen prefix and its outputs have room.
+    def plan(self, cut: str | None, variables: ParamTree, splits: Splits) -> PhaseInputs:
+        """Features at the cut if there is a frozen prefix and its outputs have room, else images.
+
+        What `read` will give, but for the examples, which are not looked at.
 
         Args:
             cut: Path of the unit after the frozen prefix; None if there is none.
@@ -121,12 +121,14 @@ class FeatureCache:
                 "the frozen prefix runs in every step"
             )
         elif cut is not None and cut not in self._refused:
-            place = self.outlook(cut, variables, splits).place
-        if place is None:
-            return arm_of(None, self._inputs)
-        return arm_of(cut, self._inputs, self._stored, place)
+            place = self.estimate(cut, variables, splits).place
+        if cut is None or place is None:
+            return PhaseInputs.of_images(self._model, self._inputs, self._layout)
+        return PhaseInputs.of_features(
+            self._model, self._inputs, cut, place, self._stored, self._layout
+        )
 
-    def outlook(self, cut: str, variables: ParamTree, splits: Splits) -> Outlook:
+    def estimate(self, cut: str, variables: ParamTree, splits: Splits) -> CacheEstimate:
         """What the features at `cut` need, and where they can lie; says where they cannot."""
         parts = [part for item in splits.items() for part in self._parts(*item)]
         entries = [self._find(cut, variables, part) for part in parts]
@@ -134,43 +136,40 @@ class FeatureCache:
         row = known.row_bytes if known else self._spec(cut, variables, 1).row_bytes
         needed = row * sum(len(part.split) for part in parts)
         kept = all(entries)
-        place, why = placed(cut, needed, kept, self._budget, self._store)
+        place, why = place_features(cut, needed, kept, self._budget, self._store)
         if self._layout.spans_processes and not processes.all_say(place == "memory"):
             # Each process has its own share on its disk, and a batch needs all of them.
             place, why = None, "the features do not fit in the memory of all processes"
         if why is not None:
             self._say(why)
-        return Outlook(needed, place, kept)
+        return CacheEstimate(needed, place, kept)
 
-    def read(
-        self, cut: str | None, variables: ParamTree, splits: Splits
-    ) -> tuple[Arm, list[Examples]]:
-        """Splits as an arm works on them: features at the cut, or images.
+    def read(self, cut: str | None, variables: ParamTree, splits: Splits) -> PhaseInputs:
+        """Splits as steps and evaluations work on them: features at the cut, or images.
 
         Args:
-            cut: As in `arm`.
+            cut: As in `plan`.
             variables: The classifier's, NumPy arrays.
             splits: What to read.
-
-        Returns:
-            (the arm, the examples of every split).
         """
-        arm = self.arm(cut, variables, splits)
+        inputs = self.plan(cut, variables, splits)
         try:
-            if arm.place is not None:
-                return arm, [self._all(arm, variables, *item) for item in splits.items()]
+            if inputs.start is not None:
+                cached = {role: self._all(inputs, variables, role, splits[role]) for role in splits}
+                return dataclasses.replace(inputs, examples=cached)
         except NoRoom:
-            self._refused.add(arm.start or "")
+            self._refused.add(inputs.start or "")
             self._display.message("the frozen prefix runs in every step instead")
         finally:
             self._last = self._decoded = None  # The steps donate the arrays.
-        arm = arm_of(None, self._inputs)
-        return arm, [
-            images_of(
+        images = {
+            role: place_images(
                 split, self._inputs, once=False, training=role == "train", layout=self._layout
             )
             for role, split in splits.items()
-        ]
+        }
+        inputs = PhaseInputs.of_images(self._model, self._inputs, self._layout)
+        return dataclasses.replace(inputs, examples=images)
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -187,16 +186,16 @@ class FeatureCache:
         numbers = range(1, self._inputs.views + 1)
         return [Part(role, split, View(augmentation.options, self._seed, n)) for n in numbers]
 
-    def _all(self, arm: Arm, variables: ParamTree, role: str, split: Split) -> Features:
+    def _all(self, inputs: PhaseInputs, variables: ParamTree, role: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
         draws = [
             Features(
-                values if arm.place == "disk" else self._layout.put_table(values, len(split)),
+                values if inputs.place == "disk" else self._layout.put_table(values, len(split)),
                 split.labels,
                 self._layout,
             )
             for values in (
-                self._features(arm, variables, part) for part in self._parts(role, split)
+                self._features(inputs, variables, part) for part in self._parts(role, split)
             )
         ]
         return draws[0] if len(draws) == 1 else Views(draws)
@@ -234,33 +233,33 @@ class FeatureCache:
         output = self._outputs[cut]
         return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 
-    def _features(self, arm: Arm, variables: ParamTree, part: Part) -> np.ndarray:
+    def _features(self, inputs: PhaseInputs, variables: ParamTree, part: Part) -> np.ndarray:
         """Found or computed [N, ...], in memory or mapped from a file.
 
         Raises:
             NoRoom: They were to lie on disk, and cannot.
         """
-        assert arm.start is not None
+        assert inputs.start is not None
         if not len(part.split):  # Of many processes, where there are fewer images.
-            return self._spec(arm.start, variables, 0).empty()
-        mapped = arm.place == "disk"
-        key = self._key(arm.start, variables, part)
+            return self._spec(inputs.start, variables, 0).empty()
+        mapped = inputs.place == "disk"
+        key = self._key(inputs.start, variables, part)
         if (kept := self._kept(key, part, mapped)) is not None:
             return kept
-        spec = self._spec(arm.start, variables, len(part.split))
+        spec = self._spec(inputs.start, variables, len(part.split))
         if self._store is None:
-            return self._computed_now(arm.start, variables, part, spec, None)
+            return self._computed_now(inputs.start, variables, part, spec, None)
         with self._store.claim(key, spec) as claim:
             if claim is not None:
                 if not mapped:
-                    return self._computed_now(arm.start, variables, part, spec, claim)
-                self._computed_to_disk(arm.start, variables, part, claim)
+                    return self._computed_now(inputs.start, variables, part, spec, claim)
+                self._computed_to_disk(inputs.start, variables, part, claim)
         # Now, or by another process in the meantime.
         if (kept := self._kept(key, part, mapped, told=claim is None)) is not None:
             return kept
         if mapped:
             raise NoRoom
-        return self._computed_now(arm.start, variables, part, spec, None)
+        return self._computed_now(inputs.start, variables, part, spec, None)
 
     def _kept(self, key: Key, part: Part, mapped: bool, *, told: bool = True) -> np.ndarray | None:
         loaded = self._store.load(key, mapped=mapped) if self._store else None
@@ -307,10 +306,10 @@ class FeatureCache:
     def _images(self, part: Part) -> Images:
         """Decoded beside the computation; if for several views, once for all where they fit."""
         if part.view is None:
-            return images_of(part.split, self._inputs, once=True)
+            return place_images(part.split, self._inputs, once=True)
         if self._decoded is None:
             once = self._inputs.views == 1
-            self._decoded = images_of(part.split, self._inputs, once=once, training=True)
+            self._decoded = place_images(part.split, self._inputs, once=once, training=True)
         return self._decoded
 
     def _rows(self, cut: str, variables: ParamTree, part: Part, first: int) -> Iterator[np.ndarray]:
@@ -335,19 +334,3 @@ class FeatureCache:
             ):
                 yield rows if self._stored is None else rows.astype(self._stored)
                 advance(len(rows))
-
-
-def feature_cache(task: Task, display: Display) -> FeatureCache:
-    """The features of a run, in the user's cache folder."""
-    return FeatureCache(
-        task.dataset,
-        task.model,
-        task.inputs,
-        name=task.config.model.model,
-        seed=task.config.train.seed,
-        budget=task.config.run.cache_budget,
-        stored=task.config.data.cache_dtype,
-        store=Store(cache_dir() / FEATURES, display.message),
-        layout=task.layout,
-        display=display,
-    )

@@ -32,6 +32,11 @@ class Split:
     train_units: frozenset[str]
     stats_units: frozenset[str]
 
+    @property
+    def features_at(self) -> str | None:
+        """Where a phase's features are taken: the cut; None without a frozen prefix."""
+        return self.cut if self.prefix else None
+
 
 def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "auto") -> Split:
     """Finds the cut of a chain under a label tree.

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jtl.cache.extraction import evaluate
 from jtl.cache.features import FeatureCache
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
@@ -180,27 +179,19 @@ def evaluate_run(
         display=display,
     )
     variables = jax.device_get(classifier.variables)
-    arm, [examples] = cache.read(classifier.meta["start"], variables, {split: images})
-    scores, logits = evaluate(
-        examples,
-        layout.put_whole(classifier.variables),
-        model=classifier.model,
-        start=arm.start,
-        prepare=arm.prepare,
-        batch_size=arm.eval_batch,
-        layout=layout,
-    )
-    classes = metrics.by_class(logits.argmax(-1), examples.labels, dataset.class_names)
+    inputs = cache.read(classifier.meta["start"], variables, {split: images})
+    scores, logits = inputs.evaluate(split, layout.put_whole(classifier.variables))
+    classes = metrics.by_class(logits.argmax(-1), images.labels, dataset.class_names)
     told = {
         "data": dataset.spec,
         "split": split,
-        "count": len(examples),
+        "count": len(images),
         "epoch": classifier.epoch,
         f"{split}_accuracy": scores["accuracy"],
         f"{split}_loss": scores["loss"],
         f"{split}_macro_f1": metrics.macro_f1(classes),
         f"{split}_classes": classes,
-        f"{split}_calibration": calibration(logits, examples.labels),
+        f"{split}_calibration": calibration(logits, images.labels),
     }
     return Evaluation(told, logits, images)
 

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from jtl.cache.arms import Arm, arm_of
 from jtl.common import memory
 from jtl.common.trees import ParamTree
 from jtl.distributed import processes
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, midway
 from jtl.runs.run import Run
-from jtl.train.setup import Task
+from jtl.train.setup import Task, image_inputs
 from jtl.train.trainer import Part, Trainer, last_step_of
 
 LONG_EPOCH_SECONDS = 2.0
@@ -30,7 +29,7 @@ class Kept(NamedTuple):
     epoch: int
     variables: ParamTree
     opt_state: Any
-    arm: Arm
+    start: str | None
 
 
 class Keeper:
@@ -64,7 +63,7 @@ class Keeper:
         if best or seconds > LONG_EPOCH_SECONDS:
             # The next step donates the state: what is kept must be a copy.
             variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
-            self._last = Kept(epoch, variables, opt_state, trainer.arm)
+            self._last = Kept(epoch, variables, opt_state, trainer.inputs.start)
             self._best = self._last if best else self._best
 
     def save(self, epoch: int, trainer: Trainer) -> None:
@@ -74,7 +73,7 @@ class Keeper:
         if self._best is not None and self._best.epoch < epoch:
             self.write(self._best)
         variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
-        self.write(Kept(epoch, variables, opt_state, trainer.arm))
+        self.write(Kept(epoch, variables, opt_state, trainer.inputs.start))
         self._best = self._last = None
         if self.overdue:  # In a long training, that is.
             memory.give_back()
@@ -140,7 +139,7 @@ class Keeper:
         # Orbax orders by one number; ours is that a later best is better than an earlier one.
         best = self._run.best_epoch(kept.epoch)
         metrics["best"] = float(kept.epoch if kept.epoch == best else 0)
-        meta = {**self._task.meta(), "start": kept.arm.start}
+        meta = {**self._task.meta(), "start": kept.start}
         variables, opt_state = kept.variables, kept.opt_state
         if processes.several():
             # What is on all devices is written in parts, by all processes.
@@ -177,8 +176,8 @@ def start_of(task: Task, run: Run) -> tuple[ParamTree, Any, int]:
     if not done:
         return task.variables, None, 0
     plan = task.plan_of(done)
-    # The optimizer's state has one structure in every arm.
-    template = Trainer(task, plan, arm_of(None, task.inputs), task.variables)
+    # The optimizer's state has one structure, whatever the steps start from.
+    template = Trainer(task, plan, image_inputs(task), task.variables)
     latest = checkpoint.restore(run.folder, "latest", template.saved_state())
     if done < plan.last_epoch:
         return latest.variables, latest.opt_state, done

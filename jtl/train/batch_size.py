@@ -7,8 +7,7 @@ import dataclasses
 
 import jax
 
-from jtl.cache.arms import cut_of, has_room
-from jtl.cache.features import feature_cache
+from jtl.cache import placement
 from jtl.common.errors import LESS_MEMORY, UserError
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes
@@ -17,7 +16,7 @@ from jtl.distributed import processes
 from jtl.distributed.layout import layout_for
 from jtl.freeze.plan import PhasePlan
 from jtl.train import memory
-from jtl.train.setup import Task, prepare_task
+from jtl.train.setup import Task, feature_cache, prepare_task
 from jtl.train.trainer import Trainer
 
 AT_MOST = 512
@@ -73,12 +72,16 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
     """The largest size up to `at_most` whose steps fit in a phase, tried by one step."""
     cache = feature_cache(task, Display())
     splits = {"train": task.dataset.train, "val": task.dataset.val}
-    arm = cache.arm(cut_of(plan.split), task.variables, splits)
-    kept = _images_bytes(task)
-    if arm.start is not None:
-        outlook = cache.outlook(arm.start, task.variables, splits)
-        kept = outlook.nbytes if arm.place == "memory" else 0
-    trainer = Trainer(task, plan, arm, task.variables)
+    inputs = cache.plan(plan.split.features_at, task.variables, splits)
+    if inputs.start is None:
+        kept = sum(
+            placement.device_bytes(split, task.inputs, training=role == "train")
+            for role, split in splits.items()
+        )
+    else:
+        estimate = cache.estimate(inputs.start, task.variables, splits)
+        kept = estimate.nbytes if inputs.place == "memory" else 0
+    trainer = Trainer(task, plan, inputs, task.variables)
     # What each of many processes compiles must not depend on its own memory: on some platforms
     # they compile together.
     room = int(processes.gathered([memory.free_for_steps(kept)]).min())
@@ -99,13 +102,3 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
             return size
         said = rejected or said
         size = memory.rounded(size - 1, task.layout.count)
-
-
-def _images_bytes(task: Task) -> int:
-    """What images will take of an accelerator's memory, if they come to lie there."""
-    needed = 0
-    for split, training in ((task.dataset.train, True), (task.dataset.val, False)):
-        each = task.inputs.bytes_per_image(split.native_size(), training=training)
-        nbytes = len(split) * each
-        needed += nbytes if has_room(nbytes) else 0
-    return needed

@@ -68,7 +68,7 @@ def _command(config: Config, draw_beside: bool) -> None:
         task = batch_size.prepared(checked(config), Display())
         if processes.first():
             preview.show_batch(task, Display())
-        _print(config, dry_run.preflight(task), dry_run.print_preflight)
+        _print(config, dry_run.dry_run(task), dry_run.print_dry_run)
     elif config.run.find_lr:
         from jtl.train import lr_finder  # What no other run needs.
 

@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl import onednn
-from jtl.cache.arms import Arm, cut_of
-from jtl.cache.features import feature_cache
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes
 from jtl.freeze.plan import PhasePlan
@@ -26,11 +25,11 @@ from jtl.runs.messages import counted
 from jtl.train import memory
 from jtl.train import step as steps
 from jtl.train.overview import groups_of
-from jtl.train.setup import Task
+from jtl.train.setup import Task, feature_cache
 from jtl.train.trainer import Trainer, steps_per_epoch
 
 
-def preflight(task: Task) -> dict[str, Any]:
+def dry_run(task: Task) -> dict[str, Any]:
     """Compiles one step of every phase, times it on dummy images, and trains nothing.
 
     Returns:
@@ -54,13 +53,13 @@ def preflight(task: Task) -> dict[str, Any]:
 def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
     cache = feature_cache(task, Display())
     splits = {"train": task.dataset.train, "val": task.dataset.val}
-    arm = cache.arm(cut_of(plan.split), task.variables, splits)
-    outlook = cache.outlook(arm.start, task.variables, splits) if arm.start else None
-    trainer = Trainer(task, plan, arm, task.variables)
+    inputs = cache.plan(plan.split.features_at, task.variables, splits)
+    estimate = cache.estimate(inputs.start, task.variables, splits) if inputs.start else None
+    trainer = Trainer(task, plan, inputs, task.variables)
     total = sum(leaf.size for leaf in jax.tree.leaves(task.variables))
     trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
     groups = groups_of(task, plan)
-    cost = _cost(task, plan, arm, trainer)
+    cost = _cost(task, inputs, trainer)
     optimizer_bytes = trainer.optimizer_bytes
     if task.config.train.solver == "lbfgs":
         # No steps, no rates, and nothing is kept of the optimizer.
@@ -75,17 +74,17 @@ def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
         "frozen_params": int(total - trainable),
         "optimizer_bytes": optimizer_bytes,
         "cut": plan.split.cut,
-        "cached_prefix": arm.cached,
-        "cache_bytes": outlook.nbytes if outlook else 0,
-        "cache_place": arm.place,
-        "cache_kept": outlook is not None and outlook.kept,
+        "cached_prefix": inputs.cached,
+        "cache_bytes": estimate.nbytes if estimate else 0,
+        "cache_place": inputs.place,
+        "cache_kept": estimate is not None and estimate.kept,
         "cache_folder": str(cache.folder),
         **cost,
         "groups": groups,
     }
 
 
-def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, Any]:
+def _cost(task: Task, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
     """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
     batch = min(task.config.train.batch, len(task.dataset.train))
     height = task.inputs.device.size
@@ -93,12 +92,12 @@ def _cost(task: Task, plan: PhasePlan, arm: Arm, trainer: Trainer) -> dict[str, 
     variables = jax.device_put(task.variables)
     prefix_flops, prefix_seconds = 0.0, 0.0
     forward_flops = _flops(forward, variables, images, model=task.model, prepare=task.inputs.device)
-    if arm.start is not None:
-        options = dict(model=task.model, stop=arm.start, prepare=task.inputs.device)
+    if inputs.start is not None:
+        options = dict(model=task.model, stop=inputs.start, prepare=task.inputs.device)
         prefix = forward.lower(variables, images, **options).compile()
         prefix_flops = _flops(forward, variables, images, **options)
         prefix_seconds = _timed(lambda: prefix(variables, images))
-    examples = memory.dummy_batch(task, arm, batch)
+    examples = memory.dummy_batch(task, inputs, batch)
     x = task.layout.put_rows(task.layout.part(examples.x))
     arguments = (trainer.constants, dataclasses.replace(examples, x=x))
     step = steps.train_step.lower(trainer.state, *arguments, step=trainer.step).compile()
@@ -134,7 +133,7 @@ def _timed(call: Any) -> float:
     return time.perf_counter() - began
 
 
-def print_preflight(figures: dict[str, Any], console: Console) -> None:
+def print_dry_run(figures: dict[str, Any], console: Console) -> None:
     """The figures as tables."""
     console.print(
         f"{figures['model']} on {figures['data']}: {figures['num_train']} train, "

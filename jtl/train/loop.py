@@ -10,14 +10,11 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jtl.cache.arms import Arm, cut_of
-from jtl.cache.extraction import evaluate
-from jtl.cache.features import feature_cache
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.errors import UserError, out_of_memory
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.config.options import Config
-from jtl.data.loader import Examples
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted, Stop, listening
 from jtl.freeze.plan import PhasePlan
@@ -29,7 +26,7 @@ from jtl.runs.run import Run, claimed_run
 from jtl.train import batch_size, memory, preview, profiling
 from jtl.train.checks import checked
 from jtl.train.overview import normalization_lines
-from jtl.train.setup import Task, prepare_task
+from jtl.train.setup import Task, feature_cache, prepare_task
 from jtl.train.trainer import Diverged, Part, Trainer
 
 
@@ -96,8 +93,7 @@ class Fit:
             self._earlier = run.resumed_at.elapsed
         self._began = time.perf_counter()
         self._cache = feature_cache(task, display)
-        # Of train and val, as the phase's arm works on them.
-        self._examples: tuple[Arm, list[Examples]] | None = None
+        self._inputs: PhaseInputs | None = None  # Of train and val, for the phase.
         self._cut: str | None = None
         # Of the best epoch, where it is of this session.
         self._val_logits: np.ndarray | None = None
@@ -109,11 +105,6 @@ class Fit:
         elif not self._out_of_patience(len(self.run.history)):
             self._train()
         self._finish(self._elapsed())
-
-    def examples(self, plan: PhasePlan, variables: ParamTree) -> tuple[Arm, Examples]:
-        """How a phase's epochs run, and the training examples as they take them."""
-        arm = self._read_examples(plan, variables)
-        return arm, self._at_hand()[0]
 
     def _elapsed(self) -> float:
         """Seconds of all sessions of the run."""
@@ -130,7 +121,7 @@ class Fit:
         done = len(self.run.history)
         # Unreadable images show here, before anything is written.
         first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
-        self._read_examples(first, variables)
+        self.read_inputs(first, variables)
         with (
             keeper.opened(self.task, self.run, saved_epoch) as self._keeper,
             self.display.track("training", self.task.epochs, "epochs") as self._advance,
@@ -139,8 +130,8 @@ class Fit:
             for plan in self.task.plans:
                 if plan.last_epoch <= done:
                     continue
-                arm = self._read_examples(plan, variables)
-                trainer, part = Trainer(self.task, plan, arm, variables), None
+                inputs = self.read_inputs(plan, variables)
+                trainer, part = Trainer(self.task, plan, inputs, variables), None
                 if plan is first and (at := self.run.resumed_at) is not None:
                     part = keeper.part_of(self.run, at, trainer)
                     self.display.message(f"going on after batch {at.batches} in epoch {at.epoch}")
@@ -150,6 +141,7 @@ class Fit:
                     trainer.carry_over(saved)
                 stopped = self._phase(trainer, max(plan.first_epoch, done + 1), part)
                 variables, saved = trainer.last_variables(), trainer.state.opt_state
+                del trainer, inputs  # What the next phase does not need is freed before it reads.
                 if stopped:
                     break
             self.run.draw(self.task, self.painter)
@@ -159,36 +151,26 @@ class Fit:
         from jtl.train import probe  # SciPy's optimizers take half a second to import.
 
         plan = self.task.plans[0]
-        arm = self._read_examples(plan, self.task.variables)
-        line, variables, self._val_logits = probe.solve(self.task, arm, *self._at_hand())
+        inputs = self.read_inputs(plan, self.task.variables)
+        line, variables, self._val_logits = probe.solve(self.task, inputs)
         self.run.open(self.task)
-        self._log({**line, "optimizer_bytes": 0}, plan, arm)
+        self._log({**line, "optimizer_bytes": 0}, plan, inputs)
         self.display.message(f"L-BFGS: {messages.epoch_note(line)}, l2 {line['l2']:g}")
         with keeper.opened(self.task, self.run) as kept:
-            kept.write(keeper.Kept(1, variables, {}, arm))
+            kept.write(keeper.Kept(1, variables, {}, inputs.start))
             self.run.draw(self.task, self.painter)
 
-    def _read_examples(self, plan: PhasePlan, variables: ParamTree) -> Arm:
-        """Reads train and val, unless the phase before had the same cut; how epochs run."""
-        cut = cut_of(plan.split)
-        if self._examples is None or self._cut != cut:
-            self._examples = None  # Frees the features of the cut before.
+    def read_inputs(self, plan: PhasePlan, variables: ParamTree) -> PhaseInputs:
+        """Reads train and val, unless the phase before had the same cut."""
+        cut = plan.split.features_at
+        if self._inputs is None or self._cut != cut:
+            self._inputs = None  # Frees the features of the cut before.
             splits = {"train": self.task.dataset.train, "val": self.task.dataset.val}
             began = time.perf_counter()
-            self._examples = self._cache.read(cut, jax.device_get(variables), splits)
-            self.feature_seconds += time.perf_counter() - began if self._arm.cached else 0.0
+            self._inputs = self._cache.read(cut, jax.device_get(variables), splits)
+            self.feature_seconds += time.perf_counter() - began if self._inputs.cached else 0.0
             self._cut = cut
-        return self._arm
-
-    @property
-    def _arm(self) -> Arm:
-        assert self._examples is not None
-        return self._examples[0]
-
-    def _at_hand(self) -> tuple[Examples, Examples]:
-        assert self._examples is not None
-        train, val = self._examples[1]
-        return train, val
+        return self._inputs
 
     def _phase(self, trainer: Trainer, first: int, part: Part | None) -> bool:
         """Runs a phase's epochs from `first` on, of which `part` is done already.
@@ -197,7 +179,7 @@ class Fit:
             Whether patience ended the run.
         """
         self.run.open(self.task)
-        profiling.trace_phase(trainer, first, self._at_hand()[0], self.run.folder, self.display)
+        profiling.trace_phase(trainer, first, self.run.folder, self.display)
         agreement = Agreement(self.stop, self._keeper)
         with self.stop.deferred():
             for epoch in range(first, trainer.plan.last_epoch + 1):
@@ -233,7 +215,7 @@ class Fit:
         before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
         losses = [line["val_loss"] for line in before]
         try:
-            return trainer.epoch(epoch, *self._at_hand(), between, losses, part)
+            return trainer.epoch(epoch, between, losses, part)
         except Diverged as error:
             self._diverged(epoch, self._step_told(error.step, trainer), trainer)
         except Exception as error:
@@ -247,7 +229,7 @@ class Fit:
             figures = f"train {line['train_loss']}, validation {line['val_loss']}"
             self._diverged(epoch, f"after the last step of epoch {epoch} ({figures})", trainer)
         used = {"optimizer_bytes": trainer.optimizer_bytes}
-        self._log({**line, **used}, trainer.plan, trainer.arm)
+        self._log({**line, **used}, trainer.plan, trainer.inputs)
         self._advance(1, messages.epoch_note(line))
         if self.run.best_epoch() == epoch:
             self._val_logits = trainer.val_logits
@@ -288,8 +270,8 @@ class Fit:
             "lower --lr, a longer --warmup or --clip-norm 1."
         )
 
-    def _log(self, line: dict[str, Any], plan: PhasePlan, arm: Arm) -> None:
-        facts = {"cut": plan.split.cut, "cached_prefix": arm.cached}
+    def _log(self, line: dict[str, Any], plan: PhasePlan, inputs: PhaseInputs) -> None:
+        facts = {"cut": plan.split.cut, "cached_prefix": inputs.cached}
         self.run.log({**line, **facts, "elapsed": round(self._elapsed(), 3)})
 
     def _finish(self, train_seconds: float) -> None:
@@ -300,7 +282,7 @@ class Fit:
             _, self._val_logits = self._evaluated("val", best)
         test_accuracy, logits = None, {"val": self._val_logits}
         if self.task.dataset.test is not None:
-            self._examples = None  # Their memory is free for the test split.
+            self._inputs = None  # Their memory is free for the test split.
             scores, logits["test"] = self._evaluated("test", best)
             test_accuracy = scores["accuracy"]
         self.run.finish(
@@ -319,13 +301,5 @@ class Fit:
     ) -> tuple[dict[str, float], np.ndarray]:
         """Scores and logits of the best epoch on a split."""
         start, images = best.meta["start"], getattr(self.task.dataset, split)
-        arm, [examples] = self._cache.read(start, best.variables, {split: images})
-        return evaluate(
-            examples,
-            self.task.layout.put_whole(best.variables),
-            model=self.task.model,
-            start=arm.start,
-            prepare=arm.prepare,
-            batch_size=arm.eval_batch,
-            layout=self.task.layout,
-        )
+        inputs = self._cache.read(start, best.variables, {split: images})
+        return inputs.evaluate(split, self.task.layout.put_whole(best.variables))

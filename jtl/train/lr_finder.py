@@ -90,20 +90,20 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
 def _tried(task: Task, fit: loop.Fit, display: Display) -> tuple[np.ndarray, list[float]]:
     """The rates, and the losses of as many of them as were tried."""
     plan, train = task.plans[0], task.config.train
-    arm, examples = fit.examples(plan, task.variables)
-    trainer = Trainer(task, plan, arm, task.variables)
+    inputs = fit.read_inputs(plan, task.variables)
+    trainer = Trainer(task, plan, inputs, task.variables)
     assert plan.phase.lr is not None  # Filled in when the phases were planned.
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
-    losses: list[float] = []
+    count, losses = len(inputs.examples["train"]), list[float]()
     epoch, batches = 0, iter(())
     with display.track("finding a learning rate", STEPS, "steps") as advance:
         for rate in rates:
             batch = next(batches, None)
             if batch is None:
                 epoch += 1
-                batches = iter(shuffled(len(examples), train.batch, train.seed, epoch))
+                batches = iter(shuffled(count, train.batch, train.seed, epoch))
                 batch = next(batches)
-            losses.append(trainer.try_step(epoch, examples, batch, rate / plan.phase.lr))
+            losses.append(trainer.try_step(epoch, batch, rate / plan.phase.lr))
             advance(1, f"lr {rate:.1e}, loss {losses[-1]:.3f}")
             if not math.isfinite(losses[-1]):
                 losses.pop()

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from jtl.cache.arms import Arm
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.errors import LESS_MEMORY, out_of_memory
 from jtl.common.quantities import format_bytes
 from jtl.distributed import processes
@@ -39,13 +39,13 @@ class Untold(RuntimeError):
     """XLA says nothing of a program's memory on this platform."""
 
 
-def dummy_batch(task: Task, arm: Arm, count: int) -> Batch:
+def dummy_batch(task: Task, inputs: PhaseInputs, count: int) -> Batch:
     """Zeros of the shapes and dtypes that a step's batch of `count` has in training."""
     device = task.inputs.device
     labels = np.zeros(count, np.int32)
-    if arm.start is not None:
+    if inputs.start is not None:
         images = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
-        options: Any = dict(model=task.model, stop=arm.start, prepare=device)
+        options: Any = dict(model=task.model, stop=inputs.start, prepare=device)
         features = jax.eval_shape(
             lambda variables, x: forward(variables, x, **options), task.variables, images
         )
@@ -70,7 +70,7 @@ def step_bytes(trainer: Trainer, count: int) -> int:
     """
     # By shapes alone: a step that failed may have taken the state's arrays with it.
     held = jax.tree.map(_outline, (trainer.state, trainer.constants))
-    batch = jax.eval_shape(lambda: dummy_batch(trainer.task, trainer.arm, count))
+    batch = jax.eval_shape(lambda: dummy_batch(trainer.task, trainer.inputs, count))
     compiled = step.train_step.lower(*held, batch, step=trainer.step).compile()
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
@@ -200,7 +200,7 @@ def rejected(trainer: Trainer, count: int) -> str | None:
         None if it fits, else what the error says first.
     """
     try:
-        batch = dummy_batch(trainer.task, trainer.arm, count)
+        batch = dummy_batch(trainer.task, trainer.inputs, count)
         layout = trainer.task.layout
         batch = dataclasses.replace(batch, x=layout.put_rows(layout.part(batch.x)))
         state = jax.tree.map(jnp.copy, trainer.state)

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtl.cache.arms import Arm
-from jtl.cache.extraction import evaluate
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree
 from jtl.data.loader import Examples, Features
@@ -18,16 +17,12 @@ from jtl.optim import lbfgs
 from jtl.train.setup import Task
 
 
-def solve(
-    task: Task, arm: Arm, train: Examples, val: Examples
-) -> tuple[dict[str, Any], ParamTree, np.ndarray]:
+def solve(task: Task, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree, np.ndarray]:
     """Fits the head on features and chooses the penalty on the validation split.
 
     Args:
         task: A run with a linear head and `--solver lbfgs`.
-        arm: How features are evaluated.
-        train: Features of the training images, [N, C].
-        val: Features of the validation images.
+        inputs: Features of the training and the validation images, [N, C].
 
     Returns:
         (a line of `metrics.jsonl` with the chosen `l2` and the whole `path` of penalties,
@@ -36,7 +31,8 @@ def solve(
     Raises:
         UserError: The features did not fit in memory.
     """
-    train_values, val_values = _values(train, arm), _values(val, arm)
+    train, val = inputs.examples["train"], inputs.examples["val"]
+    train_values, val_values = _values(train, inputs), _values(val, inputs)
     began = time.perf_counter()
     chosen = task.config.train.l2
     grid = lbfgs.GRID if chosen == "auto" else (float(chosen),)
@@ -52,15 +48,7 @@ def solve(
     params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
     variables = {**task.variables, "params": params}
     # By the program that evaluates the saved run, so that the figures are equal.
-    scores, logits = evaluate(
-        val,
-        task.layout.put_whole(variables),
-        model=task.model,
-        start=arm.start,
-        prepare=arm.prepare,
-        batch_size=arm.eval_batch,
-        layout=task.layout,
-    )
+    scores, logits = inputs.evaluate("val", task.layout.put_whole(variables))
     seconds = time.perf_counter() - began
     line = {
         "epoch": 1,
@@ -80,7 +68,7 @@ def solve(
     return line, variables, logits
 
 
-def _values(examples: Examples, arm: Arm) -> jax.Array:
+def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
     """Features of a split, as the head takes them."""
     if not (isinstance(examples, Features) and isinstance(examples.values, jax.Array)):
         raise UserError(
@@ -91,4 +79,4 @@ def _values(examples: Examples, arm: Arm) -> jax.Array:
     values = examples.values
     if examples.layout.devices:  # SciPy works on the host; without the rows that fill up.
         values = jnp.asarray(np.asarray(values)[: len(examples)])
-    return values if arm.prepare is None else arm.prepare(values)
+    return values if inputs.prepare is None else inputs.prepare(values)

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 
 from jtl.common.progress import Display
-from jtl.data.loader import Examples
 from jtl.distributed import processes
 from jtl.runs.messages import counted
 from jtl.runs.run import PROFILE
@@ -17,13 +16,12 @@ STEPS = 5
 """Traced, once the step is compiled."""
 
 
-def trace_phase(trainer: Trainer, epoch: int, train: Examples, run: Path, display: Display) -> None:
+def trace_phase(trainer: Trainer, epoch: int, run: Path, display: Display) -> None:
     """Traces a phase if that is asked for, and says where the trace is.
 
     Args:
         trainer: Of the phase.
         epoch: The next one.
-        train: What it trains on.
         run: The run's folder.
         display: Told.
     """
@@ -33,7 +31,7 @@ def trace_phase(trainer: Trainer, epoch: int, train: Examples, run: Path, displa
     phase = task.plans.index(trainer.plan) + 1
     folder = folder_of(run, phase, len(task.plans))
     try:
-        taken = trace(trainer, epoch, train, folder)
+        taken = trace(trainer, epoch, folder)
     except Diverged:  # As the training will, which tells it with its step.
         return
     display.message(
@@ -42,7 +40,7 @@ def trace_phase(trainer: Trainer, epoch: int, train: Examples, run: Path, displa
     )
 
 
-def trace(trainer: Trainer, epoch: int, train: Examples, folder: Path) -> int:
+def trace(trainer: Trainer, epoch: int, folder: Path) -> int:
     """Traces the first steps of an epoch, reading of images included, and takes them back.
 
     They are taken twice, as the first time compiles; the training finds its state, and the
@@ -51,7 +49,6 @@ def trace(trainer: Trainer, epoch: int, train: Examples, folder: Path) -> int:
     Args:
         trainer: Of the phase; its state is copied meanwhile.
         epoch: Whose examples are taken, 1-based.
-        train: What it trains on.
         folder: Where the trace goes, below `plugins/profile` as TensorBoard looks for it;
             `perfetto_trace.json.gz` beside it.
 
@@ -63,17 +60,17 @@ def trace(trainer: Trainer, epoch: int, train: Examples, folder: Path) -> int:
     options.python_tracer_level = 0
     before = trainer.state
     try:
-        _take(trainer, epoch, train, before)
+        _take(trainer, epoch, before)
         with jax.profiler.trace(folder, create_perfetto_trace=True, profiler_options=options):
-            return _take(trainer, epoch, train, before)
+            return _take(trainer, epoch, before)
     finally:
         trainer.state = before
 
 
-def _take(trainer: Trainer, epoch: int, train: Examples, state: object) -> int:
+def _take(trainer: Trainer, epoch: int, state: object) -> int:
     """Takes steps from a copy of a state, which steps donate, and waits for them."""
     trainer.state = jax.tree.map(jax.numpy.copy, state)
-    taken = trainer.some_steps(epoch, train, STEPS)
+    taken = trainer.some_steps(epoch, STEPS)
     jax.block_until_ready(trainer.state)
     return taken
 

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from jtl import models, weights
+from jtl.cache.features import FeatureCache
+from jtl.cache.inputs import PhaseInputs
+from jtl.cache.store import Store
 from jtl.common.errors import UserError
+from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.config.defaults import phase_defaults
@@ -181,6 +185,27 @@ def prepare_task(config: Config, display: Display) -> Task:
         conventions=conventions,
         layout=layout_for(min(config.train.batch, len(dataset.train))),
     )
+
+
+def feature_cache(task: Task, display: Display) -> FeatureCache:
+    """The features of a run, in the user's cache folder."""
+    return FeatureCache(
+        task.dataset,
+        task.model,
+        task.inputs,
+        name=task.config.model.model,
+        seed=task.config.train.seed,
+        budget=task.config.run.cache_budget,
+        stored=task.config.data.cache_dtype,
+        store=Store(cache_dir() / FEATURES, display.message),
+        layout=task.layout,
+        display=display,
+    )
+
+
+def image_inputs(task: Task) -> PhaseInputs:
+    """Of steps that run the whole network; no examples yet."""
+    return PhaseInputs.of_images(task.model, task.inputs, task.layout)
 
 
 def _check_accumulation(config: Config, count: int) -> None:

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jtl.cache.arms import Arm, cut_of
-from jtl.cache.extraction import evaluate
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
 from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
 from jtl.freeze.groups import is_head
@@ -64,9 +63,9 @@ class Trainer:
         val_logits: Of the last epoch's evaluation, [N, num_classes].
     """
 
-    def __init__(self, task: Task, plan: PhasePlan, arm: Arm, variables: ParamTree):
+    def __init__(self, task: Task, plan: PhasePlan, inputs: PhaseInputs, variables: ParamTree):
         """Starts a phase from whole `variables`, with fresh optimizer state."""
-        self.task, self.plan, self.arm = task, plan, arm
+        self.task, self.plan, self.inputs = task, plan, inputs
         config = task.config
         self.steps_per_epoch = steps_per_epoch(task)
         # Schedules, and the counts of optimizers, count updates.
@@ -96,11 +95,11 @@ class Trainer:
         self.step = steps.TrainStep(
             model=task.model,
             tx=tx,
-            start=arm.start,
+            start=inputs.start,
             train_units=plan.split.train_units,
             stats_units=plan.split.stats_units,
-            prepare=arm.prepare,
-            augment=task.inputs.augmentation if arm.start is None else None,
+            prepare=inputs.prepare,
+            augment=task.inputs.augmentation if inputs.start is None else None,
             smoothing=plan.recipe.label_smoothing,
             layout=layout,
         )
@@ -160,8 +159,6 @@ class Trainer:
     def epoch(
         self,
         epoch: int,
-        train: Examples,
-        val: Examples,
         between: Callable[[Part], None] = lambda part: None,
         losses: Sequence[float] = (),
         part: Part | None = None,
@@ -170,8 +167,6 @@ class Trainer:
 
         Args:
             epoch: 1-based, through all phases; decides the order of the examples.
-            train: Examples to train on, as the arm takes them.
-            val: Examples to evaluate on.
             between: Called after every step but the last, if steps are dispatched one by one; may
                 raise to leave the epoch.
             losses: Validation losses of the phase's epochs before.
@@ -185,20 +180,12 @@ class Trainer:
         """
         scale = self.plan.recipe.scale_after(losses)
         began_at = time.perf_counter() - (part.seconds if part else 0.0)
-        train, batches = self._order_of(epoch, train)
+        train, batches = self._order_of(epoch)
         sums = self._steps(epoch, train, batches, between, scale, part)
         total = sums.means()  # Waits for the last step.
         self.check_finite()
         seconds = time.perf_counter() - began_at
-        scores, self.val_logits = evaluate(
-            val,
-            self.variables(),
-            model=self.task.model,
-            start=self.arm.start,
-            prepare=self.arm.prepare,
-            batch_size=self.arm.eval_batch,
-            layout=self.task.layout,
-        )
+        scores, self.val_logits = self.evaluate()
         return {
             "epoch": epoch,
             "mask": self.plan.phase.mask,
@@ -215,6 +202,10 @@ class Trainer:
         """The highest learning rate of every label, at a share of it."""
         rates = self.plan.learning_rates
         return {label: np.float32(scale * np.float32(rate)) for label, rate in rates.items()}
+
+    def evaluate(self) -> tuple[dict[str, float], np.ndarray]:
+        """Scores and logits of the validation images by `variables`."""
+        return self.inputs.evaluate("val", self.variables())
 
     def check_finite(self) -> None:
         """Waits for the last step; raises `Diverged` if a step's loss was not finite."""
@@ -269,37 +260,39 @@ class Trainer:
         if self.step.augment is None:
             return steps.Batch(images, labels)
         # Without features that had no room, a run is still the same.
-        views = self.task.inputs.views if cut_of(self.plan.split) is not None else 0
+        views = self.task.inputs.views if self.plan.split.features_at else 0
         return steps.Batch(images, labels, indices, np.int32(draw_of(epoch, views)))
 
-    def some_steps(self, epoch: int, train: Examples, count: int) -> int:
+    def some_steps(self, epoch: int, count: int) -> int:
         """Takes the first steps of an epoch, or all of one that is a single dispatch.
 
         Returns:
             How many.
         """
-        train, batches = self._order_of(epoch, train)
+        train, batches = self._order_of(epoch)
         if not self._at_once(train):
             batches = batches[:count]
         self._steps(epoch, train, batches, lambda part: None, 1.0)
         return len(batches)
 
-    def _order_of(self, epoch: int, train: Examples) -> tuple[Examples, np.ndarray]:
+    def _order_of(self, epoch: int) -> tuple[Examples, np.ndarray]:
         """What an epoch trains on, and its batches [steps_per_epoch, batch]."""
-        if isinstance(train, Views):
-            train = train.of_epoch(epoch)
+        train = self._train(epoch)
         options = self.task.config.train
         batches = shuffled(len(train), options.batch, options.seed, epoch)
         return train, batches[: self.steps_per_epoch]
 
+    def _train(self, epoch: int) -> Examples:
+        train = self.inputs.examples["train"]
+        return train.of_epoch(epoch) if isinstance(train, Views) else train
+
     def _at_once(self, train: Examples) -> bool:
         """Whether an epoch is a single dispatch."""
-        return isinstance(train, Features) and train.on_device and self.arm.start == "head"
+        return isinstance(train, Features) and train.on_device and self.inputs.start == "head"
 
-    def try_step(self, epoch: int, train: Examples, indices: np.ndarray, scale: float) -> float:
+    def try_step(self, epoch: int, indices: np.ndarray, scale: float) -> float:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
-        if isinstance(train, Views):
-            train = train.of_epoch(epoch)
+        train = self._train(epoch)
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
         [images] = ahead(train, [indices], self.task.layout)
         batch = self._batch(epoch, images, train.labels[indices], indices)

@@ -36,7 +36,7 @@ from jtl.runs import checkpoint
 from jtl.runs.run import Run
 from jtl.train import step
 from jtl.train.checks import checked
-from jtl.train.dry_run import preflight
+from jtl.train.dry_run import dry_run
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from jtl.train.trainer import Trainer
@@ -323,7 +323,7 @@ def test_dry_run_tells_what_the_cache_will_need(train, tiny_data, cache):
         config = dataclasses.replace(
             config, run=dataclasses.replace(config.run, cache_budget=budget)
         )
-        return preflight(prepare_task(checked(config), tiny.quiet()))
+        return dry_run(prepare_task(checked(config), tiny.quiet()))
 
     told = {key: figures()[key] for key in ("cache_bytes", "cache_place", "cache_kept")}
     assert told == {"cache_bytes": 27 * 16 * 4, "cache_place": "memory", "cache_kept": False}

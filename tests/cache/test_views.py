@@ -13,7 +13,7 @@ from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, DataConfig, RunConfig
 from jtl.runs import checkpoint
 from jtl.train.checks import checked
-from jtl.train.dry_run import preflight
+from jtl.train.dry_run import dry_run
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from support import tiny
@@ -118,7 +118,7 @@ def test_a_resumed_run_goes_on_with_its_views(tiny_data, tmp_path, passes, monke
 def test_dry_run_counts_every_view(tiny_data, passes):
     def needed(views: int) -> int:
         task = prepare_task(checked(configured(tiny_data, None, views)), tiny.quiet())
-        return preflight(task)["cache_bytes"]
+        return dry_run(task)["cache_bytes"]
 
     row = 16 * 4
     assert needed(3) - needed(1) == 2 * 18 * row

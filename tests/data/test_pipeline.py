@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.cache.arms import images_of
+from jtl.cache.placement import place_images
 from jtl.common.errors import UserError
 from jtl.data.decoding import HostTransform
 from jtl.data.loader import (
@@ -179,7 +179,7 @@ class Device:
 def test_images_lie_on_accelerators_that_have_room(monkeypatch, platform, free, once, on_device):
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(platform, free)])
     inputs = plan_input((tiny.SIZE, tiny.SIZE), None, PRE)
-    photos = images_of(tiny.array_split(9), inputs, once=once)
+    photos = place_images(tiny.array_split(9), inputs, once=once)
     assert photos.on_device is on_device
 
 

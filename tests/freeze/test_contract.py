@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from jtl import models
-from jtl.cache.arms import arm_of
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.trees import ParamTree, leaf_paths, lookup, merge, prune, within
 from jtl.config.options import Config, TrainConfig
 from jtl.data.loader import Images, InputPlan
@@ -201,7 +201,7 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
     monkeypatch.setattr(steps, "train_step", train_step)
     # Compiling the evaluation would take as long as all the rest.
     scores = {"loss": 0.0, "accuracy": 0.0}
-    monkeypatch.setattr("jtl.train.trainer.evaluate", lambda *args, **options: (scores, None))
+    monkeypatch.setattr(Trainer, "evaluate", lambda _: (scores, None))
     model, variables = MODELS[family], variables_of(family)
     options = TrainConfig(mask=mask, batch_size=BATCH, optimizer="adamw", weight_decay=0.1)
     recipe = Recipe(Rates(1e-2), Schedule(warmup=0.1), weight_decay=0.1)
@@ -219,9 +219,10 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
     dataset = Dataset("contract", tuple("abc"), data, data, None, (), "")
     inputs = InputPlan(None, Prepare(SIZE, Preprocessing(size=SIZE), "bfloat16"))
     task = Task(Config(train=options), dataset, model, variables, plans, inputs, {}, {})
-    trainer = Trainer(task, plans[0], arm_of(None, inputs), variables)
-    photos = Images(data, None, hold=True)
-    trainer.epoch(1, photos, photos)
+    photos = {"train": Images(data, None, hold=True)}
+    of_images = dataclasses.replace(PhaseInputs.of_images(model, inputs), examples=photos)
+    trainer = Trainer(task, plans[0], of_images, variables)
+    trainer.epoch(1)
     after = jax.device_get(trainer.variables())
     assert after.keys() == variables.keys()
     for path in leaf_paths(variables):

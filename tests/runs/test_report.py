@@ -79,7 +79,7 @@ def test_of_many_classes_those_recognized_worst_are_listed():
     assert "Classes of test: the 3 of lowest F1 among 9" in text
 
 
-def test_preflight_writes_names_as_they_are():
+def test_a_dry_run_writes_names_as_they_are():
     phase = {
         "mask": "rules:stage[a-z]+/.*=x0.1",
         "epochs": 2,
@@ -99,7 +99,7 @@ def test_preflight_writes_names_as_they_are():
         model="tiny", data="folder:[a]:heart:", num_train=1, num_val=1, image_size=8, batch_size=1
     )
     out = io.StringIO()
-    dry_run.print_preflight({**figures, "phases": [phase]}, Console(file=out, width=80))
+    dry_run.print_dry_run({**figures, "phases": [phase]}, Console(file=out, width=80))
     text = out.getvalue()
     for told in ("folder:[a]:heart:", "mask rules:stage[a-z]+/.*=x0.1, 2 epochs", "[red]x0.1"):
         assert told in text

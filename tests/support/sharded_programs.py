@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from jax import export
 
-from jtl.cache.arms import arm_of
 from jtl.config.options import Config
 from jtl.data import loader
 from jtl.models import inference, registry
 from jtl.train import step as steps
 from jtl.train.memory import dummy_batch
+from jtl.train.setup import image_inputs
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -87,16 +87,16 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
     model = dataclasses.replace(config.model, dtype=dtype)
     one = tiny.trainer_of(Config(model, config.data, config.train, config.run))
     assert one.task.layout.count == DEVICES
-    assert one.arm.cached != (mask == "full")
+    assert one.inputs.cached != (mask == "full")
     if cached or mask == "full":
         return one
-    return Trainer(one.task, one.plan, arm_of(None, one.task.inputs), one.task.variables)
+    return Trainer(one.task, one.plan, image_inputs(one.task), one.task.variables)
 
 
 def step(of: Trainer) -> Lowering:
     """One training step, from images or features as the trainer's arm has them."""
     layout = of.task.layout
-    shapes = jax.eval_shape(lambda: dummy_batch(of.task, of.arm, BATCH))
+    shapes = jax.eval_shape(lambda: dummy_batch(of.task, of.inputs, BATCH))
     x, labels = (np.zeros(shape.shape, shape.dtype) for shape in (shapes.x, shapes.labels))
     batch = steps.Batch(layout.put_rows(layout.part(x)), labels)
     groups = {"state": of.state, "constants": of.constants, "batch": batch}
@@ -105,7 +105,7 @@ def step(of: Trainer) -> Lowering:
 
 def table_of(of: Trainer) -> jax.Array:
     """All features, as many as `ROWS`, divided among the devices."""
-    shape = jax.eval_shape(lambda: dummy_batch(of.task, of.arm, ROWS)).x
+    shape = jax.eval_shape(lambda: dummy_batch(of.task, of.inputs, ROWS)).x
     return of.task.layout.put_table(np.zeros(shape.shape, shape.dtype), ROWS)
 
 

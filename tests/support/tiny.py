@@ -17,8 +17,6 @@ from PIL import Image
 from rich.console import Console
 
 from jtl import models
-from jtl.cache.arms import cut_of
-from jtl.cache.features import feature_cache
 from jtl.common.progress import Display
 from jtl.common.trees import prune, within
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -33,7 +31,7 @@ from jtl.runs import checkpoint, keeper
 from jtl.runs.run import Run
 from jtl.train import loop
 from jtl.train.checks import checked
-from jtl.train.setup import prepare_task
+from jtl.train.setup import feature_cache, prepare_task
 from jtl.train.trainer import Trainer
 from weights_convert.artifact import folder as artifact
 from weights_convert.convert.rules import leaf_paths, lookup, unflatten
@@ -191,8 +189,8 @@ def trainer_of(config: Config) -> Trainer:
     task = prepare_task(checked(config), quiet())
     plan = task.plans[0]
     splits = {"train": task.dataset.train, "val": task.dataset.val}
-    arm = feature_cache(task, quiet()).arm(cut_of(plan.split), task.variables, splits)
-    return Trainer(task, plan, arm, task.variables)
+    inputs = feature_cache(task, quiet()).plan(plan.split.features_at, task.variables, splits)
+    return Trainer(task, plan, inputs, task.variables)
 
 
 def resumed(folder: Path) -> Config:

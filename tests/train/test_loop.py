@@ -149,11 +149,11 @@ def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, 
     remaining, heads = iter(accuracies), []
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", save_seconds)
 
-    def scripted(examples, variables, **_):
-        heads.append(np.asarray(variables["params"]["head"]["logits"]["kernel"]))
+    def scripted(self: trainer.Trainer):
+        heads.append(np.asarray(self.variables()["params"]["head"]["logits"]["kernel"]))
         return {"accuracy": next(remaining), "loss": 1.0}, None
 
-    monkeypatch.setattr(trainer, "evaluate", scripted)
+    monkeypatch.setattr(trainer.Trainer, "evaluate", scripted)
     options = tiny.config(data, folder, epochs=len(accuracies), schedule="constant", **train)
     return fit(options, tiny.quiet()), heads
 
@@ -161,12 +161,12 @@ def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, 
 def test_classes_are_told_of_the_best_epoch(tiny_data, tmp_path, monkeypatch):
     accuracies, everything = iter([0.2, 0.9, 0.4]), iter([0, 1, 2])
 
-    def scripted(examples, variables, **_):
-        logits = np.zeros((len(examples), 3), np.float32)
+    def scripted(self: trainer.Trainer):
+        logits = np.zeros((len(self.inputs.examples["val"]), 3), np.float32)
         logits[:, next(everything)] = 1
         return {"accuracy": next(accuracies), "loss": 1.0}, logits
 
-    monkeypatch.setattr(trainer, "evaluate", scripted)
+    monkeypatch.setattr(trainer.Trainer, "evaluate", scripted)
     summary = fit(tiny.config(tiny_data, tmp_path / "run", epochs=3), tiny.quiet()).summary
     assert [row["accuracy"] for row in summary["val_classes"].values()] == [0, 1, 0]
     assert summary["val_macro_f1"] == pytest.approx((0 + 0.5 + 0) / 3)

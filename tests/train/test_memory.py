@@ -58,7 +58,7 @@ def test_sizes_are_powers_of_two_and_those_between(count, devices, expected):
 @pytest.mark.parametrize("mask", ["full", "last_stage"])
 def test_the_largest_batch_is_the_last_that_fits(mask, tiny_data):
     trainer = tiny.trainer_of(tiny.config(tiny_data, None, mask=mask))
-    assert trainer.arm.cached == (mask == "last_stage")
+    assert trainer.inputs.cached == (mask == "last_stage")
     room = memory.step_bytes(trainer, 48)
     assert room > memory.step_bytes(trainer, 32) > 0
     assert memory.largest_batch(trainer, room, 512) == 48

@@ -131,7 +131,7 @@ def test_bfloat16_trains_float32_params(tiny_data, tmp_path):
 def test_the_rate_falls_on_a_plateau(tiny_data, tmp_path, monkeypatch):
     losses = iter([1.0, 0.9, 0.9, 0.9, 0.9, 0.9])
     monkeypatch.setattr(
-        trainer, "evaluate", lambda *_, **__: ({"accuracy": 0.5, "loss": next(losses)}, None)
+        trainer.Trainer, "evaluate", lambda _: ({"accuracy": 0.5, "loss": next(losses)}, None)
     )
     steps = dict(plateau_patience=2, decay_rate=0.5)
     options = dict(schedule="plateau", epochs=6, lr=0.04)
@@ -144,7 +144,7 @@ def test_the_rate_falls_on_a_plateau(tiny_data, tmp_path, monkeypatch):
 def test_a_gain_below_the_minimum_is_none(tiny_data, tmp_path, monkeypatch, min_delta, epochs):
     accuracies = iter([0.1, 0.3, 0.32, 0.34, 0.36, 0.38])
     monkeypatch.setattr(
-        trainer, "evaluate", lambda *_, **__: ({"accuracy": next(accuracies), "loss": 1.0}, None)
+        trainer.Trainer, "evaluate", lambda _: ({"accuracy": next(accuracies), "loss": 1.0}, None)
     )
     options = dict(patience=2, min_delta=min_delta, epochs=6)
     run = fit(configured(tiny_data, tmp_path / "run", **options), tiny.quiet())

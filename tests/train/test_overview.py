@@ -30,12 +30,12 @@ def test_normalization_is_told_before_training(tiny_data, tmp_path):
 
 def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_path):
     config = tiny.config(tiny_data, None, mask="full")
-    stepping = dry_run.preflight(prepare_task(checked(config), tiny.quiet()))
+    stepping = dry_run.dry_run(prepare_task(checked(config), tiny.quiet()))
     # A step takes about three times a forward, per image of a batch of four.
     forward = 4 * stepping["forward_flops_per_image"]
     assert 1.5 * forward < stepping["step_flops"] < 4.5 * forward
     options = TrainConfig(solver="lbfgs")
-    solving = dry_run.preflight(
+    solving = dry_run.dry_run(
         prepare_task(checked(dataclasses.replace(config, train=options)), tiny.quiet())
     )
     assert solving["optimizer_bytes"] == 0
@@ -43,6 +43,6 @@ def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_pa
     assert {row["learning_rate"] for row in solving["groups"]} == {None}
     assert "NaN" not in json.dumps(solving)
     out = io.StringIO()
-    dry_run.print_preflight(solving, Console(file=out, width=100))
+    dry_run.print_dry_run(solving, Console(file=out, width=100))
     assert "GFLOP per image" in out.getvalue()
     assert "epoch about" not in out.getvalue()

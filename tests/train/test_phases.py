@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-from jtl.cache.arms import arm_of
 from jtl.common.errors import UserError
 from jtl.freeze.phases import Phase, parse
 from jtl.freeze.plan import began
@@ -21,7 +20,7 @@ from jtl.runs.run import Run
 from jtl.train import dry_run, step
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import image_inputs, prepare_task
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -176,7 +175,7 @@ def test_l2_sp_pulls_towards_the_start():
 def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
     config = checked(phased(tiny_data, tmp_path / "never"))
     task = prepare_task(config, tiny.quiet())
-    figures = dry_run.preflight(task)
+    figures = dry_run.dry_run(task)
     keys = ["total_params", "trainable_params", "frozen_params", "optimizer_bytes", "cut", "groups"]
     assert set(keys) <= set(figures)
     assert not (tmp_path / "never").exists()
@@ -213,7 +212,7 @@ def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
     )
     task = prepare_task(checked(config), tiny.quiet())
     moved = jax.tree.map(lambda leaf: leaf + 1, task.variables)
-    trainer = Trainer(task, task.plans[2], arm_of(None, task.inputs), moved)
+    trainer = Trainer(task, task.plans[2], image_inputs(task), moved)
     kernel = task.variables["params"]["stage2"]["block1"]["conv"]["kernel"]
     slots = [x for x in jax.tree.leaves(trainer.state.opt_state) if x.shape == kernel.shape]
     # Adam's two moments, and the starting point.

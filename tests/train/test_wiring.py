@@ -18,14 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.cache.arms import arm_of
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, StepsConfig
 from jtl.data.loader import Images, shuffled
 from jtl.models import ImageClassifier
 from jtl.train import step as steps
 from jtl.train.checks import checked
-from jtl.train.setup import Task, prepare_task
+from jtl.train.setup import Task, image_inputs, prepare_task
 from jtl.train.trainer import Trainer
 from support import tiny
 from weights_convert.convert.rules import unflatten
@@ -282,18 +281,18 @@ def test_every_leaf_is_where_a_plain_loop_takes_it(name: str, tiny_data: Path, t
     case = CASES[name]
     (tmp_path / "rules.txt").write_text(RULES)
     task = prepared(case, tiny_data, tmp_path / "rules.txt")
-    arm = arm_of(None, task.inputs)
     train, val = (Images(s, None, hold=True) for s in (task.dataset.train, task.dataset.val))
+    inputs = dataclasses.replace(image_inputs(task), examples={"train": train, "val": val})
     reference = Reference(case, task)
     variables, opt_state, epoch = task.variables, None, 0
     for (epochs, mask, lr), plan in zip(case.phases, task.plans, strict=True):
-        trainer = Trainer(task, plan, arm, variables)
+        trainer = Trainer(task, plan, inputs, variables)
         if opt_state is not None:
             trainer.carry_over(opt_state)
         before = flat(reference.params)
         line: Any = None
         for number in range(epoch + 1, epoch + epochs + 1):
-            line = trainer.epoch(number, train, val)
+            line = trainer.epoch(number)
         reference.phase(mask, lr, range(epoch + 1, epoch + epochs + 1), train)
         epoch += epochs
         averages = jax.device_get(trainer.variables())
