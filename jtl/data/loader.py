@@ -184,7 +184,7 @@ class Images:
     def batch(self, indices: np.ndarray) -> np.ndarray | jax.Array:
         """The images `indices`, uint8 [n, H, W, 3]."""
         if isinstance(self._held, jax.Array):
-            return _rows(self._held, indices, self._layout)
+            return _rows(self._held, self._layout.put_whole(indices), self._layout)
         if self._held is not None:
             return self._held[indices]
         return self._split.read(indices, self._host)
@@ -210,7 +210,7 @@ class Features:
     def batch(self, indices: np.ndarray) -> jax.Array | np.ndarray:
         """The features `indices`, [n, ...]."""
         if isinstance(self.values, jax.Array):
-            return _rows(self.values, indices, self.layout)
+            return _rows(self.values, self.layout.put_whole(indices), self.layout)
         return np.asarray(self.values[indices])
 
 

@@ -133,6 +133,21 @@ class Batch:
     epoch: Any = None
 
 
+@flax.struct.dataclass
+class StepMetrics(Metrics):
+    """What a step tells: sums over its examples, and norms over all trainable params together.
+
+    Attributes:
+        gradient_norm: Before clipping.
+        update_norm: Of what the params have moved by; 0 where the gradient was only accumulated.
+        param_norm: After the update.
+    """
+
+    gradient_norm: jax.Array | np.float32 = np.float32(0)
+    update_norm: jax.Array | np.float32 = np.float32(0)
+    param_norm: jax.Array | np.float32 = np.float32(0)
+
+
 def init_state(
     params: ParamTree,
     batch_stats: ParamTree,
@@ -195,7 +210,7 @@ class TrainStep:
 
     def __call__(
         self, state: TrainState, constants: Constants, batch: Batch
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, StepMetrics]:
         """One update.
 
         Args:
@@ -204,14 +219,14 @@ class TrainStep:
             batch: Its examples.
 
         Returns:
-            The new state, and the sums of loss (without class weights) and hits before the
-            update.
+            The new state; the sums of loss (without class weights) and hits before the update,
+            and norms.
         """
         return train_step(state, constants, batch, step=self)
 
     def epoch(
         self, state: TrainState, constants: Constants, table: Batch, batches: np.ndarray
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, StepMetrics]:
         """Many updates in one dispatch, over data that lie on the device.
 
         Args:
@@ -219,12 +234,15 @@ class TrainStep:
             constants: As of one update.
             table: All examples; they may be divided among the devices.
             batches: Indices of the examples of each step, int32 [steps, batch_size].
+
+        Returns:
+            The new state; the sums over all steps, and the norms of the last one.
         """
         return train_epoch(state, constants, table, batches, step=self)
 
     def update(
         self, state: TrainState, constants: Constants, batch: Batch
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, StepMetrics]:
         """The update as it is traced."""
         x, labels = self.layout.split((batch.x, batch.labels))
         targets = labels
@@ -259,7 +277,9 @@ class TrainStep:
         # Of mixed images the class that has most of them.
         dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
         correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
-        metrics = Metrics(loss_sum, correct, jnp.int32(len(labels)))
+        # Of the trainable leaves alone, so that no norm needs a frozen leaf's gradient.
+        norms = map(optax.tree.norm, (grads, updates, params))
+        metrics = StepMetrics(loss_sum, correct, jnp.int32(len(labels)), *norms)
         return self.layout.whole((state, metrics))
 
     def _loss(
@@ -316,7 +336,7 @@ def _losses(
 
 def _train_step(
     state: TrainState, constants: Constants, batch: Batch, *, step: TrainStep
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, StepMetrics]:
     return step.update(state, constants, batch)
 
 
@@ -327,7 +347,7 @@ train_step = jax.jit(_train_step, static_argnames="step", donate_argnames="state
 @functools.partial(jax.jit, static_argnames="step", donate_argnames="state")
 def train_epoch(
     state: TrainState, constants: Constants, table: Batch, batches: jax.Array, *, step: TrainStep
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, StepMetrics]:
     """`TrainStep.epoch`, compiled."""
     layout = step.layout
 
@@ -336,4 +356,7 @@ def train_epoch(
         return step.update(state, constants, Batch(x, labels))
 
     state, metrics = lax.scan(body, state, batches)
-    return layout.whole((state, jax.tree.map(lambda sums: sums.sum(0, dtype=sums.dtype), metrics)))
+    last = jax.tree.map(lambda values: values[-1], metrics)
+    sums = {name: getattr(metrics, name) for name in ("loss", "correct", "count")}
+    sums = jax.tree.map(lambda values: values.sum(0, dtype=values.dtype), sums)
+    return layout.whole((state, dataclasses.replace(last, **sums)))

@@ -78,6 +78,7 @@ class Trainer:
         }
         self._highest = self._highest_rates()
         self.val_logits: np.ndarray | None = None
+        self._last = steps.StepMetrics.zero()
         groups = {label: self._transform(label) for label in self._shares}
         tx = optimizers.wrapped(
             optimizers.build(plan.labels, groups), plan.recipe.clip_norm, config.steps.accumulate
@@ -194,14 +195,23 @@ class Trainer:
             "val_loss": scores["loss"],
             "val_accuracy": scores["accuracy"],
             "learning_rate": float(scale * self._highest[epoch - self.plan.first_epoch]),
+            **self._norms(),
             "seconds": seconds,
             "images_per_second": batches.size / seconds,
         }
 
-    def _peaks(self, scale: float = 1.0) -> dict[str, np.float32]:
+    def _peaks(self, scale: float = 1.0) -> dict[str, jax.Array]:
         """The highest learning rate of every label, at a share of it."""
         rates = self.plan.learning_rates
-        return {label: np.float32(scale * np.float32(rate)) for label, rate in rates.items()}
+        return self.task.layout.put_whole(
+            {label: np.float32(scale * np.float32(rate)) for label, rate in rates.items()}
+        )
+
+    def _norms(self) -> dict[str, float]:
+        """Those of the last step, over all trainable params together."""
+        last = jax.device_get(self._last)
+        names = ("gradient_norm", "update_norm", "param_norm")
+        return {name: float(getattr(last, name)) for name in names}
 
     def evaluate(self) -> tuple[dict[str, float], np.ndarray]:
         """Scores and logits of the validation images by `variables`."""
@@ -209,7 +219,7 @@ class Trainer:
 
     def check_finite(self) -> None:
         """Waits for the last step; raises `Diverged` if a step's loss was not finite."""
-        if step := int(self.state.not_finite):
+        if step := int(jax.device_get(self.state.not_finite)):
             raise Diverged(step)
 
     def _steps(
@@ -225,22 +235,28 @@ class Trainer:
         done, began_at = 0, time.perf_counter()
         if part is not None:
             done, began_at = part.batches, began_at - part.seconds
+            self.state = self.task.layout.put_whole(self.state)
         left = batches[done:]
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
         if self._at_once(train):
             assert isinstance(train, Features)
-            table = steps.Batch(train.values, train.labels)
-            self.state, total = self.step.epoch(self.state, constants, table, left)
-            return part.sums + total if part else total
-        total, looked_at = part.sums if part else Metrics.zero(), time.perf_counter()
+            put = self.task.layout.put_whole
+            table, left = steps.Batch(train.values, put(train.labels)), put(left)
+            with jax.transfer_guard("disallow"):
+                self.state, self._last = self.step.epoch(self.state, constants, table, left)
+            return part.sums + self._last if part else self._last
+        total = self.task.layout.put_whole(part.sums if part else Metrics.zero())
+        looked_at = time.perf_counter()
         several = self.task.layout.spans_processes
         for images, (number, indices) in zip(
             ahead(train, list(left), self.task.layout), enumerate(left, done + 1), strict=True
         ):
-            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            with (
+                jax.profiler.StepTraceAnnotation("train", step_num=number),
+                jax.transfer_guard("disallow"),
+            ):
                 batch = self._batch(epoch, images, train.labels[indices], indices)
-                metrics = self._step(constants, batch)
-            total = total + metrics
+                total = total + self._step(constants, batch)
             if number < len(batches):
                 between(Part(number, total, time.perf_counter() - began_at))
             # Many processes look where they ask each other, so that all do.
@@ -249,19 +265,23 @@ class Trainer:
                 looked_at = time.perf_counter()
         return total
 
-    def _step(self, constants: steps.Constants, batch: steps.Batch) -> Metrics:
-        self.state, metrics = self.step(self.state, constants, batch)
-        return metrics
+    def _step(self, constants: steps.Constants, batch: steps.Batch) -> steps.StepMetrics:
+        self.state, self._last = self.step(self.state, constants, batch)
+        return self._last
 
     def _batch(
         self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray
     ) -> steps.Batch:
-        """What a step takes of the examples `indices`: `images` (or features) and `labels`."""
+        """The examples `indices`, `images` (or features) and `labels`, on the device."""
+        put = self.task.layout.put_whole
+        if isinstance(images, np.ndarray):  # Of several devices the loader has put them.
+            images = jax.device_put(images)
         if self.step.augment is None:
-            return steps.Batch(images, labels)
+            return steps.Batch(images, put(labels))
         # Without features that had no room, a run is still the same.
         views = self.task.inputs.views if self.plan.split.features_at else 0
-        return steps.Batch(images, labels, indices, np.int32(draw_of(epoch, views)))
+        draw = np.int32(draw_of(epoch, views))
+        return steps.Batch(images, *put((labels, indices, draw)))
 
     def some_steps(self, epoch: int, count: int) -> int:
         """Takes the first steps of an epoch, or all of one that is a single dispatch.

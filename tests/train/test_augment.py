@@ -18,12 +18,13 @@ from jtl.config.options import AugmentConfig, Config, RunConfig, TrainConfig
 from jtl.data import loader
 from jtl.data.augment import PRESETS, Augment, Augmentation
 from jtl.data.decoding import HostTransform
-from jtl.models.inference import Metrics, forward
+from jtl.models.inference import forward
 from jtl.runs import checkpoint
 from jtl.train import preview, step
 from jtl.train.checks import checked
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
+from jtl.train.step import StepMetrics
 from support import commands, tiny
 from support.augmented import STRONG, augmented, figures, step_arguments
 
@@ -171,7 +172,7 @@ def test_a_run_hands_larger_images_and_their_numbers_to_training_alone(
     def seen(state, constants, batch, *, step):
         shapes.append(batch.x.shape)
         drawn_by.append((batch.examples.tolist(), int(batch.epoch)))
-        return state, Metrics.zero()
+        return state, StepMetrics.zero()
 
     monkeypatch.setattr(step, "train_step", seen)
     monkeypatch.setattr(
@@ -197,7 +198,7 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
     def seen(state, constants, batch, *, step):
         augment, given = jax.jit(step.augment), (batch.x, batch.labels, batch.examples, batch.epoch)
         batches.append(augment(state.rng, *given, state.step))
-        return dataclasses.replace(state, step=state.step + 1), Metrics.zero()
+        return dataclasses.replace(state, step=state.step + 1), StepMetrics.zero()
 
     monkeypatch.setattr(step, "train_step", seen)
     fit(config, tiny.quiet())
