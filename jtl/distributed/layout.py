@@ -92,7 +92,7 @@ class Layout:
     def put_whole(self, tree: Any) -> Any:
         """Arrays that every device has, from values that every process has."""
         if not self.devices:
-            return jax.device_put(tree)
+            return jax.device_put(jax.tree.map(_uncommitted, tree))
         if not self.spans_processes:
             return jax.device_put(tree, self._everywhere)
 
@@ -157,6 +157,15 @@ class Layout:
         if not self.devices:
             return size
         return self.count * min(size, -(-count // self.count))
+
+
+def _uncommitted(leaf: Any) -> Any:
+    """An array that no device is named for, as those of a checkpoint are.
+
+    JAX compiles other programs for committed arrays: a resumed run would find none of those that
+    it compiled at first.
+    """
+    return np.asarray(leaf) if isinstance(leaf, jax.Array) and leaf.committed else leaf
 
 
 SINGLE = Layout()

@@ -1,0 +1,44 @@
+"""A resumed run finds the programs that it compiled before it was stopped, in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMPILED = ("jit__train_step", "jit_train_epoch", "jit_forward", "jit_score")
+"""What takes long to compile in larger networks."""
+
+
+def train(data: Path, cache: Path, *options: str, signal_at: str | None = None) -> set[str]:
+    """A training in a process of its own; the names of the programs that the cache holds then."""
+    env = {**os.environ, "JTL_CACHE": str(cache)}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)
+    if signal_at:
+        env["TINY_SIGNAL"] = f"{signal_at}:{signal.SIGTERM:d}"
+    command = [sys.executable, "-m", "support.tiny_train", *options]
+    ended = subprocess.run(
+        command, env=env, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert ended.returncode == (128 + signal.SIGTERM if signal_at else 0), ended.stderr
+    programs = {path.name.removesuffix("-cache") for path in (cache / "programs").glob("*-cache")}
+    assert programs
+    return {name for name in programs if name.rpartition("-")[0] in COMPILED}
+
+
+# Nine images in batches of two: the signal comes within the second epoch, or at its end.
+@pytest.mark.parametrize(("mask", "step"), [("full", "6"), ("full", "8"), ("last_stage", "6")])
+def test_a_resumed_run_compiles_nothing_anew(tiny_data: Path, tmp_path: Path, mask: str, step: str):
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    options = ["--model", "tiny", "--weights", str(tiny_data.parent / "weights")]
+    options += ["--data", f"folder:{tiny_data}", "--mask", mask, "--batch-size", "4"]
+    options += ["--epochs", "4", "--optimizer", "adamw"]
+    before = train(tiny_data, cache, *options, "--run-dir", str(run), signal_at=step)
+    assert {name.rpartition("-")[0] for name in before} >= {"jit__train_step", "jit_forward"}
+    after = train(tiny_data, cache, "--resume", "--run-dir", str(run))
+    assert after == before
+    assert (run / "summary.json").exists()
