@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
+from jtl.distributed.layout import Layout
 from jtl.predict import classifier as evaluation
 from jtl.runs import checkpoint
 from jtl.runs.summary import frozen_unchanged
@@ -326,6 +327,16 @@ def test_a_run_whose_first_save_fails_leaves_nothing(tiny_data, tmp_path, monkey
     with pytest.raises(OSError, match="No space left"):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("mask", ["head_only", "last_stage"])
+def test_steps_take_nothing_from_the_host_by_the_way(tiny_data, tmp_path, monkeypatch, mask):
+    """An epoch of one program and of several; JAX refuses what was not put on the device."""
+    run = fit(tiny.config(tiny_data, tmp_path / "run", mask=mask, epochs=1), tiny.quiet())
+    assert all(run.history[0][name] > 0 for name in ("gradient_norm", "update_norm", "param_norm"))
+    monkeypatch.setattr(Layout, "put_whole", lambda self, tree: tree)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        fit(tiny.config(tiny_data, tmp_path / "other", mask=mask, epochs=1), tiny.quiet())
 
 
 def test_another_learning_rate_needs_no_other_program(tiny_data, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -212,8 +213,33 @@ def test_an_epoch_is_its_steps_one_after_the_other(mask, weights):
         np.testing.assert_allclose(left, right, rtol=0, atol=EPOCH_BOUND[mask])
     assert float(sums.loss) == pytest.approx(float(total.loss), rel=1e-5)
     assert (int(sums.correct), int(sums.count)) == (int(total.correct), 20)
+    for name in ("gradient_norm", "update_norm", "param_norm"):
+        assert float(getattr(sums, name)) == pytest.approx(float(getattr(metrics, name)), rel=1e-3)
     start = arm.state().params["head"]["logits"]["kernel"]
     assert float(jnp.abs(state.params["head"]["logits"]["kernel"] - start).max()) > 0.01
+
+
+@pytest.mark.parametrize("mask", ["head_only", "full"])
+def test_norms_are_those_of_the_trainable_leaves(mask):
+    arm = Arm(mask)
+    labels = set(jax.tree.leaves(arm.parts.labels)) - {"frozen"}
+    tx = optimizers.build(arm.parts.labels, dict.fromkeys(labels, optax.sgd(0.1)))
+    params, stats = jax.device_put((arm.parts.params, arm.parts.live_stats))
+    before = jax.device_get(params)
+    taken = dataclasses.replace(arm.step(), tx=tx)
+    state, metrics = taken(step.init_state(params, stats, tx), arm.frozen(), Batch(*batch()))
+    moved = jax.tree.map(np.subtract, jax.device_get(state.params), before)
+
+    def norm(tree) -> float:
+        return (
+            sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(tree))
+            ** 0.5
+        )
+
+    assert norm(moved) > 1e-3
+    assert float(metrics.update_norm) == pytest.approx(norm(moved), rel=1e-4)
+    assert float(metrics.gradient_norm) == pytest.approx(norm(moved) / 0.1, rel=1e-4)
+    assert float(metrics.param_norm) == pytest.approx(norm(state.params), rel=1e-5)
 
 
 def test_the_state_is_donated_and_nothing_else():
