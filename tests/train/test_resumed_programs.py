@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 COMPILED = ("jit__train_step", "jit_train_epoch", "jit_forward", "jit_score")
 """What takes long to compile in larger networks."""
 
