@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import statistics
 import sys
 import zipfile
@@ -94,9 +93,6 @@ def test_vs_pytorch(tmp_path):
         assert f"| resnet18 | {row['arm']} |" in table
         assert f"**{row['ratio']:.2f}**" in table
     assert (tmp_path / "vs_pytorch.png").read_bytes().startswith(b"\x89PNG")
-    run("vs_pytorch", "--arms", *arms, "--out", tmp_path)
-    again = json.loads((tmp_path / "vs_pytorch.json").read_text(encoding="utf-8"))
-    assert again["rows"] == content["rows"]  # Nothing was measured twice.
 
 
 @pytest.mark.process
@@ -200,42 +196,6 @@ def test_densenet_cifar10(tmp_path):
     assert base.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_tutorial_s_counts_are_asserted(monkeypatch):
-    from dataclasses import replace
-
-    from harness import experiment
-
-    experiment.check_counts()
-    arm = experiment.ARMS["frozen"]
-    monkeypatch.setitem(experiment.ARMS, "frozen", replace(arm, size=160))
-    with pytest.raises(AssertionError, match="frozen: "):
-        experiment.check_counts()
-
-
-def test_every_model_can_stand_beside_pytorch_s():
-    from jtl import models
-
-    comparison = importlib.import_module("vs_pytorch").COMPARISON
-    assert sorted((*comparison.models, *comparison.others)) == sorted(models.names())
-
-
-def test_all_runs_what_the_readme_names():
-    import all as everything
-
-    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    scripts = {words[0] for words in everything.commands([], smoke=True)}
-    named = {f"benchmarks/{name}" for name in re.findall(r"benchmarks/(\w+\.py)", readme)}
-    # Two print whether they pass, and make no table; one needs an accelerator.
-    others = {f"benchmarks/{name}.py" for name in ("all", "kill_resume", "soak", "accelerator")}
-    assert scripts == named - others
-    for script, *options in everything.commands([], smoke=False):
-        module = importlib.import_module(Path(script).stem)
-        if module.__name__ in ("freeze_strategies", "densenet_cifar10"):
-            module.parse(options)  # Exits where there is no such option.
-    [one] = everything.commands(["growth"], smoke=False)
-    assert one[:2] == ["benchmarks/growth.py", "--model"]
-
-
 def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
     from harness.strategies import Arm
 
@@ -306,50 +266,6 @@ def test_convert_speed(tmp_path):
     for row in result["rows"]:
         assert min(row["import_seconds"], row["seconds"]) > 0
         assert row["peak_above_imports_mb"] > 0
-
-
-@pytest.mark.parametrize("script", ["vs_pytorch", "vs_keras"])
-def test_every_training_that_is_asked_for_is_measured(script, tmp_path):
-    from harness import runs, trainings
-
-    comparison = importlib.import_module(script).COMPARISON
-    assert set(comparison.trainings) <= set(trainings.ARMS)
-    assert {*comparison.targets, *comparison.limits} <= set(comparison.arms)
-
-    class Job:
-        """Knows the caches that it has seen; a second is that of a run in a new one."""
-
-        def __init__(self):
-            self.seen: dict[object, int] = {}
-            self.calls: list[str] = []
-
-        def cold(self) -> Path:
-            return tmp_path / f"cache-{len(self.seen)}"
-
-        def ours(self, mask, epochs, lr, cache, few=False, watch=False):
-            self.calls.append("ours")
-            self.seen[cache] = self.seen.get(cache, 0) + 1
-            return runs.Ended(self.seen[cache], lr if watch else None, epochs)
-
-        def theirs(self, mask, epochs, lr, few=False):
-            self.calls.append("theirs")
-            return runs.Ended(100, 50, epochs)
-
-    nth = {"head_only_10_warm": 3, "second_start": 2, "second_start_full": 2}
-    for group, arms in trainings.GROUPS.items():
-        job: Any = Job()
-        pairs = group(job, 0)
-        assert set(pairs) == set(arms)
-        for arm, (ours, theirs) in pairs.items():
-            assert ours.seconds == nth.get(arm, 1)  # Of runs in the same cache folder.
-            assert theirs.seconds == 100
-            assert (ours.first_seconds is not None) == (arm in trainings.TO_FIRST_STEP)
-            assert ours.peak_bytes == theirs.peak_bytes  # Which are epochs here.
-            if "10" in arm:
-                assert ours.peak_bytes == 10
-        group(job, 1)
-        assert job.calls[0] == "ours"
-        assert job.calls[len(job.calls) // 2] == "theirs"
 
 
 def test_results_of_another_state_are_dropped(tmp_path):
@@ -478,33 +394,12 @@ def test_a_machine_without_an_accelerator_is_told_what_to_do():
     assert "--platform cpu" in ran.stderr
 
 
-@pytest.mark.parametrize(
-    ("kind", "bfloat16", "float32"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989.4, 494.7),
-        ("NVIDIA H100 PCIe", 756.5, 378.0),
-        ("NVIDIA H200", 989.5, 494.5),
-        ("NVIDIA A100-SXM4-40GB", 312.0, 156.0),
-        ("NVIDIA A100 80GB PCIe", 312.0, 156.0),
-        ("NVIDIA A10", 125.0, 62.5),
-        ("NVIDIA L4", 121.0, 60.0),
-        ("NVIDIA L40S", 362.05, 183.0),
-        ("Tesla V100-SXM2-16GB", None, 15.7),
-        ("TPU v5 lite", 197.0, 197.0),
-        ("TPU v5", 459.0, 459.0),
-    ],
-)
-def test_published_peaks(kind, bfloat16, float32):
-    from harness.peaks import peak_of
-
-    peak = peak_of(kind)
-    assert peak is not None
-    assert (peak.of("bfloat16"), peak.of("float32")) == (bfloat16, float32)
-
-
 def test_a_device_that_nobody_knows_has_no_peak():
     from harness.peaks import peak_of
 
+    known = peak_of("NVIDIA H100 80GB HBM3")
+    assert known is not None
+    assert (known.of("bfloat16"), known.of("float32")) == (989.4, 494.7)
     # A relative, a slower form and a part of what is known are not what is known.
     unknown = ("NVIDIA A10G", "NVIDIA H200 NVL", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "TPU v4 lite")
     assert [peak_of(kind) for kind in (*unknown, "cpu")] == [None] * 5

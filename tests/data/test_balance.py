@@ -39,6 +39,7 @@ def test_the_weights_are_scikit_learns():
     assert weights[labels].mean() == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_step_minimizes_the_weighted_mean(mixed: bool):
     """One step of SGD against the gradient of the definition, with whole and with shared labels."""
@@ -89,6 +90,7 @@ def lopsided(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mask", "augment"), [("head_only", "none"), ("last_stage", "none"), ("full", "strong")]
 )

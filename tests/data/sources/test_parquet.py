@@ -122,7 +122,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "text for images": (
         lambda root: table(root / "x.parquet", [0, 1, 0, 1], data=lambda i: b"odd" * i),
-        r"4 of 4 images .*\n  x.parquet\[0\]: the file is empty.*\n  x.parquet\[1\]: not a pic",
+        r"4 of 4 images .*\n  x.parquet\[0\]: the file is empty.*\n  x.parquet\[1\]: not an image",
     ),
 }  # fmt: skip
 
