@@ -44,6 +44,8 @@ from support import tiny
 from support.data_files import flat
 from weights_convert.convert.rules import leaf_paths, lookup
 
+pytestmark = pytest.mark.slow
+
 TRAIN, VAL = 18, 9
 """Images of `tiny_data`."""
 

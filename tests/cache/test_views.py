@@ -18,6 +18,8 @@ from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 VIEWS = 3
 PART = AugmentConfig("light", color_jitter="0.4", erasing=0.5)
 

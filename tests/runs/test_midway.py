@@ -27,6 +27,8 @@ from jtl.train.loop import fit
 from jtl.train.trainer import Trainer
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("seconds", "images_per_second", "elapsed")
 
 

@@ -28,6 +28,8 @@ from jtl.train.step import StepMetrics
 from support import commands, tiny
 from support.augmented import STRONG, augmented, figures, step_arguments
 
+pytestmark = pytest.mark.slow
+
 # The step
 
 

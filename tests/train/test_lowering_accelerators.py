@@ -42,6 +42,8 @@ from support.programs import (
     check_wide,
 )
 
+pytestmark = pytest.mark.slow
+
 ACCELERATORS = ("cuda", "tpu")
 BATCH = 2
 TX = optax.adamw(1e-3)

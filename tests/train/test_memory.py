@@ -22,6 +22,8 @@ from jtl.train.checks import checked
 from support import tiny
 from support.commands import main
 
+pytestmark = pytest.mark.slow
+
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
 
 

@@ -19,6 +19,8 @@ from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("seconds", "images_per_second", "elapsed")
 
 

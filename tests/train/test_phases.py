@@ -24,6 +24,8 @@ from jtl.train.setup import image_inputs, prepare_task
 from jtl.train.trainer import Trainer
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 UNITS = tiny.MODEL.units()
 
 

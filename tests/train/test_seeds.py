@@ -12,6 +12,8 @@ from PIL import Image
 from jtl.train import lr_finder, seeds
 from support.commands import main
 
+pytestmark = pytest.mark.slow
+
 
 def options(data, *more):
     weights = data.parent / "weights"

@@ -29,6 +29,8 @@ from jtl.train.trainer import Trainer
 from support import tiny
 from weights_convert.convert.rules import unflatten
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-3
 """Of what a phase moves a leaf by. float32 against the reference's float64 arithmetic comes to
 1e-4 after two dozen steps; one ReLU on its kink may cost some more. An option that is not heeded

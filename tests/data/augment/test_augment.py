@@ -27,6 +27,8 @@ from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(3)
 # float32 rounding of sums of a few products of levels up to 255.
 LEVELS = 1e-3

@@ -14,6 +14,8 @@ from jax import export
 from jtl import onednn
 from jtl.models.layers.pool import max_pool, neighbourhood_avg
 
+pytestmark = pytest.mark.slow
+
 # window, strides, padding, size
 CASES = [
     (3, 2, 1, (8, 8)),
