@@ -76,6 +76,7 @@ class Step:
         from jtl.models.inference import forward
         from jtl.optim import optimizers
         from jtl.train import step
+        from jtl.train.state import init_state
 
         mask = arm.removeprefix(_ADAM).removeprefix(_CACHED)
         tree = label_tree(parse(mask, model.units()), variables["params"])
@@ -98,7 +99,7 @@ class Step:
                 },
             ),
         )
-        state = step.init_state(params, stats, tx)
+        state = init_state(params, stats, tx)
         self.trainable_params = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
         self.cut = cut.cut if cut.prefix else None

@@ -86,8 +86,8 @@ class FeatureCache:
         self._stored = None if stored == "computed" else stored
         self._seed, self._budget, self._store, self._display = seed, budget, store, display
         self._found = self._computed = 0
-        self._said: set[str] = set()
-        self._refused: set[str] = set()  # Cuts whose features had no room on disk after all.
+        self._noted: set[str] = set()
+        self._rejected: set[str] = set()  # Cuts whose features had no room on disk after all.
         self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
         self._last: tuple[ParamTree, str, Prefix] | None = None
         self._decoded: Images | None = None  # Of train, while its views are computed.
@@ -114,13 +114,13 @@ class FeatureCache:
         """
         place, inputs = None, self._inputs
         if cut is None and inputs.views and "train" in splits:
-            self._say("no first layer is frozen: there are no outputs for --cache-views to keep")
+            self._note("no first layer is frozen: there are no outputs for --cache-views to keep")
         elif cut is not None and inputs.augmentation is not None and not inputs.views:
-            self._say(
+            self._note(
                 "augmentation makes new images in every epoch, whose features cannot be kept: "
                 "the frozen prefix runs in every step"
             )
-        elif cut is not None and cut not in self._refused:
+        elif cut is not None and cut not in self._rejected:
             place = self.estimate(cut, variables, splits).place
         if cut is None or place is None:
             return PhaseInputs.of_images(self._model, self._inputs, self._layout)
@@ -141,7 +141,7 @@ class FeatureCache:
             # Each process has its own share on its disk, and a batch needs all of them.
             place, why = None, "the features do not fit in the memory of all processes"
         if why is not None:
-            self._say(why)
+            self._note(why)
         return CacheEstimate(needed, place, kept)
 
     def read(self, cut: str | None, variables: ParamTree, splits: Splits) -> PhaseInputs:
@@ -158,7 +158,7 @@ class FeatureCache:
                 cached = {role: self._all(inputs, variables, role, splits[role]) for role in splits}
                 return dataclasses.replace(inputs, examples=cached)
         except NoRoom:
-            self._refused.add(inputs.start or "")
+            self._rejected.add(inputs.start or "")
             self._display.message("the frozen prefix runs in every step instead")
         finally:
             self._last = self._decoded = None  # The steps donate the arrays.
@@ -171,9 +171,9 @@ class FeatureCache:
         inputs = PhaseInputs.of_images(self._model, self._inputs, self._layout)
         return dataclasses.replace(inputs, examples=images)
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
             self._display.message(text)
 
     def _parts(self, role: str, split: Split) -> list[Part]:
@@ -255,18 +255,20 @@ class FeatureCache:
                     return self._computed_now(inputs.start, variables, part, spec, claim)
                 self._computed_to_disk(inputs.start, variables, part, claim)
         # Now, or by another process in the meantime.
-        if (kept := self._kept(key, part, mapped, told=claim is None)) is not None:
+        if (kept := self._kept(key, part, mapped, announce=claim is None)) is not None:
             return kept
         if mapped:
             raise NoRoom
         return self._computed_now(inputs.start, variables, part, spec, None)
 
-    def _kept(self, key: Key, part: Part, mapped: bool, *, told: bool = True) -> np.ndarray | None:
+    def _kept(
+        self, key: Key, part: Part, mapped: bool, *, announce: bool = True
+    ) -> np.ndarray | None:
         loaded = self._store.load(key, mapped=mapped) if self._store else None
         if loaded is None:
             return None
         entry, values = loaded
-        if told:
+        if announce:
             self._found += len(part.split)
             self._display.message(
                 f"features of {part}: {len(part.split):,} images from the cache, "

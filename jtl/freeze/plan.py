@@ -138,7 +138,7 @@ def _since(
     return walk(labels, ()), rates
 
 
-def began(label: str) -> int:
+def first_phase(label: str) -> int:
     """The phase since which a label's leaves have trained; 0 in a run of one phase."""
     _, at, index = label.rpartition("@")
     return int(index) if at else 0

@@ -86,7 +86,7 @@ def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
     # they compile together.
     room = int(processes.gathered([memory.free_for_steps(kept)]).min())
     size = memory.rounded(at_most, task.layout.count)
-    with contextlib.suppress(memory.Untold):  # The trial below decides then.
+    with contextlib.suppress(memory.UnknownMemory):  # The trial below decides then.
         size = memory.largest_batch(trainer, room, at_most)
     said = f"a step may take {format_bytes(max(room, 0))}"
     while True:

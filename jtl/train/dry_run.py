@@ -26,7 +26,7 @@ from jtl.train import memory
 from jtl.train import step as steps
 from jtl.train.overview import groups_of
 from jtl.train.setup import Task, feature_cache
-from jtl.train.trainer import Trainer, steps_per_epoch
+from jtl.train.trainer import Trainer
 
 
 def dry_run(task: Task) -> dict[str, Any]:
@@ -104,7 +104,6 @@ def _cost(task: Task, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
     step_seconds = _timed(lambda: step(states.pop(), *arguments))
-    epoch_steps = steps_per_epoch(task)
     images_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
     return {
         "forward_flops_per_image": forward_flops / batch,
@@ -113,7 +112,7 @@ def _cost(task: Task, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
         "step_seconds": step_seconds,
         # Each of many processes runs it on its share.
         "estimated_prefix_seconds": prefix_seconds / batch * images_in_all / jax.process_count(),
-        "estimated_epoch_seconds": step_seconds * epoch_steps,
+        "estimated_epoch_seconds": step_seconds * task.steps_per_epoch,
     }
 
 

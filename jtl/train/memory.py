@@ -35,7 +35,7 @@ PROBES = (4, 8)
 """The batch sizes, for each device, that give the line."""
 
 
-class Untold(RuntimeError):
+class UnknownMemory(RuntimeError):
     """XLA says nothing of a program's memory on this platform."""
 
 
@@ -65,7 +65,7 @@ def step_bytes(trainer: Trainer, count: int) -> int:
     """Bytes that a step of `count` examples takes on each device, beside the state and params.
 
     Raises:
-        Untold: The platform does not tell.
+        UnknownMemory: The platform does not tell.
         RuntimeError: Not even compiling has memory enough.
     """
     # By shapes alone: a step that failed may have taken the state's arrays with it.
@@ -74,7 +74,7 @@ def step_bytes(trainer: Trainer, count: int) -> int:
     compiled = step.train_step.lower(*held, batch, step=trainer.step).compile()
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
-        raise Untold("the platform does not tell what memory a program will take")
+        raise UnknownMemory("the platform does not tell what memory a program will take")
     there = sum(leaf.nbytes for leaf in jax.tree.leaves((trainer.state, trainer.constants)))
     arguments = max(analysis.argument_size_in_bytes - there, 0)
     results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes

@@ -68,6 +68,13 @@ class Task:
         """Of all phases together."""
         return self.plans[-1].last_epoch
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch, as many as make whole updates; at least one update."""
+        accumulate = self.config.steps.accumulate
+        count = max(len(self.dataset.train) // self.config.train.batch, 1)
+        return count // accumulate * accumulate
+
     def plan_of(self, epoch: int) -> PhasePlan:
         """The phase that an epoch (1-based) belongs to."""
         return next(plan for plan in self.plans if epoch <= plan.last_epoch)

@@ -16,11 +16,12 @@ from jtl.cache.inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
 from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
 from jtl.freeze.groups import is_head
-from jtl.freeze.plan import PhasePlan, began
+from jtl.freeze.plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
 from jtl.train import step as steps
 from jtl.train.setup import Task
+from jtl.train.state import Average, TrainState, init_state
 
 FINITE_SECONDS = 2.0
 """How often a long epoch is asked whether its losses are finite, for which it must wait."""
@@ -67,7 +68,7 @@ class Trainer:
         """Starts a phase from whole `variables`, with fresh optimizer state."""
         self.task, self.plan, self.inputs = task, plan, inputs
         config = task.config
-        self.steps_per_epoch = steps_per_epoch(task)
+        self.steps_per_epoch = task.steps_per_epoch
         # Schedules, and the counts of optimizers, count updates.
         self._updates = self.steps_per_epoch // config.steps.accumulate
         # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
@@ -104,7 +105,7 @@ class Trainer:
             smoothing=plan.recipe.label_smoothing,
             layout=layout,
         )
-        self.state = steps.init_state(params, stats, tx, config.train.seed, plan.recipe.ema, layout)
+        self.state = init_state(params, stats, tx, config.train.seed, plan.recipe.ema, layout)
         first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
         self.state = dataclasses.replace(self.state, step=layout.put_whole(first_step))
 
@@ -121,7 +122,7 @@ class Trainer:
         """The whole trees as the last step left them, from which the next phase begins."""
         return self._whole(self.state)
 
-    def _whole(self, trained: steps.TrainState | steps.Average) -> ParamTree:
+    def _whole(self, trained: TrainState | Average) -> ParamTree:
         frozen = self.constants
         return {
             "params": merge(frozen.params, trained.params),
@@ -130,7 +131,7 @@ class Trainer:
 
     def carry_over(self, opt_state: Any) -> None:
         """Takes the state of leaves that go on training from the phase before."""
-        carried = optimizers.carry(opt_state, self.state.opt_state, began)
+        carried = optimizers.carry(opt_state, self.state.opt_state, first_phase)
         # Copies: the step donates its state, and two states must not share a buffer.
         self.state = dataclasses.replace(self.state, opt_state=jax.tree.map(jnp.copy, carried))
 
@@ -330,7 +331,7 @@ class Trainer:
 
     def _updates_before(self, label: str) -> int:
         """Updates that a label's leaves have had before this phase."""
-        first = self.task.plans[began(label)].first_epoch
+        first = self.task.plans[first_phase(label)].first_epoch
         return (self.plan.first_epoch - first) * self._updates
 
     def _highest_rates(self) -> np.ndarray:
@@ -357,10 +358,3 @@ def last_step_of(plan: PhasePlan, variables: ParamTree, saved: Any) -> tuple[Par
         return variables, saved
     frozen = plan.frozen(variables)
     return {key: merge(frozen[key], saved[key]) for key in frozen}, saved["opt_state"]
-
-
-def steps_per_epoch(task: Task) -> int:
-    """Whole batches in an epoch, as many as make whole updates; at least one update."""
-    accumulate = task.config.steps.accumulate
-    count = max(len(task.dataset.train) // task.config.train.batch, 1)
-    return count // accumulate * accumulate

@@ -38,6 +38,7 @@ from jtl.optim.recipe import Rates, Recipe
 from jtl.optim.schedules import Schedule
 from jtl.train import step as steps
 from jtl.train.setup import Task
+from jtl.train.state import init_state
 from jtl.train.step import Batch, Constants, TrainStep
 from jtl.train.trainer import Trainer
 
@@ -164,7 +165,7 @@ def test_a_mask_governs_everything(family: str, mask: str):
     model, labels, cut, params, stats, frozen = case(family, mask)
     tx = optimizer(labels, wrapper)
     dtype = ("float32", "bfloat16")[MASKS.index(mask) % 2]
-    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+    state = init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
 
     # No optimizer slot but for trainable leaves: scalars are counts, arrays have their shapes.
     slots = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
@@ -251,7 +252,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
     )
     # More pixels and images than elsewhere: statistics over four values amplify rounding.
     (x, y) = batches(1, size=96, batch=8)[0]
-    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+    state = init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
     rng = jax.random.fold_in(state.rng, 0)
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -297,7 +298,7 @@ def test_frozen_backward_is_not_computed(family: str):
     model, labels, cut, params, stats, frozen = case(family, "head_only")
     tx = optimizer(labels, "adamw, clipped")
     x, y = batches(1, size=SIZES.get(family, SIZE))[0]
-    state = steps.init_state(params, stats, tx)
+    state = init_state(params, stats, tx)
 
     def flops(state: Any, frozen: ParamTree, tx: Any) -> float:
         step = TrainStep(model, tx, None, cut.train_units, cut.stats_units)
@@ -316,7 +317,7 @@ def test_frozen_backward_is_not_computed(family: str):
         optax.clip_by_global_norm(0.05), optimizers.build(labels, _groups(labels))
     )
     other = flops(
-        steps.init_state(whole["params"], stats, everything),
+        init_state(whole["params"], stats, everything),
         {"params": {}, "batch_stats": frozen["batch_stats"]},
         everything,
     )
@@ -333,7 +334,7 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     x, y = batches(1, size=64)[0]
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     tx = optimizers.build(labels, {group: optax.sgd(1e-2) for group in groups})
-    state = steps.init_state(params, stats, tx)
+    state = init_state(params, stats, tx)
 
     def flops(function: Any, *arguments: Any, **static: Any) -> float:
         return function.lower(*arguments, **static).cost_analysis()["flops"]
@@ -347,7 +348,7 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     suffix = flops(forward, variables_of(family), features, model=model, start=cut.cut)
     # The other arm differentiates every leaf; clipping by the norm of all needs it.
     step = dataclasses.replace(step, tx=optax.chain(optax.clip_by_global_norm(0.05), tx))
-    whole = steps.init_state(merge(params, frozen["params"]), stats, step.tx)
+    whole = init_state(merge(params, frozen["params"]), stats, step.tx)
     others = Constants({}, frozen["batch_stats"])
     other = flops(train_step, whole, others, batch, step=step)
     assert masked < 1.1 * (once + 2 * suffix)
@@ -394,7 +395,7 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
     tx = optimizers.build(
         labels, {group: optax.sgd(1.0) for group in set(jax.tree.leaves(labels)) - {FROZEN}}
     )
-    state = steps.init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
+    state = init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
     step = TrainStep(model, tx, "aux", cut.train_units, cut.stats_units)
     state, _ = train_step(state, Constants(**frozen), Batch(x, y), step=step)
     _, beside = model.apply(

@@ -13,6 +13,7 @@ import pytest
 from jtl import onednn
 from jtl.models.initialization import initialize
 from jtl.train import step as steps
+from jtl.train.state import init_state
 from support.networks import MODELS, randomized
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def test_a_step_is_the_same_by_both(name):
     tx = optax.sgd(1.0)
 
     def step(variables: Any) -> Any:
-        state = steps.init_state(variables["params"], variables["batch_stats"], tx)
+        state = init_state(variables["params"], variables["batch_stats"], tx)
         step = steps.TrainStep(model, tx, None, units, units)
         state, metrics = step.update(state, steps.Constants({}, {}), steps.Batch(images, labels))
         logits = model.apply(variables, images)

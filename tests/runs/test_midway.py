@@ -22,8 +22,8 @@ from jtl.distributed.signals import Interrupted
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, keeper, midway
 from jtl.runs.run import Run
-from jtl.train import step as steps
 from jtl.train.loop import fit
+from jtl.train.state import init_state
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -337,7 +337,7 @@ def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_fingerprints", slow)
     monkeypatch.setattr(midway.time, "perf_counter", lambda: now)
     parts = tiny.parts("full")
-    state = steps.init_state(parts.params, parts.live_stats, optax.sgd(0.1))
+    state = init_state(parts.params, parts.live_stats, optax.sgd(0.1))
     with midway.opened(tmp_path) as saver:
         assert not saver.due(0.0)
         now += 31.0

@@ -10,7 +10,7 @@ import optax
 from jtl.config.options import AugmentConfig, Config
 from jtl.data.augment import Augmentation
 from jtl.optim import optimizers
-from jtl.train import step
+from jtl.train.state import init_state
 from support import tiny
 
 STRONG = AugmentConfig("strong")
@@ -37,4 +37,4 @@ def step_arguments(augment: Augmentation | None):
         stats_units=parts.split.stats_units,
         augment=augment,
     )
-    return step.init_state(params, stats, tx, seed=5), jax.device_put(parts.frozen), static
+    return init_state(params, stats, tx, seed=5), jax.device_put(parts.frozen), static

@@ -22,6 +22,7 @@ from jtl.models import registry
 from jtl.runs import checkpoint
 from jtl.train import batch_size, loop, memory, step
 from jtl.train.checks import checked
+from jtl.train.state import TrainState, init_state
 from support import tiny
 
 COUNTS = (1, 2, 4, 8)
@@ -63,10 +64,10 @@ def fitted(config: Config, folder: Path, devices: Layout) -> tuple[list[Any], di
     return tiny.lines_of(run), leaves
 
 
-def start(devices: Layout) -> tuple[step.TrainState, Any, dict[str, Any]]:
+def start(devices: Layout) -> tuple[TrainState, Any, dict[str, Any]]:
     arm = tiny.parts("full")
     params, stats, frozen = devices.put_whole((arm.params, arm.live_stats, arm.frozen))
-    state = step.init_state(params, stats, TX, layout=devices)
+    state = init_state(params, stats, TX, layout=devices)
     options = dict(
         model=tiny.MODEL, tx=TX, start=None, train_units=arm.split.train_units,
         stats_units=arm.split.stats_units,

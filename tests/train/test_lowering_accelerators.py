@@ -32,6 +32,7 @@ from jtl.models.families.densenet import DenseNet
 from jtl.models.inference import forward
 from jtl.models.layers import conv, norm
 from jtl.train import step as steps
+from jtl.train.state import init_state
 from support import tiny
 from support.programs import (
     DTYPES,
@@ -95,9 +96,7 @@ class Step:
             "params": prune(shapes["params"], lambda leaf: not trains(leaf)),
             "batch_stats": prune(shapes["batch_stats"], lambda leaf: not live(leaf)),
         }
-        self.state = jax.eval_shape(
-            functools.partial(steps.init_state, tx=TX, ema=ema), params, stats
-        )
+        self.state = jax.eval_shape(functools.partial(init_state, tx=TX, ema=ema), params, stats)
         self.images = network.images()
         self.labels = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
         self.options: dict[str, Any] = dict(

@@ -13,7 +13,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.freeze.phases import Phase, parse
-from jtl.freeze.plan import began
+from jtl.freeze.plan import first_phase
 from jtl.optim import optimizers
 from jtl.runs import checkpoint
 from jtl.runs.run import Run
@@ -77,7 +77,7 @@ def test_adam_is_carried_over_for_what_goes_on_and_fresh_for_what_joins():
     state = first.init({"head": params["head"]})
     for _ in range(3):
         _, state = first.update(grads, state, {"head": params["head"]})
-    carried = optimizers.carry(state, second.init(params), began)
+    carried = optimizers.carry(state, second.init(params), first_phase)
 
     # As if the head had had an optimizer of its own all along, and the stage a new one now.
     alone = optax.adam(1e-2)

@@ -15,6 +15,7 @@ from jtl.common.trees import merge
 from jtl.models.inference import Metrics, forward, score
 from jtl.optim import optimizers
 from jtl.train import step
+from jtl.train.state import TrainState, init_state
 from jtl.train.step import Batch, Constants
 from support import tiny
 from weights_convert.convert.rules import leaf_paths, lookup
@@ -47,10 +48,10 @@ class Arm:
             prepare=None if cached else tiny.PREPARE,
         )
 
-    def state(self) -> step.TrainState:
+    def state(self) -> TrainState:
         # Fresh arrays every time, since steps donate them.
         params, stats = jax.device_put((self.parts.params, self.parts.live_stats))
-        return step.init_state(params, stats, self.tx)
+        return init_state(params, stats, self.tx)
 
     def frozen(self, **options) -> step.Constants:
         return step.Constants(**jax.device_put(self.parts.frozen), **options)
@@ -156,7 +157,7 @@ def test_statistics_of_trained_units_move_and_of_frozen_units_do_not():
     stats = {"stage2": before["stage2"]}
     frozen = step.Constants({}, {k: v for k, v in before.items() if k != "stage2"})
     params = jax.device_put(full.variables["params"])
-    state = step.init_state(params, jax.device_put(stats), full.tx)
+    state = init_state(params, jax.device_put(stats), full.tx)
     static = {**full.static, "train_units": units, "stats_units": units}
     state, _ = step.TrainStep(**static)(state, frozen, Batch(*batch()))
     assert set(state.batch_stats) == {"stage2"}
@@ -227,7 +228,7 @@ def test_norms_are_those_of_the_trainable_leaves(mask):
     params, stats = jax.device_put((arm.parts.params, arm.parts.live_stats))
     before = jax.device_get(params)
     taken = dataclasses.replace(arm.step(), tx=tx)
-    state, metrics = taken(step.init_state(params, stats, tx), arm.frozen(), Batch(*batch()))
+    state, metrics = taken(init_state(params, stats, tx), arm.frozen(), Batch(*batch()))
     moved = jax.tree.map(np.subtract, jax.device_get(state.params), before)
 
     def norm(tree) -> float:
