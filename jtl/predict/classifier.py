@@ -20,7 +20,7 @@ from jtl.data import verification
 from jtl.data.loader import InputPlan
 from jtl.data.sources import registry
 from jtl.data.splits import Found, Split, reordered, some
-from jtl.distributed.layout import layout_for
+from jtl.distributed.layout import SINGLE, layout_for
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify
@@ -102,7 +102,7 @@ def load(run: str | os.PathLike[str] | Run) -> Classifier:
         folder=folder,
         config=config,
         model=model,
-        variables=jax.device_put(restored.variables),
+        variables=SINGLE.put_whole(restored.variables),
         inputs=inputs,
         class_names=tuple(restored.meta["class_names"]),
         epoch=restored.epoch,
