@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -84,11 +86,19 @@ def run_one_of(module: Any, words: Sequence[str], prog: str) -> int:
         The exit code.
     """
     name, rest = module.DEFAULT, words
+    if words and words[0] not in module.COMMANDS and re.fullmatch(r"[a-z]+", words[0]):
+        close = suggest(words[0], module.COMMANDS, 0.7)
+        if close and not os.path.exists(words[0]):
+            return app.guarded(lambda: _refused(f"there is no command '{words[0]}'.{close}"))
     if words and words[0] in module.COMMANDS:
         name, rest = words[0], words[1:]
         prog = f"{prog} {name}"
     chosen = importlib.import_module(module.COMMANDS[name])
     return app.main(chosen.Options, chosen.command, prog=prog, args=rest)
+
+
+def _refused(message: str) -> NoReturn:
+    raise UserError(message)
 
 
 def main() -> NoReturn:

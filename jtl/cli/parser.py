@@ -8,6 +8,7 @@ commas or spaces (`--head-widths 1024,512`).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import shutil
 import typing
@@ -62,7 +63,8 @@ def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
 def build(kind: type, prog: str) -> argparse.ArgumentParser:
     """The parser of a dataclass of options, with its help."""
     options = list(walk.options(kind).values())
-    wanted = [_metavar(option) for option in options if option.positional and not option.is_list]
+    wanted = [f"{o.flag} {_metavar(o)}" for o in options if o.required and not o.positional]
+    wanted += [_metavar(option) for option in options if option.positional and not option.is_list]
     wanted += [
         f"{_metavar(option)} ..." for option in options if option.positional and option.is_list
     ]
@@ -76,14 +78,12 @@ def build(kind: type, prog: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
+    groups: dict[str, Any] = {"": parser}
     for area, inner in walk.areas(kind).items():
-        group = parser
-        if area:
-            title, _, more = walk.described(inner).partition(". ")
-            group = parser.add_argument_group(title.rstrip("."), " ".join(more.split()) or None)
-        for option in options:
-            if option.area == area:
-                _add(group, option)
+        title, _, more = walk.described(inner).partition(". ")
+        groups[area] = parser.add_argument_group(title.rstrip("."), " ".join(more.split()) or None)
+    for option in options:
+        _add(groups[option.area], option)
     return parser
 
 
@@ -110,7 +110,11 @@ def _add(group: Any, option: Option) -> None:
         group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=help)
         return
     default = option.default
-    if default not in (None, ()) and not option.positional and "Default:" not in help:
+    if (
+        default not in (None, (), dataclasses.MISSING)
+        and not option.positional
+        and "Default:" not in help
+    ):
         shown = ",".join(map(str, default)) if option.is_list else default
         help = f"{help} (default: {shown})"
     commas = option.is_list and not option.positional
@@ -124,7 +128,10 @@ def _add(group: Any, option: Option) -> None:
         off = dict(action="store_const", const=default, help=argparse.SUPPRESS)
         group.add_argument(_off(option.flag), dest=option.name, **off)
     else:
-        group.add_argument(option.flag, nargs="+" if option.is_list else None, **settings)
+        several = option.is_list and ... in typing.get_args(option.kind)
+        group.add_argument(
+            option.flag, nargs="+" if several else None, required=option.required, **settings
+        )
 
 
 def _metavar(option: Option) -> str:
@@ -189,7 +196,7 @@ def _described(kind: Any) -> str:
 
 
 def _joined(option: Option, value: Any) -> Any:
-    if not option.is_list:
+    if not option.is_list or isinstance(value, tuple):
         return value
     return tuple(value) if option.positional else tuple(part for parts in value for part in parts)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import Any
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    """Prints JSON on stdout that stays JSON in every locale."""
+    """Prints JSON on stdout that stays JSON in every locale; dataclasses as objects."""
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    print(json.dumps(value, indent=indent, ensure_ascii=not unicode))
+    text = json.dumps(value, indent=indent, ensure_ascii=not unicode, default=dataclasses.asdict)
+    print(text)

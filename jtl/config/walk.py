@@ -66,6 +66,11 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is dataclasses.MISSING
+
+    @property
     def is_list(self) -> bool:
         """Whether it takes several values."""
         return typing.get_origin(self.kind) is tuple
@@ -131,13 +136,12 @@ def options(kind: type) -> Mapping[str, Option]:
 
 
 def areas(kind: type) -> dict[str, type]:
-    """The areas of a dataclass of options, by name; itself under an empty name if it has none."""
-    found = {
+    """The areas of a dataclass of options, by name."""
+    return {
         field.name: type(field.default)
         for field in dataclasses.fields(kind)
         if dataclasses.is_dataclass(field.default)
     }
-    return found or {"": kind}
 
 
 def value(config: Any, option: Option) -> Any:

@@ -1,31 +1,37 @@
 """Backbones and heads in Flax Linen."""
 
-from jtl.models.chain import ImageClassifier, Unit, locate
-from jtl.models.heads import HeadSpec
-from jtl.models.layers.blocks import NormSpec
-from jtl.models.registry import (
-    ModelEntry,
-    Preprocessing,
-    create,
-    feature_shape,
-    get,
-    names,
-    output_shape,
-    variable_shapes,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "HeadSpec",
-    "ImageClassifier",
-    "ModelEntry",
-    "NormSpec",
-    "Preprocessing",
-    "Unit",
-    "create",
-    "feature_shape",
-    "get",
-    "locate",
-    "names",
-    "output_shape",
-    "variable_shapes",
-]
+if TYPE_CHECKING:
+    from jtl.models.chain import ImageClassifier as ImageClassifier
+    from jtl.models.chain import Unit as Unit
+    from jtl.models.chain import locate as locate
+    from jtl.models.heads import HeadSpec as HeadSpec
+    from jtl.models.layers.blocks import NormSpec as NormSpec
+    from jtl.models.listings import Preprocessing as Preprocessing
+    from jtl.models.registry import ModelEntry as ModelEntry
+    from jtl.models.registry import create as create
+    from jtl.models.registry import feature_shape as feature_shape
+    from jtl.models.registry import get as get
+    from jtl.models.registry import names as names
+    from jtl.models.registry import output_shape as output_shape
+    from jtl.models.registry import variable_shapes as variable_shapes
+
+_NAMES = {
+    "chain": ("ImageClassifier", "Unit", "locate"),
+    "heads": ("HeadSpec",),
+    "layers.blocks": ("NormSpec",),
+    "listings": ("Preprocessing",),
+    "registry": (
+        "ModelEntry", "create", "feature_shape", "get", "names", "output_shape", "variable_shapes",
+    ),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: what only lists models needs no Flax.
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

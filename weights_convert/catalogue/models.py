@@ -8,14 +8,11 @@ weights, from torchvision 0.29's list, at the size named.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from jtl import models
-from weights_convert.catalogue import speed
-from weights_convert.convert.tables import TABLES
-from weights_convert.export.targets import has, timm_names
+from jtl.models import listings
+from jtl.models.listings import Listing
 from weights_convert.source import torch_hub
 
 
@@ -35,6 +32,38 @@ class Weights:
     size: int
     top1: dict[str, float] = dataclasses.field(default_factory=dict)
 
+
+# timm's names that are not the model's, the first with the conventions of its default weights.
+_TIMM = {
+    "mobilenet_v2": ("mobilenetv2_100",),
+    **{
+        f"efficientnet_lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet_lite{n}")
+        for n in range(3)
+    },
+}
+_KERAS = ("keras", "keras (old keys)", "keras (numbered)")
+# Libraries whose names can be read, in the order of `convert.tables`: by model, else by family.
+CONVENTIONS: dict[str, tuple[str, ...]] = {
+    "resnet": ("timm/torchvision",),
+    "resnet50": ("timm/torchvision", *_KERAS),
+    "resnet101": ("timm/torchvision", "keras", "keras (numbered)"),
+    "resnet152": ("timm/torchvision", "keras", "keras (numbered)"),
+    "densenet": ("timm/torchvision", "torchvision (old keys)", *_KERAS),
+    "densenet161": ("timm/torchvision", "torchvision (old keys)"),
+    "inception": ("timm/torchvision", "keras", "keras (numbered)"),
+    "vgg": ("torchvision", "timm"),
+    **dict.fromkeys(
+        ("vgg16", "vgg19"),
+        (
+            *("torchvision", "timm", "keras", "keras (no top)"),
+            *("keras (numbered)", "keras (numbered, no top)"),
+        ),
+    ),
+    "mobilenet": ("torchvision", "timm"),
+    "alexnet": ("torchvision",),
+    "squeezenet": ("torchvision",),
+    "efficientnet_lite": ("timm", "lukemelas"),
+}
 
 _RESEARCH = ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k", "fb_wsl_ig1b_ft_in1k")
 _SEMI = _RESEARCH[:2]
@@ -115,7 +144,7 @@ _TOP1: dict[str, dict[str, float]] = {
 
 def weights_of(model: str) -> tuple[Weights, ...]:
     """The known weights of a backbone, its default first."""
-    entry = models.get(model)
+    entry = listings.get(model)
     found = [
         Weights(f"timm:{name}", _licence(architecture, tag), _size(name, tag, entry), top1)
         for architecture in timm_names(model)
@@ -147,7 +176,7 @@ def _licence(architecture: str, tag: str) -> str:
     return "bsd-3-clause" if tag in _TORCHVISION and not apache else "apache-2.0"
 
 
-def _size(name: str, tag: str, entry: models.ModelEntry) -> int:
+def _size(name: str, tag: str, entry: Listing) -> int:
     return _SIZES.get(name) or _SIZES.get(tag) or entry.preprocessing.size
 
 
@@ -161,7 +190,7 @@ def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[
     Raises:
         UserError: A name is no model's.
     """
-    chosen = [models.get(name).name for name in names] or models.names()
+    chosen = [listings.get(name).name for name in names] or list(listings.LISTINGS)
     return [
         {
             "model": name,
@@ -169,18 +198,24 @@ def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[
             "params": entry.published_params,
             "input_size": entry.preprocessing.size,
             "default_weights": entry.default_weights,
-            "conventions": [table.library for table in TABLES if has(table, name)],
+            "conventions": list(CONVENTIONS.get(name) or CONVENTIONS[entry.family]),
             "weights": [dataclasses.asdict(weights) for weights in weights_of(name)],
-            **({"images_per_second": speed.images_per_second(name)} if measure else {}),
+            **({"images_per_second": _measured(name)} if measure else {}),
         }
         for name in chosen
-        for entry in [models.get(name)]
+        for entry in [listings.get(name)]
     ]
 
 
-def to_json(entries: list[dict[str, Any]]) -> str:
-    """A catalogue as a JSON text."""
-    return json.dumps(entries, indent=2)
+def timm_names(model: str) -> tuple[str, ...]:
+    """The names of `model` in timm: of its default weights' network first."""
+    return _TIMM.get(model, (model,))
+
+
+def _measured(name: str) -> float:
+    from weights_convert.catalogue import speed  # Who only lists needs no JAX.
+
+    return speed.images_per_second(name)
 
 
 def to_text(entries: list[dict[str, Any]]) -> str:

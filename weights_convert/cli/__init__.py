@@ -1,1 +1,1 @@
-"""The command line of `python -m weights_convert`."""
+"""The commands of `python -m weights_convert`: their options, and what they print."""

@@ -9,6 +9,7 @@ from typing import Any
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.models import NormSpec
+from weights_convert.catalogue.models import timm_names
 from weights_convert.convert.rules import KERAS, Table
 from weights_convert.convert.tables import TABLES
 
@@ -39,14 +40,6 @@ _KERAS = {
     "inception_v3": "InceptionV3",
     "vgg16": "VGG16",
     "vgg19": "VGG19",
-}
-# timm's names that are not the model's, the first with the conventions of its default weights.
-_TIMM = {
-    "mobilenet_v2": ("mobilenetv2_100",),
-    **{
-        f"efficientnet_lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet_lite{n}")
-        for n in range(3)
-    },
 }
 _SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
 # What timm's Lite without `tf_` has of its own.
@@ -153,11 +146,6 @@ def _candidates(to: str, model: str) -> list[Target]:
 def keras_name(model: str) -> str | None:
     """The name of `model` in `keras.applications`; None if Keras does not have it."""
     return _KERAS.get(model)
-
-
-def timm_names(model: str) -> tuple[str, ...]:
-    """The names of `model` in timm: of its default weights' network first."""
-    return _TIMM.get(model, (model,))
 
 
 def has(table: Table, model: str) -> bool:

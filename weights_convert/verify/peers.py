@@ -19,9 +19,9 @@ import numpy as np
 from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.artifact.folder import Artifact
+from weights_convert.catalogue.models import timm_names
 from weights_convert.convert.rules import KERAS, Table
 from weights_convert.convert.tables import TABLES
-from weights_convert.export.targets import timm_names
 from weights_convert.read import readers
 from weights_convert.source.sources import Source
 

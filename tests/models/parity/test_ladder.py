@@ -28,10 +28,10 @@ from support.parity import (
     tensors,
 )
 from support.weights_samples import smallest
+from weights_convert.catalogue.models import timm_names
 from weights_convert.convert.conversion import convert
 from weights_convert.convert.rules import Table
 from weights_convert.convert.tables import TABLES
-from weights_convert.export.targets import timm_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 

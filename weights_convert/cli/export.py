@@ -1,0 +1,60 @@
+"""`python -m weights_convert export FOLDER`: converted or trained weights for another library."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from pathlib import Path
+from typing import Annotated, Literal
+
+from jtl.common.output import print_json
+from jtl.config import walk
+from weights_convert.cli.convert import use_cpu
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Writes a converted checkpoint, or the best one of a run, for another library.
+
+    It gets that library's names, as float32. What a conversion left untouched goes out bit by bit
+    as it came in, if it came as float32. python -m jtl.export does it too, for a run, and compares
+    what the library then predicts.
+
+    For example:
+      python -m weights_convert export runs/pets --to timm --out pets.safetensors
+
+    Attributes:
+        folder: What weights_convert or jtl.train wrote.
+        to: The library that will load it.
+        out: What to write: .safetensors for timm and torchvision, .weights.h5 for keras.
+        overwrite: Replace FILE.
+        json: Say what was written as JSON.
+    """
+
+    folder: Annotated[Path, walk.Metavar("FOLDER")]
+    to: Literal["timm", "torchvision", "keras"] = walk.required_flag()
+    out: Annotated[Path, walk.Metavar("FILE")] = walk.required_flag()
+    overwrite: bool = False
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Writes a model for another library and prints how to load it there.
+
+    Raises:
+        UserError: The model does not fit the library, or the file cannot be written.
+    """
+    use_cpu()
+    from weights_convert.export import writer
+
+    target = writer.export(options.folder, options.to, options.out, overwrite=options.overwrite)
+    loading = target.loading.replace("FILE", str(options.out))
+    if options.json:
+        written = {"file": str(options.out), "library": target.library}
+        written |= {"architecture": target.architecture, "loading": loading}
+        print_json({**written, "notes": target.notes})
+        return
+    print(f"wrote {options.out} for {target.architecture} of {target.library}. It loads with:")
+    print(textwrap.indent(loading, "  "))
+    for note in target.notes:
+        print(f"Before training it further there, note: {note}.")

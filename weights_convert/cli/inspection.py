@@ -1,0 +1,42 @@
+"""`python -m weights_convert inspect FILE`: what a checkpoint file holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from jtl.config import walk
+from weights_convert.cli.convert import use_cpu
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Shows what a checkpoint file holds, and what it seems to be. Converts nothing.
+
+    For example:
+      python -m weights_convert inspect unknown.pth
+
+    Attributes:
+        file: The checkpoint.
+        entry: The entry of a PyTorch checkpoint that holds the weights, such as model_ema.
+            Default: as a conversion takes it.
+        json: Print JSON instead of text.
+    """
+
+    file: Annotated[Path, walk.Metavar("FILE")]
+    entry: Annotated[str | None, walk.Metavar("NAME")] = None
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Prints what a file holds.
+
+    Raises:
+        UserError: It is no checkpoint.
+    """
+    use_cpu()
+    from weights_convert.read import inspection
+
+    found = inspection.inspect(options.file, options.entry)
+    print(found.to_json() if options.json else found.to_text())

@@ -1,0 +1,40 @@
+"""`python -m weights_convert list`: the models, and the weights that are published for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from jtl.common.output import print_json
+from jtl.config import walk
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Lists the models, their size, and the conventions that can be converted.
+
+    For each model: its weights on the hub with licence, input size and published top-1.
+
+    For example:
+      python -m weights_convert list resnet50 densenet121 --measure
+
+    Attributes:
+        models: Which of them. Default: all.
+        measure: Measure each model's speed (images/s) on this machine.
+        json: Print JSON instead of a table.
+    """
+
+    models: Annotated[tuple[str, ...], walk.Metavar("MODEL")] = walk.positional(())
+    measure: bool = False
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Prints the catalogue."""
+    from weights_convert.catalogue import models
+
+    entries = models.catalogue(options.models, measure=options.measure)
+    if options.json:
+        print_json(entries)
+    else:
+        print(models.to_text(entries))
