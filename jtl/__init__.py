@@ -9,14 +9,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jtl.train.api import Classifier as Classifier
-    from jtl.train.api import Prediction as Prediction
-    from jtl.train.api import Predictions as Predictions
-    from jtl.train.api import Run as Run
-    from jtl.train.api import Unreadable as Unreadable
-    from jtl.train.api import UserError as UserError
-    from jtl.train.api import fit as fit
-    from jtl.train.api import load as load
+    from jtl.api import Classifier as Classifier
+    from jtl.api import Prediction as Prediction
+    from jtl.api import Predictions as Predictions
+    from jtl.api import Run as Run
+    from jtl.api import Unreadable as Unreadable
+    from jtl.api import UserError as UserError
+    from jtl.api import fit as fit
+    from jtl.api import load as load
 
 __version__ = version("jtl")
 
@@ -28,7 +28,7 @@ _API = (
 def __getattr__(name: str) -> Any:
     # Imported when asked for: commands that need none of it start sooner.
     if name in _API:
-        return getattr(import_module("jtl.train.api"), name)
+        return getattr(import_module("jtl.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

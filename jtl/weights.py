@@ -22,6 +22,7 @@ from jtl.common.paths import WEIGHTS, cache_dir
 
 if TYPE_CHECKING:
     from weights_convert.artifact.folder import Artifact
+    from weights_convert.export.targets import Target
     from weights_convert.source.sources import Source
 
 Progress = Callable[[str], None]
@@ -133,3 +134,10 @@ def translate(name: str, model: str) -> str:
     from weights_convert.convert import names
 
     return names.translate(name, model)
+
+
+def export(folder: Path, to: str, path: Path) -> Target:
+    """Writes a run's best weights for another library; see `weights_convert.export.writer`."""
+    from weights_convert.export import writer
+
+    return writer.export(folder, to, path)

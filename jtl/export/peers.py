@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from jtl import weights
 from jtl.export.target import Answers, fitted, require
 
 if TYPE_CHECKING:
@@ -46,11 +47,9 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
     Returns:
         (the network in evaluation mode: normalized float32 NCHW -> logits, what it is).
     """
-    from weights_convert.export.writer import export
-
     library = require(to, to, "timm")
     safetensors = require("safetensors.torch", to, "timm")
-    target = export(classifier.folder, to, path)
+    target = weights.export(classifier.folder, to, path)
     tensors = safetensors.load_file(path)
     options: dict[str, Any] = {"num_classes": len(classifier.class_names)}
     inception = target.architecture == "inception_v3"
@@ -70,11 +69,9 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
 
 def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
     """See `jtl.export.target.Writer`."""
-    from weights_convert.export.writer import export
-
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = require("keras", "keras", "keras")
-    target = export(classifier.folder, "keras", path)
+    target = weights.export(classifier.folder, "keras", path)
     images = _normalized(classifier, samples)
     options = {"weights": None, "classes": len(classifier.class_names)}
     network = getattr(keras.applications, target.architecture)(

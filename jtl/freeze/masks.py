@@ -15,27 +15,8 @@ from typing import Any
 from jtl.common.errors import UserError, suggest
 from jtl.common.quantities import whole
 from jtl.common.trees import FROZEN
+from jtl.freeze.rules import Rule, read_rules
 from jtl.models.chain import Unit, locate
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """Leaves whose whole path, such as `stage1/block1/conv1/kernel`, matches get the label.
-
-    Attributes:
-        pattern: A regular expression, matched against the whole path.
-        label: The optimizer group, or `frozen`.
-        lr: The group's learning rate; None for the run's.
-        lr_mult: Multiplies the learning rate.
-        may_idle: Whether deciding no leaf is no error: for a mask's own rules, that hold for
-            some families only.
-    """
-
-    pattern: str
-    label: str
-    lr: float | None = None
-    lr_mult: float = 1.0
-    may_idle: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +96,6 @@ def parse(
     if name in _SIMPLE:
         return Mask(text, _SIMPLE[name](units))
     if name == "rules":
-        from jtl.freeze.rules import read_rules  # It builds on this module.
-
         rules, content = read_rules(argument, translate)
         return Mask(text, rules, text=content)
     if name == "from":

@@ -8,12 +8,34 @@ WHAT is `frozen`, `train`, `x0.1` (train at this multiple of the learning rate) 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from jtl.common.errors import UserError
-from jtl.freeze.masks import FROZEN, Rule
+from jtl.common.trees import FROZEN
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Leaves whose whole path, such as `stage1/block1/conv1/kernel`, matches get the label.
+
+    Attributes:
+        pattern: A regular expression, matched against the whole path.
+        label: The optimizer group, or `frozen`.
+        lr: The group's learning rate; None for the run's.
+        lr_mult: Multiplies the learning rate.
+        may_idle: Whether deciding no leaf is no error: for a mask's own rules, that hold for
+            some families only.
+    """
+
+    pattern: str
+    label: str
+    lr: float | None = None
+    lr_mult: float = 1.0
+    may_idle: bool = False
+
 
 _FORM = "A rule is PATTERN=WHAT with WHAT one of: frozen, train, x0.1 (a multiple), 1e-4 (a rate)."
 

@@ -21,7 +21,7 @@ from jtl.common.errors import UserError
 from weights_convert.artifact.folder import Artifact
 from weights_convert.export.targets import is_gone, keras_name
 from weights_convert.source.sources import Source
-from weights_convert.verify.peers import require, table_of
+from weights_convert.verify.libraries import require, table_of
 
 _COUNTED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")
 

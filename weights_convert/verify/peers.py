@@ -20,10 +20,10 @@ from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.artifact.folder import Artifact
 from weights_convert.catalogue.models import timm_names
-from weights_convert.convert.rules import KERAS, Table
-from weights_convert.convert.tables import TABLES
+from weights_convert.convert.rules import KERAS
 from weights_convert.read import readers
 from weights_convert.source.sources import Source
+from weights_convert.verify.libraries import require, table_of
 
 
 class Peer(Protocol):
@@ -56,12 +56,6 @@ class Peer(Protocol):
         ...
 
 
-def table_of(artifact: Artifact) -> Table:
-    """The table that converted `artifact`."""
-    family = models.get(artifact.model).family
-    return next(t for t in TABLES if (t.family, t.library) == (family, artifact.library))
-
-
 def load(artifact: Artifact, source: Source) -> Peer:
     """The peer of converted weights, with the weights of their file.
 
@@ -73,17 +67,6 @@ def load(artifact: Artifact, source: Source) -> Peer:
 
         return KerasPeer(artifact, source)
     return TorchPeer(artifact, source)
-
-
-def require(name: str, extra: str) -> Any:
-    """The module `name`, or an error that says how to get it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"--verify compares with {name}, which cannot be imported ({error}). Install it "
-            f"with: pip install 'jtl[{extra}]'; or convert without --verify."
-        ) from error
 
 
 class TorchPeer:

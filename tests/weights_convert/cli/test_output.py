@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from support import weights_samples as samples
-from weights_convert import __main__ as command
 from weights_convert.__main__ import main
 from weights_convert.artifact import folder
+from weights_convert.cli import listing
 from weights_convert.verify import report as verify
 
 MODEL = samples.MODEL
@@ -226,7 +226,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def interrupted(_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(command.COMMANDS, "list", interrupted)
+    monkeypatch.setattr(listing, "command", interrupted)
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
