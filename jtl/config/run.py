@@ -19,7 +19,10 @@ class RunConfig:
 
     Attributes:
         run_dir: Folder for everything the run writes. Default: a new one in runs/.
-        resume: Go on with the run in --run-dir where its last checkpoint left it.
+        resume: Go on with the run in --run-dir where its last checkpoint left it. auto, which
+            --resume alone means, starts the run if there is none, so that one command line
+            serves for the first start and for every restart; must refuses to. A finished run's
+            results are printed. Default: never.
         cache_budget: Memory that the frozen part's outputs may take, such as 4GB or 500MB; more
             is read from disk, batch by batch. 0 computes them anew in every step. Default: 40 %
             of the free memory.
@@ -45,7 +48,7 @@ class RunConfig:
     """
 
     run_dir: Path | None = None
-    resume: bool = False
+    resume: Annotated[Literal["never", "auto", "must"], walk.Bare("auto")] = "never"
     cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
     dry_run: bool = False
     seeds: Annotated[int, checks.within(1, 1000)] = 1
@@ -76,7 +79,7 @@ class RunConfig:
         flags = [flag for flag, given in asked.items() if given]
         if len(flags) > 1:
             raise UserError(f"{' and '.join(flags)} do not go together; give one of them.")
-        if self.find_lr and self.resume:
+        if self.find_lr and self.resume != "never":
             raise UserError("--find-lr begins anew and finds no run to --resume; leave one out.")
         if self.profile and (self.dry_run or self.find_lr):
             raise UserError("--profile traces a training; leave --dry-run and --find-lr out.")

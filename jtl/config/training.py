@@ -24,7 +24,7 @@ ScheduleName = Literal["constant", "cosine", "step", "one_cycle", "plateau"]
 
 _OF_STEPS = (
     "epochs", "lr", "head_lr_mult", "layer_decay", "optimizer", "weight_decay", "l2_sp",
-    "schedule", "patience", "min_delta",
+    "schedule", "patience", "min_delta", "extended",
 )  # fmt: skip
 """What has no meaning for a solver that takes no steps."""
 NO_STEPS = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
@@ -34,6 +34,11 @@ def _penalty(flag: str, value: str) -> None:
     penalty = math.nan if (read := number(value)) is None else read
     if value != "auto" and not 0 <= penalty < math.inf:
         raise UserError(f"{flag} must be auto or a number from 0 on, not '{value}'.")
+
+
+def _epochs(flag: str, value: tuple[int, ...]) -> None:
+    for more in value:
+        checks.within(1, 10**6)(flag, more)
 
 
 def _inside(flag: str, value: tuple[float, ...]) -> None:
@@ -62,6 +67,8 @@ class TrainConfig:
         phases: Several masks one after the other instead of --mask: lp_ft, gradual,
             freeze_unfreeze:EPOCHS, or a list such as '3,head_only,3e-3;7,last_stage,1e-4' of
             epochs, mask and learning rate. Default: one mask for all epochs.
+        extended: Epochs that were added to a run later (--resume --epochs N), a number for each
+            time: phases under the last mask, each with the schedule from its beginning.
         bn: Which blocks normalize with batch statistics: auto (those that train), frozen (none
             of the backbone), train (all, and their running statistics move).
         solver: How a linear head on a frozen backbone is fitted: sgd (steps of --optimizer),
@@ -98,6 +105,7 @@ class TrainConfig:
 
     mask: str = "head_only"
     phases: str | None = None
+    extended: Annotated[tuple[int, ...], _epochs] = ()
     bn: BatchNormMode = "auto"
     solver: Literal["sgd", "lbfgs"] = "sgd"
     l2: Annotated[str, _penalty] = "auto"

@@ -67,6 +67,7 @@ def plan_phases(
     *,
     bn: BatchNormMode,
     translate: Callable[[str], str],
+    extended: int = 0,
 ) -> tuple[PhasePlan, ...]:
     """Works out every phase before the first one starts, so that mistakes show at once.
 
@@ -81,6 +82,8 @@ def plan_phases(
         units: The model's chain.
         bn: Which units use batch statistics.
         translate: From another library's layer names to paths.
+        extended: How many of the last phases were added to go on with the one before them. They
+            train the same leaves, so that labels, and with them checkpoints, stay as they were.
 
     Raises:
         UserError: A mask does not fit the model, or freezes a head that never trained.
@@ -101,7 +104,7 @@ def plan_phases(
                 "nothing would be learnt. Let the head train, now or in an earlier phase: "
                 "rules:head=train;..."
             )
-        if len(phases) > 1:
+        if len(phases) - extended > 1:
             paths = leaf_paths(labels)
             still = {path for path in paths if lookup(labels, path) != FROZEN}
             since = {path: since.get(path, index) for path in still}

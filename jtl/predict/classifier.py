@@ -86,18 +86,25 @@ class Classifier:
 
 
 def load(run: str | os.PathLike[str] | Run) -> Classifier:
-    """Reads a run's best checkpoint.
+    """Reads a run's best checkpoint; the run may be training meanwhile, which goes on undisturbed.
 
     Args:
         run: The run's folder, or what `jtl.fit` gave.
 
     Raises:
-        UserError: It is no finished run.
+        UserError: The folder is no run or has no finished checkpoint yet; or its checkpoint or
+            `config.json` is damaged, or of another version of jtl.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
     restored = checkpoint.restore(folder)
     config = stored_config(folder)
-    model, inputs = rebuild_model(restored.meta)
+    try:
+        model, inputs = rebuild_model(restored.meta)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint of epoch {restored.epoch} in '{folder}' is of another version of jtl "
+            f"({type(error).__name__}: {error})."
+        ) from error
     return Classifier(
         folder=folder,
         config=config,

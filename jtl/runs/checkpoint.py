@@ -1,13 +1,23 @@
-"""A run's checkpoints: the best and the latest epoch, each a whole model, through Orbax."""
+"""Reading a run's checkpoints; `jtl.runs.checkpointer` writes them.
+
+    RUN/checkpoints/EPOCH   permanent: the whole model after the best and after the latest epoch
+    RUN/midway/STEP         temporary: what the steps of an unfinished epoch have changed
+
+A reader may come while the run trains. So nothing here writes, removes or locks anything; it goes
+by the names that Orbax gives to finished checkpoints, and looks again if one disappears.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -17,26 +27,29 @@ from jtl.common import hashes
 from jtl.common.errors import UserError
 from jtl.common.paths import plain_path
 from jtl.common.trees import ParamTree
-from jtl.distributed import processes
+from jtl.runs.lock import is_written_by_another
 
-FOLDER = "checkpoints"
-_JOINTLY = "jointly"
-"""In what a checkpoint says of itself: whether many processes wrote it."""
-CHECKPOINT_SECONDS = 30.0
-"""At the most this much training is lost when a run is killed, at epoch granularity."""
+FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
+FORMAT_VERSION = 1
+"""Of a checkpoint's metadata."""
 FINGERPRINTS = "files.json"
 """In every checkpoint: SHA-256 of each of its items' files, by path."""
+ATTEMPTS = 50
+"""How often a reader chooses a checkpoint that a training run has replaced before it is read."""
+
+_State = TypeVar("_State")
+_Sums = TypeVar("_Sums")
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint read back.
+    """A permanent checkpoint that has been read.
 
     Attributes:
         epoch: The epoch after which it was taken, 1-based.
         variables: {"params", "batch_stats"}, the whole trees, float32 NumPy arrays.
-        meta: What `save` was given as `meta`.
-        opt_state: The optimizer's state, where it was asked for.
+        meta: What else it takes to rebuild the model; see `jtl.train.setup.Task.meta`.
+        opt_state: The optimizer's state, where it was asked for; NumPy arrays.
     """
 
     epoch: int
@@ -45,45 +58,50 @@ class Restored:
     opt_state: Any = None
 
 
-@contextlib.contextmanager
-def manager(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
-    """An Orbax manager that keeps the latest checkpoint and the best one.
+@dataclasses.dataclass(frozen=True)
+class TemporaryCheckpoint:
+    """Where within an epoch a temporary checkpoint was taken.
 
-    Steps are epochs. Saving goes on in the background; the end of the `with` block waits for it.
-    Many processes write one checkpoint together, into a folder that all of them see.
+    Attributes:
+        step: Steps that the run had taken; the checkpoint's number.
+        epoch: The unfinished epoch, 1-based.
+        batches: How many of its batches were done.
+        seconds: How long these took.
+        elapsed: Seconds of the whole run until then.
+        checkpoints: The epochs of the permanent checkpoints beside it, ascending. They hold the
+            frozen leaves, so it is of no use without them.
     """
-    with plain_path(Path(run_dir, FOLDER).absolute()) as folder:
-        opened = _manager(folder)
-        try:
-            yield opened
-        except BaseException as error:
-            # Closing waits for the other processes: for ever, if they are gone.
-            if not processes.lost(error):
-                opened.close()
-            raise
-        opened.close()
+
+    step: int
+    epoch: int
+    batches: int
+    seconds: float
+    elapsed: float
+    checkpoints: tuple[int, ...]
+
+    @property
+    def latest(self) -> int:
+        """The epoch of the latest permanent checkpoint, 0 without one."""
+        return max(self.checkpoints, default=0)
 
 
-def _manager(folder: Path) -> ocp.CheckpointManager:
+def numbers(folder: Path) -> list[int]:
+    """The numbers of a folder's finished checkpoints, ascending, by their names alone."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(name) for name in names if name.isdecimal())
 
-    def best(metrics: Any) -> float:
-        return metrics["best"]
 
-    policies = ocp.checkpoint_managers
-    options = ocp.CheckpointManagerOptions(
-        best_fn=best,
-        best_mode="max",
-        cleanup_tmp_directories=True,
-        # Called when all is written, before the checkpoint gets its final name.
-        async_options=ocp.AsyncOptions(
-            post_finalization_callback=lambda: write_fingerprints(folder)
-        ),
-        # `max_to_keep` with `best_fn` would drop the latest one, and a resume with it.
-        preservation_policy=policies.AnyPreservationPolicy(
-            [policies.LatestN(1), policies.BestN(get_metric_fn=best, n=1)]
-        ),
-    )
-    return ocp.CheckpointManager(folder, options=options)
+def saved_epochs(run_dir: Path) -> list[int]:
+    """The epochs of a run's permanent checkpoints, ascending; they are not opened."""
+    return numbers(run_dir / FOLDER)
+
+
+def has_any(run_dir: Path) -> bool:
+    """Whether there is a finished checkpoint of either kind."""
+    return bool(saved_epochs(run_dir) or numbers(run_dir / TEMPORARY_FOLDER))
 
 
 def write_fingerprints(folder: Path) -> None:
@@ -95,24 +113,6 @@ def write_fingerprints(folder: Path) -> None:
         (unfinished / FINGERPRINTS).write_text(text + "\n", encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _opened(run_dir: Path) -> Iterator[ocp.CheckpointManager]:
-    """The manager of a folder with checkpoints; it reads their metrics at once."""
-    with plain_path((run_dir / FOLDER).absolute()) as folder:
-        try:
-            opened = _manager(folder)
-        except Exception as error:
-            reasons = {path: damage(path) for path in folder.iterdir() if path.is_dir()}
-            damaged = [f"{path.name} ({reason})" for path, reason in reasons.items() if reason]
-            which = ", ".join(sorted(damaged)) or type(error).__name__
-            raise UserError(
-                f"the checkpoints in '{run_dir}' cannot be read: {which}. Remove the damaged "
-                "checkpoint's folder to go on with the other one, or train again."
-            ) from error
-        with opened:
-            yield opened
-
-
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files; None where they are as they were written."""
     try:
@@ -122,104 +122,211 @@ def damage(checkpoint: Path) -> str | None:
         return f"its {FINGERPRINTS} is missing or unreadable"
 
 
-def numbers(folder: Path) -> list[int]:
-    """The numbers of a folder's finished checkpoints, ascending, by their names alone."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
-def saved_epochs(run_dir: Path) -> list[int]:
-    """The epochs of a run's finished checkpoints, ascending; they are not opened."""
-    return numbers(run_dir / FOLDER)
-
-
-def latest_epoch(run_dir: Path) -> int:
-    """The epoch of a run's latest checkpoint, 0 without one."""
-    if not (run_dir / FOLDER).is_dir():
-        return 0
-    with _opened(run_dir) as checkpoints:
-        return checkpoints.latest_step() or 0
-
-
-def save(
-    checkpoints: ocp.CheckpointManager,
-    epoch: int,
-    variables: ParamTree,
-    opt_state: Any,
-    metrics: dict[str, float],
-    meta: dict[str, Any],
-) -> None:
-    """Starts saving a checkpoint; it is whole on disk once the manager is closed or waited for.
-
-    Args:
-        checkpoints: As `manager` gives it.
-        epoch: The epoch that has ended; saved once, ascending.
-        variables: The whole {"params", "batch_stats"}, frozen leaves included, so that
-            reading a run needs no mask.
-        opt_state: The optimizer's state.
-        metrics: At least `best`: the higher, the better the checkpoint.
-        meta: What else a reader needs to rebuild the model; JSON.
-    """
-    items: dict[str, Any] = {
-        "variables": ocp.args.PyTreeSave(variables),
-        "meta": ocp.args.JsonSave({**meta, _JOINTLY: processes.several()}),
-    }
-    if jax.tree.leaves(opt_state):  # Orbax refuses a tree without leaves.
-        items["opt_state"] = ocp.args.StandardSave(opt_state)
-    checkpoints.save(epoch, metrics=metrics, args=ocp.args.Composite(**items))
+class _Replaced(Exception):
+    """The run has removed a checkpoint between its being chosen and its being read."""
 
 
 def restore(
     run_dir: Path, which: Literal["best", "latest"] = "best", opt_state: Any = None
 ) -> Restored:
-    """Reads a run's checkpoint.
+    """Reads a run's permanent checkpoint; the run may be training.
 
     Args:
         run_dir: The run's folder.
         which: The checkpoint of best validation accuracy, or the latest.
-        opt_state: A state of the structure that was saved, to get the optimizer's state too.
+        opt_state: A tree of the structure that was saved, to get the optimizer's state too.
 
     Raises:
-        UserError: `run_dir` is no run, or its checkpoints are missing or damaged.
+        UserError: `run_dir` is no run, or it has no checkpoint that can be used: none is finished,
+            or it is damaged or of another version.
     """
     if not (run_dir / FOLDER).is_dir():
         raise UserError(
             f"'{run_dir}' is not a run: it has no '{FOLDER}' folder. Give a folder that "
             "`python -m jtl.train` wrote."
         )
-    with _opened(run_dir) as checkpoints:
-        epoch = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
-        if epoch is None:
-            raise UserError(
-                f"'{run_dir}' holds no finished checkpoint: go on with it (`python "
-                f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
-            )
-        unreadable = f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: "
-        if reason := damage(run_dir / FOLDER / str(epoch)):
-            raise UserError(unreadable + reason)
+    for _ in range(ATTEMPTS):
         try:
-            saved = _read(checkpoints, epoch, opt_state)
-        # Orbax and TensorStore raise many types for what they cannot read (another version's
-        # checkpoint, a failing disk); all mean the same here.
-        except Exception as error:
-            raise UserError(unreadable + (str(error).splitlines() or [""])[0]) from error
-    variables = jax.tree.map(np.asarray, saved["variables"])
-    state = None if opt_state is None else saved["opt_state"]
-    return Restored(epoch, variables, saved["meta"], state)
+            epoch = _chosen(run_dir, which)
+            with contextlib.ExitStack() as stack:
+                return _restored(run_dir, epoch, opt_state, stack)
+        except _Replaced:
+            time.sleep(0.01)
+    raise UserError(
+        f"the checkpoints in '{run_dir}' change faster than they can be read. Try again, or when "
+        "the run has ended."
+    )
 
 
-def _read(checkpoints: ocp.CheckpointManager, epoch: int, opt_state: Any) -> dict[str, Any]:
-    """The items of a checkpoint."""
-    meta = checkpoints.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-    # As NumPy arrays, as they were saved; a standard restore puts them on a device.
-    numpy = None
-    if meta.pop(_JOINTLY, False):
-        # Saved from many devices, and Orbax would put them there again.
-        handler = ocp.PyTreeCheckpointHandler()
-        saved: Any = handler.metadata(checkpoints.directory / str(epoch) / "variables")
-        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved.tree)
-    items: dict[str, Any] = {"variables": ocp.args.PyTreeRestore(restore_args=numpy)}
-    if opt_state is not None:
-        items["opt_state"] = ocp.args.StandardRestore(opt_state)
-    restored: Any = checkpoints.restore(epoch, args=ocp.args.Composite(**items))
-    return {**restored, "meta": meta}
+def check(run_dir: Path) -> None:
+    """Makes sure that the notes which tell a run's checkpoints apart can be read.
+
+    Raises:
+        UserError: They are damaged.
+    """
+    _scores(run_dir)
+
+
+def _chosen(run_dir: Path, which: Literal["best", "latest"]) -> int:
+    scores = _scores(run_dir)
+    if not scores:
+        raise UserError(
+            f"'{run_dir}' holds no finished checkpoint: go on with it (`python "
+            f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
+        )
+    if which == "latest":
+        return max(scores)
+    return max(scores, key=lambda epoch: (scores[epoch], epoch))
+
+
+def _scores(run_dir: Path) -> dict[int, float]:
+    """How good each permanent checkpoint is, by epoch; the later of two best is the better one."""
+    scores, bad = {}, []
+    for epoch in saved_epochs(run_dir):
+        folder = run_dir / FOLDER / str(epoch)
+        try:
+            scores[epoch] = float(_read_json(folder / "metrics" / "metrics")["best"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            if not folder.exists():
+                raise _Replaced from error
+            bad.append(f"{epoch} ({damage(folder) or 'its metrics are missing or unreadable'})")
+    if bad:
+        raise UserError(
+            f"the checkpoints in '{run_dir}' cannot be read: {', '.join(bad)}. Remove the damaged "
+            "checkpoint's folder to go on with the other one, or train again."
+        )
+    return scores
+
+
+def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitStack) -> Restored:
+    saved = path = run_dir / FOLDER / str(epoch)
+    try:
+        if is_written_by_another(run_dir):
+            # TensorStore's threads would go on to complain of files that are gone meanwhile.
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jtl-")), saved.name)
+            shutil.copytree(saved, path)
+        if reason := damage(path):
+            raise ValueError(reason)
+        meta = _read_json(path / "meta" / "metadata")
+        meta.pop("jointly", None)  # Written by versions of before.
+        if (version := meta.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
+            raise ValueError(
+                f"its format is version {version}, and this version of jtl reads version "
+                f"{FORMAT_VERSION}"
+            )
+        with plain_path(path.absolute()) as folder:
+            return Restored(epoch, *_read_arrays(folder, meta, opt_state))
+    # Orbax and TensorStore raise many types for what they cannot read (another version's
+    # checkpoint, a failing disk); all mean the same here.
+    except Exception as error:
+        if not saved.exists():
+            raise _Replaced from error
+        raise UserError(
+            f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: {_first_line(error)}"
+        ) from error
+
+
+def _read_arrays(folder: Path, meta: dict[str, Any], opt_state: Any) -> tuple[Any, Any, Any]:
+    """The variables, the metadata and the optimizer's state, where it is asked for."""
+    handler: Any = ocp.PyTreeCheckpointHandler()
+
+    def read(item: str, template: Any = None) -> Any:
+        # As NumPy arrays: what many devices saved would go to as many again.
+        tree = handler.metadata(folder / item).tree if template is None else template
+        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        args = ocp.args.PyTreeRestore(item=template, restore_args=numpy)
+        return handler.restore(folder / item, args=args)
+
+    variables = read("variables")
+    if opt_state is None or not jax.tree.leaves(opt_state):
+        return variables, meta, opt_state  # A tree without leaves is not saved.
+    return variables, meta, read("opt_state", opt_state)
+
+
+def find_temporary(run_dir: Path, message: Callable[[str], None]) -> TemporaryCheckpoint | None:
+    """The temporary checkpoint to go on from, or None where none can be used.
+
+    Args:
+        run_dir: The run's folder.
+        message: Told of one that is damaged, or lacks the permanent checkpoints beside it.
+    """
+    epochs = saved_epochs(run_dir)
+    for step in reversed(numbers(run_dir / TEMPORARY_FOLDER)):
+        path = run_dir / TEMPORARY_FOLDER / str(step)
+        which = f"the checkpoint within an epoch '{path}'"
+        try:
+            if reason := damage(path):
+                raise ValueError(reason)
+            stored = _read_json(path / "place" / "metadata")
+            at = TemporaryCheckpoint(**{**stored, "checkpoints": tuple(stored["checkpoints"])})
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            message(f"{which} cannot be used: {_first_line(error)}")
+            continue
+        latest = max(epochs, default=0)
+        if at.epoch <= latest:
+            continue
+        if at.latest != latest or not set(at.checkpoints) <= set(epochs):
+            named = ", ".join(map(str, at.checkpoints)) or "none"
+            message(f"{which} cannot be used: it belongs to other checkpoints of epochs ({named})")
+            continue
+        return at
+    return None
+
+
+def restore_temporary(
+    run_dir: Path, at: TemporaryCheckpoint, state: _State, sums: _Sums
+) -> tuple[_State, _Sums]:
+    """Reads a temporary checkpoint.
+
+    Args:
+        run_dir: The run's folder.
+        at: As `find_temporary` gave it.
+        state: A `TrainState` of the phase, for the structure, the places of arrays and the key.
+        sums: Sums of the structure that was saved.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    path = run_dir / TEMPORARY_FOLDER / str(at.step)
+    # As NumPy's, sums go with arrays on any devices.
+    template = temporary_items(state, jax.tree.map(np.asarray, sums))
+    try:
+        with plain_path(path.absolute()) as folder:
+            args = ocp.args.StandardRestore(template)
+            handler: Any = ocp.StandardCheckpointHandler()
+            restored = handler.restore(folder / "state", args=args)
+    except Exception as error:  # As in `_restored`.
+        raise UserError(
+            f"the checkpoint within epoch {at.epoch}, '{path}', cannot be read: "
+            f"{_first_line(error)}. Remove '{path.parent}' to go on after epoch {at.latest}."
+        ) from error
+    sums = restored.pop("sums")
+    return dataclasses.replace(state, **restored), sums  # pyright: ignore[reportArgumentType]
+
+
+def temporary_items(state: Any, sums: Any) -> dict[str, Any]:
+    """All that changes within an epoch; the key follows from the seed."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    del fields["rng"]
+    return {**{key: tree for key, tree in fields.items() if tree is not None}, "sums": sums}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object without NaN or infinity, which no JSON has and no figure here may be.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no such object.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{path.parent.name} holds {constant}, which is no number")
+
+    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.parent.name} holds no object")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,29 +13,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from jtl.distributed.layout import Layout
-    from jtl.train.setup import Task
 
 LISTED_CLASSES = 20
 """Of more classes the closing table lists those that are recognized worst."""
-
-
-def opening_line(task: Task) -> str:
-    """What is about to be trained on what."""
-    dataset, augmented = task.dataset, task.config.augment.resolved().describe()
-    weights = task.class_weights
-    return (
-        f"{task.config.model.model} ({task.source['name']}) on {dataset.spec}: "
-        f"{len(dataset.train)} train, {len(dataset.val)} val images, "
-        f"{len(dataset.class_names)} classes, {task.inputs.device.size} px, "
-        + ", then ".join(
-            f"mask {plan.phase.mask}, cut at {plan.split.cut}, "
-            f"{counted(plan.phase.epochs, 'epoch')}"
-            for plan in task.plans
-        )
-        + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
-        + ("" if task.inputs.augmentation is None else f"; augmentation: {augmented}")
-        + devices_told(task.layout)
-    )
 
 
 def devices_told(layout: Layout) -> str:

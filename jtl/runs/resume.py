@@ -1,10 +1,11 @@
-"""Going on with a run that was cut off, and reading what a run has stored of itself."""
+"""Opening a run: a new one, one to go on with, or one that is finished."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,140 @@ from jtl.common.files import replace_text
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.runs import checkpoint, midway
+from jtl.runs import checkpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
-from jtl.runs.run import Run
+from jtl.runs.run import Run, claimed_run, held_folder
 
 
-def resumed_run(config: Config, tell: Callable[[str], None]) -> Run:
-    """A run that was cut off, as far as its latest checkpoint, of an epoch or within one.
+@contextlib.contextmanager
+def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
+    """A run's folder, which no other process writes inside the `with` block.
 
     Args:
-        config: The options that were given.
-        tell: Told of a checkpoint within an epoch that cannot be used.
+        config: The options that were given. `--resume never` takes an empty folder, `must` one
+            that a run has begun, and `auto` either: the same command starts a run and goes on.
+        message: Told where a run begins, and of what cannot be used.
+
+    Yields:
+        The run. It has a `summary` if it is finished, and nothing is locked or written then; it is
+        `resumed` if a run in the folder goes on, with that run's options.
 
     Raises:
-        UserError: `--run-dir` is missing, is no run, has no checkpoint or is finished.
+        UserError: The folder cannot be used; the options are not those of the run in it; or
+            another process is writing it.
     """
-    folder = config.run.run_dir
-    if folder is None:
+    folder, resume = config.run.run_dir, config.run.resume
+    if resume != "never" and folder is None:
         raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed.")
-    if (folder / SUMMARY).is_file():
-        raise UserError(f"the run in '{folder}' is finished; its results are in {SUMMARY}.")
+    if folder is None or resume == "never":
+        with claimed_run(config, message) as run:
+            yield run
+        return
+    begun = processes.together(lambda: processes.all_say((folder / CONFIG).is_file()))
+    if resume == "must" and not begun:
+        raise UserError(
+            f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed; --resume auto "
+            "would start the run."
+        )
+    if not begun:
+        message(f"there is no run in '{folder}' yet: it starts now")
+        with claimed_run(config, message, begun=True) as run:
+            yield run
+        return
+    stored, more = processes.together(lambda: _stored(config, folder))
+    summary = processes.together(lambda: _result(folder))
+    if summary and not more:
+        yield Run(folder, stored, summary=summary, history=_history(folder, None), resumed=True)
+        return
+    with held_folder(folder, message):
+        run = processes.together(lambda: _resumed(folder, stored, more, message))
+        _check_same_place(run.resumed_at)
+        yield run
+
+
+def _stored(config: Config, folder: Path) -> tuple[Config, int]:
+    """The options of a run, with those of this session, and how many epochs are to be added."""
     stored = stored_config(folder)
     _refuse_changes(config, stored, folder)
     log_to = config.run.log_to or stored.run.log_to
-    options = dataclasses.replace(config.run, resume=False, log_to=log_to)
-    run = Run(folder, dataclasses.replace(stored, run=options))
-    done = checkpoint.latest_epoch(folder)
-    run.resumed_at = midway.found(folder, tell)
+    run = dataclasses.replace(config.run, log_to=log_to)
+    # What it holds is compared later.
+    moved = "data" in config.run.given or config.data.data != Config().data.data
+    data = dataclasses.replace(stored.data, data=config.data.data) if moved else stored.data
+    stored = dataclasses.replace(stored, run=run, data=data)
+    asked, planned = config.train.epochs, _planned(read_json(folder / CONFIG))
+    if asked in (None, planned, stored.train.epochs):
+        return stored, 0
+    if stored.train.solver == "lbfgs":
+        raise UserError(
+            f"--epochs {asked}: the run in '{folder}' was fitted to the optimum by --solver lbfgs; "
+            "there is nothing left to train."
+        )
+    if asked < planned:
+        raise UserError(
+            f"--epochs {asked}: the run in '{folder}' has {planned} epochs. Give a larger number "
+            "to train it longer, or leave it out to go on as planned."
+        )
+    extended = (*stored.train.extended, asked - planned)
+    train = dataclasses.replace(stored.train, extended=extended)
+    return dataclasses.replace(stored, train=train), asked - planned
+
+
+def _planned(content: dict[str, Any]) -> int:
+    """How many epochs `config.json` or `summary.json` has planned, in all phases."""
+    try:
+        return sum(phase["epochs"] for phase in content["phases"])
+    except (LookupError, TypeError) as error:
+        raise UserError(
+            f"the run is of another version of jtl: its phases cannot be read ({error})."
+        ) from error
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """The content of `summary.json`; empty where the run has not ended, or goes on since."""
+    if not (folder / SUMMARY).is_file():
+        return {}
+    summary = read_json(folder / SUMMARY)
+    return summary if _planned(summary) == _planned(read_json(folder / CONFIG)) else {}
+
+
+def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], None]) -> Run:
+    """A run as far as its latest checkpoint, permanent or temporary."""
+    checkpoint.check(folder)
+    run = Run(folder, stored, resumed=True)
+    run.extended_at = tuple(read_json(folder / CONFIG).get("extended_at", ()))
+    done = max(checkpoint.saved_epochs(folder), default=0)
+    run.resumed_at = checkpoint.find_temporary(folder, message)
     if run.resumed_at is not None:
         done = run.resumed_at.epoch - 1
+    elif not done:
+        message(f"the run in '{folder}' has no checkpoint yet: it starts from the beginning")
     run.history = _history(folder, done)
+    if more:
+        run.extended_at += (done,)
+        message(
+            f"{more} epochs are added, as another phase: the schedule of the learning rate starts "
+            "again, the optimizer's state goes on"
+        )
     # Epochs after the checkpoint are trained again, so their lines must go.
     if processes.first():
         replace_text(folder / METRICS, "".join(json.dumps(e) + "\n" for e in run.history))
     return run
+
+
+def _check_same_place(place: checkpoint.TemporaryCheckpoint | None) -> None:
+    """Makes sure that all processes go on from the same place.
+
+    Raises:
+        UserError: They have found different ones.
+    """
+    told = processes.gathered([place.epoch, place.batches] if place else [0, 0])
+    if (told != told[0]).any():
+        seen = ", ".join(f"{batches:g} of epoch {epoch:g}" for epoch, batches in told)
+        raise UserError(
+            f"the processes find different checkpoints within an epoch (after batch {seen}): the "
+            "run's folder must be on a file system that all of them see."
+        )
 
 
 def stored_config(folder: Path) -> Config:
@@ -59,12 +158,26 @@ def stored_config(folder: Path) -> Config:
     """
     path = folder / CONFIG
     try:
-        return Config.from_dict(read_json(path))
+        content = read_json(path)
+        return _relocated(Config.from_dict(content), content.get("started_in"))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}' cannot be read: it is damaged, or of another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _relocated(stored: Config, started_in: str | None) -> Config:
+    """Relative paths that lead nowhere from here, as from where the run was started."""
+
+    def found(path: str) -> str:
+        there = Path(started_in or "", path)
+        return str(there) if path and not Path(path).exists() and there.exists() else path
+
+    scheme, colon, path = stored.data.data.partition(":")
+    data = dataclasses.replace(stored.data, data=scheme + colon + found(path))
+    model = dataclasses.replace(stored.model, weights=found(stored.model.weights))
+    return dataclasses.replace(stored, data=data, model=model)
 
 
 def stored_fingerprint(folder: Path) -> str | None:
@@ -77,8 +190,10 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
     asked, changed = walk.changed(given), []
     for name, option in walk.options(Config).items():
         value, was = walk.value(given, option), walk.value(stored, option)
-        if option.area == "run" or (name == "batch_size" and value == "auto"):
-            continue  # The size was found when the run began.
+        if option.area == "run" or name in ("epochs", "extended", "data"):
+            continue  # See `_stored`.
+        if name == "batch_size" and value == "auto":
+            continue  # It was found when the run began.
         if (name in asked or name in given.run.given) and value != was:
             changed.append(f"  {option.flag} {value}, the run has {was}")
     if changed:
@@ -89,15 +204,16 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
         )
 
 
-def _history(folder: Path, done: int) -> list[dict[str, Any]]:
-    """The lines of the first `done` epochs.
+def _history(folder: Path, done: int | None) -> list[dict[str, Any]]:
+    """The lines of the first `done` epochs; of all, where that is None.
 
     Raises:
         UserError: They are not all there.
     """
     path = folder / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if done else []
+        lines = [] if done == 0 else path.read_text(encoding="utf-8").splitlines()
+        done = len(lines) if done is None else done
         history = [json.loads(line) for line in lines[:done]]
         whole = [line["epoch"] for line in history] == list(range(1, done + 1))
     except (OSError, ValueError, KeyError, TypeError):

@@ -10,27 +10,31 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jtl.common.errors import UserError
 from jtl.common.files import append_text
-from jtl.config.defaults import filled
 from jtl.config.options import Config
+from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
-from jtl.runs import checkpoint, midway, report
+from jtl.runs import checkpoint, contents, report
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
+from jtl.runs.lock import LOCK, locked
 from jtl.runs.plot_worker import Painter
 from jtl.runs.plots import curves_title
-from jtl.runs.summary import phase_told, summarize, taken
 from jtl.runs.trackers import LEFTOVERS, Sinks
-from jtl.train.setup import Task
 
 PROFILE = "profile"
 """Folder of traces."""
+_OWN = (
+    CONFIG, METRICS, PROFILE, contents.FILE, checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER,
+    *LEFTOVERS,
+)  # fmt: skip
+"""What a run writes before it has a checkpoint."""
+_DRAFT = re.compile(r"[\w.]+\.[0-9a-f]{32}\.tmp|\.jtl-[0-9a-f]{32}\..*(partial|old)")
+"""What `jtl.common.files` leaves where it is killed; versions of before wrote the first form."""
 
 
 @dataclasses.dataclass
@@ -42,40 +46,46 @@ class Run:
         config: The resolved options.
         summary: The keys of `summary.json`; empty until the run is finished.
         history: A line for every epoch that is done.
-        resumed_at: The place within the next epoch that the run goes on from, if it is one.
-        sinks: What else is told of every epoch and of the result.
+        resumed_at: The temporary checkpoint that the run goes on from, if it is one.
+        extended_at: How many epochs were done each time that epochs were added to the run.
+        resumed: Whether it was begun before this session.
+        trackers: What else is told of every epoch and of the result.
     """
 
     folder: Path
     config: Config
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    resumed_at: midway.Place | None = None
-    sinks: Sinks | None = None
+    resumed_at: checkpoint.TemporaryCheckpoint | None = None
+    extended_at: tuple[int, ...] = ()
+    resumed: bool = False
+    trackers: Sinks | None = None
 
-    def open(self, task: Task) -> None:
+    def open(self, content: Callable[[], dict[str, Any]], dataset: Dataset) -> None:
         """Writes `config.json`, if not there yet; from here on there is something to keep."""
-        if not processes.first() or (self.folder / CONFIG).exists():
+        if processes.first() and not (self.folder / CONFIG).exists():
+            contents.write(self.folder, dataset)
+            started_in = str(Path.cwd())  # What relative paths in it are relative to.
+            write_json(self.folder / CONFIG, {**content(), "started_in": started_in})
+
+    def extend(self, content: dict[str, Any]) -> None:
+        """Notes in `config.json` that this session has added epochs, if it has.
+
+        Args:
+            content: As of `open`.
+        """
+        if not processes.first():
             return
-        stored = {
-            **filled(task.config).to_dict(),
-            "phases": [phase_told(task, plan) for plan in task.plans],
-            **taken(task),
-        }
-        write_json(self.folder / CONFIG, stored)
+        stored, extended = read_json(self.folder / CONFIG), list(self.config.train.extended)
+        if stored["train"].get("extended", []) != extended:
+            stored["train"]["extended"] = extended
+            stored |= {"phases": content["phases"], "extended_at": list(self.extended_at)}
+            write_json(self.folder / CONFIG, stored)
 
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
-        if not processes.first():
-            return
-        if checkpoint.saved_epochs(self.folder) or midway.is_kept(self.folder):
-            return
-        # What a write has left that failed, as on a full disk.
-        for name in (checkpoint.FOLDER, midway.FOLDER, PROFILE, *LEFTOVERS):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in (CONFIG, METRICS, *LEFTOVERS):
-            with contextlib.suppress(IsADirectoryError):
-                (self.folder / name).unlink(missing_ok=True)
+        if processes.first() and not checkpoint.has_any(self.folder):
+            remove_leftovers(self.folder)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
@@ -83,8 +93,8 @@ class Run:
         if not processes.first():
             return
         append_text(self.folder / METRICS, json.dumps(line) + "\n")
-        if self.sinks is not None:
-            self.sinks.log(line)
+        if self.trackers is not None:
+            self.trackers.log(line)
 
     def best_epoch(self, until: int | None = None) -> int:
         """The epoch of highest validation accuracy; among equals, of lowest loss.
@@ -112,109 +122,167 @@ class Run:
                 best, at = line["val_accuracy"], line["epoch"]
         return at
 
-    def check_same(self, task: Task) -> None:
+    def check_same(self, now: dict[str, Any], dataset: Dataset) -> str | None:
         """Makes sure that a run goes on with what it began with.
 
+        Args:
+            now: `class_names`, `class_weights`, `data_fingerprint`, `weights_sha256` and `rules`.
+            dataset: The images.
+
+        Returns:
+            What to say where files have other times or places, but hold what they held; else None.
+
         Raises:
-            UserError: Data, classes, weights or a rules file are not those of the run.
+            UserError: Something is not that of the run.
         """
         stored = read_json(self.folder / CONFIG)
-        now = taken(task)
         stored["rules"] = [phase.get("rules") for phase in stored.get("phases", ())]
-        now["rules"] = [plan.phase.rules for plan in task.plans]
+        now = {**now, "rules": now["rules"][: len(stored["rules"])]}
         changed = [key for key, value in now.items() if stored.get(key) != value]
-        if changed:
-            told = "\n".join(f"  {key}: {stored.get(key)} then, {now[key]} now" for key in changed)
-            raise UserError(
-                f"'{self.folder}' cannot be resumed: what it was trained on has changed.\n{told}\n"
-                "Bring it back, or start a new run."
-            )
+        if not changed:
+            return None
+        images = (
+            contents.difference(self.folder, dataset) if "data_fingerprint" in changed else None
+        )
+        if images == "" and changed == ["data_fingerprint"]:
+            if processes.first():
+                stored["data"]["data"] = self.config.data.data
+                del stored["rules"]
+                stored["data_fingerprint"] = now["data_fingerprint"]
+                write_json(self.folder / CONFIG, stored)
+            return "the files of the images have other times or places, and hold the same as before"
+        told = [
+            f"  images: {images}"
+            if key == "data_fingerprint" and images
+            else f"  {key}: {stored.get(key)} then, {now[key]} now"
+            for key in changed
+        ]
+        raise UserError(
+            f"'{self.folder}' cannot be resumed: what it was trained on has changed.\n"
+            + "\n".join(told)
+            + "\nBring it back, or start a new run."
+        )
 
-    def finish(
-        self,
-        task: Task,
-        best: checkpoint.Restored,
-        logits: dict[str, np.ndarray],
-        **measured: Any,
-    ) -> None:
-        """Writes `summary.json` and `report.md`.
-
-        Args:
-            task: The run's fixed parts.
-            best: The best checkpoint as it was read back from disk.
-            logits: What its model says of the images of "val" and, if there is one, "test",
-                each [N, num_classes].
-            measured: `optimizer_bytes`, `test_accuracy`, `train_seconds`, `feature_seconds`,
-                `features_reused`.
-        """
-        self.summary = summarize(task, best, self.history, logits, measured)
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json` and `report.md`."""
+        self.summary = summary
         if not processes.first():
             return
         write_json(self.folder / SUMMARY, self.summary)
         report.write(self.folder, self.summary, self.config)
-        if self.sinks is not None:
-            self.sinks.close(self.summary)
+        if self.trackers is not None:
+            self.trackers.close(self.summary)
 
-    def draw(self, task: Task, painter: Painter) -> None:
+    def draw(self, data: str, plot_worker: Painter) -> None:
         """Asks for `curves.png`, once all epochs are in the history."""
         if not processes.first():
             return
         best = self.best_epoch()
         title = curves_title(
-            model=task.config.model.model,
-            mask=task.config.train.phases or task.config.train.mask,
-            data=task.dataset.spec,
+            model=self.config.model.model,
+            mask=self.config.train.phases or self.config.train.mask,
+            data=data,
             accuracy=self.history[best - 1]["val_accuracy"],
         )
         path = self.folder / CURVES
-        painter.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)
+        plot_worker.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)
 
 
 @contextlib.contextmanager
-def claimed_run(config: Config) -> Iterator[Run]:
+def claimed_run(
+    config: Config, message: Callable[[str], None], *, begun: bool = False
+) -> Iterator[Run]:
     """Creates the run's folder now, and removes it again if the run fails before it opens.
 
-    A folder that cannot be written is found out before minutes of work, not after.
+    A folder that cannot be written is found out before minutes of work, not after. No other
+    process writes it until the `with` block ends.
+
+    Args:
+        config: The options.
+        message: Where notes go.
+        begun: Whether the folder may hold what a run has left that was killed before it had a
+            checkpoint or a `config.json`; that is removed.
 
     Raises:
-        UserError: The folder holds a run already, is a file, or cannot be written.
+        UserError: The folder holds a run already, is a file, or cannot be written; or another
+            process is writing it.
     """
     folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
-    missing = processes.together(lambda: _claim(folder) if processes.first() else [])
-    run = Run(folder, config)
-    try:
-        yield run
-    except BaseException:
-        run.abandon()
-        raise
-    finally:
-        _remove_empty(missing)
+    with held_folder(folder, message):
+        processes.together(lambda: _check_empty(folder, begun))
+        run = Run(folder, config)
+        try:
+            yield run
+        except BaseException:
+            run.abandon()
+            raise
 
 
-def _claim(folder: Path) -> list[Path]:
-    """Makes an empty folder; it and its parents as far as they were not there.
+@contextlib.contextmanager
+def held_folder(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
+    """A folder that no other process writes inside the `with` block; made if it is missing.
+
+    At the end, it and its parents are removed as far as this made them and they hold nothing.
 
     Raises:
-        UserError: As of `claimed_run`.
+        UserError: It is a file, or cannot be written; or another process is writing it.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(
-            f"--run-dir '{folder}' is not empty. Give a new folder, or remove this one if it "
-            "is of no use any more."
-        )
+    with contextlib.ExitStack() as stack:
+        processes.together(lambda: _hold(folder, message, stack) if processes.first() else None)
+        yield
+
+
+def _hold(folder: Path, message: Callable[[str], None], stack: contextlib.ExitStack) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    stack.callback(_remove_empty, missing)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(folder, message))
         # Permission bits do not tell all (read-only mounts, quotas, root): only writing does.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+            file.flush()
     except OSError as error:
-        _remove_empty(missing)
         raise UserError(
             f"cannot write the run's folder '{folder}': {error.strerror}. Choose another with "
             "--run-dir."
         ) from error
-    return missing
+
+
+def _check_empty(folder: Path, begun: bool) -> None:
+    """Makes sure that a run can begin in a folder.
+
+    Raises:
+        UserError: The folder holds something.
+    """
+    if not processes.first():
+        return
+    files = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    # A write that was killed; nothing that anybody reads.
+    held = [name for name in files if not _DRAFT.fullmatch(name)]
+    if begun and (CONFIG in held or checkpoint.has_any(folder)):
+        raise UserError(
+            f"the run in '{folder}' cannot be resumed: it has checkpoints, but no {CONFIG}."
+        )
+    if begun:
+        held = [name for name in held if name not in _OWN]
+    if held:
+        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+        raise UserError(
+            f"--run-dir '{folder}' is not empty: it holds {', '.join(held[:3])}{more}. Give a new "
+            "folder, or remove this one if it is of no use any more; --resume goes on with a run."
+        )
+    remove_leftovers(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a run has written that has nothing to go on from, as after a full disk."""
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if path.name not in _OWN and not _DRAFT.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shlex
 import time
@@ -18,15 +19,18 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted, Stop, listening
 from jtl.freeze.plan import PhasePlan
-from jtl.runs import checkpoint, keeper, messages, midway, trackers
-from jtl.runs.agreement import Agreement
+from jtl.runs import checkpoint, messages, trackers
+from jtl.runs.checkpointer import Checkpointer, Progress, Snapshot
 from jtl.runs.plot_worker import Painter
-from jtl.runs.resume import resumed_run
-from jtl.runs.run import Run, claimed_run
+from jtl.runs.resume import opened_run
+from jtl.runs.run import Run
+from jtl.runs.storage import remove_temporary
 from jtl.train import batch_size, memory, preview, profiling
 from jtl.train.checks import checked
-from jtl.train.overview import normalization_lines
+from jtl.train.overview import normalization_lines, opening_line
+from jtl.train.restore import restored_part, snapshot_of, start_of
 from jtl.train.setup import Task, feature_cache, prepare_task
+from jtl.train.summary import run_content, run_inputs, summarize
 from jtl.train.trainer import Diverged, Part, Trainer
 
 
@@ -47,22 +51,24 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
         Interrupted: SIGINT or SIGTERM came; what was trained until then is saved.
     """
     display = display or Display()
-    with listening(display.message) as stop:
-        if config.run.resume:
-            run = processes.together(lambda: resumed_run(config, display.message))
-            midway.check_same_place(run.resumed_at)
-            task = processes.together(lambda: prepare_task(checked(run.config), display))
-            processes.together(lambda: run.check_same(task))
-            _go(task, run, display, stop, draw_beside)
-            return run
+    if config.run.resume == "never":
         config = checked(config)
-        with claimed_run(config) as run:
-            task = batch_size.prepared(config, display)
+    with listening(display.message) as stop, opened_run(config, display.message) as run:
+        if run.summary:
+            display.message(f"the run in '{run.folder}' is finished; nothing is trained")
+            return run
+        if run.resumed:
+            task = processes.together(lambda: prepare_task(checked(run.config), display))
+            note = processes.together(lambda: run.check_same(run_inputs(task), task.dataset))
+            display.message(f"note: {note}") if note else None
+            run.extend(run_content(task))
+        else:
+            task = batch_size.prepared(checked(config), display)
             run.config = task.config
-            display.message(messages.opening_line(task))
+            display.message(opening_line(task))
             for line in normalization_lines(task):
                 display.message(line)
-            _go(task, run, display, stop, draw_beside)
+        _go(task, run, display, stop, draw_beside)
     return run
 
 
@@ -74,7 +80,7 @@ def _go(task: Task, run: Run, display: Display, stop: Stop, draw_beside: bool) -
     log_to = run.config.run.log_to if processes.first() else ()
     with (
         Painter(beside=draw_beside) as painter,
-        trackers.opened(log_to, run.folder, options, done, display.message) as run.sinks,
+        trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
     ):
         Fit(task, run, display, stop, painter).go()
 
@@ -114,16 +120,18 @@ class Fit:
         patience = self.task.config.train.patience
         if not (patience and epoch):
             return False
-        return epoch - self.run.improved_epoch(self.task.config.train.min_delta) >= patience
+        improved = self.run.improved_epoch(self.task.config.train.min_delta)
+        # Who adds epochs wants them trained: patience begins anew.
+        return epoch - max(improved, *self.run.extended_at, 0) >= patience
 
     def _train(self) -> None:
-        variables, saved, saved_epoch = keeper.start_of(self.task, self.run)
+        variables, saved, saved_epoch = start_of(self.task, self.run)
         done = len(self.run.history)
         # Unreadable images show here, before anything is written.
         first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
         self.read_inputs(first, variables)
         with (
-            keeper.opened(self.task, self.run, saved_epoch) as self._keeper,
+            self._checkpoints(saved_epoch) as self._checkpointer,
             self.display.track("training", self.task.epochs, "epochs") as self._advance,
         ):
             self._advance(done, "resumed") if done else None
@@ -133,7 +141,7 @@ class Fit:
                 inputs = self.read_inputs(plan, variables)
                 trainer, part = Trainer(self.task, plan, inputs, variables), None
                 if plan is first and (at := self.run.resumed_at) is not None:
-                    part = keeper.part_of(self.run, at, trainer)
+                    part = restored_part(self.run, at, trainer)
                     self.display.message(f"going on after batch {at.batches} in epoch {at.epoch}")
                 elif saved is not None and plan.first_epoch <= done:
                     trainer.restore(done, saved)
@@ -144,7 +152,16 @@ class Fit:
                 del trainer, inputs  # What the next phase does not need is freed before it reads.
                 if stopped:
                     break
-            self.run.draw(self.task, self.painter)
+            self.run.draw(self.task.dataset.spec, self.painter)
+
+    def _checkpoints(self, saved_epoch: int = 0) -> Checkpointer:
+        return Checkpointer(
+            self.run,
+            self.task.meta(),
+            stop=self.stop,
+            saved_epoch=saved_epoch,
+            layout=self.task.layout,
+        )
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
@@ -153,12 +170,12 @@ class Fit:
         plan = self.task.plans[0]
         inputs = self.read_inputs(plan, self.task.variables)
         line, variables, self._val_logits = probe.solve(self.task, inputs)
-        self.run.open(self.task)
+        self.run.open(lambda: run_content(self.task), self.task.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
         self.display.message(f"L-BFGS: {messages.epoch_note(line)}, l2 {line['l2']:g}")
-        with keeper.opened(self.task, self.run) as kept:
-            kept.write(keeper.Kept(1, variables, {}, inputs.start))
-            self.run.draw(self.task, self.painter)
+        with self._checkpoints() as checkpointer:
+            checkpointer.write(Snapshot(1, variables, {}, inputs.start))
+            self.run.draw(self.task.dataset.spec, self.painter)
 
     def read_inputs(self, plan: PhasePlan, variables: ParamTree) -> PhaseInputs:
         """Reads train and val, unless the phase before had the same cut."""
@@ -167,7 +184,16 @@ class Fit:
             self._inputs = None  # Frees the features of the cut before.
             splits = {"train": self.task.dataset.train, "val": self.task.dataset.val}
             began = time.perf_counter()
-            self._inputs = self._cache.read(cut, jax.device_get(variables), splits)
+            try:
+                self._inputs = self._cache.read(cut, jax.device_get(variables), splits)
+            except Interrupted as stopped:
+                if cut is None or self._cache.folder is None:
+                    raise
+                raise Interrupted(
+                    stopped.signal,
+                    "stopped while features were computed; those so far are kept, and the same "
+                    "command goes on from there",
+                ) from stopped
             self.feature_seconds += time.perf_counter() - began if self._inputs.cached else 0.0
             self._cut = cut
         return self._inputs
@@ -178,39 +204,39 @@ class Fit:
         Returns:
             Whether patience ended the run.
         """
-        self.run.open(self.task)
+        self.run.open(lambda: run_content(self.task), self.task.dataset)
         profiling.trace_phase(trainer, first, self.run.folder, self.display)
-        agreement = Agreement(self.stop, self._keeper)
+        checkpointer = self._checkpointer
         with self.stop.deferred():
             for epoch in range(first, trainer.plan.last_epoch + 1):
-                line = self._epoch(epoch, trainer, part if epoch == first else None, agreement)
-                overdue = agreement.after_epoch(line)
-                if self._finished(epoch, line, trainer, overdue):
+                line = self._epoch(epoch, trainer, part if epoch == first else None)
+                due = checkpointer.decide_after_epoch(line)
+                if self._finished(epoch, line, trainer, due):
                     return True
-                if agreement.signal is not None and epoch < self.task.epochs:
-                    self._keeper.save(epoch, trainer)
-                    self._stop(agreement.signal, f"after epoch {epoch}")
+                if checkpointer.signal is not None and epoch < self.task.epochs:
+                    checkpointer.save(epoch, functools.partial(snapshot_of, epoch, trainer))
+                    self._stop(checkpointer.signal, f"after epoch {epoch}")
         return False
 
-    def _epoch(
-        self, epoch: int, trainer: Trainer, part: Part | None, agreement: Agreement
-    ) -> dict[str, Any]:
+    def _epoch(self, epoch: int, trainer: Trainer, part: Part | None) -> dict[str, Any]:
         """Trains one epoch, or what is left of it."""
-        agreement.begin()
+        checkpointer = self._checkpointer
+        checkpointer.begin_epoch()
 
         def between(part: Part) -> None:
-            if not agreement.due():
+            if not checkpointer.count_step():
                 return
             if processes.several():
                 trainer.check_finite()  # As they wait for the step anyway.
-            said = agreement.within_epoch()
-            if said.outdated:
-                self._keeper.tidy()
-            if said.save or agreement.signal is not None:
-                self._keeper.save_within(epoch, part, trainer, self._elapsed())
-            if agreement.signal is not None:
+            decision = checkpointer.decide()
+            if decision.remove:
+                checkpointer.remove_temporary()
+            if decision.save or checkpointer.signal is not None:
+                trainer.check_finite()
+                checkpointer.save_temporary(lambda: self._progress(epoch, part, trainer))
+            if checkpointer.signal is not None:
                 batch = f"batch {part.batches} of {trainer.steps_per_epoch}"
-                self._stop(agreement.signal, f"after {batch} in epoch {epoch}")
+                self._stop(checkpointer.signal, f"after {batch} in epoch {epoch}")
 
         before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
         losses = [line["val_loss"] for line in before]
@@ -223,7 +249,18 @@ class Fit:
                 raise
             raise UserError(memory.advice(trainer, error)) from error
 
-    def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, overdue: bool) -> bool:
+    def _progress(self, epoch: int, part: Part, trainer: Trainer) -> Progress:
+        position = checkpoint.TemporaryCheckpoint(
+            step=(epoch - 1) * trainer.steps_per_epoch + part.batches,
+            epoch=epoch,
+            batches=part.batches,
+            seconds=part.seconds,
+            elapsed=self._elapsed(),
+            checkpoints=(),
+        )
+        return Progress(position, trainer.state, part.sums)
+
+    def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, due: bool) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
         if not math.isfinite(line["train_loss"] + line["val_loss"]):
             figures = f"train {line['train_loss']}, validation {line['val_loss']}"
@@ -233,11 +270,12 @@ class Fit:
         self._advance(1, messages.epoch_note(line))
         if self.run.best_epoch() == epoch:
             self._val_logits = trainer.val_logits
-        self._keeper.keep(epoch, line["seconds"], trainer)
+        snapshot = functools.partial(snapshot_of, epoch, trainer)
+        self._checkpointer.keep(epoch, line["seconds"], snapshot)
         stop = self._out_of_patience(epoch)
         # At a phase's end too: the next one may be of a size that runs out of memory.
-        if stop or overdue or epoch == trainer.plan.last_epoch:
-            self._keeper.save(epoch, trainer)
+        if stop or due or epoch == trainer.plan.last_epoch:
+            self._checkpointer.save(epoch, snapshot)
         return stop
 
     def _stop(self, signal: int, where: str) -> NoReturn:
@@ -259,7 +297,7 @@ class Fit:
     def _diverged(self, epoch: int, where: str, trainer: Trainer) -> NoReturn:
         """Keeps the last good epoch and stops the run."""
         kept = "nothing was kept, as no epoch before it was whole"
-        self._keeper.diverged()
+        self._checkpointer.save_diverged()
         if self.run.history:
             best = self.run.best_epoch()
             kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
@@ -271,12 +309,15 @@ class Fit:
         )
 
     def _log(self, line: dict[str, Any], plan: PhasePlan, inputs: PhaseInputs) -> None:
-        facts = {"cut": plan.split.cut, "cached_prefix": inputs.cached}
+        facts: dict[str, Any] = {"cut": plan.split.cut, "cached_prefix": inputs.cached}
+        added = len(self.task.config.train.extended)
+        if added and plan in self.task.plans[-added:]:
+            facts["extended"] = True
         self.run.log({**line, **facts, "elapsed": round(self._elapsed(), 3)})
 
     def _finish(self, train_seconds: float) -> None:
         """Reads the best epoch back, so that what is reported is what is on disk."""
-        midway.remove(self.run.folder)
+        remove_temporary(self.run.folder)
         best = checkpoint.restore(self.run.folder)
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
@@ -285,16 +326,14 @@ class Fit:
             self._inputs = None  # Their memory is free for the test split.
             scores, logits["test"] = self._evaluated("test", best)
             test_accuracy = scores["accuracy"]
-        self.run.finish(
-            self.task,
-            best,
-            logits,
-            optimizer_bytes=max(line["optimizer_bytes"] for line in self.run.history),
-            test_accuracy=test_accuracy,
-            train_seconds=train_seconds,
-            feature_seconds=self.feature_seconds,
-            features_reused=self._cache.reused,
-        )
+        measured = {
+            "optimizer_bytes": max(line["optimizer_bytes"] for line in self.run.history),
+            "test_accuracy": test_accuracy,
+            "train_seconds": train_seconds,
+            "feature_seconds": self.feature_seconds,
+            "features_reused": self._cache.reused,
+        }
+        self.run.finish(summarize(self.task, best, self.run.history, logits, measured))
 
     def _evaluated(
         self, split: str, best: checkpoint.Restored

@@ -57,7 +57,7 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
         train=dataclasses.replace(config.train, schedule="constant"),
         steps=dataclasses.replace(config.steps, warmup=0.0),
     )
-    with listening(display.message) as stop, claimed_run(config) as run:
+    with listening(display.message) as stop, claimed_run(config, display.message) as run:
         task = batch_size.prepared(config, display)
         with Painter() as painter:
             fit = loop.Fit(task, run, display, stop, painter)

@@ -1,4 +1,4 @@
-"""What a phase trains, group by group, as it is told before training starts."""
+"""What is about to be trained: in a line, and group by group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,27 @@ from typing import Any
 from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.freeze import FROZEN
 from jtl.freeze.plan import PhasePlan
+from jtl.runs import messages
 from jtl.train.setup import Task
+
+
+def opening_line(task: Task) -> str:
+    """What is about to be trained on what."""
+    dataset, augmented = task.dataset, task.config.augment.resolved().describe()
+    weights = task.class_weights
+    return (
+        f"{task.config.model.model} ({task.source['name']}) on {dataset.spec}: "
+        f"{len(dataset.train)} train, {len(dataset.val)} val images, "
+        f"{len(dataset.class_names)} classes, {task.inputs.device.size} px, "
+        + ", then ".join(
+            f"mask {plan.phase.mask}, cut at {plan.split.cut}, "
+            f"{messages.counted(plan.phase.epochs, 'epoch')}"
+            for plan in task.plans
+        )
+        + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
+        + ("" if task.inputs.augmentation is None else f"; augmentation: {augmented}")
+        + messages.devices_told(task.layout)
+    )
 
 
 def groups_of(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:

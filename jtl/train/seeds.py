@@ -19,9 +19,10 @@ from jtl.common.progress import Display
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted
-from jtl.runs.files import CONFIG, SUMMARY, read_json, write_json
+from jtl.runs.files import CONFIG, write_json
+from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config
-from jtl.runs.run import new_folder
+from jtl.runs.run import held_folder, new_folder
 from jtl.train.loop import fit
 
 FILE = "seeds.json"
@@ -51,10 +52,15 @@ def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) ->
         UserError: As `jtl.train.loop.fit`.
         Interrupted: As `jtl.train.loop.fit`; the message says how to go on with all seeds.
     """
-    if config.run.resume and config.run.run_dir is None:
+    if config.run.resume != "never" and config.run.run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the seeds to go on with.")
     folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
-    processes.together(lambda: _check(config, folder))
+    with held_folder(folder, display.message):
+        processes.together(lambda: _check(config, folder))
+        return _fit_all(config, folder, display, draw_beside)
+
+
+def _fit_all(config: Config, folder: Path, display: Display, draw_beside: bool) -> dict[str, Any]:
     first = config.train.seed
     chosen = range(first, first + config.run.seeds)
     folders = [folder / f"seed-{seed}" for seed in chosen]
@@ -87,7 +93,10 @@ def _check(config: Config, folder: Path) -> None:
     Raises:
         UserError: It holds something else, or seeds that are not to be gone on with.
     """
-    if not config.run.resume and folder.is_dir() and any(folder.iterdir()):
+    if (config.run.resume == "must") and not list(folder.glob(f"seed-*/{CONFIG}")):
+        raise UserError(f"'{folder}' holds no seeds; --resume auto would start them.")
+    held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
+    if config.run.resume == "never" and held:
         raise UserError(
             f"--run-dir '{folder}' is not empty. Give a new folder, or add --resume to go on with "
             "the seeds in it."
@@ -100,11 +109,9 @@ def _one(
     config: Config, seed: int, place: Path, first: Path, display: Display, draw_beside: bool
 ) -> dict[str, Any]:
     """The summary of one seed's run, which is trained unless it is there."""
-    resume = config.run.resume
-    if resume and (place / SUMMARY).is_file():
-        return read_json(place / SUMMARY)
-    resume = resume and (place / CONFIG).is_file()
-    if config.run.resume and not resume and (first / CONFIG).is_file():
+    again = config.run.resume != "never"
+    resume = again and (place / CONFIG).is_file()
+    if again and not resume and (first / CONFIG).is_file():
         # As the others were begun.
         stored = stored_config(first)
         config = dataclasses.replace(stored, run=config.run)
@@ -119,7 +126,7 @@ def _one(
         config,
         data=data,
         train=train,
-        run=dataclasses.replace(config.run, run_dir=place, resume=resume, seeds=1),
+        run=dataclasses.replace(config.run, run_dir=place, seeds=1),
     )
     return fit(one, display, draw_beside=draw_beside).summary
 

@@ -34,6 +34,7 @@ from jtl.models import ImageClassifier, NormSpec, Preprocessing, heads
 from jtl.models.initialization import initialize
 from jtl.models.truncation import Truncated
 from jtl.optim.recipe import Recipe, recipe
+from jtl.runs.weights import of_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +135,9 @@ def prepare_task(config: Config, display: Display) -> Task:
     entry = models.get(options.model)
     artifact = None
     if options.weights != "random":
-        artifact = weights.resolve(options.weights, options.model, progress=display.message)
+        artifact = of_run(options.weights, options.model)
+        if artifact is None:
+            artifact = weights.resolve(options.weights, options.model, progress=display.message)
     translate = functools.partial(weights.translate, model=options.model)
     at = options.truncate_at
     conventions = {} if artifact is None else dict(artifact.conventions)
@@ -169,6 +172,7 @@ def prepare_task(config: Config, display: Display) -> Task:
         model.units(),
         bn=config.train.bn,
         translate=functools.partial(path_called, model=model, foreign=translate),
+        extended=len(config.train.extended),
     )
     if options.aux_head and not any("aux" in plan.split.train_units for plan in plans):
         raise UserError(
@@ -262,6 +266,8 @@ def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Recip
         listed = (Phase(1 if train.solver == "lbfgs" else epochs, train.mask),)
     else:
         listed = phases.parse(train.phases, train.epochs, model.units())
+    # Under the last mask, and at its learning rate.
+    listed += tuple(dataclasses.replace(listed[-1], epochs=more) for more in train.extended)
     planned = []
     for phase in listed:
         how = recipe(config, phase.mask, phase.lr)

@@ -32,7 +32,8 @@ from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.verification import Verification
 from jtl.models import HeadSpec, ImageClassifier
 from jtl.predict import classifier
-from jtl.runs import checkpoint
+from jtl.runs import checkpoint, checkpointer
+from jtl.runs.checkpointer import CheckpointPolicy
 from jtl.runs.run import Run
 from jtl.train import step
 from jtl.train.checks import checked
@@ -294,7 +295,8 @@ def test_a_run_goes_on_with_the_cache_or_without(
 
     folder = tmp_path / "cut-off"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1.0)
+        policy = CheckpointPolicy(seconds=-1.0)
+        patch.setattr(checkpointer, "DEFAULT_POLICY", policy)
         patch.setattr(Trainer, "epoch", breaks)
         with pytest.raises(RuntimeError, match="third"):
             fit(configured(tiny_data, folder, "last_stage"), tiny.quiet())

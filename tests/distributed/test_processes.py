@@ -22,7 +22,7 @@ from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, RunConfig, TrainConfig
 from jtl.distributed import processes
-from jtl.runs import checkpoint, midway
+from jtl.runs import checkpoint
 from support import commands, tiny, tiny_train
 from support.paths import SUPPORT
 
@@ -125,7 +125,7 @@ def resume(run_dir: Path) -> list[str]:
 
 def places(run_dir: Path) -> list[int]:
     """The steps after which there are checkpoints within an epoch."""
-    return checkpoint.numbers(run_dir / midway.FOLDER)
+    return checkpoint.numbers(run_dir / checkpoint.TEMPORARY_FOLDER)
 
 
 def outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:
@@ -149,7 +149,7 @@ def assert_same(run_dir: Path, other: Path, rounding: float = ROUNDING) -> None:
         assert np.abs(leaves[path] - leaf).max() <= rounding * np.abs(leaf).max(), path
     for key in ("val_accuracy", "val_macro_f1", "best_epoch", "trainable_params"):
         assert summary[key] == told[key]
-    assert not (run_dir / midway.FOLDER).exists()
+    assert not (run_dir / checkpoint.TEMPORARY_FOLDER).exists()
 
 
 def assert_stopped(ended: list[tuple[int, str, str]], lost: int) -> None:

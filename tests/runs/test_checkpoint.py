@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import jax
@@ -9,12 +10,19 @@ import numpy as np
 import optax
 import pytest
 
+from jtl.common import hashes
 from jtl.common.errors import UserError
 from jtl.runs import checkpoint
-from support import tiny
+from support import checkpoints, tiny
 
 STATE = {"momentum": np.zeros(3, np.float32)}
-META = {"class_names": ["a", "é"], "cut": "head", "cached_prefix": True, "nested": {"x": [1, 2.5]}}
+META = {
+    "class_names": ["a", "é"],
+    "cut": "head",
+    "cached_prefix": True,
+    "nested": {"x": [1, 2.5]},
+    "start": None,
+}
 
 
 def variables(value: float):
@@ -24,12 +32,9 @@ def variables(value: float):
     }
 
 
-def write(folder, scores):
-    with checkpoint.manager(folder) as checkpoints:
-        for epoch, score in enumerate(scores, 1):
-            state = optax.adam(0.1).init({"kernel": np.zeros(3, np.float32)})
-            metrics = {"val_accuracy": 0.5, "best": score}
-            checkpoint.save(checkpoints, epoch, variables(epoch), state, metrics, META)
+def write(folder, accuracies):
+    state = optax.adam(0.1).init({"kernel": np.zeros(3, np.float32)})
+    checkpoints.write(folder, accuracies, variables, state, META)
 
 
 def kept(folder) -> set[int]:
@@ -58,8 +63,7 @@ def test_best_and_latest_are_kept_and_no_others(tmp_path, accuracies, best):
 def test_what_comes_back_has_the_bits_that_went_in(tmp_path):
     odd = np.array([np.nan, -0.0, np.inf, 1e-45, np.pi], np.float32)
     tree = {**tiny.variables(), "odd": {"values": odd}}
-    with checkpoint.manager(tmp_path) as checkpoints:
-        checkpoint.save(checkpoints, 1, tree, STATE, {"best": 1.0}, META)
+    checkpoints.write(tmp_path, [0.5], lambda _: tree, STATE, META)
     got = checkpoint.restore(tmp_path).variables
     assert jax.tree.structure(got) == jax.tree.structure(tree)
     for left, right in zip(*map(jax.tree.leaves, (got, tree)), strict=True):
@@ -73,8 +77,7 @@ def test_what_comes_back_has_the_bits_that_went_in(tmp_path):
 
 def test_saving_waits_when_the_manager_closes(tmp_path):
     # Saving goes on in the background.
-    with checkpoint.manager(tmp_path) as checkpoints:
-        checkpoint.save(checkpoints, 1, variables(1.0), STATE, {"best": 1.0}, META)
+    write(tmp_path, [0.5])
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
@@ -150,9 +153,7 @@ def damage_fingerprints(folder):
     ],
 )
 def test_damaged_files_are_a_users_error(tmp_path, damage):
-    with checkpoint.manager(tmp_path) as checkpoints:
-        metrics = {"best": 1.0}
-        checkpoint.save(checkpoints, 1, tiny.variables(), STATE, metrics, META)
+    checkpoints.write(tmp_path, [0.5], lambda _: tiny.variables(), STATE, META)
     checkpoint.restore(tmp_path)
     damage(tmp_path)
     with pytest.raises(
@@ -162,7 +163,7 @@ def test_damaged_files_are_a_users_error(tmp_path, damage):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("read", [checkpoint.restore, checkpoint.latest_epoch])
+@pytest.mark.parametrize("read", [checkpoint.restore, checkpoint.check])
 def test_damaged_metrics_name_the_checkpoint(tmp_path, read):
     write(tmp_path, [0.9, 0.2])
     damage_metrics(tmp_path)
@@ -180,3 +181,58 @@ def test_orbax_own_notes_are_not_needed(tmp_path):
     write(tmp_path, [0.9])
     damage_notes(tmp_path)
     assert checkpoint.restore(tmp_path).epoch == 1
+
+
+def rewritten(folder, change):
+    """A checkpoint whose metadata are others, and whole."""
+    path = folder / "checkpoints" / "1"
+    content = change((path / "meta" / "metadata").read_text())
+    (path / "meta" / "metadata").write_text(content)
+    files = {k: v for k, v in hashes.of_files(path).items() if "/" in k}
+    (path / checkpoint.FINGERPRINTS).write_text(json.dumps(files))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            '"cut"',
+            '"format_version": 2, "cut"',
+            "its format is version 2, and",
+        ),
+        ("2.5", "NaN", "meta holds NaN, which is no number"),
+        ("2.5", "-Infinity", "meta holds -Infinity, which is no number"),
+    ],
+)
+def test_metadata_of_another_kind_are_refused(tmp_path, old, new, told):
+    write(tmp_path, [0.9])
+    rewritten(tmp_path, lambda text: text.replace(old, new))
+    with pytest.raises(UserError, match=told):
+        checkpoint.restore(tmp_path)
+
+
+def test_readers_change_nothing(tmp_path):
+    write(tmp_path, [0.9, 0.2])
+    unfinished = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp-7"
+    unfinished.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    for which in ("best", "latest"):
+        checkpoint.restore(tmp_path, which)
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
+    write(tmp_path, [0.9])
+    later = tmp_path / "later"
+    write(later, [0.9, 0.95])
+    chosen = checkpoint._chosen
+
+    def replaced(run_dir, which):
+        epoch = chosen(run_dir, which)
+        if epoch == 1:
+            (later / "checkpoints" / "2").rename(tmp_path / "checkpoints" / "2")
+            (tmp_path / "checkpoints" / "1").rename(tmp_path / "gone")
+        return epoch
+
+    monkeypatch.setattr(checkpoint, "_chosen", replaced)
+    assert checkpoint.restore(tmp_path).epoch == 2

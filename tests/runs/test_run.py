@@ -30,6 +30,7 @@ def test_the_folder_of_a_run(tiny_run):
     files = {path.name for path in tiny_run.folder.iterdir()}
     assert files == {
         "config.json", "metrics.jsonl", "summary.json", "curves.png", "report.md", "checkpoints",
+        "data.json",
     }  # fmt: skip
     assert (tiny_run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((tiny_run.folder / "summary.json").read_text())
@@ -177,7 +178,7 @@ def test_a_folder_with_content_is_refused(tiny_data, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "keep").write_text("mine")
-    with pytest.raises(UserError, match=r"^--run-dir '.*run' is not empty\. Give a new folder"):
+    with pytest.raises(UserError, match=r"^--run-dir '.*run' is not empty: it holds keep\. Give"):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert [path.name for path in folder.iterdir()] == ["keep"]
 

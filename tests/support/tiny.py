@@ -27,7 +27,7 @@ from jtl.freeze.split import trainable
 from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit
 from jtl.models.chain import unit
 from jtl.models.layers.blocks import BatchNorm, Conv, relu
-from jtl.runs import checkpoint, keeper
+from jtl.runs import checkpointer
 from jtl.runs.run import Run
 from jtl.train import loop
 from jtl.train.checks import checked
@@ -195,7 +195,7 @@ def trainer_of(config: Config) -> Trainer:
 
 def resumed(folder: Path) -> Config:
     """What `--resume --run-dir FOLDER` gives."""
-    return Config(run=RunConfig(folder, resume=True))
+    return Config(run=RunConfig(folder, resume="auto"))
 
 
 def lines_of(run: Run) -> list[dict[str, Any]]:
@@ -210,16 +210,16 @@ def fit_until(epoch: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> No
     class Killed(BaseException):
         pass
 
-    original = keeper.Keeper.save
+    original = checkpointer.Checkpointer.save
 
-    def save(self: keeper.Keeper, done: int, trainer: Any) -> None:
-        original(self, done, trainer)
+    def save(self: checkpointer.Checkpointer, done: int, snapshot: Any) -> None:
+        original(self, done, snapshot)
         if done == epoch:
-            self._checkpoints.wait_until_finished()
+            self.wait()
             raise Killed
 
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", checkpointer.CheckpointPolicy(seconds=0.0))
     with monkeypatch.context() as patch:
-        patch.setattr(keeper.Keeper, "save", save)
+        patch.setattr(checkpointer.Checkpointer, "save", save)
         with pytest.raises(Killed):
             loop.fit(config, quiet())

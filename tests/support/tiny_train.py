@@ -1,8 +1,10 @@
 """`python -m jtl.train` in a process that knows the tiny backbone, and may get a signal in a step.
 
 `TINY_SIGNAL=STEP:NUMBER` sends the process itself a signal when it has dispatched so many steps one
-by one. `TINY_SAVES` saves within an epoch after every step. One of several processes asks the
-others after every step. Command lines with `--then` between them run one after the other.
+by one, `TINY_FEATURES=BATCHES:NUMBER` when features of so many batches are computed. `TINY_SAVES`
+saves within an epoch after every step, `TINY_OFTEN` as often as the disk takes it. One of several
+processes asks the others after every step. Command lines with `--then` between them run one after
+the other.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from typing import Any
 
 import pytest
 
+from jtl.cache import features
 from jtl.cli import app
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.runs import agreement, midway
+from jtl.runs import checkpointer
 from jtl.train import command as train
+from jtl.train import loop
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -40,14 +44,26 @@ def signal_itself(patch: pytest.MonkeyPatch, at: int, number: int) -> None:
 
 
 def save_after_every_step(patch: pytest.MonkeyPatch) -> None:
-    save = midway.Saver.save
+    class Waiting(checkpointer.Checkpointer):
+        temporary_due = True
 
-    def waiting(saver: midway.Saver, *args: Any) -> None:
-        save(saver, *args)
-        saver._opened().wait_until_finished()
+        def save_temporary(self, progress: Any) -> None:
+            super().save_temporary(progress)
+            self._opened_temporary().wait_until_finished()
 
-    patch.setattr(midway.Saver, "save", waiting)
-    patch.setattr(midway.Saver, "due", lambda *_: True)
+    patch.setattr(loop, "Checkpointer", Waiting)
+
+
+def signal_in_features(patch: pytest.MonkeyPatch, at: int, number: int) -> None:
+    extract = features.extract
+
+    def counted(*args: Any, **options: Any) -> Any:
+        for batch, rows in enumerate(extract(*args, **options), 1):
+            yield rows
+            if batch == at:
+                os.kill(os.getpid(), number)
+
+    patch.setattr(features, "extract", counted)
 
 
 def commands() -> list[list[str]]:
@@ -62,9 +78,13 @@ if __name__ == "__main__":
     # What shells start in the background ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     patch = pytest.MonkeyPatch()
-    patch.setattr(agreement, "ASK_SECONDS", 0.0)
+    often = {"seconds": 0.0, "share": float("inf")} if "TINY_OFTEN" in os.environ else {}
+    policy = checkpointer.CheckpointPolicy(sync_seconds=0.0, **often)
+    patch.setattr(checkpointer, "DEFAULT_POLICY", policy)
     if "TINY_SAVES" in os.environ:
         save_after_every_step(patch)
+    if asked := os.environ.get("TINY_FEATURES"):
+        signal_in_features(patch, *map(int, asked.split(":")))
     if asked := os.environ.get("TINY_SIGNAL"):
         signal_itself(patch, *map(int, asked.split(":")))
     code = 0

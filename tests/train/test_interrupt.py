@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jtl.distributed.signals import Interrupted, Stop, listening
-from jtl.runs import checkpoint, midway
+from jtl.runs import checkpoint
 from support import tiny
 
 
@@ -62,9 +62,9 @@ def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
     epoch = int(stopped[2])
     assert epoch > 1
     if stopped[1] is None:
-        assert checkpoint.latest_epoch(folder) == epoch
+        assert checkpoint.saved_epochs(folder)[-1] == epoch
         return
-    place = midway.found(folder, pytest.fail)
+    place = checkpoint.find_temporary(folder, pytest.fail)
     assert place is not None
     assert (f"batch {place.batches} of 18 in ", place.epoch) == (stopped[1], epoch)
 

@@ -16,13 +16,14 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.distributed.layout import Layout
 from jtl.predict import classifier as evaluation
-from jtl.runs import checkpoint
-from jtl.runs.summary import frozen_unchanged
+from jtl.runs import checkpoint, checkpointer
+from jtl.runs.checkpointer import CheckpointPolicy
 from jtl.train import step as steps
 from jtl.train import trainer
 from jtl.train.checks import checked
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_task
+from jtl.train.summary import frozen_unchanged
 from jtl.train.trainer import Trainer
 from support import commands, tiny
 from weights_convert.convert.rules import leaf_paths, lookup
@@ -148,7 +149,8 @@ def test_the_summary_tells_of_changed_frozen_leaves(tiny_data, tmp_path, monkeyp
 def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, **train):
     """A run whose epochs validate as `accuracies` says, and its head after each epoch."""
     remaining, heads = iter(accuracies), []
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", save_seconds)
+    policy = CheckpointPolicy(seconds=save_seconds)
+    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", policy)
 
     def scripted(self: trainer.Trainer):
         heads.append(np.asarray(self.variables()["params"]["head"]["logits"]["kernel"]))
@@ -256,7 +258,7 @@ def test_a_resumed_run_refuses_other_options(tiny_data, tmp_path, change):
     ("given", "told"),
     [
         (["--mask", "head_only"], "--mask head_only, the run has full"),
-        (["--data=digits"], "--data digits, the run has folder:"),
+        (["--data=digits"], "what it was trained on has changed"),
         (["--batch_size=32"], "--batch-size 32, the run has 4"),
         (["--no-aux-head", "--mask=full"], None),
     ],
@@ -323,7 +325,7 @@ def test_a_run_whose_first_save_fails_leaves_nothing(tiny_data, tmp_path, monkey
         (folder / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", full_disk)
+    monkeypatch.setattr(checkpointer.Checkpointer, "write", full_disk)
     with pytest.raises(OSError, match="No space left"):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert not folder.exists()

@@ -15,7 +15,7 @@ from jtl.config.options import Config, TrainConfig
 from jtl.distributed.layout import SINGLE
 from jtl.runs import checkpoint
 from jtl.runs.files import read_json
-from jtl.runs.resume import resumed_run
+from jtl.runs.resume import opened_run
 from jtl.train import batch_size, loop, memory
 from jtl.train import step as steps
 from jtl.train.checks import checked
@@ -123,7 +123,8 @@ def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, m
     monkeypatch.setattr(memory, "free_for_steps", lambda kept=0: 10**12)
     again = tiny.resumed(folders["resumed"])
     again = dataclasses.replace(again, train=TrainConfig(batch_size="auto"))
-    assert resumed_run(again, print).config.train.batch_size == 4
+    with opened_run(again, print) as resumed:
+        assert resumed.config.train.batch_size == 4
     loop.fit(again, tiny.quiet())
     for name in ("four", "resumed"):
         pairs = zip(leaves(folders["auto"]), leaves(folders[name]), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -98,6 +99,10 @@ class EncodedSplit(Labelled):
             [size] = sizes
             common = np.broadcast_to(np.asarray(size, np.int32), (len(self), 2))
             self._headers = _Headers(common, {}, complete=True)
+
+    def digests(self) -> list[str]:
+        """SHA-256 (hex) of every encoded image, in their order."""
+        return [hashlib.sha256(self._fetch(int(row), -1)).hexdigest() for row in self._rows]
 
     def check(self) -> list[str]:
         """Read every header; a line for each image that is not readable."""

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from jtl import models
 from jtl.common.errors import UserError
-from jtl.runs import checkpoint
+from support import checkpoints
 from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.artifact import folder as artifact
@@ -180,9 +180,7 @@ def write_run(folder: Path, **changes) -> tuple[models.ImageClassifier, dict]:
         },
         **changes,
     }
-    with checkpoint.manager(folder) as manager:
-        metrics = {"val_accuracy": 0.5, "val_loss": 1.0, "best": 1.0}
-        checkpoint.save(manager, 1, variables, {"count": np.int32(0)}, metrics, meta)
+    checkpoints.write(folder, [0.5], lambda _: variables, {"count": np.int32(0)}, meta)
     return model, variables
 
 

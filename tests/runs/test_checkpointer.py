@@ -1,18 +1,28 @@
-"""What processes agree on, as two of them that run in turns."""
+"""What processes decide together, as two of them that run in turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted, Stop
-from jtl.runs import agreement
-from jtl.runs.agreement import Agreement, Said
+from jtl.runs.checkpointer import Checkpointer, SyncDecision
+from jtl.runs.run import Run
+
+
+def checkpointer(stop: Stop, due: bool, clock: Callable[[], float]) -> Checkpointer:
+    """One that has it that it is always time for anything, or never."""
+
+    class Fixed(Checkpointer):
+        temporary_due = temporary_outdated = permanent_due = due
+
+    return Fixed(Run(Path("nowhere"), Config()), {}, stop=stop, clock=clock)
 
 
 class Pair:
@@ -26,12 +36,13 @@ class Pair:
         self.said: list[list[float]] = []
         patch.setattr(processes, "several", lambda: True)
         patch.setattr(processes, "gathered", self.gathered)
-        patch.setattr(agreement.time, "perf_counter", lambda: self.now * (1, 3)[self.running])
         self.stops = (Stop(), Stop())
-        told: list[Any] = [SimpleNamespace(due=number, outdated=number) for number in (0, 1)]
-        self.both = [Agreement(*knows) for knows in zip(self.stops, told, strict=True)]
+        self.both = [
+            checkpointer(stop, number, lambda rate=rate: self.now * rate)
+            for stop, number, rate in zip(self.stops, (False, True), (1, 3), strict=True)
+        ]
 
-    def each(self, does: Callable[[Agreement], Any]) -> list[Any]:
+    def each(self, does: Callable[[Checkpointer], Any]) -> list[Any]:
         """What both give, one after the other."""
         given = []
         for number, one in enumerate(self.both):
@@ -43,20 +54,20 @@ class Pair:
         assert values == pytest.approx(self.said[self.running])
         return np.asarray(self.said, np.float32)
 
-    def ask(self) -> list[Said]:
+    def ask(self) -> list[SyncDecision]:
         """What each hears; what both are to say is known before."""
         since = self.now - self.asked_at
         signals = [stop.signal or 0 for stop in self.stops]
         self.said = [[since, 0, 0, signals[0]], [3 * since, 1, 1, signals[1]]]
         self.asked_at = self.now
-        return self.each(Agreement.within_epoch)
+        return self.each(Checkpointer.decide)
 
     def steps(self, count: int, seconds: float) -> list[int]:
         """The steps, from 1 on, after which they ask; both after the same."""
         asked = []
         for step in range(1, count + 1):
             self.now += seconds
-            due, other = self.each(Agreement.due)
+            due, other = self.each(Checkpointer.count_step)
             assert due == other
             if due:
                 asked.append(step)
@@ -83,7 +94,7 @@ def test_they_ask_about_once_a_second_of_the_first_ones_clock(pair):
 def test_an_epoch_begins_anew(pair):
     assert pair.steps(7 + 7, 0.01) == [1, 3, 7]
     pair.asked_at = pair.now
-    pair.each(Agreement.begin)
+    pair.each(Checkpointer.begin_epoch)
     assert pair.steps(8, 0.01) == [8]
 
 
@@ -104,14 +115,14 @@ def test_a_signal_that_all_get_stops_once(pair):
         pair.stops[1].receive(15, pytest.fail)
 
 
-def test_one_process_is_asked_after_every_step(monkeypatch):
-    stop, keeper = Stop(), SimpleNamespace(due=True, outdated=False, overdue=True)
-    alone = Agreement(stop, keeper)  # pyright: ignore[reportArgumentType]
+def test_one_process_decides_after_every_step():
+    stop = Stop()
+    alone = checkpointer(stop, True, lambda: 0.0)
     line = {"seconds": 0.1}
-    assert [alone.due() for _ in range(5)] == [True] * 5
-    assert tuple(alone.within_epoch()) == (True, False)
-    assert alone.due()
-    assert (alone.after_epoch(line), line) == (True, {"seconds": 0.1})
+    assert [alone.count_step() for _ in range(5)] == [True] * 5
+    assert tuple(alone.decide()) == (True, True)
+    assert alone.count_step()
+    assert (alone.decide_after_epoch(line), line) == (True, {"seconds": 0.1})
     assert alone.signal is None
     stop.signal = 2
     assert alone.signal == 2

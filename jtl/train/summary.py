@@ -11,10 +11,25 @@ import numpy as np
 
 from jtl import onednn
 from jtl.common.trees import ParamTree
+from jtl.config.defaults import filled
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
 from jtl.train.setup import Task
+
+
+def run_content(task: Task) -> dict[str, Any]:
+    """The content of `config.json`: what was asked for, with defaults written out."""
+    return {
+        **filled(task.config).to_dict(),
+        "phases": [phase_told(task, plan) for plan in task.plans],
+        **taken(task),
+    }
+
+
+def run_inputs(task: Task) -> dict[str, Any]:
+    """What a run must find again to go on: `taken`, and the rules of its masks."""
+    return {**taken(task), "rules": [plan.phase.rules for plan in task.plans]}
 
 
 def taken(task: Task) -> dict[str, Any]:

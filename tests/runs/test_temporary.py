@@ -18,10 +18,12 @@ import pytest
 from jtl.common import hashes
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, StepsConfig
-from jtl.distributed.signals import Interrupted
+from jtl.distributed.signals import Interrupted, Stop
 from jtl.models.inference import Metrics
-from jtl.runs import checkpoint, keeper, midway
+from jtl.runs import checkpoint, checkpointer, storage
+from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy, Progress
 from jtl.runs.run import Run
+from jtl.train import loop
 from jtl.train.loop import fit
 from jtl.train.state import init_state
 from jtl.train.trainer import Trainer
@@ -71,8 +73,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Steps:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves after every step that finds the save before it done."""
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(midway, "SHARE", float("inf"))
+    policy = CheckpointPolicy(seconds=0.0, share=float("inf"))
+    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", policy)
 
 
 def configured(data: Path, folder: Path, options: dict[str, Any]) -> Config:
@@ -103,7 +105,7 @@ def assert_same(run: Run, whole: Run) -> None:
         jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
     for key in ("val_loss", "val_classes", "best_epoch", "frozen_unchanged"):
         assert run.summary[key] == whole.summary[key]
-    assert not (run.folder / midway.FOLDER).exists()
+    assert not (run.folder / checkpoint.TEMPORARY_FOLDER).exists()
 
 
 ALL_AT_ONCE = dict(
@@ -153,7 +155,7 @@ def test_a_run_stopped_within_epochs_ends_as_the_whole_one(tiny_data, tmp_path, 
     for after in ends:
         told = counted.fit(config, after)
         assert "all of which is saved" in told
-        assert len(list((folder / midway.FOLDER).iterdir())) == 1
+        assert len(list((folder / checkpoint.TEMPORARY_FOLDER).iterdir())) == 1
         assert not (folder / "summary.json").exists()
         config, left = tiny.resumed(folder), left - after
     resumed = fit(config, tiny.quiet())
@@ -176,7 +178,7 @@ def whole(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def places(folder: Path) -> list[str]:
     """The names in a run's folder of checkpoints within epochs."""
-    return sorted(path.name for path in (folder / midway.FOLDER).glob("*"))
+    return sorted(path.name for path in (folder / checkpoint.TEMPORARY_FOLDER).glob("*"))
 
 
 # Of four steps in each epoch.
@@ -186,7 +188,7 @@ def test_a_run_killed_within_an_epoch_ends_as_the_whole_one(
 ):
     folder = tmp_path / "killed"
     counted.fit(configured(tiny_data, folder, SHORT), after, Killed)
-    place = midway.found(folder, pytest.fail)
+    place = checkpoint.find_temporary(folder, pytest.fail)
     epochs = checkpoint.saved_epochs(folder)
     assert max(epochs, default=0) == after // 4
     # A slow disk may not have had the time for a save in the third epoch.
@@ -205,15 +207,15 @@ def test_what_is_half_written_or_half_removed_is_nothing(
     counted.fit(configured(tiny_data, folder, SHORT), 6)
     with monkeypatch.context() as patch:
         # As a kill leaves it: Orbax gives a checkpoint its name when it is whole.
-        patch.setattr(checkpoint, "write_fingerprints", lambda folder: 1 / 0)
+        patch.setattr(storage, "write_fingerprints", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             counted.fit(tiny.resumed(folder), 1)
     assert [name.partition(".")[0] for name in places(folder)] == ["6", "7"]
-    (folder / f"{midway.FOLDER}.removed" / "5").mkdir(parents=True)
+    (folder / f"{checkpoint.TEMPORARY_FOLDER}.removed" / "5").mkdir(parents=True)
     counted.taken = 0
     assert_same(fit(tiny.resumed(folder), tiny.quiet()), whole)
     assert counted.taken == 12 - 6
-    assert not (folder / f"{midway.FOLDER}.removed").exists()
+    assert not (folder / f"{checkpoint.TEMPORARY_FOLDER}.removed").exists()
 
 
 # Damaged
@@ -268,9 +270,9 @@ def stopped(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_damage_is_told(stopped, tmp_path, damage, reason):
     folder, told = tmp_path / "run", []
     shutil.copytree(stopped, folder)
-    damage(folder / midway.FOLDER / "10")
-    assert midway.found(folder, told.append) is None
-    assert f"'{folder / midway.FOLDER / '10'}' cannot be used: " in told[0]
+    damage(folder / checkpoint.TEMPORARY_FOLDER / "10")
+    assert checkpoint.find_temporary(folder, told.append) is None
+    assert f"'{folder / checkpoint.TEMPORARY_FOLDER / '10'}' cannot be used: " in told[0]
     assert reason in told[0]
 
 
@@ -279,7 +281,7 @@ def test_a_run_goes_on_from_its_last_epoch_where_the_rest_is_damaged(
 ):
     folder, display = tmp_path / "run", tiny.quiet()
     shutil.copytree(stopped, folder)
-    one_bit(folder / midway.FOLDER / "10")
+    one_bit(folder / checkpoint.TEMPORARY_FOLDER / "10")
     resumed = fit(tiny.resumed(folder), display)
     shown: Any = display.console.file
     assert "has changed since it was written" in shown.getvalue().replace("\n", " ")
@@ -290,22 +292,24 @@ def test_a_run_goes_on_from_its_last_epoch_where_the_rest_is_damaged(
 def test_a_place_needs_the_checkpoints_that_it_names(stopped, tmp_path):
     folder, told = tmp_path / "run", []
     shutil.copytree(stopped, folder)
-    assert midway.found(folder, told.append) is not None
+    assert checkpoint.find_temporary(folder, told.append) is not None
     latest = folder / checkpoint.FOLDER / str(checkpoint.saved_epochs(folder)[-1])
     latest.rename(latest.with_name("3"))
     # Its epoch has a checkpoint itself: no more than outdated.
-    assert (midway.found(folder, told.append), told) == (None, [])
+    assert (checkpoint.find_temporary(folder, told.append), told) == (None, [])
     shutil.rmtree(latest.with_name("3"))
-    assert midway.found(folder, told.append) is None
+    assert checkpoint.find_temporary(folder, told.append) is None
     assert "it belongs to other checkpoints of epochs" in told[0]
 
 
 def test_the_last_whole_one_of_two_is_found(stopped, tmp_path):
     folder, told = tmp_path / "run", []
     shutil.copytree(stopped, folder)
-    shutil.copytree(folder / midway.FOLDER / "10", folder / midway.FOLDER / "11")
-    one_bit(folder / midway.FOLDER / "11")
-    place = midway.found(folder, told.append)
+    shutil.copytree(
+        folder / checkpoint.TEMPORARY_FOLDER / "10", folder / checkpoint.TEMPORARY_FOLDER / "11"
+    )
+    one_bit(folder / checkpoint.TEMPORARY_FOLDER / "11")
+    place = checkpoint.find_temporary(folder, told.append)
     assert place is not None
     assert (place.step, len(told)) == (10, 1)
 
@@ -313,11 +317,15 @@ def test_the_last_whole_one_of_two_is_found(stopped, tmp_path):
 def test_a_damaged_later_one_keeps_none_from_being_saved(stopped, tmp_path, counted):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
-    (folder / midway.FOLDER / "10").rename(folder / midway.FOLDER / "12")
-    shutil.copytree(stopped / midway.FOLDER / "10", folder / midway.FOLDER / "10")
-    unsigned(folder / midway.FOLDER / "12")
+    (folder / checkpoint.TEMPORARY_FOLDER / "10").rename(
+        folder / checkpoint.TEMPORARY_FOLDER / "12"
+    )
+    shutil.copytree(
+        stopped / checkpoint.TEMPORARY_FOLDER / "10", folder / checkpoint.TEMPORARY_FOLDER / "10"
+    )
+    unsigned(folder / checkpoint.TEMPORARY_FOLDER / "12")
     counted.fit(tiny.resumed(folder), 1)
-    place = midway.found(folder, pytest.fail)
+    place = checkpoint.find_temporary(folder, pytest.fail)
     assert place is not None
     assert (place.step, places(folder)) == (11, ["11"])
 
@@ -325,50 +333,70 @@ def test_a_damaged_later_one_keeps_none_from_being_saved(stopped, tmp_path, coun
 # When it is saved, and what is left
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
-    now = 1000.0
+    clock, written = Clock(), checkpoint.write_fingerprints
 
     def slow(folder: Path) -> None:
-        nonlocal now
-        now += 3.0
+        clock.now += 3.0
         written(folder)
 
-    written = checkpoint.write_fingerprints
-    monkeypatch.setattr(checkpoint, "write_fingerprints", slow)
-    monkeypatch.setattr(midway.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(storage, "write_fingerprints", slow)
     parts = tiny.parts("full")
     state = init_state(parts.params, parts.live_stats, optax.sgd(0.1))
-    with midway.opened(tmp_path) as saver:
-        assert not saver.due(0.0)
-        now += 31.0
-        assert saver.due(0.0)
-        assert not saver.due(now - 29.0)  # An epoch has just been saved.
-        place = midway.Place(1, 1, 1, 1.0, 1.0, ())
-        saver.save(place, state, Metrics.zero())
-        saver.close()
+    at = checkpoint.TemporaryCheckpoint(1, 1, 1, 1.0, 1.0, ())
+    with Checkpointer(Run(tmp_path, Config()), {}, stop=Stop(), clock=clock) as saver:
+        assert not saver.temporary_due
+        clock.now += 31.0
+        assert saver.temporary_due
+        saver.save_temporary(lambda: Progress(at, state, Metrics.zero()))
+        saver._opened_temporary().wait_until_finished()
         # Three seconds are two hundredths of 150.
-        now += 140.0
-        assert not saver.due(0.0)
-        now += 20.0
-        assert saver.due(0.0)
-    assert midway.found(tmp_path, pytest.fail) == place
+        clock.now += 140.0
+        assert not saver.temporary_due
+        clock.now += 20.0
+        assert saver.temporary_due
+    assert checkpoint.find_temporary(tmp_path, pytest.fail) == at
+
+
+def test_saves_within_an_epoch_are_spaced_from_those_of_epochs(tmp_path):
+    clock = Clock()
+    line = {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0}
+    run = Run(tmp_path, Config(), history=[line])
+    snapshot = checkpointer.Snapshot(1, tiny.variables(), {}, None)
+    with Checkpointer(run, {}, stop=Stop(), clock=clock) as saver:
+        clock.now += 20.0
+        saver.save(1, lambda: snapshot)
+        clock.now += 20.0
+        assert not saver.temporary_due
+        clock.now += 11.0
+        assert saver.temporary_due
 
 
 def test_a_checkpoint_goes_as_soon_as_its_epoch_has_one(tiny_data, tmp_path, counted, monkeypatch):
-    removed, remove, save = [], midway.remove, keeper.Keeper.save
+    removed, remove = [], checkpointer.remove_temporary
 
     def noted(run_dir: Path) -> None:
         removed.append((counted.taken, places(run_dir), checkpoint.saved_epochs(run_dir)))
         remove(run_dir)
 
-    def waiting(kept: keeper.Keeper, *args: Any) -> None:
-        save(kept, *args)
-        kept._checkpoints.wait_until_finished()
+    class Waiting(Checkpointer):
+        temporary_due = property(lambda self: counted.taken in (2, 3, 7))
 
-    monkeypatch.setattr(midway, "remove", noted)
-    monkeypatch.setattr(keeper.Keeper, "save", waiting)
-    monkeypatch.setattr(midway.Saver, "due", lambda *_: counted.taken in (2, 3, 7))
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+        def save(self, *args: Any) -> None:
+            super().save(*args)
+            self.wait()
+
+    monkeypatch.setattr(checkpointer, "remove_temporary", noted)
+    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", CheckpointPolicy(seconds=0.0))
+    monkeypatch.setattr(loop, "Checkpointer", Waiting)
     fit(configured(tiny_data, tmp_path / "run", SHORT), tiny.quiet())
     # In the first step of the next epoch.
     assert [(steps, places) for steps, places, _ in removed[:2]] == [(5, ["3"]), (9, ["7"])]

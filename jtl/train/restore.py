@@ -1,0 +1,50 @@
+"""What an epoch leaves for a checkpoint, and what a phase goes on from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jtl.common.trees import ParamTree
+from jtl.models.inference import Metrics
+from jtl.runs import checkpoint
+from jtl.runs.checkpointer import Snapshot
+from jtl.runs.run import Run
+from jtl.train.setup import Task, image_inputs
+from jtl.train.trainer import Part, Trainer, last_step_of
+
+
+def snapshot_of(epoch: int, trainer: Trainer) -> Snapshot:
+    """What an epoch gave, copied to the host: the next step donates the state."""
+    variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
+    return Snapshot(epoch, variables, opt_state, trainer.inputs.start)
+
+
+def start_of(task: Task, run: Run) -> tuple[ParamTree, Any, int]:
+    """What the first phase that is left starts from.
+
+    Returns:
+        The variables; what is to be restored, as `Trainer.saved_state`, or at a phase's end the
+        optimizer's state; and the epoch of these. At a phase's end the variables are those of its
+        last step.
+    """
+    done = len(run.history) if run.resumed_at is None else run.resumed_at.latest
+    if not done:
+        return task.variables, None, 0
+    plan = task.plan_of(done)
+    # The optimizer's state has one structure, whatever the steps start from.
+    template = Trainer(task, plan, image_inputs(task), task.variables)
+    latest = checkpoint.restore(run.folder, "latest", template.saved_state())
+    if done < plan.last_epoch:
+        return latest.variables, latest.opt_state, done
+    variables, opt_state = last_step_of(plan, latest.variables, latest.opt_state)
+    return variables, task.layout.put_whole(opt_state), done
+
+
+def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> Part:
+    """Brings a trainer to a place within an epoch; what is done of the epoch there."""
+    trainer.state, sums = checkpoint.restore_temporary(
+        run.folder, at, trainer.state, Metrics.zero()
+    )
+    return Part(at.batches, sums, at.seconds)
