@@ -1,8 +1,8 @@
 """Does a run that is killed end as the run that was never killed?
 
-    python benchmarks/kill_resume.py                 # 20 kills; some minutes
-    python benchmarks/kill_resume.py --kills 100 --seed 7
-    python benchmarks/kill_resume.py --smoke         # to see that it works
+    python tests/stress/kill_resume.py                 # 20 kills; some minutes
+    python tests/stress/kill_resume.py --kills 100 --seed 7
+    python tests/stress/kill_resume.py --smoke         # to see that it works
 
 Trains twice to the end: four phases, head and last stage by turns, with accumulated gradients and a
 moving average. Then trains again and again, each time ended by SIGKILL at another moment, and goes
@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import random
 import shutil
 import signal
@@ -33,26 +32,21 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from trainings import (
+    EPOCHS,
+    PHASES,
+    command,
+    done,
+    final_bits,
+    lines_of,
+    run,
+    write_images,
+)  # fmt: skip
 
-from harness import datasets
-
-PHASES, EPOCHS = 4, 2
-"""Of the run, and of each phase; a checkpoint is saved after each."""
 POLL_SECONDS = 0.001
 SAVE_SECONDS = 0.05
 """About as long as a checkpoint of this run is being written."""
-OFTEN = """
-import runpy
-from jtl.runs import checkpoint, midway
-checkpoint.CHECKPOINT_SECONDS, midway.SHARE = 0.0, float("inf")
-runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
-"""
-"""Trains, and saves as often as the disk takes it."""
-TIMES = ("seconds", "images_per_second", "elapsed")
-"""What no two runs have in common of an epoch's figures."""
 TRAINING, CHANGING, FINISHING = "in an epoch", "changing phases", "finishing"
 """Places in a run; the last from the end of all epochs to the summary."""
 SAVING, WITHIN = "saving", "saving within an epoch"
@@ -96,44 +90,6 @@ class Killed:
         within = f" and step {max(self.within)}" if self.within else ""
         doing = ", ".join((self.place, *self.saves))
         return f"{doing}; {self.epochs} epochs done, saved: {saved}{within}"
-
-
-def program(*, often: bool = False) -> list[str]:
-    """`python -m jtl.train`, which may save more often."""
-    return [sys.executable, *(("-c", OFTEN) if often else ("-m", "jtl.train"))]
-
-
-def command(data: Path, folder: Path, *, smoke: bool = False, often: bool = False) -> list[str]:
-    """A training of four phases."""
-    # Augmented images take heads through epochs step by step.
-    augment = ("--augment", "light") if smoke and often else ()
-    masks = ("head_only", "head_only" if smoke else "last_stage")
-    phases = ";".join(f"{EPOCHS},{masks[i % 2]},1e-{2 + i % 2}" for i in range(PHASES))
-    return [
-        *(*program(often=often), "--data", f"folder:{data}", "--image-size", "32"),
-        *("--phases", phases, "--batch-size", "4", "--ema", "0.9", "--accumulate", "2"),
-        *("--run-dir", str(folder), *augment),
-    ]
-
-
-def run(arguments: list[str]) -> None:
-    """A process that must end well."""
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)}\n{done.stderr}")
-
-
-def lines_of(folder: Path) -> list[dict[str, Any]]:
-    """The figures of the epochs that are done; a line that is being written is none."""
-    metrics = folder / "metrics.jsonl"
-    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]
-
-
-def done(folder: Path) -> int:
-    """How many epochs are done."""
-    metrics = folder / "metrics.jsonl"
-    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
 
 
 def state_of(folder: Path) -> Killed:
@@ -219,38 +175,9 @@ def drawn(kind: str, folder: Path, lasted: list[float], draw: random.Random) -> 
     return lambda: reached() and kind in state_of(folder).kinds
 
 
-def resume(folder: Path, again: list[str], *, often: bool = False) -> None:
-    """Goes on with a killed run; one that has not begun to write is started again."""
-    if (folder / "config.json").is_file():
-        run([*program(often=often), "--resume", "--run-dir", str(folder)])
-    else:
-        run(again)
-
-
-def final_bits(folder: Path) -> dict[str, Any]:
-    """What a run has come to.
-
-    Returns:
-        The arrays of its best and its latest checkpoint, the optimizer's of the latter among them,
-        as bytes; and the figures of all epochs, without times.
-    """
-    import jax
-    import orbax.checkpoint as ocp
-
-    from jtl.runs import checkpoint
-
-    found: dict[str, Any] = {
-        "figures": [{k: v for k, v in line.items() if k not in TIMES} for line in lines_of(folder)]
-    }
-    for which in ("best", "latest"):
-        restored = checkpoint.restore(folder, which)
-        found[f"{which} epoch"] = restored.epoch
-        found[which] = [leaf.tobytes() for leaf in jax.tree.leaves(restored.variables)]
-    kept = folder / checkpoint.FOLDER / str(found["latest epoch"]) / "opt_state"
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        state = checkpointer.restore(kept.absolute())
-    found["optimizer"] = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
-    return found
+def resume(again: list[str]) -> None:
+    """Goes on with a killed run, by the command that began it; it may have nothing saved yet."""
+    run([*again, "--resume"])
 
 
 def trial(
@@ -285,7 +212,7 @@ def trial(
         arguments = command(data, folder, smoke=smoke, often=kind == WITHIN)
         state = killed(arguments, folder, drawn(kind, folder, lasted, draw))
         if state is not None:
-            resume(folder, arguments, often=kind == WITHIN)
+            resume(arguments)
             same = final_bits(folder) == wanted
             results.append((state, same))
             print(f"{len(results):3}: {state}: {'equal' if same else 'DIFFERENT'}", flush=True)
@@ -321,7 +248,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jtl-kill-") as scratch:
         data = Path(scratch, "images")
-        datasets.generate(data, 72, 32)
+        write_images(data, 72, 32)
         kills = len(KINDS) - 1 if options.smoke else options.kills
         results = trial(data, Path(scratch), kills, options.seed, smoke=options.smoke)
     print(told(results))

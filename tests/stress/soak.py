@@ -1,8 +1,8 @@
 """Does a long training keep its memory, threads and files?
 
-    python benchmarks/soak.py                        # 20 minutes
-    python benchmarks/soak.py --minutes 120 --out results/soak
-    python benchmarks/soak.py --smoke                # half a minute, to see that it works
+    python tests/stress/soak.py                        # 20 minutes
+    python tests/stress/soak.py --minutes 120 --out results/soak
+    python tests/stress/soak.py --smoke                # half a minute, to see that it works
 
 Trains the last stage on a few small, augmented images without end, and counts the process's
 resident memory, threads, open files and child processes every second. After the given time the
@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from trainings import done, write_images
 
-from harness import datasets
 from jtl.common.files import replace_text
 
 MEMORY_GROWTH, MEMORY_SLACK = 1.01, 4e6
@@ -109,12 +109,6 @@ def sampled(pid: int, seconds: float, epochs: int) -> Sample:
         raise SystemExit(f"the training ended by itself after {seconds:.0f} s") from error
 
 
-def done(folder: Path) -> int:
-    """How many epochs are done."""
-    metrics = folder / "metrics.jsonl"
-    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
-
-
 def check_folder(folder: Path) -> None:
     """Makes sure that a stopped run has its last epoch, and no checkpoints besides.
 
@@ -192,7 +186,7 @@ def main() -> int:
     minutes = 0.4 if options.smoke else options.minutes
     with tempfile.TemporaryDirectory(prefix="jtl-soak-") as scratch:
         data = Path(scratch, "images")
-        datasets.generate(data, 48, 32)
+        write_images(data, 48, 32)
         folder = Path(scratch, "run")
         samples = soak(data, folder, minutes)
         told = verdict(samples, line_bytes(folder))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support import commands
-from support.paths import BENCHMARKS
+from support.paths import TESTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 @pytest.fixture(scope="module")
 def scripts() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
+        patch.syspath_prepend(TESTS / "stress")
         import kill_resume
         import soak
 
@@ -26,9 +26,9 @@ def scripts() -> Any:
 
 @pytest.fixture(scope="module")
 def images(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from harness.datasets import generate
+    from trainings import write_images
 
-    return generate(tmp_path_factory.mktemp("kill") / "data", 40, 32).folder
+    return write_images(tmp_path_factory.mktemp("kill") / "data", 40, 32)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
     assert state.epochs < 8
     if state.checkpoints:
         assert kill.final_bits(folder) != whole
-    kill.resume(folder, arguments)
+    kill.resume(arguments)
     assert kill.final_bits(folder) == whole
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
 
@@ -79,14 +79,16 @@ def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
 def test_killed_while_saving_within_an_epoch(scripts, images, tmp_path):
     kill, _ = scripts
     folder, other = tmp_path / "run", tmp_path / "whole"
+    from trainings import program
+
     arguments, whole = (
         kill.command(images, place, smoke=True, often=True) for place in (folder, other)
     )
-    assert commands.main("train", *whole[len(kill.program(often=True)) :]) == 0
+    assert commands.main("train", *whole[len(program(often=True)) :]) == 0
     state = kill.killed(arguments, folder, kill.in_save(folder / "midway", 3, 0.0))
     assert state is not None, "the run ended before it could be killed"
     assert state.within
-    kill.resume(folder, arguments, often=True)
+    kill.resume(arguments)
     assert kill.final_bits(folder) == kill.final_bits(other)
     assert kill.state_of(folder).within == ()
 
@@ -147,6 +149,15 @@ def test_what_kills_missed_is_drawn_again(scripts, monkeypatch, tmp_path):
     assert asked[-1] == kill.WITHIN
     assert kill.missed(results) == [kill.WITHIN]
     assert len(kill.trial(tmp_path, tmp_path, 3, 0, smoke=True)) == 3
+
+
+def test_a_run_survives_each_event(scripts, images, tmp_path):
+    """The short form of what half an hour does with any number of runs."""
+    import chaos
+
+    happened = chaos.trial(images, tmp_path, 0.0, seed=0, smoke=True)
+    # The others may find that the run has ended before them.
+    assert sum(happened.values()) >= 4, happened
 
 
 def test_a_short_soak_is_flat(scripts, images, tmp_path):

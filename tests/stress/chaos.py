@@ -1,0 +1,281 @@
+"""Does a run end as the undisturbed one, whatever happens to it?
+
+    python tests/stress/chaos.py                     # 30 minutes
+    python tests/stress/chaos.py --minutes 120 --seed 7
+    python tests/stress/chaos.py --smoke             # each event once; about a minute
+
+Trains once undisturbed. Then, until the time is over, trains again and again by one command line
+(`--resume`), saving as often as the disk takes it, while at random moments somebody reads the run,
+starts the same training a second time, goes on with it from elsewhere, copies its folder and trains
+the copy to its end, fills the disk (by a limit on the size of the process's files), or ends the
+process with SIGTERM or SIGKILL, after which the same command starts again. Readers must see the
+last whole checkpoint or none, second starts must be refused and change nothing, and in the end
+every run and every copy must have the figures and checkpoints of the undisturbed run, the
+optimizer's state included, bit for bit. Exits 1 where one has not, or where an event never
+happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trainings import command, done, final_bits, run, write_images
+
+LONGEST = 600.0
+"""Seconds in which any process must have reacted."""
+
+
+class Failed(Exception):
+    """Something did not go as it must."""
+
+
+class Chaos:
+    """One training under disturbance, and what has happened to it."""
+
+    def __init__(self, words: list[str], folder: Path, draw: random.Random):
+        """Takes the command line and the folder of the run."""
+        self._words, self.folder, self._draw = words, folder, draw
+        self.happened: collections.Counter[str] = collections.Counter()
+        self._seen, self._copies = 0, 0
+        self._log = folder.with_name(f"{folder.name}.log")
+        self._start()
+
+    EVENTS = ("read", "start again", "resume elsewhere", "copy", "fill the disk", "stop", "kill")
+
+    def happen(self, event: str) -> None:
+        """Lets something happen, unless the run has ended already."""
+        # Half of the events come while the run prepares, the others once it trains.
+        if self._draw.random() < 0.5:
+            self._wait(lambda: done(self.folder) > 0)
+        time.sleep(self._draw.uniform(0.0, 0.5))
+        if self._process.poll() is not None:
+            self._restart()
+            return
+        happened = {
+            "read": self._read,
+            "start again": lambda: self._second([*self._words, "--resume"]),
+            "resume elsewhere": lambda: self._second(
+                [sys.executable, "-m", "jtl.train", "--resume", "--run-dir", str(self.folder)]
+            ),
+            "copy": self._copy,
+            "fill the disk": self._fill,
+            "stop": lambda: self._end(signal.SIGTERM),
+            "kill": lambda: self._end(signal.SIGKILL),
+        }[event]()
+        self.happened[event] += happened
+        if event in ("fill the disk", "stop", "kill"):
+            self._restart()
+
+    def finish(self, wanted: dict[str, Any]) -> None:
+        """Lets the run and its copies end.
+
+        Raises:
+            Failed: One has not ended as the undisturbed one.
+        """
+        self._restart()
+        self._wait(lambda: False)
+        if self._process.returncode:
+            raise Failed(f"the run ended with {self._process.returncode}: {self._said()}")
+        _check(self.folder, wanted)
+        for number in range(self._copies):
+            copy = self._copy_at(number)
+            code, _, err = _ended([*_often(self._words), "--resume", "--run-dir", str(copy)])
+            if code:
+                raise Failed(f"the copy ended with {code}: {err}")
+            _check(copy, wanted)
+            shutil.rmtree(copy)
+
+    def kill(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self) -> None:
+        # No pipe: what nobody reads would fill it, and stop the training.
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*self._words, "--resume"], stdout=subprocess.DEVNULL, stderr=log
+            )
+
+    def _restart(self) -> None:
+        """Starts the run again if it has ended before its end."""
+        if self._process.poll() is not None and not (self.folder / "summary.json").exists():
+            self._start()
+
+    def _said(self) -> str:
+        return self._log.read_text()[-3000:]
+
+    def _wait(self, reached: Callable[[], bool]) -> None:
+        until = time.monotonic() + LONGEST
+        while self._process.poll() is None and not reached():
+            if time.monotonic() > until:
+                raise Failed(f"the run stands still: {self._said()}")
+            time.sleep(0.005)
+
+    def _read(self) -> bool:
+        import jtl
+        from jtl.common.errors import UserError
+
+        for _ in range(5):
+            try:
+                epoch = jtl.load(self.folder).epoch
+            except UserError as error:
+                known = ("is not a run", "no finished checkpoint")
+                if not any(told in str(error) for told in known) or self._seen:
+                    raise Failed(f"a reader is told: {error}") from error
+                continue
+            if epoch < self._seen:
+                raise Failed(f"a reader saw epoch {epoch} after epoch {self._seen}")
+            self._seen = epoch
+        return True
+
+    def _second(self, words: list[str]) -> bool:
+        """Starts a second training while the first stands still, so that it cannot end before."""
+        with self._standing() as standing:
+            # Before that, there is nothing that a second start could find.
+            if not standing or not (self.folder / ".lock").exists():
+                return False
+            before = sorted(self.folder.rglob("*"))
+            code, _, err = _ended(words)
+            if code != 2 or f"process {self._process.pid} on " not in err:
+                raise Failed(f"a second start ended with {code}: {err}")
+            if sorted(self.folder.rglob("*")) != before:
+                raise Failed("a second start has changed the folder")
+        return True
+
+    def _copy_at(self, number: int) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-copy-{number}")
+
+    def _copy(self) -> bool:
+        with self._standing() as standing:
+            if not standing or not (self.folder / "config.json").exists():
+                return False
+            shutil.copytree(self.folder, self._copy_at(self._copies))
+        self._copies += 1
+        return True
+
+    @contextlib.contextmanager
+    def _standing(self) -> Iterator[bool]:
+        """Whether the process could be made to stand still, for as long as the block takes."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield self._process.poll() is None
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _fill(self) -> bool:
+        """No file can grow for a while; the run ends with a message, or goes on unharmed."""
+        try:
+            limits = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+            until = time.monotonic() + self._draw.uniform(1.0, 4.0)
+            while self._process.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+            if self._process.poll() is None:
+                resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, limits)
+        except ProcessLookupError:
+            return False
+        if self._process.poll() not in (None, 0, 2):
+            raise Failed(f"on a full disk the run ended with {self._process.poll()}")
+        return True
+
+    def _end(self, number: signal.Signals) -> bool:
+        self._process.send_signal(number)
+        self._wait(lambda: False)
+        code = self._process.returncode
+        if code not in (0, 2, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
+            raise Failed(f"{number.name} ended the run with {code}: {self._said()}")
+        return code != 0
+
+
+def _often(words: list[str]) -> list[str]:
+    """The program alone, without its options."""
+    return words[: next(i for i, word in enumerate(words) if word.startswith("--"))]
+
+
+def _ended(words: list[str]) -> tuple[int, str, str]:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _check(folder: Path, wanted: dict[str, Any]) -> None:
+    found = final_bits(folder)
+    if different := [key for key, value in wanted.items() if found[key] != value]:
+        raise Failed(f"'{folder.name}' ended differently: {', '.join(different)}")
+
+
+def trial(
+    data: Path, scratch: Path, seconds: float, seed: int, *, smoke: bool = False
+) -> collections.Counter[str]:
+    """Disturbs trainings for some time, one of them at the least.
+
+    Returns:
+        What has happened, and how often.
+
+    Raises:
+        Failed: Something did not go as it must.
+    """
+    whole = scratch / "whole"
+    run(command(data, whole, smoke=smoke, often=True))
+    wanted, draw = final_bits(whole), random.Random(seed)
+    happened: collections.Counter[str] = collections.Counter()
+    until, number = time.monotonic() + seconds, 0
+    while number == 0 or (not smoke and time.monotonic() < until):
+        folder = scratch / f"run-{number}"
+        chaos = Chaos(command(data, folder, smoke=smoke, often=True), folder, draw)
+        events = list(Chaos.EVENTS)
+        draw.shuffle(events)
+        try:
+            for event in events if smoke else events[: draw.randint(2, len(events))]:
+                chaos.happen(event)
+            chaos.finish(wanted)
+        finally:
+            chaos.kill()
+        happened += chaos.happened
+        number += 1
+        told = ", ".join(f"{event} {count}" for event, count in sorted(happened.items()))
+        print(f"{number:3} runs ended as the undisturbed one; {told}", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return happened
+
+
+def main() -> int:
+    """The exit code: 1 if a run has not ended as it must, or an event never happened."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
+    parser.add_argument("--seed", type=int, default=0, help="of the events (default: 0)")
+    parser.add_argument("--smoke", action="store_true", help="one run, heads only")
+    options = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    with tempfile.TemporaryDirectory(prefix="jtl-chaos-") as scratch:
+        data = write_images(Path(scratch, "images"), 72, 32)
+        try:
+            seconds = 60 * options.minutes
+            happened = trial(data, Path(scratch), seconds, options.seed, smoke=options.smoke)
+        except Failed as failed:
+            print(f"FAILED: {failed}")
+            return 1
+    lacking = [event for event in Chaos.EVENTS if not happened[event]]
+    if lacking and not options.smoke:
+        print(f"never happened: {', '.join(lacking)}; try more --minutes")
+    return 1 if lacking and not options.smoke else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
