@@ -1,13 +1,13 @@
 """The suite on other versions than those that `make test` installs.
 
     python tests/stress/versions.py lowest         # the lowest that pyproject.toml allows
-    python tests/stress/versions.py newest         # the newest, on every newer Python found
+    python tests/stress/versions.py newest         # the newest, on newer Pythons that are found
     python tests/stress/versions.py trixie         # a whole `make test` on Debian 13, in a chroot
 
 `--tests fast` runs what `make test-fast` does, `--tests short` (the default) the rooms of it that
 meet other libraries most, `--tests whole` everything that needs no peer. Environments are kept
 below `--folder`, and installed again only where requirements have changed or newer releases are
-out. `trixie` alone needs root and `debootstrap`. A Python that this machine lacks is named and left
+out. The short form takes one newer Python, the newest. `trixie` alone needs root and `debootstrap`. A Python that this machine lacks is named and left
 out.
 """
 
@@ -54,9 +54,9 @@ class Uv:
             run(sys.executable, "-m", "venv", own)
             run(own / "bin" / "python", "-m", "pip", "install", "--quiet", "uv>=0.5")
 
-    def environment(self, python: str, resolution: str) -> Path:
+    def environment(self, name: str, python: str, resolution: str) -> Path:
         """The interpreter of an environment that holds jtl and what its tests need."""
-        folder = self._folder / f"{resolution}-{Path(python).name}"
+        folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         lock, interpreter = folder / "requirements.txt", folder / "venv" / "bin" / "python"
         if not interpreter.exists():
@@ -105,18 +105,21 @@ def found(version: str) -> str | None:
 def newest(folder: Path, tests: list[str]) -> bool:
     uv, passed = Uv(folder), True
     interpreters = {version: found(version) for version in NEWER}
+    here = [version for version, program in interpreters.items() if program]
     for version, program in interpreters.items():
         if program is None:
             print(f"no Python {version} on this machine: left out", flush=True)
-        else:
-            passed &= suite(uv.environment(program, "highest"), tests)
+        elif tests is not TESTS["short"] or version == here[-1]:
+            passed &= suite(uv.environment(f"newest-{version}", program, "highest"), tests)
     return passed
 
 
 def lowest(folder: Path, tests: list[str]) -> bool:
     # Old releases of one library use what newer ones of another have deprecated.
     tests = ["-W", "ignore::DeprecationWarning", *tests]
-    return suite(Uv(folder).environment(sys.executable, "lowest-direct"), tests)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = Uv(folder).environment(f"lowest-{version}", sys.executable, "lowest-direct")
+    return suite(python, tests)
 
 
 def trixie(folder: Path) -> bool:
