@@ -5,10 +5,10 @@
     python tests/stress/versions.py trixie         # a whole `make test` on Debian 13, in a chroot
 
 `--tests fast` runs what `make test-fast` does, `--tests short` (the default) the rooms of it that
-meet other libraries most, `--tests whole` everything that needs no peer. Environments are kept
-below `--folder`, and installed again only where requirements have changed or newer releases are
-out. The short form takes one newer Python, the newest. `trixie` alone needs root and `debootstrap`. A Python that this machine lacks is named and left
-out.
+meet other libraries most, on one newer Python alone, and `--tests whole` everything that needs no
+peer. Environments are kept below `--folder`, and installed again only where requirements have
+changed or newer releases are out. `trixie` alone needs root and `debootstrap`. A Python that this
+machine lacks is named and left out.
 """
 
 from __future__ import annotations
