@@ -100,9 +100,10 @@ class Layout:
             if isinstance(leaf, jax.Array) and leaf.sharding == self._everywhere:
                 return leaf
             values = np.asarray(leaf)
-            return jax.make_array_from_callback(
-                values.shape, self._everywhere, lambda index: values[index]
-            )
+            with jax.transfer_guard("allow"):  # Which JAX takes for no explicit transfer.
+                return jax.make_array_from_callback(
+                    values.shape, self._everywhere, lambda index: values[index]
+                )
 
         return jax.tree.map(put, tree)
 
