@@ -19,6 +19,7 @@ test-fast: $(VENV)/.test  ## The same without what is slow, starts processes or 
 
 check: $(VENV)/.test  ## Format, lint and types, as pre-commit runs them
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
+	$(BIN)/python -m pytest -q --doctest-modules jtl/common
 
 clean:  ## Remove the virtual environment
 	rm -rf $(VENV)
