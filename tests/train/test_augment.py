@@ -174,7 +174,7 @@ def test_a_run_hands_larger_images_and_their_numbers_to_training_alone(
     def seen(state, constants, batch, *, step):
         shapes.append(batch.x.shape)
         drawn_by.append((batch.examples.tolist(), int(batch.epoch)))
-        return state, StepMetrics.zero()
+        return state, jax.device_put(StepMetrics.zero())
 
     monkeypatch.setattr(step, "train_step", seen)
     monkeypatch.setattr(
@@ -200,7 +200,8 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
     def seen(state, constants, batch, *, step):
         augment, given = jax.jit(step.augment), (batch.x, batch.labels, batch.examples, batch.epoch)
         batches.append(augment(state.rng, *given, state.step))
-        return dataclasses.replace(state, step=state.step + 1), StepMetrics.zero()
+        state = dataclasses.replace(state, step=jax.jit(lambda step: step + 1)(state.step))
+        return state, jax.device_put(StepMetrics.zero())
 
     monkeypatch.setattr(step, "train_step", seen)
     fit(config, tiny.quiet())
