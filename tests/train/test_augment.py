@@ -257,7 +257,7 @@ def test_flags_change_single_parts_of_a_preset():
     )
     assert AugmentConfig().resolved() == Augment()
     assert AugmentConfig(color_jitter=".1,.2,.3,.4").resolved().color_jitter == (0.1, 0.2, 0.3, 0.4)
-    assert Augment().told() == "none"
+    assert Augment().describe() == "none"
 
 
 def test_flags_reach_the_options():
