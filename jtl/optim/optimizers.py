@@ -139,17 +139,24 @@ def transform(
     Args:
         name: Of optax, with its defaults; `sgd` with Nesterov momentum.
         learning_rate: A number or a schedule by step.
-        weight_decay: Decoupled for those in `DECOUPLED`, else added to the gradient.
+        weight_decay: Of kernels, as timm and big_vision have it: biases and the scales of
+            normalizations are not drawn to zero. Decoupled for those in `DECOUPLED`, else added
+            to the gradient.
         momentum: Of `sgd`; 0 for none.
     """
     optimizer: Any = getattr(optax, name)
     if name in DECOUPLED:
-        return optimizer(learning_rate, weight_decay=weight_decay)
+        return optimizer(learning_rate, weight_decay=weight_decay, mask=_kernels)
     if name == "sgd":
         tx = optax.sgd(learning_rate, momentum=momentum or None, nesterov=bool(momentum))
     else:
         tx = optimizer(learning_rate)
-    return optax.chain(optax.add_decayed_weights(weight_decay), tx)
+    return optax.chain(optax.add_decayed_weights(weight_decay, _kernels), tx)
+
+
+def _kernels(params: Any) -> Any:
+    """Which leaves weight decay acts on: those with more than one axis."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def wrapped(

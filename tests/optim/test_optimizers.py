@@ -108,25 +108,39 @@ def test_equals_plain_optax_group_by_group(name):
 def test_sgd_by_hand():
     # Nesterov: velocity v = 0.9 v + g, update -rate (g + 0.9 v), with g = gradient + decay * p.
     tx = optimizers.transform("sgd", 0.1, 0.5)
-    params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([3.0])}
+    params, grads = {"w": jnp.array([[2.0]])}, {"w": jnp.array([[3.0]])}
     updates, _ = run(tx, params, grads, steps=2)
     g1 = 3.0 + 0.5 * 2.0
     u1 = -0.1 * (g1 + 0.9 * g1)
     g2 = 3.0 + 0.5 * (2.0 + u1)
     u2 = -0.1 * (g2 + 0.9 * (0.9 * g1 + g2))
     np.testing.assert_allclose(
-        np.concatenate([u["w"] for u in updates]), [u1, u2], rtol=4 * np.finfo(np.float32).eps
+        np.ravel([u["w"] for u in updates]), [u1, u2], rtol=4 * np.finfo(np.float32).eps
     )
 
 
 def test_decay_is_decoupled_for_adamw_only():
     # With a zero gradient, decoupled decay shrinks by rate * decay; Adam normalizes it away.
-    params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([0.0])}
+    params, grads = {"w": jnp.array([[2.0]])}, {"w": jnp.array([[0.0]])}
     (adamw,), _ = run(optimizers.transform("adamw", 0.1, 0.5), params, grads, steps=1)
-    np.testing.assert_allclose(adamw["w"], [-0.1 * 0.5 * 2.0], rtol=1e-6)
+    np.testing.assert_allclose(adamw["w"], [[-0.1 * 0.5 * 2.0]], rtol=1e-6)
     (adam,), _ = run(optimizers.transform("adam", 0.1, 0.5), params, grads, steps=1)
     # The bias corrections 1 - 0.9 and 1 - 0.999 cancel in float32 up to some 1e-5.
-    np.testing.assert_allclose(adam["w"], [-0.1], rtol=1e-5)
+    np.testing.assert_allclose(adam["w"], [[-0.1]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", get_args(optimizers.OptimizerName))
+def test_biases_and_scales_do_not_decay(name):
+    params = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0)}
+    grads = jax.tree.map(lambda leaf: 0.5 * jnp.ones_like(leaf), params)
+    with_decay, without = (
+        run(optimizers.transform(name, 0.1, decay), params, grads, steps=2)[0][-1]
+        for decay in (0.5, 0.0)
+    )
+    np.testing.assert_array_equal(with_decay["bias"], without["bias"])
+    # The first updates of lion, and lamb's layer-wise norm, do not show it.
+    if name not in ("lion", "lamb"):
+        assert np.any(with_decay["kernel"] != without["kernel"])
 
 
 def test_clipping_sees_only_trainable_leaves():
