@@ -1,0 +1,68 @@
+"""What the peers' fine-tunings share: the command line, the weights, the accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+
+def options_of(*flag: Any, **described: Any) -> argparse.Namespace:
+    """Reads the command line; a script may have one more option."""
+    parser = argparse.ArgumentParser()
+    add = parser.add_argument
+    add("--model", required=True, help="timm's name")
+    for name in ("--weights", "--data", "--out"):
+        add(name, required=True, type=Path)
+    for name in ("--epochs", "--image-size"):
+        add(name, required=True, type=int)
+    add("--batch-size", type=int, default=32)
+    add("--seed", type=int, default=0)
+    add("--lr", type=float)
+    for name in ("--mean", "--std"):
+        add(name, type=lambda text: tuple(map(float, text.split(","))), required=True)
+    add("--crop-pct", type=float, required=True)
+    if flag:
+        add(*flag, **described)
+    options = parser.parse_args()
+    options.classes = len(list((options.data / "train").iterdir()))
+    return options
+
+
+def load_backbone(model: torch.nn.Module, path: Path) -> None:
+    """All params of a checkpoint but its classifier's."""
+    own = model.state_dict()
+    stored = {k: v for k, v in load_file(path).items() if k in own and v.shape == own[k].shape}
+    left = {key for key in own.keys() - stored.keys() if "num_batches_tracked" not in key}
+    assert len(left) <= 2, left  # The new head's weight and bias; of a bare body none.
+    model.load_state_dict(stored, strict=False)
+
+
+def in_memory() -> Any:
+    """A loader of images that decodes each file once."""
+
+    @functools.cache
+    def load(path: str) -> Image.Image:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+
+    return load
+
+
+@torch.inference_mode()
+def accuracy(model: torch.nn.Module, batches: Any) -> float:
+    """The share of images whose class is found."""
+    model.eval()
+    hits = [(model(images).argmax(1) == labels).float() for images, labels in batches]
+    return float(torch.cat(hits).mean())
+
+
+def save(path: Path, scores: dict[str, float], **figures: Any) -> None:
+    """Writes what was reached."""
+    path.write_text(json.dumps({**scores, **figures}) + "\n", encoding="utf-8")
