@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -81,6 +82,19 @@ class FeatureCache:
             layout: The devices that work with the features, each on its part of them.
             display: Where progress goes.
         """
+        self._plain = functools.partial(
+            FeatureCache,
+            dataset,
+            model,
+            dataclasses.replace(inputs, augmentation=None, views=0),
+            name=name,
+            seed=seed,
+            budget=budget,
+            stored=stored,
+            store=store,
+            layout=layout,
+            display=display,
+        )
         self._layout = layout
         self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
         self._stored = None if stored == "computed" else stored
@@ -96,6 +110,10 @@ class FeatureCache:
     def folder(self) -> Path | None:
         """Where features are kept between runs."""
         return None if self._store is None else self._store.folder
+
+    def without_augmentation(self) -> FeatureCache:
+        """The features of the same images as they are."""
+        return self if self._inputs.augmentation is None else self._plain()
 
     @property
     def reused(self) -> bool:

@@ -20,7 +20,7 @@ class MaskDefaults:
 
 
 _DEFAULTS = {
-    "head_only": MaskDefaults(100, 3e-3, 1.0, 0.0, 0.0),
+    "head_only": MaskDefaults(20, 1e-3, 1.0, 0.0, 0.0),
     "norm_only": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.0),
     "bias_only": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.0),
 }

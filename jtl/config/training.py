@@ -10,8 +10,9 @@ from jtl.common.errors import UserError
 from jtl.common.quantities import number
 from jtl.config import checks, walk
 
-BatchNormMode = Literal["auto", "frozen", "train"]
-"""`auto`: units that train use batch statistics; `frozen`: only the head; `train`: all units.
+BatchNormMode = Literal["auto", "frozen", "batch", "train"]
+"""Which units use batch statistics: `frozen`: only the head, which is new; `batch`: those that
+train; `train`: all. `auto` is one of the first two.
 
 Of BatchNorm alone: dropout is on in the units that train, whatever the mode.
 """
@@ -69,18 +70,20 @@ class TrainConfig:
             epochs, mask and learning rate. Default: one mask for all epochs.
         extended: Epochs that were added to a run later (--resume --epochs N), a number for each
             time: phases under the last mask, each with the schedule from its beginning.
-        bn: Which blocks normalize with batch statistics: auto (those that train), frozen (none
-            of the backbone), train (all, and their running statistics move).
+        bn: Which blocks normalize with batch statistics: frozen (none of the backbone: running
+            averages stay as they are), batch (those that train), train (all, frozen ones too).
+            Default: auto, which is frozen for pretrained weights and batch for random ones.
         solver: How a linear head on a frozen backbone is fitted: sgd (steps of --optimizer),
-            or lbfgs (to the optimum, without learning rate and epochs).
+            or lbfgs (to the optimum, without learning rate and epochs). Default: auto, which is
+            lbfgs where no option asks for steps or random images.
         l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
         class_weights: How much each class counts in the training loss: none (as much as it has
             images), or balanced (all classes the same, however many images they have).
-        epochs: Passes over the training images. Default: 100 for head_only, else 10.
+        epochs: Passes over the training images. Default: 20 for head_only, else 10.
         batch_size: Images in each training step; auto for as many as fit in memory, up to 512
             and to a tenth of the training images.
-        lr: Learning rate, at its highest. Default: 3e-3 for head_only, 1e-3 for norm_only and
+        lr: Learning rate, at its highest. Default: 1e-3 for head_only, norm_only and
             bias_only, else 1e-4; ten times that for sgd, lamb and adagrad, a tenth for lion.
         head_lr_mult: The head learns at this multiple of the learning rate. Default: 10 where a
             backbone trains at 1e-4 by default, else 1.
@@ -107,7 +110,7 @@ class TrainConfig:
     phases: str | None = None
     extended: Annotated[tuple[int, ...], _epochs] = ()
     bn: BatchNormMode = "auto"
-    solver: Literal["sgd", "lbfgs"] = "sgd"
+    solver: Literal["auto", "sgd", "lbfgs"] = "auto"
     l2: Annotated[str, _penalty] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
     epochs: Annotated[int | None, checks.within(1, 10**6)] = None
@@ -137,7 +140,7 @@ class TrainConfig:
         """
         if self.phases is not None and self.mask != TrainConfig.mask:
             raise UserError("--phases names a mask for each phase; leave --mask out.")
-        if self.mask == "head_only" and self.phases is None and self.solver == "sgd":
+        if self.mask == "head_only" and self.phases is None and self.solver != "lbfgs":
             why = "no effect with --mask head_only, which trains no block of the backbone. "
             checks.idle(
                 self, ("l2_sp", "layer_decay"), f"{why}Choose another mask, or leave it out."
@@ -146,7 +149,7 @@ class TrainConfig:
             raise UserError("--min-delta: no effect without --patience. Add that, or leave it out.")
         if self.solver == "lbfgs":
             self._check_lbfgs()
-        else:
+        elif self.solver == "sgd":
             why = f"no effect with --solver {self.solver}, only with --solver lbfgs."
             checks.idle(self, ("l2",), f"{why} Add that, or use --weight-decay instead.")
 

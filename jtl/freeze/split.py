@@ -38,7 +38,7 @@ class Split:
         return self.cut if self.prefix else None
 
 
-def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "auto") -> Split:
+def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "batch") -> Split:
     """Finds the cut of a chain under a label tree.
 
     Args:
@@ -49,7 +49,8 @@ def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "auto") 
     """
     paths = [unit.path for unit in units]
     trains = frozenset(path for path in paths if _trains(subtree(labels, path)))
-    stats = {"auto": trains, "frozen": trains & {"head"}, "train": frozenset(paths)}[bn]
+    new = trains & {"head", "aux"}
+    stats = {"frozen": new, "train": frozenset(paths)}.get(bn, trains)
     index = min(paths.index(path) for path in trains | stats)
     return Split(paths[index], tuple(paths[:index]), tuple(paths[index:]), trains, stats)
 

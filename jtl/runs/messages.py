@@ -44,6 +44,22 @@ def epoch_note(line: dict[str, Any]) -> str:
     )
 
 
+def probe_note(summary: dict[str, Any]) -> str | None:
+    """What a fine-tuning has bought beside the linear probe of the same features."""
+    split = "val" if summary["probe_test_accuracy"] is None else "test"
+    probe, reached = summary[f"probe_{split}_accuracy"], summary[f"{split}_accuracy"]
+    if probe is None:
+        return None
+    mask, gained = summary["mask"], 100 * (reached - probe)
+    told = f"{split} accuracy: {mask} {reached:.3f}, linear probe {probe:.3f}"
+    if gained >= 0:
+        return told
+    return (
+        f"{told}. {mask} is {-gained:.1f} points worse than --mask head_only, which takes seconds: "
+        "use that, or try a lower --lr, --mask last_stage, --augment light or more images."
+    )
+
+
 def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
     """The closing table: what was trained, how well, and where it is."""
     table = Table(show_header=False, title="Trained", title_justify="left", min_width=60)
@@ -68,6 +84,11 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     ]
     if summary["test_accuracy"] is not None:
         rows.append(("test accuracy", f"{summary['test_accuracy']:.4f}"))
+    rows += [
+        (f"linear probe, {split}", f"{summary[f'probe_{split}_accuracy']:.4f}")
+        for split in ("val", "test")
+        if summary[f"probe_{split}_accuracy"] is not None
+    ]
     rows += [
         (f"{split} macro-F1", f"{summary[f'{split}_macro_f1']:.4f}")
         for split in ("val", "test")

@@ -18,6 +18,9 @@ from jtl.runs import checkpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
 from jtl.runs.run import Run, claimed_run, held_folder
 
+CHOSEN = ("batch_size", "bn", "solver")
+"""Options that may be `auto`, and of which a run keeps what that came to."""
+
 
 @contextlib.contextmanager
 def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
@@ -159,7 +162,10 @@ def stored_config(folder: Path) -> Config:
     path = folder / CONFIG
     try:
         content = read_json(path)
-        return _relocated(Config.from_dict(content), content.get("started_in"))
+        stored = _relocated(Config.from_dict(content), content.get("started_in"))
+        if stored.train.bn == "auto":  # Written when `auto` was what `batch` is.
+            stored = walk.replace(stored, {"bn": "batch"})
+        return stored
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}' cannot be read: it is damaged, or of another version of jtl "
@@ -192,8 +198,8 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
         value, was = walk.value(given, option), walk.value(stored, option)
         if option.area == "run" or name in ("epochs", "extended", "data"):
             continue  # See `_stored`.
-        if name == "batch_size" and value == "auto":
-            continue  # It was found when the run began.
+        if name in CHOSEN and value == "auto":
+            continue  # It was chosen when the run began.
         if (name in asked or name in given.run.given) and value != was:
             changed.append(f"  {option.flag} {value}, the run has {was}")
     if changed:

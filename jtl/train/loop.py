@@ -25,7 +25,7 @@ from jtl.runs.plot_worker import Painter
 from jtl.runs.resume import opened_run
 from jtl.runs.run import Run
 from jtl.runs.storage import remove_temporary
-from jtl.train import batch_size, memory, preview, profiling
+from jtl.train import batch_size, choices, memory, preview, profiling
 from jtl.train.checks import checked
 from jtl.train.overview import normalization_lines, opening_line
 from jtl.train.restore import restored_part, snapshot_of, start_of
@@ -66,7 +66,7 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             task = batch_size.prepared(checked(config), display)
             run.config = task.config
             display.message(opening_line(task))
-            for line in normalization_lines(task):
+            for line in (*choices.lines(task, config), *normalization_lines(task)):
                 display.message(line)
         _go(task, run, display, stop, draw_beside)
     return run
@@ -162,6 +162,16 @@ class Fit:
             saved_epoch=saved_epoch,
             layout=self.task.layout,
         )
+
+    def _probe_accuracies(self) -> dict[str, float | None]:
+        """Of the linear probe that a fine-tuning is held against."""
+        found: dict[str, float] = {}
+        if choices.fine_tunes(self.task):
+            from jtl.train import probe  # SciPy's optimizers take half a second to import.
+
+            read = self._inputs if len(self.task.plans) == 1 else None
+            found = probe.accuracies(self.task, self._cache, read)
+        return {f"probe_{role}_accuracy": found.get(role) for role in ("val", "test")}
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
@@ -321,6 +331,7 @@ class Fit:
         best = checkpoint.restore(self.run.folder)
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
+        compared = self._probe_accuracies()
         test_accuracy, logits = None, {"val": self._val_logits}
         if self.task.dataset.test is not None:
             self._inputs = None  # Their memory is free for the test split.
@@ -332,8 +343,11 @@ class Fit:
             "train_seconds": train_seconds,
             "feature_seconds": self.feature_seconds,
             "features_reused": self._cache.reused,
+            **compared,
         }
         self.run.finish(summarize(self.task, best, self.run.history, logits, measured))
+        if (note := messages.probe_note(self.run.summary)) is not None:
+            self.display.message(note)
 
     def _evaluated(
         self, split: str, best: checkpoint.Restored

@@ -1,4 +1,4 @@
-"""A linear probe without steps: the head of a frozen backbone, fitted to the optimum."""
+"""A linear probe without steps: a head on a frozen backbone, fitted to the optimum."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtl import models
+from jtl.cache.features import FeatureCache
 from jtl.cache.inputs import PhaseInputs
+from jtl.cache.sizes import memory_budget
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree
-from jtl.data.loader import Examples, Features
+from jtl.data.loader import Examples, Features, in_order
+from jtl.distributed import processes
+from jtl.models.inference import forward
 from jtl.optim import lbfgs
 from jtl.train.setup import Task
 
@@ -34,15 +39,7 @@ def solve(task: Task, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree, n
     train, val = inputs.examples["train"], inputs.examples["val"]
     train_values, val_values = _values(train, inputs), _values(val, inputs)
     began = time.perf_counter()
-    chosen = task.config.train.l2
-    grid = lbfgs.GRID if chosen == "auto" else (float(chosen),)
-    path = lbfgs.fit_path(
-        (train_values, jnp.asarray(train.labels)),
-        (val_values, jnp.asarray(val.labels)),
-        len(task.dataset.class_names),
-        grid,
-        task.class_weights,
-    )
+    path = _path(task, train_values, val_values)
     fit = lbfgs.best(path)
     params = {**task.variables["params"]}
     params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
@@ -80,3 +77,77 @@ def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
     if examples.layout.devices:  # SciPy works on the host; without the rows that fill up.
         values = jnp.asarray(np.asarray(values)[: len(examples)])
     return values if inputs.prepare is None else inputs.prepare(values)
+
+
+def _path(task: Task, train: jax.Array, val: jax.Array) -> list[lbfgs.Fit]:
+    """Fits of all penalties, or of the one that was given."""
+    penalty = task.config.train.l2
+    return lbfgs.fit_path(
+        (train, jnp.asarray(task.dataset.train.labels)),
+        (val, jnp.asarray(task.dataset.val.labels)),
+        len(task.dataset.class_names),
+        lbfgs.GRID if penalty == "auto" else (float(penalty),),
+        task.class_weights,
+    )
+
+
+def accuracies(task: Task, cache: FeatureCache, read: PhaseInputs | None) -> dict[str, float]:
+    """What a linear probe of the backbone as it was loaded reaches: what fine-tuning must beat.
+
+    Args:
+        task: A training of any mask.
+        cache: Its features.
+        read: What is read already of the first phase.
+
+    Returns:
+        The shares of `val` and, where there is one, `test` that are recognized; nothing where
+        the features of all images do not fit in memory, or several processes have them.
+    """
+    dataset = task.dataset
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    splits = {role: split for role, split in splits.items() if split is not None}
+    size = task.inputs.device.size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), task.inputs.device.dtype)
+    outputs = models.output_shape(task.model, task.variables, image, "head").size
+    # Centred and transposed copies come on top.
+    needed = 3 * 4 * outputs * sum(map(len, splits.values()))
+    if processes.several() or needed > memory_budget(task.config.run.cache_budget):
+        return {}
+    values = {role: _before_head(task, cache, read, role) for role in splits}
+    if values["train"].ndim > 2:  # The head pools what it makes of every pixel.
+        values = {role: value.mean((1, 2)) for role, value in values.items()}
+    fit = lbfgs.best(_path(task, values["train"], values["val"]))
+    found = {"val": fit.val_accuracy}
+    if dataset.test is not None:
+        classes = np.argmax(np.asarray(values["test"]) @ fit.kernel + fit.bias, -1)
+        found["test"] = float(np.mean(classes == dataset.test.labels))
+    return found
+
+
+def _before_head(task: Task, cache: FeatureCache, read: PhaseInputs | None, role: str) -> jax.Array:
+    """What the head gets of every image of a split before training, [N, C]."""
+    cut, split = task.plans[0].split.features_at, {role: getattr(task.dataset, role)}
+    if cut is None or cut == "head" or task.inputs.augmentation is not None:
+        inputs = cache.without_augmentation().read("head", task.variables, split)
+        return _values(inputs.examples[role], inputs)
+    inputs = read if read is not None and role in read.examples else None
+    if inputs is None or inputs.start != cut:
+        inputs = cache.read(cut, task.variables, split)
+    # The frozen part does not run again.
+    variables, examples = task.layout.put_whole(task.variables), inputs.examples[role]
+    batch = task.layout.batch(inputs.eval_batch, len(examples))
+    rows = [
+        np.asarray(
+            forward(
+                variables,
+                x,
+                model=task.model,
+                start=inputs.start,
+                stop="head",
+                prepare=inputs.prepare,
+                layout=task.layout,
+            )
+        )
+        for x, _ in in_order(examples, batch, layout=task.layout)
+    ]
+    return jnp.asarray(np.concatenate(rows)[: len(examples)])

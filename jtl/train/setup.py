@@ -12,6 +12,7 @@ import numpy as np
 from jtl import models, weights
 from jtl.cache.features import FeatureCache
 from jtl.cache.inputs import PhaseInputs
+from jtl.cache.sizes import memory_budget
 from jtl.cache.store import Store
 from jtl.common.errors import UserError
 from jtl.common.paths import FEATURES, cache_dir
@@ -35,6 +36,7 @@ from jtl.models.initialization import initialize
 from jtl.models.truncation import Truncated
 from jtl.optim.recipe import Recipe, recipe
 from jtl.runs.weights import of_run
+from jtl.train.choices import chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +168,7 @@ def prepare_task(config: Config, display: Display) -> Task:
         size=inputs.device.size,
         seed=config.train.seed,
     )
+    config = chosen(config, variables, in_memory=_head_fits(config, variables, dataset))
     plans = plan_phases(
         phases_of(config, model),
         variables["params"],
@@ -219,6 +222,13 @@ def image_inputs(task: Task) -> PhaseInputs:
     return PhaseInputs.of_images(task.model, task.inputs, task.layout)
 
 
+def _head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
+    """Whether L-BFGS has room for the features that the head gets, and for two copies of them."""
+    width = variables["params"]["head"]["logits"]["kernel"].shape[0]
+    count = len(dataset.train) + len(dataset.val)
+    return 3 * 4 * width * count <= memory_budget(config.run.cache_budget)
+
+
 def _check_accumulation(config: Config, count: int) -> None:
     batch, times = config.train.batch, config.steps.accumulate
     if times > 1 and batch * times > count:
@@ -229,7 +239,7 @@ def _check_accumulation(config: Config, count: int) -> None:
 
 
 def _check_batch_norm(config: Config, shapes: ParamTree) -> None:
-    if config.train.bn != "auto" and not shapes["batch_stats"]:
+    if config.train.bn in ("frozen", "train") and not shapes["batch_stats"]:
         raise UserError(
             f"--bn {config.train.bn} has no effect: {config.model.model} has no batch "
             "normalization, nor has its head. Leave it out."

@@ -93,6 +93,8 @@ def summarize(
         "val_accuracy": line["val_accuracy"],
         "val_loss": line["val_loss"],
         "test_accuracy": measured["test_accuracy"],
+        "probe_val_accuracy": measured["probe_val_accuracy"],
+        "probe_test_accuracy": measured["probe_test_accuracy"],
         **classes_told(task, logits),
         "train_seconds": round(measured["train_seconds"], 3),
         "feature_seconds": round(measured["feature_seconds"], 3),

@@ -210,7 +210,7 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
         [(Phase(1, mask), recipe)],
         variables["params"],
         model.units(),
-        bn="auto",
+        bn="batch",
         translate=lambda name: name,
     )
     rng = np.random.default_rng(2)

@@ -66,7 +66,7 @@ def plans(*masks: str) -> tuple[PhasePlan, ...]:
         [(Phase(1, mask), Recipe(Rates(1e-3), Schedule())) for mask in masks],
         tiny.variables()["params"],
         tiny.MODEL.units(),
-        bn="auto",
+        bn="batch",
         translate=lambda name: name,
     )
 

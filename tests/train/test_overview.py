@@ -20,7 +20,7 @@ from support import tiny
 def test_normalization_is_told_before_training(tiny_data, tmp_path):
     out = io.StringIO()
     display = Display(Console(file=out, width=200))
-    fit(tiny.config(tiny_data, tmp_path / "run", mask="last_stage"), display)
+    fit(tiny.config(tiny_data, tmp_path / "run", mask="last_stage", bn="batch"), display)
     text = out.getvalue()
     told = "batch normalization under last_stage, by group: backbone: batch statistics"
     assert told in text

@@ -192,13 +192,13 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
     assert first["cache_bytes"] > 0
     assert third["cache_bytes"] == 0
     assert {g["bn"] for g in third["groups"] if g["label"].startswith("backbone")} == {
-        "batch statistics"
+        "running averages"
     }
 
 
 def test_phase_defaults_come_from_their_masks(tiny_data, tmp_path):
     task = prepare_task(checked(phased(tiny_data, tmp_path / "x", lr=None)), tiny.quiet())
-    assert [plan.phase.lr for plan in task.plans] == [3e-3, 1e-4, 1e-4]
+    assert [plan.phase.lr for plan in task.plans] == [1e-3, 1e-4, 1e-4]
     assert task.plans[1].learning_rates == pytest.approx({"head@0": 1e-3, "backbone@1": 1e-4})
     assert task.plans[2].learning_rates == pytest.approx(
         {"head@0": 1e-3, "backbone@1": 1e-4, "backbone@2": 1e-4}

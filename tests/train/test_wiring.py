@@ -57,7 +57,7 @@ class Case:
 
     phases: tuple[tuple[int, str, float], ...]
     optimizer: str = "adam"
-    bn: str = "auto"
+    bn: str = "batch"
     weight_decay: float = 0.0
     l2_sp: float = 0.0
     layer_decay: float = 1.0
@@ -192,7 +192,7 @@ class Reference:
     def _update(self, leaf: str, g: Any, rate: float) -> None:
         case = self.case
         w = self.params[leaf].astype(np.float64)
-        decay = case.weight_decay * w
+        decay = case.weight_decay * w if leaf.endswith("/kernel") else 0.0 * w
         if not leaf.startswith("head/"):
             g = g + case.l2_sp * (w - self.loaded[leaf])
         if case.optimizer != "adamw":

@@ -1,0 +1,97 @@
+"""What `auto` means for a training, from what is known before its first step.
+
+The evidence for each rule is in docs/training.md and docs/freezing.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from jtl.common.errors import UserError
+from jtl.common.trees import ParamTree
+from jtl.config import walk
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.freeze.groups import HEAD, is_head
+
+if TYPE_CHECKING:
+    from jtl.train.setup import Task
+
+_WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "seed")
+"""Options of a training that a solver without steps has too."""
+
+
+def chosen(config: Config, variables: ParamTree, *, in_memory: bool = True) -> Config:
+    """The options with `bn` and `solver` as they will be.
+
+    Args:
+        config: As it was given.
+        variables: The classifier's.
+        in_memory: Whether the features before the head fit there.
+
+    Raises:
+        UserError: A penalty is given, and nothing has one.
+    """
+    train = config.train
+    values: dict[str, Any] = {}
+    if train.bn == "auto":
+        has_batch_norm = variables.get("batch_stats", {}).keys() - {HEAD}
+        pretrained = config.model.weights != "random"
+        values["bn"] = "frozen" if pretrained and has_batch_norm else "batch"
+    if train.solver == "auto":
+        linear = config.model.head in ("linear", "append") and train.bn != "train"
+        convex = train.mask == "head_only" and train.phases is None and linear
+        steps = _asks_for_steps(config) or processes.several() or not in_memory
+        values["solver"] = "lbfgs" if convex and not steps else "sgd"
+        if train.l2 != "auto" and values["solver"] == "sgd":
+            raise UserError(
+                "--l2: no effect on a head that is trained by steps. Leave it out, or use "
+                "--weight-decay."
+            )
+    return walk.replace(config, values)
+
+
+def _asks_for_steps(config: Config) -> bool:
+    """Whether an option is given that needs steps."""
+    run, known = config.run, walk.options(Config)
+    given = [name for name in walk.changed(config) if known[name].area in ("train", "steps")]
+    return (
+        run.find_lr
+        or run.profile
+        or config.augment.resolved().random
+        or bool(set(given) - set(_WITHOUT_STEPS))
+    )
+
+
+def fine_tunes(task: Task) -> bool:
+    """Whether a pretrained backbone trains, which a linear probe can be held against."""
+    if task.config.model.weights == "random":
+        return False
+    return any(not is_head(label) for plan in task.plans for label in plan.learning_rates)
+
+
+def lines(task: Task, asked: Config) -> Iterator[str]:
+    """How the blocks that train normalize, and why.
+
+    Args:
+        task: A training with its options as they are.
+        asked: The options as they were given.
+    """
+    bn = task.config.train.bn
+    trains = any(not is_head(label) for plan in task.plans for label in plan.learning_rates)
+    if not trains or not task.variables.get("batch_stats", {}).keys() - {HEAD}:
+        return
+    told = {
+        "frozen": "frozen running averages",
+        "batch": "batch statistics",
+        "train": "batch statistics, in frozen blocks too",
+    }[bn]
+    why = f"--bn {bn}"
+    if asked.train.bn == "auto":
+        why = {
+            "frozen": "because the weights are pretrained; with --bn batch small batches cost "
+            "accuracy",
+            "batch": "because the weights are random",
+        }[bn]
+    yield f"BatchNorm: {told} ({why})"

@@ -1,0 +1,151 @@
+"""What `auto` comes to, and what a fine-tuning is held against."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.config import walk
+from jtl.config.options import Config
+from jtl.runs import checkpoint, messages
+from jtl.train.choices import chosen
+from jtl.train.loop import fit
+from support import tiny
+
+
+def of(**options: Any) -> Config:
+    return walk.replace(Config(), options)
+
+
+def solver(**options: Any) -> str:
+    return chosen(of(**options), tiny.variables()).train.solver
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"head": "append"},
+        {"weights": "random"},
+        {"l2": "0.1"},
+        {"class_weights": "balanced"},
+        {"bn": "frozen"},
+        {"seed": 3, "split_seed": 1, "image_size": 64, "cache_budget": "1GB"},
+    ],
+)
+def test_a_linear_head_alone_is_fitted_to_the_optimum(options: dict[str, Any]):
+    assert solver(**options) == "lbfgs"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": "last_stage"},
+        {"phases": "lp_ft"},
+        {"head": "mlp"},
+        {"head": "bn,dense:16"},
+        {"bn": "train"},
+        {"epochs": 3},
+        {"batch_size": 16},
+        {"optimizer": "sgd"},
+        {"label_smoothing": 0.1},
+        {"ema": 0.9},
+        {"augment": "light"},
+        {"flip": "horizontal"},
+        {"find_lr": True},
+        {"profile": True},
+    ],
+)
+def test_whoever_asks_for_steps_gets_steps(options: dict[str, Any]):
+    assert solver(**options) == "sgd"
+
+
+def test_features_that_do_not_fit_in_memory_take_steps():
+    assert chosen(Config(), tiny.variables(), in_memory=False).train.solver == "sgd"
+
+
+def test_what_was_given_stays():
+    config = of(solver="sgd", bn="train", mask="full")
+    assert chosen(config, tiny.variables()) == config
+
+
+def test_a_penalty_without_a_probe_is_refused():
+    with pytest.raises(UserError, match=r"^--l2: no effect on a head that is trained by steps"):
+        chosen(of(l2="0.1", epochs=3), tiny.variables())
+
+
+def test_pretrained_blocks_keep_their_running_averages_and_random_ones_do_not():
+    variables = tiny.variables()
+    assert chosen(of(mask="full"), variables).train.bn == "frozen"
+    assert chosen(of(mask="full", weights="random"), variables).train.bn == "batch"
+    # Without BatchNorm there is nothing to freeze, and what else train mode has stays on.
+    without = {"params": variables["params"], "batch_stats": {"head": {}}}
+    assert chosen(of(mask="full"), without).train.bn == "batch"
+
+
+def trained(tiny_data, run_dir, **options: Any) -> tuple[Any, str]:
+    text = io.StringIO()
+    run = fit(tiny.config(tiny_data, run_dir, **options), Display(Console(file=text, width=300)))
+    return run, text.getvalue()
+
+
+def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path):
+    run, said = trained(tiny_data, tmp_path / "run", mask="full")
+    assert "BatchNorm: frozen running averages (because the weights are pretrained" in said
+    stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    assert (stored["train"]["bn"], stored["train"]["solver"]) == ("frozen", "sgd")
+    # Every param of the backbone moved, and no running average.
+    after, before = checkpoint.restore(run.folder).variables, tiny.variables()
+    for kind, same in (("params", False), ("batch_stats", True)):
+        backbone = [
+            {k: v for k, v in tree[kind].items() if k != "head"} for tree in (after, before)
+        ]
+        equal = jax.tree.leaves(jax.tree.map(np.array_equal, *backbone))
+        assert equal == [same] * len(equal)
+    # The probe is that of `head_only`, which is fitted without a step.
+    probe, _ = trained(
+        tiny_data, tmp_path / "probe", epochs=None, lr=None, batch_size=32, mask="head_only"
+    )
+    assert run.summary["probe_val_accuracy"] == pytest.approx(probe.summary["val_accuracy"])
+    assert run.summary["probe_test_accuracy"] is None
+    assert probe.summary["probe_val_accuracy"] is None
+    assert f"linear probe {run.summary['probe_val_accuracy']:.3f}" in said
+
+
+def test_batch_statistics_and_frozen_ones_give_other_models(tiny_data, tmp_path):
+    runs = [trained(tiny_data, tmp_path / bn, mask="full", bn=bn)[0] for bn in ("frozen", "batch")]
+    losses = [[line["train_loss"] for line in run.history] for run in runs]
+    assert losses[0][0] != losses[1][0]
+
+
+def test_a_worse_fine_tuning_says_so_and_what_to_try():
+    summary = {"mask": "full", "val_accuracy": 0.7, "test_accuracy": None}
+    summary |= {"probe_val_accuracy": 0.75, "probe_test_accuracy": None}
+    said = messages.probe_note(summary)
+    assert said is not None
+    assert "full 0.700, linear probe 0.750. full is 5.0 points worse than --mask head_only" in said
+    assert "--lr" in said
+    better = {**summary, "test_accuracy": 0.8, "probe_test_accuracy": 0.75}
+    assert messages.probe_note(better) == "test accuracy: full 0.800, linear probe 0.750"
+    assert messages.probe_note({**summary, "probe_val_accuracy": None}) is None
+
+
+def test_a_run_of_before_goes_on_with_batch_statistics(tiny_data, tmp_path, monkeypatch):
+    """`auto` in a run's config.json is of the time when it meant what `batch` does."""
+    config = tiny.config(tiny_data, tmp_path / "whole", mask="full", bn="batch", epochs=3)
+    whole = fit(config, tiny.quiet())
+    cut = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=tmp_path / "cut"))
+    tiny.fit_until(1, cut, monkeypatch)
+    path = tmp_path / "cut" / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"bn": "batch"', '"bn": "auto"'))
+    resumed = fit(tiny.resumed(tmp_path / "cut"), tiny.quiet())
+    assert resumed.history[-1]["train_loss"] == whole.history[-1]["train_loss"]
