@@ -11,7 +11,11 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from jtl.common.errors import UserError, suggest
@@ -56,12 +60,44 @@ def fit(
         The run: `folder`, `summary` (as in `summary.json`) and `history` (a line per epoch).
 
     Raises:
-        UserError: As the command; a `ValueError` whose message says what to do.
+        UserError: As the command; a `ValueError` whose message says what to do. Also where another
+            thread of this process is training.
     """
     if isinstance(data, os.PathLike):
         data = f"folder:{os.fspath(data)}"
     named = dict(data=data, model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
-    return _fit(config_of(named | options), display)
+    config = config_of(named | options)
+    with _alone():
+        return _fit(config, display)
+
+
+_training = threading.Lock()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One training at a time in a process, which leaves warnings and environment as they were.
+
+    Libraries that a training imports change both for the whole process.
+
+    Raises:
+        UserError: Another thread is training.
+    """
+    if not _training.acquire(blocking=False):
+        raise UserError(
+            "another training runs in this process. Start one after the other, or each in a "
+            "process of its own: they would share its memory, its devices and its cores anyway."
+        )
+    filters, environment = list(warnings.filters), dict(os.environ)
+    try:
+        yield
+    finally:
+        for one in [one for one in warnings.filters if one not in filters]:
+            warnings.filters.remove(one)  # pyright: ignore[reportAttributeAccessIssue]
+        for name in set(os.environ) - set(environment):
+            if name.startswith(("KMP_", "OMP_")):  # Read when their libraries are loaded.
+                del os.environ[name]
+        _training.release()
 
 
 _OF_COMMANDS = ("config", "dry_run", "find_lr", "json", "seeds")

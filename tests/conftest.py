@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,10 @@ PROGRAMS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What is started in the background (nohup, cron) ignores Ctrl-C, and so would all that tests
+    # start and interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # What tests start finds `support` too.
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(TESTS) not in paths:

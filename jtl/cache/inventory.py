@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
+import re
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jtl.cache.entry import Entry
 from jtl.cache.store import Held, Store
+from jtl.common import files, programs
 from jtl.common.paths import CHECKED, FEATURES, PROGRAMS, WEIGHTS
 
 DAY = 24 * 3600.0
@@ -93,22 +93,19 @@ class Inventory:
         for path in self._rest():
             nbytes = _bytes(path)
             with contextlib.suppress(OSError):
-                if path.is_dir():
-                    # Out of the way first: a process that looks finds all of it or nothing.
-                    aside = path.with_name(f".jtl-{uuid.uuid4().hex}.old")
-                    path.rename(aside)
-                    shutil.rmtree(aside)
-                else:
-                    path.unlink()
+                files.remove(path)
                 freed += nbytes
         return freed
 
     def _rest(self) -> Iterator[Path]:
-        yield from (self.folder / PROGRAMS).glob("*-cache")
-        yield from (self.folder / PROGRAMS).glob("*-atime")
-        yield from (self.folder / CHECKED).glob("*.json")
+        yield from programs.entries(self.folder / PROGRAMS)
+        for path in (self.folder / CHECKED).glob("*.json"):
+            if re.fullmatch("[0-9a-f]{32}", path.stem):
+                yield path
         for path in (self.folder / WEIGHTS).glob("*"):
-            if (path / "weights.json").is_file() and not path.is_symlink():
+            # Not what weights_convert was told to put there, whose name is the user's.
+            converted = re.fullmatch(".+-[0-9a-f]{16}", path.name)
+            if converted and (path / "weights.json").is_file() and not path.is_symlink():
                 yield path
 
 

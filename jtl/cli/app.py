@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jtl.cli import parser
 from jtl.common.errors import UserError, explain
+from jtl.common.text import for_terminal
 from jtl.config import file, walk
 
 _Options = TypeVar("_Options")
@@ -48,6 +49,7 @@ def main(
 
 def guarded(run: Callable[[], int]) -> int:
     """Runs a command and turns how it ends into messages and an exit code; see `main`."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # Names that the locale cannot write.
@@ -71,6 +73,20 @@ def guarded(run: Callable[[], int]) -> int:
     _drop_unwritten(sys.stdout)
     _drop_unwritten(sys.stderr)
     return code
+
+
+def _open_closed() -> None:
+    """Gives a process that was started without standard streams (`>&-`) some that go nowhere.
+
+    Or the next file that is opened would take their numbers, and get what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def end(code: int) -> NoReturn:
@@ -128,7 +144,7 @@ def quiet_libraries() -> None:
 
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # Nobody may be there to read it.
-        print(message, file=sys.stderr)
+        print(for_terminal(message), file=sys.stderr)
 
 
 def _drop_unwritten(stream: Any) -> None:

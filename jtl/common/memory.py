@@ -15,7 +15,9 @@ since what threads compute lies in few large blocks.
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 VARIABLE, _HUGE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
@@ -29,10 +31,11 @@ def restart_with_huge_pages() -> None:
 
     For the first line of a command, before slow imports. The process stays the same (its
     number, its files, its terminal). Does nothing where the kernel has no huge pages or
-    gives them to everybody, or glibc's tunable is set already.
+    gives them to everybody, or glibc's tunable is set already; nor in a program of somebody
+    else's that runs the command, whose first part would run twice, or be gone from its input.
     """
     tunables = os.environ.get(VARIABLE, "")
-    if _HUGE in tunables or not _can_ask():
+    if _HUGE in tunables or not _is_command(sys.orig_argv) or not _can_ask():
         return
     wanted = [f"{name}={value}" for name, value in WANTED.items() if name not in tunables]
     value = ":".join(filter(None, [tunables, *wanted]))
@@ -40,6 +43,24 @@ def restart_with_huge_pages() -> None:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, VARIABLE: value})
     except OSError:
         return  # Slower, nothing else.
+
+
+def _is_command(words: Sequence[str]) -> bool:
+    """Whether a process's command line is `python -m jtl.COMMAND`, or that of the script `jtl`."""
+    rest = iter(words[1:])
+    for word in rest:
+        # Switches without a value, of which the last one of a word may be -m.
+        if module := re.fullmatch("-[abd-zA-Z]*?m(.*)", word) if word[:2] not in _VALUED else None:
+            return (module[1] or next(rest, "")).partition(".")[0] == "jtl"
+        if word in (*_VALUED, "--check-hash-based-pycs"):
+            next(rest, None)
+        elif not word.startswith("-") or word[:2] in ("-", "-c"):
+            return os.path.basename(word) == "jtl"
+    return False
+
+
+_VALUED = ("-W", "-X")
+"""Python's options with a value, in the same word or the next."""
 
 
 def _can_ask() -> bool:

@@ -9,17 +9,34 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jtl.common.errors import UserError
+
 FEATURES, PROGRAMS, WEIGHTS, CHECKED = "features", "programs", "weights", "checked"
 """Folders below the cache folder: features, compiled programs, weights, checks of images."""
 
 
 def cache_dir() -> Path:
-    """Where jtl keeps what it can make again: JTL_CACHE, or the platform's cache folder."""
-    if chosen := os.environ.get("JTL_CACHE"):
-        return Path(chosen).expanduser()
-    import platformdirs
+    """Where jtl keeps what it can make again: JTL_CACHE, or the platform's cache folder.
 
-    return platformdirs.user_cache_path("jtl")
+    Raises:
+        UserError: It would be below a home folder that is not known.
+    """
+    if chosen := os.environ.get("JTL_CACHE"):
+        folder, said = Path(os.path.expanduser(chosen)), f"JTL_CACHE is '{chosen}'"
+    else:
+        import platformdirs
+
+        said = "this user has no home folder"
+        try:
+            folder = platformdirs.user_cache_path("jtl")
+        except RuntimeError:  # As of `Path.home`.
+            folder = Path("~")
+    if str(folder).startswith("~"):
+        raise UserError(
+            f"there is no place for the cache: {said}. Set JTL_CACHE to a folder that you may "
+            "write to."
+        )
+    return folder
 
 
 # Orbax looks for files by wildcards, and TensorStore takes paths as parts of URLs.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +18,10 @@ from rich.progress import (
     Task,
     TextColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
+
+from jtl.common.text import for_terminal
 
 _QUIET_SECONDS = 10.0
 """How long a log stays silent at the most; a terminal is always live."""
@@ -39,6 +42,13 @@ class PlainConsole(Console):
     def __init__(self, **options: Any):
         """Takes the options of rich's Console."""
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """What is shown, without the control characters of names; rich's own stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else for_terminal(text), style, control)
 
     def on_broken_pipe(self) -> None:
         """Leaves a reader that has gone to `jtl.cli`; rich would end the process here."""

@@ -65,6 +65,11 @@ class Config:
         self.steps.check(self.train)
         checks.seed("--seeds with --seed", self.train.seed + self.run.seeds - 1)
         augment = self.augment.resolved()
+        if self.model.head_batch_norm and self.train.batch_size == 1:
+            raise UserError(
+                "--head-batch-norm normalizes over the images of a batch: with --batch-size 1 "
+                "nothing is left of them. Give 2 or more, or leave one of them out."
+            )
         if augment.mixes and self.train.batch_size == 1:
             raise UserError(
                 "mixup and cutmix mix the images of a batch, and --batch-size 1 has only one. Use "

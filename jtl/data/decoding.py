@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import math
+import os
+import stat
 import warnings
 from collections.abc import Iterator
 from typing import Literal
@@ -38,6 +41,9 @@ _LYING = (5, 6, 7, 8)  # orientations that exchange width and height
 _PNG_ORIENTATION_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 _MAX_UPSCALED_PIXELS = 2**26  # 256 MB in Pillow, per thread
+
+MOST_BYTES = 2**30
+"""Of a file: what the most pixels that Pillow decodes take without compression."""
 
 _pillow_filter: tuple | None = None
 
@@ -110,6 +116,24 @@ class HostTransform:
         left = round((new_size[0] - self.size) / 2)
         top = round((new_size[1] - self.size) / 2)
         return np.array(image.crop((left, top, left + self.size, top + self.size)))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """An image file's bytes.
+
+    Raises:
+        OSError: It cannot be read, is a pipe or a device (which may have no end, or let one wait
+            for ever), or holds more than any image that `decode` takes.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, "not a file, but a pipe or a device")
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1) if os.fstat(file.fileno()).st_size <= MOST_BYTES else None
+    if data is None or len(data) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"more than {MOST_BYTES // 2**20:,} MB, too large for an image")
+    return data
 
 
 def decode(data: bytes, name: str) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
+from jtl.common.text import for_terminal
 from jtl.config import walk
 from jtl.config.data import OnBadImage
 
@@ -72,6 +73,11 @@ def command(options: Options) -> None:
         summary = read_json(options.run / SUMMARY) | found.scores
         report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)
+    if "confusion.png" not in written:
+        display.message(
+            f"confusion.png is left out: of {len(classifier.class_names):,} classes none could be "
+            "seen in it (--json tells of each)"
+        )
     display.message(f"in '{folder}': {', '.join(written)}")
 
 
@@ -80,7 +86,8 @@ def _print(scores: dict[str, Any]) -> None:
     from jtl.runs import messages
 
     split = scores["split"]
-    print(f"{scores['data']}, {scores['count']} {split} images, epoch {scores['epoch']}")
+    data = for_terminal(scores["data"])
+    print(f"{data}, {scores['count']} {split} images, epoch {scores['epoch']}")
     print(f"accuracy {scores[f'{split}_accuracy']:.4f}")
     print(f"loss     {scores[f'{split}_loss']:.4f}")
     print(f"macro-F1 {scores[f'{split}_macro_f1']:.4f}")

@@ -25,6 +25,8 @@ _LONGEST_NAME = 14
 def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[str]:
     """Writes `confusion.png`, `reliability.png` and, if there are any, `mistakes.png`.
 
+    Without `confusion.png` where nothing could be told apart in it, of very many classes.
+
     Args:
         evaluation: What is plotted.
         classifier: Of which it is.
@@ -47,26 +49,30 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
     )
     labels, predicted = evaluation.images.labels, evaluation.logits.argmax(-1)
     calibrated = scores[f"{split}_calibration"]
+    written: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        plots.draw_confusion(
-            folder / "confusion.png",
-            counts=confusion(labels, predicted, len(names)).tolist(),
-            class_names=names,
-            title=title,
-        )
+        if len(names) <= plots.MOST_CLASSES:
+            plots.draw_confusion(
+                folder / "confusion.png",
+                counts=confusion(labels, predicted, len(names)),
+                class_names=names,
+                title=title,
+            )
+            written.append("confusion.png")
         plots.draw_reliability(
             folder / "reliability.png",
             bins=calibrated["bins"],
             error=calibrated["expected_calibration_error"],
             title=title,
         )
+        written.append("reliability.png")
         sheet = mistakes(evaluation, classifier)
         if sheet is None:
             (folder / "mistakes.png").unlink(missing_ok=True)
-            return ["confusion.png", "reliability.png"]
+            return written
         replace_bytes(folder / "mistakes.png", sheet)
-        return ["confusion.png", "reliability.png", "mistakes.png"]
+        return [*written, "mistakes.png"]
     except OSError as error:
         raise UserError(
             f"cannot write plots to '{folder}': {error.strerror}. Choose a folder with --out."

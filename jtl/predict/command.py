@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from jtl.common.errors import UserError
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
+from jtl.common.text import for_terminal
 from jtl.config import checks, walk
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Options:
             what is there is replaced. Default: they are printed.
         explain: A folder for an image of each prediction that shows where in it the network found
             the likeliest class (Grad-CAM).
+        raw_csv: Write names to .csv as they are. By default those that a spreadsheet would take for
+            a formula (they begin with =, +, - or @) get an apostrophe in front.
         json: Print a line of JSON for each image instead of text.
     """
 
@@ -49,6 +52,7 @@ class Options:
     top_k: Annotated[int, checks.at_least(1)] = 5
     out: Path | None = None
     explain: Path | None = None
+    raw_csv: bool = False
     json: bool = False
 
 
@@ -62,6 +66,8 @@ def command(options: Options) -> None:
         raise UserError("no image was given. Name one or more: jtl.predict RUN IMAGES...")
     if options.json and options.out is not None:
         raise UserError("--json prints, and with --out nothing is printed. Leave one of them out.")
+    if options.raw_csv and (options.out is None or options.out.suffix.lower() != ".csv"):
+        raise UserError("--raw-csv is for --out with a .csv file. Name one, or leave it out.")
     check_folder("--explain", options.explain)
     from jtl.common.progress import Display
     from jtl.predict import classifier as evaluation
@@ -78,7 +84,7 @@ def command(options: Options) -> None:
     with contextlib.ExitStack() as stack:
         put = _print_json if options.json else _print
         if options.out is not None:
-            put = stack.enter_context(tables.writing(options.out, top_k))
+            put = stack.enter_context(tables.writing(options.out, top_k, raw=options.raw_csv))
         advance = _nothing
         if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
             advance = stack.enter_context(display.track("predicting", len(images), "images"))
@@ -108,9 +114,9 @@ def _print(row: Prediction | Unreadable) -> None:
     classes = getattr(row, "classes", None)
     if classes is None:  # Unreadable ones are listed at the end.
         return
-    print(row.name)
+    print(for_terminal(row.name))
     for name, probability in classes:
-        print(f"  {probability:7.2%}  {name}")
+        print(f"  {probability:7.2%}  {for_terminal(name)}")
 
 
 def _print_json(row: Prediction | Unreadable) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.data.decoding import BadImage, as_decoded, decode
+from jtl.data.decoding import BadImage, as_decoded, decode, read_file
 from jtl.data.sources.archives import is_archive, open_store
 from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, Store
 
@@ -81,7 +81,9 @@ def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:
 
 
 def _at_path(path: str) -> Iterator[Item]:
-    place = Path(path).expanduser()
+    if not path:
+        raise UserError("the path of an image is empty. Name the image, or leave it out.")
+    place = Path(os.path.expanduser(path))  # Names that begin with ~ stay as they are.
     # A file named outright is taken for an image whatever its name ends in.
     if not place.is_dir() and not is_archive(place):
         yield Item(path, functools.partial(_decoded_file, place, path))
@@ -100,7 +102,7 @@ def _at_path(path: str) -> Iterator[Item]:
 
 def _decoded_file(path: Path, name: str) -> Image.Image:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except (OSError, ValueError) as error:  # ValueError: of a path with a null character.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error}") from error

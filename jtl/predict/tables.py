@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 
 from jtl.common import files
 from jtl.common.errors import UserError
+from jtl.common.text import for_spreadsheet
 from jtl.predict.predictions import Prediction, Unreadable
 
 Put = Callable[[Prediction | Unreadable], None]
@@ -21,7 +23,7 @@ _ROWS = 8192
 
 
 @contextlib.contextmanager
-def writing(path: Path, top_k: int) -> Iterator[Put]:
+def writing(path: Path, top_k: int, *, raw: bool = False) -> Iterator[Put]:
     """A table that is at `path` when all is written, replacing what was there; else not at all.
 
     A row holds an image's `name`, its `class` and `probability`, those of the next likeliest as
@@ -31,6 +33,8 @@ def writing(path: Path, top_k: int) -> Iterator[Put]:
     Args:
         path: Its ending decides the format.
         top_k: How many classes a row holds.
+        raw: Whether a .csv file holds names as they are, also such as spreadsheets would take for
+            formulas.
 
     Yields:
         What takes a row.
@@ -38,7 +42,7 @@ def writing(path: Path, top_k: int) -> Iterator[Put]:
     Raises:
         UserError: The ending is another, a library is missing, or the file cannot be written.
     """
-    formats = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    formats = {".csv": functools.partial(_csv, raw=raw), ".jsonl": _jsonl, ".parquet": _parquet}
     form = formats.get(path.suffix.lower())
     if form is None:
         raise UserError(f"--out '{path}' must end in {', '.join(formats)}, which tells the format.")
@@ -70,11 +74,18 @@ def _jsonl(path: Path, top_k: int) -> Iterator[Put]:
 
 
 @contextlib.contextmanager
-def _csv(path: Path, top_k: int) -> Iterator[Put]:
+def _csv(path: Path, top_k: int, raw: bool) -> Iterator[Put]:
+    def put(row: Prediction | Unreadable) -> None:
+        cells = _cells(row)
+        for column, value in cells.items():
+            if isinstance(value, str) and not raw:
+                cells[column] = for_spreadsheet(value)
+        table.writerow(cells)
+
     with _text(path) as file:
         table = csv.DictWriter(file, list(_columns(top_k)), lineterminator="\n")
         table.writeheader()
-        yield lambda row: table.writerow(_cells(row))
+        yield put
 
 
 def _text(path: Path) -> TextIO:

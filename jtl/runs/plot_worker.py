@@ -33,7 +33,7 @@ class Painter:
             try:
                 # A group of its own: Ctrl-C is for the run, which ends the painter.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _MAIN],
+                    [sys.executable, *_isolation(), "-c", _MAIN],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -74,6 +74,13 @@ class Painter:
             with contextlib.suppress(OSError):  # It is gone; `__exit__` finds out.
                 self._process.stdin.write(json.dumps(asked).encode() + b"\n")
                 self._process.stdin.flush()
+
+
+def _isolation() -> list[str]:
+    """What this Python was told of where modules are not to come from, such as this folder."""
+    flags = sys.flags
+    given = [(flags.isolated, "-I"), (flags.safe_path, "-P"), (flags.ignore_environment, "-E")]
+    return [option for flag, option in [*given, (flags.no_user_site, "-s")] if flag]
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jtl.common.files import replace_bytes
 
 
@@ -134,8 +136,12 @@ _NAMED_CLASSES = 40
 """Up to as many are named at a confusion matrix, and half of them have numbers in the cells."""
 
 
+MOST_CLASSES = 500
+"""Of a confusion matrix; of more, a class would be less than two pixels wide."""
+
+
 def draw_confusion(
-    path: str | Path, *, counts: list[list[int]], class_names: list[str], title: str
+    path: str | Path, *, counts: list[list[int]] | np.ndarray, class_names: list[str], title: str
 ) -> None:
     """The confusion matrix: a row for each class, a column for what was said; a PNG.
 
@@ -151,7 +157,8 @@ def draw_confusion(
     side = min(max(4.2, 2.0 + 0.33 * len(class_names)), 13.0)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    shares = [[n / max(sum(row), 1) for n in row] for row in counts]
+    counts = np.asarray(counts)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
     axes.set_xlabel("predicted")
@@ -162,11 +169,10 @@ def draw_confusion(
         axes.set_xticks(places, names, rotation=90, parse_math=False)
         axes.set_yticks(places, names, parse_math=False)
     if len(class_names) <= _NAMED_CLASSES // 2:
-        for row, line in enumerate(counts):
-            for column, count in enumerate(line):
-                colour = "white" if shares[row][column] > 0.6 else "#333333"
-                shown = f"{count:,}" if count else ""
-                axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.6 else "#333333"
+            shown = f"{count:,}" if count else ""
+            axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
     _save(figure, path, title)
 
 

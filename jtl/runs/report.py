@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.files import replace_text
+from jtl.common.text import for_markdown
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.runs.messages import counted
@@ -54,7 +55,7 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
         _table(_training(summary, config)),
         "## Data",
         _table(_data(summary)),
-        *(f"- {_one_line(note)}" for note in summary["notes"]),
+        *(f"- {for_markdown(note)}" for note in summary["notes"]),
         "## To repeat it",
         _repeat(summary, config),
     ]
@@ -94,7 +95,7 @@ def _classes(summary: dict[str, Any]) -> str:
         rows.sort(key=lambda row: 2.0 if row[1]["f1"] is None else row[1]["f1"])
         rows = rows[:_LISTED_CLASSES]
     keys = ("count", "accuracy", "precision", "f1")
-    lines = [(_cell(name), *(_number(row[key]) for key in keys)) for name, row in rows]
+    lines = [(for_markdown(name), *(_number(row[key]) for key in keys)) for name, row in rows]
     table = _table(lines, ("class", "images", "accuracy (recall)", "precision", "F1"))
     return f"{heading}\n\n{table}"
 
@@ -123,7 +124,7 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         ("frozen leaves", frozen),
         ("head", _code(summary["head"])),
         ("input", f"{summary['image_size']} pixels"),
-        ("augmentation", _cell(str(summary["augmentation"]))),
+        ("augmentation", for_markdown(str(summary["augmentation"]))),
         ("epochs", f"{summary['epochs']}, of which {summary['best_epoch']} was the best"),
         ("time", f"{summary['train_seconds']:.1f} s"),
     ]
@@ -137,8 +138,8 @@ def _optimizer(config: Config) -> str:
     """What minimized the loss, in words."""
     train, steps = config.train, config.steps
     if train.solver == "lbfgs":
-        return f"L-BFGS, l2 {_cell(train.l2)}"
-    told = [f"{_cell(train.optimizer)}, {_cell(train.schedule)} schedule"]
+        return f"L-BFGS, l2 {for_markdown(train.l2)}"
+    told = [f"{for_markdown(train.optimizer)}, {for_markdown(train.schedule)} schedule"]
     told.append(f"{train.batch:,} images a step")
     named = {
         "accumulate": (steps.accumulate, 1, "gradients of {} steps make an update"),
@@ -211,11 +212,6 @@ def _number(value: float | None) -> str:
 
 def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
-
-
-def _cell(text: str) -> str:
-    """Text as it is: what Markdown would take for markup is escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", _one_line(text))
 
 
 def _code(text: str) -> str:

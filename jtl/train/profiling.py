@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -14,6 +16,10 @@ from jtl.train.trainer import Diverged, Trainer
 
 STEPS = 5
 """Traced, once the step is compiled."""
+
+
+class ProfilerError(RuntimeError):
+    """The profiler could not do its part, as on a full disk or beside another trace."""
 
 
 def trace_phase(trainer: Trainer, epoch: int, run: Path, display: Display) -> None:
@@ -33,6 +39,9 @@ def trace_phase(trainer: Trainer, epoch: int, run: Path, display: Display) -> No
     try:
         taken = trace(trainer, epoch, folder)
     except Diverged:  # As the training will, which tells it with its step.
+        return
+    except ProfilerError as error:
+        display.message(f"profile: nothing was traced, the training goes on ({error})")
         return
     display.message(
         f"profile: {counted(taken, 'step')} under mask {trainer.plan.phase.mask}, for "
@@ -54,6 +63,9 @@ def trace(trainer: Trainer, epoch: int, folder: Path) -> int:
 
     Returns:
         How many steps are in the trace.
+
+    Raises:
+        ProfilerError: There is no trace; all else is as if there were.
     """
     options = jax.profiler.ProfileOptions()
     # Calls of Python's functions would be nine tenths of the events.
@@ -61,10 +73,31 @@ def trace(trainer: Trainer, epoch: int, folder: Path) -> int:
     before = trainer.state
     try:
         _take(trainer, epoch, before)
-        with jax.profiler.trace(folder, create_perfetto_trace=True, profiler_options=options):
-            return _take(trainer, epoch, before)
+        failure = None
+        try:
+            with _traced():
+                jax.profiler.start_trace(folder, True, profiler_options=options)
+        except ProfilerError as error:
+            failure = error
+        try:
+            taken = _take(trainer, epoch, before)  # Also then: of many processes all take them.
+        finally:
+            if failure is None:
+                with _traced():
+                    jax.profiler.stop_trace()
+        if failure is not None:
+            raise failure
+        return taken
     finally:
         trainer.state = before
+
+
+@contextlib.contextmanager
+def _traced() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Its libraries raise many types.
+        raise ProfilerError((str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
 def _take(trainer: Trainer, epoch: int, state: object) -> int:

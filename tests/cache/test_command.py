@@ -32,11 +32,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     then = time.time() - 3 * 86400
     os.utime(store.folder / A.name / DESCRIPTION, (then, then))
     for path in (
-        folder / PROGRAMS / "jit_step-cache",
+        folder / PROGRAMS / f"jit_step-{64 * '0'}-cache",
         folder / PROGRAMS / "mine.txt",
-        folder / paths.WEIGHTS / "tiny-ab" / "weights.json",
+        folder / paths.WEIGHTS / f"tiny-{16 * '0'}" / "weights.json",
         folder / paths.WEIGHTS / "mine" / "notes.txt",
-        folder / paths.CHECKED / "ab.json",
+        folder / paths.CHECKED / f"{32 * 'a'}.json",
         folder / "features" / "mine" / "notes.txt",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,3 +176,36 @@ def test_a_real_process_on_an_empty_folder(tmp_path):
         assert (ran.returncode, ran.stderr) == (0, "")
         assert told in ran.stdout
     assert not (tmp_path / "none").exists()
+
+
+def test_clearing_all_leaves_what_jtl_did_not_make(cache):
+    """As where JTL_CACHE is the folder of somebody's project."""
+    mine = [
+        cache / paths.WEIGHTS / "resnet50" / "weights.json",  # Of weights_convert --out.
+        cache / PROGRAMS / "my-cache",
+        cache / PROGRAMS / "my-atime",
+        cache / paths.CHECKED / "train.json",
+    ]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert run("clear", "--all") == 0
+    assert all(path.read_text() == "mine" for path in mine)
+    assert not any((cache / PROGRAMS).glob("jit_step*"))
+    assert not any((cache / paths.WEIGHTS).glob("tiny*"))
+
+
+@pytest.mark.parametrize("chosen", ["~nobody-of-that-name/x", None])
+def test_a_home_that_is_not_known(chosen, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CACHE_HOME", "JTL_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen:
+        monkeypatch.setenv("JTL_CACHE", chosen)
+    # A user that /etc/passwd does not have.
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert run("list") == 2
+    said = capsys.readouterr().err
+    assert "Set JTL_CACHE to a folder that you may write to." in said
+    assert (chosen or "no home folder") in said
+    assert not any(tmp_path.iterdir())

@@ -1,10 +1,10 @@
-"""What commands set up for their process: compiled programs kept, memory in huge pages."""
+"""What commands set up for their process: memory in huge pages."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +14,7 @@ from support.commands import python
 FAULTS = """
 import os, resource, sys
 from jtl.common import memory
+memory._is_command = lambda words: True
 if sys.argv[1] == "huge":
     memory.restart_with_huge_pages()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -68,6 +69,7 @@ def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
     started = []
     monkeypatch.setattr(memory.os, "execve", lambda *args: started.append(args))
     monkeypatch.setattr(memory, "_can_ask", lambda: True)
+    monkeypatch.setattr(memory, "_is_command", lambda words: True)
     own = "glibc.malloc.tcache_count=3:glibc.malloc.arena_max=4"
     monkeypatch.setenv("GLIBC_TUNABLES", own)
     memory.restart_with_huge_pages()
@@ -84,46 +86,44 @@ def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
     assert started[1][2]["GLIBC_TUNABLES"] == wanted
 
 
-COMPILE = """
-import jax, jax.numpy as jnp
-from jax import monitoring
-from jtl.cli import process
-process.prepare()
-hits = []
-monitoring.register_event_listener(lambda name, **_: hits.append(name))
-def slow_to_compile(x):
-    for i in range(40): x = jnp.sin(x) @ jnp.cos(x).T + i
-    return x
-jax.block_until_ready(jax.jit(slow_to_compile)(jnp.ones((8, 8))))
-print(sum("cache_hits" in name for name in hits))
+@pytest.mark.parametrize(
+    ("words", "restarts"),
+    [
+        ("python -m jtl.train --data x", True),
+        ("python -W error -X utf8 -um jtl.predict run", True),
+        ("python -mjtl.train", True),
+        ("python -P -m jtl", True),
+        ("python /usr/bin/jtl train", True),
+        ("python wrapper.py -m jtl.train", False),
+        ("python -m cProfile -m jtl.train", False),
+        ("python -m torch.distributed.run -m jtl.train", False),
+        ("python -c exec(program) -m jtl.train", False),
+        ("python -Ic code -m jtl.train", False),
+        ("python - -m jtl.train", False),
+        ("python", False),
+    ],
+)
+def test_only_the_commands_themselves_are_started_anew(words, restarts):
+    assert memory._is_command(words.split()) == restarts
+
+
+PROGRAM = """
+import runpy, sys
+print("begins", flush=True)
+sys.argv[1:] = ["--help"]
+runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
 """
 
 
-def compiled(cache: Path) -> subprocess.CompletedProcess[str]:
-    return python("-c", COMPILE, JTL_CACHE=str(cache), JAX_COMPILATION_CACHE_DIR=None)
-
-
 @pytest.mark.process
-def test_programs_are_compiled_once(tmp_path):
-    first, second = compiled(tmp_path), compiled(tmp_path)
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert int(first.stdout) == 0
-    assert int(second.stdout) > 0
-    assert any((tmp_path / "programs").iterdir())
-
-
-@pytest.mark.process
-def test_jax_s_own_setting_comes_first(tmp_path):
-    own = tmp_path / "own"
-    settings = {"JTL_CACHE": str(tmp_path / "jtl"), "JAX_COMPILATION_CACHE_DIR": str(own)}
-    ran = python("-c", COMPILE, **settings, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
-    assert ran.returncode == 0, ran.stderr
-    assert any(own.iterdir())
-    assert not (tmp_path / "jtl").exists()
-
-
-@pytest.mark.process
-def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path):
-    (tmp_path / "file").write_text("")
-    ran = compiled(tmp_path / "file" / "below")
-    assert (ran.returncode, ran.stdout.strip()) == (0, "0"), ran.stderr
+@pytest.mark.skipif(not memory._can_ask(), reason="the kernel or the C library has no huge pages")
+@pytest.mark.parametrize("how", ["input", "file"])
+def test_a_program_that_runs_a_command_runs_once_and_to_its_end(tmp_path, how):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, *([] if how == "input" else [tmp_path / "program.py"])]
+    environment = {k: v for k, v in os.environ.items() if k != memory.VARIABLE}
+    ran = subprocess.run(
+        command, input=PROGRAM, capture_output=True, text=True, check=True, env=environment
+    )
+    assert ran.stdout.count("begins") == 1
+    assert "--mask" in ran.stdout

@@ -103,6 +103,13 @@ def test_the_documented_default():
             r"conv, or a list, separated by commas, of: dense:WIDTH ",
         ),
         (
+            Config(
+                ModelConfig(head="mlp", head_widths=(8,), head_batch_norm=True),
+                train=TrainConfig(batch_size=1),
+            ),
+            r"^--head-batch-norm normalizes over the images of a batch: with --batch-size 1 ",
+        ),
+        (
             Config(ModelConfig(head_widths=(8,), head_dropout=0.1, head_batch_norm=True)),
             r"^--head-widths, --head-dropout, --head-batch-norm: no effect with --head linear, .* "
             r"--head mlp\.",

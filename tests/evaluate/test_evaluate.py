@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from jtl.cli import app
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
 from jtl.evaluate import plots
+from jtl.runs import plots as run_plots
 from jtl.runs import report
 from jtl.runs.calibration import calibration
 from jtl.train import command as train
@@ -194,3 +196,43 @@ def test_names_are_no_markup_in_a_report(tiny_run):
     assert "| \\*c\\* | 3 |" in page
     assert "| \\<d\\>  | 3 |" in page
     assert "`folder:x\\|'y' z`" in page
+
+
+def test_a_matrix_of_many_classes_is_drawn_in_no_time(tmp_path):
+    classes = run_plots.MOST_CLASSES
+    counts = np.eye(classes, dtype=int)
+    names = [f"class {index}" for index in range(classes)]
+    began = time.process_time()
+    run_plots.draw_confusion(tmp_path / "c.png", counts=counts, class_names=names, title="t")
+    assert time.process_time() - began < 30  # Sums of each row for each cell took minutes.
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_matrix_that_nobody_could_read_is_left_out(run, capsys, monkeypatch):
+    assert main("evaluate", run) == 0
+    assert (run / "confusion.png").is_file()
+    monkeypatch.setattr(run_plots, "MOST_CLASSES", 2)
+    (run / "confusion.png").unlink()
+    capsys.readouterr()
+    assert main("evaluate", run) == 0
+    assert "confusion.png is left out: of 3 classes" in capsys.readouterr().err
+    assert not (run / "confusion.png").exists()
+    assert (run / "reliability.png").is_file()
+    assert "confusion.png" not in (run / "report.md").read_text()
+
+
+def test_nothing_is_written_through_links_of_a_run(run, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    names = ("confusion.png", "reliability.png", "mistakes.png", "report.md")
+    for name in names:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(mine)
+    assert main("evaluate", run) == 0
+    assert mine.read_text() == "mine"
+    assert not any((run / name).is_symlink() for name in names)
+
+
+def test_notes_are_no_markup_in_a_report(tiny_run):
+    summary = tiny_run.summary | {"notes": ["![x](http://evil) <img>"]}
+    assert r"- \!\[x\](http://evil) \<img\>" in report.page(summary, tiny_run.config, ())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from PIL import Image
 
 import jtl
+from jtl.common.errors import UserError
 from jtl.predict import classifier as evaluation
 from jtl.predict import inputs
 from jtl.predict import predictions as prediction
@@ -318,3 +322,91 @@ def test_parquet_says_what_it_needs(run, mixed, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main("predict", run.folder, mixed, "--out", tmp_path / "p.parquet") == 2
     assert "pip install 'jtl[parquet]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices of POSIX")
+def test_what_has_no_end_is_unreadable_and_the_others_are_predicted(
+    classifier, tiny_data, tmp_path, monkeypatch
+):
+    os.mkfifo(tmp_path / "pipe.png")
+    with open(tmp_path / "huge.png", "wb") as file:
+        file.truncate(2**40)
+    good = files_of(tiny_data)[0]
+    named = [tmp_path / "pipe.png", tmp_path / "huge.png", Path("/dev/zero"), good]
+    found = classifier.predict(named)
+    assert [prediction.name for prediction in found] == [str(good)]
+    reasons = [bad.reason for bad in found.unreadable]
+    assert reasons == [
+        "not a file, but a pipe or a device",
+        "more than 1,024 MB, too large for an image",
+        "not a file, but a pipe or a device",
+    ]
+
+
+def test_names_that_begin_with_a_tilde(classifier, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(files_of(tiny_data)[0], "~nobody-of-that-name.png")
+    found = classifier.predict(["~nobody-of-that-name.png", "~nor-this"])
+    assert found.names == ("~nobody-of-that-name.png",)
+    assert [bad.name for bad in found.unreadable] == ["~nor-this"]
+
+
+def test_an_empty_path_is_refused(run, classifier, tiny_data, capsys, monkeypatch):
+    monkeypatch.chdir(files_of(tiny_data)[0].parent)  # Where a path of nothing would find images.
+    with pytest.raises(UserError, match="path of an image is empty"):
+        classifier.predict("")
+    assert main("predict", run.folder, "") == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "empty" in err
+
+
+def test_cells_that_spreadsheets_would_run(run, tiny_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(files_of(tiny_data)[0], "=HYPERLINK(A1).png")
+    Path("@bad.png").write_text("")
+    images = ("=HYPERLINK(A1).png", "@bad.png")
+    assert main("predict", run.folder, *images, "--out", "safe.csv") == 0
+    assert main("predict", run.folder, *images, "--out", "raw.csv", "--raw-csv") == 0
+    assert [row["name"] for row in rows_of(Path("safe.csv"))] == [f"'{name}" for name in images]
+    assert [row["name"] for row in rows_of(Path("raw.csv"))] == list(images)
+    assert main("predict", run.folder, *images, "--raw-csv") == 2
+    assert "--raw-csv is for --out" in capsys.readouterr().err
+
+
+def test_names_do_not_rule_the_terminal(run, tiny_data, tmp_path, capsys):
+    good, bad = tmp_path / "\x1b[2Jgood.png", tmp_path / "\x1b[2Jbad.png"
+    shutil.copy(files_of(tiny_data)[0], good)
+    bad.write_text("")
+    assert main("predict", run.folder, good, bad) == 0
+    out, err = capsys.readouterr()
+    assert "\ufffd[2Jgood.png" in out
+    assert "\ufffd[2Jbad.png" in err
+    assert "\x1b" not in out + err
+
+
+def test_nothing_is_written_through_links_of_explanations(run, tiny_data, tmp_path):
+    image, out, mine = files_of(tiny_data)[0], tmp_path / "out", tmp_path / "mine"
+    mine.write_text("mine")
+    out.mkdir()
+    (out / f"0001-{image.stem}.png").symlink_to(mine)
+    (out / "table.csv").symlink_to(mine)
+    assert main("predict", run.folder, image, "--explain", out, "--out", out / "table.csv") == 0
+    assert mine.read_text() == "mine"
+    assert (out / f"0001-{image.stem}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_standard_streams_may_be_closed(run, tiny_data, tmp_path, closed):
+    code = (
+        "import sys; from jtl.models import registry; from support import tiny; "
+        "from support.commands import main; registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY; "
+        "sys.exit(main('predict', sys.argv[1], sys.argv[2], '--out', sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", code, run.folder, files_of(tiny_data)[0], tmp_path / "t.csv"]
+    shell = f"{shlex.join(map(str, command))} {closed}"
+    ran = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=300)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), ran.stderr
+    assert len(rows_of(tmp_path / "t.csv")) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -110,3 +112,18 @@ def test_signals_are_as_before_afterwards_and_left_alone_in_threads():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+@pytest.mark.process
+def test_what_tests_start_can_be_interrupted():
+    """Also where the suite was started in the background, which the second time pretends."""
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
+    if "JTL_IN_BACKGROUND" not in os.environ:
+        one = f"{__file__}::{test_what_tests_start_can_be_interrupted.__name__}"
+        command = shlex.join([sys.executable, "-m", "pytest", "-q", one])
+        environment = {**os.environ, "JTL_IN_BACKGROUND": "1"}
+        shell = ["sh", "-c", f"trap '' INT; exec {command}"]
+        again = subprocess.run(shell, env=environment, capture_output=True, text=True)
+        assert again.returncode == 0, again.stdout

@@ -27,7 +27,8 @@ def steps_in(folder: Path) -> tuple[set[str], list[int]]:
     """The XLA programs whose operations are in a trace, and the numbers of its training steps."""
     [path] = folder.glob("plugins/profile/*/*.xplane.pb")
     programs, numbers = set(), []
-    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+    data = jax.profiler.ProfileData.from_file(str(path))  # Which its planes do not keep alive.
+    for plane in data.planes:
         for event in (event for line in plane.lines for event in line.events):
             stats = {name: value for name, value in event.stats if name}
             if "hlo_op" in stats:
@@ -37,6 +38,8 @@ def steps_in(folder: Path) -> tuple[set[str], list[int]]:
     return programs, sorted(numbers)
 
 
+# Of jaxlib's types in Python 3.13.
+@pytest.mark.filterwarnings("ignore:builtin type event_stats:DeprecationWarning")
 @pytest.mark.parametrize(
     ("options", "program", "numbers"),
     [
@@ -107,3 +110,23 @@ def test_a_run_that_fails_leaves_no_trace(tiny_data, tmp_path, monkeypatch):
 def test_refusals(config, message):
     with pytest.raises(UserError, match=message):
         checked(config)
+
+
+@pytest.mark.parametrize("which", ["start_trace", "stop_trace"])
+def test_a_profiler_that_fails_costs_no_training(which, tiny_data, tmp_path, monkeypatch, capsys):
+    real = getattr(jax.profiler, which)
+
+    def fail(*args, **options):
+        if which == "stop_trace":
+            real()
+        raise RuntimeError("Only one profile may be run at a time.\nmore")
+
+    plain = loop.fit(tiny.config(tiny_data, tmp_path / "plain"), tiny.quiet())
+    monkeypatch.setattr(jax.profiler, which, fail)
+    run = loop.fit(profiled(tiny.config(tiny_data, tmp_path / "traced")))
+    said = capsys.readouterr().err.replace("\n", "")
+    assert "profile: nothing was traced, the training goes on (Only one profile may be" in said
+    keys = ("train_loss", "val_loss", "val_accuracy")
+    assert [[e[k] for k in keys] for e in run.history] == [
+        [e[k] for k in keys] for e in plain.history
+    ]

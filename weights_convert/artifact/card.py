@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jtl.common.text import for_markdown
 from weights_convert.printable import shown
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _notes(artifact: Artifact) -> list[str]:
     ]
     sections = ["## Reading", table(("", "what became of the file's content"), rows)]
     if artifact.notes:
-        lines = "\n".join(f"- {shown(note, 2000)}." for note in artifact.notes)
+        lines = "\n".join(f"- {for_markdown(shown(note, 2000))}." for note in artifact.notes)
         sections = ["## Notes", lines, *sections]
     return sections
 

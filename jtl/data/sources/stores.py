@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jtl.common.errors import UserError
+from jtl.data.decoding import read_file
 
 IMAGE_EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
@@ -105,6 +106,8 @@ class FolderStore:
 
     def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
+        if limit < 0:
+            return read_file(image.source)
         with open(image.source, "rb") as file:
             return file.read(limit)
 

@@ -52,7 +52,7 @@ def prepared_folder(name: str, version: str | None) -> Path:
 
 def data_folder() -> Path:
     """Where TFDS keeps data sets: TFDS_DATA_DIR, or its default."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def _folders(place: Path) -> Iterator[Path]:
