@@ -13,7 +13,7 @@ from typing import Any
 
 from jtl.models import listings
 from jtl.models.listings import Listing
-from weights_convert.source import torch_hub
+from weights_convert.catalogue import torch_hub
 
 
 @dataclasses.dataclass(frozen=True)
