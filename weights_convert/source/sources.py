@@ -17,6 +17,7 @@ from jtl.common.errors import UserError, suggest
 from weights_convert.artifact.description import Reading
 from weights_convert.artifact.folder import Artifact
 from weights_convert.catalogue import models as catalogue
+from weights_convert.catalogue import torch_hub
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
 from weights_convert.printable import file_name, listed, shown
@@ -138,6 +139,8 @@ def _located(spec: str, model: str | None, chosen: Declared | None) -> Source:
     scheme, _, rest = spec.partition(":")
     if scheme == "timm":
         return _from_hub(spec, rest, model, chosen)
+    if scheme == "torchvision":
+        return Source(torch_hub.cached(rest), spec, model, licence=torch_hub.LICENCE)
     if scheme == "package":
         file = packages.find(spec, rest, _SUFFIXES)
         return Source(file, spec, model, licence=packages.licence_of(rest))
