@@ -39,13 +39,15 @@ def draw(compared: Mapping[str, Found], path: Path) -> None:
             for number, data in enumerate(names):
                 if not (data in accuracies and data in first):
                     continue
+                if sum(data in arm for arm in found.values()) < 2:
+                    continue  # Beside itself alone.
                 base = statistics.fmean(first[data])
                 gains = [100 * (value - base) for value in accuracies[data]]
                 place = row + 0.12 * (number - (len(names) - 1) / 2)
                 axes.plot(gains, [place] * len(gains), color=f"C{number}", lw=1, alpha=0.5)
                 axes.plot(statistics.fmean(gains), place, "o", color=f"C{number}", ms=5)
         axes.set_yticks(range(len(found)), list(found))
-        axes.invert_yaxis()
+        axes.set_ylim(len(found) - 0.5, -0.5)
         axes.axvline(0, color="0.6", lw=1, zorder=0)
         axes.grid(axis="x", alpha=0.3)
         axes.set_title(factor, loc="left", fontsize="medium")

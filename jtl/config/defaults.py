@@ -21,6 +21,8 @@ class MaskDefaults:
 
 _DEFAULTS = {
     "head_only": MaskDefaults(20, 1e-3, 1.0, 0.0, 0.0),
+    "last_stage": MaskDefaults(lr=3e-4),
+    "last_stages": MaskDefaults(lr=3e-4),
     "norm_only": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.0),
     "bias_only": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.0),
 }
@@ -32,7 +34,7 @@ ONE_CYCLE_WARMUP = 0.3
 
 def mask_defaults(mask: str, optimizer: str = "adamw") -> MaskDefaults:
     """The defaults of a mask as `--mask` gives it, for an optimizer."""
-    defaults = _DEFAULTS.get(mask, MaskDefaults())
+    defaults = _DEFAULTS.get(mask.partition(":")[0], MaskDefaults())
     rate, decay = _OPTIMIZERS.get(optimizer, (1.0, 1.0))
     return dataclasses.replace(
         defaults, lr=defaults.lr * rate, weight_decay=defaults.weight_decay * decay

@@ -83,10 +83,11 @@ class TrainConfig:
         epochs: Passes over the training images. Default: 20 for head_only, else 10.
         batch_size: Images in each training step; auto for as many as fit in memory, up to 512
             and to a tenth of the training images.
-        lr: Learning rate, at its highest. Default: 1e-3 for head_only, norm_only and
-            bias_only, else 1e-4; ten times that for sgd, lamb and adagrad, a tenth for lion.
-        head_lr_mult: The head learns at this multiple of the learning rate. Default: 10 where a
-            backbone trains at 1e-4 by default, else 1.
+        lr: Learning rate, at its highest. Default: 1e-3 for head_only, norm_only and bias_only,
+            3e-4 for last_stage and last_stages:K, else 1e-4; ten times that for sgd, lamb and
+            adagrad, a tenth for lion.
+        head_lr_mult: The head learns at this multiple of the learning rate. Default: 1 for
+            head_only, norm_only and bias_only, else 10.
         layer_decay: Each block learns at this multiple of the next one's learning rate; 1 for
             the same rate everywhere.
         optimizer: Of optax: adamw (weight decay decoupled), sgd (with Nesterov momentum), lion

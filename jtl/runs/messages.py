@@ -56,7 +56,7 @@ def probe_note(summary: dict[str, Any]) -> str | None:
         return told
     return (
         f"{told}. {mask} is {-gained:.1f} points worse than --mask head_only, which takes seconds: "
-        "use that, or try a lower --lr, --mask last_stage, --augment light or more images."
+        "use that, or try another --lr (3e-4, 3e-5), more --epochs, --augment light or more images."
     )
 
 

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jtl.common.errors import UserError
-from jtl.common.trees import ParamTree
+from jtl.common.trees import ParamTree, subtree
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.freeze.groups import HEAD, is_head
 
 if TYPE_CHECKING:
+    from jtl.freeze.plan import PhasePlan
     from jtl.train.setup import Task
 
+APART = 0.2
+"""Of training above validation accuracy, from where on batch statistics may be the cause."""
 _WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "seed")
 """Options of a training that a solver without steps has too."""
 
@@ -69,6 +72,26 @@ def fine_tunes(task: Task) -> bool:
     if task.config.model.weights == "random":
         return False
     return any(not is_head(label) for plan in task.plans for label in plan.learning_rates)
+
+
+def mismatch(task: Task, plan: PhasePlan, line: dict[str, Any]) -> str | None:
+    """A warning where accuracies with batch statistics and with running averages part ways.
+
+    Args:
+        task: The training.
+        plan: The phase of the epoch.
+        line: The epoch's of `metrics.jsonl`.
+    """
+    apart = line["train_accuracy"] - line["val_accuracy"]
+    backbone = plan.split.stats_units - {HEAD}
+    normalized = any(subtree(task.variables.get("batch_stats", {}), unit) for unit in backbone)
+    if not normalized or apart < APART or task.config.model.weights == "random":
+        return None
+    return (
+        f"the training accuracy, with batch statistics, is {line['train_accuracy']:.3f}, and the "
+        f"validation accuracy, with running averages, {line['val_accuracy']:.3f}. The averages may "
+        "not fit the images yet: --bn frozen trains with those of the weights."
+    )
 
 
 def lines(task: Task, asked: Config) -> Iterator[str]:

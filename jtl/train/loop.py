@@ -101,6 +101,7 @@ class Fit:
         self._cache = feature_cache(task, display)
         self._inputs: PhaseInputs | None = None  # Of train and val, for the phase.
         self._cut: str | None = None
+        self._warned = False
         # Of the best epoch, where it is of this session.
         self._val_logits: np.ndarray | None = None
 
@@ -162,16 +163,6 @@ class Fit:
             saved_epoch=saved_epoch,
             layout=self.task.layout,
         )
-
-    def _probe_accuracies(self) -> dict[str, float | None]:
-        """Of the linear probe that a fine-tuning is held against."""
-        found: dict[str, float] = {}
-        if choices.fine_tunes(self.task):
-            from jtl.train import probe  # SciPy's optimizers take half a second to import.
-
-            read = self._inputs if len(self.task.plans) == 1 else None
-            found = probe.accuracies(self.task, self._cache, read)
-        return {f"probe_{role}_accuracy": found.get(role) for role in ("val", "test")}
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
@@ -278,6 +269,9 @@ class Fit:
         used = {"optimizer_bytes": trainer.optimizer_bytes}
         self._log({**line, **used}, trainer.plan, trainer.inputs)
         self._advance(1, messages.epoch_note(line))
+        if not self._warned and (warning := choices.mismatch(self.task, trainer.plan, line)):
+            self._warned = True
+            self.display.message(f"warning: {warning}")
         if self.run.best_epoch() == epoch:
             self._val_logits = trainer.val_logits
         snapshot = functools.partial(snapshot_of, epoch, trainer)
@@ -331,7 +325,11 @@ class Fit:
         best = checkpoint.restore(self.run.folder)
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
-        compared = self._probe_accuracies()
+        probed: dict[str, float] = {}
+        if choices.fine_tunes(self.task):
+            from jtl.train import probe
+
+            probed = probe.accuracies(self.task, self._cache, self._inputs)
         test_accuracy, logits = None, {"val": self._val_logits}
         if self.task.dataset.test is not None:
             self._inputs = None  # Their memory is free for the test split.
@@ -343,7 +341,7 @@ class Fit:
             "train_seconds": train_seconds,
             "feature_seconds": self.feature_seconds,
             "features_reused": self._cache.reused,
-            **compared,
+            "probe_accuracies": probed,
         }
         self.run.finish(summarize(self.task, best, self.run.history, logits, measured))
         if (note := messages.probe_note(self.run.summary)) is not None:

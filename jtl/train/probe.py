@@ -97,7 +97,7 @@ def accuracies(task: Task, cache: FeatureCache, read: PhaseInputs | None) -> dic
     Args:
         task: A training of any mask.
         cache: Its features.
-        read: What is read already of the first phase.
+        read: What is read already of the last phase.
 
     Returns:
         The shares of `val` and, where there is one, `test` that are recognized; nothing where
@@ -130,8 +130,8 @@ def _before_head(task: Task, cache: FeatureCache, read: PhaseInputs | None, role
     if cut is None or cut == "head" or task.inputs.augmentation is not None:
         inputs = cache.without_augmentation().read("head", task.variables, split)
         return _values(inputs.examples[role], inputs)
-    inputs = read if read is not None and role in read.examples else None
-    if inputs is None or inputs.start != cut:
+    inputs = read
+    if inputs is None or len(task.plans) > 1 or role not in inputs.examples:
         inputs = cache.read(cut, task.variables, split)
     # The frozen part does not run again.
     variables, examples = task.layout.put_whole(task.variables), inputs.examples[role]

@@ -131,6 +131,26 @@ def test_growth(tmp_path):
 
 
 @pytest.mark.process
+def test_accuracy(tmp_path):
+    run("accuracy", "--out", tmp_path)
+    path = tmp_path / "accuracy.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first, second = map(json.loads, lines)
+    assert {json.loads(row["trial"])["seed"] for row in (first, second)} == {0}
+    assert first["trial"] != second["trial"]
+    assert all(0 <= row["test_accuracy"] <= 1 for row in (first, second))
+    table = (tmp_path / "accuracy.md").read_text(encoding="utf-8")
+    assert f"| one | `mask=head_only epochs=1 solver=sgd` | {first['test_accuracy']:.3f} |" in table
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    # Called again, it goes on with what is missing.
+    path.write_text(lines[0] + "\n", encoding="utf-8")
+    run("accuracy", "--out", tmp_path)
+    again = path.read_text(encoding="utf-8").splitlines()
+    assert again[0] == lines[0]
+    assert json.loads(again[1])["trial"] == second["trial"]
+
+
+@pytest.mark.process
 def test_freeze_strategies(tmp_path):
     run("freeze_strategies", "--out", tmp_path)
     base = tmp_path / "freeze_strategies_generated_resnet18"

@@ -196,8 +196,8 @@ def test_a_disk_that_fills_up_leaves_memory_or_no_cache(train, cache, monkeypatc
 
 
 def test_rounded_features_train_the_float32_suffix(train, cache):
-    exact, _ = train("last_stage")
-    rounded, _ = train("last_stage", cache_dtype="bfloat16")
+    exact, _ = train("last_stage", bn="batch")
+    rounded, _ = train("last_stage", bn="batch", cache_dtype="bfloat16")
     kept = {p.parent.name: np.load(p) for p in cache.glob("features/*/values.npy")}
     assert sorted(a.dtype.name for a in kept.values()) == ["float32"] * 2 + ["uint16"] * 2
     difference = max(
@@ -206,7 +206,7 @@ def test_rounded_features_train_the_float32_suffix(train, cache):
     )
     # Rounding to 8 bits moves them, by far less than training does.
     assert 1e-6 < difference < 0.05
-    on_disk, _ = train("last_stage", cache_dtype="bfloat16", cache_budget="1kB")
+    on_disk, _ = train("last_stage", bn="batch", cache_dtype="bfloat16", cache_budget="1kB")
     assert_equal_runs(rounded, on_disk, 1e-6)
     # Evaluation rounds as training did.
     for run in (exact, rounded):

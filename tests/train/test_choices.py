@@ -17,8 +17,10 @@ from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.runs import checkpoint, messages
-from jtl.train.choices import chosen
+from jtl.train.checks import checked
+from jtl.train.choices import chosen, mismatch
 from jtl.train.loop import fit
+from jtl.train.setup import prepare_task
 from support import tiny
 
 
@@ -149,3 +151,20 @@ def test_a_run_of_before_goes_on_with_batch_statistics(tiny_data, tmp_path, monk
     path.write_text(path.read_text(encoding="utf-8").replace('"bn": "batch"', '"bn": "auto"'))
     resumed = fit(tiny.resumed(tmp_path / "cut"), tiny.quiet())
     assert resumed.history[-1]["train_loss"] == whole.history[-1]["train_loss"]
+
+
+def test_batch_statistics_that_do_not_fit_are_told(tiny_data, tmp_path):
+    line = {"train_accuracy": 0.95, "val_accuracy": 0.6}
+    config = checked(tiny.config(tiny_data, tmp_path / "x", mask="last_stage", bn="batch"))
+    task = prepare_task(config, tiny.quiet())
+    [plan] = task.plans
+    said = mismatch(task, plan, line)
+    assert said is not None
+    assert "with batch statistics, is 0.950, and the validation accuracy" in said
+    assert "--bn frozen" in said
+    assert mismatch(task, plan, {**line, "val_accuracy": 0.9}) is None
+    # Nobody warns of what is not on: running averages in the backbone, or weights without them.
+    frozen = prepare_task(checked(walk.replace(config, {"bn": "frozen"})), tiny.quiet())
+    assert mismatch(frozen, frozen.plans[0], line) is None
+    random = prepare_task(checked(walk.replace(config, {"weights": "random"})), tiny.quiet())
+    assert mismatch(random, random.plans[0], line) is None

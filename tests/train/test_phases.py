@@ -198,12 +198,12 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
 
 def test_phase_defaults_come_from_their_masks(tiny_data, tmp_path):
     task = prepare_task(checked(phased(tiny_data, tmp_path / "x", lr=None)), tiny.quiet())
-    assert [plan.phase.lr for plan in task.plans] == [1e-3, 1e-4, 1e-4]
-    assert task.plans[1].learning_rates == pytest.approx({"head@0": 1e-3, "backbone@1": 1e-4})
+    assert [plan.phase.lr for plan in task.plans] == [1e-3, 3e-4, 1e-4]
+    assert task.plans[1].learning_rates == pytest.approx({"head@0": 3e-3, "backbone@1": 3e-4})
     assert task.plans[2].learning_rates == pytest.approx(
         {"head@0": 1e-3, "backbone@1": 1e-4, "backbone@2": 1e-4}
     )
-    assert Phase(2, "last_stage", 1e-4) == task.plans[1].phase
+    assert Phase(2, "last_stage", 3e-4) == task.plans[1].phase
 
 
 def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
