@@ -155,7 +155,7 @@ class FeatureCache:
         needed = row * sum(len(part.split) for part in parts)
         kept = all(entries)
         place, why = place_features(cut, needed, kept, self._budget, self._store)
-        if self._layout.spans_processes and not processes.all_say(place == "memory"):
+        if self._layout.spans_processes and not processes.all_agree(place == "memory"):
             # Each process has its own share on its disk, and a batch needs all of them.
             place, why = None, "the features do not fit in the memory of all processes"
         if why is not None:

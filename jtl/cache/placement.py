@@ -83,7 +83,7 @@ def place_images(
     if layout.spans_processes:
         each = needed * len(layout.local().devices or (0,)) / layout.count
         fits = each < sizes.MEMORY_SHARE * sizes.free_memory() and _has_room(each, on_cpu=True)
-        hold = on_device = processes.all_say(fits) and not once
+        hold = on_device = processes.all_agree(fits) and not once
     else:
         hold = needed < sizes.MEMORY_SHARE * sizes.free_memory() and not once
         on_device = hold and _has_room(needed)

@@ -96,9 +96,9 @@ def end(code: int) -> NoReturn:
     they for Python. So too after an error in one of many processes, for which it would wait.
     """
     processes: Any = sys.modules.get("jtl.distributed.processes")  # If ever there were others.
-    if code >= 128 or (code and processes is not None and processes.several()):
+    if code >= 128 or (code and processes is not None and processes.is_distributed()):
         if processes is not None:
-            processes.leave()
+            processes.wait_for_shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -87,12 +87,12 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             "--num-processes N and --process-id 0 to N-1; or by a launcher that JAX knows (Slurm, "
             "Open MPI, Kubernetes, Cloud TPU)."
         ) from error
-    if not first():
+    if not is_primary():
         progress.silence()
-    return several()
+    return is_distributed()
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether there are other processes."""
     return _count() > 1
 
@@ -103,29 +103,29 @@ def _count() -> int:
     return jax.process_count() if jax is not None and jax.distributed.is_initialized() else 1
 
 
-def first() -> bool:
+def is_primary() -> bool:
     """Whether this is the process that writes and speaks for all."""
-    return not several() or sys.modules["jax"].process_index() == 0
+    return not is_distributed() or sys.modules["jax"].process_index() == 0
 
 
-def gathered(values: list[float]) -> np.ndarray:
+def all_gather(values: list[float]) -> np.ndarray:
     """What each process says: float32 [processes, n], the same for all; waits for all."""
     row = np.asarray(values, np.float32)
-    if not several():
+    if not is_distributed():
         return row[None]
     from jax.experimental import multihost_utils  # What no single process needs.
 
     return np.asarray(multihost_utils.process_allgather(row)).reshape(-1, len(values))
 
 
-def all_say(answer: bool) -> bool:
+def all_agree(answer: bool) -> bool:
     """Whether every process says yes."""
-    return bool(gathered([answer]).all())
+    return bool(all_gather([answer]).all())
 
 
-def text_of_first(text: str) -> str:
+def broadcast_text(text: str) -> str:
     """The text that the first process gives, in every process."""
-    if not several():
+    if not is_distributed():
         return text
     from jax.experimental import multihost_utils
 
@@ -136,50 +136,50 @@ def text_of_first(text: str) -> str:
     return sent.tobytes().rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
-def together(work: Callable[[], _Result]) -> _Result:
+def run_together(work: Callable[[], _Result]) -> _Result:
     """Does what may fail in one process but not in another, such as reading files.
 
     Raises:
         UserError: It failed in another process, whose own message says why.
     """
-    if not several():
+    if not is_distributed():
         return work()
     try:
         result = work()
     except Exception:
-        gathered([1])
+        all_gather([1])
         # Until the others have it, and stop: then this fails.
         with contextlib.suppress(Exception):
-            gathered([1])
+            all_gather([1])
         raise
-    failed = np.flatnonzero(gathered([0])[:, 0])
+    failed = np.flatnonzero(all_gather([0])[:, 0])
     if len(failed):
         told = ", ".join(str(number) for number in failed)
         raise UserError(f"process {told} of {_count()} cannot go on; its own message says why.")
     return result
 
 
-def end_together() -> None:
-    """Says that all processes end now, for a reason that each of them knows; see `leave`."""
+def shut_down_together() -> None:
+    """Notes that all processes end now, for a reason that each of them knows."""
     _ending.set()
 
 
-def leave() -> None:
+def wait_for_shutdown() -> None:
     """Waits for the other processes, where all end: while the first is there, none is lost."""
-    if several() and _ending.is_set():
+    if is_distributed() and _ending.is_set():
         with contextlib.suppress(Exception):  # One of them may have been killed in the meantime.
             sys.modules["jax"].distributed.shutdown()
 
 
-LOST = (
+PEER_FAILURE = (
     "another process of this run has stopped or cannot be reached any more; its own message, if "
     "it has one, says why. What the last checkpoint holds is kept: start all processes again with "
     "--resume, in whatever number."
 )
-"""What to say where `lost`."""
+"""What to say where `is_peer_failure`."""
 _SIGNS = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")
 
 
-def lost(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Whether an error means that another process is gone."""
-    return several() and any(sign in str(error) for sign in _SIGNS)
+    return is_distributed() and any(sign in str(error) for sign in _SIGNS)

@@ -48,7 +48,7 @@ class Restored:
     Attributes:
         epoch: The epoch after which it was taken, 1-based.
         variables: {"params", "batch_stats"}, the whole trees, float32 NumPy arrays.
-        meta: What else it takes to rebuild the model; see `jtl.train.setup.Task.meta`.
+        meta: What else it takes to rebuild the model; see `jtl.train.setup.Setup.meta`.
         opt_state: The optimizer's state, where it was asked for; NumPy arrays.
     """
 

@@ -172,7 +172,7 @@ class Checkpointer:
     ) -> None:
         """Waits until all is on disk."""
         # Closing waits for the other processes: for ever, if they are gone.
-        if error is None or not processes.lost(error):
+        if error is None or not processes.is_peer_failure(error):
             with self._open as stack:
                 stack.callback(self._end_temporary)
                 stack.callback(self._end_permanent)
@@ -182,7 +182,7 @@ class Checkpointer:
     @property
     def signal(self) -> int | None:
         """The signal for which all stop."""
-        return self._signal if processes.several() else self._stop.signal
+        return self._signal if processes.is_distributed() else self._stop.signal
 
     def begin_epoch(self) -> None:
         """An epoch begins."""
@@ -191,7 +191,7 @@ class Checkpointer:
     def count_step(self) -> bool:
         """Counts a step; whether all processes are to decide after it."""
         self._taken += 1
-        return not processes.several() or self._taken >= self._every
+        return not processes.is_distributed() or self._taken >= self._every
 
     def decide(self) -> SyncDecision:
         """What to do after a step; clocks and disk are the first process's.
@@ -201,7 +201,7 @@ class Checkpointer:
         """
         seconds = self._clock() - self._since
         known = [seconds, self.temporary_due, self.temporary_outdated, self._stop.signal or 0]
-        told = processes.gathered(known)
+        told = processes.all_gather(known)
         seconds, save, remove, _ = told[0]
         self._heed(told[:, -1].max())
         pace = self._taken * self._policy.sync_seconds / max(float(seconds), 1e-6)
@@ -211,14 +211,14 @@ class Checkpointer:
 
     def decide_after_epoch(self, line: dict[str, Any]) -> bool:
         """Whether the epoch that has ended is to be saved; its `seconds` become the first's."""
-        told = processes.gathered([line["seconds"], self.permanent_due, self._stop.signal or 0])
+        told = processes.all_gather([line["seconds"], self.permanent_due, self._stop.signal or 0])
         if len(told) > 1:
             line["seconds"] = float(told[0, 0])
         self._heed(told[:, -1].max())
         return bool(told[0, 1])
 
     def _heed(self, signal: float) -> None:
-        if signal and processes.several():
+        if signal and processes.is_distributed():
             self._signal = int(signal)
             self._stop.agreed = True
 
@@ -271,7 +271,7 @@ class Checkpointer:
         best = self._run.best_epoch(snapshot.epoch)
         metrics["best"] = float(snapshot.epoch if snapshot.epoch == best else 0)
         variables, opt_state = snapshot.variables, snapshot.opt_state
-        if processes.several():
+        if processes.is_distributed():
             # What is on all devices is written in parts, by all processes.
             variables, opt_state = self._layout.put_whole((variables, opt_state))
         items: dict[str, Any] = {
@@ -355,7 +355,7 @@ class Checkpointer:
             folder = self._open.enter_context(plain_path(path))
             # Orbax saves no step before one that it finds, and each process looks for itself.
             last = None if self._last is None else self._last.step
-            processes.together(lambda: remove_others(folder, last))
+            processes.run_together(lambda: remove_others(folder, last))
             self._temporary = temporary_manager(folder, self._written)
         return self._temporary
 

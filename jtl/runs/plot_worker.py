@@ -19,7 +19,7 @@ from jtl.runs import plots
 _MAIN = "from jtl.runs import plot_worker; plot_worker.main()"
 
 
-class Painter:
+class PlotWorker:
     """Draws what it is asked to; all is drawn when the `with` block ends."""
 
     def __init__(self, *, beside: bool = False):
@@ -31,7 +31,7 @@ class Painter:
         self._asked: list[dict[str, Any]] = []
         if beside and sys.executable:
             try:
-                # A group of its own: Ctrl-C is for the run, which ends the painter.
+                # A group of its own: Ctrl-C is for the run, which ends the plotter.
                 self._process = subprocess.Popen(
                     [sys.executable, *_isolation(), "-c", _MAIN],
                     stdin=subprocess.PIPE,
@@ -42,8 +42,8 @@ class Painter:
             except OSError:
                 return  # No process to be had; slower, nothing else.
 
-    def __enter__(self) -> Painter:
-        """The painter itself."""
+    def __enter__(self) -> PlotWorker:
+        """The plotter itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:

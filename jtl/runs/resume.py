@@ -46,7 +46,7 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
         with claimed_run(config, message) as run:
             yield run
         return
-    begun = processes.together(lambda: processes.all_say((folder / CONFIG).is_file()))
+    begun = processes.run_together(lambda: processes.all_agree((folder / CONFIG).is_file()))
     if resume == "must" and not begun:
         raise UserError(
             f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed; --resume auto "
@@ -57,13 +57,13 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
         with claimed_run(config, message, begun=True) as run:
             yield run
         return
-    stored, more = processes.together(lambda: _stored(config, folder))
-    summary = processes.together(lambda: _result(folder))
+    stored, more = processes.run_together(lambda: _stored(config, folder))
+    summary = processes.run_together(lambda: _result(folder))
     if summary and not more:
         yield Run(folder, stored, summary=summary, history=_history(folder, None), resumed=True)
         return
     with held_folder(folder, message):
-        run = processes.together(lambda: _resumed(folder, stored, more, message))
+        run = processes.run_together(lambda: _resumed(folder, stored, more, message))
         _check_same_place(run.resumed_at)
         yield run
 
@@ -133,7 +133,7 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
             "again, the optimizer's state goes on"
         )
     # Epochs after the checkpoint are trained again, so their lines must go.
-    if processes.first():
+    if processes.is_primary():
         replace_text(folder / METRICS, "".join(json.dumps(e) + "\n" for e in run.history))
     return run
 
@@ -144,7 +144,7 @@ def _check_same_place(place: checkpoint.TemporaryCheckpoint | None) -> None:
     Raises:
         UserError: They have found different ones.
     """
-    told = processes.gathered([place.epoch, place.batches] if place else [0, 0])
+    told = processes.all_gather([place.epoch, place.batches] if place else [0, 0])
     if (told != told[0]).any():
         seen = ", ".join(f"{batches:g} of epoch {epoch:g}" for epoch, batches in told)
         raise UserError(

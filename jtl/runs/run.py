@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import re
@@ -22,9 +23,9 @@ from jtl.distributed import processes
 from jtl.runs import checkpoint, contents, report
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.lock import LOCK, locked
-from jtl.runs.plot_worker import Painter
+from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.plots import curves_title
-from jtl.runs.trackers import LEFTOVERS, Sinks
+from jtl.runs.trackers import LEFTOVERS, Trackers
 
 PROFILE = "profile"
 """Folder of traces."""
@@ -59,11 +60,11 @@ class Run:
     resumed_at: checkpoint.TemporaryCheckpoint | None = None
     extended_at: tuple[int, ...] = ()
     resumed: bool = False
-    trackers: Sinks | None = None
+    trackers: Trackers | None = None
 
     def open(self, content: Callable[[], dict[str, Any]], dataset: Dataset) -> None:
         """Writes `config.json`, if not there yet; from here on there is something to keep."""
-        if processes.first() and not (self.folder / CONFIG).exists():
+        if processes.is_primary() and not (self.folder / CONFIG).exists():
             contents.write(self.folder, dataset)
             started_in = str(Path.cwd())  # What relative paths in it are relative to.
             write_json(self.folder / CONFIG, {**content(), "started_in": started_in})
@@ -74,7 +75,7 @@ class Run:
         Args:
             content: As of `open`.
         """
-        if not processes.first():
+        if not processes.is_primary():
             return
         stored, extended = read_json(self.folder / CONFIG), list(self.config.train.extended)
         if stored["train"].get("extended", []) != extended:
@@ -84,13 +85,13 @@ class Run:
 
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
-        if processes.first() and not checkpoint.has_any(self.folder):
+        if processes.is_primary() and not checkpoint.has_any(self.folder):
             remove_leftovers(self.folder)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
         self.history.append(line)
-        if not processes.first():
+        if not processes.is_primary():
             return
         append_text(self.folder / METRICS, json.dumps(line) + "\n")
         if self.trackers is not None:
@@ -145,7 +146,7 @@ class Run:
             contents.difference(self.folder, dataset) if "data_fingerprint" in changed else None
         )
         if images == "" and changed == ["data_fingerprint"]:
-            if processes.first():
+            if processes.is_primary():
                 stored["data"]["data"] = self.config.data.data
                 del stored["rules"]
                 stored["data_fingerprint"] = now["data_fingerprint"]
@@ -166,16 +167,16 @@ class Run:
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json` and `report.md`."""
         self.summary = summary
-        if not processes.first():
+        if not processes.is_primary():
             return
         write_json(self.folder / SUMMARY, self.summary)
         report.write(self.folder, self.summary, self.config)
         if self.trackers is not None:
             self.trackers.close(self.summary)
 
-    def draw(self, data: str, plot_worker: Painter) -> None:
+    def draw(self, data: str, plot_worker: PlotWorker) -> None:
         """Asks for `curves.png`, once all epochs are in the history."""
-        if not processes.first():
+        if not processes.is_primary():
             return
         best = self.best_epoch()
         title = curves_title(
@@ -207,9 +208,9 @@ def claimed_run(
         UserError: The folder holds a run already, is a file, or cannot be written; or another
             process is writing it.
     """
-    folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
+    folder = config.run.run_dir or Path(processes.broadcast_text(str(new_folder(config))))
     with held_folder(folder, message):
-        processes.together(lambda: _check_empty(folder, begun))
+        processes.run_together(lambda: _check_empty(folder, begun))
         run = Run(folder, config)
         try:
             yield run
@@ -228,7 +229,8 @@ def held_folder(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
         UserError: It is a file, or cannot be written; or another process is writing it.
     """
     with contextlib.ExitStack() as stack:
-        processes.together(lambda: _hold(folder, message, stack) if processes.first() else None)
+        hold = functools.partial(_hold, folder, message, stack)
+        processes.run_together(lambda: hold() if processes.is_primary() else None)
         yield
 
 
@@ -254,7 +256,7 @@ def _check_empty(folder: Path, begun: bool) -> None:
     Raises:
         UserError: The folder holds something.
     """
-    if not processes.first():
+    if not processes.is_primary():
         return
     files = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
     # A write that was killed; nothing that anybody reads.

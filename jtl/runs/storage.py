@@ -19,7 +19,7 @@ _REMOVED = "removed"
 
 def remove_temporary(run_dir: Path) -> None:
     """Removes temporary checkpoints; one that is half removed is found by nobody."""
-    if not processes.first():
+    if not processes.is_primary():
         return
     removed = run_dir / f"{TEMPORARY_FOLDER}.removed"
     shutil.rmtree(removed, ignore_errors=True)
@@ -72,13 +72,13 @@ def temporary_manager(folder: Path, written: Callable[[], None]) -> ocp.Checkpoi
 
 def delete_removed(folder: Path) -> None:
     """Deletes the permanent checkpoints that have been moved out of the readers' way."""
-    if processes.first():
+    if processes.is_primary():
         shutil.rmtree(folder / _REMOVED, ignore_errors=True)
 
 
 def remove_others(folder: Path, step: int | None) -> None:
     """Removes all temporary checkpoints but that of a step: Orbax saves none before another."""
-    if not processes.first():
+    if not processes.is_primary():
         return
     for other in numbers(folder):
         if other != step:

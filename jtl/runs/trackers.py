@@ -15,7 +15,7 @@ from jtl.common.files import replace_text
 from jtl.config.run import TrackerName
 
 
-class Sink(Protocol):
+class Tracker(Protocol):
     """One of these places."""
 
     def log(self, epoch: int, values: dict[str, float]) -> None:
@@ -42,26 +42,26 @@ def check(names: Sequence[TrackerName]) -> None:
             )
 
 
-class Sinks:
+class Trackers:
     """All that a run reports to. One that fails is told and left out; the run goes on."""
 
-    def __init__(self, sinks: dict[str, Sink], tell: Callable[[str], None]):
-        """Takes sinks by name, and what tells the user."""
-        self._sinks, self._tell = dict(sinks), tell
+    def __init__(self, trackers: dict[str, Tracker], tell: Callable[[str], None]):
+        """Takes trackers by name, and what tells the user."""
+        self._sinks, self._tell = dict(trackers), tell
 
     def log(self, line: dict[str, Any]) -> None:
         """Takes an epoch's line of `metrics.jsonl`."""
         values = {new: line[key] for key, new in _FIGURES.items() if line.get(key) is not None}
-        self._each(lambda sink: sink.log(line["epoch"], values))
+        self._each(lambda tracker: tracker.log(line["epoch"], values))
 
     def close(self, summary: dict[str, Any]) -> None:
         """Ends them all."""
-        self._each(lambda sink: sink.close(summary))
+        self._each(lambda tracker: tracker.close(summary))
 
-    def _each(self, act: Callable[[Sink], None]) -> None:
-        for name, sink in list(self._sinks.items()):
+    def _each(self, act: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._sinks.items()):
             try:
-                act(sink)
+                act(tracker)
             # Their libraries raise many types, most of them about the network.
             except Exception as error:
                 del self._sinks[name]
@@ -76,7 +76,7 @@ _FIGURES = {
     "learning_rate": "learning_rate",
     "images_per_second": "images_per_second",
 }
-"""From a key of an epoch's line to the name in every sink."""
+"""From a key of an epoch's line to the name in every tracker."""
 
 
 @contextlib.contextmanager
@@ -86,8 +86,8 @@ def opened(
     options: dict[str, Any],
     done: int,
     tell: Callable[[str], None],
-) -> Iterator[Sinks]:
-    """The sinks of a run, closed at the end; without a summary if they are not closed before.
+) -> Iterator[Trackers]:
+    """The trackers of a run, closed at the end; without a summary if they are not closed before.
 
     Args:
         names: Which.
@@ -100,21 +100,21 @@ def opened(
         UserError: One cannot be opened.
     """
     flat = {key: value for group in options.values() for key, value in group.items()}
-    found: dict[str, Sink] = {}
+    found: dict[str, Tracker] = {}
     for name in dict.fromkeys(names):
         try:
             found[name] = _KINDS[name](folder, flat, done)
         # As when one is not logged in, or a server cannot be reached.
         except Exception as error:
-            Sinks(found, tell).close({})
+            Trackers(found, tell).close({})
             raise UserError(
                 f"--log-to {name} cannot be opened: {_first_line(error)}. {_ADVICE.get(name, '')}"
             ) from error
-    sinks = Sinks(found, tell)
+    trackers = Trackers(found, tell)
     try:
-        yield sinks
+        yield trackers
     finally:
-        sinks.close({})
+        trackers.close({})
 
 
 def _first_line(error: Exception) -> str:
@@ -195,7 +195,7 @@ class _MLflow:
 _KINDS: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _WandB, "mlflow": _MLflow}
 _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 LEFTOVERS = ("tensorboard", "wandb", "wandb.json", "mlflow.json")
-"""What sinks write into a run's folder."""
+"""What trackers write into a run's folder."""
 _ADVICE = {
     "wandb": "Log in with `wandb login`, or set WANDB_MODE=offline.",
     "mlflow": "Check MLFLOW_TRACKING_URI.",

@@ -16,7 +16,7 @@ from jtl.distributed import processes
 from jtl.distributed.layout import layout_for
 from jtl.freeze.plan import PhasePlan
 from jtl.train import memory
-from jtl.train.setup import Task, feature_cache, prepare_task
+from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 
 AT_MOST = 512
@@ -26,31 +26,32 @@ BATCHES = 10
 """That an epoch has at the least, so that few images still make several updates."""
 
 
-def prepared(config: Config, display: Display) -> Task:
-    """What `prepare_task` gives, with a number for `--batch-size auto`.
+def prepared(config: Config, display: Display) -> Setup:
+    """What `prepare_setup` gives, with a number for `--batch-size auto`.
 
     Raises:
-        UserError: As `prepare_task`; or not even one image fits.
+        UserError: As `prepare_setup`; or not even one image fits.
     """
     auto = config.train.batch_size == "auto"
     first = with_batch(config, jax.device_count()) if auto else config
-    task = processes.together(lambda: prepare_task(first, display))
+    setup = processes.run_together(lambda: prepare_setup(first, display))
     if not auto:
-        return task
-    at_most = largest_sensible(len(task.dataset.train), config.steps.accumulate)
-    if processes.several():
+        return setup
+    at_most = largest_sensible(len(setup.dataset.train), config.steps.accumulate)
+    if processes.is_distributed():
         # All devices take part; a batch with an image for each may be more than is sensible.
         at_most = max(at_most, jax.device_count())
     # Where the images are so few that not every device has one, as many devices as have.
-    task = dataclasses.replace(task, layout=layout_for(min(jax.device_count(), at_most)))
+    setup = dataclasses.replace(setup, layout=layout_for(min(jax.device_count(), at_most)))
     size = at_most
-    for plan in task.plans:
-        size = _of_phase(task, plan, size)
+    for plan in setup.plans:
+        size = _of_phase(setup, plan, size)
     display.message(
         f"--batch-size auto: {size} images in each step (at most {at_most} of "
-        f"{len(task.dataset.train):,}); learning rates are those of any other batch size"
+        f"{len(setup.dataset.train):,}); learning rates are those of any other batch size"
     )
-    return dataclasses.replace(task, config=with_batch(task.config, size), layout=layout_for(size))
+    config = with_batch(setup.config, size)
+    return dataclasses.replace(setup, config=config, layout=layout_for(size))
 
 
 def with_batch(config: Config, size: int) -> Config:
@@ -68,37 +69,37 @@ def largest_sensible(images: int, accumulate: int) -> int:
     return max(min(images // (BATCHES * accumulate), AT_MOST), 1)
 
 
-def _of_phase(task: Task, plan: PhasePlan, at_most: int) -> int:
+def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     """The largest size up to `at_most` whose steps fit in a phase, tried by one step."""
-    cache = feature_cache(task, Display())
-    splits = {"train": task.dataset.train, "val": task.dataset.val}
-    inputs = cache.plan(plan.split.features_at, task.variables, splits)
+    cache = feature_cache(setup, Display())
+    splits = {"train": setup.dataset.train, "val": setup.dataset.val}
+    inputs = cache.plan(plan.split.features_at, setup.variables, splits)
     if inputs.start is None:
         kept = sum(
-            placement.device_bytes(split, task.inputs, training=role == "train")
+            placement.device_bytes(split, setup.inputs, training=role == "train")
             for role, split in splits.items()
         )
     else:
-        estimate = cache.estimate(inputs.start, task.variables, splits)
+        estimate = cache.estimate(inputs.start, setup.variables, splits)
         kept = estimate.nbytes if inputs.place == "memory" else 0
-    trainer = Trainer(task, plan, inputs, task.variables)
+    trainer = Trainer(setup, plan, inputs, setup.variables)
     # What each of many processes compiles must not depend on its own memory: on some platforms
     # they compile together.
-    room = int(processes.gathered([memory.free_for_steps(kept)]).min())
-    size = memory.rounded(at_most, task.layout.count)
+    room = int(processes.all_gather([memory.free_for_steps(kept)]).min())
+    size = memory.rounded(at_most, setup.layout.count)
     with contextlib.suppress(memory.UnknownMemory):  # The trial below decides then.
         size = memory.largest_batch(trainer, room, at_most)
     said = f"a step may take {format_bytes(max(room, 0))}"
     while True:
         # Many processes go on with what fits in all of them.
-        size = int(processes.gathered([size]).min())
+        size = int(processes.all_gather([size]).min())
         if not size:
             raise UserError(
                 f"--batch-size auto: not even one image for each device fits under mask "
                 f"{plan.phase.mask} ({said}). Less is needed with a lower {LESS_MEMORY}."
             )
         rejected = memory.rejected(trainer, size)
-        if processes.all_say(rejected is None):
+        if processes.all_agree(rejected is None):
             return size
         said = rejected or said
-        size = memory.rounded(size - 1, task.layout.count)
+        size = memory.rounded(size - 1, setup.layout.count)

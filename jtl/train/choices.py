@@ -17,7 +17,7 @@ from jtl.freeze.groups import HEAD, is_head
 
 if TYPE_CHECKING:
     from jtl.freeze.plan import PhasePlan
-    from jtl.train.setup import Task
+    from jtl.train.setup import Setup
 
 APART = 0.2
 """Of training above validation accuracy, from where on batch statistics may be the cause."""
@@ -45,7 +45,7 @@ def chosen(config: Config, variables: ParamTree, *, in_memory: bool = True) -> C
     if train.solver == "auto":
         linear = config.model.head in ("linear", "append") and train.bn != "train"
         convex = train.mask == "head_only" and train.phases is None and linear
-        steps = _asks_for_steps(config) or processes.several() or not in_memory
+        steps = _asks_for_steps(config) or processes.is_distributed() or not in_memory
         values["solver"] = "lbfgs" if convex and not steps else "sgd"
         if train.l2 != "auto" and values["solver"] == "sgd":
             raise UserError(
@@ -67,25 +67,25 @@ def _asks_for_steps(config: Config) -> bool:
     )
 
 
-def fine_tunes(task: Task) -> bool:
+def fine_tunes(setup: Setup) -> bool:
     """Whether a pretrained backbone trains, which a linear probe can be held against."""
-    if task.config.model.weights == "random":
+    if setup.config.model.weights == "random":
         return False
-    return any(not is_head(label) for plan in task.plans for label in plan.learning_rates)
+    return any(not is_head(label) for plan in setup.plans for label in plan.learning_rates)
 
 
-def mismatch(task: Task, plan: PhasePlan, line: dict[str, Any]) -> str | None:
+def mismatch(setup: Setup, plan: PhasePlan, line: dict[str, Any]) -> str | None:
     """A warning where accuracies with batch statistics and with running averages part ways.
 
     Args:
-        task: The training.
+        setup: The training.
         plan: The phase of the epoch.
         line: The epoch's of `metrics.jsonl`.
     """
     apart = line["train_accuracy"] - line["val_accuracy"]
     backbone = plan.split.stats_units - {HEAD}
-    normalized = any(subtree(task.variables.get("batch_stats", {}), unit) for unit in backbone)
-    if not normalized or apart < APART or task.config.model.weights == "random":
+    normalized = any(subtree(setup.variables.get("batch_stats", {}), unit) for unit in backbone)
+    if not normalized or apart < APART or setup.config.model.weights == "random":
         return None
     return (
         f"the training accuracy, with batch statistics, is {line['train_accuracy']:.3f}, and the "
@@ -94,16 +94,16 @@ def mismatch(task: Task, plan: PhasePlan, line: dict[str, Any]) -> str | None:
     )
 
 
-def lines(task: Task, asked: Config) -> Iterator[str]:
+def lines(setup: Setup, asked: Config) -> Iterator[str]:
     """How the blocks that train normalize, and why.
 
     Args:
-        task: A training with its options as they are.
+        setup: A training with its options as they are.
         asked: The options as they were given.
     """
-    bn = task.config.train.bn
-    trains = any(not is_head(label) for plan in task.plans for label in plan.learning_rates)
-    if not trains or not task.variables.get("batch_stats", {}).keys() - {HEAD}:
+    bn = setup.config.train.bn
+    trains = any(not is_head(label) for plan in setup.plans for label in plan.learning_rates)
+    if not trains or not setup.variables.get("batch_stats", {}).keys() - {HEAD}:
         return
     told = {
         "frozen": "frozen running averages",

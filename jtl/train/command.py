@@ -16,16 +16,16 @@ from jtl.config.options import Config as Options
 __all__ = ["Options", "command"]
 
 
-def command(config: Config, *, draw_beside: bool = True) -> None:
+def command(config: Config, *, background_plots: bool = True) -> None:
     """Trains, or tells what training would cost; prints a table or JSON."""
     from jtl.distributed import processes
 
     _join(config)
     try:
-        _command(config, draw_beside)
+        _command(config, background_plots)
     except Exception as error:
-        if processes.lost(error):
-            raise UserError(processes.LOST) from error
+        if processes.is_peer_failure(error):
+            raise UserError(processes.PEER_FAILURE) from error
         raise
 
 
@@ -41,8 +41,8 @@ def _join(config: Config) -> None:
     run.check_processes()
     if processes.join(run.coordinator, run.num_processes, run.process_id):
         _keep_stdout()
-    if config.train.solver == "lbfgs" and processes.several():
-        processes.end_together()
+    if config.train.solver == "lbfgs" and processes.is_distributed():
+        processes.shut_down_together()
         raise UserError(
             "--solver lbfgs computes on the host, in a single process, and there are several. "
             "Start one alone for it, or leave it out."
@@ -57,7 +57,7 @@ def _keep_stdout() -> None:
     sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
-def _command(config: Config, draw_beside: bool) -> None:
+def _command(config: Config, background_plots: bool) -> None:
     from jtl.common.progress import Display
     from jtl.distributed import processes
     from jtl.runs import messages
@@ -65,10 +65,10 @@ def _command(config: Config, draw_beside: bool) -> None:
     from jtl.train.checks import checked
 
     if config.run.dry_run:
-        task = batch_size.prepared(checked(config), Display())
-        if processes.first():
-            preview.show_batch(task, Display())
-        _print(config, dry_run.dry_run(task), dry_run.print_dry_run)
+        setup = batch_size.prepared(checked(config), Display())
+        if processes.is_primary():
+            preview.show_batch(setup, Display())
+        _print(config, dry_run.dry_run(setup), dry_run.print_dry_run)
     elif config.run.find_lr:
         from jtl.train import lr_finder  # What no other run needs.
 
@@ -76,10 +76,10 @@ def _command(config: Config, draw_beside: bool) -> None:
     elif config.run.seeds != 1:
         from jtl.train import seeds
 
-        told = seeds.fit_seeds(checked(config), Display(), draw_beside=draw_beside)
+        told = seeds.fit_seeds(checked(config), Display(), background_plots=background_plots)
         _print(config, told, seeds.print_seeds)
     else:
-        run = loop.fit(config, draw_beside=draw_beside)
+        run = loop.fit(config, background_plots=background_plots)
         _print(config, run.summary, functools.partial(messages.print_summary, folder=run.folder))
 
 
@@ -89,6 +89,6 @@ def _print(config: Config, told: dict[str, Any], table: Callable[..., None]) -> 
     from jtl.distributed import processes
 
     if not config.run.json:
-        table(told, console=PlainConsole(quiet=not processes.first()))
-    elif processes.first():
+        table(told, console=PlainConsole(quiet=not processes.is_primary()))
+    elif processes.is_primary():
         print_json(told)

@@ -25,11 +25,11 @@ from jtl.runs.messages import counted
 from jtl.train import memory
 from jtl.train import step as steps
 from jtl.train.overview import groups_of
-from jtl.train.setup import Task, feature_cache
+from jtl.train.setup import Setup, feature_cache
 from jtl.train.trainer import Trainer
 
 
-def dry_run(task: Task) -> dict[str, Any]:
+def dry_run(setup: Setup) -> dict[str, Any]:
     """Compiles one step of every phase, times it on dummy images, and trains nothing.
 
     Returns:
@@ -37,31 +37,31 @@ def dry_run(task: Task) -> dict[str, Any]:
         `frozen_params`, `optimizer_bytes`, `cut`, `groups`, ...) and every phase's under
         `phases`. Params count BatchNorm statistics; FLOPs are of XLA's cost analysis.
     """
-    phases = [_phase(task, plan) for plan in task.plans]
+    phases = [_phase(setup, plan) for plan in setup.plans]
     return {
-        "model": task.config.model.model,
-        "data": task.dataset.spec,
-        "num_train": len(task.dataset.train),
-        "num_val": len(task.dataset.val),
-        "image_size": task.inputs.device.size,
-        "batch_size": task.config.train.batch,
+        "model": setup.config.model.model,
+        "data": setup.dataset.spec,
+        "num_train": len(setup.dataset.train),
+        "num_val": len(setup.dataset.val),
+        "image_size": setup.inputs.device.size,
+        "batch_size": setup.config.train.batch,
         **phases[0],
         "phases": phases,
     }
 
 
-def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
-    cache = feature_cache(task, Display())
-    splits = {"train": task.dataset.train, "val": task.dataset.val}
-    inputs = cache.plan(plan.split.features_at, task.variables, splits)
-    estimate = cache.estimate(inputs.start, task.variables, splits) if inputs.start else None
-    trainer = Trainer(task, plan, inputs, task.variables)
-    total = sum(leaf.size for leaf in jax.tree.leaves(task.variables))
+def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
+    cache = feature_cache(setup, Display())
+    splits = {"train": setup.dataset.train, "val": setup.dataset.val}
+    inputs = cache.plan(plan.split.features_at, setup.variables, splits)
+    estimate = cache.estimate(inputs.start, setup.variables, splits) if inputs.start else None
+    trainer = Trainer(setup, plan, inputs, setup.variables)
+    total = sum(leaf.size for leaf in jax.tree.leaves(setup.variables))
     trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
-    groups = groups_of(task, plan)
-    cost = _cost(task, inputs, trainer)
+    groups = groups_of(setup, plan)
+    cost = _cost(setup, inputs, trainer)
     optimizer_bytes = trainer.optimizer_bytes
-    if task.config.train.solver == "lbfgs":
+    if setup.config.train.solver == "lbfgs":
         # No steps, no rates, and nothing is kept of the optimizer.
         optimizer_bytes = 0
         cost |= dict.fromkeys(("step_flops", "step_seconds", "estimated_epoch_seconds"))
@@ -84,27 +84,28 @@ def _phase(task: Task, plan: PhasePlan) -> dict[str, Any]:
     }
 
 
-def _cost(task: Task, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
+def _cost(setup: Setup, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
     """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
-    batch = min(task.config.train.batch, len(task.dataset.train))
-    height = task.inputs.device.size
+    batch = min(setup.config.train.batch, len(setup.dataset.train))
+    height = setup.inputs.device.size
     images = jnp.zeros((batch, height, height, 3), jnp.uint8)
-    variables = jax.device_put(task.variables)
+    variables = jax.device_put(setup.variables)
     prefix_flops, prefix_seconds = 0.0, 0.0
-    forward_flops = _flops(forward, variables, images, model=task.model, prepare=task.inputs.device)
+    prepare = setup.inputs.device
+    forward_flops = _flops(forward, variables, images, model=setup.model, prepare=prepare)
     if inputs.start is not None:
-        options = dict(model=task.model, stop=inputs.start, prepare=task.inputs.device)
+        options = dict(model=setup.model, stop=inputs.start, prepare=setup.inputs.device)
         prefix = forward.lower(variables, images, **options).compile()
         prefix_flops = _flops(forward, variables, images, **options)
         prefix_seconds = _timed(lambda: prefix(variables, images))
-    examples = memory.dummy_batch(task, inputs, batch)
-    x = task.layout.put_rows(task.layout.part(examples.x))
+    examples = memory.dummy_batch(setup, inputs, batch)
+    x = setup.layout.put_rows(setup.layout.part(examples.x))
     arguments = (trainer.constants, dataclasses.replace(examples, x=x))
     step = steps.train_step.lower(trainer.state, *arguments, step=trainer.step).compile()
     # The step donates its state; each timed call needs one of its own.
     states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
     step_seconds = _timed(lambda: step(states.pop(), *arguments))
-    images_in_all = len(task.dataset.train) * max(task.inputs.views, 1) + len(task.dataset.val)
+    images_in_all = len(setup.dataset.train) * max(setup.inputs.views, 1) + len(setup.dataset.val)
     return {
         "forward_flops_per_image": forward_flops / batch,
         "prefix_flops_per_image": prefix_flops / batch,
@@ -112,7 +113,7 @@ def _cost(task: Task, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
         "step_seconds": step_seconds,
         # Each of many processes runs it on its share.
         "estimated_prefix_seconds": prefix_seconds / batch * images_in_all / jax.process_count(),
-        "estimated_epoch_seconds": step_seconds * task.steps_per_epoch,
+        "estimated_epoch_seconds": step_seconds * setup.steps_per_epoch,
     }
 
 

@@ -21,7 +21,7 @@ from jtl.distributed.signals import Interrupted, Stop, listening
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, messages, trackers
 from jtl.runs.checkpointer import Checkpointer, Progress, Snapshot
-from jtl.runs.plot_worker import Painter
+from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.resume import opened_run
 from jtl.runs.run import Run
 from jtl.runs.storage import remove_temporary
@@ -29,18 +29,18 @@ from jtl.train import batch_size, choices, memory, preview, profiling
 from jtl.train.checks import checked
 from jtl.train.overview import normalization_lines, opening_line
 from jtl.train.restore import restored_part, snapshot_of, start_of
-from jtl.train.setup import Task, feature_cache, prepare_task
+from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.summary import run_content, run_inputs, summarize
 from jtl.train.trainer import Diverged, Part, Trainer
 
 
-def fit(config: Config, display: Display | None = None, *, draw_beside: bool = False) -> Run:
+def fit(config: Config, display: Display | None = None, *, background_plots: bool = False) -> Run:
     """Trains a classifier and writes its run folder.
 
     Args:
         config: The options.
         display: Where progress goes; default stderr.
-        draw_beside: Whether plots are drawn in a process beside, as for commands.
+        background_plots: Whether plots are drawn in a process beside, as for commands.
 
     Returns:
         The run: its folder and summary.
@@ -58,47 +58,47 @@ def fit(config: Config, display: Display | None = None, *, draw_beside: bool = F
             display.message(f"the run in '{run.folder}' is finished; nothing is trained")
             return run
         if run.resumed:
-            task = processes.together(lambda: prepare_task(checked(run.config), display))
-            note = processes.together(lambda: run.check_same(run_inputs(task), task.dataset))
+            setup = processes.run_together(lambda: prepare_setup(checked(run.config), display))
+            note = processes.run_together(lambda: run.check_same(run_inputs(setup), setup.dataset))
             display.message(f"note: {note}") if note else None
-            run.extend(run_content(task))
+            run.extend(run_content(setup))
         else:
-            task = batch_size.prepared(checked(config), display)
-            run.config = task.config
-            display.message(opening_line(task))
-            for line in (*choices.lines(task, config), *normalization_lines(task)):
+            setup = batch_size.prepared(checked(config), display)
+            run.config = setup.config
+            display.message(opening_line(setup))
+            for line in (*choices.lines(setup, config), *normalization_lines(setup)):
                 display.message(line)
-        _go(task, run, display, stop, draw_beside)
+        _go(setup, run, display, stop, background_plots)
     return run
 
 
-def _go(task: Task, run: Run, display: Display, stop: Stop, draw_beside: bool) -> None:
+def _go(setup: Setup, run: Run, display: Display, stop: Stop, background_plots: bool) -> None:
     """Trains what is prepared, new or resumed."""
-    if processes.first():
-        preview.show_batch(task, display)
+    if processes.is_primary():
+        preview.show_batch(setup, display)
     options, done = run.config.to_dict(), len(run.history)
-    log_to = run.config.run.log_to if processes.first() else ()
+    log_to = run.config.run.log_to if processes.is_primary() else ()
     with (
-        Painter(beside=draw_beside) as painter,
+        PlotWorker(beside=background_plots) as plotter,
         trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
     ):
-        Fit(task, run, display, stop, painter).go()
+        Fit(setup, run, display, stop, plotter).go()
 
 
 class Fit:
     """One run on its way: its phases, and the examples at hand."""
 
-    def __init__(self, task: Task, run: Run, display: Display, stop: Stop, painter: Painter):
-        """Takes a task, and a run that is new or has a checkpoint to go on from."""
-        self.task, self.run, self.display, self.stop = task, run, display, stop
-        self.painter = painter
+    def __init__(self, setup: Setup, run: Run, display: Display, stop: Stop, plotter: PlotWorker):
+        """Takes a setup, and a run that is new or has a checkpoint to go on from."""
+        self.setup, self.run, self.display, self.stop = setup, run, display, stop
+        self.plotter = plotter
         self.feature_seconds = 0.0
         # Of the sessions before this one, as far as they count.
         self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
         if run.resumed_at is not None:
             self._earlier = run.resumed_at.elapsed
         self._began = time.perf_counter()
-        self._cache = feature_cache(task, display)
+        self._cache = feature_cache(setup, display)
         self._inputs: PhaseInputs | None = None  # Of train and val, for the phase.
         self._cut: str | None = None
         self._warned = False
@@ -107,7 +107,7 @@ class Fit:
 
     def go(self) -> None:
         """Trains every phase that is left, and writes the results."""
-        if self.task.config.train.solver == "lbfgs":
+        if self.setup.config.train.solver == "lbfgs":
             self._solve()
         elif not self._out_of_patience(len(self.run.history)):
             self._train()
@@ -118,29 +118,29 @@ class Fit:
         return self._earlier + time.perf_counter() - self._began
 
     def _out_of_patience(self, epoch: int) -> bool:
-        patience = self.task.config.train.patience
+        patience = self.setup.config.train.patience
         if not (patience and epoch):
             return False
-        improved = self.run.improved_epoch(self.task.config.train.min_delta)
+        improved = self.run.improved_epoch(self.setup.config.train.min_delta)
         # Who adds epochs wants them trained: patience begins anew.
         return epoch - max(improved, *self.run.extended_at, 0) >= patience
 
     def _train(self) -> None:
-        variables, saved, saved_epoch = start_of(self.task, self.run)
+        variables, saved, saved_epoch = start_of(self.setup, self.run)
         done = len(self.run.history)
         # Unreadable images show here, before anything is written.
-        first = self.task.plan_of(done + 1) if done < self.task.epochs else self.task.plans[-1]
+        first = self.setup.plan_of(done + 1) if done < self.setup.epochs else self.setup.plans[-1]
         self.read_inputs(first, variables)
         with (
             self._checkpoints(saved_epoch) as self._checkpointer,
-            self.display.track("training", self.task.epochs, "epochs") as self._advance,
+            self.display.track("training", self.setup.epochs, "epochs") as self._advance,
         ):
             self._advance(done, "resumed") if done else None
-            for plan in self.task.plans:
+            for plan in self.setup.plans:
                 if plan.last_epoch <= done:
                     continue
                 inputs = self.read_inputs(plan, variables)
-                trainer, part = Trainer(self.task, plan, inputs, variables), None
+                trainer, part = Trainer(self.setup, plan, inputs, variables), None
                 if plan is first and (at := self.run.resumed_at) is not None:
                     part = restored_part(self.run, at, trainer)
                     self.display.message(f"going on after batch {at.batches} in epoch {at.epoch}")
@@ -153,37 +153,37 @@ class Fit:
                 del trainer, inputs  # What the next phase does not need is freed before it reads.
                 if stopped:
                     break
-            self.run.draw(self.task.dataset.spec, self.painter)
+            self.run.draw(self.setup.dataset.spec, self.plotter)
 
     def _checkpoints(self, saved_epoch: int = 0) -> Checkpointer:
         return Checkpointer(
             self.run,
-            self.task.meta(),
+            self.setup.meta(),
             stop=self.stop,
             saved_epoch=saved_epoch,
-            layout=self.task.layout,
+            layout=self.setup.layout,
         )
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
         from jtl.train import probe  # SciPy's optimizers take half a second to import.
 
-        plan = self.task.plans[0]
-        inputs = self.read_inputs(plan, self.task.variables)
-        line, variables, self._val_logits = probe.solve(self.task, inputs)
-        self.run.open(lambda: run_content(self.task), self.task.dataset)
+        plan = self.setup.plans[0]
+        inputs = self.read_inputs(plan, self.setup.variables)
+        line, variables, self._val_logits = probe.solve(self.setup, inputs)
+        self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
         self.display.message(f"L-BFGS: {messages.epoch_note(line)}, l2 {line['l2']:g}")
         with self._checkpoints() as checkpointer:
             checkpointer.write(Snapshot(1, variables, {}, inputs.start))
-            self.run.draw(self.task.dataset.spec, self.painter)
+            self.run.draw(self.setup.dataset.spec, self.plotter)
 
     def read_inputs(self, plan: PhasePlan, variables: ParamTree) -> PhaseInputs:
         """Reads train and val, unless the phase before had the same cut."""
         cut = plan.split.features_at
         if self._inputs is None or self._cut != cut:
             self._inputs = None  # Frees the features of the cut before.
-            splits = {"train": self.task.dataset.train, "val": self.task.dataset.val}
+            splits = {"train": self.setup.dataset.train, "val": self.setup.dataset.val}
             began = time.perf_counter()
             try:
                 self._inputs = self._cache.read(cut, jax.device_get(variables), splits)
@@ -205,7 +205,7 @@ class Fit:
         Returns:
             Whether patience ended the run.
         """
-        self.run.open(lambda: run_content(self.task), self.task.dataset)
+        self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         profiling.trace_phase(trainer, first, self.run.folder, self.display)
         checkpointer = self._checkpointer
         with self.stop.deferred():
@@ -214,7 +214,7 @@ class Fit:
                 due = checkpointer.decide_after_epoch(line)
                 if self._finished(epoch, line, trainer, due):
                     return True
-                if checkpointer.signal is not None and epoch < self.task.epochs:
+                if checkpointer.signal is not None and epoch < self.setup.epochs:
                     checkpointer.save(epoch, functools.partial(snapshot_of, epoch, trainer))
                     self._stop(checkpointer.signal, f"after epoch {epoch}")
         return False
@@ -227,7 +227,7 @@ class Fit:
         def between(part: Part) -> None:
             if not checkpointer.count_step():
                 return
-            if processes.several():
+            if processes.is_distributed():
                 trainer.check_finite()  # As they wait for the step anyway.
             decision = checkpointer.decide()
             if decision.remove:
@@ -269,7 +269,7 @@ class Fit:
         used = {"optimizer_bytes": trainer.optimizer_bytes}
         self._log({**line, **used}, trainer.plan, trainer.inputs)
         self._advance(1, messages.epoch_note(line))
-        if not self._warned and (warning := choices.mismatch(self.task, trainer.plan, line)):
+        if not self._warned and (warning := choices.mismatch(self.setup, trainer.plan, line)):
             self._warned = True
             self.display.message(f"warning: {warning}")
         if self.run.best_epoch() == epoch:
@@ -284,11 +284,11 @@ class Fit:
 
     def _stop(self, signal: int, where: str) -> NoReturn:
         """Ends the run, of which all until `where` is saved or being saved."""
-        processes.end_together()
+        processes.shut_down_together()
         folder = shlex.quote(str(self.run.folder))
         raise Interrupted(
             signal,
-            f"stopped {where} of {self.task.epochs}, all of which is saved. Go on with:\n"
+            f"stopped {where} of {self.setup.epochs}, all of which is saved. Go on with:\n"
             f"  python -m jtl.train --resume --run-dir {folder}",
         )
 
@@ -306,7 +306,7 @@ class Fit:
             best = self.run.best_epoch()
             kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
         rate = max(trainer.plan.learning_rates.values())
-        processes.end_together()
+        processes.shut_down_together()
         raise UserError(
             f"the loss is not finite {where}, at learning rates up to {rate:g}; {kept}. Try a "
             "lower --lr, a longer --warmup or --clip-norm 1."
@@ -314,8 +314,8 @@ class Fit:
 
     def _log(self, line: dict[str, Any], plan: PhasePlan, inputs: PhaseInputs) -> None:
         facts: dict[str, Any] = {"cut": plan.split.cut, "cached_prefix": inputs.cached}
-        added = len(self.task.config.train.extended)
-        if added and plan in self.task.plans[-added:]:
+        added = len(self.setup.config.train.extended)
+        if added and plan in self.setup.plans[-added:]:
             facts["extended"] = True
         self.run.log({**line, **facts, "elapsed": round(self._elapsed(), 3)})
 
@@ -326,12 +326,12 @@ class Fit:
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
         probed: dict[str, float] = {}
-        if choices.fine_tunes(self.task):
+        if choices.fine_tunes(self.setup):
             from jtl.train import probe
 
-            probed = probe.accuracies(self.task, self._cache, self._inputs)
+            probed = probe.accuracies(self.setup, self._cache, self._inputs)
         test_accuracy, logits = None, {"val": self._val_logits}
-        if self.task.dataset.test is not None:
+        if self.setup.dataset.test is not None:
             self._inputs = None  # Their memory is free for the test split.
             scores, logits["test"] = self._evaluated("test", best)
             test_accuracy = scores["accuracy"]
@@ -343,7 +343,7 @@ class Fit:
             "features_reused": self._cache.reused,
             "probe_accuracies": probed,
         }
-        self.run.finish(summarize(self.task, best, self.run.history, logits, measured))
+        self.run.finish(summarize(self.setup, best, self.run.history, logits, measured))
         if (note := messages.probe_note(self.run.summary)) is not None:
             self.display.message(note)
 
@@ -351,6 +351,6 @@ class Fit:
         self, split: str, best: checkpoint.Restored
     ) -> tuple[dict[str, float], np.ndarray]:
         """Scores and logits of the best epoch on a split."""
-        start, images = best.meta["start"], getattr(self.task.dataset, split)
+        start, images = best.meta["start"], getattr(self.setup.dataset, split)
         inputs = self._cache.read(start, best.variables, {split: images})
-        return inputs.evaluate(split, self.task.layout.put_whole(best.variables))
+        return inputs.evaluate(split, self.setup.layout.put_whole(best.variables))

@@ -17,11 +17,11 @@ from jtl.distributed import processes
 from jtl.distributed.signals import listening
 from jtl.runs import plots
 from jtl.runs.files import write_json
-from jtl.runs.plot_worker import Painter
+from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.run import claimed_run
 from jtl.train import batch_size, loop
 from jtl.train.checks import checked
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 from jtl.train.trainer import Trainer
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 120
@@ -58,10 +58,10 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
         steps=dataclasses.replace(config.steps, warmup=0.0),
     )
     with listening(display.message) as stop, claimed_run(config, display.message) as run:
-        task = batch_size.prepared(config, display)
-        with Painter() as painter:
-            fit = loop.Fit(task, run, display, stop, painter)
-            rates, losses = _tried(task, fit, display)
+        setup = batch_size.prepared(config, display)
+        with PlotWorker() as plotter:
+            fit = loop.Fit(setup, run, display, stop, plotter)
+            rates, losses = _tried(setup, fit, display)
         if not losses:
             raise UserError("the very first loss is not finite; look at the data and the weights.")
         smoothed = smooth(losses)
@@ -72,26 +72,26 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
             "suggested_lr": suggest(rates, smoothed),
             "picture": str(run.folder / PLOT),
         }
-        if not processes.first():
+        if not processes.is_primary():
             return found
         write_json(run.folder / FILE, found)
-        mask = task.plans[0].phase.mask
+        mask = setup.plans[0].phase.mask
         plots.draw_lr_finder(
             run.folder / PLOT,
             rates=found["rates"],
             losses=losses,
             smoothed=smoothed,
             suggested=found["suggested_lr"],
-            title=f"{task.config.model.model}, {mask}, {config.train.optimizer}",
+            title=f"{setup.config.model.model}, {mask}, {config.train.optimizer}",
         )
     return found
 
 
-def _tried(task: Task, fit: loop.Fit, display: Display) -> tuple[np.ndarray, list[float]]:
+def _tried(setup: Setup, fit: loop.Fit, display: Display) -> tuple[np.ndarray, list[float]]:
     """The rates, and the losses of as many of them as were tried."""
-    plan, train = task.plans[0], task.config.train
-    inputs = fit.read_inputs(plan, task.variables)
-    trainer = Trainer(task, plan, inputs, task.variables)
+    plan, train = setup.plans[0], setup.config.train
+    inputs = fit.read_inputs(plan, setup.variables)
+    trainer = Trainer(setup, plan, inputs, setup.variables)
     assert plan.phase.lr is not None  # Filled in when the phases were planned.
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
     count, losses = len(inputs.examples["train"]), list[float]()

@@ -24,7 +24,7 @@ from jtl.common.quantities import format_bytes
 from jtl.distributed import processes
 from jtl.models.inference import forward
 from jtl.train import step
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 from jtl.train.step import Batch
 from jtl.train.trainer import Trainer
 
@@ -39,20 +39,20 @@ class UnknownMemory(RuntimeError):
     """XLA says nothing of a program's memory on this platform."""
 
 
-def dummy_batch(task: Task, inputs: PhaseInputs, count: int) -> Batch:
+def dummy_batch(setup: Setup, inputs: PhaseInputs, count: int) -> Batch:
     """Zeros of the shapes and dtypes that a step's batch of `count` has in training."""
-    device = task.inputs.device
+    device = setup.inputs.device
     labels = np.zeros(count, np.int32)
     if inputs.start is not None:
         images = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
-        options: Any = dict(model=task.model, stop=inputs.start, prepare=device)
+        options: Any = dict(model=setup.model, stop=inputs.start, prepare=device)
         features = jax.eval_shape(
-            lambda variables, x: forward(variables, x, **options), task.variables, images
+            lambda variables, x: forward(variables, x, **options), setup.variables, images
         )
         return Batch(jnp.zeros(features.shape, features.dtype), labels)
-    augmented = task.inputs.augmentation is not None
-    native = task.dataset.train.native_size()
-    host = task.inputs.host_for(native, training=augmented)
+    augmented = setup.inputs.augmentation is not None
+    native = setup.dataset.train.native_size()
+    host = setup.inputs.host_for(native, training=augmented)
     sides = native if host is None else (host.size, host.size)
     assert sides is not None  # Images of several sizes are resized while decoded.
     x = jnp.zeros((count, *sides, 3), jnp.uint8)
@@ -70,7 +70,7 @@ def step_bytes(trainer: Trainer, count: int) -> int:
     """
     # By shapes alone: a step that failed may have taken the state's arrays with it.
     held = jax.tree.map(_outline, (trainer.state, trainer.constants))
-    batch = jax.eval_shape(lambda: dummy_batch(trainer.task, trainer.inputs, count))
+    batch = jax.eval_shape(lambda: dummy_batch(trainer.setup, trainer.inputs, count))
     compiled = step.train_step.lower(*held, batch, step=trainer.step).compile()
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
@@ -130,7 +130,7 @@ def largest_batch(trainer: Trainer, room: int, at_most: int) -> int:
     Returns:
         0 if no size fits.
     """
-    devices = trainer.task.layout.count
+    devices = trainer.setup.layout.count
     if at_most < devices:
         return 0
     low, high = (rounded(min(size * devices, at_most), devices) for size in PROBES)
@@ -165,12 +165,12 @@ def advice(trainer: Trainer, error: BaseException) -> str:
         trainer: Whose step it was.
         error: What the step raised; what its frames hold is let go.
     """
-    train, said = trainer.task.config.train, out_of_memory(error)
+    train, said = trainer.setup.config.train, out_of_memory(error)
     traceback.clear_frames(error.__traceback__)
     lines = [f"memory does not suffice for steps of {train.batch} images: {said}"]
     room, fits = free_for_steps(), None
     # One of many processes may not compile what the others do not.
-    if not processes.several():
+    if not processes.is_distributed():
         with contextlib.suppress(RuntimeError):  # What the platform does not tell is not guessed.
             fits = largest_batch(trainer, room, train.batch - 1)
     if fits is None:
@@ -188,7 +188,7 @@ def advice(trainer: Trainer, error: BaseException) -> str:
 
 def _same_updates(trainer: Trainer, fits: int) -> str:
     """How to have the same updates from smaller batches, where that can be."""
-    config = trainer.task.config
+    config = trainer.setup.config
     times, rest = divmod(config.train.batch * config.steps.accumulate, fits)
     return "" if rest else f" (with --accumulate {times} for the same updates)"
 
@@ -200,8 +200,8 @@ def rejected(trainer: Trainer, count: int) -> str | None:
         None if it fits, else what the error says first.
     """
     try:
-        batch = dummy_batch(trainer.task, trainer.inputs, count)
-        layout = trainer.task.layout
+        batch = dummy_batch(trainer.setup, trainer.inputs, count)
+        layout = trainer.setup.layout
         batch = dataclasses.replace(batch, x=layout.put_rows(layout.part(batch.x)))
         state = jax.tree.map(jnp.copy, trainer.state)
         jax.block_until_ready(trainer.step(state, trainer.constants, batch))

@@ -9,34 +9,34 @@ from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.freeze import FROZEN
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import messages
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 
 
-def opening_line(task: Task) -> str:
+def opening_line(setup: Setup) -> str:
     """What is about to be trained on what."""
-    dataset, augmented = task.dataset, task.config.augment.resolved().describe()
-    weights = task.class_weights
+    dataset, augmented = setup.dataset, setup.config.augment.resolved().describe()
+    weights = setup.class_weights
     return (
-        f"{task.config.model.model} ({task.source['name']}) on {dataset.spec}: "
+        f"{setup.config.model.model} ({setup.source['name']}) on {dataset.spec}: "
         f"{len(dataset.train)} train, {len(dataset.val)} val images, "
-        f"{len(dataset.class_names)} classes, {task.inputs.device.size} px, "
+        f"{len(dataset.class_names)} classes, {setup.inputs.device.size} px, "
         + ", then ".join(
             f"mask {plan.phase.mask}, cut at {plan.split.cut}, "
             f"{messages.counted(plan.phase.epochs, 'epoch')}"
-            for plan in task.plans
+            for plan in setup.plans
         )
         + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
-        + ("" if task.inputs.augmentation is None else f"; augmentation: {augmented}")
-        + messages.devices_told(task.layout)
+        + ("" if setup.inputs.augmentation is None else f"; augmentation: {augmented}")
+        + messages.devices_told(setup.layout)
     )
 
 
-def groups_of(task: Task, plan: PhasePlan) -> list[dict[str, Any]]:
+def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:
     """The leaves by label, params first by the label's order in the tree, frozen last."""
     groups: dict[str, dict[str, Any]] = {}
-    params = task.variables["params"]
-    units = [unit.path for unit in task.model.units()]
-    with_norm = {unit for unit in units if _inside(task.variables.get("batch_stats", {}), unit)}
+    params = setup.variables["params"]
+    units = [unit.path for unit in setup.model.units()]
+    with_norm = {unit for unit in units if _inside(setup.variables.get("batch_stats", {}), unit)}
     for path in leaf_paths(params):
         label = lookup(plan.labels, path)
         unit = next(u for u in units if "/".join(path).startswith(u + "/"))
@@ -68,11 +68,11 @@ def _inside(tree: ParamTree, path: str) -> bool:
     return True
 
 
-def normalization_lines(task: Task) -> Iterator[str]:
+def normalization_lines(setup: Setup) -> Iterator[str]:
     """How each group normalizes, a line for every phase whose groups differ from the last."""
     before = None
-    for plan in task.plans:
-        rows = groups_of(task, plan)
+    for plan in setup.plans:
+        rows = groups_of(setup, plan)
         told = "; ".join(f"{row['label']}: {row['bn']}" for row in rows if row["bn"] != "none")
         if told and told != before:
             yield f"batch normalization under {plan.phase.mask}, by group: {told}"

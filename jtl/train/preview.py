@@ -16,7 +16,7 @@ from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
 from jtl.data.loader import InputPlan, shuffled
 from jtl.data.preprocessing import Prepare
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 
 MOST = 32
 """Images on a sheet."""
@@ -24,17 +24,17 @@ COLUMNS = 8
 _LONGEST_NAME = 18
 
 
-def show_batch(task: Task, display: Display) -> None:
+def show_batch(setup: Setup, display: Display) -> None:
     """Writes the sheet that `--show-batch` asks for, if it does.
 
     Raises:
         UserError: The file cannot be written, or images cannot be read.
     """
-    path = task.config.run.show_batch
+    path = setup.config.run.show_batch
     if path is None:
         return
-    images, targets = first_batch(task)
-    names = task.dataset.class_names
+    images, targets = first_batch(setup)
+    names = setup.dataset.class_names
     sheet = draw(images[:MOST], [named(shares, names) for shares in targets[:MOST]])
     try:
         replace_bytes(path, sheet)
@@ -45,19 +45,19 @@ def show_batch(task: Task, display: Display) -> None:
     display.message(f"the first training batch is shown in '{path}'")
 
 
-def first_batch(task: Task) -> tuple[np.ndarray, np.ndarray]:
+def first_batch(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
     """The run's first batch as the network sees it.
 
     Returns:
         (float32 [N, size, size, 3], RGB from 0 to 1; shares of the classes [N, num_classes]).
     """
-    train, options, inputs = task.dataset.train, task.config.train, task.inputs
+    train, options, inputs = setup.dataset.train, setup.config.train, setup.inputs
     indices = shuffled(len(train), options.batch, options.seed, 1)[0]
     images = train.read(indices, inputs.host_for(train.native_size(), training=True))
     key = jax.random.key(options.seed)
     x, targets = _prepared(key, images, train.labels[indices], indices, inputs=inputs)
     if targets.ndim == 1:
-        targets = jax.nn.one_hot(targets, len(task.dataset.class_names))
+        targets = jax.nn.one_hot(targets, len(setup.dataset.class_names))
     return np.asarray(denormalize(x, inputs.device)), np.asarray(targets)
 
 

@@ -19,14 +19,14 @@ from jtl.data.loader import Examples, Features, in_order
 from jtl.distributed import processes
 from jtl.models.inference import forward
 from jtl.optim import lbfgs
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 
 
-def solve(task: Task, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree, np.ndarray]:
+def solve(setup: Setup, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree, np.ndarray]:
     """Fits the head on features and chooses the penalty on the validation split.
 
     Args:
-        task: A run with a linear head and `--solver lbfgs`.
+        setup: A run with a linear head and `--solver lbfgs`.
         inputs: Features of the training and the validation images, [N, C].
 
     Returns:
@@ -39,17 +39,17 @@ def solve(task: Task, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree, n
     train, val = inputs.examples["train"], inputs.examples["val"]
     train_values, val_values = _values(train, inputs), _values(val, inputs)
     began = time.perf_counter()
-    path = _path(task, train_values, val_values)
+    path = _path(setup, train_values, val_values)
     fit = lbfgs.best(path)
-    params = {**task.variables["params"]}
+    params = {**setup.variables["params"]}
     params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
-    variables = {**task.variables, "params": params}
+    variables = {**setup.variables, "params": params}
     # By the program that evaluates the saved run, so that the figures are equal.
-    scores, logits = inputs.evaluate("val", task.layout.put_whole(variables))
+    scores, logits = inputs.evaluate("val", setup.layout.put_whole(variables))
     seconds = time.perf_counter() - began
     line = {
         "epoch": 1,
-        "mask": task.plans[0].phase.mask,
+        "mask": setup.plans[0].phase.mask,
         "train_loss": fit.train_loss,
         "train_accuracy": fit.train_accuracy,
         "val_loss": scores["loss"],
@@ -79,23 +79,23 @@ def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
     return values if inputs.prepare is None else inputs.prepare(values)
 
 
-def _path(task: Task, train: jax.Array, val: jax.Array) -> list[lbfgs.Fit]:
+def _path(setup: Setup, train: jax.Array, val: jax.Array) -> list[lbfgs.Fit]:
     """Fits of all penalties, or of the one that was given."""
-    penalty = task.config.train.l2
+    penalty = setup.config.train.l2
     return lbfgs.fit_path(
-        (train, jnp.asarray(task.dataset.train.labels)),
-        (val, jnp.asarray(task.dataset.val.labels)),
-        len(task.dataset.class_names),
+        (train, jnp.asarray(setup.dataset.train.labels)),
+        (val, jnp.asarray(setup.dataset.val.labels)),
+        len(setup.dataset.class_names),
         lbfgs.GRID if penalty == "auto" else (float(penalty),),
-        task.class_weights,
+        setup.class_weights,
     )
 
 
-def accuracies(task: Task, cache: FeatureCache, read: PhaseInputs | None) -> dict[str, float]:
+def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> dict[str, float]:
     """What a linear probe of the backbone as it was loaded reaches: what fine-tuning must beat.
 
     Args:
-        task: A training of any mask.
+        setup: A training of any mask.
         cache: Its features.
         read: What is read already of the last phase.
 
@@ -103,20 +103,20 @@ def accuracies(task: Task, cache: FeatureCache, read: PhaseInputs | None) -> dic
         The shares of `val` and, where there is one, `test` that are recognized; nothing where
         the features of all images do not fit in memory, or several processes have them.
     """
-    dataset = task.dataset
+    dataset = setup.dataset
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     splits = {role: split for role, split in splits.items() if split is not None}
-    size = task.inputs.device.size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), task.inputs.device.dtype)
-    outputs = models.output_shape(task.model, task.variables, image, "head").size
+    size = setup.inputs.device.size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), setup.inputs.device.dtype)
+    outputs = models.output_shape(setup.model, setup.variables, image, "head").size
     # Centred and transposed copies come on top.
     needed = 3 * 4 * outputs * sum(map(len, splits.values()))
-    if processes.several() or needed > memory_budget(task.config.run.cache_budget):
+    if processes.is_distributed() or needed > memory_budget(setup.config.run.cache_budget):
         return {}
-    values = {role: _before_head(task, cache, read, role) for role in splits}
+    values = {role: _before_head(setup, cache, read, role) for role in splits}
     if values["train"].ndim > 2:  # The head pools what it makes of every pixel.
         values = {role: value.mean((1, 2)) for role, value in values.items()}
-    fit = lbfgs.best(_path(task, values["train"], values["val"]))
+    fit = lbfgs.best(_path(setup, values["train"], values["val"]))
     found = {"val": fit.val_accuracy}
     if dataset.test is not None:
         classes = np.argmax(np.asarray(values["test"]) @ fit.kernel + fit.bias, -1)
@@ -124,30 +124,32 @@ def accuracies(task: Task, cache: FeatureCache, read: PhaseInputs | None) -> dic
     return found
 
 
-def _before_head(task: Task, cache: FeatureCache, read: PhaseInputs | None, role: str) -> jax.Array:
+def _before_head(
+    setup: Setup, cache: FeatureCache, read: PhaseInputs | None, role: str
+) -> jax.Array:
     """What the head gets of every image of a split before training, [N, C]."""
-    cut, split = task.plans[0].split.features_at, {role: getattr(task.dataset, role)}
-    if cut is None or cut == "head" or task.inputs.augmentation is not None:
-        inputs = cache.without_augmentation().read("head", task.variables, split)
+    cut, split = setup.plans[0].split.features_at, {role: getattr(setup.dataset, role)}
+    if cut is None or cut == "head" or setup.inputs.augmentation is not None:
+        inputs = cache.without_augmentation().read("head", setup.variables, split)
         return _values(inputs.examples[role], inputs)
     inputs = read
-    if inputs is None or len(task.plans) > 1 or role not in inputs.examples:
-        inputs = cache.read(cut, task.variables, split)
+    if inputs is None or len(setup.plans) > 1 or role not in inputs.examples:
+        inputs = cache.read(cut, setup.variables, split)
     # The frozen part does not run again.
-    variables, examples = task.layout.put_whole(task.variables), inputs.examples[role]
-    batch = task.layout.batch(inputs.eval_batch, len(examples))
+    variables, examples = setup.layout.put_whole(setup.variables), inputs.examples[role]
+    batch = setup.layout.batch(inputs.eval_batch, len(examples))
     rows = [
         np.asarray(
             forward(
                 variables,
                 x,
-                model=task.model,
+                model=setup.model,
                 start=inputs.start,
                 stop="head",
                 prepare=inputs.prepare,
-                layout=task.layout,
+                layout=setup.layout,
             )
         )
-        for x, _ in in_order(examples, batch, layout=task.layout)
+        for x, _ in in_order(examples, batch, layout=setup.layout)
     ]
     return jnp.asarray(np.concatenate(rows)[: len(examples)])

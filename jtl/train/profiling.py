@@ -31,11 +31,11 @@ def trace_phase(trainer: Trainer, epoch: int, run: Path, display: Display) -> No
         run: The run's folder.
         display: Told.
     """
-    task = trainer.task
-    if not task.config.run.profile:
+    setup = trainer.setup
+    if not setup.config.run.profile:
         return
-    phase = task.plans.index(trainer.plan) + 1
-    folder = folder_of(run, phase, len(task.plans))
+    phase = setup.plans.index(trainer.plan) + 1
+    folder = folder_of(run, phase, len(setup.plans))
     try:
         taken = trace(trainer, epoch, folder)
     except Diverged:  # As the training will, which tells it with its step.
@@ -119,4 +119,4 @@ def folder_of(run: Path, phase: int, phases: int) -> Path:
     folder = run / PROFILE
     if phases > 1:
         folder /= f"phase{phase}"
-    return folder / f"process{jax.process_index()}" if processes.several() else folder
+    return folder / f"process{jax.process_index()}" if processes.is_distributed() else folder

@@ -11,7 +11,7 @@ from jtl.models.inference import Metrics
 from jtl.runs import checkpoint
 from jtl.runs.checkpointer import Snapshot
 from jtl.runs.run import Run
-from jtl.train.setup import Task, image_inputs
+from jtl.train.setup import Setup, image_inputs
 from jtl.train.trainer import Part, Trainer, last_step_of
 
 
@@ -21,7 +21,7 @@ def snapshot_of(epoch: int, trainer: Trainer) -> Snapshot:
     return Snapshot(epoch, variables, opt_state, trainer.inputs.start)
 
 
-def start_of(task: Task, run: Run) -> tuple[ParamTree, Any, int]:
+def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     """What the first phase that is left starts from.
 
     Returns:
@@ -31,15 +31,15 @@ def start_of(task: Task, run: Run) -> tuple[ParamTree, Any, int]:
     """
     done = len(run.history) if run.resumed_at is None else run.resumed_at.latest
     if not done:
-        return task.variables, None, 0
-    plan = task.plan_of(done)
+        return setup.variables, None, 0
+    plan = setup.plan_of(done)
     # The optimizer's state has one structure, whatever the steps start from.
-    template = Trainer(task, plan, image_inputs(task), task.variables)
+    template = Trainer(setup, plan, image_inputs(setup), setup.variables)
     latest = checkpoint.restore(run.folder, "latest", template.saved_state())
     if done < plan.last_epoch:
         return latest.variables, latest.opt_state, done
     variables, opt_state = last_step_of(plan, latest.variables, latest.opt_state)
-    return variables, task.layout.put_whole(opt_state), done
+    return variables, setup.layout.put_whole(opt_state), done
 
 
 def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> Part:

@@ -33,7 +33,9 @@ MEASURED = (
 """Figures of `summary.json` that are compared."""
 
 
-def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) -> dict[str, Any]:
+def fit_seeds(
+    config: Config, display: Display, *, background_plots: bool = False
+) -> dict[str, Any]:
     """Trains once with each of `--seeds` seeds, from `--seed` on; a folder for each.
 
     All have the same validation split, that of the first seed, so that their figures can be
@@ -42,7 +44,7 @@ def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) ->
     Args:
         config: The options. With `--resume`, what is finished stays, what was cut off goes on.
         display: Where progress goes.
-        draw_beside: As of `jtl.train.loop.fit`.
+        background_plots: As of `jtl.train.loop.fit`.
 
     Returns:
         The content of `seeds.json`: the seeds, their folders, and median, min, max and standard
@@ -54,13 +56,15 @@ def fit_seeds(config: Config, display: Display, *, draw_beside: bool = False) ->
     """
     if config.run.resume != "never" and config.run.run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the seeds to go on with.")
-    folder = config.run.run_dir or Path(processes.text_of_first(str(new_folder(config))))
+    folder = config.run.run_dir or Path(processes.broadcast_text(str(new_folder(config))))
     with held_folder(folder, display.message):
-        processes.together(lambda: _check(config, folder))
-        return _fit_all(config, folder, display, draw_beside)
+        processes.run_together(lambda: _check(config, folder))
+        return _fit_all(config, folder, display, background_plots)
 
 
-def _fit_all(config: Config, folder: Path, display: Display, draw_beside: bool) -> dict[str, Any]:
+def _fit_all(
+    config: Config, folder: Path, display: Display, background_plots: bool
+) -> dict[str, Any]:
     first = config.train.seed
     chosen = range(first, first + config.run.seeds)
     folders = [folder / f"seed-{seed}" for seed in chosen]
@@ -68,7 +72,7 @@ def _fit_all(config: Config, folder: Path, display: Display, draw_beside: bool) 
     for number, (seed, place) in enumerate(zip(chosen, folders, strict=True), 1):
         display.message(f"seed {seed}, {number} of {len(chosen)}:")
         try:
-            summaries.append(_one(config, seed, place, folders[0], display, draw_beside))
+            summaries.append(_one(config, seed, place, folders[0], display, background_plots))
         except Interrupted as stopped:
             again = f"--resume --seeds {len(chosen)} --run-dir {shlex.quote(str(folder))}"
             again += f" --seed {first}" if first else ""
@@ -82,7 +86,7 @@ def _fit_all(config: Config, folder: Path, display: Display, draw_beside: bool) 
         "runs": [str(place) for place in folders],
         **{key: spread([summary.get(key) for summary in summaries]) for key in MEASURED},
     }
-    if processes.first():
+    if processes.is_primary():
         write_json(folder / FILE, told)
     return told
 
@@ -106,7 +110,7 @@ def _check(config: Config, folder: Path) -> None:
 
 
 def _one(
-    config: Config, seed: int, place: Path, first: Path, display: Display, draw_beside: bool
+    config: Config, seed: int, place: Path, first: Path, display: Display, background_plots: bool
 ) -> dict[str, Any]:
     """The summary of one seed's run, which is trained unless it is there."""
     again = config.run.resume != "never"
@@ -128,7 +132,7 @@ def _one(
         train=train,
         run=dataclasses.replace(config.run, run_dir=place, seeds=1),
     )
-    return fit(one, display, draw_beside=draw_beside).summary
+    return fit(one, display, background_plots=background_plots).summary
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ from jtl.train.choices import chosen
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Setup:
     """A run's fixed parts.
 
     Attributes:
@@ -114,7 +114,7 @@ class Task:
         }
 
 
-def prepare_task(config: Config, display: Display) -> Task:
+def prepare_setup(config: Config, display: Display) -> Setup:
     """Loads data and weights and sets everything up; trains nothing, writes no run.
 
     Args:
@@ -182,7 +182,7 @@ def prepare_task(config: Config, display: Display) -> Task:
             f"--aux-head has no effect: under {' and '.join(p.phase.mask for p in plans)} it is "
             "frozen. Use a mask that trains it, such as full or last_stages:2, or leave it out."
         )
-    return Task(
+    return Setup(
         config=config,
         dataset=dataset,
         model=model,
@@ -201,25 +201,25 @@ def prepare_task(config: Config, display: Display) -> Task:
     )
 
 
-def feature_cache(task: Task, display: Display) -> FeatureCache:
+def feature_cache(setup: Setup, display: Display) -> FeatureCache:
     """The features of a run, in the user's cache folder."""
     return FeatureCache(
-        task.dataset,
-        task.model,
-        task.inputs,
-        name=task.config.model.model,
-        seed=task.config.train.seed,
-        budget=task.config.run.cache_budget,
-        stored=task.config.data.cache_dtype,
+        setup.dataset,
+        setup.model,
+        setup.inputs,
+        name=setup.config.model.model,
+        seed=setup.config.train.seed,
+        budget=setup.config.run.cache_budget,
+        stored=setup.config.data.cache_dtype,
         store=Store(cache_dir() / FEATURES, display.message),
-        layout=task.layout,
+        layout=setup.layout,
         display=display,
     )
 
 
-def image_inputs(task: Task) -> PhaseInputs:
+def image_inputs(setup: Setup) -> PhaseInputs:
     """Of steps that run the whole network; no examples yet."""
-    return PhaseInputs.of_images(task.model, task.inputs, task.layout)
+    return PhaseInputs.of_images(setup.model, setup.inputs, setup.layout)
 
 
 def _head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
@@ -293,7 +293,7 @@ def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Recip
 
 
 def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
-    """The classifier and the input plan of a checkpoint, from its `Task.meta`."""
+    """The classifier and the input plan of a checkpoint, from its `Setup.meta`."""
     conventions = {
         key: NormSpec(**value) if key == "norm" else value
         for key, value in meta["conventions"].items()

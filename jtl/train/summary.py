@@ -15,45 +15,45 @@ from jtl.config.defaults import filled
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 
 
-def run_content(task: Task) -> dict[str, Any]:
+def run_content(setup: Setup) -> dict[str, Any]:
     """The content of `config.json`: what was asked for, with defaults written out."""
     return {
-        **filled(task.config).to_dict(),
-        "phases": [phase_told(task, plan) for plan in task.plans],
-        **taken(task),
+        **filled(setup.config).to_dict(),
+        "phases": [phase_told(setup, plan) for plan in setup.plans],
+        **taken(setup),
     }
 
 
-def run_inputs(task: Task) -> dict[str, Any]:
+def run_inputs(setup: Setup) -> dict[str, Any]:
     """What a run must find again to go on: `taken`, and the rules of its masks."""
-    return {**taken(task), "rules": [plan.phase.rules for plan in task.plans]}
+    return {**taken(setup), "rules": [plan.phase.rules for plan in setup.plans]}
 
 
-def taken(task: Task) -> dict[str, Any]:
+def taken(setup: Setup) -> dict[str, Any]:
     """What a run is made of and cannot change while it goes on."""
-    weights = task.class_weights
+    weights = setup.class_weights
     return {
-        "class_names": list(task.dataset.class_names),
+        "class_names": list(setup.dataset.class_names),
         # The JSON of float32 numbers reads back as the same ones.
         "class_weights": None if weights is None else weights.tolist(),
-        "data_fingerprint": task.dataset.fingerprint,
-        "weights_sha256": task.source.get("sha256"),
+        "data_fingerprint": setup.dataset.fingerprint,
+        "weights_sha256": setup.source.get("sha256"),
     }
 
 
-def phase_told(task: Task, plan: PhasePlan) -> dict[str, Any]:
+def phase_told(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
     """A phase, and with which defaults its steps went."""
     told, recipe = dataclasses.asdict(plan.phase), plan.recipe
-    if task.config.train.solver == "lbfgs":
+    if setup.config.train.solver == "lbfgs":
         return told
     return {**told, "weight_decay": recipe.weight_decay, "warmup": recipe.schedule.warmup}
 
 
 def summarize(
-    task: Task,
+    setup: Setup,
     best: checkpoint.Restored,
     history: list[dict[str, Any]],
     logits: dict[str, np.ndarray],
@@ -62,28 +62,28 @@ def summarize(
     """The content of `summary.json`; counts include BatchNorm statistics, as Keras counts."""
     line = history[best.epoch - 1]
     # The mask and the counts of the phase that the best epoch belongs to, as all else below.
-    plan = task.plan_of(best.epoch)
-    total = _count(task.variables)
-    trainable = _count(plan.trainable_params(task.variables))
+    plan = setup.plan_of(best.epoch)
+    total = _count(setup.variables)
+    trainable = _count(plan.trainable_params(setup.variables))
     seconds = sum(entry["seconds"] for entry in history)
     images = sum(entry["images_per_second"] * entry["seconds"] for entry in history)
     return {
-        "model": task.config.model.model,
-        "weights": task.source,
+        "model": setup.config.model.model,
+        "weights": setup.source,
         "mask": plan.phase.mask,
-        "phases": [dataclasses.asdict(p.phase) for p in task.plans],
-        "bn": task.config.train.bn,
-        "head": task.config.model.head,
-        "data": task.dataset.spec,
-        "data_fingerprint": task.dataset.fingerprint,
-        "notes": list(task.dataset.notes),
-        "num_classes": len(task.dataset.class_names),
-        "class_names": list(task.dataset.class_names),
-        "class_weights": taken(task)["class_weights"],
-        "num_train": len(task.dataset.train),
-        "num_val": len(task.dataset.val),
-        "image_size": task.inputs.device.size,
-        "augmentation": task.config.augment.resolved().describe(),
+        "phases": [dataclasses.asdict(p.phase) for p in setup.plans],
+        "bn": setup.config.train.bn,
+        "head": setup.config.model.head,
+        "data": setup.dataset.spec,
+        "data_fingerprint": setup.dataset.fingerprint,
+        "notes": list(setup.dataset.notes),
+        "num_classes": len(setup.dataset.class_names),
+        "class_names": list(setup.dataset.class_names),
+        "class_weights": taken(setup)["class_weights"],
+        "num_train": len(setup.dataset.train),
+        "num_val": len(setup.dataset.val),
+        "image_size": setup.inputs.device.size,
+        "augmentation": setup.config.augment.resolved().describe(),
         "total_params": total,
         "trainable_params": trainable,
         "frozen_params": total - trainable,
@@ -95,22 +95,22 @@ def summarize(
         "test_accuracy": measured["test_accuracy"],
         "probe_val_accuracy": measured["probe_accuracies"].get("val"),
         "probe_test_accuracy": measured["probe_accuracies"].get("test"),
-        **classes_told(task, logits),
+        **classes_told(setup, logits),
         "train_seconds": round(measured["train_seconds"], 3),
         "feature_seconds": round(measured["feature_seconds"], 3),
         "features_reused": measured["features_reused"],
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "cached_prefix": line["cached_prefix"],
         "cut": line["cut"],
-        "frozen_leaves": len(jax.tree.leaves(_untouched(task, best.epoch, task.variables))),
-        "frozen_unchanged": frozen_unchanged(task, best),
-        "seed": task.config.train.seed,
+        "frozen_leaves": len(jax.tree.leaves(_untouched(setup, best.epoch, setup.variables))),
+        "frozen_unchanged": frozen_unchanged(setup, best),
+        "seed": setup.config.train.seed,
         "device": device(),
         "versions": versions(),
     }
 
 
-def classes_told(task: Task, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+def classes_told(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     """How well each class is recognized in val and test, and how well the model knows.
 
     None of a split that there is not.
@@ -119,8 +119,8 @@ def classes_told(task: Task, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     for split in ("val", "test"):
         scores = calibrated = None
         if split in logits:
-            labels = getattr(task.dataset, split).labels
-            scores = metrics.by_class(logits[split].argmax(-1), labels, task.dataset.class_names)
+            labels = getattr(setup.dataset, split).labels
+            scores = metrics.by_class(logits[split].argmax(-1), labels, setup.dataset.class_names)
             calibrated = calibration(logits[split], labels)
         told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)
         told[f"{split}_classes"] = scores
@@ -128,22 +128,22 @@ def classes_told(task: Task, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     return told
 
 
-def frozen_unchanged(task: Task, best: checkpoint.Restored) -> bool:
+def frozen_unchanged(setup: Setup, best: checkpoint.Restored) -> bool:
     """Whether every leaf frozen in all phases so far has the bits that were loaded.
 
     Running statistics are leaves too. What an earlier phase has trained is not among them.
     """
-    before, tree_before = jax.tree.flatten(_untouched(task, best.epoch, task.variables))
-    after, tree_after = jax.tree.flatten(_untouched(task, best.epoch, best.variables))
+    before, tree_before = jax.tree.flatten(_untouched(setup, best.epoch, setup.variables))
+    after, tree_after = jax.tree.flatten(_untouched(setup, best.epoch, best.variables))
     return tree_before == tree_after and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
         for a, b in zip(map(np.asarray, before), map(np.asarray, after), strict=True)
     )
 
 
-def _untouched(task: Task, epoch: int, variables: ParamTree) -> ParamTree:
+def _untouched(setup: Setup, epoch: int, variables: ParamTree) -> ParamTree:
     """The leaves that no phase up to `epoch` trains."""
-    for plan in task.plans:
+    for plan in setup.plans:
         if plan.first_epoch <= epoch:
             variables = plan.frozen(variables)
     return variables

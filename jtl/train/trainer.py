@@ -20,7 +20,7 @@ from jtl.freeze.plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
 from jtl.train import step as steps
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 from jtl.train.state import Average, TrainState, init_state
 
 FINITE_SECONDS = 2.0
@@ -64,11 +64,11 @@ class Trainer:
         val_logits: Of the last epoch's evaluation, [N, num_classes].
     """
 
-    def __init__(self, task: Task, plan: PhasePlan, inputs: PhaseInputs, variables: ParamTree):
+    def __init__(self, setup: Setup, plan: PhasePlan, inputs: PhaseInputs, variables: ParamTree):
         """Starts a phase from whole `variables`, with fresh optimizer state."""
-        self.task, self.plan, self.inputs = task, plan, inputs
-        config = task.config
-        self.steps_per_epoch = task.steps_per_epoch
+        self.setup, self.plan, self.inputs = setup, plan, inputs
+        config = setup.config
+        self.steps_per_epoch = setup.steps_per_epoch
         # Schedules, and the counts of optimizers, count updates.
         self._updates = self.steps_per_epoch // config.steps.accumulate
         # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
@@ -84,24 +84,24 @@ class Trainer:
         tx = optimizers.wrapped(
             optimizers.build(plan.labels, groups), plan.recipe.clip_norm, config.steps.accumulate
         )
-        layout = task.layout
+        layout = setup.layout
         params, stats, frozen, weights = layout.put_whole(
             (
                 plan.trainable_params(variables),
                 plan.live_batch_stats(variables),
                 plan.frozen(variables),
-                task.class_weights,
+                setup.class_weights,
             )
         )
         self.constants = steps.Constants(**frozen, peaks=self._peaks(), class_weights=weights)
         self.step = steps.TrainStep(
-            model=task.model,
+            model=setup.model,
             tx=tx,
             start=inputs.start,
             train_units=plan.split.train_units,
             stats_units=plan.split.stats_units,
             prepare=inputs.prepare,
-            augment=task.inputs.augmentation if inputs.start is None else None,
+            augment=setup.inputs.augmentation if inputs.start is None else None,
             smoothing=plan.recipe.label_smoothing,
             layout=layout,
         )
@@ -149,7 +149,7 @@ class Trainer:
 
     def restore(self, epoch: int, saved: Any) -> None:
         """Goes on after `epoch` of a checkpoint, whose variables this phase has started from."""
-        put = self.task.layout.put_whole
+        put = self.setup.layout.put_whole
         state, step = self.state, put(np.int32(epoch * self.steps_per_epoch))
         saved = put(saved)
         if state.average is None:
@@ -204,7 +204,7 @@ class Trainer:
     def _peaks(self, scale: float = 1.0) -> dict[str, jax.Array]:
         """The highest learning rate of every label, at a share of it."""
         rates = self.plan.learning_rates
-        return self.task.layout.put_whole(
+        return self.setup.layout.put_whole(
             {label: np.float32(scale * np.float32(rate)) for label, rate in rates.items()}
         )
 
@@ -236,21 +236,21 @@ class Trainer:
         done, began_at = 0, time.perf_counter()
         if part is not None:
             done, began_at = part.batches, began_at - part.seconds
-            self.state = self.task.layout.put_whole(self.state)
+            self.state = self.setup.layout.put_whole(self.state)
         left = batches[done:]
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
         if self._at_once(train):
             assert isinstance(train, Features)
-            put = self.task.layout.put_whole
+            put = self.setup.layout.put_whole
             table, left = steps.Batch(train.values, put(train.labels)), put(left)
             with jax.transfer_guard("disallow"):
                 self.state, self._last = self.step.epoch(self.state, constants, table, left)
             return part.sums + self._last if part else self._last
-        total = self.task.layout.put_whole(part.sums if part else Metrics.zero())
+        total = self.setup.layout.put_whole(part.sums if part else Metrics.zero())
         looked_at = time.perf_counter()
-        several = self.task.layout.spans_processes
+        several = self.setup.layout.spans_processes
         for images, (number, indices) in zip(
-            ahead(train, list(left), self.task.layout), enumerate(left, done + 1), strict=True
+            ahead(train, list(left), self.setup.layout), enumerate(left, done + 1), strict=True
         ):
             with (
                 jax.profiler.StepTraceAnnotation("train", step_num=number),
@@ -274,13 +274,13 @@ class Trainer:
         self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray
     ) -> steps.Batch:
         """The examples `indices`, `images` (or features) and `labels`, on the device."""
-        put = self.task.layout.put_whole
+        put = self.setup.layout.put_whole
         if isinstance(images, np.ndarray):  # Of several devices the loader has put them.
             images = jax.device_put(images)
         if self.step.augment is None:
             return steps.Batch(images, put(labels))
         # Without features that had no room, a run is still the same.
-        views = self.task.inputs.views if self.plan.split.features_at else 0
+        views = self.setup.inputs.views if self.plan.split.features_at else 0
         draw = np.int32(draw_of(epoch, views))
         return steps.Batch(images, *put((labels, indices, draw)))
 
@@ -299,7 +299,7 @@ class Trainer:
     def _order_of(self, epoch: int) -> tuple[Examples, np.ndarray]:
         """What an epoch trains on, and its batches [steps_per_epoch, batch]."""
         train = self._train(epoch)
-        options = self.task.config.train
+        options = self.setup.config.train
         batches = shuffled(len(train), options.batch, options.seed, epoch)
         return train, batches[: self.steps_per_epoch]
 
@@ -315,7 +315,7 @@ class Trainer:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
         train = self._train(epoch)
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
-        [images] = ahead(train, [indices], self.task.layout)
+        [images] = ahead(train, [indices], self.setup.layout)
         batch = self._batch(epoch, images, train.labels[indices], indices)
         return self._step(constants, batch).means()["loss"]
 
@@ -325,13 +325,13 @@ class Trainer:
             recipe.optimizer, self._shares[label], recipe.weight_decay, recipe.momentum
         )
         if recipe.l2_sp and not is_head(label):
-            start = self.task.variables["params"]
+            start = self.setup.variables["params"]
             tx = optax.chain(optimizers.l2_sp(recipe.l2_sp, start), tx)
         return optax.chain(tx, optimizers.scale_by_peak(label))
 
     def _updates_before(self, label: str) -> int:
         """Updates that a label's leaves have had before this phase."""
-        first = self.task.plans[first_phase(label)].first_epoch
+        first = self.setup.plans[first_phase(label)].first_epoch
         return (self.plan.first_epoch - first) * self._updates
 
     def _highest_rates(self) -> np.ndarray:

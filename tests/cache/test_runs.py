@@ -39,7 +39,7 @@ from jtl.train import step
 from jtl.train.checks import checked
 from jtl.train.dry_run import dry_run
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 from support.data_files import flat
@@ -327,7 +327,7 @@ def test_dry_run_tells_what_the_cache_will_need(train, tiny_data, cache):
         config = dataclasses.replace(
             config, run=dataclasses.replace(config.run, cache_budget=budget)
         )
-        return dry_run(prepare_task(checked(config), tiny.quiet()))
+        return dry_run(prepare_setup(checked(config), tiny.quiet()))
 
     told = {key: figures()[key] for key in ("cache_bytes", "cache_place", "cache_kept")}
     assert told == {"cache_bytes": 27 * 16 * 4, "cache_place": "memory", "cache_kept": False}

@@ -15,7 +15,7 @@ from jtl.runs import checkpoint
 from jtl.train.checks import checked
 from jtl.train.dry_run import dry_run
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from support import tiny
 
 pytestmark = pytest.mark.slow
@@ -119,8 +119,8 @@ def test_a_resumed_run_goes_on_with_its_views(tiny_data, tmp_path, passes, monke
 
 def test_dry_run_counts_every_view(tiny_data, passes):
     def needed(views: int) -> int:
-        task = prepare_task(checked(configured(tiny_data, None, views)), tiny.quiet())
-        return dry_run(task)["cache_bytes"]
+        setup = prepare_setup(checked(configured(tiny_data, None, views)), tiny.quiet())
+        return dry_run(setup)["cache_bytes"]
 
     row = 16 * 4
     assert needed(3) - needed(1) == 2 * 18 * row

@@ -159,7 +159,7 @@ def assert_stopped(ended: list[tuple[int, str, str]], lost: int) -> None:
             assert code == -signal.SIGKILL
             continue
         assert code > 0 or code == -signal.SIGABRT
-        assert "another process of this run" in stderr or "another task died" in stderr
+        assert "another process of this run" in stderr or "another setup died" in stderr
         assert "Traceback" not in stderr
 
 
@@ -344,11 +344,11 @@ def test_the_environment_tells_of_others(environment, told):
 
 def test_what_one_process_does_alone(monkeypatch):
     monkeypatch.setattr(processes, "join", lambda *cluster: None)
-    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes, "is_distributed", lambda: True)
     config = Config(train=TrainConfig(solver="lbfgs"))
     with pytest.raises(UserError, match=r"--solver lbfgs .* in a single process"):
         process.join(config)
-    monkeypatch.setattr(processes, "several", lambda: False)
+    monkeypatch.setattr(processes, "is_distributed", lambda: False)
     process.join(config)
 
 

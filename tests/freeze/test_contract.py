@@ -37,7 +37,7 @@ from jtl.optim import optimizers
 from jtl.optim.recipe import Rates, Recipe
 from jtl.optim.schedules import Schedule
 from jtl.train import step as steps
-from jtl.train.setup import Task
+from jtl.train.setup import Setup
 from jtl.train.state import init_state
 from jtl.train.step import Batch, Constants, TrainStep
 from jtl.train.trainer import Trainer
@@ -219,10 +219,10 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
     data = ArraySplit("contract", images, labels, [str(i) for i in range(len(images))])
     dataset = Dataset("contract", tuple("abc"), data, data, None, (), "")
     inputs = InputPlan(None, Prepare(SIZE, Preprocessing(size=SIZE), "bfloat16"))
-    task = Task(Config(train=options), dataset, model, variables, plans, inputs, {}, {})
+    setup = Setup(Config(train=options), dataset, model, variables, plans, inputs, {}, {})
     photos = {"train": Images(data, None, hold=True)}
     of_images = dataclasses.replace(PhaseInputs.of_images(model, inputs), examples=photos)
-    trainer = Trainer(task, plans[0], of_images, variables)
+    trainer = Trainer(setup, plans[0], of_images, variables)
     trainer.epoch(1)
     after = jax.device_get(trainer.variables())
     assert after.keys() == variables.keys()

@@ -34,8 +34,8 @@ class Pair:
     def __init__(self, patch: pytest.MonkeyPatch):
         self.now, self.asked_at, self.running = 0.0, 0.0, 0
         self.said: list[list[float]] = []
-        patch.setattr(processes, "several", lambda: True)
-        patch.setattr(processes, "gathered", self.gathered)
+        patch.setattr(processes, "is_distributed", lambda: True)
+        patch.setattr(processes, "all_gather", self.gathered)
         self.stops = (Stop(), Stop())
         self.both = [
             checkpointer(stop, number, lambda rate=rate: self.now * rate)

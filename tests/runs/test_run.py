@@ -206,7 +206,7 @@ def test_an_unwritable_place(tiny_data):
 
 
 def test_the_folder_is_checked_before_any_work(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_size, "prepare_task", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(batch_size, "prepare_setup", lambda *_: pytest.fail("worked first"))
     with pytest.raises(UserError, match="cannot write"):
         fit(tiny.config(tiny_data, Path("/proc/jtl-run")), tiny.quiet())
 
@@ -258,7 +258,7 @@ def test_any_exception_leaves_nothing_behind(tiny_data, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch_size, "prepare_task", interrupted)
+    monkeypatch.setattr(batch_size, "prepare_setup", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(tiny.config(tiny_data, tmp_path / "run"), tiny.quiet())
     assert list(tmp_path.iterdir()) == []

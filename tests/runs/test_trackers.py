@@ -1,4 +1,4 @@
-"""Sinks: what they are told, and that none of them can end a run."""
+"""Trackers: what they are told, and that none of them can end a run."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def main(command: str, *args: object) -> int:
     module = importlib.import_module(commands.COMMANDS[command].module)
     run = module.command
     if command == "train":
-        run = functools.partial(train.command, draw_beside=False)
+        run = functools.partial(train.command, background_plots=False)
     return app.main(module.Options, run, prog=f"jtl {command}", args=[str(arg) for arg in args])
 
 

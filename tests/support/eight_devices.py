@@ -129,8 +129,8 @@ def found_batch(data: Path, per_device: int) -> tuple[int, int]:
         mock.patch.object(memory, "free_for_steps", return_value=room),
         mock.patch.object(batch_size, "BATCHES", 1),
     ):
-        task = batch_size.prepared(checked(dataclasses.replace(config, train=auto)), tiny.quiet())
-    return task.config.train.batch, task.layout.count
+        setup = batch_size.prepared(checked(dataclasses.replace(config, train=auto)), tiny.quiet())
+    return setup.config.train.batch, setup.layout.count
 
 
 def flat(tree: Any) -> np.ndarray:

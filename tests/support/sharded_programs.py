@@ -86,17 +86,17 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
     config = tiny.config(data, None, mask=mask, batch_size=BATCH, optimizer="adamw", lr=1e-3)
     model = dataclasses.replace(config.model, dtype=dtype)
     one = tiny.trainer_of(Config(model, config.data, config.train, config.run))
-    assert one.task.layout.count == DEVICES
+    assert one.setup.layout.count == DEVICES
     assert one.inputs.cached != (mask == "full")
     if cached or mask == "full":
         return one
-    return Trainer(one.task, one.plan, image_inputs(one.task), one.task.variables)
+    return Trainer(one.setup, one.plan, image_inputs(one.setup), one.setup.variables)
 
 
 def step(of: Trainer) -> Lowering:
     """One training step, from images or features as the trainer's arm has them."""
-    layout = of.task.layout
-    shapes = jax.eval_shape(lambda: dummy_batch(of.task, of.inputs, BATCH))
+    layout = of.setup.layout
+    shapes = jax.eval_shape(lambda: dummy_batch(of.setup, of.inputs, BATCH))
     x, labels = (np.zeros(shape.shape, shape.dtype) for shape in (shapes.x, shapes.labels))
     batch = steps.Batch(layout.put_rows(layout.part(x)), labels)
     groups = {"state": of.state, "constants": of.constants, "batch": batch}
@@ -105,8 +105,8 @@ def step(of: Trainer) -> Lowering:
 
 def table_of(of: Trainer) -> jax.Array:
     """All features, as many as `ROWS`, divided among the devices."""
-    shape = jax.eval_shape(lambda: dummy_batch(of.task, of.inputs, ROWS)).x
-    return of.task.layout.put_table(np.zeros(shape.shape, shape.dtype), ROWS)
+    shape = jax.eval_shape(lambda: dummy_batch(of.setup, of.inputs, ROWS)).x
+    return of.setup.layout.put_table(np.zeros(shape.shape, shape.dtype), ROWS)
 
 
 def epoch(of: Trainer) -> Lowering:
@@ -121,15 +121,15 @@ def epoch(of: Trainer) -> Lowering:
 def rows(of: Trainer) -> Lowering:
     """What brings a step's rows of a table of features to the devices that are to have them."""
     groups = {"x": table_of(of), "batches": np.arange(BATCH, dtype=np.int32)}
-    return Lowering(loader._rows, groups, {"layout": of.task.layout})
+    return Lowering(loader._rows, groups, {"layout": of.setup.layout})
 
 
 def forward(of: Trainer, stop: str | None) -> Lowering:
     """The frozen layers over images: features up to `stop`, or logits."""
-    task, layout = of.task, of.task.layout
+    setup, layout = of.setup, of.setup.layout
     x = np.zeros((BATCH, tiny.SIZE, tiny.SIZE, 3), np.uint8)
     groups = {"variables": layout.put_whole(of.variables()), "x": layout.put_rows(x)}
-    options = dict(model=task.model, stop=stop, prepare=task.inputs.device, layout=layout)
+    options = dict(model=setup.model, stop=stop, prepare=setup.inputs.device, layout=layout)
     return Lowering(inference.forward, groups, options)
 
 

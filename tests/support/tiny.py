@@ -31,7 +31,7 @@ from jtl.runs import checkpointer
 from jtl.runs.run import Run
 from jtl.train import loop
 from jtl.train.checks import checked
-from jtl.train.setup import feature_cache, prepare_task
+from jtl.train.setup import feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 from weights_convert.artifact import folder as artifact
 from weights_convert.convert.rules import leaf_paths, lookup, unflatten
@@ -186,11 +186,11 @@ def config(data: Path, run_dir: Path | None, *, weights: str | None = None, **tr
 
 def trainer_of(config: Config) -> Trainer:
     """What trains the first phase of a run, before its first step."""
-    task = prepare_task(checked(config), quiet())
-    plan = task.plans[0]
-    splits = {"train": task.dataset.train, "val": task.dataset.val}
-    inputs = feature_cache(task, quiet()).plan(plan.split.features_at, task.variables, splits)
-    return Trainer(task, plan, inputs, task.variables)
+    setup = prepare_setup(checked(config), quiet())
+    plan = setup.plans[0]
+    splits = {"train": setup.dataset.train, "val": setup.dataset.val}
+    inputs = feature_cache(setup, quiet()).plan(plan.split.features_at, setup.variables, splits)
+    return Trainer(setup, plan, inputs, setup.variables)
 
 
 def resumed(folder: Path) -> Config:

@@ -23,7 +23,7 @@ from jtl.runs import checkpoint
 from jtl.train import preview, step
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from jtl.train.step import StepMetrics
 from support import commands, tiny
 from support.augmented import STRONG, augmented, figures, step_arguments
@@ -205,7 +205,7 @@ def test_the_sheet_shows_what_the_first_step_gets(tiny_data, tmp_path, monkeypat
 
     monkeypatch.setattr(step, "train_step", seen)
     fit(config, tiny.quiet())
-    images, shares = preview.first_batch(prepare_task(checked(config), tiny.quiet()))
+    images, shares = preview.first_batch(prepare_setup(checked(config), tiny.quiet()))
     x, targets = batches[0]
     expected = np.asarray(preview.denormalize(x, tiny.PREPARE))
     np.testing.assert_allclose(images, expected, rtol=0, atol=1e-5)

@@ -20,7 +20,7 @@ from jtl.runs import checkpoint, messages
 from jtl.train.checks import checked
 from jtl.train.choices import chosen, mismatch
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from support import tiny
 
 
@@ -156,15 +156,15 @@ def test_a_run_of_before_goes_on_with_batch_statistics(tiny_data, tmp_path, monk
 def test_batch_statistics_that_do_not_fit_are_told(tiny_data, tmp_path):
     line = {"train_accuracy": 0.95, "val_accuracy": 0.6}
     config = checked(tiny.config(tiny_data, tmp_path / "x", mask="last_stage", bn="batch"))
-    task = prepare_task(config, tiny.quiet())
-    [plan] = task.plans
-    said = mismatch(task, plan, line)
+    setup = prepare_setup(config, tiny.quiet())
+    [plan] = setup.plans
+    said = mismatch(setup, plan, line)
     assert said is not None
     assert "with batch statistics, is 0.950, and the validation accuracy" in said
     assert "--bn frozen" in said
-    assert mismatch(task, plan, {**line, "val_accuracy": 0.9}) is None
+    assert mismatch(setup, plan, {**line, "val_accuracy": 0.9}) is None
     # Nobody warns of what is not on: running averages in the backbone, or weights without them.
-    frozen = prepare_task(checked(walk.replace(config, {"bn": "frozen"})), tiny.quiet())
+    frozen = prepare_setup(checked(walk.replace(config, {"bn": "frozen"})), tiny.quiet())
     assert mismatch(frozen, frozen.plans[0], line) is None
-    random = prepare_task(checked(walk.replace(config, {"weights": "random"})), tiny.quiet())
+    random = prepare_setup(checked(walk.replace(config, {"weights": "random"})), tiny.quiet())
     assert mismatch(random, random.plans[0], line) is None

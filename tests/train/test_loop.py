@@ -22,7 +22,7 @@ from jtl.train import step as steps
 from jtl.train import trainer
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from jtl.train.summary import frozen_unchanged
 from jtl.train.trainer import Trainer
 from support import commands, tiny
@@ -31,7 +31,7 @@ from weights_convert.convert.rules import leaf_paths, lookup
 
 def start_of(run):
     """The variables that a run begins with."""
-    return prepare_task(checked(run.config), tiny.quiet()).variables
+    return prepare_setup(checked(run.config), tiny.quiet()).variables
 
 
 def moved(run) -> set[tuple[str, ...]]:
@@ -91,19 +91,19 @@ def put(tree, path, value):
 
 
 def is_unchanged(run, start, end) -> bool:
-    task = dataclasses.replace(prepare_task(run.config, tiny.quiet()), variables=start)
-    return frozen_unchanged(task, checkpoint.Restored(1, end, {}))
+    setup = dataclasses.replace(prepare_setup(run.config, tiny.quiet()), variables=start)
+    return frozen_unchanged(setup, checkpoint.Restored(1, end, {}))
 
 
 @pytest.mark.parametrize("which", ["tiny_run", "full_run"])
 def test_one_bit_of_any_frozen_leaf_counts(which, request):
     run = request.getfixturevalue(which)
-    task = prepare_task(run.config, tiny.quiet())
-    for path in leaf_paths(task.variables):
-        changed = put(task.variables, path, flipped(lookup(task.variables, path)))
+    setup = prepare_setup(run.config, tiny.quiet())
+    for path in leaf_paths(setup.variables):
+        changed = put(setup.variables, path, flipped(lookup(setup.variables, path)))
         frozen = which == "tiny_run" and path[1] != "head"
         restored = checkpoint.Restored(1, changed, {})
-        assert frozen_unchanged(task, restored) is not frozen, path
+        assert frozen_unchanged(setup, restored) is not frozen, path
 
 
 @pytest.mark.parametrize(

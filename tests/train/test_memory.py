@@ -143,10 +143,10 @@ def test_auto_tries_one_step_and_goes_on_with_less(tiny_data, monkeypatch):
     refusing = Refusing(steps.train_step, most=3)
     monkeypatch.setattr(steps, "train_step", refusing)
     config = checked(auto(tiny_data, None))
-    task = batch_size.prepared(config, tiny.quiet())
+    setup = batch_size.prepared(config, tiny.quiet())
     assert refusing.sizes == [4, 3]
-    assert task.config.train.batch == 3
-    assert task.layout == SINGLE
+    assert setup.config.train.batch == 3
+    assert setup.layout == SINGLE
     refusing.most = 0
     with pytest.raises(
         UserError, match=r"not even one image .* under mask head_only \(Out of memory"

@@ -16,7 +16,7 @@ from jtl.runs import checkpoint
 from jtl.train import trainer
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from support import tiny
 
 pytestmark = pytest.mark.slow
@@ -230,7 +230,7 @@ def test_a_mode_for_batch_norm_needs_one(tiny_data, tmp_path, mode):
     config = tiny.config(tiny_data, tmp_path / "run", weights="random", bn=mode)
     without = dataclasses.replace(config.model, model="squeezenet1_1")
     with pytest.raises(UserError, match=f"--bn {mode} has no effect: squeezenet1_1 has no batch"):
-        prepare_task(dataclasses.replace(config, model=without), tiny.quiet())
+        prepare_setup(dataclasses.replace(config, model=without), tiny.quiet())
     normalized = dataclasses.replace(without, head="bn")
-    task = prepare_task(dataclasses.replace(config, model=normalized), tiny.quiet())
-    assert ("head" in task.plans[0].split.stats_units) is True
+    setup = prepare_setup(dataclasses.replace(config, model=normalized), tiny.quiet())
+    assert ("head" in setup.plans[0].split.stats_units) is True

@@ -13,7 +13,7 @@ from jtl.config.options import TrainConfig
 from jtl.train import dry_run
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import prepare_task
+from jtl.train.setup import prepare_setup
 from support import tiny
 
 
@@ -30,13 +30,13 @@ def test_normalization_is_told_before_training(tiny_data, tmp_path):
 
 def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_path):
     config = tiny.config(tiny_data, None, mask="full")
-    stepping = dry_run.dry_run(prepare_task(checked(config), tiny.quiet()))
+    stepping = dry_run.dry_run(prepare_setup(checked(config), tiny.quiet()))
     # A step takes about three times a forward, per image of a batch of four.
     forward = 4 * stepping["forward_flops_per_image"]
     assert 1.5 * forward < stepping["step_flops"] < 4.5 * forward
     options = TrainConfig(solver="lbfgs")
     solving = dry_run.dry_run(
-        prepare_task(checked(dataclasses.replace(config, train=options)), tiny.quiet())
+        prepare_setup(checked(dataclasses.replace(config, train=options)), tiny.quiet())
     )
     assert solving["optimizer_bytes"] == 0
     assert solving["step_flops"] is None

@@ -20,7 +20,7 @@ from jtl.runs.run import Run
 from jtl.train import dry_run, step
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import image_inputs, prepare_task
+from jtl.train.setup import image_inputs, prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -175,8 +175,8 @@ def test_l2_sp_pulls_towards_the_start():
 
 def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
     config = checked(phased(tiny_data, tmp_path / "never"))
-    task = prepare_task(config, tiny.quiet())
-    figures = dry_run.dry_run(task)
+    setup = prepare_setup(config, tiny.quiet())
+    figures = dry_run.dry_run(setup)
     keys = ["total_params", "trainable_params", "frozen_params", "optimizer_bytes", "cut", "groups"]
     assert set(keys) <= set(figures)
     assert not (tmp_path / "never").exists()
@@ -197,13 +197,13 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_data, tmp_path):
 
 
 def test_phase_defaults_come_from_their_masks(tiny_data, tmp_path):
-    task = prepare_task(checked(phased(tiny_data, tmp_path / "x", lr=None)), tiny.quiet())
-    assert [plan.phase.lr for plan in task.plans] == [1e-3, 3e-4, 1e-4]
-    assert task.plans[1].learning_rates == pytest.approx({"head@0": 3e-3, "backbone@1": 3e-4})
-    assert task.plans[2].learning_rates == pytest.approx(
+    setup = prepare_setup(checked(phased(tiny_data, tmp_path / "x", lr=None)), tiny.quiet())
+    assert [plan.phase.lr for plan in setup.plans] == [1e-3, 3e-4, 1e-4]
+    assert setup.plans[1].learning_rates == pytest.approx({"head@0": 3e-3, "backbone@1": 3e-4})
+    assert setup.plans[2].learning_rates == pytest.approx(
         {"head@0": 1e-3, "backbone@1": 1e-4, "backbone@2": 1e-4}
     )
-    assert Phase(2, "last_stage", 3e-4) == task.plans[1].phase
+    assert Phase(2, "last_stage", 3e-4) == setup.plans[1].phase
 
 
 def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
@@ -211,10 +211,10 @@ def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
     config = tiny.config(
         tiny_data, None, epochs=None, l2_sp=0.5, phases="1,last_stage;1,head_only;1,last_stage"
     )
-    task = prepare_task(checked(config), tiny.quiet())
-    moved = jax.tree.map(lambda leaf: leaf + 1, task.variables)
-    trainer = Trainer(task, task.plans[2], image_inputs(task), moved)
-    kernel = task.variables["params"]["stage2"]["block1"]["conv"]["kernel"]
+    setup = prepare_setup(checked(config), tiny.quiet())
+    moved = jax.tree.map(lambda leaf: leaf + 1, setup.variables)
+    trainer = Trainer(setup, setup.plans[2], image_inputs(setup), moved)
+    kernel = setup.variables["params"]["stage2"]["block1"]["conv"]["kernel"]
     slots = [x for x in jax.tree.leaves(trainer.state.opt_state) if x.shape == kernel.shape]
     # Adam's two moments, and the starting point.
     assert len(slots) == 3

@@ -24,7 +24,7 @@ from jtl.data.loader import Images, shuffled
 from jtl.models import ImageClassifier
 from jtl.train import step as steps
 from jtl.train.checks import checked
-from jtl.train.setup import Task, image_inputs, prepare_task
+from jtl.train.setup import Setup, image_inputs, prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 from weights_convert.convert.rules import unflatten
@@ -122,10 +122,10 @@ CASES = {
 class Reference:
     """Trains leaf by leaf."""
 
-    def __init__(self, case: Case, task: Task):
-        self.case, self.task = case, task
-        self.params = flat(task.variables["params"])
-        self.stats = flat(task.variables["batch_stats"])
+    def __init__(self, case: Case, setup: Setup):
+        self.case, self.setup = case, setup
+        self.params = flat(setup.variables["params"])
+        self.stats = flat(setup.variables["batch_stats"])
         self.loaded = dict(self.params)
         self.count: dict[str, int] = {}
         self.first: Leaves = {}
@@ -144,7 +144,7 @@ class Reference:
             if not self.count[leaf]:
                 self.first[leaf] = self.second[leaf] = np.zeros_like(self.params[leaf])
         units = self.units = self.case.stats_units(trained)
-        batch, options = self.task.config.train.batch_size, self.case.steps
+        batch, options = self.setup.config.train.batch_size, self.case.steps
         live = {leaf for leaf in self.stats if leaf.startswith(tuple(f"{unit}/" for unit in units))}
         self.average = {**{p: self.params[p] for p in trained}, **{s: self.stats[s] for s in live}}
         batches = [b for e in epochs for b in shuffled(len(images), batch, 0, e)]
@@ -181,12 +181,13 @@ class Reference:
         return 1.0
 
     def _gradient(self, images: Images, indices: Any, units: frozenset[str]) -> Any:
-        x = self.task.inputs.device(jnp.asarray(images.batch(indices)))
+        x = self.setup.inputs.device(jnp.asarray(images.batch(indices)))
         y = jnp.asarray(images.labels[indices])
         variables = {"params": tree(self.params), "batch_stats": tree(self.stats)}
         rng = jax.random.fold_in(jax.random.key(0), self.step)
         smoothing = self.case.steps.label_smoothing
-        grads, stats = gradient(variables, x, y, smoothing, rng, model=self.task.model, units=units)
+        model = self.setup.model
+        grads, stats = gradient(variables, x, y, smoothing, rng, model=model, units=units)
         return flat(grads), flat(stats)
 
     def _update(self, leaf: str, g: Any, rate: float) -> None:
@@ -266,7 +267,7 @@ def tree(leaves: Leaves) -> Any:
     return unflatten({tuple(path.split("/")): leaf for path, leaf in leaves.items()})
 
 
-def prepared(case: Case, data: Path, rules: Path) -> Task:
+def prepared(case: Case, data: Path, rules: Path) -> Setup:
     named = {"rules": f"rules:{rules}"}
     listed = ";".join(f"{n},{named.get(mask, mask)},{lr}" for n, mask, lr in case.phases)
     options = {**case.options(), "phases": listed}
@@ -275,20 +276,20 @@ def prepared(case: Case, data: Path, rules: Path) -> Task:
     head = "bn,dense:6,dropout:.3"
     model = dataclasses.replace(config.model, head=head)
     config = dataclasses.replace(config, model=model, steps=steps)
-    return prepare_task(checked(config), tiny.quiet())
+    return prepare_setup(checked(config), tiny.quiet())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_leaf_is_where_a_plain_loop_takes_it(name: str, tiny_data: Path, tmp_path: Path):
     case = CASES[name]
     (tmp_path / "rules.txt").write_text(RULES)
-    task = prepared(case, tiny_data, tmp_path / "rules.txt")
-    train, val = (Images(s, None, hold=True) for s in (task.dataset.train, task.dataset.val))
-    inputs = dataclasses.replace(image_inputs(task), examples={"train": train, "val": val})
-    reference = Reference(case, task)
-    variables, opt_state, epoch = task.variables, None, 0
-    for (epochs, mask, lr), plan in zip(case.phases, task.plans, strict=True):
-        trainer = Trainer(task, plan, inputs, variables)
+    setup = prepared(case, tiny_data, tmp_path / "rules.txt")
+    train, val = (Images(s, None, hold=True) for s in (setup.dataset.train, setup.dataset.val))
+    inputs = dataclasses.replace(image_inputs(setup), examples={"train": train, "val": val})
+    reference = Reference(case, setup)
+    variables, opt_state, epoch = setup.variables, None, 0
+    for (epochs, mask, lr), plan in zip(case.phases, setup.plans, strict=True):
+        trainer = Trainer(setup, plan, inputs, variables)
         if opt_state is not None:
             trainer.carry_over(opt_state)
         before = flat(reference.params)
