@@ -146,12 +146,35 @@ def transform(
     """
     optimizer: Any = getattr(optax, name)
     if name in DECOUPLED:
-        return optimizer(learning_rate, weight_decay=weight_decay, mask=_kernels)
+        return _unmasked(optimizer(learning_rate, weight_decay=weight_decay, mask=_kernels))
     if name == "sgd":
         tx = optax.sgd(learning_rate, momentum=momentum or None, nesterov=bool(momentum))
     else:
         tx = optimizer(learning_rate)
-    return optax.chain(optax.add_decayed_weights(weight_decay, _kernels), tx)
+    return _unmasked(optax.chain(optax.add_decayed_weights(weight_decay, _kernels), tx))
+
+
+def _unmasked(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same with the state of one that decays everything, as the checkpoints of before have it.
+
+    A mask adds a level to the state, without any array in it.
+    """
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedState)
+
+    def strip(state: Any) -> Any:
+        return jax.tree.map(
+            lambda n: n.inner_state if is_masked(n) else n, state, is_leaf=is_masked
+        )
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        masked = jax.tree.structure(jax.eval_shape(tx.init, params))
+        state = jax.tree.unflatten(masked, jax.tree.leaves(state))
+        updates, state = optax.with_extra_args_support(tx).update(updates, state, params, **extra)
+        return updates, strip(state)
+
+    return optax.GradientTransformationExtraArgs(lambda params: strip(tx.init(params)), update)
 
 
 def _kernels(params: Any) -> Any:

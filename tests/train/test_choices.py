@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.optim import optimizers
 from jtl.runs import checkpoint, messages
 from jtl.train.checks import checked
 from jtl.train.choices import chosen, mismatch
@@ -168,3 +170,20 @@ def test_batch_statistics_that_do_not_fit_are_told(tiny_data, tmp_path):
     assert mismatch(frozen, frozen.plans[0], line) is None
     random = prepare_setup(checked(walk.replace(config, {"weights": "random"})), tiny.quiet())
     assert mismatch(random, random.plans[0], line) is None
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_run_whose_biases_decayed_goes_on(tiny_data, tmp_path, monkeypatch, name):
+    """Its optimizer's state is that of before weight decay was for kernels alone."""
+    config = tiny.config(tiny_data, tmp_path / "cut", mask="full", epochs=3, optimizer=name)
+
+    def before(name: Any, rate: Any, decay: float, momentum: float = 0.9) -> Any:
+        if name == "adamw":
+            return optax.adamw(rate, weight_decay=decay)
+        sgd = optax.sgd(rate, momentum=momentum, nesterov=True)
+        return optax.chain(optax.add_decayed_weights(decay), sgd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizers, "transform", before)
+        tiny.fit_until(1, config, patch)
+    assert len(fit(tiny.resumed(tmp_path / "cut"), tiny.quiet()).history) == 3
