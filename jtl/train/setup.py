@@ -137,9 +137,18 @@ def prepare_setup(config: Config, display: Display) -> Setup:
     entry = models.get(options.model)
     artifact = None
     if options.weights != "random":
+        reading = weights.Reading(
+            options.entry, options.strip_prefix, options.ignore_keys, options.bgr
+        )
         artifact = of_run(options.weights, options.model)
         if artifact is None:
-            artifact = weights.resolve(options.weights, options.model, progress=display.message)
+            artifact = weights.resolve(
+                options.weights, options.model, progress=display.message, reading=reading
+            )
+        elif flags := reading.flags():
+            raise UserError(
+                f"'{options.weights}' is a run, where {', '.join(flags)} cannot change anything."
+            )
     translate = functools.partial(weights.translate, model=options.model)
     at = options.truncate_at
     conventions = {} if artifact is None else dict(artifact.conventions)

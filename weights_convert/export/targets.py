@@ -152,6 +152,12 @@ def has(table: Table, model: str) -> bool:
     """Whether the library of `table` has `model`."""
     if models.get(model).family != table.family:
         return False
+    if table.library == "transformers":
+        return re.fullmatch(r"resnet\d+", model) is not None
+    if table.library == "keras-squeezenet":
+        return model == "squeezenet1_1"
+    if table.library == "tflite":
+        return model == "mobilenet_v2"
     if table.leaves is not KERAS:
         return True
     only = "resnet50" if is_gone(table) else model

@@ -13,7 +13,9 @@ import mmap
 import os
 import subprocess
 import sys
-from typing import Any, NamedTuple
+import tempfile
+import zipfile
+from typing import IO, Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -28,18 +30,90 @@ _PATIENCE_SECONDS = 30
 _MAX_EXPANSION = 8
 _ALWAYS_EXPANDS_TO = 2**23
 
+WEIGHTS = "model.weights.h5"
+"""The weights inside a `.keras` archive."""
+
 _AGAIN = "Download the file again"
 
 
 class Content(NamedTuple):
-    """Arrays by `layer/variable`, which of Keras's layouts, and what an export says."""
+    """Arrays by `layer/variable`, which of Keras's layouts, and what an export says.
+
+    Attributes:
+        tensors: The arrays.
+        format: `keras-weights-h5`, `keras-h5` or `keras-archive`.
+        metadata: Attributes of an export.
+        config: The model's configuration; None if the file has none.
+        scaling: What the file calls layers that scale an image.
+    """
 
     tensors: dict[str, np.ndarray]
     format: str
     metadata: dict[str, str]
+    config: dict[str, Any] | None = None
+    scaling: tuple[str, ...] = ()
 
 
-def read(path: str, data: mmap.mmap) -> Content:
+def is_archive(data: mmap.mmap) -> bool:
+    """Whether a zip archive is one that Keras saves models in."""
+    try:
+        with zipfile.ZipFile(cast(IO[bytes], data)) as archive:
+            return {WEIGHTS, "config.json"} <= set(archive.namelist())
+    # As in `read_archive`; whoever reads it next says what is wrong.
+    except Exception:
+        return False
+
+
+def read_archive(path: str) -> Content:
+    """Reads a `.keras` archive: a zip of `config.json` and `model.weights.h5`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: The archive is damaged, or its weights are not what Keras writes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        try:
+            config = _parsed(_member(archive, "config.json"))
+            weights = _member(archive, WEIGHTS)
+        # What zipfile raises over a damaged archive is not documented, and varies.
+        except Exception as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"it is a damaged .keras archive ({error!r:.200}). {_AGAIN}") from error
+    if config is None:
+        raise UserError(f"it is a .keras archive whose config.json is no JSON. {_AGAIN}")
+    # The library that finds out where arrays lie takes files alone.
+    with tempfile.TemporaryDirectory(prefix="jtl-") as folder:
+        place = os.path.join(folder, WEIGHTS)
+        with open(place, "wb") as file:
+            file.write(weights)
+        content = read(place, memoryview(weights))
+    return content._replace(format="keras-archive", config=config)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member's bytes; zipfile compares them with their checksum."""
+    size = archive.getinfo(name).file_size
+    packed = archive.getinfo(name).compress_size
+    if size > max(_MAX_EXPANSION * packed, _ALWAYS_EXPANDS_TO):
+        raise UserError(
+            f"its entry '{name}' unpacks to {size} bytes from {packed}, which weights never do. "
+            f"{_AGAIN}"
+        )
+    return archive.read(name)
+
+
+def _parsed(text: str | bytes | None) -> dict[str, Any] | None:
+    try:
+        config = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def read(path: str, data: mmap.mmap | memoryview) -> Content:
     """Reads a file that Keras wrote.
 
     Args:
@@ -67,11 +141,17 @@ def read(path: str, data: mmap.mmap) -> Content:
             f"its arrays add up to {declared} bytes, but the file has only {len(data)}. {_AGAIN}"
         )
     tensors = {key: _array(data, *place) for key, place in arrays.items()}
-    return Content(tensors, index["format"], index["metadata"])
+    return Content(
+        tensors,
+        index["format"],
+        index["metadata"],
+        _parsed(index["config"]),
+        tuple(index["scaling"]),
+    )
 
 
 def _array(
-    data: mmap.mmap, offset: int | None, dtype: np.dtype, shape: tuple[int, ...]
+    data: mmap.mmap | memoryview, offset: int | None, dtype: np.dtype, shape: tuple[int, ...]
 ) -> np.ndarray:
     if offset is None or 0 in shape:
         return empty(shape, dtype)

@@ -9,11 +9,11 @@ import numpy as np
 from jtl.common.errors import UserError
 
 
-def elements(data: mmap.mmap, start: int, count: int, dtype: np.dtype) -> np.ndarray:
+def elements(data: mmap.mmap | memoryview, start: int, count: int, dtype: np.dtype) -> np.ndarray:
     """The elements at one place of a file.
 
     Args:
-        data: The whole file, mapped read-only.
+        data: The whole file, mapped read-only or in memory.
         start: Offset of the first element, in bytes.
         count: Number of elements.
         dtype: Their type, in the file's byte order.
@@ -33,7 +33,7 @@ def elements(data: mmap.mmap, start: int, count: int, dtype: np.dtype) -> np.nda
         )
     if count == 0:
         return empty((0,), dtype)
-    array = np.frombuffer(data, dtype, count, start)
+    array = np.frombuffer(data, dtype, count, start)  # pyright: ignore[reportArgumentType]
     if not array.flags.aligned:
         # Compiled code that is handed the array may rely on alignment.
         array = array.copy()

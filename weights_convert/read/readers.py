@@ -5,7 +5,9 @@
 * safetensors, through the `safetensors` package;
 * `torch.save`'s zip archive, the default since PyTorch 1.6;
 * `torch.save`'s older stream of pickles;
-* HDF5, as Keras writes it: see `h5_files`.
+* HDF5 and `.keras` archives, as Keras writes them: see `h5_files`;
+* TensorFlow Lite, dequantized: see `tflite_files`;
+* several such files beside an index, as on the Hugging Face hub: see `sharded`.
 
 Arrays are read-only views of the memory-mapped file wherever its alignment permits, so a reader
 needs little more memory than the file has bytes. Nothing in a file is ever executed: see
@@ -15,47 +17,27 @@ needs little more memory than the file has bytes. Nothing in a file is ever exec
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
 import mmap
 import os
 import stat
 from collections.abc import Callable
+from typing import Any
 
-import ml_dtypes
 import numpy as np
-import safetensors
 
 from jtl.common.errors import UserError
-from weights_convert.printable import shown
-from weights_convert.read import h5_files, torch_files
-from weights_convert.read.mapped import elements, empty
+from weights_convert.printable import listed, shown
+from weights_convert.read import h5_files, safetensors_files, sharded, tflite_files, torch_files
 
 _ALLOWED = (
-    "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, and .h5 "
-    "files that Keras wrote."
+    "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 and "
+    ".keras files that Keras wrote, and .tflite files."
 )
 _AGAIN = "Download the file again"
 
-_SAFETENSORS_DTYPES: dict[str, np.dtype] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _COUNTERS = ("n_averaged",)
-_MAX_DIMENSIONS = 32
 _MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 
 
@@ -68,8 +50,8 @@ class SourceFile:
             `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
             they are in use, it must not be overwritten or cut.
         format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
-            `.weights.h5`) or "keras-h5" (the older layout).
-        sha256: Hexadecimal digest of the whole file.
+            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`) or "tflite".
+        sha256: Hexadecimal digest of the whole file; of several files see `sharded.digest`.
         size_bytes: Size of the whole file.
         metadata: What the header of a safetensors file says, or an export's attributes of an
             HDF5 file; empty for other formats.
@@ -77,6 +59,9 @@ class SourceFile:
             ("state_dict", "module.").
         left_out: What else there was beside them, such as an optimizer's state, as text.
         entries: Entries with other weights that could have been taken.
+        keras_config: The configuration of a whole Keras model.
+        scaling: Without it, what a Keras file calls layers that scale an image.
+        notes: What the user should know about the format.
     """
 
     tensors: dict[str, np.ndarray]
@@ -87,11 +72,14 @@ class SourceFile:
     wrappers: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    keras_config: dict[str, Any] | None = None
+    scaling: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """What a format's reader returns: a `SourceFile` without the facts about the file."""
+    """What a format's reader returns: a `SourceFile` without what is known about the file."""
 
     format: str
     tensors: dict[str, np.ndarray]
@@ -99,16 +87,19 @@ class _Content:
     wrappers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    keras_config: dict[str, Any] | None = None
+    scaling: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a file that begins as Keras's do; False where it cannot be read."""
+def is_of_keras(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is an HDF5 file or a .keras archive; False where it cannot be read."""
     try:
         # Opening a pipe would wait for ever.
         if not os.path.isfile(path):
             return False
         with open(path, "rb") as file:
-            return file.read(len(_HDF5)) == _HDF5
+            return file.read(len(_HDF5)) == _HDF5 or os.fsdecode(path).endswith(".keras")
     except (OSError, ValueError):
         return False
 
@@ -126,7 +117,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         entry: The entry of a PyTorch checkpoint that holds the weights; None for the usual one.
 
     Returns:
-        The tensors and the facts about the file.
+        The tensors and what is known about the file.
 
     Raises:
         UserError: The file is missing, damaged, of another kind, or holds no tensors by name, or
@@ -136,10 +127,8 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
     name = repr(location)
     try:
         _check_file(location)
-        with open(location, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        content = _READERS[_format_of(data)](location, data, entry)
+        content, size = (_read_shards if sharded.is_index(location) else _read_one)(location, entry)
+        sha256 = sharded.digest(location)
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"cannot read {name}: {reason}. {_ALLOWED}") from error
@@ -150,13 +139,47 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         tensors=tensors,
         format=content.format,
         sha256=sha256,
-        size_bytes=len(data),
+        size_bytes=size,
         metadata=content.metadata,
         wrappers=content.wrappers + prefixes,
         left_out=content.left_out
         + tuple(shown(name) for name in content.tensors if name in _COUNTERS and prefixes),
         entries=content.entries,
+        keras_config=content.keras_config,
+        scaling=content.scaling,
+        notes=content.notes,
     )
+
+
+def _read_one(path: str, entry: str | None) -> tuple[_Content, int]:
+    """What a file holds, and its size."""
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _READERS[_format_of(data)](path, data, entry), len(data)
+
+
+def _read_shards(path: str, entry: str | None) -> tuple[_Content, int]:
+    """What the files of an index hold together, and the size of all."""
+    _no_entries(entry)
+    places = sharded.read_index(path)
+    size = os.path.getsize(path)
+    parts: dict[str, _Content] = {}
+    for shard in dict.fromkeys(places.values()):
+        name = os.path.basename(shard)
+        try:
+            _check_file(shard)
+            parts[shard], length = _read_one(shard, None)
+        except UserError as error:
+            raise UserError(f"its file '{shown(name, 60)}': {error}") from error.__cause__
+        size += length
+    missing = [key for key, shard in places.items() if key not in parts[shard].tensors]
+    surplus = [key for part in parts.values() for key in part.tensors if key not in places]
+    if missing or surplus:
+        kind = f"lack {listed(missing, 3)}" if missing else f"hold {listed(surplus, 3)} besides"
+        raise UserError(f"its files {kind}, unlike the index says. {_AGAIN}")
+    first = next(iter(parts.values()))
+    tensors = {key: parts[shard].tensors[key] for key, shard in places.items()}
+    return _Content(first.format, tensors, first.metadata), size
 
 
 def _check_file(path: str) -> None:
@@ -181,11 +204,13 @@ def _format_of(data: mmap.mmap) -> str:
     head = data[:512]
     header_size = int.from_bytes(head[:8], "little")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "torch-zip"
+        return "zip"
     if head.startswith(_HDF5):
         return "h5"
     if head[8:9] == b"{" and header_size <= _MAX_SAFETENSORS_HEADER:
         return "safetensors"
+    if head[4:8] == tflite_files.MAGIC:
+        return "tflite"
     if head.startswith(b"\x80"):
         return "torch-legacy"
     raise UserError(_describe_foreign(head))
@@ -220,55 +245,8 @@ def _describe_foreign(head: bytes) -> str:
 
 
 def _read_safetensors(path: str, data: mmap.mmap, entry: str | None) -> _Content:
-    """Lets the package check the header, then views the tensors in place.
-
-    The package's own numpy reader copies every tensor, and knows bfloat16 only if something else
-    happens to have registered it with numpy.
-    """
     _no_entries(entry)
-    start = 8 + int.from_bytes(data[:8], "little")
-    if start > len(data):
-        raise UserError(
-            f"it is a safetensors file cut short: its header needs {start} bytes, and there are "
-            f"{len(data)}. {_AGAIN}"
-        )
-    tensors: dict[str, np.ndarray] = {}
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            # The format allows no holes, and the package checks that, so lengths give offsets.
-            for name in file.offset_keys():
-                piece = file.get_slice(name)
-                shape = tuple(piece.get_shape())
-                array = _safetensors_array(data, start, name, piece.get_dtype(), shape)
-                start += array.nbytes
-                tensors[name] = array
-    except safetensors.SafetensorError as error:
-        raise UserError(f"its safetensors header is damaged ({error!s:.200}). {_AGAIN}") from error
-    if start != len(data):
-        raise UserError(f"its safetensors header describes {start} of {len(data)} bytes. {_AGAIN}")
-    if not tensors:
-        raise UserError("it is a safetensors file without tensors. Choose one that holds weights")
-    return _Content("safetensors", tensors, metadata)
-
-
-def _safetensors_array(
-    data: mmap.mmap, start: int, name: str, dtype_name: str, shape: tuple[int, ...]
-) -> np.ndarray:
-    dtype = _SAFETENSORS_DTYPES.get(dtype_name)
-    if dtype is None:
-        raise UserError(
-            f"its tensor {name[:60]!r} is of type {dtype_name}. Allowed are "
-            f"{', '.join(_SAFETENSORS_DTYPES)}. Convert it to one of them first"
-        )
-    if len(shape) > _MAX_DIMENSIONS:
-        raise UserError(
-            f"its tensor {name[:60]!r} has {len(shape)} dimensions. Allowed are {_MAX_DIMENSIONS}. "
-            f"{_AGAIN}"
-        )
-    if 0 in shape:
-        return empty(shape, dtype)
-    return elements(data, start, math.prod(shape), dtype).reshape(shape)
+    return _Content("safetensors", *safetensors_files.read(path, data))
 
 
 def _no_entries(entry: str | None) -> None:
@@ -281,16 +259,29 @@ def _no_entries(entry: str | None) -> None:
 
 def _read_h5(path: str, data: mmap.mmap, entry: str | None) -> _Content:
     _no_entries(entry)
-    tensors, layout, metadata = h5_files.read(path, data)
-    return _Content(layout, tensors, metadata)
+    return _of_keras(h5_files.read(path, data))
 
 
-def _read_torch_zip(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+def _of_keras(content: h5_files.Content) -> _Content:
+    tensors, layout, metadata, config, scaling = content
+    return _Content(layout, tensors, metadata, keras_config=config, scaling=scaling)
+
+
+def _read_zip(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    if h5_files.is_archive(data):
+        _no_entries(entry)
+        return _of_keras(h5_files.read_archive(path))
     return _Content("torch-zip", metadata={}, **torch_files.read_zip(data, entry)._asdict())
 
 
 def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> _Content:
     return _Content("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
+
+
+def _read_tflite(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+    _no_entries(entry)
+    tensors, note = tflite_files.read(data)
+    return _Content("tflite", tensors, notes=(note,))
 
 
 def _without_prefixes(
@@ -313,7 +304,8 @@ def _without_prefixes(
 
 _READERS: dict[str, Callable[[str, mmap.mmap, str | None], _Content]] = {
     "safetensors": _read_safetensors,
-    "torch-zip": _read_torch_zip,
+    "zip": _read_zip,
     "torch-legacy": _read_torch_legacy,
     "h5": _read_h5,
+    "tflite": _read_tflite,
 }

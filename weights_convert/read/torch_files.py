@@ -6,6 +6,7 @@ Both hold one pickle that describes the tensors, and apart from it the raw stora
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 import zipfile
 import zlib
@@ -21,7 +22,12 @@ from weights_convert.read.torch_pickle import Storage, Tensor, load_pickle
 
 # The plain weights come before their moving average: they are what most sources publish as the
 # result, and the average is taken only where it is all there is.
-_WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
+_WRAPPERS = (
+    *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights"),
+    *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "shadow"),
+)
+# Entries that hold tensors of a training, never a network's.
+_NOT_WEIGHTS = re.compile(r"(?i).*(optim|sched|scaler|rng|criterion|loss|metric|callback).*")
 _MAX_WRAPPERS = 4
 # A file may name anything beside its weights, any number of times.
 _MAX_LEFT_OUT = 100
@@ -70,11 +76,6 @@ def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
             f"{_some(records)}. If a checkpoint is inside, unpack the archive first"
         )
     root = roots[0]
-    if f"{root}/constants.pkl" in records or any(n.startswith(f"{root}/code/") for n in records):
-        raise UserError(
-            "it is a TorchScript archive, which holds a program. Save the scripted model's "
-            "`state_dict()` instead"
-        )
     order = records.get(f"{root}/byteorder")
     if order is not None:
         start, stop = _record_range(data, order)
@@ -105,6 +106,13 @@ def _zip_records(data: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
         raise UserError(
             f"it is a zip archive that is damaged or cut short ({error!r:.200}). {_AGAIN}"
         ) from error
+    # Before anything else: its code is compressed.
+    names = [record.filename for record in records]
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise UserError(
+            "it is a TorchScript archive, which holds a program and is not run. Save its weights "
+            "alone, in PyTorch: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+        )
     for record in records:
         if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
             raise UserError(
@@ -160,7 +168,7 @@ def read_legacy(data: mmap.mmap, entry: str | None = None) -> Content:
         values.append(value)
         if values[0] != _LEGACY_MAGIC:
             raise UserError(
-                f"it is a pickle of a {type(value).__name__} that `torch.save` did not write. "
+                f"it is a pickle of {_kind(value)} that `torch.save` did not write. "
                 "Save a dictionary of tensors as .safetensors, or with `torch.save`"
             )
     if values[1] != _LEGACY_VERSION:
@@ -235,15 +243,17 @@ def _unwrap(value: object, entry: str | None) -> _Unwrapped:
     entries: list[str] = []
     wanted = entry
     while isinstance(value, dict) and len(wrappers) < _MAX_WRAPPERS:
-        usual = next((name for name in _WRAPPERS if _may_hold_weights(value.get(name))), None)
-        wrapper = wanted if wanted is not None and _may_hold_weights(value.get(wanted)) else usual
+        holding = [name for name in value if _may_hold_weights(value, name)]
+        usual = next((name for name in _WRAPPERS if name in holding), None)
+        if usual is None and len(holding) == 1 and not _has_tensors(value):
+            usual = holding[0]
+        wrapper = wanted if wanted in holding else usual
         if wrapper is None:
             break
         wanted = None if wrapper == wanted else wanted
         wrappers.append(wrapper)
-        others = [key for key in value if key != wrapper]
-        left_out += others
-        entries += [k for k in others if isinstance(k, str) and _may_hold_weights(value[k])]
+        left_out += [key for key in value if key != wrapper]
+        entries += [name for name in holding if name != wrapper]
         value = value[wrapper]
     if wanted is not None:
         have = ", ".join(repr(shown(name, 40)) for name in (*wrappers, *entries)) or "none"
@@ -252,10 +262,9 @@ def _unwrap(value: object, entry: str | None) -> _Unwrapped:
             f"are: {have}. Name one of them with --entry, or leave it out"
         )
     if not isinstance(value, dict):
-        kind = "single tensor" if isinstance(value, Tensor) else type(value).__name__
         raise UserError(
-            f"it holds a {kind} instead of a state dict. Save `model.state_dict()`, a dictionary "
-            "of tensors by name"
+            f"it holds {_kind(value)} instead of a state dict. Save `model.state_dict()`, a "
+            "dictionary of tensors by name"
         )
     tensors = {key: entry for key, entry in value.items() if isinstance(entry, Tensor)}
     unnamed = [key for key in tensors if type(key) is not str]
@@ -265,12 +274,9 @@ def _unwrap(value: object, entry: str | None) -> _Unwrapped:
             "`model.state_dict()`, a dictionary of tensors by name"
         )
     if not tensors:
-        nested = [key for key, entry in value.items() if _may_hold_weights(entry)]
-        where = f" Tensors are inside {_some(nested)}: name it with --entry." if nested else ""
-        raise UserError(
-            f"it holds no tensors by name, but {_some(value)}.{where} Wrappers that are taken off "
-            f"are {', '.join(map(repr, _WRAPPERS))}"
-        )
+        nested = [key for key in value if _may_hold_weights(value, key)]
+        where = f" Tensors are inside {_some(nested)}: name one with --entry." if nested else ""
+        raise UserError(f"it holds no tensors by name, but {_some(value)}.{where}")
     left_out += [key for key in value if key not in tensors]
     names = tuple(shown(name) if isinstance(name, str) else repr(name)[:60] for name in left_out)
     if len(names) > _MAX_LEFT_OUT:
@@ -278,12 +284,26 @@ def _unwrap(value: object, entry: str | None) -> _Unwrapped:
     return _Unwrapped(tensors, tuple(wrappers), names, tuple(entries))
 
 
-def _may_hold_weights(entry: object) -> bool:
-    """Whether `entry` is a dictionary of tensors, or of something that wraps one."""
-    return isinstance(entry, dict) and any(
-        isinstance(value, Tensor) or (key in _WRAPPERS and isinstance(value, dict))
-        for key, value in entry.items()
+def _may_hold_weights(value: dict[Any, Any], name: object, depth: int = _MAX_WRAPPERS) -> bool:
+    """Whether the entry `name` is a dictionary of tensors, or of something that wraps one."""
+    entry = value[name]
+    if not isinstance(entry, dict) or not isinstance(name, str) or _NOT_WEIGHTS.fullmatch(name):
+        return False
+    wrapping = depth > 1 and any(
+        inner in entry and _may_hold_weights(entry, inner, depth - 1) for inner in _WRAPPERS
     )
+    return wrapping or _has_tensors(entry)
+
+
+def _has_tensors(entry: dict[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in entry.values())
+
+
+def _kind(value: object) -> str:
+    """What `value` is, for a message; stand-ins have no name that a user knows."""
+    if isinstance(value, Tensor):
+        return "a single tensor"
+    return f"a {type(value).__name__}" if type(value).__module__ == "builtins" else "an object"
 
 
 def _some(names: Iterable[object]) -> str:

@@ -2,14 +2,13 @@
 
 A pickle is a program: it may name any importable object and call it. Here every name goes
 through a whitelist, and a whitelisted name stands for an inert object of this module, never for
-the real thing. A name that is not on the list refuses the file before anything is called.
+the real thing. A name of Python's own library, of PyTorch or of NumPy that is not on the list
+refuses the file before anything is called. A class of any other package, such as a script's own
+configuration, may be instantiated, to an inert holder; called with arguments, as a function would
+be, it refuses the file as well.
 
-The program is also walked once before it is run, because some instructions harm the interpreter
-without naming anything: a memo index of 2**32 makes it allocate 64 GB, and a tuple nested some
-100 000 deep overflows the C stack when it is hashed.
-
-The instructions are those of Python's `pickletools`; the names are those `torch.save` writes
-(PyTorch 0.1.12 to 2.x).
+The program is also walked once before it is run; see `pickle_program`. The names are those that
+`torch.save` writes (PyTorch 0.1.12 to 2.x).
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ import dataclasses
 import io
 import mmap
 import pickle
-import pickletools
 from collections.abc import Callable
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from jtl.common.errors import UserError
 from weights_convert.read.mapped import empty
+from weights_convert.read.pickle_program import SAFER, check_program
+from weights_convert.read.torch_names import is_dropped, may_be_a_class
 
 _DTYPES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -41,22 +41,9 @@ _DTYPES: dict[str, np.dtype] = {
     "BoolStorage": np.dtype("?"),
 }
 
-# Names whose value no weight depends on. Training checkpoints carry them beside the weights.
-_DROPPED = {
-    *(("torch", name) for name in ("device", "float16", "float32", "float64", "bfloat16")),
-    *(("torch", name) for name in ("int8", "int16", "int32", "int64", "uint8", "bool")),
-    *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "frozenset")),
-    ("argparse", "Namespace"),
-    # In the state of a MultiStepLR.
-    ("collections", "Counter"),
-}
 
-_MAX_INSTRUCTIONS = 500_000  # about 25 per tensor are usual
-_MAX_NESTED_TUPLES = 1024
-_MAX_INTEGER_BITS = 2048
 _MAX_DIMENSIONS = 32
 
-_SAFER = "Ask its author for a .safetensors file, or save `model.state_dict()` alone"
 _AGAIN = "Download the file again, or ask its author for a .safetensors file"
 
 
@@ -72,14 +59,54 @@ class _Inert:
 class _Dropped(_Inert):
     """Stands for something that is no weight, whatever it is called with."""
 
+    __slots__ = ()
+
+    def __new__(cls, *arguments: object) -> _Dropped:
+        """An object without a state, whatever the arguments are."""
+        return super().__new__(cls)
+
     def __init__(self, *arguments: object) -> None:
         pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Drops an item."""
+
+    def append(self, value: object) -> None:
+        """Drops `value`."""
+
+    def extend(self, values: object) -> None:
+        """Drops `values`."""
 
 
 class StateDict(_Inert, dict[Any, Any]):
     """Stands for `collections.OrderedDict`, without an attribute dictionary to tamper with."""
 
     __slots__ = ()
+
+
+class _Holder(StateDict):
+    """Stands for an object of an unknown class: it keeps items, as a dictionary's subclass does."""
+
+    __slots__ = ()
+    asked_for: tuple[str, str] = ("", "")
+
+    def __new__(cls, *arguments: object) -> _Holder:
+        """Refuses arguments: what takes them may be a function, and nothing is called here."""
+        if arguments:
+            raise UserError(_refusal(*cls.asked_for))
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return id(self)
+
+    def append(self, value: object) -> None:
+        """Drops `value`: a list's subclass is no place for weights."""
+
+    def extend(self, values: object) -> None:
+        """Drops `values`; see `append`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +199,7 @@ def _rebuild_tensor(
     if not isinstance(storage, Storage) or len(lengths) != len(steps):
         raise UserError(f"a tensor without a storage or with too few strides was met. {_AGAIN}")
     if len(rest) > 2 and rest[2]:
-        raise UserError(f"a tensor still waits to be negated or conjugated. {_SAFER}")
+        raise UserError(f"a tensor still waits to be negated or conjugated. {SAFER}")
     return Tensor(storage, start, lengths, steps)
 
 
@@ -181,6 +208,11 @@ def _rebuild_parameter(data: object, *rest: object) -> Tensor:
     if not isinstance(data, Tensor):
         raise UserError(f"a parameter that is not made of a tensor was met. {_AGAIN}")
     return data
+
+
+def _default_dict(factory: object = None) -> StateDict:
+    """Stands for `collections.defaultdict`, which is filled afterwards."""
+    return StateDict()
 
 
 _ALLOWED: dict[tuple[str, str], object] = {
@@ -195,7 +227,6 @@ _ALLOWED: dict[tuple[str, str], object] = {
         for module in ("torch", "torch.cuda")
         for name, dtype in _DTYPES.items()
     },
-    **dict.fromkeys(_DROPPED, _Dropped),
 }
 
 
@@ -213,20 +244,25 @@ class _WeightsUnpickler(pickle.Unpickler):
         """The inert stand-in of a whitelisted name."""
         if (module_name, global_name) == ("collections", "OrderedDict"):
             return _Function(self._ordered_dict)
-        try:
-            return _ALLOWED[module_name, global_name]
-        except KeyError:
-            raise UserError(_refusal(module_name, global_name)) from None
+        if (module_name, global_name) == ("collections", "defaultdict"):
+            return _Function(_default_dict)
+        if known := _ALLOWED.get((module_name, global_name)):
+            return known
+        if is_dropped(module_name, global_name):
+            return _Dropped
+        if not may_be_a_class(module_name, global_name):
+            raise UserError(_refusal(module_name, global_name))
+        return type("_Holder", (_Holder,), {"asked_for": (module_name, global_name)})
 
     def persistent_load(self, pid: Any, /) -> Storage:
         """The storage named by ("storage", type, key, device, numel[, view])."""
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise UserError(f"it refers to something other than a storage. {_SAFER}")
+            raise UserError(f"it refers to something other than a storage. {SAFER}")
         _, kind, key, _, numel = pid[:5]
         if len(pid) == 6 and pid[5] is not None:
             raise UserError(
                 "it holds storage views, which only PyTorch before 0.4 wrote and this reader does "
-                f"not support. {_SAFER}"
+                f"not support. {SAFER}"
             )
         if not isinstance(kind, _StorageType) or type(key) is not str:
             raise UserError(f"a storage without a type or a name was met. {_AGAIN}")
@@ -251,10 +287,16 @@ def _refusal(module_name: str, global_name: str) -> str:
             f"it holds quantized tensors ({name!r}). Allowed are floating point, integer and "
             "boolean tensors. Convert from the checkpoint before quantization"
         )
+    if name.startswith("torch.nn.modules."):
+        return (
+            f"it holds a whole model ({name!r}), whose classes only the program that made it has. "
+            "Nothing was executed. Save its weights alone, there: "
+            "torch.save(torch.load(FILE, weights_only=False).state_dict(), 'weights.pth')"
+        )
     return (
         f"its pickle asks for {name!r}, which a state dict does not need. Nothing was executed. "
         "Allowed are tensors, their storages, OrderedDict and plain containers. "
-        f"{_SAFER}"
+        f"{SAFER}"
     )
 
 
@@ -282,7 +324,7 @@ def load_pickle(data: mmap.mmap, start: int, stop: int) -> Loaded:
             caller adds the file's name.
     """
     try:
-        end = _check_program(data, start)
+        end = check_program(data, start)
         if end > stop:
             raise UserError(f"its pickle runs into what follows it. {_AGAIN}")
         unpickler = _WeightsUnpickler(data[start:end])
@@ -292,59 +334,3 @@ def load_pickle(data: mmap.mmap, start: int, stop: int) -> Loaded:
     # A damaged program can make the unpickler raise almost anything.
     except Exception as error:
         raise UserError(f"its pickle is damaged or cut short ({error!r:.200}). {_AGAIN}") from error
-
-
-def _check_program(data: mmap.mmap, start: int) -> int:
-    """Walks the instructions without running them, and returns where they end."""
-    data.seek(start)
-    stack: list[int | None] = []
-    memo: dict[object, int] = {}
-    instructions = pickletools.genops(cast(IO[bytes], data))
-    for count, (opcode, argument, _) in enumerate(instructions):
-        name = opcode.name
-        harmful = (
-            count >= _MAX_INSTRUCTIONS
-            or name.startswith("EXT")
-            or ("PUT" in name and not 0 <= cast(int, argument) <= count)
-            or (type(argument) is int and argument.bit_length() > _MAX_INTEGER_BITS)
-            or _step(opcode, argument, stack, memo) > _MAX_NESTED_TUPLES
-        )
-        if harmful:
-            raise UserError(
-                f"its pickle is not one that `torch.save` writes (instruction {count}, {name}). "
-                f"Nothing was executed. {_SAFER}"
-            )
-    return data.tell()
-
-
-def _step(
-    opcode: pickletools.OpcodeInfo,
-    argument: object,
-    stack: list[int | None],
-    memo: dict[object, int],
-) -> int:
-    """Applies one instruction to the stack of tuple counts, and returns the new top count.
-
-    The stack holds, for every value, how many tuples are met when it is hashed: 0 for anything
-    that is not a tuple. None is a mark.
-    """
-    name = opcode.name
-    if "PUT" in name or name == "MEMOIZE":
-        memo[len(memo) if name == "MEMOIZE" else argument] = cast(int, stack[-1])
-        return 0
-    if "GET" in name or name == "DUP":
-        stack.append(stack[-1] if name == "DUP" else memo[argument])
-        return 0
-    if name == "MARK":
-        stack.append(None)
-        return 0
-    before = opcode.stack_before
-    operands: list[int | None] = []
-    if pickletools.markobject in before:
-        while (top := stack.pop()) is not None:
-            operands.append(top)
-        before = before[: before.index(pickletools.markobject)]
-    operands += [stack.pop() for _ in before]
-    tuples = 1 + sum(cast(list[int], operands)) if "TUPLE" in name else 0
-    stack.extend([tuples] * len(opcode.stack_after))
-    return tuples

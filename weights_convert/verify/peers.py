@@ -20,8 +20,10 @@ from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.artifact.folder import Artifact
 from weights_convert.catalogue.models import timm_names
+from weights_convert.convert.conversion import recognize
 from weights_convert.convert.rules import KERAS
-from weights_convert.read import readers
+from weights_convert.convert.tables import TABLES
+from weights_convert.read import readers, sharded
 from weights_convert.source.sources import Source
 from weights_convert.verify.libraries import require, table_of
 
@@ -77,10 +79,7 @@ class TorchPeer:
     def __init__(self, artifact: Artifact, source: Source):
         self._torch = torch = require("torch", "timm")
         self._model, library, name = _torch_network(artifact, source)
-        tensors = _torch_tensors(torch, source)
-        if not artifact.num_classes:
-            head = table_of(artifact).classifier + "."
-            tensors = {key: value for key, value in tensors.items() if not key.startswith(head)}
+        tensors = _torch_tensors(torch, artifact, source)
         ignored = [p for p in table_of(artifact).ignored if "num_batches_tracked" not in p]
         tensors = {
             key: value
@@ -193,26 +192,40 @@ def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
     return timm.create_model(name, pretrained=False, num_classes=classes, **options), "timm", name
 
 
-def _torch_tensors(torch: Any, source: Source) -> dict[str, Any]:
-    """The file's state dict by the library's own reader, as float32."""
+def _torch_tensors(torch: Any, artifact: Artifact, source: Source) -> dict[str, Any]:
+    """The file's state dict by the library's own reader, as float32, under the library's keys."""
     file = readers.read(source.path, source.entry)
-    if file.format == "safetensors":
-        loaded = require("safetensors.torch", "timm").load_file(source.path)
-    else:
-        try:
-            # Plain holders of values, which training scripts keep beside the weights.
-            with torch.serialization.safe_globals([argparse.Namespace, frozenset]):
-                loaded = torch.load(source.path, map_location="cpu", weights_only=True)
-        # Its unpickler raises many types for what it does not allow.
-        except Exception as error:
-            raise UserError(f"PyTorch cannot load '{source.name}': {error}") from error
+    index = sharded.is_index(source.path)
+    places = sorted(set(sharded.read_index(str(source.path)).values())) if index else [source.path]
+    loaded: dict[str, Any] = {}
+    for place in places:
+        loaded |= _loaded(torch, place, file.format, source.name)
     for wrapper in file.wrappers:
         if wrapper in loaded:
             loaded = loaded[wrapper]
         else:
             loaded = {key.removeprefix(wrapper): value for key, value in loaded.items()}
-    tensors = {key: value for key, value in loaded.items() if key in file.tensors}
+    _, _, layout = recognize(
+        file.tensors,
+        artifact.model,
+        drop_head=not artifact.num_classes,
+        strip_prefix=source.strip_prefix,
+        ignore_keys=source.ignore_keys,
+    )
+    tensors = {key: loaded[layout.origin[key]] for key in layout.tensors}
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _loaded(torch: Any, path: Any, layout: str, name: str) -> Any:
+    if layout == "safetensors":
+        return require("safetensors.torch", "timm").load_file(path)
+    try:
+        # Plain holders of values, which training scripts keep beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace, frozenset]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # Its unpickler raises many types for what it does not allow.
+    except Exception as error:
+        raise UserError(f"PyTorch cannot load '{name}': {error}") from error
 
 
 def _renaming(
@@ -223,6 +236,8 @@ def _renaming(
         # The names had a dot that torchvision took out later.
         pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
         return {pattern.sub(r"\1\2", key): (key, value) for key, value in tensors.items()}
+    if artifact.library == "transformers":
+        return _in_timms_names(artifact, tensors)
     if artifact.library != "lukemelas":
         return {key: (key, value) for key, value in tensors.items()}
     # Another port of the same network registers the same layers in the same order, which a
@@ -237,3 +252,14 @@ def _renaming(
             "without --verify."
         )
     return {new: (old, tensors[old]) for new, old in zip(ours, theirs, strict=True)}
+
+
+def _in_timms_names(artifact: Artifact, tensors: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """{timm's key: (transformers' key, tensor)}: the networks are the same."""
+    timm = next(t for t in TABLES if (t.family, t.library) == ("resnet", "timm/torchvision"))
+    backbone = models.get(artifact.model).backbone
+    theirs, ours = (
+        table.source_keys(backbone, artifact.variables) for table in (table_of(artifact), timm)
+    )
+    names = {key: ours[path] for path, key in theirs.items()}
+    return {names[key]: (key, tensor) for key, tensor in tensors.items() if key in names}

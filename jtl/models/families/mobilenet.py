@@ -50,11 +50,13 @@ class MobileNetV2:
             convolution keeps its own.
         depths: Number of blocks in each of the seven stages.
         norm: Batch normalization of the weights' source.
+        padding: `SAME` as TensorFlow pads, `symmetric` as PyTorch does.
     """
 
     width: float = 1.0
     depths: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
     norm: NormSpec = NormSpec()
+    padding: str = "symmetric"
 
     def units(self) -> tuple[Unit, ...]:
         """Stem, the blocks of seven stages, and the final 1x1 convolution."""
@@ -65,7 +67,7 @@ class MobileNetV2:
         stages = [s._replace(features=n) for s, n in zip(_STAGES, features, strict=True)]
         final = round_channels(1280 * max(self.width, 1.0))
         return inverted_residuals(
-            stem, stages, self.depths, final, norm=self.norm, padding="symmetric"
+            stem, stages, self.depths, final, norm=self.norm, padding=self.padding
         )
 
 

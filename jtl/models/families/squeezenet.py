@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers.blocks import Conv, conv_norm
+from jtl.models.layers.blocks import Conv, Padding, conv_norm
 from jtl.models.layers.plain import MaxPool
 from jtl.models.layers.pool import max_pool
 
@@ -25,10 +25,13 @@ class SqueezeNet:
     Attributes:
         stem: Channels and kernel of the first convolution.
         depths: Number of fire modules per stage; a max pooling stands between stages.
+        pool_last: Whether the poolings take a last partial window, as torchvision's do; Keras's
+            port drops it. They differ where a map's side minus 3 is odd, not for 224 pixels.
     """
 
     stem: tuple[int, int]
     depths: tuple[int, ...]
+    pool_last: bool = True
 
     relu_logits: ClassVar[bool] = True
     """The published weights' logits are ReLUs of a 1x1 convolution, averaged over the pixels."""
@@ -41,14 +44,15 @@ class SqueezeNet:
     def units(self) -> tuple[Unit, ...]:
         """First convolution and pooling, then eight fire modules of 128 to 512 channels."""
         features, kernel = self.stem
-        chain = [unit("stem", Stem, features=features, kernel_size=kernel)]
+        padding: Padding = "CEIL" if self.pool_last else 0
+        chain = [unit("stem", Stem, features=features, kernel_size=kernel, pool_padding=padding)]
         fires = iter(_FIRES)
         for s, depth in enumerate(self.depths, 1):
             for b in range(1, depth + 1):
                 squeeze, expand = next(fires)
                 chain.append(unit(f"stage{s}/block{b}", Fire, squeeze=squeeze, expand=expand))
             if s < len(self.depths):
-                chain.append(unit(f"stage{s}/pool", MaxPool, window=3, strides=2, padding="CEIL"))
+                chain.append(unit(f"stage{s}/pool", MaxPool, window=3, strides=2, padding=padding))
         return tuple(chain)
 
 
@@ -57,12 +61,13 @@ class Stem(nn.Module):
 
     features: int
     kernel_size: int
+    pool_padding: Padding = "CEIL"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = Conv(self.features, self.kernel_size, 2, 0, use_bias=True, name="conv")
         x = conv_norm(x, conv, None, train=train, activation="relu")
-        return max_pool(x, 3, 2, "CEIL")
+        return max_pool(x, 3, 2, self.pool_padding)
 
 
 class Fire(nn.Module):

@@ -30,8 +30,9 @@ from support.parity import (
     run_units,
     train_step,
 )
-from weights_convert.convert.conversion import Converted, convert, identify
+from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import from_zero
+from weights_convert.convert.detection import identify
 from weights_convert.convert.rules import KERAS, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.read import readers

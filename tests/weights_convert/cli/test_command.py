@@ -326,7 +326,7 @@ def test_list(capsys):
     entries = {entry["model"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert tuple(entries) == models.names()
     assert entries[MODEL]["conventions"] == ["timm", "lukemelas"]
-    assert entries["resnet18"]["conventions"] == ["timm/torchvision"]
+    assert entries["resnet18"]["conventions"] == ["timm/torchvision", "transformers"]
     for entry in entries.values():
         assert entry["weights"][0]["name"] == entry["default_weights"]
 

@@ -17,7 +17,9 @@ from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 from support import weights_samples as samples
 from weights_convert.artifact import folder
-from weights_convert.convert.conversion import ENOUGH, convert, glimpse, identify
+from weights_convert.convert.conversion import convert
+from weights_convert.convert.detection import identify
+from weights_convert.convert.layout import MIN_MATCH, quick_match
 from weights_convert.convert.rules import Table, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.export.targets import has
@@ -58,7 +60,7 @@ def test_identify(table, name):
             + ("" if num_classes else "no classifier")
         )
         # A part of it would be known without tracing every model.
-        assert glimpse(tensors, table, models.get(name)) >= ENOUGH
+        assert quick_match(tensors, table, models.get(name)) >= MIN_MATCH
 
 
 @pytest.mark.parametrize("library", ["timm/torchvision", "keras", "keras (numbered)"])

@@ -217,7 +217,8 @@ def test_code_in_pickles_never_runs(attempt, tmp_path, monkeypatch, call, protoc
     error = attempt(content, ".pth")
     assert error is not None
     assert not (tmp_path / "executed").exists()
-    if place != "stream":
+    # A path beside weights is harmless; it stands for nothing, and is none.
+    if place != "stream" and call != "path":
         assert "Nothing was executed" in error
 
 

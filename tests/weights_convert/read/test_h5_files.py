@@ -375,9 +375,10 @@ def test_a_crash_and_a_hang_end_in_a_message(tmp_path, monkeypatch):
         ("import os; os.kill(os.getpid(), 11)", "the HDF5 library crashed on it"),
         ("raise SystemExit('no h5py')", "reading its index failed (no h5py)"),
     ):
-        package = tmp_path / "weights_convert"
-        package.mkdir(exist_ok=True)
-        (package / "__init__.py").write_text("")
+        package = tmp_path / "weights_convert" / "read"
+        package.mkdir(parents=True, exist_ok=True)
+        for folder in (package, package.parent):
+            (folder / "__init__.py").write_text("")
         (package / "h5_index.py").write_text(code)
         with monkeypatch.context() as patch:
             patch.syspath_prepend(tmp_path)
@@ -402,7 +403,7 @@ def test_a_heap_that_the_library_never_leaves(tmp_path, monkeypatch):
 # Indexes many files, each in a fork: a process of its own without a start of its own.
 FORKS = """
 import json, os, signal, sys
-from weights_convert import h5_index
+from weights_convert.read import h5_index
 for path in sys.stdin.read().split("\\n"):
     output, end = os.pipe()
     if not os.fork():

@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from jtl.common.errors import UserError
 from support import weights_samples as samples
-from weights_convert.source import hub
+from weights_convert.source import hub, sources
 
 NAME = samples.TIMM_NAME
 
@@ -303,3 +304,18 @@ def test_the_environment_decides_without_noise(tmp_path):
     assert config == samples.CONFIG
     assert str(tmp_path / "home" / "hub") in message
     assert done.stderr == ""
+
+
+def test_torchvisions_cache(tmp_path, monkeypatch):
+    """`torchvision:NAME` is a file of PyTorch's cache; nothing is downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for spec in ("torchvision:squeezenet1_1", "default"):
+        with pytest.raises(UserError, match=r"not in PyTorch's cache.*squeezenet1_1-b8a52dc0.pth"):
+            sources.locate(spec, "squeezenet1_1")
+    with pytest.raises(UserError, match=r"'torchvision:squeezenet' names no weights"):
+        sources.locate("torchvision:squeezenet", "squeezenet1_1")
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    file = samples.write_file(folder / "squeezenet1_1-b8a52dc0.pth", {"x": np.ones(1)})
+    source = sources.locate("default", "squeezenet1_1")
+    assert (source.path, source.licence) == (file, "bsd-3-clause")

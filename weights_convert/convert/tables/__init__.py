@@ -8,15 +8,17 @@ from weights_convert.convert.tables import (
     mobilenet,
     resnet,
     squeezenet,
+    transformers,
     vgg,
 )
 
 # Raise this when a table or a rule changes what a source becomes, or what is kept of it: converted
 # weights that are cached under an older number are then converted again.
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 
 TABLES = (
     *resnet.TABLES,
+    *transformers.TABLES,
     *densenet.TABLES,
     *mobilenet.TABLES,
     *efficientnet_lite.TABLES,

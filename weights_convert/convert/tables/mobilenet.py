@@ -1,9 +1,11 @@
-"""MobileNetV2: names of torchvision and of timm."""
+"""MobileNetV2: names of torchvision and of timm, and the order of TensorFlow Lite."""
 
 from typing import Any
 
+from jtl.models import NormSpec, Preprocessing
 from jtl.models.families.mobilenet import MobileNetV2
-from weights_convert.convert.rules import TORCH, Naming, Table
+from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.read.tflite_files import EPSILON
 
 
 def timm_modules(_backbone: Any) -> tuple[Naming, ...]:
@@ -40,7 +42,39 @@ def _torchvision(backbone: MobileNetV2) -> tuple[Naming, ...]:
     )
 
 
+def _tflite(backbone: MobileNetV2) -> tuple[Naming, ...]:
+    """A normalization has its convolution's number: it is folded into it."""
+    separable = {"conv_dw": 0, "bn1": 0, "conv_pw": 1, "bn2": 1}
+    inverted = {"conv_pw": 0, "bn1": 0, "conv_dw": 1, "bn2": 1, "conv_pwl": 2, "bn3": 2}
+
+    def block(stage: str, index: str, name: str) -> str:
+        before = sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
+        # The stem, the first block of two layers, and the others of three.
+        first = 1 if stage == "1" else 3 * before
+        return f"layer_{first + (separable if stage == '1' else inverted)[name]}"
+
+    return (
+        (r"stem/(conv|bn)", lambda _kind: "layer_0"),
+        (r"stage(\d)/block(\d+)/(\w+)", block),
+        (r"final/(conv|bn)", lambda _kind: f"layer_{3 * sum(backbone.depths)}"),
+    )
+
+
 TABLES = (
     Table("torchvision", "mobilenet", _torchvision, "classifier.1", TORCH),
     Table("timm", "mobilenet", timm_modules, "classifier", TORCH),
+    Table(
+        "tflite",
+        "mobilenet",
+        _tflite,
+        "layer_52",
+        KERAS,
+        ignored=(),
+        conventions={
+            "norm": NormSpec(epsilon=EPSILON, momentum=0.99, unbiased=False),
+            "padding": "SAME",
+        },
+        preprocessing=Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        layouts={"head/logits": "conv"},
+    ),
 )

@@ -1,7 +1,8 @@
-"""SqueezeNet: names of torchvision."""
+"""SqueezeNet: names of torchvision, and of the keras-squeezenet project."""
 
 from jtl.models.families.squeezenet import SqueezeNet
-from weights_convert.convert.rules import TORCH, Naming, Table
+from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.tables.preprocessing import CAFFE
 
 
 def _torch(backbone: SqueezeNet) -> tuple[Naming, ...]:
@@ -16,6 +17,21 @@ def _torch(backbone: SqueezeNet) -> tuple[Naming, ...]:
     )
 
 
+def _keras(backbone: SqueezeNet) -> tuple[Naming, ...]:
+    def fire(stage: str, block: str, name: str) -> str:
+        return f"fire{1 + sum(backbone.depths[: int(stage) - 1]) + int(block)}/{name}"
+
+    return (
+        (r"stem/conv", lambda: "conv1"),
+        (
+            r"stage(\d)/block(\d)/(squeeze|expand\dx\d)",
+            lambda stage, block, name: fire(
+                stage, block, "squeeze1x1" if name == "squeeze" else name
+            ),
+        ),
+    )
+
+
 TABLES = (
     Table(
         "torchvision",
@@ -23,6 +39,18 @@ TABLES = (
         _torch,
         "classifier.1",
         TORCH,
+        layouts={"head/logits": "conv"},
+    ),
+    # Converted from Caffe by its author; its poolings drop a last partial window.
+    Table(
+        "keras-squeezenet",
+        "squeezenet",
+        _keras,
+        "conv10",
+        KERAS,
+        ignored=(),
+        conventions={"pool_last": False},
+        preprocessing=CAFFE,
         layouts={"head/logits": "conv"},
     ),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from weights_convert.convert.conversion import identify
+from weights_convert.convert.detection import identify
 from weights_convert.printable import file_name, listed, shown
 from weights_convert.read import readers
 

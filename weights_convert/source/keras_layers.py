@@ -1,0 +1,143 @@
+"""What a Keras model does to an image by layers of its own, before its first convolution.
+
+`Rescaling` and `Normalization` are part of the model that its author saved, and what follows them
+was trained on their output. jtl normalizes by a mean and a standard deviation instead, so their
+constants become these. They are in the model's configuration (`.keras`, and `.h5` of a whole
+model); a file of weights alone shows at most that such layers were there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from weights_convert.printable import listed, shown
+
+# Layers that leave the values of a pixel, or change them in training alone.
+_NEUTRAL = ("InputLayer", "ZeroPadding2D", "Resizing", "CenterCrop", "Dropout", "SpatialDropout2D")
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Convolution2D")
+_NESTED = ("Functional", "Sequential", "Model")
+_MAX_NESTING = 8
+_EPSILON = 1e-7  # Keras's, below which Normalization takes no standard deviation.
+
+_REMEDY = (
+    "State what they do with --mean, --std and --bgr of `python -m weights_convert`, for images "
+    "scaled to [0, 1]"
+)
+
+
+def declared(
+    config: Mapping[str, Any] | None,
+    layers: tuple[str, ...],
+    tensors: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """The fields of `Preprocessing` that a Keras model's own layers decide.
+
+    Args:
+        config: The model's configuration; None if the file has none.
+        layers: Without a configuration, what the file calls its layers of these kinds.
+        tensors: The file's arrays by `layer/variable`.
+
+    Returns:
+        mean, std and channel_order; empty if there are no such layers.
+
+    Raises:
+        UserError: There are layers whose effect cannot be read.
+    """
+    if config is None:
+        if layers:
+            raise UserError(
+                f"its model scales images by layers of its own ({listed(layers)}), whose constants "
+                "a file of weights alone does not hold. Save the whole model "
+                f"(model.save('model.keras')) and convert that. Or: {_REMEDY[0].lower()}"
+                f"{_REMEDY[1:]}"
+            )
+        return {}
+    scale, offset = np.ones(3), np.zeros(3)
+    found = False
+    for layer in _before_convolution(config):
+        kind, options = layer.get("class_name"), layer.get("config", {})
+        if kind in _NEUTRAL or str(kind).startswith("Random") or "Noise" in str(kind):
+            continue
+        found = True
+        if kind == "Rescaling":
+            factor, shift = _triple(options.get("scale")), _triple(options.get("offset"))
+        elif kind == "Normalization" and not options.get("invert"):
+            factor, shift = _normalization(options, tensors)
+        else:
+            raise UserError(
+                f"before its first convolution its model has a layer {shown(kind, 40)} "
+                f"('{shown(options.get('name'), 40)}'), whose effect on an image is not read. "
+                f"{_REMEDY}"
+            )
+        scale, offset = scale * factor, offset * factor + shift
+    if not found:
+        return {}
+    if not np.isfinite([*scale, *offset]).all() or (scale <= 0).any():
+        raise UserError(
+            f"its model scales images by {scale.tolist()}, which is no scale. {_REMEDY}"
+        )
+    # On bytes: scale * byte + offset = (byte / 255 - mean) / std.
+    return {
+        "mean": tuple((-offset / (255 * scale)).tolist()),
+        "std": tuple((1 / (255 * scale)).tolist()),
+        "channel_order": "rgb",
+    }
+
+
+def _before_convolution(config: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """The layers in order, of nested models too, up to the first convolution."""
+    for layer, last in _walk(config, depth):
+        if last:
+            return
+        yield layer
+
+
+def _walk(config: Mapping[str, Any], depth: int) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    inner = config.get("config", {})
+    layers = inner.get("layers", []) if isinstance(inner, Mapping) else inner
+    for layer in layers if isinstance(layers, list) else []:
+        if not isinstance(layer, Mapping):
+            continue
+        if layer.get("class_name") in _NESTED and depth < _MAX_NESTING:
+            for item in _walk(layer, depth + 1):
+                yield item
+                if item[1]:
+                    return
+        else:
+            last = layer.get("class_name") in _CONVOLUTIONS
+            yield layer, last
+            if last:
+                return
+
+
+def _normalization(
+    options: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and shift; its constants are in the configuration or, if it was adapted, variables."""
+    name = str(options.get("name"))
+    axis = options.get("axis", -1)
+    mean, variance = (
+        options[key] if options.get(key) is not None else tensors.get(f"{name}/{key}")
+        for key in ("mean", "variance")
+    )
+    if axis not in (-1, [-1], 3, [3], [], None) or mean is None or variance is None:
+        raise UserError(
+            f"its layer '{shown(name, 40)}' normalizes along axis {axis} without numbers that can "
+            f"be read. {_REMEDY}"
+        )
+    deviation = np.maximum(np.sqrt(_triple(variance)), _EPSILON)
+    return 1 / deviation, -_triple(mean) / deviation
+
+
+def _triple(values: Any) -> np.ndarray:
+    """One number or three, for red, green and blue."""
+    try:
+        numbers = np.asarray(values, np.float64).ravel()
+        return np.broadcast_to(numbers, 3) if numbers.size in (1, 3) else np.full(3, math.nan)
+    except (TypeError, ValueError):
+        return np.full(3, math.nan)
