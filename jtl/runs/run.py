@@ -8,6 +8,7 @@ import datetime
 import functools
 import json
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -29,13 +30,21 @@ from jtl.runs.trackers import LEFTOVERS, Trackers
 
 PROFILE = "profile"
 """Folder of traces."""
+_BEGUN = ".jtl-begun"
+"""Stands from when a run claims its folder until `config.json` does: what is there is the run's."""
 _OWN = (
-    CONFIG, METRICS, PROFILE, contents.FILE, checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER,
-    *LEFTOVERS,
+    METRICS, PROFILE, contents.FILE, checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER, SUMMARY,
+    CURVES, report.PAGE, *LEFTOVERS, CONFIG,
 )  # fmt: skip
-"""What a run writes before it has a checkpoint."""
-_DRAFT = re.compile(r"[\w.]+\.[0-9a-f]{32}\.tmp|\.jtl-[0-9a-f]{32}\..*(partial|old)")
-"""What `jtl.common.files` leaves where it is killed; versions of before wrote the first form."""
+"""What a run writes; `config.json` goes last, as the run goes on by it."""
+_DRAFT = re.compile(
+    r"(config|summary|data)\.json\.[0-9a-f]{32}\.tmp|metrics\.jsonl\.[0-9a-f]{32}\.tmp"
+    r"|\.jtl-[0-9a-f]{32}\.partial"
+)
+"""What `jtl.common.files` leaves where it is killed; versions of before wrote the first forms."""
+_CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
+_UNFINISHED = ("*.orbax-checkpoint-tmp*", "removed")
+"""In a folder of checkpoints: what is no checkpoint yet, or none any more."""
 
 
 @dataclasses.dataclass
@@ -68,6 +77,7 @@ class Run:
             contents.write(self.folder, dataset)
             started_in = str(Path.cwd())  # What relative paths in it are relative to.
             write_json(self.folder / CONFIG, {**content(), "started_in": started_in})
+            (self.folder / _BEGUN).unlink(missing_ok=True)
 
     def extend(self, content: dict[str, Any]) -> None:
         """Notes in `config.json` that this session has added epochs, if it has.
@@ -86,7 +96,7 @@ class Run:
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
         if processes.is_primary() and not checkpoint.has_any(self.folder):
-            remove_leftovers(self.folder)
+            _remove_begun(self.folder)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
@@ -201,8 +211,7 @@ def claimed_run(
     Args:
         config: The options.
         message: Where notes go.
-        begun: Whether the folder may hold what a run has left that was killed before it had a
-            checkpoint or a `config.json`; that is removed.
+        begun: Whether the folder may hold empty folders of checkpoints, which are removed.
 
     Raises:
         UserError: The folder holds a run already, is a file, or cannot be written; or another
@@ -217,6 +226,8 @@ def claimed_run(
         except BaseException:
             run.abandon()
             raise
+        if processes.is_primary():
+            (folder / _BEGUN).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -251,40 +262,79 @@ def _hold(folder: Path, message: Callable[[str], None], stack: contextlib.ExitSt
 
 
 def _check_empty(folder: Path, begun: bool) -> None:
-    """Makes sure that a run can begin in a folder.
+    """Makes sure that a run can begin in a folder, and marks that one has.
+
+    What a run has left that was killed before its `config.json` is removed, where it is certain
+    that it is the run's.
 
     Raises:
-        UserError: The folder holds something.
+        UserError: The folder holds something else. Nothing has changed.
     """
     if not processes.is_primary():
         return
-    files = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
-    # A write that was killed; nothing that anybody reads.
-    held = [name for name in files if not _DRAFT.fullmatch(name)]
-    if begun and (CONFIG in held or checkpoint.has_any(folder)):
+    files = sorted(path for path in folder.iterdir() if path.name not in (LOCK, _BEGUN))
+    names = [path.name for path in files]
+    if begun and (CONFIG in names or checkpoint.has_any(folder)):
         raise UserError(
             f"the run in '{folder}' cannot be resumed: it has checkpoints, but no {CONFIG}."
         )
-    if begun:
-        held = [name for name in held if name not in _OWN]
+    marked = (folder / _BEGUN).exists()
+    held = [
+        path.name
+        for path in files
+        if not _DRAFT.fullmatch(path.name)
+        and not ((begun or marked) and _is_unfinished(path))
+        and not (marked and path.name in _OWN and path.name not in _CHECKPOINTS)
+    ]
     if held:
         more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise UserError(
             f"--run-dir '{folder}' is not empty: it holds {', '.join(held[:3])}{more}. Give a new "
             "folder, or remove this one if it is of no use any more; --resume goes on with a run."
         )
-    remove_leftovers(folder)
+    if marked:
+        _remove_begun(folder)
+    for path in files:
+        if path.name in _CHECKPOINTS or _DRAFT.fullmatch(path.name):
+            _remove(path)
+    (folder / _BEGUN).touch()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what a run has written that has nothing to go on from, as after a full disk."""
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
-        if path.name not in _OWN and not _DRAFT.fullmatch(path.name):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def _is_unfinished(path: Path) -> bool:
+    """Whether it is a folder of checkpoints that has none, and nothing else either."""
+    if path.name not in _CHECKPOINTS or path.is_symlink() or not path.is_dir():
+        return False
+    return all(any(inner.match(form) for form in _UNFINISHED) for inner in path.iterdir())
+
+
+def _remove_begun(folder: Path) -> None:
+    """Removes what a run has written that has nothing to go on from, as after a full disk.
+
+    Only for a folder that the run has claimed: it held nothing of these names then.
+    """
+    if not folder.is_dir():
+        return
+    with contextlib.suppress(OSError):  # Whatever cannot be removed now is the run's later, too.
+        (folder / _BEGUN).touch()
+    drafts = [path for path in folder.iterdir() if _DRAFT.fullmatch(path.name)]
+    left = [path for path in (*drafts, *(folder / name for name in _OWN)) if not _remove(path)]
+    if not left:
+        (folder / _BEGUN).unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> bool:
+    """Removes a file or a folder, but of checkpoints only the unfinished; whether it is gone."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    elif path.name not in _CHECKPOINTS:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        for inner in [inner for form in _UNFINISHED for inner in path.glob(form)]:
+            _remove(inner)
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return not os.path.lexists(path)
 
 
 def _remove_empty(folders: list[Path]) -> None:

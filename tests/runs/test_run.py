@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from jtl.config.defaults import filled
 from jtl.config.options import Config
 from jtl.predict import classifier as evaluation
 from jtl.runs import resume
-from jtl.runs.run import Run
+from jtl.runs.run import Run, claimed_run
 from jtl.train import batch_size
 from jtl.train.loop import fit
 from support import tiny
@@ -181,6 +182,53 @@ def test_a_folder_with_content_is_refused(tiny_data, tmp_path):
     with pytest.raises(UserError, match=r"^--run-dir '.*run' is not empty: it holds keep\. Give"):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert [path.name for path in folder.iterdir()] == ["keep"]
+
+
+def _config(folder):
+    return dataclasses.replace(Config(), run=dataclasses.replace(Config().run, run_dir=folder))
+
+
+FOREIGN = ["checkpoints/epoch=3.ckpt", "wandb/run-1", "metrics.jsonl", "data.json", "profile/x"]
+
+
+@pytest.mark.parametrize("name", [*FOREIGN, "midway/notes", f".jtl-{'0f' * 16}.model.old"])
+def test_what_another_program_wrote_is_refused_and_stays(tmp_path, name):
+    # Names that jtl gives as well.
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    (tmp_path / "run" / "checkpoints" / "3.orbax-checkpoint-tmp-5").mkdir(parents=True)
+    begin = _config(tmp_path / "run")
+    for begun in (False, True):
+        with (
+            pytest.raises(UserError, match="is not empty: it holds"),
+            claimed_run(begin, print, begun=begun),
+        ):
+            pass
+        assert file.read_text() == "mine"
+    assert (tmp_path / "run" / "checkpoints" / "3.orbax-checkpoint-tmp-5").is_dir()
+
+
+def test_what_a_failed_run_leaves_can_be_started_again(tmp_path):
+    # As after a full disk; or killed, where nothing could be cleared up.
+    folder, killed = tmp_path / "run", tmp_path / "killed"
+
+    def fail() -> None:
+        with claimed_run(_config(folder), print):
+            for name in ("checkpoints/3.orbax-checkpoint-tmp-5", "wandb/run-1"):
+                (folder / name).mkdir(parents=True)
+            for name in ("config.json", "metrics.jsonl", "curves.png", "report.md", "wandb.json"):
+                (folder / name).write_text("{")
+            shutil.copytree(folder, killed)
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert not folder.exists()
+    (killed / "config.json").unlink()
+    with claimed_run(_config(killed), print, begun=True):
+        assert {path.name for path in killed.iterdir()} == {".lock", ".jtl-begun"}
+    assert list(killed.iterdir()) == []
 
 
 def test_a_finished_run_is_not_overwritten(tiny_run, tiny_data):

@@ -168,7 +168,9 @@ def test_a_barely_begun_folder_starts(tiny_data, tmp_path, leftovers, capsys):
     folder.mkdir(exist_ok=True)
     (folder / f"config.json.{'0f' * 16}.tmp").write_text("{")
     (folder / LOCK).write_text("{")
-    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n') if leftovers else None
+    if leftovers:
+        (folder / ".jtl-begun").touch()
+        (folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
     words = arguments(tiny_data, folder, epochs=1)
     assert commands.main("train", *words, *(["--resume"] if leftovers else [])) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
