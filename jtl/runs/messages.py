@@ -85,9 +85,10 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     if summary["test_accuracy"] is not None:
         rows.append(("test accuracy", f"{summary['test_accuracy']:.4f}"))
     rows += [
-        (f"linear probe, {split}", f"{summary[f'probe_{split}_accuracy']:.4f}")
+        (f"linear probe, {split}", f"{probe:.4f}")
         for split in ("val", "test")
-        if summary[f"probe_{split}_accuracy"] is not None
+        # Runs of before have none.
+        if (probe := summary.get(f"probe_{split}_accuracy")) is not None
     ]
     rows += [
         (f"{split} macro-F1", f"{summary[f'{split}_macro_f1']:.4f}")

@@ -98,10 +98,10 @@ def init_state(
 
     # One program: leaf by leaf it would be one for every shape.
     @jax.jit
-    def begin(params: ParamTree, seed: np.uint32) -> tuple[Any, jax.Array]:
-        return layout.whole((tx.init(params), jax.random.key(seed)))
+    def begin(params: ParamTree, batch_stats: ParamTree, seed: np.uint32) -> tuple[Any, ...]:
+        average = Average.of(ema, params, batch_stats) if ema else None
+        return layout.whole((tx.init(params), jax.random.key(seed), average))
 
-    opt_state, rng = begin(params, np.uint32(seed))
-    average = layout.put_whole(Average.of(ema, params, batch_stats)) if ema else None
+    opt_state, rng, average = begin(params, batch_stats, np.uint32(seed))
     step, not_finite = (layout.put_whole(np.int32(0)) for _ in range(2))
     return TrainState(step, params, batch_stats, opt_state, rng, not_finite, average)

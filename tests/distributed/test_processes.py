@@ -17,12 +17,12 @@ import jax
 import numpy as np
 import pytest
 
-from jtl.cli import process
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, RunConfig, TrainConfig
 from jtl.distributed import processes
 from jtl.runs import checkpoint
+from jtl.train import command
 from support import commands, tiny, tiny_train
 from support.paths import SUPPORT
 
@@ -159,7 +159,7 @@ def assert_stopped(ended: list[tuple[int, str, str]], lost: int) -> None:
             assert code == -signal.SIGKILL
             continue
         assert code > 0 or code == -signal.SIGABRT
-        assert "another process of this run" in stderr or "another setup died" in stderr
+        assert "another process of this run" in stderr or "another task died" in stderr
         assert "Traceback" not in stderr
 
 
@@ -347,9 +347,9 @@ def test_what_one_process_does_alone(monkeypatch):
     monkeypatch.setattr(processes, "is_distributed", lambda: True)
     config = Config(train=TrainConfig(solver="lbfgs"))
     with pytest.raises(UserError, match=r"--solver lbfgs .* in a single process"):
-        process.join(config)
+        command._join(config)
     monkeypatch.setattr(processes, "is_distributed", lambda: False)
-    process.join(config)
+    command._join(config)
 
 
 def test_many_processes_keep_no_converted_weights(tiny_model, tmp_path, monkeypatch):

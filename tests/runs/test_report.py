@@ -69,6 +69,24 @@ def test_the_table_writes_names_as_they_are():
     assert "python -m jtl.predict 'runs/a [b]' IMAGES..." in text
 
 
+@pytest.mark.parametrize(
+    ("probes", "told"),
+    [
+        ({}, []),  # A run finished before there were probes, resumed once more.
+        ({"probe_val_accuracy": None, "probe_test_accuracy": None}, []),
+        ({"probe_val_accuracy": 0.75, "probe_test_accuracy": None}, [("val", "0.7500")]),
+        (
+            {"probe_val_accuracy": 0.75, "probe_test_accuracy": 0.5},
+            [("val", "0.7500"), ("test", "0.5000")],
+        ),
+    ],
+)
+def test_the_table_has_the_linear_probes_that_there_are(probes, told):
+    out = io.StringIO()
+    messages.print_summary({**SUMMARY, **probes}, Path("run"), Console(file=out, width=200))
+    assert re.findall(r"linear probe, (\w+) +│ (\S+)", out.getvalue()) == told
+
+
 def test_of_many_classes_those_recognized_worst_are_listed():
     scores = {f"c{i}": {"count": 1, "accuracy": 1, "precision": 1, "f1": i / 9} for i in range(9)}
     scores["c0"] |= {"f1": 0.99}

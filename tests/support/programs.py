@@ -28,6 +28,7 @@ class Operation:
     Attributes:
         rank: The highest of the operands'.
         rows: The first size of each operand that has several dimensions.
+        scalar: Whether all results are.
         target: What a custom call calls.
         adds: Whether a region of it adds, as that of a sum does.
     """
@@ -37,6 +38,7 @@ class Operation:
     results: tuple[str, ...]
     rank: int
     rows: tuple[int, ...]
+    scalar: bool
     target: str
     adds: bool
 
@@ -115,6 +117,7 @@ def _read(operation: Any) -> Operation:
         _elements([result.type for result in operation.results]),
         max((getattr(kind, "rank", 0) for kind in operands), default=0),
         tuple(kind.shape[0] for kind in operands if getattr(kind, "rank", 0) > 1),
+        all(getattr(result.type, "rank", None) == 0 for result in operation.results),
         operation.attributes["call_target_name"].value if is_call else "",
         any(inner.name == "stablehlo.add" for inner in _inside(operation)),
     )
