@@ -27,8 +27,8 @@ MODEL = "resnet50"
 
 _IMPORTS = """\
 import jax, flax, optax, numpy, safetensors, orbax.checkpoint
-import weights_convert.__main__, weights_convert.sources, weights_convert.artifact
-import weights_convert.export
+import weights_convert.__main__, weights_convert.source.sources, weights_convert.artifact
+import weights_convert.export.writer
 """
 
 # What people write by hand: every tensor transposed by its rank, names kept, shapes unchecked.

@@ -191,7 +191,7 @@ def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeyp
         save_file(source.state_dict(), path)
         return types.SimpleNamespace(architecture="inception_v3")
 
-    monkeypatch.setattr("weights_convert.export.export", written)
+    monkeypatch.setattr("weights_convert.export.writer.export", written)
     meta = {"head": {"pool": "avg"}}
     run: typing.Any = types.SimpleNamespace(folder=tmp_path, class_names=("a", "b"), meta=meta)
     network, _ = peers.torch_network(run, tmp_path / "x.safetensors", to)
