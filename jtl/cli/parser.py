@@ -182,17 +182,7 @@ def _read(kind: Any, word: str) -> Any:
                 return part(word)
             except ValueError:
                 continue
-    allowed = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    raise ValueError(f"must be {_described(kind)}, not '{word}'.{suggest(word, allowed)}")
-
-
-def _described(kind: Any) -> str:
-    if isinstance(kind, tuple):
-        return " or ".join(map(_described, kind))
-    if typing.get_origin(kind) is Literal:
-        *most, last = typing.get_args(kind)
-        return f"one of {', '.join(most)} or {last}" if most else str(last)
-    return {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a value")
+    raise ValueError(walk.must_be(kind, word))
 
 
 def _joined(option: Option, value: Any) -> Any:
@@ -266,7 +256,7 @@ def _told(error: argparse.ArgumentError, options: Iterable[Option]) -> str:
         return str(error)
     name = option.name.upper() if option.positional else option.flag
     if "expected" in error.message and "argument" in error.message:
-        return f"{name} needs {_described(option.item)}."
+        return f"{name} needs {walk.allowed(option.item)}."
     if found := re.match(r"ignored explicit argument (.*)", error.message):
         return f"{name} is a switch and takes no value, not even {found[1]}."
     return f"{name} {error.message}"

@@ -11,12 +11,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import numbers
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+
+from jtl.common.errors import UserError, suggest
 
 Check = Callable[[str, Any], None]
 _Options = TypeVar("_Options")
@@ -86,6 +89,10 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Raises UserError where the value is none for the option."""
+        if not (value is None and self.optional):
+            for each in value if self.is_list and isinstance(value, (tuple, list)) else (value,):
+                if not _may_be(self.item, each):
+                    raise UserError(f"{self.flag} {must_be(self.item, each)}")
         for mark in self.marks:
             if callable(mark):
                 mark(self.flag, value)
@@ -194,6 +201,34 @@ def check(config: Any) -> None:
     """
     for option in options(type(config)).values():
         option.check(value(config, option))
+
+
+def _may_be(kind: Any, value: Any) -> bool:
+    """Whether a value may be a choice or a number; NumPy's numbers too, and any text or path."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not all(part in (int, float) or typing.get_origin(part) is Literal for part in kinds):
+        return True
+    counts = any(part in (int, float) for part in kinds)
+    return is_of(kind, value) or (counts and isinstance(value, numbers.Number))
+
+
+def must_be(kind: Any, value: Any) -> str:
+    """What a value that is none of a type must be, for after the flag."""
+    close = ""
+    if typing.get_origin(kind) is Literal and isinstance(value, str):
+        close = suggest(value, typing.get_args(kind))
+    shown = f"'{value}'" if isinstance(value, str) else repr(value)
+    return f"must be {allowed(kind)}, not {shown}.{close}"
+
+
+def allowed(kind: Any) -> str:
+    """What a type's values are, in words."""
+    if isinstance(kind, tuple):
+        return " or ".join(map(allowed, kind))
+    if typing.get_origin(kind) is Literal:
+        *most, last = typing.get_args(kind)
+        return f"one of {', '.join(most)} or {last}" if most else str(last)
+    return {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a value")
 
 
 def is_of(kind: Any, value: Any) -> bool:

@@ -80,7 +80,8 @@ def test_the_last_file_counts(file, tmp_path):
         ("lr: {a: 1}", "'lr' must be a value or a list of values"),
         ("config: other.yaml", "there is no option 'config'"),
         ("epochs: many", "in the file of --config: --epochs must be a whole number, not 'many'"),
-        ("resume: 3", "in the file of --config: --resume is a switch and takes no value"),
+        ("resume: 3", "file of --config: --resume must be one of never, auto or must, not '3'"),
+        ("json: 3", "in the file of --config: --json is a switch and takes no value"),
         ("flip: no", "'flip' is no switch, but YAML takes its value for false"),
     ],
 )

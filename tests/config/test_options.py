@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,17 @@ def test_the_documented_default():
         (config(epochs=0), r"^--epochs must be at least 1, not 0\.$"),
         (config(batch_size=0), r"^--batch-size must be at least 1, not 0\.$"),
         (config(batch_size=-3), r"^--batch-size must be at least 1, not -3\.$"),
+        (config(batch_size="big"), r"^--batch-size must be a whole number or auto, not 'big'\.$"),
+        (
+            config(bn="frzen"),
+            r"^--bn must be one of auto, .* not 'frzen'\. Did you mean 'frozen'\?$",
+        ),
+        (config(lr="fast"), r"^--lr must be a number, not 'fast'\.$"),
+        (config(patience=None), r"^--patience must be a whole number, not None\.$"),
+        (
+            Config(ModelConfig(head="mlp", head_widths=typing.cast(typing.Any, (8, "wide")))),
+            r"^--head-widths must be a whole number, not 'wide'\.$",
+        ),
         (config(patience=-1), r"^--patience must be at least 0, not -1\.$"),
         (config(seed=-1), r"^--seed must be at least 0, not -1\.$"),
         (config(weight_decay=-0.1), r"^--weight-decay must be at least 0, not -0\.1\.$"),

@@ -193,7 +193,7 @@ def test_the_command_takes_auto(tiny_data, capsys):
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (dict(batch_size="big"), r"^--batch-size is a number or auto, not 'big'\.$"),
+        (dict(batch_size="big"), r"^--batch-size must be a whole number or auto, not 'big'\.$"),
         (dict(batch_size="auto", solver="lbfgs"), r"^--batch-size auto: no effect with --solver"),
     ],
 )
