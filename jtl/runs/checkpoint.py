@@ -113,10 +113,16 @@ def write_fingerprints(folder: Path) -> None:
         (unfinished / FINGERPRINTS).write_text(text + "\n", encoding="utf-8")
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None where they are as they were written."""
+def damage(checkpoint: Path, without: str | None = None) -> str | None:
+    """What is wrong with a checkpoint's files; None where they are as they were written.
+
+    Args:
+        checkpoint: Its folder.
+        without: An item that is not looked at.
+    """
     try:
         files = json.loads((checkpoint / FINGERPRINTS).read_text(encoding="utf-8"))
+        files = {k: v for k, v in files.items() if not (without and k.startswith(f"{without}/"))}
         return hashes.damage(checkpoint, files)
     except (OSError, ValueError, AttributeError):
         return f"its {FINGERPRINTS} is missing or unreadable"
@@ -200,12 +206,15 @@ def _scores(run_dir: Path) -> dict[int, float]:
 
 def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitStack) -> Restored:
     saved = path = run_dir / FOLDER / str(epoch)
+    without = "opt_state" if opt_state is None else None
     try:
         if is_written_by_another(run_dir):
             # TensorStore's threads would go on to complain of files that are gone meanwhile.
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jtl-")), saved.name)
-            shutil.copytree(saved, path)
-        if reason := damage(path):
+            with contextlib.suppress(OSError):  # No room for a copy.
+                room = stack.enter_context(tempfile.TemporaryDirectory(prefix="jtl-"))
+                ignore = shutil.ignore_patterns(without) if without else None
+                path = Path(shutil.copytree(saved, Path(room, saved.name), ignore=ignore))
+        if reason := damage(path, None if path == saved else without):
             raise ValueError(reason)
         meta = _read_json(path / "meta" / "metadata")
         meta.pop("jointly", None)  # Written by versions of before.

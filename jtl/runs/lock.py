@@ -8,8 +8,10 @@ import errno
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import filelock
 
@@ -18,6 +20,7 @@ from jtl.common.errors import UserError
 LOCK = ".lock"
 """In a run's folder while a process writes it: the host and the process id of that process."""
 _ATTEMPTS = 20
+_PATIENCE = 0.2  # Seconds.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -34,15 +37,18 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
         message: Told where the file system has no locks.
 
     Raises:
-        UserError: Another process writes the folder.
+        UserError: Another process writes the folder, or its lock file cannot be used.
         OSError: The folder cannot be written.
     """
     path, lock = folder / LOCK, None
     for attempt in range(_ATTEMPTS):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, thread_local=False)
+        _check_usable(path)
+        # A soft lock would outlive a killed process.
+        lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
         try:
-            lock.acquire(blocking=False)
+            # Readers hold it too, for as long as it takes to see whether it is free.
+            lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 10)
             break
         except filelock.Timeout:
             raise UserError(_held(folder, path)) from None
@@ -51,8 +57,13 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
             if attempt == _ATTEMPTS - 1:
                 raise
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM) and path.exists():
+                raise _unusable(path, error.strerror or str(error)) from error
             if error.errno not in _NO_LOCKS:
                 raise
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()
             message(
                 f"note: the file system of '{folder}' has no locks ({error.strerror}). Make sure "
                 "that only one training at a time writes this folder."
@@ -72,14 +83,63 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
 
 
 def is_written_by_another(folder: Path) -> bool:
-    """Whether another process may be writing a folder; it may also have been killed."""
+    """Whether another process writes a folder; where the system cannot tell, what the lock says."""
     try:
-        owner = json.loads((folder / LOCK).read_text(encoding="utf-8"))
-        return (owner["host"], owner["pid"]) != (socket.gethostname(), os.getpid())
+        with _opened(folder / LOCK) as file:
+            try:
+                owner = json.load(file)
+                if (owner["host"], owner["pid"]) == (socket.gethostname(), os.getpid()):
+                    return False
+            except (ValueError, LookupError, TypeError):
+                pass
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except (ImportError, OSError):  # It is held, or there are no locks.
+                return True
+            return False
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, LookupError, TypeError):
+    except OSError:
         return True
+
+
+def _opened(path: Path) -> TextIO:
+    """A lock file to read, and nothing else: a pipe of that name would never answer.
+
+    Raises:
+        OSError: It cannot be read, or is no plain file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    file = open(os.open(path, flags), encoding="utf-8")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return file
+
+
+def _check_usable(path: Path) -> None:
+    """Makes sure that nothing but a lock is written.
+
+    Raises:
+        UserError: It is something else.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise _unusable(path, "it is no plain file")
+    if found.st_nlink > 1:
+        raise _unusable(path, "it has another name, whose content would be overwritten")
+
+
+def _unusable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"the lock file '{path}' cannot be used: {reason}. Remove it, or choose another folder "
+        "with --run-dir."
+    )
 
 
 def _owner() -> dict[str, str | int]:
@@ -89,7 +149,8 @@ def _owner() -> dict[str, str | int]:
 
 def _held(folder: Path, path: Path) -> str:
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            owner = json.load(file)
         who = f"process {owner['pid']} on {owner['host']} (since {owner['since']})"
     except (OSError, ValueError, LookupError, TypeError):
         who = "another process"
