@@ -16,6 +16,7 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import checkpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
+from jtl.runs.messages import counted
 from jtl.runs.run import Run, claimed_run, held_folder
 
 CHOSEN = ("batch_size", "bn", "solver")
@@ -57,7 +58,7 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
         with claimed_run(config, message, begun=True) as run:
             yield run
         return
-    stored, more = processes.run_together(lambda: _stored(config, folder))
+    stored, more = processes.run_together(lambda: _stored(config, folder, message))
     summary = processes.run_together(lambda: _result(folder))
     if summary and not more:
         yield Run(folder, stored, summary=summary, history=_history(folder, None), resumed=True)
@@ -68,8 +69,11 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
         yield run
 
 
-def _stored(config: Config, folder: Path) -> tuple[Config, int]:
-    """The options of a run, with those of this session, and how many epochs are to be added."""
+def _stored(config: Config, folder: Path, message: Callable[[str], None]) -> tuple[Config, int]:
+    """The options of a run, with those of this session, and how many epochs are to be added.
+
+    Epochs that were added last, and not trained yet, are taken back where fewer are asked for.
+    """
     stored = stored_config(folder)
     _refuse_changes(config, stored, folder)
     log_to = config.run.log_to or stored.run.log_to
@@ -79,21 +83,29 @@ def _stored(config: Config, folder: Path) -> tuple[Config, int]:
     data = dataclasses.replace(stored.data, data=config.data.data) if moved else stored.data
     stored = dataclasses.replace(stored, run=run, data=data)
     asked, planned = config.train.epochs, _planned(read_json(folder / CONFIG))
-    if asked in (None, planned, stored.train.epochs):
+    extended = stored.train.extended
+    # Before epochs were added, each time, and now: a requeue says again what it said then.
+    totals = [planned - sum(extended[at:]) for at in range(len(extended) + 1)]
+    if asked in (None, stored.train.epochs, *totals):
         return stored, 0
     if stored.train.solver == "lbfgs":
         raise UserError(
             f"--epochs {asked}: the run in '{folder}' was fitted to the optimum by --solver lbfgs; "
             "there is nothing left to train."
         )
-    if asked < planned:
+    done, more = max(checkpoint.saved_epochs(folder), default=0), asked - planned
+    if more < 0 and extended and asked > totals[-2] and asked >= done:
+        message(f"the run ends after {asked} epochs, not after {planned} as was asked for last")
+        extended, more = (*extended[:-1], asked - totals[-2]), 0
+    elif more > 0:
+        extended = (*extended, more)
+    else:
         raise UserError(
             f"--epochs {asked}: the run in '{folder}' has {planned} epochs. Give a larger number "
             "to train it longer, or leave it out to go on as planned."
         )
-    extended = (*stored.train.extended, asked - planned)
     train = dataclasses.replace(stored.train, extended=extended)
-    return dataclasses.replace(stored, train=train), asked - planned
+    return dataclasses.replace(stored, train=train), more
 
 
 def _planned(content: dict[str, Any]) -> int:
@@ -129,8 +141,8 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
     if more:
         run.extended_at += (done,)
         message(
-            f"{more} epochs are added, as another phase: the schedule of the learning rate starts "
-            "again, the optimizer's state goes on"
+            f"{counted(more, 'epoch')} {'is' if more == 1 else 'are'} added, as another phase: the "
+            "schedule of the learning rate starts again, the optimizer's state goes on"
         )
     # Epochs after the checkpoint are trained again, so their lines must go.
     if processes.is_primary():

@@ -43,6 +43,10 @@ _DRAFT = re.compile(
 )
 """What `jtl.common.files` leaves where it is killed; versions of before wrote the first forms."""
 _CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
+_BYSTANDERS = re.compile(
+    r"lost\+found|\.nfs.*|\.snapshots?|\.DS_Store|.+\.(out|err|log)|.+\.[oe]\d+"
+)
+"""What file systems and batch queues put into any folder: no run is hindered, and it stays."""
 _UNFINISHED = ("*.orbax-checkpoint-tmp*", "removed")
 """In a folder of checkpoints: what is no checkpoint yet, or none any more."""
 
@@ -211,7 +215,8 @@ def claimed_run(
     Args:
         config: The options.
         message: Where notes go.
-        begun: Whether the folder may hold empty folders of checkpoints, which are removed.
+        begun: Whether the folder may hold empty folders of checkpoints, which are removed, and
+            what file systems and batch queues put there, which stays.
 
     Raises:
         UserError: The folder holds a run already, is a file, or cannot be written; or another
@@ -283,6 +288,7 @@ def _check_empty(folder: Path, begun: bool) -> None:
         path.name
         for path in files
         if not _DRAFT.fullmatch(path.name)
+        and not (begun and _BYSTANDERS.fullmatch(path.name))
         and not ((begun or marked) and _is_unfinished(path))
         and not (marked and path.name in _OWN and path.name not in _CHECKPOINTS)
     ]

@@ -209,6 +209,48 @@ def test_what_another_program_wrote_is_refused_and_stays(tmp_path, name):
     assert (tmp_path / "run" / "checkpoints" / "3.orbax-checkpoint-tmp-5").is_dir()
 
 
+def test_what_batch_queues_and_file_systems_put_there_stays(tmp_path):
+    names = {"lost+found", ".nfs0001", ".snapshot", ".DS_Store", "slurm-1.out", "a.err", "job.log"}
+    for name in names:
+        (tmp_path / name).write_text("theirs")
+    with claimed_run(_config(tmp_path), print, begun=True):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def _asks(folder, epochs):
+    told = []
+    config = _config(folder)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
+    stored, more = resume._stored(config, folder, told.append)
+    return stored.train.extended, more, "".join(told)
+
+
+def test_added_epochs_are_taken_back_while_they_are_not_trained(tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    stored = json.loads((folder / "config.json").read_text())
+    stored["train"]["extended"] = [4, 494]
+    stored["phases"] += [{**stored["phases"][0], "epochs": more} for more in (4, 494)]
+    (folder / "config.json").write_text(json.dumps(stored))
+    assert _asks(folder, 10) == ((4, 4), 0, "the run ends after 10 epochs, not after 500 as was "
+                                 "asked for last")  # fmt: skip
+    assert _asks(folder, 600) == ((4, 494, 100), 100, "")
+    for said_before in (2, 6, 500):
+        assert _asks(folder, said_before) == ((4, 494), 0, "")
+    with pytest.raises(UserError, match="has 500 epochs"):
+        _asks(folder, 5)
+    (folder / "checkpoints" / "11").mkdir()
+    with pytest.raises(UserError, match="has 500 epochs"):
+        _asks(folder, 10)
+
+
+@pytest.mark.parametrize(("more", "told"), [(1, "1 epoch is added"), (2, "2 epochs are added")])
+def test_added_epochs_are_counted(tiny_run, tmp_path, more, told):
+    folder, messages = shutil.copytree(tiny_run.folder, tmp_path / "run"), []
+    resume._resumed(folder, resume.stored_config(folder), more, messages.append)
+    assert told in messages[0]
+
+
 def test_what_a_failed_run_leaves_can_be_started_again(tmp_path):
     # As after a full disk; or killed, where nothing could be cleared up.
     folder, killed = tmp_path / "run", tmp_path / "killed"
