@@ -62,7 +62,7 @@ MODELS = {
 }
 SIZES = {"alexnet": 63, "inception": 75}
 WITHOUT_NORM = ("alexnet", "squeezenet")
-WRAPPERS = ("adamw, clipped", "sgd, accumulated", "adamw, accumulated")
+WRAPPERS = ("adamw, clipped", "lion, accumulated", "adamw, accumulated")
 MASKS = (
     "head_only",
     "last_stage",
@@ -96,7 +96,10 @@ def variables_of(family: str) -> ParamTree:
 
 
 def optimizer(labels: ParamTree, wrapper: str) -> optax.GradientTransformation:
-    """AdamW or SGD with momentum, both with decay; with clipping or accumulation around it."""
+    """AdamW or Lion, both with decay; with clipping or accumulation around it.
+
+    Neither lets a small gradient vanish in rounding: scales and biases have no decay to move them.
+    """
     groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
     if wrapper == "adamw, clipped":
         inner = optimizers.build(
@@ -247,7 +250,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
     tx = optax.chain(optax.clip_by_global_norm(0.05), optimizers.build(labels, sgd))
     plain = optax.chain(
         optax.clip_by_global_norm(0.05),
-        optax.add_decayed_weights(0.1),
+        optax.add_decayed_weights(0.1, lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)),
         optax.sgd(1e-2, momentum=0.9, nesterov=True),
     )
     # More pixels and images than elsewhere: statistics over four values amplify rounding.
@@ -285,7 +288,13 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
         strict=True,
     ):
         step = np.linalg.norm(np.asarray(want) - np.asarray(start))
-        assert step > 0, jax.tree_util.keystr(path)
+        # No decay moves biases and scales, and a bias before a normalization has no gradient: what
+        # is left there is rounding. Kernels always move.
+        still = 1e-6 * np.linalg.norm(np.asarray(start))
+        if step < still:
+            assert path[-1].key != "kernel", jax.tree_util.keystr(path)
+            assert np.linalg.norm(np.asarray(got) - np.asarray(start)) < still
+            continue
         # By norm: where a normalized value lies on ReLU's kink, two compilations of one sum may
         # fall on different sides of it, and a channel or two get another gradient.
         apart = np.linalg.norm(np.asarray(got) - np.asarray(want))

@@ -18,9 +18,11 @@ from weights_convert.convert.rules import Table, leaf_paths, lookup
 
 # Largest difference of a unit's output from timm's, relative to the unit's largest value.
 # Measured over all units of the eight models below: jtl 1.4e-6 and timm's own float32 1.4e-6
-# from timm in float64, 1.6e-6 from one another. The margin of three is for other processors.
-UNIT_BOUND = 5e-6
-LOGITS_BOUND = 5e-6
+# from timm in float64, 1.6e-6 from one another. That depends on the processor: where oneDNN 3.2
+# has AVX-512's blocked kernels, sums of 25,088 terms (narrow_vgg11_bn's head) are 5.5e-6 from
+# float64 and EfficientNet-Lite0's last units 5.8e-6 from timm, and XLA's 1.9e-6.
+UNIT_BOUND = 8e-6
+LOGITS_BOUND = 8e-6
 
 # Largest difference after a train step, relative to a tensor's largest update, plus what
 # rounding to float32 costs on both sides, relative to its largest value. Measured over the four
