@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from jtl import models, weights
 from jtl.common.errors import UserError
+from jtl.common.text import for_markdown
 from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.artifact import folder
@@ -76,7 +77,7 @@ def test_a_guess_is_called_one_everywhere(lite, tmp_path, capsys):
     assert len(found.notes) == 1
     assert found.notes[0].startswith("a guess: ")
     assert "--architecture efficientnet_lite0" in found.notes[0]
-    assert found.notes[0] in (tmp_path / "out" / "README.md").read_text()
+    assert for_markdown(found.notes[0]) in (tmp_path / "out" / "README.md").read_text()
     told: list[str] = []
     weights.resolve(str(lite), MODEL, tmp_path / "cache", told.append)
     assert any("a guess: " in line for line in told)
