@@ -151,7 +151,7 @@ HELP = {
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
         "--model TEXT Backbone: resnet18, resnet34, resnet50, ",
         "(.safetensors, .pth, .h5, .keras)",
-        "--epochs N Passes over the training images. Default: 100 for head_only, else 10. --",
+        "--epochs N Passes over the training images. Default: 20 for head_only, else 10. --",
         "--head-widths N,... Widths of the hidden layers of --head mlp",
         "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
         "--json, --no-json Print the summary as JSON on stdout",
