@@ -76,7 +76,9 @@ def trace(trainer: Trainer, epoch: int, folder: Path) -> int:
         failure = None
         try:
             with _traced():
-                jax.profiler.start_trace(folder, True, profiler_options=options)
+                jax.profiler.start_trace(
+                    folder, create_perfetto_trace=True, profiler_options=options
+                )
         except ProfilerError as error:
             failure = error
         try:

@@ -83,7 +83,9 @@ class Lowering:
 
 def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = False) -> Trainer:
     """Of a run that takes all devices, from features where `cached`."""
-    config = tiny.config(data, None, mask=mask, batch_size=BATCH, optimizer="adamw", lr=1e-3)
+    # With the statistics of the batch, which devices exchange.
+    options = dict(batch_size=BATCH, optimizer="adamw", lr=1e-3, bn="batch")
+    config = tiny.config(data, None, mask=mask, **options)
     model = dataclasses.replace(config.model, dtype=dtype)
     one = tiny.trainer_of(Config(model, config.data, config.train, config.run))
     assert one.setup.layout.count == DEVICES

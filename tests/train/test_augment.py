@@ -252,12 +252,12 @@ def test_a_dry_run_draws_the_sheet_and_counts_the_augmentation(
 
 def test_flags_change_single_parts_of_a_preset():
     options = AugmentConfig("strong", crop_scale=1.0, policy="none", color_jitter="0.4", mixup=0.0)
-    assert options.options() == Augment(
+    assert options.resolved() == Augment(
         1.0, "horizontal", (0.4, 0.4, 0.4, 0.0), "none", 0.1, 0.0, 1.0
     )
-    assert AugmentConfig().options() == Augment()
-    assert AugmentConfig(color_jitter=".1,.2,.3,.4").options().color_jitter == (0.1, 0.2, 0.3, 0.4)
-    assert Augment().told() == "none"
+    assert AugmentConfig().resolved() == Augment()
+    assert AugmentConfig(color_jitter=".1,.2,.3,.4").resolved().color_jitter == (0.1, 0.2, 0.3, 0.4)
+    assert Augment().describe() == "none"
 
 
 def test_flags_reach_the_options():
@@ -265,7 +265,7 @@ def test_flags_reach_the_options():
     words = ["--augment=light", "--flip", "both", "--color-jitter", "0.4,0.3,0.2,0.1"]
     words += ["--erasing", "0.25", "--cutmix", "1", "--policy", "trivial", "--crop-scale", ".5"]
     assert app.main(Config, seen.append, prog="train", args=words) == 0
-    assert seen[0].augment.options() == Augment(
+    assert seen[0].augment.resolved() == Augment(
         0.5, "both", (0.4, 0.3, 0.2, 0.1), "trivial", 0.25, 0.0, 1.0
     )
     groups = json.loads(json.dumps(seen[0].to_dict()))
