@@ -122,8 +122,8 @@ def spec_of(data: str, options: argparse.Namespace, scratch: Path) -> str:
     folder = scratch / data
     if not folder.exists():
         train, val, test = counts
-        roles = {"train": train, "val": val, "test": test}
-        return subsets.write(subsets.opened(spec), folder, roles)
+        sizes = {"train": train, "val": val, "test": test}
+        return subsets.write(subsets.opened(spec), folder, sizes)
     arrays = folder / "images.npz"
     return f"npz:{arrays}" if arrays.exists() else f"folder:{folder}"
 

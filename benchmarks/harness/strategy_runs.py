@@ -27,7 +27,7 @@ class Measurement:
         self.spec = options.data
         limits = (options.train_per_class, options.eval_per_class)
         if any(limits):
-            counts = {role: limits[role != "train"] for role in source.splits}
+            counts = {name: limits[name != "train"] for name in source.splits}
             self.spec = subsets.write(source, scratch / "limited", counts)
         self.settings = {
             "model": options.model,

@@ -62,7 +62,7 @@ def opened(spec: str, *, test_as_val: bool = False) -> Source:
         if found.test is None:
             raise SystemExit(f"--data {spec} has no test split.")
         splits = {"train": given.splits["train"], "val": found.test}
-    kept = {role: split for role, split in splits.items() if split is not None}
+    kept = {name: split for name, split in splits.items() if split is not None}
     val_given = test_as_val or "val" in given.splits
     return Source(found.class_names, kept, found.fingerprint, val_given)
 
@@ -79,11 +79,11 @@ def chosen(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(parts))
 
 
-def count(source: Source, role: str, per_class: int) -> int:
+def count(source: Source, name: str, per_class: int) -> int:
     """Images of a split, at most `per_class` of each class; 0 if it is not there."""
-    if role not in source.splits:
+    if name not in source.splits:
         return 0
-    return len(chosen(source.splits[role].labels, per_class, 0))
+    return len(chosen(source.splits[name].labels, per_class, 0))
 
 
 def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -> str:
@@ -100,10 +100,10 @@ def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -
         files as they are.
     """
     parts = {}
-    for role, per_class in counts.items():
-        split = source.splits[role]
-        rows = chosen(split.labels, per_class, seed if role == "train" else 0)
-        parts[role] = split.subset(rows)
+    for name, per_class in counts.items():
+        split = source.splits[name]
+        rows = chosen(split.labels, per_class, seed if name == "train" else 0)
+        parts[name] = split.subset(rows)
     folder.mkdir(parents=True)
     sizes = {split.native_size() for split in parts.values()}
     if len(sizes) == 1 and None not in sizes:
@@ -113,17 +113,17 @@ def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -
 
 def _arrays(source: Source, parts: dict[str, Any], path: Path) -> str:
     arrays: dict[str, Any] = {"class_names": np.array(source.class_names)}
-    for role, split in parts.items():
-        arrays[f"x_{role}"] = split.read(np.arange(len(split)), None)
-        arrays[f"y_{role}"] = split.labels
+    for name, split in parts.items():
+        arrays[f"x_{name}"] = split.read(np.arange(len(split)), None)
+        arrays[f"y_{name}"] = split.labels
     np.savez(path, **arrays)
     return f"npz:{path}"
 
 
 def _files(source: Source, parts: dict[str, Any], folder: Path) -> str:
-    for role, split in parts.items():
+    for name, split in parts.items():
         for index, label in enumerate(split.labels):
-            target = folder / role / source.class_names[label]
+            target = folder / name / source.class_names[label]
             target.mkdir(parents=True, exist_ok=True)
             # jtl takes a file for what it holds, not for what its name says.
             (target / f"{index:06}.jpg").write_bytes(split.encoded(index))
@@ -143,10 +143,10 @@ def generated(path: Path, *, classes: int, train: int, val: int, side: int = 32)
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 200, (classes, 1, 1, 3))
     arrays: dict[str, Any] = {}
-    for role, each in (("train", train), ("val", val)):
+    for name, each in (("train", train), ("val", val)):
         labels = np.repeat(np.arange(classes), each)
         noise = rng.integers(0, 56, (len(labels), side, side, 3))
-        arrays[f"x_{role}"] = (colors[labels] + noise).astype(np.uint8)
-        arrays[f"y_{role}"] = labels
+        arrays[f"x_{name}"] = (colors[labels] + noise).astype(np.uint8)
+        arrays[f"y_{name}"] = labels
     np.savez(path, **arrays)
     return f"npz:{path}"

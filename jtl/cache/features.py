@@ -173,7 +173,7 @@ class FeatureCache:
         inputs = self.plan(cut, variables, splits)
         try:
             if inputs.start is not None:
-                cached = {role: self._all(inputs, variables, role, splits[role]) for role in splits}
+                cached = {name: self._all(inputs, variables, name, splits[name]) for name in splits}
                 return dataclasses.replace(inputs, examples=cached)
         except NoRoom:
             self._rejected.add(inputs.start or "")
@@ -181,10 +181,10 @@ class FeatureCache:
         finally:
             self._last = self._decoded = None  # The steps donate the arrays.
         images = {
-            role: place_images(
-                split, self._inputs, once=False, training=role == "train", layout=self._layout
+            name: place_images(
+                split, self._inputs, once=False, training=name == "train", layout=self._layout
             )
-            for role, split in splits.items()
+            for name, split in splits.items()
         }
         inputs = PhaseInputs.of_images(self._model, self._inputs, self._layout)
         return dataclasses.replace(inputs, examples=images)
@@ -194,17 +194,17 @@ class FeatureCache:
             self._noted.add(text)
             self._display.message(text)
 
-    def _parts(self, role: str, split: Split) -> list[Part]:
+    def _parts(self, name: str, split: Split) -> list[Part]:
         """What is kept of a split; of many processes, of this one's share of it."""
         augmentation = self._inputs.augmentation
         if self._layout.spans_processes:
             split = Portion(split, self._layout.share(len(split)))
-        if role != "train" or augmentation is None:
-            return [Part(role, split, None)]
+        if name != "train" or augmentation is None:
+            return [Part(name, split, None)]
         numbers = range(1, self._inputs.views + 1)
-        return [Part(role, split, View(augmentation.options, self._seed, n)) for n in numbers]
+        return [Part(name, split, View(augmentation.options, self._seed, n)) for n in numbers]
 
-    def _all(self, inputs: PhaseInputs, variables: ParamTree, role: str, split: Split) -> Features:
+    def _all(self, inputs: PhaseInputs, variables: ParamTree, name: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
         draws = [
             Features(
@@ -213,7 +213,7 @@ class FeatureCache:
                 self._layout,
             )
             for values in (
-                self._features(inputs, variables, part) for part in self._parts(role, split)
+                self._features(inputs, variables, part) for part in self._parts(name, split)
             )
         ]
         return draws[0] if len(draws) == 1 else Views(draws)
@@ -237,7 +237,7 @@ class FeatureCache:
             part.split,
             data=self._dataset.spec,
             fingerprint=self._dataset.fingerprint,
-            role=part.role,
+            split_name=part.split_name,
             host=self._inputs.host_for(part.split.native_size(), training=part.view is not None),
             prepare=self._inputs.device,
             view=part.view,

@@ -49,12 +49,13 @@ class Key:
 class Part:
     """What an entry is of: a split's images as they are, or in one random view."""
 
-    role: str
+    split_name: str
     split: Split
     view: View | None
 
     def __str__(self) -> str:
-        return self.role if self.view is None else f"{self.role}, view {self.view.number}"
+        view = "" if self.view is None else f", view {self.view.number}"
+        return self.split_name + view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def key_of(
     *,
     data: str,
     fingerprint: str,
-    role: str,
+    split_name: str,
     host: HostTransform | None,
     prepare: Prepare,
     view: View | None = None,
@@ -125,7 +126,7 @@ def key_of(
         split: The images; which and in what order is part of the key, their labels are not.
         data: What the data set was loaded by, for people.
         fingerprint: Of the data set.
-        role: `train`, `val` or `test`: names need not differ between splits.
+        split_name: `train`, `val` or `test`: names need not differ between splits.
         host: How images are resized while they are decoded.
         prepare: What is done to them on the device.
         view: Which random draw of the images; None for them as they are.
@@ -135,7 +136,7 @@ def key_of(
         "prefix_version": PREFIX_VERSION,
         **{field: value for field, value in dataclasses.asdict(prefix).items() if field != "model"},
         "fingerprint": fingerprint,
-        "split": role,
+        "split": split_name,
         "count": len(split),
         "names": names_of(split),
         "host": repr(host),

@@ -68,9 +68,9 @@ def command(options: Options) -> int:
 
 def lines(result: Survey) -> list[str]:
     """What was found, for people."""
-    roles = list(result.counts)
-    totals = {role: sum(result.counts[role]) for role in roles}
-    rows = [(name, [result.counts[role][i] for role in roles])
+    splits = list(result.counts)
+    totals = {split: sum(result.counts[split]) for split in splits}
+    rows = [(name, [result.counts[split][i] for split in splits])
             for i, name in enumerate(result.class_names)]  # fmt: skip
     shown = rows
     if len(rows) > _MOST_CLASSES:
@@ -78,8 +78,8 @@ def lines(result: Survey) -> list[str]:
         shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
     width = max(len(name) for name, _ in [*shown, ("all classes", [])])
     text = [f"{result.spec}: {sum(totals.values()):,} images, {len(rows)} classes", ""]
-    text.append(" " * width + "".join(f"{role:>10}" for role in roles))
-    for name, counts in [*shown, ("all classes", [totals[role] for role in roles])]:
+    text.append(" " * width + "".join(f"{split:>10}" for split in splits))
+    for name, counts in [*shown, ("all classes", [totals[split] for split in splits])]:
         text.append(f"{name:<{width}}" + "".join(f"{count:>10,}" for count in counts))
     if len(shown) < len(rows):
         text.append(f"({len(rows) - len(shown)} classes of middle size are left out; see --json)")

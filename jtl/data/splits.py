@@ -199,9 +199,9 @@ class Found:
         return any(split.stored_bytes for split in self.splits.values())
 
 
-def role_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
     """The split that a name such as "Validation" stands for: "train", "val", "test" or None."""
-    return next((role for role, words in SPLIT_NAMES.items() if name.lower() in words), None)
+    return next((split for split, words in SPLIT_NAMES.items() if name.lower() in words), None)
 
 
 def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
@@ -259,7 +259,7 @@ def reordered(found: Found, class_names: Sequence[str]) -> Found:
         return found
     place = {name: label for label, name in enumerate(class_names)}
     new = np.array([place[name] for name in found.class_names], np.int32)
-    splits = {role: split.relabelled(new[split.labels]) for role, split in found.splits.items()}
+    splits = {name: split.relabelled(new[split.labels]) for name, split in found.splits.items()}
     return dataclasses.replace(found, class_names=tuple(class_names), splits=splits)
 
 
@@ -269,7 +269,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
     Args:
         where: What the source is called.
         class_names: The name of every label.
-        splits: By role; their labels index `class_names`.
+        splits: By name; their labels index `class_names`.
 
     Returns:
         Sentences: too few classes, or classes of val and test that train does not have.
@@ -282,11 +282,11 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
             f"{where} has train images of only {len(known)} class"
             f"{f', {known[0]!r}' if known else 'es'}; a classifier needs at least two."
         )
-    for role, split in splits.items():
+    for name, split in splits.items():
         strange = [class_names[int(i)] for i in np.unique(split.labels) if not counts[i]]
         if strange:
             problems.append(
-                f"The {role} split of {where} has classes that train does not have: "
+                f"The {name} split of {where} has classes that train does not have: "
                 f"{some(strange)}. The classes of train are {some(known)}. Add train images "
                 "of them, or leave them out."
             )

@@ -80,8 +80,8 @@ class Survey:
         """For JSON; counts are by split and class name."""
         facts = dataclasses.asdict(self)
         facts["counts"] = {
-            role: dict(zip(self.class_names, counts, strict=True))
-            for role, counts in self.counts.items()
+            split: dict(zip(self.class_names, counts, strict=True))
+            for split, counts in self.counts.items()
         }
         return facts
 
@@ -94,11 +94,11 @@ def survey(spec: str, found: Found, advance: Advance) -> Survey:
         found: What it holds, as `jtl.data.sources.registry.find` gives it.
         advance: Told of every few images that are done.
     """
-    looks = [look for role in found.splits for look in _looks(role, found.splits[role], advance)]
+    looks = [look for split in found.splits for look in _looks(split, found.splits[split], advance)]
     names = found.class_names
     counts = {
-        role: np.bincount(split.labels, minlength=len(names)).tolist()
-        for role, split in found.splits.items()
+        split: np.bincount(images.labels, minlength=len(names)).tolist()
+        for split, images in found.splits.items()
     }
     unreadable = tuple(look.fault for look in looks if look.fault is not None)
     problems, warnings = list(found.problems), []
@@ -122,35 +122,35 @@ def survey(spec: str, found: Found, advance: Advance) -> Survey:
     )  # fmt: skip
 
 
-def _looks(role: str, split: Any, advance: Advance) -> Iterable[Look]:
-    look = _at_file if isinstance(split, EncodedSplit) else _at_array
+def _looks(split: str, images: Any, advance: Advance) -> Iterable[Look]:
+    look = _at_file if isinstance(images, EncodedSplit) else _at_array
 
     def work(rows: range) -> list[Look]:
-        return [look(role, split, row) for row in rows]
+        return [look(split, images, row) for row in rows]
 
-    for part in in_threads(work, len(split)):
+    for part in in_threads(work, len(images)):
         advance(len(part))
         yield from part
 
 
-def _at_file(role: str, split: EncodedSplit, row: int) -> Look:
-    name, label = split.names[row], int(split.labels[row])
+def _at_file(split: str, images: EncodedSplit, row: int) -> Look:
+    name, label = images.names[row], int(images.labels[row])
     try:
-        data = split.encoded(row)
+        data = images.encoded(row)
         pixels = np.asarray(decode(data, name))
     except BadImage as error:
-        return Look(role, name, label, None, b"", False, False, str(error))
+        return Look(split, name, label, None, b"", False, False, str(error))
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         alpha = image.has_transparency_data
-    return Look(role, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)
+    return Look(split, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)
 
 
-def _at_array(role: str, split: Any, row: int) -> Look:
-    pixels = split.read(np.array([row]), None)[0]
+def _at_array(split: str, images: Any, row: int) -> Look:
+    pixels = images.read(np.array([row]), None)[0]
     grey = bool((pixels == pixels[..., :1]).all())
-    size, label = pixels.shape[:2], int(split.labels[row])
-    return Look(role, split.names[row], label, size, _digest(pixels), grey, False, None)
+    size, label = pixels.shape[:2], int(images.labels[row])
+    return Look(split, images.names[row], label, size, _digest(pixels), grey, False, None)
 
 
 def _digest(pixels: np.ndarray) -> bytes:
@@ -181,14 +181,14 @@ def _across(groups: Sequence[Sequence[Look]]) -> list[str]:
     """Sentences about equal images in several splits."""
     shared: dict[tuple[str, ...], list[Sequence[Look]]] = defaultdict(list)
     for group in groups:
-        roles = tuple(r for r in ("train", "val", "test") if any(o.split == r for o in group))
-        if len(roles) > 1:
-            shared[roles].append(group)
+        names = tuple(r for r in ("train", "val", "test") if any(o.split == r for o in group))
+        if len(names) > 1:
+            shared[names].append(group)
     return [
-        f"{len(found)} image(s) are in {' and '.join(roles)}, so that accuracy there says too "
+        f"{len(found)} image(s) are in {' and '.join(names)}, so that accuracy there says too "
         f"much. For example {' = '.join(f'{o.split}: {o.name}' for o in found[0][:3])}. Remove "
         "them from one."
-        for roles, found in shared.items()
+        for names, found in shared.items()
     ]
 
 
@@ -196,8 +196,8 @@ def _within(groups: Sequence[Sequence[Look]], class_names: Sequence[str]) -> lis
     """Sentences about images that a split has twice, and those with several labels."""
     warnings = []
     twice = 0
-    for role in ("train", "val", "test"):
-        twice += sum(max(sum(o.split == role for o in group) - 1, 0) for group in groups)
+    for split in ("train", "val", "test"):
+        twice += sum(max(sum(o.split == split for o in group) - 1, 0) for group in groups)
     if twice:
         warnings.append(f"{twice} image(s) are in their split more than once.")
     torn = [group for group in groups if len({look.label for look in group}) > 1]

@@ -75,7 +75,7 @@ class Verification:
             bad = self._look(found, decode)
             if time.perf_counter() - began > WORTH_SECONDS:
                 self._note(memory, decode, bad, found)
-        return self._act(found, {role: faults for role, faults in bad.items() if faults})
+        return self._act(found, {name: faults for name, faults in bad.items() if faults})
 
     def _look(self, found: Found, decode: bool) -> dict[str, dict[int, str]]:
         count = sum(len(split) for split in found.splits.values())
@@ -84,8 +84,8 @@ class Verification:
             if self.display is not None and count >= _WORTH_SHOWING and found.has_files:
                 advance = stack.enter_context(self.display.track("checking", count, "images"))
             return {
-                role: split.faults(decode=decode, advance=advance)
-                for role, split in found.splits.items()
+                name: split.faults(decode=decode, advance=advance)
+                for name, split in found.splits.items()
             }
 
     def _act(self, found: Found, bad: dict[str, dict[int, str]]) -> Found:
@@ -97,12 +97,12 @@ class Verification:
             places = ", ".join(split.where for split in found.splits.values())
             raise unreadable(lines, count, places)
         splits: dict[str, Any] = dict(found.splits)
-        for role, faults in bad.items():
-            before = splits[role]
+        for name, faults in bad.items():
+            before = splits[name]
             kept = np.setdiff1d(np.arange(len(before)), list(faults))
-            splits[role] = before.subset(kept)
-            lost = np.setdiff1d(before.labels, splits[role].labels if role == "train" else [])
-            if not len(kept) or (role == "train" and len(lost)):
+            splits[name] = before.subset(kept)
+            lost = np.setdiff1d(before.labels, splits[name].labels if name == "train" else [])
+            if not len(kept) or (name == "train" and len(lost)):
                 names = [found.class_names[i] for i in lost]
                 raise UserError(
                     f"No image of {before.where} can be read of: {', '.join(names[:10])}. "
@@ -119,8 +119,8 @@ class Verification:
         if self.folder is None or not found.has_files:
             return None
         facts = [found.fingerprint, PIL.__version__]
-        for role, split in found.splits.items():
-            facts += [role, *split.names]  # Parts of one data set have one fingerprint.
+        for name, split in found.splits.items():
+            facts += [name, *split.names]  # Parts of one data set have one fingerprint.
         text = "\0".join(facts).encode("utf-8", "surrogatepass")
         return self.folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
 
@@ -136,12 +136,12 @@ class Verification:
             if stored["sha256"] != _signed(memory, noted) or (decode and not noted["decoded"]):
                 return None
             known: dict[str, Sequence[int]] = noted["bad"]
-            for role, (rows, sizes) in noted["sizes"].items():
-                found.splits[role].assume_sizes(rows, sizes)
+            for name, (rows, sizes) in noted["sizes"].items():
+                found.splits[name].assume_sizes(rows, sizes)
             # A fingerprint does not tell of permissions: what was bad may be fine by now.
             return {
-                role: found.splits[role].faults(decode=decode, rows=rows)
-                for role, rows in known.items()
+                name: found.splits[name].faults(decode=decode, rows=rows)
+                for name, rows in known.items()
             }
         except (OSError, ValueError, TypeError, LookupError):
             return None
@@ -151,9 +151,9 @@ class Verification:
     ) -> None:
         if path is None:
             return
-        rows = {role: sorted(faults) for role, faults in bad.items() if faults}
-        known = {role: split.known_sizes() for role, split in found.splits.items()}
-        sizes = {role: size for role, size in known.items() if size is not None}
+        rows = {name: sorted(faults) for name, faults in bad.items() if faults}
+        known = {name: split.known_sizes() for name, split in found.splits.items()}
+        sizes = {name: size for name, size in known.items() if size is not None}
         noted = {"decoded": decode, "bad": rows, "sizes": sizes}
         text = json.dumps({"noted": noted, "sha256": _signed(path, noted)})
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.

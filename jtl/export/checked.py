@@ -149,11 +149,11 @@ def samples(classifier: Classifier) -> tuple[list[np.ndarray], str]:
     spec = classifier.config.data.data
     try:
         found = registry.find(spec)
-        role = next(role for role in ("val", "test", "train") if role in found.splits)
-        split = found.splits[role]
+        name = next(name for name in ("val", "test", "train") if name in found.splits)
+        split = found.splits[name]
         rows = np.unique(np.linspace(0, len(split) - 1, SAMPLES).astype(int))
         images = [split.read(rows[i : i + 1], None)[0] for i in range(len(rows))]
-        return images, f"{len(images)} {role} images of {spec}"
+        return images, f"{len(images)} {name} images of {spec}"
     except UserError:
         return _noise(classifier), f"{SAMPLES} images of noise, as {spec} cannot be read"
 

@@ -76,8 +76,8 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     inputs = cache.plan(plan.split.features_at, setup.variables, splits)
     if inputs.start is None:
         kept = sum(
-            placement.device_bytes(split, setup.inputs, training=role == "train")
-            for role, split in splits.items()
+            placement.device_bytes(split, setup.inputs, training=name == "train")
+            for name, split in splits.items()
         )
     else:
         estimate = cache.estimate(inputs.start, setup.variables, splits)

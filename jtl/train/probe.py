@@ -105,7 +105,7 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
     """
     dataset = setup.dataset
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    splits = {role: split for role, split in splits.items() if split is not None}
+    splits = {name: split for name, split in splits.items() if split is not None}
     size = setup.inputs.device.size
     image = jax.ShapeDtypeStruct((1, size, size, 3), setup.inputs.device.dtype)
     outputs = models.output_shape(setup.model, setup.variables, image, "head").size
@@ -113,9 +113,9 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
     needed = 3 * 4 * outputs * sum(map(len, splits.values()))
     if processes.is_distributed() or needed > memory_budget(setup.config.run.cache_budget):
         return {}
-    values = {role: _before_head(setup, cache, read, role) for role in splits}
+    values = {name: _before_head(setup, cache, read, name) for name in splits}
     if values["train"].ndim > 2:  # The head pools what it makes of every pixel.
-        values = {role: value.mean((1, 2)) for role, value in values.items()}
+        values = {name: value.mean((1, 2)) for name, value in values.items()}
     fit = lbfgs.best(_path(setup, values["train"], values["val"]))
     found = {"val": fit.val_accuracy}
     if dataset.test is not None:
@@ -125,18 +125,18 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
 
 
 def _before_head(
-    setup: Setup, cache: FeatureCache, read: PhaseInputs | None, role: str
+    setup: Setup, cache: FeatureCache, read: PhaseInputs | None, name: str
 ) -> jax.Array:
     """What the head gets of every image of a split before training, [N, C]."""
-    cut, split = setup.plans[0].split.features_at, {role: getattr(setup.dataset, role)}
+    cut, split = setup.plans[0].split.features_at, {name: getattr(setup.dataset, name)}
     if cut is None or cut == "head" or setup.inputs.augmentation is not None:
         inputs = cache.without_augmentation().read("head", setup.variables, split)
-        return _values(inputs.examples[role], inputs)
+        return _values(inputs.examples[name], inputs)
     inputs = read
-    if inputs is None or len(setup.plans) > 1 or role not in inputs.examples:
+    if inputs is None or len(setup.plans) > 1 or name not in inputs.examples:
         inputs = cache.read(cut, setup.variables, split)
     # The frozen part does not run again.
-    variables, examples = setup.layout.put_whole(setup.variables), inputs.examples[role]
+    variables, examples = setup.layout.put_whole(setup.variables), inputs.examples[name]
     batch = setup.layout.batch(inputs.eval_batch, len(examples))
     rows = [
         np.asarray(

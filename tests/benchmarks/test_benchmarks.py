@@ -266,7 +266,7 @@ def test_subsets_keep_images_and_validation(tmp_path):
         for seed in (0, 1)
     ]
     pixels = [
-        {role: split.read(range(len(split)), None) for role, split in part.splits.items()}
+        {name: split.read(range(len(split)), None) for name, split in part.splits.items()}
         for part in parts
     ]
     assert [len(p["train"]) for p in pixels] == [8, 8]

@@ -359,7 +359,7 @@ def facts() -> dict[str, Any]:
         split=tiny.array_split(5),
         data="folder:somewhere",
         fingerprint="ab" * 32,
-        role="train",
+        split_name="train",
         host=HostTransform(8, 1.0, "bicubic"),
         prepare=tiny.PREPARE,
         view=None,
@@ -396,7 +396,7 @@ OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "the images": lambda: changed(split=tiny.array_split(5).subset(np.arange(4))),
     "their order": lambda: changed(split=tiny.array_split(5).subset(np.array([1, 0, 2, 3, 4]))),
     "the data": lambda: changed(fingerprint="cd" * 32),
-    "the split": lambda: changed(role="val"),
+    "the split": lambda: changed(split_name="val"),
     "the decoding": lambda: changed(host=HostTransform(8, 0.9, "bicubic")),
     "the preparation": lambda: changed(
         prepare=dataclasses.replace(tiny.PREPARE, method="bilinear")

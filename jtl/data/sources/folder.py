@@ -46,9 +46,9 @@ def load_folder(path: str) -> Found:
     tree = store.tree()
     folders, notes = _find_splits(tree, place)
     grouped: dict[str, dict[str, list[ImageFile]]] = {}
-    for role, folder in folders.items():
+    for split, folder in folders.items():
         classes, loose = _group_by_class(tree, folder)
-        if role == "test" and loose and not classes:
+        if split == "test" and loose and not classes:
             notes.append(f"{'/'.join(folder)} has no class folders: it is not used for testing.")
             continue
         if not classes:
@@ -58,14 +58,14 @@ def load_folder(path: str) -> Found:
                 f"{len(loose)} image(s) outside the class folders are ignored, "
                 f"for example {loose[0].name}."
             )
-        grouped[role] = classes
+        grouped[split] = classes
     class_names = sorted(grouped["train"])
     class_names += sorted(
         {name for classes in grouped.values() for name in classes} - set(class_names)
     )
     splits = {
-        role: _split(f"{place} ({role})", store, class_names, classes)
-        for role, classes in grouped.items()
+        split: _split(f"{place} ({split})", store, class_names, classes)
+        for split, classes in grouped.items()
     }
     used = [p for classes in grouped.values() for images in classes.values() for p in images]
     problems = _class_problems(grouped, folders, place)
@@ -100,13 +100,13 @@ def _find_splits(tree: Tree, path: Path) -> tuple[dict[str, tuple[str, ...]], li
     """The folder of every split; without splits, "train" is where the class folders lie."""
     base: tuple[str, ...] = ()
     children = tree.children(base)
-    if len(children) == 1 and not _roles(children)["train"]:
+    if len(children) == 1 and not _split_folders(children)["train"]:
         inner = tree.children((children[0],))
         if inner:
             base, children = (children[0],), inner
-    roles = _roles(children)
-    found = {split: names[0] for split, names in roles.items() if names}
-    for split, names in roles.items():
+    by_split = _split_folders(children)
+    found = {split: names[0] for split, names in by_split.items() if names}
+    for split, names in by_split.items():
         if len(names) > 1:
             raise UserError(
                 f"{path} has several folders for the {split} split: {', '.join(names)}. "
@@ -124,7 +124,7 @@ def _find_splits(tree: Tree, path: Path) -> tuple[dict[str, tuple[str, ...]], li
     return {split: (*base, name) for split, name in found.items()}, notes
 
 
-def _roles(children: Iterable[str]) -> dict[str, list[str]]:
+def _split_folders(children: Iterable[str]) -> dict[str, list[str]]:
     """For every split, the folders that are named like it."""
     children = list(children)
     return {
@@ -157,8 +157,8 @@ def _class_problems(
     """What is wrong with the classes, in sentences."""
     problems = []
     train = sorted(grouped["train"])
-    for role, classes in grouped.items():
-        place = "/".join([str(path), *folders[role]])
+    for split, classes in grouped.items():
+        place = "/".join([str(path), *folders[split]])
         empty = sorted(name for name, images in classes.items() if not images)
         if empty:
             problems.append(

@@ -53,26 +53,26 @@ def indexed(
         told = "the classes are"
     count = len(class_names)
     wrong = []
-    for role, values in labels.items():
+    for split, values in labels.items():
         outside = np.flatnonzero((values < 0) | (values >= count))
         if len(outside):
             wrong.append(
-                f"  {role}: {len(outside)} of {len(values)}, for example {values[outside[0]]} at "
+                f"  {split}: {len(outside)} of {len(values)}, for example {values[outside[0]]} at "
                 f"row {outside[0]}"
             )
     if wrong:
         raise UserError(
             "\n".join([f"Labels of {where} are out of range; {told} 0 to {count - 1}:", *wrong])
         )
-    return tuple(class_names), {role: v.astype(np.int32) for role, v in labels.items()}, notes
+    return tuple(class_names), {split: v.astype(np.int32) for split, v in labels.items()}, notes
 
 
 def _from_strings(
     labels: Mapping[str, np.ndarray],
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:
-    words = {role: values.astype(str) for role, values in labels.items()}
+    words = {split: values.astype(str) for split, values in labels.items()}
     names = np.unique(np.concatenate(list(words.values())))
-    found = {role: np.searchsorted(names, v).astype(np.int32) for role, v in words.items()}
+    found = {split: np.searchsorted(names, v).astype(np.int32) for split, v in words.items()}
     return tuple(map(str, names)), found, []
 
 

@@ -17,7 +17,7 @@ import psutil
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.labels import indexed, plain_names
-from jtl.data.splits import Found, class_problems, role_of
+from jtl.data.splits import Found, class_problems, split_of
 
 _IMAGES, _LABELS = ("x", "images", "image"), ("y", "labels", "label")
 _NAMES = "class_names"
@@ -58,7 +58,7 @@ def load_npz(path: str) -> Found:
         _check_shapes(pairs, shapes, place)
         with np.load(place, allow_pickle=False) as arrays:
             given = arrays[_NAMES] if _NAMES in shapes else None
-            read = {role: (arrays[x], arrays[y]) for role, (x, y) in pairs.items()}
+            read = {split: (arrays[x], arrays[y]) for split, (x, y) in pairs.items()}
     except UserError:
         raise
     except OSError as error:
@@ -68,18 +68,18 @@ def load_npz(path: str) -> Found:
     # What damage provokes, in the archive, in what compresses it and in the arrays' headers.
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
         raise _unreadable(place, error) from error
-    raw = {role: labels.reshape(-1) for role, (_, labels) in read.items()}
+    raw = {split: labels.reshape(-1) for split, (_, labels) in read.items()}
     names = None if given is None else plain_names(given, place)
     class_names, labels, notes = indexed(raw, names, str(place))
     splits = {
-        role: ArraySplit(
-            f"{place} ({role})",
+        split: ArraySplit(
+            f"{place} ({split})",
             images if images.ndim == 4 else images[..., None],
-            labels[role],
-            [f"{pairs[role][0]}[{row}]" for row in range(len(images))],
+            labels[split],
+            [f"{pairs[split][0]}[{row}]" for row in range(len(images))],
         )
-        for role, (images, _) in read.items()
-        if role in labels
+        for split, (images, _) in read.items()
+        if split in labels
     }
     if ignored:
         notes.append(f"Arrays that are not used: {', '.join(ignored)}.")
@@ -115,19 +115,19 @@ def _pairs(shapes: Mapping[str, Any], place: Path) -> tuple[dict[str, tuple[str,
         words = name.lower().split("_")
         kinds = [kind for kind, known in enumerate((_IMAGES, _LABELS)) if set(words) & set(known)]
         rest = [word for word in words if word not in (*_IMAGES, *_LABELS)]
-        role = "train" if not rest else role_of("_".join(rest))
-        if len(kinds) == 1 and len(words) - len(rest) == 1 and role is not None:
-            found.setdefault((role, kinds[0]), []).append(name)
+        split = "train" if not rest else split_of("_".join(rest))
+        if len(kinds) == 1 and len(words) - len(rest) == 1 and split is not None:
+            found.setdefault((split, kinds[0]), []).append(name)
         elif name != _NAMES:
             ignored.append(name)
     several = [names for names in found.values() if len(names) > 1]
     if several:
         raise UserError(f"{place} has several arrays for one thing: {', '.join(several[0])}.")
     pairs = {}
-    for role in ("train", "val", "test"):
-        images, labels = found.get((role, 0)), found.get((role, 1))
+    for split in ("train", "val", "test"):
+        images, labels = found.get((split, 0)), found.get((split, 1))
         if images and labels:
-            pairs[role] = (images[0], labels[0])
+            pairs[split] = (images[0], labels[0])
         elif images or labels:
             alone, lacks = (images, "labels") if images else (labels, "images")
             assert alone

@@ -17,7 +17,7 @@ import psutil
 from jtl.common.errors import UserError
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.labels import distinct, indexed
-from jtl.data.splits import Found, class_problems, role_of, some
+from jtl.data.splits import Found, class_problems, some, split_of
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "bytes")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
@@ -53,7 +53,7 @@ def load_parquet(patterns: str) -> Found:
         UserError: If pyarrow is missing, files cannot be read, or they hold no such columns.
     """
     parquet = _library()
-    files = _by_role(_files(patterns))
+    files = _by_split(_files(patterns))
     readers = {}
     for path in (path for paths in files.values() for path in paths):
         try:
@@ -63,16 +63,16 @@ def load_parquet(patterns: str) -> Found:
     columns = _common_columns(readers)
     _check_memory(patterns, readers, columns)
     labels, parts = {}, {}
-    for role, paths in files.items():
+    for split, paths in files.items():
         loaded = [_read(readers[path], path, columns) for path in paths]
-        parts[role] = [images for images, _ in loaded]
-        labels[role] = np.concatenate([values for _, values in loaded])
-        if not len(labels[role]):
-            raise UserError(f"The {role} split of {patterns} has no rows.")
+        parts[split] = [images for images, _ in loaded]
+        labels[split] = np.concatenate([values for _, values in loaded])
+        if not len(labels[split]):
+            raise UserError(f"The {split} split of {patterns} has no rows.")
     class_names, labels, notes = indexed(labels, columns.class_names, patterns)
     splits = {
-        role: _split(f"{patterns} ({role})", files[role], parts[role], values)
-        for role, values in labels.items()
+        split: _split(f"{patterns} ({split})", files[split], parts[split], values)
+        for split, values in labels.items()
     }
     problems = class_problems(patterns, class_names, splits)
     return Found(class_names, splits, tuple(notes), tuple(problems), _fingerprint(readers))
@@ -106,27 +106,27 @@ def _files(patterns: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _by_role(files: Sequence[Path]) -> dict[str, list[Path]]:
+def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
     """The files of every split, train first."""
-    roles: dict[str | None, list[Path]] = {}
+    by_split: dict[str | None, list[Path]] = {}
     for path in files:
-        words = [role_of(word) for word in re.split(r"[-_.\s]+", path.stem)]
-        named = {word for word in words if word} or {role_of(path.parent.name)} - {None}
+        words = [split_of(word) for word in re.split(r"[-_.\s]+", path.stem)]
+        named = {word for word in words if word} or {split_of(path.parent.name)} - {None}
         if len(named) > 1:
             raise UserError(f"{path} names several splits: rename it to the one that it holds.")
-        roles.setdefault(next(iter(named), None), []).append(path)
-    if set(roles) == {None}:
-        return {"train": roles[None]}
-    if None in roles:
-        names = [path.name for path in roles[None]]
+        by_split.setdefault(next(iter(named), None), []).append(path)
+    if set(by_split) == {None}:
+        return {"train": by_split[None]}
+    if None in by_split:
+        names = [path.name for path in by_split[None]]
         raise UserError(
             f"Some Parquet files name a split and others do not: {some(names)}. Name them like "
             "train-00000.parquet, validation-00000.parquet and test-00000.parquet, or leave "
             "them out."
         )
-    if "train" not in roles:
+    if "train" not in by_split:
         raise UserError(f"There is no train split among {some(p.name for p in files)}.")
-    return {role: roles[role] for role in ("train", "val", "test") if role in roles}
+    return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
 
 
 def _common_columns(readers: Mapping[Path, Any]) -> _Columns:

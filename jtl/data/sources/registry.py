@@ -128,7 +128,7 @@ def load(
     if verify is not None:
         found = verify(found)
     notes = list(found.notes)
-    train, val, test = (found.splits.get(role) for role in ("train", "val", "test"))
+    train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
     if val is None:
         train, val, note = hold_out(train, seed, val_fraction)
         notes.append(note)

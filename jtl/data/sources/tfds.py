@@ -17,11 +17,11 @@ from jtl.data.batches import in_threads
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.labels import indexed
 from jtl.data.sources.tfds_folder import prepared_folder
-from jtl.data.splits import Found, class_problems, role_of, some
+from jtl.data.splits import Found, class_problems, some, split_of
 
 HELD_BYTES = 2**30
 """Encoded images up to this size together are kept in memory; others are read when needed."""
-_ROLES = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 _SYNTAX = (
     "Write the splits as TRAIN, TRAIN,VAL or TRAIN,VAL,TEST, such as "
     "'train[:80%],train[80%:],test'; leave VAL empty to hold it out of TRAIN."
@@ -74,20 +74,20 @@ def load_tfds(rest: str) -> Found:
     held = sum(_bytes(builder, part) for part in parts.values()) <= HELD_BYTES
     where = f"tfds:{name}"
     opened = {
-        role: _Records(tfds, builder, part, image, label, held) for role, part in parts.items()
+        split: _Records(tfds, builder, part, image, label, held) for split, part in parts.items()
     }
-    raw = {role: records.labels() for role, records in opened.items()}
+    raw = {split: records.labels() for split, records in opened.items()}
     names = list(builder.info.features[label].names)
     class_names, labels, more = indexed(raw, names, where)
     found = {
-        role: EncodedSplit(
-            f"{where} ({parts[role].instruction})",
-            parts[role].names(),
+        split: EncodedSplit(
+            f"{where} ({parts[split].instruction})",
+            parts[split].names(),
             values,
-            opened[role].fetch,
-            stored_bytes=max(_bytes(builder, parts[role]), 1),
+            opened[split].fetch,
+            stored_bytes=max(_bytes(builder, parts[split]), 1),
         )
-        for role, values in labels.items()
+        for split, values in labels.items()
     }
     problems = class_problems(where, class_names, found)
     return Found(class_names, found, (*notes, *more), tuple(problems), _fingerprint(folder))
@@ -127,8 +127,8 @@ def _named(builder: Any, notes: list[str]) -> dict[str, _Part]:
     """The splits that are called like train, validation and test."""
     named: dict[str | None, list[str]] = {}
     for split in builder.info.splits:
-        named.setdefault(role_of(split), []).append(split)
-    several = [names for role, names in named.items() if role and len(names) > 1]
+        named.setdefault(split_of(split), []).append(split)
+    several = [names for split, names in named.items() if split and len(names) > 1]
     if several or "train" not in named:
         what = f"several splits for one, {', '.join(several[0])}" if several else "no train split"
         raise UserError(
@@ -136,15 +136,15 @@ def _named(builder: Any, notes: list[str]) -> dict[str, _Part]:
         )
     if others := named.get(None):
         notes.append(f"Splits that are not used: {some(others)}.")
-    return {role: _part(builder, named[role][0]) for role in _ROLES if role in named}
+    return {split: _part(builder, named[split][0]) for split in _SPLITS if split in named}
 
 
 def _asked(builder: Any, splits: str) -> dict[str, _Part]:
     asked = [part.strip() for part in splits.split(",")]
-    if len(asked) > len(_ROLES) or not asked[0]:
+    if len(asked) > len(_SPLITS) or not asked[0]:
         raise UserError(f"'{splits}' is not possible. {_SYNTAX}")
-    pairs = zip(_ROLES, asked, strict=False)
-    return {role: _part(builder, instruction) for role, instruction in pairs if instruction}
+    pairs = zip(_SPLITS, asked, strict=False)
+    return {split: _part(builder, instruction) for split, instruction in pairs if instruction}
 
 
 def _part(builder: Any, instruction: str) -> _Part:

@@ -58,9 +58,9 @@ def test_parquet_of_hugging_face(tmp_path: Path):
 
 
 def test_parquet_of_bytes_and_words(tmp_path: Path):
-    for role, labels in (("train", ["bee", "ant"] * 2), ("test", ["ant"])):
-        (tmp_path / role).mkdir()
-        table(tmp_path / role / "0.parquet", labels, plain=True, column="photo")
+    for split, labels in (("train", ["bee", "ant"] * 2), ("test", ["ant"])):
+        (tmp_path / split).mkdir()
+        table(tmp_path / split / "0.parquet", labels, plain=True, column="photo")
     data = opened(f"parquet:{tmp_path}")
     assert data.class_names == ("ant", "bee")
     assert data.test is not None

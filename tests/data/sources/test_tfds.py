@@ -265,8 +265,8 @@ def test_a_run_and_its_evaluation(
     # The test images in class folders, whose classes stand in another order.
     for split, count in (("train", 1), ("test", TEST)):
         for index, (name, photo) in enumerate(images(split, count)):
-            role = {"train": "train", "test": "val"}[split]
-            path = tmp_path / "folders" / role / name / f"{index}.png"
+            folder = {"train": "train", "test": "val"}[split]
+            path = tmp_path / "folders" / folder / name / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             photo.save(path)
     assert main("evaluate", "run", "--data", f"folder:{tmp_path / 'folders'}", "--json") == 0
