@@ -11,7 +11,7 @@ from jtl.common.trees import ParamTree
 from jtl.data.augment import View
 from jtl.data.loader import Examples, Images, in_order
 from jtl.data.preprocessing import Prepare
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import ImageClassifier
 from jtl.models.inference import Metrics, forward, score
 
@@ -29,7 +29,7 @@ def extract(
     first: int = 0,
     view: View | None = None,
     origin: int = 0,
-    layout: Layout = SINGLE,
+    sharding: DataSharding = SINGLE,
 ) -> Iterator[np.ndarray]:
     """Runs a model up to the unit `stop` over every example, in inference mode.
 
@@ -42,15 +42,15 @@ def extract(
         first: The example to begin with.
         view: Which random draw of the images is taken; None for them as they are.
         origin: Where in their data set the examples begin, which views are drawn by.
-        layout: Devices of this process, which share the work.
+        sharding: Devices of this process, which share the work.
 
     Yields:
         The outputs [n, ...] of the next `PREFIX_BATCH` examples to a device, in their order; of
         those that are left, at last.
     """
     last = len(examples) - 1
-    size = layout.batch(PREFIX_BATCH, len(examples))
-    for batch, labels in in_order(examples, size, first, layout):
+    size = sharding.batch_size(PREFIX_BATCH, len(examples))
+    for batch, labels in in_order(examples, size, first, sharding):
         real = int(np.count_nonzero(labels >= 0))
         if view is not None:
             rows = np.minimum(np.arange(first, first + size, dtype=np.int32), last)
@@ -62,7 +62,7 @@ def extract(
             model=model,
             stop=stop,
             prepare=prepare if view is None else None,
-            layout=layout,
+            sharding=sharding,
         )
         yield np.asarray(output)[:real]
 
@@ -75,7 +75,7 @@ def evaluate(
     start: str | None,
     prepare: Callable[[jax.Array], jax.Array] | None,
     batch_size: int,
-    layout: Layout = SINGLE,
+    sharding: DataSharding = SINGLE,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Scores a classifier over every example.
 
@@ -86,15 +86,17 @@ def evaluate(
         start: Path of the first unit to run; None for the whole chain.
         prepare: From batches to the first unit's input; None where they are that.
         batch_size: Examples per dispatch and device. Results depend on it in the last bits.
-        layout: The devices, on all of which `variables` are.
+        sharding: The devices, on all of which `variables` are.
 
     Returns:
         ({"loss", "accuracy"}, logits float32 [N, num_classes]).
     """
     total, outputs = Metrics.zero(), []
-    size = layout.batch(batch_size, len(examples))
-    for batch, labels in in_order(examples, size, layout=layout):
-        logits = forward(variables, batch, model=model, start=start, prepare=prepare, layout=layout)
+    size = sharding.batch_size(batch_size, len(examples))
+    for batch, labels in in_order(examples, size, sharding=sharding):
+        logits = forward(
+            variables, batch, model=model, start=start, prepare=prepare, sharding=sharding
+        )
         total = total + score(logits, labels)
         outputs.append(logits)
     logits = np.concatenate([np.asarray(jax.device_get(out)) for out in outputs])

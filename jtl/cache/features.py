@@ -25,7 +25,7 @@ from jtl.data.loader import Features, Images, InputPlan, Views
 from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import Portion
 from jtl.distributed import processes
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import ImageClassifier
 
 Splits = Mapping[str, Split]
@@ -65,7 +65,7 @@ class FeatureCache:
         budget: str | None = None,
         stored: str = "computed",
         store: Store | None = None,
-        layout: Layout = SINGLE,
+        sharding: DataSharding = SINGLE,
         display: Display,
     ):
         """Takes what features depend on.
@@ -79,7 +79,7 @@ class FeatureCache:
             budget: As in `--cache-budget`; 0 for no features at all.
             stored: What features are rounded to: `float32`, `bfloat16`, or `computed`.
             store: Where features are kept between runs; None for nowhere.
-            layout: The devices that work with the features, each on its part of them.
+            sharding: The devices that work with the features, each on its part of them.
             display: Where progress goes.
         """
         self._plain = functools.partial(
@@ -92,10 +92,10 @@ class FeatureCache:
             budget=budget,
             stored=stored,
             store=store,
-            layout=layout,
+            sharding=sharding,
             display=display,
         )
-        self._layout = layout
+        self._sharding = sharding
         self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
         self._stored = None if stored == "computed" else stored
         self._seed, self._budget, self._store, self._display = seed, budget, store, display
@@ -141,9 +141,9 @@ class FeatureCache:
         elif cut is not None and cut not in self._rejected:
             place = self.estimate(cut, variables, splits).place
         if cut is None or place is None:
-            return PhaseInputs.of_images(self._model, self._inputs, self._layout)
+            return PhaseInputs.of_images(self._model, self._inputs, self._sharding)
         return PhaseInputs.of_features(
-            self._model, self._inputs, cut, place, self._stored, self._layout
+            self._model, self._inputs, cut, place, self._stored, self._sharding
         )
 
     def estimate(self, cut: str, variables: ParamTree, splits: Splits) -> CacheEstimate:
@@ -155,7 +155,7 @@ class FeatureCache:
         needed = row * sum(len(part.split) for part in parts)
         kept = all(entries)
         place, why = place_features(cut, needed, kept, self._budget, self._store)
-        if self._layout.spans_processes and not processes.all_agree(place == "memory"):
+        if self._sharding.spans_processes and not processes.all_agree(place == "memory"):
             # Each process has its own share on its disk, and a batch needs all of them.
             place, why = None, "the features do not fit in the memory of all processes"
         if why is not None:
@@ -182,11 +182,11 @@ class FeatureCache:
             self._last = self._decoded = None  # The steps donate the arrays.
         images = {
             name: place_images(
-                split, self._inputs, once=False, training=name == "train", layout=self._layout
+                split, self._inputs, once=False, training=name == "train", sharding=self._sharding
             )
             for name, split in splits.items()
         }
-        inputs = PhaseInputs.of_images(self._model, self._inputs, self._layout)
+        inputs = PhaseInputs.of_images(self._model, self._inputs, self._sharding)
         return dataclasses.replace(inputs, examples=images)
 
     def _note(self, text: str) -> None:
@@ -197,8 +197,8 @@ class FeatureCache:
     def _parts(self, name: str, split: Split) -> list[Part]:
         """What is kept of a split; of many processes, of this one's share of it."""
         augmentation = self._inputs.augmentation
-        if self._layout.spans_processes:
-            split = Portion(split, self._layout.share(len(split)))
+        if self._sharding.spans_processes:
+            split = Portion(split, self._sharding.local_rows(len(split)))
         if name != "train" or augmentation is None:
             return [Part(name, split, None)]
         numbers = range(1, self._inputs.views + 1)
@@ -208,9 +208,11 @@ class FeatureCache:
         """The features of all parts of a split; see `_features`."""
         draws = [
             Features(
-                values if inputs.place == "disk" else self._layout.put_table(values, len(split)),
+                values
+                if inputs.place == "disk"
+                else self._sharding.shard_table(values, len(split)),
                 split.labels,
-                self._layout,
+                self._sharding,
             )
             for values in (
                 self._features(inputs, variables, part) for part in self._parts(name, split)
@@ -335,8 +337,8 @@ class FeatureCache:
     def _rows(self, cut: str, variables: ParamTree, part: Part, first: int) -> Iterator[np.ndarray]:
         """Features of the images from `first` on, batch by batch, as they are to be kept."""
         self._computed += len(part.split)
-        local = self._layout.local()
-        on_device = local.put_whole(variables)
+        local = self._sharding.local()
+        on_device = local.replicate(variables)
         images = self._images(part)
         with self._display.track(f"features of {part}", len(part.split), "images") as advance:
             if first:
@@ -350,7 +352,7 @@ class FeatureCache:
                 first=first,
                 view=part.view,
                 origin=part.split.rows.start if isinstance(part.split, Portion) else 0,
-                layout=local,
+                sharding=local,
             ):
                 yield rows if self._stored is None else rows.astype(self._stored)
                 advance(len(rows))

@@ -12,7 +12,7 @@ from jtl.cache.extraction import evaluate
 from jtl.cache.placement import Place
 from jtl.common.trees import ParamTree
 from jtl.data.loader import Examples, InputPlan
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import ImageClassifier
 
 FEATURE_EVAL_BATCH = 1024
@@ -41,7 +41,7 @@ class PhaseInputs:
         prepare: From batches to the first unit's input; None where they are that.
         eval_batch: Examples per evaluation dispatch and device.
         place: Where features are read from; None without features.
-        layout: The devices that work with them.
+        sharding: The devices that work with them.
         examples: What there is of each split, by `train`, `val` and `test`: features or images.
     """
 
@@ -50,15 +50,15 @@ class PhaseInputs:
     prepare: Callable[[jax.Array], jax.Array] | None
     eval_batch: int
     place: Place | None = None
-    layout: Layout = SINGLE
+    sharding: DataSharding = SINGLE
     examples: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_images(
-        cls, model: ImageClassifier, inputs: InputPlan, layout: Layout = SINGLE
+        cls, model: ImageClassifier, inputs: InputPlan, sharding: DataSharding = SINGLE
     ) -> PhaseInputs:
         """Every step runs the whole network, from images."""
-        return cls(model, None, inputs.device, IMAGE_EVAL_BATCH, layout=layout)
+        return cls(model, None, inputs.device, IMAGE_EVAL_BATCH, sharding=sharding)
 
     @classmethod
     def of_features(
@@ -68,7 +68,7 @@ class PhaseInputs:
         start: str,
         place: Place,
         stored: str | None = None,
-        layout: Layout = SINGLE,
+        sharding: DataSharding = SINGLE,
     ) -> PhaseInputs:
         """Every step runs the network from the unit `start` on.
 
@@ -78,12 +78,12 @@ class PhaseInputs:
             start: Path of the unit after the frozen prefix.
             place: Where the prefix's outputs are.
             stored: What they are rounded to, if at all.
-            layout: The devices that work with them.
+            sharding: The devices that work with them.
         """
         dtype = inputs.device.dtype
         cast = None if stored in (None, dtype) else Cast(dtype)
         batch = FEATURE_EVAL_BATCH if start == "head" else IMAGE_EVAL_BATCH
-        return cls(model, start, cast, batch, place, layout)
+        return cls(model, start, cast, batch, place, sharding)
 
     @property
     def cached(self) -> bool:
@@ -96,7 +96,7 @@ class PhaseInputs:
         Args:
             split: Which of `examples`.
             variables: {"params", "batch_stats"} of at least the units from `start` on; on all
-                devices of `layout`, or NumPy arrays.
+                devices of `sharding`, or NumPy arrays.
 
         Returns:
             ({"loss", "accuracy"}, logits float32 [N, num_classes]).
@@ -108,5 +108,5 @@ class PhaseInputs:
             start=self.start,
             prepare=self.prepare,
             batch_size=self.eval_batch,
-            layout=self.layout,
+            sharding=self.sharding,
         )

@@ -15,7 +15,7 @@ from jtl.common.quantities import format_bytes
 from jtl.data.loader import Images, InputPlan
 from jtl.data.sources.registry import Split
 from jtl.distributed import processes
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 
 Place = Literal["memory", "disk"]
 
@@ -66,7 +66,7 @@ def place_images(
     *,
     once: bool,
     training: bool = False,
-    layout: Layout = SINGLE,
+    sharding: DataSharding = SINGLE,
 ) -> Images:
     """The images of a split, decoded now if they fit in memory, else batch by batch.
 
@@ -75,19 +75,19 @@ def place_images(
         inputs: How images become the network's input.
         once: Whether they are looked at once only, which is better done while they are decoded.
         training: Whether the images are augmented.
-        layout: The devices that share them. Processes hold them on the devices or not at all:
+        sharding: The devices that share them. Processes hold them on the devices or not at all:
             each decodes its share once, and whose images a batch needs is no matter then.
     """
     needed = _image_bytes(split, inputs, training=training)
     host = inputs.host_for(split.native_size(), training=training)
-    if layout.spans_processes:
-        each = needed * len(layout.local().devices or (0,)) / layout.count
+    if sharding.spans_processes:
+        each = needed * len(sharding.local().devices or (0,)) / sharding.count
         fits = each < sizes.MEMORY_SHARE * sizes.free_memory() and _has_room(each, on_cpu=True)
         hold = on_device = processes.all_agree(fits) and not once
     else:
         hold = needed < sizes.MEMORY_SHARE * sizes.free_memory() and not once
         on_device = hold and _has_room(needed)
-    return Images(split, host, hold=hold, on_device=on_device, layout=layout)
+    return Images(split, host, hold=hold, on_device=on_device, sharding=sharding)
 
 
 def device_bytes(split: Split, inputs: InputPlan, *, training: bool = False) -> int:

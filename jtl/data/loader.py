@@ -21,7 +21,7 @@ from jtl.data.augment import Augmentation
 from jtl.data.decoding import HostTransform
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import Dataset, Split
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import Preprocessing
 
 ENLARGE = 4
@@ -152,7 +152,7 @@ class Images:
         *,
         hold: bool,
         on_device: bool = False,
-        layout: Layout = SINGLE,
+        sharding: DataSharding = SINGLE,
     ):
         """Takes a split and how to resize.
 
@@ -161,17 +161,17 @@ class Images:
             host: As in `Split.read`.
             hold: Decodes all images now; else whenever a batch asks for them.
             on_device: Whether what is held lies in the devices' memory, not in the host's.
-            layout: The devices; each process decodes and holds its share.
+            sharding: The devices; each process decodes and holds its share.
         """
         self.labels = split.labels
         self._split = split
         self._host = host
-        self._layout = layout
+        self._sharding = sharding
         self._held: np.ndarray | jax.Array | None = None
         if hold:
             count = len(split)
-            held = split.read(np.asarray(layout.share(count)), host)
-            self._held = layout.put_table(held, count) if on_device else held
+            held = split.read(np.asarray(sharding.local_rows(count)), host)
+            self._held = sharding.shard_table(held, count) if on_device else held
 
     @property
     def on_device(self) -> bool:
@@ -184,7 +184,7 @@ class Images:
     def batch(self, indices: np.ndarray) -> np.ndarray | jax.Array:
         """The images `indices`, uint8 [n, H, W, 3]."""
         if isinstance(self._held, jax.Array):
-            return _rows(self._held, self._layout.put_whole(indices), self._layout)
+            return _rows(self._held, self._sharding.replicate(indices), self._sharding)
         if self._held is not None:
             return self._held[indices]
         return self._split.read(indices, self._host)
@@ -193,11 +193,13 @@ class Images:
 class Features:
     """A frozen prefix's outputs for a split: images that need no decoding."""
 
-    def __init__(self, values: jax.Array | np.ndarray, labels: np.ndarray, layout: Layout = SINGLE):
+    def __init__(
+        self, values: jax.Array | np.ndarray, labels: np.ndarray, sharding: DataSharding = SINGLE
+    ):
         """Takes features [N, ...], on the devices or mapped from a file, and labels int32 [N]."""
         self.values = values
         self.labels = labels
-        self.layout = layout
+        self.sharding = sharding
 
     @property
     def on_device(self) -> bool:
@@ -210,7 +212,7 @@ class Features:
     def batch(self, indices: np.ndarray) -> jax.Array | np.ndarray:
         """The features `indices`, [n, ...]."""
         if isinstance(self.values, jax.Array):
-            return _rows(self.values, self.layout.put_whole(indices), self.layout)
+            return _rows(self.values, self.sharding.replicate(indices), self.sharding)
         return np.asarray(self.values[indices])
 
 
@@ -229,7 +231,7 @@ class Views(Features):
 
     def __init__(self, draws: Sequence[Features]):
         """Takes the features of every draw, in their order."""
-        super().__init__(draws[0].values, draws[0].labels, draws[0].layout)
+        super().__init__(draws[0].values, draws[0].labels, draws[0].sharding)
         self._draws = tuple(draws)
 
     def of_epoch(self, epoch: int) -> Features:
@@ -237,17 +239,17 @@ class Views(Features):
         return self._draws[draw_of(epoch, len(self._draws)) - 1]
 
 
-@functools.partial(jax.jit, static_argnames="layout")
-def _rows(values: jax.Array, indices: jax.Array, layout: Layout) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="sharding")
+def _rows(values: jax.Array, indices: jax.Array, sharding: DataSharding) -> jax.Array:
     """`values[indices]`, compiled once: indexing an array as such is traced at every call."""
-    return layout.split(layout.rows(values, indices))
+    return sharding.sharded(sharding.take(values, indices))
 
 
 Examples = Images | Features
 
 
 def in_order(
-    examples: Examples, batch_size: int, first: int = 0, layout: Layout = SINGLE
+    examples: Examples, batch_size: int, first: int = 0, sharding: DataSharding = SINGLE
 ) -> Iterator[tuple[np.ndarray | jax.Array, np.ndarray]]:
     """Every example from `first` on once, in order, in batches of one shape.
 
@@ -260,22 +262,22 @@ def in_order(
     starts = range(first, count, batch_size)
     rows = [np.arange(s, s + batch_size) for s in starts]
     for batch, index in zip(
-        ahead(examples, [np.minimum(r, count - 1) for r in rows], layout), rows, strict=True
+        ahead(examples, [np.minimum(r, count - 1) for r in rows], sharding), rows, strict=True
     ):
         labels = examples.labels[np.minimum(index, count - 1)]
         yield batch, np.where(index < count, labels, -1).astype(np.int32)
 
 
 def ahead(
-    examples: Examples, batches: list[np.ndarray], layout: Layout = SINGLE
+    examples: Examples, batches: list[np.ndarray], sharding: DataSharding = SINGLE
 ) -> Generator[np.ndarray | jax.Array, None, None]:
     """The batches `batches` (indices) of `examples`, the next one read in the meantime.
 
-    Every process reads its part of each batch; `layout` says which, and where it goes.
+    Every process reads its part of each batch; `sharding` says which, and where it goes.
     """
 
     def read(indices: np.ndarray) -> np.ndarray | jax.Array:
-        return layout.put_rows(examples.batch(layout.part(indices)))
+        return sharding.shard(examples.batch(sharding.local_batch(indices)))
 
     if examples.on_device:
         yield from map(examples.batch, batches)

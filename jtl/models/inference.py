@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jtl.common.trees import ParamTree
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models.chain import ImageClassifier
 
 
@@ -45,7 +45,7 @@ class Metrics:
         return {"loss": float(loss) / count, "accuracy": int(correct) / count}
 
 
-@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare", "layout"))
+@functools.partial(jax.jit, static_argnames=("model", "start", "stop", "prepare", "sharding"))
 def forward(
     variables: ParamTree,
     x: jax.Array,
@@ -54,17 +54,17 @@ def forward(
     start: str | None = None,
     stop: str | None = None,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
-    layout: Layout = SINGLE,
+    sharding: DataSharding = SINGLE,
 ) -> jax.Array:
     """Inference from unit `start` up to but without `stop`: features or float32 logits.
 
-    Of features every device of `layout` has its part, logits are whole on each.
+    Of features every device of `sharding` has its part, logits are whole on each.
     """
-    x = layout.split(x)
+    x = sharding.sharded(x)
     if prepare is not None:
         x = prepare(x)
     y: Any = model.apply(variables, x, start=start, stop=stop)
-    return layout.whole(y) if stop is None else layout.split(y)
+    return sharding.replicated(y) if stop is None else sharding.sharded(y)
 
 
 @jax.jit

@@ -20,7 +20,7 @@ from jtl.data import verification
 from jtl.data.loader import InputPlan
 from jtl.data.sources import registry
 from jtl.data.splits import Found, Split, reordered, some
-from jtl.distributed.layout import SINGLE, layout_for
+from jtl.distributed.sharding import SINGLE, sharding_for
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify
@@ -109,7 +109,7 @@ def load(run: str | os.PathLike[str] | Run) -> Classifier:
         folder=folder,
         config=config,
         model=model,
-        variables=SINGLE.put_whole(restored.variables),
+        variables=SINGLE.replicate(restored.variables),
         inputs=inputs,
         class_names=tuple(restored.meta["class_names"]),
         epoch=restored.epoch,
@@ -175,19 +175,19 @@ def evaluate_run(
     images = getattr(dataset, split)
     if images is None:
         raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
-    layout = layout_for(jax.device_count())
+    sharding = sharding_for(jax.device_count())
     cache = FeatureCache(
         dataset,
         classifier.model,
         classifier.inputs,
         name=classifier.config.model.model,
         stored=classifier.config.data.cache_dtype,
-        layout=layout,
+        sharding=sharding,
         display=display,
     )
     variables = jax.device_get(classifier.variables)
     inputs = cache.read(classifier.meta["start"], variables, {split: images})
-    scores, logits = inputs.evaluate(split, layout.put_whole(classifier.variables))
+    scores, logits = inputs.evaluate(split, sharding.replicate(classifier.variables))
     classes = metrics.by_class(logits.argmax(-1), images.labels, dataset.class_names)
     told = {
         "data": dataset.spec,

@@ -14,7 +14,7 @@ from jtl.common.trees import ParamTree
 from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage
 from jtl.data.loader import InputPlan
-from jtl.distributed.layout import Layout, layout_for
+from jtl.distributed.sharding import DataSharding, sharding_for
 from jtl.models.inference import forward
 from jtl.predict.inputs import Item
 
@@ -146,9 +146,9 @@ def classify(
     Yields:
         For every image in order (name, logits float32 [num_classes]), or why there are none.
     """
-    layout = layout_for(jax.device_count())
-    variables = layout.put_whole(classifier.variables)
-    size = layout.batch(max(min(BATCH, len(items)), 1), max(len(items), 1))
+    sharding = sharding_for(jax.device_count())
+    variables = sharding.replicate(classifier.variables)
+    size = sharding.batch_size(max(min(BATCH, len(items)), 1), max(len(items), 1))
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
         waiting = pool.submit(decoded, batches[0], classifier.inputs) if batches else None
@@ -157,7 +157,7 @@ def classify(
             loaded = waiting.result()
             if number < len(batches):
                 waiting = pool.submit(decoded, batches[number], classifier.inputs)
-            logits = _logits(classifier, variables, layout, loaded, size)
+            logits = _logits(classifier, variables, sharding, loaded, size)
             advance(len(batch))
             for row, item in enumerate(batch):
                 failure = loaded[row]
@@ -185,7 +185,7 @@ def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
 def _logits(
     classifier: Classifier,
     variables: ParamTree,
-    layout: Layout,
+    sharding: DataSharding,
     loaded: Sequence[np.ndarray | Unreadable],
     size: int,
 ) -> dict[int, np.ndarray]:
@@ -204,7 +204,7 @@ def _logits(
             images,
             model=classifier.model,
             prepare=classifier.inputs.device,
-            layout=layout,
+            sharding=sharding,
         )
         found |= dict(zip(rows, np.asarray(logits), strict=False))
     return found

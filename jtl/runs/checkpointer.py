@@ -24,7 +24,7 @@ from jtl.common import memory
 from jtl.common.paths import plain_path
 from jtl.common.trees import ParamTree
 from jtl.distributed import processes
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.distributed.signals import Stop
 from jtl.runs.checkpoint import (
     FOLDER,
@@ -125,7 +125,7 @@ class Checkpointer:
         *,
         stop: Stop,
         saved_epoch: int = 0,
-        layout: Layout = SINGLE,
+        sharding: DataSharding = SINGLE,
         policy: CheckpointPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
@@ -136,11 +136,11 @@ class Checkpointer:
             metadata: What a reader needs to rebuild the model; JSON.
             stop: The signals that this process got.
             saved_epoch: The epoch of the latest permanent checkpoint, 0 without one.
-            layout: The devices, all of which write, where they are of many processes.
+            sharding: The devices, all of which write, where they are of many processes.
             policy: When to save; default `DEFAULT_POLICY`.
             clock: Seconds.
         """
-        self._run, self._metadata, self._stop, self._layout = run, metadata, stop, layout
+        self._run, self._metadata, self._stop, self._sharding = run, metadata, stop, sharding
         self._policy, self._clock = policy or DEFAULT_POLICY, clock
         self._open = contextlib.ExitStack()
         self._permanent: ocp.CheckpointManager | None = None
@@ -273,7 +273,7 @@ class Checkpointer:
         variables, opt_state = snapshot.variables, snapshot.opt_state
         if processes.is_distributed():
             # What is on all devices is written in parts, by all processes.
-            variables, opt_state = self._layout.put_whole((variables, opt_state))
+            variables, opt_state = self._sharding.replicate((variables, opt_state))
         items: dict[str, Any] = {
             "variables": ocp.args.PyTreeSave(variables),
             "meta": ocp.args.JsonSave({**self._metadata, "start": snapshot.start}),

@@ -12,20 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from jtl.distributed.layout import Layout
+    from jtl.distributed.sharding import DataSharding
 
 LISTED_CLASSES = 20
 """Of more classes the closing table lists those that are recognized worst."""
 
 
-def devices_told(layout: Layout) -> str:
+def devices_told(sharding: DataSharding) -> str:
     """What shares the work, where there is more than one device."""
     total, processes = jax.device_count(), jax.process_count()
     if total == 1:
         return ""
-    if layout.count < total:
+    if sharding.count < total:
         return (
-            f"; {layout.count} of {total} devices (give a --batch-size that is a multiple of "
+            f"; {sharding.count} of {total} devices (give a --batch-size that is a multiple of "
             f"{total} to use all)"
         )
     return f"; {total} devices" + (f" of {processes} processes" if processes > 1 else "")

@@ -13,7 +13,7 @@ from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.distributed.layout import layout_for
+from jtl.distributed.sharding import sharding_for
 from jtl.freeze.plan import PhasePlan
 from jtl.train import memory
 from jtl.train.setup import Setup, feature_cache, prepare_setup
@@ -42,7 +42,7 @@ def prepared(config: Config, display: Display) -> Setup:
         # All devices take part; a batch with an image for each may be more than is sensible.
         at_most = max(at_most, jax.device_count())
     # Where the images are so few that not every device has one, as many devices as have.
-    setup = dataclasses.replace(setup, layout=layout_for(min(jax.device_count(), at_most)))
+    setup = dataclasses.replace(setup, sharding=sharding_for(min(jax.device_count(), at_most)))
     size = at_most
     for plan in setup.plans:
         size = _of_phase(setup, plan, size)
@@ -51,7 +51,7 @@ def prepared(config: Config, display: Display) -> Setup:
         f"{len(setup.dataset.train):,}); learning rates are those of any other batch size"
     )
     config = with_batch(setup.config, size)
-    return dataclasses.replace(setup, config=config, layout=layout_for(size))
+    return dataclasses.replace(setup, config=config, sharding=sharding_for(size))
 
 
 def with_batch(config: Config, size: int) -> Config:
@@ -86,7 +86,7 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     # What each of many processes compiles must not depend on its own memory: on some platforms
     # they compile together.
     room = int(processes.all_gather([memory.free_for_steps(kept)]).min())
-    size = memory.rounded(at_most, setup.layout.count)
+    size = memory.rounded(at_most, setup.sharding.count)
     with contextlib.suppress(memory.UnknownMemory):  # The trial below decides then.
         size = memory.largest_batch(trainer, room, at_most)
     said = f"a step may take {format_bytes(max(room, 0))}"
@@ -102,4 +102,4 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
         if processes.all_agree(rejected is None):
             return size
         said = rejected or said
-        size = memory.rounded(size - 1, setup.layout.count)
+        size = memory.rounded(size - 1, setup.sharding.count)

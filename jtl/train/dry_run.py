@@ -99,7 +99,7 @@ def _cost(setup: Setup, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]
         prefix_flops = _flops(forward, variables, images, **options)
         prefix_seconds = _timed(lambda: prefix(variables, images))
     examples = memory.dummy_batch(setup, inputs, batch)
-    x = setup.layout.put_rows(setup.layout.part(examples.x))
+    x = setup.sharding.shard(setup.sharding.local_batch(examples.x))
     arguments = (trainer.constants, dataclasses.replace(examples, x=x))
     step = steps.train_step.lower(trainer.state, *arguments, step=trainer.step).compile()
     # The step donates its state; each timed call needs one of its own.

@@ -161,7 +161,7 @@ class Fit:
             self.setup.meta(),
             stop=self.stop,
             saved_epoch=saved_epoch,
-            layout=self.setup.layout,
+            sharding=self.setup.sharding,
         )
 
     def _solve(self) -> None:
@@ -353,4 +353,4 @@ class Fit:
         """Scores and logits of the best epoch on a split."""
         start, images = best.meta["start"], getattr(self.setup.dataset, split)
         inputs = self._cache.read(start, best.variables, {split: images})
-        return inputs.evaluate(split, self.setup.layout.put_whole(best.variables))
+        return inputs.evaluate(split, self.setup.sharding.replicate(best.variables))

@@ -130,7 +130,7 @@ def largest_batch(trainer: Trainer, room: int, at_most: int) -> int:
     Returns:
         0 if no size fits.
     """
-    devices = trainer.setup.layout.count
+    devices = trainer.setup.sharding.count
     if at_most < devices:
         return 0
     low, high = (rounded(min(size * devices, at_most), devices) for size in PROBES)
@@ -201,8 +201,8 @@ def rejected(trainer: Trainer, count: int) -> str | None:
     """
     try:
         batch = dummy_batch(trainer.setup, trainer.inputs, count)
-        layout = trainer.setup.layout
-        batch = dataclasses.replace(batch, x=layout.put_rows(layout.part(batch.x)))
+        sharding = trainer.setup.sharding
+        batch = dataclasses.replace(batch, x=sharding.shard(sharding.local_batch(batch.x)))
         state = jax.tree.map(jnp.copy, trainer.state)
         jax.block_until_ready(trainer.step(state, trainer.constants, batch))
     except Exception as error:

@@ -45,7 +45,7 @@ def solve(setup: Setup, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree,
     params["head"] = {"logits": {"kernel": fit.kernel, "bias": fit.bias}}
     variables = {**setup.variables, "params": params}
     # By the program that evaluates the saved run, so that the figures are equal.
-    scores, logits = inputs.evaluate("val", setup.layout.put_whole(variables))
+    scores, logits = inputs.evaluate("val", setup.sharding.replicate(variables))
     seconds = time.perf_counter() - began
     line = {
         "epoch": 1,
@@ -74,7 +74,7 @@ def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
             "fewer images."
         )
     values = examples.values
-    if examples.layout.devices:  # SciPy works on the host; without the rows that fill up.
+    if examples.sharding.devices:  # SciPy works on the host; without the rows that fill up.
         values = jnp.asarray(np.asarray(values)[: len(examples)])
     return values if inputs.prepare is None else inputs.prepare(values)
 
@@ -136,8 +136,8 @@ def _before_head(
     if inputs is None or len(setup.plans) > 1 or name not in inputs.examples:
         inputs = cache.read(cut, setup.variables, split)
     # The frozen part does not run again.
-    variables, examples = setup.layout.put_whole(setup.variables), inputs.examples[name]
-    batch = setup.layout.batch(inputs.eval_batch, len(examples))
+    variables, examples = setup.sharding.replicate(setup.variables), inputs.examples[name]
+    batch = setup.sharding.batch_size(inputs.eval_batch, len(examples))
     rows = [
         np.asarray(
             forward(
@@ -147,9 +147,9 @@ def _before_head(
                 start=inputs.start,
                 stop="head",
                 prepare=inputs.prepare,
-                layout=setup.layout,
+                sharding=setup.sharding,
             )
         )
-        for x, _ in in_order(examples, batch, layout=setup.layout)
+        for x, _ in in_order(examples, batch, sharding=setup.sharding)
     ]
     return jnp.asarray(np.concatenate(rows)[: len(examples)])

@@ -39,7 +39,7 @@ def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     if done < plan.last_epoch:
         return latest.variables, latest.opt_state, done
     variables, opt_state = last_step_of(plan, latest.variables, latest.opt_state)
-    return variables, setup.layout.put_whole(opt_state), done
+    return variables, setup.sharding.replicate(opt_state), done
 
 
 def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> Part:

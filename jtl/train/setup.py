@@ -27,7 +27,7 @@ from jtl.data.decoding import HostTransform
 from jtl.data.loader import InputPlan, common_size, plan_input
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources import registry
-from jtl.distributed.layout import SINGLE, Layout, layout_for
+from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
 from jtl.freeze import phases
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
@@ -53,7 +53,7 @@ class Setup:
         inputs: How images become the network's input.
         source: Where the weights come from, for the summary.
         conventions: What the weights demand of the backbone.
-        layout: The devices that share every batch.
+        sharding: The devices that share every batch.
     """
 
     config: Config
@@ -64,7 +64,7 @@ class Setup:
     inputs: InputPlan
     source: dict[str, Any]
     conventions: dict[str, Any]
-    layout: Layout = SINGLE
+    sharding: DataSharding = SINGLE
 
     @property
     def epochs(self) -> int:
@@ -206,7 +206,7 @@ def prepare_setup(config: Config, display: Display) -> Setup:
             "licence": artifact.licence,
         },
         conventions=conventions,
-        layout=layout_for(min(config.train.batch, len(dataset.train))),
+        sharding=sharding_for(min(config.train.batch, len(dataset.train))),
     )
 
 
@@ -221,14 +221,14 @@ def feature_cache(setup: Setup, display: Display) -> FeatureCache:
         budget=setup.config.run.cache_budget,
         stored=setup.config.data.cache_dtype,
         store=Store(cache_dir() / FEATURES, display.message),
-        layout=setup.layout,
+        sharding=setup.sharding,
         display=display,
     )
 
 
 def image_inputs(setup: Setup) -> PhaseInputs:
     """Of steps that run the whole network; no examples yet."""
-    return PhaseInputs.of_images(setup.model, setup.inputs, setup.layout)
+    return PhaseInputs.of_images(setup.model, setup.inputs, setup.sharding)
 
 
 def _head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:

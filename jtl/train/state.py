@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jtl.common.trees import ParamTree
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 
 
 @flax.struct.dataclass
@@ -83,7 +83,7 @@ def init_state(
     tx: optax.GradientTransformation,
     seed: int = 0,
     ema: float = 0.0,
-    layout: Layout = SINGLE,
+    sharding: DataSharding = SINGLE,
 ) -> TrainState:
     """A fresh state before the first step; optimizer slots for `params` alone.
 
@@ -93,15 +93,15 @@ def init_state(
         tx: The optimizer.
         seed: Of the randomness of steps.
         ema: Decay of a moving average; 0 for none.
-        layout: The devices, on all of which `params` and `batch_stats` are.
+        sharding: The devices, on all of which `params` and `batch_stats` are.
     """
 
     # One program: leaf by leaf it would be one for every shape.
     @jax.jit
     def begin(params: ParamTree, batch_stats: ParamTree, seed: np.uint32) -> tuple[Any, ...]:
         average = Average.of(ema, params, batch_stats) if ema else None
-        return layout.whole((tx.init(params), jax.random.key(seed), average))
+        return sharding.replicated((tx.init(params), jax.random.key(seed), average))
 
     opt_state, rng, average = begin(params, batch_stats, np.uint32(seed))
-    step, not_finite = (layout.put_whole(np.int32(0)) for _ in range(2))
+    step, not_finite = (sharding.replicate(np.int32(0)) for _ in range(2))
     return TrainState(step, params, batch_stats, opt_state, rng, not_finite, average)

@@ -23,7 +23,7 @@ from jax import lax
 
 from jtl.common.trees import ParamTree, merge, prune, within
 from jtl.data.augment import Augmentation
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models.chain import ImageClassifier
 from jtl.models.inference import Metrics
 from jtl.optim.optimizers import updated
@@ -102,7 +102,7 @@ class TrainStep:
         augment: Makes the chain's input from uint8 images instead of `prepare`, at random, and
             may mix labels.
         smoothing: Share of a label that is spread evenly over all classes.
-        layout: The devices that share the batch; N must be a multiple of them.
+        sharding: The devices that share the batch; N must be a multiple of them.
     """
 
     model: ImageClassifier
@@ -113,7 +113,7 @@ class TrainStep:
     prepare: Callable[[jax.Array], jax.Array] | None = None
     augment: Augmentation | None = None
     smoothing: float = 0.0
-    layout: Layout = SINGLE
+    sharding: DataSharding = SINGLE
 
     def __call__(
         self, state: TrainState, constants: Constants, batch: Batch
@@ -151,13 +151,13 @@ class TrainStep:
         self, state: TrainState, constants: Constants, batch: Batch
     ) -> tuple[TrainState, StepMetrics]:
         """The update as it is traced."""
-        x, labels = self.layout.split((batch.x, batch.labels))
+        x, labels = self.sharding.sharded((batch.x, batch.labels))
         targets = labels
         if self.augment is not None:
             x, targets = self.augment(state.rng, x, labels, batch.examples, batch.epoch, state.step)
         elif self.prepare is not None:
             x = self.prepare(x)
-        x = self.layout.split(x)
+        x = self.sharding.sharded(x)
         gradient = jax.grad(self._loss, has_aux=True)
         grads, (logits, loss_sum, batch_stats) = gradient(
             state.params, state, constants, x, targets
@@ -187,7 +187,7 @@ class TrainStep:
         # Of the trainable leaves alone, so that no norm needs a frozen leaf's gradient.
         norms = map(optax.tree.norm, (grads, updates, params))
         metrics = StepMetrics(loss_sum, correct, jnp.int32(len(labels)), *norms)
-        return self.layout.whole((state, metrics))
+        return self.sharding.replicated((state, metrics))
 
     def _loss(
         self,
@@ -256,14 +256,14 @@ def train_epoch(
     state: TrainState, constants: Constants, table: Batch, batches: jax.Array, *, step: TrainStep
 ) -> tuple[TrainState, StepMetrics]:
     """`TrainStep.epoch`, compiled."""
-    layout = step.layout
+    sharding = step.sharding
 
     def body(state: TrainState, indices: jax.Array):
-        x, labels = layout.rows(table.x, indices), layout.rows(table.labels, indices)
+        x, labels = sharding.take(table.x, indices), sharding.take(table.labels, indices)
         return step.update(state, constants, Batch(x, labels))
 
     state, metrics = lax.scan(body, state, batches)
     last = jax.tree.map(lambda values: values[-1], metrics)
     sums = {name: getattr(metrics, name) for name in ("loss", "correct", "count")}
     sums = jax.tree.map(lambda values: values.sum(0, dtype=values.dtype), sums)
-    return layout.whole((state, dataclasses.replace(last, **sums)))
+    return sharding.replicated((state, dataclasses.replace(last, **sums)))

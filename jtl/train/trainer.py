@@ -84,8 +84,8 @@ class Trainer:
         tx = optimizers.wrapped(
             optimizers.build(plan.labels, groups), plan.recipe.clip_norm, config.steps.accumulate
         )
-        layout = setup.layout
-        params, stats, frozen, weights = layout.put_whole(
+        sharding = setup.sharding
+        params, stats, frozen, weights = sharding.replicate(
             (
                 plan.trainable_params(variables),
                 plan.live_batch_stats(variables),
@@ -103,11 +103,11 @@ class Trainer:
             prepare=inputs.prepare,
             augment=setup.inputs.augmentation if inputs.start is None else None,
             smoothing=plan.recipe.label_smoothing,
-            layout=layout,
+            sharding=sharding,
         )
-        self.state = init_state(params, stats, tx, config.train.seed, plan.recipe.ema, layout)
+        self.state = init_state(params, stats, tx, config.train.seed, plan.recipe.ema, sharding)
         first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
-        self.state = dataclasses.replace(self.state, step=layout.put_whole(first_step))
+        self.state = dataclasses.replace(self.state, step=sharding.replicate(first_step))
 
     @property
     def optimizer_bytes(self) -> int:
@@ -149,7 +149,7 @@ class Trainer:
 
     def restore(self, epoch: int, saved: Any) -> None:
         """Goes on after `epoch` of a checkpoint, whose variables this phase has started from."""
-        put = self.setup.layout.put_whole
+        put = self.setup.sharding.replicate
         state, step = self.state, put(np.int32(epoch * self.steps_per_epoch))
         saved = put(saved)
         if state.average is None:
@@ -204,7 +204,7 @@ class Trainer:
     def _peaks(self, scale: float = 1.0) -> dict[str, jax.Array]:
         """The highest learning rate of every label, at a share of it."""
         rates = self.plan.learning_rates
-        return self.setup.layout.put_whole(
+        return self.setup.sharding.replicate(
             {label: np.float32(scale * np.float32(rate)) for label, rate in rates.items()}
         )
 
@@ -236,21 +236,21 @@ class Trainer:
         done, began_at = 0, time.perf_counter()
         if part is not None:
             done, began_at = part.batches, began_at - part.seconds
-            self.state = self.setup.layout.put_whole(self.state)
+            self.state = self.setup.sharding.replicate(self.state)
         left = batches[done:]
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
         if self._at_once(train):
             assert isinstance(train, Features)
-            put = self.setup.layout.put_whole
+            put = self.setup.sharding.replicate
             table, left = steps.Batch(train.values, put(train.labels)), put(left)
             with jax.transfer_guard("disallow"):
                 self.state, self._last = self.step.epoch(self.state, constants, table, left)
             return part.sums + self._last if part else self._last
-        total = self.setup.layout.put_whole(part.sums if part else Metrics.zero())
+        total = self.setup.sharding.replicate(part.sums if part else Metrics.zero())
         looked_at = time.perf_counter()
-        several = self.setup.layout.spans_processes
+        several = self.setup.sharding.spans_processes
         for images, (number, indices) in zip(
-            ahead(train, list(left), self.setup.layout), enumerate(left, done + 1), strict=True
+            ahead(train, list(left), self.setup.sharding), enumerate(left, done + 1), strict=True
         ):
             with (
                 jax.profiler.StepTraceAnnotation("train", step_num=number),
@@ -274,7 +274,7 @@ class Trainer:
         self, epoch: int, images: Any, labels: np.ndarray, indices: np.ndarray
     ) -> steps.Batch:
         """The examples `indices`, `images` (or features) and `labels`, on the device."""
-        put = self.setup.layout.put_whole
+        put = self.setup.sharding.replicate
         if isinstance(images, np.ndarray):  # Of several devices the loader has put them.
             images = jax.device_put(images)
         if self.step.augment is None:
@@ -315,7 +315,7 @@ class Trainer:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
         train = self._train(epoch)
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
-        [images] = ahead(train, [indices], self.setup.layout)
+        [images] = ahead(train, [indices], self.setup.sharding)
         batch = self._batch(epoch, images, train.labels[indices], indices)
         return self._step(constants, batch).means()["loss"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.distributed.layout import SINGLE, Layout, layout_for
+from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
 from jtl.runs import messages
 from support import commands, eight_devices
 from support.paths import SUPPORT
@@ -96,7 +96,7 @@ def devices(*processes: int) -> tuple[Any, ...]:
 
 
 class FakeDevice:
-    """What a layout asks of a device, so that shares are told without that many."""
+    """What a sharding asks of a device, so that shares are told without that many."""
 
     def __init__(self, number: int, process: int):
         self.id, self.process_index = number, process
@@ -116,21 +116,21 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("batch", "count"), [(32, 8), (12, 6), (7, 7), (5, 5), (13, 1)])
 def test_as_many_devices_as_divide_the_batch(machine, batch, count):
     machine(*[0] * 8)
-    assert layout_for(batch).count == count
+    assert sharding_for(batch).count == count
 
 
 def test_one_device_needs_no_layout(machine):
     machine(0)
-    assert layout_for(32) is SINGLE
+    assert sharding_for(32) is SINGLE
     assert not SINGLE.spans_processes
-    assert SINGLE.share(10) == range(10)
+    assert SINGLE.local_rows(10) == range(10)
 
 
 def test_processes_must_divide_the_batch(machine):
     machine(0, 0, 1, 1)
-    assert layout_for(8).count == 4
+    assert sharding_for(8).count == 4
     with pytest.raises(UserError, match="multiple of 4"):
-        layout_for(6)
+        sharding_for(6)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 30])
@@ -139,30 +139,30 @@ def test_processes_share_all_rows_once(machine, processes, count):
     rows, parts, batch = [], [], np.arange(8)
     for here in sorted(set(processes)):
         machine(*processes, here=here)
-        layout = Layout(devices(*processes))
-        assert layout.spans_processes
-        rows += layout.share(count)
-        parts += layout.part(batch).tolist()
+        sharding = DataSharding(devices(*processes))
+        assert sharding.spans_processes
+        rows += sharding.local_rows(count)
+        parts += sharding.local_batch(batch).tolist()
     assert rows == list(range(count))
     assert parts == batch.tolist()
 
 
 def test_shares_are_those_of_the_parts(machine):
     machine(0, 0, 1, 1, here=1)
-    layout = Layout(devices(0, 0, 1, 1))
+    sharding = DataSharding(devices(0, 0, 1, 1))
     # Divided by devices of two rows each, the last one's second row being filled up.
-    assert layout.share(7) == range(4, 7)
-    assert layout.batch(32, 1000) == 128
-    assert layout.batch(32, 7) == 8
+    assert sharding.local_rows(7) == range(4, 7)
+    assert sharding.batch_size(32, 1000) == 128
+    assert sharding.batch_size(32, 7) == 8
 
 
 def test_devices_are_told(machine):
     machine(0, 0, 0)
-    told = messages.devices_told(layout_for(32))
+    told = messages.devices_told(sharding_for(32))
     assert "2 of 3 devices" in told
     assert "multiple of 3" in told
-    assert messages.devices_told(layout_for(33)) == "; 3 devices"
+    assert messages.devices_told(sharding_for(33)) == "; 3 devices"
     machine(0, 0, 1, 1)
-    assert messages.devices_told(layout_for(32)) == "; 4 devices of 2 processes"
+    assert messages.devices_told(sharding_for(32)) == "; 4 devices of 2 processes"
     machine(0)
     assert messages.devices_told(SINGLE) == ""

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from jtl.distributed.layout import AXIS
+from jtl.distributed.sharding import AXIS
 from support import commands, sharded_programs
 from support.programs import (
     DTYPES,

@@ -17,7 +17,7 @@ import optax
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
 from jtl.data.loader import Images, ahead, shuffled
-from jtl.distributed.layout import SINGLE, Layout
+from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import registry
 from jtl.runs import checkpoint
 from jtl.train import batch_size, loop, memory, step
@@ -30,8 +30,8 @@ STEPS, BATCH = 6, 16
 TX = optax.sgd(0.1, momentum=0.9)
 
 
-def layout(count: int) -> Layout:
-    return Layout(tuple(jax.devices()[:count])) if count > 1 else SINGLE
+def sharding(count: int) -> DataSharding:
+    return DataSharding(tuple(jax.devices()[:count])) if count > 1 else SINGLE
 
 
 def counts(kind: str) -> tuple[int, ...]:
@@ -54,20 +54,20 @@ def kinds(data: Path) -> dict[str, Config]:
     return {"cached": cached, "features": features, "full": full, "everything": everything}
 
 
-def fitted(config: Config, folder: Path, devices: Layout) -> tuple[list[Any], dict[str, Any]]:
+def fitted(config: Config, folder: Path, devices: DataSharding) -> tuple[list[Any], dict[str, Any]]:
     """The lines of the epochs, and the last checkpoint's variables by path."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=folder))
-    with mock.patch("jtl.train.setup.layout_for", return_value=devices):
+    with mock.patch("jtl.train.setup.sharding_for", return_value=devices):
         run = loop.fit(config, tiny.quiet())
     variables = checkpoint.restore(folder, "latest").variables
     leaves = {"/".join(path): lookup(variables, path) for path in leaf_paths(variables)}
     return tiny.lines_of(run), leaves
 
 
-def start(devices: Layout) -> tuple[TrainState, Any, dict[str, Any]]:
+def start(devices: DataSharding) -> tuple[TrainState, Any, dict[str, Any]]:
     arm = tiny.parts("full")
-    params, stats, frozen = devices.put_whole((arm.params, arm.live_stats, arm.frozen))
-    state = init_state(params, stats, TX, layout=devices)
+    params, stats, frozen = devices.replicate((arm.params, arm.live_stats, arm.frozen))
+    state = init_state(params, stats, TX, sharding=devices)
     options = dict(
         model=tiny.MODEL, tx=TX, start=None, train_units=arm.split.train_units,
         stats_units=arm.split.stats_units,
@@ -76,16 +76,16 @@ def start(devices: Layout) -> tuple[TrainState, Any, dict[str, Any]]:
     return state, step.Constants(**frozen), options
 
 
-def stepped(devices: Layout) -> tuple[list[float], np.ndarray]:
+def stepped(devices: DataSharding) -> tuple[list[float], np.ndarray]:
     """Losses of some steps, and all params after them."""
     split = tiny.array_split(40)
-    photos = Images(split, None, hold=True, on_device=devices.count > 1, layout=devices)
+    photos = Images(split, None, hold=True, on_device=devices.count > 1, sharding=devices)
     batches = np.concatenate([shuffled(40, BATCH, 0, epoch) for epoch in (1, 2, 3)])
     state, frozen, options = start(devices)
     losses = []
     for images, rows in zip(ahead(photos, list(batches), devices), batches, strict=True):
         labels = split.labels[rows]
-        state, metrics = step.TrainStep(**options, layout=devices)(
+        state, metrics = step.TrainStep(**options, sharding=devices)(
             state, frozen, step.Batch(images, labels)
         )
         losses.append(metrics.means()["loss"])
@@ -130,7 +130,7 @@ def found_batch(data: Path, per_device: int) -> tuple[int, int]:
         mock.patch.object(batch_size, "BATCHES", 1),
     ):
         setup = batch_size.prepared(checked(dataclasses.replace(config, train=auto)), tiny.quiet())
-    return setup.config.train.batch, setup.layout.count
+    return setup.config.train.batch, setup.sharding.count
 
 
 def flat(tree: Any) -> np.ndarray:
@@ -147,11 +147,11 @@ def main(folder: Path) -> None:
     for name, config in kinds(data).items():
         for count in counts(name):
             place = f"{name}-{count}"
-            lines, leaves = fitted(config, folder / place, layout(count))
+            lines, leaves = fitted(config, folder / place, sharding(count))
             told["lines"][place] = lines
             arrays |= {f"{place}/{path}": leaf for path, leaf in leaves.items()}
     for count in COUNTS:
-        told["losses"][f"steps-{count}"], arrays[f"steps-{count}"] = stepped(layout(count))
+        told["losses"][f"steps-{count}"], arrays[f"steps-{count}"] = stepped(sharding(count))
     told["losses"]["apart"], arrays["apart"] = stepped_with_batch_norm_per_device(8)
     told["found"] = [found_batch(data, per_device) for per_device in (2, 4)]
     np.savez(folder / "arrays.npz", **arrays)

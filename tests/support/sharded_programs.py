@@ -1,6 +1,6 @@
 """Programs of eight devices, written down by a process that has them for `test_lowering_sharded`.
 
-What is lowered is what training runs: the steps of a `Trainer`, whose layout is that of the run, on
+What is lowered is what training runs: the steps of a `Trainer`, with the sharding of the run, on
 arguments that lie where training puts them.
 """
 
@@ -88,7 +88,7 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
     config = tiny.config(data, None, mask=mask, **options)
     model = dataclasses.replace(config.model, dtype=dtype)
     one = tiny.trainer_of(Config(model, config.data, config.train, config.run))
-    assert one.setup.layout.count == DEVICES
+    assert one.setup.sharding.count == DEVICES
     assert one.inputs.cached != (mask == "full")
     if cached or mask == "full":
         return one
@@ -97,10 +97,10 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
 
 def step(of: Trainer) -> Lowering:
     """One training step, from images or features as the trainer's arm has them."""
-    layout = of.setup.layout
+    sharding = of.setup.sharding
     shapes = jax.eval_shape(lambda: dummy_batch(of.setup, of.inputs, BATCH))
     x, labels = (np.zeros(shape.shape, shape.dtype) for shape in (shapes.x, shapes.labels))
-    batch = steps.Batch(layout.put_rows(layout.part(x)), labels)
+    batch = steps.Batch(sharding.shard(sharding.local_batch(x)), labels)
     groups = {"state": of.state, "constants": of.constants, "batch": batch}
     return Lowering(steps.train_step, groups, {"step": of.step})
 
@@ -108,7 +108,7 @@ def step(of: Trainer) -> Lowering:
 def table_of(of: Trainer) -> jax.Array:
     """All features, as many as `ROWS`, divided among the devices."""
     shape = jax.eval_shape(lambda: dummy_batch(of.setup, of.inputs, ROWS)).x
-    return of.setup.layout.put_table(np.zeros(shape.shape, shape.dtype), ROWS)
+    return of.setup.sharding.shard_table(np.zeros(shape.shape, shape.dtype), ROWS)
 
 
 def epoch(of: Trainer) -> Lowering:
@@ -123,15 +123,15 @@ def epoch(of: Trainer) -> Lowering:
 def rows(of: Trainer) -> Lowering:
     """What brings a step's rows of a table of features to the devices that are to have them."""
     groups = {"x": table_of(of), "batches": np.arange(BATCH, dtype=np.int32)}
-    return Lowering(loader._rows, groups, {"layout": of.setup.layout})
+    return Lowering(loader._rows, groups, {"sharding": of.setup.sharding})
 
 
 def forward(of: Trainer, stop: str | None) -> Lowering:
     """The frozen layers over images: features up to `stop`, or logits."""
-    setup, layout = of.setup, of.setup.layout
+    setup, sharding = of.setup, of.setup.sharding
     x = np.zeros((BATCH, tiny.SIZE, tiny.SIZE, 3), np.uint8)
-    groups = {"variables": layout.put_whole(of.variables()), "x": layout.put_rows(x)}
-    options = dict(model=setup.model, stop=stop, prepare=setup.inputs.device, layout=layout)
+    groups = {"variables": sharding.replicate(of.variables()), "x": sharding.shard(x)}
+    options = dict(model=setup.model, stop=stop, prepare=setup.inputs.device, sharding=sharding)
     return Lowering(inference.forward, groups, options)
 
 

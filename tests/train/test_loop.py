@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.distributed.layout import Layout
+from jtl.distributed.sharding import DataSharding
 from jtl.predict import classifier as evaluation
 from jtl.runs import checkpoint, checkpointer
 from jtl.runs.checkpointer import CheckpointPolicy
@@ -336,7 +336,7 @@ def test_steps_take_nothing_from_the_host_by_the_way(tiny_data, tmp_path, monkey
     """An epoch of one program and of several; JAX refuses what was not put on the device."""
     run = fit(tiny.config(tiny_data, tmp_path / "run", mask=mask, epochs=1), tiny.quiet())
     assert all(run.history[0][name] > 0 for name in ("gradient_norm", "update_norm", "param_norm"))
-    monkeypatch.setattr(Layout, "put_whole", lambda self, tree: tree)
+    monkeypatch.setattr(DataSharding, "replicate", lambda self, tree: tree)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         fit(tiny.config(tiny_data, tmp_path / "other", mask=mask, epochs=1), tiny.quiet())
 

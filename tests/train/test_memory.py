@@ -12,7 +12,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.options import Config, TrainConfig
-from jtl.distributed.layout import SINGLE
+from jtl.distributed.sharding import SINGLE
 from jtl.runs import checkpoint
 from jtl.runs.files import read_json
 from jtl.runs.resume import opened_run
@@ -146,7 +146,7 @@ def test_auto_tries_one_step_and_goes_on_with_less(tiny_data, monkeypatch):
     setup = batch_size.prepared(config, tiny.quiet())
     assert refusing.sizes == [4, 3]
     assert setup.config.train.batch == 3
-    assert setup.layout == SINGLE
+    assert setup.sharding == SINGLE
     refusing.most = 0
     with pytest.raises(
         UserError, match=r"not even one image .* under mask head_only \(Out of memory"

@@ -26,7 +26,7 @@ _Tree = TypeVar("_Tree")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class DataSharding:
     """Devices that run one program together. Compared by value, as static arguments are.
 
     Attributes:
@@ -65,31 +65,31 @@ class Layout:
     def _by_rows(self) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(AXIS))
 
-    def local(self) -> Layout:
+    def local(self) -> DataSharding:
         """This process's devices among these, for programs that it runs by itself."""
         if not self.spans_processes:
             return self
         mine = tuple(self.devices[place] for place in self._mine)
-        return Layout(mine) if len(mine) > 1 else SINGLE
+        return DataSharding(mine) if len(mine) > 1 else SINGLE
 
-    def whole(self, tree: _Tree) -> _Tree:
+    def replicated(self, tree: _Tree) -> _Tree:
         """Inside a program: arrays that every device has."""
         return lax.with_sharding_constraint(tree, self._everywhere) if self.devices else tree
 
-    def split(self, tree: _Tree) -> _Tree:
+    def sharded(self, tree: _Tree) -> _Tree:
         """Inside a program: arrays [N, ...] of which every device has N / `count` rows."""
         return lax.with_sharding_constraint(tree, self._by_rows) if self.devices else tree
 
-    def rows(self, table: jax.Array, indices: jax.Array) -> jax.Array:
+    def take(self, table: jax.Array, indices: jax.Array) -> jax.Array:
         """Inside a program: `table[indices]` on every device, of a table that may be divided.
 
         Of such a one every device looks up the rows that it has, and the sum is the batch. The
         compiler, left to divide the result, divides the indices too, and then gathers them by an
         exchange more.
         """
-        return self.whole(table[indices])
+        return self.replicated(table[indices])
 
-    def put_whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Arrays that every device has, from values that every process has."""
         if not self.devices:
             return jax.device_put(jax.tree.map(_uncommitted, tree))
@@ -107,15 +107,15 @@ class Layout:
 
         return jax.tree.map(put, tree)
 
-    def put_rows(self, rows: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-        """A batch that is divided among the devices, from `part` of it."""
+    def shard(self, rows: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+        """A batch that is divided among the devices, from `local_batch` of it."""
         if not self.devices:
             return rows
         if not self.spans_processes:
             return jax.device_put(rows, self._by_rows)
         return jax.make_array_from_process_local_data(self._by_rows, np.asarray(rows))
 
-    def part(self, batch: np.ndarray) -> np.ndarray:
+    def local_batch(self, batch: np.ndarray) -> np.ndarray:
         """The entries [n] of a batch's [N] that this process is to read.
 
         N is a multiple of `count`.
@@ -125,15 +125,15 @@ class Layout:
         each = len(batch) // self.count
         return batch[each * self._mine.start : each * self._mine.stop]
 
-    def share(self, count: int) -> range:
+    def local_rows(self, count: int) -> range:
         """Which of `count` rows, divided among the devices once and for all, are this process's."""
         if not self.spans_processes:
             return range(count)
         each = -(-count // self.count)
         return range(min(each * self._mine.start, count), min(each * self._mine.stop, count))
 
-    def put_table(self, rows: np.ndarray, count: int) -> jax.Array:
-        """All `count` rows of a data set, divided among the devices, from those of `share`.
+    def shard_table(self, rows: np.ndarray, count: int) -> jax.Array:
+        """All `count` rows of a data set, divided among the devices, from those of `local_rows`.
 
         Returns:
             [at least `count`, ...]: filled up with zeros to a multiple of the devices.
@@ -150,7 +150,7 @@ class Layout:
             return jax.device_put(rows, self._by_rows)
         return jax.make_array_from_process_local_data(self._by_rows, rows)
 
-    def batch(self, size: int, count: int) -> int:
+    def batch_size(self, size: int, count: int) -> int:
         """How many of `count` examples are looked at together, at `size` to a device.
 
         A multiple of the devices, and no more than are needed where there are several.
@@ -169,11 +169,11 @@ def _uncommitted(leaf: Any) -> Any:
     return np.asarray(leaf) if isinstance(leaf, jax.Array) and leaf.committed else leaf
 
 
-SINGLE = Layout()
+SINGLE = DataSharding()
 """The default device alone."""
 
 
-def layout_for(batch_size: int) -> Layout:
+def sharding_for(batch_size: int) -> DataSharding:
     """All devices there are, or as many as divide a batch evenly.
 
     Args:
@@ -190,4 +190,4 @@ def layout_for(batch_size: int) -> Layout:
             f"of {jax.process_count()} processes. Give a --batch-size that is a multiple of "
             f"{len(devices)}, and no more than the training images."
         )
-    return Layout(tuple(devices[:count])) if count > 1 else SINGLE
+    return DataSharding(tuple(devices[:count])) if count > 1 else SINGLE
