@@ -71,8 +71,8 @@ class Step:
         import optax
 
         from jtl.common.trees import prune, within
-        from jtl.freeze import FROZEN, label_tree, parse, split
-        from jtl.freeze.split import trainable
+        from jtl.freeze import FROZEN, find_cut, label_tree, parse
+        from jtl.freeze.cut import trainable
         from jtl.models.inference import forward
         from jtl.optim import optimizers
         from jtl.train import step
@@ -83,8 +83,8 @@ class Step:
         groups = set(jax.tree.leaves(tree)) - {FROZEN}
         optimizer = optax.sgd(0.01, momentum=0.9) if mask == arm else optax.adam(1e-3)
         tx = optimizers.build(tree, dict.fromkeys(groups, optimizer))
-        cut = split(tree, model.units())
-        start = cut.cut if arm.startswith(_CACHED) and cut.prefix else None
+        cut = find_cut(tree, model.units())
+        start = cut.unit if arm.startswith(_CACHED) and cut.prefix else None
         if start is not None:
             images = forward(variables, images, model=model, stop=start)
         trains, live = trainable(tree), within(cut.stats_units)
@@ -102,7 +102,7 @@ class Step:
         state = init_state(params, stats, tx)
         self.trainable_params = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
-        self.cut = cut.cut if cut.prefix else None
+        self.cut = cut.unit if cut.prefix else None
         self.function: Any = step.train_step
         self.options = dict(step=step.TrainStep(model, tx, start, cut.train_units, cut.stats_units))
         self.arguments = (state, step.Constants(**frozen), step.Batch(images, labels))

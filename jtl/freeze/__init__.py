@@ -1,6 +1,6 @@
 """Which leaves train: masks as rules, label trees, and where the frozen prefix ends."""
 
+from jtl.freeze.cut import Cut, find_cut
 from jtl.freeze.masks import FROZEN, Mask, label_tree, parse
-from jtl.freeze.split import Split, split
 
-__all__ = ["FROZEN", "Mask", "Split", "label_tree", "parse", "split"]
+__all__ = ["FROZEN", "Cut", "Mask", "find_cut", "label_tree", "parse"]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, leaf_paths, lookup, prune, within
 from jtl.config.training import BatchNormMode
-from jtl.freeze import FROZEN, Split, parse, split
+from jtl.freeze import FROZEN, Cut, find_cut, parse
+from jtl.freeze.cut import trainable
 from jtl.freeze.groups import assign
 from jtl.freeze.phases import Phase
-from jtl.freeze.split import trainable
 from jtl.models import Unit
 from jtl.optim.recipe import Recipe
 
@@ -28,7 +28,7 @@ class PhasePlan:
         first_epoch: Of the phase, 1-based, counted through all phases.
         labels: Label tree; see `plan_phases` for the labels' form.
         learning_rates: The highest rate of every label but `frozen`.
-        split: The cut, and the modes of the units.
+        cut: The cut, and the modes of the units.
     """
 
     phase: Phase
@@ -36,7 +36,7 @@ class PhasePlan:
     first_epoch: int
     labels: ParamTree
     learning_rates: dict[str, float]
-    split: Split
+    cut: Cut
 
     @property
     def last_epoch(self) -> int:
@@ -49,11 +49,11 @@ class PhasePlan:
 
     def live_batch_stats(self, variables: ParamTree) -> ParamTree:
         """The running statistics of the units that use those of the batch."""
-        return prune(variables.get("batch_stats", {}), within(self.split.stats_units))
+        return prune(variables.get("batch_stats", {}), within(self.cut.stats_units))
 
     def frozen(self, variables: ParamTree) -> ParamTree:
         """{"params", "batch_stats"}: every leaf that the phase leaves alone."""
-        trains, live = trainable(self.labels), within(self.split.stats_units)
+        trains, live = trainable(self.labels), within(self.cut.stats_units)
         return {
             "params": prune(variables["params"], lambda leaf: not trains(leaf)),
             "batch_stats": prune(variables.get("batch_stats", {}), lambda leaf: not live(leaf)),
@@ -109,8 +109,8 @@ def plan_phases(
             still = {path for path in paths if lookup(labels, path) != FROZEN}
             since = {path: since.get(path, index) for path in still}
             labels, learning_rates = _since(labels, learning_rates, since)
-        parts = split(labels, units, bn)
-        plans.append(PhasePlan(phase, recipe, first_epoch, labels, learning_rates, parts))
+        cut = find_cut(labels, units, bn)
+        plans.append(PhasePlan(phase, recipe, first_epoch, labels, learning_rates, cut))
         first_epoch += phase.epochs
     return tuple(plans)
 

@@ -73,7 +73,7 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     """The largest size up to `at_most` whose steps fit in a phase, tried by one step."""
     cache = feature_cache(setup, Display())
     splits = {"train": setup.dataset.train, "val": setup.dataset.val}
-    inputs = cache.plan(plan.split.features_at, setup.variables, splits)
+    inputs = cache.plan(plan.cut.features_at, setup.variables, splits)
     if inputs.start is None:
         kept = sum(
             placement.device_bytes(split, setup.inputs, training=name == "train")

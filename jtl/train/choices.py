@@ -83,7 +83,7 @@ def mismatch(setup: Setup, plan: PhasePlan, line: dict[str, Any]) -> str | None:
         line: The epoch's of `metrics.jsonl`.
     """
     apart = line["train_accuracy"] - line["val_accuracy"]
-    backbone = plan.split.stats_units - {HEAD}
+    backbone = plan.cut.stats_units - {HEAD}
     normalized = any(subtree(setup.variables.get("batch_stats", {}), unit) for unit in backbone)
     if not normalized or apart < APART or setup.config.model.weights == "random":
         return None

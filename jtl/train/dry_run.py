@@ -53,7 +53,7 @@ def dry_run(setup: Setup) -> dict[str, Any]:
 def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
     cache = feature_cache(setup, Display())
     splits = {"train": setup.dataset.train, "val": setup.dataset.val}
-    inputs = cache.plan(plan.split.features_at, setup.variables, splits)
+    inputs = cache.plan(plan.cut.features_at, setup.variables, splits)
     estimate = cache.estimate(inputs.start, setup.variables, splits) if inputs.start else None
     trainer = Trainer(setup, plan, inputs, setup.variables)
     total = sum(leaf.size for leaf in jax.tree.leaves(setup.variables))
@@ -73,7 +73,7 @@ def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
         "trainable_params": int(trainable),
         "frozen_params": int(total - trainable),
         "optimizer_bytes": optimizer_bytes,
-        "cut": plan.split.cut,
+        "cut": plan.cut.unit,
         "cached_prefix": inputs.cached,
         "cache_bytes": estimate.nbytes if estimate else 0,
         "cache_place": inputs.place,

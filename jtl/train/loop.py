@@ -180,7 +180,7 @@ class Fit:
 
     def read_inputs(self, plan: PhasePlan, variables: ParamTree) -> PhaseInputs:
         """Reads train and val, unless the phase before had the same cut."""
-        cut = plan.split.features_at
+        cut = plan.cut.features_at
         if self._inputs is None or self._cut != cut:
             self._inputs = None  # Frees the features of the cut before.
             splits = {"train": self.setup.dataset.train, "val": self.setup.dataset.val}
@@ -313,7 +313,7 @@ class Fit:
         )
 
     def _log(self, line: dict[str, Any], plan: PhasePlan, inputs: PhaseInputs) -> None:
-        facts: dict[str, Any] = {"cut": plan.split.cut, "cached_prefix": inputs.cached}
+        facts: dict[str, Any] = {"cut": plan.cut.unit, "cached_prefix": inputs.cached}
         added = len(self.setup.config.train.extended)
         if added and plan in self.setup.plans[-added:]:
             facts["extended"] = True

@@ -21,7 +21,7 @@ def opening_line(setup: Setup) -> str:
         f"{len(dataset.train)} train, {len(dataset.val)} val images, "
         f"{len(dataset.class_names)} classes, {setup.inputs.device.size} px, "
         + ", then ".join(
-            f"mask {plan.phase.mask}, cut at {plan.split.cut}, "
+            f"mask {plan.phase.mask}, cut at {plan.cut.unit}, "
             f"{messages.counted(plan.phase.epochs, 'epoch')}"
             for plan in setup.plans
         )
@@ -53,7 +53,7 @@ def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:
         row["leaves"] += 1
         row["params"] += int(lookup(params, path).size)
         if unit in with_norm:
-            live = unit in plan.split.stats_units
+            live = unit in plan.cut.stats_units
             row["bn"].add("batch statistics" if live else "running averages")
     for row in groups.values():
         row["bn"] = " and ".join(sorted(row["bn"])) or "none"

@@ -128,7 +128,7 @@ def _before_head(
     setup: Setup, cache: FeatureCache, read: PhaseInputs | None, name: str
 ) -> jax.Array:
     """What the head gets of every image of a split before training, [N, C]."""
-    cut, split = setup.plans[0].split.features_at, {name: getattr(setup.dataset, name)}
+    cut, split = setup.plans[0].cut.features_at, {name: getattr(setup.dataset, name)}
     if cut is None or cut == "head" or setup.inputs.augmentation is not None:
         inputs = cache.without_augmentation().read("head", setup.variables, split)
         return _values(inputs.examples[name], inputs)

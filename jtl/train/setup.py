@@ -186,7 +186,7 @@ def prepare_setup(config: Config, display: Display) -> Setup:
         translate=functools.partial(path_called, model=model, foreign=translate),
         extended=len(config.train.extended),
     )
-    if options.aux_head and not any("aux" in plan.split.train_units for plan in plans):
+    if options.aux_head and not any("aux" in plan.cut.train_units for plan in plans):
         raise UserError(
             f"--aux-head has no effect: under {' and '.join(p.phase.mask for p in plans)} it is "
             "frozen. Use a mask that trains it, such as full or last_stages:2, or leave it out."

@@ -98,8 +98,8 @@ class Trainer:
             model=setup.model,
             tx=tx,
             start=inputs.start,
-            train_units=plan.split.train_units,
-            stats_units=plan.split.stats_units,
+            train_units=plan.cut.train_units,
+            stats_units=plan.cut.stats_units,
             prepare=inputs.prepare,
             augment=setup.inputs.augmentation if inputs.start is None else None,
             smoothing=plan.recipe.label_smoothing,
@@ -280,7 +280,7 @@ class Trainer:
         if self.step.augment is None:
             return steps.Batch(images, put(labels))
         # Without features that had no room, a run is still the same.
-        views = self.setup.inputs.views if self.plan.split.features_at else 0
+        views = self.setup.inputs.views if self.plan.cut.features_at else 0
         draw = np.int32(draw_of(epoch, views))
         return steps.Batch(images, *put((labels, indices, draw)))
 

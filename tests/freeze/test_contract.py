@@ -19,10 +19,10 @@ from jtl.config.options import Config, TrainConfig
 from jtl.data.loader import Images, InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit, Dataset
-from jtl.freeze import FROZEN, label_tree, parse, split
+from jtl.freeze import FROZEN, find_cut, label_tree, parse
+from jtl.freeze.cut import trainable
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import plan_phases
-from jtl.freeze.split import trainable
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
@@ -116,7 +116,7 @@ def optimizer(labels: ParamTree, wrapper: str) -> optax.GradientTransformation:
 def case(family: str, mask: str) -> Any:
     model, variables = MODELS[family], variables_of(family)
     labels = label_tree(parse(mask, model.units()), variables["params"])
-    cut = split(labels, model.units())
+    cut = find_cut(labels, model.units())
     trains, live = trainable(labels), within(cut.stats_units)
     frozen = {
         "params": prune(variables["params"], lambda leaf: not trains(leaf)),
@@ -351,10 +351,10 @@ def test_a_frozen_prefix_has_no_backward(family: str):
     step, batch = TrainStep(model, tx, None, cut.train_units, cut.stats_units), Batch(x, y)
     masked = flops(train_step, state, Constants(**frozen), batch, step=step)
     features = jax.eval_shape(
-        functools.partial(forward, model=model, stop=cut.cut), variables_of(family), x
+        functools.partial(forward, model=model, stop=cut.unit), variables_of(family), x
     )
     once = flops(forward, variables_of(family), x, model=model)
-    suffix = flops(forward, variables_of(family), features, model=model, start=cut.cut)
+    suffix = flops(forward, variables_of(family), features, model=model, start=cut.unit)
     # The other arm differentiates every leaf; clipping by the norm of all needs it.
     step = dataclasses.replace(step, tx=optax.chain(optax.clip_by_global_norm(0.05), tx))
     whole = init_state(merge(params, frozen["params"]), stats, step.tx)
@@ -388,9 +388,9 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
         for mask in ("rules:aux/.*=train;head/.*=train;.*=frozen", "last_stage")
     }
     labels = cases["rules:aux/.*=train;head/.*=train;.*=frozen"]
-    assert "aux" not in split(cases["last_stage"], model.units()).train_units
-    cut = split(labels, model.units())
-    assert (cut.cut, cut.train_units) == ("aux", {"aux", "head"})
+    assert "aux" not in find_cut(cases["last_stage"], model.units()).train_units
+    cut = find_cut(labels, model.units())
+    assert (cut.unit, cut.train_units) == ("aux", {"aux", "head"})
     trains, live = trainable(labels), within(cut.stats_units)
     params = prune(variables["params"], trains)
     stats = prune(variables["batch_stats"], live)

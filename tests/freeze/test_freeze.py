@@ -9,9 +9,9 @@ import pytest
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import merge, prune, subtree, within
-from jtl.freeze import FROZEN, label_tree, masks, parse, split
+from jtl.freeze import FROZEN, find_cut, label_tree, masks, parse
+from jtl.freeze.cut import trainable
 from jtl.freeze.masks import Mask, Rule
-from jtl.freeze.split import trainable
 from support import tiny
 
 PARAMS = {
@@ -132,13 +132,13 @@ def test_the_cut_of_real_models(name):
     with_params = {p for p in paths if subtree(shapes["params"], p)}
     assert with_params == set(paths) - {"pool"}
 
-    head_only = split(label_tree(parse("head_only"), shapes["params"]), model.units())
-    assert head_only.cut == "head"
+    head_only = find_cut(label_tree(parse("head_only"), shapes["params"]), model.units())
+    assert head_only.unit == "head"
     assert (head_only.prefix, head_only.suffix) == (paths[:-1], ("head",))
     assert head_only.train_units == {"head"}
 
-    full = split(label_tree(parse("full"), shapes["params"]), model.units())
-    assert full.cut == "stem"
+    full = find_cut(label_tree(parse("full"), shapes["params"]), model.units())
+    assert full.unit == "stem"
     assert (full.prefix, full.suffix) == ((), paths)
     assert full.train_units == with_params
 
@@ -146,8 +146,8 @@ def test_the_cut_of_real_models(name):
 def test_the_cut_is_the_earliest_unit_that_trains():
     rules = mask((r"stage1/block1/bn/bias", "b"), (r"head/.*", "head"), (r".*", FROZEN))
     labels = label_tree(rules, tiny.variables()["params"])
-    found = split(labels, tiny.MODEL.units())
-    assert found.cut == "stage1/block1"
+    found = find_cut(labels, tiny.MODEL.units())
+    assert found.unit == "stage1/block1"
     assert found.prefix == ("stem",)
     assert found.suffix == ("stage1/block1", "stage2/block1", "pool", "head")
     # A frozen unit behind the cut stays in inference mode; one trainable leaf makes a unit train.

@@ -10,7 +10,7 @@ import pytest
 from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
-from jtl.freeze import FROZEN, label_tree, parse, split
+from jtl.freeze import FROZEN, find_cut, label_tree, parse
 from jtl.freeze.groups import assign
 from jtl.optim.recipe import Rates
 from support import tiny
@@ -146,8 +146,10 @@ def test_layer_decay_falls_from_the_head_to_the_stem():
 def test_batch_norm_modes_move_the_cut():
     params = tiny.variables()["params"]
     labels = label_tree(parse("last_stage", MODEL_UNITS), params)
-    auto, frozen, train = (split(labels, MODEL_UNITS, mode) for mode in ("auto", "frozen", "train"))
-    assert (auto.cut, frozen.cut, train.cut) == ("stage2/block1", "stage2/block1", "stem")
+    auto, frozen, train = (
+        find_cut(labels, MODEL_UNITS, mode) for mode in ("auto", "frozen", "train")
+    )
+    assert (auto.unit, frozen.unit, train.unit) == ("stage2/block1", "stage2/block1", "stem")
     assert auto.stats_units == {"stage2/block1", "head"}
     assert frozen.stats_units == {"head"}
     assert train.stats_units == set(tiny.UNITS)

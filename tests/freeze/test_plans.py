@@ -86,7 +86,7 @@ def test_a_new_head_that_stays_at_zero_is_refused(masks: tuple[str, ...]):
 
 def test_a_head_that_trained_before_may_be_frozen():
     first, second = plans("head_only", "rules:head=frozen;.*=train")
-    assert first.split.train_units == {"head"}
+    assert first.cut.train_units == {"head"}
     assert set(jax.tree.leaves(second.labels["head"])) == {FROZEN}
 
 

@@ -33,8 +33,8 @@ def step_arguments(augment: Augmentation | None):
         model=tiny.MODEL,
         tx=tx,
         start=None,
-        train_units=parts.split.train_units,
-        stats_units=parts.split.stats_units,
+        train_units=parts.cut.train_units,
+        stats_units=parts.cut.stats_units,
         augment=augment,
     )
     return init_state(params, stats, tx, seed=5), jax.device_put(parts.frozen), static

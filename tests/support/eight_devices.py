@@ -69,8 +69,8 @@ def start(devices: DataSharding) -> tuple[TrainState, Any, dict[str, Any]]:
     params, stats, frozen = devices.replicate((arm.params, arm.live_stats, arm.frozen))
     state = init_state(params, stats, TX, sharding=devices)
     options = dict(
-        model=tiny.MODEL, tx=TX, start=None, train_units=arm.split.train_units,
-        stats_units=arm.split.stats_units,
+        model=tiny.MODEL, tx=TX, start=None, train_units=arm.cut.train_units,
+        stats_units=arm.cut.stats_units,
         prepare=tiny.PREPARE,
     )  # fmt: skip
     return state, step.Constants(**frozen), options

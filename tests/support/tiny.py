@@ -22,8 +22,8 @@ from jtl.common.trees import prune, within
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit
-from jtl.freeze import Split, label_tree, parse, split
-from jtl.freeze.split import trainable
+from jtl.freeze import Cut, find_cut, label_tree, parse
+from jtl.freeze.cut import trainable
 from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit
 from jtl.models.chain import unit
 from jtl.models.layers.blocks import BatchNorm, Conv, relu
@@ -115,7 +115,7 @@ class Parts:
     """What a mask makes of the model's variables."""
 
     labels: dict[str, Any]
-    split: Split
+    cut: Cut
     params: dict[str, Any]
     live_stats: dict[str, Any]
     frozen: dict[str, Any]
@@ -124,7 +124,7 @@ class Parts:
 def parts(mask: str) -> Parts:
     tree = variables()
     label_tree_ = label_tree(parse(mask), tree["params"])
-    cut = split(label_tree_, MODEL.units())
+    cut = find_cut(label_tree_, MODEL.units())
     trains, live = trainable(label_tree_), within(cut.stats_units)
     return Parts(
         label_tree_,
@@ -189,7 +189,7 @@ def trainer_of(config: Config) -> Trainer:
     setup = prepare_setup(checked(config), quiet())
     plan = setup.plans[0]
     splits = {"train": setup.dataset.train, "val": setup.dataset.val}
-    inputs = feature_cache(setup, quiet()).plan(plan.split.features_at, setup.variables, splits)
+    inputs = feature_cache(setup, quiet()).plan(plan.cut.features_at, setup.variables, splits)
     return Trainer(setup, plan, inputs, setup.variables)
 
 

@@ -25,8 +25,8 @@ from jtl.data.decoding import HostTransform
 from jtl.data.loader import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.export import stablehlo
-from jtl.freeze import label_tree, parse, split
-from jtl.freeze.split import trainable
+from jtl.freeze import find_cut, label_tree, parse
+from jtl.freeze.cut import trainable
 from jtl.models import ImageClassifier, Preprocessing
 from jtl.models.families.densenet import DenseNet
 from jtl.models.inference import forward
@@ -88,7 +88,7 @@ class Step:
     def __init__(self, network: Network, mask: str, dtype: str = "float32", ema: float = 0.0):
         model, shapes = network.model, network.variables
         labels = label_tree(parse(mask, model.units()), shapes["params"])
-        cut = split(labels, model.units())
+        cut = find_cut(labels, model.units())
         trains, live = trainable(labels), within(cut.stats_units)
         params = prune(shapes["params"], trains)
         stats = prune(shapes["batch_stats"], live)

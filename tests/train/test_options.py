@@ -233,4 +233,4 @@ def test_a_mode_for_batch_norm_needs_one(tiny_data, tmp_path, mode):
         prepare_setup(dataclasses.replace(config, model=without), tiny.quiet())
     normalized = dataclasses.replace(without, head="bn")
     setup = prepare_setup(dataclasses.replace(config, model=normalized), tiny.quiet())
-    assert ("head" in setup.plans[0].split.stats_units) is True
+    assert ("head" in setup.plans[0].cut.stats_units) is True

@@ -37,14 +37,14 @@ class Arm:
     def __init__(self, mask: str, *, wrap=lambda tx: tx, optimizer="adamw", cached=False):
         self.parts = tiny.parts(mask)
         self.variables = tiny.variables()
-        self.train_units = self.parts.split.train_units
+        self.train_units = self.parts.cut.train_units
         self.tx = wrap(optimizers.build(self.parts.labels, groups(optimizer)))
         self.static = dict(
             model=tiny.MODEL,
             tx=self.tx,
-            start=self.parts.split.cut if cached else None,
+            start=self.parts.cut.unit if cached else None,
             train_units=self.train_units,
-            stats_units=self.parts.split.stats_units,
+            stats_units=self.parts.cut.stats_units,
             prepare=None if cached else tiny.PREPARE,
         )
 
@@ -81,7 +81,7 @@ def reference_step(params, stats, images, labels, *, mask, optimizer):
         logits, updates = tiny.MODEL.apply(
             {"params": everything, "batch_stats": stats},
             tiny.PREPARE(images),
-            train=parts.split.train_units,
+            train=parts.cut.train_units,
             mutable=["batch_stats"],
         )
         one_hot = jax.nn.one_hot(labels, len(tiny.CLASSES))

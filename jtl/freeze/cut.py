@@ -12,11 +12,11 @@ from jtl.models.chain import Unit
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Cut:
     """Where a chain of units is cut, and in which modes its units run.
 
     Attributes:
-        cut: Path of the first unit that trains; the frozen prefix is all before it.
+        unit: Path of the first unit that trains; the frozen prefix is all before it.
         prefix: Paths of the units before the cut.
         suffix: Paths of the units from the cut on.
         train_units: Paths of the units with a trainable leaf, which run in train mode: with
@@ -26,7 +26,7 @@ class Split:
             running averages.
     """
 
-    cut: str
+    unit: str
     prefix: tuple[str, ...]
     suffix: tuple[str, ...]
     train_units: frozenset[str]
@@ -35,11 +35,11 @@ class Split:
     @property
     def features_at(self) -> str | None:
         """Where a phase's features are taken: the cut; None without a frozen prefix."""
-        return self.cut if self.prefix else None
+        return self.unit if self.prefix else None
 
 
-def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "batch") -> Split:
-    """Finds the cut of a chain under a label tree.
+def find_cut(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "batch") -> Cut:
+    """Find the cut of a chain under a label tree.
 
     Args:
         labels: As `label_tree` gives it: at least one leaf is not frozen.
@@ -52,7 +52,7 @@ def split(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "batch")
     new = trains & {"head", "aux"}
     stats = {"frozen": new, "train": frozenset(paths)}.get(bn, trains)
     index = min(paths.index(path) for path in trains | stats)
-    return Split(paths[index], tuple(paths[:index]), tuple(paths[index:]), trains, stats)
+    return Cut(paths[index], tuple(paths[:index]), tuple(paths[index:]), trains, stats)
 
 
 def _trains(labels: ParamTree | str) -> bool:
