@@ -50,12 +50,14 @@ class Restored:
         variables: {"params", "batch_stats"}, the whole trees, float32 NumPy arrays.
         meta: What else it takes to rebuild the model; see `jtl.train.setup.Setup.meta`.
         opt_state: The optimizer's state, where it was asked for; NumPy arrays.
+        sha256: Of the fingerprints of its files, which stands for all that it holds.
     """
 
     epoch: int
     variables: ParamTree
     meta: dict[str, Any]
     opt_state: Any = None
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,8 +225,9 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
                 f"its format is version {version}, and this version of jtl reads version "
                 f"{FORMAT_VERSION}"
             )
+        sha256 = hashes.sha256(path / FINGERPRINTS)
         with plain_path(path.absolute()) as folder:
-            return Restored(epoch, *_read_arrays(folder, meta, opt_state))
+            return Restored(epoch, *_read_arrays(folder, meta, opt_state), sha256)
     # Orbax and TensorStore raise many types for what they cannot read (another version's
     # checkpoint, a failing disk); all mean the same here.
     except Exception as error:

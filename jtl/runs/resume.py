@@ -130,7 +130,6 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
     """A run as far as its latest checkpoint, permanent or temporary."""
     checkpoint.check(folder)
     run = Run(folder, stored, resumed=True)
-    run.extended_at = tuple(read_json(folder / CONFIG).get("extended_at", ()))
     done = max(checkpoint.saved_epochs(folder), default=0)
     run.resumed_at = checkpoint.find_temporary(folder, message)
     if run.resumed_at is not None:
@@ -139,7 +138,6 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
         message(f"the run in '{folder}' has no checkpoint yet: it starts from the beginning")
     run.history = _history(folder, done)
     if more:
-        run.extended_at += (done,)
         message(
             f"{counted(more, 'epoch')} {'is' if more == 1 else 'are'} added, as another phase: the "
             "schedule of the learning rate starts again, the optimizer's state goes on"

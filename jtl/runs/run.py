@@ -20,6 +20,7 @@ from jtl.common.errors import UserError
 from jtl.common.files import append_text
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
+from jtl.data.splits import some
 from jtl.distributed import processes
 from jtl.runs import checkpoint, contents, report
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
@@ -43,10 +44,10 @@ _DRAFT = re.compile(
 )
 """What `jtl.common.files` leaves where it is killed; versions of before wrote the first forms."""
 _CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
-_BYSTANDERS = re.compile(
-    r"lost\+found|\.nfs.*|\.snapshots?|\.DS_Store|.+\.(out|err|log)|.+\.[oe]\d+"
+_NAMES = re.compile(
+    r"\.jtl-.*|midway\.removed|seeds\.json|seed-\d+|" + "|".join(map(re.escape, _OWN))
 )
-"""What file systems and batch queues put into any folder: no run is hindered, and it stays."""
+"""All that jtl writes into the folder of a run, or of several seeds: other names do no harm."""
 _UNFINISHED = ("*.orbax-checkpoint-tmp*", "removed")
 """In a folder of checkpoints: what is no checkpoint yet, or none any more."""
 
@@ -61,7 +62,6 @@ class Run:
         summary: The keys of `summary.json`; empty until the run is finished.
         history: A line for every epoch that is done.
         resumed_at: The temporary checkpoint that the run goes on from, if it is one.
-        extended_at: How many epochs were done each time that epochs were added to the run.
         resumed: Whether it was begun before this session.
         trackers: What else is told of every epoch and of the result.
     """
@@ -71,7 +71,6 @@ class Run:
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     resumed_at: checkpoint.TemporaryCheckpoint | None = None
-    extended_at: tuple[int, ...] = ()
     resumed: bool = False
     trackers: Trackers | None = None
 
@@ -94,8 +93,7 @@ class Run:
         stored, extended = read_json(self.folder / CONFIG), list(self.config.train.extended)
         if stored["train"].get("extended", []) != extended:
             stored["train"]["extended"] = extended
-            stored |= {"phases": content["phases"], "extended_at": list(self.extended_at)}
-            write_json(self.folder / CONFIG, stored)
+            write_json(self.folder / CONFIG, {**stored, "phases": content["phases"]})
 
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
@@ -216,7 +214,7 @@ def claimed_run(
         config: The options.
         message: Where notes go.
         begun: Whether the folder may hold empty folders of checkpoints, which are removed, and
-            what file systems and batch queues put there, which stays.
+            files of others, which stay.
 
     Raises:
         UserError: The folder holds a run already, is a file, or cannot be written; or another
@@ -224,7 +222,7 @@ def claimed_run(
     """
     folder = config.run.run_dir or Path(processes.broadcast_text(str(new_folder(config))))
     with held_folder(folder, message):
-        processes.run_together(lambda: _check_empty(folder, begun))
+        processes.run_together(lambda: _check_empty(folder, begun, message))
         run = Run(folder, config)
         try:
             yield run
@@ -266,7 +264,7 @@ def _hold(folder: Path, message: Callable[[str], None], stack: contextlib.ExitSt
         ) from error
 
 
-def _check_empty(folder: Path, begun: bool) -> None:
+def _check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> None:
     """Makes sure that a run can begin in a folder, and marks that one has.
 
     What a run has left that was killed before its `config.json` is removed, where it is certain
@@ -288,16 +286,19 @@ def _check_empty(folder: Path, begun: bool) -> None:
         path.name
         for path in files
         if not _DRAFT.fullmatch(path.name)
-        and not (begun and _BYSTANDERS.fullmatch(path.name))
         and not ((begun or marked) and _is_unfinished(path))
         and not (marked and path.name in _OWN and path.name not in _CHECKPOINTS)
     ]
-    if held:
-        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+    others = [name for name in held if begun and not _NAMES.fullmatch(name)]
+    if held != others:
+        named = some((name for name in held if name not in others), 3)
         raise UserError(
-            f"--run-dir '{folder}' is not empty: it holds {', '.join(held[:3])}{more}. Give a new "
-            "folder, or remove this one if it is of no use any more; --resume goes on with a run."
+            f"--run-dir '{folder}' is not empty: it holds {named}. Give a new folder, or remove "
+            "this one if it is of no use any more. --resume goes on with a run, and starts one "
+            "beside files that are none of jtl's."
         )
+    if others:
+        message(f"note: '{folder}' also holds {some(others, 3)}, which stays as it is")
     if marked:
         _remove_begun(folder)
     for path in files:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
-from jtl.common import hashes
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree
 from jtl.models import NormSpec, Preprocessing
 from jtl.runs import checkpoint
+from jtl.runs.files import CONFIG, read_json
+
+_NAME = re.compile(r"run .+, epoch \d+")
+"""Of a source that is a run."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,35 +55,96 @@ def of_run(spec: str, model: str) -> RunWeights | None:
     if not (folder / checkpoint.FOLDER).is_dir():
         return None
     best = checkpoint.restore(folder)
-    meta = best.meta
+    if (other := best.meta.get("model")) != model:
+        raise UserError(
+            f"'{spec}' is a run of {other}, but the model is {model}. Try --model {other}, or "
+            "other weights."
+        )
+    name = f"run {folder.resolve().name}, epoch {best.epoch}"
+    return _weights(folder, best, {"name": name, "sha256": best.sha256})
+
+
+def of_resumed(spec: str, model: str, resumed: Path) -> tuple[RunWeights | None, bool]:
+    """What a run that goes on began with, where that was a run, which may have gone on itself.
+
+    Args:
+        spec: As in `--weights`, when it began.
+        model: The backbone.
+        resumed: The folder of the run that goes on.
+
+    Returns:
+        The weights, None where they were those of no run; and whether they are from the resumed
+        run's own latest checkpoint. Their frozen leaves are those that it began with, the others
+        are as far as it has trained them.
+
+    Raises:
+        UserError: The other run has no longer what this one began with, which has no checkpoint
+            of its own yet.
+    """
+    stored, own = read_json(resumed / CONFIG), None
+    source = stored.get("weights_source") or ""
+    if checkpoint.saved_epochs(resumed):
+        own = checkpoint.restore(resumed, "latest")
+        source = own.meta.get("weights", {}).get("name", "")
+    if not _NAME.fullmatch(source):
+        return of_run(spec, model), False
     try:
-        if meta["model"] != model:
-            raise UserError(
-                f"'{spec}' is a run of {meta['model']}, but the model is {model}. Try --model "
-                f"{meta['model']}, or other weights."
-            )
+        found, why = of_run(spec, model), "has other weights by now"
+        why = "is gone" if found is None else why
+    except UserError as error:
+        found, why = None, f"cannot be read ({error})"
+    if found is not None and found.sha256 == stored.get("weights_sha256"):
+        return found, False
+    if own is not None:
+        return _weights(resumed, own, own.meta["weights"], resumed=True), True
+    raise UserError(
+        f"'{resumed}' cannot be resumed: it began with {source}, and '{spec}' {why}. It has no "
+        "checkpoint of its own to take them from. Bring that checkpoint back; or start again, with "
+        "the run as it is now: remove the folder, or choose another with --run-dir."
+    )
+
+
+def _weights(
+    folder: Path, restored: checkpoint.Restored, source: dict[str, Any], *, resumed: bool = False
+) -> RunWeights:
+    """A checkpoint as weights to start from, or those that a resumed run has started from.
+
+    Raises:
+        UserError: It is of another version.
+    """
+    meta = restored.meta
+    # New in every run, as the head is: for other classes.
+    variables = {
+        kind: {unit: leaves for unit, leaves in units.items() if unit != "aux"}
+        for kind, units in restored.variables.items()
+    }
+    try:
         head, stored = meta["head"], meta["input"]["preprocessing"]
         preprocessing: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
         }
-        plain = not head["layers"] and head["pool"] == "avg" and not head.get("source_classes")
+        classes = len(meta["class_names"])
+        if resumed and head.get("source_classes"):
+            # What --head append kept was the head of the weights.
+            classes = head["source_classes"]
+            variables["params"]["head"] = variables["params"]["classifier"]
+        elif head["layers"] or head["pool"] != "avg" or head.get("source_classes"):
+            classes = None
         return RunWeights(
-            variables=best.variables,
+            variables=variables,
             conventions={
                 key: NormSpec(**value) if key == "norm" else value
                 for key, value in meta["conventions"].items()
                 if key != "aux_classes"
             },
-            num_classes=len(meta["class_names"]) if plain else None,
+            num_classes=classes,
             preprocessing=Preprocessing(**preprocessing),
-            source=f"run {folder.resolve().name}, epoch {best.epoch}",
-            sha256=hashes.sha256(
-                folder / checkpoint.FOLDER / str(best.epoch) / checkpoint.FINGERPRINTS
-            ),
+            source=source["name"],
+            sha256=source["sha256"],
             licence=meta["weights"].get("licence"),
         )
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(
-            f"the checkpoint of epoch {best.epoch} in '{folder}' is of another version of jtl "
+            f"the checkpoint of epoch {restored.epoch} in '{folder}' is of another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error

@@ -69,7 +69,7 @@ def _asks_for_steps(config: Config) -> bool:
 
 def fine_tunes(setup: Setup) -> bool:
     """Whether a pretrained backbone trains, which a linear probe can be held against."""
-    if setup.config.model.weights == "random":
+    if setup.config.model.weights == "random" or not setup.start_known:
         return False
     return any(not is_head(label) for plan in setup.plans for label in plan.learning_rates)
 

@@ -58,7 +58,9 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
             display.message(f"the run in '{run.folder}' is finished; nothing is trained")
             return run
         if run.resumed:
-            setup = processes.run_together(lambda: prepare_setup(checked(run.config), display))
+            setup = processes.run_together(
+                lambda: prepare_setup(checked(run.config), display, run.folder)
+            )
             note = processes.run_together(lambda: run.check_same(run_inputs(setup), setup.dataset))
             display.message(f"note: {note}") if note else None
             run.extend(run_content(setup))
@@ -122,8 +124,10 @@ class Fit:
         if not (patience and epoch):
             return False
         improved = self.run.improved_epoch(self.setup.config.train.min_delta)
-        # Who adds epochs wants them trained: patience begins anew.
-        return epoch - max(improved, *self.run.extended_at, 0) >= patience
+        # Who adds epochs wants all before them trained, whenever it was that they were added.
+        extended = self.setup.config.train.extended
+        planned = self.setup.epochs - extended[-1] if extended else 0
+        return epoch - max(improved, planned) >= patience
 
     def _train(self) -> None:
         variables, saved, saved_epoch = start_of(self.setup, self.run)

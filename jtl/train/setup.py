@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from jtl.models import ImageClassifier, NormSpec, Preprocessing, heads
 from jtl.models.initialization import initialize
 from jtl.models.truncation import Truncated
 from jtl.optim.recipe import Recipe, recipe
-from jtl.runs.weights import of_run
+from jtl.runs.weights import of_resumed, of_run
 from jtl.train.choices import chosen
 
 
@@ -54,6 +55,7 @@ class Setup:
         source: Where the weights come from, for the summary.
         conventions: What the weights demand of the backbone.
         sharding: The devices that share every batch.
+        start_known: Whether `variables` are what the run began with; else only frozen leaves are.
     """
 
     config: Config
@@ -65,6 +67,7 @@ class Setup:
     source: dict[str, Any]
     conventions: dict[str, Any]
     sharding: DataSharding = SINGLE
+    start_known: bool = True
 
     @property
     def epochs(self) -> int:
@@ -114,12 +117,13 @@ class Setup:
         }
 
 
-def prepare_setup(config: Config, display: Display) -> Setup:
+def prepare_setup(config: Config, display: Display, resumed: Path | None = None) -> Setup:
     """Loads data and weights and sets everything up; trains nothing, writes no run.
 
     Args:
         config: As `jtl.train.checks.checked` gives it.
         display: Told what takes time.
+        resumed: The folder of the run that goes on, if it is none that begins.
 
     Raises:
         UserError: Data, weights, head or masks cannot be used.
@@ -135,20 +139,7 @@ def prepare_setup(config: Config, display: Display) -> Setup:
     size = common_size(dataset)
     options = config.model
     entry = models.get(options.model)
-    artifact = None
-    if options.weights != "random":
-        reading = weights.Reading(
-            options.entry, options.strip_prefix, options.ignore_keys, options.bgr
-        )
-        artifact = of_run(options.weights, options.model)
-        if artifact is None:
-            artifact = weights.resolve(
-                options.weights, options.model, progress=display.message, reading=reading
-            )
-        elif flags := reading.flags():
-            raise UserError(
-                f"'{options.weights}' is a run, where {', '.join(flags)} cannot change anything."
-            )
+    artifact, start_known = _artifact(config, display, resumed)
     translate = functools.partial(weights.translate, model=options.model)
     at = options.truncate_at
     conventions = {} if artifact is None else dict(artifact.conventions)
@@ -207,7 +198,40 @@ def prepare_setup(config: Config, display: Display) -> Setup:
         },
         conventions=conventions,
         sharding=sharding_for(min(config.train.batch, len(dataset.train))),
+        start_known=start_known,
     )
+
+
+def _artifact(config: Config, display: Display, resumed: Path | None) -> tuple[Any, bool]:
+    """The weights to start from, None for random ones, and whether all of them are known still."""
+    options = config.model
+    if options.weights == "random":
+        return None, True
+    reading = weights.Reading(options.entry, options.strip_prefix, options.ignore_keys, options.bgr)
+    if resumed is None:
+        artifact, own = of_run(options.weights, options.model), False
+    else:
+        artifact, own = of_resumed(options.weights, options.model, resumed)
+    if artifact is None:
+        progress = display.message
+        return weights.resolve(
+            options.weights, options.model, progress=progress, reading=reading
+        ), True
+    if flags := reading.flags():
+        raise UserError(
+            f"'{options.weights}' is a run, where {', '.join(flags)} cannot change anything."
+        )
+    if own and config.train.l2_sp:
+        raise UserError(
+            f"--l2-sp pulls towards the weights that the run began with ({artifact.source}), and "
+            f"'{options.weights}' has others by now. Bring that checkpoint back, or start again."
+        )
+    if own:
+        display.message(
+            f"note: '{options.weights}' no longer has what this run began with ({artifact.source}):"
+            " frozen leaves come from this run's own checkpoint, and a linear probe is left out"
+        )
+    return artifact, not own
 
 
 def feature_cache(setup: Setup, display: Display) -> FeatureCache:

@@ -23,6 +23,7 @@ def run_content(setup: Setup) -> dict[str, Any]:
     return {
         **filled(setup.config).to_dict(),
         "phases": [phase_told(setup, plan) for plan in setup.plans],
+        "weights_source": setup.source["name"],
         **taken(setup),
     }
 

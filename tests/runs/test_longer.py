@@ -46,7 +46,7 @@ def test_a_finished_run_goes_on(planned, longer):
     assert summary["epochs"] == LONGER
     assert [phase["epochs"] for phase in summary["phases"]] == [PLANNED, LONGER - PLANNED]
     stored = json.loads((longer / "config.json").read_text())
-    assert (stored["train"]["extended"], stored["extended_at"]) == ([2], [PLANNED])
+    assert stored["train"]["extended"] == [2]
     # The schedule starts again, and the optimizer goes on.
     assert lines[PLANNED]["learning_rate"] > before[-1]["learning_rate"]
     [ours, theirs] = (checkpoint.restore(x, "latest") for x in (longer, planned))
@@ -82,16 +82,25 @@ def test_fewer_epochs_are_refused(planned, longer, capsys):
     assert commands.main("train", *words[:2], f"--epochs={PLANNED}") == 0
 
 
-def test_patience_begins_anew(tiny_data, tmp_path):
-    folder = tmp_path / "run"
-    # No accuracy grows by that much: each stretch ends with its second epoch.
-    words = arguments(tiny_data, folder, "--patience=1", "--min-delta=0.9", "--epochs=4")
-    assert commands.main("train", *words) == 0
-    stopped = len(figures(folder))
-    assert stopped < 4
-    words = ["--resume", f"--run-dir={folder}", "--epochs=6"]
-    assert commands.main("train", *words) == 0
-    assert stopped < len(figures(folder)) <= 6
+def test_patience_counts_from_the_added_epochs_whenever_they_are_added(tiny_data, tmp_path):
+    # No accuracy grows by that much: patience ends the plan of six with its third epoch.
+    often = ("--patience=2", "--min-delta=0.9", "--warmup=0")
+    ends = {}
+    for when in (2, None):
+        folder = tmp_path / f"after-{when}"
+        words = arguments(tiny_data, folder, *often)
+        stop = {"TINY_SIGNAL": f"{4 * when + 1}:{signal.SIGTERM.value}"} if when else {}
+        code, _, err = run(words, **stop)
+        assert code == (128 + signal.SIGTERM if when else 0), err
+        # Epochs that are left out of the plan are trained first.
+        assert len(figures(folder)) == (when or 3)
+        longer = [f"--run-dir={folder}", "--resume", "--epochs=12"]
+        assert commands.main("train", *longer) == 0
+        # And a requeue adds nothing.
+        assert commands.main("train", *longer) == 0
+        ends[when] = folder
+    assert len(figures(ends[None])) == 6 + 2
+    assert_same(ends[2], ends[None])
 
 
 def test_a_run_starts_from_another_ones_model(longer, tiny_data, tmp_path):
@@ -106,10 +115,6 @@ def test_a_run_starts_from_another_ones_model(longer, tiny_data, tmp_path):
     epoch = checkpoint.restore(longer).epoch
     assert weights["name"] == f"run longer, epoch {epoch}"
     assert len(weights["sha256"]) == 64
-    shutil.rmtree(folder)
-    # A run that goes on finds the same weights again, or says that they are others.
-    words += ["--resume", "--head=append", "--epochs=2"]
-    assert run(words, TINY_SIGNAL=f"1:{signal.SIGTERM.value}")[0] in (0, 128 + signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("tiny_model")

@@ -209,13 +209,31 @@ def test_what_another_program_wrote_is_refused_and_stays(tmp_path, name):
     assert (tmp_path / "run" / "checkpoints" / "3.orbax-checkpoint-tmp-5").is_dir()
 
 
-def test_what_batch_queues_and_file_systems_put_there_stays(tmp_path):
-    names = {"lost+found", ".nfs0001", ".snapshot", ".DS_Store", "slurm-1.out", "a.err", "job.log"}
+def test_what_jtl_never_writes_does_no_harm(tmp_path):
+    names = {"lost+found", ".nfs0001", ".DS_Store", "slurm-1.out", "job.sh", "notes.txt"}
     for name in names:
         (tmp_path / name).write_text("theirs")
-    with claimed_run(_config(tmp_path), print, begun=True):
+    told: list[str] = []
+    with claimed_run(_config(tmp_path), told.append, begun=True):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == names
+    held = ".DS_Store, .nfs0001, job.sh and 3 more"
+    assert told == [f"note: '{tmp_path}' also holds {held}, which stays as it is"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        names, "theirs"
+    )
+    with pytest.raises(
+        UserError, match=r"is not empty: .* --resume goes on with a run, and starts"
+    ):
+        claimed_run(_config(tmp_path), told.append).__enter__()
+
+
+@pytest.mark.parametrize("name", ["seeds.json", "seed-3", "midway.removed", "report.md"])
+def test_what_jtl_may_have_written_is_refused_beside_other_files(tmp_path, name):
+    (tmp_path / "job.sh").touch()
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"it holds {name}. Give"):
+        claimed_run(_config(tmp_path), print, begun=True).__enter__()
+    assert {path.name for path in tmp_path.iterdir()} == {"job.sh", name}
 
 
 def _asks(folder, epochs):

@@ -189,15 +189,43 @@ def test_a_run_with_its_config_alone_starts_from_the_beginning(whole, tmp_path, 
     assert_same(folder, whole)
 
 
-@pytest.mark.parametrize("resume", ["never", "auto", "must"])
-def test_what_is_no_run_is_left_alone(tiny_data, tmp_path, resume, capsys):
+@pytest.mark.parametrize(
+    ("resume", "code", "told"),
+    [
+        ("never", 2, "is not empty: it holds mine.txt"),
+        ("auto", 0, "also holds mine.txt, which stays as it is"),
+        ("must", 2, "is not a run"),
+    ],
+)
+def test_what_is_no_run_is_left_alone(tiny_data, tmp_path, resume, code, told, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
-    assert commands.main("train", *arguments(tiny_data, folder), f"--resume={resume}") == 2
-    told = "is not a run" if resume == "must" else "is not empty: it holds mine.txt"
+    words = arguments(tiny_data, folder, f"--resume={resume}", epochs=1)
+    assert commands.main("train", *words) == code
     assert told in capsys.readouterr().err.replace("\n", " ")
-    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    assert (folder / "mine.txt").read_text() == "mine"
+    if code:
+        assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_run_of_an_earlier_version_that_had_barely_begun(whole, tmp_path, checkpoints, capsys):
+    # Before there was `.jtl-begun`: its config.json says whose the folder is.
+    folder, stored = tmp_path / "run", json.loads((whole / "config.json").read_text())
+    folder.mkdir()
+    for key in ("started_in", "weights_source"):
+        del stored[key]
+    del stored["train"]["extended"]
+    (folder / "config.json").write_text(json.dumps(stored))
+    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"ep')
+    if checkpoints:
+        (folder / "checkpoints" / "1.orbax-checkpoint-tmp-0" / "variables").mkdir(parents=True)
+        (folder / "slurm-1.out").write_text("theirs")
+    assert commands.main("train", "--resume", f"--run-dir={folder}") == 0
+    assert "it starts from the beginning" in capsys.readouterr().err
+    assert_same(folder, whole)
+    assert (folder / "slurm-1.out").exists() == checkpoints
 
 
 def test_a_signal_in_features_keeps_them(tiny_data, tmp_path):
