@@ -27,7 +27,7 @@ MODEL = "resnet50"
 
 _IMPORTS = """\
 import jax, flax, optax, numpy, safetensors, orbax.checkpoint
-import weights_convert.__main__, weights_convert.source.sources, weights_convert.artifact
+import weights_convert.__main__, weights_convert.source.sources, weights_convert.checkpoint
 import weights_convert.export.writer
 """
 

@@ -21,7 +21,7 @@ from jtl.common.errors import UserError
 from jtl.common.paths import WEIGHTS, cache_dir
 
 if TYPE_CHECKING:
-    from weights_convert.artifact.folder import Artifact
+    from weights_convert.checkpoint.folder import ConvertedCheckpoint
     from weights_convert.export.targets import Target
     from weights_convert.source.sources import Source
 
@@ -60,7 +60,7 @@ def resolve(
     cache: Path | None = None,
     progress: Progress = _silent,
     reading: Reading = Reading(),
-) -> Artifact:
+) -> ConvertedCheckpoint:
     """The weights that `spec` names, converted for the backbone `model`.
 
     Args:
@@ -74,12 +74,12 @@ def resolve(
         reading: How the checkpoint is read.
 
     Returns:
-        The artifact, its variables as NumPy arrays.
+        The checkpoint, its variables as NumPy arrays.
 
     Raises:
         UserError: The weights are not to be had, cannot be read, or are of another model.
     """
-    from weights_convert.artifact import folder as artifact
+    from weights_convert.checkpoint import folder as converted_folder
     from weights_convert.read import sharded
     from weights_convert.source import hub, sources
 
@@ -89,14 +89,14 @@ def resolve(
         not spec.startswith(("timm:", "package:", "torchvision:"))
         and spec != "default"
         and os.path.isdir(folder)
-        and (artifact.is_converted(Path(folder)) or not sharded.checkpoint_in(Path(folder)))
+        and (converted_folder.is_converted(Path(folder)) or not sharded.checkpoint_in(Path(folder)))
     ):
         if flags := reading.flags():
             raise UserError(
                 f"'{spec}' is a folder of converted weights, where {', '.join(flags)} cannot "
                 "change anything. Give it to `python -m weights_convert` at the conversion."
             )
-        converted = artifact.read(folder)
+        converted = converted_folder.read(folder)
         if converted.model != model:
             raise UserError(
                 f"'{spec}' holds weights of {converted.model}, but the model is {model}. Try "
@@ -118,20 +118,20 @@ def resolve(
     for note in converted.notes:
         progress(f"{source.name}: {note}")
     try:
-        artifact.write(entry, converted)
+        converted_folder.write(entry, converted)
     except UserError as error:
         progress(f"the converted weights are used but not kept: {error}")
     return converted
 
 
-def _cached(entry: Path, progress: Progress) -> Artifact | None:
+def _cached(entry: Path, progress: Progress) -> ConvertedCheckpoint | None:
     """What the cache holds at `entry`; a damaged entry is removed."""
-    from weights_convert.artifact import folder as artifact
+    from weights_convert.checkpoint import folder as converted_folder
 
     if not os.path.lexists(entry):
         return None
     try:
-        return artifact.read(entry)
+        return converted_folder.read(entry)
     except UserError as error:
         progress(f"converting again, since in the cache {error}")
     with contextlib.suppress(OSError):  # Read-only; `write` will tell.
@@ -141,7 +141,7 @@ def _cached(entry: Path, progress: Progress) -> Artifact | None:
 
 def _key(source: Source, model: str) -> str:
     """Names everything that the converted checkpoint depends on, in 16 hexadecimal digits."""
-    from weights_convert.artifact.description import FORMAT_VERSION
+    from weights_convert.checkpoint.description import FORMAT_VERSION
     from weights_convert.convert.tables import TABLES_VERSION
 
     metadata = dataclasses.asdict(source) | {

@@ -16,7 +16,7 @@ from jtl import models, weights
 from jtl.common import paths
 from jtl.common.errors import UserError
 from support import weights_samples as samples
-from weights_convert.artifact import folder
+from weights_convert.checkpoint import folder
 from weights_convert.convert.rules import leaf_paths, lookup
 from weights_convert.source import packages, sources
 
@@ -115,7 +115,7 @@ def test_equal_files_of_different_names_keep_their_names(store, file):
 
 
 def test_a_converted_folder(store, tmp_path):
-    folder.write(tmp_path / "out", samples.artifact())
+    folder.write(tmp_path / "out", samples.checkpoint())
     found = store(tmp_path / "out")
     assert_sample(found)
     assert not store.entries.exists()

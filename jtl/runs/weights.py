@@ -19,7 +19,7 @@ _NAME = re.compile(r"run .+, epoch \d+")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunWeights:
-    """A run's best model, as weights to start from; as `weights_convert`'s artifacts.
+    """A run's best model, as weights to start from; as `weights_convert`'s converted checkpoints.
 
     Attributes:
         variables: {"params", "batch_stats"}, float32 NumPy arrays.

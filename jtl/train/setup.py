@@ -139,20 +139,20 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     size = common_size(dataset)
     options = config.model
     entry = models.get(options.model)
-    artifact, start_known = _artifact(config, display, resumed)
+    pretrained, start_known = _pretrained(config, display, resumed)
     translate = functools.partial(weights.translate, model=options.model)
     at = options.truncate_at
-    conventions = {} if artifact is None else dict(artifact.conventions)
+    conventions = {} if pretrained is None else dict(pretrained.conventions)
     if options.aux_head:
         conventions["aux_classes"] = len(dataset.class_names)
     model = models.create(
         options.model,
         num_classes=len(dataset.class_names),
-        head=heads.from_options(options, None if artifact is None else artifact.num_classes),
+        head=heads.from_options(options, None if pretrained is None else pretrained.num_classes),
         conventions=conventions,
         truncate_at=None if at is None else translate(at),
     )
-    preprocessing = entry.preprocessing if artifact is None else artifact.preprocessing
+    preprocessing = entry.preprocessing if pretrained is None else pretrained.preprocessing
     inputs = plan_input(
         size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
     )
@@ -164,7 +164,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     _check_batch_norm(config, models.variable_shapes(model, inputs.device.size))
     variables = initialize(
         model,
-        None if artifact is None else artifact.variables,
+        None if pretrained is None else pretrained.variables,
         size=inputs.device.size,
         seed=config.train.seed,
     )
@@ -190,11 +190,11 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         plans=plans,
         inputs=inputs,
         source={"name": "random"}
-        if artifact is None
+        if pretrained is None
         else {
-            "name": artifact.source,
-            "sha256": artifact.sha256,
-            "licence": artifact.licence,
+            "name": pretrained.source,
+            "sha256": pretrained.sha256,
+            "licence": pretrained.licence,
         },
         conventions=conventions,
         sharding=sharding_for(min(config.train.batch, len(dataset.train))),
@@ -202,17 +202,17 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     )
 
 
-def _artifact(config: Config, display: Display, resumed: Path | None) -> tuple[Any, bool]:
+def _pretrained(config: Config, display: Display, resumed: Path | None) -> tuple[Any, bool]:
     """The weights to start from, None for random ones, and whether all of them are known still."""
     options = config.model
     if options.weights == "random":
         return None, True
     reading = weights.Reading(options.entry, options.strip_prefix, options.ignore_keys, options.bgr)
     if resumed is None:
-        artifact, own = of_run(options.weights, options.model), False
+        pretrained, own = of_run(options.weights, options.model), False
     else:
-        artifact, own = of_resumed(options.weights, options.model, resumed)
-    if artifact is None:
+        pretrained, own = of_resumed(options.weights, options.model, resumed)
+    if pretrained is None:
         progress = display.message
         return weights.resolve(
             options.weights, options.model, progress=progress, reading=reading
@@ -223,15 +223,16 @@ def _artifact(config: Config, display: Display, resumed: Path | None) -> tuple[A
         )
     if own and config.train.l2_sp:
         raise UserError(
-            f"--l2-sp pulls towards the weights that the run began with ({artifact.source}), and "
+            f"--l2-sp pulls towards the weights that the run began with ({pretrained.source}), and "
             f"'{options.weights}' has others by now. Bring that checkpoint back, or start again."
         )
     if own:
         display.message(
-            f"note: '{options.weights}' no longer has what this run began with ({artifact.source}):"
-            " frozen leaves come from this run's own checkpoint, and a linear probe is left out"
+            f"note: '{options.weights}' no longer has what this run began with "
+            f"({pretrained.source}): frozen leaves come from this run's own checkpoint, and a "
+            "linear probe is left out"
         )
-    return artifact, not own
+    return pretrained, not own
 
 
 def feature_cache(setup: Setup, display: Display) -> FeatureCache:

@@ -30,7 +30,7 @@ from jtl.train import loop
 from support import tiny
 from support import weights_samples as samples
 from support.commands import main, python
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import unflatten
 from weights_convert.convert.tables import TABLES
 
@@ -210,7 +210,7 @@ def resnet_of_keras(tmp_path_factory):
     leaves = tiny.drawn(models.variable_shapes(source))
     for path in leaves:  # Or 16 blocks would explode, and all images be of one class for sure.
         leaves[path] *= 0.3 if path[-2:] == ("bn3", "scale") else 1.0
-    found = samples.artifact(
+    found = samples.checkpoint(
         model="resnet50",
         library="keras",
         variables=unflatten(leaves),
@@ -219,7 +219,7 @@ def resnet_of_keras(tmp_path_factory):
         class_names=None,
         preprocessing=table.preprocessing,
     )
-    artifact.write(folder / "weights", found)
+    converted_folder.write(folder / "weights", found)
     data = tiny.write_folder(folder / "d", train=2, val=1, size=40)
     config = Config(
         ModelConfig("resnet50", str(folder / "weights")),

@@ -10,7 +10,7 @@ from jtl.common.paths import plain_path
 from jtl.runs import checkpoint
 from jtl.train.loop import fit
 from support import tiny
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 
 NAMES = ["q[34]x", "a*b", "what?", "back\\slash", "a$b %20#c", "plain é"]
 
@@ -18,7 +18,7 @@ NAMES = ["q[34]x", "a*b", "what?", "back\\slash", "a$b %20#c", "plain é"]
 @pytest.mark.parametrize("name", NAMES)
 def test_converted_weights_in_such_a_folder(tiny_model, tmp_path, name):
     folder = tiny.write_weights(tmp_path / name / "weights")
-    stored = artifact.read(folder).variables
+    stored = converted_folder.read(folder).variables
     jax.tree.map(np.testing.assert_array_equal, stored, tiny.variables())
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

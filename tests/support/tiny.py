@@ -33,7 +33,7 @@ from jtl.train import loop
 from jtl.train.checks import checked
 from jtl.train.setup import feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import leaf_paths, lookup, unflatten
 
 SIZE = 8
@@ -140,9 +140,9 @@ def parts(mask: str) -> Parts:
 
 def write_weights(folder: Path) -> Path:
     """A converted checkpoint of the tiny model; the registry must know it."""
-    artifact.write(
+    converted_folder.write(
         folder,
-        artifact.Artifact(
+        converted_folder.ConvertedCheckpoint(
             model=ENTRY.name,
             variables=variables(),
             library="tests",

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jtl import models
-from weights_convert.artifact.folder import Artifact
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.rules import Table, leaf_paths, lookup, unflatten
 from weights_convert.convert.tables import TABLES
 from weights_convert.export.targets import has
@@ -60,7 +60,7 @@ def smallest(table: Table) -> str:
     )
 
 
-def artifact(**changes: Any) -> Artifact:
+def checkpoint(**changes: Any) -> ConvertedCheckpoint:
     """A converted checkpoint with five classes."""
     facts: dict[str, Any] = {
         "model": MODEL,
@@ -75,7 +75,7 @@ def artifact(**changes: Any) -> Artifact:
         "licence": "apache-2.0",
         "source_format": "safetensors",
     }
-    return Artifact(**{**facts, **changes})
+    return ConvertedCheckpoint(**{**facts, **changes})
 
 
 def tensors(

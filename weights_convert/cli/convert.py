@@ -14,7 +14,7 @@ from jtl.config import walk
 from weights_convert.printable import listed
 
 if TYPE_CHECKING:
-    from weights_convert.artifact.folder import Artifact
+    from weights_convert.checkpoint.folder import ConvertedCheckpoint
     from weights_convert.source.sources import Source
 
 
@@ -155,12 +155,12 @@ def command(options: Options) -> int:
             "dropped with --num-classes 0; training puts a new head on them anyway."
         )
     use_cpu()
-    from weights_convert.artifact import folder as artifact
+    from weights_convert.checkpoint import folder as converted_folder
     from weights_convert.source import sources
     from weights_convert.verify import tables
 
     # Found out before minutes of work.
-    artifact.refuse_taken(options.out, overwrite=options.overwrite)
+    converted_folder.refuse_taken(options.out, overwrite=options.overwrite)
     if options.report:
         tables.check_place(options.report)
     source = sources.locate(
@@ -189,7 +189,7 @@ def command(options: Options) -> int:
                 print_json({**_metadata(converted, None), "units": result.rows()})
             print("error: a bound is exceeded, so nothing was written.", file=sys.stderr)
             return 1
-    artifact.write(options.out, converted, overwrite=options.overwrite)
+    converted_folder.write(options.out, converted, overwrite=options.overwrite)
     if options.json:
         print_json(_metadata(converted, options.out))
     else:
@@ -210,7 +210,7 @@ def _with_flags(source: Source, options: PreprocessingOptions) -> Source:
     return source.declaring(declared, "the flags")
 
 
-def _metadata(converted: Artifact, out: Path | None) -> dict[str, Any]:
+def _metadata(converted: ConvertedCheckpoint, out: Path | None) -> dict[str, Any]:
     """What was converted, for JSON; `out` is None if nothing was written."""
     fields = {field.name: getattr(converted, field.name) for field in dataclasses.fields(converted)}
     del fields["variables"], fields["counters"]
@@ -218,7 +218,7 @@ def _metadata(converted: Artifact, out: Path | None) -> dict[str, Any]:
     return {**fields, "num_params": converted.num_params, "folder": folder}
 
 
-def _summary(converted: Artifact, out: Path) -> str:
+def _summary(converted: ConvertedCheckpoint, out: Path) -> str:
     classes = converted.num_classes or "none, a bare backbone"
     pre, reading = converted.preprocessing, converted.reading
     mean, std = (", ".join(f"{x:.4g}" for x in triple) for triple in (pre.mean, pre.std))

@@ -22,8 +22,8 @@ import numpy as np
 from jtl import models
 from jtl.common import files
 from jtl.common.errors import UserError
-from weights_convert.artifact import description
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import description
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import TORCH, Table, counter_key, leaf_paths, lookup, report
 from weights_convert.export.targets import LIBRARIES, Target, choose
 
@@ -81,7 +81,7 @@ def load(folder: Path) -> Exportable:
     from jtl.runs.checkpoint import FOLDER
 
     if (folder / description.FILE_NAME).is_file():
-        return _of_artifact(artifact.read(folder))
+        return _of_checkpoint(converted_folder.read(folder))
     if (folder / FOLDER).is_dir():
         return _of_run(folder)
     seen = "there is no such folder" if not folder.is_dir() else "it holds neither"
@@ -92,7 +92,7 @@ def load(folder: Path) -> Exportable:
     )
 
 
-def _of_artifact(found: artifact.Artifact) -> Exportable:
+def _of_checkpoint(found: converted_folder.ConvertedCheckpoint) -> Exportable:
     return Exportable(
         model=found.model,
         variables=found.variables,

@@ -14,10 +14,10 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError, suggest
-from weights_convert.artifact.description import Reading
-from weights_convert.artifact.folder import Artifact
 from weights_convert.catalogue import models as catalogue
 from weights_convert.catalogue import torch_hub
+from weights_convert.checkpoint.description import Reading
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
 from weights_convert.printable import file_name, listed, shown
@@ -155,7 +155,7 @@ def _located(spec: str, model: str | None, chosen: Declared | None) -> Source:
 
 def convert_source(
     source: Source, model: str | None = None, *, drop_head: bool = False
-) -> Artifact:
+) -> ConvertedCheckpoint:
     """Reads and converts `source` for the backbone `model`, in memory.
 
     Args:
@@ -195,7 +195,7 @@ def convert_source(
             f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
             f"{architectures.OVERRULE}."
         )
-    return _artifact(source, file, converted, conventions)
+    return _checkpoint(source, file, converted, conventions)
 
 
 def _with_own_layers(
@@ -213,9 +213,9 @@ def _with_own_layers(
     return source.declaring(fields, "the model's own layers"), tensors
 
 
-def _artifact(
+def _checkpoint(
     source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
-) -> Artifact:
+) -> ConvertedCheckpoint:
     preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
     names = source.class_names
     notes = [*source.notes, *file.notes, *converted.notes]
@@ -227,7 +227,7 @@ def _artifact(
             f"the weights are those of the entry '{file.wrappers[0]}'; there are others under "
             f"{listed(file.entries)} (take one with --entry)"
         )
-    return Artifact(
+    return ConvertedCheckpoint(
         model=converted.model,
         variables=converted.variables,
         library=converted.library,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.errors import UserError
-from weights_convert.artifact.folder import Artifact
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.export.targets import is_gone, keras_name
 from weights_convert.source.sources import Source
 from weights_convert.verify.libraries import require, table_of
@@ -29,7 +29,7 @@ _COUNTED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")
 class KerasPeer:
     """A network of `keras.applications`; see `weights_convert.verify.peers.Peer`."""
 
-    def __init__(self, artifact: Artifact, source: Source):
+    def __init__(self, checkpoint: ConvertedCheckpoint, source: Source):
         os.environ.setdefault("KERAS_BACKEND", "jax")
         self._keras = keras = require("keras", "keras")
         if keras.backend.backend() != "jax":
@@ -37,19 +37,19 @@ class KerasPeer:
                 f"Keras runs on {keras.backend.backend()} here, and a comparison needs its JAX "
                 "backend. Set KERAS_BACKEND=jax."
             )
-        name = keras_name(artifact.model)
-        if name is None or is_gone(table_of(artifact)):
+        name = keras_name(checkpoint.model)
+        if name is None or is_gone(table_of(checkpoint)):
             raise UserError(
                 f"Keras {keras.__version__} no longer has the network of these weights "
-                f"({artifact.model} in {artifact.library} keys), so there is nothing to compare "
+                f"({checkpoint.model} in {checkpoint.library} keys): nothing to compare "
                 "with. Convert without --verify."
             )
-        size = artifact.preprocessing.size
+        size = checkpoint.preprocessing.size
         # Its dense layers see the whole last feature map.
-        fixed = artifact.conventions.get("dense") and artifact.num_classes
+        fixed = checkpoint.conventions.get("dense") and checkpoint.num_classes
         self.only_size: int | None = size if fixed else None
-        self._library = artifact.library
-        self._build = lambda size: _network(keras, name, size, artifact, source)
+        self._library = checkpoint.library
+        self._build = lambda size: _network(keras, name, size, checkpoint, source)
         self._model = self._build(size)
         self._names = _layer_names(self._model, self._library)
         self.reference = (
@@ -133,9 +133,11 @@ def _without_activation(layer: Any, value: Any) -> Any:
         layer.activation = activation
 
 
-def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Source) -> Any:
+def _network(
+    keras: Any, name: str, size: int, checkpoint: ConvertedCheckpoint, source: Source
+) -> Any:
     """The application with the file's weights, giving logits or averaged features."""
-    classes = artifact.num_classes
+    classes = checkpoint.num_classes
     options: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3)}
     if classes:
         options |= {"classes": classes, "classifier_activation": None}
@@ -143,7 +145,7 @@ def _network(keras: Any, name: str, size: int, artifact: Artifact, source: Sourc
         options |= {"include_top": False, "pooling": "avg"}
     network = getattr(keras.applications, name)(**options)
     try:
-        with _named_for_keras(artifact, source) as path:
+        with _named_for_keras(checkpoint, source) as path:
             network.load_weights(path)
     # Its loader raises many types for files that do not fit.
     except Exception as error:
@@ -173,9 +175,9 @@ def _counted_from_zero(names: list[str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _named_for_keras(artifact: Artifact, source: Source) -> Iterator[str]:
+def _named_for_keras(checkpoint: ConvertedCheckpoint, source: Source) -> Iterator[str]:
     """The file under a name that tells Keras its layout, for which it looks at nothing else."""
-    suffix = ".weights.h5" if artifact.source_format == "keras-weights-h5" else ".h5"
+    suffix = ".weights.h5" if checkpoint.source_format == "keras-weights-h5" else ".h5"
     with tempfile.TemporaryDirectory(prefix="jtl-") as folder:
         link = os.path.join(folder, f"source{suffix}")
         try:

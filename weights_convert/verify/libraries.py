@@ -7,15 +7,15 @@ from typing import Any
 
 from jtl import models
 from jtl.common.errors import UserError
-from weights_convert.artifact.folder import Artifact
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.rules import Table
 from weights_convert.convert.tables import TABLES
 
 
-def table_of(artifact: Artifact) -> Table:
-    """The table that converted `artifact`."""
-    family = models.get(artifact.model).family
-    return next(t for t in TABLES if (t.family, t.library) == (family, artifact.library))
+def table_of(checkpoint: ConvertedCheckpoint) -> Table:
+    """The table that converted `checkpoint`."""
+    family = models.get(checkpoint.model).family
+    return next(t for t in TABLES if (t.family, t.library) == (family, checkpoint.library))
 
 
 def require(name: str, extra: str) -> Any:

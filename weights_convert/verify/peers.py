@@ -18,8 +18,8 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
-from weights_convert.artifact.folder import Artifact
 from weights_convert.catalogue.models import timm_names
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import recognize
 from weights_convert.convert.rules import KERAS
 from weights_convert.convert.tables import TABLES
@@ -58,17 +58,17 @@ class Peer(Protocol):
         ...
 
 
-def load(artifact: Artifact, source: Source) -> Peer:
+def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
     """The peer of converted weights, with the weights of their file.
 
     Raises:
         UserError: Its library is not installed, or cannot load the file.
     """
-    if table_of(artifact).leaves is KERAS:
+    if table_of(checkpoint).leaves is KERAS:
         from weights_convert.verify.keras_peer import KerasPeer
 
-        return KerasPeer(artifact, source)
-    return TorchPeer(artifact, source)
+        return KerasPeer(checkpoint, source)
+    return TorchPeer(checkpoint, source)
 
 
 class TorchPeer:
@@ -76,17 +76,17 @@ class TorchPeer:
 
     only_size: int | None = None
 
-    def __init__(self, artifact: Artifact, source: Source):
+    def __init__(self, checkpoint: ConvertedCheckpoint, source: Source):
         self._torch = torch = require("torch", "timm")
-        self._model, library, name = _torch_network(artifact, source)
-        tensors = _torch_tensors(torch, artifact, source)
-        ignored = [p for p in table_of(artifact).ignored if "num_batches_tracked" not in p]
+        self._model, library, name = _torch_network(checkpoint, source)
+        tensors = _torch_tensors(torch, checkpoint, source)
+        ignored = [p for p in table_of(checkpoint).ignored if "num_batches_tracked" not in p]
         tensors = {
             key: value
             for key, value in tensors.items()
             if not any(re.fullmatch(pattern, key) for pattern in ignored)
         }
-        self._renamed = _renaming(artifact, tensors, self._model)
+        self._renamed = _renaming(checkpoint, tensors, self._model)
         state = {new: tensor for new, (_, tensor) in self._renamed.items()}
         try:
             self._model.load_state_dict(state, strict=True)
@@ -165,13 +165,13 @@ def _nhwc(tensor: Any) -> np.ndarray:
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
-def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
+def _torch_network(checkpoint: ConvertedCheckpoint, source: Source) -> tuple[Any, str, str]:
     """An untrained network of the source's library, the library and the network's name."""
-    classes = artifact.num_classes or 0
-    name = artifact.model
+    classes = checkpoint.num_classes or 0
+    name = checkpoint.model
     entry = models.get(name)
-    shared = artifact.library == "timm/torchvision" and not source.name.startswith("timm:")
-    if shared or artifact.library.startswith("torchvision"):
+    shared = checkpoint.library == "timm/torchvision" and not source.name.startswith("timm:")
+    if shared or checkpoint.library.startswith("torchvision"):
         torchvision = require("torchvision", "timm")
         options: dict[str, Any] = {"num_classes": classes} if classes else {}
         if entry.family == "inception":
@@ -179,20 +179,20 @@ def _torch_network(artifact: Artifact, source: Source) -> tuple[Any, str, str]:
         network = torchvision.models.get_model(name, **options)
         if not classes:
             identity = require("torch", "timm").nn.Identity()
-            network.set_submodule(table_of(artifact).classifier, identity)
+            network.set_submodule(table_of(checkpoint).classifier, identity)
         return network, "torchvision", name
     names = timm_names(name)
-    symmetric = artifact.conventions.get("padding") == "symmetric"
+    symmetric = checkpoint.conventions.get("padding") == "symmetric"
     name = names[-1] if symmetric else names[0]
     timm = require("timm", "timm")
     options = {}
-    if artifact.library == "lukemelas":
+    if checkpoint.library == "lukemelas":
         # That port's network sets TensorFlow's momentum, for which timm has this switch.
         options["bn_momentum"] = 0.01
     return timm.create_model(name, pretrained=False, num_classes=classes, **options), "timm", name
 
 
-def _torch_tensors(torch: Any, artifact: Artifact, source: Source) -> dict[str, Any]:
+def _torch_tensors(torch: Any, checkpoint: ConvertedCheckpoint, source: Source) -> dict[str, Any]:
     """The file's state dict by the library's own reader, as float32, under the library's keys."""
     file = readers.read(source.path, source.entry)
     index = sharded.is_index(source.path)
@@ -207,8 +207,8 @@ def _torch_tensors(torch: Any, artifact: Artifact, source: Source) -> dict[str, 
             loaded = {key.removeprefix(wrapper): value for key, value in loaded.items()}
     _, _, layout = recognize(
         file.tensors,
-        artifact.model,
-        drop_head=not artifact.num_classes,
+        checkpoint.model,
+        drop_head=not checkpoint.num_classes,
         strip_prefix=source.strip_prefix,
         ignore_keys=source.ignore_keys,
     )
@@ -229,16 +229,16 @@ def _loaded(torch: Any, path: Any, layout: str, name: str) -> Any:
 
 
 def _renaming(
-    artifact: Artifact, tensors: Mapping[str, Any], network: Any
+    checkpoint: ConvertedCheckpoint, tensors: Mapping[str, Any], network: Any
 ) -> dict[str, tuple[str, Any]]:
     """{the network's key: (the source's key, tensor)}, found without the conversion tables."""
-    if artifact.library == "torchvision (old keys)":
+    if checkpoint.library == "torchvision (old keys)":
         # The names had a dot that torchvision took out later.
         pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
         return {pattern.sub(r"\1\2", key): (key, value) for key, value in tensors.items()}
-    if artifact.library == "transformers":
-        return _in_timms_names(artifact, tensors)
-    if artifact.library != "lukemelas":
+    if checkpoint.library == "transformers":
+        return _in_timms_names(checkpoint, tensors)
+    if checkpoint.library != "lukemelas":
         return {key: (key, value) for key, value in tensors.items()}
     # Another port of the same network registers the same layers in the same order, which a
     # pickle keeps.
@@ -247,19 +247,21 @@ def _renaming(
     shapes = [tuple(network.state_dict()[k].shape) for k in ours]
     if shapes != [tuple(tensors[k].shape) for k in theirs]:
         raise UserError(
-            f"'{artifact.source}' holds lukemelas's keys in another order than that network has "
+            f"'{checkpoint.source}' holds lukemelas's keys in another order than that network has "
             "them, so there is nothing to compare it with. Verify its original file, or convert "
             "without --verify."
         )
     return {new: (old, tensors[old]) for new, old in zip(ours, theirs, strict=True)}
 
 
-def _in_timms_names(artifact: Artifact, tensors: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+def _in_timms_names(
+    checkpoint: ConvertedCheckpoint, tensors: Mapping[str, Any]
+) -> dict[str, tuple[str, Any]]:
     """{timm's key: (transformers' key, tensor)}: the networks are the same."""
     timm = next(t for t in TABLES if (t.family, t.library) == ("resnet", "timm/torchvision"))
-    backbone = models.get(artifact.model).backbone
+    backbone = models.get(checkpoint.model).backbone
     theirs, ours = (
-        table.source_keys(backbone, artifact.variables) for table in (table_of(artifact), timm)
+        table.source_keys(backbone, checkpoint.variables) for table in (table_of(checkpoint), timm)
     )
     names = {key: ours[path] for path, key in theirs.items()}
     return {names[key]: (key, tensor) for key, tensor in tensors.items() if key in names}

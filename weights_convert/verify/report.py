@@ -27,7 +27,7 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
-from weights_convert.artifact.folder import Artifact
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.rules import leaf_paths, lookup, unflatten
 from weights_convert.source.sources import Source
 from weights_convert.verify import peers
@@ -54,33 +54,33 @@ _LEARNING_RATE = 0.01
 _SEED = 0
 
 
-def verify(artifact: Artifact, source: Source) -> Verification:
+def verify(checkpoint: ConvertedCheckpoint, source: Source) -> Verification:
     """Compares converted weights with their source's library.
 
     Args:
-        artifact: What `sources.convert_source` made of `source`, head included.
+        checkpoint: What `sources.convert_source` made of `source`, head included.
         source: Where the file is.
 
     Raises:
         UserError: The library is not installed, or has no such network.
     """
-    peer = peers.load(artifact, source)
-    model = build(artifact)
+    peer = peers.load(checkpoint, source)
+    model = build(checkpoint)
     # Two libraries draw differently what they drop.
     backbone: Any = model.backbone
     if getattr(backbone, "dropout", 0.0):
         model = model.clone(backbone=dataclasses.replace(backbone, dropout=0.0))
-    size = artifact.preprocessing.size
+    size = checkpoint.preprocessing.size
     rng = np.random.default_rng(_SEED)
-    spread = _input_spread(artifact.preprocessing)
+    spread = _input_spread(checkpoint.preprocessing)
     batches = [spread * _images(rng, _BATCH, size) for _ in range(_BATCHES)]
-    units, logits = _compare_forward(peer, model, artifact, batches)
+    units, logits = _compare_forward(peer, model, checkpoint, batches)
     count, step_size = _STEP_IMAGES, _STEP_SIZE
     if peer.only_size:
         count, step_size = _LARGE_STEP_IMAGES, peer.only_size
     images = spread * _images(rng, count, step_size)
-    labels = rng.integers(0, artifact.num_classes or _features(model), count)
-    step, rounding = _compare_step(peer, model, artifact, images, labels)
+    labels = rng.integers(0, checkpoint.num_classes or _features(model), count)
+    step, rounding = _compare_step(peer, model, checkpoint, images, labels)
     worst = max((row.max_rel for row in units), default=0.0)
     layers = Figure("layers: largest relative difference", worst, "<=", LAYERS_BOUND)
     what = (
@@ -90,23 +90,23 @@ def verify(artifact: Artifact, source: Source) -> Verification:
         f"{ROUNDINGS:g} times such rounding from it."
     )
     return Verification(
-        model=artifact.model,
-        source=artifact.source,
+        model=checkpoint.model,
+        source=checkpoint.source,
         reference=peer.reference,
         images=what,
         units=tuple(units),
         figures=(layers, *logits, *step),
-        notes=artifact.notes,
+        notes=checkpoint.notes,
     )
 
 
-def build(artifact: Artifact) -> models.ImageClassifier:
+def build(checkpoint: ConvertedCheckpoint) -> models.ImageClassifier:
     """The classifier, or the bare backbone, of converted weights."""
     return models.create(
-        artifact.model,
-        num_classes=artifact.num_classes or 1,
-        head=models.get(artifact.model).classifier if artifact.num_classes else None,
-        conventions=artifact.conventions,
+        checkpoint.model,
+        num_classes=checkpoint.num_classes or 1,
+        head=models.get(checkpoint.model).classifier if checkpoint.num_classes else None,
+        conventions=checkpoint.conventions,
     )
 
 
@@ -144,7 +144,10 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 
 
 def _compare_forward(
-    peer: peers.Peer, model: models.ImageClassifier, artifact: Artifact, batches: list[np.ndarray]
+    peer: peers.Peer,
+    model: models.ImageClassifier,
+    checkpoint: ConvertedCheckpoint,
+    batches: list[np.ndarray],
 ) -> tuple[list[UnitRow], list[Figure]]:
     """Every layer on the first batch, the logits on all."""
     import jax
@@ -160,14 +163,14 @@ def _compare_forward(
 
     # One program for both, because compiling it takes longer than running it.
     apply = jax.jit(run)
-    first, captured = apply(artifact.variables, batches[0])
-    units = _compare_layers(peer, model, artifact, batches[0], captured)
+    first, captured = apply(checkpoint.variables, batches[0])
+    units = _compare_layers(peer, model, checkpoint, batches[0], captured)
     del captured
-    rest = [apply(artifact.variables, batch)[0] for batch in batches[1:]]
+    rest = [apply(checkpoint.variables, batch)[0] for batch in batches[1:]]
     ours = np.concatenate([np.asarray(logits) for logits in (first, *rest)])
     theirs = np.concatenate([peer.forward(batch) for batch in batches])
     largest, rel = relative(ours, theirs)
-    what = "logits" if artifact.num_classes else "features"
+    what = "logits" if checkpoint.num_classes else "features"
     agreement = float(np.mean(ours.argmax(-1) == theirs.argmax(-1)))
     scale = float(np.abs(theirs).max())
     return units, [
@@ -180,13 +183,13 @@ def _compare_forward(
 def _compare_layers(
     peer: peers.Peer,
     model: models.ImageClassifier,
-    artifact: Artifact,
+    checkpoint: ConvertedCheckpoint,
     images: np.ndarray,
     captured: Any,
 ) -> list[UnitRow]:
-    table = peers.table_of(artifact)
+    table = peers.table_of(checkpoint)
     # Convolutions, normalizations and dense layers: every module that owns params.
-    modules = list(dict.fromkeys(p[1:-1] for p in leaf_paths(artifact.variables)))
+    modules = list(dict.fromkeys(p[1:-1] for p in leaf_paths(checkpoint.variables)))
     names = {m: table.module_name("/".join(m), model.backbone) for m in modules}
     theirs = peer.layers(images, names.values())
     rows: dict[str, list[tuple[float, float]]] = {}
@@ -216,17 +219,17 @@ def _as_vectors(model: models.ImageClassifier, out: Any) -> Any:
 def _compare_step(
     peer: peers.Peer,
     model: models.ImageClassifier,
-    artifact: Artifact,
+    checkpoint: ConvertedCheckpoint,
     images: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[list[Figure], float]:
     """The figures of a step, and how far rounding alone moves the peer's updates."""
-    ours = _sgd_step(model, artifact.variables, images, labels)
+    ours = _sgd_step(model, checkpoint.variables, images, labels)
     precise, rounded = (
-        _in_our_tree(state, artifact, model)
+        _in_our_tree(state, checkpoint, model)
         for state in peer.sgd_steps(images, labels, _LEARNING_RATE)
     )
-    return step_figures(artifact.variables, ours, precise, rounded)
+    return step_figures(checkpoint.variables, ours, precise, rounded)
 
 
 def step_figures(before: Any, ours: Any, precise: Any, rounded: Any) -> tuple[list[Figure], float]:
@@ -283,15 +286,17 @@ def _sgd_step(model: models.ImageClassifier, before: Any, images: Any, labels: A
     return jax.tree.map(np.asarray, {"params": params, "batch_stats": updated["batch_stats"]})
 
 
-def _in_our_tree(state: Mapping[str, np.ndarray], artifact: Artifact, model: Any) -> Any:
+def _in_our_tree(
+    state: Mapping[str, np.ndarray], checkpoint: ConvertedCheckpoint, model: Any
+) -> Any:
     """The peer's state in Flax's tree and layout, its dtype kept."""
-    table = peers.table_of(artifact)
-    keys = table.source_keys(model.backbone, artifact.variables)
+    table = peers.table_of(checkpoint)
+    keys = table.source_keys(model.backbone, checkpoint.variables)
     leaves = {
-        path: table.to_target(path, state[key], lookup(artifact.variables, path).shape)
+        path: table.to_target(path, state[key], lookup(checkpoint.variables, path).shape)
         for path, key in keys.items()
     }
-    return {**{collection: {} for collection in artifact.variables}, **unflatten(leaves)}
+    return {**{collection: {} for collection in checkpoint.variables}, **unflatten(leaves)}
 
 
 def _worst(ours: Any, theirs: Any) -> float:

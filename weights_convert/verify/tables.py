@@ -12,7 +12,7 @@ from typing import Any
 
 from jtl.common import files
 from jtl.common.errors import UserError
-from weights_convert.artifact import card
+from weights_convert.checkpoint import card
 
 
 @dataclasses.dataclass(frozen=True)

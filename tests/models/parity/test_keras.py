@@ -467,7 +467,7 @@ def test_preprocessing(name, module):
     assert relative_error(prepare(jnp.asarray(images)), expected) < 1e-6
 
 
-def test_a_files_preprocessing_reaches_the_artifact(densenet121, resnet50, tmp_path):
+def test_a_files_preprocessing_reaches_the_checkpoint(densenet121, resnet50, tmp_path):
     for model, order in ((resnet50, "bgr"), (densenet121, "rgb")):
         model.save_weights(tmp_path / "a.weights.h5", overwrite=True)
         found = sources.convert_source(sources.locate(str(tmp_path / "a.weights.h5")))

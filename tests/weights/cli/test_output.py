@@ -14,7 +14,7 @@ import pytest
 from jtl.common.text import for_markdown
 from support import weights_samples as samples
 from weights_convert.__main__ import main
-from weights_convert.artifact import folder
+from weights_convert.checkpoint import folder
 from weights_convert.cli import listing
 from weights_convert.verify import report as verify
 
@@ -69,7 +69,7 @@ def test_a_failed_verification_as_json(lite, tmp_path, capsys, monkeypatch):
 
 
 def test_an_export_as_json(tmp_path, capsys):
-    folder.write(tmp_path / "folder", samples.artifact())
+    folder.write(tmp_path / "folder", samples.checkpoint())
     out = tmp_path / "x.safetensors"
     arguments = ["export", str(tmp_path / "folder"), "--to", "timm", "--out", str(out), "--json"]
     assert main(arguments) == 0
@@ -197,7 +197,7 @@ def test_keys_that_are_no_text(tmp_path, capsys):
 
 
 def test_an_export_below_a_file(tmp_path, capsys):
-    folder.write(tmp_path / "folder", samples.artifact())
+    folder.write(tmp_path / "folder", samples.checkpoint())
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "q.safetensors"
     assert main(["export", str(tmp_path / "folder"), "--to", "timm", "--out", str(out)]) == 2

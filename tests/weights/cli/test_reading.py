@@ -15,7 +15,7 @@ from jtl.common.paths import WEIGHTS
 from support import weights_samples as samples
 from support.commands import main as run
 from weights_convert.__main__ import main
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 
 FOREIGN = {"aux.conv.weight": np.ones((3, 3, 1, 1), np.float32)}
 
@@ -44,7 +44,7 @@ def test_what_was_understood_is_printed_and_kept(lightning, capsys, tmp_path):
         "of the training, not of the network": ["criterion.weight"],
         "outside of the prefix 'net.backbone.'": ["aux.conv.weight"],
     }
-    kept = artifact.read(tmp_path / "out")
+    kept = converted_folder.read(tmp_path / "out")
     assert kept.reading.ignored_because["of the training, not of the network"]
     assert "`net.backbone.`" in (tmp_path / "out" / "README.md").read_text()
 
@@ -77,7 +77,7 @@ def test_training_reads_with_the_same_options(lightning, tmp_path):
 
 
 def test_options_change_nothing_of_converted_weights(tmp_path):
-    artifact.write(tmp_path / "out", samples.artifact())
+    converted_folder.write(tmp_path / "out", samples.checkpoint())
     with pytest.raises(UserError, match=r"--entry, --bgr cannot change anything"):
         weights.resolve(
             str(tmp_path / "out"), samples.MODEL, reading=weights.Reading(entry="x", bgr=True)

@@ -16,7 +16,7 @@ from jtl.common.errors import UserError
 from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 from support import weights_samples as samples
-from weights_convert.artifact import folder
+from weights_convert.checkpoint import folder
 from weights_convert.convert.conversion import convert
 from weights_convert.convert.detection import identify
 from weights_convert.convert.layout import MIN_MATCH, quick_match
@@ -157,14 +157,14 @@ def test_channels_are_reversed_after_normalization():
 
 def test_the_channel_order_is_kept(tmp_path):
     preprocessing = Preprocessing(channel_order="bgr")
-    folder.write(tmp_path / "out", samples.artifact(preprocessing=preprocessing))
+    folder.write(tmp_path / "out", samples.checkpoint(preprocessing=preprocessing))
     assert folder.read(tmp_path / "out").preprocessing == preprocessing
 
 
 @pytest.mark.parametrize(("stated", "order"), [({}, "rgb"), ({"channel_order": "gbr"}, None)])
 def test_descriptions_without_or_with_a_wrong_channel_order(tmp_path, stated, order):
 
-    folder.write(tmp_path / "out", samples.artifact())
+    folder.write(tmp_path / "out", samples.checkpoint())
     path = tmp_path / "out" / "weights.json"
     facts: dict[str, Any] = json.loads(path.read_text())
     del facts["preprocessing"]["channel_order"]

@@ -16,7 +16,7 @@ from jtl.common.errors import UserError
 from support import checkpoints
 from support import weights_samples as samples
 from weights_convert.__main__ import main
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import counter_key, fill, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.export import writer
@@ -33,7 +33,7 @@ def converted(tmp_path: Path, model: str, library: str, arrays=None) -> Path:
     path = samples.write_file(tmp_path / "source.safetensors", arrays)
     found = sources.convert_source(sources.locate(str(path), model), model)
     assert found.library == library
-    artifact.write(tmp_path / "converted", found)
+    converted_folder.write(tmp_path / "converted", found)
     return tmp_path / "converted"
 
 
@@ -119,7 +119,7 @@ def test_a_narrower_source_comes_out_as_float32(tmp_path):
 
 def test_real_weights_of_lukemelas_go_to_timm_and_back(tmp_path):
     found = sources.convert_source(sources.locate(PACKAGE, samples.MODEL), samples.MODEL)
-    artifact.write(tmp_path / "converted", found)
+    converted_folder.write(tmp_path / "converted", found)
     target = writer.export(tmp_path / "converted", "timm", tmp_path / "x.safetensors")
     assert target.architecture == "tf_efficientnet_lite0"
     assert "keeps 0.9 of its running averages per step there and kept 0.99" in target.notes[0]
@@ -320,7 +320,7 @@ def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
     rng = np.random.default_rng(0)
     shapes = models.variable_shapes(model)
     variables = fill_with(shapes, lambda shape: rng.random(shape, np.float32))
-    found = samples.artifact(
+    found = samples.checkpoint(
         model="densenet121",
         library="keras",
         variables=variables,
@@ -330,7 +330,7 @@ def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
         preprocessing=models.Preprocessing(size=96, crop_pct=0.5),
         licence="mine",
     )
-    artifact.write(tmp_path / "converted", found)
+    converted_folder.write(tmp_path / "converted", found)
     out = tmp_path / "x.weights.h5"
     target = writer.export(tmp_path / "converted", "keras", out)
     assert "DenseNet121(weights=None, classes=3, input_shape=(96, 96, 3))" in target.loading
@@ -355,7 +355,7 @@ def test_dense_layers_take_images_of_one_size_in_keras():
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    artifact.write(tmp_path / "converted", samples.artifact())
+    converted_folder.write(tmp_path / "converted", samples.checkpoint())
     return tmp_path / "converted"
 
 

@@ -16,7 +16,7 @@ import pytest
 from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.__main__ import main
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.conversion import convert
 
 MODEL = samples.MODEL
@@ -49,7 +49,7 @@ def attempt(tmp_path, capsys) -> Callable[[bytes, str], str | None]:
         error = capsys.readouterr().err
         file.unlink()
         if code == 0:
-            assert artifact.read(out).num_classes is not None
+            assert converted_folder.read(out).num_classes is not None
             return None
         assert code == 2
         assert error.startswith("error: ")

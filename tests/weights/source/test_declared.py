@@ -14,7 +14,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import for_markdown
 from support import weights_samples as samples
 from weights_convert.__main__ import main
-from weights_convert.artifact import folder
+from weights_convert.checkpoint import folder
 from weights_convert.export import writer
 from weights_convert.source import architectures, sources
 from weights_convert.verify import peers

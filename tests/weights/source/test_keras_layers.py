@@ -18,7 +18,7 @@ import pytest
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.data.preprocessing import Prepare
-from weights_convert.artifact.folder import Artifact
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.source import keras_layers, sources
 
 SIZE = 64
@@ -72,12 +72,12 @@ def program(num_classes: int | None) -> Any:
     return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def ours(artifact: Artifact) -> np.ndarray:
+def ours(checkpoint: ConvertedCheckpoint) -> np.ndarray:
     """Logits, or features, of bytes."""
-    assert list(artifact.conventions) == ["norm"]
-    assert artifact.conventions["norm"].epsilon == 1.001e-5
-    x = Prepare(SIZE, artifact.preprocessing)(jnp.asarray(images()))
-    return np.asarray(program(artifact.num_classes)(artifact.variables, x))
+    assert list(checkpoint.conventions) == ["norm"]
+    assert checkpoint.conventions["norm"].epsilon == 1.001e-5
+    x = Prepare(SIZE, checkpoint.preprocessing)(jnp.asarray(images()))
+    return np.asarray(program(checkpoint.num_classes)(checkpoint.variables, x))
 
 
 def theirs(model: keras.Model) -> np.ndarray:
@@ -85,26 +85,26 @@ def theirs(model: keras.Model) -> np.ndarray:
     return np.asarray(jax.jit(model)(jnp.asarray(images(), jnp.float32)))
 
 
-def assert_close(artifact: Artifact, model: keras.Model) -> None:
+def assert_close(checkpoint: ConvertedCheckpoint, model: keras.Model) -> None:
     """The whole network gives what Keras gives, from bytes on. Compiles both: for one test."""
     expected = theirs(model)
-    assert np.abs(ours(artifact) - expected).max() <= BOUND * np.abs(expected).max()
+    assert np.abs(ours(checkpoint) - expected).max() <= BOUND * np.abs(expected).max()
 
 
-def assert_same_input(artifact: Artifact, layers: list[Any]) -> None:
+def assert_same_input(checkpoint: ConvertedCheckpoint, layers: list[Any]) -> None:
     """The network sees what Keras's layers make of bytes; its own parity is tested elsewhere."""
     x: Any = jnp.asarray(images(), jnp.float32)
     for layer in layers:
         # Which changes images in training alone, and outside of a model always.
         if not isinstance(layer, keras.layers.RandomFlip):
             x = layer(x)
-    ours = Prepare(SIZE, artifact.preprocessing)(jnp.asarray(images()))
+    ours = Prepare(SIZE, checkpoint.preprocessing)(jnp.asarray(images()))
     assert np.abs(np.asarray(ours) - np.asarray(x)).max() <= BOUND * np.abs(np.asarray(x)).max()
 
 
-def assert_same_weights(artifact: Artifact, base: keras.Model) -> None:
+def assert_same_weights(checkpoint: ConvertedCheckpoint, base: keras.Model) -> None:
     """The first and the last kernel of the backbone are the base's."""
-    params = artifact.variables["params"]
+    params = checkpoint.variables["params"]
     pairs = {
         "conv1_conv": params["stem"]["conv"],
         "conv5_block16_2_conv": params["stage4"]["block16"]["conv2"],
@@ -157,21 +157,21 @@ def test_layers_that_scale_an_image_become_its_preprocessing(tmp_path, base, cas
     layers = LAYERS[case]()
     model = whole(base, layers, 5)
     model.save(tmp_path / file)
-    artifact = sources.convert_source(sources.locate(str(tmp_path / file)))
-    assert (artifact.model, artifact.num_classes) == ("densenet121", 5)
-    assert artifact.reading.preprocessing_by == "the model's own layers"
-    assert artifact.source_format == {"model.keras": "keras-archive"}.get(file, "keras-h5")
-    assert_same_input(artifact, layers)
-    assert_same_weights(artifact, base)
+    checkpoint = sources.convert_source(sources.locate(str(tmp_path / file)))
+    assert (checkpoint.model, checkpoint.num_classes) == ("densenet121", 5)
+    assert checkpoint.reading.preprocessing_by == "the model's own layers"
+    assert checkpoint.source_format == {"model.keras": "keras-archive"}.get(file, "keras-h5")
+    assert_same_input(checkpoint, layers)
+    assert_same_weights(checkpoint, base)
     if case == "both, and adapted" and file == "model.keras":
-        assert_close(artifact, model)
+        assert_close(checkpoint, model)
 
 
 def test_without_such_layers_the_usual_preprocessing_stands(tmp_path, base):
     whole(base, [], 5).save(tmp_path / "model.keras")
-    artifact = sources.convert_source(sources.locate(str(tmp_path / "model.keras")))
-    assert artifact.preprocessing == models.Preprocessing()
-    assert artifact.reading.preprocessing_by == "the usual of such weights"
+    checkpoint = sources.convert_source(sources.locate(str(tmp_path / "model.keras")))
+    assert checkpoint.preprocessing == models.Preprocessing()
+    assert checkpoint.reading.preprocessing_by == "the usual of such weights"
 
 
 @pytest.mark.parametrize("file", ["model.weights.h5", "legacy.h5"])
@@ -189,9 +189,9 @@ def test_weights_alone_do_not_hold_the_constants(tmp_path, base, file):
     source = sources.locate(str(tmp_path / file))
     half = (0.5, 0.5, 0.5)
     source = source.declaring({"mean": half, "std": half}, "the flags")
-    artifact = sources.convert_source(source)
-    assert_same_input(artifact, [scaling])
-    assert_same_weights(artifact, base)
+    checkpoint = sources.convert_source(source)
+    assert_same_input(checkpoint, [scaling])
+    assert_same_weights(checkpoint, base)
 
 
 def legacy(model: keras.Model, path: Path) -> None:
@@ -221,9 +221,9 @@ def test_blue_first(tmp_path, base):
     whole(base, [], 5).save_weights(tmp_path / "w.weights.h5")
     source = sources.locate(str(tmp_path / "w.weights.h5"), bgr=True)
     source = source.declaring({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "the flags")
-    artifact = sources.convert_source(source)
-    assert artifact.preprocessing.channel_order == "bgr"
-    assert_same_input(artifact, [lambda x: x[..., ::-1] / 127.5 - 1])
+    checkpoint = sources.convert_source(source)
+    assert checkpoint.preprocessing.channel_order == "bgr"
+    assert_same_input(checkpoint, [lambda x: x[..., ::-1] / 127.5 - 1])
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_a_head_of_two_dense_layers_is_left_out_and_said(tmp_path, base, file, n
     (model.save_weights if "weights" in file else model.save)(tmp_path / file)
     for drop_head in (False, True):
         source = sources.locate(str(tmp_path / file), "densenet121")
-        artifact = sources.convert_source(source, drop_head=drop_head)
-        assert artifact.num_classes is None
-        (keys,) = artifact.reading.ignored_because.values()
+        checkpoint = sources.convert_source(source, drop_head=drop_head)
+        assert checkpoint.num_classes is None
+        (keys,) = checkpoint.reading.ignored_because.values()
         assert len(keys) == 4
     if nested:
-        assert_same_weights(artifact, base)
+        assert_same_weights(checkpoint, base)
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,15 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
 @needs_tflite
 @pytest.mark.slow
 def test_an_int8_mobilenet_recognizes_what_is_in_images():
-    artifact = sources.convert_source(sources.locate(str(TFLITE)))
-    assert (artifact.model, artifact.library) == ("mobilenet_v2", "tflite")
-    assert (artifact.num_classes, artifact.num_params) == (1001, 3_506_153)
-    assert any("--bn frozen" in note for note in artifact.notes)
-    model = models.create("mobilenet_v2", num_classes=1001, conventions=artifact.conventions)
+    checkpoint = sources.convert_source(sources.locate(str(TFLITE)))
+    assert (checkpoint.model, checkpoint.library) == ("mobilenet_v2", "tflite")
+    assert (checkpoint.num_classes, checkpoint.num_params) == (1001, 3_506_153)
+    assert any("--bn frozen" in note for note in checkpoint.notes)
+    model = models.create("mobilenet_v2", num_classes=1001, conventions=checkpoint.conventions)
     pixels, labels = images(80)
-    pre = artifact.preprocessing
+    pre = checkpoint.preprocessing
     x = (pixels / 255 - np.float32(pre.mean)) / np.float32(pre.std)
-    predict = jax.jit(lambda batch: model.apply(artifact.variables, batch, train=False))
+    predict = jax.jit(lambda batch: model.apply(checkpoint.variables, batch, train=False))
     logits = np.concatenate([predict(jnp.asarray(batch)) for batch in np.split(x, 4)])
     # Class 0 is the background.
     assert (logits.argmax(-1) == labels + 1).sum() >= 71
@@ -82,10 +82,10 @@ def test_damaged_tflite_files_are_read_or_refused(tmp_path):
 def test_a_keras_1_file_whose_names_say_nothing():
     """`uniform12`, `conv1_b`: the order in a layer decides what a variable is."""
     for model in (None, "squeezenet1_1"):
-        artifact = sources.convert_source(sources.locate(str(SQUEEZENET), model))
-        assert (artifact.model, artifact.num_classes) == ("squeezenet1_1", None)
-        assert (artifact.num_params, artifact.library) == (722_496, "keras-squeezenet")
-        assert artifact.preprocessing.channel_order == "bgr"
+        checkpoint = sources.convert_source(sources.locate(str(SQUEEZENET), model))
+        assert (checkpoint.model, checkpoint.num_classes) == ("squeezenet1_1", None)
+        assert (checkpoint.num_params, checkpoint.library) == (722_496, "keras-squeezenet")
+        assert checkpoint.preprocessing.channel_order == "bgr"
 
 
 @needs_squeezenet
@@ -124,8 +124,8 @@ def test_the_squeezenet_computes_what_keras_computes(monkeypatch, size):
         expected = np.asarray(network(pixels))
     finally:
         jax.config.update("jax_numpy_rank_promotion", before)
-    artifact = sources.convert_source(sources.locate(str(SQUEEZENET)))
-    model = models.create("squeezenet1_1", head=None, conventions=artifact.conventions)
-    ours = np.asarray(model.apply(artifact.variables, jnp.asarray(pixels), train=False))
+    checkpoint = sources.convert_source(sources.locate(str(SQUEEZENET)))
+    model = models.create("squeezenet1_1", head=None, conventions=checkpoint.conventions)
+    ours = np.asarray(model.apply(checkpoint.variables, jnp.asarray(pixels), train=False))
     assert ours.shape == expected.shape
     assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()

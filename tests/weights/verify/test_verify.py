@@ -14,7 +14,7 @@ from jtl import models, onednn
 from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.__main__ import main
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.source import sources
@@ -63,7 +63,7 @@ def test_a_conversion_is_verified_and_says_so_everywhere(resnet18, tmp_path, cap
     assert 0 < measured["logits: largest relative difference"] < 1e-5
     assert measured["logits: top-1 agreement"] == 1
     assert 0 < measured["SGD step: running statistics, largest relative difference"] < 1e-4
-    found = artifact.read(out)
+    found = converted_folder.read(out)
     assert found.verified == {key: facts[key] for key in found.verified or ()}
     assert (found.verified or {})["passed"] is True
     card = (out / "README.md").read_text()
@@ -332,7 +332,7 @@ def test_keras_layers_are_named_by_their_order_not_by_our_table():
 )
 def test_a_network_that_keras_does_not_have(model, library):
     os.environ["KERAS_BACKEND"] = "jax"
-    found = samples.artifact(model=model, library=library)
+    found = samples.checkpoint(model=model, library=library)
     with pytest.raises(UserError, match="no longer has the network of these weights"):
         peers.load(found, sources.Source(Path("x.h5"), "x.h5"))
 

@@ -9,51 +9,51 @@ from jtl.common.text import for_markdown
 from weights_convert.printable import shown
 
 if TYPE_CHECKING:
-    from weights_convert.artifact.folder import Artifact
+    from weights_convert.checkpoint.folder import ConvertedCheckpoint
 
 FILE_NAME = "README.md"
 
 
-def save(folder: Path, artifact: Artifact) -> None:
-    """Writes the card of `artifact` into `folder`."""
-    (folder / FILE_NAME).write_text(render(artifact), encoding="utf-8")
+def save(folder: Path, checkpoint: ConvertedCheckpoint) -> None:
+    """Writes the card of `checkpoint` into `folder`."""
+    (folder / FILE_NAME).write_text(render(checkpoint), encoding="utf-8")
 
 
-def render(artifact: Artifact) -> str:
+def render(checkpoint: ConvertedCheckpoint) -> str:
     """The card as Markdown.
 
     Args:
-        artifact: Whose variables, source and figures the card states.
+        checkpoint: Whose variables, source and figures the card states.
 
     Returns:
         Markdown that ends with a newline.
     """
-    model = artifact.model
+    model = checkpoint.model
     sections = (
         f"# {model}, converted by jtl",
         "Pretrained weights as Flax variables (float32 in an Orbax checkpoint). "
         f"`python -m jtl.train --model {model} --weights THIS_FOLDER` fine-tunes them; "
         "`weights.json` says the same as this card to programs.",
-        table(("", "weights"), _identity(artifact)),
+        table(("", "weights"), _identity(checkpoint)),
         "## Preprocessing",
-        table(("", "what the weights expect of an image"), preprocessing_rows(artifact)),
+        table(("", "what the weights expect of an image"), preprocessing_rows(checkpoint)),
         "## Conventions",
         "What the source demands of the network, beyond its architecture.",
-        table(("field", "value"), [(k, f"`{v}`") for k, v in artifact.conventions.items()])
-        if artifact.conventions
+        table(("field", "value"), [(k, f"`{v}`") for k, v in checkpoint.conventions.items()])
+        if checkpoint.conventions
         else "The model's own: none differ.",
-        *_notes(artifact),
+        *_notes(checkpoint),
         "## Verified",
-        verified_text(artifact.verified),
+        verified_text(checkpoint.verified),
         "## Versions",
-        table(("package", "version"), list(artifact.versions.items())),
+        table(("package", "version"), list(checkpoint.versions.items())),
     )
     return "\n\n".join(sections) + "\n"
 
 
-def _notes(artifact: Artifact) -> list[str]:
+def _notes(checkpoint: ConvertedCheckpoint) -> list[str]:
     """What the user should know, and what of the file was not converted."""
-    reading = artifact.reading
+    reading = checkpoint.reading
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in reading.dtypes.items())
     rows = [
         ("wrappers", " > ".join(f"`{_code(name)}`" for name in reading.wrappers) or "none"),
@@ -63,8 +63,8 @@ def _notes(artifact: Artifact) -> list[str]:
         ("tensors", f"{dtypes}, all float32 now" if dtypes else "all float32 now"),
     ]
     sections = ["## Reading", table(("", "what became of the file's content"), rows)]
-    if artifact.notes:
-        lines = "\n".join(f"- {for_markdown(shown(note, 2000))}." for note in artifact.notes)
+    if checkpoint.notes:
+        lines = "\n".join(f"- {for_markdown(shown(note, 2000))}." for note in checkpoint.notes)
         sections = ["## Notes", lines, *sections]
     return sections
 
@@ -74,28 +74,28 @@ def _code(text: str) -> str:
     return shown(text).replace("`", "'")
 
 
-def _identity(artifact: Artifact) -> list[tuple[str, str]]:
+def _identity(checkpoint: ConvertedCheckpoint) -> list[tuple[str, str]]:
     classes = "none: a bare backbone"
-    if artifact.num_classes:
-        named = "named" if artifact.class_names else "without names"
-        classes = f"{artifact.num_classes}, {named}"
+    if checkpoint.num_classes:
+        named = "named" if checkpoint.class_names else "without names"
+        classes = f"{checkpoint.num_classes}, {named}"
     return [
-        ("model", artifact.model),
-        ("params", f"{artifact.num_params:,}"),
+        ("model", checkpoint.model),
+        ("params", f"{checkpoint.num_params:,}"),
         ("classes", classes),
-        ("source", f"`{artifact.source}`"),
-        ("revision", artifact.revision or "none stated"),
-        ("format", artifact.source_format),
-        ("naming convention", artifact.library),
-        ("SHA-256 of the source's file", f"`{artifact.sha256}`"),
-        ("licence", artifact.licence or "not stated: ask the source before you pass them on"),
-        ("converted", artifact.created),
+        ("source", f"`{checkpoint.source}`"),
+        ("revision", checkpoint.revision or "none stated"),
+        ("format", checkpoint.source_format),
+        ("naming convention", checkpoint.library),
+        ("SHA-256 of the source's file", f"`{checkpoint.sha256}`"),
+        ("licence", checkpoint.licence or "not stated: ask the source before you pass them on"),
+        ("converted", checkpoint.created),
     ]
 
 
-def preprocessing_rows(artifact: Artifact) -> list[tuple[str, str]]:
-    """(name, value) of every field of the artifact's preprocessing."""
-    pre = artifact.preprocessing
+def preprocessing_rows(checkpoint: ConvertedCheckpoint) -> list[tuple[str, str]]:
+    """(name, value) of every field of the checkpoint's preprocessing."""
+    pre = checkpoint.preprocessing
     return [
         ("input size", f"{pre.size} x {pre.size} pixels, {pre.channel_order.upper()}"),
         ("resize", f"shorter side to {round(pre.size / pre.crop_pct)}, {pre.interpolation}"),
@@ -105,7 +105,7 @@ def preprocessing_rows(artifact: Artifact) -> list[tuple[str, str]]:
             ", ".join(f"{x:.6g}" for x in pre.mean) + ", of RGB, subtracted from values in [0, 1]",
         ),
         ("std", ", ".join(f"{x:.6g}" for x in pre.std) + ", divides the difference"),
-        ("stated by", artifact.reading.preprocessing_by or "not known"),
+        ("stated by", checkpoint.reading.preprocessing_by or "not known"),
     ]
 
 

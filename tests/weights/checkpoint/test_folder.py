@@ -15,8 +15,8 @@ import pytest
 from jtl import models
 from jtl.common.errors import UserError
 from support import weights_samples as samples
-from weights_convert.artifact import description
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import description
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import leaf_paths, lookup
 
 
@@ -32,8 +32,8 @@ def zeros(shapes):
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("artifact") / "weights"
-    artifact.write(folder, samples.artifact())
+    folder = tmp_path_factory.mktemp("checkpoint") / "weights"
+    converted_folder.write(folder, samples.checkpoint())
     return folder
 
 
@@ -43,7 +43,7 @@ def folder(pristine, tmp_path):
 
 
 def test_what_was_written_is_read_back_bit_for_bit(folder):
-    before, after = samples.artifact(), artifact.read(folder)
+    before, after = samples.checkpoint(), converted_folder.read(folder)
     assert leaf_paths(after.variables) == leaf_paths(before.variables)
     for path in leaf_paths(before.variables):
         leaf = lookup(after.variables, path)
@@ -95,9 +95,9 @@ def test_the_description_has_the_documented_keys(folder):
 def test_weights_without_a_classifier(tmp_path):
     variables = samples.variables()
     del variables["params"]["head"]
-    bare = samples.artifact(variables=variables, num_classes=None, class_names=None, licence=None)
-    artifact.write(tmp_path / "bare", bare)
-    after = artifact.read(tmp_path / "bare")
+    bare = samples.checkpoint(variables=variables, num_classes=None, class_names=None, licence=None)
+    converted_folder.write(tmp_path / "bare", bare)
+    after = converted_folder.read(tmp_path / "bare")
     assert (after.num_classes, after.class_names, after.licence) == (None, None, None)
     assert "head" not in after.variables["params"]
 
@@ -106,24 +106,24 @@ def test_conventions_decide_which_params_there_are(tmp_path):
     conventions = {"conv_bias": True, "norm": models.NormSpec(1.001e-5, 0.99, unbiased=False)}
     classifier = models.create("resnet18", num_classes=2, conventions=conventions)
     shapes = models.variable_shapes(classifier)
-    biased = samples.artifact(
+    biased = samples.checkpoint(
         model="resnet18",
         variables=zeros(shapes),
         conventions=conventions,
         num_classes=2,
         class_names=None,
     )
-    artifact.write(tmp_path / "biased", biased)
-    after = artifact.read(tmp_path / "biased")
+    converted_folder.write(tmp_path / "biased", biased)
+    after = converted_folder.read(tmp_path / "biased")
     assert after.conventions == conventions
     assert "bias" in after.variables["params"]["stem"]["conv1"]
     edit(tmp_path / "biased", conventions={})
     with pytest.raises(UserError, match="unexpected params/stem/conv1/bias"):
-        artifact.read(tmp_path / "biased")
+        converted_folder.read(tmp_path / "biased")
 
 
 def test_num_params_counts_params_only():
-    assert samples.artifact().num_params == 4_652_008 - 995 * 1281
+    assert samples.checkpoint().num_params == 4_652_008 - 995 * 1281
 
 
 # Writing.
@@ -131,9 +131,10 @@ def test_num_params_counts_params_only():
 
 def test_an_empty_folder_may_exist_and_parents_are_made(tmp_path):
     (tmp_path / "empty").mkdir()
-    artifact.write(tmp_path / "empty", samples.artifact())
-    artifact.write(tmp_path / "a" / "b", samples.artifact())
-    assert artifact.read(tmp_path / "empty").model == artifact.read(tmp_path / "a" / "b").model
+    converted_folder.write(tmp_path / "empty", samples.checkpoint())
+    converted_folder.write(tmp_path / "a" / "b", samples.checkpoint())
+    models = {converted_folder.read(tmp_path / out).model for out in ("empty", "a/b")}
+    assert len(models) == 1
     assert {p.name for p in tmp_path.iterdir()} == {"empty", "a"}
 
 
@@ -141,23 +142,23 @@ def test_a_folder_with_other_things_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(UserError, match="is not empty and is no converted checkpoint"):
-            artifact.write(tmp_path, samples.artifact(), overwrite=overwrite)
+            converted_folder.write(tmp_path, samples.checkpoint(), overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_is_never_replaced(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UserError, match="is a file"):
-        artifact.write(tmp_path / "out", samples.artifact(), overwrite=True)
+        converted_folder.write(tmp_path / "out", samples.checkpoint(), overwrite=True)
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_converted_folder_is_replaced_only_when_asked(folder):
     with pytest.raises(UserError, match=r"already holds a converted checkpoint.*--overwrite"):
-        artifact.write(folder, samples.artifact(source="new.pth"))
-    assert artifact.read(folder).source == "timm:tf_efficientnet_lite0.in1k"
-    artifact.write(folder, samples.artifact(source="new.pth"), overwrite=True)
-    assert artifact.read(folder).source == "new.pth"
+        converted_folder.write(folder, samples.checkpoint(source="new.pth"))
+    assert converted_folder.read(folder).source == "timm:tf_efficientnet_lite0.in1k"
+    converted_folder.write(folder, samples.checkpoint(source="new.pth"), overwrite=True)
+    assert converted_folder.read(folder).source == "new.pth"
     assert [p.name for p in folder.parent.iterdir()] == ["weights"]
 
 
@@ -175,7 +176,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch, error, ex
 
     monkeypatch.setattr(description, "save", fail)
     with pytest.raises(expected):
-        artifact.write(tmp_path / "out", samples.artifact())
+        converted_folder.write(tmp_path / "out", samples.checkpoint())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,9 +190,9 @@ def test_a_failure_while_replacing_keeps_the_old(folder, monkeypatch):
 
     monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(UserError, match=r"cannot write .*Input/output error\. Choose a folder"):
-        artifact.write(folder, samples.artifact(source="new.pth"), overwrite=True)
+        converted_folder.write(folder, samples.checkpoint(source="new.pth"), overwrite=True)
     monkeypatch.undo()
-    assert artifact.read(folder).source == "timm:tf_efficientnet_lite0.in1k"
+    assert converted_folder.read(folder).source == "timm:tf_efficientnet_lite0.in1k"
     assert [p.name for p in folder.parent.iterdir()] == ["weights"]
 
 
@@ -203,14 +204,14 @@ def test_a_storage_error_of_another_type_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "save", fail)
     with pytest.raises(UserError, match="RESOURCE_EXHAUSTED: No space left"):
-        artifact.write(tmp_path / "out", samples.artifact())
+        converted_folder.write(tmp_path / "out", samples.checkpoint())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_parent_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*Not a directory"):
-        artifact.write(tmp_path / "file" / "out", samples.artifact())
+        converted_folder.write(tmp_path / "file" / "out", samples.checkpoint())
 
 
 def arrives_late(monkeypatch, winner):
@@ -228,12 +229,12 @@ def arrives_late(monkeypatch, winner):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_loser_of_a_race_keeps_the_winners_folder(tmp_path, monkeypatch, overwrite):
     out = tmp_path / "out"
-    won = samples.artifact(created="2026-01-01T00:00:00+00:00")
-    arrives_late(monkeypatch, lambda: artifact.write(out, won))
-    artifact.write(out, samples.artifact(), overwrite=overwrite)
+    won = samples.checkpoint(created="2026-01-01T00:00:00+00:00")
+    arrives_late(monkeypatch, lambda: converted_folder.write(out, won))
+    converted_folder.write(out, samples.checkpoint(), overwrite=overwrite)
     if not overwrite:
-        assert artifact.read(out).created == won.created
-    assert artifact.read(out).sha256 == won.sha256
+        assert converted_folder.read(out).created == won.created
+    assert converted_folder.read(out).sha256 == won.sha256
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -248,10 +249,10 @@ def test_the_loser_of_a_race_keeps_the_winners_folder(tmp_path, monkeypatch, ove
 )
 def test_a_race_for_different_weights_is_an_error(tmp_path, monkeypatch, other):
     out = tmp_path / "out"
-    arrives_late(monkeypatch, lambda: artifact.write(out, samples.artifact(**other)))
+    arrives_late(monkeypatch, lambda: converted_folder.write(out, samples.checkpoint(**other)))
     with pytest.raises(UserError, match="another process wrote other weights"):
-        artifact.write(out, samples.artifact())
-    found, winner = artifact.read(out), samples.artifact(**other)
+        converted_folder.write(out, samples.checkpoint())
+    found, winner = converted_folder.read(out), samples.checkpoint(**other)
     assert {key: getattr(found, key) for key in other} == {
         key: getattr(winner, key) for key in other
     }
@@ -268,7 +269,7 @@ def test_a_race_for_different_weights_is_an_error(tmp_path, monkeypatch, other):
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, changes):
     with pytest.raises(UserError, match="is damaged"):
-        artifact.write(tmp_path / "out", samples.artifact(**changes))
+        converted_folder.write(tmp_path / "out", samples.checkpoint(**changes))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -277,25 +278,25 @@ def test_what_could_not_be_read_is_not_written(tmp_path, changes):
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
-        artifact.read(tmp_path / "nowhere")
+        converted_folder.read(tmp_path / "nowhere")
 
 
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(UserError, match=r"is not a converted checkpoint: it has no weights\.json"):
-        artifact.read(tmp_path)
+        converted_folder.read(tmp_path)
 
 
 def test_a_newer_format(folder):
     edit(folder, format_version=2)
     with pytest.raises(UserError, match=r"has format version 2; this jtl reads up to 1.*Upgrade"):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": "1"}', "\x00\xff"])
 def test_a_description_that_is_none(folder, text):
     (folder / "weights.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"is damaged: weights\.json"):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,7 @@ def test_a_description_that_is_none(folder, text):
 def test_a_damaged_description(folder, change, message):
     edit(folder, **change)
     with pytest.raises(UserError, match=message):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 def test_every_difference_to_the_model_is_listed_at_once(tmp_path):
@@ -331,9 +332,9 @@ def test_every_difference_to_the_model_is_listed_at_once(tmp_path):
     variables["params"]["final"]["extra"] = np.zeros(3, np.float32)
     variables["batch_stats"]["stem"]["bn"]["mean"] = np.zeros(7, np.float32)
     variables["batch_stats"]["stem"]["bn"]["var"] = np.zeros(32, np.float16)
-    artifact.write(tmp_path / "out", samples.artifact(variables=variables))
+    converted_folder.write(tmp_path / "out", samples.checkpoint(variables=variables))
     with pytest.raises(UserError) as caught:
-        artifact.read(tmp_path / "out")
+        converted_folder.read(tmp_path / "out")
     message = str(caught.value)
     assert "4 problems between it and its model" in message
     assert "missing    params/stem/conv/kernel" in message
@@ -345,7 +346,7 @@ def test_every_difference_to_the_model_is_listed_at_once(tmp_path):
 def test_variables_of_another_model(folder):
     edit(folder, model="resnet18", conventions={})
     with pytest.raises(UserError, match="missing    batch_stats/stem/bn1/mean"):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 def largest_file(folder: Path) -> Path:
@@ -358,20 +359,20 @@ def test_a_flipped_bit_in_the_variables(folder):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"is damaged: .*{path.name} has changed since"):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 def test_a_cut_file_of_the_variables(folder):
     path = largest_file(folder / "variables")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=f"is damaged: .*{path.name} has changed since"):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 def test_missing_variables(folder):
     (folder / "variables").rename(folder / "elsewhere")
     with pytest.raises(UserError, match=r"variables/.* cannot be read \(No such file"):
-        artifact.read(folder)
+        converted_folder.read(folder)
 
 
 def test_variables_that_orbax_cannot_read(folder):
@@ -379,4 +380,4 @@ def test_variables_that_orbax_cannot_read(folder):
     (folder / "variables").mkdir()
     edit(folder, files={})
     with pytest.raises(UserError, match=r"is damaged: variables/ cannot be read \("):
-        artifact.read(folder)
+        converted_folder.read(folder)

@@ -15,19 +15,19 @@ import pytest
 from jtl import weights
 from jtl.common import files
 from support import weights_samples as samples
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 
 # Converts into one new folder after another until it is killed, so that every kill is in time.
 WRITER = """
 import sys
 from pathlib import Path
-from weights_convert.artifact import folder as artifact
+from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.source import sources
 source = sources.locate(sys.argv[1])
 converted = sources.convert_source(source)
 print("ready", flush=True)
 for number in range(10_000):
-    artifact.write(Path(sys.argv[2]) / str(number), converted)
+    converted_folder.write(Path(sys.argv[2]) / str(number), converted)
 """
 
 
@@ -52,7 +52,7 @@ def test_killed_at_any_moment_a_writer_leaves_whole_folders_or_none(tmp_path):
             writer.communicate()
         for place in pair:
             for entry in place.glob("[0-9]*"):
-                artifact.read(entry)
+                converted_folder.read(entry)
                 finished += 1
             partial += len(list(place.glob(".jtl-*.partial")))
     # Otherwise the kills were too early or too late to show anything.
@@ -75,7 +75,7 @@ def test_two_processes_that_fill_one_cache(tmp_path):
     assert [writer.returncode for writer in writers] == [0, 0]
     assert len(said) == 1
     (entry,) = (tmp_path / "cache" / "weights").iterdir()
-    assert said == {f"{artifact.read(entry).sha256} {samples.artifact().num_params}\n"}
+    assert said == {f"{converted_folder.read(entry).sha256} {samples.checkpoint().num_params}\n"}
 
 
 def leftover(folder: Path, name: str, hours: float) -> Path:
@@ -95,7 +95,7 @@ def test_old_leftovers_are_cleared_and_others_are_not(tmp_path):
         leftover(tmp_path, ".other.partial", 50),
         leftover(tmp_path, "jtl-e.partial", 50),
     ]
-    artifact.write(tmp_path / "out", samples.artifact())
+    converted_folder.write(tmp_path / "out", samples.checkpoint())
     assert not any(path.exists() for path in (*gone, tmp_path / ".jtl-c.partial"))
     assert all((path / "variables").is_dir() for path in kept)
 
@@ -117,30 +117,30 @@ def killed_between_its_renames(monkeypatch, out: Path) -> None:
         patch.setattr(os, "rename", fail)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
-            artifact.write(out, samples.artifact(source="new"), overwrite=True)
+            converted_folder.write(out, samples.checkpoint(source="new"), overwrite=True)
 
 
 def test_what_was_set_aside_is_not_lost(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    artifact.write(out, samples.artifact(source="precious"))
+    converted_folder.write(out, samples.checkpoint(source="precious"))
     # Converted long ago.
     os.utime(out, (0, 0))
     killed_between_its_renames(monkeypatch, out)
     assert not out.exists()
-    artifact.write(tmp_path / "sibling", samples.artifact())
+    converted_folder.write(tmp_path / "sibling", samples.checkpoint())
     (aside,) = tmp_path.glob(".jtl-*.old")
-    assert artifact.read(aside).source == "precious"
+    assert converted_folder.read(aside).source == "precious"
     # Once nobody can be at it any more, it gets its place back; or goes, if that is taken.
     os.utime(aside, (0, 0))
     files.remove_leftovers(tmp_path)
-    assert artifact.read(out).source == "precious"
+    assert converted_folder.read(out).source == "precious"
     killed_between_its_renames(monkeypatch, out)
-    artifact.write(out, samples.artifact(source="later"))
+    converted_folder.write(out, samples.checkpoint(source="later"))
     (aside,) = tmp_path.glob(".jtl-*.old")
     os.utime(aside, (0, 0))
     files.remove_leftovers(tmp_path)
     assert not aside.exists()
-    assert artifact.read(out).source == "later"
+    assert converted_folder.read(out).source == "later"
 
 
 def test_the_cache_is_cleared_of_leftovers_too(tmp_path, monkeypatch):

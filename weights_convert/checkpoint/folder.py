@@ -27,7 +27,7 @@ from jtl import models
 from jtl.common import files, hashes
 from jtl.common.errors import UserError
 from jtl.common.paths import plain_path
-from weights_convert.artifact import card, description
+from weights_convert.checkpoint import card, description
 from weights_convert.convert.rules import leaf_paths, lookup, report
 from weights_convert.printable import is_text
 
@@ -50,7 +50,7 @@ def _versions() -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Artifact:
+class ConvertedCheckpoint:
     """Converted weights and everything known about them.
 
     Attributes:
@@ -106,7 +106,9 @@ def is_converted(folder: Path) -> bool:
     return (folder / description.FILE_NAME).is_file() and (folder / VARIABLES).is_dir()
 
 
-def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = False) -> None:
+def write(
+    out: str | os.PathLike[str], checkpoint: ConvertedCheckpoint, *, overwrite: bool = False
+) -> None:
     """Writes a converted checkpoint.
 
     Everything is written beside `out` and then renamed, so nobody ever sees a part of it. Of
@@ -115,7 +117,7 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
 
     Args:
         out: The folder to make; parents are made as needed. It may exist if it is empty.
-        artifact: What to write.
+        checkpoint: What to write.
         overwrite: Whether to replace `out` if it is a converted checkpoint.
 
     Raises:
@@ -129,12 +131,12 @@ def write(out: str | os.PathLike[str], artifact: Artifact, *, overwrite: bool = 
         files.remove_leftovers(target.parent)
         with files.partial(target) as unfinished:
             unfinished.mkdir()
-            _save_variables(unfinished, artifact.variables)
-            card.save(unfinished, artifact)
-            description.save(unfinished, _facts(artifact, hashes.of_files(unfinished, VARIABLES)))
+            _save_variables(unfinished, checkpoint.variables)
+            card.save(unfinished, checkpoint)
+            description.save(unfinished, _facts(checkpoint, hashes.of_files(unfinished, VARIABLES)))
             # Whatever exits with success can be read.
             description.load(unfinished)
-            _move_into_place(unfinished, target, artifact, overwrite)
+            _move_into_place(unfinished, target, checkpoint, overwrite)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -188,14 +190,18 @@ def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
 
-def _facts(artifact: Artifact, files: Mapping[str, str]) -> dict[str, Any]:
-    """What `weights.json` says of an artifact and of the files beside it."""
-    facts = {field.name: getattr(artifact, field.name) for field in dataclasses.fields(artifact)}
+def _facts(checkpoint: ConvertedCheckpoint, files: Mapping[str, str]) -> dict[str, Any]:
+    """What `weights.json` says of an checkpoint and of the files beside it."""
+    facts = {
+        field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)
+    }
     del facts["variables"]
     return {**facts, "format": facts.pop("source_format"), "files": files}
 
 
-def _move_into_place(made: Path, target: Path, artifact: Artifact, overwrite: bool) -> None:
+def _move_into_place(
+    made: Path, target: Path, checkpoint: ConvertedCheckpoint, overwrite: bool
+) -> None:
     try:
         files.place(made, target, overwrite=overwrite and is_converted(target))
     except OSError as error:
@@ -204,7 +210,7 @@ def _move_into_place(made: Path, target: Path, artifact: Artifact, overwrite: bo
         # Another process was faster; the same weights need no second copy.
         winner = description.load_unchecked(target)
         same = ("sha256", "model", "num_classes", "class_names", "conventions", "preprocessing")
-        ours = {key: getattr(artifact, key) for key in same}
+        ours = {key: getattr(checkpoint, key) for key in same}
         ours = json.loads(json.dumps(ours, default=dataclasses.asdict))
         if any(winner[key] != value for key, value in ours.items()):
             raise UserError(
@@ -213,14 +219,14 @@ def _move_into_place(made: Path, target: Path, artifact: Artifact, overwrite: bo
             ) from None
 
 
-def read(folder: str | os.PathLike[str]) -> Artifact:
+def read(folder: str | os.PathLike[str]) -> ConvertedCheckpoint:
     """Reads a converted checkpoint and checks it against its model.
 
     Args:
         folder: What `write` made.
 
     Returns:
-        The artifact, with writable float32 NumPy arrays.
+        The checkpoint, with writable float32 NumPy arrays.
 
     Raises:
         UserError: The folder is missing, damaged, of a newer format, or its variables are not
@@ -237,7 +243,7 @@ def read(folder: str | os.PathLike[str]) -> Artifact:
     if reason := hashes.damage(path, facts.pop("files")):
         raise description.damaged(path, reason)
     variables = _restore(path, models.variable_shapes(classifier))
-    return Artifact(variables=variables, source_format=facts.pop("format"), **facts)
+    return ConvertedCheckpoint(variables=variables, source_format=facts.pop("format"), **facts)
 
 
 def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
