@@ -22,6 +22,7 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.distributed import device
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.predictions import Prediction, Predictions, Unreadable
 from jtl.runs.run import Run
@@ -63,11 +64,10 @@ def fit(
         UserError: As the command; a `ValueError` whose message says what to do. Also where another
             thread of this process is training.
     """
-    if isinstance(data, os.PathLike):
-        data = f"folder:{os.fspath(data)}"
-    named = dict(data=data, model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
-    config = config_of(named | options)
+    named = dict(model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
+    config = config_of({"data": os.fspath(data)} | named | options)
     with _alone():
+        device.use(config.run.device)
         return _fit(config, display)
 
 
@@ -118,4 +118,4 @@ def config_of(options: dict[str, Any]) -> Config:
                 f"{', '.join(sorted(known))}."
             )
     values = {name: walk.adapted(known[name], value) for name, value in options.items()}
-    return walk.create(Config, values)
+    return walk.create(Config, values).noting(())

@@ -62,7 +62,7 @@ def test_a_run_that_goes_on(runs, tmp_path, capsys):
     folder.mkdir()
     (folder / "config.json").write_bytes((runs[0].folder / "config.json").read_bytes())
     assert main("compare", folder) == 2
-    assert "has no finished epoch yet" in capsys.readouterr().err
+    assert "has not finished its first epoch yet" in capsys.readouterr().err
     lines = (runs[0].folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(lines + '{"epoch": 3, "val')
     found = compare.compared(folder, compare.read_history(folder))
@@ -73,7 +73,7 @@ def test_a_run_that_goes_on(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ([], "no run was given"),
+        ([], "which runs?"),
         (["nowhere"], "'nowhere' is not a run: it has no config.json"),
         (["nowhere", "--out", "x.jpg"], "--out writes a .png file, not 'x.jpg'"),
     ],

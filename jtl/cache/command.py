@@ -17,21 +17,21 @@ from jtl.config import checks, walk
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Lists or removes what jtl keeps for later runs: features of frozen networks.
+    """Lists or deletes what jtl has cached for later runs: features of frozen layers.
 
-    They lie in the folder that JTL_CACHE names, by default the platform's cache folder, beside
-    compiled programs and converted weights, whose sizes are told. All of it can be made again.
+    Stored in $JTL_CACHE (default: your system's cache folder), next to compiled programs and
+    converted weights. jtl can recreate everything here.
 
     For example:
       python -m jtl.cache list
       python -m jtl.cache clear --older-than 30
 
     Attributes:
-        action: list, or clear to remove.
-        keys: Only features whose key starts with one of these. Default: all.
-        older_than: Only features that were not used for so many days.
-        all: Remove compiled programs, converted weights and all else, too.
-        json: Print JSON on stdout instead of a table.
+        action: list, or clear to delete.
+        keys: Only entries whose key starts with one of these. Default: all.
+        older_than: Only entries that have not been used for this many days.
+        all: Also delete compiled programs, converted weights and everything else.
+        json: Print JSON on stdout instead of text.
     """
 
     action: Annotated[Literal["list", "clear"], walk.Metavar("list|clear")]
@@ -50,11 +50,9 @@ def command(options: Options) -> None:
     inventory = Inventory(cache_dir(), lambda text: print(text, file=sys.stderr))
     for key in options.keys:
         if not inventory.rows((key,)):
-            raise UserError(
-                f"no key begins with '{key}'. python -m jtl.cache list shows those there are."
-            )
+            raise UserError(f"no key starts with '{key}'. `jtl cache list` lists all keys.")
     if options.all and (options.action == "list" or options.keys or options.older_than):
-        raise UserError("--all goes with clear alone: it removes everything.")
+        raise UserError("--all deletes everything; it goes with clear, without keys and DAYS.")
     rows = inventory.rows(options.keys, options.older_than)
     if options.action == "clear":
         _clear(inventory, rows, options)
@@ -83,13 +81,11 @@ def _clear(inventory: Inventory, rows: list[Row], options: Options) -> None:
         print_json({"removed": removed, "bytes": freed})
     else:
         count = len(rows) - len(left)
-        print(
-            f"{count} {'entry' if count == 1 else 'entries'} removed, {format_bytes(freed)} freed"
-        )
+        print(f"Deleted {count} {'entry' if count == 1 else 'entries'}, {format_bytes(freed)}")
     if left:
         raise UserError(
-            f"{len(left)} could not be removed, as a process writes them or the folder cannot be "
-            f"written: {', '.join(sorted(left))}"
+            f"{len(left)} could not be deleted, because a process is writing them or the folder is "
+            f"read-only: {', '.join(sorted(left))}"
         )
 
 
@@ -100,16 +96,16 @@ def _list(inventory: Inventory, rows: list[Row]) -> None:
     sizes, limit = inventory.sizes(), inventory.store.limit()
     print(f"folder    {inventory.folder}")
     print(f"features  {format_bytes(sizes['features'])} of at most {format_bytes(limit)} ({LIMIT})")
-    print(f"programs  {format_bytes(sizes['programs'])}, compiled")
-    print(f"weights   {format_bytes(sizes['weights'])}, converted")
-    print(f"checks    {format_bytes(sizes['sizes'])}, that images can be read, and their sizes")
+    print(f"programs  {format_bytes(sizes['programs'])} (compiled)")
+    print(f"weights   {format_bytes(sizes['weights'])} (converted)")
+    print(f"checks    {format_bytes(sizes['sizes'])} (which images are readable, and their sizes)")
 
 
 def _lines(row: Row) -> list[str]:
     size = format_bytes(row.held.nbytes)
     times = f"last used {_ago(row.unused)}, computed {_ago(row.age)}"
     if row.entry is None:
-        state = "unfinished, to be gone on with" if row.held.partial else "damaged"
+        state = "unfinished, the next run continues it" if row.held.partial else "damaged"
         return [row.held.name, f"{size}, {state}, {times}"]
     facts, spec = row.entry.facts, row.entry.spec
     return [

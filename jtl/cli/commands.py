@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jtl.cli import app
+from jtl.cli import app, parser
 from jtl.common import memory
 from jtl.common.errors import UserError, suggest
 
@@ -33,12 +33,12 @@ class Command:
 
 COMMANDS = {
     "train": Command("jtl.train.command", "train a classifier", computes=True),
-    "predict": Command("jtl.predict.command", "predict the classes of images", computes=True),
-    "evaluate": Command("jtl.evaluate.command", "score a run's best model", computes=True),
-    "export": Command("jtl.export.command", "write it for other libraries", computes=True),
+    "predict": Command("jtl.predict.command", "predict the class of images", computes=True),
+    "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
+    "export": Command("jtl.export.command", "write a model for other libraries", computes=True),
     "compare": Command("jtl.compare.command", "compare runs side by side"),
-    "data": Command("jtl.data.command", "check a data source before training (data check)"),
-    "cache": Command("jtl.cache.command", "list or clear what is kept for later runs"),
+    "data": Command("jtl.data.command", "check your images before training (data check)"),
+    "cache": Command("jtl.cache.command", "list or delete what jtl has cached"),
     "weights": Command(
         "weights_convert.cli.commands", "convert, list, inspect and export pretrained weights"
     ),
@@ -55,7 +55,7 @@ def run(name: str, prog: str, args: Sequence[str] | None = None) -> NoReturn:
     """
     words = list(sys.argv[1:] if args is None else args)
     command = COMMANDS[name]
-    computes = command.computes and not {"-h", "--help"}.intersection(words)
+    computes = command.computes and not set(parser.HELP).intersection(words)
     if computes:
         memory.restart_with_huge_pages()  # Before the slow imports.
     app.quiet_libraries()
@@ -132,7 +132,8 @@ commands, each with its own --help:
 {chr(10).join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())}
 
 For example:
-  jtl train --mask=head_only
+  jtl train --data my-images --run-dir runs/mine
+  jtl evaluate runs/mine
   jtl predict runs/mine photo.jpg
 
 jtl --version prints the version."""

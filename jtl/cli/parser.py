@@ -11,8 +11,10 @@ import argparse
 import dataclasses
 import re
 import shutil
+import sys
 import typing
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -20,18 +22,38 @@ from jtl.common.errors import UserError, suggest
 from jtl.config import walk
 from jtl.config.walk import Option
 
-SYNONYMS = {
+HELP = ("-h", "--help", "--help-all", "--version")
+"""What prints and ends."""
+ALIASES = {
     "--architecture": "--model",
+    "--arch": "--model",
     "--backbone": "--model",
-    "--pretrained": "--weights",
     "--dataset": "--data",
-    "--freeze": "--mask",
     "--learning-rate": "--lr",
-    "--dropout": "--head-dropout",
-    "--output-dir": "--run-dir",
+    "--lr0": "--lr",
+    "--wd": "--weight-decay",
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--imgsz": "--image-size",
+    "--img-size": "--image-size",
     "--num-epochs": "--epochs",
+    "--opt": "--optimizer",
+    "--output": "--run-dir",
+    "--output-dir": "--run-dir",
+    "--name": "--run-dir",
 }
-"""What other programs call jtl's flags."""
+"""What other programs call jtl's options: understood, with a note."""
+RELATED = {
+    "--pretrained": "--weights",
+    "--freeze": "--mask",
+    "--dropout": "--head-dropout",
+    "--drop": "--head-dropout",
+    "--gpu": "--device",
+    "--gpus": "--device",
+    "--save-dir": "--run-dir",
+    "--project": "--run-dir",
+}
+"""Options of other programs whose values jtl's have in another form: suggested."""
 
 
 def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
@@ -43,25 +65,56 @@ def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
         prog: The command's name, for messages.
 
     Raises:
-        UserError: There is no such flag, or a value is none for its flag.
-        SystemExit: Help was asked for, and has been printed.
+        UserError: There is no such option, or a value is none for its option.
+        SystemExit: Help or the version was asked for, and has been printed.
     """
-    args = [_plain(arg) for arg in args]
-    parser = build(kind, prog)
-    if not {"-h", "--help"}.intersection(args):
+    args = _renamed([_plain(arg) for arg in args], flags(kind))
+    if "--version" in args:
+        print(f"jtl {version('jtl')}")
+        raise SystemExit(0)
+    parser = build(kind, prog, everything="--help-all" in args)
+    if not set(HELP).intersection(args):
         _check_flags(kind, args, prog)
     options = walk.options(kind)
     try:
         given, surplus = parser.parse_known_intermixed_args(args)
     except argparse.ArgumentError as error:
-        raise UserError(_told(error, options.values())) from None
+        raise UserError(_message(error, options.values())) from None
     if surplus:
         raise UserError(_unexpected(surplus[0], kind, prog))
     return {name: _joined(options[name], value) for name, value in vars(given).items()}
 
 
-def build(kind: type, prog: str) -> argparse.ArgumentParser:
-    """The parser of a dataclass of options, with its help."""
+def _renamed(args: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The words with jtl's names for the options of `ALIASES`; each is noted on stderr."""
+    found = list(args)
+    end = found.index("--") if "--" in found else len(found)
+    for index, word in enumerate(found[:end]):
+        alias, tied, value = word.partition("=")
+        flag = ALIASES.get(alias)
+        if flag is None or alias in known or flag not in known:
+            continue
+        if alias == "--name":  # A name in the folder that holds the runs, not a path.
+            at = index if tied else index + 1
+            if at < len(found) and (tied or not found[at].startswith("-")):
+                found[at] = str(Path("runs", value if tied else found[at]))
+                value = found[at]
+            print(f"note: --name means --run-dir {value}".rstrip(), file=sys.stderr)
+        else:
+            print(f"note: jtl calls {alias} {flag}", file=sys.stderr)
+        found[index] = f"{flag}{tied}{value}" if tied else flag
+    return found
+
+
+def build(kind: type, prog: str, *, everything: bool = False) -> argparse.ArgumentParser:
+    """The parser of a dataclass of options, with its help.
+
+    Args:
+        kind: The dataclass. One with a `BASIC` (names of options) has a short help of these, and
+            all the others in groups with `--help-all`.
+        prog: The command's name.
+        everything: Whether its help is the long one.
+    """
     options = list(walk.options(kind).values())
     wanted = [f"{o.flag} {_metavar(o)}" for o in options if o.required and not o.positional]
     wanted += [_metavar(option) for option in options if option.positional and not option.is_list]
@@ -69,6 +122,8 @@ def build(kind: type, prog: str) -> argparse.ArgumentParser:
         f"{_metavar(option)} ..." for option in options if option.positional and option.is_list
     ]
     width = min(shutil.get_terminal_size().columns, 100)
+    basic: Sequence[str] = getattr(kind, "BASIC", ())
+    short = bool(basic) and not everything
     parser = _Parser(
         prog=prog,
         usage=" ".join([prog, "[OPTIONS]", *wanted]),
@@ -77,7 +132,19 @@ def build(kind: type, prog: str) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         exit_on_error=False,
+        add_help=False,
+        epilog=f"{prog} --help-all explains all {len(options)} options." if short else None,
     )
+    parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    if basic:
+        parser.add_argument("--help-all", action="help", help="Show the help of all options.")
+    if short:
+        by_name = {option.name: option for option in options}
+        for name in basic:
+            _add(parser, by_name.pop(name), short=True)
+        for option in by_name.values():
+            _add(parser, option, hidden=True)
+        return parser
     groups: dict[str, Any] = {"": parser}
     for area, inner in walk.areas(kind).items():
         title, _, more = walk.described(inner).partition(". ")
@@ -103,35 +170,50 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return super()._format_args(action, default_metavar)
 
 
-def _add(group: Any, option: Option) -> None:
-    help = option.help.replace("%", "%%")
+def _add(group: Any, option: Option, *, short: bool = False, hidden: bool = False) -> None:
+    help = argparse.SUPPRESS if hidden else _explained(option, short)
     bare = option.mark(walk.Bare)
     if option.kind is bool:
-        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=help)
+        shown = {option.flag: argparse.SUPPRESS if option.default else help}
+        shown |= {_off(option.flag): help if option.default else argparse.SUPPRESS}
+        for flag, text in shown.items():
+            on = flag == option.flag
+            group.add_argument(flag, dest=option.name, action="store_const", const=on, help=text)
         return
-    default = option.default
-    if (
-        default not in (None, (), dataclasses.MISSING)
-        and not option.positional
-        and "Default:" not in help
-    ):
-        shown = ",".join(map(str, default)) if option.is_list else default
-        help = f"{help} (default: {shown})"
     commas = option.is_list and not option.positional
     read = _reader(option.item, commas)
     settings: dict[str, Any] = dict(type=read, metavar=_metavar(option), help=help)
     if option.positional:
-        several = "*" if option.is_list else None if default is None or not option.optional else "?"
+        needed = option.default is None or not option.optional
+        several = "*" if option.is_list else None if needed else "?"
         group.add_argument(option.name, nargs=several, default=argparse.SUPPRESS, **settings)
     elif bare is not None:
         group.add_argument(option.flag, nargs="?", const=bare.value, **settings)
-        off = dict(action="store_const", const=default, help=argparse.SUPPRESS)
+        off = dict(action="store_const", const=option.default, help=argparse.SUPPRESS)
         group.add_argument(_off(option.flag), dest=option.name, **off)
     else:
         several = option.is_list and ... in typing.get_args(option.kind)
         group.add_argument(
             option.flag, nargs="+" if several else None, required=option.required, **settings
         )
+
+
+def _explained(option: Option, short: bool) -> str:
+    """An option's help with its default; the short form is its first sentence and the default."""
+    help, default = option.help, option.default
+    if short:
+        first, _, rest = help.partition(". ")
+        told = rest[rest.index("Default:") :] if "Default:" in rest else ""
+        help = f"{first.rstrip('.')}. {told}".rstrip()
+    if (
+        option.kind is not bool
+        and default not in (None, (), dataclasses.MISSING)
+        and not option.positional
+        and "Default:" not in help
+    ):
+        shown = ",".join(map(str, default)) if option.is_list else default
+        help = f"{help} (default: {shown})"
+    return help.replace("%", "%%")
 
 
 def _metavar(option: Option) -> str:
@@ -174,7 +256,7 @@ def _read(kind: Any, word: str) -> Any:
         elif part in (str, Path):
             if not word:
                 raise ValueError(
-                    "needs a value, and was given an empty one. Name it, or leave it out."
+                    "needs a value, but the one given is empty. Give one, or leave the option out."
                 )
             return part(word)
         else:
@@ -198,15 +280,19 @@ def _plain(word: str) -> str:
 
 
 def _check_flags(kind: type, args: Sequence[str], prog: str) -> None:
-    """Names the nearest flag for every one there is not, also where a value is tied to it."""
+    """Refuses an unknown option, also where a value is tied to it, and names the nearest."""
     known = flags(kind)
     for word in args:
         if word == "--":
             return
         flag = word.partition("=")[0]
         if re.match(r"--?[^\W\d]", flag) and flag not in known:
-            close = _nearest("--" + flag.lstrip("-").replace("_", "-"), known)
-            raise UserError(f"there is no flag {flag}.{close} See {prog} --help.")
+            close = _nearest(flag.lstrip("-").replace("_", "-"), known)
+            everything = hasattr(kind, "BASIC")
+            if not close and not everything:
+                close = f" The options are: {', '.join(known)}."
+            see = f"{prog} --help{'-all' if everything else ''}"
+            raise UserError(f"there is no option {flag}.{close} See {see}.")
 
 
 def _unexpected(word: str, kind: type, prog: str) -> str:
@@ -219,14 +305,13 @@ def _unexpected(word: str, kind: type, prog: str) -> str:
     elif "--data" in known and ":" in word:
         meant = f" Did you mean '--data {word}'?"
     return (
-        f"unexpected argument '{word}'.{meant} Every option is a flag and its value, as in "
-        f"{prog} --help."
+        f"unexpected argument '{word}'.{meant} Options are written --NAME VALUE; see {prog} --help."
     )
 
 
 def flags(kind: type) -> list[str]:
     """All flags of a dataclass of options."""
-    found = ["--help"]
+    found = ["--help", *(["--help-all"] if hasattr(kind, "BASIC") else [])]
     for option in walk.options(kind).values():
         if not option.positional:
             found += [option.flag]
@@ -238,17 +323,23 @@ def _off(flag: str) -> str:
     return flag.replace("--", "--no-", 1)
 
 
-def _nearest(flag: str, known: Sequence[str]) -> str:
-    """A phrase with the nearest flag, or with all of them."""
-    spellings = {name: name for name in known}
-    spellings |= {word: name for word, name in SYNONYMS.items() if name in known}
-    for word, name in spellings.items():
-        if suggest(flag, spellings, 0.6) == f" Did you mean '{word}'?":
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """A phrase with the option that was probably meant, or an empty string."""
+    spellings = {name.lstrip("-"): name for name in known}
+    for theirs, ours in {**ALIASES, **RELATED}.items():
+        if ours in known:
+            spellings[theirs.lstrip("-")] = ours
+    for spelling, name in spellings.items():
+        if suggest(word, spellings, _ALIKE) == f" Did you mean '{spelling}'?":
             return f" Did you mean '{name}'?"
-    return f" The flags are: {', '.join(known)}."
+    return ""
 
 
-def _told(error: argparse.ArgumentError, options: Iterable[Option]) -> str:
+_ALIKE = 0.74
+"""How alike a slip of the pen and an option are, such as `maks` and `mask`; others are not."""
+
+
+def _message(error: argparse.ArgumentError, options: Iterable[Option]) -> str:
     """What is wrong with the value of a flag, in one sentence."""
     name = (error.argument_name or "").partition("/")[0]
     option = next((o for o in options if name in (o.flag, o.name, _metavar(o))), None)
@@ -258,5 +349,5 @@ def _told(error: argparse.ArgumentError, options: Iterable[Option]) -> str:
     if "expected" in error.message and "argument" in error.message:
         return f"{name} needs {walk.allowed(option.item)}."
     if found := re.match(r"ignored explicit argument (.*)", error.message):
-        return f"{name} is a switch and takes no value, not even {found[1]}."
+        return f"{name} is a switch and takes no value, but got {found[1]}."
     return f"{name} {error.message}"

@@ -7,6 +7,21 @@ import re
 _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun.
+
+    Args:
+        count: The number.
+        noun: For one.
+        plural: For others; default with an s.
+
+    Example:
+        >>> counted(1, "epoch"), counted(1234, "epoch"), counted(2, "class", "classes")
+        ('1 epoch', '1,234 epochs', '2 classes')
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def for_terminal(text: str) -> str:
     """Text without control characters, by which a name could rule a terminal: U+FFFD for each."""
     return text.translate(_CONTROL)

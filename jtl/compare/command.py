@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Compares runs: what they were given, what they reached, and their curves in one plot.
+    """Compares runs: options, results and learning curves side by side.
 
     For example:
       python -m jtl.compare runs/a runs/b
       python -m jtl.compare runs/* --out comparison.png
 
-    The best comes first, by validation accuracy; accuracy and loss are those of its best epoch. Of
-    options those are told that are not the same in all runs.
+    The best run comes first. Accuracy and loss are those of each run's best epoch on its validation
+    images. Only options that differ between runs are listed.
 
     Attributes:
-        runs: Folders that `python -m jtl.train` wrote, finished or still going on.
-        out: A .png file for the runs' validation loss and accuracy by epoch. Default: none.
+        runs: Folders that `jtl train` wrote, finished or still training.
+        out: Plot validation loss and accuracy of every epoch to this .png file. Default: no plot.
         json: Print JSON on stdout instead of a table.
     """
 
@@ -76,7 +76,7 @@ def command(options: Options) -> None:
         UserError: A folder is no run or has no finished epoch, or --out cannot be written.
     """
     if not options.runs:
-        raise UserError("no run was given. Name two or more: jtl.compare RUN RUN...")
+        raise UserError("which runs? Name two or more: jtl compare RUN RUN...")
     folders = list(dict.fromkeys(options.runs))
     histories = {folder: read_history(folder) for folder in folders}
     found = [compared(folder, histories[folder]) for folder in folders]
@@ -94,9 +94,9 @@ def command(options: Options) -> None:
     if different:
         console.print(options_table(found, different))
     if len({run.options.get("data") for run in found}) > 1:
-        console.print("The runs are of different data: their accuracies cannot be compared.")
+        console.print("These runs used different data, so their accuracies are not comparable.")
     if options.out is not None:
-        console.print(f"The curves are in '{options.out}'.", soft_wrap=True)
+        console.print(f"Saved the learning curves to '{options.out}'.", soft_wrap=True)
 
 
 def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
@@ -182,8 +182,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """
     if not (folder / CONFIG).is_file():
         raise UserError(
-            f"'{folder}' is not a run: it has no {CONFIG}. Give folders that `python -m jtl.train` "
-            "wrote."
+            f"'{folder}' is not a run: it has no {CONFIG}. Name folders that `jtl train` wrote."
         )
     history = []
     try:
@@ -195,7 +194,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         if not history:  # The last line of a run that goes on may be half there.
             raise UserError(f"'{folder / METRICS}' cannot be read: {error}.") from error
     if not history:
-        raise UserError(f"'{folder}' has no finished epoch yet.")
+        raise UserError(f"'{folder}' has not finished its first epoch yet.")
     return history
 
 

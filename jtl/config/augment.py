@@ -136,22 +136,22 @@ PRESETS: dict[Preset, Augment] = {
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of the training images; see docs/augmentation.md.
+    """Augmentation: random changes of the training images; see docs/augmentation.md.
 
     Attributes:
-        augment: What is changed: none; light (random crops, and a horizontal flip); strong (also
-            TrivialAugment, erasing, mixup and cutmix). The flags below change single parts of it.
-        crop_scale: Random resized crops keep at least this share of an image's area; 1 for no
-            crops.
-        flip: Mirrors half of the images, horizontally or both ways. Leave it out where left
-            and right mean something, as in text.
-        color_jitter: Strength of random changes of brightness, contrast and saturation, for
-            example 0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last for hue.
-        policy: trivial changes each image by one random operation of TrivialAugment.
-        erasing: Probability that a rectangle of an image is blotted out.
-        mixup: Mixes pairs of images and their labels; the Beta distribution's parameter, such
-            as 0.2.
-        cutmix: Pastes a part of another image and its label; the Beta distribution's parameter,
+        augment: Random changes of the training images: none, light or strong. light: random crops
+            and horizontal flips; strong: also TrivialAugment, erasing, mixup and cutmix. The
+            options below change single parts of it.
+        crop_scale: Random crops keep at least this fraction of an image's area; 1 for no crops.
+        flip: Flip half of the images, horizontally or both ways. Choose none where left and right
+            mean something, as in text.
+        color_jitter: Strength of random changes of brightness, contrast and saturation, such as
+            0.4; or four strengths, such as 0.4,0.4,0.4,0.1, the last one for hue.
+        policy: trivial applies one random TrivialAugment operation to each image.
+        erasing: Probability that a rectangle of an image is erased.
+        mixup: Mix pairs of images and their labels; parameter of the Beta distribution, such as
+            0.2.
+        cutmix: Paste part of another image, with its label; parameter of the Beta distribution,
             such as 1.
     """
 

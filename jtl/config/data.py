@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Annotated, Literal
 
 from jtl.common.errors import UserError
@@ -12,27 +13,46 @@ from jtl.config import checks
 OnBadImage = Literal["error", "skip"]
 
 
+_SCHEMES = {".npz": "npz", ".parquet": "parquet"}
+"""By the ending of a file's name; any other path is a folder or an archive."""
+
+
+def with_scheme(data: str) -> str:
+    """A data source as jtl writes it: a plain path gets the scheme of its kind.
+
+    Example:
+        >>> with_scheme("digits"), with_scheme("folder:my-images"), with_scheme("arrays.npz")
+        ('digits', 'folder:my-images', 'npz:arrays.npz')
+    """
+    scheme = _SCHEMES.get(os.path.splitext(data)[1].lower())
+    if data == "digits" or data.startswith(("folder:", "tfds:", "npz:", "parquet:")):
+        return data
+    if scheme is None and os.path.exists(os.path.expanduser(data)):
+        scheme = "folder"
+    return data if scheme is None else f"{scheme}:{data}"
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The labelled images.
 
     Attributes:
-        data: The images: 'folder:PATH' (a folder, zip or tar with a folder for each class, in
-            train/ and val/, or without them to be split), 'tfds:NAME[:SPLITS]' (a prepared data
-            set of TensorFlow Datasets), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as of
-            Hugging Face) or 'digits' (of scikit-learn); see docs/data.md.
-        on_bad_image: What is done about images that cannot be read: error lists them and
-            trains nothing; skip leaves them out, and the summary says so.
-        image_size: Height and width of the network's input in pixels. Default: that of the
-            weights; for images that are all smaller, four times theirs, but 96 at least.
-        upsample: How small images are enlarged: bilinear, bicubic, or nearest:N, which
-            repeats each pixel N times both ways. Default: as the weights' preprocessing.
-        cache_dtype: Number format that the frozen part's outputs are kept in: that in which they
-            are computed, or another; bfloat16 halves the size of float32.
-        cache_views: With augmentation, keeps the frozen part's outputs for this many random draws
-            of each training image, which the epochs see in turn. Default: another draw in every
-            epoch, and nothing kept.
-        split_seed: Decides the validation split where the data have none. Default: --seed.
+        data: Your images: a folder or archive with one folder per class (my-images or
+            folder:my-images), or another source. Others: 'tfds:NAME[:SPLITS]' (a prepared
+            TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
+            the Hugging Face Hub), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
+        on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
+            out and train on the rest (skip).
+        image_size: Height and width of the network's input, in pixels. Default: that of the
+            weights; for images that are all smaller, four times their size, but at least 96.
+        upsample: How small images are enlarged: bilinear, bicubic, or nearest:N, which repeats
+            each pixel N times in both directions. Default: as in the weights' preprocessing.
+        cache_dtype: Number format of cached features: the one they are computed in, float32, or
+            bfloat16, which takes half the space of float32.
+        cache_views: With augmentation, cache features of this many random versions of each
+            training image; the epochs take turns using them. Default: a new random version in every
+            epoch, and no cache.
+        split_seed: Seed for the validation split when the data has none. Default: --seed.
     """
 
     data: str = "digits"

@@ -19,39 +19,37 @@ class ModelConfig:
     """The network and where its weights come from.
 
     Attributes:
-        model: Backbone: resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2,
+        model: Backbone: the pretrained network to start from, such as resnet50. One of resnet18,
+            resnet34, resnet50, resnet101, resnet152, wide_resnet50_2,
             wide_resnet101_2, resnext50_32x4d, resnext101_32x8d, densenet121, densenet161,
             densenet169, densenet201, vgg11, vgg13, vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn,
             vgg19_bn, alexnet, squeezenet1_0, squeezenet1_1, inception_v3, mobilenet_v2,
             efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
-        weights: Where the backbone's weights come from: 'default' (the model's ImageNet
-            weights), 'timm:NAME' (a name of the timm hub, such as timm:resnet50.tv_in1k), an
-            installed package as 'package:NAME', 'torchvision:NAME' (what PyTorch's cache holds,
-            such as torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5, .keras),
-            a folder that weights_convert wrote, or 'random'; see docs/conversion.md.
-        entry: The entry of a PyTorch checkpoint in --weights to take, such as model_ema.
-            Default: state_dict, model and the like, an average only if there is nothing else.
-        strip_prefix: What stands before the network's keys in --weights, such as encoder_q. or
-            backbone.; keys without it are ignored. Default: found out.
-        ignore_keys: Ignores the keys of --weights that this regular expression matches as a
-            whole, such as 'fc_aux.*'.
-        bgr: The network of --weights expects blue first, as Caffe's do.
-        head: What is put on the features: 'linear' (one dense layer), 'mlp' (hidden layers
-            first, see --head-widths), 'append' (a dense layer on the logits of the weights'
-            own classifier, which stays), 'conv' (a dense layer and ReLU on each pixel, pooled
-            then, as in SqueezeNet), or a list such as bn,dense:256,dropout:.2 of what comes
-            before the last dense layer; see docs/freezing.md.
+        weights: Pretrained weights: 'default' (the model's ImageNet weights) or another source.
+            Others: 'timm:NAME' (from the timm hub, such as timm:resnet50.tv_in1k), 'package:NAME'
+            (an installed package), 'torchvision:NAME' (from PyTorch's cache, such as
+            torchvision:alexnet), a checkpoint file (.safetensors, .pth, .h5, .keras), a folder
+            written by weights_convert, or 'random'; see docs/conversion.md.
+        entry: Entry of the PyTorch checkpoint in --weights to read, such as model_ema. Default:
+            state_dict, model or the like; averaged weights only if there is nothing else.
+        strip_prefix: Prefix of the network's keys in --weights, such as encoder_q. or backbone.;
+            keys without it are ignored. Default: detected.
+        ignore_keys: Ignore the keys of --weights that match this regular expression entirely, such
+            as 'fc_aux.*'.
+        bgr: The weights expect blue-green-red images, as Caffe's do.
+        head: Type of classifier head: 'linear' (one dense layer), 'mlp' (with hidden layers, see
+            --head-widths), 'append' (a dense layer on top of the weights' own classifier), 'conv'
+            (a dense layer and ReLU at each pixel, then pooling, as in SqueezeNet), or a list of
+            layers before the last dense one, such as bn,dense:256,dropout:.2; see docs/freezing.md.
         head_widths: Widths of the hidden layers of --head mlp, such as 1024,512.
         head_dropout: Dropout rate after each hidden layer of --head mlp.
-        head_batch_norm: Batch normalization in each hidden layer of --head mlp.
-        head_pool: How the last feature map becomes a vector: average or maximum over the
-            pixels, or all values one after the other.
-        aux_head: Trains InceptionV3's auxiliary head beside the head, as torchvision does: it
-            hangs after stage 2, adds 0.4 of its own loss, and is no part of the results.
-        truncate_at: Use the backbone only up to this stage, unit or layer, such as
-            stage3/block1/conv3; names of Keras and torchvision are understood. Default: all
-            of it.
-        dtype: Number format of the computation; params and batch statistics stay float32.
+        head_batch_norm: Use batch normalization in each hidden layer of --head mlp.
+        head_pool: Pooling of the final feature map: average, maximum, or flatten.
+        aux_head: Also train InceptionV3's auxiliary head, as torchvision does: it follows stage 2,
+            its loss counts 0.4, and predictions do not use it.
+        truncate_at: Use the backbone only up to this stage, block or layer, such as
+            stage3/block1/conv3; names of Keras and torchvision work too. Default: all of it.
+        dtype: Number format of the computation; parameters and BatchNorm statistics stay float32.
     """
 
     model: str = "efficientnet_lite0"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from jtl.common.errors import UserError
 from jtl.common.quantities import parse_bytes
 from jtl.config import checks, walk
 from jtl.config.augment import Augment, AugmentConfig
-from jtl.config.data import DataConfig
+from jtl.config.data import DataConfig, with_scheme
 from jtl.config.model import ModelConfig
 from jtl.config.run import RunConfig
 from jtl.config.training import StepsConfig, TrainConfig
@@ -22,17 +22,20 @@ _NEWER = ("augment", "steps")
 class Config:
     """Trains an image classifier from pretrained weights.
 
-    Without options: EfficientNet-Lite0 with its ImageNet weights, frozen, and a new linear
-    head, on scikit-learn's handwritten digits. A table of results goes to stdout, progress
-    to stderr, everything else to the run's folder.
-
     For example:
-      python -m jtl.train --mask=head_only
-      python -m jtl.train --data folder:my-images --run-dir runs/mine
-      python -m jtl.train --data folder:my-images --mask=last_stage --dry-run
+      python -m jtl.train --data my-images --run-dir runs/mine
+      python -m jtl.train --data my-images --mask last_stage --dry-run
 
-    my-images holds train/CLASS/*.jpg and, if you like, val/ and test/.
+    my-images holds train/CLASS/*.jpg and, if you like, val/ and test/. Without any options,
+    jtl trains a new linear head on a frozen EfficientNet-Lite0, on handwritten digits.
+    Results go to stdout, progress to stderr, everything else to the run's folder.
     """
+
+    BASIC: ClassVar[tuple[str, ...]] = (
+        "data", "model", "mask", "epochs", "lr", "batch_size", "image_size", "augment", "device",
+        "run_dir", "resume", "dry_run",
+    )  # fmt: skip
+    """What the short help explains."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -47,8 +50,17 @@ class Config:
         return self.train.seed if self.data.split_seed is None else self.data.split_seed
 
     def noting(self, given: tuple[str, ...]) -> Config:
-        """The same, knowing the names of the options that were given, also as by default."""
-        return dataclasses.replace(self, run=dataclasses.replace(self.run, given=given))
+        """The same, knowing the names of the options that were given, also as by default.
+
+        Args:
+            given: The names.
+
+        Returns:
+            The configuration; a plain path of the data has its scheme.
+        """
+        run = dataclasses.replace(self.run, given=given)
+        data = dataclasses.replace(self.data, data=with_scheme(self.data.data))
+        return dataclasses.replace(self, run=run, data=data)
 
     def check(self) -> Config:
         """Checks every option that needs no model and no data.

@@ -10,45 +10,48 @@ from jtl.common.errors import UserError
 from jtl.common.quantities import whole
 from jtl.config import checks, walk
 
+DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Where results go, and what may be taken for them.
+    """Output folder, devices, caching, logging.
 
     Attributes:
         run_dir: Folder for everything the run writes. Default: a new one in runs/.
-        resume: Go on with the run in --run-dir where its last checkpoint left it. auto, which
-            --resume alone means, starts the run if there is none, so that one command line
-            serves for the first start and for every restart; must refuses to. A finished run's
-            results are printed. Default: never.
-        cache_budget: Memory that the frozen part's outputs may take, such as 4GB or 500MB; more
-            is read from disk, batch by batch. 0 computes them anew in every step. Default: 40 %
-            of the free memory.
-        dry_run: Say what would be trained and what it costs, and train nothing.
-        seeds: Train with so many seeds, from --seed on, on one validation split, and report the
-            median and spread of the results.
-        find_lr: Train no model, but try ever higher learning rates for some steps; draws the losses
-            in lr_finder.png and suggests a value for --lr.
-        show_batch: A .png file for an image of the first training batch, as the network sees it.
-        log_to: Where the figures of every epoch go besides metrics.jsonl: tensorboard (event files
-            in the run's folder), wandb (Weights & Biases) or mlflow; several with commas. Default:
-            nowhere else.
-        profile: Trace some steps of each phase into the run's folder, profile/, to look at in
-            Perfetto or TensorBoard (see docs/training.md).
+        resume: Continue the run in --run-dir from its last checkpoint. --resume alone means auto:
+            continue, or start the run if there is none, so that the same command works for the
+            first start and every restart; must insists on an existing run. The results of a
+            finished run are printed again. Default: never.
+        device: Device to train on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
+        cache_budget: Memory for cached features, such as 4GB or 500MB; the rest is read from disk
+            batch by batch. 0 turns the feature cache off. Default: 40 % of the free memory.
+        dry_run: Show what would be trained and how long it would take, then exit.
+        seeds: Repeat the training with this many seeds (starting at --seed) on the same validation
+            split, and report the median and spread of the results.
+        find_lr: Run a learning-rate range test instead of training; plots the loss to lr_finder.png
+            and suggests a value for --lr.
+        show_batch: Save the first training batch, as the network sees it, to this .png file.
+        log_to: Also log the metrics of every epoch to tensorboard (event files in the run's
+            folder), wandb (Weights & Biases) or mlflow; separate several with commas. Default: only
+            metrics.jsonl.
+        profile: Record a trace of some steps of each phase in profile/ in the run's folder, to view
+            in Perfetto or TensorBoard (see docs/training.md).
         json: Print the summary as JSON on stdout instead of a table.
-        coordinator: HOST:PORT of the first of several processes that train together; the first one
-            opens the port. Slurm, Open MPI, Kubernetes and Cloud TPU tell it by themselves, as the
-            next two; see docs/devices.md.
-        num_processes: How many processes there are.
-        process_id: Which of them this is, from 0 on.
-        config: A YAML file with options, a line NAME: VALUE for each (see docs/training.md), or the
-            config.json of a run to train as it did. The command line comes before it.
+        coordinator: HOST:PORT of the first of several processes that train together; that process
+            opens the port. Detected automatically on Slurm, Open MPI, Kubernetes and Cloud TPU, as
+            are the next two options; see docs/devices.md.
+        num_processes: Number of processes that train together.
+        process_id: Number of this process, starting at 0.
+        config: A YAML file with options, one NAME: VALUE per line (see docs/training.md), or the
+            config.json of an earlier run, to train in the same way. Command-line options take
+            precedence.
     """
 
     run_dir: Path | None = None
     resume: Annotated[Literal["never", "auto", "must"], walk.Bare("auto")] = "never"
+    device: DeviceName = "auto"
     cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
     dry_run: bool = False
     seeds: Annotated[int, checks.within(1, 1000)] = 1

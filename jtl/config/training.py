@@ -59,52 +59,54 @@ def _factor(flag: str, value: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What trains, and how. Several defaults depend on the mask and the optimizer.
+    """What is trained, and how. Several defaults depend on --mask and --optimizer.
 
     Attributes:
-        mask: What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,
-            first_stages:K, norm_only, bias_only, full, rules:FILE (a rule a line), or rules in
-            place, such as 'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'; see docs/freezing.md.
-        phases: Several masks one after the other instead of --mask: lp_ft, gradual,
-            freeze_unfreeze:EPOCHS, or a list such as '3,head_only,3e-3;7,last_stage,1e-4' of
-            epochs, mask and learning rate. Default: one mask for all epochs.
-        extended: Epochs that were added to a run later (--resume --epochs N), a number for each
-            time: phases under the last mask, each with the schedule from its beginning.
-        bn: Which blocks normalize with batch statistics: frozen (none of the backbone: running
-            averages stay as they are), batch (those that train), train (all, frozen ones too).
-            Default: auto, which is frozen for pretrained weights and batch for random ones.
-        solver: How a linear head on a frozen backbone is fitted: sgd (steps of --optimizer),
-            or lbfgs (to the optimum, without learning rate and epochs). Default: auto, which is
-            lbfgs where no option asks for steps or random images.
-        l2: Penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
+        mask: Which layers are trained: head_only (linear probe), last_stage, full or another mask.
+            Others: last_stages:K, from:PATH, first_stages:K, norm_only, bias_only, rules:FILE (one
+            rule per line), or the rules themselves, such as
+            'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'; see docs/freezing.md.
+        phases: Train in phases with different masks, instead of one --mask: lp_ft, gradual,
+            freeze_unfreeze:EPOCHS, or a list of epochs, mask and learning rate, such as
+            '3,head_only,3e-3;7,last_stage,1e-4'. Default: one mask for all epochs.
+        extended: Epochs added to a run later with --resume --epochs N, one number for each time;
+            they train under the last mask, each time with a fresh schedule.
+        bn: Which blocks normalize with the statistics of the batch: frozen (none of the backbone;
+            running averages stay as they are), batch (those that are trained), train (all, frozen
+            ones too). Default: auto, which is frozen for pretrained weights and batch for random
+            ones.
+        solver: How a linear head on a frozen backbone is fitted: sgd (step by step, with
+            --optimizer), or lbfgs (to the optimum; needs no learning rate or epochs). Default:
+            auto, which is lbfgs unless an option asks for steps or for augmentation.
+        l2: L2 penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
-        class_weights: How much each class counts in the training loss: none (as much as it has
-            images), or balanced (all classes the same, however many images they have).
+        class_weights: Weight of each class in the training loss: none (every image counts the same)
+            or balanced (every class counts the same).
         epochs: Passes over the training images. Default: 20 for head_only, else 10.
-        batch_size: Images in each training step; auto for as many as fit in memory, up to 512
-            and to a tenth of the training images.
-        lr: Learning rate, at its highest. Default: 1e-3 for head_only, norm_only and bias_only,
+        batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
+            512 and at most a tenth of the training images.
+        lr: Peak learning rate. Default: 1e-3 for head_only, norm_only and bias_only,
             3e-4 for last_stage and last_stages:K, else 1e-4; ten times that for sgd, lamb and
             adagrad, a tenth for lion.
-        head_lr_mult: The head learns at this multiple of the learning rate. Default: 1 for
-            head_only, norm_only and bias_only, else 10.
-        layer_decay: Each block learns at this multiple of the next one's learning rate; 1 for
-            the same rate everywhere.
-        optimizer: Of optax: adamw (weight decay decoupled), sgd (with Nesterov momentum), lion
-            and others.
-        weight_decay: Strength of the pull of trainable params towards zero; 0 for none. Default:
-            none for head_only, norm_only and bias_only, else 1e-3; half of that for sgd, ten times
-            that for lion.
-        l2_sp: Strength of the pull of backbone params towards their pretrained values; 0 for
+        head_lr_mult: Multiple of the learning rate for the head. Default: 1 for head_only,
+            norm_only and bias_only, else 10.
+        layer_decay: Layer-wise learning-rate decay: each block learns at this multiple of the next
+            block's rate; 1 for the same rate everywhere.
+        optimizer: Optimizer (from optax): adamw, sgd (with Nesterov momentum), lion and others.
+        weight_decay: Weight decay of the trained parameters; 0 for none. Default: none for
+            head_only, norm_only and bias_only, else 1e-3; half of that for sgd, ten times that for
+            lion.
+        l2_sp: L2-SP penalty, which pulls backbone parameters towards their pretrained values; 0 for
             none.
-        schedule: How the learning rate goes over the steps of a phase: falling to zero along a
-            cosine; constant; in steps (--decay-at); up and down (one_cycle); or lowered when the
-            validation loss no longer falls (plateau).
-        patience: Epochs without a better validation accuracy before training stops; 0 never
-            stops early. The best epoch is what counts in any case.
-        min_delta: What the validation accuracy must gain for --patience to call it better.
-        seed: Decides the validation split, the new head's first params and the order of the
-            images. The same seed gives the same run, on CPU bit for bit.
+        schedule: Learning-rate schedule of each phase: cosine decay to zero; constant; step
+            (--decay-at); one_cycle (up, then down); or plateau (lower when the validation loss
+            stops falling).
+        patience: Early stopping: stop after this many epochs without better validation accuracy;
+            0 to train all epochs. The best epoch is kept in any case.
+        min_delta: Smallest gain in validation accuracy that counts as an improvement for
+            --patience.
+        seed: Seed for the validation split, the new head's initial parameters and the order of the
+            images. The same seed gives the same result, bit for bit on CPUs.
     """
 
     mask: str = "head_only"
@@ -169,25 +171,25 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StepsConfig:
-    """Finer points of the training steps; see docs/training.md.
+    """Details of the training steps; see docs/training.md.
 
     Attributes:
         momentum: Nesterov momentum of --optimizer sgd; 0 for none.
-        warmup: Share of a phase's steps over which the learning rate rises to its highest.
+        warmup: Fraction of a phase's steps over which the learning rate rises to its peak.
             Default: 0.1, or 0 for head_only, norm_only and bias_only; 0.3 with --schedule
             one_cycle.
-        decay_at: Where --schedule step lowers the learning rate, as shares of a phase's steps,
+        decay_at: When --schedule step lowers the learning rate, as fractions of a phase's steps,
             such as 0.3,0.6,0.9.
-        decay_rate: What the learning rate is multiplied by there, and by --schedule plateau.
-        plateau_patience: Epochs whose validation loss is no better before --schedule plateau
-            lowers the learning rate.
-        clip_norm: Gradients of all that trains are scaled down to this norm together where it is
-            larger; 0 for no limit.
-        accumulate: The mean gradient of so many batches makes one update: like a larger
-            --batch-size, but for the memory and for batch statistics.
-        label_smoothing: Share of each label that is spread evenly over all classes in training.
-        ema: Keeps an exponential moving average of what trains, with this decay such as 0.999,
-            and evaluates and saves that; 0 for none.
+        decay_rate: Factor by which --schedule step and plateau multiply the learning rate.
+        plateau_patience: Epochs without a better validation loss before --schedule plateau lowers
+            the learning rate.
+        clip_norm: Global-norm clipping: gradients are scaled down to this norm; 0 for no limit.
+        accumulate: Average the gradients of this many batches per update: like a larger
+            --batch-size with less memory (batch statistics still come from single batches).
+        label_smoothing: Label smoothing: this fraction of each label is spread evenly over all
+            classes.
+        ema: Keep an exponential moving average of the trained parameters with this decay, such as
+            0.999; the average is evaluated and saved. 0 for none.
     """
 
     momentum: Annotated[float, checks.share] = 0.9

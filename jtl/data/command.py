@@ -18,22 +18,22 @@ _MOST_LINES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Looks at every image of a data source before it is trained on.
+    """Checks every image before you train on it.
 
-    Tells how many images each class has in each split, their sizes, and what to mind: images
-    that cannot be read, that are in two splits, doubled, differently labelled, grey, transparent
-    or tiny, and classes that are empty or out of balance. The exit code is 1 when something would
-    spoil a training, 2 when the source cannot be opened, else 0.
+    Shows how many images each class has in each split, their sizes, and possible problems:
+    unreadable, duplicate, conflicting, greyscale, transparent or tiny images, and empty or
+    unbalanced classes. Exit code 1 means that something would break or bias training, 2 that the
+    data cannot be opened, 0 that all is well.
 
     For example:
-      python -m jtl.data check folder:my-images --montage images.png
+      python -m jtl.data check my-images --montage images.png
       python -m jtl.data check tfds:cifar10
 
     Attributes:
         action: What to do: check.
-        source: The images, as for --data of python -m jtl.train.
-        montage: Draw some training images of every class into this PNG file.
-        json: Print JSON on stdout instead of lines.
+        source: Your images, as for --data of `jtl train`.
+        montage: Save some training images of every class to this .png file.
+        json: Print JSON on stdout instead of text.
     """
 
     action: Annotated[Literal["check"], walk.Metavar("check")]
@@ -82,7 +82,7 @@ def lines(result: Survey) -> list[str]:
     for name, counts in [*shown, ("all classes", [totals[split] for split in splits])]:
         text.append(f"{name:<{width}}" + "".join(f"{count:>10,}" for count in counts))
     if len(shown) < len(rows):
-        text.append(f"({len(rows) - len(shown)} classes of middle size are left out; see --json)")
+        text.append(f"({len(rows) - len(shown)} classes of medium size are not shown; see --json)")
     if result.sizes is not None:
         told = ", ".join(f"{name} {w} x {h}" for name, (h, w) in result.sizes.items())
         text += ["", f"width x height in pixels: {told}"]
@@ -95,7 +95,7 @@ def lines(result: Survey) -> list[str]:
     ):
         text += [f"{word + ':':<10}{sentence}" for sentence in sentences]
     if not result.problems:
-        text.append("Nothing here would spoil a training.")
+        text.append("No problems found.")
     return text
 
 

@@ -11,30 +11,32 @@ from jtl.common.output import print_json
 from jtl.common.text import for_terminal
 from jtl.config import walk
 from jtl.config.data import OnBadImage
+from jtl.config.run import DeviceName
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Scores the best model of a run: accuracy, loss, macro-F1, calibration, and class by class.
+    """Measures how good a run's best model is: accuracy, loss, macro-F1, calibration, every class.
 
     For example:
       python -m jtl.evaluate runs/mine
-      python -m jtl.evaluate runs/mine --data folder:new-images --out evaluations/new
+      python -m jtl.evaluate runs/mine --data new-images --out evaluations/new
 
-    By default on the run's own validation images, by the same computation as in training,
-    so that the figures are those of the run's summary. Then the run's folder gets
-    confusion.png, reliability.png (is it right as often as it says?) and mistakes.png (the most
-    confident ones), and report.md shows them.
+    By default it uses the run's own validation images, with the same computation as in training,
+    so the results match the run's summary. It then adds confusion.png, reliability.png (does
+    confidence match accuracy?) and mistakes.png (the most confident errors) to the run's folder
+    and shows them in report.md.
 
     Attributes:
-        run: Folder that `python -m jtl.train` wrote.
-        data: Other images, as in `python -m jtl.train`; their classes must be the run's.
-        split: Which images of the source: val (held out of train where it has none), or test.
-        on_bad_image: What is done about images that cannot be read: error lists them, skip
-            leaves them out. Default: as in the run.
-        out: Folder for the images. Default: the run's own for its own validation images, and
-            none for others.
-        json: Print JSON on stdout instead of lines.
+        run: Folder that `jtl train` wrote.
+        data: Evaluate on these images instead, as in `jtl train`; they need the run's classes.
+        split: Which images of the data: val (held out of train if there is no val), or test.
+        on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
+            out (skip). Default: as in training.
+        out: Folder for the plots. Default: the run's folder for its own validation images; no plots
+            for other images.
+        device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
+        json: Print JSON on stdout instead of text.
     """
 
     run: Annotated[Path, walk.Metavar("RUN")]
@@ -42,12 +44,16 @@ class Options:
     split: Literal["val", "test"] = "val"
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
+    device: DeviceName = "auto"
     json: bool = False
 
 
 def command(options: Options) -> None:
     """Evaluates, prints and draws."""
     check_folder("--out", options.out)
+    from jtl.distributed import device
+
+    device.use(options.device)
     from jtl.common.progress import Display
     from jtl.evaluate import plots
     from jtl.predict import classifier as evaluation
@@ -75,10 +81,10 @@ def command(options: Options) -> None:
         written.append(report_page.PAGE)
     if "confusion.png" not in written:
         display.message(
-            f"confusion.png is left out: of {len(classifier.class_names):,} classes none could be "
-            "seen in it (--json tells of each)"
+            f"No confusion.png: {len(classifier.class_names):,} classes are too many to see "
+            "anything in it (--json lists every class)"
         )
-    display.message(f"in '{folder}': {', '.join(written)}")
+    display.message(f"Saved to '{folder}': {', '.join(written)}")
 
 
 def _print(scores: dict[str, Any]) -> None:
@@ -93,7 +99,7 @@ def _print(scores: dict[str, Any]) -> None:
     print(f"macro-F1 {scores[f'{split}_macro_f1']:.4f}")
     calibrated = scores[f"{split}_calibration"]
     print(
-        f"expected calibration error {calibrated['expected_calibration_error']:.4f}, mean "
-        f"probability of the likeliest class {calibrated['confidence']:.4f}"
+        f"mean confidence {calibrated['confidence']:.4f}, expected calibration error "
+        f"{calibrated['expected_calibration_error']:.4f}"
     )
     PlainConsole().print(messages.class_table(scores[f"{split}_classes"], split))

@@ -17,23 +17,23 @@ Form = Literal["stablehlo", "timm", "torchvision", "keras", "savedmodel", "onnx"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Writes the best model of a run for other libraries, runs what it wrote, and compares.
+    """Writes a run's best model for other libraries, and checks that it still predicts the same.
 
     For example:
       python -m jtl.export runs/mine --to stablehlo
       python -m jtl.export runs/mine --to onnx --out model.onnx
 
-    An export is run by its library on images of the run, and is put in its place only if it
-    predicts as the run does. docs/export.md tells what each form takes and needs.
+    The other library runs the exported model on images of the run; the export is saved only if its
+    predictions match the run's. docs/export.md lists what each format contains and needs.
 
     Attributes:
-        run: Folder that `python -m jtl.train` wrote.
-        to: stablehlo (uint8 images of any size to logits, in one program for CPU, CUDA and
-            TPU), savedmodel (the same for TensorFlow), onnx, or weights under the names of timm,
-            torchvision or keras.
-        out: The file or folder to write. Default: one in the run's folder, in exports/.
-        overwrite: Replace what is there.
-        json: Print JSON on stdout instead of lines.
+        run: Folder that `jtl train` wrote.
+        to: stablehlo (from uint8 images of any size to logits, in one program for CPU, CUDA and
+            TPU), savedmodel (the same for TensorFlow), onnx, or weights for timm, torchvision or
+            keras.
+        out: File or folder to write. Default: one in exports/ in the run's folder.
+        overwrite: Replace an existing file or folder.
+        json: Print JSON on stdout instead of text.
     """
 
     run: Annotated[Path, walk.Metavar("RUN")]
@@ -59,9 +59,9 @@ def command(options: Options) -> None:
 def _print(done: Exported) -> None:
     print(done.path)
     print(
-        f"Compared by {done.reference} on {done.images}: probabilities differ by at most "
-        f"{done.probability_difference:.1g}, logits by {done.logit_difference:.1g} of the largest; "
-        f"the likeliest class is the same for {done.same_class} of {done.count}."
+        f"Checked with {done.reference} on {done.images}: same predicted class for "
+        f"{done.same_class} of {done.count}; probabilities differ by at most "
+        f"{done.probability_difference:.1g}, logits by {done.logit_difference:.1g} of the largest."
     )
     print("To use it:")
     for line in done.loading.splitlines():

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from jtl.common.errors import UserError
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
-from jtl.common.text import for_terminal
+from jtl.common.text import counted, for_terminal
 from jtl.config import checks, walk
+from jtl.config.run import DeviceName
 
 if TYPE_CHECKING:
     from jtl.predict.predictions import Prediction, Unreadable
@@ -25,26 +26,26 @@ _LISTED = 20
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Prints the likeliest classes of images, or writes them to a file.
+    """Predicts the class of images.
 
     For example:
       python -m jtl.predict runs/mine photo.jpg
-      python -m jtl.predict runs/mine holiday/ more.zip --out predictions.csv
+      python -m jtl.predict runs/mine "holiday/*.jpg" more.zip --out predictions.csv
 
-    Images are resized and cropped as in training. Those that cannot be read are listed at the
-    end, and the others predicted all the same.
+    Images are resized and cropped as in training. Unreadable images are listed at the end; all
+    others are predicted.
 
     Attributes:
-        run: Folder that `python -m jtl.train` wrote.
-        images: Image files; folders, zip or tar archives stand for all images in them.
-        top_k: How many classes to name for each image.
-        out: A .csv, .jsonl or .parquet file to write the predictions to, a row for each image;
-            what is there is replaced. Default: they are printed.
-        explain: A folder for an image of each prediction that shows where in it the network found
-            the likeliest class (Grad-CAM).
-        raw_csv: Write names to .csv as they are. By default those that a spreadsheet would take for
-            a formula (they begin with =, +, - or @) get an apostrophe in front.
-        json: Print a line of JSON for each image instead of text.
+        run: Folder that `jtl train` wrote.
+        images: Image files, folders, zip or tar archives, or quoted patterns such as "*.jpg".
+        top_k: Number of classes to show per image.
+        out: Write the predictions to this file, one row per image. The extension selects the
+            format: .csv, .jsonl or .parquet. An existing file is replaced. Default: print them.
+        explain: Folder for Grad-CAM images showing which regions led to each prediction.
+        raw_csv: Write file names to .csv unchanged. By default, names that a spreadsheet would read
+            as a formula (starting with =, +, - or @) get an apostrophe in front.
+        device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
+        json: Print one line of JSON per image instead of text.
     """
 
     run: Annotated[Path, walk.Metavar("RUN")]
@@ -53,6 +54,7 @@ class Options:
     out: Path | None = None
     explain: Path | None = None
     raw_csv: bool = False
+    device: DeviceName = "auto"
     json: bool = False
 
 
@@ -63,12 +65,15 @@ def command(options: Options) -> None:
         UserError: No image was given, none could be read, or --out cannot be written.
     """
     if not options.images:
-        raise UserError("no image was given. Name one or more: jtl.predict RUN IMAGES...")
+        raise UserError("which images? Name one or more: jtl predict RUN IMAGES...")
     if options.json and options.out is not None:
-        raise UserError("--json prints, and with --out nothing is printed. Leave one of them out.")
+        raise UserError("--json prints predictions, --out saves them. Leave one of them out.")
     if options.raw_csv and (options.out is None or options.out.suffix.lower() != ".csv"):
-        raise UserError("--raw-csv is for --out with a .csv file. Name one, or leave it out.")
+        raise UserError("--raw-csv needs --out with a .csv file. Add that, or leave --raw-csv out.")
     check_folder("--explain", options.explain)
+    from jtl.distributed import device
+
+    device.use(options.device)
     from jtl.common.progress import Display
     from jtl.predict import classifier as evaluation
     from jtl.predict import tables
@@ -101,9 +106,9 @@ def command(options: Options) -> None:
     if options.explain is not None:
         with display.track("explaining", len(images), "images") as advance:
             write_explanations(classifier, images, options.explain, advance)
-        display.message(f"images of what mattered are in '{options.explain}'")
+        display.message(f"Saved Grad-CAM images to '{options.explain}'")
     if options.out is not None:
-        display.message(f"the predictions are in '{options.out}'")
+        display.message(f"Saved the predictions to '{options.out}'")
 
 
 def _nothing(done: int) -> None:
@@ -126,7 +131,7 @@ def _print_json(row: Prediction | Unreadable) -> None:
 
 
 def _told(unreadable: list[Unreadable], count: int) -> str:
-    lines = [f"{len(unreadable)} of {count} could not be read:"]
+    lines = [f"{len(unreadable)} of {counted(count, 'image')} could not be read:"]
     lines += [f"  {image}" for image in unreadable[:_LISTED]]
     if len(unreadable) > _LISTED:
         lines.append(f"  ... and {len(unreadable) - _LISTED} more")

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jtl.common.text import counted
+
 if TYPE_CHECKING:
     from jtl.distributed.sharding import DataSharding
 
@@ -29,11 +31,6 @@ def devices_told(sharding: DataSharding) -> str:
             f"{total} to use all)"
         )
     return f"; {total} devices" + (f" of {processes} processes" if processes > 1 else "")
-
-
-def counted(count: int, what: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def epoch_note(line: dict[str, Any]) -> str:

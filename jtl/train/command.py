@@ -35,12 +35,14 @@ def _join(config: Config) -> None:
     Raises:
         UserError: The options do not go together, or the processes do not come together.
     """
-    from jtl.distributed import processes
+    from jtl.distributed import device, processes
 
     run = config.run
     run.check_processes()
+    device.choose(run.device)
     if processes.join(run.coordinator, run.num_processes, run.process_id):
         _keep_stdout()
+    device.check(run.device)
     if config.train.solver == "lbfgs" and processes.is_distributed():
         processes.shut_down_together()
         raise UserError(

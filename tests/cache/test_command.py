@@ -83,7 +83,7 @@ def test_the_list_says_what_there_is(cache, capsys):
     out = capsys.readouterr().out
     assert f"{A.name}\n  tiny before head, train of digits\n" in out
     assert "70 images, float32, last used 3 days ago, computed just now" in out
-    assert "weights   200 bytes, converted" in out
+    assert "weights   200 bytes (converted)" in out
 
 
 def test_unfinished_and_damaged_entries_are_listed_as_such(cache, capsys):
@@ -98,10 +98,10 @@ def test_unfinished_and_damaged_entries_are_listed_as_such(cache, capsys):
     }
     assert run("list") == 0
     out = capsys.readouterr().out
-    assert "unfinished, to be gone on with" in out
+    assert "unfinished, the next run continues it" in out
     assert "damaged" in out
     assert run("clear") == 0
-    assert "3 entries removed" in capsys.readouterr().out
+    assert "Deleted 3 entries" in capsys.readouterr().out
     assert names(listed(capsys)) == []
 
 
@@ -133,7 +133,7 @@ def test_clear_removes_what_is_named(cache, capsys, arguments, left):
 
 def test_all_is_what_jtl_has_put_there(cache, capsys):
     assert run("clear", "--all") == 0
-    assert "2 entries removed" in capsys.readouterr().out
+    assert "Deleted 2 entries" in capsys.readouterr().out
     left = {p.relative_to(cache).as_posix() for p in cache.rglob("*") if p.is_file()}
     assert left == {"programs/mine.txt", "weights/mine/notes.txt", "features/mine/notes.txt"}
 
@@ -143,7 +143,7 @@ def test_what_a_process_writes_stays_and_is_said(cache, capsys):
         claim.append(stores.values())
         assert run("clear") == 2
         captured = capsys.readouterr()
-        assert "2 entries removed" in captured.out
+        assert "Deleted 2 entries" in captured.out
         assert stores.key("c").name in captured.err
         claim.finish()
     assert names(listed(capsys)) == [stores.key("c").name]
@@ -154,12 +154,12 @@ def test_what_a_process_writes_stays_and_is_said(cache, capsys):
     [
         ([], "list|clear"),
         (["remove"], "must be one of list or clear, not 'remove'"),
-        (["clear", "zz"], "no key begins with 'zz'"),
-        (["clear", ""], "KEYS needs a value, and was given an empty one"),
+        (["clear", "zz"], "no key starts with 'zz'"),
+        (["clear", ""], "KEYS needs a value, but the one given is empty"),
         (["list", "--older-than", "-1"], "--older-than must be at least 0"),
         (["clear", "--older-than", "soon"], "--older-than must be a number, not 'soon'"),
-        (["list", "--all"], "--all goes with clear alone"),
-        (["clear", A.name, "--all"], "--all goes with clear alone"),
+        (["list", "--all"], "it goes with clear"),
+        (["clear", A.name, "--all"], "it goes with clear"),
         (["clear", "--al"], "Did you mean '--all'?"),
     ],
 )
@@ -171,7 +171,7 @@ def test_bad_arguments_remove_nothing(cache, capsys, arguments, told):
 
 @pytest.mark.process
 def test_a_real_process_on_an_empty_folder(tmp_path):
-    for action, told in (("list", "features  0 bytes"), ("clear", "0 entries removed, 0 bytes")):
+    for action, told in (("list", "features  0 bytes"), ("clear", "Deleted 0 entries, 0 bytes")):
         ran = commands.python("-m", "jtl.cache", action, JTL_CACHE=str(tmp_path / "none"))
         assert (ran.returncode, ran.stderr) == (0, "")
         assert told in ran.stdout

@@ -23,9 +23,11 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 BAD_OPTIONS = {
     "model": (["--model", "resnet5"], "unknown model 'resnet5'. Did you mean 'resnet50'?"),
     "mask": (["--mask", "head-only"], "unknown mask 'head-only'. Did you mean 'head_only'?"),
-    "data": (["--data", "digit"], "Unknown data source 'digit'. Did you mean 'digits'?"),
+    "data": (
+        ["--data", "digit"],
+        "no file, folder or other source 'digit'. Did you mean 'digits'?",
+    ),
     "data path": (["--data", "folder:/nowhere"], "There is no file or folder /nowhere"),
-    "bare path": (["--data", "/tmp"], "'/tmp' is a path: write it as 'folder:/tmp'"),
     "lr": (["--lr", "-1"], "--lr must be a positive number, not -1.0"),
     "epochs": (["--epochs", "0"], "--epochs must be at least 1, not 0"),
     "image size": (["--image-size", "8"], "--image-size must be at least 32, not 8"),
@@ -69,15 +71,19 @@ def test_bad_options(case, tiny_data, elsewhere, capsys):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--maks", "full"], "there is no flag --maks. Did you mean '--mask'?"),
-        (["--maks=full"], "there is no flag --maks. Did you mean '--mask'?"),
-        (["-mask=full"], "there is no flag -mask. Did you mean '--mask'?"),
-        (["--modle=x"], "there is no flag --modle. Did you mean '--model'?"),
-        (["--run-dri", "x"], "there is no flag --run-dri. Did you mean '--run-dir'?"),
+        (["--maks", "full"], "there is no option --maks. Did you mean '--mask'?"),
+        (["--maks=full"], "there is no option --maks. Did you mean '--mask'?"),
+        (["-mask=full"], "there is no option -mask. Did you mean '--mask'?"),
+        (["--modle=x"], "there is no option --modle. Did you mean '--model'?"),
+        (["--run-dri", "x"], "there is no option --run-dri. Did you mean '--run-dir'?"),
         # What other programs call it.
-        (["--learning-rate=1"], "there is no flag --learning-rate. Did you mean '--lr'?"),
-        (["--leraning-rate=1"], "there is no flag --leraning-rate. Did you mean '--lr'?"),
-        (["--qqqqqq=1"], "there is no flag --qqqqqq. The flags are: --help, --model, "),
+        (["--leraning-rate=1"], "there is no option --leraning-rate. Did you mean '--lr'?"),
+        (["--pretrained"], "there is no option --pretrained. Did you mean '--weights'?"),
+        (["--gpus", "1"], "there is no option --gpus. Did you mean '--device'?"),
+        # Nothing is like it: no guess.
+        (["--qqqqqq=1"], "there is no option --qqqqqq. See jtl train --help-all."),
+        (["--workers=1"], "there is no option --workers. See jtl train --help-all."),
+        (["--delay", "1"], "there is no option --delay. See jtl train --help-all."),
     ],
 )
 def test_unknown_flags(options, named, elsewhere, capsys):
@@ -102,11 +108,11 @@ def test_unknown_flags(options, named, elsewhere, capsys):
         (["--epochs"], "--epochs needs a whole number"),
         (["--schedule", "--json"], "--schedule needs one of constant, .* or plateau"),
         (["--run-dir", "--json"], "--run-dir needs a path"),
-        (["--json=yes"], "--json is a switch and takes no value, not even 'yes'"),
+        (["--json=yes"], "--json is a switch and takes no value, but got 'yes'"),
         (["--decay-at", "0.3,x"], "--decay-at must be a number, not 'x'"),
         (["--log-to", "tensorbord"], "--log-to must be .* Did you mean 'tensorboard'"),
-        (["--run-dir="], "--run-dir needs a value, and was given an empty one"),
-        (["--data", ""], "--data needs a value, and was given an empty one"),
+        (["--run-dir="], "--run-dir needs a value, but the one given is empty"),
+        (["--data", ""], "--data needs a value, but the one given is empty"),
         (
             ["--lr", "1", "folder:x"],
             "unexpected argument 'folder:x'. Did you mean '--data folder:x'",
@@ -132,7 +138,7 @@ def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "no image was given"),
+        ([], "which images?"),
         (["x.png", "--top-k", "0"], "--top-k must be at least 1, not 0"),
         (["x.png", "--explain", __file__], "must be a folder, and there is a file of that name"),
     ],
@@ -145,7 +151,7 @@ def test_bad_questions(tiny_run, options, message, elsewhere, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data="], "--data needs a value, and was given an empty one"),
+        (["--data="], "--data needs a value, but the one given is empty"),
         (["--out", __file__], "must be a folder, and there is a file of that name"),
     ],
 )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
+import jax
 import pytest
 
 from jtl import models
+from jtl.cli import parser
+from jtl.config.options import Config
 from support import tiny
 from support.commands import main, python
 
@@ -144,23 +148,23 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
 HELP = {
     "train": [
         "usage: jtl train [OPTIONS]\n",
-        "  python -m jtl.train --mask=head_only\n",
+        "  python -m jtl.train --data my-images --run-dir runs/mine\n",
         "The network and where its weights come from:\n",
         "see docs/augmentation.md",
-        "--mask TEXT What trains: head_only (linear probe), last_stage, last_stages:K, from:PATH,",
+        "--mask TEXT Which layers are trained: head_only (linear probe), last_stage, full or",
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
-        "--model TEXT Backbone: resnet18, resnet34, resnet50, ",
+        "such as resnet50. One of resnet18, resnet34, resnet50, ",
         "(.safetensors, .pth, .h5, .keras)",
         "--epochs N Passes over the training images. Default: 20 for head_only, else 10. --",
         "--head-widths N,... Widths of the hidden layers of --head mlp",
         "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
-        "--json, --no-json Print the summary as JSON on stdout",
+        "--json Print the summary as JSON on stdout",
     ],
     "evaluate": [
         "usage: jtl evaluate [OPTIONS] RUN\n",
-        "confusion.png, reliability.png (is it right as often as it says?)",
-        "Folder that `python -m jtl.train` wrote.",
-        "Print JSON on stdout instead of lines.",
+        "confusion.png, reliability.png (does confidence match accuracy?)",
+        "Folder that `jtl train` wrote.",
+        "Print JSON on stdout instead of text.",
     ],
     "export": [
         "usage: jtl export [OPTIONS] RUN\n",
@@ -169,13 +173,13 @@ HELP = {
     ],
     "compare": [
         "usage: jtl compare [OPTIONS] RUN ...\n",
-        "--out PATH A .png file for the runs' validation loss and accuracy by epoch.",
+        "--out PATH Plot validation loss and accuracy of every epoch to this .png file.",
     ],
     "predict": [
         "usage: jtl predict [OPTIONS] RUN IMAGE ...\n",
-        "RUN Folder that `python -m jtl.train` wrote.",
-        "IMAGE Image files; folders, zip or tar archives stand for all",
-        "--top-k N How many classes to name for each image. (default: 5)",
+        "RUN Folder that `jtl train` wrote.",
+        "IMAGE Image files, folders, zip or tar archives, or quoted patterns",
+        "--top-k N Number of classes to show per image. (default: 5)",
     ],
 }
 
@@ -183,7 +187,7 @@ HELP = {
 @pytest.mark.parametrize("command", HELP)
 def test_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")  # Lines are as wide as the terminal.
-    assert main(command, "--help") == 0
+    assert main(command, "--help-all" if command == "train" else "--help") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     # Boxes and line breaks are the terminal's.
@@ -197,7 +201,55 @@ def test_help(command, capsys, monkeypatch):
 
 
 def test_every_model_can_be_typed_from_the_help(capsys):
-    main("train", "--help")
+    main("train", "--help-all")
     text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    told = text[text.index("Backbone:") : text.index("(default: efficientnet_lite0)")]
+    told = text[text.index("One of resnet18") : text.index("(default: efficientnet_lite0)")]
     assert set(re.findall(r"\w+\d\w*|\w+net", told)) == set(models.names()) - {"tiny"}
+
+
+def test_the_short_help_is_for_newcomers(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main("train", "--help") == 0
+    text = capsys.readouterr().out
+    shown = re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
+    named = [f"--{name.replace('_', '-')}" for name in Config.BASIC]
+    assert shown == ["--help-all", *named]
+    assert len(text.splitlines()) < 60
+    assert "jtl train --help-all explains all " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "note"),
+    [
+        (["--imgsz", "64"], {"image_size": 64}, "note: jtl calls --imgsz --image-size\n"),
+        (["--img_size=64"], {"image_size": 64}, "note: jtl calls --img-size --image-size\n"),
+        (["--learning-rate", "1"], {"lr": 1.0}, "note: jtl calls --learning-rate --lr\n"),
+        (["--name", "a"], {"run_dir": Path("runs/a")}, "note: --name means --run-dir runs/a\n"),
+        (["--name=a"], {"run_dir": Path("runs/a")}, "note: --name means --run-dir runs/a\n"),
+        (["--lr", "1"], {"lr": 1.0}, ""),
+    ],
+)
+def test_what_other_programs_call_an_option_is_understood(words, given, note, capsys):
+    assert parser.parse(Config, words, "it") == given
+    assert capsys.readouterr().err == note
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_a_device_that_is_not_there(device, tiny_data, elsewhere, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # Which the option changes for the process.
+    if jax.default_backend() == device:
+        pytest.skip("it is there")
+    assert main("train", "--data", tiny_data, "--device", device) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(
+        f"error: --device {device}: JAX finds no {device.upper()} on this machine"
+    )
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.process
+def test_a_platform_that_jax_does_not_have_is_one_message(tiny_data, elsewhere):
+    done = python("-m", "jtl.train", "--data", str(tiny_data), JAX_PLATFORMS="rocm")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX cannot compute on JAX_PLATFORMS=rocm: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from jtl.cli import app
 from jtl.common.errors import UserError
+from jtl.config.data import with_scheme
 from jtl.config.defaults import mask_defaults
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.models import HeadSpec, heads
@@ -226,3 +227,21 @@ def test_a_penalty_is_a_number_from_0_on(penalty):
     options = TrainConfig(solver="lbfgs", l2=penalty)
     with pytest.raises(UserError, match="--l2 must be auto or a number from 0 on"):
         checked(Config(train=options))
+
+
+def test_a_plain_path_is_a_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-images").mkdir()
+    (tmp_path / "digits").mkdir()
+    for given, source in {
+        "my-images": "folder:my-images",
+        "my-images/": "folder:my-images/",
+        "x/arrays.npz": "npz:x/arrays.npz",
+        "data/*.parquet": "parquet:data/*.parquet",
+        "folder:my-images": "folder:my-images",
+        "tfds:cifar10": "tfds:cifar10",
+        "digits": "digits",
+        "nowhere": "nowhere",
+    }.items():
+        assert with_scheme(given) == source
+        assert Config(data=DataConfig(data=given)).noting(()).data.data == source

@@ -177,7 +177,7 @@ def test_check_of_good_data(few: Path, tmp_path: Path, capsys):
     assert [line.split() for line in lines[3:6]] == [[name, "4", "2"] for name in tiny.CLASSES]
     assert lines[6].split() == ["all", "classes", "12", "6"]
     assert "width x height in pixels: smallest 8 x 8, median 8 x 8, largest 8 x 8" in lines
-    assert lines[-1] == "Nothing here would spoil a training."
+    assert lines[-1] == "No problems found."
     assert "checking: 18/18 images" in captured.err
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.height == 3 * 100 + 4
@@ -272,7 +272,7 @@ def test_check_of_arrays(tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["digts"], "Unknown data source 'digts'. Did you mean 'digits'?"),
+        (["digts"], "no file, folder or other source 'digts'. Did you mean 'digits'?"),
         (["folder:nowhere"], "There is no file or folder nowhere"),
         (["digits", "--montage", "m.jpg"], "--montage writes a .png file, not 'm.jpg'"),
         (["digits", "--montage", "no/m.png"], "cannot write 'no/m.png': No such file or directory"),

@@ -75,7 +75,7 @@ def test_the_command_draws_into_the_run(run, capsys):
     captured = capsys.readouterr()
     summary = json.loads((run / "summary.json").read_text())
     error = summary["val_calibration"]["expected_calibration_error"]
-    assert f"expected calibration error {error:.4f}, mean" in captured.out
+    assert f"expected calibration error {error:.4f}\n" in captured.out
     names = {"confusion.png", "reliability.png", "mistakes.png"}
     if summary["val_accuracy"] == 1:
         names.remove("mistakes.png")
@@ -215,7 +215,7 @@ def test_a_matrix_that_nobody_could_read_is_left_out(run, capsys, monkeypatch):
     (run / "confusion.png").unlink()
     capsys.readouterr()
     assert main("evaluate", run) == 0
-    assert "confusion.png is left out: of 3 classes" in capsys.readouterr().err
+    assert "No confusion.png: 3 classes are too many" in capsys.readouterr().err
     assert not (run / "confusion.png").exists()
     assert (run / "reliability.png").is_file()
     assert "confusion.png" not in (run / "report.md").read_text()

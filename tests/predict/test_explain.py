@@ -38,8 +38,8 @@ def test_a_image_for_each_prediction(tiny_run, tiny_data, tmp_path, capsys):
     out = tmp_path / "a" / "why"
     assert main("predict", tiny_run.folder, *given, "--explain", out, "--top-k", 1) == 0
     captured = capsys.readouterr()
-    assert f"images of what mattered are in '{out}'" in captured.err
-    assert "1 of 5 could not be read" in captured.err
+    assert f"Saved Grad-CAM images to '{out}'" in captured.err
+    assert "1 of 5 images could not be read" in captured.err
     names = ["0001-0.png", "0003-0.png", "0004-1.png", "0005-2.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     with Image.open(out / names[0]) as image:

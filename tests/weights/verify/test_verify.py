@@ -105,7 +105,7 @@ def test_a_wrong_convention_is_found(resnet18, tmp_path, monkeypatch, capsys):
     arguments = [str(resnet18), "--out", str(tmp_path / "out"), "--input-size", str(SIZE)]
     assert main([*arguments, "--report", str(report)]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "error: a bound is exceeded, so nothing was written.\n"
+    assert captured.err == "error: the difference is too large; nothing was written.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
     text = report.read_text()
     assert text in captured.out
