@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jtl.common.errors import UserError, suggest
 from jtl.models.heads import Head, HeadSpec, Pool
-from jtl.models.layers.blocks import batch_statistics, outlined, separate_layers
+from jtl.models.layers.blocks import batch_statistics, shapes_only, unfused_layers
 
 Units = bool | Collection[str]
 """All units, none, or those of these paths."""
@@ -53,11 +53,11 @@ class Unit:
         """Builds and calls the Linen module; only inside a compact method."""
         module = self.module(**dict(self.options), name=self.path.split("/")[-1])
         training = self.is_among(train)
-        beside = None if self.until is None else _beside(self, x.shape, jnp.dtype(x.dtype).name)
         with batch_statistics(self.is_among(stats)):
-            if self.until is None or beside is None:
+            if self.until is None:
                 return module(x, train=training)
-            return _run_until(module, self.until, x, train=training, beside=beside)
+            unused = _unused_layers(self, x.shape, jnp.dtype(x.dtype).name)
+            return _run_until(module, self.until, x, train=training, unused=unused)
 
     def is_among(self, units: Units) -> bool:
         """Whether it is one of the named units; True and False stand for all and none."""
@@ -167,7 +167,7 @@ class _Stage(nn.Module):
         return x
 
 
-class _Reached(Exception):
+class _LayerReached(Exception):
     """Carries a layer's output out of the module that holds it."""
 
     def __init__(self, value: jax.Array):
@@ -180,8 +180,8 @@ def _run_until(
     x: jax.Array,
     *,
     train: bool,
-    beside: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({}),
-    seen: Callable[[str, jax.Array], object] = lambda name, value: None,
+    unused: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({}),
+    on_output: Callable[[str, jax.Array], object] = lambda name, value: None,
 ) -> jax.Array:
     """Calls `module`, but leaves it with the output of its layer `layer`.
 
@@ -190,8 +190,8 @@ def _run_until(
         layer: Path inside it.
         x: Its input.
         train: Its mode.
-        beside: Layers that are not called, with what stands for their outputs.
-        seen: Told of every layer that was called, and its output.
+        unused: Layers that are not called, with what stands for their outputs.
+        on_output: Called with every layer that was called, and its output.
     """
     below = len(module.path)
     passed: list[str] = []
@@ -200,19 +200,19 @@ def _run_until(
         name = "/".join(context.module.path[below:])
         if context.method_name != "__call__" or not name:
             return call(*args, **kwargs)
-        if name in beside:
-            return jnp.zeros(beside[name].shape, beside[name].dtype)
+        if name in unused:
+            return jnp.zeros(unused[name].shape, unused[name].dtype)
         value = call(*args, **kwargs)
         passed.append(name)
-        seen(name, value)
+        on_output(name, value)
         if name == layer:
-            raise _Reached(value)
+            raise _LayerReached(value)
         return value
 
     try:
-        with nn.intercept_methods(watch), separate_layers():
+        with nn.intercept_methods(watch), unfused_layers():
             module(x, train=train)
-    except _Reached as reached:
+    except _LayerReached as reached:
         return reached.value
     path = "/".join(module.path)
     raise UserError(
@@ -222,7 +222,9 @@ def _run_until(
 
 
 @functools.lru_cache(maxsize=64)
-def _beside(unit: Unit, shape: tuple[int, ...], dtype: str) -> Mapping[str, jax.ShapeDtypeStruct]:
+def _unused_layers(
+    unit: Unit, shape: tuple[int, ...], dtype: str
+) -> Mapping[str, jax.ShapeDtypeStruct]:
     """Layers called before `unit.until` that its output does not depend on, by their outputs.
 
     Such as a block's convolutions where its shortcut is wanted. Found by tracing the unit once,
@@ -236,14 +238,14 @@ def _beside(unit: Unit, shape: tuple[int, ...], dtype: str) -> Mapping[str, jax.
     variables = jax.eval_shape(lambda key, x: module.init(key, x, train=False), key, x)
     outputs: dict[str, jax.ShapeDtypeStruct] = {}
 
-    def seen(name: str, value: jax.Array) -> None:
+    def on_output(name: str, value: jax.Array) -> None:
         outputs[name] = jax.ShapeDtypeStruct(value.shape, value.dtype)
 
     def run(variables: Any, x: jax.Array) -> Any:
         def call(scoped: nn.Module) -> jax.Array:
-            return _run_until(scoped, until, x, train=False, seen=seen)
+            return _run_until(scoped, until, x, train=False, on_output=on_output)
 
-        with outlined(False):
+        with shapes_only(False):
             return nn.apply(call, module)(variables)
 
     try:

@@ -19,7 +19,7 @@ from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
 from jtl.models.heads import HeadSpec
-from jtl.models.layers.blocks import NormSpec, outlined
+from jtl.models.layers.blocks import NormSpec, shapes_only
 from jtl.models.listings import LISTINGS, Preprocessing, unknown
 from jtl.models.truncation import Truncated
 
@@ -161,7 +161,7 @@ def output_shape(
     """
 
     def run(variables: Any, images: jax.Array) -> Any:
-        with outlined():
+        with shapes_only():
             return model.apply(variables, images, stop=stop)
 
     return jax.eval_shape(run, variables, images)
@@ -181,7 +181,7 @@ def _backbone_shapes(backbone: Backbone, size: int) -> tuple[jax.ShapeDtypeStruc
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
 
     def init(key: jax.Array, images: jax.Array) -> Any:  # Its own: JAX keeps what it has traced.
-        with outlined():
+        with shapes_only():
             return ImageClassifier(backbone, None).init_with_output(key, images)
 
     return jax.eval_shape(init, key, images)

@@ -1,4 +1,4 @@
-"""Draws a run's plots, in a process beside where that saves time.
+"""Draws a run's plots, in a background process where that saves time.
 
 To import matplotlib and to draw takes half a second, which is a good part of a run whose frozen
 layers are cached. A second process imports while the first one trains, on a core that is idle
@@ -22,14 +22,14 @@ _MAIN = "from jtl.runs import plot_worker; plot_worker.main()"
 class PlotWorker:
     """Draws what it is asked to; all is drawn when the `with` block ends."""
 
-    def __init__(self, *, beside: bool = False):
-        """Starts the other process if `beside` is set; otherwise all is drawn in this one.
+    def __init__(self, *, background: bool = False):
+        """Starts the other process if `background` is set; otherwise all is drawn in this one.
 
         A command sets it. A library call does not: its process may have matplotlib already.
         """
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: list[dict[str, Any]] = []
-        if beside and sys.executable:
+        if background and sys.executable:
             try:
                 # A group of its own: Ctrl-C is for the run, which ends the plotter.
                 self._process = subprocess.Popen(

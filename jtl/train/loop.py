@@ -81,7 +81,7 @@ def _go(setup: Setup, run: Run, display: Display, stop: Stop, background_plots: 
     options, done = run.config.to_dict(), len(run.history)
     log_to = run.config.run.log_to if processes.is_primary() else ()
     with (
-        PlotWorker(beside=background_plots) as plotter,
+        PlotWorker(background=background_plots) as plotter,
         trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
     ):
         Fit(setup, run, display, stop, plotter).go()

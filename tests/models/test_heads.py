@@ -15,7 +15,7 @@ from jtl.config.options import ModelConfig
 from jtl.models import HeadSpec, ImageClassifier, heads
 from jtl.models.heads import Head, Pool, check_layers, mlp
 from jtl.models.initialization import initialize
-from jtl.models.layers.blocks import separate_layers
+from jtl.models.layers.blocks import unfused_layers
 from support import tiny
 
 
@@ -157,7 +157,7 @@ def test_a_truncated_backbone_ends_with_its_layer(at: str, inner: set[str], shap
     assert set(shapes["params"]["stage2"]["block1"]) == inner
     assert "stage3" not in shapes["params"]
     part = initialize(model, jax.tree.map(np.asarray, variables), size=32, seed=0)
-    with separate_layers():
+    with unfused_layers():
         features = model.apply(part, images, stop="pool")
         # The same layer's output inside the whole network.
         _, state = whole.apply(variables, images, capture_intermediates=True)

@@ -239,7 +239,7 @@ def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch)
     with plot_worker.PlotWorker() as here:
         here.draw("draw_curves", tmp_path / "here.png", **curves)
     monkeypatch.setattr(plots, "draw_curves", None)
-    with plot_worker.PlotWorker(beside=True) as beside:
+    with plot_worker.PlotWorker(background=True) as beside:
         beside.draw("draw_curves", tmp_path / "beside.png", **curves)
     assert (tmp_path / "beside.png").read_bytes() == (tmp_path / "here.png").read_bytes()
 
@@ -247,19 +247,19 @@ def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch)
 def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(plot_worker, "_MAIN", "raise SystemExit('no matplotlib here')")
     path = tmp_path / "curves.png"
-    with plot_worker.PlotWorker(beside=True) as beside:
+    with plot_worker.PlotWorker(background=True) as beside:
         beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")
     assert path.stat().st_size > 1000
 
 
 def test_a_image_that_cannot_be_drawn_is_told(tmp_path: Path):
     path = tmp_path / "missing" / "curves.png"
-    with pytest.raises(FileNotFoundError), plot_worker.PlotWorker(beside=True) as beside:
+    with pytest.raises(FileNotFoundError), plot_worker.PlotWorker(background=True) as beside:
         beside.draw("draw_curves", path, history=history(3), best_epoch=2, title="tiny")
 
 
 def test_a_run_that_fails_ends_its_painter(tmp_path: Path):
-    beside = plot_worker.PlotWorker(beside=True)
+    beside = plot_worker.PlotWorker(background=True)
     beside.draw("draw_curves", tmp_path / "c.png", history=[], best_epoch=2, title="tiny")
     with pytest.raises(ZeroDivisionError), beside:
         raise ZeroDivisionError

@@ -12,7 +12,7 @@ import optax
 import torch
 
 from jtl import models
-from jtl.models.layers.blocks import separate_layers
+from jtl.models.layers.blocks import unfused_layers
 from weights_convert.convert.conversion import Converted
 from weights_convert.convert.rules import Table, leaf_paths, lookup
 
@@ -166,7 +166,7 @@ def run_units(
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK_COMPILE)
 def run_layers(model: models.ImageClassifier, variables: dict, images: jax.Array) -> dict:
     """Every layer's output, nothing fused, in the tree of intermediates."""
-    with separate_layers():
+    with unfused_layers():
         _, state = model.apply(variables, images, capture_intermediates=True)
     return state["intermediates"]
 

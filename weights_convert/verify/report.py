@@ -152,10 +152,10 @@ def _compare_forward(
     """Every layer on the first batch, the logits on all."""
     import jax
 
-    from jtl.models.layers.blocks import separate_layers
+    from jtl.models.layers.blocks import unfused_layers
 
     def run(variables: Any, images: Any) -> Any:
-        with separate_layers():
+        with unfused_layers():
             out, captured = model.apply(
                 variables, images, capture_intermediates=True, mutable=["intermediates"]
             )

@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers.plain import ConvRelu, DenseRelu, MaxPool
+from jtl.models.layers.sequential import ConvRelu, DenseRelu, MaxPool
 
 # Per stage: kernel, stride and padding of the convolutions, and their channels.
 _STAGES = ((11, 4, 2, (64,)), (5, 1, 2, (192,)), (3, 1, 1, (384, 256, 256)))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
 from jtl.models.layers.blocks import Conv, Padding, conv_norm
-from jtl.models.layers.plain import MaxPool
 from jtl.models.layers.pool import max_pool
+from jtl.models.layers.sequential import MaxPool
 
 # Channels of the squeezing and of each expanding convolution.
 _FIRES = tuple((n, 4 * n) for n in (16, 16, 32, 32, 48, 48, 64, 64))

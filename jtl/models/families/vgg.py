@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from jtl.models.chain import Unit, unit
 from jtl.models.layers.blocks import NormSpec
-from jtl.models.layers.plain import ConvRelu, DenseRelu, Fit, MaxPool
+from jtl.models.layers.sequential import ConvRelu, DenseRelu, InputFit, MaxPool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class VGG:
     batch_norm: bool = False
     widths: tuple[int, ...] = (4096, 4096)
     dense: bool = True
-    fit: Fit = "adaptive"
+    fit: InputFit = "adaptive"
     dropout: float = 0.5
     norm: NormSpec = NormSpec()
 

@@ -39,29 +39,29 @@ class NormSpec:
     scale: bool = True
 
 
-_separate = contextvars.ContextVar("separate", default=False)
+_unfused = contextvars.ContextVar("unfused", default=False)
 
 
 @contextlib.contextmanager
-def separate_layers() -> Iterator[None]:
-    """Traces every layer by itself inside, for whoever looks at the layers' own outputs.
+def unfused_layers() -> Iterator[None]:
+    """Trace every layer inside by itself, so that each has an output of its own.
 
     Elsewhere a convolution, the normalization after it and the activation are one where they
     can be, and what the layers between would give does not exist.
     """
-    token = _separate.set(True)
+    token = _unfused.set(True)
     try:
         yield
     finally:
-        _separate.reset(token)
+        _unfused.reset(token)
 
 
-_outlined = contextvars.ContextVar("outlined", default=False)
+_shapes_only = contextvars.ContextVar("shapes_only", default=False)
 
 
 @contextlib.contextmanager
-def outlined(active: bool = True) -> Iterator[None]:
-    """Traces convolutions and normalizations by their shapes alone inside.
+def shapes_only(active: bool = True) -> Iterator[None]:
+    """Trace convolutions and normalizations inside by their shapes alone.
 
     For whoever wants the shapes of a network and not its program: zeros of the result's shape
     stand for what a layer computes, and for its first kernel.
@@ -69,11 +69,11 @@ def outlined(active: bool = True) -> Iterator[None]:
     Args:
         active: False for a part inside that needs the program after all.
     """
-    token = _outlined.set(active)
+    token = _shapes_only.set(active)
     try:
         yield
     finally:
-        _outlined.reset(token)
+        _shapes_only.reset(token)
 
 
 _statistics: contextvars.ContextVar[bool | None] = contextvars.ContextVar("stats", default=None)
@@ -121,13 +121,13 @@ class Conv(nn.Module):
         window = size if isinstance(size, tuple) else (size, size)
         shape = (*window, x.shape[-1] // self.groups, self.features)
         strides = (self.strides, self.strides)
-        outline = _outlined.get()
-        init = nn.initializers.zeros_init() if outline else conv_init
+        shapes_only = _shapes_only.get()
+        init = nn.initializers.zeros_init() if shapes_only else conv_init
         kernel = self.param("kernel", init, shape, jnp.float32)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        if outline:
+        if shapes_only:
             result = output_shape(x.shape, shape, strides, self.padding)
             return jnp.zeros(result, x.dtype)
         if factor is not None and offset is not None:  # A normalization's, folded in.
@@ -176,7 +176,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        if _outlined.get():
+        if _shapes_only.get():
             return x if conv is None else conv(x)
         epsilon = self.spec.epsilon
         chosen = _statistics.get()
@@ -226,7 +226,7 @@ def conv_norm(
         activation: None for none.
         residual: None for none.
     """
-    if _separate.get() or (norm is None and conv is None):
+    if _unfused.get() or (norm is None and conv is None):
         y = x if conv is None else conv(x)
         return _finish(y if norm is None else norm(y, train=train), residual, activation)
     if norm is None:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jtl import onednn
-from jtl.models.layers.lowerings import Pads, fastest_on_cpu, plain
+from jtl.models.layers.xla_convolution import Pads, direct, fastest_on_cpu
 from jtl.onednn import Activation
 
 Padding = Literal["SAME", "CEIL"] | int | Pads
@@ -124,7 +124,7 @@ def _conv(x, kernel, bias, residual, strides, pads, groups, activation):
             return onednn.call(operation, x, kernel, *following)[0]
         return followed(_on_cpu("forward", *window)(x, kernel), *following)
 
-    return lax.platform_dependent(x, kernel, *following, cpu=on_cpu, default=by_xla(plain))
+    return lax.platform_dependent(x, kernel, *following, cpu=on_cpu, default=by_xla(direct))
 
 
 def _followed(has_bias: bool, activation, y, *following):
@@ -167,7 +167,7 @@ def _by_platform(kind: onednn.Kind, *window):
     """A function of two arrays: (x, kernel), (dy, kernel) or (x, dy), by the kind."""
 
     def choose(first, second):
-        on_cpu, default = _on_cpu(kind, *window), _of(plain, kind, *window)
+        on_cpu, default = _on_cpu(kind, *window), _of(direct, kind, *window)
         return lax.platform_dependent(first, second, cpu=on_cpu, default=default)
 
     return choose

@@ -21,7 +21,7 @@ from jax import lax
 
 from jtl import onednn
 from jtl.models.layers.conv import Padding, explicit_padding
-from jtl.models.layers.lowerings import Pads
+from jtl.models.layers.xla_convolution import Pads
 
 
 def max_pool(x: jax.Array, window: int, strides: int, padding: Padding) -> jax.Array:

@@ -15,7 +15,7 @@ from jtl import models, onednn
 from jtl.common.trees import ParamTree
 from jtl.models.inference import forward
 from jtl.models.initialization import initialize
-from jtl.models.layers.blocks import separate_layers
+from jtl.models.layers.blocks import unfused_layers
 from jtl.models.layers.conv import conv2d
 from support.networks import MODELS, randomized
 
@@ -94,7 +94,7 @@ def test_folding_changes_rounding_only(name, library):
         return jax.jit(lambda v, x: model.apply(v, x, **apart)).lower(variables, images)
 
     folded = lowered()
-    with separate_layers():
+    with unfused_layers():
         separate = lowered()
     # Folded, there is one rsqrt for the running variances' vector and no pass over images.
     assert folded.as_text() != separate.as_text()
@@ -122,7 +122,7 @@ def test_gradients_pass_through_a_folded_normalization():
         return jnp.sum(jnp.square(logits))
 
     got = jax.jit(jax.grad(loss))(variables["params"])
-    with separate_layers():
+    with unfused_layers():
         want = jax.jit(jax.grad(lambda params: loss(params)))(variables["params"])
     for path, leaf in jax.tree.leaves_with_path(want):
         other = functools.reduce(lambda tree, key: tree[key.key], path, got)

@@ -26,7 +26,7 @@ from jtl.common.errors import UserError
 from jtl.models import registry
 from jtl.models.families import inception, squeezenet
 from jtl.models.families.inception import InceptionV3
-from jtl.models.layers import plain
+from jtl.models.layers import sequential
 from jtl.models.layers.pool import avg_pool
 from support.parity import (
     LEARNING_RATE,
@@ -171,7 +171,7 @@ def _smooth_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_pool2d",
         lambda x, kernel_size, stride, *_, **__: average(x, kernel_size, stride),
     )
-    for module in (inception, plain, squeezenet):
+    for module in (inception, sequential, squeezenet):
         monkeypatch.setattr(
             module, "max_pool", lambda x, window, stride, _: avg_pool(x, window, stride)
         )

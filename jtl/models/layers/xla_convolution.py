@@ -19,10 +19,10 @@ def fastest_on_cpu(x_shape, kernel_shape, groups):
         return matrix_product
     if kernel_in == 1 and kernel_out == groups == x_shape[-1]:
         return shifted_sum
-    return plain
+    return direct
 
 
-def plain(x: jax.Array, kernel: jax.Array, *, strides, pads: Pads, groups: int) -> jax.Array:
+def direct(x: jax.Array, kernel: jax.Array, *, strides, pads: Pads, groups: int) -> jax.Array:
     """XLA's own convolution: the lowering of every accelerator."""
     return lax.conv_general_dilated(
         x,

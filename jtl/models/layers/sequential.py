@@ -11,7 +11,7 @@ from jtl.models.layers.blocks import BatchNorm, Conv, NormSpec, conv_norm
 from jtl.models.layers.conv import Padding
 from jtl.models.layers.pool import adaptive_avg_pool, max_pool
 
-Fit = Literal["adaptive", "sliding"]
+InputFit = Literal["adaptive", "sliding"]
 """How a dense layer takes images of other sizes than its own: `adaptive` averages them to that
 size, as torchvision does; `sliding` moves the layer over larger ones, as timm does, and averages
 smaller ones."""
@@ -58,7 +58,7 @@ class DenseRelu(nn.Module):
 
     features: int
     window: int
-    fit: Fit
+    fit: InputFit
     dropout: float
     dropout_first: bool
 
