@@ -18,6 +18,7 @@ import numpy as np
 
 from jtl.cache import sizes
 from jtl.cache.entry import CHECKSUMS, DESCRIPTION, VALUES, Damaged, Entry, Spec, Writer
+from jtl.common.locks import FileLock, unsupported
 from jtl.common.quantities import format_bytes
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class Store:
 
     def _refuse(self, error: Exception) -> None:
         reason = getattr(error, "strerror", None) or str(error)
+        if unsupported(error):
+            reason = f"the file system has no locks ({reason}). Set JTL_CACHE to a folder elsewhere"
         self._say(f"features are used but not kept in '{self.folder}': {reason}")
 
     def held(self) -> list[Held]:
@@ -208,8 +211,8 @@ class Store:
             else:  # Not of our making.
                 aside.unlink()
 
-    def _lock(self, name: str) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.folder / (name + LOCK))
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self.folder / (name + LOCK))
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

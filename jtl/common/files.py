@@ -164,6 +164,19 @@ def check_folder(option: str, path: Path | None) -> None:
         raise UserError(f"{option} '{path}' must be a folder, and there is a file of that name.")
 
 
+def refuse_link(folder: Path) -> None:
+    """Refuses to write below a link in a run's folder: what it leads to is somebody else's.
+
+    Raises:
+        UserError: It is one.
+    """
+    if folder.is_symlink():
+        raise UserError(
+            f"'{folder}' is a link, and nothing is written through links in a run's folder. Put "
+            "the folder itself there; the folder of the run as a whole may be a link."
+        )
+
+
 def _place_folder(made: Path, path: Path, overwrite: bool) -> None:
     aside = None
     if overwrite and path.is_dir() and not path.is_symlink():

@@ -20,6 +20,8 @@ from types import TracebackType
 
 import filelock
 
+from jtl.common.locks import FileLock, unsupported
+
 MOST_BYTES = 2**31
 """What they may take there; the least recently used go first."""
 _ENTRY, _TIME, _TIME_BYTES = "-cache", "-atime", 8
@@ -43,17 +45,18 @@ def keep(folder: Path, note: Callable[[str], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        tidy(folder)
     except OSError as error:
+        reason = f"no locks: {error.strerror}" if unsupported(error) else error.strerror
         note(
-            f"compiled programs cannot be kept in '{folder}' ({error.strerror}), so that every "
-            "start compiles them again. Set JTL_CACHE to a folder that you may write to."
+            f"compiled programs cannot be kept in '{folder}' ({reason}), so that every start "
+            "compiles them again. Set JTL_CACHE to a folder that you may write to."
         )
         if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
             return
         # Without a limit JAX reads without a lock, which it would have to write.
         limit, seconds = -1, math.inf
     else:
-        tidy(folder)
         limit, seconds = MOST_BYTES, 0.0
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", limit)
@@ -72,9 +75,12 @@ def entries(folder: Path) -> Iterator[Path]:
 
 
 def tidy(folder: Path) -> None:
-    """Removes what JAX has not written to its end, unless a process is at work in the folder."""
-    # A lock that is held raises Timeout, an OSError.
-    with contextlib.suppress(OSError), filelock.FileLock(folder / _LOCK, timeout=0):
+    """Removes what JAX has not written to its end, unless a process is at work in the folder.
+
+    Raises:
+        OSError: It cannot be locked.
+    """
+    with contextlib.suppress(filelock.Timeout), FileLock(folder / _LOCK).acquire(timeout=0):
         for key in {path.name.rpartition("-")[0] for path in entries(folder)}:
             try:
                 size = (folder / f"{key}{_ENTRY}").stat().st_size

@@ -95,7 +95,9 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
             f"there is no export to '{to}'.{suggest(to, TARGETS)} The forms are: "
             f"{', '.join(TARGETS)}."
         )
-    out = classifier.folder / "exports" / target.name if out is None else out
+    if out is None:
+        out = classifier.folder / "exports" / target.name
+        files.refuse_link(out.parent)
     if not out.name.endswith(target.suffix):
         raise UserError(f"--out '{out}' must end in {target.suffix}, as exports to {to} do.")
     if out.exists() and not overwrite:

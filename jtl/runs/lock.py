@@ -16,12 +16,12 @@ from typing import TextIO
 import filelock
 
 from jtl.common.errors import UserError
+from jtl.common.locks import FileLock, unsupported
 
 LOCK = ".lock"
 """In a run's folder while a process writes it: the host and the process id of that process."""
 _ATTEMPTS = 20
 _PATIENCE = 0.2  # Seconds.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -44,8 +44,7 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
     for attempt in range(_ATTEMPTS):
         folder.mkdir(parents=True, exist_ok=True)
         _check_usable(path)
-        # A soft lock would outlive a killed process.
-        lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+        lock = FileLock(path)
         try:
             # Readers hold it too, for as long as it takes to see whether it is free.
             lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 10)
@@ -57,9 +56,9 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
             if attempt == _ATTEMPTS - 1:
                 raise
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM) and path.exists():
-                raise _unusable(path, error.strerror or str(error)) from error
-            if error.errno not in _NO_LOCKS:
+            if not unsupported(error):
+                if isinstance(error, PermissionError) and path.exists():
+                    raise _unusable(path, error.strerror or str(error)) from error
                 raise
             with contextlib.suppress(OSError):
                 if not path.stat().st_size:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.common.files import replace_text
+from jtl.common.files import refuse_link, replace_text
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import checkpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
 from jtl.runs.messages import counted
-from jtl.runs.run import Run, claimed_run, held_folder
+from jtl.runs.run import SUBFOLDERS, Run, claimed_run, held_folder
 
 CHOSEN = ("batch_size", "bn", "solver")
 """Options that may be `auto`, and of which a run keeps what that came to."""
@@ -128,6 +128,8 @@ def _result(folder: Path) -> dict[str, Any]:
 
 def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], None]) -> Run:
     """A run as far as its latest checkpoint, permanent or temporary."""
+    for name in SUBFOLDERS:
+        refuse_link(folder / name)
     checkpoint.check(folder)
     run = Run(folder, stored, resumed=True)
     done = max(checkpoint.saved_epochs(folder), default=0)

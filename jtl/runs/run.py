@@ -27,7 +27,7 @@ from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_js
 from jtl.runs.lock import LOCK, locked
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.plots import curves_title
-from jtl.runs.trackers import LEFTOVERS, Trackers
+from jtl.runs.trackers import LEFTOVERS, TRACKER_FOLDERS, Trackers
 
 PROFILE = "profile"
 """Folder of traces."""
@@ -44,6 +44,8 @@ _DRAFT = re.compile(
 )
 """What `jtl.common.files` leaves where it is killed; versions of before wrote the first forms."""
 _CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
+SUBFOLDERS = (*_CHECKPOINTS, PROFILE, *TRACKER_FOLDERS)
+"""That a run writes into."""
 _NAMES = re.compile(
     r"\.jtl-.*|midway\.removed|seeds\.json|seed-\d+|" + "|".join(map(re.escape, _OWN))
 )

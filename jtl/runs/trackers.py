@@ -194,7 +194,8 @@ class _MLflow:
 
 _KINDS: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _WandB, "mlflow": _MLflow}
 _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
-LEFTOVERS = ("tensorboard", "wandb", "wandb.json", "mlflow.json")
+TRACKER_FOLDERS = ("tensorboard", "wandb")
+LEFTOVERS = (*TRACKER_FOLDERS, "wandb.json", "mlflow.json")
 """What trackers write into a run's folder."""
 _ADVICE = {
     "wandb": "Log in with `wandb login`, or set WANDB_MODE=offline.",

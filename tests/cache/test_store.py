@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -369,6 +370,22 @@ def test_a_folder_that_cannot_be_written_serves_and_keeps_nothing(store, said, m
     with store.claim(stores.key("b"), stores.SPEC) as claim:
         assert claim is None
     assert said == [f"features are used but not kept in '{store.folder}': Read-only file system"]
+
+
+def test_without_locks_nothing_is_kept_and_no_lock_stays(store, said, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with store.claim(stores.key(), stores.SPEC) as claim:
+        assert claim is None
+    assert said == [
+        f"features are used but not kept in '{store.folder}': the file system has no locks "
+        "(Function not implemented). Set JTL_CACHE to a folder elsewhere"
+    ]
+    monkeypatch.undo()
+    stores.write(store, stores.key())
+    assert store.load(stores.key(), mapped=False) is not None
 
 
 def test_a_file_in_the_place_of_the_folder_is_said(tmp_path, said):

@@ -113,6 +113,18 @@ def test_a_folder_that_cannot_be_written_is_read_with_one_note(filled, cache):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_where_there_are_no_locks_programs_are_read_with_one_note(filled, cache):
+    without = (
+        "import fcntl, os\ndef flock(*_): raise OSError(95, os.strerror(95))\nfcntl.flock = flock\n"
+    )
+    settings = {"JTL_CACHE": str(cache), "JAX_COMPILATION_CACHE_DIR": None}
+    ran = python("-c", without + COMPILE, **settings)
+    assert (ran.returncode, ran.stdout) == (0, f"{filled[1]}\n"), ran.stderr
+    [said] = ran.stderr.splitlines()
+    assert f"cannot be kept in '{cache / PROGRAMS}' (no locks: Operation not supported)" in said
+
+
 def test_jax_s_own_setting_comes_first(tmp_path):
     own = tmp_path / "own"
     settings = {

@@ -343,6 +343,18 @@ def test_default_places(resnet):
     assert checked.export(resnet, "timm", overwrite=True).path == done.path
 
 
+def test_nothing_is_exported_through_a_link_of_a_run(classifier, tmp_path):
+    mine, exports = tmp_path / "mine", classifier.folder / "exports"
+    mine.mkdir()
+    exports.symlink_to(mine)
+    try:
+        with pytest.raises(UserError, match="exports' is a link, and nothing is written through"):
+            checked.export(classifier, "stablehlo", overwrite=True)
+        assert list(mine.iterdir()) == []
+    finally:
+        exports.unlink()
+
+
 def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monkeypatch):
     original = peers.torch_network
 

@@ -52,18 +52,32 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def test_without_locks_nothing_stays_after_a_kill(tmp_path, monkeypatch):
-    _kill(_held(tmp_path, _NO_FLOCK))
-    assert list(tmp_path.iterdir()) == []
-
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSYS, "Function not implemented"),
+        OSError(errno.EOPNOTSUPP, "Operation not supported"),
+        OSError(errno.ENOLCK, "No locks available"),
+        NotImplementedError("no flock"),
+    ],
+)
+def test_without_locks_it_is_said_and_nothing_stays(tmp_path, monkeypatch, error):
     def flock(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise error
 
     monkeypatch.setattr(fcntl, "flock", flock)
     told = []
-    with warnings.catch_warnings(), locked(tmp_path, told.append):
-        warnings.simplefilter("error")
-    assert "has no locks (Function not implemented)" in told[0]
+    # A warning would be filelock's, of a lock that outlives a killed process.
+    with warnings.catch_warnings(action="error"), locked(tmp_path, told.append):
+        assert list(tmp_path.iterdir()) == []
+    [said] = told
+    assert f"has no locks ({getattr(error, 'strerror', error)}). Make sure that only" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_nothing_stays_after_a_kill(tmp_path):
+    _kill(_held(tmp_path, _NO_FLOCK))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_readers_ask_the_system_whether_it_is_held(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,28 @@ def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch)
     with plot_worker.PlotWorker(background=True) as beside:
         beside.draw("draw_curves", tmp_path / "beside.png", **curves)
     assert (tmp_path / "beside.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+
+
+ISOLATED = """
+import sys
+from pathlib import Path
+from jtl.runs import plot_worker
+plot_worker._MAIN = "import json, sys; open('flags', 'w').write(repr(sys.flags))"
+with plot_worker.PlotWorker(beside=True):
+    pass
+print(repr(sys.flags))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("options", [["-P"], ["-I"], ["-E", "-s", "-P"]])
+def test_a_process_beside_is_as_isolated_as_this_one(tmp_path: Path, options):
+    # What lies in the working folder is imported by a Python that is not.
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the working folder')")
+    command = [sys.executable, *options, "-c", ISOLATED]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "flags").read_text() == ran.stdout.strip()
 
 
 def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):

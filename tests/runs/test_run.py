@@ -14,7 +14,7 @@ from jtl.config.defaults import filled
 from jtl.config.options import Config
 from jtl.predict import classifier as evaluation
 from jtl.runs import resume
-from jtl.runs.run import Run, claimed_run
+from jtl.runs.run import SUBFOLDERS, Run, claimed_run
 from jtl.train import batch_size
 from jtl.train.loop import fit
 from support import tiny
@@ -234,6 +234,30 @@ def test_what_jtl_may_have_written_is_refused_beside_other_files(tmp_path, name)
     with pytest.raises(UserError, match=f"it holds {name}. Give"):
         claimed_run(_config(tmp_path), print, begun=True).__enter__()
     assert {path.name for path in tmp_path.iterdir()} == {"job.sh", name}
+
+
+@pytest.mark.parametrize("name", SUBFOLDERS)
+def test_a_run_goes_on_through_no_link(tiny_run, tmp_path, name):
+    folder, mine = shutil.copytree(tiny_run.folder, tmp_path / "run"), tmp_path / "mine"
+    if (folder / name).exists():
+        (folder / name).rename(mine)
+    else:
+        mine.mkdir()
+    (folder / name).symlink_to(mine)
+    (folder / "summary.json").unlink()
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(UserError, match=f"run/{name}' is a link, and nothing is written through"):
+        fit(tiny.resumed(folder), tiny.quiet())
+    with pytest.raises(UserError, match="is not empty"):
+        fit(tiny.config(Path("x"), folder), tiny.quiet())
+    assert sorted(mine.rglob("*")) == before
+    # Reading is another thing, and so is a run that lies elsewhere as a whole.
+    assert evaluation.load(folder).epoch == evaluation.load(tiny_run.folder).epoch
+    (folder / name).unlink()
+    if name == "checkpoints":
+        mine.rename(folder / name)
+        (tmp_path / "link").symlink_to(folder)
+        assert fit(tiny.resumed(tmp_path / "link"), tiny.quiet()).summary["epochs"] == 2
 
 
 def _asks(folder, epochs):
