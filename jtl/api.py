@@ -117,5 +117,5 @@ def config_of(options: dict[str, Any]) -> Config:
                 f"there is no option {name}.{suggest(name, known)} The options are: "
                 f"{', '.join(sorted(known))}."
             )
-    values = {name: walk.adapted(known[name], value) for name, value in options.items()}
+    values = {name: walk.converted(known[name], value) for name, value in options.items()}
     return walk.create(Config, values).noting(())

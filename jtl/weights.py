@@ -22,7 +22,7 @@ from jtl.common.paths import WEIGHTS, cache_dir
 
 if TYPE_CHECKING:
     from weights_convert.checkpoint.folder import ConvertedCheckpoint
-    from weights_convert.export.targets import Target
+    from weights_convert.export.targets import TargetModel
     from weights_convert.source.sources import Source
 
 Progress = Callable[[str], None]
@@ -172,7 +172,7 @@ def translate(name: str, model: str) -> str:
     return names.translate(name, model)
 
 
-def export(folder: Path, to: str, path: Path) -> Target:
+def export(folder: Path, to: str, path: Path) -> TargetModel:
     """Writes a run's best weights for another library; see `weights_convert.export.writer`."""
     from weights_convert.export import writer
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from jtl.common import text as common_text
+
 
 def shown(text: object, limit: int = 120) -> str:
     """`text` as one line without control characters, and not too long."""
@@ -20,9 +22,7 @@ def file_name(path: Path) -> str:
 
 def listed(names: Iterable[object], limit: int = 8) -> str:
     """The first `limit` of `names` and the number of the others."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(shown(name, 60) for name in names[:limit]) or "none") + more
+    return common_text.listed((shown(name, 60) for name in names), limit) or "none"
 
 
 def is_text(text: str) -> bool:

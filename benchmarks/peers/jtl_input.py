@@ -37,7 +37,7 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
 
     def prepare() -> workers.Prepared:
         from jtl.data.decoding import HostTransform
-        from jtl.data.loader import Images, ahead, shuffled
+        from jtl.data.loader import Images, prefetch, shuffled
         from jtl.data.sources.arrays import ArraySplit
         from jtl.data.sources.registry import find
 
@@ -52,7 +52,7 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
 
         def one_pass() -> int:
             batches = list(shuffled(len(source), batch, 0, next(epochs)))
-            return sum(len(part) for part in ahead(source, batches))
+            return sum(len(part) for part in prefetch(source, batches))
 
         return one_pass, told(one_pass())
 

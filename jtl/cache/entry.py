@@ -40,12 +40,12 @@ ALIGNMENT = 64
 """Bytes; what XLA asks of memory that is not its own."""
 
 
-class Damaged(Exception):
+class DamagedEntry(Exception):
     """An entry is not as it was written; the message says what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class ArraySpec:
     """The array of an entry.
 
     Attributes:
@@ -104,7 +104,7 @@ class Entry:
     """
 
     folder: Path
-    spec: Spec
+    spec: ArraySpec
     facts: Mapping[str, Any]
     seconds: float
     checksums: tuple[int, ...]
@@ -124,22 +124,22 @@ class Entry:
             text = (folder / DESCRIPTION).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             if folder.is_dir():
-                raise Damaged(f"{DESCRIPTION} is missing") from None
+                raise DamagedEntry(f"{DESCRIPTION} is missing") from None
             return None
         except OSError as error:
-            raise Damaged(f"{DESCRIPTION}: {error.strerror or error}") from error
+            raise DamagedEntry(f"{DESCRIPTION}: {error.strerror or error}") from error
         try:
             stored = json.loads(text)
             said = stored.pop("sha256")
             if said != _sha256(stored) or digest not in (None, stored["digest"]):
                 raise ValueError
-            spec = Spec(tuple(stored["shape"]), stored["dtype"])
+            spec = ArraySpec(tuple(stored["shape"]), stored["dtype"])
             checksums = tuple(stored["checksums"])
             if stored["format_version"] != FORMAT_VERSION or len(checksums) != spec.chunks():
                 raise ValueError
             return cls(folder, spec, stored["facts"], float(stored["seconds"]), checksums)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"{DESCRIPTION} has changed since it was written") from error
+            raise DamagedEntry(f"{DESCRIPTION} has changed since it was written") from error
 
     def load(self, *, mapped: bool) -> np.ndarray:
         """The array, checked.
@@ -155,7 +155,7 @@ class Entry:
             with open(self.folder / VALUES, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != len(header) + spec.nbytes or file.read(len(header)) != header:
-                    raise Damaged(f"{VALUES} has changed since it was written")
+                    raise DamagedEntry(f"{VALUES} has changed since it was written")
                 values = None if mapped else spec.empty()
                 rows = bytearray(CHUNK_ROWS * spec.row_bytes) if values is None else None
                 flat = None if values is None else _bytes(values)
@@ -168,22 +168,22 @@ class Entry:
                         assert rows is not None
                         part = memoryview(rows)[: end - begin]
                     if file.readinto(part) != len(part) or zlib.crc32(part) != expected:
-                        raise Damaged(f"{VALUES} has changed since it was written")
+                        raise DamagedEntry(f"{VALUES} has changed since it was written")
                 if values is not None:
                     return values
                 offset = len(header)
                 return np.memmap(file, spec.numpy, "r", offset, spec.shape)
         except OSError as error:
-            raise Damaged(f"{VALUES}: {error.strerror or error}") from error
+            raise DamagedEntry(f"{VALUES}: {error.strerror or error}") from error
 
 
-class Writer:
+class EntryWriter:
     """Appends rows to an entry's partial folder, from where an earlier process left it.
 
     One process at a time may write an entry; the caller holds a lock.
     """
 
-    def __init__(self, folder: Path, spec: Spec):
+    def __init__(self, folder: Path, spec: ArraySpec):
         """Makes the partial folder, or takes over what is sound of one.
 
         Raises:

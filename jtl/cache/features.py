@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import models
-from jtl.cache.entry import Entry, Spec
+from jtl.cache.entry import ArraySpec, Entry
 from jtl.cache.extraction import extract
 from jtl.cache.inputs import PhaseInputs
-from jtl.cache.keys import Key, Part, Prefix, key_of, prefix_of
+from jtl.cache.keys import Key, Prefix, SplitView, key_of, prefix_of
 from jtl.cache.placement import Place, place_features, place_images
-from jtl.cache.store import Claim, Store
+from jtl.cache.store import EntryClaim, FeatureStore
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.data.augment import View
 from jtl.data.loader import Features, Images, InputPlan, Views
 from jtl.data.sources.registry import Dataset, Split
-from jtl.data.splits import Portion
+from jtl.data.splits import SplitSlice
 from jtl.distributed import processes
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import ImageClassifier
@@ -64,7 +64,7 @@ class FeatureCache:
         seed: int = 0,
         budget: str | None = None,
         stored: str = "computed",
-        store: Store | None = None,
+        store: FeatureStore | None = None,
         sharding: DataSharding = SINGLE,
         display: Display,
     ):
@@ -194,15 +194,15 @@ class FeatureCache:
             self._noted.add(text)
             self._display.message(text)
 
-    def _parts(self, name: str, split: Split) -> list[Part]:
+    def _parts(self, name: str, split: Split) -> list[SplitView]:
         """What is kept of a split; of many processes, of this one's share of it."""
         augmentation = self._inputs.augmentation
         if self._sharding.spans_processes:
-            split = Portion(split, self._sharding.local_rows(len(split)))
+            split = SplitSlice(split, self._sharding.local_rows(len(split)))
         if name != "train" or augmentation is None:
-            return [Part(name, split, None)]
+            return [SplitView(name, split, None)]
         numbers = range(1, self._inputs.views + 1)
-        return [Part(name, split, View(augmentation.options, self._seed, n)) for n in numbers]
+        return [SplitView(name, split, View(augmentation.options, self._seed, n)) for n in numbers]
 
     def _all(self, inputs: PhaseInputs, variables: ParamTree, name: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
@@ -220,10 +220,10 @@ class FeatureCache:
         ]
         return draws[0] if len(draws) == 1 else Views(draws)
 
-    def _find(self, cut: str, variables: ParamTree, part: Part) -> Entry | None:
+    def _find(self, cut: str, variables: ParamTree, part: SplitView) -> Entry | None:
         return None if self._store is None else self._store.find(self._key(cut, variables, part))
 
-    def _key(self, cut: str, variables: ParamTree, part: Part) -> Key:
+    def _key(self, cut: str, variables: ParamTree, part: SplitView) -> Key:
         if self._last is None or self._last[0] is not variables or self._last[1] != cut:
             prefix = prefix_of(
                 self._model,
@@ -245,15 +245,15 @@ class FeatureCache:
             view=part.view,
         )
 
-    def _spec(self, cut: str, variables: ParamTree, count: int) -> Spec:
+    def _spec(self, cut: str, variables: ParamTree, count: int) -> ArraySpec:
         if cut not in self._outputs:
             size = self._inputs.device.size
             images = jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype)
             self._outputs[cut] = models.output_shape(self._model, variables, images, cut)
         output = self._outputs[cut]
-        return Spec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
+        return ArraySpec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
 
-    def _features(self, inputs: PhaseInputs, variables: ParamTree, part: Part) -> np.ndarray:
+    def _features(self, inputs: PhaseInputs, variables: ParamTree, part: SplitView) -> np.ndarray:
         """Found or computed [N, ...], in memory or mapped from a file.
 
         Raises:
@@ -282,7 +282,7 @@ class FeatureCache:
         return self._computed_now(inputs.start, variables, part, spec, None)
 
     def _kept(
-        self, key: Key, part: Part, mapped: bool, *, announce: bool = True
+        self, key: Key, part: SplitView, mapped: bool, *, announce: bool = True
     ) -> np.ndarray | None:
         loaded = self._store.load(key, mapped=mapped) if self._store else None
         if loaded is None:
@@ -300,9 +300,9 @@ class FeatureCache:
         self,
         cut: str,
         variables: ParamTree,
-        part: Part,
-        spec: Spec,
-        claim: Claim | None,
+        part: SplitView,
+        spec: ArraySpec,
+        claim: EntryClaim | None,
     ) -> np.ndarray:
         """Computes features into memory, and into the cache as far as that takes them."""
         values = spec.empty()
@@ -318,14 +318,16 @@ class FeatureCache:
             claim.finish()
         return values
 
-    def _computed_to_disk(self, cut: str, variables: ParamTree, part: Part, claim: Claim) -> None:
+    def _computed_to_disk(
+        self, cut: str, variables: ParamTree, part: SplitView, claim: EntryClaim
+    ) -> None:
         for rows in self._rows(cut, variables, part, claim.rows):
             claim.append(rows)
             if not claim.alive:
                 raise NoRoom
         claim.finish()
 
-    def _images(self, part: Part) -> Images:
+    def _images(self, part: SplitView) -> Images:
         """Decoded beside the computation; if for several views, once for all where they fit."""
         if part.view is None:
             return place_images(part.split, self._inputs, once=True)
@@ -334,7 +336,9 @@ class FeatureCache:
             self._decoded = place_images(part.split, self._inputs, once=once, training=True)
         return self._decoded
 
-    def _rows(self, cut: str, variables: ParamTree, part: Part, first: int) -> Iterator[np.ndarray]:
+    def _rows(
+        self, cut: str, variables: ParamTree, part: SplitView, first: int
+    ) -> Iterator[np.ndarray]:
         """Features of the images from `first` on, batch by batch, as they are to be kept."""
         self._computed += len(part.split)
         local = self._sharding.local()
@@ -351,7 +355,7 @@ class FeatureCache:
                 prepare=self._inputs.device,
                 first=first,
                 view=part.view,
-                origin=part.split.rows.start if isinstance(part.split, Portion) else 0,
+                origin=part.split.rows.start if isinstance(part.split, SplitSlice) else 0,
                 sharding=local,
             ):
                 yield rows if self._stored is None else rows.astype(self._stored)

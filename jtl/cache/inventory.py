@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.cache.entry import Entry
-from jtl.cache.store import Held, Store
+from jtl.cache.store import FeatureStore, StoredEntry
 from jtl.common import files, programs
 from jtl.common.paths import CHECKED, FEATURES, PROGRAMS, WEIGHTS
 
@@ -30,7 +30,7 @@ class Row:
         unused: Seconds since they were last used.
     """
 
-    held: Held
+    held: StoredEntry
     entry: Entry | None
     age: float
     unused: float
@@ -57,7 +57,7 @@ class Inventory:
     def __init__(self, folder: Path, message: Callable[[str], None]):
         """Takes the cache folder, which need not exist, and where to say what goes wrong."""
         self.folder = folder
-        self.store = Store(folder / FEATURES, message)
+        self.store = FeatureStore(folder / FEATURES, message)
 
     def rows(self, keys: tuple[str, ...] = (), older_than: float = 0.0) -> list[Row]:
         """Kept features, the longest unused first.
@@ -67,7 +67,7 @@ class Inventory:
             older_than: Days since the last use, at least.
         """
         now, rows = time.time(), []
-        for held in self.store.held():
+        for held in self.store.entries():
             if not held.name.startswith(keys or ("",)):
                 continue
             entry = self.store.entry(held.name)

@@ -46,7 +46,7 @@ class Key:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class SplitView:
     """What an entry is of: a split's images as they are, or in one random view."""
 
     split_name: str
@@ -100,8 +100,8 @@ def prefix_of(
     return Prefix(
         model=name,
         cut=cut,
-        units=_described(units),
-        variables=_hashed(variables, units),
+        units=_units_hash(units),
+        variables=_variables_hash(variables, units),
         dtype=dtype,
         backend=f"{jax.default_backend()}, {settings.jax_default_matmul_precision}",
         stored=stored,
@@ -154,7 +154,7 @@ def names_of(split: Split) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _described(units: Sequence[Unit]) -> str:
+def _units_hash(units: Sequence[Unit]) -> str:
     told = [
         (u.path, f"{u.module.__module__}.{u.module.__qualname__}", u.options, u.until)
         for u in units
@@ -162,7 +162,7 @@ def _described(units: Sequence[Unit]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def _hashed(variables: ParamTree, units: Sequence[Unit]) -> str:
+def _variables_hash(variables: ParamTree, units: Sequence[Unit]) -> str:
     """SHA-256 over path, dtype, shape and bytes of every leaf of the units."""
     inside = tuple(f"{unit.path}/" for unit in units)
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 
 from jtl.cache import sizes
-from jtl.cache.store import Store
+from jtl.cache.store import FeatureStore
 from jtl.common.quantities import format_bytes
 from jtl.data.loader import Images, InputPlan
 from jtl.data.sources.registry import Split
@@ -24,7 +24,7 @@ DEVICE_SHARE = 0.25
 
 
 def place_features(
-    cut: str, needed: int, kept: bool, budget: str | None, store: Store | None
+    cut: str, needed: int, kept: bool, budget: str | None, store: FeatureStore | None
 ) -> tuple[Place | None, str | None]:
     """The place for the features at a cut.
 

@@ -17,7 +17,15 @@ import filelock
 import numpy as np
 
 from jtl.cache import sizes
-from jtl.cache.entry import CHECKSUMS, DESCRIPTION, VALUES, Damaged, Entry, Spec, Writer
+from jtl.cache.entry import (
+    CHECKSUMS,
+    DESCRIPTION,
+    VALUES,
+    ArraySpec,
+    DamagedEntry,
+    Entry,
+    EntryWriter,
+)
 from jtl.common.locks import FileLock, unsupported
 from jtl.common.quantities import format_bytes
 
@@ -35,7 +43,7 @@ _OURS = re.compile(r"[0-9a-f]{32}(\.partial|\.old)?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class StoredEntry:
     """What lies in the store, as far as its files tell.
 
     Attributes:
@@ -53,7 +61,7 @@ class Held:
     partial: bool
 
 
-class Store:
+class FeatureStore:
     """Entries in a folder, by their keys."""
 
     def __init__(self, folder: Path, message: Callable[[str], None]):
@@ -66,7 +74,7 @@ class Store:
         """The entry of a key, its values not looked at yet; a damaged one is removed."""
         try:
             return Entry.read(self.folder / key.name, key.digest)
-        except Damaged as damage:
+        except DamagedEntry as damage:
             self._discard(key, damage)
             return None
 
@@ -77,7 +85,7 @@ class Store:
             return None
         try:
             values = entry.load(mapped=mapped)
-        except Damaged as damage:
+        except DamagedEntry as damage:
             self._discard(key, damage)
             return None
         self._mine.add(key.name)
@@ -87,10 +95,10 @@ class Store:
 
     def limit(self) -> int:
         """Bytes that all entries may take together."""
-        return sizes.disk_limit(self.folder, sum(held.nbytes for held in self.held()))
+        return sizes.disk_limit(self.folder, sum(held.nbytes for held in self.entries()))
 
     @contextlib.contextmanager
-    def claim(self, key: Key, spec: Spec) -> Iterator[Claim | None]:
+    def claim(self, key: Key, spec: ArraySpec) -> Iterator[EntryClaim | None]:
         """The right to write an entry, if it can be had; waits for a process that has it.
 
         Yields:
@@ -110,12 +118,12 @@ class Store:
                 return
             self._mine.add(key.name)
             stack.callback(writer.close)
-            yield Claim(self, key, writer)
+            yield EntryClaim(self, key, writer)
 
-    def _writer(self, name: str, spec: Spec) -> Writer:
+    def _writer(self, name: str, spec: ArraySpec) -> EntryWriter:
         partial = self.folder / (name + PARTIAL)
         try:
-            return Writer(partial, spec)
+            return EntryWriter(partial, spec)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -126,7 +134,7 @@ class Store:
             reason = f"the file system has no locks ({reason}). Set JTL_CACHE to a folder elsewhere"
         self._say(f"features are used but not kept in '{self.folder}': {reason}")
 
-    def held(self) -> list[Held]:
+    def entries(self) -> list[StoredEntry]:
         """All entries, the longest unused first, unfinished ones among them."""
         found = []
         for folder in self._folders():
@@ -138,20 +146,20 @@ class Store:
                 written = files[VALUES].st_mtime if VALUES in files else used
                 nbytes = sum(status.st_size for status in files.values())
                 partial = folder.name.endswith(PARTIAL)
-                found.append(Held(folder.name, nbytes, used, written, partial))
+                found.append(StoredEntry(folder.name, nbytes, used, written, partial))
         return sorted(found, key=lambda held: (held.used, held.name))
 
     def entry(self, name: str) -> Entry | None:
         """An entry by its folder's name; None if it is unfinished or damaged."""
         try:
             return Entry.read(self.folder / name)
-        except Damaged:
+        except DamagedEntry:
             return None
 
     def remove(self, name: str) -> int:
         """Removes an entry, unless a process is writing it; the bytes that were freed."""
         key = name.removesuffix(PARTIAL)
-        nbytes = sum(held.nbytes for held in self.held() if held.name == name)
+        nbytes = sum(held.nbytes for held in self.entries() if held.name == name)
         try:
             with self._lock(key).acquire(blocking=False):
                 self._remove(name)
@@ -160,7 +168,7 @@ class Store:
             return 0
         return 0 if (self.folder / name).exists() else nbytes
 
-    def _finish(self, writer: Writer, key: Key) -> None:
+    def _finish(self, writer: EntryWriter, key: Key) -> None:
         self._remove(key.name)  # A damaged one that could not be removed before.
         writer.finish(self.folder / key.name, key.digest, key.facts)
 
@@ -172,7 +180,7 @@ class Store:
 
     def _make_room(self, needed: int, name: str) -> bool:
         """Removes the longest unused entries until a new one fits; False if it cannot."""
-        held = self.held()
+        held = self.entries()
         total = sum(h.nbytes for h in held if h.name != name + PARTIAL)
         limit = sizes.disk_limit(self.folder, sum(h.nbytes for h in held))
         if needed > limit:
@@ -197,7 +205,7 @@ class Store:
             f"'{self.folder}'. {sizes.LIMIT} sets another limit."
         )
 
-    def _discard(self, key: Key, damage: Damaged) -> None:
+    def _discard(self, key: Key, damage: DamagedEntry) -> None:
         self._message(f"features are computed again: in the cache, {key.name}'s {damage}")
         self.remove(key.name)
 
@@ -264,11 +272,11 @@ class Store:
             self._message(text)
 
 
-class Claim:
+class EntryClaim:
     """An entry that this process alone writes. What the disk refuses ends it, and is said."""
 
-    def __init__(self, store: Store, key: Key, writer: Writer):
-        """For `Store.claim`."""
+    def __init__(self, store: FeatureStore, key: Key, writer: EntryWriter):
+        """For `FeatureStore.claim`."""
         self._store, self._key, self._writer = store, key, writer
         self.alive = True
 
@@ -282,7 +290,7 @@ class Claim:
         return self._writer.written()
 
     def append(self, rows: np.ndarray) -> None:
-        """Writes the next rows; see `Writer.append`."""
+        """Writes the next rows; see `EntryWriter.append`."""
         self._try(lambda: self._writer.append(rows))
 
     def finish(self) -> None:

@@ -127,7 +127,7 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
     parser = _Parser(
         prog=prog,
         usage=" ".join([prog, "[OPTIONS]", *wanted]),
-        description=walk.described(kind),
+        description=walk.type_name(kind),
         formatter_class=lambda prog: _Help(prog, max_help_position=28, width=width),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -147,7 +147,7 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
         return parser
     groups: dict[str, Any] = {"": parser}
     for area, inner in walk.areas(kind).items():
-        title, _, more = walk.described(inner).partition(". ")
+        title, _, more = walk.type_name(inner).partition(". ")
         groups[area] = parser.add_argument_group(title.rstrip("."), " ".join(more.split()) or None)
     for option in options:
         _add(groups[option.area], option)
@@ -172,7 +172,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def _add(group: Any, option: Option, *, short: bool = False, hidden: bool = False) -> None:
     help = argparse.SUPPRESS if hidden else _explained(option, short)
-    bare = option.mark(walk.Bare)
+    bare = option.mark(walk.FlagValue)
     if option.kind is bool:
         shown = {option.flag: argparse.SUPPRESS if option.default else help}
         shown |= {_off(option.flag): help if option.default else argparse.SUPPRESS}
@@ -315,7 +315,9 @@ def flags(kind: type) -> list[str]:
     for option in walk.options(kind).values():
         if not option.positional:
             found += [option.flag]
-            found += [_off(option.flag)] if option.kind is bool or option.mark(walk.Bare) else []
+            found += (
+                [_off(option.flag)] if option.kind is bool or option.mark(walk.FlagValue) else []
+            )
     return found
 
 

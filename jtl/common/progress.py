@@ -140,8 +140,8 @@ class Pace:
         if self.done <= done:
             return "-:--:--"
         each = (self._last - since) / (self.done - done)
-        ahead = each * (self.total - self.done) - (self._clock() - self._last)
-        return str(datetime.timedelta(seconds=math.ceil(max(ahead, 0.0))))
+        left = each * (self.total - self.done) - (self._clock() - self._last)
+        return str(datetime.timedelta(seconds=math.ceil(max(left, 0.0))))
 
 
 class _Bar(Progress):

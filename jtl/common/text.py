@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -20,6 +21,24 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
         ('1 epoch', '1,234 epochs', '2 classes')
     """
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """The first names, and how many more there are.
+
+    Example:
+        >>> listed(["ash", "elm", "oak"], 2)
+        'ash, elm and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
+def indented(items: Sequence[object], most: int) -> list[str]:
+    """A line for each of the first items, and one for how many more there are."""
+    more = [f"  ... and {len(items) - most} more"] if len(items) > most else []
+    return [*(f"  {item}" for item in items[:most]), *more]
 
 
 def for_terminal(text: str) -> str:

@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _word(option: Option, value: Any, path: Path) -> str:
     """An option as the command line has it."""
     if isinstance(value, bool):
-        if option.kind is not bool and option.mark(walk.Bare) is None:
+        if option.kind is not bool and option.mark(walk.FlagValue) is None:
             raise UserError(
                 f"'{path}': '{option.name}' is no switch, but YAML takes its value for "
                 f"{str(value).lower()}. Words such as yes, no, on and off need quotes there."

@@ -50,7 +50,7 @@ class RunConfig:
     """
 
     run_dir: Path | None = None
-    resume: Annotated[Literal["never", "auto", "must"], walk.Bare("auto")] = "never"
+    resume: Annotated[Literal["never", "auto", "must"], walk.FlagValue("auto")] = "never"
     device: DeviceName = "auto"
     cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
     dry_run: bool = False

@@ -33,7 +33,7 @@ class Metavar:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bare:
+class FlagValue:
     """The value of an option whose flag is given alone; `--no-` before it means the default."""
 
     value: Any
@@ -245,13 +245,13 @@ def is_of(kind: Any, value: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def adapted(option: Option, value: Any) -> Any:
+def converted(option: Option, value: Any) -> Any:
     """A value with tuples for lists, paths for texts, and what a bare flag means for True."""
     if isinstance(value, list):
         return tuple(value)
     if option.kind is Path and isinstance(value, str):
         return Path(value)
-    if isinstance(value, bool) and (bare := option.mark(Bare)):
+    if isinstance(value, bool) and (bare := option.mark(FlagValue)):
         return bare.value if value else option.default
     return value
 
@@ -262,7 +262,7 @@ def from_json(option: Option, value: Any) -> Any:
     Raises:
         TypeError: It is none of the option's type.
     """
-    found = adapted(option, value)
+    found = converted(option, value)
     if not ((value is None and option.optional) or is_of(option.kind, found)):
         raise TypeError(f"'{option.name}' is {value!r}")
     return found
@@ -273,7 +273,7 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def described(kind: type) -> str:
+def type_name(kind: type) -> str:
     """A dataclass's docstring without what it says of its fields."""
     return _ATTRIBUTES.split(inspect.getdoc(kind) or "")[0].strip()
 

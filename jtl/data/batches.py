@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import indented
 from jtl.data.decoding import BadImage
 
 _MAX_LISTED = 20
@@ -96,9 +97,7 @@ def unreadable(failures: Sequence[str], count: int, where: str) -> UserError:
         where: What the images belong to.
     """
     lines = [f"{len(failures)} of {count} images of {where} cannot be read:"]
-    lines += [f"  {failure}" for failure in failures[:_MAX_LISTED]]
-    if len(failures) > _MAX_LISTED:
-        lines.append(f"  ... and {len(failures) - _MAX_LISTED} more")
+    lines += indented(failures, _MAX_LISTED)
     lines.append("Replace or remove them, or leave them out with --on-bad-image skip.")
     return UserError("\n".join(lines))
 

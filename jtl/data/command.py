@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from jtl.common.output import print_json
+from jtl.common.text import indented
 from jtl.config import checks, walk
 
 if TYPE_CHECKING:
@@ -100,7 +101,4 @@ def lines(result: Survey) -> list[str]:
 
 
 def _listed(word: str, items: tuple[str, ...] | list[str]) -> list[str]:
-    if not items:
-        return []
-    more = [f"  ... and {len(items) - _MOST_LINES} more"] if len(items) > _MOST_LINES else []
-    return [f"{word}:", *(f"  {item}" for item in items[:_MOST_LINES]), *more]
+    return [f"{word}:", *indented(items, _MOST_LINES)] if items else []

@@ -262,13 +262,13 @@ def in_order(
     starts = range(first, count, batch_size)
     rows = [np.arange(s, s + batch_size) for s in starts]
     for batch, index in zip(
-        ahead(examples, [np.minimum(r, count - 1) for r in rows], sharding), rows, strict=True
+        prefetch(examples, [np.minimum(r, count - 1) for r in rows], sharding), rows, strict=True
     ):
         labels = examples.labels[np.minimum(index, count - 1)]
         yield batch, np.where(index < count, labels, -1).astype(np.int32)
 
 
-def ahead(
+def prefetch(
     examples: Examples, batches: list[np.ndarray], sharding: DataSharding = SINGLE
 ) -> Generator[np.ndarray | jax.Array, None, None]:
     """The batches `batches` (indices) of `examples`, the next one read in the meantime.

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from jtl.common.errors import UserError
 from jtl.data.decoding import HostTransform
-from jtl.data.splits import Found
+from jtl.data.splits import OpenedSource
 
 ACROSS = 8
 """Images of every class."""
@@ -20,7 +20,7 @@ MOST_CLASSES = 40
 _SIDE, _GAP, _NAMES, _LETTER = 96, 4, 200, 15  # pixels
 
 
-def draw(found: Found, path: Path) -> None:
+def draw(found: OpenedSource, path: Path) -> None:
     """Writes a PNG with a row of training images for every class.
 
     Images are cut to squares; an unreadable one is a crossed-out box.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import listed
 from jtl.data.decoding import HostTransform
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +68,7 @@ class Split(Protocol):
         ...
 
 
-class Portion:
+class SplitSlice:
     """Some of a split's images, to be treated as they are among the others.
 
     Attributes:
@@ -176,7 +177,7 @@ class Labelled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class OpenedSource:
     """What a source holds.
 
     Attributes:
@@ -242,7 +243,7 @@ def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[
             if missing:
                 notes.append(
                     f"{len(missing)} of {len(class_names)} classes have no {name} images: "
-                    f"{some(missing)}."
+                    f"{listed(missing)}."
                 )
     return notes
 
@@ -253,7 +254,7 @@ def absent(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
     return [name for label, name in enumerate(class_names) if label not in present]
 
 
-def reordered(found: Found, class_names: Sequence[str]) -> Found:
+def reordered(found: OpenedSource, class_names: Sequence[str]) -> OpenedSource:
     """The same data with its classes in another order."""
     if tuple(class_names) == found.class_names:
         return found
@@ -287,14 +288,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
         if strange:
             problems.append(
                 f"The {name} split of {where} has classes that train does not have: "
-                f"{some(strange)}. The classes of train are {some(known)}. Add train images "
+                f"{listed(strange)}. The classes of train are {listed(known)}. Add train images "
                 "of them, or leave them out."
             )
     return problems
-
-
-def some(names: Iterable[str], most: int = 10) -> str:
-    """The names as a list in words, shortened."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jtl.common.text import listed
 from jtl.data.batches import in_threads
 from jtl.data.decoding import FORMATS, BadImage, decode
 from jtl.data.sources.encoded import EncodedSplit
-from jtl.data.splits import Advance, Found, some
+from jtl.data.splits import Advance, OpenedSource
 
 TINY = 32
 """Pixels: a shorter side below holds little for networks that were trained at 224."""
@@ -26,7 +27,7 @@ IMBALANCE = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class SurveyedImage:
     """What one image is.
 
     Attributes:
@@ -86,7 +87,7 @@ class Survey:
         return facts
 
 
-def survey(spec: str, found: Found, advance: Advance) -> Survey:
+def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
     """Decodes every image of a source.
 
     Args:
@@ -122,10 +123,10 @@ def survey(spec: str, found: Found, advance: Advance) -> Survey:
     )  # fmt: skip
 
 
-def _looks(split: str, images: Any, advance: Advance) -> Iterable[Look]:
+def _looks(split: str, images: Any, advance: Advance) -> Iterable[SurveyedImage]:
     look = _at_file if isinstance(images, EncodedSplit) else _at_array
 
-    def work(rows: range) -> list[Look]:
+    def work(rows: range) -> list[SurveyedImage]:
         return [look(split, images, row) for row in rows]
 
     for part in in_threads(work, len(images)):
@@ -133,24 +134,24 @@ def _looks(split: str, images: Any, advance: Advance) -> Iterable[Look]:
         yield from part
 
 
-def _at_file(split: str, images: EncodedSplit, row: int) -> Look:
+def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
     name, label = images.names[row], int(images.labels[row])
     try:
         data = images.encoded(row)
         pixels = np.asarray(decode(data, name))
     except BadImage as error:
-        return Look(split, name, label, None, b"", False, False, str(error))
+        return SurveyedImage(split, name, label, None, b"", False, False, str(error))
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         alpha = image.has_transparency_data
-    return Look(split, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)
+    return SurveyedImage(split, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)
 
 
-def _at_array(split: str, images: Any, row: int) -> Look:
+def _at_array(split: str, images: Any, row: int) -> SurveyedImage:
     pixels = images.read(np.array([row]), None)[0]
     grey = bool((pixels == pixels[..., :1]).all())
     size, label = pixels.shape[:2], int(images.labels[row])
-    return Look(split, images.names[row], label, size, _digest(pixels), grey, False, None)
+    return SurveyedImage(split, images.names[row], label, size, _digest(pixels), grey, False, None)
 
 
 def _digest(pixels: np.ndarray) -> bytes:
@@ -158,7 +159,7 @@ def _digest(pixels: np.ndarray) -> bytes:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=shape).digest()
 
 
-def _sizes(looks: Sequence[Look]) -> dict[str, tuple[int, int]] | None:
+def _sizes(looks: Sequence[SurveyedImage]) -> dict[str, tuple[int, int]] | None:
     ordered = sorted(
         (look.size for look in looks if look.size is not None), key=lambda s: (s[0] * s[1], s)
     )
@@ -168,7 +169,7 @@ def _sizes(looks: Sequence[Look]) -> dict[str, tuple[int, int]] | None:
     return {"smallest": ordered[0], "median": middle, "largest": ordered[-1]}
 
 
-def _equal(looks: Iterable[Look]) -> list[list[Look]]:
+def _equal(looks: Iterable[SurveyedImage]) -> list[list[SurveyedImage]]:
     """The groups of images with the same pixels."""
     groups = defaultdict(list)
     for look in looks:
@@ -177,9 +178,9 @@ def _equal(looks: Iterable[Look]) -> list[list[Look]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _across(groups: Sequence[Sequence[Look]]) -> list[str]:
+def _across(groups: Sequence[Sequence[SurveyedImage]]) -> list[str]:
     """Sentences about equal images in several splits."""
-    shared: dict[tuple[str, ...], list[Sequence[Look]]] = defaultdict(list)
+    shared: dict[tuple[str, ...], list[Sequence[SurveyedImage]]] = defaultdict(list)
     for group in groups:
         names = tuple(r for r in ("train", "val", "test") if any(o.split == r for o in group))
         if len(names) > 1:
@@ -192,7 +193,7 @@ def _across(groups: Sequence[Sequence[Look]]) -> list[str]:
     ]
 
 
-def _within(groups: Sequence[Sequence[Look]], class_names: Sequence[str]) -> list[str]:
+def _within(groups: Sequence[Sequence[SurveyedImage]], class_names: Sequence[str]) -> list[str]:
     """Sentences about images that a split has twice, and those with several labels."""
     warnings = []
     twice = 0
@@ -207,8 +208,8 @@ def _within(groups: Sequence[Sequence[Look]], class_names: Sequence[str]) -> lis
     return warnings
 
 
-def _unusual(looks: Sequence[Look]) -> list[str]:
-    kinds: list[tuple[Callable[[Look], bool], str]] = [
+def _unusual(looks: Sequence[SurveyedImage]) -> list[str]:
+    kinds: list[tuple[Callable[[SurveyedImage], bool], str]] = [
         (lambda o: o.grey, "are grey; they are used as grey in all three colours"),
         (lambda o: o.alpha, "have transparency; they are laid over white"),
         (
@@ -231,10 +232,10 @@ def _imbalance(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
     warnings = []
     few = [name for name, n in present.items() if n < FEW]
     if few:
-        warnings.append(f"{len(few)} class(es) have less than {FEW} train images: {some(few)}.")
+        warnings.append(f"{len(few)} class(es) have less than {FEW} train images: {listed(few)}.")
     missing = [name for name, n in zip(class_names, counts, strict=True) if not n]
     if missing:
-        warnings.append(f"{len(missing)} class(es) have no train images: {some(missing)}.")
+        warnings.append(f"{len(missing)} class(es) have no train images: {listed(missing)}.")
     if present and max(present.values()) >= IMBALANCE * min(present.values()):
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         warnings.append(

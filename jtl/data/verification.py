@@ -19,7 +19,7 @@ from jtl.common.files import replace_text
 from jtl.common.paths import CHECKED, cache_dir
 from jtl.config.data import OnBadImage
 from jtl.data.batches import unreadable
-from jtl.data.splits import Found
+from jtl.data.splits import OpenedSource
 
 if TYPE_CHECKING:
     from jtl.common.progress import Display
@@ -56,7 +56,7 @@ class Verification:
     folder: Path | None = None
     display: Display | None = None
 
-    def __call__(self, found: Found) -> Found:
+    def __call__(self, found: OpenedSource) -> OpenedSource:
         """Checks the images of a source.
 
         Returns:
@@ -77,7 +77,7 @@ class Verification:
                 self._note(memory, decode, bad, found)
         return self._act(found, {name: faults for name, faults in bad.items() if faults})
 
-    def _look(self, found: Found, decode: bool) -> dict[str, dict[int, str]]:
+    def _look(self, found: OpenedSource, decode: bool) -> dict[str, dict[int, str]]:
         count = sum(len(split) for split in found.splits.values())
         with contextlib.ExitStack() as stack:
             advance = None
@@ -88,7 +88,7 @@ class Verification:
                 for name, split in found.splits.items()
             }
 
-    def _act(self, found: Found, bad: dict[str, dict[int, str]]) -> Found:
+    def _act(self, found: OpenedSource, bad: dict[str, dict[int, str]]) -> OpenedSource:
         if not bad:
             return found
         lines = [line for faults in bad.values() for line in faults.values()]
@@ -114,7 +114,7 @@ class Verification:
         note = f"Left out {len(lines)} of {count} images, which cannot be read: {named}{more}."
         return dataclasses.replace(found, splits=splits, notes=(*found.notes, note))
 
-    def _memory(self, found: Found) -> Path | None:
+    def _memory(self, found: OpenedSource) -> Path | None:
         """The file that remembers these images, as this decoder reads them."""
         if self.folder is None or not found.has_files:
             return None
@@ -125,7 +125,7 @@ class Verification:
         return self.folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
 
     def _recall(
-        self, memory: Path | None, found: Found, decode: bool
+        self, memory: Path | None, found: OpenedSource, decode: bool
     ) -> dict[str, dict[int, str]] | None:
         """What was noted, if it still holds."""
         if memory is None:
@@ -147,7 +147,7 @@ class Verification:
             return None
 
     def _note(
-        self, path: Path | None, decode: bool, bad: dict[str, dict[int, str]], found: Found
+        self, path: Path | None, decode: bool, bad: dict[str, dict[int, str]], found: OpenedSource
     ) -> None:
         if path is None:
             return

@@ -11,7 +11,7 @@ import numpy as np
 from jtl.common import files
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources import registry
-from jtl.export.target import TARGETS, Answers
+from jtl.export.target import TARGETS, ExportedOutputs
 from jtl.predict.predictions import probabilities
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
     return out
 
 
-def _compared(classifier: Classifier, answers: Answers, images: list[np.ndarray]) -> dict[str, Any]:
+def _compared(
+    classifier: Classifier, answers: ExportedOutputs, images: list[np.ndarray]
+) -> dict[str, Any]:
     """The fields of `Exported` that say how much the export differs.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.export.peers import torch_network
-from jtl.export.target import Answers, facts, fitted, require
+from jtl.export.target import ExportedOutputs, facts, fitted, require
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -24,8 +24,8 @@ session = onnxruntime.InferenceSession("FILE")
 _OPSET = 20
 
 
-def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`. The model takes images that are resized and cropped."""
+def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
+    """See `jtl.export.target.ExportWriter`. The model takes images that are resized and cropped."""
     torch = require("torch", "onnx", "onnx")
     for name in ("onnxscript", "onnxruntime", "onnx"):
         require(name, "onnx", "onnx")
@@ -42,7 +42,7 @@ def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answ
     session = onnxruntime.InferenceSession(path)
     (logits,) = session.run(None, {"images": images})
     size = str(images.shape[1])
-    return Answers(
+    return ExportedOutputs(
         np.asarray(logits),
         f"onnxruntime {onnxruntime.__version__}",
         LOADING.replace("SIZE", size),

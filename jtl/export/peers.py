@@ -11,37 +11,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import weights
-from jtl.export.target import Answers, fitted, require
+from jtl.export.target import ExportedOutputs, fitted, require
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
-    from weights_convert.export.targets import Target
+    from weights_convert.export.targets import TargetModel
 
 ROUNDING = 1e-4
 """Of float32 sums in another order, through all layers, relative to the largest logit."""
 
 
-def write_timm(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`."""
+def write_timm(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
+    """See `jtl.export.target.ExportWriter`."""
     return _write_torch(classifier, path, samples, "timm")
 
 
-def write_torchvision(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`."""
+def write_torchvision(
+    classifier: Classifier, path: Path, samples: list[np.ndarray]
+) -> ExportedOutputs:
+    """See `jtl.export.target.ExportWriter`."""
     return _write_torch(classifier, path, samples, "torchvision")
 
 
-def _write_torch(classifier: Classifier, path: Path, samples: list[np.ndarray], to: str) -> Answers:
+def _write_torch(
+    classifier: Classifier, path: Path, samples: list[np.ndarray], to: str
+) -> ExportedOutputs:
     torch = require("torch", to, "timm")
     network, target = torch_network(classifier, path, to)
     with torch.no_grad():
         images = torch.from_numpy(_normalized(classifier, samples).transpose(0, 3, 1, 2).copy())
         logits = network(images).numpy()
     loading = f"{target.loading}\n{_input(classifier, 'N, 3, {0}, {0}')}"
-    return Answers(logits, _versions(to, "torch"), loading, ROUNDING)
+    return ExportedOutputs(logits, _versions(to, "torch"), loading, ROUNDING)
 
 
-def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Target]:
+def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, TargetModel]:
     """Writes weights for timm or torchvision to `path`, and loads them there.
 
     Returns:
@@ -67,8 +71,8 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
     return network.eval(), target
 
 
-def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`."""
+def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
+    """See `jtl.export.target.ExportWriter`."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = require("keras", "keras", "keras")
     target = weights.export(classifier.folder, "keras", path)
@@ -80,7 +84,7 @@ def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -
     network.load_weights(path)
     logits = np.asarray(keras.ops.convert_to_numpy(network(images, training=False)))
     loading = f"{target.loading}\n{_input(classifier, 'N, {0}, {0}, 3')}"
-    return Answers(logits, _versions("keras"), loading, ROUNDING)
+    return ExportedOutputs(logits, _versions("keras"), loading, ROUNDING)
 
 
 def _normalized(classifier: Classifier, samples: list[np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jtl.export.stablehlo import PLATFORMS, exported
-from jtl.export.target import Answers, facts, require
+from jtl.export.target import ExportedOutputs, facts, require
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -21,8 +21,8 @@ import tensorflow as tf
 logits = tf.saved_model.load("FILE").logits(images)  # uint8 RGB [N, H, W, 3], any N, H and W"""
 
 
-def write(classifier: Classifier, path: Path, images: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`. `classes.json` among the assets tells its classes."""
+def write(classifier: Classifier, path: Path, images: list[np.ndarray]) -> ExportedOutputs:
+    """See `jtl.export.target.ExportWriter`. `classes.json` among the assets tells its classes."""
     # Its remarks on the processor are none on the export.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     tf = require("tensorflow", "savedmodel", "savedmodel")
@@ -45,6 +45,6 @@ def write(classifier: Classifier, path: Path, images: list[np.ndarray]) -> Answe
     loaded = tf.saved_model.load(str(path))
     logits = [np.asarray(loaded.logits(image[None]))[0] for image in images]
     version = importlib.metadata.version("jax")
-    return Answers(
+    return ExportedOutputs(
         np.stack(logits), f"TensorFlow {tf.__version__}, jax {version}", LOADING, rounding=1e-2
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import onednn
-from jtl.export.target import Answers, facts, require
+from jtl.export.target import ExportedOutputs, facts, require
 from jtl.export.whole import logits_of
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def exported(classifier: Classifier) -> jax.export.Exported:
         jax.clear_caches()
 
 
-def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> Answers:
-    """See `jtl.export.target.Writer`. Beside the program, `FILE.json` tells its classes."""
+def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
+    """See `jtl.export.target.ExportWriter`. Beside the program, `FILE.json` tells its classes."""
     require("flatbuffers", "stablehlo", "export")
     path.write_bytes(exported(classifier).serialize())
     text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)
     path.with_name(path.name + ".json").write_text(text + "\n", encoding="utf-8")
     program = jax.export.deserialize(bytearray(path.read_bytes()))
     logits = [np.asarray(jax.jit(program.call)(image[None]))[0] for image in samples]
-    return Answers(np.stack(logits), f"jax {jax.__version__}", LOADING, rounding=1e-2)
+    return ExportedOutputs(np.stack(logits), f"jax {jax.__version__}", LOADING, rounding=1e-2)

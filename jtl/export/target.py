@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class ExportedOutputs:
     """What a file gave that was written, when its library ran it.
 
     Attributes:
@@ -35,10 +35,12 @@ class Answers:
     rounding: float
 
 
-class Writer(Protocol):
+class ExportWriter(Protocol):
     """Writes a classifier in one form, and runs what it wrote."""
 
-    def __call__(self, classifier: Classifier, path: Path, images: list[np.ndarray]) -> Answers:
+    def __call__(
+        self, classifier: Classifier, path: Path, images: list[np.ndarray]
+    ) -> ExportedOutputs:
         """Writes `path` and runs it on images, uint8 [H, W, 3] of several sizes.
 
         Raises:
@@ -48,34 +50,34 @@ class Writer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class ExportFormat:
     """A form of export.
 
     Attributes:
         name: Of its file or folder by default.
         suffix: What its file must end in; of a folder nothing.
-        writer: "MODULE:FUNCTION" of its `Writer`; imported when asked for.
+        writer: "MODULE:FUNCTION" of its `ExportWriter`; imported when asked for.
     """
 
     name: str
     suffix: str
     writer: str
 
-    def load(self) -> Writer:
+    def load(self) -> ExportWriter:
         """The writer."""
         module, _, function = self.writer.partition(":")
         return getattr(importlib.import_module(module), function)
 
 
 TARGETS = {
-    "stablehlo": Target("model.stablehlo", ".stablehlo", "jtl.export.stablehlo:write"),
-    "timm": Target("timm.safetensors", ".safetensors", "jtl.export.peers:write_timm"),
-    "torchvision": Target(
+    "stablehlo": ExportFormat("model.stablehlo", ".stablehlo", "jtl.export.stablehlo:write"),
+    "timm": ExportFormat("timm.safetensors", ".safetensors", "jtl.export.peers:write_timm"),
+    "torchvision": ExportFormat(
         "torchvision.safetensors", ".safetensors", "jtl.export.peers:write_torchvision"
     ),
-    "keras": Target("keras.weights.h5", ".weights.h5", "jtl.export.peers:write_keras"),
-    "onnx": Target("model.onnx", ".onnx", "jtl.export.onnx:write"),
-    "savedmodel": Target("saved_model", "", "jtl.export.savedmodel:write"),
+    "keras": ExportFormat("keras.weights.h5", ".weights.h5", "jtl.export.peers:write_keras"),
+    "onnx": ExportFormat("model.onnx", ".onnx", "jtl.export.onnx:write"),
+    "savedmodel": ExportFormat("saved_model", "", "jtl.export.savedmodel:write"),
 }
 """The forms by the word of `--to`."""
 

@@ -31,7 +31,7 @@ _AT_THE_END = {"gtol": 1e-6, "ftol": 1e-10}
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class Solution:
     """One point of the path.
 
     Attributes:
@@ -61,7 +61,7 @@ def fit_path(
     num_classes: int,
     penalties: tuple[float, ...] = GRID,
     class_weights: np.ndarray | None = None,
-) -> list[Fit]:
+) -> list[Solution]:
     """Fits a linear head for every penalty, warm-started along the path.
 
     The fits are close to their optima, near enough to compare them; the one of `best` is
@@ -79,12 +79,12 @@ def fit_path(
         A fit for every penalty, the strongest first.
     """
     problem = _Problem(train, val, num_classes, class_weights)
-    path: list[Fit] = []
+    path: list[Solution] = []
     before = now = np.zeros((problem.width + 1, num_classes))
     for l2 in sorted(penalties, reverse=True):
         # Optima move nearly evenly along the logarithm of the penalty.
-        ahead = now + (now - before) if len(path) > 1 else now
-        before, (now, iterations) = now, problem.minimize(ahead, l2, **_ON_THE_WAY)
+        start = now + (now - before) if len(path) > 1 else now
+        before, (now, iterations) = now, problem.minimize(start, l2, **_ON_THE_WAY)
         path.append(problem.fit(now, l2, iterations))
     chosen = best(path)
     start = problem.centred(chosen)
@@ -93,7 +93,7 @@ def fit_path(
     return path
 
 
-def best(path: list[Fit]) -> Fit:
+def best(path: list[Solution]) -> Solution:
     """The fit of highest validation accuracy; among equals, of lowest validation loss."""
     return max(path, key=lambda fit: (fit.val_accuracy, -fit.val_loss))
 
@@ -148,14 +148,14 @@ class _Problem:
         )
         return found.x.reshape(start.shape) * scale, int(found.nit)
 
-    def fit(self, solution: np.ndarray, l2: float, iterations: int) -> Fit:
+    def fit(self, solution: np.ndarray, l2: float, iterations: int) -> Solution:
         """A solution with its scores."""
         as_float32 = jnp.asarray(solution, jnp.float32)
         train_loss, train_accuracy, spread = _score(as_float32, self._x, self._labels)
         val_loss, val_accuracy, _ = _score(as_float32, *self._val)
         self._spread = max(float(spread), 1e-4)
         kernel, bias = solution[:-1], solution[-1]
-        return Fit(
+        return Solution(
             l2=l2,
             kernel=kernel.astype(np.float32),
             bias=(bias - np.asarray(self._mean, np.float64) @ kernel).astype(np.float32),
@@ -166,7 +166,7 @@ class _Problem:
             val_accuracy=float(val_accuracy),
         )
 
-    def centred(self, fit: Fit) -> np.ndarray:
+    def centred(self, fit: Solution) -> np.ndarray:
         """The solution that a fit was made of."""
         kernel = fit.kernel.astype(np.float64)
         return np.vstack([kernel, fit.bias + np.asarray(self._mean, np.float64) @ kernel])

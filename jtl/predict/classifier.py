@@ -13,13 +13,14 @@ import numpy as np
 from jtl.cache.features import FeatureCache
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
+from jtl.common.text import listed
 from jtl.common.trees import ParamTree
 from jtl.config.data import OnBadImage
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.loader import InputPlan
 from jtl.data.sources import registry
-from jtl.data.splits import Found, Split, reordered, some
+from jtl.data.splits import OpenedSource, Split, reordered
 from jtl.distributed.sharding import SINGLE, sharding_for
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
@@ -203,7 +204,7 @@ def evaluate_run(
     return Evaluation(told, logits, images)
 
 
-def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:
+def _with_classes_of(classifier: Classifier, found: OpenedSource, spec: str) -> OpenedSource:
     """The data labelled by the run's class names.
 
     Raises:
@@ -219,6 +220,6 @@ def _with_classes_of(classifier: Classifier, found: Found, spec: str) -> Found:
     ]
     for whose, names in (("run", set(run) - set(data)), ("data", set(data) - set(run))):
         if names:
-            told.append(f"  only the {whose}: {some(sorted(names))}")
+            told.append(f"  only the {whose}: {listed(sorted(names))}")
     told.append("Evaluate on data with the run's classes, or train on these.")
     raise UserError("\n".join(told))

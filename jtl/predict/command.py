@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from jtl.common.errors import UserError
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
-from jtl.common.text import counted, for_terminal
+from jtl.common.text import counted, for_terminal, indented
 from jtl.config import checks, walk
 from jtl.config.run import DeviceName
 
@@ -100,9 +100,9 @@ def command(options: Options) -> None:
             else:
                 put(likeliest(*answer, classifier.class_names, top_k))
         if len(unreadable) == len(images):
-            raise UserError(_told(unreadable, len(images)))
+            raise UserError(_describe_unreadable(unreadable, len(images)))
     if unreadable:
-        display.message(_told(unreadable, len(images)))
+        display.message(_describe_unreadable(unreadable, len(images)))
     if options.explain is not None:
         with display.track("explaining", len(images), "images") as advance:
             write_explanations(classifier, images, options.explain, advance)
@@ -130,9 +130,6 @@ def _print_json(row: Prediction | Unreadable) -> None:
     print_json(tables.as_json(row), indent=None)
 
 
-def _told(unreadable: list[Unreadable], count: int) -> str:
-    lines = [f"{len(unreadable)} of {counted(count, 'image')} could not be read:"]
-    lines += [f"  {image}" for image in unreadable[:_LISTED]]
-    if len(unreadable) > _LISTED:
-        lines.append(f"  ... and {len(unreadable) - _LISTED} more")
-    return "\n".join(lines)
+def _describe_unreadable(unreadable: list[Unreadable], count: int) -> str:
+    first = f"{len(unreadable)} of {counted(count, 'image')} could not be read:"
+    return "\n".join([first, *indented(unreadable, _LISTED)])

@@ -14,7 +14,7 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.data.decoding import BadImage, as_decoded, decode, read_file
 from jtl.data.sources.archives import is_archive, open_store
-from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, Store
+from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, ImageStore
 
 Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]
 """An image or many: a path (of an image, a folder, a zip or tar), uint8 pixels [H, W],
@@ -109,7 +109,7 @@ def _decoded_file(path: Path, name: str) -> Image.Image:
     return decode(data, name)
 
 
-def _decoded_member(store: Store, file: ImageFile, name: str) -> Image.Image:
+def _decoded_member(store: ImageStore, file: ImageFile, name: str) -> Image.Image:
     try:
         data = store.read(file)
     except Exception as error:  # A damaged archive provokes many kinds.

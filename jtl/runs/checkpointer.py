@@ -83,7 +83,7 @@ class Snapshot(NamedTuple):
     start: str | None
 
 
-class Progress(NamedTuple):
+class EpochProgress(NamedTuple):
     """How far an epoch is.
 
     Attributes:
@@ -308,7 +308,7 @@ class Checkpointer:
     def _is_outdated(self) -> bool:
         return max(saved_epochs(self._run.folder), default=0) >= self._last_epoch
 
-    def save_temporary(self, progress: Callable[[], Progress]) -> None:
+    def save_temporary(self, progress: Callable[[], EpochProgress]) -> None:
         """Saves within an epoch; many processes jointly, after the same step.
 
         What was saved within an epoch before goes once this is on disk.

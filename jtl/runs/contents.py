@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_text
+from jtl.common.text import listed
 from jtl.data.sources.registry import Dataset
 from jtl.data.verification import DECODED_BYTES
 
@@ -62,8 +63,5 @@ def difference(folder: Path, dataset: Dataset) -> str | None:
         "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
     }
     return "; ".join(
-        f"{len(names)} {kind}: {', '.join(names[:_NAMED])}"
-        + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        for kind, names in kinds.items()
-        if names
+        f"{len(names)} {kind}: {listed(names, _NAMED)}" for kind, names in kinds.items() if names
     )

@@ -20,7 +20,7 @@ LISTED_CLASSES = 20
 """Of more classes the closing table lists those that are recognized worst."""
 
 
-def devices_told(sharding: DataSharding) -> str:
+def describe_devices(sharding: DataSharding) -> str:
     """What shares the work, where there is more than one device."""
     total, processes = jax.device_count(), jax.process_count()
     if total == 1:

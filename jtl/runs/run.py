@@ -18,9 +18,9 @@ from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.files import append_text
+from jtl.common.text import listed
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
-from jtl.data.splits import some
 from jtl.distributed import processes
 from jtl.runs import checkpoint, contents, report
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
@@ -293,14 +293,14 @@ def _check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> N
     ]
     others = [name for name in held if begun and not _NAMES.fullmatch(name)]
     if held != others:
-        named = some((name for name in held if name not in others), 3)
+        named = listed((name for name in held if name not in others), 3)
         raise UserError(
             f"--run-dir '{folder}' is not empty: it holds {named}. Give a new folder, or remove "
             "this one if it is of no use any more. --resume goes on with a run, and starts one "
             "beside files that are none of jtl's."
         )
     if others:
-        message(f"note: '{folder}' also holds {some(others, 3)}, which stays as it is")
+        message(f"note: '{folder}' also holds {listed(others, 3)}, which stays as it is")
     if marked:
         _remove_begun(folder)
     for path in files:

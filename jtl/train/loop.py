@@ -20,7 +20,7 @@ from jtl.distributed import processes
 from jtl.distributed.signals import Interrupted, Stop, listening
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, messages, trackers
-from jtl.runs.checkpointer import Checkpointer, Progress, Snapshot
+from jtl.runs.checkpointer import Checkpointer, EpochProgress, Snapshot
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.resume import opened_run
 from jtl.runs.run import Run
@@ -31,7 +31,7 @@ from jtl.train.overview import normalization_lines, opening_line
 from jtl.train.restore import restored_part, snapshot_of, start_of
 from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.summary import run_content, run_inputs, summarize
-from jtl.train.trainer import Diverged, Part, Trainer
+from jtl.train.trainer import Diverged, PartialEpoch, Trainer
 
 
 def fit(config: Config, display: Display | None = None, *, background_plots: bool = False) -> Run:
@@ -84,10 +84,10 @@ def _go(setup: Setup, run: Run, display: Display, stop: Stop, background_plots: 
         PlotWorker(background=background_plots) as plotter,
         trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
     ):
-        Fit(setup, run, display, stop, plotter).go()
+        Training(setup, run, display, stop, plotter).run_phases()
 
 
-class Fit:
+class Training:
     """One run on its way: its phases, and the examples at hand."""
 
     def __init__(self, setup: Setup, run: Run, display: Display, stop: Stop, plotter: PlotWorker):
@@ -107,7 +107,7 @@ class Fit:
         # Of the best epoch, where it is of this session.
         self._val_logits: np.ndarray | None = None
 
-    def go(self) -> None:
+    def run_phases(self) -> None:
         """Trains every phase that is left, and writes the results."""
         if self.setup.config.train.solver == "lbfgs":
             self._solve()
@@ -203,7 +203,7 @@ class Fit:
             self._cut = cut
         return self._inputs
 
-    def _phase(self, trainer: Trainer, first: int, part: Part | None) -> bool:
+    def _phase(self, trainer: Trainer, first: int, part: PartialEpoch | None) -> bool:
         """Runs a phase's epochs from `first` on, of which `part` is done already.
 
         Returns:
@@ -223,12 +223,12 @@ class Fit:
                     self._stop(checkpointer.signal, f"after epoch {epoch}")
         return False
 
-    def _epoch(self, epoch: int, trainer: Trainer, part: Part | None) -> dict[str, Any]:
+    def _epoch(self, epoch: int, trainer: Trainer, part: PartialEpoch | None) -> dict[str, Any]:
         """Trains one epoch, or what is left of it."""
         checkpointer = self._checkpointer
         checkpointer.begin_epoch()
 
-        def between(part: Part) -> None:
+        def between(part: PartialEpoch) -> None:
             if not checkpointer.count_step():
                 return
             if processes.is_distributed():
@@ -248,13 +248,13 @@ class Fit:
         try:
             return trainer.epoch(epoch, between, losses, part)
         except Diverged as error:
-            self._diverged(epoch, self._step_told(error.step, trainer), trainer)
+            self._diverged(epoch, self._format_step(error.step, trainer), trainer)
         except Exception as error:
             if out_of_memory(error) is None:
                 raise
             raise UserError(memory.advice(trainer, error)) from error
 
-    def _progress(self, epoch: int, part: Part, trainer: Trainer) -> Progress:
+    def _progress(self, epoch: int, part: PartialEpoch, trainer: Trainer) -> EpochProgress:
         position = checkpoint.TemporaryCheckpoint(
             step=(epoch - 1) * trainer.steps_per_epoch + part.batches,
             epoch=epoch,
@@ -263,7 +263,7 @@ class Fit:
             elapsed=self._elapsed(),
             checkpoints=(),
         )
-        return Progress(position, trainer.state, part.sums)
+        return EpochProgress(position, trainer.state, part.sums)
 
     def _finished(self, epoch: int, line: dict[str, Any], trainer: Trainer, due: bool) -> bool:
         """Logs an epoch and saves what is due; True if patience ends the run."""
@@ -297,7 +297,7 @@ class Fit:
         )
 
     @staticmethod
-    def _step_told(step: int, trainer: Trainer) -> str:
+    def _format_step(step: int, trainer: Trainer) -> str:
         each = trainer.steps_per_epoch
         epoch, within = divmod(step - 1, each)
         return f"in step {step} (epoch {epoch + 1}, step {within + 1} of {each} in it)"

@@ -60,7 +60,7 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
     with listening(display.message) as stop, claimed_run(config, display.message) as run:
         setup = batch_size.prepared(config, display)
         with PlotWorker() as plotter:
-            fit = loop.Fit(setup, run, display, stop, plotter)
+            fit = loop.Training(setup, run, display, stop, plotter)
             rates, losses = _tried(setup, fit, display)
         if not losses:
             raise UserError("the very first loss is not finite; look at the data and the weights.")
@@ -87,7 +87,7 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
     return found
 
 
-def _tried(setup: Setup, fit: loop.Fit, display: Display) -> tuple[np.ndarray, list[float]]:
+def _tried(setup: Setup, fit: loop.Training, display: Display) -> tuple[np.ndarray, list[float]]:
     """The rates, and the losses of as many of them as were tried."""
     plan, train = setup.plans[0], setup.config.train
     inputs = fit.read_inputs(plan, setup.variables)

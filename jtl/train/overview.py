@@ -27,7 +27,7 @@ def opening_line(setup: Setup) -> str:
         )
         + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
         + ("" if setup.inputs.augmentation is None else f"; augmentation: {augmented}")
-        + messages.devices_told(setup.sharding)
+        + messages.describe_devices(setup.sharding)
     )
 
 

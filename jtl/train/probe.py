@@ -79,7 +79,7 @@ def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
     return values if inputs.prepare is None else inputs.prepare(values)
 
 
-def _path(setup: Setup, train: jax.Array, val: jax.Array) -> list[lbfgs.Fit]:
+def _path(setup: Setup, train: jax.Array, val: jax.Array) -> list[lbfgs.Solution]:
     """Fits of all penalties, or of the one that was given."""
     penalty = setup.config.train.l2
     return lbfgs.fit_path(

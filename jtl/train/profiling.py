@@ -37,14 +37,14 @@ def trace_phase(trainer: Trainer, epoch: int, run: Path, display: Display) -> No
     phase = setup.plans.index(trainer.plan) + 1
     folder = folder_of(run, phase, len(setup.plans))
     try:
-        taken = trace(trainer, epoch, folder)
+        count = trace(trainer, epoch, folder)
     except Diverged:  # As the training will, which tells it with its step.
         return
     except ProfilerError as error:
         display.message(f"profile: nothing was traced, the training goes on ({error})")
         return
     display.message(
-        f"profile: {counted(taken, 'step')} under mask {trainer.plan.phase.mask}, for "
+        f"profile: {counted(count, 'step')} under mask {trainer.plan.phase.mask}, for "
         f"ui.perfetto.dev and TensorBoard, in '{folder}'"
     )
 
@@ -82,14 +82,14 @@ def trace(trainer: Trainer, epoch: int, folder: Path) -> int:
         except ProfilerError as error:
             failure = error
         try:
-            taken = _take(trainer, epoch, before)  # Also then: of many processes all take them.
+            count = _take(trainer, epoch, before)  # Also then: of many processes all take them.
         finally:
             if failure is None:
                 with _traced():
                     jax.profiler.stop_trace()
         if failure is not None:
             raise failure
-        return taken
+        return count
     finally:
         trainer.state = before
 
@@ -105,9 +105,9 @@ def _traced() -> Iterator[None]:
 def _take(trainer: Trainer, epoch: int, state: object) -> int:
     """Takes steps from a copy of a state, which steps donate, and waits for them."""
     trainer.state = jax.tree.map(jax.numpy.copy, state)
-    taken = trainer.some_steps(epoch, STEPS)
+    count = trainer.run_steps(epoch, STEPS)
     jax.block_until_ready(trainer.state)
-    return taken
+    return count
 
 
 def folder_of(run: Path, phase: int, phases: int) -> Path:

@@ -12,7 +12,7 @@ from jtl.runs import checkpoint
 from jtl.runs.checkpointer import Snapshot
 from jtl.runs.run import Run
 from jtl.train.setup import Setup, image_inputs
-from jtl.train.trainer import Part, Trainer, last_step_of
+from jtl.train.trainer import PartialEpoch, Trainer, last_step_of
 
 
 def snapshot_of(epoch: int, trainer: Trainer) -> Snapshot:
@@ -42,9 +42,9 @@ def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     return variables, setup.sharding.replicate(opt_state), done
 
 
-def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> Part:
+def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> PartialEpoch:
     """Brings a trainer to a place within an epoch; what is done of the epoch there."""
     trainer.state, sums = checkpoint.restore_temporary(
         run.folder, at, trainer.state, Metrics.zero()
     )
-    return Part(at.batches, sums, at.seconds)
+    return PartialEpoch(at.batches, sums, at.seconds)

@@ -14,7 +14,7 @@ from jtl import models, weights
 from jtl.cache.features import FeatureCache
 from jtl.cache.inputs import PhaseInputs
 from jtl.cache.sizes import memory_budget
-from jtl.cache.store import Store
+from jtl.cache.store import FeatureStore
 from jtl.common.errors import UserError
 from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
@@ -245,7 +245,7 @@ def feature_cache(setup: Setup, display: Display) -> FeatureCache:
         seed=setup.config.train.seed,
         budget=setup.config.run.cache_budget,
         stored=setup.config.data.cache_dtype,
-        store=Store(cache_dir() / FEATURES, display.message),
+        store=FeatureStore(cache_dir() / FEATURES, display.message),
         sharding=setup.sharding,
         display=display,
     )

@@ -22,18 +22,18 @@ def run_content(setup: Setup) -> dict[str, Any]:
     """The content of `config.json`: what was asked for, with defaults written out."""
     return {
         **filled(setup.config).to_dict(),
-        "phases": [phase_told(setup, plan) for plan in setup.plans],
+        "phases": [phase_summary(setup, plan) for plan in setup.plans],
         "weights_source": setup.source["name"],
-        **taken(setup),
+        **fixed_inputs(setup),
     }
 
 
 def run_inputs(setup: Setup) -> dict[str, Any]:
-    """What a run must find again to go on: `taken`, and the rules of its masks."""
-    return {**taken(setup), "rules": [plan.phase.rules for plan in setup.plans]}
+    """What a run must find again to go on: `fixed_inputs`, and the rules of its masks."""
+    return {**fixed_inputs(setup), "rules": [plan.phase.rules for plan in setup.plans]}
 
 
-def taken(setup: Setup) -> dict[str, Any]:
+def fixed_inputs(setup: Setup) -> dict[str, Any]:
     """What a run is made of and cannot change while it goes on."""
     weights = setup.class_weights
     return {
@@ -45,7 +45,7 @@ def taken(setup: Setup) -> dict[str, Any]:
     }
 
 
-def phase_told(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
+def phase_summary(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
     """A phase, and with which defaults its steps went."""
     told, recipe = dataclasses.asdict(plan.phase), plan.recipe
     if setup.config.train.solver == "lbfgs":
@@ -80,7 +80,7 @@ def summarize(
         "notes": list(setup.dataset.notes),
         "num_classes": len(setup.dataset.class_names),
         "class_names": list(setup.dataset.class_names),
-        "class_weights": taken(setup)["class_weights"],
+        "class_weights": fixed_inputs(setup)["class_weights"],
         "num_train": len(setup.dataset.train),
         "num_val": len(setup.dataset.val),
         "image_size": setup.inputs.device.size,
@@ -96,7 +96,7 @@ def summarize(
         "test_accuracy": measured["test_accuracy"],
         "probe_val_accuracy": measured["probe_accuracies"].get("val"),
         "probe_test_accuracy": measured["probe_accuracies"].get("test"),
-        **classes_told(setup, logits),
+        **class_summary(setup, logits),
         "train_seconds": round(measured["train_seconds"], 3),
         "feature_seconds": round(measured["feature_seconds"], 3),
         "features_reused": measured["features_reused"],
@@ -111,7 +111,7 @@ def summarize(
     }
 
 
-def classes_told(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     """How well each class is recognized in val and test, and how well the model knows.
 
     None of a split that there is not.

@@ -14,7 +14,7 @@ import optax
 
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
-from jtl.data.loader import Examples, Features, Views, ahead, draw_of, shuffled
+from jtl.data.loader import Examples, Features, Views, draw_of, prefetch, shuffled
 from jtl.freeze.groups import is_head
 from jtl.freeze.plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
@@ -39,7 +39,7 @@ class Diverged(ArithmeticError):
         self.step = step
 
 
-class Part(NamedTuple):
+class PartialEpoch(NamedTuple):
     """How far an epoch is.
 
     Attributes:
@@ -161,9 +161,9 @@ class Trainer:
     def epoch(
         self,
         epoch: int,
-        between: Callable[[Part], None] = lambda part: None,
+        between: Callable[[PartialEpoch], None] = lambda part: None,
         losses: Sequence[float] = (),
-        part: Part | None = None,
+        part: PartialEpoch | None = None,
     ) -> dict[str, Any]:
         """Trains one epoch and evaluates it.
 
@@ -228,9 +228,9 @@ class Trainer:
         epoch: int,
         train: Examples,
         batches: np.ndarray,
-        between: Callable[[Part], None],
+        between: Callable[[PartialEpoch], None],
         scale: float,
-        part: Part | None = None,
+        part: PartialEpoch | None = None,
     ) -> Metrics:
         """Takes the steps that are left of an epoch; the sums over all of it."""
         done, began_at = 0, time.perf_counter()
@@ -250,7 +250,7 @@ class Trainer:
         looked_at = time.perf_counter()
         several = self.setup.sharding.spans_processes
         for images, (number, indices) in zip(
-            ahead(train, list(left), self.setup.sharding), enumerate(left, done + 1), strict=True
+            prefetch(train, list(left), self.setup.sharding), enumerate(left, done + 1), strict=True
         ):
             with (
                 jax.profiler.StepTraceAnnotation("train", step_num=number),
@@ -259,7 +259,7 @@ class Trainer:
                 batch = self._batch(epoch, images, train.labels[indices], indices)
                 total = total + self._step(constants, batch)
             if number < len(batches):
-                between(Part(number, total, time.perf_counter() - began_at))
+                between(PartialEpoch(number, total, time.perf_counter() - began_at))
             # Many processes look where they ask each other, so that all do.
             if not several and time.perf_counter() - looked_at > FINITE_SECONDS:
                 self.check_finite()
@@ -284,7 +284,7 @@ class Trainer:
         draw = np.int32(draw_of(epoch, views))
         return steps.Batch(images, *put((labels, indices, draw)))
 
-    def some_steps(self, epoch: int, count: int) -> int:
+    def run_steps(self, epoch: int, count: int) -> int:
         """Takes the first steps of an epoch, or all of one that is a single dispatch.
 
         Returns:
@@ -315,7 +315,7 @@ class Trainer:
         """One step by itself, at a multiple of the learning rates; its mean loss before."""
         train = self._train(epoch)
         constants = dataclasses.replace(self.constants, peaks=self._peaks(scale))
-        [images] = ahead(train, [indices], self.setup.sharding)
+        [images] = prefetch(train, [indices], self.setup.sharding)
         batch = self._batch(epoch, images, train.labels[indices], indices)
         return self._step(constants, batch).means()["loss"]
 
@@ -336,11 +336,11 @@ class Trainer:
 
     def _highest_rates(self) -> np.ndarray:
         """The highest learning rate of every epoch's last update, in the order of the epochs."""
-        taken = np.arange(1, self.plan.phase.epochs + 1) * self._updates - 1
+        count = np.arange(1, self.plan.phase.epochs + 1) * self._updates - 1
         rates = [
             # Compiled as a whole: operation by operation it would be a dozen programs.
             np.float32(self.plan.learning_rates[label])
-            * np.broadcast_to(jax.jit(share)(taken + self._updates_before(label)), taken.shape)
+            * np.broadcast_to(jax.jit(share)(count + self._updates_before(label)), count.shape)
             for label, share in self._shares.items()
         ]
         return np.max(rates, axis=0)

@@ -12,7 +12,7 @@ import pytest
 
 from jtl.cache import command
 from jtl.cache.entry import DESCRIPTION, VALUES
-from jtl.cache.store import PARTIAL, Store
+from jtl.cache.store import PARTIAL, FeatureStore
 from jtl.cli import app
 from jtl.common import paths
 from jtl.common.paths import PROGRAMS
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder with two entries, the first one not used for three days."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("JTL_CACHE", str(folder))
-    store = Store(folder / "features", print)
+    store = FeatureStore(folder / "features", print)
     for key in (A, B):
         stores.write(store, key)
     then = time.time() - 3 * 86400
@@ -87,7 +87,7 @@ def test_the_list_says_what_there_is(cache, capsys):
 
 
 def test_unfinished_and_damaged_entries_are_listed_as_such(cache, capsys):
-    with stores.claimed(Store(cache / "features", print), stores.key("c")) as claim:
+    with stores.claimed(FeatureStore(cache / "features", print), stores.key("c")) as claim:
         claim.append(stores.values()[:32])
     (cache / "features" / B.name / DESCRIPTION).write_text("{}")
     finished = {row["key"]: (row["finished"], row["shape"]) for row in listed(capsys)["features"]}
@@ -139,7 +139,7 @@ def test_all_is_what_jtl_has_put_there(cache, capsys):
 
 
 def test_what_a_process_writes_stays_and_is_said(cache, capsys):
-    with stores.claimed(Store(cache / "features", print), stores.key("c")) as claim:
+    with stores.claimed(FeatureStore(cache / "features", print), stores.key("c")) as claim:
         claim.append(stores.values())
         assert run("clear") == 2
         captured = capsys.readouterr()

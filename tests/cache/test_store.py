@@ -18,8 +18,8 @@ import pytest
 from jtl.cache import entry as entry_module
 from jtl.cache import sizes
 from jtl.cache import store as store_module
-from jtl.cache.entry import CHUNK_ROWS, DESCRIPTION, VALUES, Spec
-from jtl.cache.store import LEFTOVER_SECONDS, PARTIAL, Store
+from jtl.cache.entry import CHUNK_ROWS, DESCRIPTION, VALUES, ArraySpec
+from jtl.cache.store import LEFTOVER_SECONDS, PARTIAL, FeatureStore
 from jtl.common import quantities
 from jtl.common.errors import UserError
 from support import stores
@@ -31,19 +31,19 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, said: list[str]) -> Store:
-    return Store(tmp_path / "deep" / "features", said.append)
+def store(tmp_path: Path, said: list[str]) -> FeatureStore:
+    return FeatureStore(tmp_path / "deep" / "features", said.append)
 
 
-def held_names(store: Store) -> list[str]:
-    return [held.name for held in store.held()]
+def held_names(store: FeatureStore) -> list[str]:
+    return [held.name for held in store.entries()]
 
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("count", [1, CHUNK_ROWS, 70])
 def test_what_is_written_is_read(store, said, mapped, dtype, count):
-    spec, key = Spec((count, 3, 5), dtype), stores.key()
+    spec, key = ArraySpec((count, 3, 5), dtype), stores.key()
     assert store.load(key, mapped=mapped) is None
     stores.write(store, key, spec)
     loaded = store.load(key, mapped=mapped)
@@ -138,7 +138,7 @@ def test_every_bit_of_a_description_counts(store, said):
         path.write_bytes(
             content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
         )
-        with pytest.raises(entry_module.Damaged):
+        with pytest.raises(entry_module.DamagedEntry):
             entry_module.Entry.read(store.folder / key.name, key.digest)
 
 
@@ -164,7 +164,7 @@ with store.claim(stores.key(), stores.SPEC) as claim:
 """
 
 
-def writer(store: Store) -> subprocess.Popen[str]:
+def writer(store: FeatureStore) -> subprocess.Popen[str]:
     """Another process that writes an entry, and waits for a line when it has written a chunk."""
     script = WRITE
     return subprocess.Popen(
@@ -299,13 +299,13 @@ def test_the_longest_unused_makes_way(tmp_path, said, monkeypatch):
     sizes_limit(monkeypatch, 3)
     for hours, name in ((3, "a"), (2, "b"), (1, "c")):
         key = stores.key(name)
-        stores.write(Store(folder, said.append), key)
+        stores.write(FeatureStore(folder, said.append), key)
         then = time.time() - 3600 * hours
         os.utime(folder / key.name / DESCRIPTION, (then, then))
     # Used now, by another process.
-    loaded = Store(folder, said.append).load(stores.key("a"), mapped=True)
+    loaded = FeatureStore(folder, said.append).load(stores.key("a"), mapped=True)
     assert loaded is not None
-    store = Store(folder, said.append)
+    store = FeatureStore(folder, said.append)
     stores.write(store, stores.key("d"))
     names = {"abcd"[i]: stores.key("abcd"[i]).name for i in range(4)}
     assert set(held_names(store)) == {names[n] for n in "acd"}
@@ -320,14 +320,14 @@ def test_the_longest_unused_makes_way(tmp_path, said, monkeypatch):
     assert len(said) == 1
     assert sizes.LIMIT in said[0]
     # Another process may remove what is mapped here.
-    Store(folder, said.append).remove(names["a"])
+    FeatureStore(folder, said.append).remove(names["a"])
     np.testing.assert_array_equal(loaded[1], stores.values())
 
 
 def test_what_cannot_fit_removes_nothing(store, said, monkeypatch):
     sizes_limit(monkeypatch, 2)
-    stores.write(Store(store.folder, said.append), stores.key("a"))
-    with store.claim(stores.key("b"), Spec((300, 3, 5), "float32")) as claim:
+    stores.write(FeatureStore(store.folder, said.append), stores.key("a"))
+    with store.claim(stores.key("b"), ArraySpec((300, 3, 5), "float32")) as claim:
         assert claim is None
     assert held_names(store) == [stores.key("a").name]
     assert len(said) == 1
@@ -351,7 +351,7 @@ def test_leftovers_go_when_they_are_old(store):
         os.utime(path, (then, then))
     (store.folder / f"{'0' * 32}.old").mkdir()
     (store.folder / "mine").mkdir()
-    stores.write(Store(store.folder, print), stores.key("c"))
+    stores.write(FeatureStore(store.folder, print), stores.key("c"))
     kept = {stores.key("b").name + PARTIAL, stores.key("c").name}
     assert set(held_names(store)) == kept
     assert (store.folder / "mine").is_dir()
@@ -390,7 +390,7 @@ def test_without_locks_nothing_is_kept_and_no_lock_stays(store, said, monkeypatc
 
 def test_a_file_in_the_place_of_the_folder_is_said(tmp_path, said):
     (tmp_path / "features").write_text("no folder")
-    store = Store(tmp_path / "features", said.append)
+    store = FeatureStore(tmp_path / "features", said.append)
     assert store.load(stores.key(), mapped=False) is None
     with store.claim(stores.key(), stores.SPEC) as claim:
         assert claim is None

@@ -17,10 +17,10 @@ from jtl.data.loader import (
     Features,
     Images,
     InputPlan,
-    ahead,
     common_size,
     in_order,
     plan_input,
+    prefetch,
     shuffled,
 )
 from jtl.data.preprocessing import Prepare
@@ -230,11 +230,11 @@ def test_in_order_pads_the_last_batch(make, count, size):
 def test_ahead_keeps_the_order(make):
     examples = make(9)
     batches = [np.array(b) for b in ([8, 1], [0, 0], [5, 4], [3, 2])]
-    got = list(ahead(examples, batches))
+    got = list(prefetch(examples, batches))
     assert len(got) == 4
     for images, indices in zip(got, batches, strict=True):
         np.testing.assert_array_equal(images, examples.batch(indices))
-    assert list(ahead(examples, [])) == []
+    assert list(prefetch(examples, [])) == []
 
 
 class Broken:
@@ -259,7 +259,7 @@ class Broken:
 
 def test_errors_of_the_decoding_thread_reach_the_caller():
     split: Any = Broken()
-    batches = ahead(Images(split, None, hold=False), [np.arange(2)] * 4)
+    batches = prefetch(Images(split, None, hold=False), [np.arange(2)] * 4)
     assert [int(next(batches)[0, 0, 0, 0]) for _ in range(2)] == [1, 2]
     with pytest.raises(UserError, match=r"^2 of 2 images of x cannot be read$"):
         next(batches)
@@ -285,7 +285,7 @@ def test_the_next_batch_is_decoded_in_the_meantime():
             return np.zeros((1, 8, 8, 3), np.uint8)
 
     slow: Any = Slow()
-    batches = ahead(Images(slow, None, hold=False), [np.array([i]) for i in range(3)])
+    batches = prefetch(Images(slow, None, hold=False), [np.array([i]) for i in range(3)])
     next(batches)
     assert started[1].wait(10)
     assert not started[2].is_set()  # One ahead, not all: memory stays bounded.
@@ -295,7 +295,7 @@ def test_the_next_batch_is_decoded_in_the_meantime():
 
 def test_leaving_early_ends_the_thread():
     before = threading.active_count()
-    batches = ahead(Images(tiny.array_split(9), None, hold=False), [np.array([0])] * 5)
+    batches = prefetch(Images(tiny.array_split(9), None, hold=False), [np.array([0])] * 5)
     next(batches)
     batches.close()
     assert threading.active_count() == before

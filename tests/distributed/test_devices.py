@@ -158,11 +158,11 @@ def test_shares_are_those_of_the_parts(machine):
 
 def test_devices_are_told(machine):
     machine(0, 0, 0)
-    told = messages.devices_told(sharding_for(32))
+    told = messages.describe_devices(sharding_for(32))
     assert "2 of 3 devices" in told
     assert "multiple of 3" in told
-    assert messages.devices_told(sharding_for(33)) == "; 3 devices"
+    assert messages.describe_devices(sharding_for(33)) == "; 3 devices"
     machine(0, 0, 1, 1)
-    assert messages.devices_told(sharding_for(32)) == "; 4 devices of 2 processes"
+    assert messages.describe_devices(sharding_for(32)) == "; 4 devices of 2 processes"
     machine(0)
-    assert messages.devices_told(SINGLE) == ""
+    assert messages.describe_devices(SINGLE) == ""

@@ -21,7 +21,7 @@ from jtl.config.options import AugmentConfig, Config, StepsConfig
 from jtl.distributed.signals import Interrupted, Stop
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, checkpointer, storage
-from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy, Progress
+from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy, EpochProgress
 from jtl.runs.run import Run
 from jtl.train import loop
 from jtl.train.loop import fit
@@ -356,7 +356,7 @@ def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
         assert not saver.temporary_due
         clock.now += 31.0
         assert saver.temporary_due
-        saver.save_temporary(lambda: Progress(at, state, Metrics.zero()))
+        saver.save_temporary(lambda: EpochProgress(at, state, Metrics.zero()))
         saver._opened_temporary().wait_until_finished()
         # Three seconds are two hundredths of 150.
         clock.now += 140.0

@@ -16,7 +16,7 @@ import optax
 
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
-from jtl.data.loader import Images, ahead, shuffled
+from jtl.data.loader import Images, prefetch, shuffled
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import registry
 from jtl.runs import checkpoint
@@ -83,7 +83,7 @@ def stepped(devices: DataSharding) -> tuple[list[float], np.ndarray]:
     batches = np.concatenate([shuffled(40, BATCH, 0, epoch) for epoch in (1, 2, 3)])
     state, frozen, options = start(devices)
     losses = []
-    for images, rows in zip(ahead(photos, list(batches), devices), batches, strict=True):
+    for images, rows in zip(prefetch(photos, list(batches), devices), batches, strict=True):
         labels = split.labels[rows]
         state, metrics = step.TrainStep(**options, sharding=devices)(
             state, frozen, step.Batch(images, labels)

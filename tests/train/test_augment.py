@@ -68,7 +68,7 @@ def test_an_epoch_goes_on_where_it_was_left():
     def go_on(state, first: int, last: int) -> Any:
         photos = loader.Images(split, None, hold=False)
         rest = batches[first:last]
-        for images, rows in zip(loader.ahead(photos, list(rest)), rest, strict=True):
+        for images, rows in zip(loader.prefetch(photos, list(rest)), rest, strict=True):
             labels = split.labels[rows]
             state, _ = taken(state, frozen, static, images, labels, rows, 2)
         return state

@@ -47,7 +47,7 @@ SYMMETRIC: dict[str, Any] = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padd
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class TargetModel:
     """One model of another library.
 
     Attributes:
@@ -69,7 +69,7 @@ class Target:
 
 def choose(
     to: str, model: str, backbone: Any, pool: str, num_classes: int | None, size: int = 224
-) -> Target:
+) -> TargetModel:
     """The model of library `to` that computes what `model` computes.
 
     Args:
@@ -130,13 +130,13 @@ def _remedy(to: str, model: str) -> str:
     )
 
 
-def _candidates(to: str, model: str) -> list[Target]:
+def _candidates(to: str, model: str) -> list[TargetModel]:
     family = models.get(model).family
     if to == "keras" and keras_name(model) is None:
         return []
     tables = [t for t in TABLES if t.family == family and t.library in _CONVENTIONS[to]]
     return [
-        Target(to, name, table, dataclasses.replace(backbone, **conventions))
+        TargetModel(to, name, table, dataclasses.replace(backbone, **conventions))
         for table in tables
         for backbone in [dataclasses.replace(_backbone(model), **table.conventions)]
         for name, conventions in _architectures(to, model, family)
@@ -182,7 +182,7 @@ def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str
     return list(zip(timm_names(model), own, strict=True))
 
 
-def _top_differences(target: Target, num_classes: int | None, size: int) -> list[str]:
+def _top_differences(target: TargetModel, num_classes: int | None, size: int) -> list[str]:
     """Where Keras has dense layers before the logits: both come or go, and fit one size."""
     if target.library != "keras" or not hasattr(target.backbone, "dense"):
         return []
@@ -247,7 +247,7 @@ def _notes(have: Any, want: Any) -> tuple[str, ...]:
 
 
 def _loading(
-    target: Target, pool: str, num_classes: int | None, aux_classes: int, size: int
+    target: TargetModel, pool: str, num_classes: int | None, aux_classes: int, size: int
 ) -> str:
     name = target.architecture
     if target.library == "keras":

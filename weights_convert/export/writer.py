@@ -25,7 +25,7 @@ from jtl.common.errors import UserError
 from weights_convert.checkpoint import description
 from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import TORCH, Table, counter_key, leaf_paths, lookup, report
-from weights_convert.export.targets import LIBRARIES, Target, choose
+from weights_convert.export.targets import LIBRARIES, TargetModel, choose
 
 _KERNELS = ("kernel", "bias")
 _OTHER_LOGITS = (
@@ -199,7 +199,7 @@ def source_tensors(
     return tensors
 
 
-def metadata(found: Exportable, target: Target) -> dict[str, str]:
+def metadata(found: Exportable, target: TargetModel) -> dict[str, str]:
     """What a safetensors header says of an export; every value is a string, lists are JSON."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -224,7 +224,7 @@ def metadata(found: Exportable, target: Target) -> dict[str, str]:
     return {key: value for key, value in stated.items() if value is not None}
 
 
-def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> Target:
+def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> TargetModel:
     """Writes a converted checkpoint or a run for another library.
 
     Args:
@@ -271,7 +271,7 @@ def _check_out(to: str, out: Path, overwrite: bool) -> None:
 
 
 def _write(
-    path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[str, str], target: Target
+    path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[str, str], target: TargetModel
 ) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file

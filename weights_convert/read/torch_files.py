@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import listed
 from weights_convert.printable import shown
 from weights_convert.read.mapped import elements
 from weights_convert.read.torch_pickle import Storage, Tensor, load_pickle
@@ -73,7 +74,7 @@ def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
     if len(roots) != 1:
         raise UserError(
             f"it is a zip archive with {len(roots)} 'data.pkl' entries instead of 1; it holds "
-            f"{_some(records)}. If a checkpoint is inside, unpack the archive first"
+            f"{_first_names(records)}. If a checkpoint is inside, unpack the archive first"
         )
     root = roots[0]
     order = records.get(f"{root}/byteorder")
@@ -270,13 +271,15 @@ def _unwrap(value: object, entry: str | None) -> _Unwrapped:
     unnamed = [key for key in tensors if type(key) is not str]
     if unnamed:
         raise UserError(
-            f"it holds tensors under {_some(unnamed)}, which are not names. Save "
+            f"it holds tensors under {_first_names(unnamed)}, which are not names. Save "
             "`model.state_dict()`, a dictionary of tensors by name"
         )
     if not tensors:
         nested = [key for key in value if _may_hold_weights(value, key)]
-        where = f" Tensors are inside {_some(nested)}: name one with --entry." if nested else ""
-        raise UserError(f"it holds no tensors by name, but {_some(value)}.{where}")
+        where = (
+            f" Tensors are inside {_first_names(nested)}: name one with --entry." if nested else ""
+        )
+        raise UserError(f"it holds no tensors by name, but {_first_names(value)}.{where}")
     left_out += [key for key in value if key not in tensors]
     names = tuple(shown(name) if isinstance(name, str) else repr(name)[:60] for name in left_out)
     if len(names) > _MAX_LEFT_OUT:
@@ -306,8 +309,7 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}" if type(value).__module__ == "builtins" else "an object"
 
 
-def _some(names: Iterable[object]) -> str:
+def _first_names(names: Iterable[object]) -> str:
     """The first few of `names` for a message; they come from a file, so each may be anything."""
-    listed = [name[:40] if isinstance(name, str) else type(name).__name__ for name in names]
-    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return (", ".join(map(repr, listed[:5])) or "nothing") + more
+    short = (name[:40] if isinstance(name, str) else type(name).__name__ for name in names)
+    return listed(map(repr, short), 5) or "nothing"

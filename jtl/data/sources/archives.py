@@ -17,7 +17,7 @@ from jtl.common.errors import UserError, suggest
 from jtl.data.sources.stores import (
     FolderStore,
     ImageFile,
-    Store,
+    ImageStore,
     Tree,
     ignored,
     is_image_file,
@@ -34,7 +34,7 @@ _MEMORY_SHARE = 0.5
 """Of the free memory, for what a compressed tar holds."""
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: Path) -> ImageStore:
     """The store for a directory or an archive.
 
     Raises:

@@ -12,7 +12,7 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.data.batches import read_batch
 from jtl.data.decoding import BadImage, HostTransform
-from jtl.data.splits import Advance, Found, Labelled
+from jtl.data.splits import Advance, Labelled, OpenedSource
 
 
 class ArraySplit(Labelled):
@@ -86,7 +86,7 @@ def _rgb(images: np.ndarray) -> np.ndarray:
     return images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1)
 
 
-def load_digits(rest: str) -> Found:
+def load_digits(rest: str) -> OpenedSource:
     """The UCI handwritten digits' test part (8 x 8 pixels of 0..16), as scikit-learn ships it.
 
     Raises:
@@ -107,7 +107,7 @@ def load_digits(rest: str) -> Found:
     names = [str(index) for index in range(len(images))]
     split = ArraySplit("digits", images, digits.target.astype(np.int32), names)
     class_names = tuple(str(digit) for digit in range(10))
-    return Found(class_names, {"train": split}, (), (), _array_hash(images, split.labels))
+    return OpenedSource(class_names, {"train": split}, (), (), _array_hash(images, split.labels))
 
 
 def _array_hash(images: np.ndarray, labels: np.ndarray) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import listed
 from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
-from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, Store, Tree
-from jtl.data.splits import SPLIT_NAMES, Found, some
+from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, ImageStore, Tree
+from jtl.data.splits import SPLIT_NAMES, OpenedSource
 
 _LAYOUT = (
     "Expected train/CLASS/IMAGE with optional val/ and test/ beside train/, "
@@ -23,7 +24,7 @@ _LAYOUT = (
 _LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
 
-def load_folder(path: str) -> Found:
+def load_folder(path: str) -> OpenedSource:
     """Find the class folders of a directory or an archive; opens no image.
 
     Folders named like a split (`SPLIT_NAMES`, in any case) are splits as soon as there is a
@@ -69,12 +70,14 @@ def load_folder(path: str) -> Found:
     }
     used = [p for classes in grouped.values() for images in classes.values() for p in images]
     problems = _class_problems(grouped, folders, place)
-    return Found(tuple(class_names), splits, tuple(notes), tuple(problems), _fingerprint(used))
+    return OpenedSource(
+        tuple(class_names), splits, tuple(notes), tuple(problems), _fingerprint(used)
+    )
 
 
 def _split(
     where: str,
-    store: Store,
+    store: ImageStore,
     class_names: Sequence[str],
     classes: Mapping[str, Sequence[ImageFile]],
 ) -> EncodedSplit:
@@ -120,7 +123,7 @@ def _find_splits(tree: Tree, path: Path) -> tuple[dict[str, tuple[str, ...]], li
             f"{_LAYOUT}"
         )
     beside = [name for name in children if name not in found.values()]
-    notes = [f"Folders beside {found['train']} are ignored: {some(beside)}."] if beside else []
+    notes = [f"Folders beside {found['train']} are ignored: {listed(beside)}."] if beside else []
     return {split: (*base, name) for split, name in found.items()}, notes
 
 
@@ -162,14 +165,14 @@ def _class_problems(
         empty = sorted(name for name, images in classes.items() if not images)
         if empty:
             problems.append(
-                f"{place} has class folders without images: {some(empty)}. Fill or remove "
+                f"{place} has class folders without images: {listed(empty)}. Fill or remove "
                 f"them. Files that count as images end in {', '.join(IMAGE_EXTENSIONS)}."
             )
         unknown = sorted(set(classes) - set(train))
         if unknown:
             problems.append(
-                f"{place} has classes that train does not have: {some(unknown)}. "
-                f"The classes of train are {some(train)}. Rename or remove these folders."
+                f"{place} has classes that train does not have: {listed(unknown)}. "
+                f"The classes of train are {listed(train)}. Rename or remove these folders."
             )
     if len(train) < 2:
         problems.append(

@@ -17,7 +17,7 @@ import psutil
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.labels import indexed, plain_names
-from jtl.data.splits import Found, class_problems, split_of
+from jtl.data.splits import OpenedSource, class_problems, split_of
 
 _IMAGES, _LABELS = ("x", "images", "image"), ("y", "labels", "label")
 _NAMES = "class_names"
@@ -30,7 +30,7 @@ _MEMORY_SHARE = 0.8
 """Of the free memory, for the arrays."""
 
 
-def load_npz(path: str) -> Found:
+def load_npz(path: str) -> OpenedSource:
     """Read a .npz file of images and labels; nothing in it is unpickled.
 
     Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels are integers [N] or
@@ -85,7 +85,7 @@ def load_npz(path: str) -> Found:
         notes.append(f"Arrays that are not used: {', '.join(ignored)}.")
     problems = class_problems(str(place), class_names, splits)
     digest = hashlib.sha256(repr(sorted(members)).encode()).hexdigest()
-    return Found(class_names, splits, tuple(notes), tuple(problems), digest)
+    return OpenedSource(class_names, splits, tuple(notes), tuple(problems), digest)
 
 
 def _shapes(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -15,9 +15,10 @@ import numpy as np
 import psutil
 
 from jtl.common.errors import UserError
+from jtl.common.text import listed
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.labels import distinct, indexed
-from jtl.data.splits import Found, class_problems, some, split_of
+from jtl.data.splits import OpenedSource, class_problems, split_of
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "bytes")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
@@ -37,7 +38,7 @@ class _Columns(NamedTuple):
     class_names: list[str] | None
 
 
-def load_parquet(patterns: str) -> Found:
+def load_parquet(patterns: str) -> OpenedSource:
     """Open Parquet files; their encoded images are kept in memory, as they are.
 
     The images are a column of bytes or, as of Hugging Face, a struct with a field `bytes`; the
@@ -75,7 +76,7 @@ def load_parquet(patterns: str) -> Found:
         for split, values in labels.items()
     }
     problems = class_problems(patterns, class_names, splits)
-    return Found(class_names, splits, tuple(notes), tuple(problems), _fingerprint(readers))
+    return OpenedSource(class_names, splits, tuple(notes), tuple(problems), _fingerprint(readers))
 
 
 def _library() -> Any:
@@ -120,12 +121,12 @@ def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
     if None in by_split:
         names = [path.name for path in by_split[None]]
         raise UserError(
-            f"Some Parquet files name a split and others do not: {some(names)}. Name them like "
+            f"Some Parquet files name a split and others do not: {listed(names)}. Name them like "
             "train-00000.parquet, validation-00000.parquet and test-00000.parquet, or leave "
             "them out."
         )
     if "train" not in by_split:
-        raise UserError(f"There is no train split among {some(p.name for p in files)}.")
+        raise UserError(f"There is no train split among {listed(p.name for p in files)}.")
     return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import with_scheme
 from jtl.data.sources.arrays import ArraySplit
-from jtl.data.splits import Found, Split, hold_out, missing_classes
+from jtl.data.splits import OpenedSource, Split, hold_out, missing_classes
 
 __all__ = ["SCHEMES", "ArraySplit", "Dataset", "Scheme", "Split", "find", "load"]
 
@@ -27,14 +27,14 @@ class Scheme:
     """
 
     example: str
-    told: str
+    description: str
     loader: str
     bare: bool = False
 
-    def find(self, rest: str) -> Found:
+    def find(self, rest: str) -> OpenedSource:
         """Opens the source that `rest` names; raises `UserError` if it cannot."""
         module, _, function = self.loader.partition(":")
-        finder: Callable[[str], Found] = getattr(importlib.import_module(module), function)
+        finder: Callable[[str], OpenedSource] = getattr(importlib.import_module(module), function)
         return finder(rest)
 
 
@@ -99,7 +99,7 @@ def load(
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
-    verify: Callable[[Found], Found] | None = None,
+    verify: Callable[[OpenedSource], OpenedSource] | None = None,
 ) -> Dataset:
     """Open a data set.
 
@@ -138,7 +138,7 @@ def load(
     return Dataset(spec, found.class_names, train, val, test, tuple(notes), found.fingerprint)
 
 
-def find(spec: str) -> Found:
+def find(spec: str) -> OpenedSource:
     """What a source holds, problems included; nothing is held out.
 
     Raises:
@@ -149,15 +149,15 @@ def find(spec: str) -> Found:
     if scheme is None:
         raise _unknown_source(spec)
     if not rest and not scheme.bare:
-        raise UserError(f"'{spec}' lacks a name. Write it like {_told(scheme)}.")
+        raise UserError(f"'{spec}' lacks a name. Write it like {_describe(scheme)}.")
     return scheme.find(rest)
 
 
-def _told(scheme: Scheme) -> str:
-    return f"'{scheme.example}' ({scheme.told})"
+def _describe(scheme: Scheme) -> str:
+    return f"'{scheme.example}' ({scheme.description})"
 
 
 def _unknown_source(spec: str) -> UserError:
-    allowed = "\n".join(["A source is", *(f"  {_told(s)}" for s in SCHEMES.values())])
+    allowed = "\n".join(["A source is", *(f"  {_describe(s)}" for s in SCHEMES.values())])
     guess = suggest(spec.partition(":")[0], SCHEMES)
     return UserError(f"there is no file, folder or other source '{spec}'.{guess} {allowed}")

@@ -54,7 +54,7 @@ class Tree(NamedTuple):
         )
 
 
-class Store(Protocol):
+class ImageStore(Protocol):
     """A place that holds image files; all methods may be called from several threads."""
 
     def tree(self) -> Tree:

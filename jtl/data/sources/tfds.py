@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import listed
 from jtl.data.batches import in_threads
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.labels import indexed
 from jtl.data.sources.tfds_folder import prepared_folder
-from jtl.data.splits import Found, class_problems, some, split_of
+from jtl.data.splits import OpenedSource, class_problems, split_of
 
 HELD_BYTES = 2**30
 """Encoded images up to this size together are kept in memory; others are read when needed."""
@@ -46,7 +47,7 @@ class _Part(NamedTuple):
         ]
 
 
-def load_tfds(rest: str) -> Found:
+def load_tfds(rest: str) -> OpenedSource:
     """Open a data set that was prepared in the array_record format; nothing is downloaded.
 
     Args:
@@ -90,7 +91,7 @@ def load_tfds(rest: str) -> Found:
         for split, values in labels.items()
     }
     problems = class_problems(where, class_names, found)
-    return Found(class_names, found, (*notes, *more), tuple(problems), _fingerprint(folder))
+    return OpenedSource(class_names, found, (*notes, *more), tuple(problems), _fingerprint(folder))
 
 
 def _library() -> Any:
@@ -135,7 +136,7 @@ def _named(builder: Any, notes: list[str]) -> dict[str, _Part]:
             f"The data set has {what}; its splits are {', '.join(builder.info.splits)}. {_SYNTAX}"
         )
     if others := named.get(None):
-        notes.append(f"Splits that are not used: {some(others)}.")
+        notes.append(f"Splits that are not used: {listed(others)}.")
     return {split: _part(builder, named[split][0]) for split in _SPLITS if split in named}
 
 
@@ -245,7 +246,7 @@ class _Records:
         try:
             yield
         except Exception as error:  # Damaged shards provoke many kinds.
-            files = some(dict.fromkeys(Path(file).name for file, _, _ in self._part.shards))
+            files = listed(dict.fromkeys(Path(file).name for file, _, _ in self._part.shards))
             raise UserError(
                 f"The records of '{self._part.instruction}' cannot be read ({_first_line(error)}). "
                 f"A file may be missing or damaged: {files}. Prepare the data set again."

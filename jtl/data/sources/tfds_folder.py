@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jtl.common.errors import UserError, suggest
-from jtl.data.splits import some
+from jtl.common.text import listed
 
 _INFO = "dataset_info.json"
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -34,7 +34,7 @@ def prepared_folder(name: str, version: str | None) -> Path:
         configs = [path.name for path in _folders(place) if _versions(path)]
         if len(configs) > 1:
             raise UserError(
-                f"'{name}' is prepared in several configurations: {some(configs)}. Choose one: "
+                f"'{name}' is prepared in several configurations: {listed(configs)}. Choose one: "
                 f"tfds:{name}/{configs[0]}."
             )
         if not configs:
@@ -82,7 +82,7 @@ def _not_prepared(name: str, place: Path) -> UserError:
     if name.startswith(("/", ".", "~")):
         return UserError(f"There is no prepared data set in {place}: no {_INFO}, no versions.")
     known = _prepared(data_folder())
-    there = f"Prepared there: {some(known)}." if known else "Nothing is prepared there."
+    there = f"Prepared there: {listed(known)}." if known else "Nothing is prepared there."
     return UserError(
         f"The data set '{name}' is not prepared in {data_folder()}.{suggest(name, known)} {there}\n"
         "Set TFDS_DATA_DIR if it is elsewhere, or give the folder: tfds:/PATH/NAME/VERSION.\n"
