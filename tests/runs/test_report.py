@@ -157,9 +157,11 @@ def test_curves(count: int, data: str, tmp_path: Path):
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that a test draws, which are not written."""
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """The figures that a test draws; their files are empty."""
     from matplotlib.figure import Figure
+
+    monkeypatch.chdir(tmp_path)
 
     figures: list[Any] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: figures.append(figure))
@@ -170,7 +172,7 @@ def test_curves_show_where_another_mask_begins(drawn: list[Any]):
     lines = history(6)
     for line in lines:
         line["mask"] = "head_only" if line["epoch"] < 3 or line["epoch"] > 5 else "full"
-    plots.draw_curves(tmp_path / "x.png", history=lines, best_epoch=6, title="tiny")
+    plots.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
     for axes in drawn[0].axes:
         dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
         assert dashed == [2.5, 5.5]
@@ -184,8 +186,8 @@ def test_curves_have_no_ticks_where_no_values_are(drawn: list[Any], accuracies):
         {**line, "train_accuracy": low, "val_accuracy": high, "train_loss": 0.0, "val_loss": 5.0}
         for line, (low, high) in zip(history(40), [accuracies, accuracies[::-1]] * 20, strict=True)
     ]
-    plots.draw_curves(tmp_path / "x.png", history=lines, best_epoch=6, title="tiny")
-    plots.draw_comparison(tmp_path / "x.png", runs=[("a", lines), ("b", lines[:3])])
+    plots.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
+    plots.draw_comparison("x.png", runs=[("a", lines), ("b", lines[:3])])
     for loss, accuracy in (figure.axes for figure in drawn):
         for axes in (loss, accuracy):
             assert _shown(axes.xaxis)[0] >= 1
@@ -208,7 +210,7 @@ def test_a_reliability_diagram_counts_its_images(drawn: list[Any]):
         {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},
         {"from": 0.8, "to": 1.0, "count": 1200, "confidence": 0.9, "accuracy": 0.8},
     ]
-    plots.draw_reliability(tmp_path / "x.png", bins=bins, error=0.1, title="tiny")
+    plots.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
     above, below = drawn[0].axes
     assert [text.get_text() for text in below.texts] == ["2", "1,200"]
     (dots,) = (line for line in above.lines if line.get_marker() == "o")
