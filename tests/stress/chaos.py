@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import os
 import random
 import resource
@@ -37,6 +38,8 @@ from trainings import command, done, final_bits, run, write_images
 
 LONGEST = 600.0
 """Seconds in which any process must have reacted."""
+ATTEMPTS = 4
+"""Trainings that are begun at the most, until each event has happened to one."""
 
 
 class Failed(Exception):
@@ -54,7 +57,9 @@ class Chaos:
         self._log = folder.with_name(f"{folder.name}.log")
         self._start()
 
-    EVENTS = ("read", "start again", "resume elsewhere", "copy", "fill the disk", "stop", "kill")
+    EVENTS = (
+        "start again", "resume elsewhere", "copy", "read", "fill the disk", "stop", "kill",
+    )  # fmt: skip
 
     def happen(self, event: str) -> None:
         """Lets something happen, unless the run has ended already."""
@@ -62,6 +67,16 @@ class Chaos:
         if self._draw.random() < 0.5:
             self._wait(lambda: done(self.folder) > 0)
         time.sleep(self._draw.uniform(0.0, 0.5))
+        self._happen(event)
+
+    def force(self, event: str) -> None:
+        """Lets something happen for certain, if the run is not at its end: as soon as it can."""
+        self._restart()
+        prepares = event == "start again"
+        self._wait(lambda: (self.folder / ".lock").exists() if prepares else done(self.folder) > 0)
+        self._happen(event)
+
+    def _happen(self, event: str) -> None:
         if self._process.poll() is not None:
             self._restart()
             return
@@ -69,7 +84,7 @@ class Chaos:
             "read": self._read,
             "start again": lambda: self._second([*self._words, "--resume"]),
             "resume elsewhere": lambda: self._second(
-                [sys.executable, "-m", "jtl.train", "--resume", "--run-dir", str(self.folder)]
+                [*_program(self._words), "--resume", "--run-dir", str(self.folder)]
             ),
             "copy": self._copy,
             "fill the disk": self._fill,
@@ -93,7 +108,7 @@ class Chaos:
         _check(self.folder, wanted)
         for number in range(self._copies):
             copy = self._copy_at(number)
-            code, _, err = _ended([*_often(self._words), "--resume", "--run-dir", str(copy)])
+            code, _, err = _ended([*_program(self._words), "--resume", "--run-dir", str(copy)])
             if code:
                 raise Failed(f"the copy ended with {code}: {err}")
             _check(copy, wanted)
@@ -194,7 +209,9 @@ class Chaos:
         return True
 
     def _end(self, number: signal.Signals) -> bool:
-        self._process.send_signal(number)
+        # What comes while it stands still, it gets before it does anything else.
+        with self._standing():
+            self._process.send_signal(number)
         self._wait(lambda: False)
         code = self._process.returncode
         if code not in (0, 2, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
@@ -202,8 +219,8 @@ class Chaos:
         return code != 0
 
 
-def _often(words: list[str]) -> list[str]:
-    """The program alone, without its options."""
+def _program(words: list[str]) -> list[str]:
+    """A command line without its options."""
     return words[: next(i for i, word in enumerate(words) if word.startswith("--"))]
 
 
@@ -219,9 +236,15 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 def trial(
-    data: Path, scratch: Path, seconds: float, seed: int, *, smoke: bool = False
+    start: Callable[[Path], list[str]], scratch: Path, seconds: float, seed: int
 ) -> collections.Counter[str]:
-    """Disturbs trainings for some time, one of them at the least.
+    """Disturbs trainings at random for some time.
+
+    Args:
+        start: From a folder to the command line of a training in it.
+        scratch: Where these go.
+        seconds: How long; one training at the least.
+        seed: Of what happens when.
 
     Returns:
         What has happened, and how often.
@@ -229,28 +252,62 @@ def trial(
     Raises:
         Failed: Something did not go as it must.
     """
-    whole = scratch / "whole"
-    run(command(data, whole, smoke=smoke, often=True))
-    wanted, draw = final_bits(whole), random.Random(seed)
+    draw, until = random.Random(seed), time.monotonic() + seconds
+
+    def events() -> list[str]:
+        drawn = list(Chaos.EVENTS)
+        draw.shuffle(drawn)
+        return drawn[: draw.randint(2, len(drawn))]
+
     happened: collections.Counter[str] = collections.Counter()
-    until, number = time.monotonic() + seconds, 0
-    while number == 0 or (not smoke and time.monotonic() < until):
-        folder = scratch / f"run-{number}"
-        chaos = Chaos(command(data, folder, smoke=smoke, often=True), folder, draw)
-        events = list(Chaos.EVENTS)
-        draw.shuffle(events)
-        try:
-            for event in events if smoke else events[: draw.randint(2, len(events))]:
-                chaos.happen(event)
-            chaos.finish(wanted)
-        finally:
-            chaos.kill()
-        happened += chaos.happened
-        number += 1
+    wanted = _undisturbed(start, scratch)
+    while not happened or time.monotonic() < until:
+        happened += _disturbed(start, scratch, draw, events(), wanted, Chaos.happen)
         told = ", ".join(f"{event} {count}" for event, count in sorted(happened.items()))
-        print(f"{number:3} runs ended as the undisturbed one; {told}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        print(f"runs ended as the undisturbed one; {told}", flush=True)
     return happened
+
+
+def forced(start: Callable[[Path], list[str]], scratch: Path) -> collections.Counter[str]:
+    """Every event once, in trainings that are disturbed as soon as they can be; see `trial`.
+
+    Raises:
+        Failed: Something did not go as it must, or could not be made to happen.
+    """
+    happened: collections.Counter[str] = collections.Counter()
+    wanted = _undisturbed(start, scratch)
+    for _ in range(ATTEMPTS):
+        # Those that a run was too fast for.
+        if not (lacking := [event for event in Chaos.EVENTS if not happened[event]]):
+            return happened
+        happened += _disturbed(start, scratch, random.Random(0), lacking, wanted, Chaos.force)
+    raise Failed(f"could not be made to happen: {', '.join(lacking)}")
+
+
+def _undisturbed(start: Callable[[Path], list[str]], scratch: Path) -> dict[str, Any]:
+    run(start(scratch / "whole"))
+    return final_bits(scratch / "whole")
+
+
+def _disturbed(
+    start: Callable[[Path], list[str]],
+    scratch: Path,
+    draw: random.Random,
+    events: list[str],
+    wanted: dict[str, Any],
+    happen: Callable[[Chaos, str], None],
+) -> collections.Counter[str]:
+    """One training to its end; what has happened to it."""
+    folder = scratch / "run"
+    chaos = Chaos(start(folder), folder, draw)
+    try:
+        for event in events:
+            happen(chaos, event)
+        chaos.finish(wanted)
+    finally:
+        chaos.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    return chaos.happened
 
 
 def main() -> int:
@@ -260,21 +317,24 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the events (default: 0)")
-    parser.add_argument("--smoke", action="store_true", help="one run, heads only")
+    parser.add_argument("--smoke", action="store_true", help="each event once, heads only")
     options = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    with tempfile.TemporaryDirectory(prefix="jtl-chaos-") as scratch:
-        data = write_images(Path(scratch, "images"), 72, 32)
+    with tempfile.TemporaryDirectory(prefix="jtl-chaos-") as name:
+        scratch = Path(name)
+        data = write_images(scratch / "images", 72, 32)
+        start = functools.partial(command, data, smoke=options.smoke, often=True)
         try:
-            seconds = 60 * options.minutes
-            happened = trial(data, Path(scratch), seconds, options.seed, smoke=options.smoke)
+            if options.smoke:
+                happened = forced(start, scratch)
+            else:
+                happened = trial(start, scratch, 60 * options.minutes, options.seed)
         except Failed as failed:
             print(f"FAILED: {failed}")
             return 1
-    lacking = [event for event in Chaos.EVENTS if not happened[event]]
-    if lacking and not options.smoke:
+    if lacking := [event for event in Chaos.EVENTS if not happened[event]]:
         print(f"never happened: {', '.join(lacking)}; try more --minutes")
-    return 1 if lacking and not options.smoke else 0
+    return 1 if lacking else 0
 
 
 if __name__ == "__main__":
