@@ -11,6 +11,8 @@ from jtl.common.quantities import whole
 from jtl.config import checks
 
 OnBadImage = Literal["error", "skip"]
+ClassLevel = Literal["auto", "top", "leaf"]
+"""Which folders are classes: the uppermost, or the deepest with images; auto refuses to choose."""
 
 
 _SCHEMES = {".npz": "npz", ".parquet": "parquet"}
@@ -41,6 +43,10 @@ class DataConfig:
             folder:my-images), or another source. Others: 'tfds:NAME[:SPLITS]' (a prepared
             TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
             the Hugging Face Hub), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
+        classes: Which folders are the classes in nested folders: the top ones, or the deepest
+            ones with images (leaf). Default: stop if both are possible (auto).
+        image_column: Parquet column that holds the images. Default: known by its name.
+        label_column: Parquet column that holds the labels. Default: known by its name.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out and train on the rest (skip).
         image_size: Height and width of the network's input, in pixels. Default: that of the
@@ -56,6 +62,9 @@ class DataConfig:
     """
 
     data: str = "digits"
+    classes: ClassLevel = "auto"
+    image_column: str | None = None
+    label_column: str | None = None
     on_bad_image: OnBadImage = "error"
     image_size: Annotated[int | None, checks.within(32, 4096)] = None
     upsample: str | None = None

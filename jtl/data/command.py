@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from jtl.common.output import print_json
 from jtl.common.text import indented
 from jtl.config import checks, walk
+from jtl.config.data import ClassLevel
 
 if TYPE_CHECKING:
     from jtl.data.survey import Survey
@@ -33,12 +34,19 @@ class Options:
     Attributes:
         action: What to do: check.
         source: Your images, as for --data of `jtl train`.
+        classes: Which folders are the classes in nested folders: the top ones, or the deepest
+            ones with images (leaf). Default: stop if both are possible (auto).
+        image_column: Parquet column that holds the images. Default: known by its name.
+        label_column: Parquet column that holds the labels. Default: known by its name.
         montage: Save some training images of every class to this .png file.
         json: Print JSON on stdout instead of text.
     """
 
     action: Annotated[Literal["check"], walk.Metavar("check")]
     source: Annotated[str, walk.Metavar("SOURCE")]
+    classes: ClassLevel = "auto"
+    image_column: str | None = None
+    label_column: str | None = None
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None
     json: bool = False
 
@@ -54,7 +62,8 @@ def command(options: Options) -> int:
     from jtl.data.sources import registry
     from jtl.data.survey import survey
 
-    found = registry.find(options.source)
+    how = registry.SourceOptions(options.classes, options.image_column, options.label_column)
+    found = registry.find(options.source, how)
     if options.montage is not None:
         montage.draw(found, options.montage)
     count = sum(len(split) for split in found.splits.values())
@@ -78,7 +87,8 @@ def lines(result: Survey) -> list[str]:
         shown = sorted(rows, key=lambda row: row[1][0])
         shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
     width = max(len(name) for name, _ in [*shown, ("all classes", [])])
-    text = [f"{result.spec}: {sum(totals.values()):,} images, {len(rows)} classes", ""]
+    text = [f"{result.spec}: {sum(totals.values()):,} images, {len(rows)} classes"]
+    text += [*result.description.lines(), ""]
     text.append(" " * width + "".join(f"{split:>10}" for split in splits))
     for name, counts in [*shown, ("all classes", [totals[split] for split in splits])]:
         text.append(f"{name:<{width}}" + "".join(f"{count:>10,}" for count in counts))

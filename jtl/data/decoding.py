@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import io
 import math
 import os
@@ -17,13 +18,16 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from jtl.common.errors import UserError, suggest
+from jtl.data.kinds import HEAD_BYTES, kind_of, unreadable_reason
 
 # Pillow knows many more formats; some of them run external programs (EPS), and none of them
 # appears in image data sets.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_EXTRA_FORMATS = {"AVIF": "AVIF", "HEIC": "HEIF"}
+"""What some installations can read, and what Pillow calls it."""
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -154,7 +158,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             Pillow takes it for a decompression bomb (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     with _named_errors(name):
-        return _upright_rgb(_open(data))
+        return _upright_rgb(open_image(data))
 
 
 def as_decoded(image: Image.Image, name: str) -> Image.Image:
@@ -186,7 +190,7 @@ def image_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]
         BadImage: If the header cannot be read, or (`whole=False`) does not tell enough.
     """
     with _named_errors(name):
-        image = _open(data)
+        image = open_image(data)
         width, height = image.size
         # Pillow gives a TIFF's size as it will be after its own turning.
         if width != height and image.format != "TIFF":
@@ -209,11 +213,32 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return _to_rgb(image if turn is None else image.transpose(turn))
 
 
-def _open(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
+    """An image file opened, not decoded; raises `BadImage` or what Pillow raises on damage."""
     if not data:
         raise BadImage("the file is empty (0 bytes)")
     _silence_pillow()
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+    kind = kind_of(data[:HEAD_BYTES])
+    formats: tuple[str, ...] = FORMATS
+    if kind in _EXTRA_FORMATS and _has_plugin(kind):
+        formats = (_EXTRA_FORMATS[kind],)
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as error:
+        raise BadImage(unreadable_reason(data, FORMATS)) from error
+
+
+@functools.cache
+def _has_plugin(kind: str) -> bool:
+    """Whether Pillow reads AVIF here, or pillow-heif is installed for HEIC."""
+    if kind == "AVIF":
+        return bool(features.check("avif")) if "avif" in features.modules else False
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _silence_pillow() -> None:
@@ -267,8 +292,6 @@ def _reason(error: Exception) -> str:
     match error:
         case BadImage():
             return str(error)
-        case UnidentifiedImageError():
-            return f"not an image, or damaged (readable formats: {', '.join(FORMATS)})"
         case Image.DecompressionBombError():
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             return f"more than {limit:,} pixels, which could exhaust the memory: scale it down"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -176,6 +176,18 @@ class Labelled:
         return len(self._names)
 
 
+class LeftOut(NamedTuple):
+    """What a source holds and does not give.
+
+    Attributes:
+        what: What it is, in the plural, such as "hidden and system files".
+        names: Of all of it.
+    """
+
+    what: str
+    names: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class OpenedSource:
     """What a source holds.
@@ -186,6 +198,8 @@ class OpenedSource:
         notes: What a user should know, in sentences.
         problems: Why it cannot be trained on, in sentences; empty if it can.
         fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.registry.Dataset`.
+        labels_from: What the labels come from, in words.
+        left_out: What is not used.
     """
 
     class_names: tuple[str, ...]
@@ -193,6 +207,8 @@ class OpenedSource:
     notes: tuple[str, ...]
     problems: tuple[str, ...]
     fingerprint: str
+    labels_from: str = ""
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def has_files(self) -> bool:

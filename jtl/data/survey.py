@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jtl.common.text import listed
 from jtl.data.batches import in_threads
-from jtl.data.decoding import FORMATS, BadImage, decode
+from jtl.data.decoding import BadImage, decode, open_image
+from jtl.data.description import Description, describe
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
 
@@ -65,6 +64,7 @@ class Survey:
         notes: What is good to know, in sentences.
         unreadable: "name: reason" of every unreadable image.
         duplicates: Groups of equal images, as "split: name".
+        description: What was understood of the source.
     """
 
     spec: str
@@ -76,6 +76,7 @@ class Survey:
     notes: tuple[str, ...]
     unreadable: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]
+    description: Description
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; counts are by split and class name."""
@@ -84,6 +85,7 @@ class Survey:
             split: dict(zip(self.class_names, counts, strict=True))
             for split, counts in self.counts.items()
         }
+        facts["description"] = self.description.to_dict()
         return facts
 
 
@@ -120,6 +122,7 @@ def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
     return Survey(
         spec, names, counts, _sizes(looks), tuple(problems), tuple(warnings), tuple(notes),
         unreadable, duplicates,
+        describe(names, found.splits, found.labels_from, found.left_out),
     )  # fmt: skip
 
 
@@ -141,7 +144,7 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
         pixels = np.asarray(decode(data, name))
     except BadImage as error:
         return SurveyedImage(split, name, label, None, b"", False, False, str(error))
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with open_image(data) as image:
         grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         alpha = image.has_transparency_data
     return SurveyedImage(split, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)

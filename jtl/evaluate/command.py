@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
 from jtl.common.text import for_terminal
 from jtl.config import walk
-from jtl.config.data import OnBadImage
+from jtl.config.data import ClassLevel, OnBadImage
 from jtl.config.run import DeviceName
+
+if TYPE_CHECKING:
+    from jtl.config.options import Config
+    from jtl.data.sources.registry import SourceOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +34,11 @@ class Options:
     Attributes:
         run: Folder that `jtl train` wrote.
         data: Evaluate on these images instead, as in `jtl train`; they need the run's classes.
-        split: Which images of the data: val (held out of train if there is no val), or test.
+        split: Which images of the data: val, or test. Data without splits are evaluated whole.
+        classes: Which folders are the classes in nested folders: the top ones, or the deepest
+            ones with images (leaf). Default: as in training.
+        image_column: Parquet column that holds the images. Default: as in training.
+        label_column: Parquet column that holds the labels. Default: as in training.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out (skip). Default: as in training.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
@@ -42,6 +50,9 @@ class Options:
     run: Annotated[Path, walk.Metavar("RUN")]
     data: str | None = None
     split: Literal["val", "test"] = "val"
+    classes: ClassLevel | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
     device: DeviceName = "auto"
@@ -63,7 +74,12 @@ def command(options: Options) -> None:
     display = Display()
     classifier = evaluation.load(options.run)
     found = evaluation.evaluate_run(
-        classifier, options.data, display, options.on_bad_image, options.split
+        classifier,
+        options.data,
+        display,
+        options.on_bad_image,
+        options.split,
+        _source_options(options, classifier.config),
     )
     if options.json:
         print_json(found.scores)
@@ -87,13 +103,28 @@ def command(options: Options) -> None:
     display.message(f"Saved to '{folder}': {', '.join(written)}")
 
 
+def _source_options(options: Options, config: Config) -> SourceOptions | None:
+    """How the source is read, where that was given."""
+    from jtl.data.sources.registry import SourceOptions, options_for
+
+    names = ("classes", "image_column", "label_column")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if not given:
+        return None
+    spec = options.data or config.data.data
+    return dataclasses.replace(options_for(spec, SourceOptions.of(config.data)), **given)
+
+
 def _print(scores: dict[str, Any]) -> None:
     from jtl.common.progress import PlainConsole
     from jtl.runs import messages
 
     split = scores["split"]
     data = for_terminal(scores["data"])
-    print(f"{data}, {scores['count']} {split} images, epoch {scores['epoch']}")
+    images = (
+        f"all {scores['count']} images" if scores["whole"] else f"{scores['count']} {split} images"
+    )
+    print(f"{data}, {images}, epoch {scores['epoch']}")
     print(f"accuracy {scores[f'{split}_accuracy']:.4f}")
     print(f"loss     {scores[f'{split}_loss']:.4f}")
     print(f"macro-F1 {scores[f'{split}_macro_f1']:.4f}")

@@ -150,9 +150,10 @@ def samples(classifier: Classifier) -> tuple[list[np.ndarray], str]:
     They are the run's own, spread over its validation images or those it has; drawn noise
     where they are not there any more.
     """
-    spec = classifier.config.data.data
+    config = classifier.config.data
+    spec = config.data
     try:
-        found = registry.find(spec)
+        found = registry.find(spec, registry.SourceOptions.of(config))
         name = next(name for name in ("val", "test", "train") if name in found.splits)
         split = found.splits[name]
         rows = np.unique(np.linspace(0, len(split) - 1, SAMPLES).astype(int))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import listed
 from jtl.common.trees import ParamTree
-from jtl.config.data import OnBadImage
+from jtl.config.data import OnBadImage, with_scheme
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.loader import InputPlan
@@ -24,7 +25,7 @@ from jtl.data.splits import OpenedSource, Split, reordered
 from jtl.distributed.sharding import SINGLE, sharding_for
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
-from jtl.predict.predictions import TOP, Predictions, Unreadable, classify
+from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
 from jtl.runs.resume import stored_config, stored_fingerprint
@@ -70,10 +71,12 @@ class Classifier:
 
         Returns:
             A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
-            images that cannot be read are in its `unreadable`, not among these.
+            images that cannot be read are in its `unreadable`, not among these, and a warning
+            says so.
 
         Raises:
-            UserError: Something is no image at all, or a folder holds none.
+            UserError: None of the images can be read, something is no image at all, or a folder
+                holds none.
         """
         names, rows, unreadable = [], [], []
         for answer in classify(self, items(images)):
@@ -82,6 +85,11 @@ class Classifier:
             else:
                 names.append(answer[0])
                 rows.append(answer[1])
+        if unreadable:
+            told = unreadable_lines(unreadable, len(names) + len(unreadable))
+            if not names:
+                raise UserError(told)
+            warnings.warn(f"{told}\nThey have no prediction; see `.unreadable`.", stacklevel=2)
         logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
         return Predictions(self.class_names, names, logits, unreadable, top_k)
 
@@ -123,7 +131,8 @@ class Evaluation:
     """A run's model, scored.
 
     Attributes:
-        scores: {"data", "split", "count", "epoch"}, and beginning with the split's name "accuracy",
+        scores: {"data", "split", "whole" (whether all images of the source, which has no splits),
+            "count", "epoch"}, and beginning with the split's name "accuracy",
             "loss", "macro_f1", "classes" (see `jtl.runs.metrics.by_class`) and "calibration" (see
             `jtl.runs.calibration`).
         logits: float32 [N, num_classes].
@@ -141,30 +150,46 @@ def evaluate_run(
     display: Display,
     on_bad_image: OnBadImage | None = None,
     split: SplitName = "val",
+    options: registry.SourceOptions | None = None,
 ) -> Evaluation:
     """Scores a run's model, by the same programs as in training.
 
     Args:
         classifier: As `load` gives it.
         data: A data source; default the run's own, split as in training. Its classes may come
-            in another order.
+            in another order. Of others without splits all images are scored.
         display: Where progress goes.
         on_bad_image: What is done about unreadable images; default as in the run.
         split: Which images of the source.
+        options: How the source is read; default as in the run.
 
     Raises:
-        UserError: The data have other classes than the run was trained on, have no test split,
+        UserError: The data have other classes than the run was trained on, do not have the split,
             or are the run's own and have changed since.
     """
-    spec = data or classifier.config.data.data
-    bad = on_bad_image or classifier.config.data.on_bad_image
+    config = classifier.config.data
+    own = with_scheme(config.data)
+    spec = own if data is None else with_scheme(data)
+    bad = on_bad_image or config.on_bad_image
+    how = registry.options_for(spec, registry.SourceOptions.of(config))
     verify = verification.of(bad, display)
-    dataset = registry.load(
-        spec,
-        seed=classifier.config.split_seed,
-        # No image need be looked at to see that the classes are others.
-        verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
-    )
+
+    def load(whole: bool) -> registry.Dataset:
+        return registry.load(
+            spec,
+            options or how,
+            seed=classifier.config.split_seed,
+            # No image need be looked at to see that the classes are others.
+            verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
+            whole=whole,
+        )
+
+    dataset = load(whole=spec != own)
+    if dataset.whole and dataset.fingerprint == stored_fingerprint(classifier.folder):
+        dataset = load(whole=False)  # The run's own images by another name.
+    if spec != own:
+        for line in dataset.describe().lines():
+            display.message(line)
     for note in dataset.notes:
         display.message(f"note: {note}")
     if data is None and dataset.fingerprint != stored_fingerprint(classifier.folder):
@@ -176,6 +201,11 @@ def evaluate_run(
     images = getattr(dataset, split)
     if images is None:
         raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
+    if split == "val" and dataset.held_out and spec != own and dataset.test is not None:
+        raise UserError(
+            f"'{spec}' has no validation split, only train and test. Score its test images with "
+            "--split test, or give the images to score as a source of their own."
+        )
     sharding = sharding_for(jax.device_count())
     cache = FeatureCache(
         dataset,
@@ -193,6 +223,7 @@ def evaluate_run(
     told = {
         "data": dataset.spec,
         "split": split,
+        "whole": dataset.whole and split == "val",
         "count": len(images),
         "epoch": classifier.epoch,
         f"{split}_accuracy": scores["accuracy"],

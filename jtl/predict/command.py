@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from jtl.common.errors import UserError
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
-from jtl.common.text import counted, for_terminal, indented
+from jtl.common.text import for_terminal
 from jtl.config import checks, walk
 from jtl.config.run import DeviceName
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _MANY = 100
 """Images from which on progress is shown."""
-_LISTED = 20
-"""Unreadable images that are named at the end; --out holds them all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +77,7 @@ def command(options: Options) -> None:
     from jtl.predict import tables
     from jtl.predict.explain import write_explanations
     from jtl.predict.inputs import items
-    from jtl.predict.predictions import Unreadable, classify, likeliest
+    from jtl.predict.predictions import Unreadable, classify, likeliest, unreadable_lines
 
     display = Display()
     classifier = evaluation.load(options.run)
@@ -100,9 +98,9 @@ def command(options: Options) -> None:
             else:
                 put(likeliest(*answer, classifier.class_names, top_k))
         if len(unreadable) == len(images):
-            raise UserError(_describe_unreadable(unreadable, len(images)))
+            raise UserError(unreadable_lines(unreadable, len(images)))
     if unreadable:
-        display.message(_describe_unreadable(unreadable, len(images)))
+        display.message(unreadable_lines(unreadable, len(images)))
     if options.explain is not None:
         with display.track("explaining", len(images), "images") as advance:
             write_explanations(classifier, images, options.explain, advance)
@@ -128,8 +126,3 @@ def _print_json(row: Prediction | Unreadable) -> None:
     from jtl.predict import tables
 
     print_json(tables.as_json(row), indent=None)
-
-
-def _describe_unreadable(unreadable: list[Unreadable], count: int) -> str:
-    first = f"{len(unreadable)} of {counted(count, 'image')} could not be read:"
-    return "\n".join([first, *indented(unreadable, _LISTED)])

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.data.decoding import BadImage, as_decoded, decode, read_file
+from jtl.data.decoding import FORMATS, BadImage, as_decoded, decode, read_file
 from jtl.data.sources.archives import is_archive, open_store
-from jtl.data.sources.stores import IMAGE_EXTENSIONS, ImageFile, ImageStore
+from jtl.data.sources.stores import ImageFile, ImageStore
 
 Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]
 """An image or many: a path (of an image, a folder, a zip or tar), uint8 pixels [H, W],
@@ -37,7 +37,10 @@ class Item(NamedTuple):
 
 
 def items(images: Images) -> list[Item]:
-    """What `images` names, in order; the images of folders and archives sorted by path.
+    """What `images` names, in order; the files of folders and archives sorted by path.
+
+    Of folders every file is an item, also what turns out to be no image, so that none is missing
+    among the results in silence; only hidden files and what systems leave behind are not.
 
     Raises:
         UserError: An archive cannot be read, a folder or an archive holds no image, or
@@ -89,13 +92,13 @@ def _at_path(path: str) -> Iterator[Item]:
         yield Item(path, functools.partial(_decoded_file, place, path))
         return
     store = open_store(place)
-    files = store.tree().images
-    if not files:
+    tree = store.tree()
+    if not tree.images:
         raise UserError(
-            f"there is no image in '{path}'. Files that count as images end in "
-            f"{', '.join(IMAGE_EXTENSIONS)}."
+            f"there is no image in '{path}', and {len(tree.others)} other files. Images are known "
+            f"by their content: {', '.join(FORMATS)}."
         )
-    for file in files:
+    for file in sorted([*tree.images, *tree.others], key=lambda file: file.parts):
         name = os.path.join(path, *file.parts)
         yield Item(name, functools.partial(_decoded_member, store, file, name))
 

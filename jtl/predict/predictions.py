@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import jax
 import numpy as np
 
+from jtl.common.text import counted, indented
 from jtl.common.trees import ParamTree
 from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Images per dispatch."""
+LISTED = 20
+"""Unreadable images that are named in a message."""
 TOP = 5
 """How many classes are named by default."""
 
@@ -64,6 +67,12 @@ class Unreadable:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+def unreadable_lines(images: Sequence[Unreadable], count: int) -> str:
+    """Which of `count` images could not be read, and why; the first `LISTED` of them."""
+    first = f"{len(images)} of {counted(count, 'image')} could not be read:"
+    return "\n".join([first, *indented(images, LISTED)])
 
 
 class Predictions(Sequence[Prediction]):

@@ -130,11 +130,12 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     """
     dataset = registry.load(
         config.data.data,
+        registry.SourceOptions.of(config.data),
         seed=config.split_seed,
         verify=verification.of(config.data.on_bad_image, display),
     )
-    for note in dataset.notes:
-        display.message(f"note: {note}")
+    for line in (*dataset.describe().lines(), *(f"note: {note}" for note in dataset.notes)):
+        display.message(line)
     _check_accumulation(config, len(dataset.train))
     size = common_size(dataset)
     options = config.model

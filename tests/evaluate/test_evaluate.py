@@ -18,6 +18,7 @@ from PIL import Image
 from jtl.cli import app
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
 from jtl.evaluate import plots
+from jtl.predict import classifier as evaluation
 from jtl.runs import plots as run_plots
 from jtl.runs import report
 from jtl.runs.calibration import calibration
@@ -98,6 +99,36 @@ def test_other_data_leave_the_run_as_it_is(run, tmp_path, capsys):
     assert main("evaluate", run, "--data", f"folder:{data}", "--out", out) == 0
     assert {"confusion.png", "reliability.png"} <= {path.name for path in out.iterdir()}
     assert {path.name for path in run.iterdir()} == before
+
+
+def test_data_without_splits_are_scored_whole(run, tiny_data, tmp_path, capsys):
+    data = tiny.write_folder(tmp_path / "data", train=5, val=2) / "train"
+    assert main("evaluate", run, "--data", f"folder:{data}", "--json") == 0
+    captured = capsys.readouterr()
+    scores = json.loads(captured.out)
+    assert (scores["count"], scores["whole"]) == (15, True)
+    assert "15 images of 3 classes: ash 5, birch 5, cedar 5" in captured.err
+    right = evaluation.load(run).predict(data).labels
+    truth = [path.parent.name for path in sorted(data.rglob("*.png"))]
+    assert scores["val_accuracy"] == np.mean([a == b for a, b in zip(right, truth, strict=True)])
+    assert main("evaluate", run, "--data", f"folder:{data}") == 0
+    assert "all 15 images, epoch" in capsys.readouterr().out
+    # Train and test are splits, and what is held out of train is nobody's choice.
+    data.rename(data.with_name("test"))
+    shutil.copytree(data.with_name("val"), data)
+    assert main("evaluate", run, "--data", f"folder:{tmp_path / 'data'}", "--split", "test") == 0
+    shutil.rmtree(data.with_name("val"))
+    assert main("evaluate", run, "--data", f"folder:{tmp_path / 'data'}") == 2
+    assert "has no validation split, only train and test. Score its" in capsys.readouterr().err
+
+
+def test_the_runs_own_data_by_another_name_are_not_scored_whole(tiny_data, tmp_path, capsys):
+    weights = str(tiny_data.parent / "weights")
+    folder = tiny.write_folder(tmp_path / "data", train=10) / "train"
+    done = loop.fit(tiny.config(folder, tmp_path / "run", weights=weights), tiny.quiet())
+    assert main("evaluate", done.folder, "--data", f"folder:{folder}/.", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["count"], scores["val_loss"]) == (6, done.summary["val_loss"])
 
 
 def test_a_test_split(tiny_data, tmp_path, capsys):

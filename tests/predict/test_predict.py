@@ -138,12 +138,25 @@ def test_sequences_of_predictions(classifier, tiny_data):
 
 def test_unreadable_images_are_told_beside_the_others(classifier, mixed, tmp_path):
     absent = tmp_path / "absent.png"
-    predictions = classifier.predict([absent, mixed])
+    with pytest.warns(UserWarning, match=r"3 of 6 images could not be read:[\s\S]*\.unreadable"):
+        predictions = classifier.predict([absent, mixed])
     assert predictions.names == tuple(str(mixed / name / "0.png") for name in tiny.CLASSES)
-    first, second = predictions.unreadable
+    first, second, third = predictions.unreadable
+    assert third.name == str(mixed / "notes.txt")
     assert str(first) == f"{absent}: No such file or directory"
     assert second.name == str(mixed / "birch" / "bad.png")
     assert second.reason.startswith("not an image, or damaged")
+
+
+def test_a_missing_file_is_an_error(classifier, tmp_path):
+    with pytest.raises(jtl.UserError, match=r"could not be read:\n  .*gone.png: No such"):
+        classifier.predict(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "b", "c.JPG_large"])
+def test_content_decides_what_is_an_image(classifier, tmp_path, name):
+    Image.new("RGB", (8, 8), (3, 2, 1)).save(tmp_path / name, "JPEG")
+    assert classifier.predict(tmp_path).names == (str(tmp_path / name),)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +174,7 @@ def test_what_is_no_image(classifier, given, told):
 
 
 def test_a_folder_without_images(classifier, tmp_path):
-    with pytest.raises(jtl.UserError, match=r"there is no image in .* end in \.jpg"):
+    with pytest.raises(jtl.UserError, match=r"there is no image in .* content: JPEG"):
         classifier.predict(tmp_path)
 
 
@@ -226,11 +239,11 @@ def test_unreadable_images_are_listed_and_not_fatal(run, mixed, capsys):
     captured = capsys.readouterr()
     answers = [json.loads(line) for line in captured.out.splitlines()]
     assert [Path(answer["name"]).name for answer in answers] == [
-        "0.png", "0.png", "bad.png", "0.png",
+        "0.png", "0.png", "bad.png", "0.png", "notes.txt",
     ]  # fmt: skip
     assert set(answers[2]) == {"name", "error"}
     lines = captured.err.splitlines()
-    assert lines[0] == "1 of 4 images could not be read:"
+    assert lines[0] == "2 of 5 images could not be read:"
     assert lines[1].startswith(f"  {mixed}/birch/bad.png: not an image")
 
 
@@ -264,12 +277,13 @@ def test_tables(run, mixed, tmp_path, form, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"Saved the predictions to '{out}'" in captured.err
-    assert "predicting: 4/4 images" in captured.err
+    assert "predicting: 5/5 images" in captured.err
     rows = rows_of(out)
     assert [Path(str(row["name"])).name for row in rows] == [
-        "0.png", 'a, "b" ü.png', "bad.png", "0.png",
+        "0.png", 'a, "b" ü.png', "bad.png", "0.png", "notes.txt",
     ]  # fmt: skip
-    expected = jtl.load(run).predict(mixed, top_k=2)
+    with pytest.warns(UserWarning, match="2 of 5 images could not be read"):
+        expected = jtl.load(run).predict(mixed, top_k=2)
     for row, said in zip([rows[0], rows[1], rows[3]], expected, strict=True):
         (first, p1), (second, p2) = said.classes
         assert row == {
@@ -333,7 +347,8 @@ def test_what_has_no_end_is_unreadable_and_the_others_are_predicted(
         file.truncate(2**40)
     good = files_of(tiny_data)[0]
     named = [tmp_path / "pipe.png", tmp_path / "huge.png", Path("/dev/zero"), good]
-    found = classifier.predict(named)
+    with pytest.warns(UserWarning, match="3 of 4 images could not be read"):
+        found = classifier.predict(named)
     assert [prediction.name for prediction in found] == [str(good)]
     reasons = [bad.reason for bad in found.unreadable]
     assert reasons == [
@@ -346,7 +361,8 @@ def test_what_has_no_end_is_unreadable_and_the_others_are_predicted(
 def test_names_that_begin_with_a_tilde(classifier, tiny_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(files_of(tiny_data)[0], "~nobody-of-that-name.png")
-    found = classifier.predict(["~nobody-of-that-name.png", "~nor-this"])
+    with pytest.warns(UserWarning, match="~nor-this: No such file"):
+        found = classifier.predict(["~nobody-of-that-name.png", "~nor-this"])
     assert found.names == ("~nobody-of-that-name.png",)
     assert [bad.name for bad in found.unreadable] == ["~nor-this"]
 

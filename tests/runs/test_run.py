@@ -94,6 +94,7 @@ def test_evaluation_reproduces_the_summary_exactly(which, tiny_data, request):
     assert scores == {
         "data": f"folder:{tiny_data}",
         "split": "val",
+        "whole": False,
         "count": 9,
         "val_accuracy": run.summary["val_accuracy"],
         "val_loss": run.summary["val_loss"],

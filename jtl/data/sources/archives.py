@@ -9,19 +9,21 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from jtl.common.errors import UserError, suggest
+from jtl.data.kinds import HEAD_BYTES, by_ending, kind_of
 from jtl.data.sources.stores import (
     FolderStore,
     ImageFile,
     ImageStore,
     Tree,
     ignored,
-    is_image_file,
     printable,
+    sorted_tree,
     unreadable_place,
 )
 
@@ -67,7 +69,7 @@ def is_archive(path: Path) -> bool:
         return True
     try:
         return (
-            not is_image_file(path.name)
+            not by_ending(path.name)
             and path.is_file()
             and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
         )
@@ -84,32 +86,52 @@ class _Listing:
         self._unsafe: list[str] = []
         self.encrypted: list[str] = []
         # Of two members with one name the last wins, as when unpacking.
-        self.images: dict[tuple[str, ...], ImageFile] = {}
+        self.files: dict[tuple[str, ...], ImageFile] = {}
+        self._hidden: set[str] = set()
 
     def add(self, path: str, *, folder: bool) -> tuple[str, ...] | None:
-        """Notes a member; its path in parts if it is an image's."""
+        """Notes a member; its path in parts if it is a file that may count."""
         parts = tuple(printable(part) for part in path.split("/") if part not in ("", "."))
         if _leads_out(path):
             self._unsafe.append(path)
+        if parts and not folder and ignored(parts):
+            self._hidden.add("/".join(parts))
         if not parts or ignored(parts):
             return None
         place = parts if folder else parts[:-1]
         while place not in self._folders:
             self._folders.add(place)
             place = place[:-1]
-        return None if folder or not is_image_file(parts[-1]) else parts
+        return None if folder else parts
 
-    def tree(self) -> Tree:
-        """All that was noted. Raises `UserError` for encrypted members and unsafe paths."""
+    def tree(self, head: Callable[[ImageFile], bytes]) -> Tree:
+        """All that was noted, images told from other files by `head`, the first bytes.
+
+        Raises:
+            UserError: Members are encrypted, or have unsafe paths.
+        """
         self._refuse(self._unsafe, "paths that lead out of it", "Pack the folder again.")
         self._refuse(self.encrypted, "encrypted members", "Pack it again without a password.")
-        return Tree([self.images[parts] for parts in sorted(self.images)], self._folders)
+        tree = Tree([], self._folders, [], list(self._hidden))
+        for file in self.files.values():
+            (tree.images if _is_image(file, head) else tree.others).append(file)
+        return sorted_tree(tree)
 
     def _refuse(self, members: list[str], what: str, remedy: str) -> None:
         if members:
             raise UserError(
                 f"{self._path} has {what} ({len(members)}, for example {members[0]!r}). {remedy}"
             )
+
+
+def _is_image(file: ImageFile, head: Callable[[ImageFile], bytes]) -> bool:
+    known = by_ending(file.parts[-1])
+    if known is not None:
+        return known
+    try:
+        return kind_of(head(file)) is not None
+    except Exception:  # A damaged archive provokes many kinds.
+        return False
 
 
 def _leads_out(path: str) -> bool:
@@ -146,8 +168,8 @@ class ZipStore:
                 continue
             if info.flag_bits & _ENCRYPTED:
                 listing.encrypted.append(info.filename)
-            listing.images[parts] = ImageFile(parts, info, info.file_size, info.CRC)
-        return listing.tree()
+            listing.files[parts] = ImageFile(parts, info, info.file_size, info.CRC)
+        return listing.tree(lambda file: self.read(file, HEAD_BYTES))
 
     def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a member, or all of it with its checksum verified."""
@@ -174,7 +196,7 @@ class TarStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Found out before the table of contents: with "r:*" tarfile would not tell.
+        # OpenedSource out before the table of contents: with "r:*" tarfile would not tell.
         with open(path, "rb") as file:
             self._compressed = not _is_plain_tar(file.read(_TAR_BLOCK))
         self._file: int | None = None
@@ -187,6 +209,8 @@ class TarStore:
             UserError: If it is damaged, has unsafe paths, or is compressed and larger than half
                 of the free memory.
         """
+        if not self._compressed and self._file is None:
+            self._file = os.open(self._path, os.O_RDONLY)
         try:
             with tarfile.open(self._path, "r:*" if self._compressed else "r:") as archive:
                 tree = self._list(archive)
@@ -199,8 +223,6 @@ class TarStore:
             if error.errno is not None:
                 raise
             raise self._damaged(str(error)) from error  # Of gzip and bz2, about their formats.
-        if not self._compressed:
-            self._file = os.open(self._path, os.O_RDONLY)
         return tree
 
     def read(self, image: ImageFile, limit: int = -1) -> bytes:
@@ -236,17 +258,16 @@ class TarStore:
             elif member.islnk():
                 links[parts] = member.linkname
             elif member.issparse():
-                listing.images[parts] = ImageFile(parts, "stored with holes", -1, stamp)
+                listing.files[parts] = ImageFile(parts, "stored with holes", -1, stamp)
             elif member.isreg():  # Neither pipes nor devices are images.
                 source = parts if self._compressed else member.offset_data
                 image = ImageFile(parts, source, member.size, stamp)
-                files[posixpath.normpath(member.name)] = listing.images[parts] = image
+                files[posixpath.normpath(member.name)] = listing.files[parts] = image
                 if self._compressed:
-                    most -= member.size
-                    self._unpack(archive, member, parts, most)
+                    most -= self._unpack(archive, member, parts, most)
         for parts, target in links.items():
             found = files.get(posixpath.normpath(target))
-            listing.images[parts] = (
+            listing.files[parts] = (
                 ImageFile(parts, "a link to nothing in the archive", -1, stamp)
                 if found is None
                 else found._replace(parts=parts)
@@ -256,20 +277,30 @@ class TarStore:
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(_TAR_BLOCK) != bytes(_TAR_BLOCK):
             raise tarfile.ReadError("it is cut off, or a header in it is damaged")
-        return listing.tree()
+        return listing.tree(lambda file: self.read(file, HEAD_BYTES))
 
     def _unpack(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: tuple[str, ...], left: int
-    ) -> None:
-        if left < 0:
+    ) -> int:
+        """Keeps a member in memory, of other files than images and text the first bytes alone.
+
+        Returns:
+            How many bytes it takes of the `left` ones.
+        """
+        file = archive.extractfile(member)
+        assert file is not None
+        head = file.read(HEAD_BYTES)
+        if by_ending(parts[-1]) is None and kind_of(head) is None:
+            self._unpacked[parts] = head
+            return len(head)
+        if member.size > left:
             raise UserError(
                 f"{self._path} is compressed, and its images do not fit into half of the free "
                 "memory. Unpack it, or make it a plain .tar or a .zip, which are read in place; "
                 "images hardly shrink by compressing them again."
             )
-        file = archive.extractfile(member)
-        assert file is not None
-        self._unpacked[parts] = file.read()
+        self._unpacked[parts] = head + file.read()
+        return member.size
 
     def _damaged(self, reason: str) -> UserError:
         return UserError(f"{self._path} is not a readable tar archive ({reason}). {_AGAIN}")

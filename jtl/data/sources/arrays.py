@@ -107,7 +107,8 @@ def load_digits(rest: str) -> OpenedSource:
     names = [str(index) for index in range(len(images))]
     split = ArraySplit("digits", images, digits.target.astype(np.int32), names)
     class_names = tuple(str(digit) for digit in range(10))
-    return OpenedSource(class_names, {"train": split}, (), (), _array_hash(images, split.labels))
+    digest = _array_hash(images, split.labels)
+    return OpenedSource(class_names, {"train": split}, (), (), digest, "scikit-learn's targets")
 
 
 def _array_hash(images: np.ndarray, labels: np.ndarray) -> str:

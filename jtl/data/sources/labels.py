@@ -13,6 +13,45 @@ UNLABELLED = -1
 """What many data sets put where a test label is kept secret."""
 
 
+def plain_labels(values: np.ndarray, where: str) -> np.ndarray:
+    """Labels as integers [N] or, as objects, strings [N].
+
+    Args:
+        values: One label for each image, [N]: integers, floats that are whole numbers (as of
+            tables with gaps), booleans, or strings.
+        where: What they belong to, for messages.
+
+    Raises:
+        UserError: They are something else.
+    """
+    if values.dtype.kind == "O" and all(isinstance(v, (bool, np.bool_)) for v in values):
+        values = values.astype(bool)
+    if values.dtype.kind in "USO":
+        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+        wrong = [v for v in texts if not isinstance(v, str)]
+        if wrong:
+            raise UserError(
+                f"The labels of {where} are objects such as {wrong[0]!r}; labels are integers or "
+                "strings."
+            )
+        if "" in texts:
+            row = texts.index("")
+            raise UserError(f"Row {row} of {where} has an empty label. Fill or remove it.")
+        return np.array(texts, dtype=object)
+    if values.dtype.kind == "b":
+        return np.where(values, "True", "False").astype(object)
+    if values.dtype.kind == "f":
+        broken = np.flatnonzero(~(np.isfinite(values) & (values == np.round(values))))
+        if len(broken):
+            raise UserError(
+                f"The labels of {where} are numbers such as {values[broken[0]]:g} (row "
+                f"{broken[0]}), no classes: jtl classifies, and does no regression. Name another "
+                "column or array, or make classes of it."
+            )
+        return values.astype(np.int64)
+    return values
+
+
 def indexed(
     labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None, where: str
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:

@@ -16,8 +16,8 @@ import psutil
 
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources.arrays import ArraySplit
-from jtl.data.sources.labels import indexed, plain_names
-from jtl.data.splits import OpenedSource, class_problems, split_of
+from jtl.data.sources.labels import indexed, plain_labels, plain_names
+from jtl.data.splits import LeftOut, OpenedSource, class_problems, split_of
 
 _IMAGES, _LABELS = ("x", "images", "image"), ("y", "labels", "label")
 _NAMES = "class_names"
@@ -33,10 +33,10 @@ _MEMORY_SHARE = 0.8
 def load_npz(path: str) -> OpenedSource:
     """Read a .npz file of images and labels; nothing in it is unpickled.
 
-    Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels are integers [N] or
-    [N, 1]. Splits are told by the arrays' names, as of Keras (`x_train`, `y_train`) or MedMNIST
-    (`train_images`, `train_labels`). `class_names` is a vector of strings; without it the labels
-    of train must be 0 to K - 1, every one of them used.
+    Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels are integers, whole
+    floats, booleans or strings, [N] or [N, 1]. Splits are told by the arrays' names, as of Keras
+    (`x_train`, `y_train`) or MedMNIST (`train_images`, `train_labels`). `class_names` is a vector
+    of strings; without it integer labels of train must be 0 to K - 1, every one of them used.
 
     Args:
         path: The file.
@@ -68,7 +68,10 @@ def load_npz(path: str) -> OpenedSource:
     # What damage provokes, in the archive, in what compresses it and in the arrays' headers.
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
         raise _unreadable(place, error) from error
-    raw = {split: labels.reshape(-1) for split, (_, labels) in read.items()}
+    raw = {
+        split: plain_labels(labels.reshape(-1), f"{place}, array {pairs[split][1]}")
+        for split, (_, labels) in read.items()
+    }
     names = None if given is None else plain_names(given, place)
     class_names, labels, notes = indexed(raw, names, str(place))
     splits = {
@@ -85,7 +88,11 @@ def load_npz(path: str) -> OpenedSource:
         notes.append(f"Arrays that are not used: {', '.join(ignored)}.")
     problems = class_problems(str(place), class_names, splits)
     digest = hashlib.sha256(repr(sorted(members)).encode()).hexdigest()
-    return OpenedSource(class_names, splits, tuple(notes), tuple(problems), digest)
+    labels_from = " and ".join(dict.fromkeys(f"the array {y}" for _, y in pairs.values()))
+    left_out = (LeftOut("arrays", tuple(ignored)),) if ignored else ()
+    return OpenedSource(
+        class_names, splits, tuple(notes), tuple(problems), digest, labels_from, left_out
+    )
 
 
 def _shapes(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -159,12 +166,13 @@ def _check_shapes(
             )
         elif 0 in shape:
             wrong.append(f"{x} has the shape {list(shape)}: there is no image in it")
-        if label_dtype.kind not in "iu":
-            wrong.append(f"{y} is {label_dtype}; labels must be integers")
+        if label_dtype.kind not in "iufbUS":
+            wrong.append(f"{y} is {label_dtype}; labels must be integers or strings")
         if len(label_shape) != 1 and label_shape[1:] != (1,):
             wrong.append(
                 f"{y} has the shape {list(label_shape)}; labels must be [N] or [N, 1], one class "
-                "for each image (of one-hot labels np.argmax(labels, axis=1))"
+                "for each image. If these are several labels for an image (multi-label), jtl does "
+                "not learn them; of one-hot labels use np.argmax(labels, axis=1)"
             )
         elif shape[:1] != label_shape[:1]:
             wrong.append(f"{x} has {shape[0] if shape else 0} images, {y} {label_shape[0]} labels")

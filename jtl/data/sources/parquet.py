@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,51 +15,47 @@ import psutil
 from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.sources.encoded import EncodedSplit
-from jtl.data.sources.labels import distinct, indexed
-from jtl.data.splits import OpenedSource, class_problems, split_of
+from jtl.data.sources.labels import indexed, plain_labels
+from jtl.data.sources.names import splits_in
+from jtl.data.sources.parquet_columns import Columns, common_columns
+from jtl.data.splits import LeftOut, OpenedSource, class_problems
 
-_IMAGE_COLUMNS = ("image", "img", "picture", "bytes")
-_LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 _MEMORY_SHARE = 0.5
 """Of the free memory, for the encoded images."""
 
 
-class _Columns(NamedTuple):
-    """Where images and labels stand.
-
-    `image` is the column's name, `field` its path down to the bytes.
-    """
-
-    image: str
-    field: str
-    label: str
-    class_names: list[str] | None
+_LIKE_IDS = (20, 0.5)
+"""From so many rows on, more different labels than this share of them look like identifiers."""
 
 
-def load_parquet(patterns: str) -> OpenedSource:
+def load_parquet(
+    patterns: str, image_column: str | None = None, label_column: str | None = None
+) -> OpenedSource:
     """Open Parquet files; their encoded images are kept in memory, as they are.
 
     The images are a column of bytes or, as of Hugging Face, a struct with a field `bytes`; the
-    labels are a column of integers or strings. Names of classes come from the metadata that
-    Hugging Face's `datasets` writes. Files are of the split that their name or their folder's
-    names, such as `train-00000-of-00002.parquet` or `train/0000.parquet`; without such names all
-    are train.
+    labels are a column of integers or strings called like labels, or the only other one. Names of
+    classes come from the metadata that Hugging Face's `datasets` writes. Files are of the split
+    that their name or their folder's names, such as `train-00000-of-00002.parquet` or
+    `partial-train/0000.parquet`; without such names all are train.
 
     Args:
         patterns: Paths, separated by commas: files, folders, or patterns with `*`.
+        image_column: The column of the images.
+        label_column: The column of the labels.
 
     Raises:
         UserError: If pyarrow is missing, files cannot be read, or they hold no such columns.
     """
     parquet = _library()
-    files = _by_split(_files(patterns))
+    files, left_out = _by_split(_files(patterns))
     readers = {}
     for path in (path for paths in files.values() for path in paths):
         try:
             readers[path] = parquet.ParquetFile(path, memory_map=True)
         except (OSError, ValueError) as error:  # Arrow's own errors are of these kinds.
             raise _unreadable(path, error) from error
-    columns = _common_columns(readers)
+    columns = common_columns(readers, image_column, label_column)
     _check_memory(patterns, readers, columns)
     labels, parts = {}, {}
     for split, paths in files.items():
@@ -70,13 +64,23 @@ def load_parquet(patterns: str) -> OpenedSource:
         labels[split] = np.concatenate([values for _, values in loaded])
         if not len(labels[split]):
             raise UserError(f"The {split} split of {patterns} has no rows.")
+    if label_column is None and columns.class_names is None:
+        _refuse_identifiers(labels["train"], columns.label, patterns)
     class_names, labels, notes = indexed(labels, columns.class_names, patterns)
     splits = {
         split: _split(f"{patterns} ({split})", files[split], parts[split], values)
         for split, values in labels.items()
     }
     problems = class_problems(patterns, class_names, splits)
-    return OpenedSource(class_names, splits, tuple(notes), tuple(problems), _fingerprint(readers))
+    return OpenedSource(
+        class_names,
+        splits,
+        tuple(notes),
+        tuple(problems),
+        _fingerprint(readers),
+        f"the column '{columns.label}'",
+        left_out,
+    )
 
 
 def _library() -> Any:
@@ -107,17 +111,22 @@ def _files(patterns: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """The files of every split, train first."""
+def _by_split(files: Sequence[Path]) -> tuple[dict[str, list[Path]], tuple[LeftOut, ...]]:
+    """The files of every split, train first, and those of unlabelled images."""
     by_split: dict[str | None, list[Path]] = {}
+    top = os.path.commonpath([path.parent for path in files])
     for path in files:
-        words = [split_of(word) for word in re.split(r"[-_.\s]+", path.stem)]
-        named = {word for word in words if word} or {split_of(path.parent.name)} - {None}
-        if len(named) > 1:
+        # The file's own name counts before its folder's, and that before the one around it.
+        above = reversed(path.parent.relative_to(top).parts)
+        named = (splits_in(name) for name in (path.stem, *above))
+        found = next(filter(None, named), set())
+        if len(found) > 1:
             raise UserError(f"{path} names several splits: rename it to the one that it holds.")
-        by_split.setdefault(next(iter(named), None), []).append(path)
+        by_split.setdefault(next(iter(found), None), []).append(path)
+    unlabelled = tuple(map(str, by_split.pop("unlabelled", ())))
+    left_out = (LeftOut("files of unlabelled images", unlabelled),) if unlabelled else ()
     if set(by_split) == {None}:
-        return {"train": by_split[None]}
+        return {"train": by_split[None]}, left_out
     if None in by_split:
         names = [path.name for path in by_split[None]]
         raise UserError(
@@ -127,80 +136,22 @@ def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
         )
     if "train" not in by_split:
         raise UserError(f"There is no train split among {listed(p.name for p in files)}.")
-    return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
+    order = [split for split in ("train", "val", "test") if split in by_split]
+    return {split: by_split[split] for split in order}, left_out
 
 
-def _common_columns(readers: Mapping[Path, Any]) -> _Columns:
-    """The columns of all files.
-
-    Raises:
-        UserError: A file has none, or has other ones, or other classes, than the first.
-    """
-    found = {path: _columns(reader.schema_arrow, path) for path, reader in readers.items()}
-    first = next(iter(found))
-    for path, columns in found.items():
-        if columns != found[first]:
-            told = [
-                f"{p}: {c.image}, {c.label}, {c.class_names}"
-                for p, c in ((first, found[first]), (path, columns))
-            ]
-            raise UserError(
-                "Parquet files differ in their columns or classes:\n  " + "\n  ".join(told)
-            )
-    return found[first]
+def _refuse_identifiers(labels: np.ndarray, column: str, patterns: str) -> None:
+    rows, share = _LIKE_IDS
+    different = len(np.unique(labels.astype(str)))
+    if len(labels) >= rows and different > share * len(labels):
+        raise UserError(
+            f"The column '{column}' of {patterns} has {different} different values in "
+            f"{len(labels)} rows, as identifiers have. If they are the classes: --label-column "
+            f"{column}; else name another one."
+        )
 
 
-def _columns(schema: Any, path: Path) -> _Columns:
-    import pyarrow as pa
-
-    features = _features(schema)
-    images, labels = {}, []
-    for field in schema:
-        kind = field.type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            images[field.name] = f"{field.name}.bytes"
-        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            images[field.name] = field.name
-        elif pa.types.is_integer(kind) or _is_text(kind):
-            labels.append(field.name)
-    classes = [name for name in labels if features.get(name, {}).get("_type") == "ClassLabel"]
-    marked = [name for name in images if features.get(name, {}).get("_type") == "Image"]
-    image = _choose("images", marked or list(images), _IMAGE_COLUMNS, schema, path)
-    label = _choose("labels", classes or labels, _LABEL_COLUMNS, schema, path)
-    names = features.get(label, {}).get("names")
-    return _Columns(image, images[image], label, names and distinct(names, str(path)))
-
-
-def _features(schema: Any) -> dict[str, Any]:
-    """What `datasets` notes of the columns; empty without it."""
-    try:
-        stored = json.loads((schema.metadata or {})[b"huggingface"])
-        features = stored["info"]["features"]
-        return {k: v for k, v in features.items() if isinstance(v, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _choose(
-    what: str, candidates: Sequence[str], usual: Sequence[str], schema: Any, path: Path
-) -> str:
-    if len(candidates) == 1:
-        return candidates[0]
-    for name in usual:
-        if name in candidates:
-            return name
-    wanted = {
-        "images": "bytes, or a struct with a field 'bytes', best called 'image'",
-        "labels": "integers or strings, best called 'label'",
-    }[what]
-    told = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    raise UserError(
-        f"{path} has {'no' if not candidates else 'more than one'} column that could hold the "
-        f"{what}: {wanted}. Its columns are {told}."
-    )
-
-
-def _check_memory(patterns: str, readers: Mapping[Path, Any], columns: _Columns) -> None:
+def _check_memory(patterns: str, readers: Mapping[Path, Any], columns: Columns) -> None:
     needed = 0
     for reader in readers.values():
         for group in range(reader.metadata.num_row_groups):
@@ -218,7 +169,7 @@ def _check_memory(patterns: str, readers: Mapping[Path, Any], columns: _Columns)
         )
 
 
-def _read(reader: Any, path: Path, columns: _Columns) -> tuple[Any, np.ndarray]:
+def _read(reader: Any, path: Path, columns: Columns) -> tuple[Any, np.ndarray]:
     """The encoded images (a chunked array of bytes) and the labels of a file."""
     import pyarrow as pa
 
@@ -238,14 +189,9 @@ def _read(reader: Any, path: Path, columns: _Columns) -> tuple[Any, np.ndarray]:
             f"{path} has {labels.null_count} row(s) without a label, for example row {row}. "
             "Remove them."
         )
-    values = labels.to_numpy()
-    return images, values.astype(object) if _is_text(labels.type) else values
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
+    return images, plain_labels(labels.to_numpy(), f"{path}, column '{columns.label}'")
 
 
 def _split(

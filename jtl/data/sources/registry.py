@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from jtl.common.errors import UserError, suggest
-from jtl.config.data import with_scheme
+from jtl.config.data import ClassLevel, DataConfig, with_scheme
+from jtl.data.description import Description, describe
 from jtl.data.sources.arrays import ArraySplit
-from jtl.data.splits import OpenedSource, Split, hold_out, missing_classes
+from jtl.data.splits import LeftOut, OpenedSource, Split, hold_out, missing_classes
 
-__all__ = ["SCHEMES", "ArraySplit", "Dataset", "Scheme", "Split", "find", "load"]
+__all__ = ["SCHEMES", "ArraySplit", "Dataset", "Scheme", "SourceOptions", "Split", "find", "load"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read, where it could be read in several ways.
+
+    Attributes:
+        classes: Which folders are classes: see `jtl.data.sources.class_folders.ClassLevel`.
+        image_column: The column of the images.
+        label_column: The column of the labels.
+    """
+
+    classes: ClassLevel = "auto"
+    image_column: str | None = None
+    label_column: str | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig) -> SourceOptions:
+        """Those of a run."""
+        return cls(config.classes, config.image_column, config.label_column)
+
+    def within(self, names: Iterable[str]) -> SourceOptions:
+        """These options alone, the others as by default."""
+        return SourceOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,18 +49,20 @@ class Scheme:
         loader: "MODULE:FUNCTION" of what finds it by what follows the colon; imported when asked
             for, as some need libraries that not every installation has.
         bare: Whether it is written without a colon.
+        options: The fields of `SourceOptions` that it has.
     """
 
     example: str
     description: str
     loader: str
     bare: bool = False
+    options: tuple[str, ...] = ()
 
-    def find(self, rest: str) -> OpenedSource:
+    def find(self, rest: str, options: SourceOptions) -> OpenedSource:
         """Opens the source that `rest` names; raises `UserError` if it cannot."""
         module, _, function = self.loader.partition(":")
-        finder: Callable[[str], OpenedSource] = getattr(importlib.import_module(module), function)
-        return finder(rest)
+        finder: Callable[..., OpenedSource] = getattr(importlib.import_module(module), function)
+        return finder(rest, **{name: getattr(options, name) for name in self.options})
 
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -43,6 +70,7 @@ SCHEMES: Mapping[str, Scheme] = {
         "folder:my-images",
         "a folder of class folders, or a zip or tar of one",
         "jtl.data.sources.folder:load_folder",
+        options=("classes",),
     ),
     "tfds": Scheme(
         "tfds:cifar10",
@@ -58,6 +86,7 @@ SCHEMES: Mapping[str, Scheme] = {
         "parquet:data/*.parquet",
         "files with encoded images, as used on the Hugging Face Hub",
         "jtl.data.sources.parquet:load_parquet",
+        options=("image_column", "label_column"),
     ),
     "digits": Scheme(
         "digits",
@@ -83,6 +112,9 @@ class Dataset:
         fingerprint: SHA-256 (hex) of the data; neither the seed nor the held-out fraction
             changes it. From the pixels of `digits`; from names, sizes and checksums of what is
             in a zip or an npz; from names, sizes and modification times of other files.
+        labels_from: What the labels come from, in words.
+        left_out: What the source holds and is not used.
+        held_out: Whether val is a part of train.
     """
 
     spec: str
@@ -92,14 +124,33 @@ class Dataset:
     test: Split | None
     notes: tuple[str, ...]
     fingerprint: str
+    labels_from: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+    held_out: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether train and val are the same images, all there are."""
+        return self.train is self.val
+
+    def describe(self) -> Description:
+        """What was understood of the source."""
+        splits: dict[str, Split | None] = {"train": self.train, "val": self.val, "test": self.test}
+        if self.whole:
+            splits = {"": self.train}
+        return describe(
+            self.class_names, splits, self.labels_from, self.left_out, held_out=self.held_out
+        )
 
 
 def load(
     spec: str,
+    options: SourceOptions = SourceOptions(),
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
     verify: Callable[[OpenedSource], OpenedSource] | None = None,
+    whole: bool = False,
 ) -> Dataset:
     """Open a data set.
 
@@ -108,10 +159,12 @@ def load(
 
     Args:
         spec: A source, such as "folder:my-images"; see `SCHEMES`.
+        options: How it is read.
         seed: Chooses the images to hold out, not negative.
         val_fraction: The share of train to hold out, between 0 and 1.
         verify: What makes sure that the images can be read, such as a
             `jtl.data.verification.Verification`. None decodes no image of a file yet.
+        whole: Whether images without splits are not divided: train and val are both all of them.
 
     Raises:
         UserError: If the source is unknown or not usable, with the reason.
@@ -123,23 +176,41 @@ def load(
     if seed < 0:
         raise UserError(f"Seed {seed} is not possible: give 0 or a positive integer.")
     spec = with_scheme(spec)
-    found = find(spec)
+    found = find(spec, options)
     if found.problems:
         raise UserError("\n".join(found.problems))
     if verify is not None:
         found = verify(found)
     notes = list(found.notes)
     train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
-    if val is None:
+    held_out = val is None and not (whole and test is None)
+    assert train is not None  # Every source has it.
+    if whole and set(found.splits) == {"train"}:
+        val = train
+    elif val is None:
         train, val, note = hold_out(train, seed, val_fraction)
         notes.append(note)
-    assert train is not None  # Every source has it.
     notes += missing_classes(found.class_names, train=train, val=val, test=test)
-    return Dataset(spec, found.class_names, train, val, test, tuple(notes), found.fingerprint)
+    return Dataset(
+        spec,
+        found.class_names,
+        train,
+        val,
+        test,
+        tuple(notes),
+        found.fingerprint,
+        found.labels_from,
+        found.left_out,
+        held_out,
+    )
 
 
-def find(spec: str) -> OpenedSource:
+def find(spec: str, options: SourceOptions = SourceOptions()) -> OpenedSource:
     """What a source holds, problems included; nothing is held out.
+
+    Args:
+        spec: As of `load`.
+        options: How it is read.
 
     Raises:
         UserError: If the source is unknown or cannot be opened.
@@ -150,7 +221,21 @@ def find(spec: str) -> OpenedSource:
         raise _unknown_source(spec)
     if not rest and not scheme.bare:
         raise UserError(f"'{spec}' lacks a name. Write it like {_describe(scheme)}.")
-    return scheme.find(rest)
+    idle = [
+        field.name
+        for field in dataclasses.fields(options)
+        if field.name not in scheme.options and getattr(options, field.name) != field.default
+    ]
+    if idle:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise UserError(f"{flags}: no effect on '{spec}'. Leave it out.")
+    return scheme.find(rest, options)
+
+
+def options_for(spec: str, options: SourceOptions) -> SourceOptions:
+    """Those of the options that have an effect on a source."""
+    scheme = SCHEMES.get(with_scheme(spec).partition(":")[0])
+    return options.within(scheme.options if scheme else ())
 
 
 def _describe(scheme: Scheme) -> str:

@@ -11,12 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 from jtl.common.errors import UserError
 from jtl.data.decoding import read_file
+from jtl.data.kinds import HEAD_BYTES, by_ending, kind_of
 
-IMAGE_EXTENSIONS = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
-)  # fmt: skip
-
-_JUNK_FOLDERS = ("__MACOSX",)
+_JUNK = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "icon\r")
+"""What archivers and systems leave behind, in lower case."""
 
 
 class ImageFile(NamedTuple):
@@ -41,17 +39,19 @@ class ImageFile(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """The images of a store, sorted by path, and all folders (those without images too)."""
+    """What a store holds, sorted by path.
+
+    Attributes:
+        images: Its images, by content where the ending does not tell.
+        folders: All folders, those without images too.
+        others: Files that are no images.
+        hidden: Paths of files that are hidden, or that archivers and systems leave behind.
+    """
 
     images: list[ImageFile]
     folders: set[tuple[str, ...]]
-
-    def children(self, folder: tuple[str, ...]) -> list[str]:
-        """The sorted names of the folders directly in `folder`."""
-        depth = len(folder)
-        return sorted(
-            path[-1] for path in self.folders if len(path) == depth + 1 and path[:depth] == folder
-        )
+    others: list[ImageFile]
+    hidden: list[str]
 
 
 class ImageStore(Protocol):
@@ -78,8 +78,7 @@ class FolderStore:
 
     def tree(self) -> Tree:
         """List the directory. Raises `UserError` if a folder in it cannot be read."""
-        images: list[ImageFile] = []
-        folders: set[tuple[str, ...]] = set()
+        tree = Tree([], set(), [], [])
         pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [
             (str(self._root), (), frozenset())
         ]
@@ -89,20 +88,34 @@ class FolderStore:
                 status = os.stat(path)
                 entries = list(os.scandir(path))
             except OSError as error:
+                if ignored(parts):
+                    continue  # What is not used need not be readable.
                 raise unreadable_place(path, error) from error
             identity = (status.st_dev, status.st_ino)
             if identity in above:
                 continue  # a link to a folder that this one lies in
-            folders.add(parts)
+            if not ignored(parts):
+                tree.folders.add(parts)
             for entry in entries:
                 entry_parts = (*parts, printable(entry.name))
-                if ignored(entry_parts):
-                    continue
                 if _is_folder(entry):
-                    pending.append((entry.path, entry_parts, above | {identity}))
-                elif is_image_file(entry_parts[-1]):
-                    images += _file(entry, entry_parts)
-        return Tree(sorted(images, key=lambda image: image.parts), folders)
+                    if not (ignored(entry_parts) and entry.is_symlink()):
+                        pending.append((entry.path, entry_parts, above | {identity}))
+                elif ignored(entry_parts):
+                    tree.hidden.append("/".join(entry_parts))
+                else:
+                    for file in _file(entry, entry_parts):
+                        (tree.images if self._is_image(file) else tree.others).append(file)
+        return sorted_tree(tree)
+
+    def _is_image(self, file: ImageFile) -> bool:
+        known = by_ending(file.parts[-1])
+        if known is None:
+            try:
+                return kind_of(self.read(file, HEAD_BYTES)) is not None
+            except OSError:
+                return False
+        return known
 
     def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
@@ -130,14 +143,16 @@ def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> Iterator[ImageFile
         yield ImageFile(parts, entry.path, status.st_size, status.st_mtime_ns)
 
 
-def is_image_file(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return name.lower().endswith(IMAGE_EXTENSIONS)
-
-
 def ignored(parts: Iterable[str]) -> bool:
-    """Whether a path leads through what is hidden, or what archivers add."""
-    return any(part.startswith(".") or part in _JUNK_FOLDERS for part in parts)
+    """Whether a path leads through what is hidden, or what archivers and systems leave behind."""
+    return any(part.startswith(".") or part.lower() in _JUNK for part in parts)
+
+
+def sorted_tree(tree: Tree) -> Tree:
+    """The tree with its files in order of their paths."""
+    by_path = sorted(tree.images, key=lambda file: file.parts)
+    others = sorted(tree.others, key=lambda file: file.parts)
+    return Tree(by_path, tree.folders, others, sorted(tree.hidden))
 
 
 def printable(name: str) -> str:

@@ -91,7 +91,14 @@ def load_tfds(rest: str) -> OpenedSource:
         for split, values in labels.items()
     }
     problems = class_problems(where, class_names, found)
-    return OpenedSource(class_names, found, (*notes, *more), tuple(problems), _fingerprint(folder))
+    return OpenedSource(
+        class_names,
+        found,
+        (*notes, *more),
+        tuple(problems),
+        _fingerprint(folder),
+        f"the feature '{label}'",
+    )
 
 
 def _library() -> Any:

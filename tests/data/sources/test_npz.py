@@ -54,6 +54,24 @@ def test_good_arrays(tmp_path: Path, case: str):
     assert data.fingerprint != opened(save(tmp_path / "z.npz", images=X + 1, labels=Y)).fingerprint
 
 
+KINDS_OF_LABELS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "float": (Y / 1, ("0", "1", "2")),
+    "bool": (Y > 0, ("False", "True")),
+    "words": (np.array(["owl", "ant", "bee"])[Y], ("ant", "bee", "owl")),
+    "bytes": (np.array([b"owl", b"ant", b"bee"])[Y], ("ant", "bee", "owl")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LABELS)
+def test_kinds_of_labels(tmp_path: Path, kind: str):
+    labels, class_names = KINDS_OF_LABELS[kind]
+    data = opened(save(tmp_path / "x.npz", x=X, y=labels))
+    assert data.class_names == class_names
+    row = int(data.train.names[0].split("[")[1][:-1])
+    value = labels[row].decode() if kind == "bytes" else labels[row]
+    assert class_names[data.train.labels[0]] == (f"{value:g}" if kind == "float" else str(value))
+
+
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "float": ({"x": X / 255, "y": Y}, r"x is float64; images must be uint8.*\(x \* 255\)"),
     "int64": ({"x": X.astype(int), "y": Y}, "x is int64; images must be uint8"),
@@ -69,7 +87,16 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "channels first": ({"x": X.transpose(0, 3, 1, 2), "y": Y}, r"channels come last: x.transpose"),
     "alpha": ({"x": np.concatenate([X, X], -1)[..., :4], "y": Y}, r"shape \[12, 8, 8, 4\]"),
     "no images": ({"x": X[:0], "y": Y[:0]}, "there is no image in it"),
-    "float labels": ({"x": X, "y": Y / 1}, "y is float64; labels must be integers"),
+    "float labels": (
+        {"x": X, "y": Y / 4},
+        r"array y are numbers such as 0.25 \(row 1\), no classes: .* no regression",
+    ),
+    "labels with gaps": ({"x": X, "y": np.where(Y, Y, np.nan)}, r"such as nan \(row 0\)"),
+    "empty words": ({"x": X, "y": np.array(["", "a", "b"] * 4)}, "Row 0 of .* has an empty label"),
+    "several labels": (
+        {"x": X, "y": np.ones((12, 14), int)},
+        r"shape \[12, 14\]; labels must be \[N\].*several labels for an image \(multi-label\)",
+    ),
     "one-hot": ({"x": X, "y": np.eye(3, dtype=int)[Y]}, r"shape \[12, 3\]; labels must be \[N\]"),
     "lengths": ({"x": X, "y": Y[:9]}, "x has 12 images, y 9 labels"),
     "no labels": ({"x": X}, "has x, but no labels for it. Expected x_train and y_train"),

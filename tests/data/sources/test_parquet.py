@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.registry import load
+from jtl.data.sources.registry import SourceOptions, load
 from support.data_files import cut, encode, flat, opened, written
 
 
@@ -132,6 +132,67 @@ def test_bad_parquet(tmp_path: Path, case: str):
     write, message = BAD_PARQUET[case]
     with pytest.raises(UserError, match=message):
         opened(f"parquet:{write(tmp_path)}")
+
+
+def columns(path: Path, **values: Any) -> str:
+    images = pa.array([encode(flat(colour=(i, 0, 0)), "PNG") for i in range(24)], pa.binary())
+    pq.write_table(pa.table({"image": images, **values}), path / "x.parquet")
+    return f"parquet:{path}"
+
+
+def test_the_label_column_is_named_not_guessed(tmp_path: Path):
+    flags = [i % 3 == 0 for i in range(24)]
+    camera = [i % 2 for i in range(24)]
+    spec = columns(tmp_path, broken=flags, camera=camera)
+    with pytest.raises(UserError, match=r"more than one column .* broken \(bool\), camera"):
+        load(spec)
+    data = load(spec, SourceOptions(label_column="broken"))
+    assert (data.class_names, data.labels_from) == (("False", "True"), "the column 'broken'")
+    with pytest.raises(UserError, match=r"--label-column brokn: .* Did you mean 'broken'"):
+        load(spec, SourceOptions(label_column="brokn"))
+    with pytest.raises(UserError, match=r"--image-column camera: .* has int64 there, not bytes"):
+        load(spec, SourceOptions(image_column="camera", label_column="broken"))
+    # Beside others the usual name counts, and the only other column if it is no identifier.
+    assert load(columns(tmp_path, camera=camera, Label=flags)).labels_from == "the column 'Label'"
+    assert load(columns(tmp_path, species=flags)).labels_from == "the column 'species'"
+    with pytest.raises(UserError, match="has no column that could hold the labels"):
+        load(columns(tmp_path, patient_id=camera))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[i % 2] for i in range(24)], r"'label', are lists \(list<.*several labels for an image"),
+        ([i / 8 for i in range(24)], "column 'label' are numbers such as 0.125"),
+        ([f"photo {i}" for i in range(24)], "has 24 different values in 24 rows, as identifiers"),
+        (pa.array([0] * 24, pa.timestamp("ms")), r"holds timestamp\[ms\]; labels are integers or"),
+    ],
+    ids=["lists", "floats", "identifiers", "times"],
+)
+def test_labels_of_other_kinds_are_refused(tmp_path: Path, values: Any, message: str):
+    spec = columns(tmp_path, label=values, camera=[i % 2 for i in range(24)])
+    with pytest.raises(UserError, match=message):
+        load(spec)
+
+
+def test_labels_of_other_kinds_that_are_classes(tmp_path: Path):
+    words = pa.array(["bee", "ant"] * 12).dictionary_encode()
+    assert load(columns(tmp_path, label=words)).class_names == ("ant", "bee")
+    assert load(columns(tmp_path, label=[0.0, 1.0] * 12)).class_names == ("0", "1")
+
+
+def test_splits_are_parts_of_names(tmp_path: Path):
+    for folder, count in {"partial-train": 8, "partial-validation": 4, "partial-test": 6}.items():
+        (tmp_path / folder).mkdir()
+        table(tmp_path / folder / "0000.parquet", [0, 1] * (count // 2))
+    data = opened(f"parquet:{tmp_path}")
+    assert data.test is not None
+    assert (len(data.train), len(data.val), len(data.test)) == (8, 4, 6)
+    table(tmp_path / "unlabeled-0.parquet", [0, 0])
+    ((what, files),) = opened(f"parquet:{tmp_path}").left_out
+    assert (what, files) == (
+        "files of unlabelled images", (str(tmp_path / "unlabeled-0.parquet"),)
+    )  # fmt: skip
 
 
 def test_parquet_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

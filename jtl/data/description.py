@@ -1,0 +1,115 @@
+"""What was understood of a source, in three lines: before a training, and for `jtl.data check`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jtl.common.text import for_terminal
+from jtl.data.splits import LeftOut
+
+_EXAMPLES = 5
+_CLASSES = 10
+"""Named with their counts; of more classes the largest and the smallest."""
+_NAMED = 3
+"""Of what is left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What was understood.
+
+    Attributes:
+        splits: The number of images by split.
+        classes: The number of images of every class, in all splits.
+        examples: (image, class) of some training images.
+        labels_from: What the labels come from, in words.
+        left_out: What is not used.
+        held_out: Whether the validation images are a part of train.
+    """
+
+    splits: dict[str, int]
+    classes: dict[str, int]
+    examples: tuple[tuple[str, str], ...]
+    labels_from: str
+    left_out: tuple[LeftOut, ...]
+    held_out: bool = False
+
+    def lines(self) -> list[str]:
+        """Three lines: splits and classes, where labels come from, what is left out."""
+        splits = [f"{count:,} {split}".rstrip() for split, count in self.splits.items()]
+        if self.held_out:
+            splits = [f"{s} (held out of train)" if s.endswith(" val") else s for s in splits]
+        examples = ", ".join(f"{name} = {label}" for name, label in self.examples)
+        left = "; ".join(_left_out(each) for each in self.left_out) or "nothing"
+        lines = [
+            f"data:     {', '.join(splits)} images of {len(self.classes):,} classes: "
+            f"{_counts(self.classes)}",
+            f"labels:   from {self.labels_from or 'the source'}, such as {examples}",
+            f"left out: {left}",
+        ]
+        return [for_terminal(line) for line in lines]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "splits": self.splits,
+            "classes": self.classes,
+            "examples": [list(pair) for pair in self.examples],
+            "labels_from": self.labels_from,
+            "left_out": [
+                {"what": what, "count": len(names), "examples": list(names[:_EXAMPLES])}
+                for what, names in self.left_out
+            ],
+        }
+
+
+def describe(
+    class_names: Sequence[str],
+    splits: Mapping[str, Any],
+    labels_from: str,
+    left_out: tuple[LeftOut, ...],
+    *,
+    held_out: bool = False,
+) -> Description:
+    """Describes labelled splits.
+
+    Args:
+        class_names: The name of every label.
+        splits: By name, each a `jtl.data.splits.Split`, train first; those that are None are left
+            out. Images without splits have the name "".
+        labels_from: What the labels come from.
+        left_out: What is not used.
+        held_out: Whether the validation images are a part of train.
+    """
+    splits = {name: split for name, split in splits.items() if split is not None}
+    labels = np.concatenate([split.labels for split in splits.values()])
+    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    train = next(iter(splits.values()))
+    rows = np.unique(np.linspace(0, len(train) - 1, _EXAMPLES).round().astype(int)).tolist()
+    examples = tuple((train.names[r], class_names[int(train.labels[r])]) for r in rows)
+    return Description(
+        {name: len(split) for name, split in splits.items()},
+        dict(zip(class_names, counts, strict=True)),
+        examples if len(train) else (),
+        labels_from,
+        left_out,
+        held_out,
+    )
+
+
+def _counts(classes: Mapping[str, int]) -> str:
+    if len(classes) <= _CLASSES:
+        return ", ".join(f"{name} {count:,}" for name, count in classes.items())
+    ordered = sorted(classes.items(), key=lambda item: -item[1])
+    half = _CLASSES // 2
+    most, least = ([f"{n} {c:,}" for n, c in part] for part in (ordered[:half], ordered[-half:]))
+    return f"{', '.join(most)}, ..., {', '.join(least)}"
+
+
+def _left_out(left: LeftOut) -> str:
+    named = ", ".join(left.names[:_NAMED]) + (", ..." if len(left.names) > _NAMED else "")
+    return f"{left.what}: {len(left.names):,} ({named})"

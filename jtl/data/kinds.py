@@ -1,0 +1,93 @@
+"""What a file is by its first bytes, as endings mislead and many images have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+HEAD_BYTES = 512
+"""How much of a file `kind_of` looks at."""
+
+IMAGE_EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
+)  # fmt: skip
+"""What ends like this is an image without a look inside; decoding says whether it is."""
+OTHER_IMAGE_EXTENSIONS = (
+    ".jfif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm", ".psd", ".svg", ".nef",
+    ".cr2", ".cr3", ".arw", ".raf", ".dng",
+)  # fmt: skip
+"""Images too: some jtl cannot read, and says so, rather than leave them out in silence."""
+_TEXT_EXTENSIONS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md")
+"""Labels and boxes, which come by the thousands: not opened to see whether they are images."""
+
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_STARTS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+)
+_INSTALL = {
+    "HEIC": "install pillow-heif (pip install 'jtl[heif]'), or save it as JPEG",
+    "AVIF": "upgrade Pillow (pip install -U pillow), or save it as JPEG",
+}
+
+
+def kind_of(head: bytes) -> str | None:
+    """The format of an image file, or None where it is none that we know.
+
+    Args:
+        head: Its first `HEAD_BYTES`, or all of it.
+    """
+    for start, kind in _STARTS:
+        if head.startswith(start):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # Two reserved words of zero.
+        return "BMP"
+    if head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6"):
+        rest = head[2:].lstrip()
+        return "PPM" if head[2:3].isspace() and (rest[:1].isdigit() or rest[:1] == b"#") else None
+    if head[4:8] == b"ftyp":
+        if b"avif" in head[8:64] or b"avis" in head[8:64]:
+            return "AVIF"
+        return "HEIC" if head[8:12] in _HEIC else None
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if b"<svg" in head and head.lstrip()[:1] == b"<":
+        return "SVG"
+    return None
+
+
+def by_ending(name: str) -> bool | None:
+    """Whether a file is an image, as far as its name tells; None where one has to look inside."""
+    lower = name.lower()
+    if lower.endswith(IMAGE_EXTENSIONS + OTHER_IMAGE_EXTENSIONS):
+        return True
+    return False if lower.endswith(_TEXT_EXTENSIONS) else None
+
+
+def unreadable_reason(data: bytes, readable: Sequence[str]) -> str:
+    """Why Pillow makes nothing of a file, and what to do.
+
+    Args:
+        data: The file's bytes.
+        readable: The formats that can be read.
+    """
+    kind = kind_of(data[:HEAD_BYTES])
+    if kind is not None and kind not in readable:
+        what = f"{'an' if kind in ('AVIF', 'SVG') else 'a'} {kind} image, which"
+        if kind in _INSTALL:
+            return f"{what} cannot be read here: {_INSTALL[kind]}"
+        return f"{what} jtl does not read: save it as JPEG or PNG"
+    start = data[:HEAD_BYTES].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not an image: download it again"
+    return f"not an image, or damaged (readable formats: {', '.join(readable)})"

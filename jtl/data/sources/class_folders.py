@@ -1,0 +1,253 @@
+"""Which folders are classes, where folders lie in one another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from jtl.common.errors import UserError
+from jtl.common.text import listed
+from jtl.config.data import ClassLevel
+from jtl.data.sources.names import is_annotation, is_container, is_no_class, split_in
+from jtl.data.sources.stores import ImageFile, Tree
+
+Classes = dict[str, list[ImageFile]]
+"""The images of every class."""
+
+EMPTY = "folders without images"
+STRAYS = "images outside the class folders"
+"""What is left out."""
+_STRAY = 0.1
+"""Of a folder's images: so many outside its sub-folders do not make it a class."""
+_SHOWN = 5
+
+
+@dataclasses.dataclass
+class Node:
+    """A folder.
+
+    Attributes:
+        parts: Its path.
+        images: That are directly in it.
+        others: Files that are no images, directly in it.
+        children: The folders in it by name, sorted.
+    """
+
+    parts: tuple[str, ...]
+    images: list[ImageFile]
+    others: list[ImageFile]
+    children: dict[str, Node]
+    _count: int | None = None
+
+    @classmethod
+    def grown(cls, tree: Tree) -> Node:
+        """The root of a tree."""
+        nodes = {parts: cls(parts, [], [], {}) for parts in sorted({(), *tree.folders})}
+        for parts, node in nodes.items():
+            if parts:
+                nodes[parts[:-1]].children[parts[-1]] = node
+        for image in tree.images:
+            nodes[image.parts[:-1]].images.append(image)
+        for file in tree.others:
+            nodes[file.parts[:-1]].others.append(file)
+        return nodes[()]
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self.parts[-1] if self.parts else ""
+
+    @property
+    def count(self) -> int:
+        """Images in it and below."""
+        if self._count is None:
+            below = sum(child.count for child in self.children.values())
+            self._count = len(self.images) + below
+        return self._count
+
+    @property
+    def nested(self) -> bool:
+        """Whether its images lie in sub-folders, but for a few strays."""
+        folders = len(self.with_images())
+        if not self.images:
+            return folders > 0
+        return folders > 1 and len(self.images) < _STRAY * self.count
+
+    @property
+    def holds_folders(self) -> bool:
+        """Whether most of its images lie in sub-folders."""
+        return bool(self.with_images()) and 2 * len(self.images) < self.count
+
+    def with_images(self) -> list[str]:
+        """The names of the sub-folders that hold images, at any depth."""
+        return [name for name, child in self.children.items() if child.count]
+
+    def all_images(self) -> list[ImageFile]:
+        """Its images and those below, sorted by path."""
+        return sorted(self._below(), key=lambda image: image.parts)
+
+    def _below(self) -> Iterator[ImageFile]:
+        yield from self.images
+        for child in self.children.values():
+            yield from child._below()
+
+    def files(self) -> list[str]:
+        """The names of all images in it."""
+        return [image.name for image in self.all_images()]
+
+    def leaves(self) -> Iterator[Node]:
+        """The deepest folders that hold images, `ants/images` standing for `ants`."""
+        inner = [self.children[name] for name in self.with_images()]
+        if not inner or all(is_container(n.name) and not n.nested for n in inner):
+            yield self
+            return
+        for node in inner:
+            yield from node.leaves()
+
+
+class ClassFolders(NamedTuple):
+    """The classes in a folder.
+
+    `classes` may have empty ones; `left_out` is {what it is: names}.
+    """
+
+    classes: Classes
+    level: ClassLevel
+    notes: list[str]
+    left_out: dict[str, list[str]]
+
+
+def enter(node: Node, leave_out: Callable[..., None], *, in_split: bool) -> Node:
+    """Goes down through folders that only enclose others, as most archives have one.
+
+    Args:
+        node: Where to begin.
+        leave_out: Told what lies beside the way.
+        in_split: Whether a split is entered; else a folder named like one is not.
+    """
+    while True:
+        held = node.with_images()
+        if len(held) != 1 or not node.holds_folders or not node.children[held[0]].holds_folders:
+            return node
+        inner = split_in(held[0])
+        if not in_split and inner is not None and inner.sure and inner.split != "unlabelled":
+            return node
+        leave_out(STRAYS, *(image.name for image in node.images))
+        beside = (child for name, child in node.children.items() if name != held[0])
+        leave_out(EMPTY, *("/".join(child.parts) for child in beside))
+        node = node.children[held[0]]
+
+
+def only_images(node: Node, leave_out: Callable[..., None]) -> Node:
+    """Leaves out folders of masks and other annotations, where a folder of images is beside them.
+
+    Goes down into that folder if it is the only one left.
+    """
+    held = node.with_images()
+    if any(is_container(name) for name in held):
+        notes = [name for name in held if is_annotation(name)]
+        if notes:
+            for name in notes:
+                leave_out("annotations", *node.children[name].files())
+            kept = {n: c for n, c in node.children.items() if n not in notes}
+            node = Node(node.parts, node.images, node.others, kept)
+            held = node.with_images()
+    if not node.images and len(held) == 1 and is_container(held[0]):
+        return node.children[held[0]]
+    return node
+
+
+def classes_in(
+    node: Node, level: ClassLevel, where: str, train: Classes | None = None
+) -> ClassFolders:
+    """The classes in a folder.
+
+    Args:
+        node: The folder.
+        level: Which folders are classes.
+        where: What the folder is called.
+        train: The classes of the training split, where this is another one: its empty folders
+            are no classes of their own.
+
+    Raises:
+        UserError: It is not clear which folders are classes.
+    """
+    left: dict[str, list[str]] = {}
+
+    def leave_out(what: str, *names: str) -> None:
+        left.setdefault(what, []).extend(names)
+
+    kept = {}
+    for name, child in node.children.items():
+        if child.count == 0 and (is_annotation(name) or (train is not None and name not in train)):
+            leave_out(EMPTY, "/".join(child.parts))
+        else:
+            kept[name] = only_images(child, leave_out)
+    if level == "auto":
+        level = _level(node.parts, kept, where)
+    if level == "leaf":
+        classes = _by_leaf(node.parts, kept)
+        used = {image.parts for images in classes.values() for image in images}
+        lost = (i.name for c in kept.values() for i in c.all_images() if i.parts not in used)
+        leave_out(STRAYS, *lost)
+        return ClassFolders(classes, level, [], left)
+    deep = [n for n, c in kept.items() if c.images and c.with_images()]
+    notes = [f"Images in sub-folders belong to their class: {listed(deep)}."] if deep else []
+    return ClassFolders({n: c.all_images() for n, c in kept.items()}, level, notes, left)
+
+
+def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> ClassLevel:
+    """Which folders are classes, where that is clear.
+
+    Raises:
+        UserError: It is not.
+    """
+    held = {name: node for name, node in folders.items() if node.count}
+    strange = [name for name in held if is_no_class(name)]
+    if strange and len(held) > 1:
+        raise UserError(
+            f"{where} has {listed(held)} side by side, and {listed(strange)} hardly is a class. "
+            "Keep only class folders there, or say --classes top if it is one."
+        )
+    nested = [name for name, node in held.items() if node.nested]
+    inner = {name: list(held[name].leaves()) for name in nested}
+    if all([leaf] == [held[name]] for name, found in inner.items() for leaf in found):
+        return "top"  # Nothing is nested, but for `ants/images`.
+    leaves = [(name, leaf.name.casefold()) for name, found in inner.items() for leaf in found]
+    letters = len(nested) == len(held) and all(len(name) == 1 for name in held)
+    if letters and all(leaf.startswith(name.casefold()) for name, leaf in leaves):
+        return "leaf"
+    tops = {name: node.count for name, node in held.items()}
+    below = {name: len(images) for name, images in _by_leaf(base, held).items()}
+    lines = [
+        f"{where} has folders within folders, and it is not clear which of them are the classes. "
+        "Say so with one of:",
+        f"  --classes top   {len(tops)} classes, with the number of their images: {_counts(tops)}",
+        f"  --classes leaf  {len(below)} classes: {_counts(below)}",
+    ]
+    if len({leaf for _, leaf in leaves}) < len(leaves):
+        lines.append(
+            f"The folders {listed(nested)} hold folders of the same names, as if each were a data "
+            f"set of its own. To use one of them: folder:{where}/{nested[0]}"
+        )
+    raise UserError("\n".join(lines))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = [f"{name} ({count})" for name, count in counts.items()]
+    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")
+
+
+def _by_leaf(base: tuple[str, ...], folders: Mapping[str, Node]) -> Classes:
+    """The images of every deepest folder; equal names are told apart by their paths."""
+    found = {}
+    for node in folders.values():
+        for leaf in node.leaves():
+            parts = leaf.parts[len(base) :]
+            while len(parts) > 1 and is_container(parts[-1]):
+                parts = parts[:-1]
+            found[parts] = leaf
+    twice = len({parts[-1] for parts in found}) < len(found)
+    by_name = {"/".join(parts) if twice else parts[-1]: leaf for parts, leaf in found.items()}
+    return {name: leaf.all_images() for name, leaf in sorted(by_name.items())}

@@ -1,0 +1,83 @@
+"""What the names of folders and files say: a split, a container of images, annotations."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from jtl.data.splits import SPLIT_NAMES
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
+_SUFFIX = re.compile(r"(?:set|data|images?|imgs?|split)$")
+_MORE = {"train": ("trainval",), "val": ("evaluation", "validate")}
+_UNLABELLED = ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup")
+_CONTAINERS = (
+    "images", "image", "imgs", "img", "pics", "pictures", "photos", "jpegimages", "jpg", "jpeg",
+    "jpegs", "png", "pngs", "data", "dataset", "files", "frames", "all",
+)  # fmt: skip
+_NO_CLASS = ("images", "image", "imgs", "img", "jpegimages", "data", "dataset", "files", "all")
+_OF_SPLITS = (
+    *_CONTAINERS, "set", "sets", "split", "folder", "dir", "batch", "part", "partial", "samples",
+    "sample", "subset", "full",
+)  # fmt: skip
+"""What stands beside `train` in the name of a split, such as `training_set`."""
+_ANNOTATIONS = (
+    "mask", "masks", "annotation", "annotations", "label", "labels", "segmentation",
+    "segmentations", "gt", "groundtruth", "bbox", "bboxes", "boxes", "xml", "xmls", "json",
+    "trimap", "trimaps",
+)  # fmt: skip
+
+
+class SplitName(NamedTuple):
+    """The split that a name stands for.
+
+    Attributes:
+        split: "train", "val", "test" or, of images without labels, "unlabelled".
+        sure: Whether the name says nothing else, as `training_set` and unlike `freight_train`.
+    """
+
+    split: str
+    sure: bool
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case: `seg_TrainSet2` has `seg`, `train`, `set`, `2`."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def split_in(name: str) -> SplitName | None:
+    """The split that a name or a part of it stands for; None where it is none or several."""
+    words = words_of(name)
+    found = {word: split for word in words if (split := _split_of_word(word)) is not None}
+    if len(set(found.values())) != 1:
+        return None
+    others = [w for w in words if w not in found and w not in _OF_SPLITS and not w.isdigit()]
+    return SplitName(next(iter(found.values())), not others)
+
+
+def splits_in(name: str) -> set[str]:
+    """All splits that the words of a name stand for."""
+    return {split for word in words_of(name) if (split := _split_of_word(word)) is not None}
+
+
+def is_container(name: str) -> bool:
+    """Whether a name says only that images are in it."""
+    return name.lower() in _CONTAINERS
+
+
+def is_no_class(name: str) -> bool:
+    """Whether a name hardly is that of a class beside others."""
+    return name.lower() in _NO_CLASS
+
+
+def is_annotation(name: str) -> bool:
+    """Whether a name says that annotations of images are in it."""
+    return name.lower() in _ANNOTATIONS or "".join(words_of(name)) == "groundtruth"
+
+
+def _split_of_word(word: str) -> str | None:
+    stems = {word, _SUFFIX.sub("", word)}
+    for split, known in SPLIT_NAMES.items():
+        if stems & {*known, *_MORE.get(split, ())}:
+            return split
+    return "unlabelled" if word in _UNLABELLED else None

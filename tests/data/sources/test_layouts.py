@@ -1,0 +1,273 @@
+"""Trees of folders as public data sets have them: read rightly, or refused with the way out."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jtl.common.errors import UserError
+from jtl.data.sources.registry import SourceOptions, find, load
+from support.paths import SHARED_DATA
+
+
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 8, 7)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+PNG = encoded("PNG")
+
+
+def grown(root: Path, tree: str) -> Path:
+    """`train/ants:3 notes.txt` makes three images in a folder, and a file that is no image."""
+    for word in tree.split():
+        place, colon, count = word.partition(":")
+        if not colon:
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).write_text("no image")
+            continue
+        (root / place).mkdir(parents=True, exist_ok=True)
+        for index in range(int(count)):
+            (root / place / f"{place.replace('/', '-')}-{index}.png").write_bytes(PNG)
+    return root
+
+
+def counts(path: Path, classes: str = "auto") -> dict[str, dict[str, int]]:
+    """The number of images by split and class; only of classes that have any."""
+    found = find(f"folder:{path}", SourceOptions(classes))  # pyright: ignore[reportArgumentType]
+    assert not found.problems, found.problems
+    return {
+        name: {
+            found.class_names[label]: int((split.labels == label).sum())
+            for label in sorted(set(split.labels.tolist()))
+        }
+        for name, split in found.splits.items()
+    }
+
+
+AB, BA = {"a": 2, "b": 3}, {"a": 1, "b": 1}
+READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
+    "words beside": (
+        "training_set/a:2 training_set/b:3 test_set/a:1 test_set/b:1",
+        {"train": AB, "test": BA},
+    ),
+    "Intel's, folders doubled": (
+        "seg_train/seg_train/a:2 seg_train/seg_train/b:3 seg_test/seg_test/a:1 "
+        "seg_test/seg_test/b:1 seg_pred/seg_pred:5",
+        {"train": AB, "test": BA},
+    ),
+    "camel case and numbers": (
+        "TrainImages2017/a:2 TrainImages2017/b:3 ValImages2017/a:1 ValImages2017/b:1",
+        {"train": AB, "val": BA},
+    ),
+    "partial": (
+        "x/partial-train/a:2 x/partial-train/b:3 x/partial-validation/a:1 x/partial-validation/b:1",
+        {"train": AB, "val": BA},
+    ),
+    "a class called train in train": (
+        "train/train:2 train/bus:3 val/train:1 val/bus:1",
+        {"train": {"bus": 3, "train": 2}, "val": {"bus": 1, "train": 1}},
+    ),
+    "a class called train": ("train:2 bus:3 car:4", {"train": {"bus": 3, "car": 4, "train": 2}}),
+    "a class called valid": ("valid:2 invalid:3", {"train": {"invalid": 3, "valid": 2}}),
+    "split words in classes": (
+        "freight_train:2 tram:3",
+        {"train": {"freight_train": 2, "tram": 3}},
+    ),
+    "splits within classes": (
+        "a/train:2 a/test:1 b/train:3 b/test:1",
+        {"train": AB, "test": BA},
+    ),
+    "Tiny ImageNet's images/": (
+        "train/a/images:2 train/a/a_boxes.txt train/b/images:3",
+        {"train": AB},
+    ),
+    "letters above": (
+        "a/airfield:2 a/alley:2 b/bakery:1",
+        {"train": {"airfield": 2, "alley": 2, "bakery": 1}},
+    ),
+    "masks beside images": ("a/images:2 a/masks:2 b/images:3 b/masks:3", {"train": AB}),
+    "masks beside the classes": ("images/a:2 images/b:3 masks/a:2 masks/b:3", {"train": AB}),
+    "masks as a class": ("mask:2 no_mask:3", {"train": {"mask": 2, "no_mask": 3}}),
+    "annotations without images": ("a:2 b:3 annotations/a.xml", {"train": AB}),
+    "two folders around": ("x/y/a:2 x/y/b:3 x/readme.md", {"train": AB}),
+    "a stray image above": ("x/a:2 x/b:3 .:1", {"train": AB}),
+    "unlabelled beside classes": ("a:2 b:3 unlabeled:9", {"train": AB}),
+    "an empty class in val": (
+        "train/a:2 train/b:3 val/a:1 val/b:0",
+        {"train": AB, "val": {"a": 1}},
+    ),
+    "stress_test beside": ("train/a:2 train/b:3 stress_test:3", {"train": AB}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ)
+def test_layouts_that_are_read(tmp_path: Path, case: str):
+    tree, expected = READ[case]
+    assert counts(grown(tmp_path, tree)) == expected
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "labels in a table": (
+        "train_images:4 test_images:2 train.csv",
+        "train_images has no class folders: its 4 images lie side by side. Their labels may be in "
+        "train.csv",
+    ),
+    "labels in file names": ("train/train:4 test1/test1:4", "no class folders"),
+    "variants above classes": (
+        "color/rust:2 color/fine:2 grey/rust:2 grey/fine:2",
+        "--classes top   2 classes, with the number of their images: color (4), grey (4)\n"
+        "  --classes leaf  4 classes: color/fine (2), color/rust (2), grey/fine (2), grey/rust (2)",
+    ),
+    "nested beside flat": ("insects/ants:2 insects/bees:2 other:3", "--classes leaf  3 classes"),
+    "nested in train": (
+        "train/cats/siam:2 train/cats/manx:2 train/dogs/pug:2",
+        "--classes top   2",
+    ),
+    "strays beside sub-folders": (
+        "cats/siam:20 cats/manx:20 cats:2 dogs:9",
+        "--classes leaf  3 classes",
+    ),
+    "several data sets": (
+        "one/train/a:2 one/train/b:2 two/train/a:2 two/train/b:2",
+        "several data sets, each with splits of its own: one, two. Give one of them: folder:",
+    ),
+    "several trains": ("train_1/a:2 train_2/a:2 val/a:1", "several folders for the train split"),
+    "train beside something nested": (
+        "train/steam:2 train/diesel:2 bus/city:2",
+        "not clear whether train is a split or a class. If these are classes, put all",
+    ),
+    "train beside one flat": ("train:2 extra:2", "has no class folders"),
+    "a class called test": ("a:2 b:2 test:2", "has test/ but no train/"),
+    "images among classes": ("a:2 b:2 images:2", "images hardly is a class"),
+    "val without classes or list": (
+        "train/a:2 train/b:2 val:2",
+        "val has no class folders, and no",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_layouts_that_are_refused(tmp_path: Path, case: str):
+    tree, message = REFUSED[case]
+    with pytest.raises(UserError) as caught:
+        find(f"folder:{grown(tmp_path, tree)}")
+    assert message in str(caught.value)
+
+
+def test_the_level_of_classes_can_be_said(tmp_path: Path):
+    grown(tmp_path, "insects/ants:2 insects/bees:3 other:4 more/other/images:1")
+    assert counts(tmp_path, "top") == {"train": {"insects": 5, "more": 1, "other": 4}}
+    leaf = {"insects/ants": 2, "insects/bees": 3, "more/other": 1, "other": 4}
+    assert counts(tmp_path, "leaf") == {"train": leaf}
+    shutil.rmtree(tmp_path / "more")
+    assert counts(tmp_path, "leaf") == {"train": {"ants": 2, "bees": 3, "other": 4}}
+    with pytest.raises(UserError, match="--classes: no effect on 'digits'"):
+        load("digits", SourceOptions("leaf"))
+
+
+def test_leaves_of_all_splits_are_read_alike(tmp_path: Path):
+    grown(tmp_path, "train/x/a:2 train/y/b:3 val/x/a:1 val/y/b:1")
+    assert counts(tmp_path, "leaf") == {"train": AB, "val": BA}
+
+
+LISTS = {
+    "Tiny ImageNet": ("val/val_annotations.txt", "val-0.png\ta\t0\t9\nval-1.png\tb\t0\t9\n"),
+    "Kaggle": ("LOC_val_solution.csv", "ImageId,PredictionString\nval-0,a 1 2 3 4\nval-1,b 1 2\n"),
+    "spaces": ("val.txt", "val/val-0.png a\nval/val-1.png b\n"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_flat_val_with_a_list(tmp_path: Path, case: str):
+    name, text = LISTS[case]
+    grown(tmp_path, "train/a:2 train/b:3 val:2")
+    (tmp_path / name).write_text(text)
+    assert counts(tmp_path) == {"train": AB, "val": BA}
+    found = find(f"folder:{tmp_path}")
+    assert f"The labels of val are read from {name}." in found.notes
+    (tmp_path / name).write_text(text.replace("1", "0"))  # Of one image twice, of the other none.
+    with pytest.raises(UserError, match="no list beside it names a class"):
+        find(f"folder:{tmp_path}")
+    (tmp_path / name).write_text(text.replace("-1", "-x").replace("-0", "-1").replace("-x", "-0"))
+    turned = find(f"folder:{tmp_path}")
+    assert turned.splits["val"].names == found.splits["val"].names[::-1]
+    assert turned.fingerprint != found.fingerprint
+
+
+def test_a_list_of_numbers_is_not_guessed(tmp_path: Path):
+    grown(tmp_path, "train/a:2 train/b:3 val:2")
+    (tmp_path / "val.txt").write_text("val-0.png 0\nval-1.png 1\n")
+    with pytest.raises(UserError, match="no list beside it names a class of train for every"):
+        find(f"folder:{tmp_path}")
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path):
+    grown(tmp_path, "train/a:2 train/b:3 train/.cache/x:2 test:4 labels.csv read.me Thumbs.db")
+    found = find(f"folder:{tmp_path}")
+    assert {what: len(names) for what, names in found.left_out} == {
+        "images without labels": 4,
+        "hidden and system files": 3,
+        "tables": 1,
+        "files that are no images": 1,
+    }
+    assert "labels.csv beside them is not read" in " ".join(found.notes)
+    description = load(f"folder:{tmp_path}").describe()
+    assert description.lines()[0] == (
+        "data:     3 train, 2 val (held out of train) images of 2 classes: a 2, b 3"
+    )
+    assert "tables: 1 (labels.csv)" in description.lines()[2]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_content_decides_over_endings(tmp_path: Path, kind: str):
+    root = grown(tmp_path / "d", "a:2 b:2")
+    for name, data in {
+        "x.jfif": encoded("JPEG"), "none": PNG, "y.JPG_large": encoded("JPEG"),
+        "z.heic": b"\0\0\0\x18ftypheic", "w.dat": encoded("WEBP"), "film.mp4": bytes(64),
+        "v.avif": encoded("AVIF"),
+    }.items():  # fmt: skip
+        (root / "a" / name).write_bytes(data)
+    if kind == "zip":
+        shutil.make_archive(str(root), "zip", root)
+        root = root.with_suffix(".zip")
+    found = find(f"folder:{root}")
+    train = found.splits["train"]
+    assert len(train) == 10
+    (fault,) = train.faults(decode=True).values()
+    assert fault.startswith("a/z.heic: a HEIC image, which cannot be read here: install pillow-h")
+    assert [left.names for left in found.left_out] == [("a/film.mp4",)]
+
+
+def test_layouts_of_reports(tmp_path: Path):
+    cases = SHARED_DATA.parent / "cases" / "layouts.zip"
+    if not cases.exists():
+        pytest.skip("layouts.zip is not in ../shared/cases")
+    with zipfile.ZipFile(cases) as archive:
+        archive.extractall(tmp_path)
+    ants_and_bees = {"ants": 16, "bees": 16}
+    assert counts(tmp_path / "unlabelled-test") == {"train": ants_and_bees}
+    assert counts(tmp_path / "odd-endings") == {"train": {"ants": 20, "bees": 27}}
+    faults = find(f"folder:{tmp_path / 'odd-endings'}").splits["train"].faults(decode=True)
+    assert len(faults) == 4
+    assert all("phone" in fault and "HEIC" in fault for fault in faults.values())
+    junk = find(f"folder:{tmp_path / 'junk-files'}")
+    assert [len(split) for split in junk.splits.values()] == [48, 20]
+    assert [(what, len(names)) for what, names in junk.left_out] == [("hidden and system files", 7)]
+    parts = find(f"parquet:{tmp_path / 'parquet-partial-splits'}").splits
+    assert {name: len(split) for name, split in parts.items()} == {"train": 28, "val": 8, "test": 8}
+    for spec, message in {
+        "folder:split-named-folders-with-csv": "train_images has no class folders.*train.csv",
+        "folder:classes-one-level-down": "--classes top   3 classes",
+        "parquet:parquet-list-label": "'labels', are lists .*several labels for an image",
+        "parquet:parquet-float-label": r"age \(float\), device \(int64\). Name it: --label-col",
+    }.items():
+        kind, _, name = spec.partition(":")
+        with pytest.raises(UserError, match=message):
+            find(f"{kind}:{tmp_path / name}")
