@@ -655,9 +655,8 @@ def test_unknown_source(spec: str, message: str):
     assert str(caught.value) == message
 
 
-def test_plain_path_is_told_its_form(tmp_path: Path):
-    with pytest.raises(UserError, match=f"'{tmp_path}' is a path: write it as 'folder:{tmp_path}'"):
-        load(str(tmp_path))
+def test_plain_path_is_a_folder(tmp_path: Path):
+    assert load(str(class_folders(tmp_path, a=2, b=2))).spec == f"folder:{tmp_path}"
 
 
 @pytest.mark.parametrize("scheme", ["folder", "tfds", "npz", "parquet"])
