@@ -58,8 +58,8 @@ def explain(error: BaseException) -> str | None:
                 return f"{words}: {_first_line(text)}\nFree some space, or write elsewhere."
         if _is_memory(link):
             return (
-                f"memory does not suffice: {_first_line(text) or 'no more could be had'}\n"
-                f"Less is needed with a lower --batch-size or {LESS_MEMORY}."
+                f"not enough memory: {_first_line(text) or 'no more is available'}\n"
+                f"To use less, try a lower --batch-size, {LESS_MEMORY}."
             )
     return None
 
@@ -72,7 +72,9 @@ def _advice(number: int) -> str:
     return "Name a shorter path." if number == errno.ENAMETOOLONG else ""
 
 
-LESS_MEMORY = "--image-size, a smaller --model, a narrower --head or a --mask that trains less"
+LESS_MEMORY = (
+    "a lower --image-size, a smaller --model, a narrower --head or a --mask that trains less"
+)
 """What needs less memory, beside a lower --batch-size."""
 
 

@@ -161,7 +161,7 @@ def check_folder(option: str, path: Path | None) -> None:
         UserError: It is a file.
     """
     if path is not None and path.exists() and not path.is_dir():
-        raise UserError(f"{option} '{path}' must be a folder, and there is a file of that name.")
+        raise UserError(f"{option} '{path}' must be a folder, but it is a file.")
 
 
 def refuse_link(folder: Path) -> None:

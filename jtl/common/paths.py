@@ -33,7 +33,7 @@ def cache_dir() -> Path:
             folder = Path("~")
     if str(folder).startswith("~"):
         raise UserError(
-            f"there is no place for the cache: {said}. Set JTL_CACHE to a folder that you may "
+            f"there is no place for the cache: {said}. Set JTL_CACHE to a folder that you can "
             "write to."
         )
     return folder

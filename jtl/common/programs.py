@@ -49,8 +49,8 @@ def keep(folder: Path, note: Callable[[str], None]) -> None:
     except OSError as error:
         reason = f"no locks: {error.strerror}" if unsupported(error) else error.strerror
         note(
-            f"compiled programs cannot be kept in '{folder}' ({reason}), so that every start "
-            "compiles them again. Set JTL_CACHE to a folder that you may write to."
+            f"jtl cannot save compiled programs in '{folder}' ({reason}), so every start "
+            "compiles them again. Set JTL_CACHE to a folder that you can write to."
         )
         if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
             return
@@ -113,7 +113,10 @@ def _take_warnings(folder: Path, note: Callable[[str], None]) -> None:
         if not said:
             said = True
             reason = " ".join(str(message).split())[:200]
-            note(f"a compiled program could not be kept, and is compiled again: {reason}")
+            note(
+                "jtl could not save a compiled program, so the next run compiles it again: "
+                f"{reason}"
+            )
 
     warnings.showwarning = shown
     # Of each program, whatever filters say.

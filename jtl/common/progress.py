@@ -67,32 +67,42 @@ class Display:
         self.console.print(text, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
-    def track(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    def track(
+        self, name: str, total: int, unit: str, header: str = ""
+    ) -> Iterator[Callable[..., None]]:
         """Shows the progress of one piece of work.
 
         Args:
             name: What is done.
             total: How many units make it whole.
             unit: `images` or `epochs`.
+            header: Of the table that a terminal shows of the rows, above the bar.
 
         Yields:
-            advance(n, note=""): n more units are done; `note` says how it goes.
+            advance(n, note="", row=""): n more units are done; `note` says how it goes. A terminal
+            shows the `row` instead, if there is one, and all rows stay there.
         """
         pace = Pace(total, time.perf_counter)
         if self.console.is_terminal:
             with _Bar(pace, unit, self.console) as bar:
                 task = bar.add_task(name, total=total, note="")
+                heading = header
 
-                def advance(n: int, note: str = "") -> None:
+                def advance(n: int, note: str = "", row: str = "") -> None:
+                    nonlocal heading
                     pace.advance(n)
+                    if row:
+                        rows, heading, note = filter(None, (heading, row)), "", " "
+                        bar.console.print("\n".join(rows), markup=False, emoji=False)
                     bar.update(task, advance=n, note=note or f"{pace.rate():,.0f} {unit}/s")
 
                 yield advance
             return
         last = time.perf_counter()
 
-        def advance_plain(n: int, note: str = "") -> None:
+        def advance_plain(n: int, note: str = "", row: str = "") -> None:
             nonlocal last
+            del row  # A log has a line now and then, not a table.
             pace.advance(n)
             now = time.perf_counter()
             if pace.done >= total or now - last >= _QUIET_SECONDS:
@@ -160,7 +170,7 @@ class _Bar(Progress):
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            if note := task.fields["note"]:
+            if (note := task.fields["note"]).strip():
                 yield Text(f"  {note}", no_wrap=True, overflow="ellipsis")
 
 

@@ -82,10 +82,10 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the processes of this run did not come together: {str(error).strip()}\n"
+            f"the processes of this run could not connect: {str(error).strip()}\n"
             "Start the same command in each, with --coordinator HOST:PORT of the first one, "
-            "--num-processes N and --process-id 0 to N-1; or by a launcher that JAX knows (Slurm, "
-            "Open MPI, Kubernetes, Cloud TPU)."
+            "--num-processes N and --process-id 0 to N-1; or use a launcher that JAX knows "
+            "(Slurm, Open MPI, Kubernetes, Cloud TPU)."
         ) from error
     if not is_primary():
         progress.silence()
@@ -155,7 +155,7 @@ def run_together(work: Callable[[], _Result]) -> _Result:
     failed = np.flatnonzero(all_gather([0])[:, 0])
     if len(failed):
         told = ", ".join(str(number) for number in failed)
-        raise UserError(f"process {told} of {_count()} cannot go on; its own message says why.")
+        raise UserError(f"process {told} of {_count()} cannot continue; its own message says why.")
     return result
 
 
@@ -172,9 +172,9 @@ def wait_for_shutdown() -> None:
 
 
 PEER_FAILURE = (
-    "another process of this run has stopped or cannot be reached any more; its own message, if "
-    "it has one, says why. What the last checkpoint holds is kept: start all processes again with "
-    "--resume, in whatever number."
+    "another process of this run has stopped or can no longer be reached; its own message, if "
+    "any, says why. The last checkpoint is saved: start all processes again with --resume; "
+    "their number may change."
 )
 """What to say where `is_peer_failure`."""
 _SIGNS = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")

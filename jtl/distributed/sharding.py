@@ -186,8 +186,8 @@ def sharding_for(batch_size: int) -> DataSharding:
     count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     if jax.process_count() > 1 and count < len(devices):
         raise UserError(
-            f"a batch of {batch_size} cannot be divided evenly among the {len(devices)} devices "
-            f"of {jax.process_count()} processes. Give a --batch-size that is a multiple of "
-            f"{len(devices)}, and no more than the training images."
+            f"a batch of {batch_size} cannot be split evenly across the {len(devices)} devices "
+            f"of {jax.process_count()} processes. Use a --batch-size that is a multiple of "
+            f"{len(devices)}, and at most the number of training images."
         )
     return DataSharding(tuple(devices[:count])) if count > 1 else SINGLE

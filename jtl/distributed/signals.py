@@ -56,7 +56,7 @@ class Stop:
             raise Interrupted(number)
         if self.agreed:
             return
-        message("stopping after this step, to save the run; once more stops at once")
+        message("Stopping after this step and saving. Press Ctrl-C again to quit immediately.")
 
 
 @contextlib.contextmanager

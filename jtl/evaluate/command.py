@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
-from jtl.common.text import for_terminal
+from jtl.common.text import counted, for_terminal
 from jtl.config import walk
 from jtl.config.data import ClassLevel, OnBadImage
 from jtl.config.run import DeviceName
@@ -121,16 +121,17 @@ def _print(scores: dict[str, Any]) -> None:
 
     split = scores["split"]
     data = for_terminal(scores["data"])
-    images = (
-        f"all {scores['count']} images" if scores["whole"] else f"{scores['count']} {split} images"
-    )
-    print(f"{data}, {images}, epoch {scores['epoch']}")
-    print(f"accuracy {scores[f'{split}_accuracy']:.4f}")
-    print(f"loss     {scores[f'{split}_loss']:.4f}")
-    print(f"macro-F1 {scores[f'{split}_macro_f1']:.4f}")
+    count, accuracy = scores["count"], scores[f"{split}_accuracy"]
+    images = counted(count, f"{messages.SPLITS[split]} image")
+    if scores["whole"]:
+        images = f"all {counted(count, 'image')}"
+    print(f"{data}, {images}, model of epoch {scores['epoch']}")
+    print(f"accuracy {messages.accuracy_of(accuracy, count)}")
+    print(f"loss     {scores[f'{split}_loss']:.3f}")
+    print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
     calibrated = scores[f"{split}_calibration"]
     print(
-        f"mean confidence {calibrated['confidence']:.4f}, expected calibration error "
-        f"{calibrated['expected_calibration_error']:.4f}"
+        f"mean confidence {calibrated['confidence']:.3f}, expected calibration error "
+        f"{calibrated['expected_calibration_error']:.3f}"
     )
     PlainConsole().print(messages.class_table(scores[f"{split}_classes"], split))

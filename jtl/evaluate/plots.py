@@ -102,7 +102,9 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     for row, share in zip(rows, shares, strict=True):
         said, true = int(share.argmax()), int(evaluation.images.labels[row])
         names = [_short(classifier.class_names[index]) for index in (said, true)]
-        told.append(f"said {names[0]}: {share[said]:.0%}\nis {names[1]}: {share[true]:.0%}")
+        told.append(
+            f"predicted {names[0]} ({share[said]:.0%})\nactual {names[1]} ({share[true]:.0%})"
+        )
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.images.native_size())
     if host is None:

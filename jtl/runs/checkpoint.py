@@ -150,8 +150,8 @@ def restore(
     """
     if not (run_dir / FOLDER).is_dir():
         raise UserError(
-            f"'{run_dir}' is not a run: it has no '{FOLDER}' folder. Give a folder that "
-            "`python -m jtl.train` wrote."
+            f"'{run_dir}' is not a run: it has no '{FOLDER}' folder. Name a folder that `jtl "
+            "train` wrote."
         )
     for _ in range(ATTEMPTS):
         try:
@@ -161,8 +161,8 @@ def restore(
         except _Replaced:
             time.sleep(0.01)
     raise UserError(
-        f"the checkpoints in '{run_dir}' change faster than they can be read. Try again, or when "
-        "the run has ended."
+        f"the checkpoints in '{run_dir}' change faster than jtl can read them. Try again, or "
+        "wait until the run has ended."
     )
 
 
@@ -179,8 +179,8 @@ def _chosen(run_dir: Path, which: Literal["best", "latest"]) -> int:
     scores = _scores(run_dir)
     if not scores:
         raise UserError(
-            f"'{run_dir}' holds no finished checkpoint: go on with it (`python "
-            f"-m jtl.train --resume --run-dir {run_dir}`), or train again."
+            f"'{run_dir}' has no finished checkpoint. Continue the run (`python -m jtl.train "
+            f"--resume --run-dir {run_dir}`), or train again."
         )
     if which == "latest":
         return max(scores)
@@ -200,8 +200,8 @@ def _scores(run_dir: Path) -> dict[int, float]:
             bad.append(f"{epoch} ({damage(folder) or 'its metrics are missing or unreadable'})")
     if bad:
         raise UserError(
-            f"the checkpoints in '{run_dir}' cannot be read: {', '.join(bad)}. Remove the damaged "
-            "checkpoint's folder to go on with the other one, or train again."
+            f"the checkpoints in '{run_dir}' cannot be read: {', '.join(bad)}. Delete the "
+            "damaged checkpoint's folder to continue from the other one, or train again."
         )
     return scores
 
@@ -222,7 +222,7 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
         meta.pop("jointly", None)  # Written by versions of before.
         if (version := meta.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
             raise ValueError(
-                f"its format is version {version}, and this version of jtl reads version "
+                f"its format is version {version}, but this version of jtl reads version "
                 f"{FORMAT_VERSION}"
             )
         sha256 = hashes.sha256(path / FINGERPRINTS)
@@ -279,7 +279,7 @@ def find_temporary(run_dir: Path, message: Callable[[str], None]) -> TemporaryCh
             continue
         if at.latest != latest or not set(at.checkpoints) <= set(epochs):
             named = ", ".join(map(str, at.checkpoints)) or "none"
-            message(f"{which} cannot be used: it belongs to other checkpoints of epochs ({named})")
+            message(f"{which} cannot be used: it belongs to other epoch checkpoints ({named})")
             continue
         return at
     return None
@@ -310,7 +310,7 @@ def restore_temporary(
     except Exception as error:  # As in `_restored`.
         raise UserError(
             f"the checkpoint within epoch {at.epoch}, '{path}', cannot be read: "
-            f"{_first_line(error)}. Remove '{path.parent}' to go on after epoch {at.latest}."
+            f"{_first_line(error)}. Delete '{path.parent}' to continue after epoch {at.latest}."
         ) from error
     sums = restored.pop("sums")
     return dataclasses.replace(state, **restored), sums  # pyright: ignore[reportArgumentType]
@@ -332,11 +332,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     """
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{path.parent.name} holds {constant}, which is no number")
+        raise ValueError(f"{path.parent.name} contains {constant}, which is not a number")
 
     content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     if not isinstance(content, dict):
-        raise ValueError(f"{path.parent.name} holds no object")
+        raise ValueError(f"{path.parent.name} does not contain a JSON object")
     return content
 
 

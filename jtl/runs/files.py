@@ -19,7 +19,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read: {error}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"'{path}' cannot be read: it holds no object of names and values.")
+        raise UserError(f"'{path}' cannot be read: it does not contain a JSON object.")
     return content
 
 

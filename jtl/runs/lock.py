@@ -64,8 +64,8 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
                 if not path.stat().st_size:
                     path.unlink()
             message(
-                f"note: the file system of '{folder}' has no locks ({error.strerror}). Make sure "
-                "that only one training at a time writes this folder."
+                f"note: the file system of '{folder}' does not support locks ({error.strerror}). "
+                "Make sure that only one training at a time writes to this folder."
             )
             lock = None
             break
@@ -131,12 +131,12 @@ def _check_usable(path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise _unusable(path, "it is no plain file")
     if found.st_nlink > 1:
-        raise _unusable(path, "it has another name, whose content would be overwritten")
+        raise _unusable(path, "it is a second name of another file, which would be overwritten")
 
 
 def _unusable(path: Path, reason: str) -> UserError:
     return UserError(
-        f"the lock file '{path}' cannot be used: {reason}. Remove it, or choose another folder "
+        f"the lock file '{path}' cannot be used: {reason}. Delete it, or choose another folder "
         "with --run-dir."
     )
 
@@ -154,6 +154,6 @@ def _held(folder: Path, path: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError):
         who = "another process"
     return (
-        f"{who} is training in '{folder}'. Wait until it has ended or stop it, or choose another "
+        f"{who} is training in '{folder}'. Wait until it has ended, stop it, or choose another "
         "folder with --run-dir."
     )

@@ -12,10 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl.common.text import counted
+from jtl.runs import metrics
+from jtl.runs.files import CURVES
 
 if TYPE_CHECKING:
     from jtl.distributed.sharding import DataSharding
 
+SPLITS = {"val": "validation", "test": "test"}
+"""How the splits that are scored are called in a text."""
 LISTED_CLASSES = 20
 """Of more classes the closing table lists those that are recognized worst."""
 
@@ -27,10 +31,23 @@ def describe_devices(sharding: DataSharding) -> str:
         return ""
     if sharding.count < total:
         return (
-            f"; {sharding.count} of {total} devices (give a --batch-size that is a multiple of "
-            f"{total} to use all)"
+            f"; {sharding.count} of {total} devices (use a --batch-size that is a multiple of "
+            f"{total} to use them all)"
         )
     return f"; {total} devices" + (f" of {processes} processes" if processes > 1 else "")
+
+
+EPOCH_HEADER = f"{'epoch':>9}{'train loss':>12}{'val loss':>10}{'val accuracy':>14}{'images/s':>11}"
+"""Above the rows of `epoch_row`."""
+
+
+def epoch_row(line: dict[str, Any], epochs: int, *, best: bool) -> str:
+    """An epoch as a row of a table, marked if it is the best one so far."""
+    return (
+        f"{line['epoch']:>4}/{epochs:<4}{line['train_loss']:>12.3f}{line['val_loss']:>10.3f}"
+        f"{line['val_accuracy']:>14.3f}{line['images_per_second']:>11,.0f}"
+        + ("  best so far" if best else "")
+    )
 
 
 def epoch_note(line: dict[str, Any]) -> str:
@@ -48,62 +65,78 @@ def probe_note(summary: dict[str, Any]) -> str | None:
     if probe is None:
         return None
     mask, gained = summary["mask"], 100 * (reached - probe)
-    told = f"{split} accuracy: {mask} {reached:.3f}, linear probe {probe:.3f}"
+    told = f"{SPLITS[split]} accuracy: {mask} {reached:.3f}, linear probe {probe:.3f}"
     if gained >= 0:
         return told
     return (
-        f"{told}. {mask} is {-gained:.1f} points worse than --mask head_only, which takes seconds: "
-        "use that, or try another --lr (3e-4, 3e-5), more --epochs, --augment light or more images."
+        f"{told}. {mask} is {-gained:.1f} points worse than --mask head_only, which takes only "
+        "seconds: use that, or try another --lr (3e-4, 3e-5), more --epochs, --augment light or "
+        "more images."
     )
 
 
+def accuracy_of(accuracy: float, count: int) -> str:
+    """An accuracy as precisely as it is known from so many images."""
+    low, high = metrics.wilson_interval(accuracy, count)
+    images = counted(count, "image")
+    return f"{accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {images})"
+
+
 def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
-    """The closing table: what was trained, how well, and where it is."""
+    """The closing table: what was trained, how well, where it is, and what to do next."""
     table = Table(show_header=False, title="Trained", title_justify="left", min_width=60)
     weights = summary["weights"]["name"]
-    share = summary["trainable_params"] / summary["total_params"]
-    frozen = f"{summary['frozen_leaves']}, bit-identical to what was loaded"
+    share = 100 * summary["trainable_params"] / summary["total_params"]
+    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} checked)"
     if not summary["frozen_unchanged"]:
-        frozen = "CHANGED: this is a defect in jtl, please report it"
+        frozen = "CHANGED: this is a bug in jtl, please report it"
     elif not summary["frozen_leaves"]:
         frozen = "none"
+    epochs = counted(summary["epochs"], "epoch")
+    if summary["epochs"] > 1:
+        epochs += f" (best: {summary['best_epoch']})"
     rows = [
         ("model", f"{summary['model']}, weights {weights}"),
-        ("data", f"{summary['data']}, {summary['num_classes']} classes"),
+        ("data", f"{summary['data']}, {counted(summary['num_classes'], 'class', 'classes')}"),
         (
             "trained",
             f"{summary['mask']}: {summary['trainable_params']:,} of "
-            f"{summary['total_params']:,} params ({share:.2%}), "
-            f"{counted(summary['epochs'], 'epoch')}",
+            f"{summary['total_params']:,} parameters ({share:.3g} %), {epochs}",
         ),
-        ("frozen leaves", frozen),
-        ("val accuracy", f"{summary['val_accuracy']:.4f} at epoch {summary['best_epoch']}"),
+        ("frozen layers", frozen),
+        ("validation accuracy", accuracy_of(summary["val_accuracy"], summary["num_val"])),
     ]
     if summary["test_accuracy"] is not None:
-        rows.append(("test accuracy", f"{summary['test_accuracy']:.4f}"))
+        count = sum(row["count"] for row in summary["test_classes"].values())
+        rows.append(("test accuracy", accuracy_of(summary["test_accuracy"], count)))
     rows += [
-        (f"linear probe, {split}", f"{probe:.4f}")
-        for split in ("val", "test")
-        # Runs of before have none.
+        (f"linear probe ({SPLITS[split]})", f"{probe:.3f}")
+        for split in SPLITS
+        # Runs of earlier versions have none.
         if (probe := summary.get(f"probe_{split}_accuracy")) is not None
     ]
     rows += [
-        (f"{split} macro-F1", f"{summary[f'{split}_macro_f1']:.4f}")
-        for split in ("val", "test")
+        (f"macro-F1 ({SPLITS[split]})", f"{summary[f'{split}_macro_f1']:.3f}")
+        for split in SPLITS
         if summary[f"{split}_macro_f1"] is not None
     ]
     seconds = f"{summary['train_seconds']:.1f} s"
     if summary["cached_prefix"]:
-        seconds += f", of which the frozen prefix {summary['feature_seconds']:.1f} s"
-    rows += [("time", seconds), ("run", str(folder))]
+        seconds += f" (frozen layers: {summary['feature_seconds']:.1f} s)"
+    rows += [
+        ("time", seconds), ("report", str(folder / "report.md")), ("plot", str(folder / CURVES)),
+    ]  # fmt: skip
     for row in rows:
         table.add_row(*map(Text, row))  # Paths are no markup.
     console.print(table)
     split = "val" if summary["test_classes"] is None else "test"
     console.print(class_table(summary[f"{split}_classes"], split, most=LISTED_CLASSES))
     # Outside the table, where no line break comes between what is to be copied.
+    run = shlex.quote(str(folder))
     console.print(
-        f"To use it: python -m jtl.predict {shlex.quote(str(folder))} IMAGES...",
+        "Next: look at its mistakes, then use it:\n"
+        f"  python -m jtl.evaluate {run}\n"
+        f"  python -m jtl.predict {run} IMAGES...",
         markup=False,
         emoji=False,
         soft_wrap=True,
@@ -119,16 +152,16 @@ def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None 
         most: How many classes are listed: of more, those of the lowest F1; default all.
     """
     rows = [(name, row) for name, row in scores.items() if row["count"] or row["f1"] is not None]
-    title = f"Classes of {split}"
+    title = f"Classes ({SPLITS.get(split, split)} images)"
     if most is not None and len(rows) > most:
-        title += f": the {most} of lowest F1 among {len(rows):,}"
+        title += f": the {most} with the lowest F1 of {len(rows):,}"
         rows = sorted(rows, key=lambda row: row[1]["f1"])[:most]
     table = Table(title=title, title_justify="left", min_width=60)
     table.add_column("class", overflow="fold")
     for column in ("images", "accuracy", "precision", "F1"):
         table.add_column(column, justify="right")
     for name, row in rows:
-        shares = ["-" if row[k] is None else f"{row[k]:.4f}" for k in _SHARES]
+        shares = ["-" if row[k] is None else f"{row[k]:.3f}" for k in _SHARES]
         table.add_row(Text(name), f"{row['count']:,}", *shares)
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,29 @@ def macro_f1(scores: dict[str, dict[str, Any]]) -> float:
     """
     known = [row["f1"] for row in scores.values() if row["f1"] is not None]
     return sum(known) / max(len(known), 1)
+
+
+def wilson_interval(accuracy: float, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval of an accuracy (Wilson 1927).
+
+    Args:
+        accuracy: From 0 to 1.
+        count: How many images it is of.
+
+    Returns:
+        Its lower and upper bound.
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson_interval(0.9, 100)]
+        [0.826, 0.945]
+    """
+    z = 1.959964  # The normal distribution holds 95 % within as many standard deviations.
+    if not count:
+        return 0.0, 1.0
+    middle = accuracy + z * z / (2 * count)
+    spread = z * math.sqrt(accuracy * (1 - accuracy) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z * z / count
+    return max((middle - spread) / scale, 0.0), min((middle + spread) / scale, 1.0)
 
 
 def _counts(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:

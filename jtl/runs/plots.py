@@ -43,7 +43,7 @@ def draw_curves(
         best = f"best epoch: {best_epoch}"
         axes.axvline(best_epoch, color="#d62728", linewidth=1, linestyle=":", label=best)
         for index, phase in enumerate(phases):
-            told = "another mask" if not index else None
+            told = "mask changes" if not index else None
             axes.axvline(phase, color="#2ca02c", linewidth=1, linestyle="--", label=told)
         axes.set_ylabel(quantity)
         _scale(axes, quantity, len(history))
@@ -160,9 +160,9 @@ def draw_confusion(
     counts = np.asarray(counts)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("class")
+    figure.colorbar(image, ax=axes, label="fraction of the class's images", shrink=0.8)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("actual class")
     if known:
         names = [_shortened(name, 22) for name in class_names]
         places = range(len(names))
@@ -195,10 +195,10 @@ def draw_reliability(
     width = [b["to"] - b["from"] for b in bins]
     bars = dict(align="edge", edgecolor="white")
     above.bar(left, [b["accuracy"] for b in bins], width, color="#1f77b4", label="accuracy", **bars)
-    above.plot([0, 1], [0, 1], color="#7f7f7f", linestyle="--", label="as it should be")
+    above.plot([0, 1], [0, 1], color="#7f7f7f", linestyle="--", label="perfect calibration")
     means = [b["confidence"] for b in bins]
     # Whole, also where they lie on the frame.
-    dots = dict(color="#d62728", clip_on=False, zorder=3, label="mean of a bin")
+    dots = dict(color="#d62728", clip_on=False, zorder=3, label="mean confidence in bin")
     above.plot(means, [b["accuracy"] for b in bins], "o", **dots)
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     above.legend(loc="upper left")
@@ -207,7 +207,7 @@ def draw_reliability(
     # Of a few images, too low to be seen otherwise, a bin's accuracy says little.
     below.bar_label(counted, [f"{b['count']:,}" for b in bins], fontsize=7, padding=1)
     below.margins(y=0.2)
-    below.set(xlabel="probability of the likeliest class", ylabel="images")
+    below.set(xlabel="confidence", ylabel="images")
     for axes in (above, below):
         axes.grid(alpha=0.3)
     _save(figure, path, title)
@@ -226,7 +226,7 @@ def draw_explanation(path: str | Path, *, image: Any, heat: Any, title: str) -> 
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     height, width = image.shape[:2]
-    told = ("as the network sees it", "red: what spoke for it most")
+    told = ("as the network sees it", "red = regions that most supported this prediction")
     for axes, what in zip(plots := figure.subplots(1, 2), told, strict=True):
         axes.imshow(image, interpolation="nearest")
         axes.axis("off")

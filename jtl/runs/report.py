@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.files import replace_text
-from jtl.common.text import for_markdown
+from jtl.common.text import counted, for_markdown
 from jtl.config import walk
 from jtl.config.options import Config
-from jtl.runs.messages import counted
+from jtl.runs.messages import SPLITS, accuracy_of
 
 PAGE = "report.md"
 PLOTS = {
     "curves.png": "Loss and accuracy by epoch",
     "confusion.png": "Confusion matrix of the validation images",
-    "reliability.png": "Reliability: accuracy over the probability that the model states",
+    "reliability.png": "Reliability: accuracy at each level of confidence",
     "mistakes.png": "The most confident mistakes",
 }
 """What a report shows, where it is in the run's folder."""
 _LISTED_CLASSES = 50
+_APART = 0.02
+"""How far confidence and accuracy are apart before a model is called over- or under-confident."""
 
 
 def write(folder: Path, summary: dict[str, Any], config: Config) -> None:
@@ -51,12 +53,12 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
         _results(summary),
         *(f"![{PLOTS[name]}]({name})\n\n{PLOTS[name]}." for name in plots),
         _classes(summary),
-        "## What was trained",
+        "## Training",
         _table(_training(summary, config)),
         "## Data",
         _table(_data(summary)),
         *(f"- {for_markdown(note)}" for note in summary["notes"]),
-        "## To repeat it",
+        "## How to reproduce",
         _repeat(summary, config),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -73,24 +75,37 @@ def _results(summary: dict[str, Any]) -> str:
     text = _table(rows, ("split", "images", "accuracy", "macro-F1", "loss"))
     if summary["test_accuracy"] is None:
         text += (
-            "\n\nThe epoch was chosen on the validation images, so their accuracy flatters a "
-            "little; there was no test split."
+            "\n"
+            "\n"
+            "The best epoch was chosen on the validation images, so this accuracy is slightly "
+            "optimistic; there was no test set."
         )
     found = summary["val_calibration"]
+    text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
+    return f"{text}\n\n{_calibration(found, summary['val_accuracy'])}"
+
+
+def _calibration(found: dict[str, Any], accuracy: float) -> str:
+    """Whether the model is as sure as it may be, in words."""
     error, confidence = found["expected_calibration_error"], found["confidence"]
-    return text + (
-        f"\n\nOn the validation images the expected calibration error is {error:.4f}: the model "
-        f"states {confidence:.1%} on average and is right in {summary['val_accuracy']:.1%}."
+    apart = confidence - accuracy
+    verdict = "well calibrated"
+    if abs(apart) >= _APART:
+        verdict = "over-confident" if apart > 0 else "under-confident"
+        if abs(apart) < 3 * _APART:
+            verdict = f"slightly {verdict}"
+    return (
+        f"On the validation images the average confidence is {100 * confidence:.1f} %, the actual "
+        f"accuracy {100 * accuracy:.1f} %: {verdict} (expected calibration error {error:.3f})."
     )
 
 
 def _classes(summary: dict[str, Any]) -> str:
     split = "val" if summary.get("test_classes") is None else "test"
-    told = {"val": "validation", "test": "test"}[split]
     rows = list(summary[f"{split}_classes"].items())
-    heading = f"## Classes ({told})"
+    heading = f"## Classes ({SPLITS[split]} images)"
     if len(rows) > _LISTED_CLASSES:
-        heading = f"## The {_LISTED_CLASSES} classes of lowest F1 ({told})"
+        heading = f"## The {_LISTED_CLASSES} classes with the lowest F1 ({SPLITS[split]} images)"
         # A class without F1 has no images.
         rows.sort(key=lambda row: 2.0 if row[1]["f1"] is None else row[1]["f1"])
         rows = rows[:_LISTED_CLASSES]
@@ -101,7 +116,7 @@ def _classes(summary: dict[str, Any]) -> str:
 
 
 def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
-    share = summary["trainable_params"] / summary["total_params"]
+    share = 100 * summary["trainable_params"] / summary["total_params"]
     weights = summary["weights"]
     source = _code(weights["name"])
     if weights.get("licence"):
@@ -110,23 +125,25 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])}" + _rate(p["lr"], config)
         for p in summary["phases"]
     ]
-    frozen = "none" if not summary["frozen_leaves"] else f"{summary['frozen_leaves']}, unchanged"
+    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} checked)"
+    if not summary["frozen_leaves"]:
+        frozen = "none"
     if not summary["frozen_unchanged"]:
         frozen = "CHANGED"
     return [
         ("weights", source),
         ("trained", "; then ".join(phases)),
-        ("by", _optimizer(config)),
+        ("optimizer", _optimizer(config)),
         (
-            "trainable",
-            f"{summary['trainable_params']:,} of {summary['total_params']:,} ({share:.2%})",
+            "trained parameters",
+            f"{summary['trainable_params']:,} of {summary['total_params']:,} ({share:.3g} %)",
         ),
-        ("frozen leaves", frozen),
+        ("frozen layers", frozen),
         ("head", _code(summary["head"])),
         ("input", f"{summary['image_size']} pixels"),
         ("augmentation", for_markdown(str(summary["augmentation"]))),
-        ("epochs", f"{summary['epochs']}, of which {summary['best_epoch']} was the best"),
-        ("time", f"{summary['train_seconds']:.1f} s"),
+        ("epochs", f"{summary['epochs']} (best: {summary['best_epoch']})"),
+        ("training time", f"{summary['train_seconds']:.1f} s"),
     ]
 
 
@@ -140,12 +157,12 @@ def _optimizer(config: Config) -> str:
     if train.solver == "lbfgs":
         return f"L-BFGS, l2 {for_markdown(train.l2)}"
     told = [f"{for_markdown(train.optimizer)}, {for_markdown(train.schedule)} schedule"]
-    told.append(f"{train.batch:,} images a step")
+    told.append(f"{train.batch:,} images per step")
     named = {
-        "accumulate": (steps.accumulate, 1, "gradients of {} steps make an update"),
+        "accumulate": (steps.accumulate, 1, "gradients of {} steps averaged per update"),
         "clip": (steps.clip_norm, 0, "gradients clipped to {:g}"),
         "smoothing": (steps.label_smoothing, 0, "label smoothing {:g}"),
-        "ema": (steps.ema, 0, "moving average {:g}"),
+        "ema": (steps.ema, 0, "moving average of parameters (decay {:g})"),
         "class weights": (train.class_weights, "none", "class weights {}"),
     }
     told += [text.format(value) for value, usual, text in named.values() if value != usual]
@@ -169,14 +186,14 @@ def _repeat(summary: dict[str, Any], config: Config) -> str:
     weights = summary["weights"].get("sha256")
     lines = [
         f"    # Python {versions['python']}, {summary.get('device', 'device not recorded')}",
-        f"    # In the folder of jtl {versions['jtl']}:",
+        f"    # In a checkout of jtl {versions['jtl']}:",
         f"    pip install -e '.[demo]' {packages}",
         f"    {shlex.join(['python', '-m', 'jtl.train', *arguments(config)])}",
     ]
     text = "\n".join(lines)
     if weights:
         text += f"\n\nSHA-256 of the weights: `{weights}`."
-    return text + "\n\nAll options, with defaults, are in `config.json`."
+    return text + ("\n\n`config.json` lists all options, with their defaults.")
 
 
 def arguments(config: Config) -> list[str]:
@@ -207,7 +224,7 @@ def _table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def _one_line(text: str) -> str:

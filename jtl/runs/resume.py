@@ -42,7 +42,7 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
     """
     folder, resume = config.run.run_dir, config.run.resume
     if resume != "never" and folder is None:
-        raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
+        raise UserError("--resume needs --run-dir, the folder of the run to continue.")
     if folder is None or resume == "never":
         with claimed_run(config, message) as run:
             yield run
@@ -50,11 +50,11 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
     begun = processes.run_together(lambda: processes.all_agree((folder / CONFIG).is_file()))
     if resume == "must" and not begun:
         raise UserError(
-            f"'{folder}' is not a run: it has no {CONFIG}. Nothing can be resumed; --resume auto "
-            "would start the run."
+            f"'{folder}' is not a run: it has no {CONFIG}, so there is nothing to resume. "
+            "--resume auto would start the run."
         )
     if not begun:
-        message(f"there is no run in '{folder}' yet: it starts now")
+        message(f"There is no run in '{folder}' yet; starting it now")
         with claimed_run(config, message, begun=True) as run:
             yield run
         return
@@ -90,19 +90,19 @@ def _stored(config: Config, folder: Path, message: Callable[[str], None]) -> tup
         return stored, 0
     if stored.train.solver == "lbfgs":
         raise UserError(
-            f"--epochs {asked}: the run in '{folder}' was fitted to the optimum by --solver lbfgs; "
-            "there is nothing left to train."
+            f"--epochs {asked}: --solver lbfgs has already fitted the run in '{folder}' to the "
+            "optimum; there is nothing left to train."
         )
     done, more = max(checkpoint.saved_epochs(folder), default=0), asked - planned
     if more < 0 and extended and asked > totals[-2] and asked >= done:
-        message(f"the run ends after {asked} epochs, not after {planned} as was asked for last")
+        message(f"The run will end after {asked} epochs, not {planned} as planned before")
         extended, more = (*extended[:-1], asked - totals[-2]), 0
     elif more > 0:
         extended = (*extended, more)
     else:
         raise UserError(
-            f"--epochs {asked}: the run in '{folder}' has {planned} epochs. Give a larger number "
-            "to train it longer, or leave it out to go on as planned."
+            f"--epochs {asked}: the run in '{folder}' has {planned} epochs. Use a larger number "
+            "to train it longer, or leave --epochs out to continue as planned."
         )
     train = dataclasses.replace(stored.train, extended=extended)
     return dataclasses.replace(stored, train=train), more
@@ -114,7 +114,7 @@ def _planned(content: dict[str, Any]) -> int:
         return sum(phase["epochs"] for phase in content["phases"])
     except (LookupError, TypeError) as error:
         raise UserError(
-            f"the run is of another version of jtl: its phases cannot be read ({error})."
+            f"the run is from another version of jtl: its phases cannot be read ({error})."
         ) from error
 
 
@@ -137,12 +137,12 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
     if run.resumed_at is not None:
         done = run.resumed_at.epoch - 1
     elif not done:
-        message(f"the run in '{folder}' has no checkpoint yet: it starts from the beginning")
+        message(f"The run in '{folder}' has no checkpoint yet; starting from the beginning")
     run.history = _history(folder, done)
     if more:
         message(
-            f"{counted(more, 'epoch')} {'is' if more == 1 else 'are'} added, as another phase: the "
-            "schedule of the learning rate starts again, the optimizer's state goes on"
+            f"Adding {counted(more, 'epoch')} as another phase: the learning-rate schedule "
+            "starts again, the optimizer keeps its state"
         )
     # Epochs after the checkpoint are trained again, so their lines must go.
     if processes.is_primary():
@@ -160,8 +160,8 @@ def _check_same_place(place: checkpoint.TemporaryCheckpoint | None) -> None:
     if (told != told[0]).any():
         seen = ", ".join(f"{batches:g} of epoch {epoch:g}" for epoch, batches in told)
         raise UserError(
-            f"the processes find different checkpoints within an epoch (after batch {seen}): the "
-            "run's folder must be on a file system that all of them see."
+            f"the processes see different checkpoints within an epoch (after batch {seen}): the "
+            "run's folder must be on a file system that all of them share."
         )
 
 
@@ -180,7 +180,7 @@ def stored_config(folder: Path) -> Config:
         return stored
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path}' cannot be read: it is damaged, or of another version of jtl "
+            f"'{path}' cannot be read: it is damaged, or from another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error
 
@@ -213,12 +213,13 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
         if name in CHOSEN and value == "auto":
             continue  # It was chosen when the run began.
         if (name in asked or name in given.run.given) and value != was:
-            changed.append(f"  {option.flag} {value}, the run has {was}")
+            changed.append(f"  {option.flag} {value} (the run has {was})")
     if changed:
         told = "\n".join(changed)
         raise UserError(
-            f"a resumed run goes on with its own options, but other ones are given:\n{told}\n"
-            f"Leave them out to go on with '{folder}', or start a new run."
+            "--resume uses the run's original options, but you gave different ones:\n"
+            f"{told}\n"
+            f"Leave them out to continue '{folder}', or start a new run."
         )
 
 
@@ -238,7 +239,7 @@ def _history(folder: Path, done: int | None) -> list[dict[str, Any]]:
         whole, history = False, []
     if not whole:
         raise UserError(
-            f"'{path}' is damaged: it should tell of the {done} epochs up to the latest "
-            "checkpoint. The run cannot be resumed; the model it has can still be used."
+            f"'{path}' is damaged: it should list the {done} epochs up to the latest checkpoint. "
+            "The run cannot be resumed, but its model can still be used."
         )
     return history

@@ -165,17 +165,18 @@ class Run:
                 del stored["rules"]
                 stored["data_fingerprint"] = now["data_fingerprint"]
                 write_json(self.folder / CONFIG, stored)
-            return "the files of the images have other times or places, and hold the same as before"
+            return "the image files have new times or places, but the same content as before"
         told = [
             f"  images: {images}"
             if key == "data_fingerprint" and images
-            else f"  {key}: {stored.get(key)} then, {now[key]} now"
+            else f"  {key}: {stored.get(key)} before, {now[key]} now"
             for key in changed
         ]
         raise UserError(
-            f"'{self.folder}' cannot be resumed: what it was trained on has changed.\n"
+            f"'{self.folder}' cannot be resumed, because its data or weights have changed:\n"
             + "\n".join(told)
-            + "\nBring it back, or start a new run."
+            + "\n"
+            "Restore them, or start a new run."
         )
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -261,7 +262,7 @@ def _hold(folder: Path, message: Callable[[str], None], stack: contextlib.ExitSt
             file.flush()
     except OSError as error:
         raise UserError(
-            f"cannot write the run's folder '{folder}': {error.strerror}. Choose another with "
+            f"cannot write to the run's folder '{folder}': {error.strerror}. Choose another with "
             "--run-dir."
         ) from error
 
@@ -294,13 +295,13 @@ def _check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> N
     others = [name for name in held if begun and not _NAMES.fullmatch(name)]
     if held != others:
         named = listed((name for name in held if name not in others), 3)
+        way_out = "" if begun else ", or add --resume to continue the run in it"
         raise UserError(
-            f"--run-dir '{folder}' is not empty: it holds {named}. Give a new folder, or remove "
-            "this one if it is of no use any more. --resume goes on with a run, and starts one "
-            "beside files that are none of jtl's."
+            f"--run-dir '{folder}' is not empty: it contains {named}. Choose another folder or "
+            f"delete this one{way_out}."
         )
     if others:
-        message(f"note: '{folder}' also holds {listed(others, 3)}, which stays as it is")
+        message(f"note: '{folder}' also contains {listed(others, 3)}, which jtl leaves alone")
     if marked:
         _remove_begun(folder)
     for path in files:

@@ -37,8 +37,8 @@ def check(names: Sequence[TrackerName]) -> None:
         module = _MODULES[name]
         if importlib.util.find_spec(module) is None:
             raise UserError(
-                f"--log-to {name} needs {module}, which is not installed. Install it with: pip "
-                f"install 'jtl[{name}]'; or leave it out."
+                f"--log-to {name} needs {module}, which isn't installed. Install it with: pip "
+                f"install 'jtl[{name}]', or leave --log-to out."
             )
 
 
@@ -65,7 +65,7 @@ class Trackers:
             # Their libraries raise many types, most of them about the network.
             except Exception as error:
                 del self._sinks[name]
-                self._tell(f"{name} takes no more of this run: {_first_line(error)}")
+                self._tell(f"{name} stopped accepting this run's metrics: {_first_line(error)}")
 
 
 _FIGURES = {

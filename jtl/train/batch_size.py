@@ -47,8 +47,8 @@ def prepared(config: Config, display: Display) -> Setup:
     for plan in setup.plans:
         size = _of_phase(setup, plan, size)
     display.message(
-        f"--batch-size auto: {size} images in each step (at most {at_most} of "
-        f"{len(setup.dataset.train):,}); learning rates are those of any other batch size"
+        f"--batch-size auto: {size} images per step (at most {at_most} of "
+        f"{len(setup.dataset.train):,}); learning rates stay as they are"
     )
     config = with_batch(setup.config, size)
     return dataclasses.replace(setup, config=config, sharding=sharding_for(size))
@@ -89,14 +89,14 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     size = memory.rounded(at_most, setup.sharding.count)
     with contextlib.suppress(memory.UnknownMemory):  # The trial below decides then.
         size = memory.largest_batch(trainer, room, at_most)
-    said = f"a step may take {format_bytes(max(room, 0))}"
+    said = f"a step has {format_bytes(max(room, 0))} of memory"
     while True:
         # Many processes go on with what fits in all of them.
         size = int(processes.all_gather([size]).min())
         if not size:
             raise UserError(
-                f"--batch-size auto: not even one image for each device fits under mask "
-                f"{plan.phase.mask} ({said}). Less is needed with a lower {LESS_MEMORY}."
+                "--batch-size auto: not even one image per device fits with mask "
+                f"{plan.phase.mask} ({said}). To use less memory, try {LESS_MEMORY}."
             )
         rejected = memory.rejected(trainer, size)
         if processes.all_agree(rejected is None):

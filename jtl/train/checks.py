@@ -36,9 +36,12 @@ def _check_smallest(config: Config) -> None:
     backbone: Any = models.get(name).backbone
     if config.model.aux_head:
         if not hasattr(backbone, "aux_classes"):
-            raise UserError(f"--aux-head is InceptionV3's alone; {name} has none. Leave it out.")
+            raise UserError(
+                f"--aux-head: only inception_v3 has an auxiliary head, {name} does not. "
+                "Leave it out."
+            )
         if config.model.truncate_at is not None:
-            raise UserError("--aux-head trains a whole backbone; leave --truncate-at out.")
+            raise UserError("--aux-head needs the whole backbone; leave --truncate-at out.")
         backbone = dataclasses.replace(backbone, aux_classes=1)
     least = getattr(backbone, "min_size", 1)
     beside = " with --aux-head" if config.model.aux_head else ""

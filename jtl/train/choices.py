@@ -49,7 +49,7 @@ def chosen(config: Config, variables: ParamTree, *, in_memory: bool = True) -> C
         values["solver"] = "lbfgs" if convex and not steps else "sgd"
         if train.l2 != "auto" and values["solver"] == "sgd":
             raise UserError(
-                "--l2: no effect on a head that is trained by steps. Leave it out, or use "
+                "--l2 has no effect when the head is trained step by step. Leave it out, or use "
                 "--weight-decay."
             )
     return walk.replace(config, values)
@@ -88,9 +88,10 @@ def mismatch(setup: Setup, plan: PhasePlan, line: dict[str, Any]) -> str | None:
     if not normalized or apart < APART or setup.config.model.weights == "random":
         return None
     return (
-        f"the training accuracy, with batch statistics, is {line['train_accuracy']:.3f}, and the "
-        f"validation accuracy, with running averages, {line['val_accuracy']:.3f}. The averages may "
-        "not fit the images yet: --bn frozen trains with those of the weights."
+        f"training accuracy (with the statistics of each batch) is {line['train_accuracy']:.3f}, "
+        f"but validation accuracy (with running averages) is {line['val_accuracy']:.3f}. The "
+        "running averages may not match your images yet; try --bn frozen, which keeps those of "
+        "the weights."
     )
 
 
@@ -106,15 +107,14 @@ def lines(setup: Setup, asked: Config) -> Iterator[str]:
     if not trains or not setup.variables.get("batch_stats", {}).keys() - {HEAD}:
         return
     told = {
-        "frozen": "frozen running averages",
-        "batch": "batch statistics",
-        "train": "batch statistics, in frozen blocks too",
+        "frozen": "keeps the statistics of the weights",
+        "batch": "uses the statistics of each batch",
+        "train": "uses the statistics of each batch, in frozen blocks too",
     }[bn]
     why = f"--bn {bn}"
     if asked.train.bn == "auto":
         why = {
-            "frozen": "because the weights are pretrained; with --bn batch small batches cost "
-            "accuracy",
+            "frozen": "which are pretrained; --bn batch can cost accuracy with small batches",
             "batch": "because the weights are random",
         }[bn]
-    yield f"BatchNorm: {told} ({why})"
+    yield f"BatchNorm {told} ({why})"

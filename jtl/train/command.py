@@ -46,8 +46,8 @@ def _join(config: Config) -> None:
     if config.train.solver == "lbfgs" and processes.is_distributed():
         processes.shut_down_together()
         raise UserError(
-            "--solver lbfgs computes on the host, in a single process, and there are several. "
-            "Start one alone for it, or leave it out."
+            "--solver lbfgs runs in a single process, but several were started. Start one "
+            "process, or leave --solver out."
         )
 
 

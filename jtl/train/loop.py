@@ -27,7 +27,7 @@ from jtl.runs.run import Run
 from jtl.runs.storage import remove_temporary
 from jtl.train import batch_size, choices, memory, preview, profiling
 from jtl.train.checks import checked
-from jtl.train.overview import normalization_lines, opening_line
+from jtl.train.overview import opening_lines
 from jtl.train.restore import restored_part, snapshot_of, start_of
 from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.summary import run_content, run_inputs, summarize
@@ -55,7 +55,7 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
         config = checked(config)
     with listening(display.message) as stop, opened_run(config, display.message) as run:
         if run.summary:
-            display.message(f"the run in '{run.folder}' is finished; nothing is trained")
+            display.message(f"The run in '{run.folder}' is already finished; these are its results")
             return run
         if run.resumed:
             setup = processes.run_together(
@@ -67,8 +67,7 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
         else:
             setup = batch_size.prepared(checked(config), display)
             run.config = setup.config
-            display.message(opening_line(setup))
-            for line in (*choices.lines(setup, config), *normalization_lines(setup)):
+            for line in (*opening_lines(setup), *choices.lines(setup, config)):
                 display.message(line)
         _go(setup, run, display, stop, background_plots)
     return run
@@ -137,7 +136,9 @@ class Training:
         self.read_inputs(first, variables)
         with (
             self._checkpoints(saved_epoch) as self._checkpointer,
-            self.display.track("training", self.setup.epochs, "epochs") as self._advance,
+            self.display.track(
+                "training", self.setup.epochs, "epochs", header=messages.EPOCH_HEADER
+            ) as self._advance,
         ):
             self._advance(done, "resumed") if done else None
             for plan in self.setup.plans:
@@ -147,7 +148,7 @@ class Training:
                 trainer, part = Trainer(self.setup, plan, inputs, variables), None
                 if plan is first and (at := self.run.resumed_at) is not None:
                     part = restored_part(self.run, at, trainer)
-                    self.display.message(f"going on after batch {at.batches} in epoch {at.epoch}")
+                    self.display.message(f"Resuming from epoch {at.epoch}, batch {at.batches}")
                 elif saved is not None and plan.first_epoch <= done:
                     trainer.restore(done, saved)
                 elif saved is not None:
@@ -196,8 +197,8 @@ class Training:
                     raise
                 raise Interrupted(
                     stopped.signal,
-                    "stopped while features were computed; those so far are kept, and the same "
-                    "command goes on from there",
+                    "Stopped while computing features; those computed so far are saved, and the "
+                    "same command continues from there",
                 ) from stopped
             self.feature_seconds += time.perf_counter() - began if self._inputs.cached else 0.0
             self._cut = cut
@@ -220,7 +221,7 @@ class Training:
                     return True
                 if checkpointer.signal is not None and epoch < self.setup.epochs:
                     checkpointer.save(epoch, functools.partial(snapshot_of, epoch, trainer))
-                    self._stop(checkpointer.signal, f"after epoch {epoch}")
+                    self._stop(checkpointer.signal, f"after epoch {epoch}/{self.setup.epochs}")
         return False
 
     def _epoch(self, epoch: int, trainer: Trainer, part: PartialEpoch | None) -> dict[str, Any]:
@@ -240,8 +241,8 @@ class Training:
                 trainer.check_finite()
                 checkpointer.save_temporary(lambda: self._progress(epoch, part, trainer))
             if checkpointer.signal is not None:
-                batch = f"batch {part.batches} of {trainer.steps_per_epoch}"
-                self._stop(checkpointer.signal, f"after {batch} in epoch {epoch}")
+                batch = f"batch {part.batches}/{trainer.steps_per_epoch}"
+                self._stop(checkpointer.signal, f"at epoch {epoch}/{self.setup.epochs}, {batch}")
 
         before = self.run.history[trainer.plan.first_epoch - 1 : epoch - 1]
         losses = [line["val_loss"] for line in before]
@@ -272,11 +273,13 @@ class Training:
             self._diverged(epoch, f"after the last step of epoch {epoch} ({figures})", trainer)
         used = {"optimizer_bytes": trainer.optimizer_bytes}
         self._log({**line, **used}, trainer.plan, trainer.inputs)
-        self._advance(1, messages.epoch_note(line))
+        best = self.run.best_epoch() == epoch
+        row = messages.epoch_row(line, self.setup.epochs, best=best)
+        self._advance(1, messages.epoch_note(line), row)
         if not self._warned and (warning := choices.mismatch(self.setup, trainer.plan, line)):
             self._warned = True
             self.display.message(f"warning: {warning}")
-        if self.run.best_epoch() == epoch:
+        if best:
             self._val_logits = trainer.val_logits
         snapshot = functools.partial(snapshot_of, epoch, trainer)
         self._checkpointer.keep(epoch, line["seconds"], snapshot)
@@ -292,7 +295,7 @@ class Training:
         folder = shlex.quote(str(self.run.folder))
         raise Interrupted(
             signal,
-            f"stopped {where} of {self.setup.epochs}, all of which is saved. Go on with:\n"
+            f"Stopped {where}; everything is saved. To resume:\n"
             f"  python -m jtl.train --resume --run-dir {folder}",
         )
 
@@ -304,16 +307,16 @@ class Training:
 
     def _diverged(self, epoch: int, where: str, trainer: Trainer) -> NoReturn:
         """Keeps the last good epoch and stops the run."""
-        kept = "nothing was kept, as no epoch before it was whole"
+        kept = "nothing was saved, because no epoch was complete"
         self._checkpointer.save_diverged()
         if self.run.history:
             best = self.run.best_epoch()
-            kept = f"the best epoch before it, epoch {best}, is kept in '{self.run.folder}'"
+            kept = f"the best epoch before it, epoch {best}, is saved in '{self.run.folder}'"
         rate = max(trainer.plan.learning_rates.values())
         processes.shut_down_together()
         raise UserError(
-            f"the loss is not finite {where}, at learning rates up to {rate:g}; {kept}. Try a "
-            "lower --lr, a longer --warmup or --clip-norm 1."
+            f"the loss became NaN or infinite {where}, at learning rates up to {rate:g}; {kept}. "
+            "Try a lower --lr, a longer --warmup or --clip-norm 1."
         )
 
     def _log(self, line: dict[str, Any], plan: PhasePlan, inputs: PhaseInputs) -> None:

@@ -63,7 +63,9 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
             fit = loop.Training(setup, run, display, stop, plotter)
             rates, losses = _tried(setup, fit, display)
         if not losses:
-            raise UserError("the very first loss is not finite; look at the data and the weights.")
+            raise UserError(
+                "the very first loss is NaN or infinite; check the data and the weights."
+            )
         smoothed = smooth(losses)
         found = {
             "rates": [float(rate) for rate in rates[: len(losses)]],
@@ -144,5 +146,5 @@ def print_found(found: dict[str, Any], console: Console) -> None:
     rate = found["suggested_lr"]
     told = f"suggested: --lr {rate:g}"
     if rate is None:
-        told = "no learning rate made the loss fall; look at the data and the mask"
-    console.print(f"{told} (curve: {found['picture']})", markup=False, soft_wrap=True)
+        told = "no learning rate lowered the loss; check the data and the mask"
+    console.print(f"{told} (plot: {found['picture']})", markup=False, soft_wrap=True)

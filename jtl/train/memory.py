@@ -74,7 +74,7 @@ def step_bytes(trainer: Trainer, count: int) -> int:
     compiled = step.train_step.lower(*held, batch, step=trainer.step).compile()
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
-        raise UnknownMemory("the platform does not tell what memory a program will take")
+        raise UnknownMemory("the platform does not report how much memory a program will need")
     there = sum(leaf.nbytes for leaf in jax.tree.leaves((trainer.state, trainer.constants)))
     arguments = max(analysis.argument_size_in_bytes - there, 0)
     results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
@@ -167,7 +167,7 @@ def advice(trainer: Trainer, error: BaseException) -> str:
     """
     train, said = trainer.setup.config.train, out_of_memory(error)
     traceback.clear_frames(error.__traceback__)
-    lines = [f"memory does not suffice for steps of {train.batch} images: {said}"]
+    lines = [f"not enough memory for steps of {train.batch} images: {said}"]
     room, fits = free_for_steps(), None
     # One of many processes may not compile what the others do not.
     if not processes.is_distributed():
@@ -177,13 +177,12 @@ def advice(trainer: Trainer, error: BaseException) -> str:
         lines.append("Try --batch-size auto, which finds the largest that fits.")
     elif fits:
         lines.append(
-            f"About {fits} fit in the {format_bytes(room)} that a step may take: use --batch-size "
-            f"{fits}"
-            f"{_same_updates(trainer, fits)}, or --batch-size auto."
+            f"About {fits} fit in the {format_bytes(room)} that a step can use: try --batch-size "
+            f"{fits}{_same_updates(trainer, fits)}, or --batch-size auto."
         )
     else:
-        lines.append("Not even one for each device fits.")
-    return "\n".join([*lines, f"Less is also needed with a lower {LESS_MEMORY}."])
+        lines.append("Not even one per device fits.")
+    return "\n".join([*lines, f"To use less memory, try {LESS_MEMORY}."])
 
 
 def _same_updates(trainer: Trainer, fits: int) -> str:

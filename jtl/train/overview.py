@@ -1,10 +1,11 @@
-"""What is about to be trained: in a line, and group by group."""
+"""What is about to be trained: in two lines, and group by group."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from jtl.common.text import counted
 from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.freeze import FROZEN
 from jtl.freeze.plan import PhasePlan
@@ -12,23 +13,27 @@ from jtl.runs import messages
 from jtl.train.setup import Setup
 
 
-def opening_line(setup: Setup) -> str:
-    """What is about to be trained on what."""
-    dataset, augmented = setup.dataset, setup.config.augment.resolved().describe()
-    weights = setup.class_weights
-    return (
-        f"{setup.config.model.model} ({setup.source['name']}) on {dataset.spec}: "
-        f"{len(dataset.train)} train, {len(dataset.val)} val images, "
-        f"{len(dataset.class_names)} classes, {setup.inputs.device.size} px, "
-        + ", then ".join(
-            f"mask {plan.phase.mask}, cut at {plan.cut.unit}, "
-            f"{messages.counted(plan.phase.epochs, 'epoch')}"
-            for plan in setup.plans
-        )
-        + ("" if weights is None else f"; classes weigh {weights.min():.3g} to {weights.max():.3g}")
-        + ("" if setup.inputs.augmentation is None else f"; augmentation: {augmented}")
-        + messages.describe_devices(setup.sharding)
+def opening_lines(setup: Setup) -> Iterator[str]:
+    """What is about to be trained: on which images, and how."""
+    config, dataset, weights = setup.config, setup.dataset, setup.class_weights
+    yield (
+        f"Training {config.model.model} on {dataset.spec}: {len(dataset.train):,} training and "
+        f"{len(dataset.val):,} validation images, "
+        f"{counted(len(dataset.class_names), 'class', 'classes')}"
     )
+    solved = config.train.solver == "lbfgs"
+    phases = [
+        f"mask {plan.phase.mask} "
+        + ("(fitted by L-BFGS)" if solved else f"for {counted(plan.phase.epochs, 'epoch')}")
+        for plan in setup.plans
+    ]
+    how = [", then ".join(phases), f"{setup.inputs.device.size} pixels"]
+    how.append(f"weights {setup.source['name']}")
+    if setup.inputs.augmentation is not None:
+        how.append(f"augmentation: {config.augment.resolved().describe()}")
+    if weights is not None:
+        how.append(f"class weights {weights.min():.3g} to {weights.max():.3g}")
+    yield "; ".join(how) + messages.describe_devices(setup.sharding)
 
 
 def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:
@@ -66,14 +71,3 @@ def _inside(tree: ParamTree, path: str) -> bool:
             return False
         tree = tree[key]
     return True
-
-
-def normalization_lines(setup: Setup) -> Iterator[str]:
-    """How each group normalizes, a line for every phase whose groups differ from the last."""
-    before = None
-    for plan in setup.plans:
-        rows = groups_of(setup, plan)
-        told = "; ".join(f"{row['label']}: {row['bn']}" for row in rows if row["bn"] != "none")
-        if told and told != before:
-            yield f"batch normalization under {plan.phase.mask}, by group: {told}"
-        before = told

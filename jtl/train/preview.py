@@ -42,7 +42,7 @@ def show_batch(setup: Setup, display: Display) -> None:
         raise UserError(
             f"cannot write --show-batch '{path}': {error.strerror}. Choose another file."
         ) from error
-    display.message(f"the first training batch is shown in '{path}'")
+    display.message(f"Saved the first training batch to '{path}'")
 
 
 def first_batch(setup: Setup) -> tuple[np.ndarray, np.ndarray]:

@@ -69,9 +69,9 @@ def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
     """Features of a split, as the head takes them."""
     if not (isinstance(examples, Features) and isinstance(examples.values, jax.Array)):
         raise UserError(
-            "--solver lbfgs works on the features of all images at once, and they do not fit "
-            "in memory. Use --solver sgd, a larger --cache-budget, a smaller --image-size or "
-            "fewer images."
+            "--solver lbfgs needs the features of all images at once, and they do not fit in "
+            "memory. Use --solver sgd, a larger --cache-budget, a smaller --image-size or fewer "
+            "images."
         )
     values = examples.values
     if examples.sharding.devices:  # SciPy works on the host; without the rows that fill up.

@@ -41,11 +41,11 @@ def trace_phase(trainer: Trainer, epoch: int, run: Path, display: Display) -> No
     except Diverged:  # As the training will, which tells it with its step.
         return
     except ProfilerError as error:
-        display.message(f"profile: nothing was traced, the training goes on ({error})")
+        display.message(f"profile: could not record a trace; training continues ({error})")
         return
     display.message(
-        f"profile: {counted(count, 'step')} under mask {trainer.plan.phase.mask}, for "
-        f"ui.perfetto.dev and TensorBoard, in '{folder}'"
+        f"Saved a trace of {counted(count, 'step')} with mask {trainer.plan.phase.mask} to "
+        f"'{folder}'; open it in ui.perfetto.dev or TensorBoard"
     )
 
 

@@ -55,7 +55,7 @@ def fit_seeds(
         Interrupted: As `jtl.train.loop.fit`; the message says how to go on with all seeds.
     """
     if config.run.resume != "never" and config.run.run_dir is None:
-        raise UserError("--resume needs --run-dir, the folder of the seeds to go on with.")
+        raise UserError("--resume needs --run-dir, the folder of the seeds to continue.")
     folder = config.run.run_dir or Path(processes.broadcast_text(str(new_folder(config))))
     with held_folder(folder, display.message):
         processes.run_together(lambda: _check(config, folder))
@@ -70,7 +70,7 @@ def _fit_all(
     folders = [folder / f"seed-{seed}" for seed in chosen]
     summaries = []
     for number, (seed, place) in enumerate(zip(chosen, folders, strict=True), 1):
-        display.message(f"seed {seed}, {number} of {len(chosen)}:")
+        display.message(f"Seed {seed} ({number} of {len(chosen)}):")
         try:
             summaries.append(_one(config, seed, place, folders[0], display, background_plots))
         except Interrupted as stopped:
@@ -78,7 +78,8 @@ def _fit_all(
             again += f" --seed {first}" if first else ""
             raise Interrupted(
                 stopped.signal,
-                f"stopped at seed {seed}, {number} of {len(chosen)}. Go on with:\n"
+                f"Stopped at seed {seed} ({number} of {len(chosen)}); everything is saved. To "
+                "resume:\n"
                 f"  python -m jtl.train {again}",
             ) from stopped
     told = {
@@ -98,15 +99,15 @@ def _check(config: Config, folder: Path) -> None:
         UserError: It holds something else, or seeds that are not to be gone on with.
     """
     if (config.run.resume == "must") and not list(folder.glob(f"seed-*/{CONFIG}")):
-        raise UserError(f"'{folder}' holds no seeds; --resume auto would start them.")
+        raise UserError(f"'{folder}' contains no seeds to resume; --resume auto would start them.")
     held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
     if config.run.resume == "never" and held:
         raise UserError(
-            f"--run-dir '{folder}' is not empty. Give a new folder, or add --resume to go on with "
-            "the seeds in it."
+            f"--run-dir '{folder}' is not empty. Choose another folder, delete this one, or add "
+            "--resume to continue the seeds in it."
         )
     if (folder / CONFIG).is_file():
-        raise UserError(f"'{folder}' holds a single run. Leave --seeds out to go on with it.")
+        raise UserError(f"'{folder}' contains a single run. Leave --seeds out to continue it.")
 
 
 def _one(

@@ -180,8 +180,8 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     )
     if options.aux_head and not any("aux" in plan.cut.train_units for plan in plans):
         raise UserError(
-            f"--aux-head has no effect: under {' and '.join(p.phase.mask for p in plans)} it is "
-            "frozen. Use a mask that trains it, such as full or last_stages:2, or leave it out."
+            f"--aux-head has no effect: {' and '.join(p.phase.mask for p in plans)} freezes it. "
+            "Use a mask that trains it, such as full or last_stages:2, or leave it out."
         )
     return Setup(
         config=config,
@@ -220,7 +220,8 @@ def _pretrained(config: Config, display: Display, resumed: Path | None) -> tuple
         ), True
     if flags := reading.flags():
         raise UserError(
-            f"'{options.weights}' is a run, where {', '.join(flags)} cannot change anything."
+            f"'{options.weights}' is a run, so {', '.join(flags)} cannot change anything. Leave "
+            "it out."
         )
     if own and config.train.l2_sp:
         raise UserError(
@@ -268,16 +269,16 @@ def _check_accumulation(config: Config, count: int) -> None:
     batch, times = config.train.batch, config.steps.accumulate
     if times > 1 and batch * times > count:
         raise UserError(
-            f"--accumulate {times} of --batch-size {batch} makes one update of {batch * times} "
-            f"images, and there are only {count} to train on. Lower one of them."
+            f"--accumulate {times} with --batch-size {batch} needs {batch * times} images per "
+            f"update, but there are only {count} training images. Lower one of them."
         )
 
 
 def _check_batch_norm(config: Config, shapes: ParamTree) -> None:
     if config.train.bn in ("frozen", "train") and not shapes["batch_stats"]:
         raise UserError(
-            f"--bn {config.train.bn} has no effect: {config.model.model} has no batch "
-            "normalization, nor has its head. Leave it out."
+            f"--bn {config.train.bn} has no effect: neither {config.model.model} nor its head "
+            "has batch normalization. Leave it out."
         )
 
 
@@ -320,9 +321,9 @@ def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Recip
     patience = config.steps.plateau_patience
     if train.schedule == "plateau" and all(phase.epochs <= patience for phase, _ in planned):
         raise UserError(
-            f"--schedule plateau waits {patience} epochs for a better validation loss, and no "
-            "phase has more: the learning rate would never fall. Lower --plateau-patience, or "
-            "raise --epochs."
+            f"--schedule plateau waits {patience} epochs for a better validation loss, but no "
+            "phase is longer than that, so the learning rate would never fall. Lower "
+            "--plateau-patience, or raise --epochs."
         )
     return planned
 

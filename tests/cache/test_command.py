@@ -206,6 +206,6 @@ def test_a_home_that_is_not_known(chosen, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert run("list") == 2
     said = capsys.readouterr().err
-    assert "Set JTL_CACHE to a folder that you may write to." in said
+    assert "Set JTL_CACHE to a folder that you can write to." in said
     assert (chosen or "no home folder") in said
     assert not any(tmp_path.iterdir())

@@ -45,7 +45,7 @@ BAD_OPTIONS = {
     "stage": (["--mask", "from:stage99"], "This model has: stem, stage1/block1, stage2"),
     "stages": (["--mask", "last_stages:" + "9" * 5000], "K must be a whole number from 1 to"),
     "phases": (["--phases", "9" * 5000 + ",full"], "EPOCHS must be a whole number from 1 on"),
-    "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write the run's folder '/proc/jtl-run'"),
+    "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write to the run's folder '/proc/jtl-run'"),
 }
 
 
@@ -140,7 +140,7 @@ def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
     [
         ([], "which images?"),
         (["x.png", "--top-k", "0"], "--top-k must be at least 1, not 0"),
-        (["x.png", "--explain", __file__], "must be a folder, and there is a file of that name"),
+        (["x.png", "--explain", __file__], "must be a folder, but it is a file"),
     ],
 )
 def test_bad_questions(tiny_run, options, message, elsewhere, capsys):
@@ -152,7 +152,7 @@ def test_bad_questions(tiny_run, options, message, elsewhere, capsys):
     ("options", "message"),
     [
         (["--data="], "--data needs a value, but the one given is empty"),
-        (["--out", __file__], "must be a folder, and there is a file of that name"),
+        (["--out", __file__], "must be a folder, but it is a file"),
     ],
 )
 def test_bad_evaluations(tiny_run, options, message, elsewhere, capsys):

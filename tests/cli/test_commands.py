@@ -13,6 +13,7 @@ import pytest
 from jtl import models
 from jtl.cli import parser
 from jtl.config.options import Config
+from jtl.runs import messages
 from support import tiny
 from support.commands import main, python
 
@@ -104,10 +105,11 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
     summary = json.loads((folder / "summary.json").read_text())
     for told in (
         "tiny, weights tiny.safetensors",
-        "51 of 1,711 params",
-        "bit-identical to what was loaded",
-        f"{summary['val_accuracy']:.4f} at epoch 1",
-        str(folder),
+        "51 of 1,711 parameters",
+        "arrays checked)",
+        messages.accuracy_of(summary["val_accuracy"], 9),
+        f"{folder}/report.md",
+        f"python -m jtl.evaluate {folder}",
         f"python -m jtl.predict {folder} IMAGES...",
     ):
         assert told in captured.out
@@ -126,7 +128,7 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
     assert f"folder:{data}, 3 classes" in captured.out
     assert f"│ {folder} " in captured.out
     assert f"python -m jtl.predict '{folder}' IMAGES..." in captured.out
-    assert f"folder:{data}: 18 train" in captured.err
+    assert f"folder:{data}: 18 training" in captured.err
     assert (folder / "curves.png").stat().st_size > 10_000
 
 
@@ -135,10 +137,10 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
     summary = json.loads((tiny_run.folder / "summary.json").read_text())
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
-        f"folder:{tiny_data}, 9 val images, epoch {summary['best_epoch']}",
-        f"accuracy {summary['val_accuracy']:.4f}",
-        f"loss     {summary['val_loss']:.4f}",
-        f"macro-F1 {summary['val_macro_f1']:.4f}",
+        f"folder:{tiny_data}, 9 validation images, model of epoch {summary['best_epoch']}",
+        f"accuracy {messages.accuracy_of(summary['val_accuracy'], 9)}",
+        f"loss     {summary['val_loss']:.3f}",
+        f"macro-F1 {summary['val_macro_f1']:.3f}",
     ]
     assert [line.split()[1:4:2] for line in lines if " 3 │" in line] == [
         [name, "3"] for name in tiny.CLASSES

@@ -93,7 +93,7 @@ def test_entries_that_look_whole_and_are_not_heal_with_one_note(filled, cache, c
         path.write_bytes(path.read_bytes()[:100] if content == "half" else b"x" * 1000)
     hits, said = compiled(cache)
     assert hits == 0
-    assert said.startswith("note: a compiled program could not be kept")
+    assert said.startswith("note: jtl could not save a compiled program")
     assert len(said.splitlines()) == 1
     assert compiled(cache) == (filled[1], "")
 
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_written_is_read_with_one_note(filled, cache):
         folder.chmod(0o555)
     hits, said = compiled(cache, 54321)  # A user without a name, as in containers.
     assert hits == filled[1]
-    assert said.startswith(f"note: compiled programs cannot be kept in '{folder}' (Permission")
+    assert said.startswith(f"note: jtl cannot save compiled programs in '{folder}' (Permission")
     assert len(said.splitlines()) == 1
     assert sorted(path.name for path in folder.iterdir()) == before
 
@@ -122,7 +122,7 @@ def test_where_there_are_no_locks_programs_are_read_with_one_note(filled, cache)
     ran = python("-c", without + COMPILE, **settings)
     assert (ran.returncode, ran.stdout) == (0, f"{filled[1]}\n"), ran.stderr
     [said] = ran.stderr.splitlines()
-    assert f"cannot be kept in '{cache / PROGRAMS}' (no locks: Operation not supported)" in said
+    assert f"cannot save compiled programs in '{cache / PROGRAMS}' (no locks: Operation not" in said
 
 
 def test_jax_s_own_setting_comes_first(tmp_path):
@@ -140,4 +140,4 @@ def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
     hits, said = compiled(tmp_path / "file" / "below")
     assert hits == 0
-    assert said.count("note: compiled programs cannot be kept") == len(said.splitlines()) == 1
+    assert said.count("note: jtl cannot save compiled programs") == len(said.splitlines()) == 1

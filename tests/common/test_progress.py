@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jtl.common import progress
 from jtl.common.progress import Display, Pace, PlainConsole
-from jtl.runs.messages import epoch_note
+from jtl.runs.messages import EPOCH_HEADER, epoch_note, epoch_row
 
 NOTE = epoch_note(
     {"train_loss": 12.345, "val_loss": 0.5, "val_accuracy": 1.0, "images_per_second": 128_939.4}
@@ -122,3 +122,25 @@ def test_names_are_written_as_they_are():
         Display(console).message("d/[/red]br [bold]x[/bold] :heart: " + "long " * 30)
     text = "d/[/red]br [bold]x[/bold] :heart: " + "long " * 30
     assert [line.strip() for line in out.getvalue().splitlines()] == [text.strip()] * 2
+
+
+def test_a_terminal_keeps_a_row_for_each_epoch(clock: Clock):
+    lines = [
+        {"epoch": epoch, "train_loss": 0.5, "val_loss": 0.4, "val_accuracy": accuracy,
+         "images_per_second": 12_345.6}
+        for epoch, accuracy in ((1, 0.8), (2, 0.75), (3, 0.9))
+    ]  # fmt: skip
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, color_system=None)
+    with Display(console).track("training", 3, "epochs", header=EPOCH_HEADER) as advance:
+        for line, best in zip(lines, (True, False, True), strict=True):
+            clock.now += 60
+            advance(1, epoch_note(line), epoch_row(line, 3, best=best))
+    shown = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "\n", out.getvalue()).replace("\r", "\n").split("\n")
+    table = [line.rstrip() for line in shown if line.strip() and "training" not in line]
+    assert table == [
+        "    epoch  train loss  val loss  val accuracy   images/s",
+        "   1/3          0.500     0.400         0.800     12,346  best so far",
+        "   2/3          0.500     0.400         0.750     12,346",
+        "   3/3          0.500     0.400         0.900     12,346  best so far",
+    ]

@@ -64,7 +64,7 @@ def test_the_documented_default():
         ),
         (
             Config(ModelConfig("resnet18", aux_head=True)),
-            r"^--aux-head is InceptionV3's alone; resnet18 has none\.",
+            r"^--aux-head: only inception_v3 has an auxiliary head, resnet18 does not\.",
         ),
         (config(mask="heads_only"), r"^unknown mask 'heads_only'\. Did you mean 'head_only'\?"),
         (config(mask=""), r"^unknown mask ''"),

@@ -199,7 +199,7 @@ def test_two_processes_go_on_within_epochs_bit_for_bit(data, whole, of_two, tmp_
     told = ended(options(data, run_dir), 2, tmp_path, {1: f"2:{signal.SIGTERM}"})
     assert [code for code, _, _ in told] == [143, 143], told
     for _, _, stderr in told:
-        assert "stopped after batch 2 of 4 in epoch 4 of 6, all of which is saved" in stderr
+        assert "Stopped at epoch 4/6, batch 2/4; everything is saved" in stderr
         assert "--resume" in stderr
     assert places(run_dir) == [14]
     # One process goes on with it,
@@ -212,7 +212,7 @@ def test_two_processes_go_on_within_epochs_bit_for_bit(data, whole, of_two, tmp_
     assert places(run_dir) == [18]
     told = ended(resume(run_dir), 2, tmp_path)
     assert [code for code, _, _ in told] == [0, 0], told
-    assert "going on after batch 2 in epoch 5" in told[0][2]
+    assert "Resuming from epoch 5, batch 2" in told[0][2]
     assert_same(run_dir, of_two, rounding=0.0)
 
 

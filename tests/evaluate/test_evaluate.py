@@ -76,7 +76,7 @@ def test_the_command_draws_into_the_run(run, capsys):
     captured = capsys.readouterr()
     summary = json.loads((run / "summary.json").read_text())
     error = summary["val_calibration"]["expected_calibration_error"]
-    assert f"expected calibration error {error:.4f}\n" in captured.out
+    assert f"expected calibration error {error:.3f}\n" in captured.out
     names = {"confusion.png", "reliability.png", "mistakes.png"}
     if summary["val_accuracy"] == 1:
         names.remove("mistakes.png")
@@ -143,7 +143,7 @@ def test_a_test_split(tiny_data, tmp_path, capsys):
         assert scores[f"test_{key}"] == done.summary[f"test_{key}"]
     assert scores["count"] == 6
     page = (done.folder / "report.md").read_text()
-    assert f"| test | 6 | {scores['test_accuracy']:.4f} |" in page
+    assert f"| test | 6 | {scores['test_accuracy']:.3f} |" in page
 
 
 def test_a_split_that_there_is_not(run, capsys):
@@ -156,15 +156,15 @@ def test_a_split_that_there_is_not(run, capsys):
 
 def test_the_report_tells_the_figures(tiny_run):
     page, summary = (tiny_run.folder / "report.md").read_text(), tiny_run.summary
-    row = [f"{summary[f'val_{key}']:.4f}" for key in ("accuracy", "macro_f1", "loss")]
+    row = [f"{summary[f'val_{key}']:.3f}" for key in ("accuracy", "macro_f1", "loss")]
     assert f"| validation | 9 | {' | '.join(row)} |" in page
     for name, scores in summary["val_classes"].items():
-        assert f"| {name} | {scores['count']} | {scores['accuracy']:.4f} |" in page
+        assert f"| {name} | {scores['count']} | {scores['accuracy']:.3f} |" in page
     assert f"`{summary['data_fingerprint']}`" in page
-    assert f"    # In the folder of jtl {summary['versions']['jtl']}:\n" in page
+    assert f"    # In a checkout of jtl {summary['versions']['jtl']}:\n" in page
     assert f"pip install -e '.[demo]' jax=={summary['versions']['jax']} " in page
     assert "| trained | 2 epochs of `head_only` at learning rate 0.05 |" in page
-    assert "| by | adamw, cosine schedule, 4 images a step |" in page
+    assert "| optimizer | adamw, cosine schedule, 4 images per step |" in page
     assert "![Loss and accuracy by epoch](curves.png)" in page
     assert "confusion.png" not in page
 
@@ -175,13 +175,14 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
     config = dataclasses.replace(tiny_run.config, train=train, steps=steps)
     page = report.page(tiny_run.summary, config, [])
     assert (
-        "| by | sgd, cosine schedule, 4 images a step, gradients of 2 steps make an update, "
-        "moving average 0.99, class weights balanced |"
+        "| optimizer | sgd, cosine schedule, 4 images per step, gradients of 2 steps averaged per "
+        "update, "
+        "moving average of parameters (decay 0.99), class weights balanced |"
     ) in page
     solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))
     page = report.page(tiny_run.summary, solved, [])
     assert "| trained | 2 epochs of `head_only` |" in page
-    assert "| by | L-BFGS, l2 auto |" in page
+    assert "| optimizer | L-BFGS, l2 auto |" in page
 
 
 def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):

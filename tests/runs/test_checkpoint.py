@@ -93,7 +93,7 @@ def test_not_a_run(tmp_path):
 
 def test_no_finished_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="holds no finished checkpoint"):
+    with pytest.raises(UserError, match="has no finished checkpoint"):
         checkpoint.restore(tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_damaged_metrics_name_the_checkpoint(tmp_path, read):
         UserError, match=r"cannot be read: 1 \(metrics/metrics has changed"
     ) as raised:
         read(tmp_path)
-    assert "Remove the damaged checkpoint's folder" in str(raised.value)
+    assert "Delete the damaged checkpoint's folder" in str(raised.value)
     # As the message says: the other one can still be read.
     shutil.rmtree(tmp_path / "checkpoints" / "1")
     assert checkpoint.restore(tmp_path).epoch == 2
@@ -198,10 +198,10 @@ def rewritten(folder, change):
         (
             '"cut"',
             '"format_version": 2, "cut"',
-            "its format is version 2, and",
+            "its format is version 2, but",
         ),
-        ("2.5", "NaN", "meta holds NaN, which is no number"),
-        ("2.5", "-Infinity", "meta holds -Infinity, which is no number"),
+        ("2.5", "NaN", "meta contains NaN, which is not a number"),
+        ("2.5", "-Infinity", "meta contains -Infinity, which is not a number"),
     ],
 )
 def test_metadata_of_another_kind_are_refused(tmp_path, old, new, told):

@@ -30,7 +30,7 @@ def test_files_with_other_times_are_the_same(stopped, capsys):
     for path in data.rglob("*.png"):
         os.utime(path, ns=(1, 1))
     assert commands.main("train", "--resume", f"--run-dir={folder}") == 0
-    assert "have other times or places, and hold the same" in capsys.readouterr().err
+    assert "have new times or places, but the same content" in capsys.readouterr().err
     # From now on these are the run's own.
     assert commands.main("evaluate", folder, "--json") == 0
 

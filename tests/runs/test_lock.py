@@ -71,7 +71,7 @@ def test_without_locks_it_is_said_and_nothing_stays(tmp_path, monkeypatch, error
     with warnings.catch_warnings(action="error"), locked(tmp_path, told.append):
         assert list(tmp_path.iterdir()) == []
     [said] = told
-    assert f"has no locks ({getattr(error, 'strerror', error)}). Make sure that only" in said
+    assert f"does not support locks ({getattr(error, 'strerror', error)}). Make sure" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +115,7 @@ def test_what_is_no_lock_file_is_named(tmp_path, make):
 def test_a_file_of_another_name_is_not_overwritten(tmp_path):
     (tmp_path / "mine").write_text("mine")
     os.link(tmp_path / "mine", tmp_path / LOCK)
-    with pytest.raises(UserError, match="it has another name"):
+    with pytest.raises(UserError, match="it is a second name"):
         locked(tmp_path, print).__enter__()
     assert (tmp_path / "mine").read_text() == "mine"
 

@@ -77,7 +77,7 @@ def test_it_ends_the_same_whenever_epochs_are_added(longer, tiny_data, tmp_path,
 def test_fewer_epochs_are_refused(planned, longer, capsys):
     words = ["--resume", f"--run-dir={longer}", "--epochs=4"]
     assert commands.main("train", *words) == 2
-    assert "has 5 epochs. Give a larger number" in capsys.readouterr().err.replace("\n", " ")
+    assert "has 5 epochs. Use a larger number" in capsys.readouterr().err.replace("\n", " ")
     # What it was started with, as a requeue says it again.
     assert commands.main("train", *words[:2], f"--epochs={PLANNED}") == 0
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from jtl.runs.metrics import by_class, macro_f1
+from jtl.runs.metrics import by_class, macro_f1, wilson_interval
 
 NAMES = tuple("abcde")
 
@@ -38,3 +39,13 @@ def test_a_share_of_nothing_is_no_number():
     assert scores["b"] == {"count": 1, "accuracy": 1.0, "precision": 0.5, "f1": 2 / 3}
     assert scores["c"] == {"count": 0, "accuracy": None, "precision": None, "f1": None}
     assert macro_f1(scores) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 10), (9, 10), (10, 10), (146, 170), (1, 1)])
+def test_the_interval_of_an_accuracy_is_scipys(hits: int, count: int):
+    peer = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(hits / count, count) == pytest.approx((peer.low, peer.high), abs=1e-6)
+
+
+def test_of_no_image_every_accuracy_is_possible():
+    assert wilson_interval(0.0, 0) == (0.0, 1.0)

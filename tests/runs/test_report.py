@@ -27,6 +27,7 @@ SUMMARY: dict[str, Any] = {
     "frozen_unchanged": True,
     "data": "folder:d/[/red]br/:heart:",
     "num_classes": 3,
+    "num_val": 1200,
     "epochs": 1,
     "best_epoch": 1,
     "val_accuracy": 0.5,
@@ -61,11 +62,16 @@ def test_the_table_writes_names_as_they_are():
     out = io.StringIO()
     messages.print_summary(SUMMARY, Path("runs/a [b]"), Console(file=out, width=200))
     text = out.getvalue()
-    for told in ("w[tmp].pth", "stage[a-z]+/.*", "folder:d/[/red]br/:heart:", "│ runs/a [b] "):
+    for told in (
+        "w[tmp].pth",
+        "stage[a-z]+/.*",
+        "folder:d/[/red]br/:heart:",
+        "│ runs/a [b]/report.md ",
+    ):
         assert told in text
-    assert "params (2.98%), 1 epoch " in text
+    assert "parameters (2.98 %), 1 epoch " in text
     cells = [re.split(r" *[│┃] *", line)[1:-1] for line in text.splitlines() if "[red]ash" in line]
-    assert cells == [["[red]ash", "1,200", "0.5000", "-", "0.2500"]]
+    assert cells == [["[red]ash", "1,200", "0.500", "-", "0.250"]]
     assert "nothing" not in text
     # What is to be copied can be pasted.
     assert "python -m jtl.predict 'runs/a [b]' IMAGES..." in text
@@ -76,17 +82,17 @@ def test_the_table_writes_names_as_they_are():
     [
         ({}, []),  # A run finished before there were probes, resumed once more.
         ({"probe_val_accuracy": None, "probe_test_accuracy": None}, []),
-        ({"probe_val_accuracy": 0.75, "probe_test_accuracy": None}, [("val", "0.7500")]),
+        ({"probe_val_accuracy": 0.75, "probe_test_accuracy": None}, [("validation", "0.750")]),
         (
             {"probe_val_accuracy": 0.75, "probe_test_accuracy": 0.5},
-            [("val", "0.7500"), ("test", "0.5000")],
+            [("validation", "0.750"), ("test", "0.500")],
         ),
     ],
 )
 def test_the_table_has_the_linear_probes_that_there_are(probes, told):
     out = io.StringIO()
     messages.print_summary({**SUMMARY, **probes}, Path("run"), Console(file=out, width=200))
-    assert re.findall(r"linear probe, (\w+) +│ (\S+)", out.getvalue()) == told
+    assert re.findall(r"linear probe \((\w+)\) +│ (\S+)", out.getvalue()) == told
 
 
 def test_of_many_classes_those_recognized_worst_are_listed():
@@ -96,7 +102,7 @@ def test_of_many_classes_those_recognized_worst_are_listed():
     Console(file=out, width=80).print(messages.class_table(scores, "test", most=3))
     text = out.getvalue()
     assert re.findall(r"c\d", text) == ["c1", "c2", "c3"]
-    assert "Classes of test: the 3 of lowest F1 among 9" in text
+    assert "Classes (test images): the 3 with the lowest F1 of 9" in text
 
 
 def test_a_dry_run_writes_names_as_they_are():
@@ -177,7 +183,7 @@ def test_curves_show_where_another_mask_begins(drawn: list[Any]):
         dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
         assert dashed == [2.5, 5.5]
         told = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert told == ["train", "val", "best epoch: 6", "another mask"]
+        assert told == ["train", "val", "best epoch: 6", "mask changes"]
 
 
 @pytest.mark.parametrize("accuracies", [(0.8, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.0)])

@@ -180,7 +180,9 @@ def test_a_folder_with_content_is_refused(tiny_data, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "keep").write_text("mine")
-    with pytest.raises(UserError, match=r"^--run-dir '.*run' is not empty: it holds keep\. Give"):
+    with pytest.raises(
+        UserError, match=r"^--run-dir '.*run' is not empty: it contains keep\. Choose"
+    ):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert [path.name for path in folder.iterdir()] == ["keep"]
 
@@ -202,7 +204,7 @@ def test_what_another_program_wrote_is_refused_and_stays(tmp_path, name):
     begin = _config(tmp_path / "run")
     for begun in (False, True):
         with (
-            pytest.raises(UserError, match="is not empty: it holds"),
+            pytest.raises(UserError, match="is not empty: it contains"),
             claimed_run(begin, print, begun=begun),
         ):
             pass
@@ -218,12 +220,12 @@ def test_what_jtl_never_writes_does_no_harm(tmp_path):
     with claimed_run(_config(tmp_path), told.append, begun=True):
         pass
     held = ".DS_Store, .nfs0001, job.sh and 3 more"
-    assert told == [f"note: '{tmp_path}' also holds {held}, which stays as it is"]
+    assert told == [f"note: '{tmp_path}' also contains {held}, which jtl leaves alone"]
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         names, "theirs"
     )
     with pytest.raises(
-        UserError, match=r"is not empty: .* --resume goes on with a run, and starts"
+        UserError, match=r"is not empty: .* or add --resume to continue the run in it\.$"
     ):
         claimed_run(_config(tmp_path), told.append).__enter__()
 
@@ -232,7 +234,9 @@ def test_what_jtl_never_writes_does_no_harm(tmp_path):
 def test_what_jtl_may_have_written_is_refused_beside_other_files(tmp_path, name):
     (tmp_path / "job.sh").touch()
     (tmp_path / name).touch()
-    with pytest.raises(UserError, match=f"it holds {name}. Give"):
+    with pytest.raises(
+        UserError, match=f"it contains {name}. Choose another folder or delete this one.$"
+    ):
         claimed_run(_config(tmp_path), print, begun=True).__enter__()
     assert {path.name for path in tmp_path.iterdir()} == {"job.sh", name}
 
@@ -275,8 +279,8 @@ def test_added_epochs_are_taken_back_while_they_are_not_trained(tiny_run, tmp_pa
     stored["train"]["extended"] = [4, 494]
     stored["phases"] += [{**stored["phases"][0], "epochs": more} for more in (4, 494)]
     (folder / "config.json").write_text(json.dumps(stored))
-    assert _asks(folder, 10) == ((4, 4), 0, "the run ends after 10 epochs, not after 500 as was "
-                                 "asked for last")  # fmt: skip
+    assert _asks(folder, 10) == ((4, 4), 0, "The run will end after 10 epochs, not 500 as planned "
+                                 "before")  # fmt: skip
     assert _asks(folder, 600) == ((4, 494, 100), 100, "")
     for said_before in (2, 6, 500):
         assert _asks(folder, said_before) == ((4, 494), 0, "")
@@ -287,7 +291,7 @@ def test_added_epochs_are_taken_back_while_they_are_not_trained(tiny_run, tmp_pa
         _asks(folder, 10)
 
 
-@pytest.mark.parametrize(("more", "told"), [(1, "1 epoch is added"), (2, "2 epochs are added")])
+@pytest.mark.parametrize(("more", "told"), [(1, "Adding 1 epoch as"), (2, "Adding 2 epochs as")])
 def test_added_epochs_are_counted(tiny_run, tmp_path, more, told):
     folder, messages = shutil.copytree(tiny_run.folder, tmp_path / "run"), []
     resume._resumed(folder, resume.stored_config(folder), more, messages.append)
@@ -334,7 +338,7 @@ def test_a_file_is_no_folder(tiny_data, tmp_path):
 
 def test_an_unwritable_place(tiny_data):
     # /proc takes no folders, not even from root.
-    with pytest.raises(UserError, match=r"^cannot write the run's folder '/proc/jtl-run': "):
+    with pytest.raises(UserError, match=r"^cannot write to the run's folder '/proc/jtl-run': "):
         fit(tiny.config(tiny_data, Path("/proc/jtl-run")), tiny.quiet())
 
 

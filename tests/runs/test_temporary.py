@@ -154,7 +154,7 @@ def test_a_run_stopped_within_epochs_ends_as_the_whole_one(tiny_data, tmp_path, 
     config, left = configured(tiny_data, folder, options), total
     for after in ends:
         told = counted.fit(config, after)
-        assert "all of which is saved" in told
+        assert "everything is saved" in told
         assert len(list((folder / checkpoint.TEMPORARY_FOLDER).iterdir())) == 1
         assert not (folder / "summary.json").exists()
         config, left = tiny.resumed(folder), left - after
@@ -299,7 +299,7 @@ def test_a_place_needs_the_checkpoints_that_it_names(stopped, tmp_path):
     assert (checkpoint.find_temporary(folder, told.append), told) == (None, [])
     shutil.rmtree(latest.with_name("3"))
     assert checkpoint.find_temporary(folder, told.append) is None
-    assert "it belongs to other checkpoints of epochs" in told[0]
+    assert "it belongs to other epoch checkpoints" in told[0]
 
 
 def test_the_last_whole_one_of_two_is_found(stopped, tmp_path):
@@ -415,5 +415,5 @@ def test_a_run_stopped_in_its_first_epoch_has_no_model_yet(tiny_data, tmp_path, 
     folder = tmp_path / "run"
     counted.fit(configured(tiny_data, folder, SHORT), 2)
     assert checkpoint.saved_epochs(folder) == []
-    with pytest.raises(UserError, match="holds no finished checkpoint: go on with it"):
+    with pytest.raises(UserError, match=r"has no finished checkpoint\. Continue the run"):
         checkpoint.restore(folder)

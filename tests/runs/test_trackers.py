@@ -135,7 +135,7 @@ def test_a_sink_that_fails_is_left_out(tiny_data, tmp_path, monkeypatch, capsys)
     with trackers.opened(["tensorboard"], tmp_path, {}, 0, told.append) as opened:
         opened.log({"epoch": 1, "train_loss": 1.0})
         opened.log({"epoch": 2, "train_loss": 1.0})
-    assert told == ["tensorboard takes no more of this run: no route to host"]
+    assert told == ["tensorboard stopped accepting this run's metrics: no route to host"]
 
 
 def test_a_library_that_is_missing(tiny_data, tmp_path, monkeypatch, capsys):

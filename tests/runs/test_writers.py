@@ -101,7 +101,7 @@ def test_a_second_start_is_refused_and_changes_nothing(whole, tiny_data, tmp_pat
     code, out, err = run([*words, *([second] if second else [])])
     assert (code, out) == (2, ""), err
     if second == "--resume=must":
-        assert "it has no config.json. Nothing can be resumed" in err
+        assert "it has no config.json, so there is nothing to resume" in err
     else:
         assert f"process {first.process.pid} on {socket.gethostname()} (since 20" in err
         assert f"is training in '{folder}'" in err
@@ -144,10 +144,10 @@ def test_one_command_line_starts_goes_on_and_shows_the_result(whole, tiny_data, 
     words = arguments(tiny_data, folder, "--resume", "--json")
     code, _, err = run(words, TINY_SIGNAL=f"7:{signal.SIGTERM.value}")
     assert code == 128 + signal.SIGTERM, err
-    assert f"there is no run in '{folder}' yet: it starts now" in err
+    assert f"There is no run in '{folder}' yet; starting it now" in err
     code, out, err = run(words)
     assert code == 0, err
-    assert "going on after batch" in err
+    assert "Resuming from epoch" in err
     assert_same(folder, whole)
     files = {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
     again, shown, err = run(words)
@@ -185,15 +185,15 @@ def test_a_run_with_its_config_alone_starts_from_the_beginning(whole, tmp_path, 
     folder.mkdir()
     shutil.copy(whole / "config.json", folder)
     assert commands.main("train", "--resume=must", f"--run-dir={folder}") == 0
-    assert "has no checkpoint yet: it starts from the beginning" in capsys.readouterr().err
+    assert "has no checkpoint yet; starting from the beginning" in capsys.readouterr().err
     assert_same(folder, whole)
 
 
 @pytest.mark.parametrize(
     ("resume", "code", "told"),
     [
-        ("never", 2, "is not empty: it holds mine.txt"),
-        ("auto", 0, "also holds mine.txt, which stays as it is"),
+        ("never", 2, "is not empty: it contains mine.txt"),
+        ("auto", 0, "also contains mine.txt, which jtl leaves alone"),
         ("must", 2, "is not a run"),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_run_of_an_earlier_version_that_had_barely_begun(whole, tmp_path, chec
         (folder / "checkpoints" / "1.orbax-checkpoint-tmp-0" / "variables").mkdir(parents=True)
         (folder / "slurm-1.out").write_text("theirs")
     assert commands.main("train", "--resume", f"--run-dir={folder}") == 0
-    assert "it starts from the beginning" in capsys.readouterr().err
+    assert "starting from the beginning" in capsys.readouterr().err
     assert_same(folder, whole)
     assert (folder / "slurm-1.out").exists() == checkpoints
 
@@ -236,7 +236,7 @@ def test_a_signal_in_features_keeps_them(tiny_data, tmp_path):
     words = arguments(data, folder, "--resume", mask="head_only", epochs=2)
     code, _, err = run(words, TINY_FEATURES=f"1:{signal.SIGTERM.value}", **cache)
     assert code == 128 + signal.SIGTERM
-    assert "stopped while features were computed; those so far are kept" in err
+    assert "Stopped while computing features; those computed so far are saved" in err
     assert "Traceback" not in err
     assert not folder.exists()
     # The second one would end in the second batch, and has only that one left.

@@ -83,7 +83,9 @@ def test_what_was_given_stays():
 
 
 def test_a_penalty_without_a_probe_is_refused():
-    with pytest.raises(UserError, match=r"^--l2: no effect on a head that is trained by steps"):
+    with pytest.raises(
+        UserError, match=r"^--l2 has no effect when the head is trained step by step"
+    ):
         chosen(of(l2="0.1", epochs=3), tiny.variables())
 
 
@@ -104,7 +106,7 @@ def trained(tiny_data, run_dir, **options: Any) -> tuple[Any, str]:
 
 def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path):
     run, said = trained(tiny_data, tmp_path / "run", mask="full")
-    assert "BatchNorm: frozen running averages (because the weights are pretrained" in said
+    assert "BatchNorm keeps the statistics of the weights (which are pretrained" in said
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert (stored["train"]["bn"], stored["train"]["solver"]) == ("frozen", "sgd")
     # Every param of the backbone moved, and no running average.
@@ -162,7 +164,7 @@ def test_batch_statistics_that_do_not_fit_are_told(tiny_data, tmp_path):
     [plan] = setup.plans
     said = mismatch(setup, plan, line)
     assert said is not None
-    assert "with batch statistics, is 0.950, and the validation accuracy" in said
+    assert "(with the statistics of each batch) is 0.950, but validation accuracy" in said
     assert "--bn frozen" in said
     assert mismatch(setup, plan, {**line, "val_accuracy": 0.9}) is None
     # Nobody warns of what is not on: running averages in the backbone, or weights without them.

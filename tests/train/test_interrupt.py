@@ -57,18 +57,18 @@ def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in out + err
-    where = r"stopped after (batch \d+ of \d+ in )?epoch (\d+) of 500, all of which is saved"
+    where = r"Stopped (?:at|after) epoch (\d+)/500(, batch \d+/18)?; everything is saved"
     stopped = re.search(where, err)
     assert stopped is not None, err
     assert f"python -m jtl.train --resume --run-dir '{folder}'" in err
-    epoch = int(stopped[2])
+    epoch = int(stopped[1])
     assert epoch > 1
-    if stopped[1] is None:
+    if stopped[2] is None:
         assert checkpoint.saved_epochs(folder)[-1] == epoch
         return
     place = checkpoint.find_temporary(folder, pytest.fail)
     assert place is not None
-    assert (f"batch {place.batches} of 18 in ", place.epoch) == (stopped[1], epoch)
+    assert (f", batch {place.batches}/18", place.epoch) == (stopped[2], epoch)
 
 
 @pytest.mark.process
@@ -90,7 +90,7 @@ def test_a_second_signal_stops_at_once():
     with stop.deferred():
         stop.receive(signal.SIGINT, told.append)
         assert stop.signal == signal.SIGINT
-        assert "once more stops at once" in told[0]
+        assert "again to quit immediately" in told[0]
         with pytest.raises(Interrupted):
             stop.receive(signal.SIGINT, told.append)
     with pytest.raises(Interrupted):

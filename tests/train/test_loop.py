@@ -248,7 +248,7 @@ def test_a_resumed_run_refuses_other_options(tiny_data, tmp_path, change):
     asked = tiny.resumed(run.folder)
     asked = dataclasses.replace(asked, train=dataclasses.replace(asked.train, **change))
     [(name, value)] = change.items()
-    with pytest.raises(UserError, match=f"--{name} {value}, the run has"):
+    with pytest.raises(UserError, match=rf"--{name} {value} \(the run has"):
         fit(asked, tiny.quiet())
     same = dataclasses.replace(tiny.resumed(run.folder), train=run.config.train)
     assert fit(same, tiny.quiet()).summary["epochs"] == 2
@@ -257,9 +257,9 @@ def test_a_resumed_run_refuses_other_options(tiny_data, tmp_path, change):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--mask", "head_only"], "--mask head_only, the run has full"),
-        (["--data=digits"], "what it was trained on has changed"),
-        (["--batch_size=32"], "--batch-size 32, the run has 4"),
+        (["--mask", "head_only"], "--mask head_only (the run has full"),
+        (["--data=digits"], "data or weights have changed"),
+        (["--batch_size=32"], "--batch-size 32 (the run has 4"),
         (["--no-aux-head", "--mask=full"], None),
     ],
 )
@@ -280,7 +280,7 @@ def test_a_resumed_run_needs_the_lines_of_its_epochs(tiny_data, tmp_path, damage
     run = fit(tiny.config(tiny_data, tmp_path / "run"), tiny.quiet())
     (run.folder / "summary.json").unlink()
     (run.folder / "metrics.jsonl").write_text(damage)
-    with pytest.raises(UserError, match="it should tell of the 2 epochs"):
+    with pytest.raises(UserError, match="it should list the 2 epochs"):
         fit(tiny.resumed(run.folder), tiny.quiet())
 
 

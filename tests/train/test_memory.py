@@ -113,7 +113,7 @@ def leaves(folder) -> list[np.ndarray]:
 def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, monkeypatch, capsys):
     folders = {name: tmp_path / name for name in ("auto", "four", "resumed")}
     run = loop.fit(auto(tiny_data, folders["auto"]))
-    assert "--batch-size auto: 4 images in each step (at most 18 of 18)" in capsys.readouterr().err
+    assert "--batch-size auto: 4 images per step (at most 18 of 18)" in capsys.readouterr().err
     assert read_json(folders["auto"] / "config.json")["train"]["batch_size"] == 4
     assert run.config.train.batch_size == 4
     given = tiny.config(tiny_data, folders["four"], batch_size=4)
@@ -149,7 +149,7 @@ def test_auto_tries_one_step_and_goes_on_with_less(tiny_data, monkeypatch):
     assert setup.sharding == SINGLE
     refusing.most = 0
     with pytest.raises(
-        UserError, match=r"not even one image .* under mask head_only \(Out of memory"
+        UserError, match=r"not even one image .* with mask head_only \(Out of memory"
     ):
         batch_size.prepared(config, tiny.quiet())
 
@@ -165,11 +165,11 @@ def test_a_step_that_does_not_fit_is_told_with_the_size_that_does(
     options += ["--data", f"folder:{tiny_data}", "--mask", mask, "--batch-size", 12]
     assert main("train", *options, "--run-dir", tmp_path / "run") == 2
     told = capsys.readouterr().err
-    assert "memory does not suffice for steps of 12 images: Out of memory allocating 9" in told
+    assert "not enough memory for steps of 12 images: Out of memory allocating 9" in told
     if mask == "head_only":
         assert "use --batch-size 4 (with --accumulate 3 for the same updates), or" in told
     else:  # In the room of a head alone.
-        assert "Not even one for each device fits." in told
+        assert "Not even one per device fits." in told
     assert not (tmp_path / "run").exists()
 
 

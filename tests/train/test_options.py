@@ -215,7 +215,7 @@ def test_refusals(steps, train, message):
 @pytest.mark.parametrize(
     ("steps", "train", "message"),
     [
-        ({"accumulate": 5}, {}, "makes one update of 20 images, and there are only 18"),
+        ({"accumulate": 5}, {}, "needs 20 images per update, but there are only 18"),
         ({}, {"schedule": "plateau", "epochs": 10}, "waits 10 epochs .* would never fall"),
     ],
 )
@@ -229,7 +229,7 @@ def test_what_the_data_do_not_allow(tiny_data, tmp_path, steps, train, message):
 def test_a_mode_for_batch_norm_needs_one(tiny_data, tmp_path, mode):
     config = tiny.config(tiny_data, tmp_path / "run", weights="random", bn=mode)
     without = dataclasses.replace(config.model, model="squeezenet1_1")
-    with pytest.raises(UserError, match=f"--bn {mode} has no effect: squeezenet1_1 has no batch"):
+    with pytest.raises(UserError, match=f"--bn {mode} has no effect: neither squeezenet1_1 nor"):
         prepare_setup(dataclasses.replace(config, model=without), tiny.quiet())
     normalized = dataclasses.replace(without, head="bn")
     setup = prepare_setup(dataclasses.replace(config, model=normalized), tiny.quiet())

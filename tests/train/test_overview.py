@@ -17,15 +17,17 @@ from jtl.train.setup import prepare_setup
 from support import tiny
 
 
-def test_normalization_is_told_before_training(tiny_data, tmp_path):
+def test_the_first_lines_are_for_a_newcomer(tiny_data, tmp_path):
     out = io.StringIO()
     display = Display(Console(file=out, width=200))
     fit(tiny.config(tiny_data, tmp_path / "run", mask="last_stage", bn="batch"), display)
-    text = out.getvalue()
-    told = "batch normalization under last_stage, by group: backbone: batch statistics"
-    assert told in text
-    assert "frozen: running averages" in text
-    assert text.index(told) < text.index("training")
+    lines = out.getvalue().splitlines()
+    what = next(i for i, line in enumerate(lines) if line.startswith("Training tiny on "))
+    assert lines[what].endswith(": 18 training and 9 validation images, 3 classes")
+    assert lines[what + 1].startswith("mask last_stage for 2 epochs; 8 pixels; weights ")
+    assert lines[what + 2] == "BatchNorm uses the statistics of each batch (--bn batch)"
+    # What only those ask for who know the word.
+    assert not any(word in out.getvalue() for word in ("cut", "leaves", "running averages"))
 
 
 def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_path):

@@ -160,7 +160,7 @@ def test_resuming_is_refused_where_it_would_be_wrong(whole, tiny_data, tmp_path)
     (copy / "summary.json").unlink()
     stored = (copy / "config.json").read_text()
     (copy / "config.json").write_text(stored.replace('"ash"', '"oak"', 1))
-    with pytest.raises(UserError, match=r"what it was trained on has changed.\n  class_names"):
+    with pytest.raises(UserError, match=r"its data or weights have changed.\n  class_names"):
         resume(copy)
 
 

@@ -58,7 +58,7 @@ def test_a_trace_holds_steps_and_the_training_is_the_same(
     folder = run.folder / "profile"
     told = capsys.readouterr().err
     count = len(numbers) or 3
-    assert f"profile: {count} steps under mask {options['mask']}" in told
+    assert f"Saved a trace of {count} steps with mask {options['mask']}" in told
     assert str(folder) in told.replace("\n", "")
     programs, found = steps_in(folder)
     assert program in {name.partition("(")[0] for name in programs}
@@ -125,7 +125,7 @@ def test_a_profiler_that_fails_costs_no_training(which, tiny_data, tmp_path, mon
     monkeypatch.setattr(jax.profiler, which, fail)
     run = loop.fit(profiled(tiny.config(tiny_data, tmp_path / "traced")))
     said = capsys.readouterr().err.replace("\n", "")
-    assert "profile: nothing was traced, the training goes on (Only one profile may be" in said
+    assert "profile: could not record a trace; training continues (Only one profile may be" in said
     keys = ("train_loss", "val_loss", "val_accuracy")
     assert [[e[k] for k in keys] for e in run.history] == [
         [e[k] for k in keys] for e in plain.history
