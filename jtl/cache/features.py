@@ -21,7 +21,8 @@ from jtl.cache.store import EntryClaim, FeatureStore
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.data.augment import View
-from jtl.data.loader import Features, Images, InputPlan, Views
+from jtl.data.input_plan import InputPlan
+from jtl.data.loader import Features, Images, Views
 from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import SplitSlice
 from jtl.distributed import processes

@@ -11,7 +11,8 @@ import numpy as np
 from jtl.cache.extraction import evaluate
 from jtl.cache.placement import Place
 from jtl.common.trees import ParamTree
-from jtl.data.loader import Examples, InputPlan
+from jtl.data.input_plan import InputPlan
+from jtl.data.loader import Examples
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import ImageClassifier
 

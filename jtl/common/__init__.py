@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, hashes, folders, memory. Imports nothing else of jtl."""
+"""What every room uses: errors, files, folders, memory, signals. Imports nothing else of jtl."""

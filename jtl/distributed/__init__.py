@@ -1,1 +1,1 @@
-"""Many devices and many processes: the mesh, sharding, collectives, signals."""
+"""Many devices and many processes: the mesh, sharding, collectives."""

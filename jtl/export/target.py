@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.train.summary import versions
+from jtl.runs.environment import versions
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier

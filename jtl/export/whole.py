@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl.common.trees import ParamTree
-from jtl.data.loader import InputPlan
+from jtl.data.input_plan import InputPlan
 from jtl.models import ImageClassifier
 
 

@@ -19,7 +19,7 @@ from jtl.common.trees import ParamTree
 from jtl.config.data import OnBadImage, with_scheme
 from jtl.config.options import Config
 from jtl.data import verification
-from jtl.data.loader import InputPlan
+from jtl.data.input_plan import InputPlan
 from jtl.data.sources import registry
 from jtl.data.splits import OpenedSource, Split, reordered
 from jtl.distributed.sharding import SINGLE, sharding_for
@@ -28,9 +28,9 @@ from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
+from jtl.runs.model_description import rebuild_model
 from jtl.runs.resume import stored_config, stored_fingerprint
 from jtl.runs.run import Run
-from jtl.train.setup import rebuild_model
 
 SplitName = Literal["val", "test"]
 """What a model can be scored on."""

@@ -22,10 +22,10 @@ import orbax.checkpoint as ocp
 
 from jtl.common import memory
 from jtl.common.paths import plain_path
+from jtl.common.signals import Stop
 from jtl.common.trees import ParamTree
 from jtl.distributed import processes
 from jtl.distributed.sharding import SINGLE, DataSharding
-from jtl.distributed.signals import Stop
 from jtl.runs.checkpoint import (
     FOLDER,
     TEMPORARY_FOLDER,

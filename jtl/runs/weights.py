@@ -9,9 +9,10 @@ from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree
-from jtl.models import NormSpec, Preprocessing
+from jtl.models import Preprocessing
 from jtl.runs import checkpoint
 from jtl.runs.files import CONFIG, read_json
+from jtl.runs.model_description import restore_conventions, restore_preprocessing
 
 _NAME = re.compile(r"run .+, epoch \d+")
 """Of a source that is a run."""
@@ -119,10 +120,7 @@ def _weights(
         for kind, units in restored.variables.items()
     }
     try:
-        head, stored = meta["head"], meta["input"]["preprocessing"]
-        preprocessing: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
-        }
+        head = meta["head"]
         classes = len(meta["class_names"])
         if resumed and head.get("source_classes"):
             # What --head append kept was the head of the weights.
@@ -133,12 +131,12 @@ def _weights(
         return RunWeights(
             variables=variables,
             conventions={
-                key: NormSpec(**value) if key == "norm" else value
-                for key, value in meta["conventions"].items()
+                key: value
+                for key, value in restore_conventions(meta).items()
                 if key != "aux_classes"
             },
             num_classes=classes,
-            preprocessing=Preprocessing(**preprocessing),
+            preprocessing=restore_preprocessing(meta),
             source=source["name"],
             sha256=source["sha256"],
             licence=meta["weights"].get("licence"),

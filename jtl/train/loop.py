@@ -14,10 +14,10 @@ import numpy as np
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.errors import UserError, out_of_memory
 from jtl.common.progress import Display
+from jtl.common.signals import Interrupted, Stop, listening
 from jtl.common.trees import ParamTree
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.distributed.signals import Interrupted, Stop, listening
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, messages, trackers
 from jtl.runs.checkpointer import Checkpointer, EpochProgress, Snapshot

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
+from jtl.common.signals import listening
 from jtl.config.options import Config
 from jtl.data.loader import shuffled
 from jtl.distributed import processes
-from jtl.distributed.signals import listening
 from jtl.runs import plots
 from jtl.runs.files import write_json
 from jtl.runs.plot_worker import PlotWorker

@@ -14,7 +14,8 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
-from jtl.data.loader import InputPlan, shuffled
+from jtl.data.input_plan import InputPlan
+from jtl.data.loader import shuffled
 from jtl.data.preprocessing import Prepare
 from jtl.train.setup import Setup
 

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
+from jtl.common.signals import Interrupted
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.distributed.signals import Interrupted
 from jtl.runs.files import CONFIG, write_json
 from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config

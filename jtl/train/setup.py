@@ -24,18 +24,16 @@ from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.augment import Augmentation
 from jtl.data.balance import balanced_weights
-from jtl.data.decoding import HostTransform
-from jtl.data.loader import InputPlan, common_size, plan_input
-from jtl.data.preprocessing import Prepare
+from jtl.data.input_plan import InputPlan, common_size, plan_input
 from jtl.data.sources import registry
 from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
 from jtl.freeze import phases
 from jtl.freeze.phases import Phase
 from jtl.freeze.plan import PhasePlan, plan_phases
-from jtl.models import ImageClassifier, NormSpec, Preprocessing, heads
+from jtl.models import ImageClassifier, heads
 from jtl.models.initialization import initialize
-from jtl.models.truncation import Truncated
 from jtl.optim.recipe import Recipe, recipe
+from jtl.runs.model_description import describe_model
 from jtl.runs.weights import of_resumed, of_run
 from jtl.train.choices import chosen
 
@@ -93,28 +91,15 @@ class Setup:
         return balanced_weights(self.dataset.train.labels, len(self.dataset.class_names))
 
     def meta(self) -> dict[str, Any]:
-        """What a checkpoint carries beside its arrays; the inverse is `rebuild_model`."""
-        assert self.model.head is not None  # Only a bare backbone has none.
-        backbone = self.model.backbone
-        return {
-            "format_version": 1,
-            "model": self.config.model.model,
-            "conventions": {
-                key: dataclasses.asdict(value) if isinstance(value, NormSpec) else value
-                for key, value in self.conventions.items()
-            },
-            "head": dataclasses.asdict(self.model.head),
-            "truncate_at": backbone.at if isinstance(backbone, Truncated) else None,
-            "class_names": list(self.dataset.class_names),
-            "weights": self.source,
-            "input": {
-                "size": self.inputs.device.size,
-                "dtype": self.inputs.device.dtype,
-                "upsample": self.inputs.device.method,
-                "enlarged_on_device": self.inputs.host is None,
-                "preprocessing": dataclasses.asdict(self.inputs.device.preprocessing),
-            },
-        }
+        """What a checkpoint carries beside its arrays."""
+        return describe_model(
+            self.config.model.model,
+            self.model,
+            self.inputs,
+            self.dataset.class_names,
+            conventions=self.conventions,
+            source=self.source,
+        )
 
 
 def prepare_setup(config: Config, display: Display, resumed: Path | None = None) -> Setup:
@@ -326,34 +311,3 @@ def phases_of(config: Config, model: ImageClassifier) -> list[tuple[Phase, Recip
             "--plateau-patience, or raise --epochs."
         )
     return planned
-
-
-def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
-    """The classifier and the input plan of a checkpoint, from its `Setup.meta`."""
-    conventions = {
-        key: NormSpec(**value) if key == "norm" else value
-        for key, value in meta["conventions"].items()
-    }
-    head = {
-        **meta["head"],
-        "layers": tuple(meta["head"]["layers"]),
-        "norm": NormSpec(**meta["head"]["norm"]),
-    }
-    model = models.create(
-        meta["model"],
-        num_classes=len(meta["class_names"]),
-        head=models.HeadSpec(**head),
-        conventions=conventions,
-        truncate_at=meta["truncate_at"],
-    )
-    stored = meta["input"]
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in stored["preprocessing"].items()
-    }
-    preprocessing = Preprocessing(**fields)
-    device = Prepare(stored["size"], preprocessing, stored["dtype"], stored["upsample"])
-    host = None
-    if not stored["enlarged_on_device"]:
-        host = HostTransform(stored["size"], preprocessing.crop_pct, preprocessing.interpolation)
-    return model, InputPlan(host, device)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from typing import Any
 
 import jax
 import numpy as np
 
-from jtl import onednn
 from jtl.common.trees import ParamTree
 from jtl.config.defaults import filled
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
+from jtl.runs.environment import describe_device, versions
 from jtl.train.setup import Setup
 
 
@@ -106,7 +105,7 @@ def summarize(
         "frozen_leaves": len(jax.tree.leaves(_untouched(setup, best.epoch, setup.variables))),
         "frozen_unchanged": frozen_unchanged(setup, best),
         "seed": setup.config.train.seed,
-        "device": device(),
+        "device": describe_device(),
         "versions": versions(),
     }
 
@@ -148,21 +147,6 @@ def _untouched(setup: Setup, epoch: int, variables: ParamTree) -> ParamTree:
         if plan.first_epoch <= epoch:
             variables = plan.frozen(variables)
     return variables
-
-
-def versions() -> dict[str, str]:
-    """Of what a result depends on."""
-    from importlib.metadata import version
-
-    packages = ("jtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def device() -> str:
-    """What computes: the platform, the kind and number of its devices, and what convolves."""
-    first, count = jax.devices()[0], jax.device_count()
-    kind = f"{count} x {first.device_kind}"
-    return f"{first.platform} ({kind})" + (", oneDNN" if onednn.installed() else "")
 
 
 def _count(tree: ParamTree) -> int:

@@ -13,16 +13,8 @@ import pytest
 from jtl.cache.placement import place_images
 from jtl.common.errors import UserError
 from jtl.data.decoding import HostTransform
-from jtl.data.loader import (
-    Features,
-    Images,
-    InputPlan,
-    common_size,
-    in_order,
-    plan_input,
-    prefetch,
-    shuffled,
-)
+from jtl.data.input_plan import InputPlan, common_size, plan_input
+from jtl.data.loader import Features, Images, in_order, prefetch, shuffled
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import Dataset
 from jtl.models import Preprocessing

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jtl import models
-from jtl.data.loader import plan_input
+from jtl.data.input_plan import plan_input
 from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 from weights_convert.source import metadata

@@ -211,7 +211,7 @@ def test_freeze_by_name(images: Path, tmp_path: Path):
 def _moved(folder: Path) -> set[tuple[str, ...]]:
     from jtl.config.options import Config
     from jtl.models.initialization import initialize
-    from jtl.train.setup import rebuild_model
+    from jtl.runs.model_description import rebuild_model
 
     restored = checkpoint.restore(folder, "latest")
     model, inputs = rebuild_model(restored.meta)

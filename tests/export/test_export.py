@@ -20,7 +20,7 @@ from jtl import models
 from jtl.common.errors import UserError
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.decoding import HostTransform
-from jtl.data.loader import InputPlan
+from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.export import checked, peers, stablehlo, target, whole
 from jtl.export import command as export

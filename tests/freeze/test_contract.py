@@ -16,7 +16,8 @@ from jtl import models
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.trees import ParamTree, leaf_paths, lookup, merge, prune, within
 from jtl.config.options import Config, TrainConfig
-from jtl.data.loader import Images, InputPlan
+from jtl.data.input_plan import InputPlan
+from jtl.data.loader import Images
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit, Dataset
 from jtl.freeze import FROZEN, find_cut, label_tree, parse

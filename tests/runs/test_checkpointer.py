@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jtl.common.signals import Interrupted, Stop
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.distributed.signals import Interrupted, Stop
 from jtl.runs.checkpointer import Checkpointer, SyncDecision
 from jtl.runs.run import Run
 

@@ -17,8 +17,8 @@ import pytest
 
 from jtl.common import hashes
 from jtl.common.errors import UserError
+from jtl.common.signals import Interrupted, Stop
 from jtl.config.options import AugmentConfig, Config, StepsConfig
-from jtl.distributed.signals import Interrupted, Stop
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, checkpointer, storage
 from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy, EpochProgress

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jtl.common.signals import Stop
 from jtl.config.options import Config
-from jtl.distributed.signals import Stop
 from jtl.runs.checkpointer import Checkpointer, Snapshot
 from jtl.runs.run import Run
 

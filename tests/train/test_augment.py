@@ -15,7 +15,7 @@ from PIL import Image
 from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, RunConfig, TrainConfig
-from jtl.data import loader
+from jtl.data import input_plan, loader
 from jtl.data.augment import PRESETS, Augment, Augmentation
 from jtl.data.decoding import HostTransform
 from jtl.models.inference import forward
@@ -147,8 +147,8 @@ def test_validation_images_are_not_augmented(whole, capsys):
 # Images for crops
 
 
-def plan(native, options: Augment) -> loader.InputPlan:
-    inputs = loader.plan_input(native, None, dataclasses.replace(tiny.PREPROCESSING, size=224))
+def plan(native, options: Augment) -> input_plan.InputPlan:
+    inputs = input_plan.plan_input(native, None, dataclasses.replace(tiny.PREPROCESSING, size=224))
     augmentation = Augmentation(options, inputs.device, 2)
     return dataclasses.replace(inputs, augmentation=augmentation)
 

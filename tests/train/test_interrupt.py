@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jtl.distributed.signals import Interrupted, Stop, listening
+from jtl.common.signals import Interrupted, Stop, listening
 from jtl.runs import checkpoint
 from support import tiny
 

@@ -22,7 +22,7 @@ from jax import export, lax
 from jtl import models, onednn
 from jtl.common.trees import prune, within
 from jtl.data.decoding import HostTransform
-from jtl.data.loader import InputPlan
+from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.export import stablehlo
 from jtl.freeze import find_cut, label_tree, parse

@@ -1,0 +1,96 @@
+"""What a checkpoint carries beside its arrays: all that its network is built from again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl import models
+from jtl.data.decoding import HostTransform
+from jtl.data.input_plan import InputPlan
+from jtl.data.preprocessing import Prepare
+from jtl.models import ImageClassifier, NormSpec, Preprocessing
+from jtl.models.truncation import Truncated
+
+
+def describe_model(
+    name: str,
+    model: ImageClassifier,
+    inputs: InputPlan,
+    class_names: Sequence[str],
+    *,
+    conventions: Mapping[str, Any],
+    source: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A classifier and its input as JSON; the inverse is `rebuild_model`.
+
+    Args:
+        name: Of the backbone in the registry.
+        model: The classifier.
+        inputs: How images become its input.
+        class_names: Of the logits, in order.
+        conventions: What the weights demand of the backbone.
+        source: Where the weights come from.
+    """
+    assert model.head is not None  # Only a bare backbone has none.
+    return {
+        "format_version": 1,
+        "model": name,
+        "conventions": {
+            key: dataclasses.asdict(value) if isinstance(value, NormSpec) else value
+            for key, value in conventions.items()
+        },
+        "head": dataclasses.asdict(model.head),
+        "truncate_at": model.backbone.at if isinstance(model.backbone, Truncated) else None,
+        "class_names": list(class_names),
+        "weights": source,
+        "input": {
+            "size": inputs.device.size,
+            "dtype": inputs.device.dtype,
+            "upsample": inputs.device.method,
+            "enlarged_on_device": inputs.host is None,
+            "preprocessing": dataclasses.asdict(inputs.device.preprocessing),
+        },
+    }
+
+
+def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
+    """The classifier and the input plan of a checkpoint, from its `describe_model`."""
+    conventions = restore_conventions(meta)
+    head = {
+        **meta["head"],
+        "layers": tuple(meta["head"]["layers"]),
+        "norm": NormSpec(**meta["head"]["norm"]),
+    }
+    model = models.create(
+        meta["model"],
+        num_classes=len(meta["class_names"]),
+        head=models.HeadSpec(**head),
+        conventions=conventions,
+        truncate_at=meta["truncate_at"],
+    )
+    stored = meta["input"]
+    preprocessing = restore_preprocessing(meta)
+    device = Prepare(stored["size"], preprocessing, stored["dtype"], stored["upsample"])
+    host = None
+    if not stored["enlarged_on_device"]:
+        host = HostTransform(stored["size"], preprocessing.crop_pct, preprocessing.interpolation)
+    return model, InputPlan(host, device)
+
+
+def restore_conventions(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights of a checkpoint demand of their backbone."""
+    return {
+        key: NormSpec(**value) if key == "norm" else value
+        for key, value in meta["conventions"].items()
+    }
+
+
+def restore_preprocessing(meta: Mapping[str, Any]) -> Preprocessing:
+    """What the weights of a checkpoint expect of images."""
+    stored: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in meta["input"]["preprocessing"].items()
+    }
+    return Preprocessing(**stored)
