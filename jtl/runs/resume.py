@@ -16,8 +16,9 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import checkpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
+from jtl.runs.folder import SUBFOLDERS, held_folder
 from jtl.runs.messages import counted
-from jtl.runs.run import SUBFOLDERS, Run, claimed_run, held_folder
+from jtl.runs.run import Run, claimed_run
 
 CHOSEN = ("batch_size", "bn", "solver")
 """Options that may be `auto`, and of which a run keeps what that came to."""

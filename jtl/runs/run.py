@@ -1,57 +1,26 @@
-"""A run's folder: what it holds, and that it holds either a run or nothing."""
+"""One training: its history and what is written of it, from the first epoch to the summary."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import functools
 import json
 import math
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.files import append_text
-from jtl.common.text import listed
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
 from jtl.runs import checkpoint, contents, report
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
-from jtl.runs.lock import LOCK, locked
+from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.plots import curves_title
-from jtl.runs.trackers import LEFTOVERS, TRACKER_FOLDERS, Trackers
-
-PROFILE = "profile"
-"""Folder of traces."""
-_BEGUN = ".jtl-begun"
-"""Stands from when a run claims its folder until `config.json` does: what is there is the run's."""
-_OWN = (
-    METRICS, PROFILE, contents.FILE, checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER, SUMMARY,
-    CURVES, report.PAGE, *LEFTOVERS, CONFIG,
-)  # fmt: skip
-"""What a run writes; `config.json` goes last, as the run goes on by it."""
-_DRAFT = re.compile(
-    r"(config|summary|data)\.json\.[0-9a-f]{32}\.tmp|metrics\.jsonl\.[0-9a-f]{32}\.tmp"
-    r"|\.jtl-[0-9a-f]{32}\.partial"
-)
-"""What `jtl.common.files` leaves where it is killed; versions of before wrote the first forms."""
-_CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
-SUBFOLDERS = (*_CHECKPOINTS, PROFILE, *TRACKER_FOLDERS)
-"""That a run writes into."""
-_NAMES = re.compile(
-    r"\.jtl-.*|midway\.removed|seeds\.json|seed-\d+|" + "|".join(map(re.escape, _OWN))
-)
-"""All that jtl writes into the folder of a run, or of several seeds: other names do no harm."""
-_UNFINISHED = ("*.orbax-checkpoint-tmp*", "removed")
-"""In a folder of checkpoints: what is no checkpoint yet, or none any more."""
+from jtl.runs.trackers import Trackers
 
 
 @dataclasses.dataclass
@@ -82,7 +51,7 @@ class Run:
             contents.write(self.folder, dataset)
             started_in = str(Path.cwd())  # What relative paths in it are relative to.
             write_json(self.folder / CONFIG, {**content(), "started_in": started_in})
-            (self.folder / _BEGUN).unlink(missing_ok=True)
+            (self.folder / BEGUN).unlink(missing_ok=True)
 
     def extend(self, content: dict[str, Any]) -> None:
         """Notes in `config.json` that this session has added epochs, if it has.
@@ -100,7 +69,7 @@ class Run:
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
         if processes.is_primary() and not checkpoint.has_any(self.folder):
-            _remove_begun(self.folder)
+            remove_begun(self.folder)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends an epoch's line to `metrics.jsonl`."""
@@ -225,7 +194,7 @@ def claimed_run(
     """
     folder = config.run.run_dir or Path(processes.broadcast_text(str(new_folder(config))))
     with held_folder(folder, message):
-        processes.run_together(lambda: _check_empty(folder, begun, message))
+        processes.run_together(lambda: check_empty(folder, begun, message))
         run = Run(folder, config)
         try:
             yield run
@@ -233,141 +202,4 @@ def claimed_run(
             run.abandon()
             raise
         if processes.is_primary():
-            (folder / _BEGUN).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def held_folder(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
-    """A folder that no other process writes inside the `with` block; made if it is missing.
-
-    At the end, it and its parents are removed as far as this made them and they hold nothing.
-
-    Raises:
-        UserError: It is a file, or cannot be written; or another process is writing it.
-    """
-    with contextlib.ExitStack() as stack:
-        hold = functools.partial(_hold, folder, message, stack)
-        processes.run_together(lambda: hold() if processes.is_primary() else None)
-        yield
-
-
-def _hold(folder: Path, message: Callable[[str], None], stack: contextlib.ExitStack) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    stack.callback(_remove_empty, missing)
-    try:
-        stack.enter_context(locked(folder, message))
-        # Permission bits do not tell all (read-only mounts, quotas, root): only writing does.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"0")
-            file.flush()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the run's folder '{folder}': {error.strerror}. Choose another with "
-            "--run-dir."
-        ) from error
-
-
-def _check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> None:
-    """Makes sure that a run can begin in a folder, and marks that one has.
-
-    What a run has left that was killed before its `config.json` is removed, where it is certain
-    that it is the run's.
-
-    Raises:
-        UserError: The folder holds something else. Nothing has changed.
-    """
-    if not processes.is_primary():
-        return
-    files = sorted(path for path in folder.iterdir() if path.name not in (LOCK, _BEGUN))
-    names = [path.name for path in files]
-    if begun and (CONFIG in names or checkpoint.has_any(folder)):
-        raise UserError(
-            f"the run in '{folder}' cannot be resumed: it has checkpoints, but no {CONFIG}."
-        )
-    marked = (folder / _BEGUN).exists()
-    held = [
-        path.name
-        for path in files
-        if not _DRAFT.fullmatch(path.name)
-        and not ((begun or marked) and _is_unfinished(path))
-        and not (marked and path.name in _OWN and path.name not in _CHECKPOINTS)
-    ]
-    others = [name for name in held if begun and not _NAMES.fullmatch(name)]
-    if held != others:
-        named = listed((name for name in held if name not in others), 3)
-        way_out = "" if begun else ", or add --resume to continue the run in it"
-        raise UserError(
-            f"--run-dir '{folder}' is not empty: it contains {named}. Choose another folder or "
-            f"delete this one{way_out}."
-        )
-    if others:
-        message(f"note: '{folder}' also contains {listed(others, 3)}, which jtl leaves alone")
-    if marked:
-        _remove_begun(folder)
-    for path in files:
-        if path.name in _CHECKPOINTS or _DRAFT.fullmatch(path.name):
-            _remove(path)
-    (folder / _BEGUN).touch()
-
-
-def _is_unfinished(path: Path) -> bool:
-    """Whether it is a folder of checkpoints that has none, and nothing else either."""
-    if path.name not in _CHECKPOINTS or path.is_symlink() or not path.is_dir():
-        return False
-    return all(any(inner.match(form) for form in _UNFINISHED) for inner in path.iterdir())
-
-
-def _remove_begun(folder: Path) -> None:
-    """Removes what a run has written that has nothing to go on from, as after a full disk.
-
-    Only for a folder that the run has claimed: it held nothing of these names then.
-    """
-    if not folder.is_dir():
-        return
-    with contextlib.suppress(OSError):  # Whatever cannot be removed now is the run's later, too.
-        (folder / _BEGUN).touch()
-    drafts = [path for path in folder.iterdir() if _DRAFT.fullmatch(path.name)]
-    left = [path for path in (*drafts, *(folder / name for name in _OWN)) if not _remove(path)]
-    if not left:
-        (folder / _BEGUN).unlink(missing_ok=True)
-
-
-def _remove(path: Path) -> bool:
-    """Removes a file or a folder, but of checkpoints only the unfinished; whether it is gone."""
-    if path.is_symlink() or not path.is_dir():
-        with contextlib.suppress(OSError):
-            path.unlink()
-    elif path.name not in _CHECKPOINTS:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        for inner in [inner for form in _UNFINISHED for inner in path.glob(form)]:
-            _remove(inner)
-        with contextlib.suppress(OSError):
-            path.rmdir()
-    return not os.path.lexists(path)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Removes the folders that hold nothing, given from the innermost outwards."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def new_folder(config: Config) -> Path:
-    """runs/<data>-<model>-<mask>-<time>, numbered if two start in the same second."""
-    scheme, _, rest = config.data.data.partition(":")
-    data = _for_paths(Path(rest.partition(":")[0]).stem).strip("_") or scheme
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    mask = _for_paths(config.train.mask)
-    name = f"{data}-{config.model.model}-{mask}-{now}"
-    folder, number = Path("runs", name), 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs", f"{name}-{number}")
-    return folder
-
-
-def _for_paths(text: str) -> str:
-    """Shortened, and without what rules and patterns of files hold and paths should not."""
-    return re.sub(r"[^\w.=-]+", "_", text)[:40]
+            (folder / BEGUN).unlink(missing_ok=True)

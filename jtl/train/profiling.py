@@ -10,8 +10,8 @@ import jax
 
 from jtl.common.progress import Display
 from jtl.distributed import processes
+from jtl.runs.folder import PROFILE
 from jtl.runs.messages import counted
-from jtl.runs.run import PROFILE
 from jtl.train.trainer import Diverged, Trainer
 
 STEPS = 5

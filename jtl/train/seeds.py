@@ -20,9 +20,9 @@ from jtl.common.signals import Interrupted
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs.files import CONFIG, write_json
+from jtl.runs.folder import held_folder, new_folder
 from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config
-from jtl.runs.run import held_folder, new_folder
 from jtl.train.loop import fit
 
 FILE = "seeds.json"

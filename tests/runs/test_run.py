@@ -14,7 +14,8 @@ from jtl.config.defaults import filled
 from jtl.config.options import Config
 from jtl.predict import classifier as evaluation
 from jtl.runs import resume
-from jtl.runs.run import SUBFOLDERS, Run, claimed_run
+from jtl.runs.folder import SUBFOLDERS
+from jtl.runs.run import Run, claimed_run
 from jtl.train import batch_size
 from jtl.train.loop import fit
 from support import tiny
