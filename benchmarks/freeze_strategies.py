@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import statistics
 import sys
 import tempfile
@@ -126,14 +127,14 @@ NOTES = (
 
 def command_of(options: argparse.Namespace, arm: strategies.Arm) -> str:
     """What trains a model by the recommended strategy."""
-    told = ["python -m jtl.train", f"--model {options.model}", f"--data {options.data}"]
+    words = ["python", "-m", "jtl.train", "--model", options.model, "--data", options.data]
     if options.weights != "default" and arm.strategy != SCRATCH:
-        told.append(f"--weights {options.weights}")
+        words += ["--weights", options.weights]
     if options.batch != 32:
-        told.append(f"--batch-size {options.batch}")
+        words += ["--batch-size", options.batch]
     if options.image_size:
-        told.append(f"--image-size {options.image_size}")
-    return " ".join([*told, *strategies.options(arm.strategy, arm.epochs)])
+        words += ["--image-size", options.image_size]
+    return shlex.join(map(str, [*words, *strategies.options(arm.strategy, arm.epochs)]))
 
 
 def name_of(spec: str) -> str:

@@ -107,9 +107,7 @@ def resolve(
     try:
         source = sources.locate(spec, model, **dataclasses.asdict(reading))
     except hub.Unavailable as error:
-        raise UserError(
-            f"{error} Name a file with --weights=PATH, or use --weights=random."
-        ) from error
+        raise UserError(f"{error} Or train from random weights with --weights random.") from error
     entry = (cache_dir() if cache is None else cache) / WEIGHTS / f"{model}-{_key(source, model)}"
     if (cached := _cached(entry, progress)) is not None:
         return cached

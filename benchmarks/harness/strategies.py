@@ -137,6 +137,10 @@ def fitting(row: Row, seconds: float, fewest: int, most: int) -> int:
     return min(max(1 + math.floor((seconds - others) / max(each, 1e-3)), fewest), most)
 
 
+NOTICEABLE = 0.8
+"""What share of the best one's seconds makes it worth to take another."""
+
+
 def error_of(accuracy: float, count: int) -> float:
     """The standard error of an accuracy that was measured on `count` images."""
     return math.sqrt(max(accuracy * (1 - accuracy), 0.25 / count) / count)
@@ -164,38 +168,38 @@ class Advice:
 
 
 def advise(listed: Sequence[Arm]) -> Advice:
-    """The fastest of those that are as accurate as the best one, by the one-standard-error rule.
+    """The best one, or a noticeably faster one that is as accurate but for chance.
 
     Accuracies on a few hundred images differ by chance. Among arms whose mean validation
     accuracy lies within one standard error of the highest, time decides (the rule of Breiman
-    et al., Classification and Regression Trees, 1984, for choosing among models). Test images
-    decide nothing.
+    et al., Classification and Regression Trees, 1984, for choosing among models), if it is a
+    matter of more than a fifth. Test images decide nothing.
     """
     best = max(listed, key=lambda arm: (arm.val, -arm.seconds))
     count = best.rows[0]["num_val"]
     error = error_of(best.val, count)
     good = [arm for arm in listed if arm.val >= best.val - error]
-    arm = min(good, key=lambda arm: arm.seconds)
+    fastest = min(good, key=lambda arm: arm.seconds)
+    arm = fastest if fastest.seconds < NOTICEABLE * best.seconds else best
     reasons = [
         f"Its validation accuracy is {arm.val:.4f} after {arm.seconds:.0f} s, the whole process."
     ]
     if arm is best:
-        reasons[0] += " Nothing measured is better."
+        reasons[0] += " No other strategy measured here is more accurate."
     else:
         reasons.append(
-            f"The best measured is {best.strategy} with {counted(best.epochs)}: {best.val:.4f} "
-            f"after {best.seconds:.0f} s. The difference of {100 * (best.val - arm.val):.1f} "
-            f"points is within one standard error of an accuracy on {count:,} images "
-            f"({100 * error:.1f} points), and it takes {best.seconds / arm.seconds:.1f} times as "
-            "long."
+            f"{best.strategy} with {counted(best.epochs)} reaches {best.val:.4f} after "
+            f"{best.seconds:.0f} s. The difference of {100 * (best.val - arm.val):.1f} points is "
+            f"within the noise (one standard error on {count:,} images: {100 * error:.1f} points), "
+            f"and it takes {100 * (best.seconds / arm.seconds - 1):.0f} % longer."
         )
     faster = [other for other in listed if other.seconds < 0.9 * arm.seconds]
     if faster:
         next_best = max(faster, key=lambda other: other.val)
         reasons.append(
-            f"What is faster loses more: {next_best.strategy} with {counted(next_best.epochs)} "
-            f"gives {next_best.val:.4f} after {next_best.seconds:.0f} s."
+            f"Faster, but less accurate: {next_best.strategy} with {counted(next_best.epochs)} "
+            f"reaches {next_best.val:.4f} after {next_best.seconds:.0f} s."
         )
     else:
-        reasons.append("Nothing measured is noticeably faster.")
+        reasons.append("No other strategy measured here is noticeably faster.")
     return Advice(arm, best, tuple(reasons))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.config import checks, walk
-from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
+from jtl.runs.files import CONFIG, METRICS, SUMMARY, missing_run, read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -180,6 +180,8 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: The folder is no run, or no epoch is done.
     """
+    if (message := missing_run(folder)) is not None:
+        raise UserError(message)
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"'{folder}' is not a run: it has no {CONFIG}. Name folders that `jtl train` wrote."

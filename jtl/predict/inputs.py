@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -87,6 +88,13 @@ def _at_path(path: str) -> Iterator[Item]:
     if not path:
         raise UserError("the path of an image is empty. Name the image, or leave it out.")
     place = Path(os.path.expanduser(path))  # Names that begin with ~ stay as they are.
+    if glob.has_magic(path) and not os.path.lexists(place):  # A pattern, quoted for the shell.
+        matches = sorted(glob.glob(str(place), recursive=True))
+        if not matches:
+            raise UserError(f"no file matches '{path}'.")
+        for match in matches:
+            yield from _at_path(match)
+        return
     # A file named outright is taken for an image whatever its name ends in.
     if not place.is_dir() and not is_archive(place):
         yield Item(path, functools.partial(_decoded_file, place, path))

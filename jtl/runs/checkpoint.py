@@ -27,6 +27,7 @@ from jtl.common import hashes
 from jtl.common.errors import UserError
 from jtl.common.paths import plain_path
 from jtl.common.trees import ParamTree
+from jtl.runs.files import missing_run
 from jtl.runs.lock import is_written_by_another
 
 FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
@@ -148,6 +149,8 @@ def restore(
         UserError: `run_dir` is no run, or it has no checkpoint that can be used: none is finished,
             or it is damaged or of another version.
     """
+    if (message := missing_run(run_dir)) is not None:
+        raise UserError(message)
     if not (run_dir / FOLDER).is_dir():
         raise UserError(
             f"'{run_dir}' is not a run: it has no '{FOLDER}' folder. Name a folder that `jtl "

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from jtl.common.errors import UserError
+from jtl.common.errors import UserError, suggest
 from jtl.common.files import replace_text
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+
+
+def missing_run(folder: Path) -> str | None:
+    """What to say of a run's folder that is not there, with the nearest run; None if it is."""
+    if folder.exists():
+        return None
+    runs = []
+    with contextlib.suppress(OSError):
+        runs = [str(path) for path in folder.parent.iterdir() if (path / CONFIG).is_file()]
+    return f"there is no folder '{folder}'.{suggest(str(folder), runs, 0.7)}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from jtl.common.files import replace_text
 from jtl.common.text import counted, for_markdown
 from jtl.config import walk
+from jtl.config.defaults import MaskDefaults, filled
 from jtl.config.options import Config
 from jtl.runs.messages import SPLITS, accuracy_of
 
@@ -199,12 +201,15 @@ def _repeat(summary: dict[str, Any], config: Config) -> str:
 def arguments(config: Config) -> list[str]:
     """The command line that gives a configuration; what is as by default is left out.
 
-    Where results go and what is printed does not belong to what is repeated.
+    Defaults are also those of the mask, which a run's `config.json` has written out. Where
+    results go and what is printed does not belong to what is repeated.
     """
+    names = [field.name for field in dataclasses.fields(MaskDefaults)]
+    usual = walk.changed(filled(walk.replace(config, dict.fromkeys(names))))
     given: list[str] = []
     for name, value in walk.changed(config).items():
         option = walk.options(type(config))[name]
-        if option.area == "run":
+        if option.area == "run" or (name in names and value == usual.get(name)):
             continue
         if isinstance(value, bool):
             given.append(option.flag if value else option.flag.replace("--", "--no-", 1))

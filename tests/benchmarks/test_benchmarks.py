@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
+import shlex
 import statistics
 import sys
 import zipfile
@@ -232,9 +234,12 @@ def test_the_fastest_of_the_best_is_recommended():
     advice = strategies.advise([slow, fast, middle])
     assert (advice.arm, advice.best) == (middle, slow)
     told = " ".join(advice.reasons)
-    assert "1.0 points is within one standard error" in told
-    assert "(1.5 points), and it takes 10.0 times as long" in told
-    assert "fast with 1 epoch gives 0.8000" in told
+    assert "1.0 points is within the noise (one standard error on 400 images: 1.5 points)" in told
+    assert "and it takes 900 % longer" in told
+    assert "fast with 1 epoch reaches 0.8000" in told
+    # Half a second is no reason to give accuracy away.
+    near = arm("near", 39, 0.885)
+    assert strategies.advise([near, middle]).arm is middle
     assert strategies.advise([fast, arm("slow", 400, 0.95), middle]).arm.strategy == "slow"
 
 
@@ -458,3 +463,17 @@ def test_what_does_not_fit_is_a_row_of_its_own(monkeypatch):
     )
     assert row["out_of_memory"] == Full.out_of_memory
     assert (row["tflops"], row["share"], row["ratio"]) == (None, None, None)
+
+
+def test_the_command_of_a_strategy_can_be_pasted():
+    import freeze_strategies
+
+    options = argparse.Namespace(
+        model="resnet18", data="folder:my images", weights="default", batch=32, image_size=0
+    )
+    command = freeze_strategies.command_of(options, arm("rules:head/.*=train;.*=frozen", 1, 0.5))
+    words = shlex.split(command)
+    assert words[:7] == [
+        "python", "-m", "jtl.train", "--model", "resnet18", "--data", "folder:my images",
+    ]  # fmt: skip
+    assert any("rules:head/.*=train;.*=frozen" in word for word in words)

@@ -31,7 +31,7 @@ BAD_OPTIONS = {
     "lr": (["--lr", "-1"], "--lr must be a positive number, not -1.0"),
     "epochs": (["--epochs", "0"], "--epochs must be at least 1, not 0"),
     "image size": (["--image-size", "8"], "--image-size must be at least 32, not 8"),
-    "weights": (["--weights", "defualt"], "'defualt' names no weights. Did you mean 'default'?"),
+    "weights": (["--weights", "defualt"], "unknown weights 'defualt'. Did you mean 'default'?"),
     "missing file": (["--weights", "nowhere.pth"], "nowhere.pth"),
     "package": (["--weights", "package:nothing"], "the package of 'package:nothing' is not"),
     "large seed": (["--seed", "9223372036854775808"], "--seed must be from 0 to 2147483647"),

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from jtl.cli import app
+from jtl.config.defaults import filled
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
 from jtl.evaluate import plots
 from jtl.predict import classifier as evaluation
@@ -216,6 +217,8 @@ def test_arguments_give_the_configuration(config: Config, monkeypatch):
     assert seen == [config]
     with_run = Config(config.model, config.data, config.train, RunConfig(Path("x"), json=True))
     assert report.arguments(with_run) == args
+    # A run's folder has the mask's defaults written out: evaluating does not make it longer.
+    assert report.arguments(filled(config)) == args
 
 
 def test_names_are_no_markup_in_a_report(tiny_run):

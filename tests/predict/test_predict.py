@@ -426,3 +426,24 @@ def test_standard_streams_may_be_closed(run, tiny_data, tmp_path, closed):
     ran = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=300)
     assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), ran.stderr
     assert len(rows_of(tmp_path / "t.csv")) == 1
+
+
+def test_a_quoted_pattern_stands_for_the_files_that_match(tiny_run, tiny_data, tmp_path, capsys):
+    for name in ("b.png", "a.png", "c.txt", "[x].png"):
+        shutil.copy(tiny_data / "val" / "ash" / "0.png", tmp_path / name)
+    assert main("predict", tiny_run.folder, tmp_path / "?.png", tmp_path / "[x].png") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    # A file that has the name itself is no pattern.
+    assert lines == [str(tmp_path / name) for name in ("a.png", "b.png", "[x].png")]
+    assert main("predict", tiny_run.folder, tmp_path / "*.gif") == 2
+    assert f"error: no file matches '{tmp_path}/*.gif'." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export", "compare"])
+def test_a_mistyped_run_gets_a_suggestion(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs" / "head").mkdir(parents=True)
+    (tmp_path / "runs" / "head" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert main(command, "runs/hed", *(["x.png"] if command == "predict" else [])) == 2
+    message = "error: there is no folder 'runs/hed'. Did you mean 'runs/head'?\n"
+    assert capsys.readouterr().err == message

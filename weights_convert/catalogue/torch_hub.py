@@ -44,15 +44,17 @@ def cached(name: str) -> Path:
     """
     if name not in FILES:
         raise UserError(
-            f"'torchvision:{name}' names no weights.{suggest(name, FILES)} Known are: "
-            f"{', '.join(FILES)}. The other models' are on timm's hub; files can be given by path."
+            f"unknown weights 'torchvision:{name}'."
+            f"{suggest(f'torchvision:{name}', known := [f'torchvision:{file}' for file in FILES])} "
+            f"jtl reads {', '.join(known)} from PyTorch's cache; for other models use timm:NAME or "
+            "the path of a file."
         )
     file = _folder() / FILES[name].name
     if not file.is_file():
         raise UserError(
-            f"torchvision's weights of {name} are not in PyTorch's cache, '{file.parent}'. Fetch "
-            f"{ADDRESS}{file.name} into it, or give the file's path with --weights; or start from "
-            "--weights=random."
+            f"torchvision's weights of {name} are not in PyTorch's cache, '{file.parent}'. "
+            f"Download {ADDRESS}{file.name} into that folder, or name it with --weights FILE; "
+            "or train from random weights with --weights random."
         )
     return file
 

@@ -148,8 +148,8 @@ def _located(spec: str, model: str | None, chosen: Declared | None) -> Source:
     if spec and (os.path.lexists(path) or spec.endswith(_SUFFIXES) or os.sep in spec):
         return _from_file(path, model)
     raise UserError(
-        f"'{spec}' names no weights.{_suggestion(spec)} The forms are: {FORMS}. There is no "
-        "such file here."
+        f"unknown weights '{spec}'.{_suggestion(spec)} Weights are named as {FORMS}. There is no "
+        "file of that name either."
     )
 
 

@@ -312,7 +312,10 @@ def test_torchvisions_cache(tmp_path, monkeypatch):
     for spec in ("torchvision:squeezenet1_1", "default"):
         with pytest.raises(UserError, match=r"not in PyTorch's cache.*squeezenet1_1-b8a52dc0.pth"):
             sources.locate(spec, "squeezenet1_1")
-    with pytest.raises(UserError, match=r"'torchvision:squeezenet' names no weights"):
+    with pytest.raises(
+        UserError,
+        match=r"unknown weights 'torchvision:squeezenet'\. Did you mean 'torchvision:squeezenet1_",
+    ):
         sources.locate("torchvision:squeezenet", "squeezenet1_1")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
