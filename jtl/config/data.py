@@ -47,6 +47,8 @@ class DataConfig:
             ones with images (leaf). Default: stop if both are possible (auto).
         image_column: Parquet column that holds the images. Default: known by its name.
         label_column: Parquet column that holds the labels. Default: known by its name.
+        bit_depth: How many bits 16-bit greyscale images use, as 12 of many scanners. Default: the
+            fewest that hold the largest value in the data (auto); kept with the run.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out and train on the rest (skip).
         image_size: Height and width of the network's input, in pixels. Default: that of the
@@ -65,6 +67,7 @@ class DataConfig:
     classes: ClassLevel = "auto"
     image_column: str | None = None
     label_column: str | None = None
+    bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     on_bad_image: OnBadImage = "error"
     image_size: Annotated[int | None, checks.within(32, 4096)] = None
     upsample: str | None = None

@@ -46,6 +46,8 @@ _PNG_ORIENTATION_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 _MAX_UPSCALED_PIXELS = 2**26  # 256 MB in Pillow, per thread
 
+BITS = 16
+"""Of greyscale images that have more than 8."""
 MOST_BYTES = 2**30
 """Of a file: what the most pixels that Pillow decodes take without compression."""
 
@@ -140,7 +142,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode(data: bytes, name: str) -> Image.Image:
+def decode(data: bytes, name: str, bit_depth: int = BITS) -> Image.Image:
     """Decode the contents of an image file.
 
     The EXIF orientation is applied; of an animation the first frame is taken; transparency is
@@ -149,30 +151,50 @@ def decode(data: bytes, name: str) -> Image.Image:
     Args:
         data: The file's bytes, in one of `FORMATS`.
         name: What to call the file in messages.
+        bit_depth: How many of the 16 bits of greyscale are used.
 
     Returns:
         A loaded image in mode "RGB".
 
     Raises:
         BadImage: If the file is empty, damaged, truncated, of another format, or so large that
-            Pillow takes it for a decompression bomb (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+            Pillow takes it for a decompression bomb (twice `PIL.Image.MAX_IMAGE_PIXELS`); or if
+            it has values beyond `bit_depth`.
     """
     with _named_errors(name):
-        return _upright_rgb(open_image(data))
+        return _upright_rgb(open_image(data), bit_depth)
 
 
-def as_decoded(image: Image.Image, name: str) -> Image.Image:
+def is_deep(head: bytes) -> bool:
+    """Whether an image is grey with more than 8 bits, by a file's first bytes."""
+    try:
+        return open_image(head).mode.startswith("I")
+    except Exception:  # As of `_named_errors`; who decodes it says what is wrong.
+        return False
+
+
+def decode_measured(data: bytes, name: str) -> tuple[Image.Image, int]:
+    """What `decode` gives, and the largest value of a 16-bit grey image; 0 of any other."""
+    with _named_errors(name):
+        image = open_image(data)
+        image.load()
+        deepest = int(np.asarray(image).max()) if image.mode.startswith("I") else 0
+        return _upright_rgb(image, BITS), deepest
+
+
+def as_decoded(image: Image.Image, name: str, bit_depth: int = BITS) -> Image.Image:
     """What `decode` would give of an image that Pillow has opened or made.
 
     Args:
         image: In any mode.
         name: What to call it in messages.
+        bit_depth: As of `decode`.
 
     Raises:
         BadImage: As `decode`.
     """
     with _named_errors(name):
-        return _upright_rgb(image)
+        return _upright_rgb(image, bit_depth)
 
 
 def image_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]:
@@ -207,10 +229,10 @@ def image_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]
         return height, width
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, bit_depth: int) -> Image.Image:
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
-    return _to_rgb(image if turn is None else image.transpose(turn))
+    return _to_rgb(image if turn is None else image.transpose(turn), bit_depth)
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -260,9 +282,9 @@ def _orientation(image: Image.Image) -> int:
         return 1  # Unreadable EXIF says nothing about the pixels, which may be fine.
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, bit_depth: int = BITS) -> Image.Image:
     if image.mode.startswith("I"):
-        return _from_16_bit(image)
+        return _from_16_bit(image, bit_depth)
     if image.mode == "F":
         raise BadImage("floating-point pixels have no defined range: save it with 8 or 16 bits")
     if image.has_transparency_data:
@@ -271,12 +293,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
+def _from_16_bit(image: Image.Image, bit_depth: int) -> Image.Image:
     """Greyscale 0..65535 to RGB 0..255; Pillow's own conversion would clip at 255."""
-    pixels = np.asarray(image).astype(np.int64)
+    pixels, top = np.asarray(image).astype(np.int64), 2**bit_depth - 1
     if pixels.min() < 0 or pixels.max() > 65535:
         raise BadImage("32-bit pixels outside 0..65535: save it with 8 or 16 bits")
-    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if pixels.max() > top:
+        raise BadImage(
+            f"values up to {pixels.max():,}, and of {bit_depth} bits the largest is {top:,}; see "
+            "--bit-depth"
+        )
+    return Image.fromarray(((510 * pixels + top) // (2 * top)).astype(np.uint8)).convert("RGB")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 
 from jtl.common.errors import UserError
 from jtl.data.augment import Augmentation
-from jtl.data.decoding import HostTransform
+from jtl.data.decoding import BITS, HostTransform
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import Dataset
 from jtl.models import Preprocessing
@@ -32,12 +32,14 @@ class InputPlan:
         augmentation: What a training step does instead; None for the same.
         views: How many draws of it every image has where the frozen prefix's outputs are kept,
             one after the other by epoch; 0 for another draw in every epoch, and nothing kept.
+        bit_depth: How many of the 16 bits of greyscale images are used, where there are any.
     """
 
     host: HostTransform | None
     device: Prepare
     augmentation: Augmentation | None = None
     views: int = 0
+    bit_depth: int = BITS
 
     def host_for(
         self, native: tuple[int, int] | None, *, training: bool = False

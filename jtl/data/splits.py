@@ -120,6 +120,11 @@ class StoredSplit(Split, Protocol):
         """The size of all encoded images; 0 where there is nothing to decode."""
         ...
 
+    @property
+    def deepest(self) -> int:
+        """The largest value of the 16-bit grey images looked at; 0 where there are none."""
+        ...
+
     def faults(
         self, *, decode: bool, rows: Sequence[int] | None = None, advance: Advance | None = None
     ) -> dict[int, str]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from jtl.common.text import listed
 from jtl.data.batches import in_threads
-from jtl.data.decoding import BadImage, decode, open_image
+from jtl.data.decoding import BadImage, decode_measured, open_image
+from jtl.data.depth import with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
@@ -38,6 +39,7 @@ class SurveyedImage:
         grey: Whether it is stored in grey.
         alpha: Whether it has transparency.
         fault: Why it cannot be read, as "name: reason", or None.
+        deepest: The largest value of a 16-bit grey image; 0 of any other.
     """
 
     split: str
@@ -48,6 +50,7 @@ class SurveyedImage:
     grey: bool
     alpha: bool
     fault: str | None
+    deepest: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,9 @@ def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
     warnings += _within(groups, names)
     warnings += _unusual(looks)
     warnings += _imbalance(names, counts["train"])
-    notes = list(found.notes)
+    for split, images in found.splits.items():
+        images.deepest = max((o.deepest for o in looks if o.split == split), default=0)
+    notes = list(with_bit_depth(found, "auto")[0].notes)
     if "val" not in counts:
         notes.append("There is no validation split: training holds out 20 % of train.")
     duplicates = tuple(tuple(f"{o.split}: {o.name}" for o in group) for group in groups)
@@ -141,13 +146,17 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
     name, label = images.names[row], int(images.labels[row])
     try:
         data = images.encoded(row)
-        pixels = np.asarray(decode(data, name))
+        image, deepest = decode_measured(data, name)
+        pixels = np.asarray(image)
     except BadImage as error:
         return SurveyedImage(split, name, label, None, b"", False, False, str(error))
-    with open_image(data) as image:
-        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-        alpha = image.has_transparency_data
-    return SurveyedImage(split, name, label, pixels.shape[:2], _digest(pixels), grey, alpha, None)
+    with open_image(data) as stored:
+        grey = stored.mode in ("1", "L", "LA", "La") or deepest > 0
+        alpha = stored.has_transparency_data
+        # Eight of 16 bits may be the same where few of them are used.
+        digest = _digest(np.asarray(stored) if deepest else pixels)
+    size = pixels.shape[:2]
+    return SurveyedImage(split, name, label, size, digest, grey, alpha, None, deepest)
 
 
 def _at_array(split: str, images: Any, row: int) -> SurveyedImage:

@@ -83,10 +83,14 @@ class Verification:
             advance = None
             if self.display is not None and count >= _WORTH_SHOWING and found.has_files:
                 advance = stack.enter_context(self.display.track("checking", count, "images"))
-            return {
+            faults = {
                 name: split.faults(decode=decode, advance=advance)
                 for name, split in found.splits.items()
             }
+        for split in () if decode else found.splits.values():
+            if split.stored_bytes:
+                split.sample_depth()
+        return faults
 
     def _act(self, found: OpenedSource, bad: dict[str, dict[int, str]]) -> OpenedSource:
         if not bad:
@@ -138,6 +142,8 @@ class Verification:
             known: dict[str, Sequence[int]] = noted["bad"]
             for name, (rows, sizes) in noted["sizes"].items():
                 found.splits[name].assume_sizes(rows, sizes)
+            for name, deepest in noted["deepest"].items():
+                found.splits[name].deepest = deepest
             # A fingerprint does not tell of permissions: what was bad may be fine by now.
             return {
                 name: found.splits[name].faults(decode=decode, rows=rows)
@@ -154,7 +160,8 @@ class Verification:
         rows = {name: sorted(faults) for name, faults in bad.items() if faults}
         known = {name: split.known_sizes() for name, split in found.splits.items()}
         sizes = {name: size for name, size in known.items() if size is not None}
-        noted = {"decoded": decode, "bad": rows, "sizes": sizes}
+        deepest = {name: split.deepest for name, split in found.splits.items()}
+        noted = {"decoded": decode, "bad": rows, "sizes": sizes, "deepest": deepest}
         text = json.dumps({"noted": noted, "sha256": _signed(path, noted)})
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -182,6 +182,7 @@ def evaluate_run(
             # No image need be looked at to see that the classes are others.
             verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
             whole=whole,
+            bit_depth=classifier.inputs.bit_depth,
         )
 
     dataset = load(whole=spec != own)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.data.decoding import FORMATS, BadImage, as_decoded, decode, read_file
+from jtl.data.decoding import BITS, FORMATS, BadImage, as_decoded, decode, read_file
 from jtl.data.sources.archives import is_archive, open_store
 from jtl.data.sources.stores import ImageFile, ImageStore
 
@@ -29,12 +29,13 @@ class Item(NamedTuple):
 
     Attributes:
         name: What it is called in results and messages.
-        load: Gives it upright, in RGB; raises `BadImage`, naming it, if that is impossible.
-            May be called in a thread.
+        load: Gives it upright, in RGB; raises `BadImage`, naming it, if that is impossible. Takes
+            how many of the 16 bits of greyscale are used, by default all. May be called in a
+            thread.
     """
 
     name: str
-    load: Callable[[], Image.Image]
+    load: Callable[..., Image.Image]
 
 
 def items(images: Images) -> list[Item]:
@@ -81,7 +82,7 @@ def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     ):
         raise UserError(f"{name} is an array of shape {list(pixels.shape)}. {_ALLOWED}.")
-    yield Item(name, lambda: as_decoded(Image.fromarray(pixels), name))
+    yield Item(name, functools.partial(as_decoded, Image.fromarray(pixels), name))
 
 
 def _at_path(path: str) -> Iterator[Item]:
@@ -111,19 +112,21 @@ def _at_path(path: str) -> Iterator[Item]:
         yield Item(name, functools.partial(_decoded_member, store, file, name))
 
 
-def _decoded_file(path: Path, name: str) -> Image.Image:
+def _decoded_file(path: Path, name: str, bit_depth: int = BITS) -> Image.Image:
     try:
         data = read_file(path)
     except (OSError, ValueError) as error:  # ValueError: of a path with a null character.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error}") from error
-    return decode(data, name)
+    return decode(data, name, bit_depth)
 
 
-def _decoded_member(store: ImageStore, file: ImageFile, name: str) -> Image.Image:
+def _decoded_member(
+    store: ImageStore, file: ImageFile, name: str, bit_depth: int = BITS
+) -> Image.Image:
     try:
         data = store.read(file)
     except Exception as error:  # A damaged archive provokes many kinds.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error
-    return decode(data, name)
+    return decode(data, name, bit_depth)

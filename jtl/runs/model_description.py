@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import models
-from jtl.data.decoding import HostTransform
+from jtl.data.decoding import BITS, HostTransform
 from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
@@ -51,6 +51,7 @@ def describe_model(
             "upsample": inputs.device.method,
             "enlarged_on_device": inputs.host is None,
             "preprocessing": dataclasses.asdict(inputs.device.preprocessing),
+            **({} if inputs.bit_depth == BITS else {"bit_depth": inputs.bit_depth}),
         },
     }
 
@@ -76,7 +77,7 @@ def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
     host = None
     if not stored["enlarged_on_device"]:
         host = HostTransform(stored["size"], preprocessing.crop_pct, preprocessing.interpolation)
-    return model, InputPlan(host, device)
+    return model, InputPlan(host, device, bit_depth=stored.get("bit_depth", BITS))
 
 
 def restore_conventions(meta: Mapping[str, Any]) -> dict[str, Any]:

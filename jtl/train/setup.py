@@ -24,6 +24,7 @@ from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.augment import Augmentation
 from jtl.data.balance import balanced_weights
+from jtl.data.decoding import BITS
 from jtl.data.input_plan import InputPlan, common_size, plan_input
 from jtl.data.sources import registry
 from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
@@ -118,7 +119,13 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         registry.SourceOptions.of(config.data),
         seed=config.split_seed,
         verify=verification.of(config.data.on_bad_image, display),
+        bit_depth=config.data.bit_depth,
     )
+    if config.data.bit_depth != "auto" and dataset.bit_depth is None:
+        raise UserError(
+            f"--bit-depth {config.data.bit_depth}: no effect on '{dataset.spec}', which has no "
+            "16-bit greyscale images. Leave it out."
+        )
     for line in (*dataset.describe().lines(), *(f"note: {note}" for note in dataset.notes)):
         display.message(line)
     _check_accumulation(config, len(dataset.train))
@@ -142,6 +149,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     inputs = plan_input(
         size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
     )
+    inputs = dataclasses.replace(inputs, bit_depth=dataset.bit_depth or BITS)
     augment = config.augment.resolved()
     if augment.random:
         augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))

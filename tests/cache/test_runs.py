@@ -463,12 +463,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of images that were decoded, or whose header was read."""
     monkeypatch.setattr(verification, "WORTH_SECONDS", -1.0)
     names: list[str] = []
-    for look in ("decode", "image_size"):
+    for look in ("decode", "decode_measured", "image_size"):
         original = getattr(encoded, look)
 
-        def noting(data: bytes, name: str, *, look=original, **options: Any) -> Any:
+        def noting(data: bytes, name: str, *depth: int, look=original, **options: Any) -> Any:
             names.append(name)
-            return look(data, name, **options)
+            return look(data, name, *depth, **options)
 
         monkeypatch.setattr(encoded, look, noting)
     return names

@@ -92,13 +92,13 @@ def test_skipping_comes_before_holding_out(tmp_path: Path):
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of all images that are decoded from now on."""
     decoded: list[str] = []
-    decode = encoded.decode
+    decode = encoded.decode_measured
 
-    def spy(data: bytes, name: str) -> Image.Image:
+    def spy(data: bytes, name: str) -> tuple[Image.Image, int]:
         decoded.append(name)
         return decode(data, name)
 
-    monkeypatch.setattr(encoded, "decode", spy)
+    monkeypatch.setattr(encoded, "decode_measured", spy)
     monkeypatch.setattr(verification, "WORTH_SECONDS", 0.0)
     return decoded
 

@@ -27,6 +27,7 @@ class ArraySplit(Labelled):
     """
 
     stored_bytes = 0
+    deepest = 0  # Nothing in memory has 16 bits.
 
     def __init__(
         self,

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jtl.data.batches import in_threads, read_batch, unreadable
-from jtl.data.decoding import BadImage, HostTransform, decode, image_size
+from jtl.data.decoding import (
+    BITS,
+    BadImage,
+    HostTransform,
+    decode,
+    decode_measured,
+    image_size,
+    is_deep,
+)
 from jtl.data.splits import Advance, Labelled
 
 # Enough for the header of nearly every image; the others are read as a whole.
@@ -17,6 +26,9 @@ _HEAD_BYTES = 65536
 _UNKNOWN = -1
 _NOTED = 256
 """Images of a mixed split whose sizes are worth remembering: enough for its parts, too."""
+
+_SAMPLED = 64
+"""Images that tell the depth of those of a split that are not all decoded."""
 
 Fetch = Callable[[int, int], bytes]
 """From a record's number and a limit to its first `limit` bytes, or (-1) to all of it."""
@@ -34,6 +46,11 @@ class EncodedSplit(Labelled):
         fetch: What gives the encoded images; called from several threads at once.
         stored_bytes: The size of all encoded images.
         rows: int64 [N], the number by which `fetch` knows each image; default 0 to N - 1.
+        bit_depth: How many of the 16 bits of greyscale are used.
+
+    Attributes:
+        deepest: The largest value of the 16-bit grey images that were decoded so far; 0 where
+            there are none.
     """
 
     def __init__(
@@ -45,8 +62,10 @@ class EncodedSplit(Labelled):
         *,
         stored_bytes: int,
         rows: np.ndarray | None = None,
+        bit_depth: int = BITS,
     ) -> None:
         super().__init__(where, labels, names, rows)
+        self.deepest, self._bit_depth, self._lock = 0, bit_depth, threading.Lock()
         self.stored_bytes = stored_bytes
         self._fetch = fetch
         self._headers: _Headers | None = None
@@ -132,7 +151,7 @@ class EncodedSplit(Labelled):
         """Decode images in threads. See `jtl.data.splits.Split.read`."""
 
         def load_one(index: int) -> np.ndarray:
-            image = decode(self.encoded(index), self._names[index])
+            image = decode(self.encoded(index), self._names[index], self._bit_depth)
             if transform is None:
                 return np.asarray(image)
             try:
@@ -152,7 +171,9 @@ class EncodedSplit(Labelled):
             self._fetch,
             stored_bytes=self.stored_bytes * len(indices) // max(len(self), 1),
             rows=self._rows[indices],
+            bit_depth=self._bit_depth,
         )
+        part.deepest = self.deepest
         if self._headers is not None:
             faults, complete = self._headers.faults, self._headers.complete
             kept = {row: faults[i] for row, i in enumerate(indices.tolist()) if i in faults}
@@ -160,6 +181,22 @@ class EncodedSplit(Labelled):
             # Of a part of a mixed split that much may not be known.
             part._headers = headers if complete or len(headers.distinct()) > 1 else None
         return part
+
+    def with_bit_depth(self, bit_depth: int) -> EncodedSplit:
+        """The same images, of whose 16 bits of greyscale so many are used."""
+        other = self.subset(np.arange(len(self)))
+        other._bit_depth = bit_depth
+        return other
+
+    def sample_depth(self) -> None:
+        """Decodes some 16-bit images, spread over the split, for `deepest`."""
+        rows = np.unique(np.linspace(0, len(self) - 1, _SAMPLED).round().astype(int)).tolist()
+
+        def measure(index: int) -> tuple[int, int]:
+            deep = is_deep(self.encoded(index, _HEAD_BYTES))
+            return self._decoded_size(index) if deep else (_UNKNOWN, _UNKNOWN)
+
+        self._scan(measure, rows, None)
 
     def relabelled(self, labels: np.ndarray) -> EncodedSplit:
         """The same images with other labels, int32 [N]."""
@@ -178,7 +215,9 @@ class EncodedSplit(Labelled):
             return image_size(self.encoded(index), name)
 
     def _decoded_size(self, index: int) -> tuple[int, int]:
-        image = decode(self.encoded(index), self._names[index])
+        image, deepest = decode_measured(self.encoded(index), self._names[index])
+        with self._lock:
+            self.deepest = max(deepest, self.deepest)
         return image.height, image.width
 
     def _scan(

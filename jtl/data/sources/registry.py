@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import ClassLevel, DataConfig, with_scheme
+from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.splits import LeftOut, OpenedSource, Split, hold_out, missing_classes
@@ -115,6 +116,7 @@ class Dataset:
         labels_from: What the labels come from, in words.
         left_out: What the source holds and is not used.
         held_out: Whether val is a part of train.
+        bit_depth: How many of the 16 bits of greyscale images are used; None where there are none.
     """
 
     spec: str
@@ -127,6 +129,7 @@ class Dataset:
     labels_from: str = ""
     left_out: tuple[LeftOut, ...] = ()
     held_out: bool = False
+    bit_depth: int | None = None
 
     @property
     def whole(self) -> bool:
@@ -151,6 +154,7 @@ def load(
     val_fraction: float = 0.2,
     verify: Callable[[OpenedSource], OpenedSource] | None = None,
     whole: bool = False,
+    bit_depth: BitDepth = "auto",
 ) -> Dataset:
     """Open a data set.
 
@@ -165,6 +169,7 @@ def load(
         verify: What makes sure that the images can be read, such as a
             `jtl.data.verification.Verification`. None decodes no image of a file yet.
         whole: Whether images without splits are not divided: train and val are both all of them.
+        bit_depth: As of `jtl.data.depth.with_bit_depth`; without `verify`, all 16 bits.
 
     Raises:
         UserError: If the source is unknown or not usable, with the reason.
@@ -181,6 +186,7 @@ def load(
         raise UserError("\n".join(found.problems))
     if verify is not None:
         found = verify(found)
+    found, bits = with_bit_depth(found, bit_depth)
     notes = list(found.notes)
     train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
     held_out = val is None and not (whole and test is None)
@@ -202,6 +208,7 @@ def load(
         found.labels_from,
         found.left_out,
         held_out,
+        bits,
     )
 
 

@@ -1,0 +1,116 @@
+"""Greyscale images that use some of their 16 bits: found over the set, said, kept with the run."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl.common.errors import UserError
+from jtl.data import verification
+from jtl.data.decoding import decode
+from jtl.data.sources.registry import load
+from jtl.data.verification import Verification
+from jtl.predict import classifier as evaluation
+from jtl.train import loop
+from support import tiny
+from support.commands import main
+from support.paths import SHARED_DATA
+
+
+def deep(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def folder(root: Path, largest: int, count: int = 6) -> Path:
+    """Classes of dark and bright noise; one pixel has the largest value."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(tiny.CLASSES):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            values = random.integers(0, largest // 3, (8, 8)) + label * (largest // 3)
+            values[0, 0] = largest if name == "cedar" and not index else values[0, 0]
+            (root / name / f"{index}.png").write_bytes(deep(values))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"), [(255, 8), (256, 10), (1023, 10), (4095, 12), (4096, 14), (20_000, 16)]
+)
+def test_the_fewest_bits_that_hold_the_largest_value(tmp_path: Path, largest: int, bits: int):
+    root = folder(tmp_path / "data", largest)
+    data = load(f"folder:{root}", verify=Verification())
+    assert data.bit_depth == bits
+    brightest = max(int(s.read(np.arange(len(s)), None).max()) for s in (data.train, data.val))
+    assert brightest == round(largest * 255 / (2**bits - 1))
+    said = f"values up to {largest:,} of 65,535: they are read as images of {bits} bits"
+    assert (said in " ".join(data.notes)) == (bits < 16)
+    whole = load(f"folder:{root}", verify=Verification(), bit_depth=16)
+    assert (whole.fingerprint == data.fingerprint) == (bits == 16)
+    if bits > 8:
+        with pytest.raises(UserError, match=f"--bit-depth {bits - 2}: .* up to {largest:,}"):
+            load(f"folder:{root}", verify=Verification(), bit_depth=bits - 2)
+
+
+def test_all_16_bits_are_as_before():
+    values = np.arange(65_536).reshape(256, 256)
+    pixels = np.asarray(decode(deep(values), "x"))[..., 0]
+    np.testing.assert_array_equal(pixels, (values + 128) // 257)
+
+
+def test_the_depth_is_remembered_and_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = folder(tmp_path / "data", 4000)
+    monkeypatch.setattr(verification, "WORTH_SECONDS", 0.0)
+    check = Verification("error", tmp_path / "cache")
+    assert [load(f"folder:{root}", verify=check).bit_depth for _ in range(2)] == [12, 12]
+    monkeypatch.setattr(verification, "DECODED_BYTES", 0)  # Now by the headers and a sample.
+    data = load(f"folder:{root}", verify=Verification())
+    assert data.bit_depth == 12
+    (root / data.train.names[0]).write_bytes(deep(np.full((8, 8), 9000)))
+    with pytest.raises(UserError, match=r"values up to 9,000, and of 12 bits .* --bit-depth"):
+        data.train.read(np.arange(len(data.train)), None)
+
+
+def test_the_depth_is_kept_with_the_run(tiny_data: Path, tmp_path: Path, capsys):
+    root = folder(tmp_path / "data", 4095)
+    weights = str(tiny_data.parent / "weights")
+    run = loop.fit(tiny.config(root, tmp_path / "run", weights=weights), tiny.quiet())
+    classifier = evaluation.load(run.folder)
+    assert classifier.inputs.bit_depth == 12
+    assert "images of 12 bits" in " ".join(run.summary["notes"])
+    # One image's own range does not count, nor that of other data.
+    (root / "cedar" / "0.png").rename(tmp_path / "bright.png")
+    logits = classifier.predict(tmp_path / "bright.png").logits
+    eight = Image.fromarray(np.asarray(decode((tmp_path / "bright.png").read_bytes(), "x", 12)))
+    np.testing.assert_array_equal(logits, classifier.predict(eight).logits)
+    (tmp_path / "bright.png").rename(root / "cedar" / "0.png")
+    assert main("evaluate", run.folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["val_loss"] == run.summary["val_loss"]
+    dark = folder(tmp_path / "dark", 300)
+    scores = evaluation.evaluate_run(classifier, f"folder:{dark}", tiny.quiet())
+    assert scores.images.read(np.arange(3), None).max() < 300 * 255 / 4095 + 1
+
+
+def test_a_depth_without_effect_is_refused(tiny_data: Path, tmp_path: Path, capsys):
+    options = ["--data", tiny_data, "--model", "tiny", "--weights", tiny_data.parent / "weights"]
+    assert main("train", *options, "--bit-depth", 12, "--run-dir", tmp_path / "run") == 2
+    assert "--bit-depth 12: no effect on 'folder:" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_check_says_the_range(tmp_path: Path, capsys):
+    cases = SHARED_DATA.parent / "cases" / "layouts.zip"
+    if not cases.exists():
+        pytest.skip("layouts.zip is not in ../shared/cases")
+    with zipfile.ZipFile(cases) as archive:
+        names = [n for n in archive.namelist() if n.startswith("twelve-bit/")]
+        archive.extractall(tmp_path, names)
+    assert main("data", "check", tmp_path / "twelve-bit") == 0
+    assert "of 65,535: they are read as images of 12 bits" in capsys.readouterr().out
