@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast check clean
+.PHONY: help demo test test-fast check docs clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,9 @@ test-fast: $(VENV)/.test  ## The same without what is slow, starts processes or 
 check: $(VENV)/.test  ## Format, lint and types, as pre-commit runs them
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
 	$(BIN)/python -m pytest -q --doctest-modules jtl/common
+
+docs: $(VENV)/.test  ## Build the documentation into build/site and run its notebook; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/site
 
 clean:  ## Remove the virtual environment
 	rm -rf $(VENV)

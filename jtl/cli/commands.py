@@ -42,6 +42,7 @@ COMMANDS = {
     "weights": Command(
         "weights_convert.cli.commands", "convert, list, inspect and export pretrained weights"
     ),
+    "docs": Command("jtl.cli.docs", "list the pages of the documentation, or show one"),
 }
 
 
