@@ -42,6 +42,7 @@ from jtl.train.setup import Setup
 from jtl.train.state import init_state
 from jtl.train.step import Batch, Constants, TrainStep
 from jtl.train.trainer import Trainer
+from support.networks import random_variables
 
 pytestmark = pytest.mark.slow
 
@@ -77,23 +78,9 @@ MASKS = (
 )
 
 
-@functools.cache
 def variables_of(family: str) -> ParamTree:
-    """Random variables whose statistics and affine values are not the initial ones."""
-    model = MODELS[family]
-    key = jax.random.key(0, impl="rbg")
-    size = SIZES.get(family, SIZE)
-    variables: Any = {"batch_stats": {}, **jax.jit(model.init)(key, jnp.zeros((1, size, size, 3)))}
-    rng = np.random.default_rng(0)
-    # A head of zeros would hide the gradients of everything before it in the first step.
-    logits = variables["params"]["head"]["logits"]
-    logits["kernel"] = rng.normal(0, 0.3, logits["kernel"].shape)
-    return jax.tree.map_with_path(
-        lambda path, leaf: np.asarray(
-            leaf + 0.1 * rng.uniform(size=leaf.shape) * (path[-1].key != "kernel"), np.float32
-        ),
-        variables,
-    )
+    """Random throughout: a head of zeros would hide the gradients of all before it at first."""
+    return random_variables(MODELS[family], SIZES.get(family, SIZE))
 
 
 def optimizer(labels: ParamTree, wrapper: str) -> optax.GradientTransformation:
@@ -380,9 +367,7 @@ def test_an_auxiliary_head_adds_two_fifths_of_its_loss_and_is_no_result():
     size = 299
     model = ImageClassifier(InceptionV3(depths=(3, 1, 1), aux_classes=CLASSES), None, CLASSES)
     model = model.clone(head=HeadSpec())
-    variables: Any = jax.jit(model.init)(
-        jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3))
-    )
+    variables = random_variables(model, size)
     assert set(variables) == {"params", "batch_stats"}
     cases = {
         mask: label_tree(parse(mask, model.units()), variables["params"])

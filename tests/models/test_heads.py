@@ -17,6 +17,7 @@ from jtl.models.heads import Head, Pool, check_layers, mlp
 from jtl.models.initialization import initialize
 from jtl.models.layers.blocks import unfused_layers
 from support import tiny
+from support.networks import random_variables
 
 
 def count(tree: object) -> int:
@@ -152,7 +153,7 @@ def test_a_truncated_backbone_ends_with_its_layer(at: str, inner: set[str], shap
     model = models.create("resnet18", num_classes=3, truncate_at=at)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), jnp.float32)
     whole = models.create("resnet18", num_classes=3)
-    variables = jax.jit(whole.init)(jax.random.key(0), images)
+    variables = random_variables(whole)
     shapes = models.variable_shapes(model, 32)
     assert set(shapes["params"]["stage2"]["block1"]) == inner
     assert "stage3" not in shapes["params"]

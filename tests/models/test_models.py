@@ -20,7 +20,8 @@ from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
-from weights_convert.convert.rules import leaf_paths, lookup, unflatten
+from support.networks import random_variables
+from weights_convert.convert.rules import leaf_paths, lookup
 
 # torchvision's model pages; EfficientNet-Lite: timm's results tables (4.65 M, 5.42 M, 6.09 M).
 PUBLISHED_PARAMS = {
@@ -75,24 +76,6 @@ OTHERS = (
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
 )
-
-
-@functools.cache
-def random_variables(model: ImageClassifier) -> dict:
-    """Variables that let no unit be mistaken for another; the head's kernel is not zero."""
-    rng = np.random.default_rng(0)
-    shapes = models.variable_shapes(model, 96)
-    leaves = {}
-    for path in leaf_paths(shapes):
-        shape = lookup(shapes, path).shape
-        if path[-1] == "kernel":
-            fan_in = np.prod(shape[:-1])
-            leaves[path] = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
-        elif path[-1] in ("scale", "var"):
-            leaves[path] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
-        else:
-            leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)
-    return {"batch_stats": {}, **unflatten(leaves)}
 
 
 def random_images(count: int = 2, height: int = 32, width: int = 32) -> np.ndarray:
