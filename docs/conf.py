@@ -15,6 +15,12 @@ exclude_patterns = ["docs/runs", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = "jtl"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["wrap.css"]
+default_role = "code"
+smartquotes = False  # Or `--data` would get a dash.
+suppress_warnings = ["toc.not_included"]  # Tables of benchmarks, which pages link to.
 
 myst_heading_anchors = 3  # Links to sections, as on a page of the repository.
 # Pages show what this version prints, and a notebook that fails is an error.

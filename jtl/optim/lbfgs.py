@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy import optimize
+from threadpoolctl import threadpool_limits
 
 GRID = tuple(float(f"{value:.4g}") for value in np.logspace(1, -5, 25))
 """Penalties that `fit_path` tries by default: 25 from 10 to 1e-5."""
@@ -55,6 +56,9 @@ class Solution:
     val_accuracy: float
 
 
+# SciPy's own vectors are short: BLAS threads would spin, in the way of XLA's, and a whole run would
+# take up to three times as long.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fit_path(
     train: tuple[jax.Array, jax.Array],
     val: tuple[jax.Array, jax.Array],

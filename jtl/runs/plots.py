@@ -16,7 +16,7 @@ from jtl.common.files import replace_bytes
 def draw_curves(
     path: str | Path, *, history: list[dict[str, Any]], best_epoch: int, title: str
 ) -> None:
-    """Loss and accuracy by epoch, train and validation; a PNG.
+    """Loss and accuracy by epoch, train and validation; of L-BFGS accuracy by penalty. A PNG.
 
     Args:
         path: The file.
@@ -24,6 +24,9 @@ def draw_curves(
         best_epoch: Is marked.
         title: Above the curves, in lines that fit; see `curves_title`.
     """
+    if len(history) == 1 and len(history[0].get("path", ())) > 1:
+        _draw_penalties(path, line=history[0], title=title)
+        return
     # The object interface needs no display and leaves no global state behind.
     from matplotlib.figure import Figure
 
@@ -48,6 +51,25 @@ def draw_curves(
         axes.set_ylabel(quantity)
         _scale(axes, quantity, len(history))
         axes.legend()
+    _save(figure, path, title)
+
+
+def _draw_penalties(path: str | Path, *, line: dict[str, Any], title: str) -> None:
+    """Validation accuracy by the L2 penalties that L-BFGS tried; such a run has no epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    penalties = [fit["l2"] for fit in line["path"]]
+    accuracies = [fit["val_accuracy"] for fit in line["path"]]
+    axes.plot(penalties, accuracies, color="#1f77b4", marker=".", label="validation accuracy")
+    label = f"chosen: {line['l2']:.2g}"
+    axes.axvline(line["l2"], color="#d62728", linewidth=1, linestyle=":", label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("L2 penalty of the linear head")
+    axes.set_ylabel("validation accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
     _save(figure, path, title)
 
 

@@ -56,3 +56,11 @@ def test_help_points_to_pages_that_are_there():
         pointed |= set(re.findall(r"docs/([\w-]+)\.md", path.read_text("utf-8")))
     assert "freezing" in pointed
     assert all((TESTS.parent / "docs" / f"{name}.md").is_file() for name in pointed)
+
+
+def test_the_site_has_every_page():
+    index = (TESTS.parent / "docs" / "index.md").read_text("utf-8").splitlines()
+    docs_folder = TESTS.parent / "docs"
+    pages = [*docs_folder.glob("*.md"), *docs_folder.glob("api/*.md"), *docs_folder.glob("*.ipynb")]
+    names = {path.relative_to(docs_folder).with_suffix("").as_posix() for path in pages}
+    assert names - {"index"} <= set(index)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from jtl.optim import lbfgs
 from jtl.predict import classifier
@@ -65,3 +66,24 @@ def test_a_run_with_lbfgs(tiny_data, tmp_path):
     again = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
     for key in ("val_accuracy", "val_loss"):
         assert again[key] == run.summary[key]
+
+
+def test_blas_has_one_thread_meanwhile(monkeypatch):
+    """Its threads spin, and took a run three times as long beside XLA's."""
+    threads, minimize = [], lbfgs.optimize.minimize
+
+    def counted(*args, **options):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if is_blas(pool))
+        return minimize(*args, **options)
+
+    def is_blas(pool):
+        return pool["user_api"] == "blas"
+
+    monkeypatch.setattr(lbfgs.optimize, "minimize", counted)
+    (x, y) = blobs(60, 1)
+    both = (jnp.asarray(x), jnp.asarray(y))
+    with threadpool_limits(2, user_api="blas"):
+        lbfgs.fit_path(both, both, 3, (1e-2,))
+        after = {pool["num_threads"] for pool in threadpool_info() if is_blas(pool)}
+    assert set(threads) == {1}
+    assert after == {2}

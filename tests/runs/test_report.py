@@ -186,6 +186,21 @@ def test_curves_show_where_another_mask_begins(drawn: list[Any]):
         assert told == ["train", "val", "best epoch: 6", "mask changes"]
 
 
+def test_a_run_of_l_bfgs_shows_the_penalties_that_it_tried(drawn: list[Any]):
+    """It has no epochs: curves would be two dots."""
+    fits = [{"l2": l2, "val_accuracy": accuracy} for l2, accuracy in ((1.0, 0.5), (0.1, 0.75))]
+    line = {**history(1)[0], "l2": 0.1, "path": fits}
+    plots.draw_curves("x.png", history=[line], best_epoch=1, title="tiny")
+    [axes] = drawn[0].axes
+    curve, chosen = axes.lines
+    assert curve.get_xydata().tolist() == [[1.0, 0.5], [0.1, 0.75]]
+    assert chosen.get_xdata() == [0.1, 0.1]
+    assert axes.get_xscale() == "log"
+    # A penalty that was given: nothing was compared.
+    plots.draw_curves("x.png", history=[{**line, "path": fits[:1]}], best_epoch=1, title="tiny")
+    assert len(drawn[1].axes) == 2
+
+
 @pytest.mark.parametrize("accuracies", [(0.8, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.0)])
 def test_curves_have_no_ticks_where_no_values_are(drawn: list[Any], accuracies):
     lines = [
