@@ -113,7 +113,7 @@ def place(made: Path, path: Path, *, overwrite: bool = True) -> None:
             raise
         except OSError:  # File systems without hard links.
             os.rename(made, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -213,10 +213,10 @@ def _settle(made: Path, mode: int) -> None:
         if path.stat().st_mode & 0o777 != wanted:
             with contextlib.suppress(OSError):  # File systems without permissions.
                 path.chmod(wanted)
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Makes a file's content, or a folder's entries, survive a power cut, where possible."""
     try:
         descriptor = os.open(path, os.O_RDONLY)

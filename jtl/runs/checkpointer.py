@@ -280,6 +280,7 @@ class Checkpointer:
         }
         if jax.tree.leaves(opt_state):  # Orbax refuses a tree without leaves.
             items["opt_state"] = ocp.args.StandardSave(opt_state)
+        self._run.sync()
         self._permanent.save(snapshot.epoch, metrics=metrics, args=ocp.args.Composite(**items))
         self._saved_epoch = snapshot.epoch
 

@@ -60,7 +60,7 @@ def opened_run(config: Config, message: Callable[[str], None]) -> Iterator[Run]:
             yield run
         return
     stored, more = processes.run_together(lambda: _stored(config, folder, message))
-    summary = processes.run_together(lambda: _result(folder))
+    summary = processes.run_together(lambda: _result(folder, message))
     if summary and not more:
         yield Run(folder, stored, summary=summary, history=_history(folder, None), resumed=True)
         return
@@ -119,12 +119,17 @@ def _planned(content: dict[str, Any]) -> int:
         ) from error
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _result(folder: Path, message: Callable[[str], None]) -> dict[str, Any]:
     """The content of `summary.json`; empty where the run has not ended, or goes on since."""
     if not (folder / SUMMARY).is_file():
         return {}
-    summary = read_json(folder / SUMMARY)
-    return summary if _planned(summary) == _planned(read_json(folder / CONFIG)) else {}
+    try:
+        summary = read_json(folder / SUMMARY)
+        ended = _planned(summary)
+    except UserError as error:
+        message(f"note: the summary is written again: {error}")
+        return {}
+    return summary if ended == _planned(read_json(folder / CONFIG)) else {}
 
 
 def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], None]) -> Run:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.common.files import append_text
+from jtl.common.files import append_text, sync
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
@@ -79,6 +79,11 @@ class Run:
         append_text(self.folder / METRICS, json.dumps(line) + "\n")
         if self.trackers is not None:
             self.trackers.log(line)
+
+    def sync(self) -> None:
+        """Waits until the epochs' lines are on the disk: a checkpoint is of no use without them."""
+        if processes.is_primary():
+            sync(self.folder / METRICS)
 
     def best_epoch(self, until: int | None = None) -> int:
         """The epoch of highest validation accuracy; among equals, of lowest loss.

@@ -53,7 +53,7 @@ def of_run(spec: str, model: str) -> RunWeights | None:
         UserError: The run has no checkpoint that can be read, or is of another model.
     """
     folder = Path(spec).expanduser()
-    if not (folder / checkpoint.FOLDER).is_dir():
+    if not _is_run(folder):
         return None
     best = checkpoint.restore(folder)
     if (other := best.meta.get("model")) != model:
@@ -63,6 +63,16 @@ def of_run(spec: str, model: str) -> RunWeights | None:
         )
     name = f"run {folder.resolve().name}, epoch {best.epoch}"
     return _weights(folder, best, {"name": name, "sha256": best.sha256})
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether jtl trains there: other programs keep `checkpoints` beside their weights, too."""
+    if not (folder / checkpoint.FOLDER).is_dir():
+        return False
+    try:
+        return bool(checkpoint.saved_epochs(folder)) or "phases" in read_json(folder / CONFIG)
+    except UserError:
+        return False
 
 
 def of_resumed(spec: str, model: str, resumed: Path) -> tuple[RunWeights | None, bool]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
+import orbax.checkpoint as ocp
 import pytest
 
 from jtl.common.errors import UserError
@@ -264,6 +266,39 @@ def test_a_run_goes_on_through_no_link(tiny_run, tmp_path, name):
         mine.rename(folder / name)
         (tmp_path / "link").symlink_to(folder)
         assert fit(tiny.resumed(tmp_path / "link"), tiny.quiet()).summary["epochs"] == 2
+
+
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[]"])
+def test_a_damaged_summary_is_written_again(tiny_run, tmp_path, damage):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    (folder / "summary.json").write_text(damage)
+    lines, times = (folder / "metrics.jsonl").read_text(), ("train_seconds", "feature_seconds")
+    again = fit(tiny.resumed(folder), tiny.quiet()).summary
+    assert (folder / "metrics.jsonl").read_text() == lines
+    assert json.loads((folder / "summary.json").read_text()) == again
+    same = {k: v for k, v in tiny_run.summary.items() if k not in (*times, "features_reused")}
+    assert {k: v for k, v in again.items() if k in same} == same
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux's /proc")
+def test_lines_of_epochs_are_on_the_disk_before_a_checkpoint(tiny_data, tmp_path, monkeypatch):
+    happened, save, wait = [], ocp.CheckpointManager.save, os.fsync
+
+    def saved(manager, epoch, **options):
+        happened.append(("save", epoch))
+        return save(manager, epoch, **options)
+
+    def synced(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.name == "metrics.jsonl":
+            happened.append(("on disk", path.read_text().count("\n")))
+        wait(descriptor)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", saved)
+    monkeypatch.setattr(os, "fsync", synced)
+    fit(tiny.config(tiny_data, tmp_path / "run", solver="sgd"), tiny.quiet())
+    at = happened.index(("save", 2))
+    assert happened[at - 1] == ("on disk", 2)
 
 
 def _asks(folder, epochs):

@@ -158,3 +158,20 @@ def test_a_checkpoint_that_goes_before_it_is_read_is_not_the_last_word(
     assert found.source == "run source, epoch 9"
     variables = checkpoint.restore(full_run.folder).variables
     jax.tree.map(np.testing.assert_array_equal, found.variables, variables)
+
+
+@pytest.mark.parametrize("config", [None, '{"model_type": "resnet"}'])
+def test_a_folder_of_others_may_hold_checkpoints_too(tiny_data, tmp_path, config):
+    folder = shutil.copytree(tiny_data.parent / "weights", tmp_path / "weights")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "epoch=3.ckpt").touch()
+    if config:
+        (folder / "config.json").write_text(config)
+    assert weights.of_run(str(folder), "tiny") is None
+
+
+def test_a_run_that_has_barely_begun_is_a_run(source):
+    shutil.rmtree(source / "checkpoints")
+    (source / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no finished checkpoint"):
+        weights.of_run(str(source), "tiny")

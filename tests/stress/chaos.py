@@ -57,7 +57,7 @@ class Chaos:
         self._log = folder.with_name(f"{folder.name}.log")
         self._start()
 
-    EVENTS = (
+    EVENTS: tuple[str, ...] = (
         "start again", "resume elsewhere", "copy", "read", "fill the disk", "stop", "kill",
     )  # fmt: skip
 

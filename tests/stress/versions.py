@@ -2,19 +2,20 @@
 
     python tests/stress/versions.py lowest         # the lowest that pyproject.toml allows
     python tests/stress/versions.py newest         # the newest, on newer Pythons that are found
-    python tests/stress/versions.py trixie         # a whole `make test` on Debian 13, in a chroot
+    python tests/stress/versions.py trixie         # on Debian 13, in a chroot, after `make demo`
 
 `--tests fast` runs what `make test-fast` does, `--tests short` (the default) the rooms of it that
 meet other libraries most, on one newer Python alone, and `--tests whole` everything that needs no
 peer. Environments are kept below `--folder`, and installed again only where requirements have
-changed or newer releases are out. `trixie` alone needs root and `debootstrap`. A Python that this
-machine lacks is named and left out.
+changed or newer releases are out. `trixie` alone needs root and `debootstrap`, and takes what is
+committed. A Python that this machine lacks is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,8 +123,8 @@ def lowest(folder: Path, tests: list[str]) -> bool:
     return suite(python, tests)
 
 
-def trixie(folder: Path) -> bool:
-    """A fresh clone in a Debian 13 of its own, and the two commands of a newcomer there."""
+def trixie(folder: Path, tests: list[str]) -> bool:
+    """A fresh clone in a Debian 13 of its own: a newcomer's first command, and the tests."""
     root = folder / "trixie"
     if not (root / "usr/bin/make").exists():
         packages = "python3,python3-venv,git,make,ca-certificates,libgomp1"
@@ -135,8 +136,16 @@ def trixie(folder: Path) -> bool:
     for name in ("proc", "dev"):
         run("mount", "--rbind", "--make-rslave", f"/{name}", root / name)
     try:
-        command = ["chroot", str(root), "make", "-C", "/jtl", "demo", "test"]
-        return subprocess.run(command, check=False).returncode == 0
+        steps = (
+            ["make", "demo"],
+            [".venv/bin/python", "-m", "pip", "install", "--quiet", f"-e.[{','.join(EXTRAS)}]"],
+            [".venv/bin/python", "-m", "pip", "install", "--quiet", *PYTEST],
+            [".venv/bin/python", "-m", "pytest", "-q", "-n2", "--dist=worksteal", *tests],
+        )
+        script = " && ".join(["cd /jtl", *map(shlex.join, steps)])
+        return (
+            subprocess.run(["chroot", str(root), "sh", "-c", script], check=False).returncode == 0
+        )
     finally:
         for name in ("dev", "proc"):
             run("umount", "--recursive", root / name)
@@ -153,10 +162,9 @@ def main() -> int:
     options = parser.parse_args()
     tests, passed = TESTS[options.tests], True
     for what in options.what:
-        if what == "trixie":
-            passed &= trixie(options.folder)
-        else:
-            passed &= {"lowest": lowest, "newest": newest}[what](options.folder, tests)
+        passed &= {"lowest": lowest, "newest": newest, "trixie": trixie}[what](
+            options.folder, tests
+        )
     return 0 if passed else 1
 
 
