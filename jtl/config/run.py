@@ -82,8 +82,8 @@ class RunConfig:
         flags = [flag for flag, given in asked.items() if given]
         if len(flags) > 1:
             raise UserError(f"{' and '.join(flags)} do not go together; give one of them.")
-        if self.find_lr and self.resume != "never":
-            raise UserError("--find-lr begins anew and finds no run to --resume; leave one out.")
+        if (self.find_lr or self.dry_run) and self.resume != "never":
+            raise UserError(f"{flags[0]} is for a new training, not for one to --resume.")
         if self.profile and (self.dry_run or self.find_lr):
             raise UserError("--profile traces a training; leave --dry-run and --find-lr out.")
 

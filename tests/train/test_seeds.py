@@ -123,7 +123,8 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     [
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--seeds", 2, "--dry-run"], "--dry-run and --seeds do not go together"),
-        (["--find-lr", "--resume"], "--find-lr begins anew"),
+        (["--find-lr", "--resume"], "--find-lr is for a new training"),
+        (["--dry-run", "--resume"], "--dry-run is for a new training"),
         (["--find-lr", "--solver", "lbfgs", "--mask", "head_only"], "no learning rate"),
         (["--seeds", 2, "--resume"], "--resume needs --run-dir, the folder of the seeds"),
         (["--seeds", 2, "--seed", 2**31 - 1], "--seeds with --seed"),
