@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 import threading
 import warnings
@@ -22,10 +23,11 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.data.sources.in_memory import as_source
 from jtl.distributed import device
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.predictions import Prediction, Predictions, Unreadable
-from jtl.runs.run import Run
+from jtl.results import Run
 from jtl.train.loop import fit as _fit
 
 __all__ = [
@@ -34,7 +36,7 @@ __all__ = [
 
 
 def fit(
-    data: str | os.PathLike[str] = "digits",
+    data: Any = "digits",
     *,
     model: str = "efficientnet_lite0",
     weights: str = "default",
@@ -47,7 +49,9 @@ def fit(
     """Trains a classifier as `python -m jtl.train` does, and writes its run folder.
 
     Args:
-        data: The images, as in `--data`; a path object is a folder or an archive.
+        data: The images: a path or a source, as in `--data`; (images, labels), with images as
+            uint8 [N, H, W, 3] or as a list of files; or a DataFrame with the columns `file` and
+            `label` (and `split`, if you like).
         model: Backbone.
         weights: Where the backbone's weights come from.
         mask: What trains.
@@ -55,20 +59,21 @@ def fit(
         run_dir: Folder for everything the run writes; None for a new one in runs/.
         display: Where progress goes; None for stderr.
         **options: Every other option of the command, with underscores: `batch_size=64`,
-            `augment="light"`. `python -m jtl.train --help` explains them all.
+            `augment="light"`. `python -m jtl.train --help-all` explains them.
 
     Returns:
-        The run: `folder`, `summary` (as in `summary.json`) and `history` (a line per epoch).
+        The run: `folder`, `summary` (as in `summary.json`) and `history` (a line per epoch), with
+        `evaluate()`, `plot_curves()`, `plot_confusion()`, `mistakes()`, `explain()` and `export()`.
 
     Raises:
         UserError: As the command; a `ValueError` whose message says what to do. Also where another
             thread of this process is training.
     """
     named = dict(model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
-    config = config_of({"data": os.fspath(data)} | named | options)
+    config = config_of({"data": as_source(data)} | named | options)
     with _alone():
         device.use(config.run.device)
-        return _fit(config, display)
+        return Run.of(_fit(config, display))
 
 
 _training = threading.Lock()
@@ -117,5 +122,27 @@ def config_of(options: dict[str, Any]) -> Config:
                 f"there is no option {name}.{suggest(name, known)} The options are: "
                 f"{', '.join(sorted(known))}."
             )
-    values = {name: walk.converted(known[name], value) for name, value in options.items()}
+    values = {name: _value(known[name], value) for name, value in options.items()}
     return walk.create(Config, values).noting(())
+
+
+def _value(option: walk.Option, value: Any) -> Any:
+    """An option's value, of its type; numbers of NumPy and single items of lists are understood.
+
+    Raises:
+        UserError: It is of another type.
+    """
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        # Sizes, penalties and strengths are read from text.
+        if option.item is str:
+            value = str(value)
+        elif isinstance(value, numbers.Real):
+            value = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(value, os.PathLike) and option.kind is str:
+        value = os.fspath(value)
+    if option.is_list and not isinstance(value, (tuple, list)):
+        value = (value,)
+    found = walk.converted(option, value)
+    if not ((found is None and option.optional) or walk.is_of(option.kind, found)):
+        raise UserError(f"{option.name} {walk.must_be(option.kind, value)}")
+    return found

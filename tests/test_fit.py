@@ -14,6 +14,7 @@ import pytest
 
 import jtl
 from jtl import api
+from jtl.config.options import Config
 from support import tiny
 
 
@@ -84,12 +85,12 @@ def test_of_three_threads_two_are_told_to_wait(tiny_data, tmp_path, monkeypatch)
     assert run.summary["epochs"]
     assert all("another training runs in this process" in reason for reason in refused)
     # Afterwards there is room again.
-    monkeypatch.setattr(api, "_fit", lambda *_: "trained")
-    assert jtl.fit() == "trained"
+    monkeypatch.setattr(api, "_fit", lambda *_: jtl.Run(tmp_path, Config()))
+    assert jtl.fit().folder == tmp_path
 
 
-def test_a_training_that_fails_makes_room(monkeypatch):
+def test_a_training_that_fails_makes_room(tmp_path, monkeypatch):
     with pytest.raises(jtl.UserError):
         jtl.fit("folder:/nowhere/at/all", weights="random")
-    monkeypatch.setattr(api, "_fit", lambda *_: "trained")
-    assert jtl.fit() == "trained"
+    monkeypatch.setattr(api, "_fit", lambda *_: jtl.Run(tmp_path, Config()))
+    assert jtl.fit().folder == tmp_path

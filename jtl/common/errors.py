@@ -11,8 +11,13 @@ class UserError(ValueError):
     """Input that jtl cannot work with.
 
     The message says what was seen, what is allowed and what to do. Commands print it on
-    stderr and exit with code 2; library callers catch it as a `ValueError`.
+    stderr and exit with code 2; library callers catch it as a `ValueError`. Notebooks show the
+    message alone.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        # Of IPython: what it shows instead of the frames.
+        return [f"{type(self).__name__}: {self}"]
 
 
 def suggest(word: str, candidates: Iterable[str], cutoff: float = 0.5) -> str:

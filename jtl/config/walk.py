@@ -228,7 +228,13 @@ def allowed(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         *most, last = typing.get_args(kind)
         return f"one of {', '.join(most)} or {last}" if most else str(last)
-    return {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a value")
+    return {
+        int: "a whole number",
+        float: "a number",
+        Path: "a path",
+        str: "text",
+        bool: "True or False",
+    }.get(kind, "a value")
 
 
 def is_of(kind: Any, value: Any) -> bool:

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from jtl.cache.features import FeatureCache
+from jtl.common import html
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.common.trees import ParamTree
 from jtl.config.data import OnBadImage, with_scheme
 from jtl.config.options import Config
@@ -28,6 +29,7 @@ from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs import checkpoint, metrics
 from jtl.runs.calibration import calibration
+from jtl.runs.messages import SPLITS, accuracy_of
 from jtl.runs.model_description import rebuild_model
 from jtl.runs.resume import stored_config, stored_fingerprint
 from jtl.runs.run import Run
@@ -36,7 +38,11 @@ SplitName = Literal["val", "test"]
 """What a model can be scored on."""
 
 
-@dataclasses.dataclass(frozen=True)
+_SHOWN_CLASSES = 50
+"""Rows of a table in a notebook."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Classifier:
     """The best model of a run, ready to use.
 
@@ -59,6 +65,19 @@ class Classifier:
     class_names: tuple[str, ...]
     epoch: int
     meta: dict[str, Any]
+
+    def __repr__(self) -> str:
+        names = listed(self.class_names, 5)
+        return (
+            f"jtl classifier '{self.folder}' (epoch {self.epoch}): {self.config.model.model}, "
+            f"{self.inputs.device.size} pixels\n"
+            f"{counted(len(self.class_names), 'class', 'classes')}: {names}\n"
+            "predict(images) takes paths, folders, archives, uint8 arrays and Pillow images"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(str(index), name) for index, name in enumerate(self.class_names[:_SHOWN_CLASSES])]
+        return f"<p>{html.lines(repr(self))}</p>{html.table(('index', 'class'), rows)}"
 
     def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
         """Classifies images, as `python -m jtl.predict` does.
@@ -126,7 +145,7 @@ def load(run: str | os.PathLike[str] | Run) -> Classifier:
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """A run's model, scored.
 
@@ -142,6 +161,15 @@ class Evaluation:
     scores: dict[str, Any]
     logits: np.ndarray
     images: Split
+
+    def __repr__(self) -> str:
+        scores, split = self.scores, self.scores["split"]
+        accuracy = accuracy_of(scores[f"{split}_accuracy"], scores["count"])
+        return (
+            f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
+            f"accuracy {accuracy}\n"
+            f"loss {scores[f'{split}_loss']:.3f}, macro-F1 {scores[f'{split}_macro_f1']:.3f}"
+        )
 
 
 def evaluate_run(

@@ -1,0 +1,185 @@
+"""What `jtl.fit` gives: a run with what one does with it, and how notebooks show it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from jtl.common import html
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.common.text import counted
+from jtl.evaluate import plots
+from jtl.predict import classifier as evaluation
+from jtl.predict.classifier import Classifier, Evaluation, SplitName
+from jtl.predict.inputs import Images, items
+from jtl.runs import messages
+from jtl.runs import run as runs
+from jtl.runs.files import CURVES
+from jtl.runs.report import PAGE
+
+
+class Plot:
+    """A plot in a file, which notebooks show.
+
+    Attributes:
+        path: The file, a PNG.
+    """
+
+    def __init__(self, path: Path):
+        """Takes the file."""
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"plot in '{self.path}'"
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
+class History(list[dict[str, Any]]):
+    """A dict for each epoch, as in `metrics.jsonl`."""
+
+    def to_pandas(self) -> Any:
+        """The epochs as a DataFrame, a row for each.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError(
+                "to_pandas needs pandas, which isn't installed. Install it with: pip install pandas"
+            ) from None
+        return pandas.DataFrame(list(self))
+
+    def _repr_html_(self) -> str:
+        keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
+        rows = [[_cell(line.get(key)) for key in keys] for line in self]
+        return html.table([key.replace("_", " ") for key in keys], rows)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+class Run(runs.Run):
+    """A finished training: its results, and the folder that holds them.
+
+    Attributes:
+        folder: Where everything is.
+        config: The options.
+        summary: The results, as in `summary.json`.
+        history: A dict for each epoch, as in `metrics.jsonl`; `history.to_pandas()` is a DataFrame.
+    """
+
+    @classmethod
+    def of(cls, run: runs.Run) -> Run:
+        """The same run."""
+        return cls(run.folder, run.config, run.summary, History(run.history))
+
+    def evaluate(self, data: Any = None, split: SplitName = "val") -> Evaluation:
+        """Scores the best model, as `python -m jtl.evaluate` does.
+
+        Args:
+            data: Other images, as for `jtl.fit`; None for the run's own.
+            split: `val` or `test`.
+
+        Raises:
+            UserError: The data cannot be read, or have other classes than the run.
+        """
+        from jtl.data.sources.in_memory import as_source
+
+        if data is None and split == "val":
+            return self._on_val
+        source = None if data is None else as_source(data)
+        return evaluation.evaluate_run(self.classifier(), source, Display(), split=split)
+
+    @functools.cached_property
+    def _on_val(self) -> Evaluation:
+        return evaluation.evaluate_run(self.classifier(), None, Display())
+
+    def classifier(self) -> Classifier:
+        """The best model, to predict with; the same as `jtl.load(run)`."""
+        return self._best
+
+    @functools.cached_property
+    def _best(self) -> Classifier:
+        return evaluation.load(self)
+
+    def plot_curves(self) -> Plot:
+        """Loss and accuracy of every epoch."""
+        return self._plot(CURVES)
+
+    def plot_confusion(self) -> Plot:
+        """The confusion matrix of the validation images."""
+        return self._plot("confusion.png", evaluate=True)
+
+    def mistakes(self) -> Plot:
+        """The most confident mistakes among the validation images.
+
+        Raises:
+            UserError: The model makes none.
+        """
+        return self._plot("mistakes.png", evaluate=True)
+
+    def _plot(self, name: str, *, evaluate: bool = False) -> Plot:
+        path = self.folder / name
+        if evaluate and not path.is_file():
+            plots.write(self.evaluate(), self.classifier(), self.folder)
+        if not path.is_file():
+            raise UserError(f"there is nothing to show in {name}: '{path}' has not been plotted.")
+        return Plot(path)
+
+    def explain(self, images: Images, out: str | os.PathLike[str] | None = None) -> list[Plot]:
+        """Grad-CAM: which regions of each image led to its prediction.
+
+        Args:
+            images: As for `Classifier.predict`.
+            out: Folder for the plots; None for `explain` in the run's folder.
+        """
+        from jtl.predict.explain import write_explanations
+
+        folder = self.folder / "explain" if out is None else Path(out)
+        return [Plot(path) for path in write_explanations(self.classifier(), items(images), folder)]
+
+    def export(
+        self, to: str = "stablehlo", out: str | os.PathLike[str] | None = None, **options: Any
+    ) -> Any:
+        """Writes the best model for another library; see `jtl.export.checked.export`."""
+        from jtl.export.checked import export
+
+        return export(self.classifier(), to, None if out is None else Path(out), **options)
+
+    def __repr__(self) -> str:
+        train, summary = self.config.train, self.summary
+        first = (
+            f"jtl run '{self.folder}': {self.config.model.model}, "
+            f"{train.phases or train.mask}, on {self.config.data.data}"
+        )
+        if not summary:
+            return f"{first}\nnot finished: {counted(len(self.history), 'epoch')} so far"
+        accuracy = messages.accuracy_of(summary["val_accuracy"], summary["num_val"])
+        return f"{first}\nvalidation accuracy {accuracy}\nreport: {self.folder / PAGE}"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{html.lines(repr(self))}</p>"]
+        parts.append(html.plot(self.folder / CURVES, "learning curves"))
+        if self.summary:
+            split = "val" if self.summary.get("test_classes") is None else "test"
+            keys = ("count", "accuracy", "precision", "f1")
+            rows = [
+                [name, *(_cell(scores[key]) for key in keys)]
+                for name, scores in self.summary[f"{split}_classes"].items()
+            ]
+            header = (f"class ({messages.SPLITS[split]})", "images", *keys[1:])
+            parts.append(html.table(header, rows[:_MOST_CLASSES]))
+        parts.append(html.plot(self.folder / "mistakes.png", "the most confident mistakes"))
+        return "".join(parts)
+
+
+_MOST_CLASSES = 50
+"""Rows of the table in a notebook."""

@@ -1,0 +1,179 @@
+"""What `jtl.fit` gives, as a notebook shows it, and what it takes besides paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jtl
+from jtl import api
+from jtl.config.options import Config
+from jtl.data.sources import registry
+from jtl.data.sources.in_memory import as_source
+
+
+@pytest.fixture
+def run(tiny_run):
+    return jtl.Run.of(tiny_run)
+
+
+def test_a_run_and_a_classifier_are_three_lines(run):
+    for text in (repr(run), repr(jtl.load(run)), repr(run.evaluate())):
+        assert len(text.splitlines()) == 3
+        assert len(text) < 1000
+    assert f"jtl run '{run.folder}': tiny, head_only, on {run.config.data.data}" in repr(run)
+    accuracy = f"accuracy {run.summary['val_accuracy']:.3f} (95 % interval "
+    assert accuracy in repr(run)
+    assert accuracy in repr(run.evaluate())
+    unfinished = jtl.Run(run.folder, run.config, {}, run.history)
+    assert repr(unfinished).endswith("\nnot finished: 2 epochs so far")
+
+
+def test_a_notebook_shows_curve_table_and_nothing_unescaped(run, monkeypatch):
+    name = "<script>alert(1)</script>"
+    classes = {name: next(iter(run.summary["val_classes"].values()))}
+    monkeypatch.setattr(run, "summary", {**run.summary, "val_classes": classes})
+    page = run._repr_html_()
+    assert "<script>" not in page
+    assert html.escape(name) in page
+    assert re.findall(r'src="data:image/png;base64,\w', page)
+    assert "<table>" in page
+    clf = dataclasses.replace(jtl.load(run), class_names=(name, "b"))
+    assert "<script>" not in clf._repr_html_()
+    assert "<td>1</td>" in run.history._repr_html_()
+
+
+def test_plots_mistakes_and_explanations(run, tiny_data, tmp_path):
+    for plot in (run.plot_curves(), run.plot_confusion()):
+        assert plot._repr_png_().startswith(b"\x89PNG")
+        assert plot.path.parent == run.folder
+    if run.summary["val_accuracy"] < 1:
+        assert run.mistakes().path.name == "mistakes.png"
+    (plot,) = run.explain(tiny_data / "val" / "ash" / "0.png", tmp_path / "why")
+    assert plot.path.parent == tmp_path / "why"
+
+
+def test_a_run_is_scored_on_other_data(run):
+    pixels = np.zeros((3, 8, 8, 3), np.uint8)
+    found = run.evaluate((pixels, list(run.summary["class_names"])))
+    assert found.scores["count"] == 3
+    with pytest.raises(jtl.UserError, match="missing"):
+        run.evaluate((["nowhere.png"], ["ash"]))
+
+
+def test_the_history_is_a_list_that_pandas_can_take(run):
+    assert [line["epoch"] for line in run.history] == [1, 2]
+    try:
+        import pandas  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        with pytest.raises(jtl.UserError, match="pip install pandas"):
+            run.history.to_pandas()
+    else:
+        assert list(run.history.to_pandas()["epoch"]) == [1, 2]
+
+
+def test_notebooks_show_the_message_alone():
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    shown = []
+    shell._showtraceback = lambda kind, error, lines: shown.append(lines)
+    shell.run_cell("import jtl\njtl.fit('nowhere')")
+    (lines,) = shown
+    assert lines[0].startswith("UserError: there is no file, folder or other source 'nowhere'")
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.fixture
+def images(tmp_path):
+    for index in range(6):
+        pixels = np.full((8, 8, 3), 40 * index, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    return [tmp_path / f"{index}.png" for index in range(6)]
+
+
+def test_arrays_are_a_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path))
+    pixels = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
+    for labels in ([0, 1] * 3, ["ant", "bee"] * 3):
+        found = registry.find(as_source((pixels, labels)))
+        assert found.class_names == (("0", "1") if labels[0] == 0 else ("ant", "bee"))
+        read = found.splits["train"]
+        np.testing.assert_array_equal(read.labels, [0, 1] * 3)
+        np.testing.assert_array_equal(read.read(np.arange(6), None), pixels)
+    # The same arrays again are the same source, kept once.
+    assert as_source((pixels, ["ant", "bee"] * 3)) == as_source((list(pixels), ["ant", "bee"] * 3))
+    assert len(list((tmp_path / "given").iterdir())) == 2
+
+
+def test_files_and_labels_are_a_source(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    labels = ["ant", "bee"] * 3
+    found = registry.find(as_source((images, labels)))
+    assert found.class_names == ("ant", "bee")
+    assert sorted(found.splits["train"].labels) == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_data_frame_is_a_source(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    columns = {"Path": images, "species": ["ant", "bee"] * 3, "split": ["train"] * 4 + ["val"] * 2}
+
+    class Frame(dict):
+        columns = property(lambda self: list(self))
+
+    found = registry.find(as_source(Frame(columns)))
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 4, "val": 2}
+    with pytest.raises(jtl.UserError, match=r"has the columns a, but it needs one of files"):
+        as_source(Frame({"a": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (5, "data is of type int"),
+        (None, "data is None"),
+        (("a", "b", "c"), "data is of type tuple"),
+        ((np.zeros((2, 4, 4, 3)), [0, 1]), r"float64 of shape \[2, 4, 4, 3\].*astype\('uint8'\)"),
+        ((np.zeros((2, 4, 4, 3), np.uint8), [0]), "2 images and 1 label"),
+        ((["x.png", "y.png"], ["a", "b"]), r"2 files missing: .*x\.png"),
+        ((["x.png"], ["a", "b"]), "1 image and 2 labels"),
+    ],
+)
+def test_other_data_are_refused(data, message):
+    with pytest.raises(jtl.UserError, match=message):
+        jtl.fit(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": None}, "model must be text, not None"),
+        ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
+        ({"epochs": 2.5}, r"epochs must be a whole number, not 2\.5"),
+        ({"head_batch_norm": 1}, "head_batch_norm must be True or False, not 1"),
+        ({"head_widths": "512"}, "head_widths must be"),
+        ({"bn": "frzen"}, "bn must be one of .* Did you mean 'frozen'"),
+        ({"mask": ["full"]}, r"mask must be text, not \['full'\]"),
+    ],
+)
+def test_a_wrong_type_of_argument_is_refused(options, message):
+    with pytest.raises(jtl.UserError, match=message):
+        api.config_of(options)
+
+
+def test_values_of_near_types_are_understood(tmp_path):
+    given = {
+        "epochs": np.int64(3), "lr": np.float32(0.5), "head_widths": 64, "cache_budget": 0,
+        "l2": 0.5, "color_jitter": 0.4, "run_dir": str(tmp_path), "log_to": "tensorboard",
+    }  # fmt: skip
+    config = api.config_of(given)
+    assert isinstance(config, Config)
+    found = SimpleNamespace(**{**vars(config.train), **vars(config.model), **vars(config.run)})
+    assert (found.epochs, found.lr, found.head_widths) == (3, 0.5, (64,))
+    assert (found.cache_budget, found.l2, found.log_to) == ("0", "0.5", ("tensorboard",))
+    assert type(found.epochs) is int
+    assert config.augment.color_jitter == "0.4"
