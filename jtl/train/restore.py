@@ -7,17 +7,20 @@ from typing import Any
 import jax
 
 from jtl.common.trees import ParamTree
+from jtl.freeze.plan import PhasePlan
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint
 from jtl.runs.checkpointer import Snapshot
 from jtl.runs.run import Run
-from jtl.train.setup import Setup, image_inputs
+from jtl.train.phase_optimizer import PhaseOptimizer
+from jtl.train.setup import Setup
+from jtl.train.state import init_state
 from jtl.train.trainer import PartialEpoch, Trainer, last_step_of
 
 
 def snapshot_of(epoch: int, trainer: Trainer) -> Snapshot:
     """What an epoch gave, copied to the host: the next step donates the state."""
-    variables, opt_state = jax.device_get((trainer.variables(), trainer.saved_state()))
+    variables, opt_state = jax.device_get((trainer.variables(), trainer.state.saved()))
     return Snapshot(epoch, variables, opt_state, trainer.inputs.start)
 
 
@@ -25,7 +28,7 @@ def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     """What the first phase that is left starts from.
 
     Returns:
-        The variables; what is to be restored, as `Trainer.saved_state`, or at a phase's end the
+        The variables; what is to be restored, as `TrainState.saved`, or at a phase's end the
         optimizer's state; and the epoch of these. At a phase's end the variables are those of its
         last step.
     """
@@ -33,13 +36,22 @@ def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     if not done:
         return setup.variables, None, 0
     plan = setup.plan_of(done)
-    # The optimizer's state has one structure, whatever the steps start from.
-    template = Trainer(setup, plan, image_inputs(setup), setup.variables)
-    latest = checkpoint.restore(run.folder, "latest", template.saved_state())
+    latest = checkpoint.restore(run.folder, "latest", _saved_shapes(setup, plan))
     if done < plan.last_epoch:
         return latest.variables, latest.opt_state, done
     variables, opt_state = last_step_of(plan, latest.variables, latest.opt_state)
     return variables, setup.sharding.replicate(opt_state), done
+
+
+def _saved_shapes(setup: Setup, plan: PhasePlan) -> Any:
+    """The structure of `TrainState.saved` in a phase, without compute."""
+    tx = PhaseOptimizer(setup, plan).transform()
+
+    def begin(variables: ParamTree) -> Any:
+        params, stats = plan.trainable_params(variables), plan.live_batch_stats(variables)
+        return init_state(params, stats, tx, ema=plan.recipe.ema).saved()
+
+    return jax.eval_shape(begin, setup.variables)
 
 
 def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> PartialEpoch:

@@ -12,7 +12,6 @@ import numpy as np
 
 from jtl import models, weights
 from jtl.cache.features import FeatureCache
-from jtl.cache.inputs import PhaseInputs
 from jtl.cache.sizes import memory_budget
 from jtl.cache.store import FeatureStore
 from jtl.common.errors import UserError
@@ -244,11 +243,6 @@ def feature_cache(setup: Setup, display: Display) -> FeatureCache:
         sharding=setup.sharding,
         display=display,
     )
-
-
-def image_inputs(setup: Setup) -> PhaseInputs:
-    """Of steps that run the whole network; no examples yet."""
-    return PhaseInputs.of_images(setup.model, setup.inputs, setup.sharding)
 
 
 def _head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:

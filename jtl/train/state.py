@@ -76,6 +76,17 @@ class TrainState:
     not_finite: jax.Array
     average: Average | None = None
 
+    def saved(self) -> Any:
+        """What a checkpoint holds beside the model's variables, to go on from."""
+        if self.average is None:
+            return self.opt_state
+        return {
+            "opt_state": self.opt_state,
+            "params": self.params,
+            "batch_stats": self.batch_stats,
+            "count": self.average.count,
+        }
+
 
 def init_state(
     params: ParamTree,

@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
 from jtl.data.loader import Examples, Features, Views, draw_of, prefetch, shuffled
-from jtl.freeze.groups import is_head
 from jtl.freeze.plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
 from jtl.train import step as steps
+from jtl.train.phase_optimizer import PhaseOptimizer
 from jtl.train.setup import Setup
 from jtl.train.state import Average, TrainState, init_state
 
@@ -69,21 +68,11 @@ class Trainer:
         self.setup, self.plan, self.inputs = setup, plan, inputs
         config = setup.config
         self.steps_per_epoch = setup.steps_per_epoch
-        # Schedules, and the counts of optimizers, count updates.
-        self._updates = self.steps_per_epoch // config.steps.accumulate
-        # The schedules are shares of the highest rates: see `optim.scale_by_peak`.
-        schedule = plan.recipe.schedule
-        self._shares = {
-            label: schedule.over(plan.phase.epochs * self._updates, self._updates_before(label))
-            for label in plan.learning_rates
-        }
-        self._highest = self._highest_rates()
+        optimizer = PhaseOptimizer(setup, plan)
+        self._highest = optimizer.highest_rates()
         self.val_logits: np.ndarray | None = None
         self._last = steps.StepMetrics.zero()
-        groups = {label: self._transform(label) for label in self._shares}
-        tx = optimizers.wrapped(
-            optimizers.build(plan.labels, groups), plan.recipe.clip_norm, config.steps.accumulate
-        )
+        tx = optimizer.transform()
         sharding = setup.sharding
         params, stats, frozen, weights = sharding.replicate(
             (
@@ -134,18 +123,6 @@ class Trainer:
         carried = optimizers.carry(opt_state, self.state.opt_state, first_phase)
         # Copies: the step donates its state, and two states must not share a buffer.
         self.state = dataclasses.replace(self.state, opt_state=jax.tree.map(jnp.copy, carried))
-
-    def saved_state(self) -> Any:
-        """What a checkpoint holds beside `variables()`, to go on from: see `restore`."""
-        state = self.state
-        if state.average is None:
-            return state.opt_state
-        return {
-            "opt_state": state.opt_state,
-            "params": state.params,
-            "batch_stats": state.batch_stats,
-            "count": state.average.count,
-        }
 
     def restore(self, epoch: int, saved: Any) -> None:
         """Goes on after `epoch` of a checkpoint, whose variables this phase has started from."""
@@ -319,32 +296,6 @@ class Trainer:
         batch = self._batch(epoch, images, train.labels[indices], indices)
         return self._step(constants, batch).means()["loss"]
 
-    def _transform(self, label: str) -> optax.GradientTransformation:
-        recipe = self.plan.recipe
-        tx = optimizers.transform(
-            recipe.optimizer, self._shares[label], recipe.weight_decay, recipe.momentum
-        )
-        if recipe.l2_sp and not is_head(label):
-            start = self.setup.variables["params"]
-            tx = optax.chain(optimizers.l2_sp(recipe.l2_sp, start), tx)
-        return optax.chain(tx, optimizers.scale_by_peak(label))
-
-    def _updates_before(self, label: str) -> int:
-        """Updates that a label's leaves have had before this phase."""
-        first = self.setup.plans[first_phase(label)].first_epoch
-        return (self.plan.first_epoch - first) * self._updates
-
-    def _highest_rates(self) -> np.ndarray:
-        """The highest learning rate of every epoch's last update, in the order of the epochs."""
-        count = np.arange(1, self.plan.phase.epochs + 1) * self._updates - 1
-        rates = [
-            # Compiled as a whole: operation by operation it would be a dozen programs.
-            np.float32(self.plan.learning_rates[label])
-            * np.broadcast_to(jax.jit(share)(count + self._updates_before(label)), count.shape)
-            for label, share in self._shares.items()
-        ]
-        return np.max(rates, axis=0)
-
 
 def last_step_of(plan: PhasePlan, variables: ParamTree, saved: Any) -> tuple[ParamTree, Any]:
     """Variables and optimizer state as a phase's last step left them.
@@ -352,7 +303,7 @@ def last_step_of(plan: PhasePlan, variables: ParamTree, saved: Any) -> tuple[Par
     Args:
         plan: The phase.
         variables: Of a checkpoint after its last epoch.
-        saved: `Trainer.saved_state` in that checkpoint.
+        saved: `TrainState.saved` in that checkpoint.
     """
     if not (isinstance(saved, dict) and "opt_state" in saved):
         return variables, saved

@@ -22,7 +22,6 @@ from jtl.data import loader
 from jtl.models import inference, registry
 from jtl.train import step as steps
 from jtl.train.memory import dummy_batch
-from jtl.train.setup import image_inputs
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -92,7 +91,7 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
     assert one.inputs.cached != (mask == "full")
     if cached or mask == "full":
         return one
-    return Trainer(one.setup, one.plan, image_inputs(one.setup), one.setup.variables)
+    return Trainer(one.setup, one.plan, tiny.image_inputs(one.setup), one.setup.variables)
 
 
 def step(of: Trainer) -> Lowering:

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from jtl import models
+from jtl.cache.inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.trees import prune, within
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -31,7 +32,7 @@ from jtl.runs import checkpointer
 from jtl.runs.run import Run
 from jtl.train import loop
 from jtl.train.checks import checked
-from jtl.train.setup import feature_cache, prepare_setup
+from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import leaf_paths, lookup, unflatten
@@ -136,6 +137,11 @@ def parts(mask: str) -> Parts:
             "batch_stats": prune(tree["batch_stats"], lambda leaf: not live(leaf)),
         },
     )
+
+
+def image_inputs(setup: Setup) -> PhaseInputs:
+    """Of steps that run the whole network; no examples."""
+    return PhaseInputs.of_images(setup.model, setup.inputs, setup.sharding)
 
 
 def write_weights(folder: Path) -> Path:

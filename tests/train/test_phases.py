@@ -20,7 +20,7 @@ from jtl.runs.run import Run
 from jtl.train import dry_run, step
 from jtl.train.checks import checked
 from jtl.train.loop import fit
-from jtl.train.setup import image_inputs, prepare_setup
+from jtl.train.setup import prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 
@@ -213,7 +213,7 @@ def test_l2_sp_remembers_the_weights_as_loaded(tiny_data, tmp_path):
     )
     setup = prepare_setup(checked(config), tiny.quiet())
     moved = jax.tree.map(lambda leaf: leaf + 1, setup.variables)
-    trainer = Trainer(setup, setup.plans[2], image_inputs(setup), moved)
+    trainer = Trainer(setup, setup.plans[2], tiny.image_inputs(setup), moved)
     kernel = setup.variables["params"]["stage2"]["block1"]["conv"]["kernel"]
     slots = [x for x in jax.tree.leaves(trainer.state.opt_state) if x.shape == kernel.shape]
     # Adam's two moments, and the starting point.

@@ -24,7 +24,7 @@ from jtl.data.loader import Images, shuffled
 from jtl.models import ImageClassifier
 from jtl.train import step as steps
 from jtl.train.checks import checked
-from jtl.train.setup import Setup, image_inputs, prepare_setup
+from jtl.train.setup import Setup, prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 from weights_convert.convert.rules import unflatten
@@ -285,7 +285,7 @@ def test_every_leaf_is_where_a_plain_loop_takes_it(name: str, tiny_data: Path, t
     (tmp_path / "rules.txt").write_text(RULES)
     setup = prepared(case, tiny_data, tmp_path / "rules.txt")
     train, val = (Images(s, None, hold=True) for s in (setup.dataset.train, setup.dataset.val))
-    inputs = dataclasses.replace(image_inputs(setup), examples={"train": train, "val": val})
+    inputs = dataclasses.replace(tiny.image_inputs(setup), examples={"train": train, "val": val})
     reference = Reference(case, setup)
     variables, opt_state, epoch = setup.variables, None, 0
     for (epochs, mask, lr), plan in zip(case.phases, setup.plans, strict=True):

@@ -1,0 +1,62 @@
+"""The optimizer of a phase: a transformation and a schedule for every group of leaves."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import optax
+
+from jtl.freeze.groups import is_head
+from jtl.freeze.plan import PhasePlan, first_phase
+from jtl.optim import optimizers
+from jtl.train.setup import Setup
+
+
+class PhaseOptimizer:
+    """The schedules of a phase's learning rates, and what makes updates of gradients."""
+
+    def __init__(self, setup: Setup, plan: PhasePlan):
+        """Works out the schedules: shares of the highest rates, see `optim.scale_by_peak`."""
+        self._setup, self._plan = setup, plan
+        # Schedules, and the counts of optimizers, count updates.
+        self._updates = setup.steps_per_epoch // setup.config.steps.accumulate
+        total = plan.phase.epochs * self._updates
+        self._shares = {
+            label: plan.recipe.schedule.over(total, self._updates_before(label))
+            for label in plan.learning_rates
+        }
+
+    def transform(self) -> optax.GradientTransformation:
+        """The optimizer over the whole label tree, with clipping and accumulation."""
+        groups = {label: self._group(label) for label in self._shares}
+        return optimizers.wrapped(
+            optimizers.build(self._plan.labels, groups),
+            self._plan.recipe.clip_norm,
+            self._setup.config.steps.accumulate,
+        )
+
+    def highest_rates(self) -> np.ndarray:
+        """The highest learning rate of every epoch's last update, in the order of the epochs."""
+        count = np.arange(1, self._plan.phase.epochs + 1) * self._updates - 1
+        rates = [
+            # Compiled as a whole: operation by operation it would be a dozen programs.
+            np.float32(self._plan.learning_rates[label])
+            * np.broadcast_to(jax.jit(share)(count + self._updates_before(label)), count.shape)
+            for label, share in self._shares.items()
+        ]
+        return np.max(rates, axis=0)
+
+    def _group(self, label: str) -> optax.GradientTransformation:
+        recipe = self._plan.recipe
+        tx = optimizers.transform(
+            recipe.optimizer, self._shares[label], recipe.weight_decay, recipe.momentum
+        )
+        if recipe.l2_sp and not is_head(label):
+            start = self._setup.variables["params"]
+            tx = optax.chain(optimizers.l2_sp(recipe.l2_sp, start), tx)
+        return optax.chain(tx, optimizers.scale_by_peak(label))
+
+    def _updates_before(self, label: str) -> int:
+        """Updates that a label's leaves have had before this phase."""
+        first = self._setup.plans[first_phase(label)].first_epoch
+        return (self._plan.first_epoch - first) * self._updates
