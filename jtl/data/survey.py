@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.text import listed
+from jtl.data import near_duplicates
 from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage, decode_measured, open_image
 from jtl.data.depth import with_bit_depth
@@ -40,6 +42,7 @@ class SurveyedImage:
         alpha: Whether it has transparency.
         fault: Why it cannot be read, as "name: reason", or None.
         deepest: The largest value of a 16-bit grey image; 0 of any other.
+        perceptual: Its hash; see `jtl.data.near_duplicates`.
     """
 
     split: str
@@ -51,6 +54,7 @@ class SurveyedImage:
     alpha: bool
     fault: str | None
     deepest: int = 0
+    perceptual: int = near_duplicates.UNKNOWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +120,7 @@ def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
     groups = _equal(looks)
     problems += _across(groups)
     warnings += _within(groups, names)
+    warnings += _nearly_equal(found, looks)
     warnings += _unusual(looks)
     warnings += _imbalance(names, counts["train"])
     for split, images in found.splits.items():
@@ -156,7 +161,8 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
         # Eight of 16 bits may be the same where few of them are used.
         digest = _digest(np.asarray(stored) if deepest else pixels)
     size = pixels.shape[:2]
-    return SurveyedImage(split, name, label, size, digest, grey, alpha, None, deepest)
+    perceptual = near_duplicates.perceptual_hash(image)
+    return SurveyedImage(split, name, label, size, digest, grey, alpha, None, deepest, perceptual)
 
 
 def _at_array(split: str, images: Any, row: int) -> SurveyedImage:
@@ -217,6 +223,36 @@ def _within(groups: Sequence[Sequence[SurveyedImage]], class_names: Sequence[str
     if torn:
         told = " = ".join(f"{o.name} ({class_names[o.label]})" for o in torn[0][:3])
         warnings.append(f"{len(torn)} image(s) have several labels. For example {told}.")
+    return warnings
+
+
+def _nearly_equal(found: OpenedSource, looks: Sequence[SurveyedImage]) -> list[str]:
+    """Sentences about images that are nearly the same across splits, equal ones aside."""
+    by_split: dict[str, list[SurveyedImage]] = defaultdict(list)
+    for look in looks:
+        by_split[look.split].append(look)
+    files = [name for name, images in found.splits.items() if isinstance(images, EncodedSplit)]
+    for name in files:
+        found.splits[name].hashes = np.array([o.perceptual for o in by_split[name]], np.uint64)
+    warnings = []
+    for one, other in itertools.combinations(files, 2):
+        # Of `one`, the earlier split, there are more images: looked for are those of `other`.
+        digests = {look.digest for look in by_split[one]}
+        fresh = [row for row, o in enumerate(by_split[other]) if o.digest not in digests]
+        near = near_duplicates.find(found.splits[other].subset(np.array(fresh, int)),
+                                    found.splits[one])  # fmt: skip
+        if near is not None:
+            warnings.append(
+                f"Images of {other} nearly equal images of {one} ({near}), so accuracy there will "
+                "look better than on new images. Put all images of one video, object or person "
+                "into the same split."
+            )
+    if files == ["train"] and (near := near_duplicates.find(*[found.splits["train"]] * 2)):
+        warnings.append(
+            f"Training images nearly equal one another ({near}), and validation images will be "
+            "held out of them, so validation accuracy will look better than on new images. Make a "
+            "val/ folder with all images of some videos, objects or people."
+        )
     return warnings
 
 

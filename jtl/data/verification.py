@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -144,6 +145,11 @@ class Verification:
                 found.splits[name].assume_sizes(rows, sizes)
             for name, deepest in noted["deepest"].items():
                 found.splits[name].deepest = deepest
+            for name, hashes in noted["hashes"].items():
+                stored_hashes = np.frombuffer(base64.b64decode(hashes), "<u8").astype(np.uint64)
+                if len(stored_hashes) != len(found.splits[name]):
+                    return None
+                found.splits[name].hashes = stored_hashes
             # A fingerprint does not tell of permissions: what was bad may be fine by now.
             return {
                 name: found.splits[name].faults(decode=decode, rows=rows)
@@ -161,7 +167,14 @@ class Verification:
         known = {name: split.known_sizes() for name, split in found.splits.items()}
         sizes = {name: size for name, size in known.items() if size is not None}
         deepest = {name: split.deepest for name, split in found.splits.items()}
-        noted = {"decoded": decode, "bad": rows, "sizes": sizes, "deepest": deepest}
+        hashes = {
+            name: base64.b64encode(split.hashes.astype("<u8").tobytes()).decode()
+            for name, split in found.splits.items()
+            if split.stored_bytes
+        }
+        noted = {
+            "decoded": decode, "bad": rows, "sizes": sizes, "deepest": deepest, "hashes": hashes,
+        }  # fmt: skip
         text = json.dumps({"noted": noted, "sha256": _signed(path, noted)})
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.
             path.parent.mkdir(parents=True, exist_ok=True)

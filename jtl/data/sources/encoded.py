@@ -19,6 +19,7 @@ from jtl.data.decoding import (
     image_size,
     is_deep,
 )
+from jtl.data.near_duplicates import UNKNOWN, perceptual_hash
 from jtl.data.splits import Advance, Labelled
 
 # Enough for the header of nearly every image; the others are read as a whole.
@@ -51,6 +52,8 @@ class EncodedSplit(Labelled):
     Attributes:
         deepest: The largest value of the 16-bit grey images that were decoded so far; 0 where
             there are none.
+        hashes: The perceptual hash of every image that was decoded as a check, uint64 [N]; see
+            `jtl.data.near_duplicates`.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class EncodedSplit(Labelled):
     ) -> None:
         super().__init__(where, labels, names, rows)
         self.deepest, self._bit_depth, self._lock = 0, bit_depth, threading.Lock()
+        self.hashes = np.full(len(self._names), UNKNOWN, np.uint64)
         self.stored_bytes = stored_bytes
         self._fetch = fetch
         self._headers: _Headers | None = None
@@ -173,7 +177,7 @@ class EncodedSplit(Labelled):
             rows=self._rows[indices],
             bit_depth=self._bit_depth,
         )
-        part.deepest = self.deepest
+        part.deepest, part.hashes = self.deepest, self.hashes[indices]
         if self._headers is not None:
             faults, complete = self._headers.faults, self._headers.complete
             kept = {row: faults[i] for row, i in enumerate(indices.tolist()) if i in faults}
@@ -216,6 +220,7 @@ class EncodedSplit(Labelled):
 
     def _decoded_size(self, index: int) -> tuple[int, int]:
         image, deepest = decode_measured(self.encoded(index), self._names[index])
+        self.hashes[index] = perceptual_hash(image)
         with self._lock:
             self.deepest = max(deepest, self.deepest)
         return image.height, image.width

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import ClassLevel, DataConfig, with_scheme
+from jtl.data import near_duplicates
 from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.arrays import ArraySplit
@@ -196,6 +197,8 @@ def load(
     elif val is None:
         train, val, note = hold_out(train, seed, val_fraction)
         notes.append(note)
+    if val is not train and (copies := near_duplicates.note(train, val)) is not None:
+        notes.append(copies)
     notes += missing_classes(found.class_names, train=train, val=val, test=test)
     return Dataset(
         spec,
