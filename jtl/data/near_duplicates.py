@@ -1,8 +1,9 @@
 """Images that nearly are the same in two splits, as frames of one video or shots of one object.
 
-Two images are taken for near-duplicates if their perceptual hashes differ in few bits and small
-grey copies of them correlate, and they are of one class. The hash is the usual one of the low frequencies of a cosine
-transform (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
+Two images are taken for near-duplicates if they are of one class, their perceptual hashes differ in
+few bits and small grey copies of them correlate. The hash is the usual one of the low frequencies
+of a cosine transform (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions,
+2010).
 """
 
 from __future__ import annotations
