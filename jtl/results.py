@@ -12,8 +12,8 @@ from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import counted
 from jtl.evaluate import plots
-from jtl.predict import classifier as evaluation
-from jtl.predict.classifier import Classifier, Evaluation, SplitName
+from jtl.evaluate.evaluation import Evaluation, SplitName, evaluate_run
+from jtl.predict.classifier import Classifier, load
 from jtl.predict.inputs import Images, items
 from jtl.runs import messages
 from jtl.runs import run as runs
@@ -96,11 +96,11 @@ class Run(runs.Run):
         if data is None and split == "val":
             return self._on_val
         source = None if data is None else as_source(data)
-        return evaluation.evaluate_run(self.classifier(), source, Display(), split=split)
+        return evaluate_run(self.classifier(), source, Display(), split=split)
 
     @functools.cached_property
     def _on_val(self) -> Evaluation:
-        return evaluation.evaluate_run(self.classifier(), None, Display())
+        return evaluate_run(self.classifier(), None, Display())
 
     def classifier(self) -> Classifier:
         """The best model, to predict with; the same as `jtl.load(run)`."""
@@ -108,7 +108,7 @@ class Run(runs.Run):
 
     @functools.cached_property
     def _best(self) -> Classifier:
-        return evaluation.load(self)
+        return load(self)
 
     def plot_curves(self) -> Plot:
         """Loss and accuracy of every epoch."""

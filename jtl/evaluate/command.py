@@ -67,13 +67,14 @@ def command(options: Options) -> None:
     device.use(options.device)
     from jtl.common.progress import Display
     from jtl.evaluate import plots
-    from jtl.predict import classifier as evaluation
+    from jtl.evaluate.evaluation import evaluate_run
+    from jtl.predict.classifier import load
     from jtl.runs import report as report_page
     from jtl.runs.files import SUMMARY, read_json
 
     display = Display()
-    classifier = evaluation.load(options.run)
-    found = evaluation.evaluate_run(
+    classifier = load(options.run)
+    found = evaluate_run(
         classifier,
         options.data,
         display,

@@ -15,7 +15,8 @@ from jtl.runs import plots
 from jtl.train import preview
 
 if TYPE_CHECKING:
-    from jtl.predict.classifier import Classifier, Evaluation
+    from jtl.evaluate.evaluation import Evaluation
+    from jtl.predict.classifier import Classifier
 
 MISTAKES = 24
 """On the sheet."""

@@ -1,4 +1,4 @@
-"""A finished run, put to use."""
+"""The best model of a run, to predict with."""
 
 from __future__ import annotations
 
@@ -6,37 +6,24 @@ import dataclasses
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import numpy as np
 
-from jtl.cache.features import FeatureCache
 from jtl.common import html
 from jtl.common.errors import UserError
-from jtl.common.progress import Display
 from jtl.common.text import counted, listed
 from jtl.common.trees import ParamTree
-from jtl.config.data import OnBadImage, with_scheme
 from jtl.config.options import Config
-from jtl.data import verification
 from jtl.data.input_plan import InputPlan
-from jtl.data.sources import registry
-from jtl.data.splits import OpenedSource, Split, reordered
-from jtl.distributed.sharding import SINGLE, sharding_for
+from jtl.distributed.sharding import SINGLE
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
-from jtl.runs import checkpoint, metrics
-from jtl.runs.calibration import calibration
-from jtl.runs.messages import SPLITS, accuracy_of
+from jtl.runs import checkpoint
 from jtl.runs.model_description import rebuild_model
-from jtl.runs.resume import stored_config, stored_fingerprint
+from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
-
-SplitName = Literal["val", "test"]
-"""What a model can be scored on."""
-
 
 _SHOWN_CLASSES = 50
 """Rows of a table in a notebook."""
@@ -143,143 +130,3 @@ def load(run: str | os.PathLike[str] | Run) -> Classifier:
         epoch=restored.epoch,
         meta=restored.meta,
     )
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
-    """A run's model, scored.
-
-    Attributes:
-        scores: {"data", "split", "whole" (whether all images of the source, which has no splits),
-            "count", "epoch"}, and beginning with the split's name "accuracy",
-            "loss", "macro_f1", "classes" (see `jtl.runs.metrics.by_class`) and "calibration" (see
-            `jtl.runs.calibration`).
-        logits: float32 [N, num_classes].
-        images: What was looked at, its labels by the run's classes.
-    """
-
-    scores: dict[str, Any]
-    logits: np.ndarray
-    images: Split
-
-    def __repr__(self) -> str:
-        scores, split = self.scores, self.scores["split"]
-        accuracy = accuracy_of(scores[f"{split}_accuracy"], scores["count"])
-        return (
-            f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
-            f"accuracy {accuracy}\n"
-            f"loss {scores[f'{split}_loss']:.3f}, macro-F1 {scores[f'{split}_macro_f1']:.3f}"
-        )
-
-
-def evaluate_run(
-    classifier: Classifier,
-    data: str | None,
-    display: Display,
-    on_bad_image: OnBadImage | None = None,
-    split: SplitName = "val",
-    options: registry.SourceOptions | None = None,
-) -> Evaluation:
-    """Scores a run's model, by the same programs as in training.
-
-    Args:
-        classifier: As `load` gives it.
-        data: A data source; default the run's own, split as in training. Its classes may come
-            in another order. Of others without splits all images are scored.
-        display: Where progress goes.
-        on_bad_image: What is done about unreadable images; default as in the run.
-        split: Which images of the source.
-        options: How the source is read; default as in the run.
-
-    Raises:
-        UserError: The data have other classes than the run was trained on, do not have the split,
-            or are the run's own and have changed since.
-    """
-    config = classifier.config.data
-    own = with_scheme(config.data)
-    spec = own if data is None else with_scheme(data)
-    bad = on_bad_image or config.on_bad_image
-    how = registry.options_for(spec, registry.SourceOptions.of(config))
-    verify = verification.of(bad, display)
-
-    def load(whole: bool) -> registry.Dataset:
-        return registry.load(
-            spec,
-            options or how,
-            seed=classifier.config.split_seed,
-            # No image need be looked at to see that the classes are others.
-            verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
-            whole=whole,
-            bit_depth=classifier.inputs.bit_depth,
-        )
-
-    dataset = load(whole=spec != own)
-    if dataset.whole and dataset.fingerprint == stored_fingerprint(classifier.folder):
-        dataset = load(whole=False)  # The run's own images by another name.
-    if spec != own:
-        for line in dataset.describe().lines():
-            display.message(line)
-    for note in dataset.notes:
-        display.message(f"note: {note}")
-    if data is None and dataset.fingerprint != stored_fingerprint(classifier.folder):
-        raise UserError(
-            f"the images of '{spec}' have changed since the run in '{classifier.folder}' was "
-            "trained: validation images of today may be training images of then. Bring them "
-            f"back, or say that they are others with --data {spec}."
-        )
-    images = getattr(dataset, split)
-    if images is None:
-        raise UserError(f"'{spec}' has no {split} split. Evaluate on another one with --split.")
-    if split == "val" and dataset.held_out and spec != own and dataset.test is not None:
-        raise UserError(
-            f"'{spec}' has no validation split, only train and test. Score its test images with "
-            "--split test, or give the images to score as a source of their own."
-        )
-    sharding = sharding_for(jax.device_count())
-    cache = FeatureCache(
-        dataset,
-        classifier.model,
-        classifier.inputs,
-        name=classifier.config.model.model,
-        stored=classifier.config.data.cache_dtype,
-        sharding=sharding,
-        display=display,
-    )
-    variables = jax.device_get(classifier.variables)
-    inputs = cache.read(classifier.meta["start"], variables, {split: images})
-    scores, logits = inputs.evaluate(split, sharding.replicate(classifier.variables))
-    classes = metrics.by_class(logits.argmax(-1), images.labels, dataset.class_names)
-    told = {
-        "data": dataset.spec,
-        "split": split,
-        "whole": dataset.whole and split == "val",
-        "count": len(images),
-        "epoch": classifier.epoch,
-        f"{split}_accuracy": scores["accuracy"],
-        f"{split}_loss": scores["loss"],
-        f"{split}_macro_f1": metrics.macro_f1(classes),
-        f"{split}_classes": classes,
-        f"{split}_calibration": calibration(logits, images.labels),
-    }
-    return Evaluation(told, logits, images)
-
-
-def _with_classes_of(classifier: Classifier, found: OpenedSource, spec: str) -> OpenedSource:
-    """The data labelled by the run's class names.
-
-    Raises:
-        UserError: They are other classes.
-    """
-    run, data = classifier.class_names, found.class_names
-    if sorted(run) == sorted(data):
-        return reordered(found, run)
-    told = [
-        f"'{spec}' has other classes than the run '{classifier.folder}'.",
-        f"  the run: {', '.join(run)}",
-        f"  the data: {', '.join(data)}",
-    ]
-    for whose, names in (("run", set(run) - set(data)), ("data", set(data) - set(run))):
-        if names:
-            told.append(f"  only the {whose}: {listed(sorted(names))}")
-    told.append("Evaluate on data with the run's classes, or train on these.")
-    raise UserError("\n".join(told))

@@ -30,6 +30,7 @@ from jtl.data.decoding import HostTransform
 from jtl.data.sources import encoded, registry
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.verification import Verification
+from jtl.evaluate.evaluation import evaluate_run
 from jtl.models import HeadSpec, ImageClassifier
 from jtl.predict import classifier
 from jtl.runs import checkpoint, checkpointer
@@ -210,7 +211,7 @@ def test_rounded_features_train_the_float32_suffix(train, cache):
     assert_equal_runs(rounded, on_disk, 1e-6)
     # Evaluation rounds as training did.
     for run in (exact, rounded):
-        scores = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
+        scores = evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
         assert scores["val_loss"] == run.summary["val_loss"]
 
 

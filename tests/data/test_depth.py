@@ -16,6 +16,7 @@ from jtl.data import verification
 from jtl.data.decoding import decode
 from jtl.data.sources.registry import load
 from jtl.data.verification import Verification
+from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
 from jtl.train import loop
 from support import tiny
@@ -94,7 +95,7 @@ def test_the_depth_is_kept_with_the_run(tiny_data: Path, tmp_path: Path, capsys)
     assert main("evaluate", run.folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)["val_loss"] == run.summary["val_loss"]
     dark = folder(tmp_path / "dark", 300)
-    scores = evaluation.evaluate_run(classifier, f"folder:{dark}", tiny.quiet())
+    scores = evaluate_run(classifier, f"folder:{dark}", tiny.quiet())
     assert scores.images.read(np.arange(3), None).max() < 300 * 255 / 4095 + 1
 
 

@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from jtl.evaluate.evaluation import evaluate_run
 from jtl.optim import lbfgs
 from jtl.predict import classifier
 from jtl.train.loop import fit
@@ -63,7 +64,7 @@ def test_a_run_with_lbfgs(tiny_data, tmp_path):
     # The path's accuracies are float32 means.
     best = max(p["val_accuracy"] for p in path)
     assert run.summary["val_accuracy"] == pytest.approx(best, abs=1e-6)
-    again = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
+    again = evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
     for key in ("val_accuracy", "val_loss"):
         assert again[key] == run.summary[key]
 

@@ -14,6 +14,7 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.defaults import filled
 from jtl.config.options import Config
+from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
 from jtl.runs import resume
 from jtl.runs.folder import SUBFOLDERS
@@ -93,7 +94,7 @@ def test_the_summary(tiny_run, tiny_data):
 @pytest.mark.parametrize("which", ["tiny_run", "full_run"])
 def test_evaluation_reproduces_the_summary_exactly(which, tiny_data, request):
     run = request.getfixturevalue(which)
-    scores = evaluation.evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
+    scores = evaluate_run(evaluation.load(run.folder), None, tiny.quiet()).scores
     assert scores == {
         "data": f"folder:{tiny_data}",
         "split": "val",
@@ -117,7 +118,7 @@ def test_other_classes_are_refused(tiny_run, tmp_path):
         match=r"other classes than the run '.*'\.\n  the run: ash, birch, cedar\n"
         r"  the data: ash, birch, dogwood",
     ):
-        evaluation.evaluate_run(evaluation.load(tiny_run.folder), f"folder:{folder}", tiny.quiet())
+        evaluate_run(evaluation.load(tiny_run.folder), f"folder:{folder}", tiny.quiet())
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}"])

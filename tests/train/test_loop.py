@@ -15,6 +15,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.distributed.sharding import DataSharding
+from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
 from jtl.runs import checkpoint, checkpointer
 from jtl.runs.checkpointer import CheckpointPolicy
@@ -193,7 +194,7 @@ def test_best_and_latest_epoch_are_on_disk(
     )
     assert len(heads) == 4
     # The epochs had no logits: the best one is evaluated again.
-    scores = evaluation.evaluate_run(evaluation.load(folder), None, tiny.quiet()).scores
+    scores = evaluate_run(evaluation.load(folder), None, tiny.quiet()).scores
     assert run.summary["val_classes"] == scores["val_classes"]
     assert (run.summary["best_epoch"], run.summary["val_accuracy"]) == (best, max(accuracies))
     assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {best, 4}
@@ -297,12 +298,12 @@ def test_changed_data_are_not_taken_for_the_run_s_own(tiny_data, tmp_path):
     shutil.copytree(tiny_data.parent, data.parent)
     run = fit(tiny.config(data, tmp_path / "run"), tiny.quiet())
     classifier = evaluation.load(run.folder)
-    evaluation.evaluate_run(classifier, None, tiny.quiet())
+    evaluate_run(classifier, None, tiny.quiet())
     first = next((data / "train").rglob("*.png"))
     shutil.copy(first, first.with_name("another.png"))
     with pytest.raises(UserError, match="have changed since the run"):
-        evaluation.evaluate_run(classifier, None, tiny.quiet())
-    scores = evaluation.evaluate_run(classifier, f"folder:{data}", tiny.quiet()).scores
+        evaluate_run(classifier, None, tiny.quiet())
+    scores = evaluate_run(classifier, f"folder:{data}", tiny.quiet()).scores
     assert scores["val_accuracy"] == run.summary["val_accuracy"]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.options import Config, StepsConfig, TrainConfig
+from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier
 from jtl.runs import checkpoint
 from jtl.train import trainer
@@ -98,7 +99,7 @@ def test_every_option_reaches_cached_heads(tiny_run, tiny_data, tmp_path, change
     assert run.summary["frozen_unchanged"] is True
     assert not same(latest(run), latest(tiny_run))
     # What is saved is what was evaluated, averages too.
-    scores = classifier.evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
+    scores = evaluate_run(classifier.load(run.folder), None, tiny.quiet()).scores
     assert scores["val_loss"] == run.summary["val_loss"]
 
 
