@@ -93,8 +93,8 @@ def resolve(
     ):
         if flags := reading.flags():
             raise UserError(
-                f"'{spec}' is a folder of converted weights, where {', '.join(flags)} cannot "
-                "change anything. Give it to `python -m weights_convert` at the conversion."
+                f"'{spec}' is a folder of converted weights, so {', '.join(flags)} cannot change "
+                "anything. Use it with `python -m weights_convert` when you convert."
             )
         converted = converted_folder.read(folder)
         if converted.model != model:
@@ -111,14 +111,14 @@ def resolve(
     entry = (cache_dir() if cache is None else cache) / WEIGHTS / f"{model}-{_key(source, model)}"
     if (cached := _cached(entry, progress)) is not None:
         return cached
-    progress(f"converting {source.name} for {model}")
+    progress(f"Converting {source.name} for {model}")
     converted = sources.convert_source(source, model)
     for note in converted.notes:
         progress(f"{source.name}: {note}")
     try:
         converted_folder.write(entry, converted)
     except UserError as error:
-        progress(f"the converted weights are used but not kept: {error}")
+        progress(f"jtl could not save the converted weights: {error}")
     return converted
 
 
@@ -131,7 +131,7 @@ def _cached(entry: Path, progress: Progress) -> ConvertedCheckpoint | None:
     try:
         return converted_folder.read(entry)
     except UserError as error:
-        progress(f"converting again, since in the cache {error}")
+        progress(f"converting again, because the cached weights are damaged: {error}")
     with contextlib.suppress(OSError):  # Read-only; `write` will tell.
         files.remove(entry)
     return None

@@ -74,7 +74,7 @@ def test_a_run_that_goes_on(runs, tmp_path, capsys):
     ("args", "told"),
     [
         ([], "which runs?"),
-        (["nowhere"], "'nowhere' is not a run: it has no config.json"),
+        (["nowhere"], "'nowhere' is not a run: there is no such folder"),
         (["nowhere", "--out", "x.jpg"], "--out writes a .png file, not 'x.jpg'"),
     ],
 )

@@ -262,7 +262,9 @@ def test_a_damaged_entry_is_converted_again(store, file, damage):
         shutil.rmtree(entry)
         entry.mkdir() if damage == "empty" else entry.write_text("")
     assert_sample(store(file))
-    assert any(line.startswith("converting again, since in the cache") for line in store.said)
+    assert any(
+        line.startswith("converting again, because the cached weights") for line in store.said
+    )
     store(file)
     assert store.said == []
     assert list(store.entries.iterdir()) == [entry]
@@ -273,7 +275,7 @@ def test_a_cache_that_cannot_be_written(file, tmp_path):
     said = []
     found = weights.resolve(str(file), MODEL, tmp_path / "blocked", said.append)
     assert_sample(found)
-    assert "the converted weights are used but not kept: cannot write" in said[-1]
+    assert "jtl could not save the converted weights: cannot write" in said[-1]
 
 
 def test_newer_tables_convert_again(store, file, monkeypatch):

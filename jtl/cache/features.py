@@ -133,11 +133,14 @@ class FeatureCache:
         """
         place, inputs = None, self._inputs
         if cut is None and inputs.views and "train" in splits:
-            self._note("no first layer is frozen: there are no outputs for --cache-views to keep")
+            self._note(
+                "--cache-views needs frozen layers at the start of the network, and this "
+                "mask has none"
+            )
         elif cut is not None and inputs.augmentation is not None and not inputs.views:
             self._note(
-                "augmentation makes new images in every epoch, whose features cannot be kept: "
-                "the frozen prefix runs in every step"
+                "with augmentation the frozen layers can't be cached, so every step runs the "
+                "whole network (slower); --cache-views N caches N random versions of each image"
             )
         elif cut is not None and cut not in self._rejected:
             place = self.estimate(cut, variables, splits).place
@@ -178,7 +181,7 @@ class FeatureCache:
                 return dataclasses.replace(inputs, examples=cached)
         except NoRoom:
             self._rejected.add(inputs.start or "")
-            self._display.message("the frozen prefix runs in every step instead")
+            self._display.message("so every step runs the frozen layers, too")
         finally:
             self._last = self._decoded = None  # The steps donate the arrays.
         images = {
@@ -347,7 +350,7 @@ class FeatureCache:
         images = self._images(part)
         with self._display.track(f"features of {part}", len(part.split), "images") as advance:
             if first:
-                advance(first, "begun by an earlier run")
+                advance(first, "continued from an earlier run")
             for rows in extract(
                 images,
                 on_device,

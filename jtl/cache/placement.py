@@ -46,18 +46,17 @@ def place_features(
     if not memory:
         return None, None
     too_large = (
-        f"the features before {cut} take {format_bytes(needed)}, more than the "
-        f"{format_bytes(memory)} of memory that they may take"
+        f"the features before {cut} need {format_bytes(needed)}, more than the "
+        f"{format_bytes(memory)} of memory for them"
     )
     if store is None:
-        return None, f"{too_large}: the network runs as a whole"
+        return None, f"{too_large}, so every step runs the whole network"
     too_large, limit = f"{too_large} (--cache-budget)", store.limit()
     if kept or needed <= limit:
-        return "disk", f"{too_large}: they are read from disk batch by batch"
+        return "disk", f"{too_large}; jtl reads them from disk batch by batch"
     return None, (
-        f"{too_large} and the {format_bytes(limit)} of disk ({sizes.LIMIT}): the frozen prefix "
-        "runs in every step instead. Less is needed with --cache-dtype bfloat16 or a smaller "
-        "--image-size."
+        f"{too_large} and the {format_bytes(limit)} on disk ({sizes.LIMIT}), so every step runs "
+        "the frozen layers, too. --cache-dtype bfloat16 or a smaller --image-size needs less."
     )
 
 

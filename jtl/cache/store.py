@@ -132,7 +132,7 @@ class FeatureStore:
         reason = getattr(error, "strerror", None) or str(error)
         if unsupported(error):
             reason = f"the file system has no locks ({reason}). Set JTL_CACHE to a folder elsewhere"
-        self._say(f"features are used but not kept in '{self.folder}': {reason}")
+        self._say(f"jtl cannot cache features in '{self.folder}': {reason}")
 
     def entries(self) -> list[StoredEntry]:
         """All entries, the longest unused first, unfinished ones among them."""
@@ -201,12 +201,14 @@ class FeatureStore:
 
     def _too_large(self, reason: str, limit: int) -> None:
         self._say(
-            f"features are used but not kept: {reason} {format_bytes(limit)} that may lie in "
+            f"jtl does not cache these features: {reason} {format_bytes(limit)} allowed in "
             f"'{self.folder}'. {sizes.LIMIT} sets another limit."
         )
 
     def _discard(self, key: Key, damage: DamagedEntry) -> None:
-        self._message(f"features are computed again: in the cache, {key.name}'s {damage}")
+        self._message(
+            f"computing features again, because {key.name} in the cache is damaged: {damage}"
+        )
         self.remove(key.name)
 
     def _remove(self, name: str) -> None:
@@ -238,7 +240,7 @@ class FeatureStore:
                 lock.acquire(blocking=False)
                 break
             except filelock.Timeout:
-                self._say("waiting for another process that computes the same features")
+                self._say("waiting for another process that is computing the same features")
             progress = self._progress(name)
             if progress != written:
                 waited, written = time.monotonic(), progress

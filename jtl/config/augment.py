@@ -76,7 +76,7 @@ class Augment:
         )
         _check("--erasing", self.erasing, "from 0 to 1", 0 <= self.erasing <= 1)
         for flag, value in (("--mixup", self.mixup), ("--cutmix", self.cutmix)):
-            _check(flag, value, "a finite number from 0 on", 0 <= value < float("inf"))
+            _check(flag, value, "0 or larger", 0 <= value < float("inf"))
 
     @property
     def crops(self) -> bool:

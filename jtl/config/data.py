@@ -86,7 +86,7 @@ class DataConfig:
         name, _, times = self.upsample.partition(":")
         if name != "nearest" or not whole(times):
             raise UserError(
-                "--upsample must be bilinear, bicubic or nearest:N with N from 1 on, not "
+                "--upsample must be bilinear, bicubic or nearest:N (N = 1 or more), not "
                 f"'{self.upsample}'."
             )
         if self.image_size is not None:

@@ -44,8 +44,8 @@ def _options(path: Path, known: Mapping[str, Option]) -> Iterator[tuple[Option, 
             name = str(written).replace("-", "_")
             if name not in known or name == FLAG.removeprefix("--"):
                 raise UserError(
-                    f"'{path}': there is no option '{written}'.{suggest(name, known)} The names "
-                    "are those of the flags, without dashes before them."
+                    f"'{path}': there is no option '{written}'.{suggest(name, known)} Names are "
+                    "those of the command line without the dashes, such as batch_size."
                 )
             if name in seen:
                 raise UserError(f"'{path}' gives '{written}' twice.")
@@ -80,9 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(
-            f"{FLAG} '{path}' must hold a line NAME: VALUE for each option, such as 'lr: 1e-3'."
-        )
+        raise UserError(f"{FLAG} '{path}' must contain lines NAME: VALUE, such as 'lr: 1e-3'.")
     return content
 
 
@@ -91,8 +89,8 @@ def _word(option: Option, value: Any, path: Path) -> str:
     if isinstance(value, bool):
         if option.kind is not bool and option.mark(walk.FlagValue) is None:
             raise UserError(
-                f"'{path}': '{option.name}' is no switch, but YAML takes its value for "
-                f"{str(value).lower()}. Words such as yes, no, on and off need quotes there."
+                f"'{path}': '{option.name}' is not a switch, but YAML reads its value as "
+                f"{str(value).lower()}. Put words such as yes, no, on and off in quotes."
             )
         return option.flag if value else option.flag.replace("--", "--no-", 1)
     if isinstance(value, list):

@@ -77,16 +77,16 @@ class ModelConfig:
             checks.idle(
                 self,
                 ("entry", "strip_prefix", "ignore_keys", "bgr"),
-                "no effect with --weights random, only on how weights are read.",
+                "no effect with --weights random; they change how weights are read.",
             )
         if self.head != "mlp":
             checks.idle(
                 self,
                 ("head_widths", "head_dropout", "head_batch_norm"),
-                f"no effect with --head {self.head}, only on the hidden layers of --head mlp. "
-                "Add that, or write a list such as --head bn,dense:256,dropout:.2.",
+                f"no effect with --head {self.head}; they change the hidden layers of --head "
+                "mlp. Add that, or write a list such as --head bn,dense:256,dropout:.2.",
             )
         elif not self.head_widths:
             raise UserError("--head-widths needs at least one width, such as 1024,512.")
         if self.head == "conv" and self.head_pool == "flatten":
-            raise UserError("--head conv pools its logits: --head-pool avg or max, not flatten.")
+            raise UserError("--head conv needs --head-pool avg or max, not flatten.")

@@ -79,13 +79,13 @@ class Config:
         augment = self.augment.resolved()
         if self.model.head_batch_norm and self.train.batch_size == 1:
             raise UserError(
-                "--head-batch-norm normalizes over the images of a batch: with --batch-size 1 "
-                "nothing is left of them. Give 2 or more, or leave one of them out."
+                "--head-batch-norm normalizes over the images of a batch, so --batch-size 1 "
+                "cannot work. Use 2 or more, or leave one of them out."
             )
         if augment.mixes and self.train.batch_size == 1:
             raise UserError(
-                "mixup and cutmix mix the images of a batch, and --batch-size 1 has only one. Use "
-                "a larger one, or --mixup 0 --cutmix 0."
+                "mixup and cutmix mix the images of a batch, but --batch-size 1 has only one. "
+                "Use a larger batch, or --mixup 0 --cutmix 0."
             )
         if self.data.cache_views is not None:
             self._check_views(self.data.cache_views, augment)
@@ -97,34 +97,34 @@ class Config:
         if not augment.random:
             raise UserError(
                 f"--cache-views {views} has no effect without augmentation: every epoch sees the "
-                "same images. Add --augment light, or leave it out."
+                "same images. Add --augment light, or leave --cache-views out."
             )
         if augment.mixes:
             mixing = [f"--{name}" for name in ("mixup", "cutmix") if getattr(augment, name) > 0]
             off = " ".join(f"{flag} 0" for flag in mixing)
             raise UserError(
-                f"--cache-views {views} keeps what the frozen layers make of one image, and "
-                f"{' and '.join(mixing)} mix each with others of its batch, labels too. Add {off}, "
-                "or leave --cache-views out."
+                f"--cache-views {views} caches the features of single images, but "
+                f"{' and '.join(mixing)} mix each image with others of its batch. Add {off}, or "
+                "leave --cache-views out."
             )
         budget = self.run.cache_budget
         if budget is not None and not parse_bytes("--cache-budget", budget):
             raise UserError(
-                f"--cache-views {views} keeps the frozen layers' outputs, and --cache-budget 0 "
-                "keeps none. Leave one of them out."
+                f"--cache-views {views} caches features, but --cache-budget 0 turns the cache "
+                "off. Leave one of them out."
             )
 
     def _check_lbfgs(self, augment: Augment) -> None:
         linear = self.model.head in ("linear", "append")
         if self.train.mask != "head_only" or self.train.phases or not linear:
             raise UserError(
-                "--solver lbfgs fits a linear head on a frozen backbone: it goes with --mask "
-                "head_only and --head linear or append, not with phases."
+                "--solver lbfgs fits a linear head on a frozen backbone: it needs --mask "
+                "head_only and --head linear or append, without --phases."
             )
         if augment.random:
             raise UserError(
-                "--solver lbfgs fits the head on fixed features, and augmentation makes new images "
-                "all the time. Use --augment none, or --solver sgd."
+                "--solver lbfgs fits the head on fixed features, but augmentation changes the "
+                "images all the time. Use --augment none, or --solver sgd."
             )
         if self.run.profile:
             raise UserError("--profile: no effect with --solver lbfgs, which takes no steps.")

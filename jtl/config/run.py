@@ -76,16 +76,16 @@ class RunConfig:
             UserError: They do not go together; the message names them.
         """
         if self.config is not None:
-            raise UserError("--config is for the command line alone; give the options themselves.")
+            raise UserError("--config works on the command line only; give the options themselves.")
         # Of trainings, trials and rehearsals there is one at a time.
         asked = {"--dry-run": self.dry_run, "--find-lr": self.find_lr, "--seeds": self.seeds > 1}
         flags = [flag for flag, given in asked.items() if given]
         if len(flags) > 1:
-            raise UserError(f"{' and '.join(flags)} do not go together; give one of them.")
+            raise UserError(f"{' and '.join(flags)} cannot be combined; use one of them.")
         if (self.find_lr or self.dry_run) and self.resume != "never":
             raise UserError(f"{flags[0]} is for a new training, not for one to --resume.")
         if self.profile and (self.dry_run or self.find_lr):
-            raise UserError("--profile traces a training; leave --dry-run and --find-lr out.")
+            raise UserError("--profile needs a real training; leave --dry-run and --find-lr out.")
 
     def check_processes(self) -> None:
         """Checks the options of a training by many processes.
@@ -104,8 +104,9 @@ class RunConfig:
             return
         if missing:
             raise UserError(
-                f"{' and '.join(missing)} missing: several processes need --coordinator HOST:PORT, "
-                "--num-processes N and, each its own, --process-id 0 to N-1."
+                f"{' and '.join(missing)} missing: several processes need --coordinator "
+                "HOST:PORT, --num-processes N and --process-id (a different one from 0 to N-1 "
+                "in each)."
             )
         host, _, port = str(self.coordinator).rpartition(":")
         if not (host and 0 < (whole(port) or 0) < 2**16):

@@ -28,13 +28,13 @@ _OF_STEPS = (
     "schedule", "patience", "min_delta", "extended",
 )  # fmt: skip
 """What has no meaning for a solver that takes no steps."""
-NO_STEPS = "no effect with --solver lbfgs, which takes no such steps; leave out one or the other."
+NO_STEPS = "no effect with --solver lbfgs, which takes no training steps; leave one of them out."
 
 
 def _penalty(flag: str, value: str) -> None:
     penalty = math.nan if (read := number(value)) is None else read
     if value != "auto" and not 0 <= penalty < math.inf:
-        raise UserError(f"{flag} must be auto or a number from 0 on, not '{value}'.")
+        raise UserError(f"{flag} must be auto, or a number that is 0 or larger, not '{value}'.")
 
 
 def _epochs(flag: str, value: tuple[int, ...]) -> None:
@@ -44,11 +44,11 @@ def _epochs(flag: str, value: tuple[int, ...]) -> None:
 
 def _inside(flag: str, value: tuple[float, ...]) -> None:
     if not value:
-        raise UserError(f"{flag} needs at least one share of a phase's steps, such as 0.5.")
+        raise UserError(f"{flag} needs at least one fraction of a phase's steps, such as 0.5.")
     for at in value:
         if not 0 < at < 1:
             raise UserError(
-                f"{flag} takes shares of a phase's steps, above 0 and below 1, not {at}."
+                f"{flag} takes fractions of a phase's steps, above 0 and below 1, not {at}."
             )
 
 
@@ -142,7 +142,7 @@ class TrainConfig:
             UserError: They do not go together; the message names them.
         """
         if self.phases is not None and self.mask != TrainConfig.mask:
-            raise UserError("--phases names a mask for each phase; leave --mask out.")
+            raise UserError("--phases already sets a mask for each phase; leave --mask out.")
         if self.mask == "head_only" and self.phases is None and self.solver != "lbfgs":
             why = "no effect with --mask head_only, which trains no block of the backbone. "
             checks.idle(
@@ -159,7 +159,7 @@ class TrainConfig:
     def _check_lbfgs(self) -> None:
         if self.bn == "train":
             raise UserError(
-                "--solver lbfgs fits the head on fixed features, and --bn train lets them change "
+                "--solver lbfgs fits the head on fixed features, but --bn train changes them "
                 "with every batch. Use --bn auto or frozen, or --solver sgd."
             )
         if self.batch_size == "auto":
@@ -218,5 +218,5 @@ class StepsConfig:
         }
         for name, (has_effect, by) in used.items():
             if not has_effect:
-                why = f"no effect but with {by}. Add that, or leave it out."
+                why = f"no effect without {by}. Add that, or leave it out."
                 checks.idle(self, (name,), why)

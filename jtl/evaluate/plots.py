@@ -76,7 +76,7 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
         return [*written, "mistakes.png"]
     except OSError as error:
         raise UserError(
-            f"cannot write plots to '{folder}': {error.strerror}. Choose a folder with --out."
+            f"cannot write plots to '{folder}': {error.strerror}. Choose another folder with --out."
         ) from error
 
 

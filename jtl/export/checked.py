@@ -78,7 +78,7 @@ def export(
         if error.errno is None:
             raise
         raise UserError(
-            f"cannot write '{out}': {error.strerror}. Choose a place that you may write to."
+            f"cannot write '{out}': {error.strerror}. Choose a place that you can write to."
         ) from error
     finally:
         for folder in missing:
@@ -92,7 +92,7 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
     target = TARGETS.get(to)
     if target is None:
         raise UserError(
-            f"there is no export to '{to}'.{suggest(to, TARGETS)} The forms are: "
+            f"there is no export format '{to}'.{suggest(to, TARGETS)} The formats are: "
             f"{', '.join(TARGETS)}."
         )
     if out is None:
@@ -102,14 +102,14 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
         raise UserError(f"--out '{out}' must end in {target.suffix}, as exports to {to} do.")
     if out.exists() and not overwrite:
         raise UserError(
-            f"'{out}' is there already. Choose another name with --out, or allow it to be replaced "
-            "with --overwrite."
+            f"'{out}' already exists. Choose another name with --out, or replace it with "
+            "--overwrite."
         )
     if target.suffix and out.is_dir():
         raise UserError(f"'{out}' is a folder. Name the file to write.")
     if not target.suffix and out.exists() and not (out / "saved_model.pb").is_file():
         raise UserError(
-            f"'{out}' is no SavedModel, and is not replaced by one. Choose another --out."
+            f"'{out}' is not a SavedModel, so jtl does not replace it. Choose another --out."
         )
     return out
 
@@ -130,10 +130,10 @@ def _compared(
         bound = max(bound, _BFLOAT16_ROUNDING)
     if not difference <= bound:  # Neither of NaN.
         raise UserError(
-            f"the export does not predict as the run does: run by {answers.reference}, its logits "
-            f"differ by {difference:.2g} of the largest, more than the {bound:g} that rounding "
-            "explains. Nothing was written. This is a defect in jtl or in that library, please "
-            "report it."
+            "the exported model does not predict what the run does: run with "
+            f"{answers.reference}, its logits differ by {difference:.2g} of the largest, more "
+            f"than rounding explains ({bound:.2g}). Nothing was saved. This is a bug in jtl or "
+            "in that library; please report it."
         )
     same = np.argmax(answers.logits, -1) == np.argmax(own, -1)
     return {
@@ -160,7 +160,9 @@ def samples(classifier: Classifier) -> tuple[list[np.ndarray], str]:
         images = [split.read(rows[i : i + 1], None)[0] for i in range(len(rows))]
         return images, f"{len(images)} {name} images of {spec}"
     except UserError:
-        return _noise(classifier), f"{SAMPLES} images of noise, as {spec} cannot be read"
+        return _noise(
+            classifier
+        ), f"{SAMPLES} images of random noise, because {spec} cannot be read"
 
 
 def _noise(classifier: Classifier) -> list[np.ndarray]:

@@ -88,8 +88,8 @@ def require(name: str, to: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"--to {to} runs what it writes, and needs {name} for it, which cannot be imported "
-            f"({error}). Install it with: pip install 'jtl[{extra}]'."
+            f"exporting to {to} needs {name}, which isn't installed ({error}). Install it with: "
+            f"pip install 'jtl[{extra}]'."
         ) from error
 
 

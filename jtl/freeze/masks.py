@@ -44,12 +44,12 @@ FORMS = {
     "head_only": "linear probe: only the head",
     "last_stage": "the last stage, what follows it, and the head",
     "last_stages:K": "the same for the last K stages",
-    "from:PATH": "everything from a unit or stage on, such as from:stage3/block1",
+    "from:PATH": "everything from a unit or stage to the end, such as from:stage3/block1",
     "first_stages:K": "the stem, the first K stages and the head (surgical fine-tuning)",
     "norm_only": "scales and biases of normalization, and the head",
     "bias_only": "biases, and the head (BitFit)",
     "full": "everything",
-    "rules:FILE": "the user's own rules, a line each, or inline: rules:PATTERN=WHAT;...",
+    "rules:FILE": "your own rules, one per line of a file, or directly: rules:PATTERN=WHAT;...",
 }
 """Every mask in the form it is given, with its meaning."""
 
@@ -155,8 +155,8 @@ def _stages(units: Sequence[Unit], name: str, argument: str) -> list[str]:
     if not stages:
         listed = ", ".join(unit.path for unit in units)
         raise UserError(
-            f"a mask by stages cannot be used: this model has no stage. Its units are: {listed}. "
-            "Use head_only, full or from:UNIT."
+            "masks by stage do not work here, because this model has no stages. Its units are: "
+            f"{listed}. Use head_only, full or from:UNIT."
         )
     count = whole(argument)
     if count is None or not 1 <= count <= len(stages):
@@ -219,18 +219,19 @@ def label_tree(mask: Mask, params: dict[str, Any]) -> dict[str, Any]:
     labels = walk(params, "")
     if mask.inside and not any(f"{path}/".startswith(f"{mask.inside}/") for path in paths):
         raise UserError(
-            f"mask '{mask.name}': no layer with params is called '{mask.inside}'."
-            f"{_nearest(mask.inside, paths)}"
+            f"mask '{mask.name}': there is no layer '{mask.inside}' with "
+            f"parameters.{_nearest(mask.inside, paths)}"
         )
     if uncovered:
         raise UserError(
-            f"mask '{mask.name}': no rule matches {len(uncovered)} params, first "
-            f"'{uncovered[0]}'. End the rules with one that matches everything, such as '.*'."
+            f"mask '{mask.name}': no rule matches {len(uncovered)} parameters, such as "
+            f"'{uncovered[0]}'. End the rules with one that matches everything, such as "
+            "'.*=frozen'."
         )
     idle = [rule for rule in mask.rules if rule not in decided and not rule.may_idle]
     if idle:
         listed = "\n".join(f"  {r.pattern}: {_why_idle(r, mask.rules, paths)}" for r in idle)
-        raise UserError(f"mask '{mask.name}': these rules decide no param:\n{listed}")
+        raise UserError(f"mask '{mask.name}': these rules have no effect:\n{listed}")
     if not any(rule.label != FROZEN for rule in decided):
         raise UserError(f"mask '{mask.name}' leaves nothing to train.")
     return labels
@@ -245,8 +246,8 @@ def _why_idle(rule: Rule, rules: Sequence[Rule], paths: Sequence[str]) -> str:
     earlier = ", ".join(f"'{pattern}'" for pattern in dict.fromkeys(firsts))
     more = f" and {len(matched) - 1} more" if len(matched) > 1 else ""
     return (
-        f"comes too late: all that it matches ({matched[0]}{more}) is decided before it by "
-        f"{earlier}. Move it up."
+        f"comes too late: earlier rules already match all of it ({matched[0]}{more}): {earlier}. "
+        "Move it up."
     )
 
 
@@ -257,4 +258,4 @@ def _nearest(pattern: str, paths: Sequence[str]) -> str:
     plain = re.sub(r"[\\^$.*+?()\[\]{}|]", "", pattern)
     modules = list(dict.fromkeys(p.rsplit("/", depth)[0] for p in paths for depth in (0, 1, 2)))
     close = difflib.get_close_matches(plain, modules, n=3, cutoff=0.3)
-    return f" The nearest paths are: {', '.join(close)}." if close else ""
+    return f" Similar paths: {', '.join(close)}." if close else ""

@@ -70,7 +70,7 @@ def parse(text: str, epochs: int | None, units: Sequence[Unit]) -> tuple[Phase, 
     if "," in text:
         if epochs is not None:
             raise UserError(
-                f"--phases '{text}' says how many epochs each phase has; leave --epochs out."
+                f"--phases '{text}' already sets the epochs of each phase; leave --epochs out."
             )
         try:
             return tuple(_phase(part) for part in text.split(";") if part.strip())
@@ -78,11 +78,11 @@ def parse(text: str, epochs: int | None, units: Sequence[Unit]) -> tuple[Phase, 
             if not re.search(r"rules:[^;]*=", text):
                 raise
             raise UserError(
-                f"{error} Rules in place have separators of their own: in --phases, write them "
-                "into a file, a rule a line, and name it: 3,head_only;7,rules:my-rules.txt."
+                f"{error} Rules contain the separators of --phases: write them into a file, one "
+                "per line, and name it, as in 3,head_only;7,rules:my-rules.txt."
             ) from error
     if text.partition(":")[0] == "freeze_unfreeze":
-        raise UserError(f"--phases {text}: EPOCHS must be a whole number from 1 on.")
+        raise UserError(f"--phases {text}: EPOCHS must be a whole number, at least 1.")
     listed = "\n".join(f"  {form}: {told}" for form, told in FORMS.items())
     raise UserError(f"unknown phases '{text}'.{suggest(text, FORMS)} The forms are:\n{listed}")
 
@@ -90,20 +90,20 @@ def parse(text: str, epochs: int | None, units: Sequence[Unit]) -> tuple[Phase, 
 def _enough(text: str, total: int, needed: int) -> None:
     if total < needed:
         raise UserError(
-            f"--phases {text} needs at least {needed} epochs, one for each phase; --epochs "
-            f"gives {total}."
+            f"--phases {text} needs at least {needed} epochs, one per phase, but --epochs is "
+            f"{total}."
         )
 
 
 def _phase(part: str) -> Phase:
     fields = [field.strip() for field in part.split(",")]
     if not 2 <= len(fields) <= 3:
-        raise UserError(f"phase '{part}' is not EPOCHS,MASK or EPOCHS,MASK,LR.")
+        raise UserError(f"phase '{part}' must be EPOCHS,MASK or EPOCHS,MASK,LR.")
     epochs = whole(fields[0])
     if not epochs:
         raise UserError(
-            f"phase '{part}' is EPOCHS,MASK or EPOCHS,MASK,LR, and EPOCHS must be a whole number "
-            f"from 1 on, not '{fields[0]}'."
+            f"phase '{part}' must be EPOCHS,MASK or EPOCHS,MASK,LR, and EPOCHS a whole number, "
+            f"at least 1, not '{fields[0]}'."
         )
     check_form(fields[1])
     lr = None

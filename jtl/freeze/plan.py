@@ -99,10 +99,9 @@ def plan_phases(
         taught = taught or _teaches_the_head(labels)
         if not taught:
             raise UserError(
-                f"mask '{phase.mask}' freezes the new head's last kernel ({'/'.join(_LOGITS)}), "
-                "which starts at zero, so that no gradient would reach any other layer and "
-                "nothing would be learnt. Let the head train, now or in an earlier phase: "
-                "rules:head=train;..."
+                f"mask '{phase.mask}' freezes the last kernel of the new head "
+                f"({'/'.join(_LOGITS)}). It starts at zero, so nothing could be learned. Train "
+                "the head now or in an earlier phase: rules:head=train;..."
             )
         if len(phases) - extended > 1:
             paths = leaf_paths(labels)

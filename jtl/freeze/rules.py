@@ -37,7 +37,10 @@ class Rule:
     may_idle: bool = False
 
 
-_FORM = "A rule is PATTERN=WHAT with WHAT one of: frozen, train, x0.1 (a multiple), 1e-4 (a rate)."
+_FORM = (
+    "A rule is PATTERN=WHAT, where WHAT is frozen, train, x0.1 (a multiple of the learning "
+    "rate) or 1e-4 (a learning rate)."
+)
 
 
 def read_rules(source: str, translate: Callable[[str], str]) -> tuple[tuple[Rule, ...], str | None]:
@@ -62,10 +65,11 @@ def read_rules(source: str, translate: Callable[[str], str]) -> tuple[tuple[Rule
             content = Path(source).read_text(encoding="utf-8")
             lines = content.splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise UserError(
-                f"cannot read the rules file '{source}': {reason}. Give a text file with a rule a "
-                f"line, or rules in place: rules:head/.*=train;.*=frozen. {_FORM}"
+                f"cannot read the rules file '{source}': {reason}. Name a text file with one "
+                "rule per line, or write the rules directly: rules:head/.*=train;.*=frozen. "
+                f"{_FORM}"
             ) from error
     rules, wrong = [], []
     for number, line in enumerate(lines, 1):
@@ -77,7 +81,7 @@ def read_rules(source: str, translate: Callable[[str], str]) -> tuple[tuple[Rule
         except ValueError as error:
             wrong.append(f"  {number}: {text} ({error})")
     if wrong or not rules:
-        listed = "\n".join(wrong) or "  there is none"
+        listed = "\n".join(wrong) or "  there are none"
         raise UserError(f"the rules in '{source}' cannot be used:\n{listed}\n{_FORM}")
     return tuple(rules), content
 
@@ -85,7 +89,7 @@ def read_rules(source: str, translate: Callable[[str], str]) -> tuple[tuple[Rule
 def _rule(text: str, translate: Callable[[str], str]) -> Rule:
     pattern, equals, what = (part.strip() for part in text.rpartition("="))
     if not equals or not pattern:
-        raise ValueError("no '=' between pattern and what to do")
+        raise ValueError("there is no '=' between PATTERN and WHAT")
     path = translate(pattern)
     # A plain name means what is below it, or the leaf itself; a pattern is taken as it is.
     if re.fullmatch(r"[\w/]+", path):
@@ -103,7 +107,7 @@ def _rule(text: str, translate: Callable[[str], str]) -> Rule:
     try:
         number = float(what.removeprefix("x"))
     except ValueError:
-        raise ValueError(f"'{what}' is none of the four") from None
+        raise ValueError(f"'{what}' is not one of the four") from None
     if not 0 < number < float("inf"):
         raise ValueError("a rate or multiple must be positive")
     label = f"backbone {what}"

@@ -142,7 +142,7 @@ class ImageClassifier(nn.Module):
         if first == 0 and min(x.shape[1:3]) < least:
             raise UserError(
                 f"images of {x.shape[1]} x {x.shape[2]} pixels are too small for this backbone, "
-                f"which needs at least {least} x {least}. Enlarge them (--image-size {least})."
+                f"which needs at least {least} x {least}. Use --image-size {least} or larger."
             )
         last = len(units) if stop is None else locate(units, stop)
         stats = train if stats is None else stats
@@ -216,8 +216,8 @@ def _run_until(
         return reached.value
     path = "/".join(module.path)
     raise UserError(
-        f"no layer is called '{path}/{layer}'.{suggest(layer, passed)} The layers of {path} "
-        f"are: {', '.join(passed)}."
+        f"there is no layer '{path}/{layer}'.{suggest(layer, passed)} The layers of {path} are: "
+        f"{', '.join(passed)}."
     )
 
 

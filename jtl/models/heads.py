@@ -102,8 +102,8 @@ def check_layers(layers: Sequence[str]) -> None:
     close = "" if kind in kinds else suggest(kind, kinds, 0.6)
     forms = ", ".join(f"{form} ({what})" for form, what in LAYER_FORMS.items())
     raise UserError(
-        f"--head: {', '.join(map(repr, wrong))} is no layer of a head.{close} Allowed: "
-        f"{', '.join(HEADS)}, or a list, separated by commas, of: {forms}."
+        f"--head: {', '.join(map(repr, wrong))} is not a layer of a head.{close} Allowed: "
+        f"{', '.join(HEADS)}, or a comma-separated list of: {forms}."
     )
 
 

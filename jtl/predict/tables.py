@@ -45,7 +45,9 @@ def writing(path: Path, top_k: int, *, raw: bool = False) -> Iterator[Put]:
     formats = {".csv": functools.partial(_csv, raw=raw), ".jsonl": _jsonl, ".parquet": _parquet}
     form = formats.get(path.suffix.lower())
     if form is None:
-        raise UserError(f"--out '{path}' must end in {', '.join(formats)}, which tells the format.")
+        raise UserError(
+            f"--out '{path}' must end in {', '.join(formats)}; the extension selects the format."
+        )
     if path.is_dir():
         raise UserError(f"--out '{path}' is a folder. Name the file to write.")
     try:
@@ -55,7 +57,7 @@ def writing(path: Path, top_k: int, *, raw: bool = False) -> Iterator[Put]:
         if not os.fsdecode(error.filename or "").startswith(str(path.with_name(".jtl-"))):
             raise  # Of what is predicted.
         raise UserError(
-            f"cannot write --out '{path}': {error.strerror}. Choose a place that you may write to."
+            f"cannot write --out '{path}': {error.strerror}. Choose a place that you can write to."
         ) from error
 
 
@@ -100,8 +102,8 @@ def _parquet(path: Path, top_k: int) -> Iterator[Put]:
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            f"writing .parquet needs pyarrow ({error}). Install it with: pip install "
-            "'jtl[parquet]'; or write .csv or .jsonl."
+            f"writing .parquet needs pyarrow, which isn't installed ({error}). Install it with: "
+            "pip install 'jtl[parquet]', or write .csv or .jsonl."
         ) from error
     types = {str: pyarrow.string(), float: pyarrow.float32()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in _columns(top_k).items()])

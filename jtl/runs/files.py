@@ -20,7 +20,7 @@ def missing_run(folder: Path) -> str | None:
     runs = []
     with contextlib.suppress(OSError):
         runs = [str(path) for path in folder.parent.iterdir() if (path / CONFIG).is_file()]
-    return f"there is no folder '{folder}'.{suggest(str(folder), runs, 0.7)}"
+    return f"'{folder}' is not a run: there is no such folder.{suggest(str(folder), runs, 0.7)}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_less_work_gives_the_same_params(train, work, mask, suffix):
 def test_from_disk_batch_by_batch_the_same(train, work, mask):
     memory, _ = train(mask)
     disk, said = train(mask, cache_budget="1kB")
-    assert "more than the 1.0 kB of memory that they may take (--cache-budget)" in said
+    assert "more than the 1.0 kB of memory for them (--cache-budget)" in said
     assert "read from disk batch by batch" in said
     assert disk.summary["cached_prefix"]
     # `head_only` takes all steps of an epoch in one program from memory, and one by one here.
@@ -174,9 +174,9 @@ def test_too_large_for_both_is_said_once_and_trained_without(train, cache, monke
     assert not run.summary["cached_prefix"]
     # 27 features of 16 float32.
     told = (
-        "the features before head take 1.7 kB, more than the 1.0 kB of memory that they may take "
-        "(--cache-budget) and the 1.2 kB of disk (JTL_CACHE_LIMIT): the frozen prefix runs in "
-        "every step instead"
+        "the features before head need 1.7 kB, more than the 1.0 kB of memory for them "
+        "(--cache-budget) and the 1.2 kB on disk (JTL_CACHE_LIMIT), so every step runs the "
+        "frozen layers, too"
     )
     assert said.count(told) == 1
     assert not (cache / "features").exists()
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_leaves_memory_or_no_cache(train, cache, monkeypatc
     assert said.count("No space left on device") == 1
     run, said = train(cache_budget="1kB")
     assert not run.summary["cached_prefix"]
-    assert "the frozen prefix runs in every step instead" in said
+    assert "so every step runs the frozen layers, too" in said
     assert list((cache / "features").iterdir()) == []
 
 
@@ -250,7 +250,7 @@ def test_damage_is_said_and_computed_again(train, cache, work, how):
         path.write_bytes(content)
     work.clear()
     second, said = train()
-    assert said.count("features are computed again") == 2
+    assert said.count("computing features again") == 2
     assert work["prefix"] == 2
     assert_equal_runs(first, second, 0)
     assert train()[0].summary["features_reused"]

@@ -116,7 +116,7 @@ def test_damage_is_said_and_removed(store, said, what, mapped):
     DAMAGES[what](store.folder / key.name)
     assert store.load(key, mapped=mapped) is None
     assert len(said) == 1
-    assert "computed again" in said[0]
+    assert "computing features again" in said[0]
     assert stores.files(store) == set()
     stores.write(store, key)
     assert store.load(key, mapped=mapped) is not None
@@ -147,7 +147,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from support import stores
-from jtl.cache.store import Store
+from jtl.cache.store import FeatureStore as Store
 store = Store(Path(sys.argv[1]), lambda text: print(text, flush=True))
 with store.claim(stores.key(), stores.SPEC) as claim:
     if claim is None:
@@ -223,7 +223,7 @@ def test_another_process_is_waited_for_and_its_work_shared(store):
     expect(first, "claimed 0")
     expect(first, "written")
     second = writer(store)
-    expect(second, "waiting for another process that computes the same features")
+    expect(second, "waiting for another process that is computing the same features")
     first.communicate("\n")
     out, _ = second.communicate()
     assert out.split() == ["shared"]
@@ -240,7 +240,7 @@ def test_the_lock_of_a_dead_process_frees_itself_and_a_stuck_one_is_left(store, 
     with store.claim(stores.key(), stores.SPEC) as claim:
         assert claim is None
     assert ["waiting" in text for text in said] == [True, False]
-    assert "not kept" in said[1]
+    assert "cannot cache" in said[1]
     assert store.remove(stores.key().name + PARTIAL) == 0  # In use.
     process.kill()
     process.communicate()
@@ -264,7 +264,7 @@ def test_a_full_disk_is_said_once_and_gets_its_space_back(store, said, monkeypat
             assert not claim.alive
             claim.finish()
         assert store.load(stores.key(name), mapped=False) is None
-    assert said == [f"features are used but not kept in '{store.folder}': No space left on device"]
+    assert said == [f"jtl cannot cache features in '{store.folder}': No space left on device"]
     assert held_names(store) == []
 
 
@@ -369,7 +369,7 @@ def test_a_folder_that_cannot_be_written_serves_and_keeps_nothing(store, said, m
     assert store.load(stores.key("a"), mapped=False) is not None
     with store.claim(stores.key("b"), stores.SPEC) as claim:
         assert claim is None
-    assert said == [f"features are used but not kept in '{store.folder}': Read-only file system"]
+    assert said == [f"jtl cannot cache features in '{store.folder}': Read-only file system"]
 
 
 def test_without_locks_nothing_is_kept_and_no_lock_stays(store, said, monkeypatch):
@@ -380,7 +380,7 @@ def test_without_locks_nothing_is_kept_and_no_lock_stays(store, said, monkeypatc
     with store.claim(stores.key(), stores.SPEC) as claim:
         assert claim is None
     assert said == [
-        f"features are used but not kept in '{store.folder}': the file system has no locks "
+        f"jtl cannot cache features in '{store.folder}': the file system has no locks "
         "(Function not implemented). Set JTL_CACHE to a folder elsewhere"
     ]
     monkeypatch.undo()
@@ -395,7 +395,7 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path, said):
     with store.claim(stores.key(), stores.SPEC) as claim:
         assert claim is None
     assert len(said) == 1
-    assert "not kept" in said[0]
+    assert "cannot cache features" in said[0]
 
 
 @pytest.mark.parametrize(

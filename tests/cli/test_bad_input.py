@@ -44,7 +44,7 @@ BAD_OPTIONS = {
     "idle rate": (["--solver", "lbfgs", "--lr", "1"], "--lr: no effect with --solver lbfgs"),
     "stage": (["--mask", "from:stage99"], "This model has: stem, stage1/block1, stage2"),
     "stages": (["--mask", "last_stages:" + "9" * 5000], "K must be a whole number from 1 to"),
-    "phases": (["--phases", "9" * 5000 + ",full"], "EPOCHS must be a whole number from 1 on"),
+    "phases": (["--phases", "9" * 5000 + ",full"], "EPOCHS a whole number, at least 1"),
     "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write to the run's folder '/proc/jtl-run'"),
 }
 

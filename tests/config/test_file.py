@@ -75,14 +75,14 @@ def test_the_last_file_counts(file, tmp_path):
         ("seed: 2026-13-45", "is not YAML: month must be in 1..12"),
         ("seed: " + "9" * 5000, "is not YAML: Exceeds the limit"),
         ("lr: " + "[" * 3000, "is not YAML: maximum recursion depth exceeded"),
-        ("- lr", "must hold a line NAME: VALUE"),
+        ("- lr", "must contain lines NAME: VALUE"),
         ("lr: [", "is not YAML: "),
         ("lr: {a: 1}", "'lr' must be a value or a list of values"),
         ("config: other.yaml", "there is no option 'config'"),
         ("epochs: many", "in the file of --config: --epochs must be a whole number, not 'many'"),
         ("resume: 3", "file of --config: --resume must be one of never, auto or must, not '3'"),
         ("json: 3", "in the file of --config: --json is a switch and takes no value"),
-        ("flip: no", "'flip' is no switch, but YAML takes its value for false"),
+        ("flip: no", "'flip' is not a switch, but YAML reads its value as false"),
     ],
 )
 def test_refusals(text, told, tmp_path, capsys, elsewhere):

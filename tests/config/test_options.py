@@ -109,29 +109,35 @@ def test_the_documented_default():
             Config(ModelConfig(head="mlp", head_dropout=1.0)),
             r"^--head-dropout must be at least 0 and below 1, not 1\.0\.$",
         ),
-        (Config(ModelConfig(head="dense:65537")), r"'dense:65537' is no layer of a head\. Allowed"),
+        (
+            Config(ModelConfig(head="dense:65537")),
+            r"'dense:65537' is not a layer of a head\. Allowed",
+        ),
         (
             Config(ModelConfig(head="mpl")),
-            r"'mpl' is no layer of a head\. Did you mean 'mlp'\? Allowed: linear, mlp, append, "
-            r"conv, or a list, separated by commas, of: dense:WIDTH ",
+            r"'mpl' is not a layer of a head\. Did you mean 'mlp'\? Allowed: linear, mlp, append, "
+            r"conv, or a comma-separated list of: dense:WIDTH ",
         ),
         (
             Config(
                 ModelConfig(head="mlp", head_widths=(8,), head_batch_norm=True),
                 train=TrainConfig(batch_size=1),
             ),
-            r"^--head-batch-norm normalizes over the images of a batch: with --batch-size 1 ",
+            r"^--head-batch-norm normalizes over the images of a batch, so --batch-size 1 ",
         ),
         (
             Config(ModelConfig(head_widths=(8,), head_dropout=0.1, head_batch_norm=True)),
-            r"^--head-widths, --head-dropout, --head-batch-norm: no effect with --head linear, .* "
+            r"^--head-widths, --head-dropout, --head-batch-norm: no effect with --head linear; .* "
             r"--head mlp\.",
         ),
         (
             config(solver="sgd", l2="0.1"),
             r"^--l2: no effect with --solver sgd, only with --solver lbfgs\.",
         ),
-        (config(solver="lbfgs", l2="nan"), r"^--l2 must be auto or a number from 0 on, not 'nan'"),
+        (
+            config(solver="lbfgs", l2="nan"),
+            r"^--l2 must be auto, or a number that is 0 or larger, not 'nan'",
+        ),
         (
             config(solver="lbfgs", lr=1.0, weight_decay=0.1, patience=3),
             r"^--lr, --weight-decay, --patience: no effect with --solver lbfgs",
@@ -139,7 +145,7 @@ def test_the_documented_default():
         (config(solver="lbfgs", epochs=3), r"^--epochs: no effect with --solver lbfgs"),
         (
             config(solver="lbfgs", bn="train"),
-            r"^--solver lbfgs fits the head on fixed features, and --bn train",
+            r"^--solver lbfgs fits the head on fixed features, but --bn train",
         ),
     ],
 )
@@ -225,7 +231,7 @@ def test_widths_are_given_with_commas_or_spaces(words):
 @pytest.mark.parametrize("penalty", ["nan", "inf", "-1", "much"])
 def test_a_penalty_is_a_number_from_0_on(penalty):
     options = TrainConfig(solver="lbfgs", l2=penalty)
-    with pytest.raises(UserError, match="--l2 must be auto or a number from 0 on"):
+    with pytest.raises(UserError, match="--l2 must be auto, or a number that is 0 or larger"):
         checked(Config(train=options))
 
 

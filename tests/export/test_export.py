@@ -309,7 +309,7 @@ def test_a_savedmodel_is_written_with_its_classes_and_replaced(classifier, tenso
     facts = json.loads((out / "assets.extra" / "classes.json").read_text())
     assert facts["class_names"] == list(tiny.CLASSES)
     (out / "old").touch()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         checked.export(classifier, "savedmodel", out)
     checked.export(classifier, "savedmodel", out, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["assets.extra", "saved_model.pb"]
@@ -338,7 +338,7 @@ def test_tensorflow_runs_a_savedmodel(resnet, tmp_path):
 def test_default_places(resnet):
     done = checked.export(resnet, "timm")
     assert Path(done.path) == resnet.folder / "exports" / "timm.safetensors"
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         checked.export(resnet, "timm")
     assert checked.export(resnet, "timm", overwrite=True).path == done.path
 
@@ -364,7 +364,7 @@ def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monke
         return network, found
 
     monkeypatch.setattr(peers, "torch_network", damaged)
-    with pytest.raises(UserError, match=r"does not predict as the run does: run by timm"):
+    with pytest.raises(UserError, match=r"does not predict what the run does: run with timm"):
         checked.export(resnet, "timm", tmp_path / "a" / "m.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -373,7 +373,7 @@ def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
     gone = dataclasses.replace(classifier.config, data=DataConfig("folder:/no/such/place"))
     moved = dataclasses.replace(classifier, config=gone)
     done = checked.export(moved, "stablehlo", tmp_path / "m.stablehlo")
-    assert done.images == "16 images of noise, as folder:/no/such/place cannot be read"
+    assert done.images == "16 images of random noise, because folder:/no/such/place cannot be read"
     assert done.count == 16
 
 

@@ -52,7 +52,7 @@ def test_the_first_matching_rule_wins():
 
 def test_a_rule_must_match_the_whole_path():
     # `bias` alone is in three paths and is none of them.
-    with pytest.raises(UserError, match=r"these rules decide no param:\n  bias: matches nothing\."):
+    with pytest.raises(UserError, match=r"these rules have no effect:\n  bias: matches nothing\."):
         label_tree(mask(("bias", "b"), (".*", "rest")), PARAMS)
 
 
@@ -60,8 +60,8 @@ def test_every_leaf_must_be_decided():
     rules = mask((r"head/.*", "head"), (r"stage1/.*", FROZEN))
     with pytest.raises(
         UserError,
-        match=r"^mask 'mine': no rule matches 2 params, first 'stem/conv/kernel'\. End the rules "
-        r"with one that matches everything, such as '\.\*'\.$",
+        match=r"^mask 'mine': no rule matches 2 parameters, such as 'stem/conv/kernel'\. End the "
+        r"rules with one that matches everything, such as '\.\*=frozen'\.$",
     ):
         label_tree(rules, PARAMS)
 
@@ -71,10 +71,10 @@ def test_a_rule_behind_another_decides_nothing():
     with pytest.raises(UserError) as caught:
         label_tree(rules, PARAMS)
     assert str(caught.value).splitlines()[1:] == [
-        "  head/.*: comes too late: all that it matches (head/logits/kernel and 1 more) is decided "
-        "before it by '.*'. Move it up.",
-        "  stem/.*: comes too late: all that it matches (stem/conv/kernel and 1 more) is decided "
-        "before it by '.*'. Move it up.",
+        "  head/.*: comes too late: earlier rules already match all of it (head/logits/kernel and "
+        "1 more): '.*'. Move it up.",
+        "  stem/.*: comes too late: earlier rules already match all of it (stem/conv/kernel and 1 "
+        "more): '.*'. Move it up.",
     ]
 
 
@@ -83,8 +83,8 @@ def test_every_rule_that_matches_nothing_gets_its_nearest_paths():
     with pytest.raises(UserError) as caught:
         label_tree(rules, PARAMS)
     _, stem, head = str(caught.value).splitlines()
-    assert "matches nothing. The nearest paths are: stem/conv" in stem
-    assert "matches nothing. The nearest paths are: head/logits" in head
+    assert "matches nothing. Similar paths: stem/conv" in stem
+    assert "matches nothing. Similar paths: head/logits" in head
 
 
 @pytest.mark.parametrize("wrong", ["stage1/block1/nonsense", "stage1/block1/bn/mean"])
@@ -92,14 +92,16 @@ def test_a_mask_from_a_layer_that_is_not_there(wrong: str):
     params = tiny.variables()["params"]
     chain = tiny.MODEL.units()
     assert label_tree(parse("from:stage1/block1/bn/scale", chain), params)["stem"] != {}
-    with pytest.raises(UserError, match=f"no layer with params is called '{wrong}'.*stage1/block1"):
+    with pytest.raises(
+        UserError, match=f"there is no layer '{wrong}' with parameters.*stage1/block1"
+    ):
         label_tree(parse(f"from:{wrong}", chain), params)
 
 
 @pytest.mark.parametrize("name", ["last_stage", "last_stages:1", "first_stages:1"])
 def test_masks_by_stages_need_a_stage(name: str):
     stem = models.create("resnet18", truncate_at="stem")
-    with pytest.raises(UserError, match=r"has no stage\. Its units are: stem, pool, head\. Use"):
+    with pytest.raises(UserError, match=r"has no stages\. Its units are: stem, pool, head\. Use"):
         parse(name, stem.units())
 
 

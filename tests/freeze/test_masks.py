@@ -82,7 +82,7 @@ def test_leaves_of_a_mask(mask: str, leaves: set[str]):
         ("full:2", "write it as full"),
         ("last_stgae", "Did you mean 'last_stage'?"),
         ("rules:/nowhere/at/all", "cannot read the rules file"),
-        ("rules:head/.*=maybe", "'maybe' is none of the four"),
+        ("rules:head/.*=maybe", "'maybe' is not one of the four"),
         ("rules:(=frozen", "not a regular expression"),
         ("rules:head/.*=x-1", "must be positive"),
         ("rules:;=", "cannot be used"),
@@ -123,7 +123,7 @@ def test_all_bad_rules_are_named_together():
 
 def test_a_rule_without_effect_names_the_nearest_paths():
     mask = parse("rules:stage2/blok1/.*=train;head/.*=train;.*=frozen", MODEL_UNITS)
-    with pytest.raises(UserError, match=r"nearest paths are: .*stage2/block1"):
+    with pytest.raises(UserError, match=r"Similar paths: .*stage2/block1"):
         label_tree(mask, tiny.variables()["params"])
 
 

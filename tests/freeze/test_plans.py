@@ -80,7 +80,9 @@ def plans(*masks: str) -> tuple[PhasePlan, ...]:
     ],
 )
 def test_a_new_head_that_stays_at_zero_is_refused(masks: tuple[str, ...]):
-    with pytest.raises(UserError, match=r"head's last kernel \(head/logits/kernel\).*head=train"):
+    with pytest.raises(
+        UserError, match=r"last kernel of the new head \(head/logits/kernel\).*head=train"
+    ):
         plans(*masks)
 
 

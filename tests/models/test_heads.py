@@ -118,7 +118,7 @@ def test_dropout_is_not_batch_normalization(trains: bool, normalizes: bool):
 
 
 def test_bad_layers_are_named_together():
-    with pytest.raises(UserError, match=r"'dense', 'bn:3', 'dropout:1', 'tanh' is no layer"):
+    with pytest.raises(UserError, match=r"'dense', 'bn:3', 'dropout:1', 'tanh' is not a layer"):
         check_layers(["dense", "bn", "bn:3", "dropout:1", "tanh", "dense:8"])
 
 
@@ -183,7 +183,7 @@ def test_a_backbone_up_to_a_shortcut_has_keras_s_count():
 
 def test_an_unknown_layer_names_the_unit_s_layers():
     model = models.create("resnet18", truncate_at="stage2/block1/conv9")
-    with pytest.raises(UserError, match=r"no layer is called 'stage2/block1/conv9'.*conv1, bn1"):
+    with pytest.raises(UserError, match=r"there is no layer 'stage2/block1/conv9'.*conv1, bn1"):
         models.variable_shapes(model, 32)
     with pytest.raises(UserError, match="no unit is called 'stage7'"):
         models.variable_shapes(models.create("resnet18", truncate_at="stage7"), 32)

@@ -445,5 +445,5 @@ def test_a_mistyped_run_gets_a_suggestion(command, tmp_path, monkeypatch, capsys
     (tmp_path / "runs" / "head" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert main(command, "runs/hed", *(["x.png"] if command == "predict" else [])) == 2
-    message = "error: there is no folder 'runs/hed'. Did you mean 'runs/head'?\n"
-    assert capsys.readouterr().err == message
+    message = "'runs/hed' is not a run: there is no such folder. Did you mean 'runs/head'?"
+    assert capsys.readouterr().err == f"error: {message}\n"

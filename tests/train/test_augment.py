@@ -112,7 +112,7 @@ def test_why_nothing_is_kept_is_said_once(tiny_data, tmp_path):
     fit(augmented(tiny_data, tmp_path / "run"), display)
     shown: Any = display.console.file
     told = shown.getvalue().replace("\n", " ")
-    assert told.count("the frozen prefix runs in every step") == 1
+    assert told.count("every step runs the whole network") == 1
     assert "; augmentation: crop from 0.35 of the area, horizontal flip" in told
 
 
@@ -284,11 +284,11 @@ def test_flags_reach_the_options():
         ),
         (
             Config(augment=STRONG, train=TrainConfig(batch_size=1)),
-            r"^mixup and cutmix mix the images of a batch, and --batch-size 1 has only one",
+            r"^mixup and cutmix mix the images of a batch, but --batch-size 1 has only one",
         ),
         (
             Config(augment=AugmentConfig("light"), train=TrainConfig(solver="lbfgs")),
-            r"^--solver lbfgs fits the head on fixed features, and augmentation",
+            r"^--solver lbfgs fits the head on fixed features, but augmentation",
         ),
         (
             Config(run=RunConfig(show_batch=Path("sheet.jpg"))),
