@@ -1,12 +1,14 @@
 """Training and using classifiers from Python: what the commands do, as two functions.
 
 Example:
-    >>> import jtl
-    >>> run = jtl.fit("folder:my-images", mask="last_stage", epochs=5)
-    >>> run.summary["val_accuracy"]
-    0.97
-    >>> jtl.load(run).predict("photo.jpg")[0].label
-    'ant'
+    >>> import tempfile, numpy as np, jtl
+    >>> grey = np.arange(0, 240, 4, dtype=np.uint8)
+    >>> images = np.broadcast_to(grey[:, None, None, None], (60, 8, 8, 3))
+    >>> labels = np.where(grey < 120, "dark", "light")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = jtl.fit((images, labels), epochs=2, run_dir=f"{folder}/run")
+    ...     run.summary["class_names"], jtl.load(run).predict(images[0])[0].label
+    (['dark', 'light'], 'dark')
 """
 
 from __future__ import annotations
