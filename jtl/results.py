@@ -29,7 +29,6 @@ class Plot:
     """
 
     def __init__(self, path: Path):
-        """Takes the file."""
         self.path = path
 
     def __repr__(self) -> str:

@@ -63,12 +63,10 @@ class ArraySpec:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.numpy.itemsize
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows."""
         return self.shape[0] * self.row_bytes
 
     def empty(self) -> np.ndarray:
@@ -268,7 +266,6 @@ class EntryWriter:
             (target / CHECKSUMS).unlink()
 
     def close(self) -> None:
-        """Lets go of the files."""
         self._values.close()
         self._notes.close()
 

@@ -278,7 +278,6 @@ class EntryClaim:
     """An entry that this process alone writes. What the disk refuses ends it, and is said."""
 
     def __init__(self, store: FeatureStore, key: Key, writer: EntryWriter):
-        """For `FeatureStore.claim`."""
         self._store, self._key, self._writer = store, key, writer
         self.alive = True
 

@@ -103,7 +103,6 @@ def _refused(message: str) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """The program `jtl`."""
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         run(words[0], f"jtl {words[0]}", words[1:])

@@ -18,7 +18,6 @@ def of_files(folder: Path, part: str = ".") -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -40,7 +40,6 @@ class PlainConsole(Console):
     """Writes names and paths as they are: no markup, no `:emoji:`, no colours of its own."""
 
     def __init__(self, **options: Any):
-        """Takes the options of rich's Console."""
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(
@@ -63,7 +62,6 @@ class Display:
         self.console = console or PlainConsole(stderr=True, quiet=_silent)
 
     def message(self, text: str) -> None:
-        """One line for the user."""
         self.console.print(text, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager

@@ -31,7 +31,6 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        """Nobody has."""
         self.signal: int | None = None
         self.agreed = False
         self._deferring = False

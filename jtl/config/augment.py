@@ -80,7 +80,6 @@ class Augment:
 
     @property
     def crops(self) -> bool:
-        """Whether images are cropped."""
         return self.crop_scale < 1
 
     @property

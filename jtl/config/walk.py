@@ -70,7 +70,6 @@ class Option:
 
     @property
     def required(self) -> bool:
-        """Whether it must be given."""
         return self.default is dataclasses.MISSING
 
     @property

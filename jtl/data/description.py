@@ -54,7 +54,6 @@ class Description:
         return [for_terminal(line) for line in lines]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             "splits": self.splits,
             "classes": self.classes,

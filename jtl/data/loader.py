@@ -107,7 +107,6 @@ class Views(Features):
     """Features of several random draws of the same images; as such, those of the first."""
 
     def __init__(self, draws: Sequence[Features]):
-        """Takes the features of every draw, in their order."""
         super().__init__(draws[0].values, draws[0].labels, draws[0].sharding)
         self._draws = tuple(draws)
 

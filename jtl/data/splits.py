@@ -76,19 +76,16 @@ class SplitSlice:
     """
 
     def __init__(self, split: Split, rows: range):
-        """Takes a split and which of its images are meant."""
         self.rows = rows
         self._split = split
         self._slice = slice(rows.start, rows.stop)
 
     @property
     def labels(self) -> np.ndarray:
-        """As in `Split`."""
         return self._split.labels[self._slice]
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Split`."""
         return self._split.names[self._slice]
 
     def __len__(self) -> int:

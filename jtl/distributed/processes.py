@@ -93,7 +93,6 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 
 def is_distributed() -> bool:
-    """Whether there are other processes."""
     return _count() > 1
 
 

@@ -38,7 +38,6 @@ class DataSharding:
 
     @property
     def count(self) -> int:
-        """How many devices there are."""
         return max(len(self.devices), 1)
 
     @property

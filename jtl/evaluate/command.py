@@ -60,7 +60,6 @@ class Options:
 
 
 def command(options: Options) -> None:
-    """Evaluates, prints and draws."""
     check_folder("--out", options.out)
     from jtl.distributed import device
 

@@ -22,14 +22,12 @@ ROUNDING = 1e-4
 
 
 def write_timm(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
-    """See `jtl.export.target.ExportWriter`."""
     return _write_torch(classifier, path, samples, "timm")
 
 
 def write_torchvision(
     classifier: Classifier, path: Path, samples: list[np.ndarray]
 ) -> ExportedOutputs:
-    """See `jtl.export.target.ExportWriter`."""
     return _write_torch(classifier, path, samples, "torchvision")
 
 
@@ -72,7 +70,6 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
 
 
 def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
-    """See `jtl.export.target.ExportWriter`."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = require("keras", "keras", "keras")
     target = weights.export(classifier.folder, "keras", path)

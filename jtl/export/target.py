@@ -64,7 +64,6 @@ class ExportFormat:
     writer: str
 
     def load(self) -> ExportWriter:
-        """The writer."""
         module, _, function = self.writer.partition(":")
         return getattr(importlib.import_module(module), function)
 

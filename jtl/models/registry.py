@@ -75,7 +75,6 @@ _ENTRIES = {
 
 
 def names() -> tuple[str, ...]:
-    """Every backbone's name."""
     return tuple(_ENTRIES)
 
 

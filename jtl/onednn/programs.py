@@ -53,7 +53,6 @@ class Program:
     """
 
     def __init__(self, dnnl: Library):
-        """Starts without primitives."""
         self.dnnl = dnnl
         self._outside: list[c_void_p] = []
         self._inside: c_void_p | None = None

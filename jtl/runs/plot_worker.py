@@ -43,7 +43,6 @@ class PlotWorker:
                 return  # No process to be had; slower, nothing else.
 
     def __enter__(self) -> PlotWorker:
-        """The plotter itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:

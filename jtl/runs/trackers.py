@@ -46,7 +46,6 @@ class Trackers:
     """All that a run reports to. One that fails is told and left out; the run goes on."""
 
     def __init__(self, trackers: dict[str, Tracker], tell: Callable[[str], None]):
-        """Takes trackers by name, and what tells the user."""
         self._sinks, self._tell = dict(trackers), tell
 
     def log(self, line: dict[str, Any]) -> None:
@@ -55,7 +54,6 @@ class Trackers:
         self._each(lambda tracker: tracker.log(line["epoch"], values))
 
     def close(self, summary: dict[str, Any]) -> None:
-        """Ends them all."""
         self._each(lambda tracker: tracker.close(summary))
 
     def _each(self, act: Callable[[Tracker], None]) -> None:

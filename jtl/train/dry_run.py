@@ -134,7 +134,6 @@ def _timed(call: Any) -> float:
 
 
 def print_dry_run(figures: dict[str, Any], console: Console) -> None:
-    """The figures as tables."""
     console.print(
         f"{figures['model']} on {figures['data']}: {figures['num_train']} train, "
         f"{figures['num_val']} val images, {figures['image_size']} px, batch "

@@ -151,7 +151,6 @@ def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
 
 
 def print_seeds(told: dict[str, Any], console: Console) -> None:
-    """The figures as a table."""
     title = f"{len(told['seeds'])} seeds, from {told['seeds'][0]} to {told['seeds'][-1]}"
     table = Table(title=title, title_justify="left")
     for name in ("", "median", "min", "max", "standard deviation"):

@@ -100,7 +100,6 @@ class Trainer:
 
     @property
     def optimizer_bytes(self) -> int:
-        """Memory of the optimizer's state."""
         return sum(x.nbytes for x in jax.tree.leaves(self.state.opt_state))
 
     def variables(self) -> ParamTree:

@@ -70,7 +70,6 @@ def _notes(checkpoint: ConvertedCheckpoint) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """`text` within a code span."""
     return shown(text).replace("`", "'")
 
 

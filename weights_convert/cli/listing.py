@@ -30,7 +30,6 @@ class Options:
 
 
 def command(options: Options) -> None:
-    """Prints the catalogue."""
     from weights_convert.catalogue import models
 
     entries = models.catalogue(options.models, measure=options.measure)

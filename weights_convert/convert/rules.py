@@ -273,7 +273,6 @@ def counter_key(key: str) -> str:
 
 
 def report(problems: Sequence[str], where: str) -> str:
-    """All problems, one per line."""
     noun = "problem" if len(problems) == 1 else "problems"
     listed = "\n".join(f"  {problem}" for problem in problems)
     return f"{len(problems)} {noun} {where}:\n{listed}"

@@ -57,11 +57,9 @@ class KerasPeer:
         )
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        """See `Peer`."""
         return np.asarray(self._model(images, training=False))
 
     def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """See `Peer`."""
         names = list(names)
         layers = [self._model.get_layer(self._names[name]) for name in names]
         # Of layers that activate, what goes into the activation.

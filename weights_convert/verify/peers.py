@@ -101,7 +101,6 @@ class TorchPeer:
         return self._torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        """See `Peer`."""
         with self._torch.no_grad():
             return self._model.eval()(self._input(images)).numpy()
 

@@ -90,7 +90,6 @@ class Verification:
         return {**facts, "passed": self.passed, "figures": figures}
 
     def to_json(self) -> str:
-        """Everything as a JSON text."""
         facts = {"model": self.model, "source": self.source, "notes": self.notes}
         facts |= self.summary()
         return json.dumps({**facts, "units": self.rows()}, indent=2) + "\n"
@@ -100,7 +99,6 @@ class Verification:
         return [dataclasses.asdict(row) for row in self.units]
 
     def to_markdown(self) -> str:
-        """Everything as Markdown tables."""
         rows = [(r.unit, str(r.layers), f"{r.max_abs:.2e}", f"{r.max_rel:.2e}") for r in self.units]
         figures = [
             (f.name, f"{f.measured:.3g}", f"{f.sign} {f.bound:.3g}", "yes" if f.within else "NO")

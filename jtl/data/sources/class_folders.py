@@ -55,7 +55,6 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Its own name."""
         return self.parts[-1] if self.parts else ""
 
     @property

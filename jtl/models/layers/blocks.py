@@ -236,5 +236,4 @@ def conv_norm(
 
 
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0)."""
     return jax.nn.relu(x)
