@@ -406,7 +406,7 @@ def test_a_checkpoint_goes_as_soon_as_its_epoch_has_one(tiny_data, tmp_path, cou
 def test_a_run_that_diverges_in_its_first_epoch_leaves_nothing(tiny_data, tmp_path, counted, often):
     folder = tmp_path / "run"
     options = dict(SHORT, optimizer="sgd", lr=1e30, steps=dict(warmup=0.9))
-    with pytest.raises(UserError, match="nothing was kept"):
+    with pytest.raises(UserError, match="nothing was saved"):
         fit(configured(tiny_data, folder, options), tiny.quiet())
     assert not folder.exists()
 

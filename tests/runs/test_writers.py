@@ -152,7 +152,7 @@ def test_one_command_line_starts_goes_on_and_shows_the_result(whole, tiny_data, 
     files = {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
     again, shown, err = run(words)
     assert (again, json.loads(shown)) == (0, json.loads(out)), err
-    assert f"the run in '{folder}' is finished" in err
+    assert f"The run in '{folder}' is already finished" in err
     assert {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))} == files
     with pytest.raises(UserError, match="is not empty"):
         jtl.fit(f"folder:{tiny_data}", run_dir=folder)
@@ -177,7 +177,7 @@ def test_a_barely_begun_folder_starts(tiny_data, tmp_path, leftovers, capsys):
         "checkpoints", "config.json", "curves.png", "data.json", "metrics.jsonl",
         "report.md", "summary.json",
     ]  # fmt: skip
-    assert ("it starts now" in capsys.readouterr().err) == bool(leftovers)
+    assert ("starting it now" in capsys.readouterr().err) == bool(leftovers)
 
 
 def test_a_run_with_its_config_alone_starts_from_the_beginning(whole, tmp_path, capsys):

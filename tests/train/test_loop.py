@@ -288,7 +288,7 @@ def test_a_resumed_run_needs_the_lines_of_its_epochs(tiny_data, tmp_path, damage
 def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(tiny_data, tmp_path):
     folder = tmp_path / "run"
     options = dict(mask="full", lr=1e9, optimizer="sgd", epochs=4)
-    with pytest.raises(UserError, match="nothing was kept"):
+    with pytest.raises(UserError, match="nothing was saved"):
         fit(tiny.config(tiny_data, folder, **options), tiny.quiet())
     assert not folder.exists()
 
