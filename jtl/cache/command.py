@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from jtl.cache.inventory import Inventory, Row
 from jtl.cache.sizes import LIMIT
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.common.paths import cache_dir
 from jtl.common.quantities import format_bytes
 from jtl.config import checks, walk
+
+if TYPE_CHECKING:
+    from jtl.cache.inventory import Inventory, Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,8 @@ def command(options: Options) -> None:
     Raises:
         UserError: A key is none, or options contradict each other.
     """
+    from jtl.cache.inventory import Inventory
+
     inventory = Inventory(cache_dir(), lambda text: print(text, file=sys.stderr))
     for key in options.keys:
         if not inventory.rows((key,)):

@@ -110,7 +110,7 @@ class Inventory:
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, or of all files below a folder."""
+    """The size of a file, or of all files below a folder."""
     if not path.is_dir():
         return path.stat().st_size if path.is_file() else 0
     total = 0

@@ -21,7 +21,7 @@ from jtl.distributed.sharding import SINGLE, DataSharding
 Place = Literal["memory", "disk"]
 
 DEVICE_SHARE = 0.25
-"""Of an accelerator's free memory that images may take; steps need the rest."""
+"""The share of an accelerator's free memory that images may take; steps need the rest."""
 
 
 def place_features(

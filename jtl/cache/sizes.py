@@ -9,9 +9,9 @@ from pathlib import Path
 from jtl.common.quantities import parse_bytes
 
 MEMORY_SHARE = 0.4
-"""Of the free memory: what decoded images or features may take."""
+"""The share of free memory that decoded images or features may take."""
 DISK_SHARE = 0.1
-"""Of the free disk, features that lie there included: what features may take by default."""
+"""The share of free disk space that features may take by default; theirs counts as free."""
 DISK_BYTES = 20 * 10**9
 """What they may take by default at the most."""
 LIMIT = "JTL_CACHE_LIMIT"

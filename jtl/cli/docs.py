@@ -53,7 +53,7 @@ def _title(path: Path) -> str:
 
 
 def _folder() -> Path:
-    """Of a checkout, or where pip has put the pages.
+    """The folder of the pages: in a checkout, or where pip has put them.
 
     Raises:
         UserError: Neither is there.

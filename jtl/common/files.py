@@ -180,7 +180,7 @@ def refuse_link(folder: Path) -> None:
 def _place_folder(made: Path, path: Path, overwrite: bool) -> None:
     aside = None
     if overwrite and path.is_dir() and not path.is_symlink():
-        # It keeps its name, in case that we are killed before the second rename.
+        # Its name is kept in case this process is killed before the second rename.
         name = path.name if len(os.fsencode(path.name)) < _LONGEST_NAME else "x"
         aside = path.with_name(f".jtl-{uuid.uuid4().hex}.{name}.old")
         with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ _DEFAULTS = {
 _OPTIMIZERS = {"sgd": (10.0, 0.5), "lion": (0.1, 10.0), "lamb": (10.0, 1.0), "adagrad": (10.0, 1.0)}
 """Multiples of learning rate and weight decay beside those of AdamW."""
 ONE_CYCLE_WARMUP = 0.3
-"""Of Smith and Topin's schedule, as optax and PyTorch have it."""
+"""The share of steps that warm up in Smith and Topin's schedule, as in optax and PyTorch."""
 
 
 def mask_defaults(mask: str, optimizer: str = "adamw") -> MaskDefaults:

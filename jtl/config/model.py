@@ -11,7 +11,7 @@ from jtl.config import checks
 PoolKind = Literal["avg", "max", "flatten"]
 
 LARGEST_WIDTH = 2**16
-"""Of a hidden layer; a wider one is a typing error, and takes all memory before that shows."""
+"""The widest hidden layer; a wider one is a typing error, and would take all memory."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,7 +147,7 @@ class Config:
             KeyError: An option is not known, or an area is missing.
         """
         known = walk.options(Config)
-        # Runs of before warm-up was an option had none.
+        # Runs from before warm-up was an option had none.
         values = {} if "steps" in areas else {"warmup": 0.0}
         for area in walk.areas(Config):
             values |= areas.get(area, {}) if area in _NEWER else areas[area]

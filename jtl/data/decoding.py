@@ -47,9 +47,9 @@ _PNG_ORIENTATION_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _MAX_UPSCALED_PIXELS = 2**26  # 256 MB in Pillow, per thread
 
 BITS = 16
-"""Of greyscale images that have more than 8."""
+"""The bits of greyscale images that have more than 8."""
 MOST_BYTES = 2**30
-"""Of a file: what the most pixels that Pillow decodes take without compression."""
+"""The largest file: what the most pixels that Pillow decodes take without compression."""
 
 _pillow_filter: tuple | None = None
 

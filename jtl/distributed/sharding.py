@@ -82,9 +82,9 @@ class DataSharding:
     def take(self, table: jax.Array, indices: jax.Array) -> jax.Array:
         """Inside a program: `table[indices]` on every device, of a table that may be divided.
 
-        Of such a one every device looks up the rows that it has, and the sum is the batch. The
-        compiler, left to divide the result, divides the indices too, and then gathers them by an
-        exchange more.
+        Every device looks up the rows that it has of a divided table, and the sum is the batch.
+        If the compiler divided the result, it would divide the indices too, and gather them by
+        one more exchange.
         """
         return self.replicated(table[indices])
 

@@ -91,7 +91,7 @@ def command(options: Options) -> None:
         return
     written = plots.write(found, classifier, folder)
     if own and folder == options.run and (options.run / SUMMARY).is_file():
-        # Runs of before have not all of these figures.
+        # Earlier runs lack some of these figures.
         summary = read_json(options.run / SUMMARY) | found.scores
         report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)

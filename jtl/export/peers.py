@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weights_convert.export.targets import TargetModel
 
 ROUNDING = 1e-4
-"""Of float32 sums in another order, through all layers, relative to the largest logit."""
+"""What float32 sums in another order cost through all layers, relative to the largest logit."""
 
 
 def write_timm(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:

@@ -127,7 +127,7 @@ def _check_path(units: Sequence[Unit], path: str, text: str) -> None:
     places = [*_stage_names(units), *(unit.path for unit in units)]
     if path in places or any(path.startswith(unit.path + "/") for unit in units):
         return
-    # A stage that there is not is no typing error of one that there is.
+    # A stage that does not exist is not a misspelling of one that does.
     close = "" if re.fullmatch(r"stage\d+", path) else suggest(path, places, 0.7)
     raise UserError(
         f"mask '{text}': no unit is called '{path}'.{close} This model has: "

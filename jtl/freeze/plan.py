@@ -40,7 +40,7 @@ class PhasePlan:
 
     @property
     def last_epoch(self) -> int:
-        """Of the phase, counted through all phases."""
+        """The phase's last epoch, counted through all phases."""
         return self.first_epoch + self.phase.epochs - 1
 
     def trainable_params(self, variables: ParamTree) -> ParamTree:

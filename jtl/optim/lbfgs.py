@@ -24,7 +24,7 @@ GRID = tuple(float(f"{value:.4g}") for value in np.logspace(1, -5, 25))
 """Penalties that `fit_path` tries by default: 25 from 10 to 1e-5."""
 
 MAX_ITERATIONS = 500
-"""Of L-BFGS for one penalty."""
+"""The most steps of L-BFGS for one penalty."""
 _ON_THE_WAY = {"gtol": 1e-4, "ftol": 1e-7}
 """When a fit is close enough to be compared with others; see `scipy.optimize.minimize`."""
 _AT_THE_END = {"gtol": 1e-6, "ftol": 1e-10}

@@ -155,7 +155,7 @@ def transform(
 
 
 def _unmasked(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same with the state of one that decays everything, as the checkpoints of before have it.
+    """The same with the state of one that decays everything, as earlier checkpoints have it.
 
     A mask adds a level to the state, without any array in it.
     """

@@ -49,7 +49,7 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """Of the likeliest class, as the classifier estimates it."""
+        """The probability of the likeliest class, as the classifier estimates it."""
         return self.classes[0][1]
 
 
@@ -100,7 +100,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Of every class, float32 [N, num_classes]."""
+        """The probability of every class, float32 [N, num_classes]."""
         return probabilities(self.logits)
 
     @property

@@ -19,7 +19,7 @@ from jtl.predict.predictions import Prediction, Unreadable
 Put = Callable[[Prediction | Unreadable], None]
 
 _ROWS = 8192
-"""Of one write to a Parquet file."""
+"""Rows of one write to a Parquet file."""
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from jtl.runs.lock import is_written_by_another
 
 FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
 FORMAT_VERSION = 1
-"""Of a checkpoint's metadata."""
+"""The version of a checkpoint's metadata."""
 FINGERPRINTS = "files.json"
 """In every checkpoint: SHA-256 of each of its items' files, by path."""
 ATTEMPTS = 50
@@ -222,7 +222,7 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
         if reason := damage(path, None if path == saved else without):
             raise ValueError(reason)
         meta = _read_json(path / "meta" / "metadata")
-        meta.pop("jointly", None)  # Written by versions of before.
+        meta.pop("jointly", None)  # Written by earlier versions.
         if (version := meta.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
             raise ValueError(
                 f"its format is version {version}, but this version of jtl reads version "

@@ -10,7 +10,7 @@ from jtl import onednn
 
 
 def versions() -> dict[str, str]:
-    """Of what a result depends on."""
+    """The versions of what a result depends on."""
     from importlib.metadata import version
 
     packages = ("jtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")

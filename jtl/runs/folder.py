@@ -34,7 +34,7 @@ _DRAFT = re.compile(
     r"(config|summary|data)\.json\.[0-9a-f]{32}\.tmp|metrics\.jsonl\.[0-9a-f]{32}\.tmp"
     r"|\.jtl-[0-9a-f]{32}\.partial"
 )
-"""What `jtl.common.files` leaves where it is killed; versions of before wrote the first forms."""
+"""What `jtl.common.files` leaves where it is killed; earlier versions wrote the first forms."""
 _CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
 SUBFOLDERS = (*_CHECKPOINTS, PROFILE, *TRACKER_FOLDERS)
 """That a run writes into."""

@@ -72,7 +72,7 @@ def wilson_interval(accuracy: float, count: int) -> tuple[float, float]:
 
 
 def _counts(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
-    """Of every class: its images, the images taken for it, and both."""
+    """For every class: its images, the images taken for it, and both."""
     of = (labels, predicted, labels[predicted == labels])
     return tuple(np.bincount(chosen, minlength=classes) for chosen in of)
 

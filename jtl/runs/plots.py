@@ -159,7 +159,7 @@ _NAMED_CLASSES = 40
 
 
 MOST_CLASSES = 500
-"""Of a confusion matrix; of more, a class would be less than two pixels wide."""
+"""The most classes of a confusion matrix; with more, each is less than two pixels wide."""
 
 
 def draw_confusion(

@@ -15,7 +15,7 @@ from jtl.runs.files import CONFIG, read_json
 from jtl.runs.model_description import restore_conventions, restore_preprocessing
 
 _NAME = re.compile(r"run .+, epoch \d+")
-"""Of a source that is a run."""
+"""The name of a source that is a run."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -29,8 +29,8 @@ from jtl.train.step import Batch
 from jtl.train.trainer import Trainer
 
 DEVICE_SHARE, HOST_SHARE = 0.9, 0.5
-"""Of the free memory that a step may take: an accelerator's own, which an allocator divides up; and
-a CPU's, where oneDNN's own, decoded images and other processes need the rest."""
+"""The share of free memory that a step may take: of an accelerator's own, which an allocator
+divides up; and of a CPU's, where oneDNN's own, decoded images and other processes need the rest."""
 PROBES = (4, 8)
 """The batch sizes, for each device, that give the line."""
 

@@ -69,7 +69,7 @@ class Setup:
 
     @property
     def epochs(self) -> int:
-        """Of all phases together."""
+        """The epochs of all phases together."""
         return self.plans[-1].last_epoch
 
     @property

@@ -30,7 +30,7 @@ from jtl.optim.optimizers import updated
 from jtl.train.state import TrainState
 
 AUXILIARY_WEIGHT = 0.4
-"""Of the loss of an auxiliary head beside that of the head, as PyTorch's tutorial weighs it."""
+"""The weight of an auxiliary head's loss beside the head's, as in PyTorch's tutorial."""
 
 
 @flax.struct.dataclass

@@ -113,7 +113,7 @@ def summarize(
 def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     """How well each class is recognized in val and test, and how well the model knows.
 
-    None of a split that there is not.
+    A split that does not exist has None.
     """
     told: dict[str, Any] = {}
     for split in ("val", "test"):

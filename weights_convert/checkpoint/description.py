@@ -36,7 +36,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "reading": (dict,),
     "files": (dict,),
 }
-# Folders of before these keys are still good.
+# Folders from before these keys are still good.
 _ADDED = {"revision": None, "verified": None, "notes": [], "counters": {}, "reading": {}}
 
 

@@ -20,7 +20,7 @@ from jtl.common.errors import UserError
 MAGIC = b"TFL3"
 """At the fifth byte of a file."""
 EPSILON = 1e-3
-"""Of the normalizations that stand for the folded ones."""
+"""The epsilon of the normalizations that stand for the folded ones."""
 
 # Numbers of the schema's enumerations.
 _CONV, _DEPTHWISE, _DENSE = 3, 4, 9

@@ -16,7 +16,7 @@ OPERATIONS = (
     "brightness", "color", "contrast", "sharpness", "posterize", "solarize",
     "autocontrast", "equalize",
 )  # fmt: skip
-"""Of TrivialAugment; each is drawn equally often."""
+"""The operations of TrivialAugment; each is drawn equally often."""
 BINS = 31
 """Strengths that are drawn from, from none to the full one."""
 TRANSLATION = 32 / 224

@@ -33,7 +33,7 @@ _GIVE = "Give a folder of class folders, or a zip or tar archive of one."
 _AGAIN = "It may be damaged or incomplete: copy or download it again."
 _TAR_BLOCK = 512  # bytes; of headers, and of the end
 _MEMORY_SHARE = 0.5
-"""Of the free memory, for what a compressed tar holds."""
+"""The share of free memory that the content of a compressed tar may take."""
 
 
 def open_store(path: Path) -> ImageStore:

@@ -27,7 +27,7 @@ _LAYOUT = (
     f"like, {_NAMES}."
 )
 _MEMORY_SHARE = 0.8
-"""Of the free memory, for the arrays."""
+"""The share of free memory that the arrays may take."""
 
 
 def load_npz(path: str) -> OpenedSource:

@@ -21,7 +21,7 @@ from jtl.data.sources.parquet_columns import Columns, common_columns
 from jtl.data.splits import LeftOut, OpenedSource, class_problems
 
 _MEMORY_SHARE = 0.5
-"""Of the free memory, for the encoded images."""
+"""The share of free memory that the encoded images may take."""
 
 
 _LIKE_IDS = (20, 0.5)

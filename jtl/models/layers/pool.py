@@ -230,7 +230,7 @@ def _along(x: jax.Array, axis: int, window: int, strides: int, pad: tuple[int, i
         return functools.reduce(jnp.maximum, taps)
 
     def cut(start: int) -> jax.Array:
-        """Of a window that goes over the edge."""
+        """The maximum of a window that goes over the edge."""
         inside = range(max(start, 0), min(start + window, length))
         if not inside:
             edge = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
