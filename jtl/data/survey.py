@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.data import near_duplicates
 from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage, decode_measured, open_image
@@ -204,9 +204,10 @@ def _across(groups: Sequence[Sequence[SurveyedImage]]) -> list[str]:
         if len(names) > 1:
             shared[names].append(group)
     return [
-        f"{len(found)} image(s) are in {' and '.join(names)}, so that accuracy there says too "
-        f"much. For example {' = '.join(f'{o.split}: {o.name}' for o in found[0][:3])}. Remove "
-        "them from one."
+        f"{counted(len(found), 'image')} in both {' and '.join(names)}, so accuracy there will "
+        "look better than it is. For example "
+        f"{' = '.join(f'{o.split}: {o.name}' for o in found[0][:3])}. Remove them from one of "
+        "the two."
         for names, found in shared.items()
     ]
 
@@ -218,11 +219,11 @@ def _within(groups: Sequence[Sequence[SurveyedImage]], class_names: Sequence[str
     for split in ("train", "val", "test"):
         twice += sum(max(sum(o.split == split for o in group) - 1, 0) for group in groups)
     if twice:
-        warnings.append(f"{twice} image(s) are in their split more than once.")
+        warnings.append(f"{counted(twice, 'duplicate image')} within a split.")
     torn = [group for group in groups if len({look.label for look in group}) > 1]
     if torn:
         told = " = ".join(f"{o.name} ({class_names[o.label]})" for o in torn[0][:3])
-        warnings.append(f"{len(torn)} image(s) have several labels. For example {told}.")
+        warnings.append(f"{counted(len(torn), 'image')} with several labels. For example {told}.")
     return warnings
 
 
@@ -262,7 +263,7 @@ def _unusual(looks: Sequence[SurveyedImage]) -> list[str]:
         (lambda o: o.alpha, "have transparency; they are laid over white"),
         (
             lambda o: o.size is not None and min(o.size) < TINY,
-            f"are tiny: their shorter side has less than {TINY} pixels",
+            f"are tiny: their shorter side is under {TINY} pixels",
         ),
     ]
     warnings = []
@@ -280,10 +281,16 @@ def _imbalance(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
     warnings = []
     few = [name for name, n in present.items() if n < FEW]
     if few:
-        warnings.append(f"{len(few)} class(es) have less than {FEW} train images: {listed(few)}.")
+        warnings.append(
+            f"{counted(len(few), 'class', 'classes')} with fewer than {FEW} training images: "
+            f"{listed(few)}."
+        )
     missing = [name for name, n in zip(class_names, counts, strict=True) if not n]
     if missing:
-        warnings.append(f"{len(missing)} class(es) have no train images: {listed(missing)}.")
+        warnings.append(
+            f"{counted(len(missing), 'class', 'classes')} without training images: "
+            f"{listed(missing)}."
+        )
     if present and max(present.values()) >= IMBALANCE * min(present.values()):
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         warnings.append(

@@ -203,12 +203,12 @@ SPOILS = {
     "unreadable": (lambda r: damage(r, 2), "2 of 20 images cannot be read"),
     "same image in train and val": (
         lambda r: written(r / "val/ash/x.png", (r / "train/ash/0.png").read_bytes()),
-        "1 image(s) are in train and val, so that accuracy there says too much. For example "
+        "1 image in both train and val, so accuracy there will look better than it is. For example "
         "train: train/ash/0.png = val: val/ash/x.png",
     ),
     "same pixels in another format": (
         lambda r: Image.open(r / "train/ash/0.png").save(r / "val/ash/x.bmp"),
-        "1 image(s) are in train and val",
+        "1 image in both train and val",
     ),
     "empty class": (lambda r: (r / "train/fir").mkdir(), "class folders without images: fir"),
     "class of val alone": (
@@ -252,12 +252,12 @@ def test_warnings_do_not_fail(tmp_path: Path, capsys):
     ]
     told = " ".join(facts["warnings"])
     for text in (
-        "2 image(s) are in their split more than once",
-        "1 image(s) have several labels. For example b/1.png (b) = c/torn.png (c)",
+        "2 duplicate images within a split",
+        "1 image with several labels. For example b/1.png (b) = c/torn.png (c)",
         "1 of 62 images are grey; they are used as grey in all three colours, for example a/gr",
         "1 of 62 images have transparency; they are laid over white, for example a/alpha.png",
         "62 of 62 images are tiny",
-        "1 class(es) have less than 5 train images: c",
+        "1 class with fewer than 5 training images: c",
         "out of balance: a has 52 train images, c 4",
     ):
         assert text in told
@@ -273,7 +273,7 @@ def test_check_of_arrays(tmp_path: Path, capsys):
     assert check(f"npz:{tmp_path / 'x.npz'}") == 1
     out = capsys.readouterr().out
     assert "train: x_train[2] = test: x_test[2]" in out
-    assert "1 image(s) are in train and test" in out
+    assert "1 image in both train and test" in out
 
 
 @pytest.mark.parametrize(

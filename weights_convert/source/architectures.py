@@ -83,9 +83,9 @@ def require(declared: Declared, source: str) -> Architecture:
     if found is None:
         name = shown(declared.name, 60)
         raise UserError(
-            f"{declared.by} says that '{source}' holds weights of {name}, which jtl does not have."
-            f"{suggest(name, _known())} Taken for another network they would give other results. "
-            f"The architectures are: {', '.join(_known())}. If the name is wrong, correct it, or "
+            f"{declared.by} says that '{source}' holds weights of {name}, which jtl does not "
+            f"support.{suggest(name, _known())} Reading them as another network would give wrong "
+            f"results. jtl supports: {', '.join(_known())}. If the name is wrong, correct it, or "
             f"{OVERRULE}."
         )
     return found

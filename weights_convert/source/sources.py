@@ -313,8 +313,8 @@ def _from_hub(spec: str, rest: str, model: str | None, chosen: Declared | None) 
     if not chosen:
         if architectures.find(architecture.name) is None:
             raise UserError(
-                f"'{spec}' names the architecture {architecture.name}, which jtl does not have."
-                f"{suggest(architecture.name, models.names())} The models are: "
+                f"'{spec}' uses the architecture {architecture.name}, which jtl does not "
+                f"support.{suggest(architecture.name, models.names())} The models are: "
                 f"{', '.join(models.names())}."
             )
         architectures.check_model(architecture, spec, model, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jtl.common.errors import UserError
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel
 from jtl.data.sources import label_lists
 from jtl.data.sources.class_folders import (
@@ -27,8 +27,8 @@ from jtl.data.sources.stores import ImageFile, Tree
 from jtl.data.splits import LeftOut
 
 LAYOUT = (
-    "Expected train/CLASS/IMAGE with optional val/ and test/ beside train/, "
-    "or CLASS/IMAGE without splits; one enclosing folder around either is fine."
+    "Expected train/CLASS/IMAGE with optional val/ and test/ next to train/, "
+    "or CLASS/IMAGE without splits (both may be inside one extra folder)."
 )
 _AS_CLASSES = "If these are classes, put all class folders into one folder called train/."
 _UNLABELLED = SplitName("unlabelled", True)
@@ -285,7 +285,7 @@ class _Reader:
                 self.leave_out(what, *names)
             if loose:
                 self._notes.append(
-                    f"{len(loose)} image(s) outside the class folders are ignored, "
+                    f"{counted(len(loose), 'image')} outside the class folders ignored, "
                     f"for example {loose[0].name}."
                 )
                 self.leave_out(STRAYS, *(f.name for f in loose))

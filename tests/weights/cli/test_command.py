@@ -299,7 +299,7 @@ def test_default_needs_a_model(tmp_path, capsys):
 def test_an_architecture_that_jtl_does_not_have(tmp_path, capsys):
     assert main(["timm:resnet26.bt_in1k", "--out", str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
-    assert "names the architecture resnet26, which jtl does not have. Did you mean" in message
+    assert "uses the architecture resnet26, which jtl does not support. Did you mean" in message
 
 
 def test_the_card(tmp_path):

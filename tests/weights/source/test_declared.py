@@ -105,7 +105,7 @@ def test_the_flag_says_which_it_is(lite, tmp_path, name, conventions, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--architecture", "efficientnet_lite9"], "which jtl does not have. Did you mean"),
+        (["--architecture", "efficientnet_lite9"], "which jtl does not support. Did you mean"),
         (["--architecture", "resnet18"], f"of resnet18, but its tensors are those of {MODEL}"),
         (["--architecture", "resnet18", "--model", MODEL], f"resnet18, but the model is {MODEL}"),
     ],
@@ -130,7 +130,7 @@ def test_an_architecture_that_jtl_does_not_have(resnet18, refused, name, model):
     beside(resnet18, architecture=name)
     message = refused(resnet18, *model)
     assert "the config.json beside it says that 'r18.safetensors' holds weights of " in message
-    assert "which jtl does not have" in message
+    assert "which jtl does not support" in message
     assert len(message) < 2000
     (resnet18.parent / "config.json").unlink()
     if name != "\ud800":
@@ -165,7 +165,7 @@ def test_timms_old_names(resnet18, name):
 
 
 def test_a_name_on_the_hub_must_be_known_even_with_a_model():
-    with pytest.raises(UserError, match="names the architecture resnetblur50, which jtl does not"):
+    with pytest.raises(UserError, match="uses the architecture resnetblur50, which jtl does not"):
         sources.locate("timm:resnetblur50.bt_in1k", "resnet50")
 
 
