@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.config import checks, walk
+from jtl.runs import metrics
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, missing_run, read_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Compared:
         run: Its folder as given.
         finished: Whether it has a summary.
         epochs: That are done.
-        best_epoch: Of highest validation accuracy; among equals, of lowest loss.
+        best_epoch: By the run's --metric; among equals, of lowest loss.
         val_accuracy: Of the best epoch.
         val_loss: Of the best epoch.
         val_macro_f1: Of the finished run, None before.
@@ -101,7 +102,8 @@ def command(options: Options) -> None:
 
 def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
     """What is to be said of the run in `folder`."""
-    best = max(history, key=lambda e: (e["val_accuracy"], -e["val_loss"], -e["epoch"]))
+    options = _options(folder)
+    best = metrics.best_line(history, options.get("metric", "accuracy"))
     summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
     return Compared(
         run=str(folder),
@@ -113,7 +115,7 @@ def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
         val_macro_f1=summary.get("val_macro_f1"),
         test_accuracy=summary.get("test_accuracy"),
         seconds=summary.get("train_seconds", history[-1].get("elapsed", math.nan)),
-        options=_options(folder),
+        options=options,
     )
 
 

@@ -57,6 +57,9 @@ def _factor(flag: str, value: float) -> None:
         raise UserError(f"{flag} must be above 0 and below 1, not {value}.")
 
 
+MetricName = Literal["accuracy", "macro_f1", "balanced_accuracy", "auroc", "loss"]
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """What is trained, and how. Several defaults depend on --mask and --optimizer.
@@ -101,9 +104,11 @@ class TrainConfig:
         schedule: Learning-rate schedule of each phase: cosine decay to zero; constant; step
             (--decay-at); one_cycle (up, then down); or plateau (lower when the validation loss
             stops falling).
-        patience: Early stopping: stop after this many epochs without better validation accuracy;
+        patience: Early stopping: stop after this many epochs without a better --metric;
             0 to train all epochs. The best epoch is kept in any case.
-        min_delta: Smallest gain in validation accuracy that counts as an improvement for
+        metric: What decides the best epoch, early stopping (--patience) and the L-BFGS penalty, on
+            the validation images: accuracy, macro_f1, balanced_accuracy, auroc or loss.
+        min_delta: Smallest gain in that metric that counts as an improvement for
             --patience.
         seed: Seed for the validation split, the new head's initial parameters and the order of the
             images. The same seed gives the same result, bit for bit on CPUs.
@@ -126,6 +131,7 @@ class TrainConfig:
     l2_sp: Annotated[float, checks.at_least(0)] = 0.0
     schedule: ScheduleName = "cosine"
     patience: Annotated[int, checks.at_least(0)] = 0
+    metric: MetricName = "accuracy"
     min_delta: Annotated[float, checks.share] = 0.0
     seed: Annotated[int, checks.seed] = 0
 

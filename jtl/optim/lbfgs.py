@@ -11,6 +11,7 @@ loss and gradient are computed where the features lie.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,6 +45,7 @@ class Solution:
         train_accuracy: Share of hits there.
         val_loss: Mean cross entropy on the validation features.
         val_accuracy: Share of hits there.
+        score: What decides which fit is best; the higher the better.
     """
 
     l2: float
@@ -54,6 +56,7 @@ class Solution:
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    score: float
 
 
 # SciPy's own vectors are short: BLAS threads would spin, in the way of XLA's, and a whole run would
@@ -65,6 +68,7 @@ def fit_path(
     num_classes: int,
     penalties: tuple[float, ...] = GRID,
     class_weights: np.ndarray | None = None,
+    score: Callable[[np.ndarray, np.ndarray], float] | None = None,
 ) -> list[Solution]:
     """Fits a linear head for every penalty, warm-started along the path.
 
@@ -78,11 +82,13 @@ def fit_path(
         penalties: Tried in descending order.
         class_weights: How much each class counts in the loss of the training features, float32
             [K], averaging 1 over them; None for the same.
+        score: From logits [N, K] and labels [N] of the validation split to how good they are, the
+            higher the better; default the accuracy.
 
     Returns:
         A fit for every penalty, the strongest first.
     """
-    problem = _Problem(train, val, num_classes, class_weights)
+    problem = _Problem(train, val, num_classes, class_weights, score)
     path: list[Solution] = []
     before = now = np.zeros((problem.width + 1, num_classes))
     for l2 in sorted(penalties, reverse=True):
@@ -98,8 +104,8 @@ def fit_path(
 
 
 def best(path: list[Solution]) -> Solution:
-    """The fit of highest validation accuracy; among equals, of lowest validation loss."""
-    return max(path, key=lambda fit: (fit.val_accuracy, -fit.val_loss))
+    """The fit of the best score; among equals, of lowest validation loss."""
+    return max(path, key=lambda fit: (fit.score, -fit.val_loss))
 
 
 class _Problem:
@@ -110,7 +116,10 @@ class _Problem:
     without the large common part of all features L-BFGS needs a fraction of the steps.
     """
 
-    def __init__(self, train: Any, val: Any, num_classes: int, class_weights: Any):
+    def __init__(
+        self, train: Any, val: Any, num_classes: int, class_weights: Any, score: Any = None
+    ):
+        self._score_of = score
         features = train[0].astype(jnp.float32)
         self._mean = jnp.mean(features, 0)
         self._x, self._labels = features - self._mean.reshape(1, -1), train[1]
@@ -168,7 +177,13 @@ class _Problem:
             train_accuracy=float(train_accuracy),
             val_loss=float(val_loss),
             val_accuracy=float(val_accuracy),
+            score=float(val_accuracy) if self._score_of is None else self._scored(as_float32),
         )
+
+    def _scored(self, solution: jax.Array) -> float:
+        features, labels = self._val
+        logits = features @ solution[:-1] + solution[-1].reshape(1, -1)
+        return self._score_of(np.asarray(logits), np.asarray(labels))
 
     def centred(self, fit: Solution) -> np.ndarray:
         """The solution that a fit was made of."""

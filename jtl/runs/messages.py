@@ -78,7 +78,7 @@ def probe_note(summary: dict[str, Any]) -> str | None:
 def accuracy_of(accuracy: float, count: int) -> str:
     """An accuracy as precisely as it is known from so many images."""
     low, high = metrics.wilson_interval(accuracy, count)
-    images = counted(count, "image")
+    images = counted(count, "image") + (", too few to tell" if count < metrics.FEW else "")
     return f"{accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {images})"
 
 
@@ -119,6 +119,12 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         (f"macro-F1 ({SPLITS[split]})", f"{summary[f'{split}_macro_f1']:.3f}")
         for split in SPLITS
         if summary[f"{split}_macro_f1"] is not None
+    ]
+    metric = summary.get("metric", "accuracy")
+    rows += [
+        (f"{metric.replace('_', ' ')} ({SPLITS[split]})", f"{summary[key]:.3f}")
+        for split in SPLITS
+        if metric in ("balanced_accuracy", "auroc") and (key := f"{split}_{metric}") in summary
     ]
     seconds = f"{summary['train_seconds']:.1f} s"
     if summary["cached_prefix"]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from jtl.config.training import MetricName
+
+FEW = 20
+"""Images: of fewer, all of which are recognized, accuracy may as well be below 84 %."""
 
 
 def by_class(
@@ -69,6 +74,64 @@ def wilson_interval(accuracy: float, count: int) -> tuple[float, float]:
     spread = z * math.sqrt(accuracy * (1 - accuracy) / count + (z / (2 * count)) ** 2)
     scale = 1 + z * z / count
     return max((middle - spread) / scale, 0.0), min((middle + spread) / scale, 1.0)
+
+
+def measure(metric: MetricName, logits: np.ndarray, labels: np.ndarray) -> float:
+    """How good predictions are, the higher the better.
+
+    Args:
+        metric: accuracy; macro_f1; balanced_accuracy (the mean accuracy of the classes that have
+            images, as in scikit-learn); auroc (the mean area under the ROC curves of each class
+            against the rest, of those classes that have images and rest); or loss, negative.
+        logits: Float [N, num_classes].
+        labels: Integers [N].
+
+    Returns:
+        The value; NaN where it is not defined, as the auroc of images of one class.
+    """
+    classes = logits.shape[1]
+    logs = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    logs -= np.log(np.exp(logs).sum(-1, keepdims=True))
+    if metric == "loss":
+        return float(logs[np.arange(len(labels)), labels].mean())
+    if metric == "auroc":
+        areas = [_area(logs[:, label], labels == label) for label in np.unique(labels)]
+        return float(np.mean(areas))
+    count, chosen, hits = _counts(logits.argmax(-1), labels, classes)
+    if metric == "accuracy":
+        return float(hits.sum() / len(labels))
+    if metric == "balanced_accuracy":
+        return float((hits[count > 0] / count[count > 0]).mean())
+    known = count + chosen > 0
+    return float((2 * hits[known] / (count + chosen)[known]).mean())
+
+
+def score_of(line: Mapping[str, Any], metric: MetricName) -> float:
+    """What an epoch's line of `metrics.jsonl` says of a metric, the higher the better."""
+    return -line["val_loss"] if metric == "loss" else line[f"val_{metric}"]
+
+
+def best_line(history: Sequence[dict[str, Any]], metric: MetricName) -> dict[str, Any]:
+    """The line of the best epoch: by a metric, among equals by the loss, then the first."""
+    return max(history, key=lambda e: (score_of(e, metric), -e["val_loss"], -e["epoch"]))
+
+
+def in_line(metric: MetricName, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What a metric adds to an epoch's line, which has accuracy and loss in any case."""
+    known = metric in ("accuracy", "loss")
+    return {} if known else {f"val_{metric}": measure(metric, logits, labels)}
+
+
+def _area(scores: np.ndarray, positive: np.ndarray) -> float:
+    """The area under the ROC curve: how often a positive has the higher score, ties half."""
+    count = int(positive.sum())
+    rest = len(positive) - count
+    if not count or not rest:
+        return math.nan
+    from scipy.stats import rankdata  # Which takes half a second to import.
+
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * rest))
 
 
 def _counts(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:

@@ -15,7 +15,7 @@ from jtl.common.files import append_text, sync
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
-from jtl.runs import checkpoint, contents, report
+from jtl.runs import checkpoint, contents, metrics, report
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
 from jtl.runs.plot_worker import PlotWorker
@@ -86,29 +86,27 @@ class Run:
             sync(self.folder / METRICS)
 
     def best_epoch(self, until: int | None = None) -> int:
-        """The epoch of highest validation accuracy; among equals, of lowest loss.
+        """The best epoch by `--metric`; among equals, that of lowest validation loss.
 
         Args:
             until: The last epoch to look at; default all that are done.
         """
-        best = max(
-            self.history[:until], key=lambda e: (e["val_accuracy"], -e["val_loss"], -e["epoch"])
-        )
-        return best["epoch"]
+        return metrics.best_line(self.history[:until], self.config.train.metric)["epoch"]
 
     def improved_epoch(self, min_delta: float) -> int:
         """The last epoch that was better than those before it.
 
         Args:
-            min_delta: By how much validation accuracy must have grown since the last such epoch; 0
+            min_delta: By how much the metric must have grown since the last such epoch; 0
                 for what `best_epoch` says.
         """
         if not min_delta:
             return self.best_epoch()
         best, at = -math.inf, 0
         for line in self.history:
-            if line["val_accuracy"] > best + min_delta:
-                best, at = line["val_accuracy"], line["epoch"]
+            score = metrics.score_of(line, self.config.train.metric)
+            if score > best + min_delta:
+                best, at = score, line["epoch"]
         return at
 
     def check_same(self, now: dict[str, Any], dataset: Dataset) -> str | None:

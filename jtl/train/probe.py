@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from jtl.data.loader import Examples, Features, in_order
 from jtl.distributed import processes
 from jtl.models.inference import forward
 from jtl.optim import lbfgs
+from jtl.runs import metrics
 from jtl.train.setup import Setup
 
 
@@ -54,6 +56,7 @@ def solve(setup: Setup, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree,
         "train_accuracy": fit.train_accuracy,
         "val_loss": scores["loss"],
         "val_accuracy": scores["accuracy"],
+        **metrics.in_line(setup.config.train.metric, logits, setup.dataset.val.labels),
         "l2": fit.l2,
         "path": [
             {"l2": f.l2, "iterations": f.iterations, "val_accuracy": f.val_accuracy} for f in path
@@ -81,13 +84,14 @@ def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:
 
 def _path(setup: Setup, train: jax.Array, val: jax.Array) -> list[lbfgs.Solution]:
     """Fits of all penalties, or of the one that was given."""
-    penalty = setup.config.train.l2
+    penalty, metric = setup.config.train.l2, setup.config.train.metric
     return lbfgs.fit_path(
         (train, jnp.asarray(setup.dataset.train.labels)),
         (val, jnp.asarray(setup.dataset.val.labels)),
         len(setup.dataset.class_names),
         lbfgs.GRID if penalty == "auto" else (float(penalty),),
         setup.class_weights,
+        score=None if metric == "accuracy" else functools.partial(metrics.measure, metric),
     )
 
 

@@ -17,6 +17,7 @@ from jtl.cache.store import FeatureStore
 from jtl.common.errors import UserError
 from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
+from jtl.common.text import counted
 from jtl.common.trees import ParamTree
 from jtl.config.defaults import phase_defaults
 from jtl.config.options import Config
@@ -33,6 +34,7 @@ from jtl.freeze.plan import PhasePlan, plan_phases
 from jtl.models import ImageClassifier, heads
 from jtl.models.initialization import initialize
 from jtl.optim.recipe import Recipe, recipe
+from jtl.runs import metrics
 from jtl.runs.model_description import describe_model
 from jtl.runs.weights import of_resumed, of_run
 from jtl.train.choices import chosen
@@ -127,6 +129,17 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         )
     for line in (*dataset.describe().lines(), *(f"note: {note}" for note in dataset.notes)):
         display.message(line)
+    if len(dataset.val) < metrics.FEW:
+        low, _ = metrics.wilson_interval(1.0, len(dataset.val))
+        display.message(
+            f"warning: with only {counted(len(dataset.val), 'validation image')}, even an accuracy "
+            f"of 1.000 may be {low:.2f} in truth (95 % interval): too few to choose by. Give more."
+        )
+    if config.train.metric == "auroc" and len(np.unique(dataset.val.labels)) < 2:
+        raise UserError(
+            "--metric auroc: the validation images are all of one class, and the area under a "
+            "ROC curve needs two. Use another metric, or add validation images."
+        )
     _check_accumulation(config, len(dataset.train))
     size = common_size(dataset)
     options = config.model

@@ -90,6 +90,7 @@ def summarize(
         "optimizer_bytes": measured["optimizer_bytes"],
         "epochs": len(history),
         "best_epoch": best.epoch,
+        "metric": setup.config.train.metric,
         "val_accuracy": line["val_accuracy"],
         "val_loss": line["val_loss"],
         "test_accuracy": measured["test_accuracy"],
@@ -116,10 +117,13 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
     A split that does not exist has None.
     """
     told: dict[str, Any] = {}
+    metric = setup.config.train.metric
     for split in ("val", "test"):
         scores = calibrated = None
         if split in logits:
             labels = getattr(setup.dataset, split).labels
+            if metric in ("balanced_accuracy", "auroc"):  # The others are here in any case.
+                told[f"{split}_{metric}"] = metrics.measure(metric, logits[split], labels)
             scores = metrics.by_class(logits[split].argmax(-1), labels, setup.dataset.class_names)
             calibrated = calibration(logits[split], labels)
         told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)

@@ -17,6 +17,7 @@ from jtl.data.loader import Examples, Features, Views, draw_of, prefetch, shuffl
 from jtl.freeze.plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
+from jtl.runs import metrics
 from jtl.train import step as steps
 from jtl.train.phase_optimizer import PhaseOptimizer
 from jtl.train.setup import Setup
@@ -171,6 +172,9 @@ class Trainer:
             "train_accuracy": total["accuracy"],
             "val_loss": scores["loss"],
             "val_accuracy": scores["accuracy"],
+            **metrics.in_line(
+                self.setup.config.train.metric, self.val_logits, self.setup.dataset.val.labels
+            ),
             "learning_rate": float(scale * self._highest[epoch - self.plan.first_epoch]),
             **self._norms(),
             "seconds": seconds,
