@@ -139,7 +139,7 @@ def test_dry_run_counts_every_view(tiny_data, passes):
         ),
         (
             Config(data=DataConfig(cache_views=4), augment=PART, run=RunConfig(cache_budget="0")),
-            r"--cache-budget 0 keeps none",
+            r"--cache-budget 0 turns the cache off",
         ),
     ],
 )

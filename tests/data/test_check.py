@@ -230,7 +230,7 @@ def test_what_spoils_a_training(few: Path, capsys, case: str):
     assert check(f"folder:{few}") == 1
     out = capsys.readouterr().out
     assert f"PROBLEM:  {facts['problems'][0]}" in out
-    assert "Nothing here" not in out
+    assert "No problems" not in out
 
 
 def test_warnings_do_not_fail(tmp_path: Path, capsys):

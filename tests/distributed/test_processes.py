@@ -270,7 +270,7 @@ def test_other_commands_of_two_processes(data, tmp_path, capsys):
     ]
     told = Together(both, tmp_path).ended()
     assert [code for code, _, _ in told] == [2, 2], told
-    assert "process 1 of 2 cannot go on" in told[0][2]
+    assert "process 1 of 2 cannot continue" in told[0][2]
     assert "does not exist" in told[1][2] or "missing" in told[1][2]
     assert all("Traceback" not in stderr for _, _, stderr in told)
     assert not (tmp_path / "run").exists()

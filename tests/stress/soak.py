@@ -87,7 +87,7 @@ def soak(data: Path, folder: Path, minutes: float, every: float = 1.0) -> list[S
             process.kill()
         told.seek(0)
         said = told.read()
-    if process.returncode != 128 + signal.SIGTERM or "which is saved" not in said:
+    if process.returncode != 128 + signal.SIGTERM or "everything is saved" not in said:
         raise SystemExit(f"the training ended with {process.returncode}:\n{said[-2000:]}")
     check_folder(folder)
     return samples

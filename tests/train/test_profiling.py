@@ -99,8 +99,8 @@ def test_a_run_that_fails_leaves_no_trace(tiny_data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Config(run=RunConfig(profile=True, dry_run=True)), r"^--profile traces a training"),
-        (Config(run=RunConfig(profile=True, find_lr=True)), r"^--profile traces a training"),
+        (Config(run=RunConfig(profile=True, dry_run=True)), r"^--profile needs a real training"),
+        (Config(run=RunConfig(profile=True, find_lr=True)), r"^--profile needs a real training"),
         (
             Config(train=TrainConfig(solver="lbfgs"), run=RunConfig(profile=True)),
             r"^--profile: no effect with --solver lbfgs",

@@ -122,7 +122,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     ("flags", "told"),
     [
         (["--seeds", 0], "--seeds must be at least 1"),
-        (["--seeds", 2, "--dry-run"], "--dry-run and --seeds do not go together"),
+        (["--seeds", 2, "--dry-run"], "--dry-run and --seeds cannot be combined"),
         (["--find-lr", "--resume"], "--find-lr is for a new training"),
         (["--dry-run", "--resume"], "--dry-run is for a new training"),
         (["--find-lr", "--solver", "lbfgs", "--mask", "head_only"], "no learning rate"),
