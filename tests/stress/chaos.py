@@ -71,9 +71,13 @@ class Chaos:
 
     def force(self, event: str) -> None:
         """Lets something happen for certain, if the run is not at its end: as soon as it can."""
+        from jtl.runs.lock import is_written_by_another
+
         self._restart()
         prepares = event == "start again"
-        self._wait(lambda: (self.folder / ".lock").exists() if prepares else done(self.folder) > 0)
+        self._wait(
+            lambda: is_written_by_another(self.folder) if prepares else done(self.folder) > 0
+        )
         self._happen(event)
 
     def _happen(self, event: str) -> None:
@@ -160,9 +164,12 @@ class Chaos:
 
     def _second(self, words: list[str]) -> bool:
         """Starts a second training while the first stands still, so that it cannot end before."""
+        from jtl.runs.lock import is_written_by_another
+
         with self._standing() as standing:
-            # Before that, there is nothing that a second start could find.
-            if not standing or not (self.folder / ".lock").exists():
+            # Before that, there is nothing that a second start could find: the file alone may be
+            # that of a process which was killed.
+            if not standing or not is_written_by_another(self.folder):
                 return False
             before = sorted(self.folder.rglob("*"))
             code, _, err = _ended(words)
