@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +21,7 @@ from jtl.common.errors import UserError
 from jtl.runs import checkpoint
 from jtl.runs.lock import LOCK
 from support import commands, tiny
-from support.run_folders import BOUND, arguments, assert_same, ended, run, started
+from support.run_folders import BOUND, SCRIPT, arguments, assert_same, ended, run, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -153,6 +156,11 @@ def test_one_command_line_starts_goes_on_and_shows_the_result(whole, tiny_data, 
     again, shown, err = run(words)
     assert (again, json.loads(shown)) == (0, json.loads(out)), err
     assert f"The run in '{folder}' is already finished" in err
+    command = shlex.join([sys.executable, str(SCRIPT), *words])
+    closed = subprocess.run(
+        ["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, err)
     assert {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))} == files
     with pytest.raises(UserError, match="is not empty"):
         jtl.fit(f"folder:{tiny_data}", run_dir=folder)

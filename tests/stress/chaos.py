@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from trainings import command, done, final_bits, run, write_images
 
 LONGEST = 600.0
@@ -175,8 +176,8 @@ class Chaos:
             code, _, err = _ended(words)
             if code != 2 or f"process {self._process.pid} on " not in err:
                 raise Failed(f"a second start ended with {code}: {err}")
-            if sorted(self.folder.rglob("*")) != before:
-                raise Failed("a second start has changed the folder")
+            if changed := set(before) ^ set(self.folder.rglob("*")):
+                raise Failed(f"a second start has changed {sorted(map(str, changed))}")
         return True
 
     def _copy_at(self, number: int) -> Path:
@@ -192,12 +193,21 @@ class Chaos:
 
     @contextlib.contextmanager
     def _standing(self) -> Iterator[bool]:
-        """Whether the process could be made to stand still, for as long as the block takes."""
-        self._process.send_signal(signal.SIGSTOP)
+        """Whether the process, with what draws for it, stands still while the block runs."""
+        stopped = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._process.pid)
+            first.suspend()
+            stopped = [first, *first.children()]
+        for process in stopped[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             yield self._process.poll() is None
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            for process in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def _fill(self) -> bool:
         """No file can grow for a while; the run ends with a message, or goes on unharmed."""
