@@ -65,7 +65,7 @@ def test_it_ends_the_same_whenever_epochs_are_added(longer, tiny_data, tmp_path,
         stop = {"TINY_SIGNAL": f"{step - 4 * PLANNED}:{signal.SIGTERM.value}"}
         code, _, err = run([f"--run-dir={folder}", *resume], **stop)
         assert code == 128 + signal.SIGTERM, err
-        assert "2 epochs are added" in err
+        assert "Adding 2 epochs" in err
     code, _, err = run([f"--run-dir={folder}", *resume])
     assert code == 0, err
     assert_same(folder, longer)
