@@ -16,7 +16,7 @@ from jtl.cache.entry import ArraySpec, Entry
 from jtl.cache.extraction import extract
 from jtl.cache.inputs import PhaseInputs
 from jtl.cache.keys import Key, Prefix, SplitView, key_of, prefix_of
-from jtl.cache.placement import Place, place_features, place_images
+from jtl.cache.placement import CacheEstimate, place_features, place_images
 from jtl.cache.store import EntryClaim, FeatureStore
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
@@ -31,21 +31,6 @@ from jtl.models import ImageClassifier
 
 Splits = Mapping[str, Split]
 """By `train`, `val` and `test`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CacheEstimate:
-    """What the features of some splits need.
-
-    Attributes:
-        nbytes: All of them together.
-        place: Where they can lie; None if nowhere.
-        kept: Whether all of them are in the cache already.
-    """
-
-    nbytes: int
-    place: Place | None
-    kept: bool
 
 
 class NoRoom(Exception):

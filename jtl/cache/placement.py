@@ -5,6 +5,7 @@ The only place that decides it; `PhaseInputs` and `FeatureCache` do as it says.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import jax
@@ -22,6 +23,21 @@ Place = Literal["memory", "disk"]
 
 DEVICE_SHARE = 0.25
 """The share of an accelerator's free memory that images may take; steps need the rest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheEstimate:
+    """What the features of some splits need.
+
+    Attributes:
+        nbytes: All of them together.
+        place: Where they can lie; None if nowhere.
+        kept: Whether all of them are in the cache already.
+    """
+
+    nbytes: int
+    place: Place | None
+    kept: bool
 
 
 def place_features(

@@ -23,17 +23,16 @@ import orbax.checkpoint as ocp
 from jtl.common import memory
 from jtl.common.paths import plain_path
 from jtl.common.signals import Stop
-from jtl.common.trees import ParamTree
 from jtl.distributed import processes
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.runs.checkpoint import (
     FOLDER,
     TEMPORARY_FOLDER,
-    TemporaryCheckpoint,
     saved_epochs,
     temporary_items,
 )  # fmt: skip
 from jtl.runs.run import Run
+from jtl.runs.snapshots import EpochProgress, Snapshot
 from jtl.runs.storage import (
     delete_removed,
     permanent_manager,
@@ -64,37 +63,6 @@ class CheckpointPolicy:
 
 
 DEFAULT_POLICY = CheckpointPolicy()
-
-
-class Snapshot(NamedTuple):
-    """What an epoch gave, on the host.
-
-    Attributes:
-        epoch: 1-based.
-        variables: The whole {"params", "batch_stats"}, frozen leaves included, so that reading a
-            run needs no mask.
-        opt_state: What else it takes to go on.
-        start: The unit that the epoch's steps began with; None for the whole network.
-    """
-
-    epoch: int
-    variables: ParamTree
-    opt_state: Any
-    start: str | None
-
-
-class EpochProgress(NamedTuple):
-    """How far an epoch is.
-
-    Attributes:
-        position: Where the run stands.
-        state: The `TrainState` after the last step, on its devices.
-        sums: The sums over the epoch's examples so far.
-    """
-
-    position: TemporaryCheckpoint
-    state: Any
-    sums: Any
 
 
 class SyncDecision(NamedTuple):

@@ -20,10 +20,11 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, messages, trackers
-from jtl.runs.checkpointer import Checkpointer, EpochProgress, Snapshot
+from jtl.runs.checkpointer import Checkpointer
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.resume import opened_run
 from jtl.runs.run import Run
+from jtl.runs.snapshots import EpochProgress, Snapshot
 from jtl.runs.storage import remove_temporary
 from jtl.train import batch_size, choices, memory, preview, profiling
 from jtl.train.checks import checked

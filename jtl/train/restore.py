@@ -10,8 +10,8 @@ from jtl.common.trees import ParamTree
 from jtl.freeze.plan import PhasePlan
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint
-from jtl.runs.checkpointer import Snapshot
 from jtl.runs.run import Run
+from jtl.runs.snapshots import Snapshot
 from jtl.train.phase_optimizer import PhaseOptimizer
 from jtl.train.setup import Setup
 from jtl.train.state import init_state

@@ -21,8 +21,9 @@ from jtl.common.signals import Interrupted, Stop
 from jtl.config.options import AugmentConfig, Config, StepsConfig
 from jtl.models.inference import Metrics
 from jtl.runs import checkpoint, checkpointer, storage
-from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy, EpochProgress
+from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy
 from jtl.runs.run import Run
+from jtl.runs.snapshots import EpochProgress
 from jtl.train import loop
 from jtl.train.loop import fit
 from jtl.train.state import init_state
