@@ -129,9 +129,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     seconds = f"{summary['train_seconds']:.1f} s"
     if summary["cached_prefix"]:
         seconds += f" (frozen layers: {summary['feature_seconds']:.1f} s)"
-    rows += [
-        ("time", seconds), ("report", str(folder / "report.md")), ("plot", str(folder / CURVES)),
-    ]  # fmt: skip
+    rows.append(("time", seconds))
     for row in rows:
         table.add_row(*map(Text, row))  # Paths are no markup.
     console.print(table)
@@ -140,6 +138,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     # Outside the table, where no line break comes between what is to be copied.
     run = shlex.quote(str(folder))
     console.print(
+        f"Report: {folder / 'report.md'}\n"
+        f"Plot:   {folder / CURVES}\n"
         "Next: look at its mistakes, then use it:\n"
         f"  python -m jtl.evaluate {run}\n"
         f"  python -m jtl.predict {run} IMAGES...",

@@ -126,7 +126,7 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
     assert main("train", *options, "--data", f"folder:{data}", "--run-dir", folder) == 0
     captured = capsys.readouterr()
     assert f"folder:{data}, 3 classes" in captured.out
-    assert f"│ {folder}/report.md " in captured.out
+    assert f"Report: {folder}/report.md\n" in captured.out
     assert f"python -m jtl.predict '{folder}' IMAGES..." in captured.out
     assert f"folder:{data}: 18 training" in captured.err
     assert (folder / "curves.png").stat().st_size > 10_000

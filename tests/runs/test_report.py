@@ -66,7 +66,7 @@ def test_the_table_writes_names_as_they_are():
         "w[tmp].pth",
         "stage[a-z]+/.*",
         "folder:d/[/red]br/:heart:",
-        "│ runs/a [b]/report.md ",
+        "Report: runs/a [b]/report.md\n",
     ):
         assert told in text
     assert "parameters (2.98 %), 1 epoch " in text
