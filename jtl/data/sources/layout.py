@@ -74,6 +74,8 @@ def understand(
     splits = reader.by_class(base) or reader.split_folders(base)
     if splits is None:
         splits = {"train": reader.labelled(base)}
+    elif base.images:
+        reader.note_strays(base)
     return reader.layout(base, splits)
 
 
@@ -92,6 +94,14 @@ class _Reader:
     def leave_out(self, what: str, *names: str) -> None:
         """Notes files or folders that are not used, by what they are."""
         self._left.setdefault(what, []).extend(names)
+
+    def note_strays(self, node: Node) -> None:
+        """Notes images beside folders of classes or splits."""
+        self._notes.append(
+            f"{counted(len(node.images), 'image')} outside the class folders ignored, "
+            f"for example {node.images[0].name}."
+        )
+        self.leave_out(STRAYS, *(image.name for image in node.images))
 
     def path(self, node: Node) -> str:
         """Where a folder lies."""
@@ -208,7 +218,7 @@ class _Reader:
         held = [base.children[n] for n in base.with_images()]
         if len(held) < 2 or any(not node.nested for node in held):
             return None
-        names = {name for node in held for name in node.with_images()}
+        names = sorted({name for node in held for name in node.with_images()})
         found = {name: split_in(name) for name in names}
         if not all(s is not None and s.sure for s in found.values()):
             return None
@@ -228,12 +238,13 @@ class _Reader:
         turned = {}
         for name, kind in found.items():
             if kind is None or kind.split == "unlabelled":
-                self.leave_out("folders without labels", name)
+                files = (f for n in held if name in n.children for f in n.children[name].files())
+                self.leave_out("images without labels", *files)
                 continue
             parts = {n.name: n.children[name] for n in held if name in n.children}
             turned[kind.split] = Node(base.parts, [], [], parts)
         self._notes.append("The splits lie within the class folders.")
-        return turned
+        return {split: turned[split] for split in ("train", "val", "test") if split in turned}
 
     def layout(self, base: Node, folders: Mapping[str, Node]) -> Layout:
         """The classes of every split."""
@@ -242,12 +253,22 @@ class _Reader:
         level, labels_from = self._level, "the names of the folders"
         for split, folder in folders.items():
             places[split] = self.path(folder)
-            node = enter(folder, self.leave_out, in_split=folder is not base)
+            node = enter(folder, self.leave_out, in_split=folder.parts != base.parts)
             node = only_images(node, self.leave_out)
             inner = node.with_images()
-            if len(inner) == 1 and node is not base and split_in(inner[0]) == (split, True):
+            alike = split_in(inner[0]) if len(inner) == 1 and node.parts != base.parts else None
+            if (
+                alike is not None
+                and alike.split == split
+                and inner[0] not in splits.get("train", ())
+            ):
                 node = node.children[inner[0]]  # Flat, as Kaggle's train/train/cat.0.jpg.
-            if split == "train" and not node.children and node.images and node is not base:
+            if (
+                split == "train"
+                and not node.children
+                and node.images
+                and folder.parts != base.parts
+            ):
                 raise self._without_train(base, {folder.name: SplitName("train", True)})
             loose = node.images
             if split != "train" and loose and not node.with_images():
@@ -279,16 +300,14 @@ class _Reader:
                     f"{places[split]} has no class folders. {self._tables_told(base)}{LAYOUT}"
                 )
             found = classes_in(node, level, self.path(node), splits.get("train"))
+            if not found.classes and split == "train":
+                raise UserError(f"{places[split]} has no class folders. {LAYOUT}")
             level = found.level
             self._notes += [note for note in found.notes if note not in self._notes]
             for what, names in found.left_out.items():
                 self.leave_out(what, *names)
             if loose:
-                self._notes.append(
-                    f"{counted(len(loose), 'image')} outside the class folders ignored, "
-                    f"for example {loose[0].name}."
-                )
-                self.leave_out(STRAYS, *(f.name for f in loose))
+                self.note_strays(node)
             splits[split] = found.classes
         if self._tree.hidden:
             self.leave_out("hidden and system files", *self._tree.hidden)

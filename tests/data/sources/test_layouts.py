@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -105,6 +106,23 @@ READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
         "train/a:2 train/b:3 val/a:1 val/b:0",
         {"train": AB, "val": {"a": 1}},
     ),
+    "doubled, test without labels": (
+        "asl_train/asl_train/a:2 asl_train/asl_train/b:3 asl_test/asl_test:4",
+        {"train": AB},
+    ),
+    "Stanford Dogs, annotations without ending": (
+        "Images/a:2 Images/b:3 Annotation/a/a_1 Annotation/b/b_1",
+        {"train": AB},
+    ),
+    "Fruits-360": (
+        "Training/a:2 Training/b:3 Test/a:1 Test/b:1 test-multiple_fruits:4 papers/x.pdf",
+        {"train": AB, "test": BA},
+    ),
+    "GTSRB": ("Train/0:2 Train/1:3 Test:3 Meta:2 Train.csv Test.csv", {"train": {"0": 2, "1": 3}}),
+    "a class of train named like its split": (
+        "train/crash_test:2 train/b:3 test/crash_test:1",
+        {"train": {"b": 3, "crash_test": 2}, "test": {"crash_test": 1}},
+    ),
     "stress_test beside": ("train/a:2 train/b:3 stress_test:3", {"train": AB}),
 }  # fmt: skip
 
@@ -136,6 +154,14 @@ REFUSED: dict[str, tuple[str, str]] = {
         "cats/siam:20 cats/manx:20 cats:2 dogs:9",
         "--classes leaf  3 classes",
     ),
+    "Oxford Pets, labels in file names": (
+        "images:5 annotations/trimaps:5 annotations/list.txt",
+        "has no class folders",
+    ),
+    "Office-31": (
+        "amazon/images/bike:2 amazon/images/mug:2 dslr/images/bike:2 dslr/images/mug:2",
+        "as if each were a data set of its own. To use one of them: folder:",
+    ),
     "several data sets": (
         "one/train/a:2 one/train/b:2 two/train/a:2 two/train/b:2",
         "several data sets, each with splits of its own: one, two. Give one of them: folder:",
@@ -161,6 +187,36 @@ def test_layouts_that_are_refused(tmp_path: Path, case: str):
     with pytest.raises(UserError) as caught:
         find(f"folder:{grown(tmp_path, tree)}")
     assert message in str(caught.value)
+
+
+WORDS = (
+    "train", "test", "val", "valid", "a", "b", "cats", "images", "masks", "seg_train", "x_test",
+    "pred", "unlabeled", "data", "Train2", "train_images", "annotations", "0", "dev", "c",
+)  # fmt: skip
+
+
+def test_no_image_is_lost_without_a_word(tmp_path: Path):
+    outcomes = {"read": 0, "problems": 0, "refused": 0}
+    for seed in range(250):
+        draw, root = random.Random(seed), tmp_path / str(seed)
+        root.mkdir()
+        for _ in range(draw.randint(1, 7)):
+            place = root.joinpath(*draw.choices(WORDS, k=draw.randint(0, 3)))
+            place.mkdir(parents=True, exist_ok=True)
+            for _ in range(draw.randint(0, 3)):
+                (place / f"{draw.randint(0, 99)}.png").write_bytes(PNG[:40])
+        classes = draw.choice(["auto", "auto", "top", "leaf"])
+        try:
+            found = find(f"folder:{root}", SourceOptions(classes))
+        except UserError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["problems" if found.problems else "read"] += 1
+        used = [name for split in found.splits.values() for name in split.names]
+        left = {n for part in found.left_out for n in part.names if n.endswith(".png")}
+        assert len(used) == len(set(used)), seed
+        assert len(used) + len(left) == len(list(root.rglob("*.png"))), seed
+    assert min(outcomes.values()) > 3, outcomes
 
 
 def test_the_level_of_classes_can_be_said(tmp_path: Path):
