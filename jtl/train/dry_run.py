@@ -135,8 +135,8 @@ def _timed(call: Any) -> float:
 
 def print_dry_run(figures: dict[str, Any], console: Console) -> None:
     console.print(
-        f"{figures['model']} on {figures['data']}: {figures['num_train']} train, "
-        f"{figures['num_val']} val images, {figures['image_size']} px, batch "
+        f"{figures['model']} on {figures['data']}: {figures['num_train']:,} training and "
+        f"{figures['num_val']:,} validation images, {figures['image_size']} pixels, batch size "
         f"{figures['batch_size']}",
         markup=False,
         emoji=False,
@@ -146,7 +146,7 @@ def print_dry_run(figures: dict[str, Any], console: Console) -> None:
         epochs = counted(phase["epochs"], "epoch")
         title = Text(f"mask {phase['mask']}, {epochs}", style="table.title")
         table = Table(title=title, title_justify="left")
-        for name in ("group", "leaves", "params", "learning rate", "normalizes with"):
+        for name in ("group", "arrays", "parameters", "learning rate", "normalizes with"):
             table.add_column(name, justify="left" if name in ("group",) else "right")
         for row in phase["groups"]:
             rate = "-" if not row["learning_rate"] else f"{row['learning_rate']:.3g}"
@@ -158,30 +158,39 @@ def print_dry_run(figures: dict[str, Any], console: Console) -> None:
 
 
 def _lines(phase: dict[str, Any]) -> list[str]:
-    lines = [
-        f"trainable {phase['trainable_params']:,}, frozen {phase['frozen_params']:,} of "
-        f"{phase['total_params']:,} (BatchNorm statistics included)",
-        f"optimizer state {phase['optimizer_bytes'] / 1e6:,.2f} MB",
-        f"cut at {phase['cut']}" + ("" if phase["cached_prefix"] else ", nothing cached"),
-    ]
-    if phase["cached_prefix"]:
-        lines.append(
-            f"frozen prefix cached: {format_bytes(phase['cache_bytes'])}, "
-            + ("in memory" if phase["cache_place"] == "memory" else "read from disk")
-            + (
-                f", there already in '{phase['cache_folder']}'"
-                if phase["cache_kept"]
-                else f", about {phase['estimated_prefix_seconds']:,.1f} s once, kept in "
-                f"'{phase['cache_folder']}'"
-            )
+    """What a phase would cost, the time first."""
+    cached, steps = phase["cached_prefix"], phase["step_flops"] is not None
+    lines: list[str] = []
+    if steps and not np.isnan(phase["step_flops"]):
+        each = phase["estimated_epoch_seconds"]
+        whole = each * phase["epochs"]
+        if cached and not phase["cache_kept"]:
+            whole += phase["estimated_prefix_seconds"]
+        lines.append(f"time without compiling: about {whole:,.1f} s, {each:,.1f} s per epoch")
+    if cached:
+        place = "in memory" if phase["cache_place"] == "memory" else "read from disk"
+        when = (
+            "already there"
+            if phase["cache_kept"]
+            else f"computed once in about {phase['estimated_prefix_seconds']:,.1f} s"
         )
-    if not np.isnan(phase["forward_flops_per_image"]):
-        lines.append(f"forward {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image")
-    if phase["cached_prefix"]:
-        lines.append(f"prefix {phase['prefix_flops_per_image'] / 1e9:,.3f} GFLOP per image")
-    if phase["step_flops"] is not None and not np.isnan(phase["step_flops"]):
         lines.append(
-            f"step {phase['step_flops'] / 1e9:,.3f} GFLOP, {phase['step_seconds'] * 1e3:,.1f} ms; "
-            f"epoch about {phase['estimated_epoch_seconds']:,.1f} s"
+            f"frozen layers: cached ({format_bytes(phase['cache_bytes'])}, {place}), {when}, in "
+            f"'{phase['cache_folder']}'"
+        )
+    lines += [
+        f"trained: {phase['trainable_params']:,} of {phase['total_params']:,} parameters, with "
+        "BatchNorm statistics",
+        f"optimizer state: {phase['optimizer_bytes'] / 1e6:,.2f} MB",
+        f"cut: {phase['cut']}" + ("" if cached else " (nothing cached)"),
+    ]
+    if not np.isnan(phase["forward_flops_per_image"]):
+        forward = f"forward pass: {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image"
+        if cached:
+            forward += f", {phase['prefix_flops_per_image'] / 1e9:,.3f} of them in frozen layers"
+        lines.append(forward)
+    if steps and not np.isnan(phase["step_flops"]):
+        lines.append(
+            f"step: {phase['step_flops'] / 1e9:,.3f} GFLOP, {phase['step_seconds'] * 1e3:,.1f} ms"
         )
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 
 from rich.console import Console
 
@@ -47,4 +48,9 @@ def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_pa
     out = io.StringIO()
     dry_run.print_dry_run(solving, Console(file=out, width=100))
     assert "GFLOP per image" in out.getvalue()
-    assert "epoch about" not in out.getvalue()
+    assert "per epoch" not in out.getvalue()
+    out = io.StringIO()
+    dry_run.print_dry_run(stepping, Console(file=out, width=100))
+    assert re.search(
+        r"\n  time without compiling: about [\d.]+ s, [\d.]+ s per epoch\n", out.getvalue()
+    )
