@@ -25,21 +25,18 @@ def profiled(config: Config, **run: Any) -> Config:
 
 def steps_in(folder: Path) -> tuple[set[str], list[int]]:
     """The XLA programs whose operations are in a trace, and the numbers of its training steps."""
-    [path] = folder.glob("plugins/profile/*/*.xplane.pb")
+    # jaxlib 0.12 sometimes crashes Python 3.13 when it reads the other form, xplane.pb.
+    [path] = folder.glob("plugins/profile/*/perfetto_trace.json.gz")
     programs, numbers = set(), []
-    data = jax.profiler.ProfileData.from_file(str(path))  # Which its planes do not keep alive.
-    for plane in data.planes:
-        for event in (event for line in plane.lines for event in line.events):
-            stats = {name: value for name, value in event.stats if name}
-            if "hlo_op" in stats:
-                programs.add(str(stats["hlo_module"]))
-            if event.name == "train" and "step_num" in stats:
-                numbers.append(int(stats["step_num"]))
+    for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]:
+        stats = event.get("args", {})
+        if "hlo_op" in stats:
+            programs.add(stats["hlo_module"])
+        if event.get("name") == "train" and "step_num" in stats:
+            numbers.append(int(stats["step_num"]))
     return programs, sorted(numbers)
 
 
-# Of jaxlib's types in Python 3.13.
-@pytest.mark.filterwarnings("ignore:builtin type event_stats:DeprecationWarning")
 @pytest.mark.parametrize(
     ("options", "program", "numbers"),
     [
@@ -63,9 +60,7 @@ def test_a_trace_holds_steps_and_the_training_is_the_same(
     programs, found = steps_in(folder)
     assert program in {name.partition("(")[0] for name in programs}
     assert found == numbers
-    [perfetto] = folder.glob("plugins/profile/*/perfetto_trace.json.gz")
-    events = json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]
-    assert any(event.get("args", {}).get("hlo_module", "").startswith(program) for event in events)
+    assert len(list(folder.glob("plugins/profile/*/*.xplane.pb"))) == 1  # For TensorBoard.
     for key in ("val_loss", "val_accuracy"):
         assert [line[key] for line in run.history] == [line[key] for line in plain.history]
     left, right = (
