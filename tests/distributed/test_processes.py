@@ -179,7 +179,7 @@ def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert [code for code, _, _ in told] == [0, 0], told
     # One speaks for all.
     assert "2 devices of 2 processes" in told[0][2]
-    assert "val accuracy" in told[0][1]
+    assert "validation accuracy" in told[0][1]
     assert told[1][1] == ""
     assert "epochs" not in told[1][2]
     return folder / "run"
