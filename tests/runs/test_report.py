@@ -274,7 +274,7 @@ import sys
 from pathlib import Path
 from jtl.runs import plot_worker
 plot_worker._MAIN = "import json, sys; open('flags', 'w').write(repr(sys.flags))"
-with plot_worker.PlotWorker(beside=True):
+with plot_worker.PlotWorker(background=True):
     pass
 print(repr(sys.flags))
 """
