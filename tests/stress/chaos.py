@@ -203,6 +203,8 @@ class Chaos:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
         try:
+            # A thread that waits for the disk stops only once it has returned from there.
+            self._wait(lambda: all(_stands(process.pid) for process in stopped))
             yield self._process.poll() is None
         finally:
             for process in stopped:
@@ -234,6 +236,15 @@ class Chaos:
         if code not in (0, 2, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
             raise Failed(f"{number.name} ended the run with {code}: {self._said()}")
         return code != 0
+
+
+def _stands(pid: int) -> bool:
+    """Whether all threads of a process are stopped, or gone."""
+    states = []
+    with contextlib.suppress(OSError):
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return set(states) <= {"T", "t", "Z", "X"}
 
 
 def _program(words: list[str]) -> list[str]:
