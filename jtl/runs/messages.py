@@ -93,7 +93,9 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     elif not summary["frozen_leaves"]:
         frozen = "none"
     epochs = counted(summary["epochs"], "epoch")
-    if summary["epochs"] > 1:
+    if summary.get("solver") == "lbfgs":  # Runs of earlier versions do not say.
+        epochs = "fitted by L-BFGS"
+    elif summary["epochs"] > 1:
         epochs += f" (best: {summary['best_epoch']})"
     rows = [
         ("model", f"{summary['model']}, weights {weights}"),

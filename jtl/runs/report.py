@@ -52,8 +52,8 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
     """
     parts = [
         f"# {summary['model']} on {_code(summary['data'])}",
-        _results(summary),
-        *(f"![{PLOTS[name]}]({name})\n\n{PLOTS[name]}." for name in plots),
+        _results(summary, config),
+        *(f"![{title}]({name})\n\n{title}." for name, title in _titles(plots, config)),
         _classes(summary),
         "## Training",
         _table(_training(summary, config)),
@@ -66,7 +66,19 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _results(summary: dict[str, Any]) -> str:
+def _titles(plots: Sequence[str], config: Config) -> list[tuple[str, str]]:
+    titles = dict(PLOTS)
+    if _searched(config):
+        titles["curves.png"] = "Validation accuracy at each L2 penalty"
+    return [(name, titles[name]) for name in plots]
+
+
+def _searched(config: Config) -> bool:
+    """Whether L-BFGS tried several penalties, in place of epochs."""
+    return config.train.solver == "lbfgs" and config.train.l2 == "auto"
+
+
+def _results(summary: dict[str, Any], config: Config) -> str:
     rows: list[Sequence[str]] = []
     val = (summary["num_val"], summary["val_accuracy"], summary["val_macro_f1"])
     rows.append(("validation", *map(_number, val), _number(summary["val_loss"])))
@@ -79,8 +91,8 @@ def _results(summary: dict[str, Any]) -> str:
         text += (
             "\n"
             "\n"
-            "The best epoch was chosen on the validation images, so this accuracy is slightly "
-            "optimistic; there was no test set."
+            f"The best {'penalty' if _searched(config) else 'epoch'} was chosen on the validation "
+            "images, so this accuracy is slightly optimistic; there was no test set."
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
@@ -123,8 +135,11 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
     source = _code(weights["name"])
     if weights.get("licence"):
         source += f", licence {_one_line(weights['licence'])}"
+    solved = config.train.solver == "lbfgs"
     phases = [
-        f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])}" + _rate(p["lr"], config)
+        f"{_code(p['mask'])}, fitted to its optimum"
+        if solved
+        else f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])} at learning rate {p['lr']:g}"
         for p in summary["phases"]
     ]
     frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} checked)"
@@ -144,20 +159,17 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         ("head", _code(summary["head"])),
         ("input", f"{summary['image_size']} pixels"),
         ("augmentation", for_markdown(str(summary["augmentation"]))),
-        ("epochs", f"{summary['epochs']} (best: {summary['best_epoch']})"),
+        *([] if solved else [("epochs", f"{summary['epochs']} (best: {summary['best_epoch']})")]),
         ("training time", f"{summary['train_seconds']:.1f} s"),
     ]
-
-
-def _rate(lr: float, config: Config) -> str:
-    return "" if config.train.solver == "lbfgs" else f" at learning rate {lr:g}"
 
 
 def _optimizer(config: Config) -> str:
     """What minimized the loss, in words."""
     train, steps = config.train, config.steps
     if train.solver == "lbfgs":
-        return f"L-BFGS, l2 {for_markdown(train.l2)}"
+        penalty = "the best of 25 L2 penalties" if _searched(config) else f"L2 penalty {train.l2}"
+        return f"L-BFGS, {for_markdown(penalty)}"
     told = [f"{for_markdown(train.optimizer)}, {for_markdown(train.schedule)} schedule"]
     told.append(f"{train.batch:,} images per step")
     named = {

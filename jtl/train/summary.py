@@ -88,6 +88,7 @@ def summarize(
         "trainable_params": trainable,
         "frozen_params": total - trainable,
         "optimizer_bytes": measured["optimizer_bytes"],
+        "solver": setup.config.train.solver,
         "epochs": len(history),
         "best_epoch": best.epoch,
         "metric": setup.config.train.metric,

@@ -181,9 +181,14 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
         "moving average of parameters (decay 0.99), class weights balanced |"
     ) in page
     solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))
-    page = report.page(tiny_run.summary, solved, [])
-    assert "| trained | 2 epochs of `head_only` |" in page
-    assert "| optimizer | L-BFGS, l2 auto |" in page
+    page = report.page(tiny_run.summary, solved, ["curves.png"])
+    assert "| trained | `head_only`, fitted to its optimum |" in page
+    assert "| optimizer | L-BFGS, the best of 25 L2 penalties |" in page
+    assert "![Validation accuracy at each L2 penalty](curves.png)" in page
+    assert "The best penalty was chosen on the validation images" in page
+    assert "epoch" not in page
+    given = dataclasses.replace(config, train=TrainConfig(solver="lbfgs", l2="1e-3"))
+    assert "| optimizer | L-BFGS, L2 penalty 1e-3 |" in report.page(tiny_run.summary, given, [])
 
 
 def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):

@@ -70,6 +70,9 @@ def test_the_table_writes_names_as_they_are():
     ):
         assert told in text
     assert "parameters (2.98 %), 1 epoch " in text
+    out = io.StringIO()
+    messages.print_summary({**SUMMARY, "solver": "lbfgs"}, Path("r"), Console(file=out, width=200))
+    assert "parameters (2.98 %), fitted by L-BFGS " in out.getvalue()
     cells = [re.split(r" *[│┃] *", line)[1:-1] for line in text.splitlines() if "[red]ash" in line]
     assert cells == [["[red]ash", "1,200", "0.500", "-", "0.250"]]
     assert "nothing" not in text
