@@ -107,8 +107,8 @@ def check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> No
         named = listed((name for name in held if name not in others), 3)
         way_out = "" if begun else ", or add --resume to continue the run in it"
         raise UserError(
-            f"--run-dir '{folder}' is not empty: it contains {named}. Choose another folder or "
-            f"delete this one{way_out}."
+            f"--run-dir '{folder}' is not empty: it contains {named}. "
+            f"Choose another folder{way_out}."
         )
     if others:
         message(f"note: '{folder}' also contains {listed(others, 3)}, which jtl leaves alone")

@@ -103,7 +103,7 @@ def _check(config: Config, folder: Path) -> None:
     held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
     if config.run.resume == "never" and held:
         raise UserError(
-            f"--run-dir '{folder}' is not empty. Choose another folder, delete this one, or add "
+            f"--run-dir '{folder}' is not empty. Choose another folder, or add "
             "--resume to continue the seeds in it."
         )
     if (folder / CONFIG).is_file():

@@ -238,9 +238,7 @@ def test_what_jtl_never_writes_does_no_harm(tmp_path):
 def test_what_jtl_may_have_written_is_refused_beside_other_files(tmp_path, name):
     (tmp_path / "job.sh").touch()
     (tmp_path / name).touch()
-    with pytest.raises(
-        UserError, match=f"it contains {name}. Choose another folder or delete this one.$"
-    ):
+    with pytest.raises(UserError, match=rf"it contains {name}\. Choose another folder\.$"):
         claimed_run(_config(tmp_path), print, begun=True).__enter__()
     assert {path.name for path in tmp_path.iterdir()} == {"job.sh", name}
 
