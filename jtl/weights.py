@@ -107,7 +107,10 @@ def resolve(
     try:
         source = sources.locate(spec, model, **dataclasses.asdict(reading))
     except hub.Unavailable as error:
-        raise UserError(f"{error} Or train from random weights with --weights random.") from error
+        raise UserError(
+            f"{error} A file goes in --weights PATH; --weights random trains without pretrained "
+            "weights."
+        ) from error
     entry = (cache_dir() if cache is None else cache) / WEIGHTS / f"{model}-{_key(source, model)}"
     if (cached := _cached(entry, progress)) is not None:
         return cached

@@ -154,7 +154,7 @@ def test_from_disk_batch_by_batch_the_same(train, work, mask):
     memory, _ = train(mask)
     disk, said = train(mask, cache_budget="1kB")
     assert "more than the 1.0 kB of memory for them (--cache-budget)" in said
-    assert "read from disk batch by batch" in said
+    assert "reads them from disk batch by batch" in said
     assert disk.summary["cached_prefix"]
     # `head_only` takes all steps of an epoch in one program from memory, and one by one here.
     assert_equal_runs(memory, disk, 1e-6)
