@@ -69,48 +69,6 @@ def test_accuracy(tmp_path):
     assert json.loads(again[1])["trial"] == second["trial"]
 
 
-@pytest.mark.process
-def test_freeze_strategies(tmp_path):
-    run("freeze_strategies", "--out", tmp_path)
-    base = tmp_path / "freeze_strategies_generated_resnet18"
-    stored = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
-    by_kind: dict[str, dict[Any, Any]] = {"training": {}, "step": {}, "images": {}}
-    for row in stored["rows"]:
-        by_kind[row["kind"]][row["strategy"], row["budget"]] = row
-    trained = by_kind["training"]
-    assert set(trained) == {
-        (strategy, budget)
-        for strategy in ("head_only", "lp_ft")
-        for budget in ("epochs", "seconds")
-    }
-    for (strategy, budget), row in trained.items():
-        assert row["cold"]
-        assert row["epochs"] == row["settings"]["epochs"] == len(row["at"])
-        assert budget == "seconds" or row["epochs"] == 2
-        assert row["at"] == sorted(row["at"])
-        # Imports and compiling come before the first epoch's end, saving after the last one's.
-        assert 1 < row["at"][0] <= row["at"][-1] < row["seconds"]
-        assert row["val_accuracy"] == row["val"][row["best_epoch"] - 1] == max(row["val"])
-        # Adam keeps two numbers for each trained param.
-        count = {"head_only": 1026, "lp_ft": 11_177_538}[strategy]
-        assert 0 <= row["optimizer_bytes"] - 2 * 4 * count < 1000
-    assert {mask for mask, _ in by_kind["step"]} == {"head_only", "full"}
-    head, full = (by_kind["step"][mask, None] for mask in ("head_only", "full"))
-    assert (head["trainable_params"], full["trainable_params"]) == (1026, 11_177_538)
-    assert 0.7 < head["uncached"]["gflop"] / published_gflop(1.82) < 1
-    assert head["cached"]["gflop"] < 1e-3 * head["uncached"]["gflop"]
-    assert full["cached"] == full["uncached"]
-    assert full["uncached"]["gflop"] > 2.5 * head["uncached"]["gflop"]
-    for row in by_kind["images"].values():
-        assert (row["num_train"], row["num_val"]) == (6, 9)
-        assert row["val_accuracy"] == row["val"][-1]
-    assert {strategy for strategy, _ in by_kind["images"]} == {"head_only", "scratch"}
-    table = Path(f"{base}.md").read_text(encoding="utf-8")
-    assert "## Recommendation for these data and this machine: `" in table
-    for plot in ("pareto", "curves", "images"):
-        assert Path(f"{base}_{plot}.png").read_bytes().startswith(b"\x89PNG")
-
-
 def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
     from harness.strategies import Arm
 

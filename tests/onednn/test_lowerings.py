@@ -11,10 +11,9 @@ import optax
 import pytest
 
 from jtl import onednn
-from jtl.models.initialization import initialize
 from jtl.train import step as steps
 from jtl.train.state import init_state
-from support.networks import MODELS, randomized
+from support.networks import MODELS, random_variables
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ _QUICK = {"xla_backend_optimization_level": 0}
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_is_the_same_by_both(name):
     model, size = MODELS[name], 64
-    variables = randomized(initialize(model, None, size=size, seed=0))
+    variables = random_variables(model, size)
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(4, size, size, 3)), jnp.float32)
     labels = jnp.asarray([0, 1, 2, 3], jnp.int32)

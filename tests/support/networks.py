@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jtl import models
 from jtl.common.trees import leaf_paths, lookup
 from jtl.models.chain import ImageClassifier
 from jtl.models.families.densenet import DenseNet
+from jtl.models.families.efficientnet import EfficientNetLite
 from weights_convert.convert.rules import unflatten
 
 MODELS = {
     "resnet18": models.create("resnet18", num_classes=5),
     "densenet": ImageClassifier(DenseNet((2, 2), growth=8), num_classes=5),
-    "efficientnet_lite0": models.create("efficientnet_lite0", num_classes=5),
+    "efficientnet_lite": ImageClassifier(EfficientNetLite(0.5, 0.3), num_classes=5),
 }
 
 
@@ -41,19 +40,3 @@ def random_variables(model: ImageClassifier, size: int = 96) -> Any:
         else:
             leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)
     return {"batch_stats": {}, **unflatten(leaves)}
-
-
-def randomized(variables: Any) -> Any:
-    """Nothing trivial: scales, biases, statistics and the head's kernel are random."""
-    rng = np.random.default_rng(1)
-
-    def of(path: Any, leaf: Any) -> jax.Array:
-        name = path[-1].key
-        if name in ("scale", "var"):
-            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
-        if name in ("bias", "mean"):
-            return jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32)
-        is_head = path[1].key == "head"
-        return jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32) if is_head else leaf
-
-    return jax.tree.map_with_path(of, variables)
