@@ -47,12 +47,13 @@ class DataConfig:
             ones with images (leaf). Default: stop if both are possible (auto).
         image_column: Parquet column that holds the images. Default: known by its name.
         label_column: Parquet column that holds the labels. Default: known by its name.
-        bit_depth: How many bits 16-bit greyscale images use, as 12 of many scanners. Default: the
+        bit_depth: How many of their 16 bits your greyscale images really use, such as 12 for many
+            scanners and microscope cameras. Default: the
             fewest that hold the largest value in the data (auto); kept with the run.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out and train on the rest (skip).
-        image_size: Height and width of the network's input, in pixels. Default: that of the
-            weights; for images that are all smaller, four times their size, but at least 96.
+        image_size: Height and width of the network's input, in pixels. Default: the size the
+            weights were trained at; if all images are smaller, four times their size, at least 96.
         upsample: How small images are enlarged: bilinear, bicubic, or nearest:N, which repeats
             each pixel N times in both directions. Default: as in the weights' preprocessing.
         cache_dtype: Number format of cached features: the one they are computed in, float32, or

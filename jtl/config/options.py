@@ -27,7 +27,8 @@ class Config:
       python -m jtl.train --data my-images --mask last_stage --dry-run
 
     my-images holds train/CLASS/*.jpg and, if you like, val/ and test/. Without any options,
-    jtl trains a new linear head on a frozen EfficientNet-Lite0, on handwritten digits.
+    jtl runs a demo: it trains a new classifier for handwritten digits on top of a pretrained
+    EfficientNet-Lite0, whose own layers stay as they are (frozen).
     Results go to stdout, progress to stderr, everything else to the run's folder.
     """
 

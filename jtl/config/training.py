@@ -65,19 +65,20 @@ class TrainConfig:
     """What is trained, and how. Several defaults depend on --mask and --optimizer.
 
     Attributes:
-        mask: Which layers are trained: head_only (linear probe), last_stage, full or another mask.
-            Others: last_stages:K, from:PATH, first_stages:K, norm_only, bias_only, rules:FILE (one
-            rule per line), or the rules themselves, such as
+        mask: Which layers are trained, while all others stay frozen: head_only (the new classifier
+            alone), last_stage (also the last layers), full (every layer) or another mask. Others:
+            last_stages:K, from:PATH, first_stages:K, norm_only, bias_only, rules:FILE (one rule
+            per line), or the rules themselves, such as
             'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'; see docs/freezing.md.
         phases: Train in phases with different masks, instead of one --mask: lp_ft, gradual,
             freeze_unfreeze:EPOCHS, or a list of epochs, mask and learning rate, such as
             '3,head_only,3e-3;7,last_stage,1e-4'. Default: one mask for all epochs.
-        extended: Epochs added to a run later with --resume --epochs N, one number for each time;
-            they train under the last mask, each time with a fresh schedule.
-        bn: Which blocks normalize with the statistics of the batch: frozen (none of the backbone;
-            running averages stay as they are), batch (those that are trained), train (all, frozen
-            ones too). Default: auto, which is frozen for pretrained weights and batch for random
-            ones.
+        extended: Written by jtl when --resume --epochs N makes a run longer: the epochs added each
+            time, which train under the last mask with a fresh schedule. Only repeats such a run.
+        bn: What BatchNorm layers normalize with: frozen (their stored running averages, which stay
+            as they are), batch (the statistics of each batch in layers that are trained) or train
+            (the same in all layers, frozen ones too). Default: auto, which is frozen for pretrained
+            weights and batch for random ones.
         solver: How a linear head on a frozen backbone is fitted: sgd (step by step, with
             --optimizer), or lbfgs (to the optimum; needs no learning rate or epochs). Default:
             auto, which is lbfgs unless an option asks for steps or for augmentation.
@@ -85,7 +86,8 @@ class TrainConfig:
             split.
         class_weights: Weight of each class in the training loss: none (every image counts the same)
             or balanced (every class counts the same).
-        epochs: Passes over the training images. Default: 20 for head_only, else 10.
+        epochs: Passes over the training images. Default: 10; none for head_only, which is solved
+            directly, or 20 where it is trained step by step (see --solver).
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
             512 and at most a tenth of the training images.
         lr: Peak learning rate. Default: 1e-3 for head_only, norm_only and bias_only,

@@ -125,7 +125,7 @@ def _print(scores: dict[str, Any]) -> None:
     images = counted(count, f"{messages.SPLITS[split]} image")
     if scores["whole"]:
         images = f"all {counted(count, 'image')}"
-    print(f"{data}, {images}, model of epoch {scores['epoch']}")
+    print(f"{data}, {images}, best epoch {scores['epoch']}")
     print(f"accuracy {messages.accuracy_of(accuracy, count)}")
     print(f"loss     {scores[f'{split}_loss']:.3f}")
     print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")

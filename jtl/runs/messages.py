@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,15 @@ def probe_note(summary: dict[str, Any]) -> str | None:
     told = f"{SPLITS[split]} accuracy: {mask} {reached:.3f}, linear probe {probe:.3f}"
     if gained >= 0:
         return told
+    count = sum(row["count"] for row in summary[f"{split}_classes"].values())
+    # Of the difference of two shares; less for the same images, which makes this the careful side.
+    error = 100 * math.sqrt((reached * (1 - reached) + probe * (1 - probe)) / count)
+    if -gained < 2 * error:
+        apart = counted(round(-gained / 100 * count), "image")
+        return (
+            f"{told}. A difference of {apart} of {count:,} is within chance; --mask head_only "
+            "takes only seconds."
+        )
     return (
         f"{told}. {mask} is {-gained:.1f} points worse than --mask head_only, which takes only "
         "seconds: use that, or try another --lr (3e-4, 3e-5), more --epochs, --augment light or "

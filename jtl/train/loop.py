@@ -179,7 +179,15 @@ class Training:
         line, variables, self._val_logits = probe.solve(self.setup, inputs)
         self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
-        self.display.message(f"L-BFGS: {messages.epoch_note(line)}, l2 {line['l2']:g}")
+        tried = (
+            f"best of {len(line['path'])} L2 penalties: "
+            if len(line["path"]) > 1
+            else "L2 penalty "
+        )
+        self.display.message(
+            f"head fitted: val accuracy {line['val_accuracy']:.3f}, val loss "
+            f"{line['val_loss']:.3f} ({tried}{line['l2']:g})"
+        )
         with self._checkpoints() as checkpointer:
             checkpointer.write(Snapshot(1, variables, {}, inputs.start))
             self.run.draw(self.setup.dataset.spec, self.plotter)

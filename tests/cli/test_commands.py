@@ -137,7 +137,7 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
     summary = json.loads((tiny_run.folder / "summary.json").read_text())
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
-        f"folder:{tiny_data}, 9 validation images, model of epoch {summary['best_epoch']}",
+        f"folder:{tiny_data}, 9 validation images, best epoch {summary['best_epoch']}",
         f"accuracy {messages.accuracy_of(summary['val_accuracy'], 9)}",
         f"loss     {summary['val_loss']:.3f}",
         f"macro-F1 {summary['val_macro_f1']:.3f}",
@@ -157,7 +157,8 @@ HELP = {
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
         "such as resnet50. One of resnet18, resnet34, resnet50, ",
         "(.safetensors, .pth, .h5, .keras)",
-        "--epochs N Passes over the training images. Default: 20 for head_only, else 10. --",
+        "--epochs N Passes over the training images. Default: 10; none for head_only, which is solved "
+        "directly, or 20 where it is trained step by step (see --solver). --",
         "--head-widths N,... Widths of the hidden layers of --head mlp",
         "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
         "--json Print the summary as JSON on stdout",

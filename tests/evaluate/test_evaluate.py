@@ -113,7 +113,7 @@ def test_data_without_splits_are_scored_whole(run, tiny_data, tmp_path, capsys):
     truth = [path.parent.name for path in sorted(data.rglob("*.png"))]
     assert scores["val_accuracy"] == np.mean([a == b for a, b in zip(right, truth, strict=True)])
     assert main("evaluate", run, "--data", f"folder:{data}") == 0
-    assert "all 15 images, model of epoch" in capsys.readouterr().out
+    assert "all 15 images, best epoch" in capsys.readouterr().out
     # Train and test are splits, and what is held out of train is nobody's choice.
     data.rename(data.with_name("test"))
     shutil.copytree(data.with_name("val"), data)

@@ -136,6 +136,7 @@ def test_batch_statistics_and_frozen_ones_give_other_models(tiny_data, tmp_path)
 def test_a_worse_fine_tuning_says_so_and_what_to_try():
     summary = {"mask": "full", "val_accuracy": 0.7, "test_accuracy": None}
     summary |= {"probe_val_accuracy": 0.75, "probe_test_accuracy": None}
+    summary |= {"val_classes": {"ash": {"count": 600}, "birch": {"count": 400}}}
     said = messages.probe_note(summary)
     assert said is not None
     assert "full 0.700, linear probe 0.750. full is 5.0 points worse than --mask head_only" in said
@@ -143,6 +144,9 @@ def test_a_worse_fine_tuning_says_so_and_what_to_try():
     better = {**summary, "test_accuracy": 0.8, "probe_test_accuracy": 0.75}
     assert messages.probe_note(better) == "test accuracy: full 0.800, linear probe 0.750"
     assert messages.probe_note({**summary, "probe_val_accuracy": None}) is None
+    # Five points of a hundred images are less than two standard errors.
+    few = {**summary, "val_classes": {"ash": {"count": 60}, "birch": {"count": 40}}}
+    assert "A difference of 5 images of 100 is within chance" in (messages.probe_note(few) or "")
 
 
 def test_a_run_of_before_goes_on_with_batch_statistics(tiny_data, tmp_path, monkeypatch):
