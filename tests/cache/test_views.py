@@ -135,7 +135,7 @@ def test_dry_run_counts_every_view(tiny_data, passes):
         (Config(data=DataConfig(cache_views=0), augment=PART), r"^--cache-views must be"),
         (
             Config(data=DataConfig(cache_views=4), augment=AugmentConfig("strong")),
-            r"--mixup and --cutmix mix each with.*Add --mixup 0 --cutmix 0, or",
+            r"--mixup and --cutmix mix each image with.*Add --mixup 0 --cutmix 0, or",
         ),
         (
             Config(data=DataConfig(cache_views=4), augment=PART, run=RunConfig(cache_budget="0")),

@@ -122,7 +122,7 @@ def test_the_weights_are_stored_with_the_run(lopsided: Path, tmp_path: Path, mon
     assert stored["class_weights"] == OF_6_4_2
     assert stored["train"]["class_weights"] == "balanced"
     path.write_text(json.dumps({**stored, "class_weights": [1, 1, 1]}))
-    with pytest.raises(UserError, match=r"class_weights: \[1, 1, 1\] then, \[0\.66"):
+    with pytest.raises(UserError, match=r"class_weights: \[1, 1, 1\] before, \[0\.66"):
         fit(tiny.resumed(tmp_path / "run"), tiny.quiet())
 
 

@@ -304,10 +304,13 @@ def test_broken_exif_does_not_spoil_the_image():
 def test_empty_and_foreign_files():
     with pytest.raises(BadImage, match=r"^x\.jpg: the file is empty \(0 bytes\)$"):
         decode(b"", "x.jpg")
-    with pytest.raises(BadImage, match=r"^x\.jpg: not an image, or damaged \(readable formats: J"):
-        decode(b"<html>not found</html>", "x.jpg")
-    with pytest.raises(BadImage, match=r"^x\.jpg: not an image"):
-        image_size(b"<html>not found</html>", "x.jpg")
+    for data, told in (
+        (b"<html>not found</html>", r"a web page, not an image: download it again$"),
+        (b"not found", r"not an image, or damaged \(readable formats: J"),
+    ):
+        for read in (decode, image_size):
+            with pytest.raises(BadImage, match=rf"^x\.jpg: {told}"):
+                read(data, "x.jpg")
 
 
 def test_formats_that_run_programs_are_not_opened():

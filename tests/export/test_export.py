@@ -382,7 +382,7 @@ def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
     [
         (["--to", "timm", "--out", "x.pth"], "--out 'x.pth' must end in .safetensors"),
         (["--to", "stablehlo", "--out", "/proc/x.stablehlo"], "cannot write '/proc/x.stablehlo'"),
-        (["--to", "savedmodel", "--out", ".", "--overwrite"], "'.' is no SavedModel"),
+        (["--to", "savedmodel", "--out", ".", "--overwrite"], "'.' is not a SavedModel"),
         (["--to", "timm"], "tiny cannot be exported to timm"),
     ],
 )

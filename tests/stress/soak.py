@@ -145,8 +145,9 @@ def verdict(samples: list[Sample], line_bytes: int = 0) -> dict[str, Any]:
             early, late = median(name, first), median(name, last)
             limit = early * MEMORY_GROWTH + MEMORY_SLACK + history
         else:
-            # What comes and goes is no leak.
-            early, late = (min(getattr(s, name) for s in among) for among in (first, last))
+            # What comes and goes is no leak: that is always more than there ever was.
+            early = max(getattr(s, name) for s in first)
+            late = min(getattr(s, name) for s in last)
             limit = early
         told[name] = {"early": early, "late": late, "flat": late <= limit}
     return told

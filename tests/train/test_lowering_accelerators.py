@@ -266,7 +266,7 @@ def _traced_anew(request):
 
 def test_a_product_in_place_of_a_convolution_shows(monkeypatch):
     jax.clear_caches()
-    monkeypatch.setattr(conv, "plain", dots)
+    monkeypatch.setattr(conv, "direct", dots)
     program = full_step().lowered("cuda")
     with pytest.raises(AssertionError):
         check_convolutions(program, 8, "f32")

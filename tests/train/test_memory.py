@@ -167,7 +167,7 @@ def test_a_step_that_does_not_fit_is_told_with_the_size_that_does(
     told = capsys.readouterr().err
     assert "not enough memory for steps of 12 images: Out of memory allocating 9" in told
     if mask == "head_only":
-        assert "use --batch-size 4 (with --accumulate 3 for the same updates), or" in told
+        assert "try --batch-size 4 (with --accumulate 3 for the same updates), or" in told
     else:  # In the room of a head alone.
         assert "Not even one per device fits." in told
     assert not (tmp_path / "run").exists()

@@ -174,10 +174,10 @@ def test_a_loss_that_is_not_finite_tells_its_step(tiny_data, tmp_path, monkeypat
     with pytest.raises(UserError) as raised:
         fit(configured(tiny_data, folder, mask="full", epochs=4), tiny.quiet())
     told = str(raised.value)
-    assert "not finite in step 10 (epoch 3, step 2 of 4 in it)" in told
+    assert "NaN or infinite in step 10 (epoch 3, step 2 of 4 in it)" in told
     assert "--lr" in told
     kept = checkpoint.restore(folder, "latest")
-    assert f"epoch {kept.epoch}, is kept" in told
+    assert f"epoch {kept.epoch}, is saved" in told
     assert 1 <= kept.epoch <= 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.variables))
 
@@ -186,7 +186,7 @@ REFUSED = [
     ({"momentum": 1.0}, {"optimizer": "sgd"}, "--momentum must be at least 0 and below 1, not 1.0"),
     ({"momentum": 0.5}, {}, "--momentum: no effect without --optimizer sgd"),
     ({"warmup": 1.0}, {}, "--warmup must be at least 0 and below 1"),
-    ({"decay_at": (0.5, 1.0)}, {"schedule": "step"}, "--decay-at takes shares"),
+    ({"decay_at": (0.5, 1.0)}, {"schedule": "step"}, "--decay-at takes fractions"),
     ({"decay_at": ()}, {"schedule": "step"}, "--decay-at needs at least one fraction"),
     ({}, {"l2_sp": 0.1}, "--l2-sp: no effect with --mask head_only"),
     ({}, {"layer_decay": 0.7}, "--layer-decay: no effect with --mask head_only"),

@@ -56,7 +56,11 @@ def test_forms(text: str, epochs: int | None, expected: list):
         ("0,head_only", None, "EPOCHS a whole number, at least 1, not '0'"),
         ("1,haed_only", None, "Did you mean 'head_only'?"),
         ("1,head_only,-2", None, "must be a positive number"),
-        ("1,head_only;2,rules:stage2=train;.*=frozen", None, "name it: 3,head_only;7,rules:my-"),
+        (
+            "1,head_only;2,rules:stage2=train;.*=frozen",
+            None,
+            "name it, as in 3,head_only;7,rules:my-",
+        ),
         ("2,rules:b{1,2}.*=train", None, "write them into a file"),
     ],
 )
