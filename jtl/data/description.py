@@ -48,7 +48,8 @@ class Description:
         lines = [
             f"data:     {', '.join(splits)} images of {len(self.classes):,} classes: "
             f"{_counts(self.classes)}",
-            f"labels:   from {self.labels_from or 'the source'}, such as {examples}",
+            f"labels:   from {self.labels_from or 'the source'}"
+            + (f", such as {examples}" if examples else ""),
             f"left out: {left}",
         ]
         return [for_terminal(line) for line in lines]
@@ -88,12 +89,14 @@ def describe(
     labels = np.concatenate([split.labels for split in splits.values()])
     counts = np.bincount(labels, minlength=len(class_names)).tolist()
     train = next(iter(splits.values()))
-    rows = np.unique(np.linspace(0, len(train) - 1, _EXAMPLES).round().astype(int)).tolist()
+    rows: list[int] = []
+    if len(train):  # A folder may hold classes and no image.
+        rows = np.unique(np.linspace(0, len(train) - 1, _EXAMPLES).round().astype(int)).tolist()
     examples = tuple((train.names[r], class_names[int(train.labels[r])]) for r in rows)
     return Description(
         {name: len(split) for name, split in splits.items()},
         dict(zip(class_names, counts, strict=True)),
-        examples if len(train) else (),
+        examples,
         labels_from,
         left_out,
         held_out,

@@ -313,3 +313,13 @@ def test_check_of_real_images(shared_data, capsys):
     assert (facts["problems"], facts["unreadable"], facts["duplicates"]) == ([], [], [])
     assert check(f"folder:{shared_data('imagenet-sample.zip')}") == 1
     assert "has only one class, 'imagenet-sample'" in capsys.readouterr().out
+
+
+def test_class_folders_without_any_image(tmp_path, capsys):
+    """As a copy of a data set's repository has them: `data/*.parquet`."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.txt").write_text("none")
+    assert check(f"folder:{tmp_path}") == 1
+    out = capsys.readouterr().out
+    assert "labels:   from the names of the folders\n" in out
+    assert "has class folders without images: data." in out

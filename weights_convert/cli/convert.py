@@ -48,7 +48,7 @@ class PreprocessingOptions:
         input_size: Height and width of the input.
     """
 
-    mean: Annotated[tuple[float, float, float] | None, walk.Metavar("R,G,B"), _check("triple")] = (
+    mean: Annotated[tuple[float, float, float] | None, walk.Metavar("R,G,B"), _check("means")] = (
         None
     )
     std: Annotated[

@@ -59,6 +59,17 @@ def deviations(values: Any, seen: object = None) -> tuple[float, float, float]:
     return numbers
 
 
+def means(values: Any, seen: object = None) -> tuple[float, float, float]:
+    """Three means of values in [0, 1]; those of bytes would make every image nearly constant."""
+    numbers = triple(values, seen)
+    if max(numbers) > 1:
+        raise ValueError(
+            f"'{shown(seen or values)}' is for values up to 255: divide mean and std by 255, as "
+            "images are scaled to [0, 1] first"
+        )
+    return numbers
+
+
 def share(value: Any) -> float:
     """A share of a length, such as what a crop keeps."""
     if not _number(value) or not _SMALLEST_SHARE <= value <= 1:
@@ -92,7 +103,7 @@ def _square(value: Any) -> int:
 
 # Key in timm's `pretrained_cfg` -> field of `Preprocessing`, check.
 _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "mean": ("mean", triple),
+    "mean": ("mean", means),
     "std": ("std", deviations),
     "crop_pct": ("crop_pct", share),
     "input_size": ("size", _square),

@@ -44,7 +44,10 @@ def find(
     """
     found: dict[tuple[str, ...], Listed] = {}
     for file in {file.parts: file for file in files}.values():
-        if not file.parts[-1].lower().endswith(_LISTS) or file.size > _MOST_BYTES:
+        name = file.parts[-1].lower()
+        if not name.endswith(_LISTS) or file.size > _MOST_BYTES:
+            continue
+        if "submission" in name:  # A form to be filled in: its classes are placeholders.
             continue
         by_image = _labels(read(file).decode("utf-8-sig", "replace"), set(class_names))
         labels = [

@@ -259,6 +259,13 @@ def test_a_flat_val_with_a_list(tmp_path: Path, case: str):
     assert turned.fingerprint != found.fingerprint
 
 
+def test_a_form_for_predictions_is_no_list_of_labels(tmp_path: Path):
+    grown(tmp_path, "train/a:2 train/b:3 val:2")
+    (tmp_path / "sample_submission.csv").write_text("id,label\nval-0,a\nval-1,a\n")
+    with pytest.raises(UserError, match="no list beside it names a class"):
+        find(f"folder:{tmp_path}")
+
+
 def test_a_list_of_numbers_is_not_guessed(tmp_path: Path):
     grown(tmp_path, "train/a:2 train/b:3 val:2")
     (tmp_path / "val.txt").write_text("val-0.png 0\nval-1.png 1\n")

@@ -174,6 +174,7 @@ def test_an_unknown_model(tmp_path, refused):
         (["x"], "the following arguments are required: --out"),
         (["x", "--out", "z", "--mean", "1,2"], "'1,2' is not three numbers"),
         (["x", "--out", "z", "--mean", "1,2,nan"], "is not three numbers"),
+        (["x", "--out", "z", "--mean", "123.675,116.28,103.53"], "divide mean and std by 255"),
         (["x", "--out", "z", "--mean", "abc"], "--mean must be a number, not 'abc'"),
         (["x", "--out", "z", "--crop-pct", "1e-320"], "is not a share"),
         (

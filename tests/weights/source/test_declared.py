@@ -234,6 +234,7 @@ def test_what_a_header_states_is_said_to_be_the_headers(tmp_path, capsys):
         ({"preprocessing": '{"size": 64, "crop_pct": 0}'}, "crop_pct: 0 is not a share"),
         ({"preprocessing": '{"size": 64, "std": [1, 0, 1]}'}, "std: '[1, 0, 1]' holds a number"),
         ({"preprocessing": '{"size": 64, "mean": [1, NaN, 1]}'}, "mean: '[1, nan, 1]' is not"),
+        ({"preprocessing": '{"size": 64, "mean": [103.9, 1, 1]}'}, "divide mean and std by 255"),
         ({"class_names": '["a", "\\ud800"]'}, "class name 1 is half a character"),
     ],
 )
