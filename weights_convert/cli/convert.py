@@ -226,7 +226,7 @@ def _summary(converted: ConvertedCheckpoint, out: Path) -> str:
         "model": converted.model,
         "source": f"{converted.source} ({converted.source_format})",
         "revision": converted.revision or "none",
-        "names as in": converted.library,
+        "naming": converted.library,
         "parameters": f"{converted.num_params:,}",
         "classes": classes,
         "tensors": f"{dtypes}, converted to float32",

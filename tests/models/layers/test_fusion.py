@@ -14,10 +14,9 @@ from jax import export
 from jtl import models, onednn
 from jtl.common.trees import ParamTree
 from jtl.models.inference import forward
-from jtl.models.initialization import initialize
 from jtl.models.layers.blocks import unfused_layers
 from jtl.models.layers.conv import conv2d
-from support.networks import MODELS, randomized
+from support.networks import MODELS, random_variables
 
 FOLLOWING = [
     (True, False, None),
@@ -87,7 +86,7 @@ def test_accelerators_keep_the_plain_convolution(platform):
 @pytest.mark.parametrize("name", MODELS)
 def test_folding_changes_rounding_only(name, library):
     model = MODELS[name]
-    variables = randomized(initialize(model, None, size=64, seed=0))
+    variables = random_variables(model, 64)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64, 64, 3)), jnp.float32)
 
     def lowered(**apart: bool) -> Any:
@@ -105,7 +104,7 @@ def test_folding_changes_rounding_only(name, library):
 
 def test_a_backbone_truncated_at_a_normalization_ends_before_its_activation():
     model = models.create("resnet18", truncate_at="stage1/block2/bn1", head=None)
-    variables = randomized(initialize(model, None, size=32, seed=0))
+    variables = random_variables(model, 32)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
     features: Any = model.apply(variables, images)
     assert 0.2 < float(jnp.mean(features < 0)) < 0.8
@@ -114,7 +113,7 @@ def test_a_backbone_truncated_at_a_normalization_ends_before_its_activation():
 def test_gradients_pass_through_a_folded_normalization():
     """With `--bn frozen` a block trains its kernels and scales under running averages."""
     model = models.create("resnet18", num_classes=5)
-    variables = randomized(initialize(model, None, size=64, seed=0))
+    variables = random_variables(model, 64)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64, 64, 3)), jnp.float32)
 
     def loss(params: ParamTree) -> jax.Array:
@@ -135,7 +134,7 @@ def test_a_forward_of_a_frozen_backbone_is_convolutions_and_little_else():
     if not onednn.installed():
         pytest.skip("oneDNN is not installed (pip install 'jtl[onednn]')")
     model = models.create("efficientnet_lite0", num_classes=5)
-    variables = initialize(model, None, size=64, seed=0)
+    variables = random_variables(model, 64)
     images = jnp.zeros((2, 64, 64, 3))
     text = forward.lower(variables, images, model=model).as_text()
     convolutions = sum(path[-1].key == "kernel" for path, _ in _leaves(variables)) - 1

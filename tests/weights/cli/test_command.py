@@ -61,7 +61,7 @@ def test_the_package_is_converted_in_a_process_of_its_own(tmp_path):
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert rows["model"] == MODEL
     assert rows["source"] == f"{PACKAGE} (torch-legacy)"
-    assert rows["names as in"] == "lukemelas"
+    assert rows["naming"] == "lukemelas"
     assert rows["parameters"] == "4,652,008"
     assert rows["classes"] == "1000"
     assert rows["licence"] == "Apache-2.0"

@@ -93,7 +93,7 @@ def test_ignored_keys_entries_and_dtypes_are_named_everywhere(tmp_path, capsys):
     torch.save(checkpoint, path)
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert rows["tensors"] == f"{len(arrays)} float16, all float32 now"
+    assert rows["tensors"] == f"{len(arrays)} float16, converted to float32"
     assert rows["wrappers"] == "model"
     card = (tmp_path / "out" / "README.md").read_text()
     reading = folder.read(tmp_path / "out").reading
