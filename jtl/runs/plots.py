@@ -65,11 +65,7 @@ def _draw_penalties(path: str | Path, *, line: dict[str, Any], title: str) -> No
     axes.plot(penalties, accuracies, color="#1f77b4", marker=".", label="validation accuracy")
     label = f"chosen: {line['l2']:.2g}"
     axes.axvline(line["l2"], color="#d62728", linewidth=1, linestyle=":", label=label)
-    axes.set_xscale("log")
-    axes.set_xlabel("L2 penalty of the linear head")
-    axes.set_ylabel("validation accuracy")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _over_logarithm(axes, "L2 penalty of the linear head", "validation accuracy")
     _save(figure, path, title)
 
 
@@ -122,12 +118,17 @@ def draw_lr_finder(
     low, high = min(smoothed), max(smoothed[0], min(smoothed))
     below = min(0.2 * (high - low), low)  # No loss lies below zero.
     axes.set_ylim(low - below - 0.02, high + 0.5 * (high - low) + 0.02)
+    _over_logarithm(axes, "learning rate", "training loss")
+    _save(figure, path, title)
+
+
+def _over_logarithm(axes: Any, x: str, y: str) -> None:
+    """Scales and names the axes of what was tried at powers of a hyper-parameter."""
     axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path, title)
 
 
 _TITLE_WIDTH = 105
