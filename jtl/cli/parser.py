@@ -127,7 +127,7 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
     parser = _Parser(
         prog=prog,
         usage=" ".join([prog, "[OPTIONS]", *wanted]),
-        description=walk.type_name(kind),
+        description=walk.description(kind),
         formatter_class=lambda prog: _Help(prog, max_help_position=28, width=width),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -147,7 +147,7 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
         return parser
     groups: dict[str, Any] = {"": parser}
     for area, inner in walk.areas(kind).items():
-        title, _, more = walk.type_name(inner).partition(". ")
+        title, _, more = walk.description(inner).partition(". ")
         groups[area] = parser.add_argument_group(title.rstrip("."), " ".join(more.split()) or None)
     for option in options:
         _add(groups[option.area], option)

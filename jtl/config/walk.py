@@ -278,7 +278,7 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def type_name(kind: type) -> str:
+def description(kind: type) -> str:
     """A dataclass's docstring without what it says of its fields."""
     return _ATTRIBUTES.split(inspect.getdoc(kind) or "")[0].strip()
 
