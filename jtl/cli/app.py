@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jtl.cli import parser
+from jtl.common import signals
 from jtl.common.errors import UserError, explain
 from jtl.common.text import for_terminal
 from jtl.config import file, walk
@@ -55,7 +56,8 @@ def guarded(run: Callable[[], int]) -> int:
             stream.reconfigure(errors="backslashreplace")  # Names that the locale cannot write.
     try:
         try:
-            code = run()
+            with signals.sent_again_where_swallowed():
+                code = run()
         except SystemExit as ended:  # After help.
             code = int(ended.code or 0)
         sys.stdout.flush()  # Here, where a failure still gets a message.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -34,6 +35,7 @@ class Stop:
         self.signal: int | None = None
         self.agreed = False
         self._deferring = False
+        self._before: int | None = None
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -44,14 +46,18 @@ class Stop:
         finally:
             self._deferring = False
 
+    def forget(self) -> None:
+        """Takes back the last signal, which reached nobody."""
+        self.signal = self._before
+
     def receive(self, number: int, message: Callable[[str], None]) -> None:
         """Takes a signal.
 
         Raises:
             Interrupted: Nothing is deferred, or it is not the first signal.
         """
-        again, self.signal = self.signal is not None, number
-        if again or not (self._deferring or self.agreed):
+        self._before, self.signal = self.signal, number
+        if self._before is not None or not (self._deferring or self.agreed):
             raise Interrupted(number)
         if self.agreed:
             return
@@ -77,7 +83,45 @@ def listening(message: Callable[[str], None]) -> Iterator[Stop]:
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
                 before[number] = signal.signal(number, handler)
     try:
-        yield stop
+        with sent_again_where_swallowed(stop.forget) if before else contextlib.nullcontext():
+            yield stop
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+RETRY_SECONDS = 0.02
+"""After which a signal is sent again; the callback that swallowed it has long returned then."""
+
+
+@contextlib.contextmanager
+def sent_again_where_swallowed(forget: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Sends a signal again whose exception Python could not raise.
+
+    Handlers run wherever the main thread happens to be. In a callback of the garbage collector
+    (JAX has one), in `__del__` and in callbacks of weak references, Python prints what is raised
+    and goes on.
+
+    Args:
+        forget: Called before a signal is sent again.
+    """
+    previous = sys.unraisablehook
+    main = threading.main_thread().ident
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        error = unraisable.exc_value
+        if not isinstance(error, KeyboardInterrupt) or main is None:
+            previous(unraisable)
+            return
+        forget()
+        # Not from here: it would be raised in this hook, which swallows it too.
+        number = getattr(error, "signal", signal.SIGINT)
+        timer = threading.Timer(RETRY_SECONDS, signal.pthread_kill, (main, number))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous

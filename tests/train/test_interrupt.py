@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jtl.cli import app
 from jtl.common.signals import Interrupted, Stop, listening
 from jtl.runs import checkpoint
 from support import tiny
@@ -95,6 +96,68 @@ def test_a_second_signal_stops_at_once():
             stop.receive(signal.SIGINT, told.append)
     with pytest.raises(Interrupted):
         Stop().receive(signal.SIGTERM, told.append)
+
+
+class Collected:
+    """Is sent a signal while it is taken apart, where Python swallows what handlers raise."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+def wait_after_one(number: int) -> None:
+    Collected(number)
+    for _ in range(500):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_callback_that_swallows_exceptions_is_not_lost(number, capsys):
+    hook = sys.unraisablehook
+    told: list[str] = []
+    with pytest.raises(Interrupted) as caught, listening(told.append):
+        wait_after_one(number)
+    assert caught.value.signal == number
+    assert not told  # It is the first signal, not the second.
+    assert "Traceback" not in capsys.readouterr().err
+    assert sys.unraisablehook is hook
+
+
+def test_a_second_signal_that_is_swallowed_stays_the_second():
+    told: list[str] = []
+    with listening(told.append) as stop, stop.deferred():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted):
+            wait_after_one(signal.SIGINT)
+    assert len(told) == 1
+
+
+def test_ctrl_c_in_such_a_callback_ends_every_command(capsys):
+    def run() -> int:
+        wait_after_one(signal.SIGINT)
+        return 0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert app.guarded(run) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_another_exception_of_such_a_callback_is_printed_as_ever(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+
+    class Broken:
+        def __del__(self):
+            raise ValueError("of its own")
+
+    with listening(pytest.fail):
+        Broken()
+    assert "ValueError: of its own" in capsys.readouterr().err
 
 
 def test_signals_are_as_before_afterwards_and_left_alone_in_threads():
