@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.data.decoding import HostTransform
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -282,6 +283,27 @@ def reordered(found: OpenedSource, class_names: Sequence[str]) -> OpenedSource:
     return dataclasses.replace(found, class_names=tuple(class_names), splits=splits)
 
 
+def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
+    """A sentence if classes differ only in case, spaces or the form of their Unicode.
+
+    Single letters may do so: `A` and `a` are two characters.
+    """
+    by_text: dict[str, list[str]] = {}
+    for name in class_names:
+        text = unicodedata.normalize("NFKC", name)
+        text = " ".join(text.split())
+        by_text.setdefault(text if len(text) == 1 else text.casefold(), []).append(name)
+    alike = [names for names in by_text.values() if len(names) > 1]
+    if not alike:
+        return []
+    told = "; ".join(" and ".join(map(repr, sorted(names))) for names in alike[:5])
+    return [
+        f"{where} has {counted(len(alike), 'class', 'classes')} under several names that differ "
+        f"only in case, spaces or Unicode form: {told}. Make them one class, or give them names "
+        "that differ more."
+    ]
+
+
 def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, Any]) -> list[str]:
     """What is wrong with the classes of labelled splits.
 
@@ -295,7 +317,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
     """
     counts = np.bincount(splits["train"].labels, minlength=len(class_names))
     known = [name for name, count in zip(class_names, counts, strict=True) if count]
-    problems = []
+    problems = alike_classes(where, known)
     if len(known) < 2:
         problems.append(
             f"{where} has train images of only {len(known)} class"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jtl.data.sources.registry import Dataset, load
+from jtl.data.sources.registry import Dataset, SourceOptions, find, load
 from jtl.data.verification import Verification
 
 RED = (200, 30, 30)
@@ -78,3 +78,31 @@ def damaged_png() -> bytes:
     data = bytearray(noise("PNG"))
     data[data.index(b"IDAT") + 400] ^= 0xFF
     return bytes(data)
+
+
+def grown(root: Path, tree: str | list[str]) -> Path:
+    """`train/ants:3 notes.txt` makes three images in a folder, and a file that is no image."""
+    image = encode(flat(8, 8), "PNG")
+    for word in tree.split() if isinstance(tree, str) else tree:
+        place, colon, count = word.partition(":")
+        if not colon:
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).write_text("no image")
+            continue
+        (root / place).mkdir(parents=True, exist_ok=True)
+        for index in range(int(count)):
+            (root / place / f"{place.replace('/', '-')}-{index}.png").write_bytes(image)
+    return root
+
+
+def counts(path: Path, classes: Any = "auto") -> dict[str, dict[str, int]]:
+    """The number of images by split and class; only of classes that have any."""
+    found = find(f"folder:{path}", SourceOptions(classes))
+    assert not found.problems, found.problems
+    return {
+        name: {
+            found.class_names[label]: int((split.labels == label).sum())
+            for label in sorted(set(split.labels.tolist()))
+        }
+        for name, split in found.splits.items()
+    }

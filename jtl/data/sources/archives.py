@@ -23,6 +23,7 @@ from jtl.data.sources.stores import (
     Tree,
     ignored,
     printable,
+    same_in_unicode,
     sorted_tree,
     unreadable_place,
 )
@@ -88,10 +89,20 @@ class _Listing:
         # Of two members with one name the last wins, as when unpacking.
         self.files: dict[tuple[str, ...], ImageFile] = {}
         self._hidden: set[str] = set()
+        self._written: dict[tuple[str, ...], str] = {}
 
     def add(self, path: str, *, folder: bool) -> tuple[str, ...] | None:
-        """Notes a member; its path in parts if it is a file that may count."""
-        parts = tuple(printable(part) for part in path.split("/") if part not in ("", "."))
+        """Notes a member; its path in parts if it is a file that may count.
+
+        Raises:
+            UserError: Two folders have names that look the same.
+        """
+        written = [part for part in path.split("/") if part not in ("", ".")]
+        parts = tuple(map(printable, written))
+        if not path.isascii():
+            for depth, part in enumerate(written if folder else written[:-1], 1):
+                if self._written.setdefault(parts[:depth], part) != part:
+                    raise same_in_unicode(self._path, parts[:depth])
         if _leads_out(path):
             self._unsafe.append(path)
         if parts and not folder and ignored(parts):

@@ -9,7 +9,13 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel
-from jtl.data.sources.names import is_annotation, is_container, is_no_class, split_in
+from jtl.data.sources.names import (
+    is_annotation,
+    is_container,
+    is_no_class,
+    numbered_parts,
+    split_in,
+)
 from jtl.data.sources.stores import ImageFile, Tree
 
 Classes = dict[str, list[ImageFile]]
@@ -158,7 +164,11 @@ def only_images(node: Node, leave_out: Callable[..., None]) -> Node:
 
 
 def classes_in(
-    node: Node, level: ClassLevel, where: str, train: Classes | None = None
+    node: Node,
+    level: ClassLevel,
+    where: str,
+    train: Classes | None = None,
+    labels_told: str = "",
 ) -> ClassFolders:
     """The classes in a folder.
 
@@ -168,6 +178,7 @@ def classes_in(
         where: What the folder is called.
         train: The classes of the training split, where this is another one: its empty folders
             are no classes of their own.
+        labels_told: What to say of files that labels may be in, where the folders give none.
 
     Raises:
         UserError: It is not clear which folders are classes.
@@ -183,6 +194,8 @@ def classes_in(
             leave_out(EMPTY, "/".join(child.parts))
         else:
             kept[name] = only_images(child, leave_out)
+    if level != "top":
+        _refuse_parts(kept, where, labels_told, level)
     if level == "auto":
         level = _level(node.parts, kept, where)
     if level == "leaf":
@@ -194,6 +207,25 @@ def classes_in(
     deep = [n for n, c in kept.items() if c.images and c.with_images()]
     notes = [f"Images in sub-folders belong to their class: {listed(deep)}."] if deep else []
     return ClassFolders({n: c.all_images() for n, c in kept.items()}, level, notes, left)
+
+
+def _refuse_parts(
+    folders: Mapping[str, Node], where: str, labels_told: str, level: ClassLevel
+) -> None:
+    """Raises `UserError` if folders look like parts of one data set, such as `images_001`."""
+    held = {name: node for name, node in folders.items() if node.count}
+    parts = numbered_parts(held) if len(held) > 1 else []
+    inner = [name for part in parts for name in held[part].with_images()]
+    if not parts or (level == "leaf" and len(set(inner)) == len(inner)):
+        return
+    if any(held[part].nested for part in parts):
+        todo = "Merge them into one folder with one folder for each class in it. "
+    else:
+        todo = f"{labels_told}Put the images of each class into a folder named after the class. "
+    raise UserError(
+        f"{where} has {_counts({name: held[name].count for name in parts})}, which look like parts "
+        f"of one data set, not like classes. {todo}If they are classes: --classes top."
+    )
 
 
 def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> ClassLevel:

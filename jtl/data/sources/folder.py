@@ -16,7 +16,7 @@ from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.layout import LAYOUT, Layout, understand
 from jtl.data.sources.stores import ImageFile, ImageStore
-from jtl.data.splits import OpenedSource
+from jtl.data.splits import OpenedSource, alike_classes
 
 _LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
@@ -87,7 +87,7 @@ def _split(
 
 def _class_problems(layout: Layout, path: Path) -> list[str]:
     """What is wrong with the classes, in sentences."""
-    problems = []
+    problems = alike_classes(layout.places["train"], layout.splits["train"])
     train = sorted(layout.splits["train"])
     empty = sorted(name for name, images in layout.splits["train"].items() if not images)
     if empty:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel
-from jtl.data.sources import label_lists
+from jtl.data.sources import label_files, label_lists, mask_files
 from jtl.data.sources.class_folders import (
     STRAYS,
     Classes,
@@ -32,7 +32,6 @@ LAYOUT = (
 )
 _AS_CLASSES = "If these are classes, put all class folders into one folder called train/."
 _UNLABELLED = SplitName("unlabelled", True)
-_TABLES = (".csv", ".tsv", ".jsonl", ".xlsx", ".xls")
 
 
 class Layout(NamedTuple):
@@ -69,7 +68,9 @@ def understand(
     Raises:
         UserError: There are no classes, or it is doubtful which they are.
     """
+    tree, masks = mask_files.without(tree)
     reader = _Reader(tree, place, level, read)
+    reader.leave_out("masks beside their images", *masks)
     base = enter(Node.grown(tree), reader.leave_out, in_split=False)
     splits = reader.by_class(base) or reader.split_folders(base)
     if splits is None:
@@ -90,6 +91,7 @@ class _Reader:
         self._left: dict[str, list[str]] = {}
         self._notes: list[str] = []
         self._used: list[ImageFile] = []
+        self._labels_told = label_files.told(tree.others)
 
     def leave_out(self, what: str, *names: str) -> None:
         """Notes files or folders that are not used, by what they are."""
@@ -203,15 +205,9 @@ class _Reader:
         node = base.children[train[0]]
         return UserError(
             f"{self.path(node)} has no class folders: its {node.count} images lie side by side. "
-            f"{self._tables_told(base)}Put the images of each class into a folder named after the "
+            f"{self._labels_told}Put the images of each class into a folder named after the "
             f"class. {LAYOUT}"
         )
-
-    def _tables_told(self, *nodes: Node) -> str:
-        tables = [f.name for node in nodes for f in node.others if _is_table(f)]
-        if not tables:
-            return ""
-        return f"Their labels may be in {listed(tables)}, which jtl does not read. "
 
     def by_class(self, base: Node) -> dict[str, Node] | None:
         """The splits where they lie in the class folders: `ants/train/`, `ants/test/`, ..."""
@@ -293,13 +289,13 @@ class _Reader:
                     continue
                 raise UserError(
                     f"{places[split]} has no class folders, and no list beside it names a class "
-                    f"of train for every image. {self._tables_told(node, folder, base)}{LAYOUT}"
+                    f"of train for every image. {self._labels_told}{LAYOUT}"
                 )
             if not node.children:
                 raise UserError(
-                    f"{places[split]} has no class folders. {self._tables_told(base)}{LAYOUT}"
+                    f"{places[split]} has no class folders. {self._labels_told}{LAYOUT}"
                 )
-            found = classes_in(node, level, self.path(node), splits.get("train"))
+            found = classes_in(node, level, self.path(node), splits.get("train"), self._labels_told)
             if not found.classes and split == "train":
                 raise UserError(f"{places[split]} has no class folders. {LAYOUT}")
             level = found.level
@@ -318,15 +314,14 @@ class _Reader:
     def _other_files(self) -> None:
         used = {file.name for file in self._used}
         others = [file for file in self._tree.others if file.name not in used]
-        tables = [file.name for file in others if _is_table(file)]
-        if tables:
+        labels = label_files.by_kind(others)
+        names = {file.name: None for files in labels.values() for file in files}
+        if names:
             self._notes.append(
-                f"Labels come from the folders; {listed(tables)} beside them "
-                f"{'is' if len(tables) == 1 else 'are'} not read."
+                f"Labels come from the folders; {listed(names)} beside them "
+                f"{'is' if len(names) == 1 else 'are'} not read."
             )
-            self.leave_out("tables", *tables)
-        self.leave_out("files that are no images", *(f.name for f in others if not _is_table(f)))
-
-
-def _is_table(file: ImageFile) -> bool:
-    return file.parts[-1].lower().endswith(_TABLES)
+        for kind, files in labels.items():
+            self.leave_out(kind, *(file.name for file in files))
+        rest = (file.name for file in others if file.name not in names)
+        self.leave_out("files that are no images", *rest)

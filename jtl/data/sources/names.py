@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from jtl.data.splits import SPLIT_NAMES
@@ -26,6 +27,13 @@ _ANNOTATIONS = (
     "segmentations", "gt", "groundtruth", "bbox", "bboxes", "boxes", "xml", "xmls", "json",
     "trimap", "trimaps",
 )  # fmt: skip
+
+_PARTS = (
+    *_CONTAINERS, "picture", "photo", "pic", "frame", "file", "part", "parts", "fold", "folds",
+    "batch", "batches", "chunk", "shard", "partition", "subset", "set", "split", "folder", "dir",
+    "archive", "zip", "disk", "disc",
+)  # fmt: skip
+"""What stands before the number in the name of a part of one data set, such as `images_001`."""
 
 
 class SplitName(NamedTuple):
@@ -73,6 +81,29 @@ def is_no_class(name: str) -> bool:
 def is_annotation(name: str) -> bool:
     """Whether a name says that annotations of images are in it."""
     return name.lower() in _ANNOTATIONS or "".join(words_of(name)) == "groundtruth"
+
+
+def numbered_parts(names: Iterable[str]) -> list[str]:
+    """The names that look like parts of one data set, such as `batch1` and `batch2`.
+
+    Parts have one stem, which ends in a word for images or parts, and differ in what follows it:
+    a number, a single letter or nothing. A single name counts where it is only such a word and a
+    number. Numbered classes (`class_0`, `s12`, `n01440764`, `001.frame`) have other stems or none.
+    """
+    by_stem: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        words = [word for word in words_of(name) if not word.isdigit() and word != "of"]
+        letters = len(words) > 1 and len(words[-1]) == 1 and words[-1].isalpha()
+        stem = tuple(words[:-1] if letters else words)
+        if stem and stem[-1] in _PARTS:
+            by_stem.setdefault(stem, []).append(name)
+    found = []
+    for stem, siblings in by_stem.items():
+        numbered = [name for name in siblings if re.search(r"\d", name)]
+        alone = len(stem) == 1 and any(name[0].isalpha() for name in numbered)
+        if (len(siblings) > 1 and {*map(str.casefold, siblings)} != {" ".join(stem)}) or alone:
+            found += siblings
+    return sorted(found)
 
 
 def _split_of_word(word: str) -> str | None:

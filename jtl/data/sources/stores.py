@@ -96,9 +96,12 @@ class FolderStore:
                 continue  # a link to a folder that this one lies in
             if not ignored(parts):
                 tree.folders.add(parts)
+            written: dict[str, str] = {}
             for entry in entries:
                 entry_parts = (*parts, printable(entry.name))
                 if _is_folder(entry):
+                    if written.setdefault(entry_parts[-1], entry.name) != entry.name:
+                        raise same_in_unicode(self._root, entry_parts)
                     if not (ignored(entry_parts) and entry.is_symlink()):
                         pending.append((entry.path, entry_parts, above | {identity}))
                 elif ignored(entry_parts):
@@ -159,6 +162,15 @@ def printable(name: str) -> str:
     """A file name as valid, composed Unicode: equal names of macOS and Linux compare equal."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
+
+
+def same_in_unicode(place: Path, parts: Iterable[str]) -> UserError:
+    """The error for two folders whose names are the same text in two forms of Unicode."""
+    return UserError(
+        f"{place} has two folders '{'/'.join(parts)}', whose names look the same and differ in the "
+        "form of their Unicode (composed and decomposed letters). Merge them into one folder, or "
+        "rename one."
+    )
 
 
 def unreadable_place(path: Path | str, error: OSError) -> UserError:

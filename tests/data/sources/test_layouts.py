@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import random
 import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image, features
+from PIL import features
 
 from jtl.common.errors import UserError
 from jtl.data.sources.registry import SourceOptions, find, load
+from support.data_files import counts, encode, flat, grown
 from support.paths import SHARED_DATA
 
-
-def encoded(kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (9, 8, 7)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-PNG = encoded("PNG")
+PNG = encode(flat(8, 8), "PNG")
 AVIF = features.check("avif") is True
 """From Pillow 11.3 on."""
-
-
-def grown(root: Path, tree: str) -> Path:
-    """`train/ants:3 notes.txt` makes three images in a folder, and a file that is no image."""
-    for word in tree.split():
-        place, colon, count = word.partition(":")
-        if not colon:
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            (root / place).write_text("no image")
-            continue
-        (root / place).mkdir(parents=True, exist_ok=True)
-        for index in range(int(count)):
-            (root / place / f"{place.replace('/', '-')}-{index}.png").write_bytes(PNG)
-    return root
-
-
-def counts(path: Path, classes: str = "auto") -> dict[str, dict[str, int]]:
-    """The number of images by split and class; only of classes that have any."""
-    found = find(f"folder:{path}", SourceOptions(classes))  # pyright: ignore[reportArgumentType]
-    assert not found.problems, found.problems
-    return {
-        name: {
-            found.class_names[label]: int((split.labels == label).sum())
-            for label in sorted(set(split.labels.tolist()))
-        }
-        for name, split in found.splits.items()
-    }
 
 
 AB, BA = {"a": 2, "b": 3}, {"a": 1, "b": 1}
@@ -294,9 +260,9 @@ def test_what_is_left_out_is_counted(tmp_path: Path):
 def test_content_decides_over_endings(tmp_path: Path, kind: str):
     root = grown(tmp_path / "d", "a:2 b:2")
     for name, data in {
-        "x.jfif": encoded("JPEG"), "none": PNG, "y.JPG_large": encoded("JPEG"),
-        "z.heic": b"\0\0\0\x18ftypheic", "w.dat": encoded("WEBP"), "film.mp4": bytes(64),
-        **({"v.avif": encoded("AVIF")} if AVIF else {}),
+        "x.jfif": encode(flat(), "JPEG"), "none": PNG, "y.JPG_large": encode(flat(), "JPEG"),
+        "z.heic": b"\0\0\0\x18ftypheic", "w.dat": encode(flat(), "WEBP"), "film.mp4": bytes(64),
+        **({"v.avif": encode(flat(), "AVIF")} if AVIF else {}),
     }.items():  # fmt: skip
         (root / "a" / name).write_bytes(data)
     if kind == "zip":

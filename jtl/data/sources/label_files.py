@@ -1,0 +1,55 @@
+"""Files that labels may be in, which jtl does not read: tables, MATLAB files, boxes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from jtl.common.text import listed
+from jtl.data.sources.stores import ImageFile
+
+_KINDS = {
+    "tables": r"\.(csv|tsv|jsonl|xlsx?)$",
+    "boxes in the format of COCO": r"(^|/)(instances_[^/]*|[^/]*coco[^/]*)\.json$",
+    "MATLAB files": r"\.mat$",
+    "boxes in the format of Pascal VOC": r"\.xml$",
+    "arrays or records": r"\.(h5|hdf5|npy|npz|tfrecords?|lmdb|mdb|parquet|arrow)$",
+    "lists": r"(^|/)[^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)$",
+}  # fmt: skip
+"""By what they are, in the plural; the first that fits counts."""
+_IN_PYTHON = (
+    "jtl does not read labels from such files yet: sort the images into class folders or, in "
+    "Python, give jtl.fit a DataFrame with the columns file, label and (for splits) split. "
+)
+_SPECIAL = {
+    r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
+    "jtl gives every image one: export the data in the format Folder Structure. ",
+    r"coco[^/]*\.json$|\.xml$": "They may hold boxes, of several objects in an image: jtl "
+    "classifies whole images. ",
+    r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
+    r"\.parquet$": "To read the Parquet files: parquet:FOLDER. ",
+}  # fmt: skip
+
+
+def by_kind(files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
+    """The files that labels may be in, by what they are."""
+    found: dict[str, list[ImageFile]] = {}
+    for file in files:
+        for kind, pattern in _KINDS.items():
+            if re.search(pattern, file.name, re.IGNORECASE):
+                found.setdefault(kind, []).append(file)
+                break
+    return found
+
+
+def told(files: Iterable[ImageFile]) -> str:
+    """Sentences, for who has images without class folders; empty where there are no such files."""
+    names = [file.name for same in by_kind(files).values() for file in same]
+    if not names:
+        return ""
+    special = [
+        text
+        for pattern, text in _SPECIAL.items()
+        if any(re.search(pattern, name, re.IGNORECASE) for name in names)
+    ]
+    return f"Their labels may be in {listed(names, 5)}. {''.join(special)}{_IN_PYTHON}"

@@ -1,0 +1,86 @@
+"""Masks of images that lie beside them: `benign (1)_mask.png` beside `benign (1).png`."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from jtl.data.sources.names import is_annotation
+from jtl.data.sources.stores import Tree
+
+_KINDS = (
+    "masks?|segmentations?|segmask|seg|labels?|gt|ground[ _-]?truth|annotations?|anno|trimaps?"
+    "|superpixels|contours?"
+)
+_AFTER = re.compile(rf"(.+?)[ ._-]+(?:{_KINDS})(?:[ ._-]*\(?\d+\)?)?", re.IGNORECASE)
+_WORD = re.compile(_KINDS, re.IGNORECASE)
+_BEFORE = re.compile(rf"(?:{_KINDS})[ ._-]+(.+)", re.IGNORECASE)
+
+
+def without(tree: Tree) -> tuple[Tree, list[str]]:
+    """The tree without masks and without the folders that hold nothing else, and their names."""
+    masks = set(_find(tree))
+    if not masks:
+        return tree, []
+    images = [image for image in tree.images if image.name not in masks]
+    used = {i.parts[:n] for i in images for n in range(len(i.parts))}
+    held = {i.parts[:n] for i in tree.images for n in range(len(i.parts))}
+    return tree._replace(images=images, folders=tree.folders - (held - used)), sorted(masks)
+
+
+def _find(tree: Tree) -> list[str]:
+    """The names of the images that are masks of others.
+
+    They are named like an image in the same folder, with a word such as `mask` behind or before;
+    or they lie in a folder of such a name, and all images in it are named like images in the
+    folder next to it or around it. An image with a name like a mask's and none that it belongs to
+    is an image.
+    """
+    by_folder: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for image in tree.images:
+        by_folder[image.parts[:-1]][_stem(image.parts[-1])].append(image.name)
+    found: list[str] = []
+    for folder, images in by_folder.items():
+        name = folder[-1] if folder else ""
+        around = _images_around(folder, by_folder)
+        if around and all(stem in around or _bases(stem) & around for stem in images):
+            found += [image for same in images.values() for image in same]
+        elif not _WORD.search(name):  # Of `with_mask` that says nothing.
+            for stem, same in images.items():
+                if any(base in images for base in _bases(stem)):
+                    found += same
+    return found
+
+
+def _images_around(
+    folder: tuple[str, ...], by_folder: dict[tuple[str, ...], dict[str, list[str]]]
+) -> set[str]:
+    """The images whose masks a folder's name says that it holds."""
+    if not folder:
+        return set()
+    *above, name = folder
+    if is_annotation(name):
+        return set(by_folder.get(tuple(above), ()))
+    around: set[str] = set()
+    bases = _bases(name.casefold())
+    if not bases:
+        return around
+    for other, images in by_folder.items():
+        if other and list(other[:-1]) == above and other[-1].casefold() in bases:
+            around |= set(images)
+    return around
+
+
+def _bases(stem: str) -> set[str]:
+    """What a name may be a mask of: `a` and `a_gt` of `a_gt_mask`."""
+    found: set[str] = set()
+    if not _WORD.search(stem):
+        return found
+    while (match := _AFTER.fullmatch(stem) or _BEFORE.fullmatch(stem)) is not None:
+        stem = match[1]
+        found.add(stem)
+    return found
+
+
+def _stem(name: str) -> str:
+    return (name.rpartition(".")[0] or name).casefold()

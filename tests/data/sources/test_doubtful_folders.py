@@ -1,0 +1,165 @@
+"""Folders that would train on something else than meant: refused with the way out, or left out."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jtl.common.errors import UserError
+from jtl.data.sources.mask_files import without
+from jtl.data.sources.names import numbered_parts
+from jtl.data.sources.registry import find, load
+from jtl.data.sources.stores import ImageFile, Tree
+from support.data_files import counts, grown
+
+AB = {"a": 2, "b": 3}
+PARTS = {
+    "HAM10000_images_part_1": "HAM10000_images_part_2",
+    "images_001": "images_012",
+    "batch1": "batch2",
+    "fold_3": "fold_4",
+    "part-0": "part-1",
+    "part_A": "part_B",
+    "part1of2": "part2of2",
+    "New folder": "New folder (2)",
+    "Images": "images2",
+    "DATA 1": "data 2",
+}
+CLASSES = [
+    ("class_0", "class_1"), ("n01440764", "n01443537"), ("s1", "s40"), ("0", "1"), ("A", "a"),
+    ("grade1", "grade2"), ("Sample001", "Sample002"), ("001.frame", "002.desk"), ("a", "b"),
+    ("cat_images", "dog_images"), ("images_cat", "images_dog"), ("c0", "c9"), ("folder", "file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("one", PARTS)
+def test_parts_of_one_data_set_are_no_classes(tmp_path: Path, one: str):
+    other = PARTS[one]
+    assert numbered_parts([one, other, "cat"]) == sorted([one, other])
+    grown(tmp_path, [f"{one}:2", f"{other}:3", "metadata.csv"])
+    with pytest.raises(UserError) as caught:
+        find(f"folder:{tmp_path}")
+    text = str(caught.value)
+    assert "which look like parts of one data set, not like classes. Their labels may be" in text
+    assert text.endswith("named after the class. If they are classes: --classes top.")
+    assert sorted(counts(tmp_path, "top")["train"].values()) == [2, 3]
+
+
+@pytest.mark.parametrize("names", CLASSES)
+def test_numbered_classes_are_classes(tmp_path: Path, names: tuple[str, str]):
+    assert numbered_parts(names) == []
+    grown(tmp_path, [f"{name}:2" for name in names])
+    assert counts(tmp_path) == {"train": dict.fromkeys(sorted(names), 2)}
+
+
+def test_parts_with_classes_in_them(tmp_path: Path):
+    grown(tmp_path, ["batch1/a:2", "batch1/b:2", "batch2/a:2", "batch2/b:2"])
+    for level in ("auto", "leaf"):
+        with pytest.raises(UserError, match="Merge them into one folder with one folder for each"):
+            counts(tmp_path, level)
+    grown(tmp_path / "x", ["part1/a:2", "part2/b:2"])
+    assert counts(tmp_path / "x", "leaf") == {"train": {"a": 2, "b": 2}}
+
+
+def test_one_part_among_classes_and_parts_in_a_split(tmp_path: Path):
+    with pytest.raises(UserError, match=r"has batch_2 \(2\), which look like parts"):
+        find(f"folder:{grown(tmp_path / 'one', ['cat:2', 'dog:2', 'batch_2:2'])}")
+    with pytest.raises(UserError, match=r"train has images_1 \(2\), images_2 \(2\), which look"):
+        find(f"folder:{grown(tmp_path / 'two', ['train/images_1:2', 'train/images_2:2'])}")
+
+
+def masks_of(*names: str) -> list[str]:
+    """Which of these images are masks."""
+    images = [ImageFile(tuple(name.split("/")), None, 1, 0) for name in sorted(names)]
+    folders = {image.parts[:n] for image in images for n in range(len(image.parts))}
+    tree, masks = without(Tree(images, folders, [], []))
+    assert sorted([*masks, *(image.name for image in tree.images)]) == sorted(names)
+    assert {image.parts[:-1] for image in tree.images} <= tree.folders
+    return masks
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("benign (1).png", "benign (1)_mask.png"),
+        ("benign (1).png", "benign (1)_mask_1.png"),
+        ("x.jpg", "x_seg.png"),
+        ("x.jpg", "x_Segmentation.PNG"),
+        ("X.JPG", "x-label.png"),
+        ("x.jpg", "x_gt.bmp"),
+        ("x.jpg", "x.mask.0.png"),
+        ("x.jpg", "mask_x.png"),
+        ("x.jpg", "x_gt_mask.png"),
+        ("x.jpg", "masks/x.png"),
+        ("x.jpg", "masks/x_mask.png"),
+    ],
+)
+def test_masks_beside_their_images(image: str, mask: str):
+    assert masks_of(f"a/{image}", f"a/{mask}", "b/y.png") == [f"a/{mask}"]
+
+
+def test_a_folder_of_masks_beside_the_folder_of_a_class():
+    images = ["benign/1.png", "benign/2.png", "normal/3.png"]
+    masks = ["benign_masks/1.png", "benign_masks/2.png"]
+    assert masks_of(*images, *masks) == masks
+    # Faces with and without a mask: of other images.
+    assert masks_of("face/1.png", "face/2.png", "face_mask/1.png", "face_mask/9.png") == []
+
+
+def test_names_like_masks_without_an_image_are_images():
+    assert masks_of("a/x_mask.png", "a/y.png", "b/1_seg.png", "b/2_seg.png") == []
+    assert masks_of("with_mask/1.png", "with_mask/1_mask.png", "no_mask/2.png") == []
+    assert masks_of("mask/1.png", "mask/2.png", "no_mask/1.png") == []
+    assert masks_of("a/unmask.png", "a/un.png", "a/xmask.png", "a/x.png") == []
+
+
+def test_masks_are_counted_and_named(tmp_path: Path):
+    grown(tmp_path, ["a:2", "b:3"])
+    for image in [*tmp_path.rglob("*.png")]:
+        shutil.copy(image, image.with_name(f"{image.stem}_mask.png"))
+    assert counts(tmp_path) == {"train": AB}
+    (left,) = find(f"folder:{tmp_path}").left_out
+    assert (left.what, len(left.names)) == ("masks beside their images", 5)
+    assert (
+        "masks beside their images: 5 (a/a-0_mask.png, "
+        in load(f"folder:{tmp_path}").describe().lines()[2]
+    )
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("cat", "cat "), ("polar  bear", "polar bear")])
+def test_classes_that_differ_only_in_how_they_are_written(tmp_path: Path, names: tuple[str, str]):
+    grown(tmp_path, [f"train/{name}:2" for name in (*names, "dog")])
+    if len([*(tmp_path / "train").iterdir()]) < 3:
+        pytest.skip("this file system has one folder for both")
+    told = " and ".join(map(repr, sorted(names)))
+    with pytest.raises(UserError, match=f"only in case, spaces or Unicode form: {told}. Make them"):
+        load(f"folder:{tmp_path}")
+    path = tmp_path / "labels.npz"
+    images = np.zeros((6, 8, 8, 3), np.uint8)
+    np.savez(path, images=images, labels=np.array([*names, "dog"] * 2))
+    with pytest.raises(UserError, match=f"Unicode form: {told}. Make them one class, or"):
+        load(f"npz:{path}")
+
+
+def test_two_forms_of_unicode(tmp_path: Path):
+    names = [unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")]
+    grown(tmp_path / "d", [f"{name}:2" for name in (*names, "tea")])
+    if len([*(tmp_path / "d").iterdir()]) < 3:
+        pytest.skip("this file system has one folder for both")
+    shutil.make_archive(str(tmp_path / "d"), "zip", tmp_path / "d")
+    shutil.make_archive(str(tmp_path / "d"), "tar", tmp_path / "d")
+    for place in ("d", "d.zip", "d.tar"):
+        with pytest.raises(
+            UserError, match="has two folders 'caf\u00e9', whose names look the same"
+        ):
+            find(f"folder:{tmp_path / place}")
+    shutil.rmtree(tmp_path / "d" / names[0])
+    assert counts(tmp_path / "d") == {"train": {"caf\u00e9": 2, "tea": 2}}
+
+
+def test_letters_may_differ_in_case(tmp_path: Path):
+    assert counts(grown(tmp_path, ["A:2", "a:3"])) == {"train": {"A": 2, "a": 3}}
