@@ -14,6 +14,9 @@ OnBadImage = Literal["error", "skip"]
 ClassLevel = Literal["auto", "top", "leaf"]
 """Which folders are classes: the uppermost, or the deepest with images; auto refuses to choose."""
 
+SplitLists = Literal["read", "ignore"]
+"""What is done about lists of splits beside class folders."""
+
 
 _SCHEMES = {".npz": "npz", ".parquet": "parquet"}
 """By the ending of a file's name; any other path is a folder or an archive."""
@@ -45,6 +48,9 @@ class DataConfig:
             the Hugging Face Hub), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
         classes: Which folders are the classes in nested folders: the top ones, or the deepest
             ones with images (leaf). Default: stop if both are possible (auto).
+        split_lists: What to do with lists of each split's images next to the class folders, such as
+            train.txt and test.txt: split the images as they say (read), or hold out a random
+            part of all images (ignore).
         image_column: Parquet column that holds the images. Default: known by its name.
         label_column: Parquet column that holds the labels. Default: known by its name.
         bit_depth: How many of their 16 bits your greyscale images really use, such as 12 for many
@@ -66,6 +72,7 @@ class DataConfig:
 
     data: str = "digits"
     classes: ClassLevel = "auto"
+    split_lists: SplitLists = "read"
     image_column: str | None = None
     label_column: str | None = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"

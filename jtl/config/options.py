@@ -149,7 +149,11 @@ class Config:
         """
         known = walk.options(Config)
         # Runs from before warm-up was an option had none.
-        values = {} if "steps" in areas else {"warmup": 0.0}
+        values: dict[str, Any] = {} if "steps" in areas else {"warmup": 0.0}
+        # Nor did they read lists of splits: their validation images stay what they were.
+        data = areas.get("data", {})
+        if "split_lists" not in data and with_scheme(data.get("data", "")).startswith("folder:"):
+            values["split_lists"] = "ignore"
         for area in walk.areas(Config):
             values |= areas.get(area, {}) if area in _NEWER else areas[area]
         return walk.replace(

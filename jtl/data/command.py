@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from jtl.common.output import print_json
 from jtl.common.text import indented
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel
+from jtl.config.data import ClassLevel, SplitLists
 
 if TYPE_CHECKING:
     from jtl.data.survey import Survey
@@ -36,6 +36,8 @@ class Options:
         source: Your images, as for --data of `jtl train`.
         classes: Which folders are the classes in nested folders: the top ones, or the deepest
             ones with images (leaf). Default: stop if both are possible (auto).
+        split_lists: What to do with lists of each split's images next to the class folders, such as
+            train.txt and test.txt: split the images as they say (read), or not (ignore).
         image_column: Parquet column that holds the images. Default: known by its name.
         label_column: Parquet column that holds the labels. Default: known by its name.
         montage: Save some training images of every class to this .png file.
@@ -45,6 +47,7 @@ class Options:
     action: Annotated[Literal["check"], walk.Metavar("check")]
     source: Annotated[str, walk.Metavar("SOURCE")]
     classes: ClassLevel = "auto"
+    split_lists: SplitLists = "read"
     image_column: str | None = None
     label_column: str | None = None
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None
@@ -62,7 +65,9 @@ def command(options: Options) -> int:
     from jtl.data.sources import registry
     from jtl.data.survey import survey
 
-    how = registry.SourceOptions(options.classes, options.image_column, options.label_column)
+    how = registry.SourceOptions(
+        options.classes, options.image_column, options.label_column, options.split_lists
+    )
     found = registry.find(options.source, how)
     if options.montage is not None:
         montage.draw(found, options.montage)

@@ -10,7 +10,7 @@ from jtl.common.files import check_folder
 from jtl.common.output import print_json
 from jtl.common.text import counted, for_terminal
 from jtl.config import walk
-from jtl.config.data import ClassLevel, OnBadImage
+from jtl.config.data import ClassLevel, OnBadImage, SplitLists
 from jtl.config.run import DeviceName
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Options:
         split: Which images of the data: val, or test. Data without splits are evaluated whole.
         classes: Which folders are the classes in nested folders: the top ones, or the deepest
             ones with images (leaf). Default: as in training.
+        split_lists: What to do with lists of splits next to class folders: read or ignore them.
+            Default: as in training.
         image_column: Parquet column that holds the images. Default: as in training.
         label_column: Parquet column that holds the labels. Default: as in training.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
@@ -51,6 +53,7 @@ class Options:
     data: str | None = None
     split: Literal["val", "test"] = "val"
     classes: ClassLevel | None = None
+    split_lists: SplitLists | None = None
     image_column: str | None = None
     label_column: str | None = None
     on_bad_image: OnBadImage | None = None
@@ -107,7 +110,7 @@ def _source_options(options: Options, config: Config) -> SourceOptions | None:
     """How the source is read, where that was given."""
     from jtl.data.sources.registry import SourceOptions, options_for
 
-    names = ("classes", "image_column", "label_column")
+    names = ("classes", "split_lists", "image_column", "label_column")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if not given:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jtl.common.text import listed
-from jtl.config.data import ClassLevel
+from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
@@ -21,12 +21,15 @@ from jtl.data.splits import OpenedSource, alike_classes
 _LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
 
-def load_folder(path: str, classes: ClassLevel = "auto") -> OpenedSource:
+def load_folder(
+    path: str, classes: ClassLevel = "auto", split_lists: SplitLists = "read"
+) -> OpenedSource:
     """Find the class folders of a directory or an archive; opens no image.
 
     Args:
         path: The directory, or the zip or tar archive.
         classes: Which folders are classes, where they lie in one another.
+        split_lists: Whether lists of splits beside the class folders are read.
 
     Returns:
         What there is. The classes are the sorted class folders of train, then those of val and
@@ -39,7 +42,7 @@ def load_folder(path: str, classes: ClassLevel = "auto") -> OpenedSource:
     """
     place = Path(os.path.expanduser(path))
     store = open_store(place)
-    layout = understand(store.tree(), place, classes, store.read)
+    layout = understand(store.tree(), place, classes, split_lists, store.read)
     grouped = layout.splits
     class_names = sorted(grouped["train"])
     class_names += sorted(

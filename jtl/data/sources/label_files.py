@@ -31,20 +31,20 @@ _SPECIAL = {
 }  # fmt: skip
 
 
-def by_kind(files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
-    """The files that labels may be in, by what they are."""
-    found: dict[str, list[ImageFile]] = {}
+def by_kind(files: Iterable[ImageFile]) -> dict[str, list[str]]:
+    """The names of the files that labels may be in, by what they are."""
+    found: dict[str, list[str]] = {}
     for file in files:
         for kind, pattern in _KINDS.items():
             if re.search(pattern, file.name, re.IGNORECASE):
-                found.setdefault(kind, []).append(file)
+                found.setdefault(kind, []).append(file.name)
                 break
     return found
 
 
 def told(files: Iterable[ImageFile]) -> str:
     """Sentences, for who has images without class folders; empty where there are no such files."""
-    names = [file.name for same in by_kind(files).values() for file in same]
+    names = [name for same in by_kind(files).values() for name in same]
     if not names:
         return ""
     special = [

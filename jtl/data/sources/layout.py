@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
-from jtl.config.data import ClassLevel
-from jtl.data.sources import label_files, label_lists, mask_files
+from jtl.config.data import ClassLevel, SplitLists
+from jtl.data.sources import label_files, label_lists, mask_files, split_lists
 from jtl.data.sources.class_folders import (
     STRAYS,
     Classes,
@@ -55,7 +55,11 @@ class Layout(NamedTuple):
 
 
 def understand(
-    tree: Tree, place: Path, level: ClassLevel, read: Callable[[ImageFile], bytes]
+    tree: Tree,
+    place: Path,
+    level: ClassLevel,
+    lists: SplitLists,
+    read: Callable[[ImageFile], bytes],
 ) -> Layout:
     """Finds splits and classes in a tree.
 
@@ -63,13 +67,14 @@ def understand(
         tree: What there is.
         place: Where, for messages.
         level: Which folders are classes, where they lie in one another.
-        read: What gives the contents of a file, for lists of labels.
+        lists: Whether lists of splits are read.
+        read: What gives the contents of a file, for lists.
 
     Raises:
         UserError: There are no classes, or it is doubtful which they are.
     """
     tree, masks = mask_files.without(tree)
-    reader = _Reader(tree, place, level, read)
+    reader = _Reader(tree, place, level, lists, read)
     reader.leave_out("masks beside their images", *masks)
     base = enter(Node.grown(tree), reader.leave_out, in_split=False)
     splits = reader.by_class(base) or reader.split_folders(base)
@@ -84,9 +89,15 @@ class _Reader:
     """Reads one tree, noting what it leaves out."""
 
     def __init__(
-        self, tree: Tree, place: Path, level: ClassLevel, read: Callable[[ImageFile], bytes]
+        self,
+        tree: Tree,
+        place: Path,
+        level: ClassLevel,
+        lists: SplitLists,
+        read: Callable[[ImageFile], bytes],
     ) -> None:
         self._tree, self._place, self._read = tree, place, read
+        self._lists: SplitLists = lists
         self._level: ClassLevel = level
         self._left: dict[str, list[str]] = {}
         self._notes: list[str] = []
@@ -249,7 +260,8 @@ class _Reader:
         level, labels_from = self._level, "the names of the folders"
         for split, folder in folders.items():
             places[split] = self.path(folder)
-            node = enter(folder, self.leave_out, in_split=folder.parts != base.parts)
+            inside = folder.parts != base.parts
+            node = enter(folder, self.leave_out, in_split=inside)
             node = only_images(node, self.leave_out)
             inner = node.with_images()
             alike = split_in(inner[0]) if len(inner) == 1 and node.parts != base.parts else None
@@ -259,26 +271,21 @@ class _Reader:
                 and inner[0] not in splits.get("train", ())
             ):
                 node = node.children[inner[0]]  # Flat, as Kaggle's train/train/cat.0.jpg.
-            if (
-                split == "train"
-                and not node.children
-                and node.images
-                and folder.parts != base.parts
-            ):
+            if split == "train" and inside and node.images and not node.children:
                 raise self._without_train(base, {folder.name: SplitName("train", True)})
             loose = node.images
             if split != "train" and loose and not node.with_images():
-                listed = None
+                labels = None
                 if split == "val":
-                    listed = label_lists.find(
+                    labels = label_lists.find(
                         [f for n in (node, folder, base) for f in n.others],
                         loose, sorted(splits["train"]), self._read,
                     )  # fmt: skip
-                if listed is not None:
-                    splits[split] = listed.classes
-                    self._used.append(listed.file)
-                    self._notes.append(f"The labels of {split} are read from {listed.file.name}.")
-                    labels_from += f"; of {split}, {listed.file.name}"
+                if labels is not None:
+                    splits[split] = labels.classes
+                    self._used.append(labels.file)
+                    self._notes.append(f"The labels of {split} are read from {labels.file.name}.")
+                    labels_from += f"; of {split}, {labels.file.name}"
                     continue
                 if split == "test":
                     self._notes.append(
@@ -305,23 +312,39 @@ class _Reader:
             if loose:
                 self.note_strays(node)
             splits[split] = found.classes
+        if set(splits) == {"train"} and self._lists == "read":
+            alone = base.parts == folders["train"].parts
+            if (divided := self._by_lists(splits["train"], expected=alone)) is not None:
+                splits, places = divided, dict.fromkeys(divided, places["train"])
+                labels_from += f"; splits from {listed(f.name for f in self._used)}"
         if self._tree.hidden:
             self.leave_out("hidden and system files", *self._tree.hidden)
         self._other_files()
         left = tuple(LeftOut(what, tuple(names)) for what, names in self._left.items() if names)
         return Layout(splits, places, labels_from, left, tuple(self._notes), tuple(self._used))
 
+    def _by_lists(self, classes: Classes, *, expected: bool) -> dict[str, Classes] | None:
+        """The splits as lists beside the folders have them."""
+        images = [image for same in classes.values() for image in same]
+        found = split_lists.find(
+            self._tree.others, images, str(self._place), self._read, expected=expected
+        )
+        if found is None:
+            return None
+        self._used += found.files
+        splits, lost = split_lists.divide(found, classes)
+        self.leave_out("images in no list of a split", *lost)
+        return splits
+
     def _other_files(self) -> None:
         used = {file.name for file in self._used}
-        others = [file for file in self._tree.others if file.name not in used]
-        labels = label_files.by_kind(others)
-        names = {file.name: None for files in labels.values() for file in files}
-        if names:
+        kinds = label_files.by_kind(f for f in self._tree.others if f.name not in used)
+        if names := [name for same in kinds.values() for name in same]:
             self._notes.append(
                 f"Labels come from the folders; {listed(names)} beside them "
                 f"{'is' if len(names) == 1 else 'are'} not read."
             )
-        for kind, files in labels.items():
-            self.leave_out(kind, *(file.name for file in files))
-        rest = (file.name for file in others if file.name not in names)
-        self.leave_out("files that are no images", *rest)
+        for kind, same in kinds.items():
+            self.leave_out(kind, *same)
+        rest = {f.name: None for f in self._tree.others}.keys() - used - {*names}
+        self.leave_out("files that are no images", *sorted(rest))

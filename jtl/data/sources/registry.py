@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 
 from jtl.common.errors import UserError, suggest
-from jtl.config.data import ClassLevel, DataConfig, with_scheme
+from jtl.config.data import ClassLevel, DataConfig, SplitLists, with_scheme
 from jtl.data import near_duplicates
 from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
@@ -25,16 +25,18 @@ class SourceOptions:
         classes: Which folders are classes: see `jtl.data.sources.class_folders.ClassLevel`.
         image_column: The column of the images.
         label_column: The column of the labels.
+        split_lists: Whether lists of splits beside class folders are read.
     """
 
     classes: ClassLevel = "auto"
     image_column: str | None = None
     label_column: str | None = None
+    split_lists: SplitLists = "read"
 
     @classmethod
     def of(cls, config: DataConfig) -> SourceOptions:
         """Those of a run."""
-        return cls(config.classes, config.image_column, config.label_column)
+        return cls(config.classes, config.image_column, config.label_column, config.split_lists)
 
     def within(self, names: Iterable[str]) -> SourceOptions:
         """These options alone, the others as by default."""
@@ -72,7 +74,7 @@ SCHEMES: Mapping[str, Scheme] = {
         "folder:my-images",
         "a folder of class folders, or a zip or tar of one",
         "jtl.data.sources.folder:load_folder",
-        options=("classes",),
+        options=("classes", "split_lists"),
     ),
     "tfds": Scheme(
         "tfds:cifar10",
