@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from jtl.common.errors import UserError
@@ -20,6 +22,8 @@ SplitLists = Literal["read", "ignore"]
 
 _SCHEMES = {".npz": "npz", ".parquet": "parquet"}
 """By the ending of a file's name; any other path is a folder or an archive."""
+_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_MOST_ENTRIES, _MOST_FOLDERS = 1000, 50
 
 
 def with_scheme(data: str) -> str:
@@ -32,9 +36,34 @@ def with_scheme(data: str) -> str:
     scheme = _SCHEMES.get(os.path.splitext(data)[1].lower())
     if data == "digits" or data.startswith(("folder:", "tfds:", "npz:", "parquet:")):
         return data
-    if scheme is None and os.path.exists(os.path.expanduser(data)):
-        scheme = "folder"
+    if scheme is None and os.path.exists(place := os.path.expanduser(data)):
+        scheme = "parquet" if _is_parquet(Path(place)) else "folder"
     return data if scheme is None else f"{scheme}:{data}"
+
+
+def _is_parquet(place: Path) -> bool:
+    """Whether a folder holds Parquet files, as data sets of the Hub do, and no class folders.
+
+    The files are in it or up to two levels below; few folders are looked at, as there may be
+    thousands of images.
+    """
+    pending, with_images, found = [(place, 0)], 0, False
+    for folder, depth in pending:  # Grows while it is gone through.
+        try:
+            with os.scandir(folder) as entries:
+                for entry in itertools.islice(entries, _MOST_ENTRIES):
+                    name = entry.name.lower()
+                    if depth and name.endswith(_IMAGES):
+                        with_images += 1
+                        break
+                    found = found or (name.endswith(".parquet") and not name.startswith("."))
+                    if depth < 2 and not name.startswith(".") and len(pending) < _MOST_FOLDERS:
+                        pending += [(Path(entry.path), depth + 1)] if entry.is_dir() else []
+        except OSError:
+            continue
+        if with_images > 1:
+            return False
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from jtl.common.output import print_json
 from jtl.common.text import indented
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel, SplitLists
+from jtl.config.data import ClassLevel, OnBadImage, SplitLists
 
 if TYPE_CHECKING:
     from jtl.data.survey import Survey
@@ -40,6 +40,9 @@ class Options:
             train.txt and test.txt: split the images as they say (read), or not (ignore).
         image_column: Parquet column that holds the images. Default: known by its name.
         label_column: Parquet column that holds the labels. Default: known by its name.
+        bit_depth: How many of their 16 bits your images really use, such as 12. Default: the
+            fewest that hold the largest value in the data (auto).
+        on_bad_image: What unreadable images are: an error, or left out (skip), with a warning.
         montage: Save some training images of every class to this .png file.
         json: Print JSON on stdout instead of text.
     """
@@ -50,6 +53,8 @@ class Options:
     split_lists: SplitLists = "read"
     image_column: str | None = None
     label_column: str | None = None
+    bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
+    on_bad_image: OnBadImage = "error"
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None
     json: bool = False
 
@@ -73,7 +78,13 @@ def command(options: Options) -> int:
         montage.draw(found, options.montage)
     count = sum(len(split) for split in found.splits.values())
     with Display().track("checking", count, "images") as advance:
-        result = survey(options.source, found, advance)
+        result = survey(
+            options.source,
+            found,
+            advance,
+            on_bad_image=options.on_bad_image,
+            bit_depth=options.bit_depth,
+        )
     if options.json:
         print_json(result.to_dict())
     else:

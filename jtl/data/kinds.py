@@ -38,6 +38,13 @@ _INSTALL = {
     "AVIF": "upgrade Pillow (pip install -U pillow), or save it as JPEG",
 }
 
+LFS_POINTER = "is a pointer of Git LFS, not the file itself: run git lfs pull in its folder"
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether a file is what a clone without Git LFS has in place of a large one."""
+    return head.startswith(b"version https://git-lfs.github.com/spec/")
+
 
 def kind_of(head: bytes) -> str | None:
     """The format of an image file, or None where it is none that we know.
@@ -87,6 +94,8 @@ def unreadable_reason(data: bytes, readable: Sequence[str]) -> str:
         if kind in _INSTALL:
             return f"{what} cannot be read here: {_INSTALL[kind]}"
         return f"{what} jtl does not read: save it as JPEG or PNG"
+    if is_lfs_pointer(data):
+        return LFS_POINTER
     start = data[:HEAD_BYTES].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page, not an image: download it again"

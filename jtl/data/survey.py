@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.config.data import OnBadImage
 from jtl.data import near_duplicates
 from jtl.data.batches import in_threads
 from jtl.data.decoding import BadImage, decode_measured, open_image
-from jtl.data.depth import with_bit_depth
+from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
@@ -96,13 +98,22 @@ class Survey:
         return facts
 
 
-def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
+def survey(
+    spec: str,
+    found: OpenedSource,
+    advance: Advance,
+    *,
+    on_bad_image: OnBadImage = "error",
+    bit_depth: BitDepth = "auto",
+) -> Survey:
     """Decodes every image of a source.
 
     Args:
         spec: What the source is called.
         found: What it holds, as `jtl.data.sources.registry.find` gives it.
         advance: Told of every few images that are done.
+        on_bad_image: Whether unreadable images are a problem, or left out.
+        bit_depth: As of `jtl.data.depth.with_bit_depth`.
     """
     looks = [look for split in found.splits for look in _looks(split, found.splits[split], advance)]
     names = found.class_names
@@ -112,11 +123,14 @@ def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
     }
     unreadable = tuple(look.fault for look in looks if look.fault is not None)
     problems, warnings = list(found.problems), []
-    if unreadable:
+    if unreadable and on_bad_image == "error":
         problems.append(
             f"{len(unreadable)} of {len(looks)} images cannot be read. Replace or remove them, "
             "or leave them out with --on-bad-image skip."
         )
+    elif unreadable:
+        warnings.append(f"{len(unreadable)} of {len(looks)} images cannot be read: left out.")
+        problems += _without_readable(looks, found)
     groups = _equal(looks)
     problems += _across(groups)
     warnings += _within(groups, names)
@@ -125,7 +139,11 @@ def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
     warnings += _imbalance(names, counts["train"])
     for split, images in found.splits.items():
         images.deepest = max((o.deepest for o in looks if o.split == split), default=0)
-    notes = list(with_bit_depth(found, "auto")[0].notes)
+    notes = list(found.notes)
+    try:
+        notes = list(with_bit_depth(found, bit_depth)[0].notes)
+    except UserError as error:
+        problems.append(str(error))
     if "val" not in counts:
         notes.append("There is no validation split: training holds out 20 % of train.")
     duplicates = tuple(tuple(f"{o.split}: {o.name}" for o in group) for group in groups)
@@ -134,6 +152,18 @@ def survey(spec: str, found: OpenedSource, advance: Advance) -> Survey:
         unreadable, duplicates,
         describe(names, found.splits, found.labels_from, found.left_out),
     )  # fmt: skip
+
+
+def _without_readable(looks: Iterable[SurveyedImage], found: OpenedSource) -> list[str]:
+    """A sentence if leaving out unreadable images takes all of a class in train, or of a split."""
+    readable = {(look.split, look.label) for look in looks if look.fault is None}
+    lost = [
+        found.class_names[label]
+        for label in np.unique(found.splits["train"].labels).tolist()
+        if ("train", label) not in readable
+    ]
+    lost += [f"the {s} split" for s in found.splits if s not in {split for split, _ in readable}]
+    return [f"No image can be read of: {listed(lost)}. Replace these files."] if lost else []
 
 
 def _looks(split: str, images: Any, advance: Advance) -> Iterable[SurveyedImage]:

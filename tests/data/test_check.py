@@ -292,6 +292,35 @@ def test_check_refuses(elsewhere: Path, capsys, arguments: list[str], message: s
     assert message in captured.err
 
 
+def test_check_leaves_unreadable_images_out(few: Path, capsys):
+    damage(few, 2)
+    assert check(few, "--on-bad-image", "skip", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["problems"] == []
+    assert "2 of 20 images cannot be read: left out." in facts["warnings"]
+    assert len(facts["unreadable"]) == 2
+    for image in (few / "val").rglob("*.png"):
+        image.write_bytes(b"")
+    for image in (few / "train" / "birch").rglob("*.png"):
+        image.write_bytes(b"")
+    assert check(few, "--on-bad-image", "skip", "--json") == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem == "No image can be read of: birch, the val split. Replace these files."
+
+
+def test_check_knows_the_bit_depth(tmp_path: Path, capsys):
+    root = class_folders(tmp_path / "d", "a", "b", count=5)
+    Image.fromarray(np.full((4, 6), 4000, np.uint16)).save(root / "a" / "deep.png")
+    assert check(root, "--json") == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any("they are read as images of 12 bits" in note for note in notes)
+    assert check(root, "--bit-depth", "16", "--json") == 0
+    assert "12 bits" not in capsys.readouterr().out
+    assert check(root, "--bit-depth", "10", "--json") == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem.startswith("--bit-depth 10: the 16-bit images have values up to 4,000")
+
+
 def test_montage_of_many_and_broken(tmp_path: Path):
     names = [f"class number {index:03} with a name that is too long" for index in range(60)]
     root = class_folders(tmp_path / "d", *names, count=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.decoding import BadImage
@@ -42,7 +43,14 @@ def load_folder(
     """
     place = Path(os.path.expanduser(path))
     store = open_store(place)
-    layout = understand(store.tree(), place, classes, split_lists, store.read)
+    tree = store.tree()
+    parquet = [file.name for file in tree.others if file.name.lower().endswith(".parquet")]
+    if parquet and not tree.images:
+        raise UserError(
+            f"{place} holds no images, but {listed(parquet, 3)}. To read the Parquet files: "
+            f"parquet:{place}"
+        )
+    layout = understand(tree, place, classes, split_lists, store.read)
     grouped = layout.splits
     class_names = sorted(grouped["train"])
     class_names += sorted(

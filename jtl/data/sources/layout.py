@@ -215,7 +215,8 @@ class _Reader:
             )
         node = base.children[train[0]]
         return UserError(
-            f"{self.path(node)} has no class folders: its {node.count} images lie side by side. "
+            f"{self.path(node)} has no class folders: its {counted(node.count, 'image')} lie side "
+            f"by side. "
             f"{self._labels_told}Put the images of each class into a folder named after the "
             f"class. {LAYOUT}"
         )
@@ -298,13 +299,11 @@ class _Reader:
                     f"{places[split]} has no class folders, and no list beside it names a class "
                     f"of train for every image. {self._labels_told}{LAYOUT}"
                 )
-            if not node.children:
+            found = classes_in(node, level, self.path(node), splits.get("train"), self._labels_told)
+            if not node.children or (split == "train" and not found.classes):
                 raise UserError(
                     f"{places[split]} has no class folders. {self._labels_told}{LAYOUT}"
                 )
-            found = classes_in(node, level, self.path(node), splits.get("train"), self._labels_told)
-            if not found.classes and split == "train":
-                raise UserError(f"{places[split]} has no class folders. {LAYOUT}")
             level = found.level
             self._notes += [note for note in found.notes if note not in self._notes]
             for what, names in found.left_out.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -14,6 +15,7 @@ import psutil
 
 from jtl.common.errors import UserError
 from jtl.common.text import listed
+from jtl.data.kinds import HEAD_BYTES, LFS_POINTER, is_lfs_pointer
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.labels import indexed, plain_labels
 from jtl.data.sources.names import splits_in
@@ -134,6 +136,14 @@ def _by_split(files: Sequence[Path]) -> tuple[dict[str, list[Path]], tuple[LeftO
             "train-00000.parquet, validation-00000.parquet and test-00000.parquet, or leave "
             "them out."
         )
+    for split, paths in by_split.items():
+        names = [path.name for path in paths]
+        if twice := next((name for name in names if split and names.count(name) > 1), None):
+            folders = [str(path.parent) for path in paths if path.name == twice]
+            raise UserError(
+                f"Several folders have a file {twice} of the {split} split, as if each were a data "
+                f"set of its own: {listed(folders, 5)}. Give one of them: parquet:{folders[0]}"
+            )
     if "train" not in by_split:
         raise UserError(f"There is no train split among {listed(p.name for p in files)}.")
     order = [split for split in ("train", "val", "test") if split in by_split]
@@ -225,6 +235,9 @@ def _fingerprint(paths: Iterable[Path]) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if is_lfs_pointer(file.read(HEAD_BYTES)):
+            return UserError(f"{path} {LFS_POINTER}.")
     return UserError(
         f"{path} is not a readable Parquet file ({error}). It may be damaged or incomplete: copy "
         "or download it again."

@@ -163,3 +163,30 @@ def test_two_forms_of_unicode(tmp_path: Path):
 
 def test_letters_may_differ_in_case(tmp_path: Path):
     assert counts(grown(tmp_path, ["A:2", "a:3"])) == {"train": {"A": 2, "a": 3}}
+
+
+LABEL_FILES = {
+    "train/_annotations.coco.json": "They may hold boxes, of several objects in an image",
+    "train/_classes.csv": "export the data in the format Folder Structure",
+    "metadata.jsonl": "give jtl.fit a DataFrame with the columns file, label",
+    "imagelabels.mat": "jtl does not read labels from such files yet",
+    "annotations/x.xml": "jtl classifies whole images",
+    "labels.h5": "read as npz:FILE",
+    "list_attr_labels.txt": "sort the images into class folders",
+}
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_files_of_labels_are_named(tmp_path: Path, name: str):
+    for tree in ("train:4", "images:4", ".:4"):
+        root = grown(tmp_path / tree[:1].strip("."), [tree, name])
+        with pytest.raises(UserError) as caught:
+            find(f"folder:{root}")
+        assert f"Their labels may be in {name}. " in str(caught.value), tree
+        assert LABEL_FILES[name] in str(caught.value)
+        shutil.rmtree(root)
+    name = name.removeprefix("train/")
+    grown(tmp_path / "d", ["a:2", "b:2", name])
+    found = find(f"folder:{tmp_path / 'd'}")
+    assert f"Labels come from the folders; {name} beside them is not read." in found.notes
+    assert (name,) in [left.names for left in found.left_out]

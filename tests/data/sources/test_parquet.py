@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jtl.common.errors import UserError
+from jtl.config.data import with_scheme
 from jtl.data.sources.registry import SourceOptions, load
-from support.data_files import cut, encode, flat, opened, written
+from support.data_files import counts, cut, encode, flat, grown, opened, written
 
 
 def table(
@@ -205,3 +206,47 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match=r"pip install 'jtl\[parquet\]'"):
         load(f"parquet:{tmp_path}")
+
+
+def test_a_clone_from_the_hub(tmp_path: Path):
+    root = tmp_path / "clone"
+    (root / "data").mkdir(parents=True)
+    (root / ".git").mkdir()
+    (root / "README.md").write_text("# Beans")
+    (root / "logo.png").write_bytes(encode(flat(), "PNG"))
+    table(root / "data" / "train-00000-of-00001.parquet", [0, 1] * 3)
+    table(root / "data" / "test-00000-of-00001.parquet", [0, 1])
+    data = load(str(root))
+    assert data.spec == f"parquet:{root}"
+    assert data.test is not None
+    assert (len(data.train) + len(data.val), len(data.test)) == (6, 2)
+    (root / "logo.png").unlink()
+    with pytest.raises(UserError, match=r"clone holds no images, but data/test.*: parquet:"):
+        load(f"folder:{root}")
+
+
+def test_a_table_beside_class_folders_is_no_data_set(tmp_path: Path):
+    table(tmp_path / "metadata.parquet", [0, 1])
+    grown(tmp_path, "a:2 b:2")
+    assert with_scheme(str(tmp_path)) == f"folder:{tmp_path}"
+    assert counts(tmp_path) == {"train": {"a": 2, "b": 2}}
+
+
+def test_several_configurations_are_not_mixed(tmp_path: Path):
+    for name in ("full", "small"):
+        (tmp_path / name).mkdir()
+        table(tmp_path / name / "train-00000-of-00001.parquet", [0, 1] * 3)
+    with pytest.raises(UserError, match=r"Several folders have a file train-00000-of"):
+        load(str(tmp_path))
+    assert len(load(str(tmp_path / "full")).train) == 4
+
+
+def test_pointers_of_git_lfs(tmp_path: Path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    written(tmp_path / "train.parquet", pointer)
+    with pytest.raises(UserError, match=r"train.parquet is a pointer of Git LFS.*git lfs pull"):
+        load(str(tmp_path))
+    grown(tmp_path / "d", "a:2 b:2")
+    written(tmp_path / "d" / "a" / "a-0.png", pointer)
+    with pytest.raises(UserError, match=r"a/a-0.png: is a pointer of Git LFS.*git lfs pull"):
+        opened(f"folder:{tmp_path / 'd'}")
