@@ -1,6 +1,6 @@
 """Transfer learning for image classification in JAX and Flax.
 
-`jtl.fit` trains, `jtl.load` reads what was trained, to predict with; `python -m jtl.train` and its
+`jtl.fit` trains, `jtl.load` reads what was trained, to predict with; `jtl train` and its
 neighbours are the same as commands.
 """
 

@@ -48,7 +48,7 @@ def fit(
     display: Display | None = None,
     **options: Any,
 ) -> Run:
-    """Trains a classifier as `python -m jtl.train` does, and writes its run folder.
+    """Trains a classifier as `jtl train` does, and writes its run folder.
 
     Args:
         data: The images: a path or a source, as in `--data`; (images, labels), with images as
@@ -61,7 +61,7 @@ def fit(
         run_dir: Folder for everything the run writes; None for a new one in runs/.
         display: Where progress goes; None for stderr.
         **options: Every other option of the command, with underscores: `batch_size=64`,
-            `augment="light"`. `python -m jtl.train --help-all` explains them.
+            `augment="light"`. `jtl train --help-all` explains them.
 
     Returns:
         The run: `folder`, `summary` (as in `summary.json`) and `history` (a line per epoch), with

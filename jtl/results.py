@@ -81,7 +81,7 @@ class Run(runs.Run):
         return cls(run.folder, run.config, run.summary, History(run.history))
 
     def evaluate(self, data: Any = None, split: SplitName = "val") -> Evaluation:
-        """Scores the best model, as `python -m jtl.evaluate` does.
+        """Scores the best model, as `jtl evaluate` does.
 
         Args:
             data: Other images, as for `jtl.fit`; None for the run's own.

@@ -34,7 +34,7 @@ def _silent(message: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a checkpoint is read where its own keys do not say; see `python -m weights_convert`.
+    """How a checkpoint is read where its own keys do not say; see `jtl weights`.
 
     Attributes:
         entry: The entry of a PyTorch checkpoint that holds the weights; None for the usual one.
@@ -94,7 +94,7 @@ def resolve(
         if flags := reading.flags():
             raise UserError(
                 f"'{spec}' is a folder of converted weights, so {', '.join(flags)} cannot change "
-                "anything. Use it with `python -m weights_convert` when you convert."
+                "anything. Use it with `jtl weights` when you convert."
             )
         converted = converted_folder.read(folder)
         if converted.model != model:

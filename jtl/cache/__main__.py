@@ -3,4 +3,4 @@
 from jtl.cli import commands
 
 if __name__ == "__main__":
-    commands.run("cache", "python -m jtl.cache")
+    commands.run("cache")

@@ -1,4 +1,4 @@
-"""`python -m jtl.cache list|clear`: what is kept outside of runs, and its removal."""
+"""`jtl cache list|clear`: what is kept outside of runs, and its removal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Options:
     converted weights. jtl can recreate everything here.
 
     For example:
-      python -m jtl.cache list
-      python -m jtl.cache clear --older-than 30
+      jtl cache list
+      jtl cache clear --older-than 30
 
     Attributes:
         action: list, or clear to delete.

@@ -144,7 +144,7 @@ def key_of(
         "view": None if view is None else dataclasses.asdict(view),
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-    # Beside the key, for `python -m jtl.cache list`: names that two equal entries may differ in.
+    # Beside the key, for `jtl cache list`: names that two equal entries may differ in.
     return Key({**depends, "model": prefix.model, "data": data}, digest)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from jtl.cli import parser
 from jtl.common import signals
 from jtl.common.errors import UserError, explain
+from jtl.common.invocation import as_typed
 from jtl.common.text import for_terminal
 from jtl.config import file, walk
 
@@ -146,7 +147,7 @@ def quiet_libraries() -> None:
 
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # Nobody may be there to read it.
-        print(for_terminal(message), file=sys.stderr)
+        print(for_terminal(as_typed(message)), file=sys.stderr)
 
 
 def _drop_unwritten(stream: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jtl.cli import app, parser
-from jtl.common import memory
+from jtl.common import invocation, memory
 from jtl.common.errors import UserError, suggest
 
 
@@ -46,15 +46,14 @@ COMMANDS = {
 }
 
 
-def run(name: str, prog: str, args: Sequence[str] | None = None) -> NoReturn:
+def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     """Runs a command in a process of its own, and ends it.
 
     Args:
         name: A name of `COMMANDS`.
-        prog: What the user typed, for help and messages.
         args: The command line; default that of the process.
     """
-    words = list(sys.argv[1:] if args is None else args)
+    words, prog = list(sys.argv[1:] if args is None else args), invocation.command(name)
     command = COMMANDS[name]
     computes = command.computes and not set(parser.HELP).intersection(words)
     if computes:
@@ -105,7 +104,7 @@ def _refused(message: str) -> NoReturn:
 def main() -> NoReturn:
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
-        run(words[0], f"jtl {words[0]}", words[1:])
+        run(words[0], words[1:])
     app.end(app.guarded(lambda: _without_command(words)))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from jtl.common.errors import UserError, suggest
+from jtl.common.invocation import as_typed
 from jtl.config import walk
 from jtl.config.walk import Option
 
@@ -127,7 +128,7 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
     parser = _Parser(
         prog=prog,
         usage=" ".join([prog, "[OPTIONS]", *wanted]),
-        description=walk.description(kind),
+        description=as_typed(walk.description(kind)),
         formatter_class=lambda prog: _Help(prog, max_help_position=28, width=width),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -213,7 +214,7 @@ def _explained(option: Option, short: bool) -> str:
     ):
         shown = ",".join(map(str, default)) if option.is_list else default
         help = f"{help} (default: {shown})"
-    return help.replace("%", "%%")
+    return as_typed(help).replace("%", "%%")
 
 
 def _metavar(option: Option) -> str:

@@ -3,4 +3,4 @@
 from jtl.cli import commands
 
 if __name__ == "__main__":
-    commands.run("compare", "python -m jtl.compare")
+    commands.run("compare")

@@ -1,4 +1,4 @@
-"""`python -m jtl.compare RUN RUN...`: runs side by side."""
+"""`jtl compare RUN RUN...`: runs side by side."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Options:
     """Compares runs: options, results and learning curves side by side.
 
     For example:
-      python -m jtl.compare runs/a runs/b
-      python -m jtl.compare runs/* --out comparison.png
+      jtl compare runs/a runs/b
+      jtl compare runs/* --out comparison.png
 
     The best run comes first. Accuracy and loss are those of each run's best epoch on its validation
     images. Only options that differ between runs are listed.

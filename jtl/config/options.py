@@ -23,8 +23,8 @@ class Config:
     """Trains an image classifier from pretrained weights.
 
     For example:
-      python -m jtl.train --data my-images --run-dir runs/mine
-      python -m jtl.train --data my-images --mask last_stage --dry-run
+      jtl train --data my-images --run-dir runs/mine
+      jtl train --data my-images --mask last_stage --dry-run
 
     my-images holds train/CLASS/*.jpg and, if you like, val/ and test/. Without any options,
     jtl runs a demo: it trains a new classifier for handwritten digits on top of a pretrained

@@ -3,4 +3,4 @@
 from jtl.cli import commands
 
 if __name__ == "__main__":
-    commands.run("data", "python -m jtl.data")
+    commands.run("data")

@@ -1,4 +1,4 @@
-"""`python -m jtl.data check SOURCE`: what a source holds, and what would spoil a training."""
+"""`jtl data check SOURCE`: what a source holds, and what would spoil a training."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Options:
     data cannot be opened, 0 that all is well.
 
     For example:
-      python -m jtl.data check my-images --montage images.png
-      python -m jtl.data check tfds:cifar10
+      jtl data check my-images --montage images.png
+      jtl data check tfds:cifar10
 
     Attributes:
         action: What to do: check.

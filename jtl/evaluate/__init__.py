@@ -1,1 +1,1 @@
-"""Scoring a run's best model: `python -m jtl.evaluate`."""
+"""Scoring a run's best model: `jtl evaluate`."""

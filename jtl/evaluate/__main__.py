@@ -3,4 +3,4 @@
 from jtl.cli import commands
 
 if __name__ == "__main__":
-    commands.run("evaluate", "python -m jtl.evaluate")
+    commands.run("evaluate")

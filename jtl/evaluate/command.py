@@ -1,4 +1,4 @@
-"""`python -m jtl.evaluate RUN`: score a run's best model."""
+"""`jtl evaluate RUN`: score a run's best model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Options:
     """Measures how good a run's best model is: accuracy, loss, macro-F1, calibration, every class.
 
     For example:
-      python -m jtl.evaluate runs/mine
-      python -m jtl.evaluate runs/mine --data new-images --out evaluations/new
+      jtl evaluate runs/mine
+      jtl evaluate runs/mine --data new-images --out evaluations/new
 
     By default it uses the run's own validation images, with the same computation as in training,
     so the results match the run's summary. It then adds confusion.png, reliability.png (does

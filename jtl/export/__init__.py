@@ -1,1 +1,1 @@
-"""A run's best model in the forms of other libraries: `python -m jtl.export`."""
+"""A run's best model in the forms of other libraries: `jtl export`."""

@@ -1,4 +1,4 @@
-"""`python -m jtl.export RUN --to FORM`: a run's best model for other libraries."""
+"""`jtl export RUN --to FORM`: a run's best model for other libraries."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Options:
     """Writes a run's best model for other libraries, and checks that it still predicts the same.
 
     For example:
-      python -m jtl.export runs/mine --to stablehlo
-      python -m jtl.export runs/mine --to onnx --out model.onnx
+      jtl export runs/mine --to stablehlo
+      jtl export runs/mine --to onnx --out model.onnx
 
     The other library runs the exported model on images of the run; the export is saved only if its
     predictions match the run's. docs/export.md lists what each format contains and needs.

@@ -1,1 +1,1 @@
-"""Using a run's best model: `python -m jtl.predict`, and `jtl.load` from Python."""
+"""Using a run's best model: `jtl predict`, and `jtl.load` from Python."""

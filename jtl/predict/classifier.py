@@ -67,7 +67,7 @@ class Classifier:
         return f"<p>{html.lines(repr(self))}</p>{html.table(('index', 'class'), rows)}"
 
     def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
-        """Classifies images, as `python -m jtl.predict` does.
+        """Classifies images, as `jtl predict` does.
 
         Args:
             images: An image or many: a path of an image, a folder, a zip or a tar; uint8

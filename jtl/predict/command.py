@@ -1,4 +1,4 @@
-"""`python -m jtl.predict RUN IMAGES...`: ask a run's best model about images."""
+"""`jtl predict RUN IMAGES...`: ask a run's best model about images."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Options:
     """Predicts the class of images.
 
     For example:
-      python -m jtl.predict runs/mine photo.jpg
-      python -m jtl.predict runs/mine "holiday/*.jpg" more.zip --out predictions.csv
+      jtl predict runs/mine photo.jpg
+      jtl predict runs/mine "holiday/*.jpg" more.zip --out predictions.csv
 
     Images are resized and cropped as in training. Unreadable images are listed at the end; all
     others are predicted.

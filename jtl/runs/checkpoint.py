@@ -182,7 +182,7 @@ def _chosen(run_dir: Path, which: Literal["best", "latest"]) -> int:
     scores = _scores(run_dir)
     if not scores:
         raise UserError(
-            f"'{run_dir}' has no finished checkpoint. Continue the run (`python -m jtl.train "
+            f"'{run_dir}' has no finished checkpoint. Continue the run (`jtl train "
             f"--resume --run-dir {run_dir}`), or train again."
         )
     if which == "latest":

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jtl.common.invocation import command
 from jtl.common.text import counted
 from jtl.runs import metrics
 from jtl.runs.files import CURVES
@@ -153,8 +154,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         f"Report: {folder / 'report.md'}\n"
         f"Plot:   {folder / CURVES}\n"
         "Next: look at its mistakes, then use it:\n"
-        f"  python -m jtl.evaluate {run}\n"
-        f"  python -m jtl.predict {run} IMAGES...",
+        f"  {command('evaluate')} {run}\n"
+        f"  {command('predict')} {run} IMAGES...",
         markup=False,
         emoji=False,
         soft_wrap=True,

@@ -202,7 +202,7 @@ def _repeat(summary: dict[str, Any], config: Config) -> str:
         f"    # Python {versions['python']}, {summary.get('device', 'device not recorded')}",
         f"    # In a checkout of jtl {versions['jtl']}:",
         f"    pip install -e '.[demo]' {packages}",
-        f"    {shlex.join(['python', '-m', 'jtl.train', *arguments(config)])}",
+        f"    {shlex.join(['jtl', 'train', *arguments(config)])}",
     ]
     text = "\n".join(lines)
     if weights:

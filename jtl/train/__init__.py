@@ -1,1 +1,1 @@
-"""Training: `python -m jtl.train`, and `jtl.fit` from Python."""
+"""Training: `jtl train`, and `jtl.fit` from Python."""

@@ -3,4 +3,4 @@
 from jtl.cli import commands
 
 if __name__ == "__main__":
-    commands.run("train", "python -m jtl.train")
+    commands.run("train")

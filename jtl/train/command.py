@@ -1,4 +1,4 @@
-"""`python -m jtl.train`: train a classifier from pretrained weights."""
+"""`jtl train`: train a classifier from pretrained weights."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ class Training:
         raise Interrupted(
             signal,
             f"Stopped {where}; everything is saved. To resume:\n"
-            f"  python -m jtl.train --resume --run-dir {folder}",
+            f"  jtl train --resume --run-dir {folder}",
         )
 
     @staticmethod

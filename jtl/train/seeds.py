@@ -80,7 +80,7 @@ def _fit_all(
                 stopped.signal,
                 f"Stopped at seed {seed} ({number} of {len(chosen)}); everything is saved. To "
                 "resume:\n"
-                f"  python -m jtl.train {again}",
+                f"  jtl train {again}",
             ) from stopped
     told = {
         "seeds": list(chosen),

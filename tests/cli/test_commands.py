@@ -109,8 +109,8 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         "arrays checked)",
         messages.accuracy_of(summary["val_accuracy"], 9),
         f"{folder}/report.md",
-        f"python -m jtl.evaluate {folder}",
-        f"python -m jtl.predict {folder} IMAGES...",
+        f"jtl evaluate {folder}",
+        f"jtl predict {folder} IMAGES...",
     ):
         assert told in captured.out
     assert "training:" not in captured.out
@@ -127,7 +127,7 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
     captured = capsys.readouterr()
     assert f"folder:{data}, 3 classes" in captured.out
     assert f"Report: {folder}/report.md\n" in captured.out
-    assert f"python -m jtl.predict '{folder}' IMAGES..." in captured.out
+    assert f"jtl predict '{folder}' IMAGES..." in captured.out
     assert f"folder:{data}: 18 training" in captured.err
     assert (folder / "curves.png").stat().st_size > 10_000
 
@@ -150,7 +150,7 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
 HELP = {
     "train": [
         "usage: jtl train [OPTIONS]\n",
-        "  python -m jtl.train --data my-images --run-dir runs/mine\n",
+        "  jtl train --data my-images --run-dir runs/mine\n",
         "The network and where its weights come from:\n",
         "see docs/augmentation.md",
         "--mask TEXT Which layers are trained, while all others stay frozen: head_only (the new ",
@@ -170,7 +170,7 @@ HELP = {
     ],
     "export": [
         "usage: jtl export [OPTIONS] RUN\n",
-        "python -m jtl.export runs/mine --to stablehlo\n",
+        "  jtl export runs/mine --to stablehlo\n",
         "--to {stablehlo,timm,torchvision,keras,savedmodel,onnx} ",
     ],
     "compare": [

@@ -87,8 +87,8 @@ def _random(rng: np.random.Generator, leaf: str, shape: tuple[int, ...]) -> np.n
 def recipe(what: str) -> list[str]:
     """The options of the page's command for what its table begins a row with."""
     [row] = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| {what}")]
-    [command] = re.findall(r"`(python -m jtl\.train .*?)`", row)
-    return shlex.split(command)[3:]
+    [command] = re.findall(r"`(jtl train .*?)`", row)
+    return shlex.split(command)[2:]
 
 
 def train(images: Path, folder: Path, *options: str) -> dict:
@@ -319,14 +319,14 @@ def test_densenet_in_three_arms(arm: str, tmp_path: Path):
 def config_of(command: str) -> Config:
     """What a command of the page would train."""
     found: list[Config] = []
-    args = shlex.split(command)[3:]
+    args = shlex.split(command)[2:]
     code = app.main(Config, lambda config: found.append(checked(config)), prog="x", args=args)
     assert code == 0, command
     return found[0]
 
 
 def test_every_command_of_the_page_is_one():
-    commands_ = re.findall(r"`(python -m jtl\.train .*?)`", PAGE.read_text(encoding="utf-8"))
+    commands_ = re.findall(r"`(jtl train .*?)`", PAGE.read_text(encoding="utf-8"))
     assert len(commands_) == 16
     for command in commands_:
         config_of(command)
@@ -334,7 +334,7 @@ def test_every_command_of_the_page_is_one():
 
 def test_densenet_in_three_arms_has_the_page_s_counts():
     rows = re.findall(
-        r"`(python -m jtl\.train --model densenet121 .*?)` \| ([\d,]+) of ([\d,]+)",
+        r"`(jtl train --model densenet121 .*?)` \| ([\d,]+) of ([\d,]+)",
         PAGE.read_text(encoding="utf-8"),
     )
     assert len(rows) == 3

@@ -193,8 +193,8 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
 
 def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):
     page = (tiny_run.folder / "report.md").read_text()
-    (line,) = re.findall(r"python -m (jtl\.train .*)", page)
-    command, *args = shlex.split(line)
+    (line,) = re.findall(r"    (jtl train .*)", page)
+    _, command, *args = shlex.split(line)
     code = app.main(
         Config, train.command, prog=command, args=[*args, "--run-dir", str(tmp_path / "again")]
     )

@@ -77,7 +77,7 @@ def test_the_table_writes_names_as_they_are():
     assert cells == [["[red]ash", "1,200", "0.500", "-", "0.250"]]
     assert "nothing" not in text
     # What is to be copied can be pasted.
-    assert "python -m jtl.predict 'runs/a [b]' IMAGES..." in text
+    assert "jtl predict 'runs/a [b]' IMAGES..." in text
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def render(checkpoint: ConvertedCheckpoint) -> str:
     sections = (
         f"# {model}, converted by jtl",
         "Pretrained weights as Flax variables (float32 in an Orbax checkpoint). "
-        f"`python -m jtl.train --model {model} --weights THIS_FOLDER` fine-tunes them; "
+        f"`jtl train --model {model} --weights THIS_FOLDER` fine-tunes them; "
         "`weights.json` says the same as this card to programs.",
         table(("", "weights"), _identity(checkpoint)),
         "## Preprocessing",

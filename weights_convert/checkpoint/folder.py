@@ -178,7 +178,7 @@ def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
         # Orbax would wait for all processes, and leave the writing to the first one.
         raise UserError(
             "weights are converted by a single process, before several join: "
-            "python -m weights_convert, and --weights with the folder that it writes."
+            "`jtl weights`, and --weights with the folder that it writes."
         )
     try:
         with plain_path(folder) as plain, ocp.StandardCheckpointer() as checkpointer:

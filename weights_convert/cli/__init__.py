@@ -1,1 +1,1 @@
-"""The commands of `python -m weights_convert`: their options, and what they print."""
+"""The commands of `jtl weights`: their options, and what they print."""

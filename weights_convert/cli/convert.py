@@ -1,4 +1,4 @@
-"""`python -m weights_convert SOURCE --out DIR`: converts weights of another library."""
+"""`jtl weights SOURCE --out DIR`: converts weights of another library."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ class Options:
       0 done; 1 --verify found too large a difference, so nothing was written; 2 error; 130 Ctrl-C
 
     Examples:
-      python -m weights_convert timm:densenet121.ra_in1k --out weights/d121 --verify
-      python -m weights_convert resnet50.pth --model resnet50 --out weights/resnet50
-      python -m weights_convert training.pth --entry model_ema --out weights/average
-      python -m weights_convert export runs/pets --to timm --out pets.safetensors
+      jtl weights timm:densenet121.ra_in1k --out weights/d121 --verify
+      jtl weights resnet50.pth --model resnet50 --out weights/resnet50
+      jtl weights training.pth --entry model_ema --out weights/average
+      jtl weights export runs/pets --to timm --out pets.safetensors
 
     Then train from the folder:
-      python -m jtl.train --model resnet50 --weights weights/resnet50
+      jtl train --model resnet50 --weights weights/resnet50
 
     Attributes:
         source: The weights, see above.

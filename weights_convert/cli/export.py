@@ -1,4 +1,4 @@
-"""`python -m weights_convert export FOLDER`: converted or trained weights for another library."""
+"""`jtl weights export FOLDER`: converted or trained weights for another library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Options:
     compares the predictions in that library.
 
     For example:
-      python -m weights_convert export runs/pets --to timm --out pets.safetensors
+      jtl weights export runs/pets --to timm --out pets.safetensors
 
     Attributes:
         folder: Folder that weights_convert or `jtl train` wrote.

@@ -1,4 +1,4 @@
-"""`python -m weights_convert inspect FILE`: what a checkpoint file holds."""
+"""`jtl weights inspect FILE`: what a checkpoint file holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Options:
     """Shows what a checkpoint file contains and which network it seems to be. Converts nothing.
 
     For example:
-      python -m weights_convert inspect unknown.pth
+      jtl weights inspect unknown.pth
 
     Attributes:
         file: The checkpoint.

@@ -1,4 +1,4 @@
-"""`python -m weights_convert list`: the models, and the weights that are published for them."""
+"""`jtl weights list`: the models, and the weights that are published for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Options:
     For each model: its weights on the hub with licence, input size and published top-1 accuracy.
 
     For example:
-      python -m weights_convert list resnet50 densenet121 --measure
+      jtl weights list resnet50 densenet121 --measure
 
     Attributes:
         models: Only these models. Default: all.

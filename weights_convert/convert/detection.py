@@ -65,8 +65,8 @@ def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
     some = listed(sorted(tensors)[:4])
     raise UserError(
         f"the keys are those of no model that jtl knows. First keys seen: {some}. Known are "
-        f"{', '.join(libraries)}; the models are {', '.join(models.names())}. `python -m "
-        "weights_convert inspect FILE` lists all keys and shapes."
+        f"{', '.join(libraries)}; the models are {', '.join(models.names())}. `jtl weights "
+        "inspect FILE` lists all keys and shapes."
     )
 
 

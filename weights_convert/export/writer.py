@@ -87,8 +87,8 @@ def load(folder: Path) -> Exportable:
     seen = "there is no such folder" if not folder.is_dir() else "it holds neither"
     raise UserError(
         f"'{folder}' is neither a converted checkpoint ({description.FILE_NAME}) nor a run "
-        f"({FOLDER}/): {seen}. Name a folder that `python -m weights_convert` or "
-        "`python -m jtl.train` wrote."
+        f"({FOLDER}/): {seen}. Name a folder that `jtl weights` or "
+        "`jtl train` wrote."
     )
 
 
@@ -228,7 +228,7 @@ def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> Targ
     """Writes a converted checkpoint or a run for another library.
 
     Args:
-        folder: What `python -m weights_convert` or `python -m jtl.train` wrote.
+        folder: What `jtl weights` or `jtl train` wrote.
         to: One of `LIBRARIES`.
         out: The file to write, with the suffix that the library reads.
         overwrite: Whether to replace `out`.

@@ -20,7 +20,7 @@ from weights_convert.printable import shown
 # timm's names before it had tags, which its older files state.
 _OLD_NAMES = (r"(?:tv|ssl|swsl|ig)_(\w+)", r"gluon_(\w+?)(?:_v1b)?")
 
-OVERRULE = "overrule it with --architecture of `python -m weights_convert`"
+OVERRULE = "overrule it with --architecture of `jtl weights`"
 
 
 class Architecture(NamedTuple):

@@ -25,8 +25,7 @@ _MAX_NESTING = 8
 _EPSILON = 1e-7  # Keras's, below which Normalization takes no standard deviation.
 
 _REMEDY = (
-    "State what they do with --mean, --std and --bgr of `python -m weights_convert`, for images "
-    "scaled to [0, 1]"
+    "State what they do with --mean, --std and --bgr of `jtl weights`, for images scaled to [0, 1]"
 )
 
 

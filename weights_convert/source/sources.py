@@ -337,7 +337,7 @@ def _with_metadata(source: Source, said: Metadata, *, drop_head: bool = False) -
         raise UserError(
             f"'{source.name}' was exported from a model that pools by {shown(said.pool, 40)}; "
             "converted weights average, and its classifier would give other results. Take the "
-            "backbone alone with --drop-head of `python -m weights_convert`."
+            "backbone alone with --drop-head of `jtl weights`."
         )
     known = source.preprocessing
     fields = {key: value for key, value in said.preprocessing.items() if key not in known}
