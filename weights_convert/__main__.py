@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from jtl.cli import app, commands
+from jtl.common.invocation import command
 from weights_convert.cli import commands as ours
 
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         after Ctrl-C, or 141 where nobody reads the output any more.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    return commands.run_one_of(ours, words, "python -m weights_convert")
+    return commands.run_one_of(ours, words, command("weights"))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ commas or spaces (`--head-widths 1024,512`).
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import shutil
 import sys
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from jtl.cli import help_texts
 from jtl.common.errors import UserError, suggest
 from jtl.common.invocation import as_typed
 from jtl.config import walk
@@ -80,10 +80,15 @@ def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
     try:
         given, surplus = parser.parse_known_intermixed_args(args)
     except argparse.ArgumentError as error:
-        raise UserError(_message(error, options.values())) from None
+        raise UserError(_message(error, kind, prog)) from None
     if surplus:
         raise UserError(_unexpected(surplus[0], kind, prog))
-    return {name: _joined(options[name], value) for name, value in vars(given).items()}
+    values = vars(given)
+    for name in [n for n, value in values.items() if value is None and options[n].positional]:
+        del values[name]
+    if message := help_texts.needed(kind, values, prog):
+        raise UserError(message)
+    return {name: _joined(options[name], value) for name, value in values.items()}
 
 
 def _renamed(args: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -117,25 +122,24 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
         everything: Whether its help is the long one.
     """
     options = list(walk.options(kind).values())
-    wanted = [f"{o.flag} {_metavar(o)}" for o in options if o.required and not o.positional]
-    wanted += [_metavar(option) for option in options if option.positional and not option.is_list]
-    wanted += [
-        f"{_metavar(option)} ..." for option in options if option.positional and option.is_list
-    ]
     width = min(shutil.get_terminal_size().columns, 100)
     basic: Sequence[str] = getattr(kind, "BASIC", ())
     short = bool(basic) and not everything
+    epilog = as_typed(getattr(kind, "DETAILS", "")) or None
+    if short:
+        epilog = f"{prog} --help-all explains all {len(options)} options."
     parser = _Parser(
         prog=prog,
-        usage=" ".join([prog, "[OPTIONS]", *wanted]),
+        usage=help_texts.usage(kind, prog),
         description=as_typed(walk.description(kind)),
-        formatter_class=lambda prog: _Help(prog, max_help_position=28, width=width),
+        formatter_class=lambda prog: help_texts.Formatter(prog, max_help_position=28, width=width),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         exit_on_error=False,
         add_help=False,
-        epilog=f"{prog} --help-all explains all {len(options)} options." if short else None,
+        epilog=epilog,
     )
+    parser._positionals.title = "arguments"
     parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     if basic:
         parser.add_argument("--help-all", action="help", help="Show the help of all options.")
@@ -163,16 +167,9 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message[:1].lower()}{message[1:]}. See {self.prog} --help.")
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        # `WIDTH ...` where argparse would say `[WIDTH ...]` or `WIDTH [WIDTH ...]`.
-        if action.nargs in ("*", "+") and action.option_strings:
-            return f"{self._metavar_formatter(action, default_metavar)(1)[0]},..."
-        return super()._format_args(action, default_metavar)
-
-
 def _add(group: Any, option: Option, *, short: bool = False, hidden: bool = False) -> None:
-    help = argparse.SUPPRESS if hidden else _explained(option, short)
+    alone = help_texts.is_action(option) and len(typing.get_args(option.kind)) == 1
+    help = argparse.SUPPRESS if hidden or alone else help_texts.explained(option, short)
     bare = option.mark(walk.FlagValue)
     if option.kind is bool:
         shown = {option.flag: argparse.SUPPRESS if option.default else help}
@@ -183,55 +180,18 @@ def _add(group: Any, option: Option, *, short: bool = False, hidden: bool = Fals
         return
     commas = option.is_list and not option.positional
     read = _reader(option.item, commas)
-    settings: dict[str, Any] = dict(type=read, metavar=_metavar(option), help=help)
+    settings: dict[str, Any] = dict(type=read, metavar=help_texts.metavar(option), help=help)
     if option.positional:
-        needed = option.default is None or not option.optional
-        several = "*" if option.is_list else None if needed else "?"
-        group.add_argument(option.name, nargs=several, default=argparse.SUPPRESS, **settings)
+        # Argparse would read SUPPRESS as a value of "?". `help_texts.needed` tells what is missing.
+        how = ("*", argparse.SUPPRESS) if option.is_list else ("?", None)
+        group.add_argument(option.name, nargs=how[0], default=how[1], **settings)
     elif bare is not None:
         group.add_argument(option.flag, nargs="?", const=bare.value, **settings)
         off = dict(action="store_const", const=option.default, help=argparse.SUPPRESS)
         group.add_argument(_off(option.flag), dest=option.name, **off)
     else:
         several = option.is_list and ... in typing.get_args(option.kind)
-        group.add_argument(
-            option.flag, nargs="+" if several else None, required=option.required, **settings
-        )
-
-
-def _explained(option: Option, short: bool) -> str:
-    """An option's help with its default; the short form is its first sentence and the default."""
-    help, default = option.help, option.default
-    if short:
-        first, _, rest = help.partition(". ")
-        told = rest[rest.index("Default:") :] if "Default:" in rest else ""
-        help = f"{first.rstrip('.')}. {told}".rstrip()
-    if (
-        option.kind is not bool
-        and default not in (None, (), dataclasses.MISSING)
-        and not option.positional
-        and "Default:" not in help
-    ):
-        shown = ",".join(map(str, default)) if option.is_list else default
-        help = f"{help} (default: {shown})"
-    return as_typed(help).replace("%", "%%")
-
-
-def _metavar(option: Option) -> str:
-    if named := option.mark(walk.Metavar):
-        return named.text
-    item = option.item
-    if typing.get_origin(item) is Literal:
-        return "{" + ",".join(typing.get_args(item)) + "}"
-    if isinstance(item, tuple):
-        return "|".join(_names(part) for part in item)
-    return _names(item)
-
-
-def _names(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return "|".join(typing.get_args(kind))
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+        group.add_argument(option.flag, nargs="+" if several else None, **settings)
 
 
 def _reader(kind: Any, commas: bool) -> Any:
@@ -342,13 +302,16 @@ _ALIKE = 0.74
 """How alike a slip of the pen and an option are, such as `maks` and `mask`; others are not."""
 
 
-def _message(error: argparse.ArgumentError, options: Iterable[Option]) -> str:
+def _message(error: argparse.ArgumentError, kind: type, prog: str) -> str:
     """What is wrong with the value of a flag, in one sentence."""
     name = (error.argument_name or "").partition("/")[0]
-    option = next((o for o in options if name in (o.flag, o.name, _metavar(o))), None)
+    options = walk.options(kind).values()
+    option = next((o for o in options if name in (o.flag, o.name, help_texts.metavar(o))), None)
     if option is None:
         return str(error)
-    name = option.name.upper() if option.positional else option.flag
+    if help_texts.is_action(option):
+        return f"what follows {prog} {error.message}{help_texts.example(kind)}"
+    name = help_texts.metavar(option) if option.positional else option.flag
     if "expected" in error.message and "argument" in error.message:
         return f"{name} needs {walk.allowed(option.item)}."
     if found := re.match(r"ignored explicit argument (.*)", error.message):

@@ -32,7 +32,7 @@ class Options:
       jtl data check tfds:cifar10
 
     Attributes:
-        action: What to do: check.
+        action: check.
         source: Your images, as for --data of `jtl train`.
         classes: Which folders are the classes in nested folders: the top ones, or the deepest
             ones with images (leaf). Default: stop if both are possible (auto).

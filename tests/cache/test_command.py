@@ -152,10 +152,10 @@ def test_what_a_process_writes_stays_and_is_said(cache, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "list|clear"),
+        ([], "list or clear"),
         (["remove"], "must be one of list or clear, not 'remove'"),
         (["clear", "zz"], "no key starts with 'zz'"),
-        (["clear", ""], "KEYS needs a value, but the one given is empty"),
+        (["clear", ""], "KEY needs a value, but the one given is empty"),
         (["list", "--older-than", "-1"], "--older-than must be at least 0"),
         (["clear", "--older-than", "soon"], "--older-than must be a number, not 'soon'"),
         (["list", "--all"], "it goes with clear"),

@@ -265,3 +265,24 @@ def test_offline(tiny_data, tmp_path, elsewhere):
     assert "Traceback" not in done.stderr
     assert list(elsewhere.iterdir()) == []
     assert seconds < 15
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("predict", "jtl predict needs RUN. For example:\n  jtl predict runs/mine photo.jpg\n"),
+        ("evaluate", "jtl evaluate needs RUN. For example:\n  jtl evaluate runs/mine\n"),
+        ("evaluate --split test", "jtl evaluate needs RUN. For example:\n"),
+        ("export", "jtl export needs RUN. For example:\n  jtl export runs/mine --to stablehlo\n"),
+        ("data", "jtl data needs check and SOURCE. For example:\n  jtl data check my-images"),
+        ("data check", "jtl data check needs SOURCE. For example:\n  jtl data check my-images"),
+        ("data my-images", "what follows jtl data must be check, not 'my-images'. For example:\n"),
+        ("cache", "jtl cache needs list or clear. For example:\n  jtl cache list\n"),
+        ("cache lst", "one of list or clear, not 'lst'. Did you mean 'list'? For example:\n"),
+        ("compare", "which runs? Name two or more: jtl compare RUN RUN..."),
+        ("predict x", "which images? Name one or more: jtl predict RUN IMAGES..."),
+    ],
+)
+def test_what_is_missing_is_named_with_an_example(words, message, elsewhere, capsys):
+    code = main(*words.split())
+    check_refused(code, capsys.readouterr(), elsewhere, message)

@@ -54,7 +54,7 @@ def test_what_computes_nothing_imports_no_jax(tmp_path: Path, monkeypatch: pytes
     )
     assert done.returncode == 0, done.stderr
     assert f"jtl {metadata.version('jtl')}" in done.stdout.splitlines()
-    assert "resnet50: 25,557,032 params" in done.stdout
+    assert "resnet50                25.6 M " in done.stdout
     assert "Did you mean '--mask'?" in done.stderr
 
 
@@ -84,4 +84,6 @@ def test_a_module_runs_the_command_of_its_name():
             [sys.executable, "-m", f"jtl.{name}", "--help"],
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        assert done.stdout.startswith(f"usage: python -m jtl.{name} [OPTIONS]")
+        action = {"data": "check ", "cache": "list|clear "}.get(name, "")
+        assert done.stdout.startswith(f"usage: python -m jtl.{name} {action}[OPTIONS]")
+        assert f"\n  python -m jtl.{name} " in done.stdout

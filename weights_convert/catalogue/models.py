@@ -222,6 +222,39 @@ def _measured(name: str) -> float:
     return speed.images_per_second(name)
 
 
+def overview(entries: list[dict[str, Any]]) -> str:
+    """A catalogue for people, in short: a row per model, with its default weights' figures."""
+    measured = any("images_per_second" in entry for entry in entries)
+    header = ("model", "parameters", "pixels", "top-1", "licence", "weights")
+    rows = [(*header, *(["images/s here"] if measured else []))]
+    families = [""]
+    for entry in entries:
+        default = entry["weights"][0]
+        top1 = next(iter(default["top1"].values()), None)
+        rows.append(
+            (
+                entry["model"],
+                f"{entry['params'] / 1e6:.1f} M",
+                str(entry["input_size"]),
+                "-" if top1 is None else f"{top1:.1f} %",
+                default["licence"] or "-",
+                str(len(entry["weights"])),
+                *([f"{entry['images_per_second']:,.1f}"] if measured else []),
+            )
+        )
+        families.append(entry["family"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines: list[str] = []
+    for before, family, row in zip(["", *families], families, rows, strict=False):
+        gap = [""] if family != before else []
+        cells = [
+            cell.ljust(width) if place in (0, 4) else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines += [*gap, "  ".join(cells).rstrip()]
+    return "\n".join(lines)
+
+
 def to_text(entries: list[dict[str, Any]]) -> str:
     """A catalogue for people: a paragraph per model."""
     paragraphs = []

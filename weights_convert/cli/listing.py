@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
+from jtl.common.invocation import command as command_line
 from jtl.common.output import print_json
 from jtl.config import walk
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Lists the models, their size, and the libraries whose weights can be converted.
+    """Lists the models: size, published top-1 accuracy and licence of the default weights.
 
-    For each model: its weights on the hub with licence, input size and published top-1 accuracy.
+    With the names of models: all weights that are published for them, and the libraries whose
+    names can be read.
 
     For example:
+      jtl weights list
       jtl weights list resnet50 densenet121 --measure
 
     Attributes:
-        models: Only these models. Default: all.
+        models: Show all weights of these models. Default: one line for every model.
         measure: Measure each model's speed (images/s) on this machine.
         json: Print JSON instead of text.
     """
@@ -35,5 +38,11 @@ def command(options: Options) -> None:
     entries = models.catalogue(options.models, measure=options.measure)
     if options.json:
         print_json(entries)
-    else:
+    elif options.models:
         print(models.to_text(entries))
+    else:
+        print(models.overview(entries))
+        print(
+            "\nTop-1 accuracy (ImageNet) and licence are those of the default weights.\n"
+            f"All weights of a model: {command_line('weights')} list {entries[0]['model']}"
+        )

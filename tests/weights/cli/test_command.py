@@ -169,9 +169,9 @@ def test_an_unknown_model(tmp_path, refused):
         (["x", "--modle=y", "--out", "z"], "no option --modle. Did you mean '--model'?"),
         (
             ["x", "--model", "y", "--out", "z", "--zzz"],
-            "The options are: --help, --out, --model, --architecture",
+            "there is no option --zzz. See jtl weights --help-all.",
         ),
-        (["x"], "the following arguments are required: --out"),
+        (["x"], " needs --out DIR. For example:\n  jtl weights timm:"),
         (["x", "--out", "z", "--mean", "1,2"], "'1,2' is not three numbers"),
         (["x", "--out", "z", "--mean", "1,2,nan"], "is not three numbers"),
         (["x", "--out", "z", "--mean", "123.675,116.28,103.53"], "divide mean and std by 255"),
@@ -188,14 +188,14 @@ def test_an_unknown_model(tmp_path, refused):
             ["x", "--out", "z", "--interpolation", "lanczos"],
             "--interpolation must be one of bicubic or bilinear, not 'lanczos'",
         ),
-        (["inspect"], "required: FILE"),
+        (["inspect"], " inspect needs FILE. For example:\n  jtl weights inspect unknown.pth\n"),
         (["list", "--jsno"], "no option --jsno. Did you mean '--json'?"),
         (
             ["export", "x", "--to", "jax", "--out", "y"],
             "--to must be one of timm, torchvision or keras, not 'jax'",
         ),
         (["x", "y", "--model", "y", "--out", "z"], "unexpected argument 'y'"),
-        ([], "required: --out"),
+        ([], " needs SOURCE and --out DIR. For example:\n"),
         (["lsit"], "there is no command 'lsit'. Did you mean 'list'?"),
     ],
 )
@@ -210,7 +210,12 @@ def test_wrong_usage(arguments, message, capsys):
 def test_help(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    words = ("SOURCE", "--model", "--out", "timm:", "package:", "Examples", "list the models")
+    words = ("SOURCE", "--model", "--out", "timm:", "package:", "For example", "list the models")
+    for word in (*words, "--verify", "--drop-head", "inspect", "export", "--help-all explains all"):
+        assert word in text
+    assert len(text.splitlines()) < 50
+    assert main(["--help-all"]) == 0
+    text = capsys.readouterr().out
     for word in (*words, "--verify", "--drop-head", "--mean", "inspect", "export", "exit codes"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 100
@@ -320,6 +325,13 @@ def test_the_card(tmp_path):
 
 def test_list(capsys):
     assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 50
+    assert max(map(len, lines)) <= 80
+    assert "resnet50                25.6 M     224  80.4 %  apache-2.0         18" in lines
+    assert {line.partition(" ")[0] for line in lines} >= set(models.names())
+    assert lines[-1] == "All weights of a model: jtl weights list resnet18"
+    assert main(["list", "resnet50"]) == 0
     text = capsys.readouterr().out
     assert "resnet50: 25,557,032 params with 1000 classes, 224 pixels" in text
     assert "80.38 % at 224, 81.24 % at 288  (default)" in text
