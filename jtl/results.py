@@ -174,7 +174,7 @@ class Run(runs.Run):
                 [name, *(_cell(scores[key]) for key in keys)]
                 for name, scores in self.summary[f"{split}_classes"].items()
             ]
-            header = (f"class ({messages.SPLITS[split]})", "images", *keys[1:])
+            header = (f"class ({messages.SPLITS[split]})", "images", "recall", "precision", "F1")
             parts.append(html.table(header, rows[:_MOST_CLASSES]))
         parts.append(html.plot(self.folder / "mistakes.png", "the most confident mistakes"))
         return "".join(parts)

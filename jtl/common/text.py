@@ -35,6 +35,36 @@ def listed(names: Iterable[object], most: int = 10) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
+def shortened(text: str, width: int) -> str:
+    """Text in one line of printable characters, without its middle where it is too long.
+
+    Both ends are kept, which is where species of one genus and files of one folder differ.
+
+    Example:
+        >>> shortened("Bombus_terrestris_audax", 16)
+        'Bombus..._audax'
+    """
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    if len(text) <= width:
+        return text
+    before = (width - 3) // 2
+    return f"{text[:before]}...{text[len(text) - (width - 3 - before) :]}"
+
+
+def percent(share: float) -> str:
+    """A probability for people; what is nearly 0 or 1 is not rounded to it.
+
+    Example:
+        >>> percent(0.0001), percent(0.345), percent(0.9999), percent(1.0)
+        ('<1 %', '34 %', '>99 %', '100 %')
+    """
+    if 0 < share < 0.01:
+        return "<1 %"
+    if 0.99 < share < 1:
+        return ">99 %"
+    return f"{100 * share:.0f} %"
+
+
 def indented(items: Sequence[object], most: int) -> list[str]:
     """A line for each of the first items, and one for how many more there are."""
     more = [f"  ... and {len(items) - most} more"] if len(items) > most else []

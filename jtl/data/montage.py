@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from jtl.common.errors import UserError
+from jtl.common.text import shortened
 from jtl.data.decoding import HostTransform
 from jtl.data.splits import OpenedSource
 
@@ -68,9 +69,8 @@ def _write(drawing: ImageDraw.ImageDraw, place: tuple[int, int], name: str, coun
     """A class's name, shortened to its column, and how many train images it has."""
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     font = ImageFont.truetype(str(file), _LETTER)
-    room, text = _NAMES - 3 * _GAP, name
-    while drawing.textlength(text, font) > room and len(name) > 1:
-        name = name[:-1]
-        text = name + "..."
+    room, width = _NAMES - 3 * _GAP, len(name)
+    while drawing.textlength(text := shortened(name, width), font) > room and width > 5:
+        width -= 1
     drawing.text(place, text, fill="black", font=font)
     drawing.text((place[0], place[1] + 20), f"{count:,}", fill="grey", font=font)

@@ -28,8 +28,8 @@ class Options:
 
     By default it uses the run's own validation images, with the same computation as in training,
     so the results match the run's summary. It then adds confusion.png, reliability.png (does
-    confidence match accuracy?) and mistakes.png (the most confident errors) to the run's folder
-    and shows them in report.md.
+    confidence match accuracy?), mistakes.png (the most confident mistakes) and mistakes.csv (all
+    of them) to the run's folder, and shows the plots in report.md.
 
     Attributes:
         run: Folder that `jtl train` wrote.
@@ -45,6 +45,8 @@ class Options:
             out (skip). Default: as in training.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
             for other images.
+        raw_csv: Write names to mistakes.csv unchanged. By default, names that a spreadsheet would
+            read as a formula (starting with =, +, - or @) get an apostrophe in front.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
         json: Print JSON on stdout instead of text.
     """
@@ -58,6 +60,7 @@ class Options:
     label_column: str | None = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
+    raw_csv: bool = False
     device: DeviceName = "auto"
     json: bool = False
 
@@ -92,16 +95,16 @@ def command(options: Options) -> None:
     folder = options.out or (options.run if own else None)
     if folder is None:
         return
-    written = plots.write(found, classifier, folder)
+    written = plots.write(found, classifier, folder, raw_csv=options.raw_csv)
     if own and folder == options.run and (options.run / SUMMARY).is_file():
         # Earlier runs lack some of these figures.
         summary = read_json(options.run / SUMMARY) | found.scores
         report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)
-    if "confusion.png" not in written:
+    if plots.CONFUSION not in written:
         display.message(
-            f"No confusion.png: {len(classifier.class_names):,} classes are too many to see "
-            "anything in it (--json lists every class)"
+            f"No {plots.CONFUSION}: the names of {len(classifier.class_names):,} classes would be "
+            f"too small to read ({plots.TABLE} has every mistake, --json every class)"
         )
     display.message(f"Saved to '{folder}': {', '.join(written)}")
 

@@ -1,7 +1,10 @@
-"""The plots of an evaluation: what is confused, the worst mistakes, whether it knows."""
+"""The files of an evaluation: what is confused, the mistakes, and whether confidence is right."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,22 +12,29 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
+from jtl.common.text import for_spreadsheet, percent, shortened
 from jtl.data.decoding import HostTransform
+from jtl.evaluate import diagrams
 from jtl.predict.predictions import probabilities
-from jtl.runs import plots
+from jtl.runs import metrics, plots
+from jtl.runs.messages import SPLITS
 from jtl.train import preview
 
 if TYPE_CHECKING:
     from jtl.evaluate.evaluation import Evaluation
     from jtl.predict.classifier import Classifier
 
-MISTAKES = 24
-"""On the sheet."""
-_LONGEST_NAME = 14
+CONFUSION, RELIABILITY, MISTAKES = "confusion.png", "reliability.png", "mistakes.png"
+TABLE = "mistakes.csv"
+SHOWN = 24
+"""Mistakes on the sheet; the table has all."""
+_COLUMNS, _WIDTH, _LONGEST_FILE, _LONGEST_CLASS = 6, 2.1, 30, 18
 
 
-def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[str]:
-    """Writes `confusion.png`, `reliability.png` and, if there are any, `mistakes.png`.
+def write(
+    evaluation: Evaluation, classifier: Classifier, folder: Path, *, raw_csv: bool = False
+) -> list[str]:
+    """Writes `confusion.png`, `reliability.png`, `mistakes.csv` and, if any, `mistakes.png`.
 
     Without `confusion.png` where nothing could be told apart in it, of very many classes.
 
@@ -32,6 +42,8 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
         evaluation: What is plotted.
         classifier: Of which it is.
         folder: Where to; made if it is missing.
+        raw_csv: Whether the table holds names as they are, also such as spreadsheets would take
+            for formulas.
 
     Returns:
         The files' names.
@@ -44,36 +56,38 @@ def write(evaluation: Evaluation, classifier: Classifier, folder: Path) -> list[
     title = plots.curves_title(
         model=classifier.config.model.model,
         mask=classifier.config.train.phases or classifier.config.train.mask,
-        data=f"{scores['data']}, {scores['count']:,} {split} images",
-        accuracy=scores[f"{split}_accuracy"],
-        split=split,
+        data=f"{scores['data']}, {scores['count']:,} {SPLITS[split]} images",
+        accuracy=metrics.rounded(scores[f"{split}_accuracy"], scores["count"]),
+        split=SPLITS[split],
     )
     labels, predicted = evaluation.images.labels, evaluation.logits.argmax(-1)
     calibrated = scores[f"{split}_calibration"]
     written: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if len(names) <= plots.MOST_CLASSES:
-            plots.draw_confusion(
-                folder / "confusion.png",
+        if len(names) <= diagrams.MOST_CLASSES:
+            diagrams.draw_confusion(
+                folder / CONFUSION,
                 counts=confusion(labels, predicted, len(names)),
                 class_names=names,
                 title=title,
             )
-            written.append("confusion.png")
-        plots.draw_reliability(
-            folder / "reliability.png",
+            written.append(CONFUSION)
+        diagrams.draw_reliability(
+            folder / RELIABILITY,
             bins=calibrated["bins"],
             error=calibrated["expected_calibration_error"],
             title=title,
         )
-        written.append("reliability.png")
+        written.append(RELIABILITY)
+        table = mistakes_table(evaluation, names, raw=raw_csv)
+        replace_bytes(folder / TABLE, table.encode("utf-8", "backslashreplace"))
         sheet = mistakes(evaluation, classifier)
         if sheet is None:
-            (folder / "mistakes.png").unlink(missing_ok=True)
-            return written
-        replace_bytes(folder / "mistakes.png", sheet)
-        return [*written, "mistakes.png"]
+            (folder / MISTAKES).unlink(missing_ok=True)
+            return [*written, TABLE]
+        replace_bytes(folder / MISTAKES, sheet)
+        return [*written, MISTAKES, TABLE]
     except OSError as error:
         raise UserError(
             f"cannot write plots to '{folder}': {error.strerror}. Choose another folder with --out."
@@ -95,24 +109,48 @@ def most_confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     """A sheet of the most confident mistakes, a PNG; None where there is no mistake."""
-    rows = most_confident_mistakes(evaluation.logits, evaluation.images.labels)[:MISTAKES]
+    rows = most_confident_mistakes(evaluation.logits, evaluation.images.labels)[:SHOWN]
     if not len(rows):
         return None
     shares = probabilities(evaluation.logits[rows])
     told = []
     for row, share in zip(rows, shares, strict=True):
         said, true = int(share.argmax()), int(evaluation.images.labels[row])
-        names = [_short(classifier.class_names[index]) for index in (said, true)]
+        names = [shortened(classifier.class_names[index], _LONGEST_CLASS) for index in (said, true)]
         told.append(
-            f"predicted {names[0]} ({share[said]:.0%})\nactual {names[1]} ({share[true]:.0%})"
+            f"{shortened(evaluation.images.names[int(row)], _LONGEST_FILE)}\n"
+            f"predicted {names[0]}: {percent(share[said])}\n"
+            f"actual {names[1]}: {percent(share[true])}"
         )
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.images.native_size())
     if host is None:
         host = HostTransform(inputs.device.size, 1.0, "bilinear")
     images = evaluation.images.read(rows, host)
-    return preview.draw(images / 255.0, told)
+    return preview.draw(images / 255.0, told, columns=_COLUMNS, width=_WIDTH, size=7)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 2] + ".."
+def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: bool = False) -> str:
+    """All mistakes as CSV, the most confident first; a header alone where there is none.
+
+    Args:
+        evaluation: What was predicted.
+        class_names: Of the logits.
+        raw: Whether names stay as they are; see `write`.
+    """
+    labels = evaluation.images.labels
+    rows = most_confident_mistakes(evaluation.logits, labels)
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(COLUMNS)
+    shares = probabilities(evaluation.logits[rows])
+    for row, share in zip(rows, shares, strict=True):
+        true, said = int(labels[row]), int(share.argmax())
+        names = (evaluation.images.names[int(row)], class_names[true], class_names[said])
+        told = names if raw else [for_spreadsheet(name) for name in names]
+        table.writerow([*told, f"{share[true]:.6g}", f"{share[said]:.6g}"])
+    return content.getvalue()
+
+
+COLUMNS = ("file", "actual", "predicted", "probability_actual", "probability_predicted")
+"""Of `mistakes.csv`."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import percent, shortened
 from jtl.common.trees import ParamTree
 from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier
@@ -96,6 +97,35 @@ def write_explanations(
         ) from error
 
 
+def draw(path: str | Path, *, image: Any, heat: Any, title: str) -> None:
+    """An image, and the same under a map of what mattered; a PNG.
+
+    Args:
+        path: The file.
+        image: RGB from 0 to 1, [H, W, 3].
+        heat: From 0 to 1, [h, w].
+        title: Above both.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.7), layout="constrained")
+    height, width = image.shape[:2]
+    told = ("as the network sees it", "regions that led to this prediction")
+    for axes, what in zip(views := figure.subplots(1, 2), told, strict=True):
+        axes.imshow(image, interpolation="nearest")
+        axes.axis("off")
+        axes.set_title(what, fontsize=9)
+    # Bilinear, so that squares of the map do not pass for parts of the image. The colours are even
+    # to the eye, also to one that confuses red and green.
+    area = (-0.5, width - 0.5, height - 0.5, -0.5)
+    style = dict(cmap="viridis", vmin=0, vmax=1, alpha=0.5)
+    shown = views[1].imshow(heat, extent=area, interpolation="bilinear", **style)
+    bar = figure.colorbar(shown, ax=views[1], fraction=0.05, ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["none", "half", "most"])
+    bar.set_label("support", fontsize=9)
+    plots.save(figure, path, title)
+
+
 def _write(classifier: Classifier, name: str, image: np.ndarray, path: Path) -> None:
     device = classifier.inputs.device
     maps, logits = grad_cam(
@@ -103,12 +133,8 @@ def _write(classifier: Classifier, name: str, image: np.ndarray, path: Path) -> 
     )
     seen = np.asarray(device.resize(jnp.asarray(image[None]))[0]) / 255.0
     said = likeliest(name, np.asarray(logits[0]), classifier.class_names, 1)
-    plots.draw_explanation(
-        path,
-        image=seen,
-        heat=np.asarray(maps[0]),
-        title=f"{said.label}: {said.probability:.1%}",
-    )
+    title = f"{shortened(name, 70)}\n{shortened(said.label, 50)} ({percent(said.probability)})"
+    draw(path, image=seen, heat=np.asarray(maps[0]), title=title)
 
 
 def _file_name(number: int, name: str) -> str:

@@ -39,15 +39,18 @@ def describe_devices(sharding: DataSharding) -> str:
     return f"; {total} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
-EPOCH_HEADER = f"{'epoch':>9}{'train loss':>12}{'val loss':>10}{'val accuracy':>14}{'images/s':>11}"
+EPOCH_HEADER = (
+    f"{'':>9}{'train':>9}{'validation':>13}{'validation':>13}\n"
+    f"{'epoch':>9}{'loss':>9}{'loss':>13}{'accuracy':>13}{'images/s':>11}"
+)
 """Above the rows of `epoch_row`."""
 
 
 def epoch_row(line: dict[str, Any], epochs: int, *, best: bool) -> str:
     """An epoch as a row of a table, marked if it is the best one so far."""
     return (
-        f"{line['epoch']:>4}/{epochs:<4}{line['train_loss']:>12.3f}{line['val_loss']:>10.3f}"
-        f"{line['val_accuracy']:>14.3f}{line['images_per_second']:>11,.0f}"
+        f"{line['epoch']:>4}/{epochs:<4}{line['train_loss']:>9.3f}{line['val_loss']:>13.3f}"
+        f"{line['val_accuracy']:>13.3f}{line['images_per_second']:>11,.0f}"
         + ("  best so far" if best else "")
     )
 
@@ -55,8 +58,8 @@ def epoch_row(line: dict[str, Any], epochs: int, *, best: bool) -> str:
 def epoch_note(line: dict[str, Any]) -> str:
     """An epoch's figures for the progress display."""
     return (
-        f"loss {line['train_loss']:.3f}, val loss {line['val_loss']:.3f}, "
-        f"val accuracy {line['val_accuracy']:.3f}, {line['images_per_second']:,.0f} images/s"
+        f"train loss {line['train_loss']:.3f}, validation loss {line['val_loss']:.3f}, "
+        f"accuracy {line['val_accuracy']:.3f}, {line['images_per_second']:,.0f} images/s"
     )
 
 
@@ -177,7 +180,7 @@ def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None 
         rows = sorted(rows, key=lambda row: row[1]["f1"])[:most]
     table = Table(title=title, title_justify="left", min_width=60)
     table.add_column("class", overflow="fold")
-    for column in ("images", "accuracy", "precision", "F1"):
+    for column in ("images", "recall", "precision", "F1"):
         table.add_column(column, justify="right")
     for name, row in rows:
         shares = ["-" if row[k] is None else f"{row[k]:.3f}" for k in _SHARES]
@@ -186,3 +189,4 @@ def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None 
 
 
 _SHARES = ("accuracy", "precision", "f1")
+"""What the columns show; the accuracy of a class's own images is its recall."""

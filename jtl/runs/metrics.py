@@ -76,6 +76,18 @@ def wilson_interval(accuracy: float, count: int) -> tuple[float, float]:
     return max((middle - spread) / scale, 0.0), min((middle + spread) / scale, 1.0)
 
 
+def rounded(accuracy: float, count: int) -> str:
+    """An accuracy with the digits that so many images support: one more than the interval's first.
+
+    Example:
+        >>> rounded(0.85631, 341), rounded(0.5, 9), rounded(0.85631, 100_000)
+        ('0.856', '0.50', '0.8563')
+    """
+    low, high = wilson_interval(accuracy, count)
+    digits = 1 + math.ceil(-math.log10((high - low) / 2))
+    return f"{accuracy:.{min(max(digits, 2), 4)}f}"
+
+
 def measure(metric: MetricName, logits: np.ndarray, labels: np.ndarray) -> float:
     """How good predictions are, the higher the better.
 

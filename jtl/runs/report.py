@@ -125,7 +125,7 @@ def _classes(summary: dict[str, Any]) -> str:
         rows = rows[:_LISTED_CLASSES]
     keys = ("count", "accuracy", "precision", "f1")
     lines = [(for_markdown(name), *(_number(row[key]) for key in keys)) for name, row in rows]
-    table = _table(lines, ("class", "images", "accuracy (recall)", "precision", "F1"))
+    table = _table(lines, ("class", "images", "recall", "precision", "F1"))
     return f"{heading}\n\n{table}"
 
 

@@ -161,7 +161,7 @@ class Run:
         if self.trackers is not None:
             self.trackers.close(self.summary)
 
-    def draw(self, data: str, plot_worker: PlotWorker) -> None:
+    def draw(self, data: str, num_val: int, plot_worker: PlotWorker) -> None:
         """Asks for `curves.png`, once all epochs are in the history."""
         if not processes.is_primary():
             return
@@ -170,7 +170,7 @@ class Run:
             model=self.config.model.model,
             mask=self.config.train.phases or self.config.train.mask,
             data=data,
-            accuracy=self.history[best - 1]["val_accuracy"],
+            accuracy=metrics.rounded(self.history[best - 1]["val_accuracy"], num_val),
         )
         path = self.folder / CURVES
         plot_worker.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)

@@ -159,7 +159,7 @@ class Training:
                 del trainer, inputs  # What the next phase does not need is freed before it reads.
                 if stopped:
                     break
-            self.run.draw(self.setup.dataset.spec, self.plotter)
+            self.run.draw(self.setup.dataset.spec, len(self.setup.dataset.val), self.plotter)
 
     def _checkpoints(self, saved_epoch: int = 0) -> Checkpointer:
         return Checkpointer(
@@ -185,12 +185,12 @@ class Training:
             else "L2 penalty "
         )
         self.display.message(
-            f"head fitted: val accuracy {line['val_accuracy']:.3f}, val loss "
+            f"head fitted: validation accuracy {line['val_accuracy']:.3f}, loss "
             f"{line['val_loss']:.3f} ({tried}{line['l2']:g})"
         )
         with self._checkpoints() as checkpointer:
             checkpointer.write(Snapshot(1, variables, {}, inputs.start))
-            self.run.draw(self.setup.dataset.spec, self.plotter)
+            self.run.draw(self.setup.dataset.spec, len(self.setup.dataset.val), self.plotter)
 
     def read_inputs(self, plan: PhasePlan, variables: ParamTree) -> PhaseInputs:
         """Reads train and val, unless the phase before had the same cut."""

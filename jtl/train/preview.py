@@ -14,6 +14,7 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
+from jtl.common.text import shortened
 from jtl.data.input_plan import InputPlan
 from jtl.data.loader import shuffled
 from jtl.data.preprocessing import Prepare
@@ -88,31 +89,44 @@ def named(shares: np.ndarray, class_names: Sequence[str]) -> str:
     likeliest = [
         index for index in np.argsort(-shares, kind="stable")[:2] if shares[index] >= 0.005
     ]
-    names = [_shortened(class_names[int(index)]) for index in likeliest]
+    names = [shortened(class_names[int(index)], _LONGEST_NAME) for index in likeliest]
     if len(names) == 1:
         return names[0]
     told = [f"{name} {shares[i]:.0%}" for name, i in zip(names, likeliest, strict=True)]
     return "\n".join(told)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
+def draw(
+    images: np.ndarray,
+    labels: Sequence[str],
+    *,
+    columns: int = COLUMNS,
+    width: float = 1.5,
+    size: int = 8,
+) -> bytes:
+    """A labelled sheet of images [N, H, W, 3] from 0 to 1: the content of a PNG file.
 
-
-def draw(images: np.ndarray, labels: Sequence[str]) -> bytes:
-    """A labelled sheet of images [N, H, W, 3] from 0 to 1: the content of a PNG file."""
+    Args:
+        images: The images.
+        labels: What is written above each; all have as many lines.
+        columns: Images beside each other.
+        width: Of an image, in inches.
+        size: Of the letters, in points.
+    """
     # The object interface needs no display and leaves no global state behind.
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(images))
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.85 * rows), layout="constrained")
+    lines = max(label.count("\n") for label in labels)
+    height = width + 0.3 + 0.13 * lines
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for cell in cells:
         cell.axis("off")
     for cell, image, text in zip(cells, images, labels, strict=False):
         cell.imshow(image, interpolation="nearest")
-        cell.set_title(text, fontsize=8, parse_math=False)
+        cell.set_title(text, fontsize=size, parse_math=False)
     content = io.BytesIO()
     with warnings.catch_warnings():
         # Of names in scripts that matplotlib's font does not have: boxes stand for them.

@@ -139,8 +139,9 @@ def test_a_terminal_keeps_a_row_for_each_epoch(clock: Clock):
     shown = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "\n", out.getvalue()).replace("\r", "\n").split("\n")
     table = [line.rstrip() for line in shown if line.strip() and "training" not in line]
     assert table == [
-        "    epoch  train loss  val loss  val accuracy   images/s",
-        "   1/3          0.500     0.400         0.800     12,346  best so far",
-        "   2/3          0.500     0.400         0.750     12,346",
-        "   3/3          0.500     0.400         0.900     12,346  best so far",
+        "             train   validation   validation",
+        "    epoch     loss         loss     accuracy   images/s",
+        "   1/3       0.500        0.400        0.800     12,346  best so far",
+        "   2/3       0.500        0.400        0.750     12,346",
+        "   3/3       0.500        0.400        0.900     12,346  best so far",
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import re
@@ -10,6 +12,8 @@ import shlex
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +22,8 @@ from PIL import Image
 from jtl.cli import app
 from jtl.config.defaults import filled
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
-from jtl.evaluate import plots
+from jtl.evaluate import diagrams, plots
 from jtl.predict import classifier as evaluation
-from jtl.runs import plots as run_plots
 from jtl.runs import report
 from jtl.runs.calibration import calibration
 from jtl.train import command as train
@@ -72,6 +75,81 @@ def test_the_worst_mistakes_come_first():
     assert rows.tolist() == [3, 0, 1]
 
 
+def wrong(names: tuple[str, ...], size: int = 8) -> Any:
+    """An evaluation whose every image is of the first class and gets the second's label."""
+
+    def read(rows: np.ndarray, host: object) -> np.ndarray:
+        return np.zeros((len(rows), size, size, 3), np.uint8)
+
+    labels = np.zeros(len(names), int)
+    images = SimpleNamespace(labels=labels, names=names, read=read, native_size=lambda: None)
+    shares = np.linspace(0.6, 0.9999, len(names))
+    return SimpleNamespace(logits=logits_of(*shares).reshape(-1, 2), images=images)
+
+
+def test_every_mistake_is_in_a_table():
+    names = ("val/a.png", "=cmd()", 'z,".png')
+    text = plots.mistakes_table(wrong(names), ("-ash", "birch"))
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows == [
+        ["file", "actual", "predicted", "probability_actual", "probability_predicted"],
+        ['z,".png', "'-ash", "birch", "0.0001", "0.9999"],
+        ["'=cmd()", "'-ash", "birch", "0.20005", "0.79995"],
+        ["val/a.png", "'-ash", "birch", "0.4", "0.6"],
+    ]
+    raw = plots.mistakes_table(wrong(names), ("-ash", "birch"), raw=True)
+    assert "\n=cmd(),-ash,birch," in raw
+    assert len(plots.mistakes_table(wrong(()), ("a", "b")).splitlines()) == 1
+
+
+def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch):
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots.preview, "draw", lambda images, told, **how: drawn.append(told))
+    inputs = SimpleNamespace(host_for=lambda size: None, device=SimpleNamespace(size=8))
+    species = ("Bombus_terrestris_audax", "Bombus_terrestris_lusitanicus")
+    names = ("val/" + "a" * 40 + "/1.png", "b.png")
+    classifier: Any = SimpleNamespace(inputs=inputs, class_names=species)
+    plots.mistakes(wrong(names), classifier)
+    assert drawn == [
+        [
+            "b.png\npredicted Bombus_...itanicus: >99 %\nactual Bombus_...is_audax: <1 %",
+            "val/aaaaaaaaa...aaaaaaaa/1.png\npredicted Bombus_...itanicus: 60 %\n"
+            "actual Bombus_...is_audax: 40 %",
+        ]
+    ]
+
+
+@pytest.mark.parametrize("classes", [2, 40, 200])
+def test_every_class_of_a_matrix_has_its_name(classes, drawn):
+    names = [f"{'genus' * 8}_{index:03d}" for index in range(classes)]
+    diagrams.draw_confusion("x", counts=np.eye(classes, dtype=int), class_names=names, title="t")
+    axes = drawn[0].axes[0]
+    told = [text.get_text() for text in axes.get_yticklabels()]
+    assert [name[-4:] for name in told] == [name[-4:] for name in names]
+    assert len(axes.texts) == (classes if classes <= 40 else 0)
+    # Letters are no higher than a row.
+    height = axes.get_window_extent().height / classes
+    assert axes.get_yticklabels()[0].get_window_extent().height < 1.6 * height
+
+
+def test_the_legend_of_a_reliability_diagram_covers_no_bar(drawn):
+    bins = [{"from": 0.0, "to": 1.0, "count": 2, "confidence": 0.5, "accuracy": 1.0}]
+    diagrams.draw_reliability("x", bins=bins, error=0.1, title="t")
+    drawn[0].draw_without_rendering()
+    box = drawn[0].legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= drawn[0].bbox.width
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in drawn[0].axes)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that a test draws; their files are empty."""
+    figures: list[Any] = []
+    monkeypatch.setattr(diagrams, "save", lambda figure, path, title: figures.append(figure))
+    return figures
+
+
 def test_the_command_draws_into_the_run(run, capsys):
     assert main("evaluate", run) == 0
     captured = capsys.readouterr()
@@ -81,7 +159,7 @@ def test_the_command_draws_into_the_run(run, capsys):
     names = {"confusion.png", "reliability.png", "mistakes.png"}
     if summary["val_accuracy"] == 1:
         names.remove("mistakes.png")
-    assert names <= {path.name for path in run.iterdir()}
+    assert names | {"mistakes.csv"} <= {path.name for path in run.iterdir()}
     page = (run / "report.md").read_text()
     for name in names:
         with Image.open(run / name) as image:
@@ -161,6 +239,7 @@ def test_the_report_tells_the_figures(tiny_run):
     assert f"| validation | 9 | {' | '.join(row)} |" in page
     for name, scores in summary["val_classes"].items():
         assert f"| {name} | {scores['count']} | {scores['accuracy']:.3f} |" in page
+    assert "| class | images | recall | precision | F1 |" in page
     assert f"`{summary['data_fingerprint']}`" in page
     assert f"    # In a checkout of jtl {summary['versions']['jtl']}:\n" in page
     assert f"pip install -e '.[demo]' jax=={summary['versions']['jax']} " in page
@@ -239,11 +318,11 @@ def test_names_are_no_markup_in_a_report(tiny_run):
 
 
 def test_a_matrix_of_many_classes_is_drawn_in_no_time(tmp_path):
-    classes = run_plots.MOST_CLASSES
+    classes = diagrams.MOST_CLASSES
     counts = np.eye(classes, dtype=int)
     names = [f"class {index}" for index in range(classes)]
     began = time.process_time()
-    run_plots.draw_confusion(tmp_path / "c.png", counts=counts, class_names=names, title="t")
+    diagrams.draw_confusion(tmp_path / "c.png", counts=counts, class_names=names, title="t")
     assert time.process_time() - began < 30  # Sums of each row for each cell took minutes.
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
@@ -251,11 +330,11 @@ def test_a_matrix_of_many_classes_is_drawn_in_no_time(tmp_path):
 def test_a_matrix_that_nobody_could_read_is_left_out(run, capsys, monkeypatch):
     assert main("evaluate", run) == 0
     assert (run / "confusion.png").is_file()
-    monkeypatch.setattr(run_plots, "MOST_CLASSES", 2)
+    monkeypatch.setattr(diagrams, "MOST_CLASSES", 2)
     (run / "confusion.png").unlink()
     capsys.readouterr()
     assert main("evaluate", run) == 0
-    assert "No confusion.png: 3 classes are too many" in capsys.readouterr().err
+    assert "No confusion.png: the names of 3 classes would be too small" in capsys.readouterr().err
     assert not (run / "confusion.png").exists()
     assert (run / "reliability.png").is_file()
     assert "confusion.png" not in (run / "report.md").read_text()
@@ -264,7 +343,7 @@ def test_a_matrix_that_nobody_could_read_is_left_out(run, capsys, monkeypatch):
 def test_nothing_is_written_through_links_of_a_run(run, tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("mine")
-    names = ("confusion.png", "reliability.png", "mistakes.png", "report.md")
+    names = ("confusion.png", "reliability.png", "mistakes.png", "mistakes.csv", "report.md")
     for name in names:
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(mine)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jtl.common.text import percent
 from jtl.predict import classifier, explain
+from jtl.predict.inputs import items
 from support import tiny
 from support.commands import main
 
@@ -48,6 +50,25 @@ def test_a_image_for_each_prediction(tiny_run, tiny_data, tmp_path, capsys):
     half = pixels.shape[1] // 2
     assert pixels[:, :half].std() > 10
     assert np.abs(pixels[:, :half] - pixels[:, -half:]).mean() > 5
+
+
+def test_the_title_names_file_class_and_probability(tiny_run, tiny_data, tmp_path, monkeypatch):
+    figures: list = []
+    monkeypatch.setattr(
+        explain.plots, "save", lambda figure, path, title: figures.append((figure, title))
+    )
+    path = tiny_data / "val" / "ash" / "0.png"
+    model = classifier.load(tiny_run.folder)
+    explain.write_explanations(model, items([path]), tmp_path)
+    ((figure, title),) = figures
+    name, told = title.split("\n")
+    assert name.endswith("ash/0.png")
+    said = model.predict(path)[0]
+    assert told == f"{said.label} ({percent(said.probability)})"
+    # The map is even to the eye and has a bar that says what its colours are.
+    *_, view, bar = figure.axes
+    assert view.images[-1].get_cmap().name == "viridis"
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["none", "half", "most"]
 
 
 def test_a_map_where_nothing_speaks_for_a_class():

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from jtl.evaluate import diagrams
 from jtl.runs import messages, plot_worker, plots
 from jtl.train import dry_run
 
@@ -75,6 +76,7 @@ def test_the_table_writes_names_as_they_are():
     assert "parameters (2.98 %), fitted by L-BFGS " in out.getvalue()
     cells = [re.split(r" *[│┃] *", line)[1:-1] for line in text.splitlines() if "[red]ash" in line]
     assert cells == [["[red]ash", "1,200", "0.500", "-", "0.250"]]
+    assert re.search(r"class +┃ +images ┃ +recall ┃ +precision ┃ +F1", text)
     assert "nothing" not in text
     # What is to be copied can be pasted.
     assert "jtl predict 'runs/a [b]' IMAGES..." in text
@@ -148,13 +150,13 @@ def test_a_dry_run_writes_names_as_they_are():
 )
 def test_curves(count: int, data: str, tmp_path: Path):
     path = tmp_path / "curves.png"
-    title = plots.curves_title(model="tiny", mask=SUMMARY["mask"], data=data, accuracy=0.5)
+    title = plots.curves_title(model="tiny", mask=SUMMARY["mask"], data=data, accuracy="0.500")
     plots.draw_curves(path, history=history(count), best_epoch=1, title=title)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     assert pixels.shape == (432, 1080, 3)
-    # Curves of both axes in matplotlib's blue, each in its half.
-    blue = np.abs(pixels - (0x1F, 0x77, 0xB4)).sum(-1) < 30
+    # Curves of both axes in blue, each in its half.
+    blue = np.abs(pixels - (0x00, 0x72, 0xB2)).sum(-1) < 30
     assert blue[:, :540].sum() > 20
     assert blue[:, 540:].sum() > 20
     # The title ends within the image, on both sides.
@@ -186,7 +188,7 @@ def test_curves_show_where_another_mask_begins(drawn: list[Any]):
         dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
         assert dashed == [2.5, 5.5]
         told = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert told == ["train", "val", "best epoch: 6", "mask changes"]
+        assert told == ["train", "validation", "best epoch: 6", "mask changes"]
 
 
 def test_a_run_of_l_bfgs_shows_the_penalties_that_it_tried(drawn: list[Any]):
@@ -234,7 +236,7 @@ def test_a_reliability_diagram_counts_its_images(drawn: list[Any]):
         {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},
         {"from": 0.8, "to": 1.0, "count": 1200, "confidence": 0.9, "accuracy": 0.8},
     ]
-    plots.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
+    diagrams.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
     above, below = drawn[0].axes
     assert [text.get_text() for text in below.texts] == ["2", "1,200"]
     (dots,) = (line for line in above.lines if line.get_marker() == "o")
@@ -254,12 +256,12 @@ def test_one_epoch_has_one_tick(tmp_path: Path, drawn: list[Any]):
 
 def test_a_long_path_loses_its_middle():
     data = "folder:/start/" + "x" * 500 + "/end"
-    title = plots.curves_title(model="tiny", mask="full", data=data, accuracy=0.5)
+    title = plots.curves_title(model="tiny", mask="full", data=data, accuracy="0.500")
     assert all(len(line) <= 110 for line in title.splitlines())
     assert title.count("\n") == 1
     assert "folder:/start/" in title
     assert title.endswith("/end")
-    assert "validation accuracy 0.5000" in title
+    assert "validation accuracy 0.500" in title
 
 
 def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch):
