@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -81,3 +82,38 @@ def test_a_run_that_goes_on(runs, tmp_path, capsys):
 def test_what_cannot_be_compared(args, told, capsys, elsewhere):
     assert main("compare", *args) == 2
     assert told in capsys.readouterr().err
+
+
+def recorded(folder: Path, metric: str, accuracy: float, other: float) -> Path:
+    """What of a run is compared: one epoch, in whose line the metric is `other`."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"train": {"metric": metric}}))
+    line = {"epoch": 1, "val_accuracy": accuracy, "val_loss": 0.5, f"val_{metric}": other}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "worse"),
+    [("auroc", 0.9, 0.6), ("macro_f1", 0.9, 0.6), ("loss", 0.1, 0.4)],
+)
+def test_the_best_run_by_its_metric(tmp_path, capsys, metric, better, worse):
+    first = recorded(tmp_path / "first", metric, 0.6, better)
+    second = recorded(tmp_path / "second", metric, 0.9, worse)
+    assert main("compare", second, first, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["run"] for run in told] == [str(first), str(second)]
+    assert [run["val_metric"] for run in told] == [better, worse]
+    assert main("compare", second, first) == 0
+    text = capsys.readouterr().out
+    assert f"best first by {metric}" in text
+    assert f"{better:.4f}" in text
+
+
+def test_runs_of_different_metrics_are_ordered_by_accuracy(tmp_path, capsys):
+    first = recorded(tmp_path / "first", "auroc", 0.9, 0.6)
+    second = recorded(tmp_path / "second", "accuracy", 0.8, 0.8)
+    assert main("compare", second, first) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.index("first") < text.index("second")
+    assert "by different metrics (accuracy, auroc); the order here is by accuracy." in text

@@ -27,8 +27,9 @@ class Options:
       jtl compare runs/a runs/b
       jtl compare runs/* --out comparison.png
 
-    The best run comes first. Accuracy and loss are those of each run's best epoch on its validation
-    images. Only options that differ between runs are listed.
+    The best run comes first, by the runs' --metric (by accuracy if they have different ones).
+    Accuracy and loss are those of each run's best epoch on its validation images. Only options that
+    differ between runs are listed.
 
     Attributes:
         runs: Folders that `jtl train` wrote, finished or still training.
@@ -50,9 +51,11 @@ class Compared:
         finished: Whether it has a summary.
         epochs: That are done.
         best_epoch: By the run's --metric; among equals, of lowest loss.
+        metric: The run's --metric.
+        val_metric: What it is in the best epoch.
         val_accuracy: Of the best epoch.
         val_loss: Of the best epoch.
-        val_macro_f1: Of the finished run, None before.
+        val_macro_f1: Of the finished run; None before, unless it is the metric.
         test_accuracy: Of the finished run, None without a test split.
         seconds: Of training.
         options: All, by the name of the flag without dashes.
@@ -62,6 +65,8 @@ class Compared:
     finished: bool
     epochs: int
     best_epoch: int
+    metric: metrics.MetricName
+    val_metric: float
     val_accuracy: float
     val_loss: float
     val_macro_f1: float | None
@@ -81,7 +86,8 @@ def command(options: Options) -> None:
     folders = list(dict.fromkeys(options.runs))
     histories = {folder: read_history(folder) for folder in folders}
     found = [compared(folder, histories[folder]) for folder in folders]
-    found.sort(key=lambda run: (-run.val_accuracy, run.val_loss))
+    chosen_by = {run.metric for run in found}
+    found.sort(key=lambda run: (-_score(run, alike=len(chosen_by) == 1), run.val_loss))
     if options.out is not None:
         _draw(options.out, [(run.run, histories[Path(run.run)]) for run in found])
     different = differing(found)
@@ -94,6 +100,11 @@ def command(options: Options) -> None:
     console.print(results_table(found))
     if different:
         console.print(options_table(found, different))
+    if len(chosen_by) > 1:
+        console.print(
+            "These runs chose their best epochs by different metrics "
+            f"({', '.join(sorted(chosen_by))}); the order here is by accuracy."
+        )
     if len({run.options.get("data") for run in found}) > 1:
         console.print("These runs used different data, so their accuracies are not comparable.")
     if options.out is not None:
@@ -103,20 +114,30 @@ def command(options: Options) -> None:
 def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
     """What is to be said of the run in `folder`."""
     options = _options(folder)
-    best = metrics.best_line(history, options.get("metric", "accuracy"))
+    metric = options.get("metric", "accuracy")
+    best = metrics.best_line(history, metric)
     summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
     return Compared(
         run=str(folder),
         finished=bool(summary),
         epochs=len(history),
         best_epoch=best["epoch"],
+        metric=metric,
+        val_metric=best[f"val_{metric}"],
         val_accuracy=best["val_accuracy"],
         val_loss=best["val_loss"],
-        val_macro_f1=summary.get("val_macro_f1"),
+        val_macro_f1=summary.get("val_macro_f1", best.get("val_macro_f1")),
         test_accuracy=summary.get("test_accuracy"),
         seconds=summary.get("train_seconds", history[-1].get("elapsed", math.nan)),
         options=options,
     )
+
+
+def _score(run: Compared, *, alike: bool) -> float:
+    """What runs are ordered by, the higher the better."""
+    if not alike:
+        return run.val_accuracy
+    return -run.val_loss if run.metric == "loss" else run.val_metric
 
 
 def differing(runs: list[Compared]) -> list[str]:
@@ -134,18 +155,23 @@ def results_table(runs: list[Compared]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    view = Table(title="Runs", title_justify="left")
+    by = runs[0].metric if len({run.metric for run in runs}) == 1 else "accuracy"
+    title = "Runs" if by == "accuracy" else f"Runs, best first by {by}"
+    view = Table(title=title, title_justify="left")
+    extra = [by] if by in ("balanced_accuracy", "auroc") else []  # Others have their columns.
     tested = any(run.test_accuracy is not None for run in runs)
     view.add_column("#", justify="right", no_wrap=True)
     view.add_column("run", overflow="fold")
-    for column in ("accuracy", "loss", "macro-F1", *(["test"] if tested else []), "epoch", "s"):
+    columns = [*extra, "accuracy", "loss", "macro-F1", *(["test"] if tested else []), "epoch", "s"]
+    for column in columns:
         view.add_column(column, justify="right", no_wrap=True)
     # What all paths begin with tells nothing.
     shared = os.path.commonpath([os.path.abspath(Path(run.run).parent) for run in runs])
     for number, run in enumerate(runs, 1):
         shown = os.path.relpath(run.run, shared) if len(runs) > 1 else run.run
         shown += "" if run.finished else " (not finished)"
-        cells = [f"{run.val_accuracy:.4f}", f"{run.val_loss:.4f}", _share(run.val_macro_f1)]
+        cells = [_share(run.val_metric)] if extra else []
+        cells += [f"{run.val_accuracy:.4f}", f"{run.val_loss:.4f}", _share(run.val_macro_f1)]
         cells += [_share(run.test_accuracy)] if tested else []
         cells += [f"{run.best_epoch}/{run.epochs}", f"{run.seconds:.1f}"]
         view.add_row(*map(Text, [str(number), shown, *cells]))  # Paths are no markup.

@@ -191,6 +191,12 @@ class LeftOut(NamedTuple):
     names: tuple[str, ...]
 
 
+class TrainingProblem(str):
+    """Why nothing can be trained on data whose images can be evaluated all the same."""
+
+    __slots__ = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class OpenedSource:
     """What a source holds.
@@ -320,8 +326,10 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
     problems = alike_classes(where, known)
     if len(known) < 2:
         problems.append(
-            f"{where} has train images of only {len(known)} class"
-            f"{f', {known[0]!r}' if known else 'es'}; a classifier needs at least two."
+            TrainingProblem(
+                f"{where} has train images of only {len(known)} class"
+                f"{f', {known[0]!r}' if known else 'es'}; a classifier needs at least two."
+            )
         )
     for name, split in splits.items():
         strange = [class_names[int(i)] for i in np.unique(split.labels) if not counts[i]]

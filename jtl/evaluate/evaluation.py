@@ -11,7 +11,7 @@ import numpy as np
 from jtl.cache.features import FeatureCache
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage, with_scheme
 from jtl.data import verification
 from jtl.data.sources import registry
@@ -147,21 +147,34 @@ def evaluate_run(
 
 
 def _with_classes_of(classifier: Classifier, found: OpenedSource, spec: str) -> OpenedSource:
-    """The data labelled by the run's class names.
+    """The data labelled by the run's class names; they may have only some of them.
 
     Raises:
-        UserError: They are other classes.
+        UserError: They have a class that the run does not know.
     """
     run, data = classifier.class_names, found.class_names
-    if sorted(run) == sorted(data):
-        return reordered(found, run)
+    unknown = sorted(set(data) - set(run))
+    missing = sorted(set(run) - set(data))
+    if not unknown:
+        found = reordered(found, run)
+        if not missing:
+            return found
+        note = (
+            f"'{spec}' has only {len(data)} of the run's {counted(len(run), 'class', 'classes')}, "
+            f"which alone are scored; it lacks {listed(missing)}. An image for which the run "
+            "predicts one of these counts as a mistake."
+        )
+        return dataclasses.replace(found, notes=(*found.notes, note))
     told = [
         f"'{spec}' has other classes than the run '{classifier.folder}'.",
-        f"  the run: {', '.join(run)}",
-        f"  the data: {', '.join(data)}",
+        f"  the run: {listed(run)}",
+        f"  the data: {listed(data)}",
     ]
-    for whose, names in (("run", set(run) - set(data)), ("data", set(data) - set(run))):
+    for whose, names in (("run", missing), ("data", unknown)):
         if names:
-            told.append(f"  only the {whose}: {listed(sorted(names))}")
-    told.append("Evaluate on data with the run's classes, or train on these.")
+            told.append(f"  only the {whose}: {listed(names)}")
+    told.append(
+        f"The run cannot predict {listed(unknown)}. Evaluate on data with the run's classes or "
+        "some of them, or train on these."
+    )
     raise UserError("\n".join(told))

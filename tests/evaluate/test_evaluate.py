@@ -201,6 +201,31 @@ def test_data_without_splits_are_scored_whole(run, tiny_data, tmp_path, capsys):
     assert "has no validation split, only train and test. Score its" in capsys.readouterr().err
 
 
+def test_data_with_some_of_the_classes(run, tmp_path, capsys):
+    data = tiny.write_folder(tmp_path / "data", train=5, val=2) / "train"
+    shutil.rmtree(data / "ash")
+    (data / "fir").mkdir()
+    assert main("evaluate", run, "--data", data, "--json") == 2  # Of an unknown class, if empty.
+    assert "The run cannot predict fir." in capsys.readouterr().err
+    (data / "fir").rmdir()
+    assert main("evaluate", run, "--data", data, "--json") == 0
+    captured = capsys.readouterr()
+    scores = json.loads(captured.out)
+    assert (
+        "has only 2 of the run's 3 classes, which alone are scored; it lacks ash." in captured.err
+    )
+    right = evaluation.load(run).predict(data).labels
+    truth = [path.parent.name for path in sorted(data.rglob("*.png"))]
+    assert scores["val_accuracy"] == np.mean([a == b for a, b in zip(right, truth, strict=True)])
+    assert scores["count"] == 10
+    shutil.rmtree(data / "cedar")  # One class is not enough to train on.
+    assert main("evaluate", run, "--data", data, "--out", tmp_path / "out") == 0
+    captured = capsys.readouterr()
+    assert "all 5 images" in captured.out
+    assert "only 1 of the run's 3 classes" in captured.err
+    assert "only one class" not in captured.err
+
+
 def test_the_runs_own_data_by_another_name_are_not_scored_whole(tiny_data, tmp_path, capsys):
     weights = str(tiny_data.parent / "weights")
     folder = tiny.write_folder(tmp_path / "data", train=10) / "train"

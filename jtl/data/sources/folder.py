@@ -17,7 +17,7 @@ from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.layout import LAYOUT, Layout, understand
 from jtl.data.sources.stores import ImageFile, ImageStore
-from jtl.data.splits import OpenedSource, alike_classes
+from jtl.data.splits import OpenedSource, TrainingProblem, alike_classes
 
 _LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
@@ -103,8 +103,10 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
     empty = sorted(name for name, images in layout.splits["train"].items() if not images)
     if empty:
         problems.append(
-            f"{layout.places['train']} has class folders without images: {listed(empty)}. Fill or "
-            "remove them."
+            TrainingProblem(
+                f"{layout.places['train']} has class folders without images: {listed(empty)}. Fill "
+                "or remove them."
+            )
         )
     for split, classes in layout.splits.items():
         unknown = sorted(set(classes) - set(train))
@@ -115,7 +117,10 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
             )
     if len(train) < 2:
         problems.append(
-            f"{path} has only one class, {train[0]!r}; a classifier needs at least two. {LAYOUT}"
+            TrainingProblem(
+                f"{path} has only one class, {train[0]!r}; a classifier needs at least two. "
+                f"{LAYOUT}"
+            )
         )
     return problems
 

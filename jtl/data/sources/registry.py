@@ -12,7 +12,14 @@ from jtl.data import near_duplicates
 from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.arrays import ArraySplit
-from jtl.data.splits import LeftOut, OpenedSource, Split, hold_out, missing_classes
+from jtl.data.splits import (
+    LeftOut,
+    OpenedSource,
+    Split,
+    TrainingProblem,
+    hold_out,
+    missing_classes,
+)
 
 __all__ = ["SCHEMES", "ArraySplit", "Dataset", "Scheme", "SourceOptions", "Split", "find", "load"]
 
@@ -171,7 +178,8 @@ def load(
         val_fraction: The share of train to hold out, between 0 and 1.
         verify: What makes sure that the images can be read, such as a
             `jtl.data.verification.Verification`. None decodes no image of a file yet.
-        whole: Whether images without splits are not divided: train and val are both all of them.
+        whole: Whether images are to be evaluated: those without splits are not divided (train and
+            val are both all of them), and one class is enough.
         bit_depth: As of `jtl.data.depth.with_bit_depth`; without `verify`, all 16 bits.
 
     Raises:
@@ -185,8 +193,9 @@ def load(
         raise UserError(f"Seed {seed} is not possible: give 0 or a positive integer.")
     spec = with_scheme(spec)
     found = find(spec, options)
-    if found.problems:
-        raise UserError("\n".join(found.problems))
+    problems = [p for p in found.problems if not (whole and isinstance(p, TrainingProblem))]
+    if problems or not any(len(split) for split in found.splits.values()):
+        raise UserError("\n".join(problems or found.problems))
     if verify is not None:
         found = verify(found)
     found, bits = with_bit_depth(found, bit_depth)
@@ -201,7 +210,8 @@ def load(
         notes.append(note)
     if val is not train and (copies := near_duplicates.note(train, val)) is not None:
         notes.append(copies)
-    notes += missing_classes(found.class_names, train=train, val=val, test=test)
+    if val is not train:
+        notes += missing_classes(found.class_names, train=train, val=val, test=test)
     return Dataset(
         spec,
         found.class_names,
