@@ -59,6 +59,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of descriptions, and writes lists as `WIDTH,...`."""
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "?" and action.metavar == "":
+            return ""
         # `WIDTH ...` where argparse would say `[WIDTH ...]` or `WIDTH [WIDTH ...]`.
         if action.nargs in ("*", "+") and action.option_strings:
             return f"{self._metavar_formatter(action, default_metavar)(1)[0]},..."
@@ -71,7 +73,9 @@ def explained(option: Option, short: bool) -> str:
     if short:
         first, _, rest = help.partition(". ")
         told = rest[rest.index("Default:") :] if "Default:" in rest else ""
-        help = f"{first.rstrip('.')}. {told}".rstrip()
+        # What comes after a semicolon is about rarer cases.
+        parts = [first, told.partition(";")[0]]
+        help = " ".join(f"{part.rstrip('.')}." for part in parts if part)
     if (
         option.kind is not bool
         and default not in (None, (), dataclasses.MISSING)

@@ -186,6 +186,7 @@ def _add(group: Any, option: Option, *, short: bool = False, hidden: bool = Fals
         how = ("*", argparse.SUPPRESS) if option.is_list else ("?", None)
         group.add_argument(option.name, nargs=how[0], default=how[1], **settings)
     elif bare is not None:
+        settings["metavar"] = "" if short else settings["metavar"]  # Given alone, mostly.
         group.add_argument(option.flag, nargs="?", const=bare.value, **settings)
         off = dict(action="store_const", const=option.default, help=argparse.SUPPRESS)
         group.add_argument(_off(option.flag), dest=option.name, **off)

@@ -58,3 +58,18 @@ def format_bytes(count: int) -> str:
         if count >= 0.9995 * unit:
             return f"{count / unit:,.1f} {name}"
     return f"{count} bytes"
+
+
+def format_seconds(seconds: float) -> str:
+    """A time for people.
+
+    Example:
+        >>> [format_seconds(s) for s in (0.04, 3.14, 45.3, 754, 9000)]
+        ['under 0.1 s', '3.1 s', '45 s', '13 min', '2 h 30 min']
+    """
+    if seconds < 0.1:
+        return "under 0.1 s"
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -20,10 +20,10 @@ class RunConfig:
 
     Attributes:
         run_dir: Folder for everything the run writes. Default: a new one in runs/.
-        resume: Continue the run in --run-dir from its last checkpoint. --resume alone means auto:
-            continue, or start the run if there is none, so that the same command works for the
-            first start and every restart; must insists on an existing run. The results of a
-            finished run are printed again. Default: never.
+        resume: Continue the run in --run-dir from its last checkpoint, or start it if there is
+            none. So the same command works for the first start and every restart. --resume alone
+            means auto; must insists on an existing run. The results of a finished run are printed
+            again. Default: never.
         device: Device to train on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
         cache_budget: Memory for cached features, such as 4GB or 500MB; the rest is read from disk
             batch by batch. 0 turns the feature cache off. Default: 40 % of the free memory.

@@ -86,13 +86,13 @@ class TrainConfig:
             split.
         class_weights: Weight of each class in the training loss: none (every image counts the same)
             or balanced (every class counts the same).
-        epochs: Passes over the training images. Default: 10; none for head_only, which is solved
-            directly, or 20 where it is trained step by step (see --solver).
+        epochs: Passes over the training images. Default: 10, but none for head_only, which is
+            fitted directly; 20 where it is trained step by step (see --solver).
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
             512 and at most a tenth of the training images.
-        lr: Peak learning rate. Default: 1e-3 for head_only, norm_only and bias_only,
-            3e-4 for last_stage and last_stages:K, else 1e-4; ten times that for sgd, lamb and
-            adagrad, a tenth for lion.
+        lr: Peak learning rate. Default: 1e-3 for head_only, 3e-4 for last_stage, else 1e-4;
+            norm_only and bias_only as head_only, last_stages:K as last_stage; ten times that for
+            sgd, lamb and adagrad, a tenth for lion.
         head_lr_mult: Multiple of the learning rate for the head. Default: 1 for head_only,
             norm_only and bias_only, else 10.
         layer_decay: Layer-wise learning-rate decay: each block learns at this multiple of the next

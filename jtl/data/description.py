@@ -1,4 +1,4 @@
-"""What was understood of a source, in three lines: before a training, and for `jtl.data check`."""
+"""What was understood of a source, in up to three lines: before a training, and in `data check`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _CLASSES = 10
 """Named with their counts; of more classes the largest and the smallest."""
 _NAMED = 3
 """Of what is left out."""
+_SPLITS = {"train": "training", "val": "validation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +40,20 @@ class Description:
     held_out: bool = False
 
     def lines(self) -> list[str]:
-        """Three lines: splits and classes, where labels come from, what is left out."""
-        splits = [f"{count:,} {split}".rstrip() for split, count in self.splits.items()]
-        if self.held_out:
-            splits = [f"{s} (held out of train)" if s.endswith(" val") else s for s in splits]
-        examples = ", ".join(f"{name} = {label}" for name, label in self.examples)
-        left = "; ".join(_left_out(each) for each in self.left_out) or "nothing"
-        lines = [
-            f"data:     {', '.join(splits)} images of {len(self.classes):,} classes: "
-            f"{_counts(self.classes)}",
-            f"labels:   from {self.labels_from or 'the source'}"
-            + (f", such as {examples}" if examples else ""),
-            f"left out: {left}",
+        """Splits and classes, where labels come from, and, if any is, what is left out."""
+        splits = [
+            f"{count:,} {_SPLITS.get(split, split)}"
+            + (" (held out of train)" if self.held_out and split == "val" else "")
+            for split, count in self.splits.items()
         ]
+        examples = ", ".join(f"{name} = {label}" for name, label in self.examples)
+        told = f"{', '.join(split.rstrip() for split in splits)} images"
+        lines = [f"data:     {told} of {len(self.classes):,} classes: {_counts(self.classes)}"]
+        if self.labels_from:
+            lines.append(f"labels:   from {self.labels_from}")
+            lines[-1] += f", such as {examples}" if examples else ""
+        if self.left_out:
+            lines.append(f"left out: {'; '.join(_left_out(each) for each in self.left_out)}")
         return [for_terminal(line) for line in lines]
 
     def to_dict(self) -> dict[str, Any]:

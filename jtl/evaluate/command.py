@@ -75,7 +75,7 @@ def command(options: Options) -> None:
     from jtl.evaluate.evaluation import evaluate_run
     from jtl.predict.classifier import load
     from jtl.runs import report as report_page
-    from jtl.runs.files import SUMMARY, read_json
+    from jtl.runs.files import SUMMARY, fitted_penalty, read_json
 
     display = Display()
     classifier = load(options.run)
@@ -90,7 +90,7 @@ def command(options: Options) -> None:
     if options.json:
         print_json(found.scores)
     else:
-        _print(found.scores)
+        _print(found.scores, fitted_penalty(options.run))
     own = options.data is None and options.split == "val"
     folder = options.out or (options.run if own else None)
     if folder is None:
@@ -121,7 +121,7 @@ def _source_options(options: Options, config: Config) -> SourceOptions | None:
     return dataclasses.replace(options_for(spec, SourceOptions.of(config.data)), **given)
 
 
-def _print(scores: dict[str, Any]) -> None:
+def _print(scores: dict[str, Any], penalty: float | None) -> None:
     from jtl.common.progress import PlainConsole
     from jtl.runs import messages
 
@@ -131,7 +131,10 @@ def _print(scores: dict[str, Any]) -> None:
     images = counted(count, f"{messages.SPLITS[split]} image")
     if scores["whole"]:
         images = f"all {counted(count, 'image')}"
-    print(f"{data}, {images}, best epoch {scores['epoch']}")
+    chosen = f"best epoch {scores['epoch']}"
+    if penalty is not None:
+        chosen = f"fitted by L-BFGS with L2 penalty {penalty:g}"
+    print(f"{data}, {images}, {chosen}")
     print(f"accuracy {messages.accuracy_of(accuracy, count)}")
     print(f"loss     {scores[f'{split}_loss']:.3f}")
     print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")

@@ -224,13 +224,15 @@ def label_tree(mask: Mask, params: dict[str, Any]) -> dict[str, Any]:
         )
     if uncovered:
         raise UserError(
-            f"mask '{mask.name}': no rule matches {len(uncovered)} parameters, such as "
-            f"'{uncovered[0]}'. End the rules with one that matches everything, such as "
+            f"mask '{mask.name}': no rule matches {len(uncovered)} of the parameter arrays, such "
+            f"as '{uncovered[0]}'. End the rules with one that matches everything, such as "
             "'.*=frozen'."
         )
     idle = [rule for rule in mask.rules if rule not in decided and not rule.may_idle]
     if idle:
-        listed = "\n".join(f"  {r.pattern}: {_why_idle(r, mask.rules, paths)}" for r in idle)
+        listed = "\n".join(
+            f"  {r.pattern.removesuffix('(/.*)?')}: {_why_idle(r, mask.rules, paths)}" for r in idle
+        )
         raise UserError(f"mask '{mask.name}': these rules have no effect:\n{listed}")
     if not any(rule.label != FROZEN for rule in decided):
         raise UserError(f"mask '{mask.name}' leaves nothing to train.")

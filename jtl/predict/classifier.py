@@ -21,6 +21,7 @@ from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs import checkpoint
+from jtl.runs.files import fitted_penalty
 from jtl.runs.model_description import rebuild_model
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
@@ -55,8 +56,10 @@ class Classifier:
 
     def __repr__(self) -> str:
         names = listed(self.class_names, 5)
+        penalty = fitted_penalty(self.folder)
+        fitted = f"epoch {self.epoch}" if penalty is None else f"L-BFGS, L2 penalty {penalty:g}"
         return (
-            f"jtl classifier '{self.folder}' (epoch {self.epoch}): {self.config.model.model}, "
+            f"jtl classifier '{self.folder}' ({fitted}): {self.config.model.model}, "
             f"{self.inputs.device.size} pixels\n"
             f"{counted(len(self.class_names), 'class', 'classes')}: {names}\n"
             "predict(images) takes paths, folders, archives, uint8 arrays and Pillow images"

@@ -33,6 +33,9 @@ class Options:
     Images are resized and cropped as in training. Unreadable images are listed at the end; all
     others are predicted.
 
+    Exit codes: 0 if at least one image was predicted, 2 if none could be read or anything else is
+    wrong, 130 after Ctrl-C.
+
     Attributes:
         run: Folder that `jtl train` wrote.
         images: Image files, folders, zip or tar archives, or quoted patterns such as "*.jpg".

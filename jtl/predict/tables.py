@@ -80,7 +80,9 @@ def _csv(path: Path, top_k: int, raw: bool) -> Iterator[Put]:
     def put(row: Prediction | Unreadable) -> None:
         cells = _cells(row)
         for column, value in cells.items():
-            if isinstance(value, str) and not raw:
+            if isinstance(value, float):
+                cells[column] = f"{value:.6g}"
+            elif not raw:
                 cells[column] = for_spreadsheet(value)
         table.writerow(cells)
 

@@ -23,6 +23,15 @@ def missing_run(folder: Path) -> str | None:
     return f"'{folder}' is not a run: there is no such folder.{suggest(str(folder), runs, 0.7)}"
 
 
+def fitted_penalty(folder: Path) -> float | None:
+    """The L2 penalty of a run that was fitted by L-BFGS, which has no epochs; None of others."""
+    try:
+        with (folder / METRICS).open(encoding="utf-8") as lines:
+            return json.loads(next(lines, "{}")).get("l2")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a file of the run; UserError if that cannot be read."""
     try:

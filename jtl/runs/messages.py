@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl.common.invocation import command
+from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
 from jtl.runs import metrics
-from jtl.runs.files import CURVES
+from jtl.runs.files import CURVES, fitted_penalty
 
 if TYPE_CHECKING:
     from jtl.distributed.sharding import DataSharding
@@ -108,7 +109,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         frozen = "none"
     epochs = counted(summary["epochs"], "epoch")
     if summary.get("solver") == "lbfgs":  # Runs of earlier versions do not say.
-        epochs = "fitted by L-BFGS"
+        epochs, penalty = "fitted by L-BFGS", fitted_penalty(folder)
+        epochs += "" if penalty is None else f" with L2 penalty {penalty:g}"
     elif summary["epochs"] > 1:
         epochs += f" (best: {summary['best_epoch']})"
     rows = [
@@ -142,9 +144,9 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         for split in SPLITS
         if metric in ("balanced_accuracy", "auroc") and (key := f"{split}_{metric}") in summary
     ]
-    seconds = f"{summary['train_seconds']:.1f} s"
+    seconds = format_seconds(summary["train_seconds"])
     if summary["cached_prefix"]:
-        seconds += f" (frozen layers: {summary['feature_seconds']:.1f} s)"
+        seconds += f" (frozen layers: {format_seconds(summary['feature_seconds'])})"
     rows.append(("time", seconds))
     for row in rows:
         table.add_row(*map(Text, row))  # Paths are no markup.

@@ -107,14 +107,13 @@ def lines(setup: Setup, asked: Config) -> Iterator[str]:
     if not trains or not setup.variables.get("batch_stats", {}).keys() - {HEAD}:
         return
     told = {
-        "frozen": "keeps the statistics of the weights",
-        "batch": "uses the statistics of each batch",
-        "train": "uses the statistics of each batch, in frozen blocks too",
+        "frozen": "keep the averages of the weights",
+        "batch": "use the averages of each batch",
+        "train": "use the averages of each batch, in frozen layers too",
     }[bn]
-    why = f"--bn {bn}"
     if asked.train.bn == "auto":
-        why = {
-            "frozen": "which are pretrained; --bn batch can cost accuracy with small batches",
-            "batch": "because the weights are random",
+        told = {
+            "frozen": "keep the averages of the pretrained weights, which suits few images",
+            "batch": "use the averages of each batch, because the weights are random",
         }[bn]
-    yield f"BatchNorm {told} ({why})"
+    yield f"Normalization layers (BatchNorm) {told} (--bn {bn})"

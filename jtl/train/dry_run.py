@@ -18,7 +18,7 @@ from rich.text import Text
 from jtl import onednn
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.progress import Display
-from jtl.common.quantities import format_bytes
+from jtl.common.quantities import format_bytes, format_seconds
 from jtl.freeze.plan import PhasePlan
 from jtl.models.inference import forward
 from jtl.runs.messages import counted
@@ -166,22 +166,23 @@ def _lines(phase: dict[str, Any]) -> list[str]:
         whole = each * phase["epochs"]
         if cached and not phase["cache_kept"]:
             whole += phase["estimated_prefix_seconds"]
-        lines.append(f"time without compiling: about {whole:,.1f} s, {each:,.1f} s per epoch")
+        told = f"{format_seconds(whole)}, {format_seconds(each)} per epoch"
+        lines.append(f"time without compiling: about {told}")
     if cached:
         place = "in memory" if phase["cache_place"] == "memory" else "read from disk"
         when = (
             "already there"
             if phase["cache_kept"]
-            else f"computed once in about {phase['estimated_prefix_seconds']:,.1f} s"
+            else f"computed once in about {format_seconds(phase['estimated_prefix_seconds'])}"
         )
         lines.append(
             f"frozen layers: cached ({format_bytes(phase['cache_bytes'])}, {place}), {when}, in "
             f"'{phase['cache_folder']}'"
         )
     lines += [
-        f"trained: {phase['trainable_params']:,} of {phase['total_params']:,} parameters, with "
+        f"trained: {phase['trainable_params']:,} of {phase['total_params']:,} parameters, counting "
         "BatchNorm statistics",
-        f"optimizer state: {phase['optimizer_bytes'] / 1e6:,.2f} MB",
+        *([f"optimizer state: {format_bytes(size)}"] if (size := phase["optimizer_bytes"]) else []),
         f"cut: {phase['cut']}" + ("" if cached else " (nothing cached)"),
     ]
     if not np.isnan(phase["forward_flops_per_image"]):

@@ -168,6 +168,16 @@ def test_the_command_draws_into_the_run(run, capsys):
         assert f"]({name})" in page
 
 
+def test_a_run_that_l_bfgs_fitted_has_a_penalty_and_no_best_epoch(run, capsys):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "metrics.jsonl").write_text(json.dumps({**lines[0], "l2": 0.0001778}) + "\n")
+    assert main("evaluate", run) == 0
+    out = capsys.readouterr().out
+    assert "validation images, fitted by L-BFGS with L2 penalty 0.0001778\n" in out
+    assert "epoch" not in out
+    assert "(L-BFGS, L2 penalty 0.0001778)" in repr(evaluation.load(run))
+
+
 def test_other_data_leave_the_run_as_it_is(run, tmp_path, capsys):
     data = tiny.write_folder(tmp_path / "data", val=2)
     before = {path.name for path in run.iterdir()}

@@ -60,8 +60,9 @@ def test_every_leaf_must_be_decided():
     rules = mask((r"head/.*", "head"), (r"stage1/.*", FROZEN))
     with pytest.raises(
         UserError,
-        match=r"^mask 'mine': no rule matches 2 parameters, such as 'stem/conv/kernel'\. End the "
-        r"rules with one that matches everything, such as '\.\*=frozen'\.$",
+        match=r"^mask 'mine': no rule matches 2 of the parameter arrays, such as "
+        r"'stem/conv/kernel'\. End the rules with one that matches everything, such as "
+        r"'\.\*=frozen'\.$",
     ):
         label_tree(rules, PARAMS)
 

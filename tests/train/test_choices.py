@@ -106,7 +106,10 @@ def trained(tiny_data, run_dir, **options: Any) -> tuple[Any, str]:
 
 def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path):
     run, said = trained(tiny_data, tmp_path / "run", mask="full")
-    assert "BatchNorm keeps the statistics of the weights (which are pretrained" in said
+    assert (
+        "Normalization layers (BatchNorm) keep the averages of the pretrained weights, which"
+        in said
+    )
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert (stored["train"]["bn"], stored["train"]["solver"]) == ("frozen", "sgd")
     # Every param of the backbone moved, and no running average.
