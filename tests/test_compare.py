@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,9 @@ def test_the_table(runs, tmp_path, capsys, monkeypatch):
     assert main("compare", *(run.folder for run in runs), "--out", out) == 0
     text = capsys.readouterr().out
     rows = [
-        [cell.strip() for cell in line.strip("│").split("│")]
+        re.split(r" {2,}", line.strip())
         for line in text.splitlines()
-        if line.startswith("│ ")
+        if re.match(r"  (\d|--) ?", line)
     ]
     order = sorted(runs, key=lambda r: (-r.summary["val_accuracy"], r.summary["val_loss"]))
     for number, run in enumerate(order, 1):
@@ -39,7 +41,7 @@ def test_the_table(runs, tmp_path, capsys, monkeypatch):
         row = rows[number - 1]
         assert run.folder.name in row[1]
         assert [row[0], *row[2:6]] == [
-            str(number), *figures, f"{summary['best_epoch']}/{summary['epochs']}",
+            str(number), *figures, f"{summary['best_epoch']} of {summary['epochs']}",
         ]  # fmt: skip
     trained = [run.config.train for run in order]
     assert rows[2:] == [
@@ -115,5 +117,74 @@ def test_runs_of_different_metrics_are_ordered_by_accuracy(tmp_path, capsys):
     second = recorded(tmp_path / "second", "accuracy", 0.8, 0.8)
     assert main("compare", second, first) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert text.index("first") < text.index("second")
+    assert text.index(" first ") < text.index(" second ")
     assert "by different metrics (accuracy, auroc); the order here is by accuracy." in text
+
+
+def fitted(folder: Path) -> Path:
+    """What of a run that L-BFGS fitted is compared."""
+    folder.mkdir()
+    train = {"solver": "lbfgs", "l2": "auto", "lr": None, "epochs": None, "seed": 0}
+    (folder / "config.json").write_text(json.dumps({"train": train}))
+    line = {"epoch": 1, "val_accuracy": 0.9, "val_loss": 0.5, "l2": 0.0001778}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    return folder
+
+
+def test_a_run_of_l_bfgs_has_a_penalty_in_place_of_epochs(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    folder = fitted(tmp_path / "fitted")
+    assert main("compare", folder, runs[0].folder) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"\d  +\S*fitted \(not finished\) +0\.9000 +0\.5000 +- +L2 0\.00018 ", text)
+    assert re.search(r"  --lr  +(- +[\d.]+|[\d.]+ +-)", text)  # Which it does not take.
+    assert "L2: the penalty of a run that L-BFGS fitted." in text
+    assert "1/1" not in text
+
+
+def test_a_run_that_is_given_twice_is_listed_once(runs, capsys):
+    folder = runs[0].folder
+    assert main("compare", folder, f"{folder.parent}/./{folder.name}/", folder) == 0
+    text = capsys.readouterr().out
+    assert "A run that was given more than once is listed once." in text
+    assert "\n  2 " not in text
+
+
+def test_the_tables_fit_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    folders = []
+    for index in range(12):
+        metric = "balanced_accuracy"
+        folder = recorded(tmp_path / f"{'run' * 10}{index}", metric, 0.5 + index / 100, 0.5)
+        train = {"metric": metric, "lr": 1 / (index + 3)}
+        (folder / "config.json").write_text(json.dumps({"train": train}))
+        summary = {"test_accuracy": 0.5, "train_seconds": 12345.6, "val_macro_f1": 0.5}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        folders.append(folder)
+    assert main("compare", *folders) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for told in ("balanced", "macro-F1", "test", "epoch", "seconds", "12345.6", "1 of 1"):
+        assert told in text  # Nothing is cut.
+    assert text.count("--lr ") == 3
+
+
+def test_lines_are_numbered_and_those_without_epochs_are_level(monkeypatch):
+    from matplotlib.figure import Figure
+
+    from jtl.runs import plots
+
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path, title: figures.append(figure))
+    steps = [{"epoch": e, "val_loss": 1 / e, "val_accuracy": 0.9} for e in (1, 2, 3)]
+    level = [{"epoch": 1, "val_loss": 0.3, "val_accuracy": 0.9, "l2": 1e-4}]
+    plots.draw_comparison("x", runs=[("a", steps), ("b", level), ("c", steps)])
+    for axes in figures[0].axes:
+        assert [text.get_text() for text in axes.texts] in (["1", "3", "2"], ["2", "1", "3"],
+                                                            ["1", "2", "3"])  # fmt: skip
+        heights = sorted(text.get_position()[1] for text in axes.texts)
+        assert all(b - a > 0.04 for a, b in itertools.pairwise(heights))
+        assert heights[-1] <= 1
+        assert list(axes.lines[1].get_xdata()) == [0, 1]  # From side to side.
+    told = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert told == ["1  a", "2  b (L-BFGS, no epochs)", "3  c"]

@@ -5,18 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.config import checks, walk
 from jtl.runs import metrics
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, missing_run, read_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +45,8 @@ class Compared:
     Attributes:
         run: Its folder as given.
         finished: Whether it has a summary.
-        epochs: That are done.
+        epochs: That are done; 1 of a run that L-BFGS fitted.
+        l2: The penalty of a run that L-BFGS fitted, None of others.
         best_epoch: By the run's --metric; among equals, of lowest loss.
         metric: The run's --metric.
         val_metric: What it is in the best epoch.
@@ -64,6 +61,7 @@ class Compared:
     run: str
     finished: bool
     epochs: int
+    l2: float | None
     best_epoch: int
     metric: metrics.MetricName
     val_metric: float
@@ -83,7 +81,7 @@ def command(options: Options) -> None:
     """
     if not options.runs:
         raise UserError("which runs? Name two or more: jtl compare RUN RUN...")
-    folders = list(dict.fromkeys(options.runs))
+    folders = list({folder.resolve(): folder for folder in reversed(options.runs)}.values())[::-1]
     histories = {folder: read_history(folder) for folder in folders}
     found = [compared(folder, histories[folder]) for folder in folders]
     chosen_by = {run.metric for run in found}
@@ -95,11 +93,19 @@ def command(options: Options) -> None:
         print_json({"runs": [dataclasses.asdict(run) for run in found], "different": different})
         return
     from jtl.common.progress import PlainConsole
+    from jtl.compare import tables
 
     console = PlainConsole()
-    console.print(results_table(found))
+    console.print(tables.results_table(found))
     if different:
-        console.print(options_table(found, different))
+        console.print(*tables.options_tables(found, different))
+    if len(folders) < len(options.runs):
+        console.print("A run that was given more than once is listed once.")
+    if any(run.l2 is not None for run in found):
+        console.print(
+            "L2: the penalty of a run that L-BFGS fitted. It takes no steps, so it has no epochs "
+            "and no learning rate."
+        )
     if len(chosen_by) > 1:
         console.print(
             "These runs chose their best epochs by different metrics "
@@ -121,6 +127,7 @@ def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
         run=str(folder),
         finished=bool(summary),
         epochs=len(history),
+        l2=history[0].get("l2"),
         best_epoch=best["epoch"],
         metric=metric,
         val_metric=best[f"val_{metric}"],
@@ -148,58 +155,6 @@ def differing(runs: list[Compared]) -> list[str]:
         for name in names
         if len({json.dumps(run.options.get(name), sort_keys=True) for run in runs}) > 1
     ]
-
-
-def results_table(runs: list[Compared]) -> Table:
-    """A numbered row for each run."""
-    from rich.table import Table
-    from rich.text import Text
-
-    by = runs[0].metric if len({run.metric for run in runs}) == 1 else "accuracy"
-    title = "Runs" if by == "accuracy" else f"Runs, best first by {by}"
-    view = Table(title=title, title_justify="left")
-    extra = [by] if by in ("balanced_accuracy", "auroc") else []  # Others have their columns.
-    tested = any(run.test_accuracy is not None for run in runs)
-    view.add_column("#", justify="right", no_wrap=True)
-    view.add_column("run", overflow="fold")
-    columns = [*extra, "accuracy", "loss", "macro-F1", *(["test"] if tested else []), "epoch", "s"]
-    for column in columns:
-        view.add_column(column, justify="right", no_wrap=True)
-    # What all paths begin with tells nothing.
-    shared = os.path.commonpath([os.path.abspath(Path(run.run).parent) for run in runs])
-    for number, run in enumerate(runs, 1):
-        shown = os.path.relpath(run.run, shared) if len(runs) > 1 else run.run
-        shown += "" if run.finished else " (not finished)"
-        cells = [_share(run.val_metric)] if extra else []
-        cells += [f"{run.val_accuracy:.4f}", f"{run.val_loss:.4f}", _share(run.val_macro_f1)]
-        cells += [_share(run.test_accuracy)] if tested else []
-        cells += [f"{run.best_epoch}/{run.epochs}", f"{run.seconds:.1f}"]
-        view.add_row(*map(Text, [str(number), shown, *cells]))  # Paths are no markup.
-    return view
-
-
-def options_table(runs: list[Compared], options: list[str]) -> Table:
-    """A row for each of these options, a column for each run by its number."""
-    from rich.table import Table
-    from rich.text import Text
-
-    view = Table(title="What differs", title_justify="left")
-    view.add_column("option", no_wrap=True)
-    for number in range(1, len(runs) + 1):
-        view.add_column(str(number), overflow="fold")
-    for name in options:
-        flag = "--" + name.replace("_", "-")
-        view.add_row(*map(Text, [flag, *(_short(run.options.get(name)) for run in runs)]))
-    return view
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _short(value: Any) -> str:
-    text = "-" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:18]} ... {text[-17:]}"
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

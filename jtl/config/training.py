@@ -60,6 +60,10 @@ def _factor(flag: str, value: float) -> None:
 MetricName = Literal["accuracy", "macro_f1", "balanced_accuracy", "auroc", "loss"]
 
 
+WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "seed")
+"""Options of a training that a solver without steps has too."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """What is trained, and how. Several defaults depend on --mask and --optimizer.

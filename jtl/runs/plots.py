@@ -153,6 +153,8 @@ def curves_title(
 def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
     """Validation loss and accuracy of several runs over their epochs; a PNG.
 
+    Runs that L-BFGS fitted have no epochs and are level lines. The lines have the runs' numbers.
+
     Args:
         path: The file.
         runs: (name, a line for every epoch, as in `metrics.jsonl`) of each.
@@ -162,23 +164,52 @@ def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, An
     rows = 0.22 * len(runs)
     figure = Figure(figsize=(10, 4 + rows), layout="constrained")
     plots = figure.subplots(1, 2)
+    stepped = [len(history) for _, history in runs if history[0].get("l2") is None]
     for axes, quantity in zip(plots, ("loss", "accuracy"), strict=True):
+        ends = []
         for index, (_, history) in enumerate(runs):
-            style = dict(
+            style: dict[str, Any] = dict(
                 color=COLOURS[index % len(COLOURS)],
-                linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
-                marker="o" if len(history) == 1 else None,
+                linestyle=("-", "--", ":", "-.")[index // len(COLOURS) % 4],
             )
-            epochs = [line["epoch"] for line in history]
-            axes.plot(epochs, [line[f"val_{quantity}"] for line in history], **style)
+            values = [line[f"val_{quantity}"] for line in history]
+            ends.append(values[-1])
+            if history[0].get("l2") is not None:
+                axes.axhline(values[0], **style)
+            else:
+                marker = "o" if len(history) == 1 else None
+                axes.plot([line["epoch"] for line in history], values, marker=marker, **style)
         axes.set_ylabel(f"validation {quantity}")
-        _scale(axes, quantity, max(len(history) for _, history in runs))
-    legend = figure.legend(
-        plots[0].lines, [shortened(name, 90) for name, _ in runs], loc="outside lower center"
-    )
+        _scale(axes, quantity, max(stepped, default=1))
+        if not stepped:
+            axes.set_xticks([])
+            axes.set_xlabel("fitted by L-BFGS, without epochs")
+        _number(axes, ends)
+    names = [
+        f"{number}  {shortened(name, 80)}"
+        + ("" if history[0].get("l2") is None else " (L-BFGS, no epochs)")
+        for number, (name, history) in enumerate(runs, 1)
+    ]
+    legend = figure.legend(plots[0].lines, names, loc="outside lower center")
     for text in legend.get_texts():
         text.set_parse_math(False)
     save(figure, path, None)
+
+
+def _number(axes: Any, ends: list[float]) -> None:
+    """Writes the number of each line at its end, right of the frame, one above the other."""
+    low, high = axes.get_ylim()
+    order = sorted(range(len(ends)), key=lambda index: ends[index])
+    gap, place = min(0.05, 1 / len(ends)), -1.0
+    heights = {}
+    for index in order:
+        place = max((ends[index] - low) / (high - low), place + gap)
+        heights[index] = place
+    above = max(0.0, place - 1)  # What does not fit moves down.
+    for index, height in heights.items():
+        colour = COLOURS[index % len(COLOURS)]
+        style = dict(color=colour, fontsize=9, va="center", transform=axes.transAxes)
+        axes.text(1.015, height - above, str(index + 1), **style)
 
 
 def save(figure: Any, path: str | Path, title: str | None) -> None:

@@ -12,6 +12,7 @@ from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, subtree
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.config.training import WITHOUT_STEPS
 from jtl.distributed import processes
 from jtl.freeze.groups import HEAD, is_head
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 APART = 0.2
 """Of training above validation accuracy, from where on batch statistics may be the cause."""
-_WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "seed")
-"""Options of a training that a solver without steps has too."""
 
 
 def chosen(config: Config, variables: ParamTree, *, in_memory: bool = True) -> Config:
@@ -63,7 +62,7 @@ def _asks_for_steps(config: Config) -> bool:
         run.find_lr
         or run.profile
         or config.augment.resolved().random
-        or bool(set(given) - set(_WITHOUT_STEPS))
+        or bool(set(given) - set(WITHOUT_STEPS))
     )
 
 
