@@ -18,8 +18,9 @@ from jtl.data.decoding import HostTransform
 
 UNKNOWN = 0
 """The hash of an image with too few pixels or too little in it."""
+SMALLEST = 32
+"""Pixels of the shorter side: smaller images are not compared."""
 _SIDE, _LOW = 32, 8  # pixels of the small grey copy; frequencies in each direction
-_SMALLEST = 32  # pixels of the shorter side
 _CONTRAST = 4.0  # standard deviation of the small copy, of 0..255
 _BITS = 8  # that may differ, of 63; unrelated photographs differ in 20 and more
 _CORRELATION = 0.95
@@ -56,16 +57,36 @@ class NearDuplicates(NamedTuple):
 def perceptual_hash(image: Image.Image) -> int:
     """63 bits that nearly equal images nearly share; `UNKNOWN` where it says nothing."""
     shorter = min(image.size)
-    if shorter < _SMALLEST:
+    if shorter < SMALLEST:
         return UNKNOWN
     if (factor := shorter // (2 * _SIDE)) > 1:
         image = image.reduce(factor)
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    pixels = np.asarray(small, np.float32)
-    if pixels.std() < _CONTRAST:
-        return UNKNOWN
-    low = (_COSINES @ pixels @ _COSINES.T).ravel()[1:]
-    return int(_PLACES[low > np.median(low)].sum())
+    return int(_hashes(np.asarray(small, np.float32)[None])[0])
+
+
+def array_hashes(images: np.ndarray) -> np.ndarray:
+    """`perceptual_hash` of every image of an array, uint64 [N].
+
+    Args:
+        images: uint8 [N, H, W, 1 or 3].
+    """
+    if images.shape[1:3] != (_SIDE, _SIDE):
+        grey = [image[..., 0] if image.shape[-1] == 1 else image for image in images]
+        return np.array([perceptual_hash(Image.fromarray(image)) for image in grey], np.uint64)
+    if images.shape[-1] == 1:
+        return _hashes(images[..., 0].astype(np.float32))
+    # As Pillow's "L", in integers.
+    luma = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return _hashes(((luma + 0x8000) >> 16).astype(np.float32))
+
+
+def _hashes(small: np.ndarray) -> np.ndarray:
+    """Of grey images, float32 [N, 32, 32]."""
+    low = (_COSINES @ small @ _COSINES.T).reshape(len(small), -1)[:, 1:]
+    bits = low > np.median(low, axis=1, keepdims=True)
+    contrast = small.std((1, 2)) >= _CONTRAST
+    return np.where(contrast, (bits * _PLACES).sum(1, dtype=np.uint64), np.uint64(UNKNOWN))
 
 
 def hashes_of(split: Any) -> np.ndarray:

@@ -262,11 +262,11 @@ def _nearly_equal(found: OpenedSource, looks: Sequence[SurveyedImage]) -> list[s
     by_split: dict[str, list[SurveyedImage]] = defaultdict(list)
     for look in looks:
         by_split[look.split].append(look)
-    files = [name for name, images in found.splits.items() if isinstance(images, EncodedSplit)]
-    for name in files:
-        found.splits[name].hashes = np.array([o.perceptual for o in by_split[name]], np.uint64)
+    for name, images in found.splits.items():
+        if isinstance(images, EncodedSplit):
+            images.hashes = np.array([o.perceptual for o in by_split[name]], np.uint64)
     warnings = []
-    for one, other in itertools.combinations(files, 2):
+    for one, other in itertools.combinations(found.splits, 2):
         # Of `one`, the earlier split, there are more images: looked for are those of `other`.
         digests = {look.digest for look in by_split[one]}
         fresh = [row for row, o in enumerate(by_split[other]) if o.digest not in digests]
@@ -278,7 +278,8 @@ def _nearly_equal(found: OpenedSource, looks: Sequence[SurveyedImage]) -> list[s
                 "look better than on new images. Put all images of one video, object or person "
                 "into the same split."
             )
-    if files == ["train"] and (near := near_duplicates.find(*[found.splits["train"]] * 2)):
+    train = found.splits["train"]
+    if len(found.splits) == 1 and (near := near_duplicates.find(train, train)):
         warnings.append(
             f"Training images nearly equal one another ({near}), and validation images will be "
             "held out of them, so validation accuracy will look better than on new images. Make a "

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from jtl.data import near_duplicates, verification
+from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.registry import find, load
 from jtl.data.verification import Verification
 from support.commands import main
@@ -120,3 +121,37 @@ def test_many_images_are_compared_by_a_sample(tmp_path: Path, monkeypatch: pytes
 def test_images_without_contrast_are_nobodys_duplicates(tmp_path: Path):
     root = class_folders(tmp_path, "train/a", "train/b", "val/a", "val/b", count=3)
     assert not [n for n in load(f"folder:{root}", verify=Verification()).notes if "nearly" in n]
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (32, 32, 1), (50, 70, 3), (64, 64, 1), (20, 40, 3)])
+def test_the_hashes_of_arrays_are_those_of_images(shape: tuple[int, int, int]):
+    height, width, colours = shape
+    images = np.stack([np.asarray(scene(i).resize((width, height))) for i in range(9)])
+    images = np.ascontiguousarray(images[..., :colours])
+    images[3] = 7
+    split = ArraySplit("x", images, np.zeros(9, np.int32), [*map(str, range(9))])
+    opened = [Image.fromarray(i if colours == 3 else i[..., 0]) for i in images]
+    expected = [*map(near_duplicates.perceptual_hash, opened)]
+    assert split.hashes.tolist() == expected
+    assert split.subset(np.array([4, 0])).hashes.tolist() == [expected[4], expected[0]]
+    assert (split.hashes[3], len(set(expected))) == (near_duplicates.UNKNOWN, 1 + 8 * (height > 20))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_frames_of_one_video_in_arrays(tmp_path: Path, capsys, held_out: bool):
+    frames = [[frame(scene(number), at).resize((64, 48)) for at in range(5)] for number in range(4)]
+    images = np.array([[np.asarray(one) for one in same] for same in frames])
+    labels = np.tile(np.arange(4)[:, None] % 2, 5)
+    path = tmp_path / "x.npz"
+    if held_out:
+        np.savez(path, images=images.reshape(20, 48, 64, 3), labels=labels.reshape(-1))
+    else:
+        train, val = images[:, :4].reshape(16, 48, 64, 3), images[:, 4]
+        np.savez(path, x_train=train, y_train=labels[:, :4].reshape(-1), x_val=val,
+                 y_val=labels[:, 4])  # fmt: skip
+    notes = " ".join(load(f"npz:{path}").notes)
+    assert "Validation images nearly equal training images (4 of 4 images, such as " in notes
+    assert main("data", "check", path, "--json") == 0
+    warnings = " ".join(json.loads(capsys.readouterr().out)["warnings"])
+    assert "nearly equal" in warnings
+    assert ("Training images nearly equal one another (20 of 20" in warnings) == held_out

@@ -10,9 +10,13 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.data.batches import read_batch
+from jtl.data import near_duplicates
+from jtl.data.batches import in_threads, read_batch
 from jtl.data.decoding import BadImage, HostTransform
 from jtl.data.splits import Advance, Labelled, OpenedSource
+
+_MOST_HASHED = 2**28
+"""Pixels of a split: of more none are hashed, as that takes seconds in every run."""
 
 
 class ArraySplit(Labelled):
@@ -39,6 +43,22 @@ class ArraySplit(Labelled):
     ) -> None:
         super().__init__(where, labels, names, rows)
         self._images = images
+        self._hashes: np.ndarray | None = None
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """The perceptual hash of every image, uint64 [N]; see `jtl.data.near_duplicates`."""
+        if self._hashes is None:
+            self._hashes = np.full(len(self), near_duplicates.UNKNOWN, np.uint64)
+            height, width = self._images.shape[1:3]
+            large = min(height, width) >= near_duplicates.SMALLEST
+            if large and len(self) * height * width <= _MOST_HASHED:
+                for rows, values in in_threads(self._hash, len(self)):
+                    self._hashes[rows.start : rows.stop] = values
+        return self._hashes
+
+    def _hash(self, rows: range) -> tuple[range, np.ndarray]:
+        return rows, near_duplicates.array_hashes(self._images[self._rows[rows.start : rows.stop]])
 
     def native_size(self) -> tuple[int, int] | None:
         """The (height, width) of the array."""
@@ -75,11 +95,15 @@ class ArraySplit(Labelled):
         """The split that has only these images, in this order."""
         names = [self._names[index] for index in indices]
         rows = self._rows[indices]  # The array itself is shared, not copied.
-        return ArraySplit(self.where, self._images, self._labels[indices], names, rows)
+        part = ArraySplit(self.where, self._images, self._labels[indices], names, rows)
+        part._hashes = None if self._hashes is None else self._hashes[indices]
+        return part
 
     def relabelled(self, labels: np.ndarray) -> ArraySplit:
         """The same images with other labels, int32 [N]."""
-        return ArraySplit(self.where, self._images, labels, self._names, self._rows)
+        other = ArraySplit(self.where, self._images, labels, self._names, self._rows)
+        other._hashes = self._hashes
+        return other
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:

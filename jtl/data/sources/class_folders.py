@@ -10,6 +10,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel
 from jtl.data.sources.names import (
+    ends_in_annotation,
     is_annotation,
     is_container,
     is_no_class,
@@ -151,7 +152,7 @@ def only_images(node: Node, leave_out: Callable[..., None]) -> Node:
     """
     held = node.with_images()
     if any(is_container(name) for name in held):
-        notes = [name for name in held if is_annotation(name)]
+        notes = [name for name in held if ends_in_annotation(name)]
         if notes:
             for name in notes:
                 leave_out("annotations", *node.children[name].files())

@@ -45,6 +45,7 @@ def by_kind(files: Iterable[ImageFile]) -> dict[str, list[str]]:
 def told(files: Iterable[ImageFile]) -> str:
     """Sentences, for who has images without class folders; empty where there are no such files."""
     names = [name for same in by_kind(files).values() for name in same]
+    names = [name for name in names if "submission" not in name.lower()]  # Forms to fill in.
     if not names:
         return ""
     special = [

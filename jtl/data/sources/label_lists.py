@@ -63,6 +63,20 @@ def find(
     return next(iter(found.values())) if len(found) == 1 else None
 
 
+def way_out(images: Sequence[ImageFile]) -> str:
+    """What to do about images without class folders or a list."""
+    told = (
+        "Sort its images into class folders, add a list with the file name and the class of every "
+        "image, or move the folder elsewhere: jtl then holds out a part of train. "
+    )
+    if images[0].parts[-1].startswith("ILSVRC2012_val"):
+        told += (
+            "Of ImageNet, the list is LOC_val_solution.csv from Kaggle; valprep.sh sorts the "
+            "images into class folders. Class numbers are not read, as lists count differently. "
+        )
+    return told
+
+
 def _labels(text: str, class_names: set[str]) -> dict[str, str]:
     """{name of an image: its class} of the rows that have one class and no other."""
     found: dict[str, str] = {}

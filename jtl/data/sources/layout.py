@@ -214,11 +214,11 @@ class _Reader:
                 f"them: jtl.evaluate RUN --data folder:{first}. {_AS_CLASSES}"
             )
         node = base.children[train[0]]
+        classes = f" {_AS_CLASSES}" if len(base.with_images()) > 1 else ""
         return UserError(
             f"{self.path(node)} has no class folders: its {counted(node.count, 'image')} lie side "
-            f"by side. "
-            f"{self._labels_told}Put the images of each class into a folder named after the "
-            f"class. {LAYOUT}"
+            f"by side. {self._labels_told}Put the images of each class into a folder named after "
+            f"the class. {LAYOUT}{classes}"
         )
 
     def by_class(self, base: Node) -> dict[str, Node] | None:
@@ -297,7 +297,7 @@ class _Reader:
                     continue
                 raise UserError(
                     f"{places[split]} has no class folders, and no list beside it names a class "
-                    f"of train for every image. {self._labels_told}{LAYOUT}"
+                    f"of train for every image. {label_lists.way_out(loose)}{self._labels_told}"
                 )
             found = classes_in(node, level, self.path(node), splits.get("train"), self._labels_told)
             if not node.children or (split == "train" and not found.classes):

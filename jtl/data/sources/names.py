@@ -83,6 +83,12 @@ def is_annotation(name: str) -> bool:
     return name.lower() in _ANNOTATIONS or "".join(words_of(name)) == "groundtruth"
 
 
+def ends_in_annotation(name: str) -> bool:
+    """Whether a name's last word says so, as of `lung masks`; of a class (`no_mask`) too."""
+    words = words_of(name)
+    return is_annotation(name) or (bool(words) and words[-1] in _ANNOTATIONS)
+
+
 def numbered_parts(names: Iterable[str]) -> list[str]:
     """The names that look like parts of one data set, such as `batch1` and `batch2`.
 

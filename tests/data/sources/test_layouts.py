@@ -63,6 +63,10 @@ READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
     ),
     "masks beside images": ("a/images:2 a/masks:2 b/images:3 b/masks:3", {"train": AB}),
     "masks beside the classes": ("images/a:2 images/b:3 masks/a:2 masks/b:3", {"train": AB}),
+    "kinds of masks beside images": (
+        "a/images:2 a/infection_masks:2 b/images:3 b/lung_masks:3",
+        {"train": AB},
+    ),
     "masks as a class": ("mask:2 no_mask:3", {"train": {"mask": 2, "no_mask": 3}}),
     "annotations without images": ("a:2 b:3 annotations/a.xml", {"train": AB}),
     "two folders around": ("x/y/a:2 x/y/b:3 x/readme.md", {"train": AB}),
@@ -137,12 +141,15 @@ REFUSED: dict[str, tuple[str, str]] = {
         "train/steam:2 train/diesel:2 bus/city:2",
         "not clear whether train is a split or a class. If these are classes, put all",
     ),
+    "a vehicle": ("train:2 plane:2", "If these are classes, put all class folders into one folder"),
     "train beside one flat": ("train:2 extra:2", "has no class folders"),
     "a class called test": ("a:2 b:2 test:2", "has test/ but no train/"),
     "images among classes": ("a:2 b:2 images:2", "images hardly is a class"),
     "val without classes or list": (
         "train/a:2 train/b:2 val:2",
-        "val has no class folders, and no",
+        "val has no class folders, and no list beside it names a class of train for every image. "
+        "Sort its images into class folders, add a list with the file name and the class of every "
+        "image, or move the folder elsewhere: jtl then holds out a part of train.",
     ),
 }  # fmt: skip
 
@@ -223,6 +230,14 @@ def test_a_flat_val_with_a_list(tmp_path: Path, case: str):
     turned = find(f"folder:{tmp_path}")
     assert turned.splits["val"].names == found.splits["val"].names[::-1]
     assert turned.fingerprint != found.fingerprint
+
+
+def test_imagenets_flat_val_says_where_its_list_is(tmp_path: Path):
+    grown(tmp_path, "train/n01440764:2 train/n02102040:3 val:0")
+    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(PNG)
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n")
+    with pytest.raises(UserError, match=r"the list is LOC_val_solution.csv .* valprep.sh sorts"):
+        find(f"folder:{tmp_path}")
 
 
 def test_a_form_for_predictions_is_no_list_of_labels(tmp_path: Path):
