@@ -172,6 +172,6 @@ def test_check_and_evaluation_have_the_option(tmp_path: Path, capsys: pytest.Cap
     assert main("data", "check", tmp_path) == 2
     assert "--split-lists ignore" in capsys.readouterr().err
     main("data", "check", tmp_path, "--split-lists", "ignore")
-    assert "7 train images of 2 classes" in capsys.readouterr().out
+    assert "7 training images of 2 classes" in capsys.readouterr().out
     assert main("evaluate", "--help") == 0
     assert "--split-lists" in capsys.readouterr().out
