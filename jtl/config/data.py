@@ -82,7 +82,7 @@ class DataConfig:
             part of all images (ignore).
         image_column: Parquet column that holds the images. Default: known by its name.
         label_column: Parquet column that holds the labels. Default: known by its name.
-        bit_depth: How many of their 16 bits your greyscale images really use, such as 12 for many
+        bit_depth: How many of their 16 bits your images really use, such as 12 for many
             scanners and microscope cameras. Default: the
             fewest that hold the largest value in the data (auto); kept with the run.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import io
 import math
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from typing import Literal
@@ -21,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from jtl.common.errors import UserError, suggest
+from jtl.data import deep_colour
 from jtl.data.kinds import HEAD_BYTES, kind_of, unreadable_reason
 
 # Pillow knows many more formats; some of them run external programs (EPS), and none of them
@@ -47,10 +45,7 @@ _PNG_ORIENTATION_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _MAX_UPSCALED_PIXELS = 2**26  # 256 MB in Pillow, per thread
 
 BITS = 16
-"""The bits of greyscale images that have more than 8."""
-MOST_BYTES = 2**30
-"""The largest file: what the most pixels that Pillow decodes take without compression."""
-
+"""The bits of images that have more than 8."""
 _pillow_filter: tuple | None = None
 
 
@@ -124,34 +119,16 @@ class HostTransform:
         return np.array(image.crop((left, top, left + self.size, top + self.size)))
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """An image file's bytes.
-
-    Raises:
-        OSError: It cannot be read, is a pipe or a device (which may have no end, or let one wait
-            for ever), or holds more than any image that `decode` takes.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        raise OSError(errno.EINVAL, "not a file, but a pipe or a device")
-    with open(path, "rb") as file:
-        data = file.read(MOST_BYTES + 1) if os.fstat(file.fileno()).st_size <= MOST_BYTES else None
-    if data is None or len(data) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"more than {MOST_BYTES // 2**20:,} MB, too large for an image")
-    return data
-
-
 def decode(data: bytes, name: str, bit_depth: int = BITS) -> Image.Image:
     """Decode the contents of an image file.
 
     The EXIF orientation is applied; of an animation the first frame is taken; transparency is
-    laid over white; 16-bit greyscale is scaled (not clipped) to 8 bits.
+    laid over white; 16 bits are scaled (not clipped) to 8.
 
     Args:
         data: The file's bytes, in one of `FORMATS`.
         name: What to call the file in messages.
-        bit_depth: How many of the 16 bits of greyscale are used.
+        bit_depth: How many of 16 bits are used.
 
     Returns:
         A loaded image in mode "RGB".
@@ -162,24 +139,40 @@ def decode(data: bytes, name: str, bit_depth: int = BITS) -> Image.Image:
             it has values beyond `bit_depth`.
     """
     with _named_errors(name):
-        return _upright_rgb(open_image(data), bit_depth)
+        image = open_image(data)
+        deep = bit_depth < BITS and deep_colour.is_deep(image)
+        pixels = deep_colour.values(image, open_image(data)) if deep else None
+        return _upright_rgb(image, bit_depth, pixels)
 
 
 def is_deep(head: bytes) -> bool:
-    """Whether an image is grey with more than 8 bits, by a file's first bytes."""
+    """Whether an image has more than 8 bits, by a file's first bytes."""
     try:
-        return open_image(head).mode.startswith("I")
+        image = open_image(head)
+        return image.mode.startswith("I") or deep_colour.is_deep(image)
     except Exception:  # As of `_named_errors`; who decodes it says what is wrong.
         return False
 
 
 def decode_measured(data: bytes, name: str) -> tuple[Image.Image, int]:
-    """What `decode` gives, and the largest value of a 16-bit grey image; 0 of any other."""
+    """What `decode` gives, and the largest value of a 16-bit image; 0 of any other."""
     with _named_errors(name):
         image = open_image(data)
-        image.load()
-        deepest = int(np.asarray(image).max()) if image.mode.startswith("I") else 0
+        pixels = deep_pixels(data, image)
+        deepest = 0 if pixels is None else int(pixels[..., :3].max())
         return _upright_rgb(image, BITS), deepest
+
+
+def deep_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
+    """All 16 bits of an image, [H, W] or [H, W, 3 or 4]; None if it has only 8.
+
+    Args:
+        data: The file's bytes.
+        image: What `open_image` gives of it, not loaded yet.
+    """
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    return deep_colour.values(image, open_image(data)) if deep_colour.is_deep(image) else None
 
 
 def as_decoded(image: Image.Image, name: str, bit_depth: int = BITS) -> Image.Image:
@@ -194,6 +187,8 @@ def as_decoded(image: Image.Image, name: str, bit_depth: int = BITS) -> Image.Im
         BadImage: As `decode`.
     """
     with _named_errors(name):
+        if bit_depth < BITS and deep_colour.is_deep(image):
+            raise BadImage("colour of 16 bits: give the file itself, not an image opened before")
         return _upright_rgb(image, bit_depth)
 
 
@@ -229,9 +224,15 @@ def image_size(data: bytes, name: str, *, whole: bool = True) -> tuple[int, int]
         return height, width
 
 
-def _upright_rgb(image: Image.Image, bit_depth: int) -> Image.Image:
+def _upright_rgb(
+    image: Image.Image, bit_depth: int, pixels: np.ndarray | None = None
+) -> Image.Image:
+    """An image upright in 8 bits; `pixels` are all bits of a 16-bit colour image."""
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
+    if pixels is not None:
+        _refuse_beyond(pixels[..., :3], bit_depth)
+        image = deep_colour.scaled(pixels, bit_depth)
     return _to_rgb(image if turn is None else image.transpose(turn), bit_depth)
 
 
@@ -295,15 +296,20 @@ def _to_rgb(image: Image.Image, bit_depth: int = BITS) -> Image.Image:
 
 def _from_16_bit(image: Image.Image, bit_depth: int) -> Image.Image:
     """Greyscale 0..65535 to RGB 0..255; Pillow's own conversion would clip at 255."""
-    pixels, top = np.asarray(image).astype(np.int64), 2**bit_depth - 1
+    pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise BadImage("32-bit pixels outside 0..65535: save it with 8 or 16 bits")
+    _refuse_beyond(pixels, bit_depth)
+    return deep_colour.scaled(pixels, bit_depth).convert("RGB")
+
+
+def _refuse_beyond(pixels: np.ndarray, bit_depth: int) -> None:
+    top = 2**bit_depth - 1
     if pixels.max() > top:
         raise BadImage(
             f"values up to {pixels.max():,}, and of {bit_depth} bits the largest is {top:,}; see "
             "--bit-depth"
         )
-    return Image.fromarray(((510 * pixels + top) // (2 * top)).astype(np.uint8)).convert("RGB")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How many of their 16 bits greyscale images use: cameras and scanners often give 10, 12 or 14."""
+"""How many of their 16 bits images use: cameras and scanners often give 10, 12 or 14."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEPTHS = (8, 10, 12, 14, BITS)
 
 
 def with_bit_depth(found: OpenedSource, bit_depth: BitDepth) -> tuple[OpenedSource, int | None]:
-    """Scales 16-bit greyscale images by the range that all of them together use.
+    """Scales 16-bit images by the range that all of them together use.
 
     Args:
         found: A source whose images were looked at; see `jtl.data.verification.Verification`.

@@ -32,7 +32,7 @@ class InputPlan:
         augmentation: What a training step does instead; None for the same.
         views: How many draws of it every image has where the frozen prefix's outputs are kept,
             one after the other by epoch; 0 for another draw in every epoch, and nothing kept.
-        bit_depth: How many of the 16 bits of greyscale images are used, where there are any.
+        bit_depth: How many of the 16 bits of images are used, where there are any.
     """
 
     host: HostTransform | None

@@ -16,7 +16,7 @@ from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage
 from jtl.data import near_duplicates
 from jtl.data.batches import in_threads
-from jtl.data.decoding import BadImage, decode_measured, open_image
+from jtl.data.decoding import BadImage, decode_measured, deep_pixels, open_image
 from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.encoded import EncodedSplit
@@ -43,7 +43,7 @@ class SurveyedImage:
         grey: Whether it is stored in grey.
         alpha: Whether it has transparency.
         fault: Why it cannot be read, as "name: reason", or None.
-        deepest: The largest value of a 16-bit grey image; 0 of any other.
+        deepest: The largest value of a 16-bit image; 0 of any other.
         perceptual: Its hash; see `jtl.data.near_duplicates`.
     """
 
@@ -186,10 +186,10 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
     except BadImage as error:
         return SurveyedImage(split, name, label, None, b"", False, False, str(error))
     with open_image(data) as stored:
-        grey = stored.mode in ("1", "L", "LA", "La") or deepest > 0
+        grey = stored.mode in ("1", "L", "LA", "La") or stored.mode.startswith("I")
         alpha = stored.has_transparency_data
         # Eight of 16 bits may be the same where few of them are used.
-        digest = _digest(np.asarray(stored) if deepest else pixels)
+        digest = _digest(pixels if (deep := deep_pixels(data, stored)) is None else deep)
     size = pixels.shape[:2]
     perceptual = near_duplicates.perceptual_hash(image)
     return SurveyedImage(split, name, label, size, digest, grey, alpha, None, deepest, perceptual)

@@ -29,6 +29,8 @@ DECODED_BYTES = 2**31
 """Encoded images up to this size together are decoded as a check; of more, only headers."""
 WORTH_SECONDS = 0.1
 """What is known sooner is not remembered."""
+_DECODER = "2"
+"""Changes when more is found out about an image than an earlier jtl noted."""
 _WORTH_SHOWING = 10_000  # images
 _MAX_NAMED = 20
 
@@ -123,7 +125,7 @@ class Verification:
         """The file that remembers these images, as this decoder reads them."""
         if self.folder is None or not found.has_files:
             return None
-        facts = [found.fingerprint, PIL.__version__]
+        facts = [_DECODER, found.fingerprint, PIL.__version__]
         for name, split in found.splits.items():
             facts += [name, *split.names]  # Parts of one data set have one fingerprint.
         text = "\0".join(facts).encode("utf-8", "surrogatepass")

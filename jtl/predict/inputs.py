@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.data.decoding import BITS, FORMATS, BadImage, as_decoded, decode, read_file
+from jtl.data.decoding import BITS, FORMATS, BadImage, as_decoded, decode
+from jtl.data.image_file import read_file
 from jtl.data.sources.archives import is_archive, open_store
 from jtl.data.sources.stores import ImageFile, ImageStore
 
@@ -30,7 +31,7 @@ class Item(NamedTuple):
     Attributes:
         name: What it is called in results and messages.
         load: Gives it upright, in RGB; raises `BadImage`, naming it, if that is impossible. Takes
-            how many of the 16 bits of greyscale are used, by default all. May be called in a
+            how many of 16 bits are used, by default all. May be called in a
             thread.
     """
 

@@ -125,7 +125,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     if config.data.bit_depth != "auto" and dataset.bit_depth is None:
         raise UserError(
             f"--bit-depth {config.data.bit_depth}: no effect on '{dataset.spec}', which has no "
-            "16-bit greyscale images. Leave it out."
+            "16-bit images. Leave it out."
         )
     for line in (*dataset.describe().lines(), *(f"note: {note}" for note in dataset.notes)):
         display.message(line)

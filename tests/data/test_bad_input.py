@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from jtl.common.errors import UserError
-from jtl.data import decoding
+from jtl.data import image_file
 from support.data_files import (
     LISTED,
     RED,
@@ -234,7 +234,7 @@ def test_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             raise PermissionError(13, "Permission denied", path)
         return open(path, mode)
 
-    monkeypatch.setattr(decoding, "open", refusing, raising=False)
+    monkeypatch.setattr(image_file, "open", refusing, raising=False)
     with pytest.raises(UserError, match=r"1 of 9 .*\n  train/a/odd.png: Permission denied"):
         opened(spec)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,16 @@ from PIL import Image
 
 from jtl.common.errors import UserError
 from jtl.data import verification
-from jtl.data.decoding import decode
-from jtl.data.sources.registry import load
+from jtl.data.decoding import BadImage, as_decoded, decode, decode_measured, is_deep
+from jtl.data.sources.registry import find, load
+from jtl.data.survey import survey
 from jtl.data.verification import Verification
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
 from jtl.train import loop
 from support import tiny
 from support.commands import main
+from support.data_files import encode
 from support.paths import SHARED_DATA
 
 
@@ -115,3 +119,72 @@ def test_the_check_says_the_range(tmp_path: Path, capsys):
         archive.extractall(tmp_path, names)
     assert main("data", "check", tmp_path / "twelve-bit") == 0
     assert "of 65,535: they are read as images of 12 bits" in capsys.readouterr().out
+
+
+def deep_colour(values: np.ndarray, kind: str) -> bytes:
+    """A PNG or a plain TIFF of 16 bits a colour, [H, W, 3 or 4], which Pillow does not write."""
+    height, width, colours = values.shape
+    if kind == "PNG":
+
+        def chunk(name: bytes, data: bytes) -> bytes:
+            checksum = struct.pack(">I", zlib.crc32(name + data))
+            return struct.pack(">I", len(data)) + name + data + checksum
+
+        size = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[colours], 0, 0, 0)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        content = [chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(content)
+    order, data = kind[-1], values.astype(f"{kind[-1]}u2").tobytes()
+    tags = [(256, width), (257, height), (258, None), (259, 1), (262, 2), (273, 8),
+            (277, colours), (278, height), (279, len(data)), (284, 1)]  # fmt: skip
+    tags += [(338, 2)] if colours == 4 else []
+    at = 8 + len(data)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
+    table = struct.pack(f"{order}H", len(tags))
+    for tag, value in tags:
+        table += struct.pack(f"{order}HHI", tag, 4 if value is not None else 3,
+                             1 if value is not None else colours)  # fmt: skip
+        after = at + 2 + 12 * len(tags) + 4
+        table += struct.pack(f"{order}I", after if value is None else value)
+    bits = struct.pack(f"{order}{colours}H", *[16] * colours)
+    return head + data + table + bytes(4) + bits
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF <", "TIFF >"])
+@pytest.mark.parametrize("colours", [3, 4])
+def test_colour_of_twelve_bits(tmp_path: Path, kind: str, colours: int):
+    random = np.random.default_rng(0)
+    values = random.integers(0, 4096, (6, 4, colours))
+    values[0, 0, 0] = 4095
+    values[..., 3:] = 65_535  # Opaque.
+    data = deep_colour(values, kind)
+    image, deepest = decode_measured(data, "x")
+    assert deepest == 4095
+    np.testing.assert_array_equal(np.asarray(image), values[..., :3] >> 8)  # As Pillow has it.
+    expected = np.floor(values[..., :3] * 255 / 4095 + 0.5)
+    np.testing.assert_array_equal(np.asarray(decode(data, "x", 12)), expected)
+    np.testing.assert_array_equal(np.asarray(decode(data, "x")), values[..., :3] >> 8)
+    assert is_deep(data)
+    with pytest.raises(BadImage, match=r"x: values up to 4,095, and of 10 bits the largest is 1,0"):
+        decode(data, "x", 10)
+    with pytest.raises(BadImage, match="give the file itself, not an image opened before"):
+        as_decoded(Image.open(io.BytesIO(data)), "x", 12)
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for index in range(3):
+            (tmp_path / label / f"{index}.{kind[:3]}").write_bytes(data)
+    found = load(f"folder:{tmp_path}", verify=Verification())
+    assert found.bit_depth == 12
+    np.testing.assert_array_equal(found.train.read(np.array([0]), None)[0], expected)
+    assert "values up to 4,095 of 65,535: they are read as images of 12 bits" in found.notes[0]
+    assert survey("x", find(f"folder:{tmp_path}"), lambda n: None).notes[0] == found.notes[0]
+
+
+def test_colour_of_sixteen_bits_is_as_before(tmp_path: Path):
+    values = np.arange(65_536).reshape(256, 64, 4)[..., :3]
+    data = deep_colour(values, "PNG")
+    np.testing.assert_array_equal(np.asarray(decode(data, "x")), values >> 8)
+    assert decode_measured(data, "x")[1] == 65_534
+    eight = encode(Image.fromarray((values >> 8).astype(np.uint8)), "PNG")
+    assert decode_measured(eight, "x")[1] == 0
+    assert not is_deep(eight)

@@ -47,10 +47,10 @@ class EncodedSplit(Labelled):
         fetch: What gives the encoded images; called from several threads at once.
         stored_bytes: The size of all encoded images.
         rows: int64 [N], the number by which `fetch` knows each image; default 0 to N - 1.
-        bit_depth: How many of the 16 bits of greyscale are used.
+        bit_depth: How many of 16 bits are used.
 
     Attributes:
-        deepest: The largest value of the 16-bit grey images that were decoded so far; 0 where
+        deepest: The largest value of the 16-bit images that were decoded so far; 0 where
             there are none.
         hashes: The perceptual hash of every image that was decoded as a check, uint64 [N]; see
             `jtl.data.near_duplicates`.
@@ -187,7 +187,7 @@ class EncodedSplit(Labelled):
         return part
 
     def with_bit_depth(self, bit_depth: int) -> EncodedSplit:
-        """The same images, of whose 16 bits of greyscale so many are used."""
+        """The same images, of whose 16 bits so many are used."""
         other = self.subset(np.arange(len(self)))
         other._bit_depth = bit_depth
         return other

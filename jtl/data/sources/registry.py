@@ -126,7 +126,7 @@ class Dataset:
         labels_from: What the labels come from, in words.
         left_out: What the source holds and is not used.
         held_out: Whether val is a part of train.
-        bit_depth: How many of the 16 bits of greyscale images are used; None where there are none.
+        bit_depth: How many of the 16 bits of images are used; None where there are none.
     """
 
     spec: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jtl.common.errors import UserError
-from jtl.data.decoding import read_file
+from jtl.data.image_file import read_file
 from jtl.data.kinds import HEAD_BYTES, by_ending, kind_of
 
 _JUNK = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "icon\r")
