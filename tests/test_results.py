@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -129,6 +131,57 @@ def test_a_data_frame_is_a_source(images, tmp_path, monkeypatch):
     assert {name: len(split) for name, split in found.splits.items()} == {"train": 4, "val": 2}
     with pytest.raises(jtl.UserError, match=r"has the columns a, but it needs one of files"):
         as_source(Frame({"a": [1]}))
+
+
+def test_a_data_frame_of_pandas_is_a_source(images, tmp_path, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    frame = pandas.DataFrame({"file": map(str, images), "label": ["ant", "bee"] * 3})
+    found = registry.find(as_source(frame))
+    assert found.class_names == ("ant", "bee")
+    assert sorted(found.splits["train"].labels) == [0, 0, 0, 1, 1, 1]
+    # Columns of it, other columns, and a part of the rows under their old index.
+    assert as_source((frame["file"], frame["label"])) == as_source(frame)
+    part = frame.assign(other=1.5)[frame["label"].eq("ant").to_numpy() | (frame.index > 1)]
+    assert registry.find(as_source(part)).class_names == ("ant", "bee")
+    frame["split"] = pandas.Categorical(["train"] * 4 + ["val"] * 2)
+    found = registry.find(as_source(frame))
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 4, "val": 2}
+    frame.loc[0, "label"] = None
+    with pytest.raises(jtl.UserError, match="1 image of 6 without a label"):
+        as_source(frame)
+
+
+def test_pandas_trains_and_gets_the_history(run, images):
+    pandas = pytest.importorskip("pandas")
+    assert list(run.history.to_pandas()["epoch"]) == [1, 2]
+    names = run.summary["class_names"]
+    frame = pandas.DataFrame({"image": images[: len(names)], "class": names})
+    assert run.evaluate(frame).scores["count"] == len(names)
+
+
+def test_a_column_of_paths_is_a_list_of_files(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    labels = ["ant", "bee"] * 3
+    for paths in (np.array(images, object), np.array(list(map(str, images)))):
+        assert as_source((paths, np.array(labels))) == as_source((images, labels))
+    assert as_source((images, ["nan", "bee"] * 3))  # A class may be called so.
+    with pytest.raises(jtl.UserError, match="2 images of 6 without a label"):
+        as_source((images, [None, float("nan"), 1, 2, 1, 2]))
+
+
+def test_a_run_is_exported(run, tmp_path):
+    pytest.importorskip("flatbuffers")
+    run = jtl.Run(shutil.copytree(run.folder, tmp_path / "run"), run.config, run.summary)
+    done = run.export()
+    assert Path(done.path).is_file()
+    assert Path(done.path).is_relative_to(run.folder)
+    assert "stablehlo" in done.loading
+    with pytest.raises(jtl.UserError, match="exists"):
+        run.export()
+    assert run.export("stablehlo", tmp_path / "x.stablehlo").path == str(tmp_path / "x.stablehlo")
+    with pytest.raises(jtl.UserError, match="there is no export format 'tensorrt'"):
+        run.export("tensorrt")
 
 
 @pytest.mark.parametrize(

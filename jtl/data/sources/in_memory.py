@@ -45,8 +45,9 @@ def as_source(data: Any) -> str:
         return _of_frame(data)
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = data
-        labels = np.asarray(labels).reshape(-1)
-        if not hasattr(images, "__array__"):
+        labels = _labels(labels)
+        # A column of a DataFrame is an array of objects.
+        if not hasattr(images, "__array__") or np.asarray(images).dtype.kind in "OUT":
             images = list(images) if isinstance(images, Iterable) else images
         if isinstance(images, list) and all(isinstance(one, (str, os.PathLike)) for one in images):
             return _of_files(images, labels, [""] * len(images))
@@ -57,6 +58,23 @@ def as_source(data: Any) -> str:
 
 def _name(data: Any) -> str:
     return "None" if data is None else f"of type {type(data).__name__}"
+
+
+def _labels(labels: Any) -> np.ndarray:
+    """One label for each image.
+
+    Raises:
+        UserError: Some have none: as text, NaN would be a class.
+    """
+    rows = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    empty = ("None", "nan", "<NA>", "NaT")
+    lost = sum(not isinstance(row, str) and str(row) in empty for row in rows)
+    if lost:
+        raise UserError(
+            f"{counted(lost, 'image')} of {len(rows):,} without a label. Label them, or leave "
+            "them out."
+        )
+    return np.asarray(rows).reshape(-1)
 
 
 def _check_count(images: int, labels: int) -> None:
@@ -128,7 +146,7 @@ def _of_frame(frame: Any) -> str:
         splits = [str(split) for split in frame[columns["split"]]]
         if bad := sorted(set(splits) - {"train", "val", "test"}):
             raise UserError(f"split must be train, val or test, not {listed(map(repr, bad), 3)}.")
-    return _of_files(paths, np.asarray(labels), splits)
+    return _of_files(paths, _labels(labels), splits)
 
 
 def _place(key: Any, suffix: str) -> Path:
