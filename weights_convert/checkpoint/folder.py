@@ -230,7 +230,7 @@ def read(folder: str | os.PathLike[str]) -> ConvertedCheckpoint:
 
     Raises:
         UserError: The folder is missing, damaged, of a newer format, or its variables are not
-            exactly those of its model; the message lists every difference.
+            exactly those of its model; the message lists the differences.
     """
     path = Path(os.path.realpath(folder))
     facts = description.load(path)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
+from weights_convert.convert import relatives
 from weights_convert.convert.counting import counted, from_zero
 from weights_convert.convert.detection import classes_of, detect, identified, with_classifier
 from weights_convert.convert.heads import OWN_HEAD, without_own_head
@@ -77,7 +78,7 @@ def convert(
 
     Raises:
         UserError: The tensors are of another architecture or do not fit exactly; the message
-            lists every problem.
+            counts the problems and lists the first, or names the network that it looks like.
     """
     everything = from_zero(tensors)
     model, table, layout = recognize(
@@ -99,6 +100,11 @@ def convert(
     try:
         variables = fill(table, classifier_model.backbone, shapes, tensors)
     except UserError as error:
+        if other := relatives.unsupported(tensors):
+            raise UserError(
+                f"by its keys it looks like {other}; jtl has no such network. The nearest that it "
+                f"has, {model}, would need other weights: {models.get(model).default_weights}."
+            ) from None
         guess = counted(tensors) or model
         looks = f"; they look like {guess}, try --model {guess}" if guess != model else ""
         raise UserError(f"{error}\n(read as {where}{looks})") from None

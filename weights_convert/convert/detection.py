@@ -11,6 +11,7 @@ import numpy as np
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import lookup
+from weights_convert.convert import relatives
 from weights_convert.convert.counting import counted, from_zero
 from weights_convert.convert.layout import MIN_MATCH, arrange, quick_match
 from weights_convert.convert.rules import Table
@@ -63,8 +64,10 @@ def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
             return Identity(name, table, _describe(tensors, name, table, share))
     libraries = {f"{t.family} of {t.library}": None for t in TABLES}
     some = listed(sorted(tensors)[:4])
+    other = relatives.unsupported(tensors)
+    like = f" They look like those of {other}." if other else ""
     raise UserError(
-        f"the keys are those of no model that jtl knows. First keys seen: {some}. Known are "
+        f"the keys are those of no model that jtl knows.{like} First keys seen: {some}. Known are "
         f"{', '.join(libraries)}; the models are {', '.join(models.names())}. `jtl weights "
         "inspect FILE` lists all keys and shapes."
     )
@@ -134,6 +137,8 @@ def detect(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> Table
         return table
     guess = counted(tensors)
     looks = f" They look like {guess}; try --model {guess}." if guess else ""
+    if not guess and (other := relatives.unsupported(tensors)):
+        looks = f" They look like those of {other}; jtl has no such network."
     some = listed(sorted(tensors)[:4])
     libraries = ", ".join(t.library for t in _tables(entry.name))
     raise UserError(

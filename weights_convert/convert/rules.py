@@ -16,9 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.text import counted, indented
 from jtl.common.trees import leaf_paths, lookup
 from jtl.models import Preprocessing
 from weights_convert.printable import shown
+
+# So many of one kind say as much as all: a network of another depth has hundreds.
+_MOST_PROBLEMS = 12
 
 Naming = tuple[str, Callable[..., str]]
 """(pattern of a target module's path, function from its groups to the source's module name)."""
@@ -222,7 +226,7 @@ def fill(
 
     Raises:
         UserError: Keys are missing or unexpected, shapes differ, or values are not finite
-            numbers; all of it in one message.
+            numbers; one message counts all of it and shows the first.
     """
     keys = table.source_keys(backbone, shapes)
     problems, leaves = [], {}
@@ -253,7 +257,11 @@ def fill(
         if key not in used and not is_ignored(table, key):
             problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
     if problems:
-        raise UserError(report(problems, "between the source and the model"))
+        much = len(problems) > _MOST_PROBLEMS
+        raise UserError(
+            report(problems, "between the source and the model")
+            + ("\nSo many are not damage: it is another network, perhaps deeper or wider." * much)
+        )
     return {**{collection: {} for collection in shapes}, **unflatten(leaves)}
 
 
@@ -273,6 +281,6 @@ def counter_key(key: str) -> str:
 
 
 def report(problems: Sequence[str], where: str) -> str:
-    noun = "problem" if len(problems) == 1 else "problems"
-    listed = "\n".join(f"  {problem}" for problem in problems)
-    return f"{len(problems)} {noun} {where}:\n{listed}"
+    """How many problems there are, and the first of them, a line each."""
+    lines = indented(problems, _MOST_PROBLEMS)
+    return "\n".join([f"{counted(len(problems), 'problem')} {where}:", *lines])

@@ -60,6 +60,7 @@ class SourceFile:
         left_out: What else there was beside them, such as an optimizer's state, as text.
         entries: Entries with other weights that could have been taken.
         keras_config: The configuration of a whole Keras model.
+        settings: Options of the program that trained a PyTorch checkpoint, such as timm's.
         scaling: Without it, what a Keras file calls layers that scale an image.
         notes: What the user should know about the format.
     """
@@ -72,6 +73,7 @@ class SourceFile:
     wrappers: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     keras_config: dict[str, Any] | None = None
     scaling: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -87,6 +89,7 @@ class _Content:
     wrappers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     keras_config: dict[str, Any] | None = None
     scaling: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -145,6 +148,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         left_out=content.left_out
         + tuple(shown(name) for name in content.tensors if name in _COUNTERS and prefixes),
         entries=content.entries,
+        settings=content.settings,
         keras_config=content.keras_config,
         scaling=content.scaling,
         notes=content.notes,

@@ -19,7 +19,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from weights_convert.printable import shown
 from weights_convert.read.mapped import elements
-from weights_convert.read.torch_pickle import Storage, Tensor, load_pickle
+from weights_convert.read.torch_pickle import Settings, Storage, Tensor, load_pickle
 
 # The plain weights come before their moving average: they are what most sources publish as the
 # result, and the average is taken only where it is all there is.
@@ -54,6 +54,7 @@ class Content(NamedTuple):
     wrappers: tuple[str, ...]
     left_out: tuple[str, ...]
     entries: tuple[str, ...]
+    settings: dict[str, Any]
 
 
 def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
@@ -227,7 +228,28 @@ def _content(
         if key not in storages:
             storages[key] = elements_of(tensor.storage)
         arrays[name] = tensor.view(storages[key])
-    return Content(arrays, wrappers, left_out, entries)
+    return Content(arrays, wrappers, left_out, entries, _settings(value))
+
+
+def _settings(value: object) -> dict[str, Any]:
+    """The plain options that a training script kept beside the weights, by name."""
+    if not isinstance(value, dict) or _has_tensors(value):
+        return {}
+    options = value.get("args")
+    found = getattr(options, "values", None) if isinstance(options, Settings) else options
+    arch = {"arch": value["arch"]} if "arch" in value else {}
+    return {
+        name: option
+        for name, option in {**arch, **(found if isinstance(found, dict) else {})}.items()
+        if isinstance(name, str) and _is_plain(option)
+    }
+
+
+def _is_plain(option: object, depth: int = _MAX_WRAPPERS) -> bool:
+    """Whether it is a number, a text, or a dictionary of such; it may also contain itself."""
+    if isinstance(option, dict) and depth:
+        return all(type(k) is str and _is_plain(part, depth - 1) for k, part in option.items())
+    return option is None or type(option) in (str, int, float, bool)
 
 
 class _Unwrapped(NamedTuple):

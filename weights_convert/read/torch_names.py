@@ -9,7 +9,6 @@ import sys
 _DROPPED_NAMES: dict[str, str] = {
     "torch": "device float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 bool",
     "torch.torch_version": "TorchVersion",
-    "argparse": "Namespace",
     "types": "SimpleNamespace",
     # What protocols before 2 make plain objects with; the class stands beside it.
     "copyreg": "_reconstructor",

@@ -78,6 +78,17 @@ class _Dropped(_Inert):
         """Drops `values`."""
 
 
+class Settings(_Dropped):
+    """Stands for `argparse.Namespace`; of it the options of a training script are kept."""
+
+    __slots__ = ("values",)
+    values: object
+
+    def __setstate__(self, state: object) -> None:
+        """Keeps the options; whoever reads them expects anything."""
+        self.values = state
+
+
 class StateDict(_Inert, dict[Any, Any]):
     """Stands for `collections.OrderedDict`, without an attribute dictionary to tamper with."""
 
@@ -248,6 +259,8 @@ class _WeightsUnpickler(pickle.Unpickler):
             return _Function(_default_dict)
         if known := _ALLOWED.get((module_name, global_name)):
             return known
+        if (module_name, global_name) == ("argparse", "Namespace"):
+            return Settings
         if is_dropped(module_name, global_name):
             return _Dropped
         if not may_be_a_class(module_name, global_name):

@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jtl.common.errors import UserError
+from weights_convert.convert import relatives
 from weights_convert.printable import is_text, shown
+from weights_convert.source import arguments
 from weights_convert.source.architectures import Declared
+from weights_convert.source.arguments import Built
 
 _CHOICES = {"interpolation": ("bicubic", "bilinear"), "channel_order": ("rgb", "bgr")}
 # Beyond these, float32 cannot divide or an image cannot be resized.
@@ -29,7 +32,7 @@ class Metadata:
         preprocessing: Fields of `Preprocessing`.
         licence: Of the weights.
         class_names: In the order of the logits.
-        pool: How the feature map becomes a vector.
+        built: How the network was built.
     """
 
     by: str
@@ -37,7 +40,7 @@ class Metadata:
     preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
     licence: str | None = None
     class_names: tuple[str, ...] | None = None
-    pool: str | None = None
+    built: Built | None = None
 
 
 def triple(values: Any, seen: object = None) -> tuple[float, float, float]:
@@ -132,7 +135,21 @@ def of_config(config: Mapping[str, Any], by: str) -> Metadata:
         preprocessing=_preprocessing(declared, by),
         licence=shown(licence, 200) if isinstance(licence, str) else None,
         class_names=_names(config.get("label_names") or declared.get("label_names"), by),
+        built=arguments.of_timm(config, by),
     )
+
+
+def of_training(settings: Mapping[str, Any]) -> Metadata:
+    """Reads the options of a training that a PyTorch checkpoint keeps.
+
+    Only a network that has the keys of another one is taken from its name there, which may be
+    anything.
+    """
+    by = "its training's configuration"
+    names = (relatives.named(str(settings.get(key, ""))) for key in ("arch", "model"))
+    other = next(filter(None, names), None)
+    declared = Declared(other, by) if other else None
+    return Metadata(by, declared, built=arguments.of_training(settings))
 
 
 PROCESSOR = "preprocessor_config.json"
@@ -167,6 +184,7 @@ def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
         by=by,
         preprocessing=_preprocessing({k: v for k, v in known.items() if v is not None}, by),
         class_names=_names(names, f"the config.json beside {by.removeprefix('the ')}"),
+        built=arguments.of_transformers(config),
     )
 
 
@@ -201,7 +219,7 @@ def of_header(metadata: Mapping[str, str], by: str) -> Metadata:
         preprocessing=_preprocessing(fields or {}, by),
         licence=None if licence is None else shown(licence, 200),
         class_names=_names(found["class_names"], by),
-        pool=metadata.get("pool"),
+        built=Built(by, None if metadata.get("pool") is None else shown(metadata["pool"], 40)),
     )
 
 

@@ -18,13 +18,21 @@ from weights_convert.catalogue import models as catalogue
 from weights_convert.catalogue import torch_hub
 from weights_convert.checkpoint.description import Reading
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
+from weights_convert.convert import relatives
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
-from weights_convert.printable import file_name, listed, shown
+from weights_convert.printable import file_name, listed
 from weights_convert.read import readers, sharded
-from weights_convert.source import architectures, hub, keras_layers, metadata, packages
+from weights_convert.source import (
+    architectures,
+    arguments,
+    hub,
+    keras_layers,
+    metadata,
+    packages,
+)
 from weights_convert.source.architectures import Declared
-from weights_convert.source.metadata import Metadata
+from weights_convert.source.description import Source
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".tflite", sharded.SUFFIX)
 FORMS = (
@@ -37,53 +45,6 @@ FORMS = (
 _NORMALIZATION = re.compile(r"(.*/)?\w*normalization(_\d+)?/(mean|variance|count)")
 # Who states the preprocessing where nobody else does.
 _USUAL = "the usual of such weights"
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A checkpoint file that is there, and what is known about it beside its tensors.
-
-    Attributes:
-        path: The file.
-        name: The source as the user named it; of a path only the file's name.
-        model: The backbone that the user asks for; None to go by what is declared, or the keys.
-        architecture: The network that somebody says the weights are of, and who says it.
-        entry: The entry of a PyTorch checkpoint to take; None for the usual one.
-        strip_prefix: What stands before the network's keys; None to find out.
-        ignore_keys: A regular expression of keys to leave out.
-        preprocessing: The fields of `Preprocessing` that are declared.
-        preprocessing_by: Who states them.
-        conventions: Fields of the backbone's configuration, above all that is found out.
-        licence: Of the weights, where known.
-        class_names: In order, where the source states them.
-        revision: The hub's commit that the file belongs to.
-        notes: What the user should know about it.
-    """
-
-    path: Path
-    name: str
-    model: str | None = None
-    architecture: Declared | None = None
-    entry: str | None = None
-    strip_prefix: str | None = None
-    ignore_keys: str | None = None
-    preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
-    preprocessing_by: tuple[str, ...] = ()
-    conventions: dict[str, Any] = dataclasses.field(default_factory=dict)
-    licence: str | None = None
-    class_names: tuple[str, ...] | None = None
-    revision: str | None = None
-    notes: tuple[str, ...] = ()
-
-    def declaring(self, preprocessing: dict[str, Any], by: str) -> Source:
-        """The source with fields of `Preprocessing` that `by` states, above those it has."""
-        if not preprocessing:
-            return self
-        return dataclasses.replace(
-            self,
-            preprocessing={**self.preprocessing, **preprocessing},
-            preprocessing_by=(*self.preprocessing_by, by),
-        )
 
 
 def locate(
@@ -167,9 +128,9 @@ def convert_source(
         UserError: The file cannot be read or is not of this model.
     """
     file = readers.read(source.path, source.entry)
-    source = _with_metadata(
-        source, metadata.of_header(file.metadata, "the file's header"), drop_head=drop_head
-    )
+    source = source.described(metadata.of_header(file.metadata, "the file's header"))
+    if file.settings:
+        source = source.described(metadata.of_training(file.settings))
     model = model or source.model
     conventions: dict[str, Any] = {}
     if source.architecture:
@@ -194,6 +155,14 @@ def convert_source(
             f"holds weights of timm's {converted.model}, but its keys are {converted.library}'s, "
             f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
             f"{architectures.OVERRULE}."
+        )
+    for built in source.built:
+        arguments.check(
+            built,
+            source.name,
+            converted.model,
+            {**converted.conventions, **conventions},
+            converted.num_classes,
         )
     return _checkpoint(source, file, converted, conventions)
 
@@ -280,14 +249,18 @@ def _from_file(path: Path, model: str | None) -> Source:
     # timm's file says nothing of Keras's weights, whose keys say what they expect.
     config = None if readers.is_of_keras(path) else _json_beside(path, hub.CONFIG)
     # Any other program may keep a file of this name here.
-    if not isinstance(config, dict):
-        return source
-    if config.keys() & {"architecture", "pretrained_cfg"}:
-        return _with_metadata(source, metadata.of_config(config, f"the {hub.CONFIG} beside it"))
-    if "model_type" in config:
+    config = config if isinstance(config, dict) else {}
+    if config.keys() & {"architecture", "pretrained_cfg", "model_args"}:
+        source = source.described(metadata.of_config(config, f"the {hub.CONFIG} beside it"))
+    elif "model_type" in config:
         processor = _json_beside(path, metadata.PROCESSOR)
-        return _with_metadata(source, metadata.of_transformers(config, processor))
-    return source
+        source = source.described(metadata.of_transformers(config, processor))
+    other = relatives.named(name)
+    return (
+        source
+        if other is None
+        else source.described(metadata.Metadata("its name", Declared(other, "its name")))
+    )
 
 
 def _json_beside(path: Path, name: str) -> Any:
@@ -321,29 +294,9 @@ def _from_hub(spec: str, rest: str, model: str | None, chosen: Declared | None) 
     file = hub.fetch(name, revision or None)
     notes = (file.without_config,) if file.without_config else ()
     source = Source(file.path, spec, model, revision=file.revision, notes=notes)
-    source = _with_metadata(
-        source, metadata.of_config(file.config, f"the {hub.CONFIG} of '{spec}'")
-    )
+    source = source.described(metadata.of_config(file.config, f"the {hub.CONFIG} of '{spec}'"))
     return dataclasses.replace(
         source,
         architecture=source.architecture or architecture,
         licence=source.licence or catalogue.licence_of(name),
-    )
-
-
-def _with_metadata(source: Source, said: Metadata, *, drop_head: bool = False) -> Source:
-    """`source` with what a file says of it, below what is known already."""
-    if said.pool not in (None, "avg") and not drop_head:
-        raise UserError(
-            f"'{source.name}' was exported from a model that pools by {shown(said.pool, 40)}; "
-            "converted weights average, and its classifier would give other results. Take the "
-            "backbone alone with --drop-head of `jtl weights`."
-        )
-    known = source.preprocessing
-    fields = {key: value for key, value in said.preprocessing.items() if key not in known}
-    return dataclasses.replace(
-        source.declaring(fields, said.by),
-        architecture=source.architecture or said.architecture,
-        licence=source.licence or said.licence,
-        class_names=source.class_names or said.class_names,
     )

@@ -15,8 +15,9 @@ from jtl.common.text import for_markdown
 from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder
+from weights_convert.convert import relatives
 from weights_convert.export import writer
-from weights_convert.source import architectures, sources
+from weights_convert.source import architectures, arguments, sources
 from weights_convert.verify import peers
 
 MODEL = samples.MODEL
@@ -206,6 +207,148 @@ def write_h5(file: Path, arrays) -> None:
                 group[key] = arrays[key]
 
 
+# How a library built the network, where no key shows it.
+
+
+@pytest.mark.parametrize("pool", ["max", "avgmax", "catavgmax", ""])
+def test_another_pooling_is_refused_with_a_classifier(pool):
+    for config in ({"global_pool": pool}, {"model_args": {"global_pool": pool}}):
+        built = arguments.of_timm(config, "the file")
+        arguments.check(built, "y", "resnet18", {}, None)
+        with pytest.raises(UserError, match=f"features pooled by {pool or 'nothing'}.*--drop-head"):
+            arguments.check(built, "y", "resnet18", {}, 5)
+
+
+def test_another_pooling_is_refused_but_for_the_backbone(resnet18, tmp_path, refused):
+    beside(resnet18, architecture="resnet18", global_pool="avgmax")
+    message = refused(resnet18)
+    assert "the config.json beside it says that the classifier of 'r18.safetensors'" in message
+    assert main([str(resnet18), "--out", str(tmp_path / "bare"), "--drop-head"]) == 0
+    with pytest.raises(UserError, match="pooled by"):
+        weights.resolve(str(resnet18), "resnet18", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"output_stride": 8},
+        {"stem_type": "deep"},
+        {"act_layer": "silu"},
+        {"aa_layer": "avg"},
+        {"avg_down": True},
+        {"replace_stem_pool": True},
+        {"block_args": {"attn_layer": "se"}},
+        {"norm_layer": "groupnorm"},
+        {"bn_eps": 1e-3},
+        {"what_jtl_has_never_heard_of": 1},
+    ],
+)
+def test_an_argument_that_changes_the_network_is_refused_by_name(argument):
+    ((name, value),) = argument.items()
+    with pytest.raises(UserError, match=f"built with {name}=") as caught:
+        arguments.check(arguments.of_timm({"model_args": argument}, "x"), "y", "resnet18", {}, None)
+    assert f"{value!r}, which jtl's resnet18 does not have" in str(caught.value)
+
+
+def test_arguments_are_refused_with_a_model_and_without_a_head_too(resnet18, refused):
+    beside(resnet18, architecture="resnet18", model_args={"output_stride": 8})
+    for flags in ([], ["--model", "resnet18", "--drop-head"]):
+        assert "'r18.safetensors' was built with output_stride=8, which" in refused(
+            resnet18, *flags
+        )
+
+
+def test_harmless_arguments_are_let_through(resnet18):
+    harmless = {"drop_rate": 0.2, "drop_path_rate": 0.1, "num_classes": 5, "in_chans": 3}
+    harmless |= {"zero_init_last": False, "output_stride": 32, "act_layer": "relu", "stem_type": ""}
+    harmless |= {"global_pool": "avg", "aa_layer": None, "layers": [2, 2, 2, 2], "bn_eps": 1e-5}
+    beside(resnet18, architecture="resnet18", model_args=harmless, global_pool="avg")
+    assert converted(resnet18).num_classes == 5
+
+
+def test_what_is_usual_depends_on_the_network(lite, refused):
+    usual = {"act_layer": "relu6", "bn_eps": 1e-3, "pad_type": "same"}
+    beside(lite, architecture=f"tf_{MODEL}", model_args=usual)
+    assert converted(lite).model == MODEL
+    beside(lite, architecture=MODEL, model_args=usual)
+    assert "was built with bn_eps=0.001, pad_type='same', which" in refused(lite)
+    beside(lite, architecture=f"tf_{MODEL}", model_args={"act_layer": "relu"})
+    assert "was built with act_layer='relu', which" in refused(lite)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"hidden_act": "gelu"},
+        {"downsample_in_first_stage": True},
+        {"downsample_in_bottleneck": True},
+    ],
+)
+def test_transformers_networks_of_other_arguments_are_refused(tmp_path, refused, stated):
+    tensors = samples.tensors("resnet18", "transformers")
+    file = samples.write_file(tmp_path / "model.safetensors", tensors)
+    beside(file, model_type="resnet", **{"hidden_act": "relu"})
+    assert converted(file).library == "transformers"
+    beside(file, model_type="resnet", **{"hidden_act": "relu"} | stated)
+    ((name, value),) = stated.items()
+    assert f"was built with {name}={value!r}" in refused(file)
+
+
+# Networks that have the keys of another.
+
+
+def test_a_name_tells_what_no_key_does(resnet18, tmp_path, refused):
+    file = resnet18.rename(tmp_path / "resnetblur18-84f4748f.safetensors")
+    for flags in ([], ["--model", "resnet18"]):
+        message = refused(file, *flags)
+        assert "its name says that 'resnetblur18-84f4748f.safetensors' holds weights of " in message
+        assert "resnetblur18, which jtl does not support" in message
+        assert "--architecture" in message
+    assert converted(file, architecture="resnet18").model == "resnet18"
+    # A configuration knows better than a name.
+    beside(file, architecture="resnet18")
+    assert converted(file).model == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("resnetaa50-abc.pth", "resnetaa50"),
+        ("timm_resnetblur50.bt_in1k", "resnetblur50"),
+        ("resnet50-blurred.pth", None),
+        ("myresnetaa50.pth", None),
+        ("resnetaa.pth", None),
+    ],
+)
+def test_names_that_speak_of_another_network(name, found):
+    assert relatives.named(name) == found
+
+
+@pytest.mark.peer
+def test_the_options_of_a_timm_training_are_read(resnet18, tmp_path, refused):
+    """`train.py` keeps them beside the weights, as a Namespace."""
+    import argparse
+
+    import torch
+
+    state = {k: torch.from_numpy(v.copy()) for k, v in samples.tensors("resnet18", RESNET).items()}
+    file = tmp_path / "checkpoint-12.pth.tar"
+
+    def save(**options) -> Path:
+        args = argparse.Namespace(model="resnet18", gp=None, bn_eps=None, lr=0.1, **{})
+        vars(args).update(options)
+        torch.save({"epoch": 12, "arch": "resnet18", "state_dict": state, "args": args}, file)
+        return file
+
+    assert converted(save()).num_classes == 5
+    said = "its training's configuration says"
+    assert "holds weights of resnetblur18, which" in refused(save(model="resnetblur18"))
+    assert "stands on features pooled by max" in refused(save(gp="max"))
+    assert f"{said} that the network of" in refused(save(model_kwargs={"output_stride": 8}))
+    assert "was built with bn_eps=0.001, which" in refused(save(bn_eps=1e-3))
+    assert converted(save(model_kwargs={"drop_path_rate": 0.1}, bn_eps=1e-5)).model == "resnet18"
+
+
 # Headers.
 
 
@@ -258,7 +401,9 @@ def test_another_programs_header_is_left_alone(tmp_path):
 
 def test_max_pooling_does_not_come_back_as_averages(tmp_path, refused):
     file = with_header(tmp_path / "x.safetensors", pool="max", architecture=f"tf_{MODEL}")
-    assert "was exported from a model that pools by max; converted weights average" in refused(file)
+    message = refused(file)
+    assert "the file's header says that the classifier of 'x.safetensors' stands on" in message
+    assert "features pooled by max; jtl's averages them" in message
     assert main([str(file), "--out", str(tmp_path / "bare"), "--drop-head"]) == 0
     assert folder.read(tmp_path / "bare").num_classes is None
 

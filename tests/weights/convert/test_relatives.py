@@ -1,0 +1,73 @@
+"""Networks that resemble jtl's: refused in a line that names them, not by hundreds of keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jtl.common.errors import UserError
+from support import weights_samples as samples
+from weights_convert.convert import relatives
+from weights_convert.convert.conversion import convert
+from weights_convert.convert.detection import identify
+
+KERNEL = np.zeros((8, 8, 1, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("key", "network"),
+    [
+        ("layer1.0.conv1.attn.fc_reduce.weight", "skresnet"),
+        ("layer1.0.se.conv.weight", "ecaresnet"),
+        ("layer1.0.se.fc1.weight", "seresnet"),
+        ("module.layer1.0.se_module.fc1.weight", "seresnet"),
+        ("layer1.0.convs.0.weight", "Res2Net"),
+        ("layer1.0.conv2.fc1.weight", "ResNeSt"),
+        ("layer1.0.bn1.IN.weight", "ResNet-IBN"),
+        ("layer1.0.downsample.2.weight", "resnet50d"),
+        ("features.conv1.weight", "densenetblur121d"),
+        ("blocks.0.0.se.conv_reduce.weight", "EfficientNet"),
+        ("_blocks.0._se_reduce.weight", "EfficientNet"),
+        ("block1a_se_reduce/kernel", "EfficientNet"),
+        ("cls_token", "vision transformer"),
+        ("stages.0.blocks.0.conv_dw.weight", "ConvNeXt"),
+        ("stage2.0.branch1.0.weight", "ShuffleNet"),
+    ],
+)
+def test_keys_that_give_another_network_away(key, network):
+    assert network in (relatives.unsupported({key: KERNEL}) or "")
+    with pytest.raises(UserError, match="They look like those of .*" + network):
+        identify({key: KERNEL})
+
+
+def test_a_deep_stem_is_one_of_a_resnet_alone():
+    stem = {"conv1.1.running_mean": KERNEL}
+    assert relatives.unsupported(stem) is None
+    assert "resnet50d" in (relatives.unsupported(stem | {"layer1.0.conv1.weight": KERNEL}) or "")
+
+
+def test_no_network_of_ours_looks_like_another():
+    for model, library in (
+        ("resnet18", "timm/torchvision"),
+        ("mobilenet_v2", "timm"),
+        ("efficientnet_lite0", "lukemelas"),
+    ):
+        assert relatives.unsupported(samples.tensors(model, library)) is None
+
+
+@pytest.mark.parametrize("model", [None, "resnet18"])
+def test_a_relative_is_named_in_one_line(model):
+    tensors = samples.tensors("resnet18", "timm/torchvision")
+    tensors |= {f"layer{n}.0.se.fc{i}.weight": KERNEL for n in range(1, 5) for i in (1, 2)}
+    with pytest.raises(UserError, match="looks like SE-ResNet .* nearest that it has") as caught:
+        convert(tensors, model)
+    assert "\n" not in str(caught.value)
+    # Whoever says that they do not count is believed.
+    assert convert(tensors, model, ignore_keys=r".*\.se\..*").num_classes == 5
+
+
+def test_normalizations_without_statistics():
+    tensors = samples.tensors("resnet18", "timm/torchvision")
+    tensors = {key: array for key, array in tensors.items() if "running" not in key}
+    with pytest.raises(UserError, match="normalizes without running statistics"):
+        convert(tensors)

@@ -1,0 +1,82 @@
+"""Networks that resemble jtl's and are others: what gives them away, by keys or by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+_BLOCK = r"(.*\.)?layer\d\.\d+\."
+# (pattern of a key that no network of jtl's has, the network that has it), the first that matches.
+_KEYS: tuple[tuple[str, str], ...] = (
+    (_BLOCK + r"conv\d\.attn\..*", "a selective-kernel network (timm's skresnet)"),
+    (_BLOCK + r"(se|eca)\.conv\.weight", "ECA-ResNet (timm's ecaresnet), with channel attention"),
+    (_BLOCK + r"convs\.\d\..*", "Res2Net"),
+    (_BLOCK + r"conv2\.(fc1|radix.*|bn0\..*)(\..*)?", "ResNeSt, with split attention"),
+    (
+        _BLOCK + r"(se|se_module)\..*",
+        "SE-ResNet (timm's seresnet or resnetrs), with squeeze-and-excitation in its blocks",
+    ),
+    (_BLOCK + r"(ca|sa|cbam|attn|attention)\..*", "a ResNet with attention in its blocks"),
+    (_BLOCK + r"bn\d\.(IN|BN)\..*", "ResNet-IBN, with instance normalization"),
+    (
+        _BLOCK + r"downsample\.2\..*|(.*\.)?conv1\.[14]\.running_mean",
+        "a ResNet with a deep stem or averaging shortcuts (timm's resnet-c, -d, -s and -t, such as "
+        "resnet50d)",
+    ),
+    (
+        r"(.*\.)?features\.(conv|norm)[12]\..*",
+        "a DenseNet with a deep stem (timm's densenetblur121d and densenet264d)",
+    ),
+    (
+        r"(.*\.)?blocks\.\d+\.\d+\.se\..*|(.*\.)?_blocks\.\d+\._se_.*|block\d[a-z]_se_.*",
+        "EfficientNet, MnasNet or MobileNetV3, with squeeze-and-excitation in its blocks",
+    ),
+    (r"(.*\.)?(cls_token|pos_embed|patch_embed\.proj\.weight)", "a vision transformer (ViT, DeiT)"),
+    (r"(.*\.)?relative_position_bias_table", "Swin Transformer"),
+    (r"(.*\.)?(stages\.\d+\.blocks\.\d+\.conv_dw\.weight|features\..*\.layer_scale)", "ConvNeXt"),
+    (r"(.*\.)?(s\d|trunk_output\.block\d)\.(b\d|block\d-\d)\..*", "RegNet"),
+    (r"(.*\.)?inception\d[a-e]\.branch\d\..*", "GoogLeNet (Inception v1)"),
+    (r"(.*\.)?(branch1|stage2\.0\.branch1)\.0\.weight", "ShuffleNet"),
+    (r"(.*\.)?backbone\.fpn\..*|(.*\.)?rpn\.head\..*", "a detector, with its pyramid and heads"),
+)
+# What timm makes of a ResNet without a param more: its strides blur, or average.
+_SAME_KEYS = re.compile(r"(?i)(?<![a-z])(resnet(blur|aa)\d+)(?![a-z])")
+
+
+def looks_like(keys: Iterable[str]) -> str | None:
+    """The network that jtl does not have and whose keys are among these; None if none is."""
+    keys = list(keys)
+    known = _KEYS
+    if not any(re.match(_BLOCK, key) for key in keys):
+        # The stem's key alone is that of many networks.
+        known = tuple(pair for pair in _KEYS if not pair[0].startswith(_BLOCK))
+    for pattern, network in known:
+        if any(re.fullmatch(pattern, key) for key in keys):
+            return network
+    return None
+
+
+def of_groups(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether every normalization lacks running statistics: those of groups have none."""
+    norms = [key for key in tensors if re.fullmatch(r"(.*\.)?(bn|norm)\d\.weight", key)]
+    return bool(norms) and not any(key.endswith("running_mean") for key in tensors)
+
+
+def named(text: str) -> str | None:
+    """The network with jtl's own keys and another forward pass that a name speaks of.
+
+    timm's `resnetblur50` and `resnetaa50` have every key and every shape of `resnet50`: their
+    anti-aliasing has no params. So nothing but a name tells them apart.
+    """
+    found = _SAME_KEYS.search(text)
+    return found and found[1].lower()
+
+
+def unsupported(tensors: Mapping[str, np.ndarray]) -> str | None:
+    """Which network tensors look like by their keys, where jtl does not have it; None elsewhere."""
+    network = looks_like(tensors)
+    if network is None and of_groups(tensors):
+        network = "one that normalizes without running statistics (GroupNorm, timm's resnet50_gn)"
+    return network

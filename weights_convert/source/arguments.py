@@ -1,0 +1,151 @@
+"""How the library built the network that weights are of, where no key and no shape shows it.
+
+timm's `config.json` states the arguments that a model was created with, and how it pools;
+transformers' states the same under names of its own. A ResNet with `output_stride=8` or
+`act_layer="gelu"` has the keys and shapes of any other, and computes something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jtl import models
+from jtl.common.errors import UserError
+from weights_convert.printable import listed, shown
+
+AVERAGES = ("avg", "fast", "fastavg")
+"""timm's names of average pooling."""
+
+# What training, loading or another part of jtl sees to: rates of dropping, initialization, classes.
+_HARMLESS = re.compile(
+    r"drop\w*|\w+_drop(_rate)?|zero_init\w*|(weight_)?init(_\w+)?|bn_momentum|bn_tf|"
+    r"memory_efficient|scriptable|exportable|no_jit|pretrained\w*|checkpoint_path|cache_dir|"
+    r"num_classes|in_chans|img_size|input_size"
+)
+# What shapes and keys tell; where it does not fit, the conversion says so.
+_SHAPES = re.compile(
+    r"layers|channels|block|cardinality|base_width|stem_width|growth_rate|block_config|bn_size|cfg|"
+    r"channel_multiplier|depth_multiplier|stem_size|num_features|mlp_ratio|channel_divisor|"
+    r"fix_stem_head|aux_logits|round_chs_fn|head_hidden_size"
+)
+# The values that change nothing.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "output_stride": (32,),
+    "stem_type": ("",),
+    "replace_stem_pool": (False,),
+    "block_reduce_first": (1,),
+    "down_kernel_size": (1,),
+    "avg_down": (False,),
+    "aa_layer": ("",),
+    "block_args": ({},),
+    "norm_layer": ("", "bn", "batchnorm", "batchnorm2d", "batchnormact2d"),
+    "norm_kwargs": ({},),
+    "features_only": (False,),
+    # Of transformers.
+    "hidden_act": ("relu",),
+    "downsample_in_first_stage": (False,),
+    "downsample_in_bottleneck": (False,),
+}
+_OF_TRANSFORMERS = ("hidden_act", "downsample_in_first_stage", "downsample_in_bottleneck")
+_RELU6 = ("mobilenet", "efficientnet_lite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """How a library built a network, as one file says it.
+
+    Attributes:
+        by: Which file, in words that begin a sentence.
+        pool: How the feature map becomes a vector; None where it is not stated.
+        arguments: What the network was created with.
+    """
+
+    by: str
+    pool: str | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def of_timm(config: Mapping[str, Any], by: str) -> Built:
+    """What timm's `config.json` says."""
+    arguments = config.get("model_args")
+    arguments = dict(arguments) if isinstance(arguments, dict) else {}
+    pool = arguments.pop("global_pool", None)
+    pool = config.get("global_pool") if pool is None else pool
+    return Built(by, pool if pool is None else shown(pool, 40), arguments)
+
+
+def of_training(settings: Mapping[str, Any]) -> Built:
+    """What timm's training script keeps of its options in a checkpoint."""
+    arguments = settings.get("model_kwargs")
+    arguments = dict(arguments) if isinstance(arguments, dict) else {}
+    if settings.get("bn_eps") is not None:
+        arguments["bn_eps"] = settings["bn_eps"]
+    pool = settings.get("gp") or arguments.pop("global_pool", None)
+    return Built(
+        "its training's configuration", None if pool is None else shown(pool, 40), arguments
+    )
+
+
+def of_transformers(config: Mapping[str, Any]) -> Built:
+    """What transformers' `config.json` says of a ResNet."""
+    is_resnet = config.get("model_type") == "resnet"
+    stated = {name: config[name] for name in _OF_TRANSFORMERS if is_resnet and name in config}
+    return Built("the config.json beside it", None, stated)
+
+
+def check(
+    built: Built,
+    source: str,
+    model: str,
+    conventions: Mapping[str, Any],
+    num_classes: int | None,
+) -> None:
+    """Makes sure that jtl's network computes what the one that was built does.
+
+    Args:
+        built: What a file says of it.
+        source: What the user calls the weights.
+        model: The backbone.
+        conventions: Fields of the backbone's configuration.
+        num_classes: Width of the classifier that is kept; None without one.
+
+    Raises:
+        UserError: It does not; the message names what differs.
+    """
+    if differing := _differing(built.arguments, model, conventions):
+        names = listed((f"{name}={value!r}" for name, value in differing.items()), 6)
+        raise UserError(
+            f"{built.by} says that the network of '{source}' was built with {names}, which jtl's "
+            f"{model} does not have. Its weights would give other results there. If that is not "
+            "how it was built, correct or remove what says so."
+        )
+    if built.pool not in (None, *AVERAGES) and num_classes:
+        raise UserError(
+            f"{built.by} says that the classifier of '{source}' stands on features pooled by "
+            f"{built.pool or 'nothing'}; jtl's averages them, and would give other results. "
+            "Convert the backbone alone with --drop-head of `python -m weights_convert`."
+        )
+
+
+def _differing(
+    arguments: Mapping[str, Any], model: str, conventions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments that jtl's network does not have."""
+    family, norm = models.get(model).family, conventions.get("norm")
+    defaults = dict(_DEFAULTS)
+    defaults["act_layer"] = ("relu6",) if family in _RELU6 else ("relu",)
+    same = family == "efficientnet_lite" and conventions.get("padding") != "symmetric"
+    defaults["pad_type"] = ("same",) if same else ("",)
+    defaults["bn_eps"] = (norm.epsilon if norm is not None else models.NormSpec().epsilon,)
+    return {
+        shown(name, 40): value
+        for name, value in arguments.items()
+        # timm takes None for what the network has by itself.
+        if value is not None
+        and not _HARMLESS.fullmatch(str(name))
+        and not _SHAPES.fullmatch(str(name))
+        and value not in defaults.get(name, ())
+    }

@@ -1,0 +1,253 @@
+"""A whole Keras model, as its file has it, as the peer of what was converted from it.
+
+`weights_convert.verify.keras_peer` builds the network that Keras has under the backbone's name. A
+`.keras` archive and an `.h5` of a whole model hold the graph as well: layers around the backbone,
+the backbone as a layer of another model. So the peer is that model, loaded by Keras.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jtl import models
+from jtl.common.errors import UserError
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
+from weights_convert.printable import shown
+from weights_convert.read import readers
+from weights_convert.source import keras_layers
+from weights_convert.source.sources import Source
+from weights_convert.verify.keras_peer import activates, jax_keras, layer_names, named_for_keras
+from weights_convert.verify.libraries import table_of
+
+_WITHOUT = "so there is nothing to compare with. Convert without --verify"
+# What follows a backbone's last weights and is still the backbone's.
+_LAST = ("Activation", "ReLU", "Add", "Concatenate", "MaxPooling2D")
+
+
+class KerasModelPeer:
+    """The model in a file; see `weights_convert.verify.peers.Peer`."""
+
+    def __init__(self, checkpoint: ConvertedCheckpoint, source: Source, file: readers.SourceFile):
+        keras = jax_keras()
+        config = file.keras_config or {}
+        _check_code(config, source.name)
+        try:
+            scaling = keras_layers.declared(config, (), file.tensors)
+        except UserError as error:
+            raise UserError(f"'{source.name}' cannot be verified: {error}, {_WITHOUT}.") from error
+        self._scaling = (scaling["mean"], scaling["std"]) if scaling else None
+        self._model = model = _loaded(keras, checkpoint, source)
+        model.trainable = True
+        self._seen: dict[str, Any] = {}
+        layers = list(_flat(model))
+        self._names = self._named(checkpoint, layers)
+        self._out = self._watch(checkpoint, layers)
+        self.only_size: int | None = model.input_shape[1]
+        self.reference = (
+            f"the file's own model in keras {keras.__version__}, jax "
+            f"{importlib.metadata.version('jax')}"
+        )
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        out, _, whole = self._run(images, ())
+        self._check_end(out, whole)
+        return out
+
+    def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        names = list(names)
+        _, seen, _ = self._run(images, tuple(self._names[name] for name in names))
+        return {name: seen[self._names[name]] for name in names}
+
+    def sgd_steps(
+        self, images: np.ndarray, labels: np.ndarray, learning_rate: float
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """See `Peer`. The second step sees images that differ by one part in a million."""
+        import jax
+
+        model = self._model
+        params, fixed = self._state()
+        paths = [v.path for v in (*model.trainable_variables, *model.non_trainable_variables)]
+
+        def loss(params: Any, images: Any) -> Any:
+            _, updated = model.stateless_call(params, fixed, self._bytes(images), training=True)
+            chosen = jax.nn.log_softmax(self._seen[self._out])[np.arange(len(labels)), labels]
+            return -chosen.mean(), updated
+
+        gradients = jax.jit(jax.grad(loss, has_aux=True))
+
+        def step(images: np.ndarray) -> dict[str, np.ndarray]:
+            gradient, updated = gradients(params, images)
+            moved = [
+                p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)
+            ]
+            values = dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
+            by_name = {layer.name: layer for layer in _flat(model)}
+            return {
+                f"{name}/{variable.name}": values[variable.path]
+                for name, layer in self._names.items()
+                for variable in by_name[layer].weights
+            }
+
+        noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
+        return step(images), step(images * (1 + 1e-6 * noise))
+
+    def _state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        both = (self._model.trainable_variables, self._model.non_trainable_variables)
+        trained, fixed = ([np.asarray(v.value) for v in variables] for variables in both)
+        return trained, fixed
+
+    def _run(
+        self, images: np.ndarray, layers: tuple[str, ...]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], list[np.ndarray]]:
+        """Logits or features, what the layers gave, and what the model gives."""
+        import jax
+
+        @jax.jit
+        def run(params: Any, fixed: Any, images: Any) -> Any:
+            whole, _ = self._model.stateless_call(params, fixed, images, training=False)
+            whole = whole if isinstance(whole, (list, tuple)) else [whole]
+            return self._seen[self._out], {name: self._seen[name] for name in layers}, whole
+
+        # One compilation is enough for a verification; each of its calls has other layers.
+        out, seen, whole = run(*self._state(), self._bytes(images))
+        arrays = {name: np.asarray(value) for name, value in seen.items()}
+        return np.asarray(out), arrays, [np.asarray(value) for value in whole]
+
+    def _bytes(self, images: Any) -> Any:
+        """What the model takes: where its own layers normalize, what they normalize to `images`."""
+        if self._scaling is None:
+            return images
+        mean, std = (np.asarray(values, np.float32) for values in self._scaling)
+        return (images * std.reshape(1, 1, 1, 3) + mean.reshape(1, 1, 1, 3)) * np.float32(255)
+
+    def _named(self, checkpoint: ConvertedCheckpoint, layers: list[Any]) -> dict[str, str]:
+        """{name in the source's keys: the layer's name} of the layers that were converted."""
+        table = table_of(checkpoint)
+        names = layer_names(types.SimpleNamespace(layers=layers), checkpoint.library)
+        backbone = models.create(
+            checkpoint.model, head=None, conventions=dict(checkpoint.conventions)
+        )
+        keys = table.source_keys(backbone.backbone, models.variable_shapes(backbone))
+        wanted = {key.rpartition("/")[0] for key in keys.values()}
+        found = {name: names[name] for name in wanted if name in names}
+        if missing := wanted - found.keys():
+            raise UserError(
+                f"the model of '{checkpoint.source}' has no layer '{shown(min(missing), 40)}' in "
+                f"Keras, {_WITHOUT}."
+            )
+        if checkpoint.num_classes:
+            # Its author named it.
+            kind = [layer.name for layer in layers if type(layer).__name__ == "Dense"]
+            (classifier,) = [name for name in kind if name not in found.values()]
+            found[table.classifier] = classifier
+        return found
+
+    def _watch(self, checkpoint: ConvertedCheckpoint, layers: list[Any]) -> str:
+        """Makes layers keep what they give, those of training alone do nothing.
+
+        Returns:
+            The name of the layer that gives logits or the last feature map.
+        """
+        for layer in layers:
+            if keras_layers.frames_or_trains(type(layer).__name__):
+                layer.call = lambda inputs, *_, **__: inputs
+            else:
+                layer.call = self._keeping(layer)
+        if checkpoint.num_classes:
+            return self._names[table_of(checkpoint).classifier]
+        converted = set(self._names.values())
+        last = max(i for i, layer in enumerate(layers) if layer.name in converted)
+        while last + 1 < len(layers) and type(layers[last + 1]).__name__ in _LAST:
+            last += 1
+        name = layers[last].name
+        return f"mean of {name}"
+
+    def _keeping(self, layer: Any) -> Any:
+        call, seen, name = layer.call, self._seen, layer.name
+
+        def keep(*inputs: Any, **options: Any) -> Any:
+            out = call(*inputs, **options)
+            seen[name] = out
+            if getattr(out, "ndim", 0) == 4:
+                seen[f"mean of {name}"] = out.mean((1, 2))
+            if layer.weights and activates(layer):
+                # What goes into the activation is compared.
+                activation, layer.activation = layer.activation, None
+                try:
+                    seen[name] = call(*inputs, **options)
+                finally:
+                    layer.activation = activation
+            return out
+
+        return keep
+
+    def _check_end(self, logits: np.ndarray, whole: list[np.ndarray]) -> None:
+        """Whether the model ends with its logits or their softmax, where there are any."""
+        if self._out.startswith("mean of "):
+            return
+        shares = np.exp(logits - logits.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        for out in whole:
+            for expected in (logits, shares):
+                if out.shape == expected.shape and np.allclose(out, expected, 1e-4, 1e-5):
+                    return
+        raise UserError(
+            "the file's model gives neither its classifier's logits nor their softmax: another "
+            "layer follows. Convert the backbone alone with --drop-head."
+        )
+
+
+def _check_code(config: Mapping[str, Any], name: str) -> None:
+    """Refuses a model with code of its author's: loading it could run the code."""
+    for kind, module in _classes(config):
+        if kind in ("Lambda", "__lambda__", "TFSMLayer") or module.partition(".")[0] != "keras":
+            raise UserError(
+                f"'{name}' holds {shown(kind, 40)}, code that is not Keras's own and is not run, "
+                f"{_WITHOUT}."
+            )
+
+
+def _classes(value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """(class, module) of every object in a configuration."""
+    if depth > 64:
+        return
+    if isinstance(value, Mapping):
+        if isinstance(kind := value.get("class_name"), str):
+            yield kind, str(value.get("module") or "keras")
+        for part in value.values():
+            yield from _classes(part, depth + 1)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _classes(part, depth + 1)
+
+
+def _loaded(keras: Any, checkpoint: ConvertedCheckpoint, source: Source) -> Any:
+    """The model, by Keras's own loader."""
+    suffix = ".keras" if checkpoint.source_format == "keras-archive" else ".h5"
+    try:
+        with named_for_keras(suffix, source) as path:
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+    # Its loader raises many types for what it does not know.
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UserError(
+            f"Keras {keras.__version__} cannot load the model in '{source.name}' "
+            f"({shown(lines[0], 160)}), {_WITHOUT}."
+        ) from error
+    if len(model.inputs) != 1 or len(model.input_shape) != 4:
+        raise UserError(f"the model in '{source.name}' takes more than images, {_WITHOUT}.")
+    return model
+
+
+def _flat(model: Any) -> Iterator[Any]:
+    """All layers in the order of their work, those of nested models in their place."""
+    for layer in model.layers:
+        if type(layer).__name__ in ("Functional", "Sequential"):
+            yield from _flat(layer)
+        else:
+            yield layer
