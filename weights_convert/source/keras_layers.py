@@ -9,6 +9,7 @@ model); a file of weights alone shows at most that such layers were there.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,12 +17,16 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from weights_convert.printable import listed, shown
+from weights_convert.source import keras_graph
+from weights_convert.source.metadata import pixels
 
-# Layers that leave the values of a pixel, or change them in training alone.
-_NEUTRAL = ("InputLayer", "ZeroPadding2D", "Resizing", "CenterCrop", "Dropout", "SpatialDropout2D")
-_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Convolution2D")
-_NESTED = ("Functional", "Sequential", "Model")
-_MAX_NESTING = 8
+# Layers that leave an image as it is, or change it in training alone.
+_NEUTRAL = ("InputLayer", "Identity", "RandAugment", "AugMix", "MixUp", "CutMix")
+_IN_TRAINING = re.compile(r"Random(?!Crop)\w+|\w*(Noise|Dropout\w*)")
+# Layers that choose an image's size or part, as jtl's own preprocessing does.
+_FRAMING = ("Resizing", "CenterCrop", "RandomCrop")
+# Of ResNet and DenseNet, before their 7x7 convolution.
+_OWN_PADDING = ([[3, 3], [3, 3]], [3, 3], 3)
 _EPSILON = 1e-7  # Keras's, below which Normalization takes no standard deviation.
 
 _REMEDY = (
@@ -59,9 +64,11 @@ def declared(
     scale, offset = np.ones(3), np.zeros(3)
     found = False
     for layer in _before_convolution(config):
-        kind, options = layer.get("class_name"), layer.get("config", {})
-        if kind in _NEUTRAL or str(kind).startswith("Random") or "Noise" in str(kind):
+        kind, options = str(layer.get("class_name")), layer.get("config", {})
+        if kind in _NEUTRAL or kind in _FRAMING or _IN_TRAINING.fullmatch(kind):
             continue
+        if kind == "ZeroPadding2D" and options.get("padding") in _OWN_PADDING:
+            continue  # The first convolution's own.
         found = True
         if kind == "Rescaling":
             factor, shift = _triple(options.get("scale")), _triple(options.get("offset"))
@@ -82,36 +89,45 @@ def declared(
         )
     # On bytes: scale * byte + offset = (byte / 255 - mean) / std.
     return {
-        "mean": tuple((-offset / (255 * scale)).tolist()),
+        "mean": tuple((0.0 - offset / (255 * scale)).tolist()),  # Never -0.
         "std": tuple((1 / (255 * scale)).tolist()),
         "channel_order": "rgb",
     }
 
 
-def _before_convolution(config: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
+def framing(config: Mapping[str, Any] | None) -> tuple[int | None, tuple[str, ...]]:
+    """What a model's own layers do to the size of an image.
+
+    jtl has no such layers: its preprocessing resizes and crops.
+
+    Returns:
+        The side of the square images that the network sees; None where no layer decides it. And
+        sentences for the user.
+    """
+    size, notes = None, []
+    for layer in _before_convolution(config or {}):
+        kind, options = str(layer.get("class_name")), layer.get("config", {})
+        if kind not in _FRAMING:
+            continue
+        height, width = options.get("height"), options.get("width")
+        try:
+            size = pixels(height) if height == width else None
+        except ValueError:
+            size = None
+        notes.append(
+            f"its layer {kind} ('{shown(options.get('name'), 40)}') makes images of "
+            f"{shown(height, 10)} x {shown(width, 10)} pixels; jtl has no such layer, and resizes "
+            f"and crops {f'to {size} pixels ' if size else ''}before the network"
+        )
+    return size, tuple(notes)
+
+
+def _before_convolution(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The layers in order, of nested models too, up to the first convolution."""
-    for layer, last in _walk(config, depth):
-        if last:
+    for layer in keras_graph.layers_of(config):
+        if layer.get("class_name") in keras_graph.CONVOLUTIONS:
             return
         yield layer
-
-
-def _walk(config: Mapping[str, Any], depth: int) -> Iterator[tuple[Mapping[str, Any], bool]]:
-    inner = config.get("config", {})
-    layers = inner.get("layers", []) if isinstance(inner, Mapping) else inner
-    for layer in layers if isinstance(layers, list) else []:
-        if not isinstance(layer, Mapping):
-            continue
-        if layer.get("class_name") in _NESTED and depth < _MAX_NESTING:
-            for item in _walk(layer, depth + 1):
-                yield item
-                if item[1]:
-                    return
-        else:
-            last = layer.get("class_name") in _CONVOLUTIONS
-            yield layer, last
-            if last:
-                return
 
 
 def _normalization(

@@ -27,6 +27,7 @@ from weights_convert.source import (
     architectures,
     arguments,
     hub,
+    keras_graph,
     keras_layers,
     metadata,
     packages,
@@ -146,6 +147,8 @@ def convert_source(
             strip_prefix=source.strip_prefix,
             ignore_keys=source.ignore_keys,
         )
+        if file.keras_config:
+            _check_graph(file.keras_config, converted)
     except UserError as error:
         target = f" for {model}" if model else ""
         raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
@@ -167,12 +170,24 @@ def convert_source(
     return _checkpoint(source, file, converted, conventions)
 
 
+def _check_graph(config: dict[str, Any], converted: Converted) -> None:
+    """Makes sure that a whole Keras model computes what jtl's network does."""
+    norm = converted.conventions.get("norm")
+    keras_graph.check_backbone(config, norm.epsilon if norm else None)
+    if converted.num_classes:
+        keras_graph.check_head(config, models.get(converted.model).family)
+
+
 def _with_own_layers(
     source: Source, file: readers.SourceFile
 ) -> tuple[Source, dict[str, np.ndarray]]:
     """What a Keras model's own layers say of an image, and the tensors without theirs."""
     normalizing = [key for key in file.tensors if _NORMALIZATION.fullmatch(key)]
     tensors = {key: array for key, array in file.tensors.items() if key not in normalizing}
+    size, notes = keras_layers.framing(file.keras_config)
+    source = dataclasses.replace(source, notes=(*source.notes, *notes))
+    if size and "size" not in source.preprocessing:
+        source = source.declaring({"size": size}, "the model's own layers")
     # Whoever says it all overrules the layers, which may be of a kind that nobody can read.
     if {"mean", "std"} <= source.preprocessing.keys():
         return source, tensors

@@ -36,7 +36,7 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
 )
 def test_keys_that_give_another_network_away(key, network):
     assert network in (relatives.unsupported({key: KERNEL}) or "")
-    with pytest.raises(UserError, match="They look like those of .*" + network):
+    with pytest.raises(UserError, match=r"They look like those of .*" + network):
         identify({key: KERNEL})
 
 
@@ -59,7 +59,7 @@ def test_no_network_of_ours_looks_like_another():
 def test_a_relative_is_named_in_one_line(model):
     tensors = samples.tensors("resnet18", "timm/torchvision")
     tensors |= {f"layer{n}.0.se.fc{i}.weight": KERNEL for n in range(1, 5) for i in (1, 2)}
-    with pytest.raises(UserError, match="looks like SE-ResNet .* nearest that it has") as caught:
+    with pytest.raises(UserError, match=r"looks like SE-ResNet .* nearest that it has") as caught:
         convert(tensors, model)
     assert "\n" not in str(caught.value)
     # Whoever says that they do not count is believed.

@@ -216,6 +216,19 @@ def test_operations_before_the_network_are_refused(tmp_path, base):
         sources.convert_source(sources.locate(str(tmp_path / "model.keras")))
 
 
+@pytest.mark.parametrize("file", ["model.keras", "model.h5"])
+def test_a_graph_that_jtl_does_not_have_is_refused_with_its_head(tmp_path, base, file):
+    """A classifier on the largest values, not on the mean ones."""
+    x = keras.layers.GlobalMaxPooling2D()(base.layers[-2].output)
+    keras.Model(base.input, keras.layers.Dense(5)(x)).save(tmp_path / file)
+    source = sources.locate(str(tmp_path / file))
+    with pytest.raises(UserError, match=r"GlobalMaxPooling2D .*--drop-head"):
+        sources.convert_source(source)
+    checkpoint = sources.convert_source(source, drop_head=True)
+    assert checkpoint.num_classes is None
+    assert_same_weights(checkpoint, base)
+
+
 def test_blue_first(tmp_path, base):
     """`--bgr`, with the mean and deviation of red, green and blue."""
     whole(base, [], 5).save_weights(tmp_path / "w.weights.h5")
