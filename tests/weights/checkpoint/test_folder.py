@@ -118,7 +118,7 @@ def test_conventions_decide_which_params_there_are(tmp_path):
     assert after.conventions == conventions
     assert "bias" in after.variables["params"]["stem"]["conv1"]
     edit(tmp_path / "biased", conventions={})
-    with pytest.raises(UserError, match="unexpected params/stem/conv1/bias"):
+    with pytest.raises(UserError, match="unexpected params/stage1/block1/conv1/bias"):
         converted_folder.read(tmp_path / "biased")
 
 
