@@ -256,7 +256,7 @@ def test_one_dense_layer_under_another_name_is_the_classifier():
     [
         {"more.weight": np.zeros((3, 512, 1, 1), np.float32)},
         {"more": np.zeros(4, np.float32)},
-        {"layer1.0.se.fc.weight": np.zeros((4, 512), np.float32)},
+        {"layer1.0.more.weight": np.zeros((4, 512), np.float32)},
         {"more.weight": np.zeros((4, 100), np.float32)},
     ],
 )
