@@ -126,7 +126,7 @@ def check(
         raise UserError(
             f"{built.by} says that the classifier of '{source}' stands on features pooled by "
             f"{built.pool or 'nothing'}; jtl's averages them, and would give other results. "
-            "Convert the backbone alone with --drop-head of `python -m weights_convert`."
+            "Convert the backbone alone with --drop-head of `jtl weights`."
         )
 
 

@@ -28,7 +28,7 @@ _JOINTS = ("Add", "Concatenate", "Merge")
 # Where the way back from the logits ends: at the backbone's own layers.
 _BACKBONE = (*CONVOLUTIONS, *_JOINTS, "BatchNormalization", "Dense")
 _WITHIN = (*_BACKBONE, *_NEUTRAL, "ZeroPadding2D", "MaxPooling2D", "AveragePooling2D")
-_BARE = "Convert the backbone alone with --drop-head of `python -m weights_convert`"
+_BARE = "Convert the backbone alone with --drop-head of `jtl weights`"
 
 
 def layers_of(config: Layer, depth: int = 0) -> Iterator[Layer]:

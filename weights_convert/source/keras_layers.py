@@ -65,7 +65,7 @@ def declared(
     found = False
     for layer in _before_convolution(config):
         kind, options = str(layer.get("class_name")), layer.get("config", {})
-        if kind in _NEUTRAL or kind in _FRAMING or _IN_TRAINING.fullmatch(kind):
+        if frames_or_trains(kind):
             continue
         if kind == "ZeroPadding2D" and options.get("padding") in _OWN_PADDING:
             continue  # The first convolution's own.
@@ -93,6 +93,11 @@ def declared(
         "std": tuple((1 / (255 * scale)).tolist()),
         "channel_order": "rgb",
     }
+
+
+def frames_or_trains(kind: str) -> bool:
+    """Whether layers of a kind leave pixels as they are when a network predicts."""
+    return kind in _NEUTRAL or kind in _FRAMING or _IN_TRAINING.fullmatch(kind) is not None
 
 
 def framing(config: Mapping[str, Any] | None) -> tuple[int | None, tuple[str, ...]]:

@@ -30,13 +30,7 @@ class KerasPeer:
     """A network of `keras.applications`; see `weights_convert.verify.peers.Peer`."""
 
     def __init__(self, checkpoint: ConvertedCheckpoint, source: Source):
-        os.environ.setdefault("KERAS_BACKEND", "jax")
-        self._keras = keras = require("keras", "keras")
-        if keras.backend.backend() != "jax":
-            raise UserError(
-                f"Keras runs on {keras.backend.backend()} here, and a comparison needs its JAX "
-                "backend. Set KERAS_BACKEND=jax."
-            )
+        self._keras = keras = jax_keras()
         name = keras_name(checkpoint.model)
         if name is None or is_gone(table_of(checkpoint)):
             raise UserError(
@@ -51,7 +45,7 @@ class KerasPeer:
         self._library = checkpoint.library
         self._build = lambda size: _network(keras, name, size, checkpoint, source)
         self._model = self._build(size)
-        self._names = _layer_names(self._model, self._library)
+        self._names = layer_names(self._model, self._library)
         self.reference = (
             f"{name} of keras {keras.__version__}, jax {importlib.metadata.version('jax')}"
         )
@@ -63,7 +57,7 @@ class KerasPeer:
         names = list(names)
         layers = [self._model.get_layer(self._names[name]) for name in names]
         # Of layers that activate, what goes into the activation.
-        active = [_activates(layer) for layer in layers]
+        active = [activates(layer) for layer in layers]
         wanted = [
             layer.input if acts else layer.output
             for layer, acts in zip(layers, active, strict=True)
@@ -113,12 +107,29 @@ class KerasPeer:
         """
         return {
             f"{name}/{variable.name}": values[variable.path]
-            for name, layer in _layer_names(model, self._library).items()
+            for name, layer in layer_names(model, self._library).items()
             for variable in model.get_layer(layer).weights
         }
 
 
-def _activates(layer: Any) -> bool:
+def jax_keras() -> Any:
+    """Keras on its JAX backend.
+
+    Raises:
+        UserError: It is not installed, or runs on another backend.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = require("keras", "keras")
+    if keras.backend.backend() != "jax":
+        raise UserError(
+            f"Keras runs on {keras.backend.backend()} here, and a comparison needs its JAX "
+            "backend. Set KERAS_BACKEND=jax."
+        )
+    return keras
+
+
+def activates(layer: Any) -> bool:
+    """Whether a layer ends with an activation of its own."""
     return getattr(getattr(layer, "activation", None), "__name__", "linear") != "linear"
 
 
@@ -143,14 +154,16 @@ def _network(
         options |= {"include_top": False, "pooling": "avg"}
     network = getattr(keras.applications, name)(**options)
     try:
-        with _named_for_keras(checkpoint, source) as path:
+        weights = checkpoint.source_format == "keras-weights-h5"
+        with named_for_keras(".weights.h5" if weights else ".h5", source) as path:
             network.load_weights(path)
     # Its loader raises many types for files that do not fit.
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        dropped = " The classifier was dropped; try without." if not classes else ""
+        dropped = "The classifier was dropped: try without, or s" if not classes else "S"
         raise UserError(
-            f"Keras cannot load '{source.name}' into {name}: {lines[0][:200]}.{dropped}"
+            f"Keras cannot load '{source.name}' into its {name}: it may hold the weights of a "
+            f"model that has the network as a layer, or another head. {dropped}ave the whole model "
+            "(model.save('model.keras')) and verify that; or convert without --verify."
         ) from error
     return network
 
@@ -173,9 +186,8 @@ def _counted_from_zero(names: list[str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _named_for_keras(checkpoint: ConvertedCheckpoint, source: Source) -> Iterator[str]:
+def named_for_keras(suffix: str, source: Source) -> Iterator[str]:
     """The file under a name that tells Keras its layout, for which it looks at nothing else."""
-    suffix = ".weights.h5" if checkpoint.source_format == "keras-weights-h5" else ".h5"
     with tempfile.TemporaryDirectory(prefix="jtl-") as folder:
         link = os.path.join(folder, f"source{suffix}")
         try:
@@ -185,7 +197,7 @@ def _named_for_keras(checkpoint: ConvertedCheckpoint, source: Source) -> Iterato
         yield link
 
 
-def _layer_names(model: Any, library: str) -> dict[str, str]:
+def layer_names(model: Any, library: str) -> dict[str, str]:
     """{name in the source's keys: name in today's Keras} of the layers with variables."""
     layers = [layer for layer in model.layers if layer.weights]
     if library == "keras" and any(_COUNTED.fullmatch(layer.name) for layer in layers):

@@ -65,8 +65,13 @@ def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
         UserError: Its library is not installed, or cannot load the file.
     """
     if table_of(checkpoint).leaves is KERAS:
+        from weights_convert.verify.keras_model import KerasModelPeer
         from weights_convert.verify.keras_peer import KerasPeer
 
+        file = readers.read(source.path, source.entry) if source.path.is_file() else None
+        squeezenet = models.get(checkpoint.model).family == "squeezenet"
+        if file is not None and file.keras_config and not squeezenet:
+            return KerasModelPeer(checkpoint, source, file)
         return KerasPeer(checkpoint, source)
     return TorchPeer(checkpoint, source)
 

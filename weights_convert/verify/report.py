@@ -70,14 +70,15 @@ def verify(checkpoint: ConvertedCheckpoint, source: Source) -> Verification:
     backbone: Any = model.backbone
     if getattr(backbone, "dropout", 0.0):
         model = model.clone(backbone=dataclasses.replace(backbone, dropout=0.0))
-    size = checkpoint.preprocessing.size
+    size = peer.only_size or checkpoint.preprocessing.size
     rng = np.random.default_rng(_SEED)
     spread = _input_spread(checkpoint.preprocessing)
     batches = [spread * _images(rng, _BATCH, size) for _ in range(_BATCHES)]
     units, logits = _compare_forward(peer, model, checkpoint, batches)
     count, step_size = _STEP_IMAGES, _STEP_SIZE
     if peer.only_size:
-        count, step_size = _LARGE_STEP_IMAGES, peer.only_size
+        count = _STEP_IMAGES if peer.only_size <= _STEP_SIZE else _LARGE_STEP_IMAGES
+        step_size = peer.only_size
     images = spread * _images(rng, count, step_size)
     labels = rng.integers(0, checkpoint.num_classes or _features(model), count)
     step, rounding = _compare_step(peer, model, checkpoint, images, labels)

@@ -310,14 +310,14 @@ def test_keras_layers_are_named_by_their_order_not_by_our_table():
     os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
     import keras
 
-    from weights_convert.verify.keras_peer import _layer_names
+    from weights_convert.verify.keras_peer import layer_names
 
     network = keras.applications.ResNet50(weights=None, classes=3, input_shape=(64, 64, 3))
     numbered, named = (
         next(t for t in TABLES if (t.family, t.library) == ("resnet", library))
         for library in ("keras (numbered)", "keras")
     )
-    names = _layer_names(network, "keras (numbered)")
+    names = layer_names(network, "keras (numbered)")
     model = models.create("resnet50", num_classes=3, conventions=dict(named.conventions))
     modules = {"/".join(path[1:-1]) for path in leaf_paths(models.variable_shapes(model))}
     assert {numbered.module_name(m, model.backbone) for m in modules} == names.keys()
