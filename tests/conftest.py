@@ -36,7 +36,23 @@ PROGRAMS = {
 """How compiled programs are kept for a session."""
 
 
+QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""XLA_FLAGS of tests: most run a program once or twice, and compiling it is their time."""
+
+
+def _compile_quickly() -> None:
+    """Lets XLA optimize nothing in this process, unless XLA_FLAGS say something.
+
+    What tests start compiles as it does for users.
+    """
+    if not os.environ.get("XLA_FLAGS"):
+        os.environ["XLA_FLAGS"] = QUICK_COMPILE
+        jax.devices()  # XLA reads them now, and never again.
+        del os.environ["XLA_FLAGS"]
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _compile_quickly()
     # What is started in the background (nohup, cron) ignores Ctrl-C, and so would all that tests
     # start and interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

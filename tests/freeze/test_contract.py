@@ -37,10 +37,9 @@ from jtl.models.inference import forward
 from jtl.optim import optimizers
 from jtl.optim.recipe import Rates, Recipe
 from jtl.optim.schedules import Schedule
-from jtl.train import step as steps
 from jtl.train.setup import Setup
 from jtl.train.state import init_state
-from jtl.train.step import Batch, Constants, TrainStep
+from jtl.train.step import Batch, Constants, TrainStep, train_step
 from jtl.train.trainer import Trainer
 from support.networks import random_variables
 
@@ -127,15 +126,6 @@ def batches(
     ]
 
 
-# The product's step, compiled without LLVM's optimizations: only its results matter here.
-train_step = jax.jit(
-    steps._train_step,
-    static_argnames="step",
-    donate_argnames="state",
-    compiler_options={"xla_backend_optimization_level": 0},
-)
-
-
 def paths(tree: ParamTree) -> set[str]:
     return {"/".join(path) for path in leaf_paths(tree)}
 
@@ -191,7 +181,6 @@ def test_what_is_frozen_keeps_its_bits_through_the_trainer(
 ):
     """Params and running averages, as the trainer gives them back from the device."""
     family, mask, trained = "resnet", "first_stages:1", ("stem/", "stage1/", "head/")
-    monkeypatch.setattr(steps, "train_step", train_step)
     # Compiling the evaluation would take as long as all the rest.
     scores = {"loss": 0.0, "accuracy": 0.0}
     monkeypatch.setattr(Trainer, "evaluate", lambda _: (scores, None))
@@ -247,7 +236,7 @@ def test_the_update_is_plain_optax_on_the_trainable_leaves(family: str, mask: st
     state = init_state(jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, stats), tx)
     rng = jax.random.fold_in(state.rng, 0)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def reference(params: ParamTree) -> tuple[ParamTree, jax.Array]:
         def loss(params: ParamTree) -> jax.Array:
             logits, _ = model.apply(

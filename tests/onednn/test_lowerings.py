@@ -17,9 +17,6 @@ from support.networks import MODELS, random_variables
 
 pytestmark = pytest.mark.slow
 
-# Only the results matter here, so LLVM need not optimize.
-_QUICK = {"xla_backend_optimization_level": 0}
-
 
 @pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
 @pytest.mark.parametrize("name", MODELS)
@@ -49,7 +46,7 @@ def test_a_step_is_the_same_by_both(name):
         else:
             lowered = jitted.lower(variables)
         texts[library] = lowered.as_text()
-        results[library] = jax.tree.map(np.asarray, lowered.compile(_QUICK)(variables))
+        results[library] = jax.tree.map(np.asarray, lowered.compile()(variables))
     assert onednn.TARGET in texts["onednn"]
     assert onednn.TARGET not in texts["xla"]
     for path, got in jax.tree.leaves_with_path(results["onednn"]):

@@ -33,9 +33,6 @@ ROUNDING = 2.0**-22
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
 
-# Compiled once and run once, so most of a parity test's time would be LLVM's optimizer.
-_QUICK_COMPILE: Any = {"xla_backend_optimization_level": 0}
-
 
 def randomize(
     model: torch.nn.Module, images: torch.Tensor, seed: int = 0, *, offset: float = 0.0
@@ -149,7 +146,7 @@ def build(converted: Converted) -> models.ImageClassifier:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK_COMPILE)
+@functools.partial(jax.jit, static_argnums=0)
 def run_units(
     model: models.ImageClassifier, variables: dict, images: jax.Array
 ) -> tuple[jax.Array, dict]:
@@ -163,7 +160,7 @@ def run_units(
     return logits, state["intermediates"]
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK_COMPILE)
+@functools.partial(jax.jit, static_argnums=0)
 def run_layers(model: models.ImageClassifier, variables: dict, images: jax.Array) -> dict:
     """Every layer's output, nothing fused, in the tree of intermediates."""
     with unfused_layers():
@@ -171,7 +168,7 @@ def run_layers(model: models.ImageClassifier, variables: dict, images: jax.Array
     return state["intermediates"]
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK_COMPILE)
+@functools.partial(jax.jit, static_argnums=0)
 def train_step(
     model: models.ImageClassifier,
     variables: dict,

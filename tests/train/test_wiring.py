@@ -22,7 +22,6 @@ from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, StepsConfig
 from jtl.data.loader import Images, shuffled
 from jtl.models import ImageClassifier
-from jtl.train import step as steps
 from jtl.train.checks import checked
 from jtl.train.setup import Setup, prepare_setup
 from jtl.train.trainer import Trainer
@@ -213,24 +212,7 @@ class Reference:
         self.params[leaf] = (w - rate * move).astype(np.float32)
 
 
-# Compiled without LLVM's optimizations, like the product's step below: only results matter.
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
-
-
-@pytest.fixture(autouse=True)
-def _quickly_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "train_step", train_step)
-
-
-train_step = jax.jit(
-    steps._train_step,
-    static_argnames="step",
-    donate_argnames="state",
-    compiler_options=UNOPTIMIZED,
-)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "units"), compiler_options=UNOPTIMIZED)
+@functools.partial(jax.jit, static_argnames=("model", "units"))
 def gradient(
     variables: Any,
     x: Any,

@@ -32,8 +32,6 @@ pytestmark = pytest.mark.slow
 KEY = jax.random.key(3)
 # float32 rounding of sums of a few products of levels up to 255.
 LEVELS = 1e-3
-# Compiling takes most of the time of these tests.
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 DRAWS = 20_000
 # By chance a right sampler fails one test in a million; keys are fixed, so it is not by chance.
 SIGNIFICANT = 1e-6
@@ -362,7 +360,6 @@ def test_erasing_fills_the_rectangle_and_nothing_else():
 @functools.partial(
     jax.jit,
     static_argnames=("mixup", "cutmix", "count", "size"),
-    compiler_options=UNOPTIMIZED,
 )
 def draw_mix(key, mixup, cutmix, count, size):
     return mixing.draw_mix(key, mixup, cutmix, count, size, size)
@@ -429,12 +426,12 @@ def photos(size: int = 30) -> np.ndarray:
     return np.stack([smooth_image(size, size, seed) for seed in range(COUNT)])
 
 
-@functools.partial(jax.jit, static_argnames="augment", compiler_options=UNOPTIMIZED)
+@functools.partial(jax.jit, static_argnames="augment")
 def batch(augment, images, labels, step):
     return augment(KEY, images, labels, jnp.arange(len(labels)), 1, step)
 
 
-@functools.partial(jax.jit, static_argnames="augment", compiler_options=UNOPTIMIZED)
+@functools.partial(jax.jit, static_argnames="augment")
 def views(augment, key, images, examples, epoch):
     return augment.views(key, images, examples, epoch)
 

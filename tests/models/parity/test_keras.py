@@ -43,11 +43,6 @@ SIZE, CLASSES = 64, 10
 # As in the ladder against timm: relative to the largest value of a unit's output. Measured,
 # over all units of both models: 1.4e-6.
 UNIT_BOUND = 5e-6
-# Compiled once and run once, so most of the time would be LLVM's optimizer.
-QUICK_COMPILE: Any = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
 
 pytestmark = [
     pytest.mark.slow,
@@ -194,10 +189,7 @@ def run_layers(model: keras.Model, names: list[str], images: np.ndarray) -> list
         [v.value for v in inner.trainable_variables],
         [v.value for v in inner.non_trainable_variables],
     )
-    run = jax.jit(
-        lambda a, b, x: inner.stateless_call(a, b, x, training=False)[0],
-        compiler_options=QUICK_COMPILE,
-    )
+    run = jax.jit(lambda a, b, x: inner.stateless_call(a, b, x, training=False)[0])
     return [np.asarray(output) for output in run(*variables, images)]
 
 
@@ -324,7 +316,7 @@ def keras_train_step(model: keras.Model, images: np.ndarray, labels: np.ndarray)
 
     groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
     values = [[variable.value for variable in group] for group in groups]
-    loss, *updated = jax.jit(step, compiler_options=QUICK_COMPILE)(*values)
+    loss, *updated = jax.jit(step)(*values)
     for group, news in zip(groups, updated, strict=False):
         for variable, new in zip(group, news, strict=True):
             variable.assign(new)

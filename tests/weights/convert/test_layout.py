@@ -23,7 +23,6 @@ from weights_convert.convert.detection import identify
 SIZE = 64
 Tensors = dict[str, np.ndarray]
 BOUND = 1e-4
-QUICK_COMPILE: Any = {"xla_backend_optimization_level": 0}
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
@@ -57,7 +56,7 @@ def _program(name: str, classes: int | None) -> Any:
         out = model.apply(variables, x, train=False)
         return out if classes else out.mean((1, 2))
 
-    return jax.jit(run, compiler_options=QUICK_COMPILE)
+    return jax.jit(run)
 
 
 def outputs(converted: Converted, x: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ def program(num_classes: int | None) -> Any:
         out = model.apply(variables, x, train=False)
         return out if num_classes else out.mean((1, 2))
 
-    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(run)
 
 
 def ours(checkpoint: ConvertedCheckpoint) -> np.ndarray:
