@@ -16,6 +16,7 @@ from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.layout import LAYOUT, Layout, understand
+from jtl.data.sources.names import numbered_parts
 from jtl.data.sources.stores import ImageFile, ImageStore
 from jtl.data.splits import OpenedSource, TrainingProblem, alike_classes
 
@@ -98,7 +99,9 @@ def _split(
 
 def _class_problems(layout: Layout, path: Path) -> list[str]:
     """What is wrong with the classes, in sentences."""
-    problems = alike_classes(layout.places["train"], layout.splits["train"])
+    # Parts of a data set are refused before, unless they were said to be classes.
+    names = set(layout.splits["train"]) - {*numbered_parts(layout.splits["train"])}
+    problems = alike_classes(layout.places["train"], sorted(names))
     train = sorted(layout.splits["train"])
     empty = sorted(name for name, images in layout.splits["train"].items() if not images)
     if empty:

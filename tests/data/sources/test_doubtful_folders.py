@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -143,6 +144,17 @@ def test_classes_that_differ_only_in_how_they_are_written(tmp_path: Path, names:
     np.savez(path, images=images, labels=np.array([*names, "dog"] * 2))
     with pytest.raises(UserError, match=f"Unicode form: {told}. Make them one class, or"):
         load(f"npz:{path}")
+
+
+@pytest.mark.parametrize(
+    "copy", ["cats - Copy", "Copy of cats", "cats (1)", "cats_augmented", "cats copy 2", "cats-aug"]
+)
+def test_copies_of_a_class_are_no_classes(tmp_path: Path, copy: str):
+    grown(tmp_path, [f"{name}:2" for name in ("cats", "dogs", copy)])
+    with pytest.raises(UserError, match=f"look like copies of others: '{re.escape(copy)}' of 'cat"):
+        load(f"folder:{tmp_path}")
+    (tmp_path / "cats").rename(tmp_path / "birds")
+    assert len(load(f"folder:{tmp_path}").class_names) == 3
 
 
 def test_two_forms_of_unicode(tmp_path: Path):
