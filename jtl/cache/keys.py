@@ -57,6 +57,11 @@ class SplitView:
         view = "" if self.view is None else f", view {self.view.number}"
         return self.split_name + view
 
+    @property
+    def shown(self) -> str:
+        """What it is called in messages."""
+        return str(self).replace("val", "validation")
+
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
