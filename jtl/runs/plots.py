@@ -170,7 +170,7 @@ def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, An
         for index, (_, history) in enumerate(runs):
             style: dict[str, Any] = dict(
                 color=COLOURS[index % len(COLOURS)],
-                linestyle=("-", "--", ":", "-.")[index // len(COLOURS) % 4],
+                linestyle=("-", "--", ":", "-.")[index % 4],  # Colours alone are not for all.
             )
             values = [line[f"val_{quantity}"] for line in history]
             ends.append(values[-1])

@@ -102,6 +102,15 @@ def test_every_mistake_is_in_a_table():
     assert len(plots.mistakes_table(wrong(()), ("a", "b")).splitlines()) == 1
 
 
+@pytest.mark.parametrize("flag", [[], ["--raw-csv"]])
+def test_names_in_the_table_are_escaped_unless_asked(run, flag, monkeypatch):
+    given = []
+    monkeypatch.setattr(plots, "mistakes_table", lambda *a, raw: given.append(raw) or "x")
+    assert main("evaluate", run, *flag) == 0
+    assert given == [bool(flag)]
+    assert (run / "mistakes.csv").read_text() == "x"
+
+
 def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch):
     drawn: list[Any] = []
     monkeypatch.setattr(plots.preview, "draw", lambda images, told, **how: drawn.append(told))
