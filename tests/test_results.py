@@ -120,6 +120,13 @@ def test_files_and_labels_are_a_source(images, tmp_path, monkeypatch):
     assert sorted(found.splits["train"].labels) == [0, 0, 0, 1, 1, 1]
 
 
+def test_labels_of_a_program_are_classes_whatever_they_look_like(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    found = registry.find(as_source((images, ["part_1", "part_2"] * 3)))
+    assert found.class_names == ("part_1", "part_2")
+    assert found.problems == ()
+
+
 def test_a_data_frame_is_a_source(images, tmp_path, monkeypatch):
     monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
     columns = {"Path": images, "species": ["ant", "bee"] * 3, "split": ["train"] * 4 + ["val"] * 2}

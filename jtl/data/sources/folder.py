@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.paths import cache_dir
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import LAYOUT, Layout, understand
 from jtl.data.sources.names import numbered_parts
 from jtl.data.sources.stores import ImageFile, ImageStore
@@ -43,6 +45,8 @@ def load_folder(
             several ways.
     """
     place = Path(os.path.expanduser(path))
+    if place.parent == cache_dir() / FOLDER:
+        classes = "top"  # Labels that a program gave: no name is doubtful.
     store = open_store(place)
     tree = store.tree()
     parquet = [file.name for file in tree.others if file.name.lower().endswith(".parquet")]
