@@ -60,10 +60,10 @@ def explain(error: BaseException) -> str | None:
         # TensorStore, which writes checkpoints, has only words for it.
         for words in _DISK:
             if words in text:
-                return f"{words}: {_first_line(text)}\nFree some space, or write elsewhere."
+                return f"{words}: {first_line(link)}\nFree some space, or write elsewhere."
         if _is_memory(link):
             return (
-                f"not enough memory: {_first_line(text) or 'no more is available'}\n"
+                f"not enough memory: {_first_of_memory(link)}.\n"
                 f"To use less, try a lower --batch-size, {LESS_MEMORY}."
             )
     return None
@@ -94,7 +94,7 @@ def out_of_memory(error: BaseException) -> str | None:
         if any(words in str(link) for words in _DISK):
             return None
         if _is_memory(link):
-            return _first_line(str(link)) or "no more could be had"
+            return _first_of_memory(link)
     return None
 
 
@@ -118,7 +118,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _first_line(text: str) -> str:
-    text = text.strip().removeprefix("RESOURCE_EXHAUSTED: ")
-    line = text.partition("\n")[0]
-    return line if len(line) <= 200 else f"{line[:200]} ..."
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, without its period; its type where it says nothing."""
+    text = str(error).strip().removeprefix("RESOURCE_EXHAUSTED: ")
+    line = text.partition("\n")[0].rstrip(".")
+    return (line if len(line) <= 200 else f"{line[:200]} ...") or type(error).__name__
+
+
+def _first_of_memory(error: BaseException) -> str:
+    return first_line(error) if str(error).strip() else "no more is available"

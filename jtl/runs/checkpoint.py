@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jtl.common import hashes
-from jtl.common.errors import UserError
+from jtl.common.errors import UserError, first_line
 from jtl.common.paths import plain_path
 from jtl.common.trees import ParamTree
 from jtl.runs.files import missing_run
@@ -105,15 +105,6 @@ def saved_epochs(run_dir: Path) -> list[int]:
 def has_any(run_dir: Path) -> bool:
     """Whether there is a finished checkpoint of either kind."""
     return bool(saved_epochs(run_dir) or numbers(run_dir / TEMPORARY_FOLDER))
-
-
-def write_fingerprints(folder: Path) -> None:
-    """Notes SHA-256 of the files in every checkpoint that is whole but for its name."""
-    for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
-        # Beside the items' folders there is only a note that Orbax goes on to change.
-        files = {k: v for k, v in hashes.of_files(unfinished).items() if "/" in k}
-        text = json.dumps(files, indent=2)
-        (unfinished / FINGERPRINTS).write_text(text + "\n", encoding="utf-8")
 
 
 def damage(checkpoint: Path, without: str | None = None) -> str | None:
@@ -237,7 +228,7 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
         if not saved.exists():
             raise _Replaced from error
         raise UserError(
-            f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: {_first_line(error)}"
+            f"the checkpoint of epoch {epoch} in '{run_dir}' cannot be read: {first_line(error)}"
         ) from error
 
 
@@ -275,7 +266,7 @@ def find_temporary(run_dir: Path, message: Callable[[str], None]) -> TemporaryCh
             stored = _read_json(path / "place" / "metadata")
             at = TemporaryCheckpoint(**{**stored, "checkpoints": tuple(stored["checkpoints"])})
         except (OSError, ValueError, TypeError, LookupError) as error:
-            message(f"{which} cannot be used: {_first_line(error)}")
+            message(f"{which} cannot be used: {first_line(error)}")
             continue
         latest = max(epochs, default=0)
         if at.epoch <= latest:
@@ -313,7 +304,7 @@ def restore_temporary(
     except Exception as error:  # As in `_restored`.
         raise UserError(
             f"the checkpoint within epoch {at.epoch}, '{path}', cannot be read: "
-            f"{_first_line(error)}. Delete '{path.parent}' to continue after epoch {at.latest}."
+            f"{first_line(error)}. Delete '{path.parent}' to continue after epoch {at.latest}."
         ) from error
     sums = restored.pop("sums")
     return dataclasses.replace(state, **restored), sums  # pyright: ignore[reportArgumentType]
@@ -341,7 +332,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path.parent.name} does not contain a JSON object")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

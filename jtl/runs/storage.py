@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,21 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from jtl.common import hashes
 from jtl.distributed import processes
-from jtl.runs.checkpoint import TEMPORARY_FOLDER, numbers, write_fingerprints
+from jtl.runs.checkpoint import FINGERPRINTS, TEMPORARY_FOLDER, numbers
 
 _REMOVED = "removed"
 """Where checkpoints are moved before they are deleted, so that no reader finds a part of one."""
+
+
+def write_fingerprints(folder: Path) -> None:
+    """Notes SHA-256 of the files in every checkpoint that is whole but for its name."""
+    for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+        # Beside the items' folders there is only a note that Orbax goes on to change.
+        files = {k: v for k, v in hashes.of_files(unfinished).items() if "/" in k}
+        text = json.dumps(files, indent=2)
+        (unfinished / FINGERPRINTS).write_text(text + "\n", encoding="utf-8")
 
 
 def remove_temporary(run_dir: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jtl.common.errors import UserError
+from jtl.common.errors import UserError, first_line
 from jtl.common.files import replace_text
 from jtl.config.run import TrackerName
 
@@ -63,7 +63,7 @@ class Trackers:
             # Their libraries raise many types, most of them about the network.
             except Exception as error:
                 del self._sinks[name]
-                self._tell(f"{name} stopped accepting this run's metrics: {_first_line(error)}")
+                self._tell(f"{name} stopped accepting this run's metrics: {first_line(error)}")
 
 
 _FIGURES = {
@@ -106,17 +106,13 @@ def opened(
         except Exception as error:
             Trackers(found, tell).close({})
             raise UserError(
-                f"--log-to {name} cannot be opened: {_first_line(error)}. {_ADVICE.get(name, '')}"
+                f"--log-to {name} cannot be opened: {first_line(error)}. {_ADVICE.get(name, '')}"
             ) from error
     trackers = Trackers(found, tell)
     try:
         yield trackers
     finally:
         trackers.close({})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 class _TensorBoard:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from jtl.common.errors import first_line
 from jtl.common.progress import Display
 from jtl.distributed import processes
 from jtl.runs.folder import PROFILE
@@ -99,7 +100,7 @@ def _traced() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Its libraries raise many types.
-        raise ProfilerError((str(error).splitlines() or [type(error).__name__])[0]) from error
+        raise ProfilerError(first_line(error)) from error
 
 
 def _take(trainer: Trainer, epoch: int, state: object) -> int:

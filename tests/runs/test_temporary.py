@@ -343,7 +343,7 @@ class Clock:
 
 
 def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
-    clock, written = Clock(), checkpoint.write_fingerprints
+    clock, written = Clock(), storage.write_fingerprints
 
     def slow(folder: Path) -> None:
         clock.now += 3.0

@@ -25,7 +25,7 @@ import numpy as np
 
 from jtl import models
 from jtl.common import files, hashes
-from jtl.common.errors import UserError
+from jtl.common.errors import UserError, first_line
 from jtl.common.paths import plain_path
 from weights_convert.checkpoint import card, description
 from weights_convert.convert.rules import leaf_paths, lookup, report
@@ -267,8 +267,7 @@ def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
             stored: Any = checkpointer.restore(plain / VARIABLES)
     except Exception as error:
         # A damaged checkpoint can make the storage library raise almost anything.
-        lines = str(error).splitlines() or [""]
-        reason = f"{VARIABLES}/ cannot be read ({type(error).__name__}: {lines[0][:200]})"
+        reason = f"{VARIABLES}/ cannot be read ({type(error).__name__}: {first_line(error)})"
         raise description.damaged(folder, reason) from error
     if problems := _differences(stored, expected):
         raise description.damaged(folder, report(problems, "between it and its model"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl import models
-from jtl.common.errors import UserError, suggest
+from jtl.common.errors import UserError, first_line, suggest
 from weights_convert.printable import shown
 
 WEIGHTS = "model.safetensors"
@@ -100,10 +100,9 @@ def _without_config(error: Exception, name: str, was_cached: bool) -> str:
             f"it comes without its {CONFIG}, which is not in the cache, and the hub could not be "
             f"asked ({type(error).__name__}); {usual}"
         )
-    lines = str(error).splitlines() or [""]
     raise Unavailable(
         f"the weights of timm/{name} are there, but not their {CONFIG}, which states what they "
-        f"expect of an image: {type(error).__name__}: {shown(lines[0], 200)}. Try again; "
+        f"expect of an image: {type(error).__name__}: {shown(first_line(error), 200)}. Try again; "
         "without a network the weights alone are taken from the cache."
     ) from error
 
@@ -206,8 +205,7 @@ def _explained(error: Exception, name: str, revision: str | None) -> UserError:
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return Unavailable(f"timm/{name}: {tried}; HF_HUB_OFFLINE forbids asking. {_OTHER_WAYS}")
-    lines = str(error).splitlines() or [""]
-    asked = f"asked the hub, which failed ({type(error).__name__}: {shown(lines[0], 200)})"
+    asked = f"asked the hub, which failed ({type(error).__name__}: {shown(first_line(error), 200)})"
     return Unavailable(f"timm/{name} is not available: {tried}; {asked}. {_OTHER_WAYS}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jtl import models
-from jtl.common.errors import UserError
+from jtl.common.errors import UserError, first_line
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.printable import shown
 from weights_convert.read import readers
@@ -234,10 +234,9 @@ def _loaded(keras: Any, checkpoint: ConvertedCheckpoint, source: Source) -> Any:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
     # Its loader raises many types for what it does not know.
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
         raise UserError(
             f"Keras {keras.__version__} cannot load the model in '{source.name}' "
-            f"({shown(lines[0], 160)}), {_WITHOUT}."
+            f"({shown(first_line(error), 160)}), {_WITHOUT}."
         ) from error
     if len(model.inputs) != 1 or len(model.input_shape) != 4:
         raise UserError(f"the model in '{source.name}' takes more than images, {_WITHOUT}.")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jtl.common.errors import UserError
+from jtl.common.errors import UserError, first_line
 from jtl.common.text import listed
 from jtl.data.batches import in_threads
 from jtl.data.sources.encoded import EncodedSplit
@@ -118,7 +118,7 @@ def _builder(tfds: Any, folder: Path, name: str) -> Any:
         builder = tfds.builder_from_directory(str(folder))
     except Exception as error:  # A damaged description provokes many kinds.
         raise UserError(
-            f"The prepared data set in {folder} cannot be read ({_first_line(error)}). Prepare it "
+            f"The prepared data set in {folder} cannot be read ({first_line(error)}). Prepare it "
             "again."
         ) from error
     kind = builder.info.file_format
@@ -161,7 +161,7 @@ def _part(builder: Any, instruction: str) -> _Part:
         count, files = split.num_examples, split.file_instructions
     except Exception as error:  # Several kinds, for what is no instruction.
         raise UserError(
-            f"'{instruction}' is no part of this data set ({_first_line(error)}). It has "
+            f"'{instruction}' is no part of this data set ({first_line(error)}). It has "
             f"{', '.join(f'{n} ({s.num_examples})' for n, s in builder.info.splits.items())}. "
             f"{_SYNTAX}"
         ) from error
@@ -255,7 +255,7 @@ class _Records:
         except Exception as error:  # Damaged shards provoke many kinds.
             files = listed(dict.fromkeys(Path(file).name for file, _, _ in self._part.shards))
             raise UserError(
-                f"The records of '{self._part.instruction}' cannot be read ({_first_line(error)}). "
+                f"The records of '{self._part.instruction}' cannot be read ({first_line(error)}). "
                 f"A file may be missing or damaged: {files}. Prepare the data set again."
             ) from error
 
@@ -266,7 +266,3 @@ def _fingerprint(folder: Path) -> str:
         status = path.stat()
         digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
