@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.common.text import counted, listed
+from jtl.common.text import listed
+from jtl.data.class_names import alike_classes
 from jtl.data.decoding import HostTransform
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -21,12 +20,6 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 """What splits are called, in lower case; folders, files and arrays are recognized by it."""
-
-_COPY = re.compile(
-    r"copy of (.+)|(.+?)(?:[ _-]+(?:copy|augmented|aug|backup)(?: \d+)?)?(?: ?\(\d+\))?",
-    re.IGNORECASE,
-)
-"""The name of a copy, and of what: `cats - Copy (2)`, `cats_augmented`, `cats (1)`."""
 
 Advance = Callable[[int], Any]
 """Told how many more images are done."""
@@ -294,43 +287,6 @@ def reordered(found: OpenedSource, class_names: Sequence[str]) -> OpenedSource:
     new = np.array([place[name] for name in found.class_names], np.int32)
     splits = {name: split.relabelled(new[split.labels]) for name, split in found.splits.items()}
     return dataclasses.replace(found, class_names=tuple(class_names), splits=splits)
-
-
-def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
-    """Sentences if classes differ only in how they are written, or look like copies of others.
-
-    Single letters may differ in case: `A` and `a` are two characters.
-    """
-    class_names = dict.fromkeys(class_names)
-    by_text: dict[str, list[str]] = {}
-    for name in class_names:
-        text = unicodedata.normalize("NFKC", name)
-        text = " ".join(text.split())
-        by_text.setdefault(text if len(text) == 1 else text.casefold(), []).append(name)
-    alike = [names for names in by_text.values() if len(names) > 1]
-    copies = {
-        name: base
-        for name in class_names
-        if (match := _COPY.fullmatch(name))
-        and (base := match[1] or match[2]) != name
-        and base in class_names
-    }
-    sentences = []
-    if copies:
-        told = ", ".join(f"{name!r} of {base!r}" for name, base in list(copies.items())[:5])
-        sentences.append(
-            f"{where} has classes that look like copies of others: {told}. Move their images "
-            "into one folder each, remove them, or rename them."
-        )
-    if not alike:
-        return sentences
-    told = "; ".join(" and ".join(map(repr, sorted(names))) for names in alike[:5])
-    return [
-        *sentences,
-        f"{where} has {counted(len(alike), 'class', 'classes')} under several names that differ "
-        f"only in case, spaces or Unicode form: {told}. Make them one class, or give them names "
-        "that differ more.",
-    ]
 
 
 def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, Any]) -> list[str]:

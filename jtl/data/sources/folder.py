@@ -13,6 +13,7 @@ from jtl.common.errors import UserError
 from jtl.common.paths import cache_dir
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
+from jtl.data.class_names import alike_classes
 from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.encoded import EncodedSplit
@@ -20,7 +21,7 @@ from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import LAYOUT, Layout, understand
 from jtl.data.sources.names import numbered_parts
 from jtl.data.sources.stores import ImageFile, ImageStore
-from jtl.data.splits import OpenedSource, TrainingProblem, alike_classes
+from jtl.data.splits import OpenedSource, TrainingProblem
 
 _LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
