@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,12 @@ from weights_convert.convert.layout import Layout, arrange
 from weights_convert.convert.rules import TORCH, Table, counter_key, fill
 from weights_convert.convert.stems import for_colour
 from weights_convert.printable import listed
+
+# Heads that stand on feature maps, not on pooled features.
+_DENSE_TASK = re.compile(
+    r"(.*\.)?(aux_classifier|classifier\.\d|decode_head|auxiliary_head|segmentation_head|fpn|rpn|"
+    r"neck|roi_heads|decoder)\..*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +131,19 @@ def convert(
         counters=counters,
         ignored_because=layout.ignored,
         prefix=layout.prefix,
-        notes=(*layout.notes, *_notes(layout), *colour_notes),
+        notes=(*layout.notes, *_notes(layout), *_dense_task(layout, everything), *colour_notes),
+    )
+
+
+def _dense_task(layout: Layout, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """What to know of a network for segmentation or detection, of which the backbone is taken."""
+    left_out = (key for keys in layout.ignored.values() for key in keys)
+    found = [key for key in left_out if _DENSE_TASK.fullmatch(key) and tensors[key].ndim == 4]
+    if not found:
+        return ()
+    return (
+        f"the source looks like a network for segmentation or detection ({listed(found, 2)}): its "
+        "backbone may have dilated convolutions, which no key shows and jtl's does not have",
     )
 
 

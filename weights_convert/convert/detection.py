@@ -64,8 +64,7 @@ def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
             return Identity(name, table, _describe(tensors, name, table, share))
     libraries = {f"{t.family} of {t.library}": None for t in TABLES}
     some = listed(sorted(tensors)[:4])
-    other = relatives.unsupported(tensors)
-    like = f" They look like those of {other}." if other else ""
+    like = relatives.advice(tensors)
     raise UserError(
         f"the keys are those of no model that jtl knows.{like} First keys seen: {some}. Known are "
         f"{', '.join(libraries)}; the models are {', '.join(models.names())}. `jtl weights "
@@ -136,9 +135,11 @@ def detect(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> Table
     if share >= MIN_MATCH:
         return table
     guess = counted(tensors)
-    looks = f" They look like {guess}; try --model {guess}." if guess else ""
-    if not guess and (other := relatives.unsupported(tensors)):
-        looks = f" They look like those of {other}; jtl has no such network."
+    looks = (
+        f" They look like {guess}; try --model {guess}." if guess not in (None, entry.name) else ""
+    )
+    if not looks:
+        looks = relatives.advice(tensors)
     some = listed(sorted(tensors)[:4])
     libraries = ", ".join(t.library for t in _tables(entry.name))
     raise UserError(

@@ -202,6 +202,7 @@ def _find(
     """The prefix, the spelling and notes; no prefix where no network is recognized."""
     share, spelling = _best_spelling(tensors, model)
     if share >= MIN_MATCH:
+        _refuse_two(tensors, model)
         return "", spelling, ()
     found: dict[str, Spelling] = {}
     for prefix in _prefixes(tensors, model):
@@ -226,6 +227,20 @@ def _find(
         f"{listed(others)} (take it with --strip-prefix)"
     )
     return prefix, found[prefix], (note,) if others else ()
+
+
+def _refuse_two(tensors: Mapping[str, np.ndarray], model: str | None) -> None:
+    """Refuses a network without a prefix beside another one that has a prefix."""
+    for prefix in _prefixes(tensors, model):
+        plain = {key: array for key, array in tensors.items() if not key.startswith(prefix)}
+        both = (plain, _below(tensors, prefix))
+        if all(_best_spelling(part, model)[0] >= MIN_MATCH for part in both):
+            shown_prefix = shown(prefix, 60)
+            raise UserError(
+                f"the keys are those of two networks, one under '{shown_prefix}' and one without a "
+                f"prefix. Choose the first with --strip-prefix {shown_prefix} or the second with "
+                f"--ignore-keys '{re.escape(shown_prefix)}.*'."
+            )
 
 
 def _prefixes(tensors: Mapping[str, np.ndarray], model: str | None) -> list[str]:

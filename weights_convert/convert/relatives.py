@@ -41,6 +41,9 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (r"(.*\.)?(branch1|stage2\.0\.branch1)\.0\.weight", "ShuffleNet"),
     (r"(.*\.)?backbone\.fpn\..*|(.*\.)?rpn\.head\..*", "a detector, with its pyramid and heads"),
 )
+_NUMBERED = re.compile(
+    r"(convolution2d|conv2d|batch_?normalization|dense|separable_?conv2d)(_\d+)?/.*"
+)
 # What timm makes of a ResNet without a param more: its strides blur, or average.
 _SAME_KEYS = re.compile(r"(?i)(?<![a-z])(resnet(blur|aa)\d+)(?![a-z])")
 
@@ -72,6 +75,18 @@ def named(text: str) -> str | None:
     """
     found = _SAME_KEYS.search(text)
     return found and found[1].lower()
+
+
+def advice(tensors: Mapping[str, np.ndarray]) -> str:
+    """A sentence, with a space before it, on keys that are no known model's; or nothing."""
+    if tensors and all(_NUMBERED.fullmatch(key) for key in tensors):
+        return (
+            " Its layers have numbers instead of names, which do not tell the order that Keras "
+            "gave them. Load the model in the Keras that wrote it, give its layers the names of "
+            "keras.applications, and save it again."
+        )
+    network = unsupported(tensors)
+    return f" They look like those of {network}; jtl has no such network." if network else ""
 
 
 def unsupported(tensors: Mapping[str, np.ndarray]) -> str | None:

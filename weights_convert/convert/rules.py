@@ -257,7 +257,8 @@ def fill(
         if key not in used and not is_ignored(table, key):
             problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
     if problems:
-        much = len(problems) > _MOST_PROBLEMS
+        fitting = sum(problem.startswith(("dtype", "values")) for problem in problems)
+        much = len(problems) - fitting > _MOST_PROBLEMS
         raise UserError(
             report(problems, "between the source and the model")
             + ("\nSo many are not damage: it is another network, perhaps deeper or wider." * much)

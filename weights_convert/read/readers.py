@@ -34,6 +34,10 @@ _ALLOWED = (
     ".keras files that Keras wrote, and .tflite files."
 )
 _AGAIN = "Download the file again"
+_NUMPY = (
+    "it is {}. Save its arrays by name as safetensors: safetensors.numpy.save_file("
+    "{{name: array for name, array in ...}}, 'weights.safetensors')"
+)
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -136,7 +140,8 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"cannot read {name}: {reason}. {_ALLOWED}") from error
     except UserError as error:
-        raise UserError(f"cannot read {name}: {error}. {_ALLOWED}") from error.__cause__
+        said = str(error).removesuffix(".")
+        raise UserError(f"cannot read {name}: {said}. {_ALLOWED}") from error.__cause__
     tensors, prefixes = _without_prefixes(content.tensors)
     return SourceFile(
         tensors=tensors,
@@ -208,6 +213,9 @@ def _format_of(data: mmap.mmap) -> str:
     head = data[:512]
     header_size = int.from_bytes(head[:8], "little")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        # NumPy's own archive has nothing else.
+        if b".npy" in head[30:]:
+            raise UserError(_NUMPY.format("a NumPy .npz archive"))
         return "zip"
     if head.startswith(_HDF5):
         return "h5"
@@ -234,7 +242,7 @@ def _describe_foreign(head: bytes) -> str:
         if head.startswith(magic):
             return f"it is compressed with {packer}. Unpack it first"
     if head.startswith(b"\x93NUMPY"):
-        return "it is a numpy .npy array, without names. Save named arrays as .safetensors"
+        return _NUMPY.format("a NumPy .npy file")
     if head[257:262] == b"ustar":
         return (
             "it is a tar archive, perhaps of PyTorch before 0.1.10. "

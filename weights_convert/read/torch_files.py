@@ -19,7 +19,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from weights_convert.printable import shown
 from weights_convert.read.mapped import elements
-from weights_convert.read.torch_pickle import Settings, Storage, Tensor, load_pickle
+from weights_convert.read.torch_pickle import Dropped, Settings, Storage, Tensor, load_pickle
 
 # The plain weights come before their moving average: they are what most sources publish as the
 # result, and the average is taken only where it is all there is.
@@ -298,6 +298,12 @@ def _unwrap(value: object, entry: str | None) -> _Unwrapped:
         )
     if not tensors:
         nested = [key for key in value if _may_hold_weights(value, key)]
+        if any(isinstance(entry, Dropped) for entry in value.values()) and not nested:
+            raise UserError(
+                f"what it holds by name is no tensor, perhaps NumPy arrays: {_first_names(value)}. "
+                "Save tensors: torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, "
+                "'weights.pth')"
+            )
         where = (
             f" Tensors are inside {_first_names(nested)}: name one with --entry." if nested else ""
         )

@@ -56,12 +56,12 @@ class _Inert:
         """Drops `state`. Without this method the unpickler would set attributes itself."""
 
 
-class _Dropped(_Inert):
+class Dropped(_Inert):
     """Stands for something that is no weight, whatever it is called with."""
 
     __slots__ = ()
 
-    def __new__(cls, *arguments: object) -> _Dropped:
+    def __new__(cls, *arguments: object) -> Dropped:
         """An object without a state, whatever the arguments are."""
         return super().__new__(cls)
 
@@ -78,7 +78,7 @@ class _Dropped(_Inert):
         """Drops `values`."""
 
 
-class Settings(_Dropped):
+class Settings(Dropped):
     """Stands for `argparse.Namespace`; of it the options of a training script are kept."""
 
     __slots__ = ("values",)
@@ -262,7 +262,7 @@ class _WeightsUnpickler(pickle.Unpickler):
         if (module_name, global_name) == ("argparse", "Namespace"):
             return Settings
         if is_dropped(module_name, global_name):
-            return _Dropped
+            return Dropped
         if not may_be_a_class(module_name, global_name):
             raise UserError(_refusal(module_name, global_name))
         return type("_Holder", (_Holder,), {"asked_for": (module_name, global_name)})

@@ -293,6 +293,33 @@ def test_a_pattern_that_is_wrong_or_matches_nothing(pattern, message):
         convert(state(network("resnet18")), ignore_keys=pattern)
 
 
+@pytest.mark.parametrize(
+    ("trained", "copy"),
+    [
+        ("online_encoder.net.", "target_encoder.net."),  # BYOL
+        ("module.base_encoder.", "module.momentum_encoder."),  # MoCo v3
+    ],
+)
+def test_the_trained_network_is_taken_of_two(trained, copy):
+    tensors = state(network("resnet18"))
+    both = under(trained, tensors) | under(copy, {key: 0 * a for key, a in tensors.items()})
+    converted = convert(both)
+    assert converted.prefix == trained
+    assert_same(converted, network("resnet18").eval())
+
+
+@pytest.mark.parametrize("head", ["fc", "projection_head"])
+def test_projections_of_self_supervised_training(head):
+    """SimCLR has one in the classifier's place, SwAV under a name of its own."""
+    tensors = {k: a for k, a in state(network("resnet18")).items() if not k.startswith("fc.")}
+    tensors |= {f"{head}.0.weight": np.ones((512, 512), np.float32)}
+    tensors |= {f"{head}.0.bias": np.ones(512, np.float32)}
+    tensors |= {f"{head}.2.weight": np.ones((128, 512), np.float32)}
+    converted = convert(under("backbone.", tensors))
+    assert (converted.num_classes, converted.prefix) == (None, "backbone.")
+    assert_same(converted, body("resnet18").eval())
+
+
 # First convolutions for other images.
 
 

@@ -71,3 +71,45 @@ def test_normalizations_without_statistics():
     tensors = {key: array for key, array in tensors.items() if "running" not in key}
     with pytest.raises(UserError, match="normalizes without running statistics"):
         convert(tensors)
+
+
+@pytest.mark.parametrize("model", [None, "resnet18"])
+def test_two_networks_of_which_one_has_a_prefix(model):
+    plain = samples.tensors("resnet18", "timm/torchvision")
+    both = plain | {f"module.{key}": 2 * array for key, array in plain.items()}
+    with pytest.raises(UserError, match="and one without a prefix") as caught:
+        convert(both, model)
+    assert r"--strip-prefix module. or the second with --ignore-keys 'module\..*'" in str(
+        caught.value
+    )
+    for options, factor in (({"strip_prefix": "module."}, 2), ({"ignore_keys": r"module\..*"}, 1)):
+        found = convert(both, model, **options).variables["params"]["head"]["logits"]["bias"]
+        np.testing.assert_array_equal(found, factor * plain["fc.bias"])
+
+
+def test_a_type_of_numbers_is_no_other_network():
+    tensors = samples.tensors("resnet18", "timm/torchvision")
+    with pytest.raises(UserError, match="102 problems") as caught:
+        convert({key: array.astype(np.int8) for key, array in tensors.items()})
+    assert "another network" not in str(caught.value)
+
+
+def test_a_network_for_segmentation_is_said_to_be_one():
+    tensors = samples.tensors("resnet18", "timm/torchvision")
+    tensors = {f"backbone.{k}": array for k, array in tensors.items() if not k.startswith("fc.")}
+    assert not any("segmentation" in note for note in convert(tensors).notes)
+    tensors["classifier.0.weight"] = np.zeros((8, 512, 3, 3), np.float32)
+    (note,) = [note for note in convert(tensors).notes if "segmentation" in note]
+    assert "(classifier.0.weight): its backbone may have dilated convolutions" in note
+
+
+@pytest.mark.parametrize("model", [None, "resnet50"])
+def test_layers_that_have_but_numbers(model):
+    """Keras 1 numbered what its author did not name."""
+    tensors: dict[str, np.ndarray] = {}
+    for number in range(60):
+        tensors[f"convolution2d_{number}/kernel"] = np.zeros((3, 3, 4, 4), np.float32)
+        tensors[f"batchnormalization_{number}/gamma"] = np.zeros(4, np.float32)
+    with pytest.raises(UserError, match="numbers instead of names") as caught:
+        convert(tensors, model)
+    assert "try --model resnet50" not in str(caught.value)

@@ -477,7 +477,7 @@ def test_needs_no_torch() -> None:
         ("ä".encode() * 255 + b"a" + "ä".encode(), "it is a text file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "it is an HDF5 file that is damaged or cut short ("),
         (b"\x1f\x8b\x08\x00", "compressed with gzip"),
-        (b"\x93NUMPY\x01\x00", "numpy .npy array"),
+        (b"\x93NUMPY\x01\x00", "NumPy .npy file"),
         (b"a" + b"\x00" * 256 + b"ustar" + b"\x00" * 200, "tar archive"),
         (b"\xff\xfe\x00\x01", "its first bytes ff fe 00 01 are those of no known format"),
         (b"\x80", "its pickle is damaged or cut short"),
