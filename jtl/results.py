@@ -11,7 +11,7 @@ from jtl.common import html
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import counted
-from jtl.evaluate import plots
+from jtl.evaluate import outputs
 from jtl.evaluate.evaluation import Evaluation, SplitName, evaluate_run
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.inputs import Images, items
@@ -128,7 +128,7 @@ class Run(runs.Run):
     def _plot(self, name: str, *, evaluate: bool = False) -> Plot:
         path = self.folder / name
         if evaluate and not path.is_file():
-            plots.write(self.evaluate(), self.classifier(), self.folder)
+            outputs.write(self.evaluate(), self.classifier(), self.folder)
         if not path.is_file():
             raise UserError(f"there is nothing to show in {name}: '{path}' has not been plotted.")
         return Plot(path)

@@ -116,14 +116,14 @@ def build(kind: type, prog: str, *, everything: bool = False) -> argparse.Argume
     """The parser of a dataclass of options, with its help.
 
     Args:
-        kind: The dataclass. One with a `BASIC` (names of options) has a short help of these, and
-            all the others in groups with `--help-all`.
+        kind: The dataclass. One with a `SHORT_HELP` (names of options) has a short help of these,
+            and all the others in groups with `--help-all`.
         prog: The command's name.
         everything: Whether its help is the long one.
     """
     options = list(walk.options(kind).values())
     width = min(shutil.get_terminal_size().columns, 100)
-    basic: Sequence[str] = getattr(kind, "BASIC", ())
+    basic: Sequence[str] = getattr(kind, "SHORT_HELP", ())
     short = bool(basic) and not everything
     epilog = as_typed(getattr(kind, "DETAILS", "")) or None
     if short:
@@ -250,7 +250,7 @@ def _check_flags(kind: type, args: Sequence[str], prog: str) -> None:
         flag = word.partition("=")[0]
         if re.match(r"--?[^\W\d]", flag) and flag not in known:
             close = _nearest(flag.lstrip("-").replace("_", "-"), known)
-            everything = hasattr(kind, "BASIC")
+            everything = hasattr(kind, "SHORT_HELP")
             if not close and not everything:
                 close = f" The options are: {', '.join(known)}."
             see = f"{prog} --help{'-all' if everything else ''}"
@@ -273,7 +273,7 @@ def _unexpected(word: str, kind: type, prog: str) -> str:
 
 def flags(kind: type) -> list[str]:
     """All flags of a dataclass of options."""
-    found = ["--help", *(["--help-all"] if hasattr(kind, "BASIC") else [])]
+    found = ["--help", *(["--help-all"] if hasattr(kind, "SHORT_HELP") else [])]
     for option in walk.options(kind).values():
         if not option.positional:
             found += [option.flag]

@@ -32,7 +32,7 @@ class Config:
     Results go to stdout, progress to stderr, everything else to the run's folder.
     """
 
-    BASIC: ClassVar[tuple[str, ...]] = (
+    SHORT_HELP: ClassVar[tuple[str, ...]] = (
         "data", "model", "mask", "epochs", "lr", "batch_size", "image_size", "augment", "device",
         "run_dir", "resume", "dry_run",
     )  # fmt: skip

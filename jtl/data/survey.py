@@ -16,8 +16,8 @@ from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage
 from jtl.data import near_duplicates
 from jtl.data.batches import in_threads
+from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import BadImage, decode_measured, deep_pixels, open_image
-from jtl.data.depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
@@ -113,7 +113,7 @@ def survey(
         found: What it holds, as `jtl.data.sources.registry.find` gives it.
         advance: Told of every few images that are done.
         on_bad_image: Whether unreadable images are a problem, or left out.
-        bit_depth: As of `jtl.data.depth.with_bit_depth`.
+        bit_depth: As of `jtl.data.bit_depth.with_bit_depth`.
     """
     looks = [look for split in found.splits for look in _looks(split, found.splits[split], advance)]
     names = found.class_names

@@ -71,7 +71,7 @@ def command(options: Options) -> None:
 
     device.use(options.device)
     from jtl.common.progress import Display
-    from jtl.evaluate import plots
+    from jtl.evaluate import outputs
     from jtl.evaluate.evaluation import evaluate_run
     from jtl.predict.classifier import load
     from jtl.runs import report as report_page
@@ -95,16 +95,16 @@ def command(options: Options) -> None:
     folder = options.out or (options.run if own else None)
     if folder is None:
         return
-    written = plots.write(found, classifier, folder, raw_csv=options.raw_csv)
+    written = outputs.write(found, classifier, folder, raw_csv=options.raw_csv)
     if own and folder == options.run and (options.run / SUMMARY).is_file():
         # Earlier runs lack some of these figures.
         summary = read_json(options.run / SUMMARY) | found.scores
         report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)
-    if plots.CONFUSION not in written:
+    if outputs.CONFUSION not in written:
         display.message(
-            f"No {plots.CONFUSION}: the names of {len(classifier.class_names):,} classes would be "
-            f"too small to read ({plots.TABLE} has every mistake, --json every class)"
+            f"No {outputs.CONFUSION}: the names of {len(classifier.class_names):,} classes would "
+            f"be too small to read ({outputs.TABLE} has every mistake, --json every class)"
         )
     display.message(f"Saved to '{folder}': {', '.join(written)}")
 

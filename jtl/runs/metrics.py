@@ -1,4 +1,4 @@
-"""How well each class is recognized, where accuracy alone hides the small ones."""
+"""How well each class is recognized, what decides a best epoch, and intervals of accuracies."""
 
 from __future__ import annotations
 

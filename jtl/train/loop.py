@@ -26,7 +26,7 @@ from jtl.runs.resume import opened_run
 from jtl.runs.run import Run
 from jtl.runs.snapshots import EpochProgress, Snapshot
 from jtl.runs.storage import remove_temporary
-from jtl.train import batch_size, choices, memory, preview, profiling
+from jtl.train import automatic, batch_size, memory, preview, profiling
 from jtl.train.checks import checked
 from jtl.train.overview import opening_lines
 from jtl.train.restore import restored_part, snapshot_of, start_of
@@ -68,7 +68,7 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
         else:
             setup = batch_size.prepared(checked(config), display)
             run.config = setup.config
-            for line in (*opening_lines(setup), *choices.lines(setup, config)):
+            for line in (*opening_lines(setup), *automatic.lines(setup, config)):
                 display.message(line)
         _go(setup, run, display, stop, background_plots)
     return run
@@ -285,7 +285,7 @@ class Training:
         best = self.run.best_epoch() == epoch
         row = messages.epoch_row(line, self.setup.epochs, best=best)
         self._advance(1, messages.epoch_note(line), row)
-        if not self._warned and (warning := choices.mismatch(self.setup, trainer.plan, line)):
+        if not self._warned and (warning := automatic.mismatch(self.setup, trainer.plan, line)):
             self._warned = True
             self.display.message(f"warning: {warning}")
         if best:
@@ -342,7 +342,7 @@ class Training:
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
         probed: dict[str, float] = {}
-        if choices.fine_tunes(self.setup):
+        if automatic.fine_tunes(self.setup):
             from jtl.train import probe
 
             probed = probe.accuracies(self.setup, self._cache, self._inputs)

@@ -37,7 +37,7 @@ from jtl.optim.recipe import Recipe, recipe
 from jtl.runs import metrics
 from jtl.runs.model_description import describe_model
 from jtl.runs.weights import of_resumed, of_run
-from jtl.train.choices import chosen
+from jtl.train.automatic import chosen
 
 
 @dataclasses.dataclass(frozen=True)

@@ -214,7 +214,7 @@ def test_the_short_help_is_for_newcomers(capsys, monkeypatch):
     assert main("train", "--help") == 0
     text = capsys.readouterr().out
     shown = re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
-    named = [f"--{name.replace('_', '-')}" for name in Config.BASIC]
+    named = [f"--{name.replace('_', '-')}" for name in Config.SHORT_HELP]
     assert shown == ["--help-all", *named]
     assert len(text.splitlines()) < 60
     assert "jtl train --help-all explains all " in text

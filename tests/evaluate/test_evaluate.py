@@ -22,7 +22,7 @@ from PIL import Image
 from jtl.cli import app
 from jtl.config.defaults import filled
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
-from jtl.evaluate import diagrams, plots
+from jtl.evaluate import diagrams, outputs
 from jtl.predict import classifier as evaluation
 from jtl.runs import report
 from jtl.runs.calibration import calibration
@@ -65,13 +65,13 @@ def test_certainty_has_the_last_bin():
 
 
 def test_confusion_has_a_row_for_each_class():
-    counts = plots.confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
+    counts = outputs.confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
     np.testing.assert_array_equal(counts, [[1, 0, 1], [0, 1, 0], [0, 1, 0]])
 
 
 def test_the_worst_mistakes_come_first():
     logits = logits_of(0.9, 0.2, 0.7, 0.99)
-    rows = plots.most_confident_mistakes(logits, np.array([0, 1, 1, 0]))
+    rows = outputs.most_confident_mistakes(logits, np.array([0, 1, 1, 0]))
     assert rows.tolist() == [3, 0, 1]
 
 
@@ -89,7 +89,7 @@ def wrong(names: tuple[str, ...], size: int = 8) -> Any:
 
 def test_every_mistake_is_in_a_table():
     names = ("val/a.png", "=cmd()", 'z,".png')
-    text = plots.mistakes_table(wrong(names), ("-ash", "birch"))
+    text = outputs.mistakes_table(wrong(names), ("-ash", "birch"))
     rows = list(csv.reader(io.StringIO(text)))
     assert rows == [
         ["file", "actual", "predicted", "probability_actual", "probability_predicted"],
@@ -97,15 +97,15 @@ def test_every_mistake_is_in_a_table():
         ["'=cmd()", "'-ash", "birch", "0.20005", "0.79995"],
         ["val/a.png", "'-ash", "birch", "0.4", "0.6"],
     ]
-    raw = plots.mistakes_table(wrong(names), ("-ash", "birch"), raw=True)
+    raw = outputs.mistakes_table(wrong(names), ("-ash", "birch"), raw=True)
     assert "\n=cmd(),-ash,birch," in raw
-    assert len(plots.mistakes_table(wrong(()), ("a", "b")).splitlines()) == 1
+    assert len(outputs.mistakes_table(wrong(()), ("a", "b")).splitlines()) == 1
 
 
 @pytest.mark.parametrize("flag", [[], ["--raw-csv"]])
 def test_names_in_the_table_are_escaped_unless_asked(run, flag, monkeypatch):
     given = []
-    monkeypatch.setattr(plots, "mistakes_table", lambda *a, raw: given.append(raw) or "x")
+    monkeypatch.setattr(outputs, "mistakes_table", lambda *a, raw: given.append(raw) or "x")
     assert main("evaluate", run, *flag) == 0
     assert given == [bool(flag)]
     assert (run / "mistakes.csv").read_text() == "x"
@@ -113,12 +113,12 @@ def test_names_in_the_table_are_escaped_unless_asked(run, flag, monkeypatch):
 
 def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch):
     drawn: list[Any] = []
-    monkeypatch.setattr(plots.preview, "draw", lambda images, told, **how: drawn.append(told))
+    monkeypatch.setattr(outputs.preview, "draw", lambda images, told, **how: drawn.append(told))
     inputs = SimpleNamespace(host_for=lambda size: None, device=SimpleNamespace(size=8))
     species = ("Bombus_terrestris_audax", "Bombus_terrestris_lusitanicus")
     names = ("val/" + "a" * 40 + "/1.png", "b.png")
     classifier: Any = SimpleNamespace(inputs=inputs, class_names=species)
-    plots.mistakes(wrong(names), classifier)
+    outputs.mistakes(wrong(names), classifier)
     assert drawn == [
         [
             "b.png\npredicted Bombus_...itanicus: >99 %\nactual Bombus_...is_audax: <1 %",

@@ -106,7 +106,7 @@ class Options:
         json: Print the result as JSON.
     """
 
-    BASIC: ClassVar[tuple[str, ...]] = (
+    SHORT_HELP: ClassVar[tuple[str, ...]] = (
         "source", "out", "model", "overwrite", "drop_head", "verify", "json",
     )  # fmt: skip
     """What the short help explains."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel, SplitLists
-from jtl.data.sources import label_files, label_lists, mask_files, split_lists
+from jtl.data.sources import label_lists, segmentations, split_lists, unread_labels
 from jtl.data.sources.class_folders import (
     STRAYS,
     Classes,
@@ -73,7 +73,7 @@ def understand(
     Raises:
         UserError: There are no classes, or it is doubtful which they are.
     """
-    tree, masks = mask_files.without(tree)
+    tree, masks = segmentations.without(tree)
     reader = _Reader(tree, place, level, lists, read)
     reader.leave_out("masks beside their images", *masks)
     base = enter(Node.grown(tree), reader.leave_out, in_split=False)
@@ -102,7 +102,7 @@ class _Reader:
         self._left: dict[str, list[str]] = {}
         self._notes: list[str] = []
         self._used: list[ImageFile] = []
-        self._labels_told = label_files.told(tree.others)
+        self._labels_told = unread_labels.told(tree.others)
 
     def leave_out(self, what: str, *names: str) -> None:
         """Notes files or folders that are not used, by what they are."""
@@ -337,7 +337,7 @@ class _Reader:
 
     def _other_files(self) -> None:
         used = {file.name for file in self._used}
-        kinds = label_files.by_kind(f for f in self._tree.others if f.name not in used)
+        kinds = unread_labels.by_kind(f for f in self._tree.others if f.name not in used)
         if names := [name for same in kinds.values() for name in same]:
             self._notes.append(
                 f"Labels come from the folders; {listed(names)} beside them "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import ClassLevel, DataConfig, SplitLists, with_scheme
 from jtl.data import near_duplicates
-from jtl.data.depth import BitDepth, with_bit_depth
+from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.splits import (
@@ -180,7 +180,7 @@ def load(
             `jtl.data.verification.Verification`. None decodes no image of a file yet.
         whole: Whether images are to be evaluated: those without splits are not divided (train and
             val are both all of them), and one class is enough.
-        bit_depth: As of `jtl.data.depth.with_bit_depth`; without `verify`, all 16 bits.
+        bit_depth: As of `jtl.data.bit_depth.with_bit_depth`; without `verify`, all 16 bits.
 
     Raises:
         UserError: If the source is unknown or not usable, with the reason.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.mask_files import without
 from jtl.data.sources.names import numbered_parts
 from jtl.data.sources.registry import find, load
+from jtl.data.sources.segmentations import without
 from jtl.data.sources.stores import ImageFile, Tree
 from support.data_files import counts, grown
 

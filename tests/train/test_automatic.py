@@ -19,8 +19,8 @@ from jtl.config import walk
 from jtl.config.options import Config
 from jtl.optim import optimizers
 from jtl.runs import checkpoint, messages
+from jtl.train.automatic import chosen, mismatch
 from jtl.train.checks import checked
-from jtl.train.choices import chosen, mismatch
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_setup
 from support import tiny
