@@ -21,6 +21,7 @@ from jtl.runs.run import Run
 from jtl.train.loop import fit
 from support import tiny
 from support.paths import SHARED_DATA, TESTS
+from support.programs import QUICK_COMPILE
 
 # Shapes that only fit by broadcasting are mistakes more often than not.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,23 +37,9 @@ PROGRAMS = {
 """How compiled programs are kept for a session."""
 
 
-QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-"""XLA_FLAGS of tests: most run a program once or twice, and compiling it is their time."""
-
-
-def _compile_quickly() -> None:
-    """Lets XLA optimize nothing in this process, unless XLA_FLAGS say something.
-
-    What tests start compiles as it does for users.
-    """
-    if not os.environ.get("XLA_FLAGS"):
-        os.environ["XLA_FLAGS"] = QUICK_COMPILE
-        jax.devices()  # XLA reads them now, and never again.
-        del os.environ["XLA_FLAGS"]
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    _compile_quickly()
+    # Of this process, of workers and of what they start.
+    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILE)
     # What is started in the background (nohup, cron) ignores Ctrl-C, and so would all that tests
     # start and interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""Lowered programs as tests look at them: their operations, and what must hold of them."""
+"""How tests compile programs, and lowered ones as they look at them: what must hold of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from typing import Any
 from jax import export
 from jax.interpreters import mlir
 
+QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""XLA_FLAGS of tests: most run a program once or twice, and compiling it is their time.
+
+Those in `tests/stress` compile as it is done for users.
+"""
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 ALLOWED = {
     "cu_threefry2x32_ffi",  # JAX's random bits on NVIDIA's GPUs, by a kernel of its own.
