@@ -75,13 +75,15 @@ class DataConfig:
             folder:my-images), or another source. Others: 'tfds:NAME[:SPLITS]' (a prepared
             TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
             the Hugging Face Hub), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
-        classes: Which folders are the classes in nested folders: the top ones, or the deepest
-            ones with images (leaf). Default: stop if both are possible (auto).
+        classes: Which folders are the classes if class folders contain folders: the outermost
+            (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
             train.txt and test.txt: split the images as they say (read), or hold out a random
             part of all images (ignore).
-        image_column: Parquet column that holds the images. Default: known by its name.
-        label_column: Parquet column that holds the labels. Default: known by its name.
+        image_column: Parquet column that holds the images. Default: jtl recognizes it by its
+            name.
+        label_column: Parquet column that holds the labels. Default: jtl recognizes it by its
+            name.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many
             scanners and microscope cameras. Default: the
             fewest that hold the largest value in the data (auto); kept with the run.

@@ -90,8 +90,8 @@ class TrainConfig:
             split.
         class_weights: Weight of each class in the training loss: none (every image counts the same)
             or balanced (every class counts the same).
-        epochs: Passes over the training images. Default: 10, but none for head_only, which is
-            fitted directly; 20 where it is trained step by step (see --solver).
+        epochs: Passes over the training images. Default: 10. head_only normally needs none: its
+            head is computed directly; 20 where it is trained step by step (see --solver).
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
             512 and at most a tenth of the training images.
         lr: Peak learning rate. Default: 1e-3 for head_only, 3e-4 for last_stage, else 1e-4;

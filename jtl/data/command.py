@@ -23,7 +23,7 @@ class Options:
     """Checks every image before you train on it.
 
     Shows how many images each class has in each split, their sizes, and possible problems:
-    unreadable, duplicate, conflicting, greyscale, transparent or tiny images, and empty or
+    unreadable, duplicate, in two classes, greyscale, transparent or tiny images, and empty or
     unbalanced classes. Exit code 1 means that something would break or bias training, 2 that the
     data cannot be opened, 0 that all is well.
 
@@ -34,12 +34,14 @@ class Options:
     Attributes:
         action: check.
         source: Your images, as for --data of `jtl train`.
-        classes: Which folders are the classes in nested folders: the top ones, or the deepest
-            ones with images (leaf). Default: stop if both are possible (auto).
+        classes: Which folders are the classes if class folders contain folders: the outermost
+            (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
             train.txt and test.txt: split the images as they say (read), or not (ignore).
-        image_column: Parquet column that holds the images. Default: known by its name.
-        label_column: Parquet column that holds the labels. Default: known by its name.
+        image_column: Parquet column that holds the images. Default: jtl recognizes it by its
+            name.
+        label_column: Parquet column that holds the labels. Default: jtl recognizes it by its
+            name.
         bit_depth: How many of their 16 bits your images really use, such as 12. Default: the
             fewest that hold the largest value in the data (auto).
         on_bad_image: What unreadable images are: an error, or left out (skip), with a warning.

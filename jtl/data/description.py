@@ -43,7 +43,7 @@ class Description:
         """Splits and classes, where labels come from, and, if any is, what is left out."""
         splits = [
             f"{count:,} {_SPLITS.get(split, split)}"
-            + (" (held out of train)" if self.held_out and split == "val" else "")
+            + (" (held out)" if self.held_out and split == "val" else "")
             for split, count in self.splits.items()
         ]
         examples = ", ".join(f"{name} = {label}" for name, label in self.examples)

@@ -252,7 +252,7 @@ def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
             "a single image. Add images, or a validation split (a val/ folder, say)."
         )
     note = (
-        f"No validation split found: held out {count} of {len(split)} train images "
+        f"No validation split found: held out {count:,} of {len(split):,} training images "
         f"({fraction * 100:g} %, stratified, seed {seed})."
     )
     train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -35,8 +35,8 @@ class Options:
         run: Folder that `jtl train` wrote.
         data: Evaluate on these images instead, as in `jtl train`; they need the run's classes.
         split: Which images of the data: val, or test. Data without splits are evaluated whole.
-        classes: Which folders are the classes in nested folders: the top ones, or the deepest
-            ones with images (leaf). Default: as in training.
+        classes: Which folders are the classes if class folders contain folders: the outermost
+            (top), or the innermost with images (leaf). Default: as in training.
         split_lists: What to do with lists of splits next to class folders: read or ignore them.
             Default: as in training.
         image_column: Parquet column that holds the images. Default: as in training.

@@ -20,7 +20,9 @@ def missing_run(folder: Path) -> str | None:
     runs = []
     with contextlib.suppress(OSError):
         runs = [str(path) for path in folder.parent.iterdir() if (path / CONFIG).is_file()]
-    return f"'{folder}' is not a run: there is no such folder.{suggest(str(folder), runs, 0.7)}"
+    way_out = " Give a folder that `jtl train` wrote, such as runs/mine."
+    guess = suggest(str(folder), runs, 0.7) or way_out
+    return f"'{folder}' is not a run: there is no such folder.{guess}"
 
 
 def fitted_penalty(folder: Path) -> float | None:

@@ -91,8 +91,8 @@ def _results(summary: dict[str, Any], config: Config) -> str:
         text += (
             "\n"
             "\n"
-            f"The best {'penalty' if _searched(config) else 'epoch'} was chosen on the validation "
-            "images, so this accuracy is slightly optimistic; there was no test set."
+            f"The best {'penalty' if _searched(config) else 'epoch'} was chosen on the same validation "
+            "images, so expect slightly less on new ones. A test/ folder gives an unbiased figure."
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."

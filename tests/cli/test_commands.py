@@ -157,7 +157,7 @@ HELP = {
         "'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'",
         "such as resnet50. One of resnet18, resnet34, resnet50, ",
         "(.safetensors, .pth, .h5, .keras)",
-        "--epochs N Passes over the training images. Default: 10, but none for head_only, ",
+        "--epochs N Passes over the training images. Default: 10. head_only normally ",
         "--head-widths N,... Widths of the hidden layers of --head mlp",
         "--run-dir PATH Folder for everything the run writes. Default: a new one in runs/. --",
         "--json Print the summary as JSON on stdout",

@@ -66,7 +66,7 @@ def test_digits():
     assert data.class_names == tuple("0123456789")
     assert (len(data.train), len(data.val), data.test) == (1438, 359, None)
     assert data.notes == (
-        "No validation split found: held out 359 of 1797 train images (20 %, stratified, seed 0).",
+        "No validation split found: held out 359 of 1,797 training images (20 %, stratified, seed 0).",
     )
     assert data.train.native_size() == (8, 8)
     assert data.train.check() == []
@@ -122,7 +122,7 @@ def test_held_out_part_is_stratified_seeded_and_disjoint(tmp_path: Path):
     assert not set(data.train.names) & set(data.val.names)
     assert len({*data.train.names, *data.val.names}) == 18
     assert data.notes == (
-        "No validation split found: held out 4 of 18 train images (20 %, stratified, seed 0).",
+        "No validation split found: held out 4 of 18 training images (20 %, stratified, seed 0).",
         "1 of 4 classes have no val images: d.",
     )
     for split in (data.train, data.val):
@@ -717,7 +717,7 @@ def test_cifar10():
     assert data.test is not None
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
     assert data.notes == (
-        "No validation split found: held out 10000 of 50000 train images (20 %, stratified, "
+        "No validation split found: held out 10,000 of 50,000 training images (20 %, stratified, "
         "seed 0).",
     )
     assert data.test.native_size() == (32, 32)
