@@ -91,8 +91,8 @@ def _results(summary: dict[str, Any], config: Config) -> str:
         text += (
             "\n"
             "\n"
-            f"The best {'penalty' if _searched(config) else 'epoch'} was chosen on the same validation "
-            "images, so expect slightly less on new ones. A test/ folder gives an unbiased figure."
+            f"The best {'penalty' if _searched(config) else 'epoch'} was chosen on the same "
+            "validation images, so expect slightly less on new ones. A test/ folder gives an unbiased figure."
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
@@ -142,7 +142,7 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         else f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])} at learning rate {p['lr']:g}"
         for p in summary["phases"]
     ]
-    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} checked)"
+    frozen = f"as loaded ({counted(summary['frozen_leaves'], 'array')} compared)"
     if not summary["frozen_leaves"]:
         frozen = "none"
     if not summary["frozen_unchanged"]:

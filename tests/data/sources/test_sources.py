@@ -66,7 +66,8 @@ def test_digits():
     assert data.class_names == tuple("0123456789")
     assert (len(data.train), len(data.val), data.test) == (1438, 359, None)
     assert data.notes == (
-        "No validation split found: held out 359 of 1,797 training images (20 %, stratified, seed 0).",
+        "No validation split found: held out 359 of 1,797 training images (20 %, stratified, "
+        "seed 0).",
     )
     assert data.train.native_size() == (8, 8)
     assert data.train.check() == []
