@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from support import commands
 from support.paths import TESTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -80,12 +79,10 @@ def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
 def test_killed_while_saving_within_an_epoch(scripts, images, tmp_path):
     kill, _ = scripts
     folder, other = tmp_path / "run", tmp_path / "whole"
-    from trainings import program
-
     arguments, whole = (
         kill.command(images, place, smoke=True, often=True) for place in (folder, other)
     )
-    assert commands.main("train", *whole[len(program(often=True)) :]) == 0
+    kill.run(whole)
     state = kill.killed(arguments, folder, kill.in_save(folder / "midway", 3, 0.0))
     assert state is not None, "the run ended before it could be killed"
     assert state.within
