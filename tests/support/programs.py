@@ -13,8 +13,8 @@ from jax.interpreters import mlir
 QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """XLA_FLAGS of tests: most run a program once or twice, and compiling it is their time.
 
-Of all processes alike, as their results are compared bit for bit. The scripts in `tests/stress`, run
-by hand, compile as it is done for users.
+Of all processes alike, as their results are compared bit for bit. The scripts in `tests/stress`,
+run by hand, compile as it is done for users.
 """
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 ALLOWED = {
