@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,17 @@ from PIL import Image
 
 _SWAPPED = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
 """The byte order by which Pillow's unpackers give the lower byte of each value."""
+# What Pillow unpacks in either byte order. Others, such as BGR;16, are not 16 bits a colour.
+_READABLE = re.compile(r"RGB[AXa]?;16[LBN]")
 
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an opened image, not loaded yet, is colour of 16 bits."""
-    return image.mode in ("RGB", "RGBA") and any(
-        ";16" in _raw_mode(tile) for tile in getattr(image, "tile", ())
+    tiles = getattr(image, "tile", ())
+    return (
+        image.mode in ("RGB", "RGBA")
+        and bool(tiles)
+        and all(_READABLE.fullmatch(_raw_mode(tile)) for tile in tiles)
     )
 
 

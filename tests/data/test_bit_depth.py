@@ -188,3 +188,35 @@ def test_colour_of_sixteen_bits_is_as_before(tmp_path: Path):
     eight = encode(Image.fromarray((values >> 8).astype(np.uint8)), "PNG")
     assert decode_measured(eight, "x")[1] == 0
     assert not is_deep(eight)
+
+
+def bmp_of_16_bits_a_pixel() -> tuple[bytes, tuple[int, int, int]]:
+    """RGB565, 2 by 2, of one colour; and that colour of 8 bits."""
+    rows = struct.pack("<4H", *[31 << 11 | 21 << 5 | 8] * 4)
+    size = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, len(rows), 2835, 2835, 0, 0)
+    header = b"BM" + struct.pack("<IHHI", 66 + len(rows), 0, 0, 66)
+    return header + size + struct.pack("<3I", 0xF800, 0x07E0, 0x001F) + rows, (255, 85, 65)
+
+
+def grey_with_alpha() -> tuple[bytes, tuple[int, int, int]]:
+    """A PNG of 16 bits, 2 by 2, opaque."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    rows = (b"\0" + struct.pack(">4H", 0x7F12, 0xFFFF, 0x7F12, 0xFFFF)) * 2
+    size = struct.pack(">IIBBBBB", 2, 2, 16, 4, 0, 0, 0)
+    content = [chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(content), (127, 127, 127)
+
+
+@pytest.mark.parametrize("made", [bmp_of_16_bits_a_pixel, grey_with_alpha])
+def test_colours_that_cannot_be_read_by_all_bits_are_read_as_eight(made):
+    data, colour = made()
+    assert not is_deep(data)
+    image, deepest = decode_measured(data, "x")
+    assert deepest == 0
+    for pixels in (image, decode(data, "x"), decode(data, "x", 12)):
+        np.testing.assert_array_equal(np.asarray(pixels), np.full((2, 2, 3), colour))
