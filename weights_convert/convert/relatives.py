@@ -45,7 +45,7 @@ _NUMBERED = re.compile(
     r"(convolution2d|conv2d|batch_?normalization|dense|separable_?conv2d)(_\d+)?/.*"
 )
 # What timm makes of a ResNet without a param more: its strides blur, or average.
-_SAME_KEYS = re.compile(r"(?i)(?<![a-z])(resnet(blur|aa)\d+)(?![a-z])")
+_SAME_KEYS = re.compile(r"(?i)(?<![a-z])(resnet(blur|aa)\d+)(?![a-z0-9])")
 
 
 def looks_like(keys: Iterable[str]) -> str | None:

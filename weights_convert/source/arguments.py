@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from jtl import models
@@ -18,12 +18,16 @@ from weights_convert.printable import listed, shown
 
 AVERAGES = ("avg", "fast", "fastavg")
 """timm's names of average pooling."""
+_POOLS = (
+    *AVERAGES,
+    *(f"{fast}{pool}" for fast in ("", "fast") for pool in ("max", "avgmax", "catavgmax")),
+)
 
 # What training, loading or another part of jtl sees to: rates of dropping, initialization, classes.
 _HARMLESS = re.compile(
     r"drop\w*|\w+_drop(_rate)?|zero_init\w*|(weight_)?init(_\w+)?|bn_momentum|bn_tf|"
     r"memory_efficient|scriptable|exportable|no_jit|pretrained\w*|checkpoint_path|cache_dir|"
-    r"num_classes|in_chans|img_size|input_size"
+    r"num_classes|in_chans|img_size|input_size|out_indices|device|dtype|strict"
 )
 # What shapes and keys tell; where it does not fit, the conversion says so.
 _SHAPES = re.compile(
@@ -40,7 +44,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "down_kernel_size": (1,),
     "avg_down": (False,),
     "aa_layer": ("",),
-    "block_args": ({},),
+    "block_args": ({}, []),
     "norm_layer": ("", "bn", "batchnorm", "batchnorm2d", "batchnormact2d"),
     "norm_kwargs": ({},),
     "features_only": (False,),
@@ -83,7 +87,9 @@ def of_training(settings: Mapping[str, Any]) -> Built:
     arguments = dict(arguments) if isinstance(arguments, dict) else {}
     if settings.get("bn_eps") is not None:
         arguments["bn_eps"] = settings["bn_eps"]
-    pool = settings.get("gp") or arguments.pop("global_pool", None)
+    pool = arguments.pop("global_pool", None)
+    if isinstance(gp := settings.get("gp"), str) and gp in _POOLS:  # Others' gp is something else.
+        pool = gp
     return Built(
         "its training's configuration", None if pool is None else shown(pool, 40), arguments
     )
@@ -147,5 +153,12 @@ def _differing(
         if value is not None
         and not _HARMLESS.fullmatch(str(name))
         and not _SHAPES.fullmatch(str(name))
-        and value not in defaults.get(name, ())
+        and not _is_usual(value, defaults.get(name))
     }
+
+
+def _is_usual(value: Any, defaults: tuple[Any, ...] | None) -> bool:
+    """Whether a value changes nothing; of an argument without defaults, whether it is off."""
+    if defaults is None:
+        return value is False or (isinstance(value, Sized) and not len(value))
+    return (value.lower().replace("_", "") if isinstance(value, str) else value) in defaults

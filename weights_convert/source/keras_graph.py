@@ -61,8 +61,8 @@ def check_backbone(config: Layer, epsilon: float | None) -> None:
         elif kind in CONVOLUTIONS:
             if _pair(options.get("dilation_rate", 1)) != (1, 1):
                 raise _within(layer, f"with dilation_rate {options['dilation_rate']}")
-            if options.get("activation", "linear") not in ("linear", "relu", None):
-                raise _within(layer, f"with the activation {shown(options['activation'], 40)}")
+            if (activation := _activation(layer)) not in ("linear", "relu", None):
+                raise _within(layer, f"with the activation {shown(activation, 40)}")
         elif not (_is_relu(layer) or _is_linear(layer) or kind in _WITHIN):
             raise _within(layer)
 
@@ -115,7 +115,7 @@ class _Way:
 
     def _after(self, layer: Layer) -> None:
         """A layer after the classifier, or the classifier."""
-        kind, activation = _kind(layer), _options(layer).get("activation", "linear")
+        kind, activation = _kind(layer), _activation(layer)
         if kind in self._kernel:
             self.found_classifier = True
             # SqueezeNet's logits are ReLUs.
@@ -260,12 +260,25 @@ def _is_nested(layer: Layer) -> bool:
 
 
 def _kind(layer: Layer) -> str:
-    return str(layer.get("class_name"))
+    kind = str(layer.get("class_name"))
+    # They differ in training alone.
+    return "BatchNormalization" if kind == "SyncBatchNormalization" else kind
 
 
 def _options(layer: Layer) -> Layer:
     options = layer.get("config")
     return options if isinstance(options, Mapping) else {}
+
+
+def _activation(layer: Layer) -> Any:
+    """Its name; what is neither a name nor a usual layer, as the configuration has it."""
+    value = _options(layer).get("activation", "linear")
+    if isinstance(value, Mapping):  # A layer, such as `Dense(activation=Softmax())`.
+        if _kind(value) == "Softmax":
+            return "softmax"
+        if _kind(value) == "ReLU" and _is_relu(value):
+            return "relu"
+    return value
 
 
 def _name(layer: Layer) -> str:

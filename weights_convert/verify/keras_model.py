@@ -142,9 +142,9 @@ class KerasModelPeer:
             )
         if checkpoint.num_classes:
             # Its author named it.
-            kind = [layer.name for layer in layers if type(layer).__name__ == "Dense"]
-            (classifier,) = [name for name in kind if name not in found.values()]
-            found[table.classifier] = classifier
+            dense = [layer for layer in layers if type(layer).__name__ == "Dense"]
+            heads = [layer for layer in dense if layer.name not in found.values()]
+            found[table.classifier] = _classifier(checkpoint, heads)
         return found
 
     def _watch(self, checkpoint: ConvertedCheckpoint, layers: list[Any]) -> str:
@@ -200,6 +200,19 @@ class KerasModelPeer:
             "the file's model gives neither its classifier's logits nor their softmax: another "
             "layer follows. Convert the backbone alone with --drop-head."
         )
+
+
+def _classifier(checkpoint: ConvertedCheckpoint, heads: list[Any]) -> str:
+    """The layer that was converted; --ignore-keys may have left out others."""
+    if len(heads) > 1:
+        kernel = checkpoint.variables["params"]["head"]["logits"]["kernel"]
+        heads = [head for head in heads if np.array_equal(np.asarray(head.kernel.value), kernel)]
+    if len(heads) != 1:
+        raise UserError(
+            f"the model of '{checkpoint.source}' has {len(heads) or 'no'} Dense layers with the "
+            f"weights of the converted classifier, {_WITHOUT}."
+        )
+    return heads[0].name
 
 
 def _check_code(config: Mapping[str, Any], name: str) -> None:

@@ -130,7 +130,8 @@ def jax_keras() -> Any:
 
 def activates(layer: Any) -> bool:
     """Whether a layer ends with an activation of its own."""
-    return getattr(getattr(layer, "activation", None), "__name__", "linear") != "linear"
+    activation = getattr(layer, "activation", None)  # A function, or a layer.
+    return activation is not None and getattr(activation, "__name__", "") != "linear"
 
 
 def _without_activation(layer: Any, value: Any) -> Any:

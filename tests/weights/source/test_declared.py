@@ -266,6 +266,32 @@ def test_harmless_arguments_are_let_through(resnet18):
     assert converted(resnet18).num_classes == 5
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"norm_layer": "BatchNorm2d"},
+        {"norm_layer": "batch_norm_2d"},
+        {"out_indices": [1, 2]},
+        {"block_args": []},
+        {"device": "cuda"},
+        {"dtype": "bfloat16"},
+        {"strict": True},
+        {"what_jtl_has_never_heard_of": False},
+        {"what_jtl_has_never_heard_of": None},
+        {"what_jtl_has_never_heard_of": []},
+    ],
+)
+def test_arguments_that_change_nothing(argument):
+    arguments.check(arguments.of_timm({"model_args": argument}, "x"), "y", "resnet18", {}, 5)
+
+
+@pytest.mark.parametrize(
+    ("gp", "pool"), [(10.0, None), (True, None), ("yes", None), ("max", "max")]
+)
+def test_a_gp_is_a_pooling_where_it_names_one(gp, pool):
+    assert arguments.of_training({"gp": gp}).pool == pool
+
+
 def test_what_is_usual_depends_on_the_network(lite, refused):
     usual = {"act_layer": "relu6", "bn_eps": 1e-3, "pad_type": "same"}
     beside(lite, architecture=f"tf_{MODEL}", model_args=usual)
@@ -318,6 +344,7 @@ def test_a_name_tells_what_no_key_does(resnet18, tmp_path, refused):
         ("resnet50-blurred.pth", None),
         ("myresnetaa50.pth", None),
         ("resnetaa.pth", None),
+        ("my_resnetaa50d.pth", None),
     ],
 )
 def test_names_that_speak_of_another_network(name, found):

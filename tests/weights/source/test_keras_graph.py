@@ -61,6 +61,7 @@ def dense(**options: Any) -> Callable[[], Any]:
 HARMLESS: dict[str, list[Callable[[], Any]]] = {
     "plain": [AVERAGE, dense()],
     "softmax": [AVERAGE, dense(activation="softmax")],
+    "softmax as a layer's activation": [AVERAGE, dense(activation=layers.Softmax())],
     "softmax as a layer": [AVERAGE, dense(), layers.Softmax],
     "softmax as an activation": [AVERAGE, dense(), lambda: layers.Activation("softmax")],
     "dropout": [AVERAGE, lambda: layers.Dropout(0.5), dense(), lambda: layers.Dropout(0.1)],
@@ -77,6 +78,7 @@ WRONG: dict[str, tuple[list[Callable[[], Any]], str]] = {
     "tanh": ([AVERAGE, lambda: layers.Activation("tanh"), dense()], "Activation"),
     "relu after": ([AVERAGE, dense(), layers.ReLU], "ReLU"),
     "relu within": ([AVERAGE, dense(activation="relu")], "Dense .* with the activation relu"),
+    "relu within, as a layer": ([AVERAGE, dense(activation=layers.ReLU())], "activation relu"),
     "sigmoid": ([AVERAGE, dense(activation="sigmoid")], "Dense .* with the activation sigmoid"),
     "scaled logits": ([AVERAGE, dense(), lambda: layers.Rescaling(0.5)], "Rescaling"),
     "a smaller window": ([lambda: layers.AveragePooling2D(7), layers.Flatten, dense()], "Average"),
@@ -211,6 +213,20 @@ def test_layers_within_a_network():
         layers.Dropout(0.1),
     ):
         keras_graph.check_backbone(within(usual), 1.001e-5)
+    for activation in ("relu", layers.ReLU()):
+        usual = layers.Conv2D(4, 3, activation=activation)
+        keras_graph.check_backbone(within(usual), 1.001e-5)
+
+
+@pytest.mark.parametrize("epsilon", [1.001e-5, 1e-3])
+def test_a_synchronized_normalization_is_one(epsilon):
+    text = json.dumps(within(layers.BatchNormalization(epsilon=epsilon)))
+    found = json.loads(text.replace('"BatchNormalization"', '"SyncBatchNormalization"'))
+    if epsilon == 1e-3:
+        with pytest.raises(UserError, match=r"epsilon 0\.001"):
+            keras_graph.check_backbone(found, 1.001e-5)
+    else:
+        keras_graph.check_backbone(found, 1.001e-5)
 
 
 @pytest.mark.parametrize(

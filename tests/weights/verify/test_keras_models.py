@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from keras import layers
 from jtl.common.errors import UserError
 from weights_convert.__main__ import main
 from weights_convert.source import keras_graph, sources
-from weights_convert.verify import keras_model, peers
+from weights_convert.verify import keras_model, keras_peer, peers
 from weights_convert.verify import report as verify
 
 SIZE = 64
@@ -142,3 +143,32 @@ def test_weights_of_such_a_model_alone_cannot_be_verified(base, tmp_path, capsys
 def test_code_of_the_authors_is_not_loaded(layer):
     with pytest.raises(UserError, match=r"code that is not Keras's own and is not run, so there"):
         keras_model._check_code({"class_name": "Functional", "config": {"layers": [layer]}}, "m")
+
+
+def test_of_two_heads_the_one_that_was_converted_is_compared():
+    heads = [layers.Dense(3, name="predictions"), layers.Dense(3, name="aux")]
+    for head in heads:
+        head.build((None, 4))
+
+    def of(kernel: Any) -> Any:
+        variables = {"params": {"head": {"logits": {"kernel": np.asarray(kernel)}}}}
+        return types.SimpleNamespace(variables=variables, source="m.keras")
+
+    for head in heads:
+        assert keras_model._classifier(of(head.kernel.value), heads) == head.name
+    for found in (heads, []):
+        with pytest.raises(UserError, match=r"'m.keras' has no Dense .* Convert without --verify"):
+            keras_model._classifier(of(np.zeros((4, 3))), found)
+
+
+@pytest.mark.parametrize("activation", [None, "linear", "softmax", layers.Softmax()])
+def test_the_activation_of_a_classifier_is_set_aside(activation):
+    """It may be a layer itself."""
+    head = layers.Dense(3, activation=activation)
+    head.build((None, 4))
+    assert keras_peer.activates(head) == (activation not in (None, "linear"))
+    x = np.ones((1, 4), np.float32)
+    seen: dict[str, Any] = {}
+    keeping = keras_model.KerasModelPeer._keeping(types.SimpleNamespace(_seen=seen), head)  # pyright: ignore[reportArgumentType]
+    keeping(x)
+    np.testing.assert_allclose(seen[head.name], x @ np.asarray(head.kernel.value), rtol=1e-5)
