@@ -22,7 +22,10 @@ SplitLists = Literal["read", "ignore"]
 
 _SCHEMES = {".npz": "npz", ".parquet": "parquet"}
 """By the ending of a file's name; any other path is a folder or an archive."""
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_IMAGES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".heic", ".heif", ".avif"),
+)
 _MOST_ENTRIES, _MOST_FOLDERS = 1000, 50
 
 
@@ -44,7 +47,7 @@ def with_scheme(data: str) -> str:
 def _is_parquet(place: Path) -> bool:
     """Whether a folder holds Parquet files, as data sets of the Hub do, and no class folders.
 
-    The files are in it or up to two levels below; few folders are looked at, as there may be
+    The files are in it or up to three levels below; few folders are looked at, as there may be
     thousands of images.
     """
     pending, with_images, found = [(place, 0)], 0, False
@@ -53,11 +56,12 @@ def _is_parquet(place: Path) -> bool:
             with os.scandir(folder) as entries:
                 for entry in itertools.islice(entries, _MOST_ENTRIES):
                     name = entry.name.lower()
-                    if depth and name.endswith(_IMAGES):
+                    # Images may lack an ending; of others, files such as LICENSE do.
+                    if depth and (name.endswith(_IMAGES) or ("." not in name and entry.is_file())):
                         with_images += 1
                         break
                     found = found or (name.endswith(".parquet") and not name.startswith("."))
-                    if depth < 2 and not name.startswith(".") and len(pending) < _MOST_FOLDERS:
+                    if depth < 3 and not name.startswith(".") and len(pending) < _MOST_FOLDERS:
                         pending += [(Path(entry.path), depth + 1)] if entry.is_dir() else []
         except OSError:
             continue

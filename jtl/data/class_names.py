@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from jtl.common.text import counted
 
 _COPY = re.compile(
-    r"copy of (.+)|(.+?)(?:[ _-]+(?:copy|augmented|aug|backup)(?: \d+)?)?(?: ?\(\d+\))?",
+    r"copy of (.+)|(.+?)(?: - copy|[ _-]augmented)?(?: ?\(\d+\))?",
     re.IGNORECASE,
 )
 """The name of a copy, and of what: `cats - Copy (2)`, `cats_augmented`, `cats (1)`."""
@@ -23,7 +23,7 @@ def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
     class_names = dict.fromkeys(class_names)
     by_text: dict[str, list[str]] = {}
     for name in class_names:
-        text = unicodedata.normalize("NFKC", name)
+        text = unicodedata.normalize("NFC", name)
         text = " ".join(text.split())
         by_text.setdefault(text if len(text) == 1 else text.casefold(), []).append(name)
     alike = [names for names in by_text.values() if len(names) > 1]

@@ -152,7 +152,10 @@ def only_images(node: Node, leave_out: Callable[..., None]) -> Node:
     """
     held = node.with_images()
     if any(is_container(name) for name in held):
-        notes = [name for name in held if ends_in_annotation(name)]
+        beside = [name for name in held if not is_container(name)]
+        # `white label` beside `photos` and `paintings` is a class.
+        test = ends_in_annotation if all(map(ends_in_annotation, beside)) else is_annotation
+        notes = [name for name in held if test(name)]
         if notes:
             for name in notes:
                 leave_out("annotations", *node.children[name].files())

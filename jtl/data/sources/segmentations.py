@@ -15,6 +15,10 @@ _KINDS = (
 _AFTER = re.compile(rf"(.+?)[ ._-]+(?:{_KINDS})(?:[ ._-]*\(?\d+\)?)?", re.IGNORECASE)
 _WORD = re.compile(_KINDS, re.IGNORECASE)
 _BEFORE = re.compile(rf"(?:{_KINDS})[ ._-]+(.+)", re.IGNORECASE)
+_SEVERAL = re.compile(
+    r"(?:.*[ ._-])?(?:masks|segmentations|labels|annotations|contours|superpixels)"
+)
+"""The name of a folder that holds such files; `face_mask` may be a class."""
 
 
 def without(tree: Tree) -> tuple[Tree, list[str]]:
@@ -46,9 +50,10 @@ def _find(tree: Tree) -> list[str]:
         if around and all(stem in around or _bases(stem) & around for stem in images):
             found += [image for same in images.values() for image in same]
         elif not _WORD.search(name):  # Of `with_mask` that says nothing.
-            for stem, same in images.items():
-                if any(base in images for base in _bases(stem)):
-                    found += same
+            own = [stem for stem in images if any(base in images for base in _bases(stem))]
+            # Else they are few among many images: names of some other meaning.
+            if 2 * len(own) >= len(images) - len(own):
+                found += [name for stem in own for name in images[stem]]
     return found
 
 
@@ -63,7 +68,7 @@ def _images_around(
         return set(by_folder.get(tuple(above), ()))
     around: set[str] = set()
     bases = _bases(name.casefold())
-    if not bases:
+    if not bases or not _SEVERAL.fullmatch(name.casefold()):
         return around
     for other, images in by_folder.items():
         if other and list(other[:-1]) == above and other[-1].casefold() in bases:

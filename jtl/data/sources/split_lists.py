@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +41,11 @@ _HEADERS = ("split", "splits", "set", "subset", "phase", "partition", "usage", "
 _TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 _CUB = ("images.txt", "train_test_split.txt")
 _ENOUGH = 0.5
-"""The share of the images that lists must name."""
+"""The share of the images that lists must name, and of its rows that must name one."""
+_NEARLY_ALL = 0.9
+"""The share of its rows below which a list is refused; one row may be a head."""
+_FIRST_ROWS = 200
+"""The rows that decide which column names images."""
 _WAY_OUT = (
     "To hold out a random part of all images instead, which may train on published test images: "
     "--split-lists ignore. Or move the images into train/CLASS/, val/CLASS/ and test/CLASS/."
@@ -144,7 +150,10 @@ def _read_one(
     read: Callable[[ImageFile], bytes],
 ) -> dict[str, frozenset[str]]:
     """{split: names of images} of one file."""
-    text = read(file).decode("utf-8-sig", "replace")
+    try:
+        text = read(file).decode("utf-8-sig", "replace")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}  # A link to nothing, say; if its name is that of a list, it is refused.
     if file.name.lower().endswith(".json"):
         return _of_json(text, splits, index)
     try:
@@ -156,9 +165,19 @@ def _read_one(
         return table
     if splits is None or len(splits) != 1:
         return {}
-    names = frozenset(name for name in index.of_rows(rows) if name is not None)
-    whole = "trainval" in file.parts[-1].lower().replace("_", "")
-    return {"trainval" if whole else next(iter(splits)): names} if names else {}
+    found = index.of_rows(rows)
+    names = frozenset(name for name in found if name is not None)
+    missing = [row[0] for row, name in zip(rows, found, strict=True) if name is None]
+    if len(found) - len(missing) < _ENOUGH * len(found):
+        return {}
+    if len(missing) > max(1, (1 - _NEARLY_ALL) * len(found)):
+        raise UserError(
+            f"'{file.name}' lists images that are not there, or whose names are not theirs alone: "
+            f"{listed(missing, 3)}. Correct it, or move it elsewhere. {_WAY_OUT}"
+        )
+    return (
+        {"trainval" if _is_trainval(file.parts[-1]) else next(iter(splits)): names} if names else {}
+    )
 
 
 def _rows(text: str) -> Iterator[list[str]]:
@@ -183,9 +202,10 @@ def _of_table(rows: Sequence[Sequence[str]], index: _Index) -> dict[str, frozens
     for row, name in zip(rows[1:], index.of_rows(rows[1:]), strict=True):
         split = _split_word(row[column], head[column]) if column < len(row) else None
         if name is not None:
-            if split is None:
-                return {}  # A column of something else.
-            found[split].add(name)
+            found[split or ""].add(name)
+    others = found.pop("", set())
+    if len(others) > _ENOUGH * sum(map(len, found.values())):
+        return {}  # A column of something else.
     return {split: frozenset(names) for split, names in found.items()}
 
 
@@ -199,14 +219,28 @@ def _split_word(cell: str, head: str) -> str | None:
 def _of_json(text: str, splits: set[str] | None, index: _Index) -> dict[str, frozenset[str]]:
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     keys = {key: splits_in(key) for key in content} if isinstance(content, dict) else {}
     if len(keys) > 1 and all(len(s) == 1 and "unlabelled" not in s for s in keys.values()):
-        by_key = {next(iter(s)): index.of_all(_texts(content[key])) for key, s in keys.items()}
-        return {split: names for split, names in by_key.items() if names}
+        by_split: dict[str, frozenset[str]] = {}
+        for key, (split,) in keys.items():
+            names = index.of_all(_texts(content[key]))
+            split = "trainval" if _is_trainval(key) else split
+            if names and by_split.setdefault(split, names) != names:
+                raise UserError(
+                    f"A JSON file of splits has several lists for the {split} split, such as "
+                    f"{key!r}. Keep one for each split. {_WAY_OUT}"
+                )
+        return by_split
+    if splits is None or len(splits) != 1:
+        return {}
     names = index.of_all(_texts(content))
-    return {next(iter(splits)): names} if splits and len(splits) == 1 and names else {}
+    return {next(iter(splits)): names} if names else {}
+
+
+def _is_trainval(name: str) -> bool:
+    return "trainval" in name.lower().replace("_", "")
 
 
 def _texts(content: Any) -> Iterator[str]:
@@ -229,10 +263,11 @@ def _cub(
     by_name = _by_name(files)
     if any(name not in by_name for name in _CUB):
         return {}
-    images, trained = (
-        dict(row[1:3] for row in _rows(read(by_name[name]).decode("utf-8", "replace")) if row[2:])
-        for name in _CUB
-    )
+    try:
+        texts = [read(by_name[name]).decode("utf-8", "replace") for name in _CUB]
+        images, trained = (dict(row[1:3] for row in _rows(t) if row[2:]) for t in texts)
+    except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error):
+        return {}
     found: dict[str, set[str]] = defaultdict(set)
     for key, path in images.items():
         name, cell = index.of_text(path), trained.get(key)
@@ -267,7 +302,9 @@ def _combined(
     """
     if "trainval" in found:
         rest = {split: lists for split, lists in found.items() if split != "trainval"}
-        found = rest if "train" in rest else {"train": found["trainval"], **rest}
+        val = frozenset().union(*(names for _, names in rest.get("val", [])))
+        train = [(file, names - val) for file, names in found["trainval"]]
+        found = rest if "train" in rest else {"train": train, **rest}
     split_of: dict[str, str] = {}
     files: dict[str, ImageFile] = {}
     for split, lists in found.items():
@@ -280,11 +317,11 @@ def _combined(
             )
         for name in (name for names in sets for name in names):
             if split_of.setdefault(name, split) != split:
-                both = " and ".join(sorted(f.name for s in (split_of[name], split)
-                                           for f, names in found[s] if name in names))  # fmt: skip
+                lists = [*found[split_of[name]], *found[split]]
+                both = " and ".join(sorted({f.name for f, names in lists if name in names}))
                 raise UserError(
-                    f"The lists of {where} contradict one another: {name} is in {both}. Mend them, "
-                    f"or move them elsewhere. {_WAY_OUT}"
+                    f"The lists of {where} contradict one another: {name} is in {both}. Correct "
+                    f"them, or move them elsewhere. {_WAY_OUT}"
                 )
         files |= {file.name: file for file, _ in lists}
     rest = None if "train" in found else "train"
@@ -311,7 +348,9 @@ class _Index:
                         self._found[key] = None  # What names several images names none.
 
     def of_text(self, text: str) -> str | None:
-        """The image that a path names, or None."""
+        """The image that a path names, or None; a mere number may count something else."""
+        if text.isdigit():
+            return None
         parts = tuple(part for part in text.replace("\\", "/").split("/") if part)
         name = self._found.get(parts[-2:])
         if name is None and len(parts) > 1 and parts[-2] not in self._folders:
@@ -320,9 +359,14 @@ class _Index:
 
     def of_rows(self, rows: Sequence[Sequence[str]]) -> list[str | None]:
         """The image that every row names, in the column that names most."""
-        columns = range(max(map(len, rows), default=0))
-        found = [[self.of_text(r[c]) if c < len(r) else None for r in rows] for c in columns]
-        return max(found, key=lambda names: len(names) - names.count(None), default=[])
+
+        def of_column(column: int, rows: Sequence[Sequence[str]]) -> list[str | None]:
+            return [self.of_text(row[column]) if column < len(row) else None for row in rows]
+
+        first = rows[:_FIRST_ROWS]
+        columns = range(max(map(len, first), default=0))
+        most = max(columns, key=lambda c: -of_column(c, first).count(None), default=0)
+        return of_column(most, rows)
 
     def of_all(self, texts: Iterable[str]) -> frozenset[str]:
         """The images that some of the texts name."""

@@ -250,3 +250,12 @@ def test_pointers_of_git_lfs(tmp_path: Path):
     written(tmp_path / "d" / "a" / "a-0.png", pointer)
     with pytest.raises(UserError, match=r"a/a-0.png: is a pointer of Git LFS.*git lfs pull"):
         opened(f"folder:{tmp_path / 'd'}")
+
+
+@pytest.mark.parametrize("image", ["a/0.jfif", "a/0", "data/train/a/0.png"])
+def test_a_stray_table_beside_class_folders(tmp_path: Path, image: str):
+    for path in (image, image.replace("a/0", "b/0")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"image")
+    (tmp_path / "meta.parquet").write_bytes(b"table")
+    assert with_scheme(str(tmp_path)) == f"folder:{tmp_path}"

@@ -116,7 +116,7 @@ REFUSED = {
     ),
     "contradiction": (
         {"train.txt": "\n".join(IMAGES), "test.txt": "a/a-0.png"},
-        "contradict one another: images/a/a-0.png is in test.txt and train.txt. Mend them",
+        "contradict one another: images/a/a-0.png is in test.txt and train.txt. Correct them",
     ),
     "few": ({"train.txt": "a/a-0.png"}, "name only 1 of 7 images, and not images/a/a-1.png"),
     "MATLAB": (
@@ -175,3 +175,44 @@ def test_check_and_evaluation_have_the_option(tmp_path: Path, capsys: pytest.Cap
     assert "7 training images of 2 classes" in capsys.readouterr().out
     assert main("evaluate", "--help") == 0
     assert "--split-lists" in capsys.readouterr().out
+
+
+def test_numbers_name_no_images(tmp_path: Path):
+    """Rows of a log count epochs, and Kaggle's identifiers may be anything."""
+    root = folder(tmp_path, {"val_accuracy.csv": "1,0.1\n2,0.4\n", "test_times.txt": "0 0.3\n"})
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        path.rename(path.with_name(f"{number}.png"))
+    assert counts(tmp_path).keys() == {"train"}
+
+
+def test_a_list_with_other_endings_is_refused(tmp_path: Path):
+    gone = [f"b/b-{n}.jpg" for n in range(2)]
+    folder(tmp_path, {"test.txt": "\n".join([*ROWS["train"], *gone])})
+    with pytest.raises(UserError, match=r"'test.txt' lists images that are not there.*b/b-0.jpg"):
+        find(f"folder:{tmp_path}")
+
+
+def test_rows_without_a_split_are_left_out(tmp_path: Path):
+    text = table("file,label,split", "{path},x,{split}").replace("b/b-0.png,x,test", "b/b-0.png,x,")
+    folder(tmp_path, {"metadata.csv": text})
+    assert counts(tmp_path)["test"] == {"a": 1}
+
+
+def test_two_keys_for_one_split_are_refused(tmp_path: Path):
+    keys = {"train": ROWS["train"], "test": ROWS["test"], "test_hard": ROWS["val"]}
+    folder(tmp_path, {"splits.json": json.dumps(keys)})
+    with pytest.raises(UserError, match="several lists for the test split, such as 'test_hard'"):
+        find(f"folder:{tmp_path}")
+
+
+def test_trainval_without_train(tmp_path: Path):
+    both = "\n".join(ROWS["train"] + ROWS["val"])
+    rest = {f"{split}.txt": "\n".join(ROWS[split]) for split in ("val", "test")}
+    folder(tmp_path, {"trainval.txt": both, **rest})
+    assert counts(tmp_path) == SPLIT
+
+
+def test_what_cannot_be_read_is_no_list(tmp_path: Path):
+    folder(tmp_path, {"deep.json": "[" * 200_000 + "]" * 200_000})
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "nowhere")
+    assert counts(tmp_path).keys() == {"train"}
