@@ -120,11 +120,18 @@ def test_files_and_labels_are_a_source(images, tmp_path, monkeypatch):
     assert sorted(found.splits["train"].labels) == [0, 0, 0, 1, 1, 1]
 
 
-def test_labels_of_a_program_are_classes_whatever_they_look_like(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "names", ["part_1 part_2", "a a_augmented", "cars masks photos", "test train", "images masks"]
+)
+def test_labels_of_a_program_are_classes_whatever_they_look_like(
+    images, tmp_path, monkeypatch, names
+):
     monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
-    found = registry.find(as_source((images, ["part_1", "part_2"] * 3)))
-    assert found.class_names == ("part_1", "part_2")
-    assert found.problems == ()
+    names = tuple(names.split())
+    found = registry.find(as_source((images, [*names * 3][:6])))
+    assert found.class_names == names
+    assert len(found.splits["train"]) == 6
+    assert (found.problems, found.notes, found.left_out) == ((), (), ())
 
 
 def test_a_data_frame_is_a_source(images, tmp_path, monkeypatch):
@@ -165,6 +172,21 @@ def test_pandas_trains_and_gets_the_history(run, images):
     names = run.summary["class_names"]
     frame = pandas.DataFrame({"image": images[: len(names)], "class": names})
     assert run.evaluate(frame).scores["count"] == len(names)
+
+
+def test_labels_may_be_a_table_of_one_column(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    labels = ["ant", "bee"] * 3
+
+    class Frame:  # Its items are the names of its columns, as of pandas.
+        def __iter__(self):
+            return iter(["label"])
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(labels, object)[:, None]
+
+    for table in (Frame(), np.array(labels)[:, None]):
+        assert as_source((images, table)) == as_source((images, labels))
 
 
 def test_a_column_of_paths_is_a_list_of_files(images, tmp_path, monkeypatch):

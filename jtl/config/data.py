@@ -56,8 +56,9 @@ def _is_parquet(place: Path) -> bool:
             with os.scandir(folder) as entries:
                 for entry in itertools.islice(entries, _MOST_ENTRIES):
                     name = entry.name.lower()
-                    # Images may lack an ending; of others, files such as LICENSE do.
-                    if depth and (name.endswith(_IMAGES) or ("." not in name and entry.is_file())):
+                    # Images may lack an ending; so do LICENSE, _SUCCESS and SHA256SUMS.
+                    bare = "." not in name and (entry.name != entry.name.upper() or name.isdigit())
+                    if depth and (name.endswith(_IMAGES) or (bare and entry.is_file())):
                         with_images += 1
                         break
                     found = found or (name.endswith(".parquet") and not name.startswith("."))

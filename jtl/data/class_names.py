@@ -15,18 +15,9 @@ _COPY = re.compile(
 """The name of a copy, and of what: `cats - Copy (2)`, `cats_augmented`, `cats (1)`."""
 
 
-def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
-    """Sentences if classes differ only in how they are written, or look like copies of others.
-
-    Single letters may differ in case: `A` and `a` are two characters.
-    """
+def copied_classes(where: str, class_names: Iterable[str]) -> list[str]:
+    """A sentence if class folders look like copies of others."""
     class_names = dict.fromkeys(class_names)
-    by_text: dict[str, list[str]] = {}
-    for name in class_names:
-        text = unicodedata.normalize("NFC", name)
-        text = " ".join(text.split())
-        by_text.setdefault(text if len(text) == 1 else text.casefold(), []).append(name)
-    alike = [names for names in by_text.values() if len(names) > 1]
     copies = {
         name: base
         for name in class_names
@@ -34,18 +25,30 @@ def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
         and (base := match[1] or match[2]) != name
         and base in class_names
     }
-    sentences = []
-    if copies:
-        told = ", ".join(f"{name!r} of {base!r}" for name, base in list(copies.items())[:5])
-        sentences.append(
-            f"{where} has classes that look like copies of others: {told}. Move their images "
-            "into one folder each, remove them, or rename them."
-        )
+    if not copies:
+        return []
+    told = ", ".join(f"{name!r} of {base!r}" for name, base in list(copies.items())[:5])
+    return [
+        f"{where} has classes that look like copies of others: {told}. Move their images into one "
+        "folder each, remove them, or rename them. If they are classes: --classes top."
+    ]
+
+
+def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
+    """A sentence if classes differ only in how they are written.
+
+    Single letters may differ in case: `A` and `a` are two characters.
+    """
+    by_text: dict[str, list[str]] = {}
+    for name in dict.fromkeys(class_names):
+        text = unicodedata.normalize("NFC", name)
+        text = " ".join(text.split())
+        by_text.setdefault(text if len(text) == 1 else text.casefold(), []).append(name)
+    alike = [names for names in by_text.values() if len(names) > 1]
     if not alike:
-        return sentences
+        return []
     told = "; ".join(" and ".join(map(repr, sorted(names))) for names in alike[:5])
     return [
-        *sentences,
         f"{where} has {counted(len(alike), 'class', 'classes')} under several names that differ "
         f"only in case, spaces or Unicode form: {told}. Make them one class, or give them names "
         "that differ more.",

@@ -13,15 +13,15 @@ from jtl.common.errors import UserError
 from jtl.common.paths import cache_dir
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
-from jtl.data.class_names import alike_classes
+from jtl.data.class_names import alike_classes, copied_classes
 from jtl.data.decoding import BadImage
 from jtl.data.sources.archives import open_store
+from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import LAYOUT, Layout, understand
-from jtl.data.sources.names import numbered_parts
-from jtl.data.sources.stores import ImageFile, ImageStore
-from jtl.data.splits import OpenedSource, TrainingProblem
+from jtl.data.sources.stores import ImageFile, ImageStore, Tree
+from jtl.data.splits import LeftOut, OpenedSource, TrainingProblem
 
 _LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
@@ -46,8 +46,6 @@ def load_folder(
             several ways.
     """
     place = Path(os.path.expanduser(path))
-    if place.parent == cache_dir() / FOLDER:
-        classes = "top"  # Labels that a program gave: no name is doubtful.
     store = open_store(place)
     tree = store.tree()
     parquet = [file.name for file in tree.others if file.name.lower().endswith(".parquet")]
@@ -56,7 +54,15 @@ def load_folder(
             f"{place} holds no images, but {listed(parquet, 3)}. To read the Parquet files: "
             f"parquet:{place}"
         )
-    layout = understand(tree, place, classes, split_lists, store.read)
+    given = place.parent == cache_dir() / FOLDER
+    if given:
+        layout = _as_given(tree, place)
+    else:
+        layout = understand(tree, place, classes, split_lists, store.read)
+    problems = _class_problems(layout, place)
+    if classes != "top" and not given:
+        copies = copied_classes(layout.places["train"], sorted(layout.splits["train"]))
+        problems += map(TrainingProblem, copies)
     grouped = layout.splits
     class_names = sorted(grouped["train"])
     class_names += sorted(
@@ -71,11 +77,33 @@ def load_folder(
         tuple(class_names),
         splits,
         layout.notes,
-        tuple(_class_problems(layout, place)),
+        tuple(problems),
         _fingerprint([*used, *layout.read]),
         layout.labels_from,
         layout.left_out,
     )
+
+
+def _as_given(tree: Tree, place: Path) -> Layout:
+    """The images that a program gave, [SPLIT/]CLASS/IMAGE: no name means more than it says.
+
+    Raises:
+        UserError: None of them is for training.
+    """
+    splits: dict[str, Classes] = {}
+    for image in sorted(tree.images, key=lambda image: image.parts):
+        *split, name, _ = image.parts
+        splits.setdefault(split[0] if split else "train", {}).setdefault(name, []).append(image)
+    if "train" not in splits:
+        raise UserError("data has no images for training: give some with the split train.")
+    splits = {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    rest = {
+        "hidden and system files": tree.hidden,
+        "files that are no images": [file.name for file in tree.others],
+    }
+    left = tuple(LeftOut(what, tuple(names)) for what, names in rest.items() if names)
+    places = dict.fromkeys(splits, str(place))
+    return Layout(splits, places, "the names of the folders", left, (), ())
 
 
 def _split(
@@ -104,10 +132,8 @@ def _split(
 
 def _class_problems(layout: Layout, path: Path) -> list[str]:
     """What is wrong with the classes, in sentences."""
-    # Parts of a data set are refused before, unless they were said to be classes.
-    names = set(layout.splits["train"]) - {*numbered_parts(layout.splits["train"])}
-    problems = alike_classes(layout.places["train"], sorted(names))
     train = sorted(layout.splits["train"])
+    problems = alike_classes(layout.places["train"], train)
     empty = sorted(name for name, images in layout.splits["train"].items() if not images)
     if empty:
         problems.append(

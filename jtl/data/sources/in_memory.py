@@ -66,6 +66,10 @@ def _labels(labels: Any) -> np.ndarray:
     Raises:
         UserError: Some have none: as text, NaN would be a class.
     """
+    if not hasattr(labels, "tolist") and hasattr(labels, "__array__"):
+        labels = np.asarray(labels)  # A DataFrame, whose items are the names of its columns.
+    if isinstance(labels, np.ndarray):
+        labels = labels.ravel() if labels.shape[1:] == (1,) else labels
     rows = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     empty = ("None", "nan", "<NA>", "NaT")
     lost = sum(not isinstance(row, str) and str(row) in empty for row in rows)

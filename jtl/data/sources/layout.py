@@ -75,7 +75,7 @@ def understand(
     """
     tree, masks = segmentations.without(tree)
     reader = _Reader(tree, place, level, lists, read)
-    reader.leave_out("masks beside their images", *masks)
+    reader.leave_out_masks(masks)
     base = enter(Node.grown(tree), reader.leave_out, in_split=False)
     splits = reader.by_class(base) or reader.split_folders(base)
     if splits is None:
@@ -107,6 +107,13 @@ class _Reader:
     def leave_out(self, what: str, *names: str) -> None:
         """Notes files or folders that are not used, by what they are."""
         self._left.setdefault(what, []).extend(names)
+
+    def leave_out_masks(self, masks: list[str]) -> None:
+        """Notes images that are masks of others."""
+        self.leave_out("masks beside their images", *masks)
+        if masks:
+            count = counted(len(masks), "image")
+            self._notes.append(f"{count} left out as masks of others, for example {masks[0]}.")
 
     def note_strays(self, node: Node) -> None:
         """Notes images beside folders of classes or splits."""

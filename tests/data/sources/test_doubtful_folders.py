@@ -12,7 +12,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.data.sources.names import numbered_parts
-from jtl.data.sources.registry import find, load
+from jtl.data.sources.registry import SourceOptions, find, load
 from jtl.data.sources.segmentations import without
 from jtl.data.sources.stores import ImageFile, Tree
 from support.data_files import counts, grown
@@ -147,7 +147,9 @@ def test_masks_are_counted_and_named(tmp_path: Path):
     for image in [*tmp_path.rglob("*.png")]:
         shutil.copy(image, image.with_name(f"{image.stem}_mask.png"))
     assert counts(tmp_path) == {"train": AB}
-    (left,) = find(f"folder:{tmp_path}").left_out
+    found = find(f"folder:{tmp_path}")
+    assert "5 images left out as masks of others, for example a/a-0_mask.png." in found.notes
+    (left,) = found.left_out
     assert (left.what, len(left.names)) == ("masks beside their images", 5)
     assert (
         "masks beside their images: 5 (a/a-0_mask.png, "
@@ -175,6 +177,10 @@ def test_copies_of_a_class_are_no_classes(tmp_path: Path, copy: str):
     grown(tmp_path, [f"{name}:2" for name in ("cats", "dogs", copy)])
     with pytest.raises(UserError, match=f"look like copies of others: '{re.escape(copy)}' of 'cat"):
         load(f"folder:{tmp_path}")
+    for options, whole in ((SourceOptions("top"), False), (SourceOptions(), True)):
+        assert len(load(f"folder:{tmp_path}", options, whole=whole).class_names) == 3
+    np.savez(tmp_path / "x.npz", images=np.zeros((6, 8, 8, 3), np.uint8), labels=["cats", copy] * 3)
+    assert find(f"npz:{tmp_path / 'x.npz'}").problems == ()
     (tmp_path / "cats").rename(tmp_path / "birds")
     assert len(load(f"folder:{tmp_path}").class_names) == 3
 

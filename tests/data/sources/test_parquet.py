@@ -259,3 +259,12 @@ def test_a_stray_table_beside_class_folders(tmp_path: Path, image: str):
         (tmp_path / path).write_bytes(b"image")
     (tmp_path / "meta.parquet").write_bytes(b"table")
     assert with_scheme(str(tmp_path)) == f"folder:{tmp_path}"
+
+
+@pytest.mark.parametrize("other", ["LICENSE", "_SUCCESS", "SHA256SUMS"])
+def test_files_without_an_ending_beside_tables(tmp_path: Path, other: str):
+    for name in ("en", "de"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / other).write_bytes(b"text")
+        (tmp_path / name / "train-0.parquet").write_bytes(b"table")
+    assert with_scheme(str(tmp_path)) == f"parquet:{tmp_path}"
