@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.kinds import by_ending
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.stores import ImageFile
@@ -303,13 +304,13 @@ def _combined(
     if "trainval" in found:
         rest = {split: lists for split, lists in found.items() if split != "trainval"}
         val = frozenset().union(*(names for _, names in rest.get("val", [])))
-        train = [(file, names - val) for file, names in found["trainval"]]
+        train = [(file, names - val or names) for file, names in found["trainval"]]
         found = rest if "train" in rest else {"train": train, **rest}
     split_of: dict[str, str] = {}
     files: dict[str, ImageFile] = {}
     for split, lists in found.items():
         sets = list(dict.fromkeys(names for _, names in lists))
-        if max(Counter(name for names in sets for name in names).values()) > 1:
+        if max(Counter(name for names in sets for name in names).values(), default=0) > 1:
             raise UserError(
                 f"{where} has several lists for the {split} split: "
                 f"{listed((file.name for file, _ in lists), 5)}. Keep one for each split, and move "
@@ -355,6 +356,8 @@ class _Index:
         name = self._found.get(parts[-2:])
         if name is None and len(parts) > 1 and parts[-2] not in self._folders:
             return self._found.get(parts[-1:])
+        if name is None and len(parts) > 1 and by_ending(parts[-1]):  # Converted since.
+            return self._found.get((parts[-2], _stem(parts[-1])))
         return name
 
     def of_rows(self, rows: Sequence[Sequence[str]]) -> list[str | None]:

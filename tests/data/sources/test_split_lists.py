@@ -185,10 +185,23 @@ def test_numbers_name_no_images(tmp_path: Path):
     assert counts(tmp_path).keys() == {"train"}
 
 
-def test_a_list_with_other_endings_is_refused(tmp_path: Path):
-    gone = [f"b/b-{n}.jpg" for n in range(2)]
-    folder(tmp_path, {"test.txt": "\n".join([*ROWS["train"], *gone])})
-    with pytest.raises(UserError, match=r"'test.txt' lists images that are not there.*b/b-0.jpg"):
+def test_a_list_of_images_that_were_converted(tmp_path: Path):
+    folder(
+        tmp_path, {k: v.replace(".png", ".jpg") for k, v in files("{}.txt", rows("{path}")).items()}
+    )
+    assert counts(tmp_path) == SPLIT
+
+
+def test_a_list_of_other_images_is_refused(tmp_path: Path):
+    folder(tmp_path, {"test.txt": "\n".join([*ROWS["train"], "b/x.png", "b/y.png"])})
+    with pytest.raises(UserError, match=r"'test.txt' lists images that are not there.*b/x.png"):
+        find(f"folder:{tmp_path}")
+
+
+def test_a_validation_list_that_leaves_nothing_to_train_on(tmp_path: Path):
+    texts = dict.fromkeys(("trainval.txt", "val.txt"), "\n".join(IMAGES))
+    folder(tmp_path, texts)
+    with pytest.raises(UserError, match="contradict one another"):
         find(f"folder:{tmp_path}")
 
 
