@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from jtl.data.sources.class_folders import Classes
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, text_of
 
 _LISTS = (".txt", ".csv", ".tsv")
 _MOST_BYTES = 2**26
@@ -49,7 +49,7 @@ def find(
             continue
         if "submission" in name:  # A form to be filled in: its classes are placeholders.
             continue
-        by_image = _labels(read(file).decode("utf-8-sig", "replace"), set(class_names))
+        by_image = _labels(text_of(file, read) or "", set(class_names))
         labels = [
             by_image.get(image.parts[-1]) or by_image.get(_stem(image.parts[-1]))
             for image in images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -162,6 +162,14 @@ def printable(name: str) -> str:
     """A file name as valid, composed Unicode: equal names of macOS and Linux compare equal."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
+
+
+def text_of(file: ImageFile, read: Callable[[ImageFile], bytes]) -> str | None:
+    """The text of a file that need not be one; None where it cannot be read."""
+    try:
+        return read(file).decode("utf-8-sig", "replace")
+    except Exception:  # Links to nothing, damaged archives: of many kinds.
+        return None
 
 
 def same_in_unicode(place: Path, parts: Iterable[str]) -> UserError:

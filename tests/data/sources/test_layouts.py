@@ -232,6 +232,13 @@ def test_a_flat_val_with_a_list(tmp_path: Path, case: str):
     assert turned.fingerprint != found.fingerprint
 
 
+def test_a_list_that_cannot_be_read_is_none(tmp_path: Path):
+    grown(tmp_path, "train/a:2 train/b:2 val:2")
+    (tmp_path / "val" / "labels.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no list beside it names a class of train"):
+        find(f"folder:{tmp_path}")
+
+
 def test_imagenets_flat_val_says_where_its_list_is(tmp_path: Path):
     grown(tmp_path, "train/n01440764:2 train/n02102040:3 val:0")
     (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(PNG)
