@@ -15,6 +15,7 @@ from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.class_names import alike_classes, copied_classes
 from jtl.data.decoding import BadImage
+from jtl.data.image_file import MOST_BYTES
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit
@@ -22,8 +23,6 @@ from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import LAYOUT, Layout, understand
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.splits import LeftOut, OpenedSource, TrainingProblem
-
-_LARGEST_FILE = 2**30  # bytes; no image that can be decoded needs them
 
 
 def load_folder(
@@ -117,7 +116,7 @@ def _split(
 
     def fetch(row: int, limit: int) -> bytes:
         image = images[row]
-        if image.size > _LARGEST_FILE:
+        if image.size > MOST_BYTES:
             raise BadImage(f"a file of {image.size:,} bytes is too large for an image")
         return store.read(image, limit)
 

@@ -106,12 +106,13 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
     found = []
     for stem, siblings in by_stem.items():
         numbered = [name for name in siblings if re.search(r"(?<!\d)\d{1,3}(?!\d)", name)]
-        # `disc` and `disc_a`; parts in a shop (`Part 3001`).
-        others = any(words_of(n) == list(stem) or re.search(r"\d{4}", n) for n in siblings)
-        if len(siblings) > 1 and not numbered and others:
-            continue
-        alone = len(stem) == 1 and any(name[0].isalpha() for name in numbered)
-        if (len(siblings) > 1 and {*map(str.casefold, siblings)} != {" ".join(stem)}) or alone:
+        if len(siblings) == 1:
+            apart = len(stem) == 1 and any(name[0].isalpha() for name in numbered)
+        else:
+            # `disc` and `disc_a` may be classes, and parts in a shop (`Part 3001`).
+            others = any(words_of(n) == list(stem) or re.search(r"\d{4}", n) for n in siblings)
+            apart = bool(numbered) or not others
+        if apart:
             found += siblings
     return sorted(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 
 from jtl.data.sources.names import is_annotation
 from jtl.data.sources.stores import Tree
@@ -43,10 +44,13 @@ def _find(tree: Tree) -> list[str]:
     by_folder: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for image in tree.images:
         by_folder[image.parts[:-1]][_stem(image.parts[-1])].append(image.name)
+    stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for folder, images in by_folder.items():
+        stems[_whatever_case(folder)] |= set(images)
     found: list[str] = []
     for folder, images in by_folder.items():
         name = folder[-1] if folder else ""
-        around = _images_around(folder, by_folder)
+        around = _images_around(folder, stems)
         if around and all(stem in around or _bases(stem) & around for stem in images):
             found += [image for same in images.values() for image in same]
         elif not _WORD.search(name):  # Of `with_mask` that says nothing.
@@ -57,23 +61,22 @@ def _find(tree: Tree) -> list[str]:
     return found
 
 
-def _images_around(
-    folder: tuple[str, ...], by_folder: dict[tuple[str, ...], dict[str, list[str]]]
-) -> set[str]:
-    """The images whose masks a folder's name says that it holds."""
+def _images_around(folder: tuple[str, ...], stems: Mapping[tuple[str, ...], set[str]]) -> set[str]:
+    """The images whose masks a folder's name says that it holds, of the images in all folders."""
     if not folder:
         return set()
     *above, name = folder
     if is_annotation(name):
-        return set(by_folder.get(tuple(above), ()))
-    around: set[str] = set()
+        return stems.get(_whatever_case(tuple(above)), set())
+    if not _SEVERAL.fullmatch(name.casefold()):
+        return set()
     bases = _bases(name.casefold())
-    if not bases or not _SEVERAL.fullmatch(name.casefold()):
-        return around
-    for other, images in by_folder.items():
-        if other and list(other[:-1]) == above and other[-1].casefold() in bases:
-            around |= set(images)
-    return around
+    return set().union(*(stems.get((*above, base), ()) for base in bases))
+
+
+def _whatever_case(folder: tuple[str, ...]) -> tuple[str, ...]:
+    """A folder's path, its own name whatever its case."""
+    return (*folder[:-1], folder[-1].casefold()) if folder else folder
 
 
 def _bases(stem: str) -> set[str]:
