@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from jtl.common.errors import UserError
+from jtl.common.extensions import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
 from jtl.common.quantities import whole
 from jtl.config import checks
 
@@ -22,10 +23,7 @@ SplitLists = Literal["read", "ignore"]
 
 _SCHEMES = {".npz": "npz", ".parquet": "parquet"}
 """By the ending of a file's name; any other path is a folder or an archive."""
-_IMAGES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".heic", ".heif", ".avif"),
-)
+_IMAGES = IMAGE_EXTENSIONS + OTHER_IMAGE_EXTENSIONS
 _MOST_ENTRIES, _MOST_FOLDERS = 1000, 50
 
 

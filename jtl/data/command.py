@@ -72,10 +72,7 @@ def command(options: Options) -> int:
     from jtl.data.sources import registry
     from jtl.data.survey import survey
 
-    how = registry.SourceOptions(
-        options.classes, options.image_column, options.label_column, options.split_lists
-    )
-    found = registry.find(options.source, how)
+    found = registry.find(options.source, registry.SourceOptions.of(options))
     if options.montage is not None:
         montage.draw(found, options.montage)
     count = sum(len(split) for split in found.splits.values())

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jtl.common.extensions import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
+
 HEAD_BYTES = 512
 """How much of a file `kind_of` looks at."""
 
-IMAGE_EXTENSIONS = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
-)  # fmt: skip
-"""What ends like this is an image without a look inside; decoding says whether it is."""
-OTHER_IMAGE_EXTENSIONS = (
-    ".jfif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm", ".psd", ".svg", ".nef",
-    ".cr2", ".cr3", ".arw", ".raf", ".dng",
-)  # fmt: skip
-"""Images too: some jtl cannot read, and says so, rather than leave them out in silence."""
 _TEXT_EXTENSIONS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md")
 """Labels and boxes, which come by the thousands: not opened to see whether they are images."""
 

@@ -113,7 +113,7 @@ def _source_options(options: Options, config: Config) -> SourceOptions | None:
     """How the source is read, where that was given."""
     from jtl.data.sources.registry import SourceOptions, options_for
 
-    names = ("classes", "split_lists", "image_column", "label_column")
+    names = [field.name for field in dataclasses.fields(SourceOptions)]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if not given:
         return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 from jtl.common.errors import UserError, suggest
-from jtl.config.data import ClassLevel, DataConfig, SplitLists, with_scheme
+from jtl.config.data import ClassLevel, SplitLists, with_scheme
 from jtl.data import near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
@@ -41,9 +43,9 @@ class SourceOptions:
     split_lists: SplitLists = "read"
 
     @classmethod
-    def of(cls, config: DataConfig) -> SourceOptions:
-        """Those of a run."""
-        return cls(config.classes, config.image_column, config.label_column, config.split_lists)
+    def of(cls, options: Any) -> SourceOptions:
+        """Those among the options of a run, or of a command, which have the same names."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
     def within(self, names: Iterable[str]) -> SourceOptions:
         """These options alone, the others as by default."""

@@ -252,7 +252,7 @@ def test_pointers_of_git_lfs(tmp_path: Path):
         opened(f"folder:{tmp_path / 'd'}")
 
 
-@pytest.mark.parametrize("image", ["a/0.jfif", "a/0", "data/train/a/0.png"])
+@pytest.mark.parametrize("image", ["a/0.jfif", "a/0.jp2", "a/0", "data/train/a/0.png"])
 def test_a_stray_table_beside_class_folders(tmp_path: Path, image: str):
     for path in (image, image.replace("a/0", "b/0")):
         (tmp_path / path).parent.mkdir(parents=True)
