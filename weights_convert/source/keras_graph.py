@@ -313,16 +313,18 @@ def _is_harmless(layer: Layer) -> bool:
 
 def _refused(layer: Layer, how: str = "", *, after: bool = False) -> UserError:
     where = "after its classifier" if after else "between its backbone and its logits"
-    what = f"{shown(_kind(layer), 40)} ('{shown(_name(layer), 40)}'){f' {how}' if how else ''}"
     return UserError(
-        f"{where} its model has a layer {what}, where jtl's network has none, and its classifier "
-        f"would give other results. {_BARE}."
+        f"{where} its model has a layer {_called(layer, how)}, where jtl's network has none, and "
+        f"its classifier would give other results. {_BARE}."
     )
 
 
 def _within(layer: Layer, how: str = "") -> UserError:
-    what = f"{shown(_kind(layer), 40)} ('{shown(_name(layer), 40)}'){f' {how}' if how else ''}"
     return UserError(
-        f"its network has a layer {what}, which jtl's network does not have there, and its weights "
-        "would give other results."
+        f"its network has a layer {_called(layer, how)}, which jtl's network does not have there, "
+        "and its weights would give other results."
     )
+
+
+def _called(layer: Layer, how: str) -> str:
+    return f"{shown(_kind(layer), 40)} ('{shown(_name(layer), 40)}'){f' {how}' if how else ''}"

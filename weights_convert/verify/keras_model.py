@@ -21,7 +21,14 @@ from weights_convert.printable import shown
 from weights_convert.read import readers
 from weights_convert.source import keras_layers
 from weights_convert.source.sources import Source
-from weights_convert.verify.keras_peer import activates, jax_keras, layer_names, named_for_keras
+from weights_convert.verify.keras_peer import (
+    activates,
+    jax_keras,
+    layer_names,
+    named_for_keras,
+    state_of,
+    two_sgd_steps,
+)
 from weights_convert.verify.libraries import table_of
 
 _WITHOUT = "so there is nothing to compare with. Convert without --verify"
@@ -66,40 +73,23 @@ class KerasModelPeer:
     def sgd_steps(
         self, images: np.ndarray, labels: np.ndarray, learning_rate: float
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """See `Peer`. The second step sees images that differ by one part in a million."""
-        import jax
-
+        """See `Peer`."""
         model = self._model
-        params, fixed = self._state()
-        paths = [v.path for v in (*model.trainable_variables, *model.non_trainable_variables)]
+        by_name = {layer.name: layer for layer in _flat(model)}
 
-        def loss(params: Any, images: Any) -> Any:
+        def logits_of(params: Any, fixed: Any, images: Any) -> Any:
             _, updated = model.stateless_call(params, fixed, self._bytes(images), training=True)
-            chosen = jax.nn.log_softmax(self._seen[self._out])[np.arange(len(labels)), labels]
-            return -chosen.mean(), updated
+            return self._seen[self._out], updated
 
-        gradients = jax.jit(jax.grad(loss, has_aux=True))
-
-        def step(images: np.ndarray) -> dict[str, np.ndarray]:
-            gradient, updated = gradients(params, images)
-            moved = [
-                p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)
-            ]
-            values = dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
-            by_name = {layer.name: layer for layer in _flat(model)}
+        def by_source_key(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {
                 f"{name}/{variable.name}": values[variable.path]
                 for name, layer in self._names.items()
                 for variable in by_name[layer].weights
             }
 
-        noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
-        return step(images), step(images * (1 + 1e-6 * noise))
-
-    def _state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        both = (self._model.trainable_variables, self._model.non_trainable_variables)
-        trained, fixed = ([np.asarray(v.value) for v in variables] for variables in both)
-        return trained, fixed
+        one, other = two_sgd_steps(model, logits_of, images, labels, learning_rate)
+        return by_source_key(one), by_source_key(other)
 
     def _run(
         self, images: np.ndarray, layers: tuple[str, ...]
@@ -114,7 +104,7 @@ class KerasModelPeer:
             return self._seen[self._out], {name: self._seen[name] for name in layers}, whole
 
         # One compilation is enough for a verification; each of its calls has other layers.
-        out, seen, whole = run(*self._state(), self._bytes(images))
+        out, seen, whole = run(*state_of(self._model), self._bytes(images))
         arrays = {name: np.asarray(value) for name, value in seen.items()}
         return np.asarray(out), arrays, [np.asarray(value) for value in whole]
 

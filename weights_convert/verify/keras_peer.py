@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,34 +71,14 @@ class KerasPeer:
     def sgd_steps(
         self, images: np.ndarray, labels: np.ndarray, learning_rate: float
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """See `Peer`. The second step sees images that differ by one part in a million.
-
-        Computed in float64 it would take XLA minutes to compile.
-        """
-        import jax
-
+        """See `Peer`. Computed in float64 it would take XLA minutes to compile."""
         model = self._build(images.shape[1])
-        frozen = [np.asarray(v.value) for v in model.non_trainable_variables]
-        params = [np.asarray(v.value) for v in model.trainable_variables]
-        paths = [v.path for v in (*model.trainable_variables, *model.non_trainable_variables)]
 
-        def loss(params: Any, images: Any) -> Any:
-            logits, updated = model.stateless_call(params, frozen, images, training=True)
-            chosen = jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]
-            return -chosen.mean(), updated
+        def logits_of(params: Any, fixed: Any, images: Any) -> Any:
+            return model.stateless_call(params, fixed, images, training=True)
 
-        gradients = jax.jit(jax.grad(loss, has_aux=True))
-
-        def step(images: np.ndarray) -> dict[str, np.ndarray]:
-            gradient, updated = gradients(params, images)
-            moved = [
-                p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)
-            ]
-            values = dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
-            return self._by_source_key(model, values)
-
-        noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
-        return step(images), step(images * (1 + 1e-6 * noise))
+        one, other = two_sgd_steps(model, logits_of, images, labels, learning_rate)
+        return self._by_source_key(model, one), self._by_source_key(model, other)
 
     def _by_source_key(self, model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{the source's key: value} of a network's values by path.
@@ -126,6 +106,53 @@ def jax_keras() -> Any:
             "backend. Set KERAS_BACKEND=jax."
         )
     return keras
+
+
+def state_of(model: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The values of a model's trainable variables, and of the others."""
+    both = (model.trainable_variables, model.non_trainable_variables)
+    trained, fixed = ([np.asarray(v.value) for v in variables] for variables in both)
+    return trained, fixed
+
+
+def two_sgd_steps(
+    model: Any,
+    logits_of: Callable[[Any, Any, Any], Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """{path: value} of all variables after a step of SGD, and after one from almost equal images.
+
+    The second step's images differ by one part in a million, which shows what rounding makes.
+
+    Args:
+        model: The model.
+        logits_of: From its trainable and other variables and images to logits, and to the other
+            variables as a step leaves them.
+        images: What it sees.
+        labels: Their classes.
+        learning_rate: Of SGD.
+    """
+    import jax
+
+    params, fixed = state_of(model)
+    paths = [v.path for v in (*model.trainable_variables, *model.non_trainable_variables)]
+
+    def loss(params: Any, images: Any) -> Any:
+        logits, updated = logits_of(params, fixed, images)
+        chosen = jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]
+        return -chosen.mean(), updated
+
+    gradients = jax.jit(jax.grad(loss, has_aux=True))
+
+    def step(images: np.ndarray) -> dict[str, np.ndarray]:
+        gradient, updated = gradients(params, images)
+        moved = [p - learning_rate * np.asarray(g) for p, g in zip(params, gradient, strict=True)]
+        return dict(zip(paths, [*moved, *map(np.asarray, updated)], strict=True))
+
+    noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
+    return step(images), step(images * (1 + 1e-6 * noise))
 
 
 def activates(layer: Any) -> bool:

@@ -68,10 +68,13 @@ def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
         from weights_convert.verify.keras_model import KerasModelPeer
         from weights_convert.verify.keras_peer import KerasPeer
 
-        file = readers.read(source.path, source.entry) if source.path.is_file() else None
+        # Weights alone have no model in their file, and of SqueezeNet Keras's own is gone.
+        weights = checkpoint.source_format == "keras-weights-h5"
         squeezenet = models.get(checkpoint.model).family == "squeezenet"
-        if file is not None and file.keras_config and not squeezenet:
-            return KerasModelPeer(checkpoint, source, file)
+        if source.path.is_file() and not (weights or squeezenet):
+            file = readers.read(source.path, source.entry)
+            if file.keras_config:
+                return KerasModelPeer(checkpoint, source, file)
         return KerasPeer(checkpoint, source)
     return TorchPeer(checkpoint, source)
 
