@@ -98,6 +98,13 @@ def shared_data() -> Callable[[str], Path]:
     return path
 
 
+@pytest.fixture(scope="module")
+def broadcasting_allowed() -> Iterator[None]:
+    """Keras relies on broadcasting, which the tests of jtl forbid."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, where whatever commands leave shows."""

@@ -29,17 +29,8 @@ pytestmark = [
     pytest.mark.peer,
     # Keras's variables have the signature of NumPy 1.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
-    pytest.mark.usefixtures("_broadcasting"),
+    pytest.mark.usefixtures("broadcasting_allowed"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broadcasting():
-    """Keras relies on broadcasting; the tests of jtl forbid it."""
-    before = jax.config.jax_numpy_rank_promotion  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", before)
 
 
 @pytest.fixture(scope="module")

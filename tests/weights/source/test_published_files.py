@@ -94,9 +94,7 @@ def test_a_keras_1_file_whose_names_say_nothing():
 def test_the_squeezenet_computes_what_keras_computes(monkeypatch, size):
     """At 99 pixels a pooling meets a last partial window, which Keras drops."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    before = jax.config.jax_numpy_rank_promotion  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    try:
+    with jax.numpy_rank_promotion("allow"):  # Keras relies on broadcasting.
         import keras
 
         source = read(SQUEEZENET).tensors
@@ -122,8 +120,6 @@ def test_the_squeezenet_computes_what_keras_computes(monkeypatch, size):
             layer.set_weights([source[f"{name}/kernel"], source[f"{name}/bias"]])
         pixels = np.random.default_rng(0).uniform(-110, 140, (2, size, size, 3)).astype(np.float32)
         expected = np.asarray(network(pixels))
-    finally:
-        jax.config.update("jax_numpy_rank_promotion", before)
     checkpoint = sources.convert_source(sources.locate(str(SQUEEZENET)))
     model = models.create("squeezenet1_1", head=None, conventions=checkpoint.conventions)
     ours = np.asarray(model.apply(checkpoint.variables, jnp.asarray(pixels), train=False))

@@ -10,7 +10,6 @@ from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-import jax
 import keras
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from weights_convert.verify import report as verify
 SIZE = 64
 
 pytestmark = [
+    pytest.mark.usefixtures("broadcasting_allowed"),
     pytest.mark.slow,
     pytest.mark.peer,
     pytest.mark.filterwarnings(
@@ -33,15 +33,6 @@ pytestmark = [
         "ignore:You are saving your model as an HDF5 file",
     ),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broadcasting():
-    """Keras relies on broadcasting; the tests of jtl forbid it."""
-    before = jax.config.jax_numpy_rank_promotion  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", before)
 
 
 @pytest.fixture(scope="module")

@@ -266,12 +266,8 @@ def test_a_conversion_is_verified_against_keras(keras_files, tmp_path, monkeypat
     report = tmp_path / "report.json"
     arguments = [str(keras_files["new.weights.h5"]), "--out", str(tmp_path / "out")]
     # Keras relies on broadcasting, which the tests of jtl forbid.
-    before = jax.config.jax_numpy_rank_promotion  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    try:
+    with jax.numpy_rank_promotion("allow"):
         assert main([*arguments, "--input-size", str(SIZE), "--report", str(report)]) == 0
-    finally:
-        jax.config.update("jax_numpy_rank_promotion", before)
     facts = json.loads(report.read_text())
     assert facts["reference"].startswith("ResNet50 of keras ")
     # Every convolution, normalization and dense layer: 53 + 53 + 1.
