@@ -36,7 +36,7 @@ def write(
 ) -> list[str]:
     """Writes `confusion.png`, `reliability.png`, `mistakes.csv` and, if any, `mistakes.png`.
 
-    Without `confusion.png` where nothing could be told apart in it, of very many classes.
+    `confusion.png` is left out if there are too many classes to read their names in it.
 
     Args:
         evaluation: What is plotted.
@@ -101,7 +101,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def most_confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The images whose likeliest class is wrong, the most confident first: int [M]."""
+    """The images whose most likely class is wrong, the most confident first: int [M]."""
     shares = probabilities(logits)
     wrong = np.flatnonzero(shares.argmax(-1) != labels)
     return wrong[np.argsort(-shares[wrong].max(-1), kind="stable")]
