@@ -21,9 +21,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from jtl.common.errors import UserError, suggest
+from jtl.common.errors import UserError
 from jtl.common.progress import Display
-from jtl.config import walk
+from jtl.common.text import type_of
+from jtl.config import spellings, walk
 from jtl.config.options import Config
 from jtl.data.sources.in_memory import as_source
 from jtl.distributed import device
@@ -71,6 +72,8 @@ def fit(
         UserError: As the command; a `ValueError` whose message says what to do. Also where another
             thread of this process is training.
     """
+    if display is not None and not isinstance(display, Display):
+        raise UserError(f"display is {type_of(display)}. Give a Display, or leave it out.")
     named = dict(model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
     config = config_of({"data": as_source(data)} | named | options)
     with _alone():
@@ -120,9 +123,10 @@ def config_of(options: dict[str, Any]) -> Config:
     known = {name: o for name, o in walk.options(Config).items() if name not in _OF_COMMANDS}
     for name in options:
         if name not in known:
+            close = spellings.nearest(name, known)
+            found = f"Did you mean '{close}'?" if close else f"All are: {', '.join(sorted(known))}."
             raise UserError(
-                f"there is no option {name}.{suggest(name, known)} The options are: "
-                f"{', '.join(sorted(known))}."
+                f"there is no option {name}. {found} `jtl train --help-all` explains the options."
             )
     values = {name: _value(known[name], value) for name, value in options.items()}
     return walk.create(Config, values).noting(())
@@ -134,6 +138,7 @@ def _value(option: walk.Option, value: Any) -> Any:
     Raises:
         UserError: It is of another type.
     """
+    given = value
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
         # Sizes, penalties and strengths are read from text.
         if option.item is str:
@@ -146,5 +151,5 @@ def _value(option: walk.Option, value: Any) -> Any:
         value = (value,)
     found = walk.converted(option, value)
     if not ((found is None and option.optional) or walk.is_of(option.kind, found)):
-        raise UserError(f"{option.name} {walk.must_be(option.kind, value)}")
+        raise UserError(f"{option.name} {walk.must_be(option.kind, given)}")
     return found

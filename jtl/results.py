@@ -9,8 +9,9 @@ from typing import Any
 
 from jtl.common import html
 from jtl.common.errors import UserError
+from jtl.common.paths import as_path
 from jtl.common.progress import Display
-from jtl.common.text import counted
+from jtl.common.text import counted, listed
 from jtl.evaluate import outputs
 from jtl.evaluate.evaluation import Evaluation, SplitName, evaluate_run
 from jtl.predict.classifier import Classifier, load
@@ -92,6 +93,8 @@ class Run(runs.Run):
         """
         from jtl.data.sources.in_memory import as_source
 
+        if split not in ("val", "test"):
+            raise UserError(f"split must be val or test, not {split!r}.")
         if data is None and split == "val":
             return self._on_val
         source = None if data is None else as_source(data)
@@ -139,19 +142,31 @@ class Run(runs.Run):
         Args:
             images: As for `Classifier.predict`.
             out: Folder for the plots; None for `explain` in the run's folder.
+
+        Raises:
+            UserError: None of the images can be read, or the folder cannot be written.
         """
         from jtl.predict.explain import write_explanations
 
-        folder = self.folder / "explain" if out is None else Path(out)
-        return [Plot(path) for path in write_explanations(self.classifier(), items(images), folder)]
+        folder = self.folder / "explain" if out is None else as_path(out, "out")
+        given = items(images)
+        plots = [Plot(path) for path in write_explanations(self.classifier(), given, folder)]
+        if given and not plots:
+            raise UserError(f"no image could be read: {listed(item.name for item in given)}.")
+        return plots
 
     def export(
-        self, to: str = "stablehlo", out: str | os.PathLike[str] | None = None, **options: Any
+        self,
+        to: str = "stablehlo",
+        out: str | os.PathLike[str] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Any:
         """Writes the best model for another library; see `jtl.export.checked.export`."""
         from jtl.export.checked import export
 
-        return export(self.classifier(), to, None if out is None else Path(out), **options)
+        place = None if out is None else as_path(out, "out")
+        return export(self.classifier(), to, place, overwrite=overwrite)
 
     def __repr__(self) -> str:
         train, summary = self.config.train, self.summary

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,13 +72,14 @@ def test_a_run_is_scored_on_other_data(run):
 
 def test_the_history_is_a_list_that_pandas_can_take(run):
     assert [line["epoch"] for line in run.history] == [1, 2]
-    try:
-        import pandas  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        with pytest.raises(jtl.UserError, match="pip install pandas"):
-            run.history.to_pandas()
-    else:
-        assert list(run.history.to_pandas()["epoch"]) == [1, 2]
+    pytest.importorskip("pandas")
+    assert list(run.history.to_pandas()["epoch"]) == [1, 2]
+
+
+def test_the_history_needs_pandas_only_for_a_data_frame(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)  # As where it is not installed.
+    with pytest.raises(jtl.UserError, match="pip install pandas"):
+        run.history.to_pandas()
 
 
 def test_notebooks_show_the_message_alone():
@@ -219,6 +221,11 @@ def test_a_run_is_exported(run, tmp_path):
         (5, "data is of type int"),
         (None, "data is None"),
         (("a", "b", "c"), "data is of type tuple"),
+        ([1, 2], "the images are of type int"),
+        (("ants", "bees"), "the images are of type str"),
+        ((np.zeros((2, 4, 4, 3), np.uint8), 5), "the labels are of type int"),
+        ((np.zeros((2, 4, 4, 3), np.uint8), np.array(5)), "the labels are of type ndarray"),
+        ((np.zeros((2, 4, 4, 3), np.uint8), "ab"), "the labels are of type str"),
         ((np.zeros((2, 4, 4, 3)), [0, 1]), r"float64 of shape \[2, 4, 4, 3\].*astype\('uint8'\)"),
         ((np.zeros((2, 4, 4, 3), np.uint8), [0]), "2 images and 1 label"),
         ((["x.png", "y.png"], ["a", "b"]), r"2 files missing: .*x\.png"),
@@ -237,7 +244,8 @@ def test_other_data_are_refused(data, message):
         ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
         ({"epochs": 2.5}, r"epochs must be a whole number, not 2\.5"),
         ({"head_batch_norm": 1}, "head_batch_norm must be True or False, not 1"),
-        ({"head_widths": "512"}, "head_widths must be"),
+        ({"head_widths": "512"}, "must be a whole number, or a list of these, not '512'"),
+        ({"log_to": "disk"}, "must be one of tensorboard, wandb or mlflow, or a list of these"),
         ({"bn": "frzen"}, "bn must be one of .* Did you mean 'frozen'"),
         ({"mask": ["full"]}, r"mask must be text, not \['full'\]"),
     ],
@@ -245,6 +253,23 @@ def test_other_data_are_refused(data, message):
 def test_a_wrong_type_of_argument_is_refused(options, message):
     with pytest.raises(jtl.UserError, match=message):
         api.config_of(options)
+
+
+def test_a_display_of_another_type_is_refused():
+    with pytest.raises(jtl.UserError, match="display is of type bool"):
+        jtl.fit(display=True)  # pyright: ignore[reportArgumentType]
+
+
+def test_wrong_arguments_of_a_run_are_refused(run, images):
+    for wrong, message in [
+        (lambda: run.evaluate(split="tset"), "split must be val or test, not 'tset'"),
+        (lambda: run.explain(images[0], 3), "out is of type int"),
+        (lambda: run.explain("gone.png"), r"no image could be read: gone\.png"),
+        (lambda: run.export(3), "there is no export format '3'"),
+        (lambda: run.export(out=3), "out is of type int"),
+    ]:
+        with pytest.raises(jtl.UserError, match=message):
+            wrong()
 
 
 def test_values_of_near_types_are_understood(tmp_path):

@@ -18,43 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from jtl.cli import help_texts
-from jtl.common.errors import UserError, suggest
+from jtl.common.errors import UserError
 from jtl.common.invocation import as_typed
-from jtl.config import walk
+from jtl.config import spellings, walk
 from jtl.config.walk import Option
 
 HELP = ("-h", "--help", "--help-all", "--version")
 """What prints and ends."""
-ALIASES = {
-    "--architecture": "--model",
-    "--arch": "--model",
-    "--backbone": "--model",
-    "--dataset": "--data",
-    "--learning-rate": "--lr",
-    "--lr0": "--lr",
-    "--wd": "--weight-decay",
-    "--batch": "--batch-size",
-    "--bs": "--batch-size",
-    "--imgsz": "--image-size",
-    "--img-size": "--image-size",
-    "--num-epochs": "--epochs",
-    "--opt": "--optimizer",
-    "--output": "--run-dir",
-    "--output-dir": "--run-dir",
-    "--name": "--run-dir",
-}
-"""What other programs call jtl's options: understood, with a note."""
-RELATED = {
-    "--pretrained": "--weights",
-    "--freeze": "--mask",
-    "--dropout": "--head-dropout",
-    "--drop": "--head-dropout",
-    "--gpu": "--device",
-    "--gpus": "--device",
-    "--save-dir": "--run-dir",
-    "--project": "--run-dir",
-}
-"""Options of other programs whose values jtl's have in another form: suggested."""
 
 
 def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
@@ -92,12 +62,12 @@ def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
 
 
 def _renamed(args: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The words with jtl's names for the options of `ALIASES`; each is noted on stderr."""
+    """The words with jtl's names for options of `spellings.ALIASES`, each noted on stderr."""
     found = list(args)
     end = found.index("--") if "--" in found else len(found)
     for index, word in enumerate(found[:end]):
         alias, tied, value = word.partition("=")
-        flag = ALIASES.get(alias)
+        flag = spellings.ALIASES.get(alias)
         if flag is None or alias in known or flag not in known:
             continue
         if alias == "--name":  # A name in the folder that holds the runs, not a path.
@@ -249,12 +219,13 @@ def _check_flags(kind: type, args: Sequence[str], prog: str) -> None:
             return
         flag = word.partition("=")[0]
         if re.match(r"--?[^\W\d]", flag) and flag not in known:
-            close = _nearest(flag.lstrip("-").replace("_", "-"), known)
+            close = spellings.nearest(flag, known)
             everything = hasattr(kind, "SHORT_HELP")
+            meant = f" Did you mean '{close}'?" if close else ""
             if not close and not everything:
-                close = f" The options are: {', '.join(known)}."
+                meant = f" The options are: {', '.join(known)}."
             see = f"{prog} --help{'-all' if everything else ''}"
-            raise UserError(f"there is no option {flag}.{close} See {see}.")
+            raise UserError(f"there is no option {flag}.{meant} See {see}.")
 
 
 def _unexpected(word: str, kind: type, prog: str) -> str:
@@ -285,22 +256,6 @@ def flags(kind: type) -> list[str]:
 
 def _off(flag: str) -> str:
     return flag.replace("--", "--no-", 1)
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """A phrase with the option that was probably meant, or an empty string."""
-    spellings = {name.lstrip("-"): name for name in known}
-    for theirs, ours in {**ALIASES, **RELATED}.items():
-        if ours in known:
-            spellings[theirs.lstrip("-")] = ours
-    for spelling, name in spellings.items():
-        if suggest(word, spellings, _ALIKE) == f" Did you mean '{spelling}'?":
-            return f" Did you mean '{name}'?"
-    return ""
-
-
-_ALIKE = 0.74
-"""How alike a slip of the pen and an option are, such as `maks` and `mask`; others are not."""
 
 
 def _message(error: argparse.ArgumentError, kind: type, prog: str) -> str:

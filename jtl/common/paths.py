@@ -10,9 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jtl.common.errors import UserError
+from jtl.common.text import type_of
 
 FEATURES, PROGRAMS, WEIGHTS, CHECKED = "features", "programs", "weights", "checked"
 """Folders below the cache folder: features, compiled programs, weights, checks of images."""
+
+
+def as_path(given: object, what: str) -> Path:
+    """A path that a Python program gives.
+
+    Args:
+        given: The path, as text or as an object.
+        what: What it is, for messages.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
+        raise UserError(f"{what} is {type_of(given)}. Give a path.")
+    return Path(given)
 
 
 def cache_dir() -> Path:

@@ -71,6 +71,11 @@ def indented(items: Sequence[object], most: int) -> list[str]:
     return [*(f"  {item}" for item in items[:most]), *more]
 
 
+def type_of(value: object) -> str:
+    """What a value is, for messages: `None` or `of type int`."""
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
 def for_terminal(text: str) -> str:
     """Text without control characters, by which a name could rule a terminal: U+FFFD for each."""
     return text.translate(_CONTROL)

@@ -227,6 +227,8 @@ def allowed(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         *most, last = typing.get_args(kind)
         return f"one of {', '.join(most)} or {last}" if most else str(last)
+    if typing.get_origin(kind) is tuple:
+        return f"{allowed(typing.get_args(kind)[0])}, or a list of these"
     return {
         int: "a whole number",
         float: "a number",

@@ -92,7 +92,7 @@ def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -
     target = TARGETS.get(to)
     if target is None:
         raise UserError(
-            f"there is no export format '{to}'.{suggest(to, TARGETS)} The formats are: "
+            f"there is no export format '{to}'.{suggest(str(to), TARGETS)} The formats are: "
             f"{', '.join(TARGETS)}."
         )
     if out is None:

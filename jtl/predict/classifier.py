@@ -12,6 +12,7 @@ import numpy as np
 
 from jtl.common import html
 from jtl.common.errors import UserError
+from jtl.common.paths import as_path
 from jtl.common.text import counted, listed
 from jtl.common.trees import ParamTree
 from jtl.config.options import Config
@@ -87,6 +88,8 @@ class Classifier:
             UserError: None of the images can be read, something is no image at all, or a folder
                 holds none.
         """
+        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+            raise UserError(f"top_k must be a whole number of at least 1, not {top_k!r}.")
         names, rows, unreadable = [], [], []
         for answer in classify(self, items(images)):
             if isinstance(answer, Unreadable):
@@ -103,17 +106,17 @@ class Classifier:
         return Predictions(self.class_names, names, logits, unreadable, top_k)
 
 
-def load(run: str | os.PathLike[str] | Run) -> Classifier:
+def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
     """Reads a run's best checkpoint; the run may be training meanwhile, which goes on undisturbed.
 
     Args:
         run: The run's folder, or what `jtl.fit` gave.
 
     Raises:
-        UserError: The folder is no run or has no finished checkpoint yet; or its checkpoint or
-            `config.json` is damaged, or of another version of jtl.
+        UserError: This is no path; the folder is no run or has no finished checkpoint yet; or its
+            checkpoint or `config.json` is damaged, or of another version of jtl.
     """
-    folder = run.folder if isinstance(run, Run) else Path(run)
+    folder = run.folder if isinstance(run, (Run, Classifier)) else as_path(run, "run")
     restored = checkpoint.restore(folder)
     config = stored_config(folder)
     try:

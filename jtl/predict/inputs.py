@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
+from jtl.common.paths import as_path
+from jtl.common.text import type_of
 from jtl.data.decoding import BITS, FORMATS, BadImage, as_decoded, decode
 from jtl.data.image_file import read_file
 from jtl.data.sources.archives import is_archive, open_store
@@ -54,17 +56,19 @@ def items(images: Images) -> list[Item]:
 
 
 def _items(images: Any, name: str) -> Iterator[Item]:
-    if isinstance(images, str | os.PathLike):
-        yield from _at_path(os.fspath(images))
+    if isinstance(images, str):
+        yield from _at_path(images)
+    elif isinstance(images, os.PathLike):
+        yield from _at_path(os.fspath(as_path(images, name)))
     elif isinstance(images, Image.Image):
         yield Item(name, functools.partial(as_decoded, images, name))
     elif hasattr(images, "__array__"):
         yield from _of_array(np.asarray(images), name)
-    elif isinstance(images, Iterable):
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | Mapping):
         for index, image in enumerate(images):
             yield from _items(image, f"{name} {index}")
     else:
-        raise UserError(f"{name} is a {type(images).__name__}. {_ALLOWED}.")
+        raise UserError(f"{name} is {type_of(images)}. {_ALLOWED}.")
 
 
 def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:

@@ -125,7 +125,7 @@ class Predictions(Sequence[Prediction]):
         lines = [f"  {p.name}: {p.label} ({p.probability:.1%})" for p in self[:TOP]]
         more = [f"  ... and {len(self) - TOP} more"] if len(self) > TOP else []
         bad = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
-        return "\n".join([f"{len(self)} predictions{bad}", *lines, *more])
+        return "\n".join([f"{counted(len(self), 'prediction')}{bad}", *lines, *more])
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -60,6 +60,19 @@ def test_it_is_short_and_its_links_lead_somewhere():
     assert {span.split()[1] for span in SPANS} == set(cli.COMMANDS)
 
 
+def test_make_runs_the_same_commands():
+    """`make demo` trains as the lines beside it do, which run below; CI runs `make test`."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipes = dict(re.findall(r"^([a-z-]+):.*##.*\n\t(.+)$", makefile, re.MULTILINE))
+    assert recipes["demo"].replace("$(BIN)/", "") in LINES
+    installed = re.search(r"\$\(VENV\)/\.demo:.*\n\t\$\(BIN\)/python -m (.+)", makefile)
+    assert installed is not None
+    assert installed[1].replace(" --quiet", "") in TEXT
+    for target in re.findall(r"^    make (\S+)", TEXT, re.MULTILINE):
+        assert target in recipes
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a reader has images."""

@@ -164,13 +164,32 @@ def test_content_decides_what_is_an_image(classifier, tmp_path, name):
     [
         (np.zeros((2, 8, 8, 3)), r"array of float64, not of uint8\. Of values from 0 to 1"),
         (np.zeros((8, 8, 7), np.uint8), r"image is an array of shape \[8, 8, 7\]\. Give a path"),
-        ([np.zeros((8, 8), np.uint8), 5], r"image 1 is a int\. Give a path"),
+        ([np.zeros((8, 8), np.uint8), 5], r"image 1 is of type int\. Give a path"),
+        (None, r"image is None\. Give a path"),
+        (b"a.png", r"image is of type bytes\. Give a path"),
+        ({"a.png": 1}, r"image is of type dict\. Give a path"),
         (np.zeros((0, 8, 3), np.uint8), r"of shape \[0, 8, 3\]"),
     ],
 )
 def test_what_is_no_image(classifier, given, told):
     with pytest.raises(jtl.UserError, match=told):
         classifier.predict(given)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, "3", None, True, 1.5])
+def test_top_k_is_a_count(classifier, top_k):
+    with pytest.raises(jtl.UserError, match="top_k must be a whole number of at least 1"):
+        classifier.predict(np.zeros((8, 8, 3), np.uint8), top_k=top_k)
+
+
+@pytest.mark.parametrize("given", [None, 3, b"runs/mine", [], np.zeros(3)])
+def test_what_is_no_run(given):
+    with pytest.raises(jtl.UserError, match=r"^run is (None|of type \w+)\. Give a path\.$"):
+        jtl.load(given)
+
+
+def test_a_classifier_is_its_run(classifier):
+    assert jtl.load(classifier).folder == classifier.folder
 
 
 def test_a_folder_without_images(classifier, tmp_path):
@@ -201,6 +220,8 @@ def test_fit_and_load(tiny_data, tmp_path, run, monkeypatch):
 def test_fit_names_the_nearest_option():
     with pytest.raises(ValueError, match=r"no option bacth_size\. Did you mean 'batch_size'\?"):
         jtl.fit(bacth_size=3)
+    with pytest.raises(ValueError, match=r"no option learning_rate\. Did you mean 'lr'\?"):
+        jtl.fit(learning_rate=0.1)
     with pytest.raises(ValueError, match="no option json"):
         jtl.fit(json=True)
 

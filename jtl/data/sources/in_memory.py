@@ -12,8 +12,8 @@ import numpy as np
 
 from jtl.common import files
 from jtl.common.errors import UserError
-from jtl.common.paths import cache_dir
-from jtl.common.text import counted, listed
+from jtl.common.paths import as_path, cache_dir
+from jtl.common.text import counted, listed, type_of
 
 FOLDER = "given"
 """In jtl's cache: arrays and lists of files that were given to `jtl.fit`."""
@@ -39,12 +39,16 @@ def as_source(data: Any) -> str:
     Raises:
         UserError: It is something else, or files are missing.
     """
-    if isinstance(data, (str, os.PathLike)):
-        return os.fspath(data)
+    if isinstance(data, str):
+        return data
+    if isinstance(data, os.PathLike):
+        return os.fspath(as_path(data, "data"))
     if hasattr(data, "columns"):
         return _of_frame(data)
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = data
+        if not _is_many(images):
+            raise UserError(f"the images are {type_of(images)}. {_ALLOWED}.")
         labels = _labels(labels)
         # A column of a DataFrame is an array of objects.
         if not hasattr(images, "__array__") or np.asarray(images).dtype.kind in "OUT":
@@ -53,19 +57,24 @@ def as_source(data: Any) -> str:
             return _of_files(images, labels, [""] * len(images))
         if isinstance(images, list) or hasattr(images, "__array__"):
             return _of_arrays(images, labels)
-    raise UserError(f"data is {_name(data)}. {_ALLOWED}.")
+    raise UserError(f"data is {type_of(data)}. {_ALLOWED}.")
 
 
-def _name(data: Any) -> str:
-    return "None" if data is None else f"of type {type(data).__name__}"
+def _is_many(given: Any) -> bool:
+    """Whether it is a list, an array or the like; a text is one thing."""
+    if hasattr(given, "__array__"):
+        return np.ndim(given) > 0
+    return isinstance(given, Iterable) and not isinstance(given, (str, bytes))
 
 
 def _labels(labels: Any) -> np.ndarray:
     """One label for each image.
 
     Raises:
-        UserError: Some have none: as text, NaN would be a class.
+        UserError: They are no list, or some images have none: as text, NaN would be a class.
     """
+    if not _is_many(labels):
+        raise UserError(f"the labels are {type_of(labels)}. Give a list with one for each image.")
     if not hasattr(labels, "tolist") and hasattr(labels, "__array__"):
         labels = np.asarray(labels)  # A DataFrame, whose items are the names of its columns.
     if isinstance(labels, np.ndarray):
