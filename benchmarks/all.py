@@ -22,6 +22,7 @@ CIFAR10 = "--data folder:../shared/data/cifar10.zip"
 COMMANDS = (
     "vs_pytorch --images 0 --training-repeats 1 --repeats 5",
     "vs_keras --images 200 --training-repeats 1 --repeats 3",
+    "vs_finetuning --seeds 1",
     "growth --model efficientnet_lite0 --images 500 1000 2000",
     "input_pipeline",
     "scaling",

@@ -7,7 +7,16 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Keyed(Protocol):
+    """Whatever a result is of."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +73,11 @@ class Results:
             for line in path.read_text(encoding="utf-8").splitlines():
                 self.rows.append(json.loads(line))
 
-    def find(self, trial: Trial) -> dict[str, Any] | None:
+    def find(self, trial: Keyed) -> dict[str, Any] | None:
         """The result of a trial that has ended."""
         return next((row for row in self.rows if row["trial"] == trial.key), None)
 
-    def add(self, trial: Trial, **figures: Any) -> None:
+    def add(self, trial: Keyed, **figures: Any) -> None:
         """Appends a result."""
         row = {"trial": trial.key, **figures}
         self.rows.append(row)

@@ -86,7 +86,9 @@ def count(source: Source, name: str, per_class: int) -> int:
     return len(chosen(source.splits[name].labels, per_class, 0))
 
 
-def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -> str:
+def write(
+    source: Source, folder: Path, counts: dict[str, int], seed: int = 0, *, files: bool = False
+) -> str:
     """Writes a part of a data set.
 
     Args:
@@ -94,6 +96,7 @@ def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -
         folder: Where to write; new.
         counts: For each split to write, images of each class, or `ALL`.
         seed: Chooses the train images; those of the other splits are always the same.
+        files: Writes files also where all images share a size, for those who read nothing else.
 
     Returns:
         What `--data` takes: an .npz file of images that share a size, else a folder with the
@@ -106,7 +109,7 @@ def write(source: Source, folder: Path, counts: dict[str, int], seed: int = 0) -
         parts[name] = split.subset(rows)
     folder.mkdir(parents=True)
     sizes = {split.native_size() for split in parts.values()}
-    if len(sizes) == 1 and None not in sizes:
+    if len(sizes) == 1 and None not in sizes and not files:
         return _arrays(source, parts, folder / "images.npz")
     return _files(source, parts, folder)
 

@@ -9,6 +9,7 @@ import time
 
 import torch
 from fastai.vision.all import (
+    Callback,
     ImageDataLoaders,
     Normalize,
     Resize,
@@ -20,6 +21,16 @@ from fastai.vision.all import (
 )
 
 from peers.finetune import load_backbone, options_of, save
+
+
+class EpochTimes(Callback):
+    """When each epoch has ended, its validation included."""
+
+    def before_fit(self) -> None:
+        self.times = [*getattr(self, "times", []), time.perf_counter()]
+
+    def after_epoch(self) -> None:
+        self.times.append(time.perf_counter())
 
 
 def main() -> None:
@@ -44,14 +55,22 @@ def main() -> None:
     )
     load_backbone(learner.model[0].model, options.weights)
     rate = options.lr or learner.lr_find(show_plot=False).valley
+    times = EpochTimes()
     with learner.no_bar():
-        learner.fine_tune(options.epochs, rate)
+        learner.fine_tune(options.epochs, rate, cbs=times)
     scores = {"val": float(learner.validate()[1])}
     if (options.data / "test").is_dir():
         tested = loaders.test_dl(get_image_files(options.data / "test"), with_labels=True)
         scores["test"] = float(learner.validate(dl=tested)[1])
     seconds = time.perf_counter() - began
-    save(options.out, scores, epochs=options.epochs, lr=float(rate), seconds=seconds)
+    save(
+        options.out,
+        scores,
+        epochs=options.epochs,
+        lr=float(rate),
+        seconds=seconds,
+        epoch_seconds=times.times[-1] - times.times[-2],
+    )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def main() -> None:
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     best: tuple[float, dict[str, float]] = (-1.0, {})
     for epoch in range(options.epochs):
+        epoch_began = time.perf_counter()
         model.train()
         if options.bn == "eval":
             for module in model.modules():
@@ -67,7 +68,14 @@ def main() -> None:
         best = max(best, (scores["val"], scores), key=lambda pair: pair[0])
         line = {"epoch": epoch + 1, **scores, "seconds": time.perf_counter() - began}
         print(json.dumps(line), flush=True)
-    save(options.out, best[1], epochs=options.epochs, seconds=time.perf_counter() - began)
+    ended = time.perf_counter()
+    save(
+        options.out,
+        best[1],
+        epochs=options.epochs,
+        seconds=ended - began,
+        epoch_seconds=ended - epoch_began,
+    )
 
 
 if __name__ == "__main__":

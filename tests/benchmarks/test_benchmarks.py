@@ -69,6 +69,23 @@ def test_accuracy(tmp_path):
     assert json.loads(again[1])["trial"] == second["trial"]
 
 
+@pytest.mark.peer
+@pytest.mark.process
+def test_vs_finetuning(tmp_path):
+    need("timm")
+    run("vs_finetuning", "--out", tmp_path)
+    lines = (tmp_path / "vs_finetuning.jsonl").read_text(encoding="utf-8").splitlines()
+    full, once, as_long = map(json.loads, lines)
+    # As many epochs as fit into the time of jtl's, found by a training of one epoch.
+    fitting = 1 + int((full["seconds"] - once["seconds"]) / once["epoch_seconds"])
+    assert as_long["epochs"] == max(fitting, 1)
+    table = (tmp_path / "vs_finetuning.md").read_text(encoding="utf-8")
+    accuracy = f"{as_long['val']:.3f}"
+    line = f"| timm, BatchNorm in eval mode | 1x | {as_long['epochs']} |"
+    assert any(row.startswith(line) and accuracy in row for row in table.splitlines())
+    assert (tmp_path / "vs_finetuning.png").read_bytes().startswith(b"\x89PNG")
+
+
 def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
     from harness.strategies import Arm
 

@@ -1,0 +1,111 @@
+"""The table and plot of trainings by several libraries: accuracy after the same time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import tables
+from harness.plots import plt
+
+Row = Mapping[str, Any]
+MARKS = "osD^vP*X"
+
+
+def describe(rows: Sequence[Row]) -> list[str]:
+    """Lines: for each data set a row per arm, and what jtl gains.
+
+    Args:
+        rows: Of `vs_finetuning.jsonl`, with the fields of their trials.
+    """
+    lines = [
+        "# Fine-tuning beside fastai and timm",
+        "",
+        "Medians over the seeds, with their range; seconds are of whole processes, nothing cached. "
+        "`time` is how many times as long as jtl's `full` a peer was allowed to train; the epochs "
+        "are those that fit. Test accuracy; where there is no test split, validation accuracy.",
+        "",
+    ]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        of_data = [row for row in rows if row["data"] == data and row["times"]]
+        groups = _groups(of_data)
+        first = of_data[0]
+        images = next((row["tested"] for row in of_data if row.get("tested")), "?")
+        lines += [
+            f"## {data}: {first['model']}, {first['size']} pixels, {images} test images",
+            "",
+            *tables.table(
+                {
+                    "": [_name(group[0]) for group in groups],
+                    "time": [f"{group[0]['times']:g}x" for group in groups],
+                    "epochs": [f"{_median(group, 'epochs'):g}" for group in groups],
+                    "seconds": [f"{_median(group, 'seconds'):.0f}" for group in groups],
+                    "accuracy": [_accuracies(group) for group in groups],
+                    "seeds": [len(group) for group in groups],
+                }
+            ),
+            "",
+        ]
+    return lines
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Accuracy against seconds, a panel for each data set.
+
+    Args:
+        rows: As for `describe`.
+        path: The image file.
+    """
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(3.6 * len(names) + 1.6, 4), layout="constrained", squeeze=False
+    )
+    arms = list(dict.fromkeys(_name(row) for row in rows))
+    for data, axes in zip(names, panels[0], strict=True):
+        for group in _groups([row for row in rows if row["data"] == data and row["times"]]):
+            number = arms.index(_name(group[0]))
+            seconds, values = [row["seconds"] for row in group], [_score(row) for row in group]
+            style = {"color": f"C{number}", "marker": MARKS[number % len(MARKS)], "ls": ""}
+            axes.plot(seconds, values, alpha=0.35, ms=4, **style)
+            middle = statistics.median(seconds), statistics.median(values)
+            axes.plot(*middle, ms=8, label=_name(group[0]), **style)
+        axes.set_xscale("log")
+        axes.set_title(data, fontsize="medium")
+        axes.set_xlabel("seconds, start to end (log scale)")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("test accuracy")
+    handles = {}
+    for axes in panels[0]:
+        found, labels = axes.get_legend_handles_labels()
+        handles.update(zip(labels, found, strict=True))
+    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Those that differ in nothing but their seed."""
+    found: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["arm"], row["times"]), []).append(row)
+    return list(found.values())
+
+
+def _name(row: Row) -> str:
+    return row["arm"] if "," in row["arm"] else f"jtl, {row['arm']}"
+
+
+def _score(row: Row) -> float:
+    return row["val"] if row["test"] is None else row["test"]
+
+
+def _median(group: Sequence[Row], key: str) -> float:
+    return statistics.median(row[key] for row in group)
+
+
+def _accuracies(group: Sequence[Row]) -> str:
+    values = [_score(row) for row in group]
+    told = f"{statistics.median(values):.3f}"
+    return told if len(values) == 1 else f"{told} ({min(values):.3f}-{max(values):.3f})"
