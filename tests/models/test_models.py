@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 
 from jtl import models
 from jtl.common.errors import UserError
@@ -20,6 +21,8 @@ from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
+from jtl.models.layers import blocks
+from support import tiny
 from support.networks import random_variables
 from weights_convert.convert.rules import leaf_paths, lookup
 
@@ -396,3 +399,32 @@ def test_a_new_head_predicts_uniformly():
     )
     logits = model.apply(head, np.ones((2, 512), np.float32), start="head")
     np.testing.assert_array_equal(logits, np.zeros((2, 5), np.float32))
+
+
+IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+
+
+def test_params_that_are_given_are_not_initialized_once_more(monkeypatch):
+    """Tracing initializers takes as long as tracing a network, and nobody asks for them."""
+    variables = tiny.MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("traced an initializer")
+
+    monkeypatch.setattr(blocks, "conv_init", refuse)
+    monkeypatch.setattr(blocks.nn.initializers, "zeros_init", lambda: refuse)
+    monkeypatch.setattr(blocks.nn.initializers, "ones_init", lambda: refuse)
+    logits = jax.eval_shape(functools.partial(tiny.MODEL.apply, stop="head"), variables, IMAGES)
+    assert logits.shape == (2, 16)
+    with pytest.raises(AssertionError, match="initializer"):
+        jax.eval_shape(tiny.MODEL.init, jax.random.key(0), IMAGES)
+
+
+def test_params_of_another_shape_are_refused():
+    variables = tiny.MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    variables["params"]["stage1"]["block1"]["conv"]["kernel"] = jnp.zeros((3, 3, 5, 8))
+    with pytest.raises(ScopeParamShapeError, match="stage1/block1/conv"):
+        jax.eval_shape(tiny.MODEL.apply, variables, IMAGES)
+    del variables["params"]["stage1"]["block1"]["conv"]["kernel"]
+    with pytest.raises(ScopeParamNotFoundError, match="kernel"):
+        jax.eval_shape(tiny.MODEL.apply, variables, IMAGES)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import ScopeParamShapeError
 
 from jtl.models.layers.conv import Padding, activate, conv2d, output_shape
 from jtl.models.layers.norm import affine, batch_norm, factor_and_offset
@@ -93,6 +94,25 @@ def batch_statistics(active: bool) -> Iterator[None]:
         _statistics.reset(token)
 
 
+def param(
+    module: nn.Module, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+) -> jax.Array:
+    """A float32 param of a module: the one that was given, or a new one.
+
+    As `Module.param`, which also traces the initializer of a param that was given, to compare
+    shapes. Of a whole backbone that is half the time of tracing it.
+
+    Raises:
+        flax.errors.ScopeParamShapeError: What was given has another shape.
+    """
+    if not module.has_variable("params", name):
+        return module.param(name, init, shape, jnp.float32)
+    given = module.get_variable("params", name)
+    if jnp.shape(given) != shape:
+        raise ScopeParamShapeError(name, "/".join(module.path), jnp.shape(given), shape)
+    return given
+
+
 class Conv(nn.Module):
     """Convolution over NHWC images with a kernel in HWIO layout, with or without bias.
 
@@ -123,10 +143,10 @@ class Conv(nn.Module):
         strides = (self.strides, self.strides)
         shapes_only = _shapes_only.get()
         init = nn.initializers.zeros_init() if shapes_only else conv_init
-        kernel = self.param("kernel", init, shape, jnp.float32)
+        kernel = param(self, "kernel", init, shape)
         bias = None
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+            bias = param(self, "bias", nn.initializers.zeros_init(), (self.features,))
         if shapes_only:
             result = output_shape(x.shape, shape, strides, self.padding)
             return jnp.zeros(result, x.dtype)
@@ -172,8 +192,8 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1] if conv is None else conv.features
         scale = jnp.ones(channels, jnp.float32)
         if self.spec.scale:
-            scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
+            scale = param(self, "scale", nn.initializers.ones_init(), (channels,))
+        bias = param(self, "bias", nn.initializers.zeros_init(), (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         if _shapes_only.get():
