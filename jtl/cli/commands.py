@@ -58,6 +58,7 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     computes = command.computes and not set(parser.HELP).intersection(words)
     if computes:
         memory.restart_with_huge_pages()  # Before the slow imports.
+        memory.pause_collection()
     app.quiet_libraries()
     module = importlib.import_module(command.module)
     if hasattr(module, "COMMANDS"):

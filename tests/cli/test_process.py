@@ -1,14 +1,19 @@
-"""What commands set up for their process: memory in huge pages."""
+"""What commands set up for their process: memory in huge pages, and when garbage is collected."""
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from jtl.cli import commands
 from jtl.common import memory
+from jtl.train.setup import prepare_setup
+from support import tiny
 from support.commands import python
 
 FAULTS = """
@@ -127,3 +132,58 @@ def test_a_program_that_runs_a_command_runs_once_and_to_its_end(tmp_path, how):
     )
     assert ran.stdout.count("begins") == 1
     assert "--mask" in ran.stdout
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("collector")
+def test_the_garbage_collector_waits_until_a_command_has_started(monkeypatch):
+    monkeypatch.setattr(memory, "_is_command", lambda words: True)
+    memory.pause_collection()
+    assert not gc.isenabled()
+    memory.resume_collection()
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    assert frozen > 100_000
+    more = [[] for _ in range(1000)]
+    memory.resume_collection()  # Only once: a command may load many runs.
+    assert gc.get_freeze_count() == frozen
+    memory.skip_last_collection()
+    assert gc.get_freeze_count() >= frozen + len(more)
+
+
+@pytest.mark.usefixtures("collector")
+def test_the_garbage_collector_of_other_programs_is_theirs(monkeypatch):
+    monkeypatch.setattr(memory, "_is_command", lambda words: False)
+    memory.pause_collection()
+    memory.skip_last_collection()
+    assert gc.isenabled()
+    assert not gc.get_freeze_count()
+    monkeypatch.setattr(memory, "_is_command", lambda words: True)
+    gc.disable()  # By somebody who wants it so.
+    memory.pause_collection()
+    memory.resume_collection()
+    assert not gc.isenabled()
+
+
+def test_commands_that_compute_pause_the_collector_and_resume_it(tiny_run, tiny_data, monkeypatch):
+    calls = []
+    for name in ("pause_collection", "resume_collection", "skip_last_collection"):
+        monkeypatch.setattr(memory, name, lambda name=name: calls.append(name.split("_")[0]))
+    monkeypatch.setattr(memory, "restart_with_huge_pages", lambda: None)
+    monkeypatch.setattr(commands.app, "quiet_libraries", lambda: None)
+    image = next(tiny_data.rglob("*.png"))
+    for words in (["predict", tiny_run.folder, image], ["evaluate", tiny_run.folder]):
+        calls.clear()
+        with pytest.raises(SystemExit) as ended:
+            commands.run(words[0], [str(word) for word in words[1:]])
+        assert ended.value.code == 0
+        assert calls == ["pause", "resume", "skip"]
+    calls.clear()
+    prepare_setup(tiny.config(tiny_data, None), tiny.quiet())
+    assert calls == ["resume"]
