@@ -21,9 +21,9 @@ from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jtl.common import hashes
+from jtl.common.arrays import read_tree
 from jtl.common.errors import UserError, first_line
 from jtl.common.paths import plain_path
 from jtl.common.trees import ParamTree
@@ -234,19 +234,16 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
 
 def _read_arrays(folder: Path, meta: dict[str, Any], opt_state: Any) -> tuple[Any, Any, Any]:
     """The variables, the metadata and the optimizer's state, where it is asked for."""
-    handler: Any = ocp.PyTreeCheckpointHandler()
-
-    def read(item: str, template: Any = None) -> Any:
-        # As NumPy arrays: what many devices saved would go to as many again.
-        tree = handler.metadata(folder / item).tree if template is None else template
-        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        args = ocp.args.PyTreeRestore(item=template, restore_args=numpy)
-        return handler.restore(folder / item, args=args)
-
-    variables = read("variables")
+    variables = read_tree(folder / "variables")
     if opt_state is None or not jax.tree.leaves(opt_state):
         return variables, meta, opt_state  # A tree without leaves is not saved.
-    return variables, meta, read("opt_state", opt_state)
+    import orbax.checkpoint as ocp  # Late: who only predicts does without.
+
+    handler: Any = ocp.PyTreeCheckpointHandler()
+    # As NumPy arrays: what many devices saved would go to as many again.
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), opt_state)
+    args = ocp.args.PyTreeRestore(item=opt_state, restore_args=numpy)
+    return variables, meta, handler.restore(folder / "opt_state", args=args)
 
 
 def find_temporary(run_dir: Path, message: Callable[[str], None]) -> TemporaryCheckpoint | None:
@@ -293,6 +290,8 @@ def restore_temporary(
     Raises:
         UserError: It cannot be read.
     """
+    import orbax.checkpoint as ocp  # Late, as above.
+
     path = run_dir / TEMPORARY_FOLDER / str(at.step)
     # As NumPy's, sums go with arrays on any devices.
     template = temporary_items(state, jax.tree.map(np.asarray, sums))

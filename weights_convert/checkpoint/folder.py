@@ -25,6 +25,7 @@ import numpy as np
 
 from jtl import models
 from jtl.common import files, hashes
+from jtl.common.arrays import read_tree
 from jtl.common.errors import UserError, first_line
 from jtl.common.paths import plain_path
 from weights_convert.checkpoint import card, description
@@ -248,23 +249,9 @@ def read(folder: str | os.PathLike[str]) -> ConvertedCheckpoint:
 
 def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """The variables, which are exactly the expected ones."""
-    import jax
-    import orbax.checkpoint as ocp
-
     try:
-        # For this process alone, whatever others that train together with it do.
-        here = jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process_{here}"
-        )
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-        with (
-            plain_path(folder) as plain,
-            ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
-        ):
-            # As NumPy arrays, as they were saved. To ask what there is before reading it would
-            # take as long again.
-            stored: Any = checkpointer.restore(plain / VARIABLES)
+        with plain_path(folder) as plain:
+            stored = read_tree(plain / VARIABLES)
     except Exception as error:
         # A damaged checkpoint can make the storage library raise almost anything.
         reason = f"{VARIABLES}/ cannot be read ({type(error).__name__}: {first_line(error)})"
