@@ -1,4 +1,4 @@
-"""What was understood of a source, in up to three lines: before a training, and in `data check`."""
+"""What was understood of a source, in up to four lines: before a training, and in `data check`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Description:
         labels_from: What the labels come from, in words.
         left_out: What is not used.
         held_out: Whether the validation images are a part of train.
+        splits_from: The lists that divide the images; empty where there are none.
     """
 
     splits: dict[str, int]
@@ -38,9 +39,10 @@ class Description:
     labels_from: str
     left_out: tuple[LeftOut, ...]
     held_out: bool = False
+    splits_from: str = ""
 
     def lines(self) -> list[str]:
-        """Splits and classes, where labels come from, and, if any is, what is left out."""
+        """Splits and classes, where both come from, and, if any is, what is left out."""
         splits = [
             f"{count:,} {_SPLITS.get(split, split)}"
             + (" (held out)" if self.held_out and split == "val" else "")
@@ -49,6 +51,8 @@ class Description:
         examples = ", ".join(f"{name} = {label}" for name, label in self.examples)
         told = f"{', '.join(split.rstrip() for split in splits)} images"
         lines = [f"data:     {told} of {len(self.classes):,} classes: {_counts(self.classes)}"]
+        if self.splits_from:
+            lines.append(f"splits:   {self.splits_from}")
         if self.labels_from:
             lines.append(f"labels:   from {self.labels_from}")
             lines[-1] += f", such as {examples}" if examples else ""
@@ -62,6 +66,7 @@ class Description:
             "classes": self.classes,
             "examples": [list(pair) for pair in self.examples],
             "labels_from": self.labels_from,
+            "splits_from": self.splits_from,
             "left_out": [
                 {"what": what, "count": len(names), "examples": list(names[:_EXAMPLES])}
                 for what, names in self.left_out
@@ -76,6 +81,7 @@ def describe(
     left_out: tuple[LeftOut, ...],
     *,
     held_out: bool = False,
+    splits_from: str = "",
 ) -> Description:
     """Describes labelled splits.
 
@@ -86,6 +92,7 @@ def describe(
         labels_from: What the labels come from.
         left_out: What is not used.
         held_out: Whether the validation images are a part of train.
+        splits_from: The lists that divide the images; empty where there are none.
     """
     splits = {name: split for name, split in splits.items() if split is not None}
     labels = np.concatenate([split.labels for split in splits.values()])
@@ -102,6 +109,7 @@ def describe(
         labels_from,
         left_out,
         held_out,
+        splits_from,
     )
 
 

@@ -9,7 +9,10 @@ from jtl.common.extensions import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
 HEAD_BYTES = 512
 """How much of a file `kind_of` looks at."""
 
-_TEXT_EXTENSIONS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md")
+_TEXT_EXTENSIONS = (
+    ".txt", ".csv", ".tsv", ".lst", ".list", ".flist", ".filelist", ".json", ".jsonl", ".xml",
+    ".yaml", ".yml", ".md", ".xlsx",
+)  # fmt: skip
 """Labels and boxes, which come by the thousands: not opened to see whether they are images."""
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

@@ -209,6 +209,7 @@ class OpenedSource:
         fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.registry.Dataset`.
         labels_from: What the labels come from, in words.
         left_out: What is not used.
+        splits_from: The lists that divide the images, in words; empty where there are none.
     """
 
     class_names: tuple[str, ...]
@@ -218,6 +219,7 @@ class OpenedSource:
     fingerprint: str
     labels_from: str = ""
     left_out: tuple[LeftOut, ...] = ()
+    splits_from: str = ""
 
     @property
     def has_files(self) -> bool:

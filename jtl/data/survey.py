@@ -150,7 +150,9 @@ def survey(
     return Survey(
         spec, names, counts, _sizes(looks), tuple(problems), tuple(warnings), tuple(notes),
         unreadable, duplicates,
-        describe(names, found.splits, found.labels_from, found.left_out),
+        describe(
+            names, found.splits, found.labels_from, found.left_out, splits_from=found.splits_from
+        ),
     )  # fmt: skip
 
 

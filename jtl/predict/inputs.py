@@ -44,8 +44,9 @@ class Item(NamedTuple):
 def items(images: Images) -> list[Item]:
     """What `images` names, in order; the files of folders and archives sorted by path.
 
-    Of folders every file is an item, also what turns out to be no image, so that none is missing
-    among the results in silence; only hidden files and what systems leave behind are not.
+    Of folders every file is an item, also what turns out to be no image, a pipe or a device, so
+    that none is missing among the results in silence; only hidden files and what systems leave
+    behind are not.
 
     Raises:
         UserError: An archive cannot be read, a folder or an archive holds no image, or
@@ -108,11 +109,12 @@ def _at_path(path: str) -> Iterator[Item]:
     store = open_store(place)
     tree = store.tree()
     if not tree.images:
+        others = len(tree.others) + len(tree.special)
         raise UserError(
-            f"there is no image in '{path}', and {len(tree.others)} other files. Images are known "
+            f"there is no image in '{path}', and {others} other files. Images are known "
             f"by their content: {', '.join(FORMATS)}."
         )
-    for file in sorted([*tree.images, *tree.others], key=lambda file: file.parts):
+    for file in sorted([*tree.images, *tree.others, *tree.special], key=lambda file: file.parts):
         name = os.path.join(path, *file.parts)
         yield Item(name, functools.partial(_decoded_member, store, file, name))
 

@@ -9,8 +9,10 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -380,6 +382,30 @@ def test_what_has_no_end_is_unreadable_and_the_others_are_predicted(
         "more than 1,024 MB, too large for an image",
         "not a file, but a pipe or a device",
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices of POSIX")
+def test_what_has_no_end_in_a_folder_is_unreadable_too(
+    classifier, tiny_data, tmp_path, monkeypatch
+):
+    shutil.copy(files_of(tiny_data)[0], tmp_path / "good.png")
+    for name in ("pipe.png", "pipe", "sub/pipe.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind("door.png")  # Paths of sockets are short.
+        with pytest.warns(UserWarning, match="5 of 6 images could not be read"):
+            found = classifier.predict(tmp_path)
+    assert found.names == (str(tmp_path / "good.png"),)
+    assert {bad.reason for bad in found.unreadable} == {"not a file, but a pipe or a device"}
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "good.png", "good.png")
+        archive.add(tmp_path / "pipe.png", "pipe.png")
+    with pytest.warns(UserWarning, match="1 of 2 images could not be read"):
+        (bad,) = classifier.predict(tmp_path / "x.tar").unreadable
+    assert (bad.name, bad.reason) == (str(tmp_path / "x.tar/pipe.png"), "a pipe or a device")
 
 
 def test_names_that_begin_with_a_tilde(classifier, tiny_data, tmp_path, monkeypatch):

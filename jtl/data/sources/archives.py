@@ -88,6 +88,7 @@ class _Listing:
         self.encrypted: list[str] = []
         # Of two members with one name the last wins, as when unpacking.
         self.files: dict[tuple[str, ...], ImageFile] = {}
+        self.special: list[ImageFile] = []
         self._hidden: set[str] = set()
         self._written: dict[tuple[str, ...], str] = {}
 
@@ -123,7 +124,7 @@ class _Listing:
         """
         self._refuse(self._unsafe, "paths that lead out of it", "Pack the folder again.")
         self._refuse(self.encrypted, "encrypted members", "Pack it again without a password.")
-        tree = Tree([], self._folders, [], list(self._hidden))
+        tree = Tree([], self._folders, [], list(self._hidden), self.special)
         for file in self.files.values():
             (tree.images if _is_image(file, head) else tree.others).append(file)
         return sorted_tree(tree)
@@ -270,7 +271,9 @@ class TarStore:
                 links[parts] = member.linkname
             elif member.issparse():
                 listing.files[parts] = ImageFile(parts, "stored with holes", -1, stamp)
-            elif member.isreg():  # Neither pipes nor devices are images.
+            elif not member.isreg():
+                listing.special.append(ImageFile(parts, "a pipe or a device", -1, stamp))
+            else:
                 source = parts if self._compressed else member.offset_data
                 image = ImageFile(parts, source, member.size, stamp)
                 files[posixpath.normpath(member.name)] = listing.files[parts] = image

@@ -14,6 +14,7 @@ from jtl.data.sources.names import (
     is_annotation,
     is_container,
     is_no_class,
+    is_of_lists,
     numbered_parts,
     split_in,
 )
@@ -194,7 +195,8 @@ def classes_in(
 
     kept = {}
     for name, child in node.children.items():
-        if child.count == 0 and (is_annotation(name) or (train is not None and name not in train)):
+        strange = is_annotation(name) or is_of_lists(name)
+        if child.count == 0 and (strange or (train is not None and name not in train)):
             leave_out(EMPTY, "/".join(child.parts))
         else:
             kept[name] = only_images(child, leave_out)

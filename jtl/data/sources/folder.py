@@ -20,7 +20,8 @@ from jtl.data.sources.archives import open_store
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.sources.in_memory import FOLDER
-from jtl.data.sources.layout import LAYOUT, Layout, understand
+from jtl.data.sources.layout import SPECIAL, Layout, understand
+from jtl.data.sources.split_folders import LAYOUT
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.splits import LeftOut, OpenedSource, TrainingProblem
 
@@ -80,6 +81,7 @@ def load_folder(
         _fingerprint([*used, *layout.read]),
         layout.labels_from,
         layout.left_out,
+        layout.splits_from,
     )
 
 
@@ -99,10 +101,11 @@ def _as_given(tree: Tree, place: Path) -> Layout:
     rest = {
         "hidden and system files": tree.hidden,
         "files that are no images": [file.name for file in tree.others],
+        SPECIAL: [file.name for file in tree.special],
     }
     left = tuple(LeftOut(what, tuple(names)) for what, names in rest.items() if names)
     places = dict.fromkeys(splits, str(place))
-    return Layout(splits, places, "the names of the folders", left, (), ())
+    return Layout(splits, places, "the names of the folders", "", left, (), ())
 
 
 def _split(

@@ -27,7 +27,10 @@ _ANNOTATIONS = (
     "segmentations", "gt", "groundtruth", "bbox", "bboxes", "boxes", "xml", "xmls", "json",
     "trimap", "trimaps",
 )  # fmt: skip
-
+_LISTS = (
+    "meta", "metadata", "list", "lists", "filelist", "filelists", "split", "splits", "imagesets",
+    "partition", "partitions", "csv", "csvs", "info", "doc", "docs", "main",
+)  # fmt: skip
 _PARTS = (
     *_CONTAINERS, "picture", "photo", "pic", "frame", "file", "part", "parts", "fold", "folds",
     "batch", "batches", "chunk", "shard", "partition", "subset", "set", "split", "folder", "dir",
@@ -81,6 +84,12 @@ def is_no_class(name: str) -> bool:
 def is_annotation(name: str) -> bool:
     """Whether a name says that annotations of images are in it."""
     return name.lower() in _ANNOTATIONS or "".join(words_of(name)) == "groundtruth"
+
+
+def is_of_lists(name: str) -> bool:
+    """Whether a folder without images is called as those of lists and documents are."""
+    words = [word for word in words_of(name) if word not in _OF_SPLITS]
+    return name.lower() in _LISTS or (bool(words) and all(word in _LISTS for word in words))
 
 
 def ends_in_annotation(name: str) -> bool:

@@ -129,6 +129,7 @@ class Dataset:
         left_out: What the source holds and is not used.
         held_out: Whether val is a part of train.
         bit_depth: How many of the 16 bits of images are used; None where there are none.
+        splits_from: The lists that divide the images, in words; empty where there are none.
     """
 
     spec: str
@@ -142,6 +143,7 @@ class Dataset:
     left_out: tuple[LeftOut, ...] = ()
     held_out: bool = False
     bit_depth: int | None = None
+    splits_from: str = ""
 
     @property
     def whole(self) -> bool:
@@ -154,7 +156,12 @@ class Dataset:
         if self.whole:
             splits = {"": self.train}
         return describe(
-            self.class_names, splits, self.labels_from, self.left_out, held_out=self.held_out
+            self.class_names,
+            splits,
+            self.labels_from,
+            self.left_out,
+            held_out=self.held_out,
+            splits_from=self.splits_from,
         )
 
 
@@ -226,6 +233,7 @@ def load(
         found.left_out,
         held_out,
         bits,
+        found.splits_from,
     )
 
 

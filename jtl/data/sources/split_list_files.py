@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
+import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.kinds import by_ending
-from jtl.data.sources.names import splits_in
-from jtl.data.sources.stores import ImageFile, text_of
+from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
+from jtl.data.sources.names import splits_in, words_of
+from jtl.data.sources.split_list_names import READ, ListName
+from jtl.data.sources.stores import ImageFile, decoded, text_of
 
 _HEADERS = ("split", "splits", "set", "subset", "phase", "partition", "usage", "is_train")
 _TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 CUB = ("images.txt", "train_test_split.txt")
 """The two files of CUB-200."""
-ENOUGH = 0.5
+_ENOUGH = 0.5
 """The share of a list's rows that must name an image."""
 _NEARLY_ALL = 0.9
 """The share of its rows below which a list is refused; one row may be a head."""
-_FIRST_ROWS = 200
-"""The rows that decide which column names images."""
+_SOME = 0.1
+"""The share of its rows from which a file called like a list is one."""
+_FIRST_BYTES = 2**16
+"""What is read of a file to see whether it names images at all."""
+_MOST_BYTES = 2**26
+_MOST_NUMBERS = 20
+"""A row of more holds pixels or features."""
+_STRING = re.compile(r'"([^"\n]{1,400})"')
+_SHEET = re.compile(r"xl/(sharedStrings|worksheets/[^/]+)\.xml")
+_CELL = re.compile(r"<t\b[^>]*>([^<]+)</t>")
 WAY_OUT = (
     "To hold out a random part of all images instead, which may train on published test images: "
     "--split-lists ignore. Or move the images into train/CLASS/, val/CLASS/ and test/CLASS/."
@@ -31,78 +45,198 @@ WAY_OUT = (
 """What to do where lists are refused."""
 
 
+class Contents(NamedTuple):
+    """What a file says.
+
+    Attributes:
+        splits: {split: names of images}; empty if it is no list that jtl understands.
+        missing: What it calls images that are not there.
+        unread: Why it cannot be read, in words; empty if it can.
+        names_images: Whether its rows name images.
+        of_data: Whether it surely is no list: of pixels or other numbers.
+    """
+
+    splits: Mapping[str, frozenset[str]] = MappingProxyType({})
+    missing: Sequence[str] = ()
+    unread: str = ""
+    names_images: bool = False
+    of_data: bool = False
+
+
 def read(
     file: ImageFile,
-    splits: set[str] | None,
+    name: ListName | None,
     index: ImageIndex,
-    contents: Callable[[ImageFile], bytes],
-) -> dict[str, frozenset[str]]:
-    """{split: names of images} of one file; empty if it is no list.
+    contents: Callable[..., bytes],
+    *,
+    expected: bool,
+) -> Contents:
+    """Reads one file; of a file that names no image only the beginning.
 
     Args:
         file: The file.
-        splits: Those in its name; None where it does not look like a list.
+        name: What its name says; None where it does not look like a list.
         index: Of the images.
-        contents: What gives a file's contents.
+        contents: What gives a file's contents, with a second argument at most so many bytes.
+        expected: Whether a list of images that are not there is an error.
 
     Raises:
         UserError: It is a list, and of other images or of a split twice.
     """
-    text = text_of(file, contents)
-    if text is None:  # If its name is that of a list, it is refused.
-        return {}
-    if file.name.lower().endswith(".json"):
-        return _of_json(text, splits, index)
     try:
-        rows = list(_rows(text))
-    except csv.Error:
-        return {}
+        if file.name.lower().endswith(".xlsx"):
+            return _of_sheets(contents(file), index)
+        if not file.name.lower().endswith(READ):
+            return Contents()
+        start = contents(file, _FIRST_BYTES)
+        head = decoded(start)
+        if not head.strip():
+            return Contents(unread="is empty")
+        if head.count("\0") or head.count("\ufffd") > _SOME * len(head):
+            return Contents(unread="holds no text")
+        is_json = file.name.lower().endswith(".json")
+        if len(start) == _FIRST_BYTES:
+            told = _of_json_start(head, index) if is_json else _of_start(head, name, index)
+            if told is not None:
+                return told
+            if file.size > _MOST_BYTES:
+                return Contents(unread=f"is larger than {_MOST_BYTES // 2**20} MB")
+            head = decoded(contents(file))
+        if is_json:
+            return _of_json(file.name, json.loads(head), name, index, expected=expected)
+        return _of_rows(file.name, list(_rows(head)), name, index, expected=expected)
+    except UserError:
+        raise
+    except (ValueError, RecursionError, csv.Error, zipfile.BadZipFile) as error:
+        return Contents(unread=f"is damaged ({error})")
+    except Exception as error:  # Links to nothing, damaged archives: of many kinds.
+        reason = error.strerror if isinstance(error, OSError) else None
+        return Contents(unread=f"cannot be read ({reason or error})")
+
+
+def _of_sheets(data: bytes, index: ImageIndex) -> Contents:
+    """Whether a workbook of Excel names images; jtl does not read which."""
+    with zipfile.ZipFile(io.BytesIO(data)) as book:
+        parts = [part for part in book.infolist() if _SHEET.match(part.filename)]
+        if sum(part.file_size for part in parts) > _MOST_BYTES:
+            return Contents()
+        texts = {t for part in parts for t in _CELL.findall(decoded(book.read(part)))}
+    names, _ = index.of_all(texts)
+    return Contents(names_images=len(names) > max(1, _SOME * len(texts)))
+
+
+def _of_start(head: str, name: ListName | None, index: ImageIndex) -> Contents | None:
+    """What the beginning of a long file says; None where one has to read on."""
+    rows = list(_rows(head.rpartition("\n")[0]))[:FIRST_ROWS]
+    if not rows or _column_of_splits(rows) is not None:
+        return None if rows else Contents(of_data=True)
+    if name is None:
+        return Contents()
+    if any(index.may_name(cell) for row in rows for cell in row):
+        return None
+    numbers = sum(len(row) > _MOST_NUMBERS for row in rows)
+    return Contents(of_data=numbers > _ENOUGH * len(rows))
+
+
+def _of_json_start(head: str, index: ImageIndex) -> Contents | None:
+    found = any(index.may_name(text) for text in _STRING.findall(head))
+    return None if found else Contents(of_data=True)
+
+
+def _of_rows(
+    where: str,
+    rows: list[list[str]],
+    name: ListName | None,
+    index: ImageIndex,
+    *,
+    expected: bool,
+) -> Contents:
     table = _of_table(rows, index)
-    if table:
+    if table.splits or name is None:
         return table
-    if splits is None or len(splits) != 1:
-        return {}
-    found = index.of_rows(rows)
-    names = frozenset(name for name in found if name is not None)
-    missing = [row[0] for row, name in zip(rows, found, strict=True) if name is None]
-    if len(found) - len(missing) < ENOUGH * len(found):
-        return {}
-    if len(missing) > max(1, (1 - _NEARLY_ALL) * len(found)):
+    images = index.of_rows(rows)
+    missing = [row[0] for row, image in zip(rows, images, strict=True) if image is None]
+    found = len(rows) - len(missing)
+    if name.of_several:
+        return Contents(names_images=found >= _ENOUGH * len(rows))
+    if found < _ENOUGH * len(rows):
+        like_images = sum(any(by_ending(cell) for cell in row) for row in rows)
+        if not expected or (
+            like_images <= _ENOUGH * len(rows) and found < max(2, _SOME * len(rows))
+        ):
+            return Contents(of_data=all(len(row) > _MOST_NUMBERS for row in rows))
+    if missing and missing[0] == rows[0][0] and not re.search(r"[\d/\\]", missing[0]):
+        missing = missing[1:]  # The head of a table.
+    return _of_one(where, name, frozenset(filter(None, images)), missing)
+
+
+def _of_one(where: str, name: ListName, names: frozenset[str], missing: list[str]) -> Contents:
+    """Of a list of one split.
+
+    Raises:
+        UserError: It is of other images.
+    """
+    if len(missing) > max(1, (1 - _NEARLY_ALL) * (len(names) + len(missing))):
         raise UserError(
-            f"'{file.name}' lists images that are not there, or whose names are not theirs alone: "
+            f"'{where}' lists images that are not there, or whose names are not theirs alone: "
             f"{listed(missing, 3)}. Correct it, or move it elsewhere. {WAY_OUT}"
         )
-    split = "trainval" if _is_trainval(file.parts[-1]) else next(iter(splits))
-    return {split: names} if names else {}
+    split = name.split
+    if split is None or not names:
+        return Contents(names_images=bool(names))
+    return Contents({split: names}, missing, names_images=True)
 
 
 def _rows(text: str) -> Iterator[list[str]]:
-    """The cells of every row, the whole row before them."""
+    """The cells of every row, the whole row before them; after them it without its last word."""
     lines = [line for line in text.splitlines() if line.strip()]
     head = lines[0] if lines else ""
     delimiter = max("\t,;", key=head.count) if any(c in head for c in "\t,;") else None
     split = map(str.split, lines) if delimiter is None else csv.reader(lines, delimiter=delimiter)
     for line, cells in zip(lines, split, strict=False):
-        yield [line.strip(), *(cell.strip() for cell in cells)]
+        rest = line.strip().rpartition(" ")[0] if delimiter is None and len(cells) > 2 else ""
+        yield [line.strip(), *(cell.strip() for cell in cells), *filter(None, [rest.strip()])]
 
 
-def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> dict[str, frozenset[str]]:
-    """Of a table with a column of splits."""
-    if not rows:
-        return {}
-    head = [cell.casefold().replace(" ", "_") for cell in rows[0]]
-    column = next((i for i, cell in enumerate(head) if i and cell in _HEADERS), None)
+def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> Contents:
+    """Of a table with a column of splits, with or without a head."""
+    column = _column_of_splits(rows)
     if column is None:
-        return {}
+        return Contents()
+    head = rows[0][column].casefold().replace(" ", "_")
+    rows = rows[1:] if head in _HEADERS else rows
     found: dict[str, set[str]] = defaultdict(set)
-    for row, name in zip(rows[1:], index.of_rows(rows[1:]), strict=True):
-        split = _split_word(row[column], head[column]) if column < len(row) else None
+    missing = []
+    for row, name in zip(rows, index.of_rows(rows), strict=True):
+        split = _split_word(row[column], head) if column < len(row) else None
         if name is not None:
             found[split or ""].add(name)
+        elif split is not None:
+            missing.append(row[0])
     others = found.pop("", set())
-    if len(others) > ENOUGH * sum(map(len, found.values())):
-        return {}  # A column of something else.
-    return {split: frozenset(names) for split, names in found.items()}
+    if len(others) > _ENOUGH * sum(map(len, found.values())):
+        return Contents()  # A column of something else.
+    splits = {split: frozenset(names) for split, names in found.items()}
+    return Contents(splits, missing if splits else (), names_images=bool(splits))
+
+
+def _column_of_splits(rows: Sequence[Sequence[str]]) -> int | None:
+    """The column that is called so or, where there is no head, holds nothing but splits."""
+    if not rows:
+        return None
+    head = [cell.casefold().replace(" ", "_") for cell in rows[0]]
+    for column, cell in enumerate(head):
+        if column and cell in _HEADERS:
+            return column
+        if column and _is_split(cell):
+            cells = [row[column] for row in rows[:FIRST_ROWS] if column < len(row)]
+            if all(map(_is_split, cells)) and len(set(cells)) > 1:
+                return column
+    return None
+
+
+def _is_split(cell: str) -> bool:
+    return len(words_of(cell)) == 1 and _split_word(cell, "") is not None
 
 
 def _split_word(cell: str, head: str) -> str | None:
@@ -112,31 +246,31 @@ def _split_word(cell: str, head: str) -> str | None:
     return next(iter(splits)) if len(splits) == 1 and splits <= {"train", "val", "test"} else None
 
 
-def _of_json(text: str, splits: set[str] | None, index: ImageIndex) -> dict[str, frozenset[str]]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
+def _of_json(
+    where: str, content: Any, name: ListName | None, index: ImageIndex, *, expected: bool
+) -> Contents:
     keys = {key: splits_in(key) for key in content} if isinstance(content, dict) else {}
     if len(keys) > 1 and all(len(s) == 1 and "unlabelled" not in s for s in keys.values()):
         by_split: dict[str, frozenset[str]] = {}
+        lost: list[str] = []
         for key, (split,) in keys.items():
-            names = index.of_all(_texts(content[key]))
-            split = "trainval" if _is_trainval(key) else split
+            names, missing = index.of_all(_texts(content[key]))
+            lost += missing
+            split = "trainval" if "trainval" in key.lower().replace("_", "") else split
             if names and by_split.setdefault(split, names) != names:
                 raise UserError(
-                    f"A JSON file of splits has several lists for the {split} split, such as "
-                    f"{key!r}. Keep one for each split. {WAY_OUT}"
+                    f"'{where}' has several lists for the {split} split, such as {key!r}. Keep one "
+                    f"for each split. {WAY_OUT}"
                 )
-        return by_split
-    if splits is None or len(splits) != 1:
-        return {}
-    names = index.of_all(_texts(content))
-    return {next(iter(splits)): names} if names else {}
-
-
-def _is_trainval(name: str) -> bool:
-    return "trainval" in name.lower().replace("_", "")
+        return Contents(by_split, lost if by_split else (), names_images=bool(by_split))
+    if name is None:
+        return Contents()
+    names, missing = index.of_all(_texts(content))
+    if not names and not (expected and missing):
+        return Contents()
+    if not expected and len(missing) > len(names):
+        return Contents()
+    return _of_one(where, name, names, missing)
 
 
 def _texts(content: Any) -> Iterator[str]:
@@ -150,7 +284,7 @@ def _texts(content: Any) -> Iterator[str]:
 
 def read_cub(
     files: Mapping[str, ImageFile], index: ImageIndex, contents: Callable[[ImageFile], bytes]
-) -> dict[str, frozenset[str]]:
+) -> Contents:
     """Of CUB-200: `1 001.Albatross/a.jpg` in one file and `1 0` (not for training) in another.
 
     Args:
@@ -162,55 +296,14 @@ def read_cub(
     try:
         images, trained = (dict(row[1:3] for row in _rows(t or "") if row[2:]) for t in texts)
     except (ValueError, csv.Error):  # Only one of them is there, or none.
-        return {}
+        return Contents()
     found: dict[str, set[str]] = defaultdict(set)
+    missing = []
     for key, path in images.items():
         name, cell = index.of_text(path), trained.get(key)
-        if name is not None and cell in (*_TRUE, *_FALSE):
+        if name is None:
+            missing.append(path)
+        elif cell in (*_TRUE, *_FALSE):
             found["train" if cell in _TRUE else "test"].add(name)
-    return {split: frozenset(names) for split, names in found.items()}
-
-
-class ImageIndex:
-    """Finds images by what lists call them: the end of the path, with or without extension."""
-
-    def __init__(self, images: Sequence[ImageFile]) -> None:
-        self.names = [image.name for image in images]
-        self._folders = {image.parts[-2] for image in images if len(image.parts) > 1}
-        self._found: dict[tuple[str, ...], str | None] = {}
-        for image in images:
-            for tail in (image.parts[-1:], image.parts[-2:]):
-                for key in (tail, (*tail[:-1], _stem(tail[-1]))):
-                    if self._found.setdefault(key, image.name) != image.name:
-                        self._found[key] = None  # What names several images names none.
-
-    def of_text(self, text: str) -> str | None:
-        """The image that a path names, or None; a mere number may count something else."""
-        if text.isdigit():
-            return None
-        parts = tuple(part for part in text.replace("\\", "/").split("/") if part)
-        name = self._found.get(parts[-2:])
-        if name is None and len(parts) > 1 and parts[-2] not in self._folders:
-            return self._found.get(parts[-1:])
-        if name is None and len(parts) > 1 and by_ending(parts[-1]):  # Converted since.
-            return self._found.get((parts[-2], _stem(parts[-1])))
-        return name
-
-    def of_rows(self, rows: Sequence[Sequence[str]]) -> list[str | None]:
-        """The image that every row names, in the column that names most."""
-
-        def of_column(column: int, rows: Sequence[Sequence[str]]) -> list[str | None]:
-            return [self.of_text(row[column]) if column < len(row) else None for row in rows]
-
-        first = rows[:_FIRST_ROWS]
-        columns = range(max(map(len, first), default=0))
-        most = max(columns, key=lambda c: -of_column(c, first).count(None), default=0)
-        return of_column(most, rows)
-
-    def of_all(self, texts: Iterable[str]) -> frozenset[str]:
-        """The images that some of the texts name."""
-        return frozenset(name for text in texts if (name := self.of_text(text)) is not None)
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
+    splits = {split: frozenset(names) for split, names in found.items()}
+    return Contents(splits, missing, names_images=bool(splits))

@@ -13,30 +13,16 @@ from typing import NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
-from jtl.data.sources import split_list_files
+from jtl.data.sources import split_list_files, split_list_names
 from jtl.data.sources.class_folders import Classes
-from jtl.data.sources.names import splits_in, words_of
-from jtl.data.sources.split_list_files import CUB, WAY_OUT, ImageIndex
+from jtl.data.sources.image_index import ImageIndex
+from jtl.data.sources.split_list_files import CUB, WAY_OUT, Contents
+from jtl.data.sources.split_list_names import NEVER_READ, ListName
 from jtl.data.sources.stores import ImageFile
 
-_TEXTS = (".txt", ".csv", ".tsv", ".lst")
-_READ = (*_TEXTS, ".json")
-_NAMED = (*_READ, ".mat", ".pkl", ".xlsx")
-_OTHERS = {
-    "submission",
-    "requirements",
-    "readme",
-    "log",
-    "loss",
-    "history",
-    "results",
-    "predictions",
-}
-_MOST_BYTES = 2**26
-_MOST_FILES = 60
-"""In a folder: of more, each belongs to one image."""
 _ENOUGH = 0.5
 """The share of the images that lists must name."""
+_Opened = list[tuple[ImageFile, ListName | None, Contents]]
 
 
 class Listed(NamedTuple):
@@ -46,18 +32,22 @@ class Listed(NamedTuple):
         split_of: The split of every image that is in a list, by the image's name.
         files: Where that stands.
         rest: The split of the images in no list; None if they are not used.
+        told: Which splits come from which files, in words.
+        notes: What a user should know, in sentences.
     """
 
     split_of: dict[str, str]
     files: tuple[ImageFile, ...]
     rest: str | None
+    told: str
+    notes: tuple[str, ...] = ()
 
 
 def find(
     files: Iterable[ImageFile],
     images: Sequence[ImageFile],
     where: str,
-    read: Callable[[ImageFile], bytes],
+    read: Callable[..., bytes],
     *,
     expected: bool,
 ) -> Listed | None:
@@ -76,28 +66,31 @@ def find(
     Raises:
         UserError: There are lists that cannot be read, or that contradict one another.
     """
-    candidates = _candidates(files)
+    candidates = split_list_names.candidates(list(files))
     if not candidates:
         return None
     index = ImageIndex(images)
+    opened: _Opened = [
+        (file, name, split_list_files.read(file, name, index, read, expected=expected))
+        for file, name in candidates
+    ]
+    by_name = {file.parts[-1].lower(): file for file, _ in candidates}
+    cub = split_list_files.read_cub(by_name, index, read)
+    if cub.splits:
+        of_cub = [by_name[name] for name in CUB]
+        opened = [each for each in opened if each[0] not in of_cub]
+        opened.append((by_name[CUB[1]], split_list_names.name_of(by_name[CUB[1]]), cub))
     found: dict[str, list[tuple[ImageFile, frozenset[str]]]] = defaultdict(list)
-    named: dict[str, set[str]] = {}
-    for file in candidates:
-        splits = _splits_of(file)
-        if splits is not None:
-            named[file.name] = splits
-        if file.size > _MOST_BYTES or not file.name.lower().endswith(_READ):
-            continue
-        for split, names in split_list_files.read(file, splits, index, read).items():
+    for file, _, contents in opened:
+        for split, names in contents.splits.items():
             found[split].append((file, names))
-    by_name = {file.parts[-1].lower(): file for file in candidates}
-    for split, names in split_list_files.read_cub(by_name, index, read).items():
-        found[split].append((by_name[CUB[1]], names))
+    used = {file.name for same in found.values() for file, _ in same}
+    if found or expected:
+        _refuse_unread([each for each in opened if each[0].name not in used], where, bool(found))
+        _refuse_doubtful(opened, where)
     if not found:
-        if expected:
-            _refuse_unread(named, where)
         return None
-    return _combined(found, index.names, where)
+    return _combined(found, index.names, where)._replace(notes=tuple(_notes(opened)))
 
 
 def divide(listed: Listed, classes: Classes) -> tuple[dict[str, Classes], list[str]]:
@@ -114,36 +107,89 @@ def divide(listed: Listed, classes: Classes) -> tuple[dict[str, Classes], list[s
     return {split: by_class for split, by_class in found.items() if by_class}, lost
 
 
-def _candidates(files: Iterable[ImageFile]) -> list[ImageFile]:
-    by_folder = defaultdict(list)
-    for file in files:
-        name = file.parts[-1].lower()
-        if name.endswith(_NAMED) and not _OTHERS & {*words_of(name)}:
-            by_folder[file.parts[:-1]].append(file)
-    return [file for same in by_folder.values() if len(same) <= _MOST_FILES for file in same]
+def _refuse_unread(opened: _Opened, where: str, others: bool) -> None:
+    """Raises `UserError` if files by their names are lists of splits, and say nothing of images.
 
-
-def _splits_of(file: ImageFile) -> set[str] | None:
-    """The splits in a file's name; None where it does not look like a list of splits."""
-    stem = file.parts[-1].rpartition(".")[0]
-    splits = splits_in(stem) & {"train", "val", "test"}
-    named = {"split", "splits", "setid"} & {*words_of(stem)}
-    return splits if named or len(splits) == 1 else None
-
-
-def _refuse_unread(named: Mapping[str, set[str]], where: str) -> None:
-    """Raises `UserError` if files by their names are lists of splits: {name: its splits}."""
-    several = any(len(splits) != 1 for splits in named.values())
-    single: set[str] = set().union(*(splits for splits in named.values() if len(splits) == 1))
-    if not several and not ("train" in single and len(single) > 1):
+    Args:
+        opened: The files that are no list that jtl understands.
+        where: What the place is called.
+        others: Whether there are lists besides.
+    """
+    unread = [
+        (file, contents.unread)
+        for file, name, contents in opened
+        if contents.unread and name is not None and (name.certain or name.ends)
+    ]
+    if unread:
+        told = "; ".join(f"{file.name} {reason}" for file, reason in unread[:5])
+        raise UserError(
+            f"{where} has {counted(len(unread), 'file')} that by the name "
+            f"{'lists' if len(unread) == 1 else 'list'} the images of a split, and cannot be read: "
+            f"{told}. Mend or remove {'it' if len(unread) == 1 else 'them'}. {WAY_OUT}"
+        )
+    by_pattern = _by_pattern(
+        name for file, name, _ in opened if name and file.name.lower().endswith(NEVER_READ)
+    )
+    named = [
+        (file.name, name, contents)
+        for file, name, contents in opened
+        if name is not None
+        and not contents.of_data
+        and (name.certain or ("train" in (same := by_pattern[name.pattern]) and len(same) > 1))
+    ]
+    single = {split for _, name, _ in named if not name.of_several for split in name.splits}
+    partners = ("train" in single and len(single) > 1) or others
+    names = [name for name, told, _ in named if told.of_several or partners]
+    if not names:
         return
-    names = list(named)
+    these = "this" if len(names) == 1 else "these"
     raise UserError(
         f"{where} has no folders for splits, but {listed(names, 6)}, which by "
         f"{'its name lists' if len(names) == 1 else 'their names list'} the images of each split. "
         "jtl reads lists in which every row names an image by its path or file name, and finds no "
-        f"image by {'this' if len(names) == 1 else 'these'}. {WAY_OUT}"
+        f"image by {these}. {WAY_OUT}"
     )
+
+
+def _refuse_doubtful(opened: _Opened, where: str) -> None:
+    """Raises `UserError` if a file names images, and it is not clear of which split.
+
+    Of `test_cars.csv` it is only clear where there is a `train_cars.csv`.
+    """
+    by_pattern = _by_pattern(name for _, name, contents in opened if contents.names_images)
+    for file, name, contents in opened:
+        if name is None or not contents.names_images:
+            continue
+        clear = name.certain or name.ends or len(by_pattern[name.pattern]) > 1
+        if contents.splits and (clear or name.of_several or len(contents.splits) > 1):
+            continue
+        todo = "Save it as .csv. " if file.name.lower().endswith(".xlsx") else ""
+        raise UserError(
+            f"{where} has no folders for splits, but {file.name}, which names images and may list "
+            f"those of {'each' if name.of_several else 'a'} split, in a form that jtl does not "
+            f"read. {todo}jtl reads train.csv, val.csv and test.csv, in which every row names an "
+            f"image, and tables with a column split. {WAY_OUT}"
+        )
+
+
+def _by_pattern(names: Iterable[ListName | None]) -> Mapping[str, set[str]]:
+    """The splits of all lists whose names are alike but for the split."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        if name is not None and not name.of_several:
+            found[name.pattern] |= name.splits
+    return found
+
+
+def _notes(opened: _Opened) -> Iterable[str]:
+    for file, _, contents in opened:
+        if contents.splits and contents.missing:
+            count = counted(len(contents.missing), "row")
+            verb = "names" if len(contents.missing) == 1 else "name"
+            yield (
+                f"{count} of {file.name} {verb} no image that is there, for example "
+                f"{listed(contents.missing, 3)}."
+            )
 
 
 def _combined(
@@ -178,6 +224,11 @@ def _combined(
                     f"them, or move them elsewhere. {WAY_OUT}"
                 )
         files |= {file.name: file for file, _ in lists}
+    told = {
+        split: listed(dict.fromkeys(file.name for file, _ in found[split]), 3)
+        for split in ("train", "val", "test")
+        if split in found
+    }
     rest = None if "train" in found else "train"
     if rest is None and len(split_of) < _ENOUGH * len(images):
         missing = next(name for name in images if name not in split_of)
@@ -185,4 +236,7 @@ def _combined(
             f"The lists {listed(files)} of {where} name only {len(split_of):,} of "
             f"{counted(len(images), 'image')}, and not {missing}, for example. {WAY_OUT}"
         )
-    return Listed(split_of, tuple(files.values()), rest)
+    if len(set(told.values())) > 1:
+        told = {split: f"{split} from {names}" for split, names in told.items()}
+    words = ", ".join(dict.fromkeys(told.values())) + (", the rest is train" if rest else "")
+    return Listed(split_of, tuple(files.values()), rest, words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -46,12 +46,14 @@ class Tree(NamedTuple):
         folders: All folders, those without images too.
         others: Files that are no images.
         hidden: Paths of files that are hidden, or that archivers and systems leave behind.
+        special: Pipes, sockets and devices, which nothing opens.
     """
 
     images: list[ImageFile]
     folders: set[tuple[str, ...]]
     others: list[ImageFile]
     hidden: list[str]
+    special: Sequence[ImageFile] = ()
 
 
 class ImageStore(Protocol):
@@ -79,6 +81,7 @@ class FolderStore:
     def tree(self) -> Tree:
         """List the directory. Raises `UserError` if a folder in it cannot be read."""
         tree = Tree([], set(), [], [])
+        special: list[ImageFile] = []
         pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [
             (str(self._root), (), frozenset())
         ]
@@ -107,9 +110,12 @@ class FolderStore:
                 elif ignored(entry_parts):
                     tree.hidden.append("/".join(entry_parts))
                 else:
-                    for file in _file(entry, entry_parts):
+                    file = _file(entry, entry_parts)
+                    if file is None:  # Opening a pipe would wait for ever.
+                        special.append(ImageFile(entry_parts, entry.path, -1, 0))
+                    else:
                         (tree.images if self._is_image(file) else tree.others).append(file)
-        return sorted_tree(tree)
+        return sorted_tree(tree._replace(special=special))
 
     def _is_image(self, file: ImageFile) -> bool:
         known = by_ending(file.parts[-1])
@@ -122,7 +128,7 @@ class FolderStore:
 
     def read(self, image: ImageFile, limit: int = -1) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
-        if limit < 0:
+        if limit < 0 or image.size < 0:
             return read_file(image.source)
         with open(image.source, "rb") as file:
             return file.read(limit)
@@ -135,15 +141,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # A link that leads to itself is reported as an unreadable file.
 
 
-def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> Iterator[ImageFile]:
+def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> ImageFile | None:
+    """A file; None where it is a pipe, a socket or a device."""
     try:
         status = entry.stat()
     except OSError:
         # A broken link: kept, so that reading reports it instead of silently having less data.
-        yield ImageFile(parts, entry.path, -1, 0)
-        return
-    if stat.S_ISREG(status.st_mode):  # Opening a pipe would wait for ever.
-        yield ImageFile(parts, entry.path, status.st_size, status.st_mtime_ns)
+        return ImageFile(parts, entry.path, -1, 0)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return ImageFile(parts, entry.path, status.st_size, status.st_mtime_ns)
 
 
 def ignored(parts: Iterable[str]) -> bool:
@@ -155,7 +162,8 @@ def sorted_tree(tree: Tree) -> Tree:
     """The tree with its files in order of their paths."""
     by_path = sorted(tree.images, key=lambda file: file.parts)
     others = sorted(tree.others, key=lambda file: file.parts)
-    return Tree(by_path, tree.folders, others, sorted(tree.hidden))
+    special = sorted(tree.special, key=lambda file: file.parts)
+    return Tree(by_path, tree.folders, others, sorted(tree.hidden), special)
 
 
 def printable(name: str) -> str:
@@ -167,9 +175,15 @@ def printable(name: str) -> str:
 def text_of(file: ImageFile, read: Callable[[ImageFile], bytes]) -> str | None:
     """The text of a file that need not be one; None where it cannot be read."""
     try:
-        return read(file).decode("utf-8-sig", "replace")
+        return decoded(read(file))
     except Exception:  # Links to nothing, damaged archives: of many kinds.
         return None
+
+
+def decoded(data: bytes) -> str:
+    """Text in UTF-8 or, as PowerShell and Excel write it, in UTF-16."""
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return data.decode("utf-16" if wide else "utf-8-sig", "replace")
 
 
 def same_in_unicode(place: Path, parts: Iterable[str]) -> UserError:

@@ -80,7 +80,10 @@ def test_lists_divide_the_images(tmp_path: Path, case: str):
     found = find(f"folder:{tmp_path}")
     for split, paths in ROWS.items():
         assert found.splits[split].names == tuple(f"images/{path}" for path in paths)
-    assert found.labels_from.startswith("the names of the folders; splits from ")
+    assert found.labels_from == "the names of the folders"
+    (told,) = (t for t in load(f"folder:{tmp_path}").describe().lines() if "splits:" in t)
+    assert told.startswith("splits:   ")
+    assert any(name in told for name in LISTS[case])
     whole = find(f"folder:{tmp_path}", SourceOptions(split_lists="ignore"))
     assert [len(split) for split in whole.splits.values()] == [7]
     assert whole.fingerprint != found.fingerprint
