@@ -60,7 +60,7 @@ def _factor(flag: str, value: float) -> None:
 MetricName = Literal["accuracy", "macro_f1", "balanced_accuracy", "auroc", "loss"]
 
 
-WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "seed")
+WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "calibrate", "seed")
 """Options of a training that a solver without steps has too."""
 
 
@@ -114,6 +114,9 @@ class TrainConfig:
             0 to train all epochs. The best epoch is kept in any case.
         metric: What decides the best epoch, early stopping (--patience) and the L-BFGS penalty, on
             the validation images: accuracy, macro_f1, balanced_accuracy, auroc or loss.
+        calibrate: How probabilities are made to match how often predictions are right: temperature
+            (scaled by one number that is fitted on the validation images; the predicted classes
+            stay the same), or none.
         min_delta: Smallest gain in that metric that counts as an improvement for
             --patience.
         seed: Seed for the validation split, the new head's initial parameters and the order of the
@@ -138,6 +141,7 @@ class TrainConfig:
     schedule: ScheduleName = "cosine"
     patience: Annotated[int, checks.at_least(0)] = 0
     metric: MetricName = "accuracy"
+    calibrate: Literal["temperature", "none"] = "temperature"
     min_delta: Annotated[float, checks.share] = 0.0
     seed: Annotated[int, checks.seed] = 0
 

@@ -140,7 +140,6 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
     print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
     calibrated = scores[f"{split}_calibration"]
     print(
-        f"mean confidence {calibrated['confidence']:.3f}, expected calibration error "
-        f"{calibrated['expected_calibration_error']:.3f}"
+        f"mean confidence {calibrated['confidence']:.3f}, {messages.calibration_error(calibrated)}"
     )
     PlainConsole().print(messages.class_table(scores[f"{split}_classes"], split))

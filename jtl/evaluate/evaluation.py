@@ -38,11 +38,13 @@ class Evaluation:
             `jtl.runs.calibration`).
         logits: float32 [N, num_classes].
         images: What was looked at, its labels by the run's classes.
+        temperature: What logits are divided by before they become probabilities.
     """
 
     scores: dict[str, Any]
     logits: np.ndarray
     images: Split
+    temperature: float = 1.0
 
     def __repr__(self) -> str:
         scores, split = self.scores, self.scores["split"]
@@ -141,9 +143,9 @@ def evaluate_run(
         f"{split}_loss": scores["loss"],
         f"{split}_macro_f1": metrics.macro_f1(classes),
         f"{split}_classes": classes,
-        f"{split}_calibration": calibration(logits, images.labels),
+        f"{split}_calibration": calibration(logits, images.labels, classifier.temperature),
     }
-    return Evaluation(told, logits, images)
+    return Evaluation(told, logits, images, classifier.temperature)
 
 
 def _with_classes_of(classifier: Classifier, found: OpenedSource, spec: str) -> OpenedSource:

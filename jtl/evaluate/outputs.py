@@ -100,22 +100,25 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     return pairs.reshape(classes, classes)
 
 
-def most_confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def most_confident_mistakes(
+    logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
+) -> np.ndarray:
     """The images whose most likely class is wrong, the most confident first: int [M]."""
-    shares = probabilities(logits)
-    wrong = np.flatnonzero(shares.argmax(-1) != labels)
+    shares = probabilities(logits, temperature)
+    wrong = np.flatnonzero(logits.argmax(-1) != labels)
     return wrong[np.argsort(-shares[wrong].max(-1), kind="stable")]
 
 
 def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     """A sheet of the most confident mistakes, a PNG; None where there is no mistake."""
-    rows = most_confident_mistakes(evaluation.logits, evaluation.images.labels)[:SHOWN]
+    temperature = evaluation.temperature
+    rows = most_confident_mistakes(evaluation.logits, evaluation.images.labels, temperature)[:SHOWN]
     if not len(rows):
         return None
-    shares = probabilities(evaluation.logits[rows])
+    shares = probabilities(evaluation.logits[rows], temperature)
     told = []
     for row, share in zip(rows, shares, strict=True):
-        said, true = int(share.argmax()), int(evaluation.images.labels[row])
+        said, true = int(evaluation.logits[row].argmax()), int(evaluation.images.labels[row])
         names = [shortened(classifier.class_names[index], _LONGEST_CLASS) for index in (said, true)]
         told.append(
             f"{shortened(evaluation.images.names[int(row)], _LONGEST_FILE)}\n"
@@ -139,13 +142,14 @@ def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: b
         raw: Whether names stay as they are; see `write`.
     """
     labels = evaluation.images.labels
-    rows = most_confident_mistakes(evaluation.logits, labels)
+    temperature = evaluation.temperature
+    rows = most_confident_mistakes(evaluation.logits, labels, temperature)
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
     table.writerow(COLUMNS)
-    shares = probabilities(evaluation.logits[rows])
+    shares = probabilities(evaluation.logits[rows], temperature)
     for row, share in zip(rows, shares, strict=True):
-        true, said = int(labels[row]), int(share.argmax())
+        true, said = int(labels[row]), int(evaluation.logits[row].argmax())
         names = (evaluation.images.names[int(row)], class_names[true], class_names[said])
         told = names if raw else [for_spreadsheet(name) for name in names]
         table.writerow([*told, f"{share[true]:.6g}", f"{share[said]:.6g}"])

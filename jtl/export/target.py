@@ -114,5 +114,6 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "image_size": stored["size"],
         "preprocessing": stored["preprocessing"],
         "epoch": classifier.epoch,
+        "temperature": classifier.temperature,
         "versions": versions(),
     }

@@ -22,7 +22,7 @@ from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs import checkpoint
-from jtl.runs.files import fitted_penalty
+from jtl.runs.files import fitted_penalty, fitted_temperature
 from jtl.runs.model_description import rebuild_model
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
@@ -44,6 +44,8 @@ class Classifier:
         class_names: Of the logits, in order.
         epoch: The epoch it is from.
         meta: The checkpoint's description.
+        temperature: What logits are divided by before they become probabilities (see
+            `--calibrate`); 1 while the run is still training.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Classifier:
     class_names: tuple[str, ...]
     epoch: int
     meta: dict[str, Any]
+    temperature: float = 1.0
 
     def __repr__(self) -> str:
         names = listed(self.class_names, 5)
@@ -103,7 +106,9 @@ class Classifier:
                 raise UserError(told)
             warnings.warn(f"{told}\nThey have no prediction; see `.unreadable`.", stacklevel=2)
         logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
-        return Predictions(self.class_names, names, logits, unreadable, top_k)
+        return Predictions(
+            self.class_names, names, logits, unreadable, top_k, temperature=self.temperature
+        )
 
 
 def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
@@ -136,4 +141,5 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
         class_names=tuple(restored.meta["class_names"]),
         epoch=restored.epoch,
         meta=restored.meta,
+        temperature=fitted_temperature(folder, restored.epoch),
     )

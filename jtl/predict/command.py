@@ -99,7 +99,7 @@ def command(options: Options) -> None:
                 unreadable.append(answer)
                 put(answer)
             else:
-                put(likeliest(*answer, classifier.class_names, top_k))
+                put(likeliest(*answer, classifier.class_names, top_k, classifier.temperature))
         if len(unreadable) == len(images):
             raise UserError(unreadable_lines(unreadable, len(images)))
     if unreadable:

@@ -83,6 +83,7 @@ class Predictions(Sequence[Prediction]):
         names: Of the rows: the images that could be read, in the order given.
         logits: float32 [N, num_classes].
         unreadable: The images that could not be read.
+        temperature: What logits are divided by before they become probabilities.
     """
 
     def __init__(
@@ -92,16 +93,17 @@ class Predictions(Sequence[Prediction]):
         logits: np.ndarray,
         unreadable: Sequence[Unreadable] = (),
         top_k: int = TOP,
+        temperature: float = 1.0,
     ):
         """Takes what was computed; single predictions name `top_k` classes."""
         self.class_names, self.names = tuple(class_names), tuple(names)
         self.logits, self.unreadable = logits, tuple(unreadable)
-        self._top_k = top_k
+        self._top_k, self.temperature = top_k, temperature
 
     @property
     def probabilities(self) -> np.ndarray:
         """The probability of every class, float32 [N, num_classes]."""
-        return probabilities(self.logits)
+        return probabilities(self.logits, self.temperature)
 
     @property
     def labels(self) -> list[str]:
@@ -118,8 +120,10 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, index: int | slice) -> Prediction | Predictions:
         if isinstance(index, slice):
             part = self.names[index], self.logits[index]
-            return Predictions(self.class_names, *part, top_k=self._top_k)
-        return likeliest(self.names[index], self.logits[index], self.class_names, self._top_k)
+            same: dict[str, Any] = {"top_k": self._top_k, "temperature": self.temperature}
+            return Predictions(self.class_names, *part, **same)
+        row = self.names[index], self.logits[index]
+        return likeliest(*row, self.class_names, self._top_k, self.temperature)
 
     def __repr__(self) -> str:
         lines = [f"  {p.name}: {p.label} ({p.probability:.1%})" for p in self[:TOP]]
@@ -128,15 +132,21 @@ class Predictions(Sequence[Prediction]):
         return "\n".join([f"{counted(len(self), 'prediction')}{bad}", *lines, *more])
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float32."""
-    return np.asarray(jax.nn.softmax(logits.astype(np.float32)))
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of logits over temperature along the last axis, in float32."""
+    return np.asarray(jax.nn.softmax(logits.astype(np.float32) / np.float32(temperature)))
 
 
-def likeliest(name: str, logits: np.ndarray, class_names: Sequence[str], top_k: int) -> Prediction:
+def likeliest(
+    name: str,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    top_k: int,
+    temperature: float = 1.0,
+) -> Prediction:
     """The `top_k` likeliest classes by one image's logits [num_classes]."""
-    shares = probabilities(logits)
-    order = np.argsort(-shares, kind="stable")[:top_k]
+    shares = probabilities(logits, temperature)
+    order = np.argsort(-logits, kind="stable")[:top_k]
     return Prediction(name, tuple((class_names[int(i)], float(shares[i])) for i in order))
 
 

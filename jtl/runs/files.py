@@ -34,6 +34,17 @@ def fitted_penalty(folder: Path) -> float | None:
         return None
 
 
+def fitted_temperature(folder: Path, epoch: int) -> float:
+    """What a run divides the logits of an epoch by; 1 where nothing was fitted."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        # Of a run that goes on, the summary may be of an earlier best epoch.
+        fitted = summary.get("temperature") if summary.get("best_epoch") == epoch else None
+    except (OSError, ValueError, AttributeError):
+        return 1.0
+    return float(fitted) if isinstance(fitted, (int, float)) and fitted > 0 else 1.0
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a file of the run; UserError if that cannot be read."""
     try:

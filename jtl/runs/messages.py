@@ -97,6 +97,18 @@ def accuracy_of(accuracy: float, count: int) -> str:
     return f"{accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {images})"
 
 
+def calibration_error(calibrated: dict[str, Any]) -> str:
+    """How far probabilities are off, and how far they would be without temperature scaling.
+
+    Args:
+        calibrated: As `jtl.runs.calibration.calibration` gives it.
+    """
+    error = calibrated["expected_calibration_error"]
+    before = calibrated.get("uncalibrated_error", error)  # Earlier versions did not scale.
+    scaled = "" if before == error else f" ({before:.3f} without temperature scaling)"
+    return f"expected calibration error {error:.3f}{scaled}"
+
+
 def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
     """The closing table: what was trained, how well, where it is, and what to do next."""
     table = Table(show_header=False, title="Trained", title_justify="left", min_width=60)

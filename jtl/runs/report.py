@@ -14,7 +14,7 @@ from jtl.common.text import counted, for_markdown
 from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, filled
 from jtl.config.options import Config
-from jtl.runs.messages import SPLITS, accuracy_of
+from jtl.runs.messages import SPLITS, accuracy_of, calibration_error
 
 PAGE = "report.md"
 PLOTS = {
@@ -102,7 +102,7 @@ def _results(summary: dict[str, Any], config: Config) -> str:
 
 def _calibration(found: dict[str, Any], accuracy: float) -> str:
     """Whether the model is as sure as it may be, in words."""
-    error, confidence = found["expected_calibration_error"], found["confidence"]
+    confidence = found["confidence"]
     apart = confidence - accuracy
     verdict = "well calibrated"
     if abs(apart) >= _APART:
@@ -111,7 +111,7 @@ def _calibration(found: dict[str, Any], accuracy: float) -> str:
             verdict = f"slightly {verdict}"
     return (
         f"On the validation images the average confidence is {100 * confidence:.1f} %, the actual "
-        f"accuracy {100 * accuracy:.1f} %: {verdict} (expected calibration error {error:.3f})."
+        f"accuracy {100 * accuracy:.1f} %: {verdict}; {calibration_error(found)}."
     )
 
 

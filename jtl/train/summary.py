@@ -12,7 +12,7 @@ from jtl.common.trees import ParamTree
 from jtl.config.defaults import filled
 from jtl.freeze.plan import PhasePlan
 from jtl.runs import checkpoint, metrics
-from jtl.runs.calibration import calibration
+from jtl.runs.calibration import calibration, fit_temperature
 from jtl.runs.environment import describe_device, versions
 from jtl.train.setup import Setup
 
@@ -117,7 +117,10 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
 
     A split that does not exist has None.
     """
-    told: dict[str, Any] = {}
+    temperature = 1.0
+    if setup.config.train.calibrate == "temperature":
+        temperature = fit_temperature(logits["val"], setup.dataset.val.labels)
+    told: dict[str, Any] = {"temperature": temperature}
     metric = setup.config.train.metric
     for split in ("val", "test"):
         scores = calibrated = None
@@ -126,7 +129,7 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
             if metric in ("balanced_accuracy", "auroc"):  # The others are here in any case.
                 told[f"{split}_{metric}"] = metrics.measure(metric, logits[split], labels)
             scores = metrics.by_class(logits[split].argmax(-1), labels, setup.dataset.class_names)
-            calibrated = calibration(logits[split], labels)
+            calibrated = calibration(logits[split], labels, temperature)
         told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)
         told[f"{split}_classes"] = scores
         told[f"{split}_calibration"] = calibrated

@@ -25,7 +25,7 @@ from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, Steps
 from jtl.evaluate import diagrams, outputs
 from jtl.predict import classifier as evaluation
 from jtl.runs import report
-from jtl.runs.calibration import calibration
+from jtl.runs.calibration import WIDEST, calibration, fit_temperature
 from jtl.train import command as train
 from jtl.train import loop
 from support import tiny
@@ -64,6 +64,35 @@ def test_certainty_has_the_last_bin():
     assert found["expected_calibration_error"] == 1.0
 
 
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_makes_probabilities_true(temperature):
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (20_000, 5))
+    shares = np.exp(true) / np.exp(true).sum(-1, keepdims=True)
+    labels = (rng.random((len(true), 1)) > shares.cumsum(-1)).sum(-1)
+    logits = true * temperature  # Over-confident above 1.
+    fitted = fit_temperature(logits, labels)
+    assert fitted == pytest.approx(temperature, rel=0.02)
+    found = calibration(logits, labels, fitted)
+    # What chance leaves of it, where each probability is the true one.
+    ideal = calibration(true, labels)["expected_calibration_error"]
+    assert found["expected_calibration_error"] == pytest.approx(ideal, abs=0.003)
+    before = calibration(logits, labels)["expected_calibration_error"]
+    assert found["uncalibrated_error"] == before
+    assert before > 5 * ideal or temperature == 1
+
+
+def test_a_few_images_do_not_make_a_model_certain():
+    # All are recognized: the likeliest temperature alone would be 0.
+    logits = logits_of(0.8, 0.9, 0.2, 0.3)
+    labels = np.array([1, 1, 0, 0])
+    assert 0.5 < fit_temperature(logits, labels) < 1
+    assert fit_temperature(np.zeros((0, 2)), labels[:0]) == 1
+    # However many images are all wrong, probabilities stay finite.
+    wrong = np.tile([[50.0, -50.0]], (500, 1)), np.ones(500, int)
+    assert fit_temperature(*wrong) == pytest.approx(WIDEST, rel=1e-3)
+
+
 def test_confusion_has_a_row_for_each_class():
     counts = outputs.confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
     np.testing.assert_array_equal(counts, [[1, 0, 1], [0, 1, 0], [0, 1, 0]])
@@ -75,7 +104,7 @@ def test_the_worst_mistakes_come_first():
     assert rows.tolist() == [3, 0, 1]
 
 
-def wrong(names: tuple[str, ...], size: int = 8) -> Any:
+def wrong(names: tuple[str, ...], size: int = 8, temperature: float = 1.0) -> Any:
     """An evaluation whose every image is of the first class and gets the second's label."""
 
     def read(rows: np.ndarray, host: object) -> np.ndarray:
@@ -84,7 +113,8 @@ def wrong(names: tuple[str, ...], size: int = 8) -> Any:
     labels = np.zeros(len(names), int)
     images = SimpleNamespace(labels=labels, names=names, read=read, native_size=lambda: None)
     shares = np.linspace(0.6, 0.9999, len(names))
-    return SimpleNamespace(logits=logits_of(*shares).reshape(-1, 2), images=images)
+    logits = logits_of(*shares).reshape(-1, 2)
+    return SimpleNamespace(logits=logits, images=images, temperature=temperature)
 
 
 def test_every_mistake_is_in_a_table():
@@ -97,6 +127,9 @@ def test_every_mistake_is_in_a_table():
         ["'=cmd()", "'-ash", "birch", "0.20005", "0.79995"],
         ["val/a.png", "'-ash", "birch", "0.4", "0.6"],
     ]
+    # At temperature 2 odds of 4 to 6 become those of their square roots.
+    scaled = outputs.mistakes_table(wrong(names, temperature=2), ("-ash", "birch"))
+    assert scaled.splitlines()[-1] == "val/a.png,'-ash,birch,0.44949,0.55051"
     raw = outputs.mistakes_table(wrong(names), ("-ash", "birch"), raw=True)
     assert "\n=cmd(),-ash,birch," in raw
     assert len(outputs.mistakes_table(wrong(()), ("a", "b")).splitlines()) == 1
@@ -164,7 +197,10 @@ def test_the_command_draws_into_the_run(run, capsys):
     captured = capsys.readouterr()
     summary = json.loads((run / "summary.json").read_text())
     error = summary["val_calibration"]["expected_calibration_error"]
-    assert f"expected calibration error {error:.3f}\n" in captured.out
+    before = summary["val_calibration"]["uncalibrated_error"]
+    assert before != error
+    told = f"expected calibration error {error:.3f} ({before:.3f} without temperature scaling)\n"
+    assert told in captured.out
     names = {"confusion.png", "reliability.png", "mistakes.png"}
     if summary["val_accuracy"] == 1:
         names.remove("mistakes.png")

@@ -73,13 +73,34 @@ def test_predictions_are_those_of_validation(run, classifier, tiny_data):
     )
     assert run.summary["val_accuracy"] > 0.6
     rows = [tiny.CLASSES.index(name) for name in truth]
-    loss = -np.log(predictions.probabilities[np.arange(9), rows]).mean()
+    shares = np.exp(predictions.logits) / np.exp(predictions.logits).sum(-1, keepdims=True)
+    loss = -np.log(shares[np.arange(9), rows]).mean()
     assert loss == pytest.approx(run.summary["val_loss"], rel=1e-5)
+    scaled = np.exp(predictions.logits / run.summary["temperature"])
+    assert run.summary["temperature"] != 1
+    np.testing.assert_allclose(
+        predictions.probabilities, scaled / scaled.sum(-1, keepdims=True), rtol=1e-5
+    )
+    assert predictions[3:5].temperature == predictions.temperature
     np.testing.assert_allclose(predictions.probabilities.sum(-1), 1, rtol=1e-6)
     first = predictions[0]
     assert (first.name, first.label) == (str(files[0]), predictions.labels[0])
     assert len(first.classes) == 2
     assert first.probability == predictions.probabilities[0].max() > first.classes[1][1]
+
+
+def test_probabilities_are_not_scaled_where_nothing_was_fitted(tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    assert jtl.load(folder).temperature == summary["temperature"] != 1
+    # Of an earlier version; of another epoch, while a run goes on; not there yet; damaged.
+    older = {key: value for key, value in summary.items() if key != "temperature"}
+    for content in (older, {**summary, "best_epoch": summary["best_epoch"] + 1}, {}, [], None):
+        path.write_text("{" if content is None else json.dumps(content))
+        assert jtl.load(folder).temperature == 1
+    path.unlink()
+    assert jtl.load(folder).temperature == 1
 
 
 def test_a_image_is_the_same_however_it_is_given(classifier, tiny_data, tmp_path):
