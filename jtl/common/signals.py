@@ -6,8 +6,10 @@ import contextlib
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,6 +96,12 @@ RETRY_SECONDS = 0.02
 """After which a signal is sent again; the callback that swallowed it has long returned then."""
 
 
+def _runs(thread: int, code: CodeType) -> bool:
+    """Whether a thread is in a function, or in what that calls."""
+    frame = sys._current_frames().get(thread)
+    return any(each.f_code is code for each, _ in traceback.walk_stack(frame)) if frame else False
+
+
 @contextlib.contextmanager
 def sent_again_where_swallowed(forget: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Sends a signal again whose exception Python could not raise.
@@ -116,9 +124,14 @@ def sent_again_where_swallowed(forget: Callable[[], None] = lambda: None) -> Ite
         forget()
         # Not from here: it would be raised in this hook, which swallows it too.
         number = getattr(error, "signal", signal.SIGINT)
-        timer = threading.Timer(RETRY_SECONDS, signal.pthread_kill, (main, number))
+        timer = threading.Timer(RETRY_SECONDS, send, (main, number))
         timer.daemon = True
         timer.start()
+
+    def send(thread: int, number: int) -> None:
+        while _runs(thread, hook.__code__):  # Where many programs run, it may take its time.
+            time.sleep(RETRY_SECONDS)
+        signal.pthread_kill(thread, number)
 
     sys.unraisablehook = hook
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from jtl.cli import app
+from jtl.common import signals
 from jtl.common.signals import Interrupted, Stop, listening
 from jtl.runs import checkpoint
 from support import tiny
@@ -124,6 +125,17 @@ def test_a_signal_in_a_callback_that_swallows_exceptions_is_not_lost(number, cap
     assert not told  # It is the first signal, not the second.
     assert "Traceback" not in capsys.readouterr().err
     assert sys.unraisablehook is hook
+
+
+def test_a_signal_is_not_sent_again_into_what_swallows_it(monkeypatch):
+    class Late(threading.Timer):
+        def start(self) -> None:
+            super().start()
+            time.sleep(5 * signals.RETRY_SECONDS)  # Others have the processor.
+
+    monkeypatch.setattr(threading, "Timer", Late)
+    with pytest.raises(Interrupted), listening(pytest.fail):
+        wait_after_one(signal.SIGINT)
 
 
 def test_a_second_signal_that_is_swallowed_stays_the_second():
