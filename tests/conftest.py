@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before the first import of JAX, which reads it once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,9 +19,10 @@ import pytest
 
 from jtl import onednn
 from jtl.models import registry
+from jtl.runs import plot_worker
 from jtl.runs.run import Run
 from jtl.train.loop import fit
-from support import tiny
+from support import plots, tiny
 from support.paths import SHARED_DATA, TESTS
 from support.programs import QUICK_COMPILE
 
@@ -65,6 +68,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spares garbage collection what stays: modules and tests, a million objects."""
+    gc.collect()
+    gc.freeze()
+    # Tracing a program makes tens of thousands of objects that live.
+    gc.set_threshold(50_000, 20, 20)
+
+
 MOST_MAPS = 20_000
 """Memory maps above which compiled programs are given back; Linux allows a process 65,530."""
 
@@ -83,6 +94,21 @@ def _programs_in_bounds() -> Iterator[None]:
         return
     if many:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _draw_nothing() -> Iterator[Any]:
+    """Trainings in this process leave blank plots; gives what draws them."""
+    original = plot_worker._draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot_worker, "_draw", plots.draw_nothing)
+        yield original
+
+
+@pytest.fixture
+def real_plots(_draw_nothing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in this process draw their plots."""
+    monkeypatch.setattr(plot_worker, "_draw", _draw_nothing)
 
 
 @pytest.fixture(scope="session")

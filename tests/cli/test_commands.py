@@ -117,6 +117,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
     assert "training:" in captured.err
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     data = tmp_path / "[" / "red]br$x_{$" / "写真"

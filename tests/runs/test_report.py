@@ -264,6 +264,7 @@ def test_a_long_path_loses_its_middle():
     assert "validation accuracy 0.500" in title
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_a_process_beside_draws_what_this_one_would(tmp_path: Path, monkeypatch):
     curves: dict[str, Any] = {"history": history(3), "best_epoch": 2, "title": "tiny"}
     with plot_worker.PlotWorker() as here:
@@ -296,6 +297,7 @@ def test_a_process_beside_is_as_isolated_as_this_one(tmp_path: Path, options):
     assert (tmp_path / "flags").read_text() == ran.stdout.strip()
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(plot_worker, "_MAIN", "raise SystemExit('no matplotlib here')")
     path = tmp_path / "curves.png"
@@ -304,6 +306,7 @@ def test_without_the_process_beside_this_one_draws(tmp_path: Path, monkeypatch):
     assert path.stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_a_image_that_cannot_be_drawn_is_told(tmp_path: Path):
     path = tmp_path / "missing" / "curves.png"
     with pytest.raises(FileNotFoundError), plot_worker.PlotWorker(background=True) as beside:

@@ -13,7 +13,8 @@ from jax.interpreters import mlir
 
 QUICK_COMPILE = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):  # Later versions end at a flag that is gone.
-    QUICK_COMPILE += " --xla_cpu_use_fusion_emitters=false"
+    # Neither does it help to compile the parts of a program side by side: the cores are busy.
+    QUICK_COMPILE += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """XLA_FLAGS of tests: most run a program once or twice, and compiling it is their time.
 
 Of all processes alike, as their results are compared bit for bit. The scripts in `tests/stress`,

@@ -13,6 +13,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import functools
 import signal
 import sys
 from typing import Any
@@ -23,11 +24,11 @@ from jtl.cache import features
 from jtl.cli import app
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.runs import checkpointer
+from jtl.runs import checkpointer, plot_worker
 from jtl.train import command as train
 from jtl.train import loop
 from jtl.train.trainer import Trainer
-from support import tiny
+from support import plots, tiny
 
 
 def signal_itself(patch: pytest.MonkeyPatch, at: int, number: int) -> None:
@@ -87,8 +88,10 @@ if __name__ == "__main__":
         signal_in_features(patch, *map(int, asked.split(":")))
     if asked := os.environ.get("TINY_SIGNAL"):
         signal_itself(patch, *map(int, asked.split(":")))
+    patch.setattr(plot_worker, "_draw", plots.draw_nothing)
+    command = functools.partial(train.command, background_plots=False)
     code = 0
     for arguments in commands():
         sys.argv[1:] = arguments
-        code = code or app.main(Config, train.command, prog="tiny_train")
+        code = code or app.main(Config, command, prog="tiny_train")
     app.end(code)
