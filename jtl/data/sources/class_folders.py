@@ -225,12 +225,13 @@ def _refuse_parts(
     if not parts or (level == "leaf" and len(set(inner)) == len(inner)):
         return
     if any(held[part].nested for part in parts):
-        todo = "Merge them into one folder with one folder for each class in it. "
+        todo = "merge them into one folder with one folder for each class in it."
     else:
-        todo = f"{labels_told}Put the images of each class into a folder named after the class. "
+        todo = f"put the images of each class into a folder named after the class. {labels_told}"
     raise UserError(
-        f"{where} has {_counts({name: held[name].count for name in parts})}, which look like parts "
-        f"of one data set, not like classes. {todo}If they are classes: --classes top."
+        f"{where} has {_counts({name: held[name].count for name in parts})}. By their names they "
+        "may be classes, or parts of one data set. If they are classes, add --classes top. If they "
+        f"are parts, {todo.rstrip()}"
     )
 
 

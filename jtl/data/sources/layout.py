@@ -78,9 +78,16 @@ def understand(
     Raises:
         UserError: There are no classes, or it is doubtful which they are.
     """
-    tree, masks = segmentations.without(tree)
+    found = segmentations.find(tree)
+    if level != "top":
+        if found.doubtful:
+            raise UserError(
+                f"{place}: {found.doubtful} If they are masks, move them elsewhere. If not, add "
+                "--classes top, which takes all images in a class folder for images."
+            )
+        tree = segmentations.without(tree, found.masks)
     reader = _Reader(tree, place, level, lists, read)
-    reader.leave_out_masks(masks)
+    reader.note_masks(found)
     base = enter(Node.grown(tree), reader.findings.leave_out, in_split=False)
     splits = by_class(base, reader.findings) or split_folders(base, reader.findings)
     if splits is None:
@@ -108,13 +115,21 @@ class _Reader:
         self._used: list[ImageFile] = []
         self._splits_told = ""
 
-    def leave_out_masks(self, masks: list[str]) -> None:
-        """Notes images that are masks of others."""
+    def note_masks(self, found: segmentations.Found) -> None:
+        """Notes images that are masks of others, or look so."""
+        masks, kept = found.masks, found.kept
+        if self._level == "top":
+            masks, kept = [], sorted([*masks, *kept])
         self.findings.leave_out("masks beside their images", *masks)
         if masks:
-            count = counted(len(masks), "image")
             self.findings.notes.append(
-                f"{count} left out as masks of others, for example {masks[0]}."
+                f"{counted(len(masks), 'image')} left out as masks of others, for example "
+                f"{masks[0]}. To keep them: --classes top."
+            )
+        if kept:
+            self.findings.notes.append(
+                f"{counted(len(kept), 'image')} may be masks of others by their names, and are "
+                f"kept as images, for example {kept[0]}. If they are masks, move them elsewhere."
             )
 
     def layout(self, base: Node, folders: Mapping[str, Node]) -> Layout:

@@ -16,10 +16,14 @@ _CONTAINERS = (
     "images", "image", "imgs", "img", "pics", "pictures", "photos", "jpegimages", "jpg", "jpeg",
     "jpegs", "png", "pngs", "data", "dataset", "files", "frames", "all",
 )  # fmt: skip
-_NO_CLASS = ("images", "image", "imgs", "img", "jpegimages", "data", "dataset", "files", "all")
+_NO_CLASS = (
+    "images", "image", "imgs", "img", "jpegimages", "data", "dataset", "files", "all", "query",
+    "queries", "distractors",
+)  # fmt: skip
 _OF_SPLITS = (
     *_CONTAINERS, "set", "sets", "split", "folder", "dir", "batch", "part", "partial", "samples",
-    "sample", "subset", "full",
+    "sample", "subset", "full", "bounding", "box", "bbox", "crop", "crops", "cropped", "resized",
+    "raw", "original", "processed",
 )  # fmt: skip
 """What stands beside `train` in the name of a split, such as `training_set`."""
 _ANNOTATIONS = (
@@ -90,6 +94,11 @@ def is_of_lists(name: str) -> bool:
     """Whether a folder without images is called as those of lists and documents are."""
     words = [word for word in words_of(name) if word not in _OF_SPLITS]
     return name.lower() in _LISTS or (bool(words) and all(word in _LISTS for word in words))
+
+
+def is_of_queries(name: str) -> bool:
+    """Whether a name is that of a split for retrieval or re-identification."""
+    return bool({"query", "queries", "gallery", "distractors"} & {*words_of(name)})
 
 
 def ends_in_annotation(name: str) -> bool:

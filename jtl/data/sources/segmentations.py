@@ -4,61 +4,140 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from jtl.data.sources.names import is_annotation
+from jtl.common.text import counted, listed
+from jtl.data.sources.names import is_annotation, is_container
 from jtl.data.sources.stores import Tree
 
-_KINDS = (
-    "masks?|segmentations?|segmask|seg|labels?|gt|ground[ _-]?truth|annotations?|anno|trimaps?"
-    "|superpixels|contours?"
-)
+_SURE = "masks?|segmentations?|segmask|seg|gt|ground[ _-]?truth|trimaps?|superpixels|contours?"
+_KINDS = f"{_SURE}|labels?|annotations?|anno"
 _AFTER = re.compile(rf"(.+?)[ ._-]+(?:{_KINDS})(?:[ ._-]*\(?\d+\)?)?", re.IGNORECASE)
 _WORD = re.compile(_KINDS, re.IGNORECASE)
+_SURE_WORD = re.compile(_SURE, re.IGNORECASE)
 _BEFORE = re.compile(rf"(?:{_KINDS})[ ._-]+(.+)", re.IGNORECASE)
+_NUMBERED = re.compile(rf"(?:{_KINDS})[ ._-]+\d+", re.IGNORECASE)
+"""`mask_0` beside `0`: it may be a mask, or the first image of masks."""
 _SEVERAL = re.compile(
     r"(?:.*[ ._-])?(?:masks|segmentations|labels|annotations|contours|superpixels)"
 )
 """The name of a folder that holds such files; `face_mask` may be a class."""
+_ENOUGH = 0.5
+"""The share of images with something like a mask from which it is not clear what that is."""
+
+_Folder = tuple[str, ...]
+_Folders = Mapping[_Folder, Mapping[str, Sequence[str]]]
+"""The names of the images by folder and name without ending, in lower case."""
 
 
-def without(tree: Tree) -> tuple[Tree, list[str]]:
-    """The tree without masks and without the folders that hold nothing else, and their names."""
-    masks = set(_find(tree))
+class Found(NamedTuple):
+    """What looks like a mask.
+
+    Attributes:
+        masks: Images that belong to another, whose name they carry.
+        kept: Images that only look so, and stay.
+        doubtful: What may be either, in a sentence; empty if nothing is.
+    """
+
+    masks: list[str]
+    kept: list[str]
+    doubtful: str = ""
+
+
+def without(tree: Tree, masks: Iterable[str]) -> Tree:
+    """The tree without masks and without the folders that hold nothing else."""
+    masks = set(masks)
     if not masks:
-        return tree, []
+        return tree
     images = [image for image in tree.images if image.name not in masks]
     used = {i.parts[:n] for i in images for n in range(len(i.parts))}
     held = {i.parts[:n] for i in tree.images for n in range(len(i.parts))}
-    return tree._replace(images=images, folders=tree.folders - (held - used)), sorted(masks)
+    return tree._replace(images=images, folders=tree.folders - (held - used))
 
 
-def _find(tree: Tree) -> list[str]:
-    """The names of the images that are masks of others.
+def find(tree: Tree) -> Found:
+    """The images that are masks of others.
 
     They are named like an image in the same folder, with a word such as `mask` behind or before;
     or they lie in a folder of such a name, and all images in it are named like images in the
     folder next to it or around it. An image with a name like a mask's and none that it belongs to
     is an image.
     """
-    by_folder: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    by_folder: dict[_Folder, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for image in tree.images:
         by_folder[image.parts[:-1]][_stem(image.parts[-1])].append(image.name)
-    stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    stems: dict[_Folder, set[str]] = defaultdict(set)
     for folder, images in by_folder.items():
         stems[_whatever_case(folder)] |= set(images)
-    found: list[str] = []
+    of_masks = {f for f, images in by_folder.items() if _belong(images, _images_around(f, stems))}
+    masks: list[str] = []
+    kept: list[str] = []
+    doubtful = ""
     for folder, images in by_folder.items():
-        name = folder[-1] if folder else ""
-        around = _images_around(folder, stems)
-        if around and all(stem in around or _bases(stem) & around for stem in images):
-            found += [image for same in images.values() for image in same]
-        elif not _WORD.search(name):  # Of `with_mask` that says nothing.
-            own = [stem for stem in images if any(base in images for base in _bases(stem))]
-            # Else they are few among many images: names of some other meaning.
-            if 2 * len(own) >= len(images) - len(own):
-                found += [name for stem in own for name in images[stem]]
-    return found
+        if folder in of_masks:
+            names = [image for same in images.values() for image in same]
+            if not _would_leave_classes(folder, by_folder, of_masks):
+                kept += names
+                continue
+            others = _accidental(folder, by_folder, of_masks)
+            if others:
+                doubtful = doubtful or (
+                    f"{'/'.join(folder)} may hold masks of the images next to it, as its images "
+                    f"have the same names; but so have those in {listed(others, 3)}, so that it "
+                    "may be a class."
+                )
+            masks += names
+        elif not _WORD.search(folder[-1] if folder else ""):  # Of `with_mask` that says nothing.
+            sure, unsure = _own(images)
+            masks += [name for stem in sure for name in images[stem]]
+            names = [name for stem in unsure for name in images[stem]]
+            rest = {*images} - {*unsure} - {*sure}
+            if rest <= set().union(*map(_bases, unsure)):
+                masks += names  # Each image has one.
+            elif len(unsure) < _ENOUGH * len(rest):
+                kept += names
+            else:
+                masks += names
+                doubtful = doubtful or (
+                    f"{listed(names, 3)} may be masks or annotations of other images, whose names "
+                    f"they carry; but {counted(len(rest), 'image')} next to them have "
+                    f"{counted(len(unsure), 'such file')}, so that they may be images."
+                )
+    return Found(sorted(masks), sorted(kept), doubtful)
+
+
+def _own(images: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """The names in a folder that carry that of another image: surely masks, and perhaps."""
+    own = [stem for stem in images if any(base in images for base in _bases(stem))]
+    sure = [s for s in own if _SURE_WORD.search(s) and not _NUMBERED.fullmatch(s)]
+    return sure, [stem for stem in own if stem not in {*sure}]
+
+
+def _belong(images: Iterable[str], around: set[str]) -> bool:
+    return bool(around) and all(stem in around or _bases(stem) & around for stem in images)
+
+
+def _would_leave_classes(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> bool:
+    """Whether a folder next to that of a class is not needed to have two classes."""
+    if is_annotation(folder[-1]) or any(is_container(base) for base in _bases(folder[-1])):
+        return True
+    return sum(f[:-1] == folder[:-1] for f in {*folders} - of_masks if f) > 1
+
+
+def _accidental(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> list[str]:
+    """The folders that have images of the same names though they have nothing to do with it."""
+    if is_annotation(folder[-1]):
+        return []
+    bases = _bases(folder[-1].casefold())
+    with_masks = {(*f[:-1], base) for f in of_masks if f for base in _bases(f[-1].casefold())}
+    return [
+        "/".join(other)
+        for other, images in folders.items()
+        if other[:-1] == folder[:-1] and other not in of_masks
+        and other and other[-1].casefold() not in bases and _whatever_case(other) not in with_masks
+        and len({*images} & {*folders[folder]}) >= _ENOUGH * len(folders[folder])
+    ]  # fmt: skip
 
 
 def _images_around(folder: tuple[str, ...], stems: Mapping[tuple[str, ...], set[str]]) -> set[str]:

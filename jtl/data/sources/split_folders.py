@@ -8,7 +8,13 @@ from pathlib import Path
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.sources.class_folders import STRAYS, Node
-from jtl.data.sources.names import SplitName, is_annotation, is_container, split_in
+from jtl.data.sources.names import (
+    SplitName,
+    is_annotation,
+    is_container,
+    is_of_queries,
+    split_in,
+)
 
 LAYOUT = (
     "Expected train/CLASS/IMAGE with optional val/ and test/ next to train/, "
@@ -62,6 +68,9 @@ def split_folders(base: Node, findings: Findings) -> dict[str, Node] | None:
     if not named:
         return None
     trains = [n for n, s in named.items() if s.split == "train" and base.children[n].holds_folders]
+    queries = [name for name in base.with_images() if is_of_queries(name)]
+    if queries and "train" in {s.split for s in named.values()} and not trains:
+        raise _for_retrieval(base, named, queries, findings)
     if not trains:
         if _are_classes(base, named):
             findings.notes.append(
@@ -140,6 +149,21 @@ def without_train(base: Node, named: Mapping[str, SplitName], findings: Findings
         f"{findings.path(node)} has no class folders: its {counted(node.count, 'image')} lie side "
         f"by side. {findings.labels_told}Put the images of each class into a folder named after "
         f"the class. {LAYOUT}{classes}"
+    )
+
+
+def _for_retrieval(
+    base: Node, named: Mapping[str, SplitName], queries: list[str], findings: Findings
+) -> UserError:
+    train = next(name for name, found in named.items() if found.split == "train")
+    node = base.children[train]
+    return UserError(
+        f"{findings.place} has {listed([*named, *queries])}, as data for re-identification or "
+        f"retrieval have: images in {train} lie side by side, the first part of a name such as "
+        f"{node.all_images()[0].parts[-1]} may be the identity, and the others show other "
+        "identities. jtl trains classifiers. To classify the identities in training, put the "
+        f"images of each into a folder of its own below {train}, and give that folder: "
+        f"--data folder:{findings.path(node)}. {findings.labels_told}".rstrip()
     )
 
 

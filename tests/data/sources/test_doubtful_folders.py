@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
+from jtl.data.sources import segmentations
 from jtl.data.sources.names import numbered_parts
 from jtl.data.sources.registry import SourceOptions, find, load
-from jtl.data.sources.segmentations import without
 from jtl.data.sources.stores import ImageFile, Tree
 from support.data_files import counts, grown
 
@@ -29,6 +29,7 @@ PARTS = {
     "New folder": "New folder (2)",
     "Images": "images2",
     "DATA 1": "data 2",
+    "Picture A": "Picture B",
 }
 CLASSES = [
     ("class_0", "class_1"), ("n01440764", "n01443537"), ("s1", "s40"), ("0", "1"), ("A", "a"),
@@ -45,8 +46,11 @@ def test_parts_of_one_data_set_are_no_classes(tmp_path: Path, one: str):
     with pytest.raises(UserError) as caught:
         find(f"folder:{tmp_path}")
     text = str(caught.value)
-    assert "which look like parts of one data set, not like classes. Their labels may be" in text
-    assert text.endswith("named after the class. If they are classes: --classes top.")
+    assert (
+        "may be classes, or parts of one data set. If they are classes, add --classes top." in text
+    )
+    assert "If they are parts, put the images of each class into a folder named after" in text
+    assert "Their labels may be in metadata.csv." in text
     assert sorted(counts(tmp_path, "top")["train"].values()) == [2, 3]
 
 
@@ -60,16 +64,16 @@ def test_numbered_classes_are_classes(tmp_path: Path, names: tuple[str, str]):
 def test_parts_with_classes_in_them(tmp_path: Path):
     grown(tmp_path, ["batch1/a:2", "batch1/b:2", "batch2/a:2", "batch2/b:2"])
     for level in ("auto", "leaf"):
-        with pytest.raises(UserError, match="Merge them into one folder with one folder for each"):
+        with pytest.raises(UserError, match="merge them into one folder with one folder for each"):
             counts(tmp_path, level)
     grown(tmp_path / "x", ["part1/a:2", "part2/b:2"])
     assert counts(tmp_path / "x", "leaf") == {"train": {"a": 2, "b": 2}}
 
 
 def test_one_part_among_classes_and_parts_in_a_split(tmp_path: Path):
-    with pytest.raises(UserError, match=r"has batch_2 \(2\), which look like parts"):
+    with pytest.raises(UserError, match=r"has batch_2 \(2\). By their names they may"):
         find(f"folder:{grown(tmp_path / 'one', ['cat:2', 'dog:2', 'batch_2:2'])}")
-    with pytest.raises(UserError, match=r"train has images_1 \(2\), images_2 \(2\), which look"):
+    with pytest.raises(UserError, match=r"train has images_1 \(2\), images_2 \(2\). By"):
         find(f"folder:{grown(tmp_path / 'two', ['train/images_1:2', 'train/images_2:2'])}")
 
 
@@ -77,7 +81,10 @@ def masks_of(*names: str) -> list[str]:
     """Which of these images are masks."""
     images = [ImageFile(tuple(name.split("/")), None, 1, 0) for name in sorted(names)]
     folders = {image.parts[:n] for image in images for n in range(len(image.parts))}
-    tree, masks = without(Tree(images, folders, [], []))
+    whole = Tree(images, folders, [], [])
+    found = segmentations.find(whole)
+    tree, masks = segmentations.without(whole, found.masks), found.masks
+    assert not found.doubtful
     assert sorted([*masks, *(image.name for image in tree.images)]) == sorted(names)
     assert {image.parts[:-1] for image in tree.images} <= tree.folders
     return masks
@@ -120,6 +127,82 @@ def test_classes_whose_names_are_like_those_of_masks():
     assert masks_of(*(f"a/{n}.png" for n in range(9)), "a/mask_0.png") == []
 
 
+def found_in(names: list[str]) -> segmentations.Found:
+    images = [ImageFile(tuple(name.split("/")), None, 1, 0) for name in names]
+    folders = {image.parts[:n] for image in images for n in range(len(image.parts))}
+    return segmentations.find(Tree(images, folders, [], []))
+
+
+@pytest.mark.parametrize("word", ["masks", "labels", "contours", "annotations"])
+@pytest.mark.parametrize("stem", ["face", "img_{}", "{}"])
+def test_a_folder_like_one_of_masks_may_be_the_second_class(word: str, stem: str):
+    numbers = range(4)
+    names = [
+        f"{folder}/{stem.format(n)}_{n}.png" for folder in ("face", f"face_{word}") for n in numbers
+    ]
+    found = found_in(names)
+    assert (found.masks, len(found.kept)) == ([], 4)
+    third = [f"cap/c{n}.png" for n in numbers]
+    assert len(found_in([*names, *third]).masks) == 4
+    # Where the third has such names too, they may have been counted.
+    third = [name.replace("face/", "cap/") for name in names if name.startswith("face/")]
+    doubtful = found_in([*names, *third])
+    assert "but so have those in cap, so that it may be a class" in doubtful.doubtful
+    # But if all classes have them, they belong together.
+    both = [name.replace("face", "cap", 1) for name in names]
+    assert (len(found_in([*names, *both]).masks), found_in([*names, *both]).doubtful) == (8, "")
+
+
+@pytest.mark.parametrize("form", ["mask_{}", "label_{}", "{}_label", "photo_{}_anno"])
+def test_names_that_may_be_counted(form: str):
+    base = "photo_{}" if "photo" in form else "{}"
+
+    def of(images: int, others: int) -> segmentations.Found:
+        names = [f"a/{base.format(n)}.png" for n in range(images)]
+        return found_in([*names, *(f"a/{form.format(n)}.png" for n in range(others))])
+
+    assert (len(of(8, 8).masks), of(8, 8).doubtful) == (8, "")
+    assert "8 images next to them have" not in of(8, 8).doubtful
+    assert (of(8, 3).masks, len(of(8, 3).kept), of(8, 3).doubtful) == ([], 3, "")
+    assert "may be masks or annotations of other images, whose names" in of(8, 4).doubtful
+    sure = found_in([*(f"a/{n}.png" for n in range(20)), "a/7_mask.png", "a/x.png", "a/x_seg.png"])
+    assert (sure.masks, sure.kept) == (["a/7_mask.png", "a/x_seg.png"], [])
+
+
+def test_what_is_doubtful_about_masks_is_refused(tmp_path: Path):
+    grown(tmp_path, ["a:4", "b:3"])
+    for number in range(4):
+        (tmp_path / "a" / f"a-{number}.png").rename(tmp_path / "a" / f"{number}.png")
+    for number in range(2):
+        shutil.copy(tmp_path / "a/0.png", tmp_path / "a" / f"mask_{number}.png")
+    with pytest.raises(UserError, match=r"mask_0.png, .* move them elsewhere. If not, add --cl"):
+        find(f"folder:{tmp_path}")
+    assert counts(tmp_path, "top") == {"train": {"a": 6, "b": 3}}
+
+
+RETRIEVAL = "as data for re-identification or retrieval have"
+QUERIES = {
+    "bounding_box_train:3 bounding_box_test:3 query:2 gt_bbox:3 gt_query:2": RETRIEVAL,
+    "bounding_box_train:3 query:2": RETRIEVAL,
+    "image_train:3 image_test:3 image_query:2": RETRIEVAL,
+    "x/train:3 x/gallery:3 x/query:2": RETRIEVAL,
+    "gallery:3 query:2": "query hardly is a class",
+    "bounding_box_train:3 bounding_box_test:3": "has no class folders",
+}
+
+
+@pytest.mark.parametrize("tree", QUERIES)
+def test_data_for_retrieval(tmp_path: Path, tree: str):
+    with pytest.raises(UserError) as caught:
+        find(f"folder:{grown(tmp_path, tree)}")
+    assert QUERIES[tree] in str(caught.value)
+
+
+def test_identities_in_folders_are_classes(tmp_path: Path):
+    tree = "bounding_box_train/0002:2 bounding_box_train/0007:3 bounding_box_test:3 query:2"
+    assert counts(grown(tmp_path, tree)) == {"train": {"0002": 2, "0007": 3}}
+
+
 def test_a_word_for_annotations_ends_the_name_of_a_class(tmp_path: Path):
     names = ["photos", "paintings", "white label", "red label"]
     grown(tmp_path, [f"{name}:2" for name in names])
@@ -148,7 +231,11 @@ def test_masks_are_counted_and_named(tmp_path: Path):
         shutil.copy(image, image.with_name(f"{image.stem}_mask.png"))
     assert counts(tmp_path) == {"train": AB}
     found = find(f"folder:{tmp_path}")
-    assert "5 images left out as masks of others, for example a/a-0_mask.png." in found.notes
+    note = "5 images left out as masks of others, for example a/a-0_mask.png."
+    assert f"{note} To keep them: --classes top." in found.notes
+    assert counts(tmp_path, "top") == {"train": {"a": 4, "b": 6}}
+    (note,) = find(f"folder:{tmp_path}", SourceOptions("top")).notes
+    assert note.startswith("5 images may be masks of others by their names, and are kept")
     (left,) = found.left_out
     assert (left.what, len(left.names)) == ("masks beside their images", 5)
     assert (
