@@ -141,7 +141,7 @@ def decode(data: bytes, name: str, bit_depth: int = BITS) -> Image.Image:
     with _named_errors(name):
         image = open_image(data)
         deep = bit_depth < BITS and deep_colour.is_deep(image)
-        pixels = deep_colour.values(image, open_image(data)) if deep else None
+        pixels = _all_bits(image, data) if deep else None
         return _upright_rgb(image, bit_depth, pixels)
 
 
@@ -172,7 +172,11 @@ def deep_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
     """
     if image.mode.startswith("I"):
         return np.asarray(image)
-    return deep_colour.values(image, open_image(data)) if deep_colour.is_deep(image) else None
+    return _all_bits(image, data) if deep_colour.is_deep(image) else None
+
+
+def _all_bits(image: Image.Image, data: bytes) -> np.ndarray:
+    return deep_colour.values(image, functools.partial(open_image, data))
 
 
 def as_decoded(image: Image.Image, name: str, bit_depth: int = BITS) -> Image.Image:

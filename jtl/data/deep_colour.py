@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ _SWAPPED = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
 """The byte order by which Pillow's unpackers give the lower byte of each value."""
 # What Pillow unpacks in either byte order. Others, such as BGR;16, are not 16 bits a colour.
 _READABLE = re.compile(r"RGB[AXa]?;16[LBN]")
+
+_TOPS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+"""The largest values of the bits that cameras use."""
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -24,16 +28,31 @@ def is_deep(image: Image.Image) -> bool:
     )
 
 
-def values(image: Image.Image, again: Any) -> np.ndarray:
-    """All bits, uint16 [H, W, 3 or 4].
+def values(image: Image.Image, again: Callable[[], Any]) -> np.ndarray:
+    """All bits, uint16 [H, W, 3 or 4], colours not multiplied by alpha.
 
     Args:
         image: Opened, not loaded yet.
-        again: The same file, opened once more.
+        again: Opens the same file once more.
     """
-    again.tile = [_of_lower_byte(tile) for tile in again.tile]
-    higher, lower = np.asarray(image, np.uint16), np.asarray(again, np.uint16)
-    return higher << 8 | lower
+    premultiplied = any(_raw_mode(tile).startswith("RGBa") for tile in getattr(image, "tile", ()))
+    if premultiplied:  # Pillow divides each byte by a byte.
+        image = _with_modes(again(), lambda mode: mode.replace("a", "A"))
+    lower = _with_modes(again(), lambda mode: f"{mode[:-1]}{_SWAPPED[mode[-1]]}".replace("a", "A"))
+    found = np.asarray(image, np.uint16) << 8 | np.asarray(lower, np.uint16)
+    return _divided(found) if premultiplied else found
+
+
+def _divided(pixels: np.ndarray) -> np.ndarray:
+    """Colours that were multiplied by alpha, as they were before."""
+    colours, alpha = pixels[..., :3].astype(np.int64), pixels[..., 3:].astype(np.int64)
+    opaque = next((top for top in _TOPS if alpha.max() == top), _TOPS[-1])
+    divided = np.where(alpha > 0, (2 * colours * opaque + alpha) // np.maximum(2 * alpha, 1), 0)
+    # Rounding makes more than there was, the more so of nearly transparent pixels.
+    least = (2 * colours - (alpha < opaque)) * opaque // np.maximum(2 * alpha, 1)
+    most = least[(2 * alpha >= opaque)[..., 0]].max(initial=0) or _TOPS[-1]
+    top = next((top for top in _TOPS if most <= top), _TOPS[-1])
+    return np.concatenate([divided.clip(0, top), alpha], -1).astype(np.uint16)
 
 
 def scaled(pixels: np.ndarray, bit_depth: int) -> Image.Image:
@@ -52,8 +71,14 @@ def _raw_mode(tile: Any) -> str:
     return mode if isinstance(mode, str) else ""
 
 
-def _of_lower_byte(tile: Any) -> Any:
-    mode = _raw_mode(tile)
-    swapped = mode[:-1] + _SWAPPED[mode[-1]]
-    arguments = swapped if isinstance(tile[3], str) else (swapped, *tile[3][1:])
-    return type(tile)(*tile[:3], arguments) if hasattr(tile, "_fields") else (*tile[:3], arguments)
+def _with_modes(image: Any, change: Callable[[str], str]) -> Any:
+    """An opened image that Pillow unpacks by other modes."""
+
+    def changed(tile: Any) -> Any:
+        mode = change(_raw_mode(tile))
+        arguments = mode if isinstance(tile[3], str) else (mode, *tile[3][1:])
+        named = hasattr(tile, "_fields")
+        return type(tile)(*tile[:3], arguments) if named else (*tile[:3], arguments)
+
+    image.tile = [changed(tile) for tile in image.tile]
+    return image

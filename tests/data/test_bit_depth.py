@@ -121,7 +121,7 @@ def test_the_check_says_the_range(tmp_path: Path, capsys):
     assert "of 65,535: they are read as images of 12 bits" in capsys.readouterr().out
 
 
-def deep_colour(values: np.ndarray, kind: str) -> bytes:
+def deep_colour(values: np.ndarray, kind: str, alpha: int = 2) -> bytes:
     """A PNG or a plain TIFF of 16 bits a colour, [H, W, 3 or 4], which Pillow does not write."""
     height, width, colours = values.shape
     if kind == "PNG":
@@ -137,7 +137,7 @@ def deep_colour(values: np.ndarray, kind: str) -> bytes:
     order, data = kind[-1], values.astype(f"{kind[-1]}u2").tobytes()
     tags = [(256, width), (257, height), (258, None), (259, 1), (262, 2), (273, 8),
             (277, colours), (278, height), (279, len(data)), (284, 1)]  # fmt: skip
-    tags += [(338, 2)] if colours == 4 else []
+    tags += [(338, alpha)] if colours == 4 else []  # 1: colours are multiplied by it.
     at = 8 + len(data)
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
     table = struct.pack(f"{order}H", len(tags))
@@ -178,6 +178,39 @@ def test_colour_of_twelve_bits(tmp_path: Path, kind: str, colours: int):
     np.testing.assert_array_equal(found.train.read(np.array([0]), None)[0], expected)
     assert "values up to 4,095 of 65,535: they are read as images of 12 bits" in found.notes[0]
     assert survey("x", find(f"folder:{tmp_path}"), lambda n: None).notes[0] == found.notes[0]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("opaque", ["all", "one", "none"])
+def test_colours_multiplied_by_alpha(order: str, bits: int, opaque: str):
+    """As of `Associated alpha data` in TIFF 6.0, page 77."""
+    random = np.random.default_rng(1)
+    colours = random.integers(0, 2**bits, (9, 7, 3))
+    colours[0, 0] = 2**bits - 1
+    alpha = random.integers(30_000, 65_000, (9, 7, 1))
+    if opaque != "none":
+        alpha[0, 0] = 65_535
+    alpha = np.full_like(alpha, 65_535) if opaque == "all" else alpha
+    stored = (colours * alpha + 32_767) // 65_535
+    data = deep_colour(np.concatenate([stored, alpha], -1), f"TIFF {order}", alpha=1)
+    assert is_deep(data)
+    _, deepest = decode_measured(data, "x")
+    assert abs(deepest - (2**bits - 1)) <= (2 if bits == 16 else 0)
+    share = alpha / 65_535
+    expected = colours / (2**bits - 1) * 255 * share + 255 * (1 - share)
+    found = np.asarray(decode(data, "x", bits)).astype(float)
+    assert np.abs(found - expected).max() < (2.6 if bits == 16 else 2.1)
+
+
+def test_transparent_pixels_of_colours_multiplied_by_alpha():
+    values = np.zeros((2, 2, 4), int)
+    values[0, 0] = (4095, 100, 0, 65_535)
+    values[1, 1] = (1, 1, 1, 2)  # By rounding more than its alpha allows.
+    data = deep_colour(values, "TIFF <", alpha=1)
+    assert decode_measured(data, "x")[1] == 4095
+    pixels = np.asarray(decode(data, "x", 12))
+    np.testing.assert_array_equal(pixels[[0, 0, 1], [0, 1, 0]], [[255, 6, 0], [255] * 3, [255] * 3])
 
 
 def test_colour_of_sixteen_bits_is_as_before(tmp_path: Path):
