@@ -152,6 +152,7 @@ def test_one_program_for_all_platforms_and_sizes(classifier):
 # Other libraries.
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("to", ["timm", "torchvision", "onnx"])
 def test_torch_forms(resnet, to, tmp_path):
     done = checked.export(resnet, to, tmp_path / f"m{target.TARGETS[to].suffix}")
@@ -335,6 +336,7 @@ def test_tensorflow_runs_a_savedmodel(resnet, tmp_path):
         np.testing.assert_allclose(logits, own, atol=0.01 * np.abs(own).max())
 
 
+@pytest.mark.peer
 def test_default_places(resnet):
     done = checked.export(resnet, "timm")
     assert Path(done.path) == resnet.folder / "exports" / "timm.safetensors"
@@ -355,6 +357,7 @@ def test_nothing_is_exported_through_a_link_of_a_run(classifier, tmp_path):
         exports.unlink()
 
 
+@pytest.mark.peer
 def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monkeypatch):
     original = peers.torch_network
 
@@ -383,7 +386,7 @@ def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
         (["--to", "timm", "--out", "x.pth"], "--out 'x.pth' must end in .safetensors"),
         (["--to", "stablehlo", "--out", "/proc/x.stablehlo"], "cannot write '/proc/x.stablehlo'"),
         (["--to", "savedmodel", "--out", ".", "--overwrite"], "'.' is not a SavedModel"),
-        (["--to", "timm"], "tiny cannot be exported to timm"),
+        pytest.param(["--to", "timm"], "tiny cannot be exported to timm", marks=pytest.mark.peer),
     ],
 )
 def test_what_cannot_be_exported(classifier, args, told, capsys, monkeypatch, elsewhere):

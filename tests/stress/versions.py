@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,10 +29,17 @@ EXTRAS = ("demo", "parquet", "tensorboard", "export", "tfds")
 PYTEST = ("pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6")
 NEWER = ("3.12", "3.13", "3.14")
 FAST = "not slow and not process and not peer"
+PEERS = re.compile(r"^(import|from) (torch|torchvision|timm|keras|tensorflow)\b", re.MULTILINE)
+BESIDE_PEERS = [
+    f"--ignore={path.relative_to(ROOT)}"
+    for path in sorted((ROOT / "tests").rglob("test_*.py"))
+    if PEERS.search(path.read_text(encoding="utf-8"))
+]
+"""Files of tests that cannot be imported without the peers, whatever their marks are."""
 TESTS = {
     "short": ["-m", FAST, "tests/freeze", "tests/optim", "tests/runs", "tests/data/sources"],
-    "fast": ["-m", FAST],
-    "whole": ["-m", "not peer"],
+    "fast": ["-m", FAST, *BESIDE_PEERS],
+    "whole": ["-m", "not peer", *BESIDE_PEERS],
 }
 
 
@@ -129,8 +137,9 @@ def trixie(folder: Path, tests: list[str]) -> bool:
     if not (root / "usr/bin/make").exists():
         packages = "python3,python3-venv,git,make,ca-certificates,libgomp1"
         run("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", root)
-    for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
-        shutil.copyfile(f"/{name}", root / name)
+    # Processes that train together find each other by the host's name.
+    for name in ("resolv.conf", "hosts", "hostname", "ssl/certs/ca-certificates.crt"):
+        shutil.copyfile(f"/etc/{name}", root / "etc" / name)
     shutil.rmtree(root / "jtl", ignore_errors=True)
     run("git", "clone", "--quiet", ROOT, root / "jtl")
     for name in ("proc", "dev"):
