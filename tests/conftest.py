@@ -21,8 +21,9 @@ from jtl import onednn
 from jtl.models import registry
 from jtl.runs import plot_worker
 from jtl.runs.run import Run
+from jtl.train import automatic
 from jtl.train.loop import fit
-from support import plots, tiny
+from support import quick, tiny
 from support.paths import SHARED_DATA, TESTS
 from support.programs import QUICK_COMPILE
 
@@ -97,18 +98,24 @@ def _programs_in_bounds() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _draw_nothing() -> Iterator[Any]:
-    """Trainings in this process leave blank plots; gives what draws them."""
-    original = plot_worker._draw
+def _steps_alone() -> Iterator[dict[str, Any]]:
+    """Trainings in this process leave blank plots and no linear probe; gives what makes them."""
+    originals = {"_draw": plot_worker._draw, "fine_tunes": automatic.fine_tunes}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plot_worker, "_draw", plots.draw_nothing)
-        yield original
+        quick.spare(patch)
+        yield originals
 
 
 @pytest.fixture
-def real_plots(_draw_nothing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def real_plots(_steps_alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings in this process draw their plots."""
-    monkeypatch.setattr(plot_worker, "_draw", _draw_nothing)
+    monkeypatch.setattr(plot_worker, "_draw", _steps_alone["_draw"])
+
+
+@pytest.fixture
+def real_probe(_steps_alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fine-tuning in this process ends with a linear probe to compare with."""
+    monkeypatch.setattr(automatic, "fine_tunes", _steps_alone["fine_tunes"])
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,12 @@ import pytest
 
 from jtl.runs import checkpoint
 from support import commands
-from support.run_folders import arguments, assert_same, figures, run
+from support.run_folders import arguments, assert_same, figures, run, stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 PLANNED, LONGER = 3, 5
+PLANNED_STEPS = 4 * PLANNED
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,18 @@ def test_a_finished_run_goes_on(planned, longer):
 
 
 @pytest.mark.parametrize("step", [6, 13, 18])
-def test_it_ends_the_same_whenever_epochs_are_added(longer, tiny_data, tmp_path, step):
+def test_it_ends_the_same_whenever_epochs_are_added(longer, tiny_data, tmp_path, step, capsys):
     folder, resume = tmp_path / "run", [f"--epochs={LONGER}", "--resume"]
     first = arguments(tiny_data, folder, "--ema=0.5", epochs=PLANNED)
-    stop = {"TINY_SIGNAL": f"{step}:{signal.SIGTERM.value}"}
     # In an epoch of the plan; or at its end, and in an epoch that was added.
-    code, _, err = run(first, **(stop if step < 4 * PLANNED else {}))
-    assert code == (128 + signal.SIGTERM if step < 4 * PLANNED else 0), err
-    if step >= 4 * PLANNED:
-        stop = {"TINY_SIGNAL": f"{step - 4 * PLANNED}:{signal.SIGTERM.value}"}
-        code, _, err = run([f"--run-dir={folder}", *resume], **stop)
-        assert code == 128 + signal.SIGTERM, err
-        assert "Adding 2 epochs" in err
+    if step < PLANNED_STEPS:
+        assert stopped(first, step) == 128 + signal.SIGTERM
+    else:
+        assert commands.main("train", *first) == 0
+        code = stopped([f"--run-dir={folder}", *resume], step - PLANNED_STEPS)
+        assert code == 128 + signal.SIGTERM
+        assert "Adding 2 epochs" in capsys.readouterr().err
+    # Another process goes on with it.
     code, _, err = run([f"--run-dir={folder}", *resume])
     assert code == 0, err
     assert_same(folder, longer)
@@ -89,9 +90,8 @@ def test_patience_counts_from_the_added_epochs_whenever_they_are_added(tiny_data
     for when in (2, None):
         folder = tmp_path / f"after-{when}"
         words = arguments(tiny_data, folder, *often)
-        stop = {"TINY_SIGNAL": f"{4 * when + 1}:{signal.SIGTERM.value}"} if when else {}
-        code, _, err = run(words, **stop)
-        assert code == (128 + signal.SIGTERM if when else 0), err
+        code = stopped(words, 4 * when + 1) if when else commands.main("train", *words)
+        assert code == (128 + signal.SIGTERM if when else 0)
         # Epochs that are left out of the plan are trained first.
         assert len(figures(folder)) == (when or 3)
         longer = [f"--run-dir={folder}", "--resume", "--epochs=12"]

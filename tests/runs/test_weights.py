@@ -58,6 +58,7 @@ PLANS = {
 }
 
 
+@pytest.mark.usefixtures("real_probe")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "change"),
@@ -84,6 +85,7 @@ def test_it_goes_on_from_its_own_checkpoint(tiny_data, source, tmp_path, monkeyp
     assert ended.summary["probe_val_accuracy"] is not None
 
 
+@pytest.mark.usefixtures("real_probe")
 def test_while_the_other_run_is_as_it_was_nothing_is_said(tiny_data, source, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     tiny.fit_until(1, _config(tiny_data, folder, source, mask="last_stage"), monkeypatch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from jtl.runs import checkpoint
+from support import commands, tiny_train
 from support.paths import SUPPORT
 
 SCRIPT = SUPPORT / "tiny_train.py"
@@ -46,6 +49,13 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def run(words: list[str], **environment: str) -> tuple[int, str, str]:
     return ended(started(words, **environment))
+
+
+def stopped(words: list[str], step: int) -> int:
+    """`run` with a SIGTERM after so many steps, in this process; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_train.signal_itself(patch, step, signal.SIGTERM)
+        return commands.main("train", *words)
 
 
 def figures(folder: Path) -> list[dict[str, Any]]:

@@ -24,11 +24,11 @@ from jtl.cache import features
 from jtl.cli import app
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.runs import checkpointer, plot_worker
+from jtl.runs import checkpointer
 from jtl.train import command as train
 from jtl.train import loop
 from jtl.train.trainer import Trainer
-from support import plots, tiny
+from support import quick, tiny
 
 
 def signal_itself(patch: pytest.MonkeyPatch, at: int, number: int) -> None:
@@ -88,7 +88,7 @@ if __name__ == "__main__":
         signal_in_features(patch, *map(int, asked.split(":")))
     if asked := os.environ.get("TINY_SIGNAL"):
         signal_itself(patch, *map(int, asked.split(":")))
-    patch.setattr(plot_worker, "_draw", plots.draw_nothing)
+    quick.spare(patch)
     command = functools.partial(train.command, background_plots=False)
     code = 0
     for arguments in commands():

@@ -104,6 +104,7 @@ def trained(tiny_data, run_dir, **options: Any) -> tuple[Any, str]:
     return run, text.getvalue()
 
 
+@pytest.mark.usefixtures("real_probe")
 def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path):
     run, said = trained(tiny_data, tmp_path / "run", mask="full")
     assert (

@@ -50,7 +50,9 @@ def tensors_of(table: Table, name: str, num_classes: int | None) -> dict[str, np
     ("table", "name"), KNOWN, ids=[f"{name}-{table.library}" for table, name in KNOWN]
 )
 def test_identify(table, name):
-    for num_classes in (1000, 7, None):
+    # Classifiers are read alike in all models of a table.
+    first = name == next(other for one, other in KNOWN if one is table)
+    for num_classes in (1000, 7, None) if first else (7,):
         tensors = tensors_of(table, name, num_classes)
         found = identify(tensors)
         assert (found.model, found.table) == (name, table)
