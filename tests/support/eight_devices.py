@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
@@ -23,7 +24,7 @@ from jtl.runs import checkpoint
 from jtl.train import batch_size, loop, memory, step
 from jtl.train.checks import checked
 from jtl.train.state import TrainState, init_state
-from support import tiny
+from support import quick, tiny
 
 COUNTS = (1, 2, 8)
 STEPS, BATCH = 6, 16
@@ -140,6 +141,7 @@ def flat(tree: Any) -> np.ndarray:
 def main(folder: Path) -> None:
     assert jax.device_count() == max(COUNTS)
     registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    quick.spare(pytest.MonkeyPatch())
     data = tiny.write_folder(folder / "data", train=13, val=7)
     tiny.write_weights(folder / "weights")
     told: dict[str, Any] = {"lines": {}, "losses": {}}
