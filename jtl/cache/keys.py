@@ -145,6 +145,8 @@ def key_of(
         "count": len(split),
         "names": names_of(split),
         "host": repr(host),
+        # Entries from before there was a choice keep their names.
+        **({"scaled_jpeg": True} if host is not None and host.scaled_jpeg else {}),
         "prepare": repr(prepare),
         "view": None if view is None else dataclasses.asdict(view),
     }

@@ -150,10 +150,12 @@ class Config:
         known = walk.options(Config)
         # Runs from before warm-up was an option had none.
         values: dict[str, Any] = {} if "steps" in areas else {"warmup": 0.0}
-        # Nor did they read lists of splits: their validation images stay what they were.
+        # Nor did they read lists of splits, or scale JPEGs: their images stay what they were.
         data = areas.get("data", {})
         if "split_lists" not in data and with_scheme(data.get("data", "")).startswith("folder:"):
             values["split_lists"] = "ignore"
+        if "jpeg_decoding" not in data:
+            values["jpeg_decoding"] = "exact"
         for area in walk.areas(Config):
             values |= areas.get(area, {}) if area in _NEWER else areas[area]
         return walk.replace(

@@ -57,7 +57,7 @@ class InputPlan:
         if self.host is not None:
             if training and self.augmentation is not None and self.augmentation.options.crops:
                 side = math.ceil(self.host.size * CROPPED_FROM)
-                return HostTransform(side, 1.0, self.host.interpolation)
+                return dataclasses.replace(self.host, size=side, crop_pct=1.0)
             return self.host
         # Repeated pixels fill the input only from sizes that divide it.
         step = native[0] if native is not None and self.device.method == "nearest" else 1
@@ -80,6 +80,7 @@ def plan_input(
     preprocessing: Preprocessing,
     dtype: str = "float32",
     upsample: str | None = None,
+    scaled_jpeg: bool = False,
 ) -> InputPlan:
     """Chooses where images are resized.
 
@@ -95,6 +96,7 @@ def plan_input(
         preprocessing: Of the weights.
         dtype: Of the backbone's computation.
         upsample: As in `--upsample`; see `DataConfig.check`.
+        scaled_jpeg: As of `HostTransform`.
 
     Raises:
         UserError: Pixels cannot be repeated, as the images have no common square size.
@@ -116,7 +118,9 @@ def plan_input(
     device = Prepare(image_size, preprocessing, dtype, method)
     if side is not None and side <= image_size:
         return InputPlan(None, device)
-    host = HostTransform(image_size, preprocessing.crop_pct, preprocessing.interpolation)
+    host = HostTransform(
+        image_size, preprocessing.crop_pct, preprocessing.interpolation, scaled_jpeg
+    )
     return InputPlan(host, device)
 
 

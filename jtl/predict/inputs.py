@@ -15,8 +15,8 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.common.paths import as_path
 from jtl.common.text import type_of
-from jtl.data.decoding import BITS, FORMATS, BadImage, as_decoded, decode
-from jtl.data.image_file import read_file
+from jtl.data.decoding import BITS, BadImage, as_decoded, decode
+from jtl.data.image_file import FORMATS, read_file
 from jtl.data.sources.archives import is_archive, open_store
 from jtl.data.sources.stores import ImageFile, ImageStore
 
@@ -33,8 +33,7 @@ class Item(NamedTuple):
     Attributes:
         name: What it is called in results and messages.
         load: Gives it upright, in RGB; raises `BadImage`, naming it, if that is impossible. Takes
-            how many of 16 bits are used, by default all. May be called in a
-            thread.
+            `bit_depth` and `shorter_side` as `decode` does. May be called in a thread.
     """
 
     name: str
@@ -62,7 +61,7 @@ def _items(images: Any, name: str) -> Iterator[Item]:
     elif isinstance(images, os.PathLike):
         yield from _at_path(os.fspath(as_path(images, name)))
     elif isinstance(images, Image.Image):
-        yield Item(name, functools.partial(as_decoded, images, name))
+        yield Item(name, functools.partial(_opened, images, name))
     elif hasattr(images, "__array__"):
         yield from _of_array(np.asarray(images), name)
     elif isinstance(images, Iterable) and not isinstance(images, bytes | Mapping):
@@ -88,7 +87,7 @@ def _of_array(pixels: np.ndarray, name: str) -> Iterator[Item]:
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     ):
         raise UserError(f"{name} is an array of shape {list(pixels.shape)}. {_ALLOWED}.")
-    yield Item(name, functools.partial(as_decoded, Image.fromarray(pixels), name))
+    yield Item(name, functools.partial(_opened, Image.fromarray(pixels), name))
 
 
 def _at_path(path: str) -> Iterator[Item]:
@@ -119,21 +118,34 @@ def _at_path(path: str) -> Iterator[Item]:
         yield Item(name, functools.partial(_decoded_member, store, file, name))
 
 
-def _decoded_file(path: Path, name: str, bit_depth: int = BITS) -> Image.Image:
+def _opened(
+    image: Image.Image, name: str, bit_depth: int = BITS, shorter_side: int | None = None
+) -> Image.Image:
+    del shorter_side  # It has its pixels already.
+    return as_decoded(image, name, bit_depth)
+
+
+def _decoded_file(
+    path: Path, name: str, bit_depth: int = BITS, shorter_side: int | None = None
+) -> Image.Image:
     try:
         data = read_file(path)
     except (OSError, ValueError) as error:  # ValueError: of a path with a null character.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error}") from error
-    return decode(data, name, bit_depth)
+    return decode(data, name, bit_depth, shorter_side)
 
 
 def _decoded_member(
-    store: ImageStore, file: ImageFile, name: str, bit_depth: int = BITS
+    store: ImageStore,
+    file: ImageFile,
+    name: str,
+    bit_depth: int = BITS,
+    shorter_side: int | None = None,
 ) -> Image.Image:
     try:
         data = store.read(file)
     except Exception as error:  # A damaged archive provokes many kinds.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error
-    return decode(data, name, bit_depth)
+    return decode(data, name, bit_depth, shorter_side)

@@ -194,7 +194,8 @@ def decoded(batch: Sequence[Item], inputs: InputPlan) -> list[np.ndarray | Unrea
 
 def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
     try:
-        image = item.load(inputs.bit_depth)
+        shorter = None if inputs.host is None else inputs.host.shorter_side
+        image = item.load(inputs.bit_depth, shorter)
         host = inputs.host_for((image.height, image.width))
         return np.asarray(image) if host is None else host(image)
     except BadImage as error:

@@ -52,6 +52,7 @@ def describe_model(
             "enlarged_on_device": inputs.host is None,
             "preprocessing": dataclasses.asdict(inputs.device.preprocessing),
             **({} if inputs.bit_depth == BITS else {"bit_depth": inputs.bit_depth}),
+            **({"scaled_jpeg": True} if inputs.host and inputs.host.scaled_jpeg else {}),
         },
     }
 
@@ -76,7 +77,12 @@ def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
     device = Prepare(stored["size"], preprocessing, stored["dtype"], stored["upsample"])
     host = None
     if not stored["enlarged_on_device"]:
-        host = HostTransform(stored["size"], preprocessing.crop_pct, preprocessing.interpolation)
+        host = HostTransform(
+            stored["size"],
+            preprocessing.crop_pct,
+            preprocessing.interpolation,
+            stored.get("scaled_jpeg", False),
+        )
     return model, InputPlan(host, device, bit_depth=stored.get("bit_depth", BITS))
 
 

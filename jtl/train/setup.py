@@ -160,7 +160,12 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     )
     preprocessing = entry.preprocessing if pretrained is None else pretrained.preprocessing
     inputs = plan_input(
-        size, config.data.image_size, preprocessing, options.dtype, config.data.upsample
+        size,
+        config.data.image_size,
+        preprocessing,
+        options.dtype,
+        config.data.upsample,
+        scaled_jpeg=config.data.jpeg_decoding == "scaled",
     )
     inputs = dataclasses.replace(inputs, bit_depth=dataset.bit_depth or BITS)
     augment = config.augment.resolved()

@@ -399,6 +399,9 @@ OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "the data": lambda: changed(fingerprint="cd" * 32),
     "the split": lambda: changed(split_name="val"),
     "the decoding": lambda: changed(host=HostTransform(8, 0.9, "bicubic")),
+    "the scaling of JPEGs": lambda: changed(
+        host=HostTransform(8, 1.0, "bicubic", scaled_jpeg=True)
+    ),
     "the preparation": lambda: changed(
         prepare=dataclasses.replace(tiny.PREPARE, method="bilinear")
     ),

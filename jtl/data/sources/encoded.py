@@ -155,7 +155,8 @@ class EncodedSplit(Labelled):
         """Decode images in threads. See `jtl.data.splits.Split.read`."""
 
         def load_one(index: int) -> np.ndarray:
-            image = decode(self.encoded(index), self._names[index], self._bit_depth)
+            shorter = None if transform is None else transform.shorter_side
+            image = decode(self.encoded(index), self._names[index], self._bit_depth, shorter)
             if transform is None:
                 return np.asarray(image)
             try:
