@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -46,6 +48,12 @@ _NUMBERED = re.compile(
 )
 # What timm makes of a ResNet without a param more: its strides blur, or average.
 _SAME_KEYS = re.compile(r"(?i)(?<![a-z])(resnet(blur|aa)\d+)(?![a-z0-9])")
+# And what dilation makes of one, for segmentation.
+_STRIDE = r"(?:os|output[-_]?stride)[-_=]?(?:8|16)"
+_DILATED = re.compile(
+    rf"(?i)(?<![a-z])(dilated[-_.]?resnet[-_]?\d+|resnet[-_]?\d+[-_.](?:dilated|{_STRIDE}))(?![a-z0-9])"
+)
+_PLAIN = re.compile(r"(?i)(res|dense|mobile|squeeze|efficient|alex)_?-?net|vgg")
 
 
 def looks_like(keys: Iterable[str]) -> str | None:
@@ -71,10 +79,28 @@ def named(text: str) -> str | None:
     """The network with jtl's own keys and another forward pass that a name speaks of.
 
     timm's `resnetblur50` and `resnetaa50` have every key and every shape of `resnet50`: their
-    anti-aliasing has no params. So nothing but a name tells them apart.
+    anti-aliasing has no params. Neither has dilation. So nothing but a name tells them apart.
     """
-    found = _SAME_KEYS.search(text)
+    found = _SAME_KEYS.search(text) or _DILATED.search(text)
     return found and found[1].lower()
+
+
+def named_by(path: Path) -> tuple[str, str] | None:
+    """The network that a file's name or its folder's speaks of, as `named`, and which of the two.
+
+    A folder counts where the file's own name, such as `model.safetensors`, says no network: the
+    one around it, or that of a model in the hub's cache.
+    """
+    path = Path(os.path.abspath(path))
+    if other := named(path.name):
+        return other, "its name"
+    if _PLAIN.search(path.name):
+        return None
+    cached = (folder for folder in path.parents[1:4] if folder.name.startswith("models--"))
+    for folder in (path.parent, *cached):
+        if other := named(folder.name):
+            return other, "the name of its folder"
+    return None
 
 
 def advice(tensors: Mapping[str, np.ndarray]) -> str:

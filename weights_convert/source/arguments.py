@@ -7,7 +7,9 @@ transformers' states the same under names of its own. A ResNet with `output_stri
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sized
 from typing import Any
@@ -38,6 +40,7 @@ _SHAPES = re.compile(
 # The values that change nothing.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "output_stride": (32,),
+    "replace_stride_with_dilation": ([False, False, False], (False, False, False)),
     "stem_type": ("",),
     "replace_stem_pool": (False,),
     "block_reduce_first": (1,),
@@ -72,6 +75,23 @@ class Built:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_DILATING = ("output_stride", "replace_stride_with_dilation", "aa_layer")
+"""What no key shows, by which programs state it on its own."""
+
+
+def stated_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that stand among other settings, as numbers or as text."""
+    found = {}
+    for name in _DILATING:
+        value = settings.get(name)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                value = json.loads(value.lower())
+        if isinstance(value, (int, str, list, tuple)):
+            found[name] = value
+    return found
+
+
 def of_timm(config: Mapping[str, Any], by: str) -> Built:
     """What timm's `config.json` says."""
     arguments = config.get("model_args")
@@ -84,7 +104,7 @@ def of_timm(config: Mapping[str, Any], by: str) -> Built:
 def of_training(settings: Mapping[str, Any]) -> Built:
     """What timm's training script keeps of its options in a checkpoint."""
     arguments = settings.get("model_kwargs")
-    arguments = dict(arguments) if isinstance(arguments, dict) else {}
+    arguments = stated_alone(settings) | (dict(arguments) if isinstance(arguments, dict) else {})
     if settings.get("bn_eps") is not None:
         arguments["bn_eps"] = settings["bn_eps"]
     pool = arguments.pop("global_pool", None)
@@ -99,6 +119,7 @@ def of_transformers(config: Mapping[str, Any]) -> Built:
     """What transformers' `config.json` says of a ResNet."""
     is_resnet = config.get("model_type") == "resnet"
     stated = {name: config[name] for name in _OF_TRANSFORMERS if is_resnet and name in config}
+    stated |= stated_alone(config)
     return Built("the config.json beside it", None, stated)
 
 

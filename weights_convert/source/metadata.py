@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jtl.common.errors import UserError
@@ -128,6 +128,8 @@ def of_config(config: Mapping[str, Any], by: str) -> Metadata:
     architecture = config.get("architecture")
     if architecture is not None and not isinstance(architecture, str):
         raise _useless(by, f"architecture is '{shown(architecture)}', which is not a name")
+    if architecture is None:
+        architecture = _named(declared, ("architecture", "hf_hub_id", "url", "file"))
     licence = declared.get("license")
     return Metadata(
         by=by,
@@ -180,10 +182,13 @@ def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
     if isinstance(labels, dict):
         numbered = {int(n): name for n, name in labels.items() if str(n).isdecimal()}
         names = [numbered[n] for n in range(len(labels)) if n in numbered]
+    stated_by = f"the config.json beside {by.removeprefix('the ')}"
+    other = _named(config, ("_name_or_path", "backbone"))
     return Metadata(
         by=by,
+        architecture=None if other is None else Declared(other, "the config.json beside it"),
         preprocessing=_preprocessing({k: v for k, v in known.items() if v is not None}, by),
-        class_names=_names(names, f"the config.json beside {by.removeprefix('the ')}"),
+        class_names=_names(names, stated_by),
         built=arguments.of_transformers(config),
     )
 
@@ -199,7 +204,7 @@ def of_header(metadata: Mapping[str, str], by: str) -> Metadata:
         UserError: A value cannot be.
     """
     if "jtl" not in metadata:
-        return Metadata(by)
+        return _of_others_header(metadata, by)
     found: dict[str, Any] = {}
     for key in ("preprocessing", "class_names"):
         try:
@@ -220,6 +225,28 @@ def of_header(metadata: Mapping[str, str], by: str) -> Metadata:
         licence=None if licence is None else shown(licence, 200),
         class_names=_names(found["class_names"], by),
         built=Built(by, None if metadata.get("pool") is None else shown(metadata["pool"], 40)),
+    )
+
+
+def _named(said: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    """The network with the keys of another one that some of the values speak of, if any does."""
+    texts = (text[:1000] for key in keys if isinstance(text := said.get(key), str))
+    return next(filter(None, map(relatives.named, texts)), None)
+
+
+def _of_others_header(metadata: Mapping[str, str], by: str) -> Metadata:
+    """What other programs wrote beside the tensors, as far as no key shows it."""
+    stated_there = arguments.stated_alone(metadata)
+    for key in ("model_args", "model_kwargs"):
+        try:
+            stated = json.loads(metadata.get(key, "null"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(stated, dict):
+            stated_there |= arguments.stated_alone(stated)
+    other = _named(metadata, metadata)
+    return Metadata(
+        by, None if other is None else Declared(other, by), built=Built(by, None, stated_there)
     )
 
 

@@ -270,12 +270,11 @@ def _from_file(path: Path, model: str | None) -> Source:
     elif "model_type" in config:
         processor = _json_beside(path, metadata.PROCESSOR)
         source = source.described(metadata.of_transformers(config, processor))
-    other = relatives.named(name)
-    return (
-        source
-        if other is None
-        else source.described(metadata.Metadata("its name", Declared(other, "its name")))
-    )
+    found = relatives.named_by(path)
+    if found is None or readers.is_of_keras(path):
+        return source
+    other, by = found
+    return source.described(metadata.Metadata(by, Declared(other, by)))
 
 
 def _json_beside(path: Path, name: str) -> Any:

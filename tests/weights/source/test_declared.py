@@ -345,10 +345,81 @@ def test_a_name_tells_what_no_key_does(resnet18, tmp_path, refused):
         ("myresnetaa50.pth", None),
         ("resnetaa.pth", None),
         ("my_resnetaa50d.pth", None),
+        ("resnet50_os8.pth", "resnet50_os8"),
+        ("dilated_resnet101-x.pth", "dilated_resnet101"),
+        ("resnet50-output_stride=16.pth", "resnet50-output_stride=16"),
+        ("resnet50_os80.pth", None),
+        ("resnet50_photos8.pth", None),
     ],
 )
 def test_names_that_speak_of_another_network(name, found):
     assert relatives.named(name) == found
+
+
+FOLDERS = {
+    "resnetblur18.bt_in1k/model.safetensors": True,
+    "models--timm--resnetblur18.bt_in1k/snapshots/0a1b2c/model.safetensors": True,
+    "resnet18_os8/model.safetensors": True,
+    "resnetblur18-compared/resnet18.safetensors": False,
+    "resnetblur18/runs/model.safetensors": False,
+    "models--timm--resnet18.a1_in1k/snapshots/0a1b2c/model.safetensors": False,
+}
+
+
+@pytest.mark.parametrize("place", FOLDERS)
+def test_the_name_of_a_folder_tells_too(resnet18, tmp_path, refused, place):
+    (tmp_path / place).parent.mkdir(parents=True)
+    file = resnet18.rename(tmp_path / place)
+    for given in (file, file.parent):
+        if FOLDERS[place]:
+            assert "the name of its folder says that '" in (message := refused(given)), message
+        elif given == file or file.name == "model.safetensors":
+            assert converted(given).model == "resnet18"
+    assert converted(file, architecture="resnet18").model == "resnet18"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pretrained_cfg": {"hf_hub_id": "timm/resnetblur18.bt_in1k"}},
+        {"pretrained_cfg": {"url": "https://x/resnetblur18-84f4748f.pth"}},
+        {"pretrained_cfg": {"architecture": "resnetblur18"}},
+        {"model_type": "resnet", "_name_or_path": "timm/resnetblur18"},
+        {"model_type": "timm_backbone", "backbone": "resnetblur18"},
+        {"architecture": "resnet18", "model_args": {"output_stride": 8}},
+        {"model_type": "timm_backbone", "backbone": "resnet18", "output_stride": 8},
+        {"model_args": {"replace_stride_with_dilation": [False, True, True]}},
+    ],
+    ids=str,
+)
+def test_a_configuration_tells_what_no_key_does(resnet18, refused, config):
+    beside(resnet18, **config)
+    message = refused(resnet18)
+    assert "config.json beside it says that" in message, message
+    assert "resnetblur18" in message or "stride" in message
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"model": "resnetblur18.bt_in1k"},
+        {"architecture": "resnetblur18"},
+        {"output_stride": "8"},
+        {"model_args": '{"output_stride": 8}'},
+        {"replace_stride_with_dilation": "[False, True, True]"},
+        {"model_kwargs": '{"aa_layer": "blurpool"}'},
+    ],
+    ids=str,
+)
+def test_headers_of_others_tell_what_no_key_does(tmp_path, refused, stated):
+    arrays = samples.tensors("resnet18", RESNET)
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    file = tmp_path / "renamed.safetensors"
+    save_file(contiguous, file, {"format": "pt", **stated})
+    assert "the file's header says that " in (message := refused(file)), message
+    harmless = {"format": "pt", "model": "resnet18", "output_stride": "32", "model_args": "{"}
+    save_file(contiguous, file, harmless)
+    assert converted(file).model == "resnet18"
 
 
 @pytest.mark.peer
