@@ -16,12 +16,11 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.kinds import by_ending
 from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
-from jtl.data.sources.names import splits_in, words_of
-from jtl.data.sources.split_list_names import READ, ListName
+from jtl.data.sources.names import splits_in
+from jtl.data.sources.split_list_names import ListName, is_read
+from jtl.data.sources.split_tables import FALSE, TRUE, rows_of, splits_of
 from jtl.data.sources.stores import ImageFile, decoded, text_of
 
-_HEADERS = ("split", "splits", "set", "subset", "phase", "partition", "usage", "is_train")
-_TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 CUB = ("images.txt", "train_test_split.txt")
 """The two files of CUB-200."""
 _ENOUGH = 0.5
@@ -86,9 +85,11 @@ def read(
     try:
         if file.name.lower().endswith(".xlsx"):
             return _of_sheets(contents(file), index)
-        if not file.name.lower().endswith(READ):
+        if not is_read(file):
             return Contents()
         start = contents(file, _FIRST_BYTES)
+        if len(start) < min(file.size, _FIRST_BYTES):
+            return Contents(unread="cannot be read from a compressed archive: unpack it")
         head = decoded(start)
         if not head.strip():
             return Contents(unread="is empty")
@@ -104,7 +105,7 @@ def read(
             head = decoded(contents(file))
         if is_json:
             return _of_json(file.name, json.loads(head), name, index, expected=expected)
-        return _of_rows(file.name, list(_rows(head)), name, index, expected=expected)
+        return _of_rows(file.name, list(rows_of(head)), name, index, expected=expected)
     except UserError:
         raise
     except (ValueError, RecursionError, csv.Error, zipfile.BadZipFile) as error:
@@ -127,8 +128,8 @@ def _of_sheets(data: bytes, index: ImageIndex) -> Contents:
 
 def _of_start(head: str, name: ListName | None, index: ImageIndex) -> Contents | None:
     """What the beginning of a long file says; None where one has to read on."""
-    rows = list(_rows(head.rpartition("\n")[0]))[:FIRST_ROWS]
-    if not rows or _column_of_splits(rows) is not None:
+    rows = list(rows_of(head.rpartition("\n")[0]))[:FIRST_ROWS]
+    if not rows or splits_of(rows) is not None:
         return None if rows else Contents(of_data=True)
     if name is None:
         return Contents()
@@ -187,28 +188,16 @@ def _of_one(where: str, name: ListName, names: frozenset[str], missing: list[str
     return Contents({split: names}, missing, names_images=True)
 
 
-def _rows(text: str) -> Iterator[list[str]]:
-    """The cells of every row, the whole row before them; after them it without its last word."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    head = lines[0] if lines else ""
-    delimiter = max("\t,;", key=head.count) if any(c in head for c in "\t,;") else None
-    split = map(str.split, lines) if delimiter is None else csv.reader(lines, delimiter=delimiter)
-    for line, cells in zip(lines, split, strict=False):
-        rest = line.strip().rpartition(" ")[0] if delimiter is None and len(cells) > 2 else ""
-        yield [line.strip(), *(cell.strip() for cell in cells), *filter(None, [rest.strip()])]
-
-
 def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> Contents:
-    """Of a table with a column of splits, with or without a head."""
-    column = _column_of_splits(rows)
-    if column is None:
+    """Of a table that says the split of every row."""
+    said = splits_of(rows)
+    if said is None:
         return Contents()
-    head = rows[0][column].casefold().replace(" ", "_")
-    rows = rows[1:] if head in _HEADERS else rows
+    rows = rows[1:] if said.has_head else rows
     found: dict[str, set[str]] = defaultdict(set)
     missing = []
     for row, name in zip(rows, index.of_rows(rows), strict=True):
-        split = _split_word(row[column], head) if column < len(row) else None
+        split = said.of_row(row)
         if name is not None:
             found[split or ""].add(name)
         elif split is not None:
@@ -218,32 +207,6 @@ def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> Contents:
         return Contents()  # A column of something else.
     splits = {split: frozenset(names) for split, names in found.items()}
     return Contents(splits, missing if splits else (), names_images=bool(splits))
-
-
-def _column_of_splits(rows: Sequence[Sequence[str]]) -> int | None:
-    """The column that is called so or, where there is no head, holds nothing but splits."""
-    if not rows:
-        return None
-    head = [cell.casefold().replace(" ", "_") for cell in rows[0]]
-    for column, cell in enumerate(head):
-        if column and cell in _HEADERS:
-            return column
-        if column and _is_split(cell):
-            cells = [row[column] for row in rows[:FIRST_ROWS] if column < len(row)]
-            if all(map(_is_split, cells)) and len(set(cells)) > 1:
-                return column
-    return None
-
-
-def _is_split(cell: str) -> bool:
-    return len(words_of(cell)) == 1 and _split_word(cell, "") is not None
-
-
-def _split_word(cell: str, head: str) -> str | None:
-    if head == "is_train":
-        return "train" if cell.lower() in _TRUE else "test" if cell.lower() in _FALSE else None
-    splits = splits_in(cell)
-    return next(iter(splits)) if len(splits) == 1 and splits <= {"train", "val", "test"} else None
 
 
 def _of_json(
@@ -294,7 +257,7 @@ def read_cub(
     """
     texts = [text_of(files[name], contents) for name in CUB if name in files]
     try:
-        images, trained = (dict(row[1:3] for row in _rows(t or "") if row[2:]) for t in texts)
+        images, trained = (dict(row[1:3] for row in rows_of(t or "") if row[2:]) for t in texts)
     except (ValueError, csv.Error):  # Only one of them is there, or none.
         return Contents()
     found: dict[str, set[str]] = defaultdict(set)
@@ -303,7 +266,7 @@ def read_cub(
         name, cell = index.of_text(path), trained.get(key)
         if name is None:
             missing.append(path)
-        elif cell in (*_TRUE, *_FALSE):
-            found["train" if cell in _TRUE else "test"].add(name)
+        elif cell in (*TRUE, *FALSE):
+            found["train" if cell in TRUE else "test"].add(name)
     splits = {split: frozenset(names) for split, names in found.items()}
     return Contents(splits, missing, names_images=bool(splits))

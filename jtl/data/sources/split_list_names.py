@@ -7,9 +7,12 @@ from typing import NamedTuple
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.stores import ImageFile
 
-READ = (".txt", ".csv", ".tsv", ".lst", ".list", ".flist", ".filelist", ".json")
-"""What is read: text, and JSON."""
-NEVER_READ = (".mat", ".pkl", ".pickle", ".npy", ".xls", ".yaml", ".yml")
+READ = (".txt", ".csv", ".tsv", ".lst", ".list", ".flist", ".filelist", ".json", ".jsonl")
+"""What is read: text, and JSON; also what has no ending."""
+_PACKED = tuple(f"{ending}.{packed}" for ending in READ for packed in ("gz", "bz2", "xz", "zip"))
+NEVER_READ = (
+    *_PACKED, ".mat", ".pkl", ".pickle", ".npy", ".xls", ".parquet", ".feather", ".yaml", ".yml",
+)  # fmt: skip
 NAMED = (*READ, ".xlsx", *NEVER_READ)
 """What may be a list of splits, whether jtl reads it or not."""
 _OTHERS = {
@@ -64,7 +67,11 @@ def candidates(files: list[ImageFile]) -> list[tuple[ImageFile, ListName | None]
     found: dict[str, tuple[ImageFile, ListName | None]] = {}
     for file in files:
         name = file.parts[-1].lower()
-        if not name.endswith(NAMED) or _OTHERS & {*words_of(name)}:
+        if not (name.endswith(NAMED) or "." not in name) or _OTHERS & {*words_of(name)}:
+            continue
+        if "." not in name:  # Of the many that have no ending those with such a name.
+            if (told := name_of(file)) is not None and told.certain:
+                found[file.name] = (file, told)
             continue
         by_folder.setdefault(file.parts[:-1], []).append(file)
         if (told := name_of(file)) is not None:
@@ -75,7 +82,7 @@ def candidates(files: list[ImageFile]) -> list[tuple[ImageFile, ListName | None]
 
 def name_of(file: ImageFile) -> ListName | None:
     """What a file's name says of splits; None where it says nothing."""
-    stem, _, ending = file.parts[-1].rpartition(".")
+    stem, ending = _parted(file.parts[-1])
     words = words_of(stem)
     splits = splits_in(stem) & {"train", "val", "test"}
     divided = bool({"split", "splits", "setid"} & {*words})
@@ -92,8 +99,20 @@ def name_of(file: ImageFile) -> ListName | None:
         of_several,
         certain="" not in kinds,
         ends="" not in kinds[last:],
-        pattern=" ".join("*" if splits_in(word) else word for word in words) + ending.lower(),
+        pattern=" ".join("*" if splits_in(word) else word for word in words) + ending,
     )
+
+
+def is_read(file: ImageFile) -> bool:
+    """Whether jtl reads such files."""
+    name = file.parts[-1].lower()
+    return name.endswith(READ) or "." not in name
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A name and its ending, which may be two such as `.txt.gz`."""
+    ending = max((e for e in NAMED if name.lower().endswith(e)), key=len, default="")
+    return name[: len(name) - len(ending)], ending
 
 
 def _kind(word: str) -> str:

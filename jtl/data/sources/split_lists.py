@@ -16,6 +16,7 @@ from jtl.common.text import counted, listed
 from jtl.data.sources import split_list_files, split_list_names
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.image_index import ImageIndex
+from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.split_list_files import CUB, WAY_OUT, Contents
 from jtl.data.sources.split_list_names import NEVER_READ, ListName
 from jtl.data.sources.stores import ImageFile
@@ -68,7 +69,7 @@ def find(
     """
     candidates = split_list_names.candidates(list(files))
     if not candidates:
-        return None
+        return _by_names(images) if expected else None
     index = ImageIndex(images)
     opened: _Opened = [
         (file, name, split_list_files.read(file, name, index, read, expected=expected))
@@ -89,7 +90,7 @@ def find(
         _refuse_unread([each for each in opened if each[0].name not in used], where, bool(found))
         _refuse_doubtful(opened, where)
     if not found:
-        return None
+        return _by_names(images) if expected else None
     return _combined(found, index.names, where)._replace(notes=tuple(_notes(opened)))
 
 
@@ -181,6 +182,28 @@ def _by_pattern(names: Iterable[ListName | None]) -> Mapping[str, set[str]]:
     return found
 
 
+def _apart(sets: Iterable[frozenset[str]]) -> list[frozenset[str]]:
+    """Different lists, without one that only puts all others together."""
+    different = list(dict.fromkeys(sets))
+    whole = frozenset().union(*different)
+    parts = [names for names in different if names != whole]
+    return parts if frozenset().union(*parts) == whole else different
+
+
+def _by_names(images: Sequence[ImageFile]) -> Listed | None:
+    """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`."""
+    split_of: dict[str, str] = {}
+    for image in images:
+        words = words_of(image.parts[-1].rpartition(".")[0])
+        splits = splits_in(words[0]) if words else set()
+        if len(splits) != 1 or not splits <= {"train", "val", "test"}:
+            return None
+        split_of[image.name] = splits.pop()
+    if len({*split_of.values()}) < 2 or "train" not in split_of.values():
+        return None
+    return Listed(split_of, (), None, "the names of the images, such as " + images[0].parts[-1])
+
+
 def _notes(opened: _Opened) -> Iterable[str]:
     for file, _, contents in opened:
         if contents.splits and contents.missing:
@@ -208,7 +231,7 @@ def _combined(
     split_of: dict[str, str] = {}
     files: dict[str, ImageFile] = {}
     for split, lists in found.items():
-        sets = list(dict.fromkeys(names for _, names in lists))
+        sets = _apart(names for _, names in lists)
         if max(Counter(name for names in sets for name in names).values(), default=0) > 1:
             raise UserError(
                 f"{where} has several lists for the {split} split: "
