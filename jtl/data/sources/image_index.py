@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from jtl.data.kinds import by_ending
 from jtl.data.sources.stores import ImageFile
 
+_MOST_DIGITS, _PADDED = 5, 3
+"""Numbers of so many digits, or with zeros before them, count nothing."""
 FIRST_ROWS = 200
 """The rows that decide which column of a table names images."""
 
@@ -25,8 +27,8 @@ class ImageIndex:
                         self._found[key] = None  # What names several images names none.
 
     def of_text(self, text: str) -> str | None:
-        """The image that a path names, or None; a mere number may count something else."""
-        if text.isdigit():
+        """The image that a path names, or None; a small number may count something else."""
+        if text.isdigit() and len(text) < (_MOST_DIGITS if text[0] != "0" else _PADDED):
             return None
         parts = tuple(part for part in text.replace("\\", "/").split("/") if part)
         name = self._found.get(parts[-2:])

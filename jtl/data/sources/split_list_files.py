@@ -34,6 +34,8 @@ _FIRST_BYTES = 2**16
 _MOST_BYTES = 2**26
 _MOST_NUMBERS = 20
 """A row of more holds pixels or features."""
+_MOST_CODES = 5
+"""A column of splits has no more values."""
 _STRING = re.compile(r'"([^"\n]{1,400})"')
 _SHEET = re.compile(r"xl/(sharedStrings|worksheets/[^/]+)\.xml")
 _CELL = re.compile(r"<t\b[^>]*>([^<]+)</t>")
@@ -53,6 +55,7 @@ class Contents(NamedTuple):
         unread: Why it cannot be read, in words; empty if it can.
         names_images: Whether its rows name images.
         of_data: Whether it surely is no list: of pixels or other numbers.
+        unclear: Why its splits are not those of images, in words; empty if they are.
     """
 
     splits: Mapping[str, frozenset[str]] = MappingProxyType({})
@@ -60,6 +63,7 @@ class Contents(NamedTuple):
     unread: str = ""
     names_images: bool = False
     of_data: bool = False
+    unclear: str = ""
 
 
 def read(
@@ -203,8 +207,12 @@ def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> Contents:
         elif split is not None:
             missing.append(row[0])
     others = found.pop("", set())
-    if len(others) > _ENOUGH * sum(map(len, found.values())):
-        return Contents()  # A column of something else.
+    if len(others) > _ENOUGH * sum(map(len, found.values())):  # A column of something else.
+        words = sorted({*map(said.cell, rows)})
+        unclear = f"has a column '{said.name}' of {listed(words, 5)}, and no word for a split"
+        return Contents(unclear=unclear if said.name and len(words) <= _MOST_CODES else "")
+    if not found and said.sure:
+        return Contents(unclear=f"says splits, and of no image (a row is '{rows[0][0][:60]}')")
     splits = {split: frozenset(names) for split, names in found.items()}
     return Contents(splits, missing if splits else (), names_images=bool(splits))
 

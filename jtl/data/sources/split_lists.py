@@ -86,8 +86,10 @@ def find(
         for split, names in contents.splits.items():
             found[split].append((file, names))
     used = {file.name for same in found.values() for file, _ in same}
+    rest = [each for each in opened if each[0].name not in used]
+    _refuse_damaged(rest, where)
     if found or expected:
-        _refuse_unread([each for each in opened if each[0].name not in used], where, bool(found))
+        _refuse_unused(rest, where, bool(found))
         _refuse_doubtful(opened, where)
     if not found:
         return _by_names(images) if expected else None
@@ -108,14 +110,8 @@ def divide(listed: Listed, classes: Classes) -> tuple[dict[str, Classes], list[s
     return {split: by_class for split, by_class in found.items() if by_class}, lost
 
 
-def _refuse_unread(opened: _Opened, where: str, others: bool) -> None:
-    """Raises `UserError` if files by their names are lists of splits, and say nothing of images.
-
-    Args:
-        opened: The files that are no list that jtl understands.
-        where: What the place is called.
-        others: Whether there are lists besides.
-    """
+def _refuse_damaged(opened: _Opened, where: str) -> None:
+    """Raises `UserError` if files by their names are lists of splits, and cannot be read."""
     unread = [
         (file, contents.unread)
         for file, name, contents in opened
@@ -128,6 +124,16 @@ def _refuse_unread(opened: _Opened, where: str, others: bool) -> None:
             f"{'lists' if len(unread) == 1 else 'list'} the images of a split, and cannot be read: "
             f"{told}. Mend or remove {'it' if len(unread) == 1 else 'them'}. {WAY_OUT}"
         )
+
+
+def _refuse_unused(opened: _Opened, where: str, others: bool) -> None:
+    """Raises `UserError` if files by their names are lists of splits, and say nothing of images.
+
+    Args:
+        opened: The files that are no list that jtl understands.
+        where: What the place is called.
+        others: Whether there are lists besides.
+    """
     by_pattern = _by_pattern(
         name for file, name, _ in opened if name and file.name.lower().endswith(NEVER_READ)
     )
@@ -159,6 +165,12 @@ def _refuse_doubtful(opened: _Opened, where: str) -> None:
     """
     by_pattern = _by_pattern(name for _, name, contents in opened if contents.names_images)
     for file, name, contents in opened:
+        if contents.unclear:
+            raise UserError(
+                f"{where} has no folders for splits, but {file.name}, which {contents.unclear}. "
+                "jtl reads tables in which every row names an image by its path or file name, and "
+                f"says train, val or test. {WAY_OUT}"
+            )
         if name is None or not contents.names_images:
             continue
         clear = name.certain or name.ends or len(by_pattern[name.pattern]) > 1

@@ -11,6 +11,8 @@ from jtl.data.sources.image_index import FIRST_ROWS
 from jtl.data.sources.names import splits_in, words_of
 
 _HEADERS = ("split", "splits", "set", "subset", "phase", "partition", "usage")
+_NAMES = ("split", "splits", "partition", "subset")
+"""Those that hardly mean something else."""
 _REST = {"train": "test", "test": "train", "val": "train"}
 """Where a single column says whether a row is of a split: what the others are of."""
 TRUE, FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
@@ -24,10 +26,16 @@ class Splits(NamedTuple):
     Attributes:
         of_row: The split of a row, or None.
         has_head: Whether the first row names the columns.
+        cell: What a row says, as it stands there.
+        name: The column's, where it is one for splits.
+        sure: Whether all of the first rows say a split.
     """
 
     of_row: Callable[[Row], str | None]
     has_head: bool
+    cell: Callable[[Row], str] = lambda row: ""
+    name: str = ""
+    sure: bool = False
 
 
 def rows_of(text: str) -> Iterator[list[str]]:
@@ -70,8 +78,11 @@ def splits_of(rows: Sequence[Row]) -> Splits | None:
         if not column:
             continue
         cells = [row[column] for row in first if column < len(row)]
-        if cell in _HEADERS or (len(set(cells)) > 1 and all(map(_is_split, cells))):
-            return Splits(_by_word(column), not _is_split(cell))
+        sure = len(set(cells)) > 1 and all(map(_is_split, cells))
+        if cell in _HEADERS or sure:
+            has_head = cell in _HEADERS or not _is_split(cell)
+            name = rows[0][column] if cell in _NAMES else ""
+            return Splits(_by_word(column), has_head, _cell_of(column), name, sure)
     return _by_flags(head, first)
 
 
@@ -81,6 +92,10 @@ def _by_word(column: int) -> Callable[[Row], str | None]:
         return next(iter(splits)) if len(splits) == 1 and splits <= {*_REST} else None
 
     return of_row
+
+
+def _cell_of(column: int) -> Callable[[Row], str]:
+    return lambda row: row[column] if column < len(row) else ""
 
 
 def _by_flags(head: Row, first: Sequence[Row]) -> Splits | None:

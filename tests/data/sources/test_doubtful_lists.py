@@ -7,40 +7,16 @@ import os
 import random
 import shutil
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jtl.common.errors import UserError
 from jtl.data.sources import stores
-from jtl.data.sources.registry import SourceOptions, find, load
+from jtl.data.sources.registry import find
 from support.commands import main
-from support.data_files import counts, grown
-
-IMAGES = [f"{label}/{label}-{i}.png" for label in ("cat", "dog") for i in range(20)]
-TEST = [path for path in IMAGES if path.endswith(("5.png", "7.png"))]
-TRAIN = [path for path in IMAGES if path not in TEST]
-SPLIT = {"train": {"cat": 16, "dog": 16}, "test": {"cat": 4, "dog": 4}}
-WHOLE = {"train": {"cat": 20, "dog": 20}}
-
-
-def folder(root: Path, texts: Mapping[str, str | bytes]) -> Path:
-    grown(root, "cat:20 dog:20")
-    for name, text in texts.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return root
-
-
-def refusal(root: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        find(f"folder:{root}")
-    assert "--split-lists ignore" in str(caught.value)
-    assert load(f"folder:{root}", SourceOptions(split_lists="ignore")).held_out
-    return str(caught.value)
-
+from support.data_files import counts
+from support.split_lists import IMAGES, SPLIT, TEST, TRAIN, WHOLE, folder, refusal
 
 DAMAGED = {
     "empty": b"",
@@ -269,75 +245,32 @@ def test_of_long_files_the_beginning_decides(tmp_path: Path):
     assert sum(read) < 2**18, read
 
 
-def flagged(head: str, row: str) -> str:
-    """A table in whose rows {0} is 1 for training and {1} for testing."""
-    rows = (f"{p}," + row.format(int(p in TRAIN), int(p in TEST)) for p in IMAGES)
-    return "\n".join([f"file,{head}", *rows])
+UNCLEAR = {
+    "codes": ("file,partition\n{}", "{path},{code}", "a column 'partition' of 0, 2, and no word"),
+    "patients": ("patient,split\n{}", "P{code}x,{split}", "says splits, and of no image"),
+}
 
 
-FORMS: dict[str, dict[str, str]] = {
-    "objects in lines": {
-        f"{split}.jsonl": "".join(f'{{"image": "{p}", "label": "{p[:3]}"}}\n' for p in paths)
-        for split, paths in {"train": TRAIN, "test": TEST}.items()
-    },
-    "one file of objects": {
-        "metadata.jsonl": "".join(
-            json.dumps({"file_name": p, "split": "test" if p in TEST else "train"}) + "\n"
-            for p in IMAGES
-        )
-    },
-    "no ending": {"train": "\n".join(TRAIN), "lists/test": "\n".join(TEST)},
-    "is_test": {"meta.csv": flagged("is_test", "{1}")},
-    "is_train": {"meta.csv": flagged("width,is_train", "8,{0}.0")},
-    "a column for each": {"data.csv": flagged("train,val,test", "{0},0,{1}")},
-    "another head": {"data.csv": "file,mode\n" + "\n".join(
-        f"{p},{'testing' if p in TEST else 'training'}" for p in IMAGES)},
-    "a list for each class, and one for all": {
-        **{f"{split}.txt": "\n".join(paths) for split, paths in (("train", TRAIN), ("test", TEST))},
-        **{f"{label}_{split}.txt": "\n".join(p for p in paths if p.startswith(label))
-           for split, paths in (("train", TRAIN), ("test", TEST)) for label in ("cat", "dog")},
-    },
-}  # fmt: skip
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_tables_that_say_splits_in_an_unclear_way(tmp_path: Path, case: str):
+    table, row, message = UNCLEAR[case]
+    rows = (row.format(path=p, code=2 * (p in TEST), split=("train", "test")[p in TEST])
+            for p in IMAGES)  # fmt: skip
+    root = folder(tmp_path, {"meta.csv": table.format("\n".join(rows))})
+    assert message in refusal(root)
 
 
-@pytest.mark.parametrize("case", FORMS)
-def test_forms_of_lists(tmp_path: Path, case: str):
-    root = folder(tmp_path, FORMS[case])
-    assert counts(root) == SPLIT
-    assert set(find(f"folder:{root}").splits["test"].names) == {*TEST}
-
-
-def test_columns_that_say_no_splits(tmp_path: Path):
-    """One of the classes is trains; the others say nothing of training."""
-    table = "file,bus,car,train\n" + "\n".join(f"{p},1,0,{i % 2}" for i, p in enumerate(IMAGES))
-    assert counts(folder(tmp_path, {"onehot.csv": table})) == WHOLE
-
-
-def test_a_list_and_a_part_of_it_are_two_lists(tmp_path: Path):
-    texts = {"train": TRAIN, "train_1": TRAIN[:9], "test": TEST}
-    root = folder(tmp_path, {f"{name}.txt": "\n".join(paths) for name, paths in texts.items()})
-    assert "several lists for the train split" in refusal(root)
-
-
-NEVER_READ = [
-    ("train.txt.gz", "test.txt.gz"), ("train.csv.zip", "val.csv.zip"), ("splits.parquet",),
-    ("train_idx.npy", "test_idx.npy"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("names", NEVER_READ)
-def test_lists_of_kinds_that_are_not_read(tmp_path: Path, names: tuple[str, ...]):
-    assert names[0] in refusal(folder(tmp_path, dict.fromkeys(names, "\x1f?")))
-
-
-def test_images_that_are_called_after_their_splits(tmp_path: Path):
+@pytest.mark.parametrize("digits", [3, 5, 12])
+def test_numbers_with_zeros_before_them_are_names(tmp_path: Path, digits: int):
     root = folder(tmp_path, {})
-    for path in IMAGES:
-        name = f"{'test' if path in TEST else 'train'}_{Path(path).name}"
-        (root / path).rename((root / path).with_name(name))
+    numbers = {path: f"{i:0{digits}}" for i, path in enumerate(IMAGES)}
+    for path, number in numbers.items():
+        (root / path).rename((root / path).with_name(f"{number}.png"))
+    (root / "test.txt").write_text("\n".join(numbers[path] for path in TEST))
     assert counts(root) == SPLIT
-    (told,) = (t for t in load(f"folder:{root}").describe().lines() if t.startswith("splits:"))
-    assert told == "splits:   the names of the images, such as test_cat-15.png"
-    assert load(f"folder:{root}", SourceOptions(split_lists="ignore")).test is None
-    (root / "cat" / "train_cat-0.png").rename(root / "cat" / "cat-0.png")
-    assert counts(root) == WHOLE
+
+
+def test_an_unreadable_list_beside_a_folder_for_training(tmp_path: Path):
+    folder(tmp_path / "train", {})
+    (tmp_path / "val.txt").write_text("")
+    assert "val.txt is empty" in refusal(tmp_path)
