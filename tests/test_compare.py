@@ -76,7 +76,7 @@ def test_a_run_that_goes_on(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ([], "which runs?"),
+        ([], "jtl compare needs RUN. For example:"),
         (["nowhere"], "'nowhere' is not a run: there is no such folder"),
         (["nowhere", "--out", "x.jpg"], "--out writes a .png file, not 'x.jpg'"),
     ],
@@ -186,5 +186,35 @@ def test_lines_are_numbered_and_those_without_epochs_are_level(monkeypatch):
         assert all(b - a > 0.04 for a, b in itertools.pairwise(heights))
         assert heights[-1] <= 1
         assert list(axes.lines[1].get_xdata()) == [0, 1]  # From side to side.
+    assert [axes.get_ylabel() for axes in figures[0].axes] == [
+        "validation loss", "validation accuracy",
+    ]  # fmt: skip
     told = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert told == ["1  a", "2  b (L-BFGS, no epochs)", "3  c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (("macro_f1", "macro_f1"), "macro_f1"),
+        (("loss", "loss"), "accuracy"),
+        (("auroc", "accuracy"), "accuracy"),
+    ],
+)
+def test_the_plot_shows_the_metric_that_decides(tmp_path, monkeypatch, given, shown):
+    from jtl.runs import plots
+
+    drawn: list[str] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path, title: drawn.extend(
+        axes.get_ylabel() for axes in figure.axes
+    ))  # fmt: skip
+    folders = []
+    for number, metric in enumerate(given):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        line = {"epoch": 1, "val_loss": 0.3, "val_accuracy": 0.9, f"val_{metric}": 0.5}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        (folder / "config.json").write_text(json.dumps({"train": {"metric": metric}}))
+        folders.append(folder)
+    assert main("compare", *folders, "--out", tmp_path / "c.png") == 0
+    assert drawn == ["validation loss", f"validation {plots.metric_name(shown)}"]

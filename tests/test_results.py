@@ -88,7 +88,7 @@ def test_notebooks_show_the_message_alone():
     shell._showtraceback = lambda kind, error, lines: shown.append(lines)
     shell.run_cell("import jtl\njtl.fit('nowhere')")
     (lines,) = shown
-    assert lines[0].startswith("UserError: there is no file, folder or other source 'nowhere'")
+    assert lines[0].startswith("UserError: there is no file or folder 'nowhere'")
     assert not any("Traceback" in line for line in lines)
 
 

@@ -13,17 +13,19 @@ MODULES = {
     "weights": "weights_convert",
 }
 """The module of each command that `python -m` runs."""
-_COMMAND = re.compile(rf"(?<![\w./-])jtl ({'|'.join(MODULES)})\b")
+_COMMAND = re.compile(rf"(?<![\w./-])(?<!-m )jtl ({'|'.join(MODULES)})\b")
 
 
 def command(name: str) -> str:
-    """What starts a command: `python -m jtl.NAME` in a process started so, else `jtl NAME`.
+    """What starts a command: `jtl NAME`, or what follows `python -m` in a process started so.
 
     Args:
         name: A name of `MODULES`.
     """
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     started = "" if spec is None else spec.name.removesuffix(".__main__")
+    if started == "jtl":
+        return f"python -m jtl {name}"
     return f"python -m {MODULES[name]}" if started in MODULES.values() else f"jtl {name}"
 
 

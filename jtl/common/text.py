@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -49,6 +50,29 @@ def shortened(text: str, width: int) -> str:
         return text
     before = (width - 3) // 2
     return f"{text[:before]}...{text[len(text) - (width - 3 - before) :]}"
+
+
+def shortened_apart(texts: Sequence[str], width: int) -> list[str]:
+    """Texts as `shortened` gives them, but those that would then be alike show where they differ.
+
+    Example:
+        >>> shortened_apart(["Parus_major_left_side_2021", "Parus_major_right_side_2021"], 16)
+        ['Paru...r_left_si', 'Paru...r_right_s']
+    """
+    found = [shortened(text, width) for text in texts]
+    alike: dict[str, list[int]] = {}
+    for index, short in enumerate(found):
+        alike.setdefault(short, []).append(index)
+    head = width // 4
+    for rows in alike.values():
+        if len({texts[row] for row in rows}) > 1:
+            whole = [shortened(texts[row], len(texts[row])) for row in rows]
+            pairs = zip(min(whole), max(whole), strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            begin = max(shared - 2, head)
+            for row, text in zip(rows, whole, strict=True):
+                found[row] = f"{text[:head]}...{text[begin : begin + width - head - 3]}"
+    return found
 
 
 def percent(share: float) -> str:

@@ -29,11 +29,12 @@ class Options:
 
     Attributes:
         runs: Folders that `jtl train` wrote, finished or still training.
-        out: Plot validation loss and accuracy of every epoch to this .png file. Default: no plot.
+        out: Plot each epoch's validation loss and accuracy, or the runs' --metric, to this .png
+            file. Default: no plot.
         json: Print JSON on stdout instead of a table.
     """
 
-    runs: Annotated[tuple[Path, ...], walk.Metavar("RUN")] = walk.positional(())
+    runs: Annotated[tuple[Path, ...], walk.Metavar("RUN")]
     out: Annotated[Path | None, checks.png] = None
     json: bool = False
 
@@ -79,15 +80,14 @@ def command(options: Options) -> None:
     Raises:
         UserError: A folder is no run or has no finished epoch, or --out cannot be written.
     """
-    if not options.runs:
-        raise UserError("which runs? Name two or more: jtl compare RUN RUN...")
     folders = list({folder.resolve(): folder for folder in reversed(options.runs)}.values())[::-1]
     histories = {folder: read_history(folder) for folder in folders}
     found = [compared(folder, histories[folder]) for folder in folders]
     chosen_by = {run.metric for run in found}
     found.sort(key=lambda run: (-_score(run, alike=len(chosen_by) == 1), run.val_loss))
     if options.out is not None:
-        _draw(options.out, [(run.run, histories[Path(run.run)]) for run in found])
+        by = found[0].metric if len(chosen_by) == 1 and found[0].metric != "loss" else "accuracy"
+        _draw(options.out, [(run.run, histories[Path(run.run)]) for run in found], by)
     different = differing(found)
     if options.json:
         print_json({"runs": [dataclasses.asdict(run) for run in found], "different": different})
@@ -189,11 +189,11 @@ def _options(folder: Path) -> dict[str, Any]:
     return {name: value for group in groups for name, value in group.items()}
 
 
-def _draw(path: Path, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
+def _draw(path: Path, runs: list[tuple[str, list[dict[str, Any]]]], metric: str) -> None:
     from jtl.runs import plots  # Matplotlib takes long to import.
 
     try:
-        plots.draw_comparison(path, runs=runs)
+        plots.draw_comparison(path, runs=runs, metric=metric)
     except OSError as error:
         raise UserError(
             f"cannot write --out '{path}': {error.strerror}. Choose another file."

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from jtl.common.text import for_terminal
-from jtl.data.splits import LeftOut
+from jtl.data.splits import LONG_NAMES, LeftOut
 
 _EXAMPLES = 5
 _CLASSES = 10
 """Named with their counts; of more classes the largest and the smallest."""
 _NAMED = 3
 """Of what is left out."""
-_SPLITS = {"train": "training", "val": "validation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Description:
     def lines(self) -> list[str]:
         """Splits and classes, where both come from, and, if any is, what is left out."""
         splits = [
-            f"{count:,} {_SPLITS.get(split, split)}"
+            f"{count:,} {LONG_NAMES.get(split, split)}"
             + (" (held out)" if self.held_out and split == "val" else "")
             for split, count in self.splits.items()
         ]
@@ -101,7 +100,7 @@ def describe(
     rows: list[int] = []
     if len(train):  # A folder may hold classes and no image.
         rows = np.unique(np.linspace(0, len(train) - 1, _EXAMPLES).round().astype(int)).tolist()
-    examples = tuple((train.names[r], class_names[int(train.labels[r])]) for r in rows)
+    examples = tuple((_image(train.names[r]), class_names[int(train.labels[r])]) for r in rows)
     return Description(
         {name: len(split) for name, split in splits.items()},
         dict(zip(class_names, counts, strict=True)),
@@ -113,12 +112,17 @@ def describe(
     )
 
 
+def _image(name: str) -> str:
+    """An image's name; the number of one in an array says what it counts."""
+    return f"image {name}" if name.isdecimal() else name
+
+
 def _counts(classes: Mapping[str, int]) -> str:
     if len(classes) <= _CLASSES:
-        return ", ".join(f"{name} {count:,}" for name, count in classes.items())
+        return ", ".join(f"{name} ({count:,})" for name, count in classes.items())
     ordered = sorted(classes.items(), key=lambda item: -item[1])
     half = _CLASSES // 2
-    most, least = ([f"{n} {c:,}" for n, c in part] for part in (ordered[:half], ordered[-half:]))
+    most, least = ([f"{n} ({c:,})" for n, c in part] for part in (ordered[:half], ordered[-half:]))
     return f"{', '.join(most)}, ..., {', '.join(least)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from jtl.common.errors import UserError
-from jtl.common.text import shortened
+from jtl.common.text import counted, shortened_apart
 from jtl.data.decoding import HostTransform
 from jtl.data.splits import OpenedSource
 
@@ -18,7 +19,10 @@ ACROSS = 8
 """Images of every class."""
 MOST_CLASSES = 40
 """More are left out, evenly spread over the list."""
-_SIDE, _GAP, _NAMES, _LETTER = 96, 4, 200, 15  # pixels
+_SIDE, _GAP, _NAMES, _LETTER, _LINE = 96, 4, 200, 15, 20  # pixels
+_LONGEST_NAME = 54
+"""Letters, in three lines at most."""
+_ROOM = _NAMES - 3 * _GAP
 
 
 def draw(found: OpenedSource, path: Path) -> None:
@@ -34,13 +38,14 @@ def draw(found: OpenedSource, path: Path) -> None:
     spread = np.linspace(0, count - 1, min(count, MOST_CLASSES))
     shown = np.unique(spread.round().astype(int)).tolist()
     step = _SIDE + _GAP
+    names = shortened_apart(found.class_names, _LONGEST_NAME)
     size = (_NAMES + ACROSS * step + _GAP, len(shown) * step + _GAP)
     canvas = Image.new("RGB", size, "white")
     drawing = ImageDraw.Draw(canvas)
     for row, label in enumerate(shown):
         top = _GAP + row * step
         members = np.flatnonzero(split.labels == label)
-        _write(drawing, (_GAP, top), found.class_names[label], len(members))
+        _write(drawing, (_GAP, top), names[label], len(members))
         places = np.linspace(0, len(members) - 1, min(len(members), ACROSS)).round().astype(int)
         for column, index in enumerate(members[places] if len(members) else ()):
             left = _NAMES + column * step
@@ -49,6 +54,7 @@ def draw(found: OpenedSource, path: Path) -> None:
                 box = (left, top, left + _SIDE - 1, top + _SIDE - 1)
                 drawing.rectangle(box, outline="red")
                 drawing.line(box, fill="red")
+                drawing.line((left, top + _SIDE - 1, left + _SIDE - 1, top), fill="red")
             else:
                 canvas.paste(image, (left, top))
     try:
@@ -66,11 +72,17 @@ def _square(split: Any, index: int) -> Image.Image | None:
 
 
 def _write(drawing: ImageDraw.ImageDraw, place: tuple[int, int], name: str, count: int) -> None:
-    """A class's name, shortened to its column, and how many train images it has."""
+    """A class's name, in up to three lines, and how many train images it has."""
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     font = ImageFont.truetype(str(file), _LETTER)
-    room, width = _NAMES - 3 * _GAP, len(name)
-    while drawing.textlength(text := shortened(name, width), font) > room and width > 5:
-        width -= 1
-    drawing.text(place, text, fill="black", font=font)
-    drawing.text((place[0], place[1] + 20), f"{count:,}", fill="grey", font=font)
+    left, top = place
+    lines = [""]
+    for part in re.findall(r"[^\s_-]*.", name):  # Lines end after a space or the like.
+        for letters in [part] if drawing.textlength(part, font) <= _ROOM else part:
+            if drawing.textlength(lines[-1] + letters, font) > _ROOM:
+                lines.append("")
+            lines[-1] += letters
+    for number, line in enumerate(lines[:3]):
+        drawing.text((left, top + number * _LINE), line.strip(), fill="black", font=font)
+    under = top + len(lines[:3]) * _LINE
+    drawing.text((left, under), counted(count, "image"), fill="grey", font=font)

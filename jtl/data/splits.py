@@ -261,6 +261,10 @@ def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
     return split.subset(train), split.subset(val), note
 
 
+LONG_NAMES = {"train": "training", "val": "validation"}
+"""Splits as people call them; others by their names."""
+
+
 def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[str]:
     """A sentence for every split that lacks images of some class."""
     notes = []
@@ -268,9 +272,10 @@ def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[
         if split is not None:
             missing = absent(class_names, split.labels)
             if missing:
+                have = "has" if len(missing) == 1 else "have"
                 notes.append(
-                    f"{len(missing)} of {len(class_names)} classes have no {name} images: "
-                    f"{listed(missing)}."
+                    f"{len(missing)} of {len(class_names)} classes {have} no "
+                    f"{LONG_NAMES.get(name, name)} images: {listed(missing)}."
                 )
     return notes
 

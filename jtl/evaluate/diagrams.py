@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.common.text import shortened
+from jtl.common.text import shortened_apart
 from jtl.runs.plots import BLUE, GREY, ORANGE, save
 
 MOST_CLASSES = 200
@@ -34,7 +34,7 @@ def draw_confusion(
     counted = classes <= _COUNTED
     # Inches of a cell, and points of what is written in it and beside it.
     cell, size = (0.33, 8.0 if classes <= _COUNTED // 2 else 7.0) if counted else (0.115, 6.0)
-    names = [shortened(name, 24) for name in class_names]
+    names = shortened_apart(class_names, 24)
     margin = 1.0 + 0.6 * size / 72 * max(map(len, names))
     side = max(cell * classes, 2.4) + margin
     figure = Figure(figsize=(side + 0.8, side + 0.3), layout="constrained")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
-from jtl.common.text import for_spreadsheet, percent, shortened
+from jtl.common.text import for_spreadsheet, percent, shortened, shortened_apart
 from jtl.data.decoding import HostTransform
 from jtl.evaluate import diagrams
 from jtl.predict.predictions import probabilities
@@ -119,7 +119,7 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     told = []
     for row, share in zip(rows, shares, strict=True):
         said, true = int(evaluation.logits[row].argmax()), int(evaluation.images.labels[row])
-        names = [shortened(classifier.class_names[index], _LONGEST_CLASS) for index in (said, true)]
+        names = shortened_apart([classifier.class_names[i] for i in (said, true)], _LONGEST_CLASS)
         told.append(
             f"{shortened(evaluation.images.names[int(row)], _LONGEST_FILE)}\n"
             f"predicted {names[0]}: {percent(share[said])}\n"

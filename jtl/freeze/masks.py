@@ -43,13 +43,14 @@ _REST_FROZEN = Rule(r".*", FROZEN)
 FORMS = {
     "head_only": "linear probe: only the head",
     "last_stage": "the last stage, what follows it, and the head",
-    "last_stages:K": "the same for the last K stages",
-    "from:PATH": "everything from a unit or stage to the end, such as from:stage3/block1",
-    "first_stages:K": "the stem, the first K stages and the head (surgical fine-tuning)",
+    "last_stages:K": "the same for the last K stages, such as last_stages:2",
+    "from:PATH": "everything from a stage or block to the end, such as from:stage3/block1",
+    "first_stages:K": "the stem, the first K stages and the head, such as first_stages:1",
     "norm_only": "scales and biases of normalization, and the head",
     "bias_only": "biases, and the head (BitFit)",
     "full": "everything",
-    "rules:FILE": "your own rules, one per line of a file, or directly: rules:PATTERN=WHAT;...",
+    "rules:FILE": "your own rules, such as rules:my-rules.txt with one per line, or directly "
+    "'rules:stage4/.*=train;head/.*=train;.*=frozen'",
 }
 """Every mask in the form it is given, with its meaning."""
 
@@ -72,7 +73,8 @@ def check_form(text: str) -> str:
             return name
         raise UserError(f"mask '{text}': write it as {wanted} ({FORMS[wanted]}).")
     raise UserError(
-        f"unknown mask '{text}'.{suggest(name, names())} The masks are: {', '.join(FORMS)}."
+        f"unknown mask '{text}'.{suggest(name, names())} The masks are: {', '.join(FORMS)}. K is a "
+        "number of stages, PATH a stage or block such as stage3/block1, FILE holds your own rules."
     )
 
 
@@ -161,8 +163,8 @@ def _stages(units: Sequence[Unit], name: str, argument: str) -> list[str]:
     count = whole(argument)
     if count is None or not 1 <= count <= len(stages):
         raise UserError(
-            f"mask '{name}:{argument}': K must be a whole number from 1 to {len(stages)}, the "
-            "number of this model's stages."
+            f"mask '{name}:{argument}': the number of stages must be from 1 to {len(stages)}, as "
+            f"this model has {len(stages)}."
         )
     if name == "last_stages":
         return _from(units, stages[-count])

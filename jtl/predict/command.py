@@ -30,8 +30,7 @@ class Options:
       jtl predict runs/mine photo.jpg
       jtl predict runs/mine "holiday/*.jpg" more.zip --out predictions.csv
 
-    Images are resized and cropped as in training. Unreadable images are listed at the end; all
-    others are predicted.
+    Images are resized and cropped as in training. Unreadable images are listed at the end.
 
     Exit codes: 0 if at least one image was predicted, 2 if none could be read or anything else is
     wrong, 130 after Ctrl-C.
@@ -50,7 +49,7 @@ class Options:
     """
 
     run: Annotated[Path, walk.Metavar("RUN")]
-    images: Annotated[tuple[Path, ...], walk.Metavar("IMAGE")] = walk.positional(())
+    images: Annotated[tuple[Path, ...], walk.Metavar("IMAGE")]
     top_k: Annotated[int, checks.at_least(1)] = 5
     out: Path | None = None
     explain: Path | None = None
@@ -63,10 +62,8 @@ def command(options: Options) -> None:
     """Predicts and prints or writes.
 
     Raises:
-        UserError: No image was given, none could be read, or --out cannot be written.
+        UserError: No image could be read, or --out cannot be written.
     """
-    if not options.images:
-        raise UserError("which images? Name one or more: jtl predict RUN IMAGES...")
     if options.json and options.out is not None:
         raise UserError("--json prints predictions, --out saves them. Leave one of them out.")
     if options.raw_csv and (options.out is None or options.out.suffix.lower() != ".csv"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import itertools
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -77,6 +79,12 @@ def _hold(folder: Path, message: Callable[[str], None], stack: contextlib.ExitSt
         ) from error
 
 
+def _free(folder: Path) -> Path:
+    """The first of NAME-2, NAME-3 and so on that does not exist yet."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in names if not path.exists())
+
+
 def check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> None:
     """Makes sure that a run can begin in a folder, and marks that one has.
 
@@ -105,7 +113,15 @@ def check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> No
     others = [name for name in held if begun and not _NAMES.fullmatch(name)]
     if held != others:
         named = listed((name for name in held if name not in others), 3)
-        way_out = "" if begun else ", or add --resume to continue the run in it"
+        if not begun and SUMMARY in names and CONFIG in names:
+            raise UserError(
+                f"--run-dir '{folder}' is not empty: it contains a finished run. To train anew, "
+                f"choose another folder, such as --run-dir {shlex.quote(str(_free(folder)))}; to "
+                "see this run's results again, add --resume."
+            )
+        way_out = ""
+        if not begun and (CONFIG in names or checkpoint.has_any(folder)):
+            way_out = ", or add --resume to continue the run in it"
         raise UserError(
             f"--run-dir '{folder}' is not empty: it contains {named}. "
             f"Choose another folder{way_out}."

@@ -114,7 +114,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     table = Table(show_header=False, title="Trained", title_justify="left", min_width=60)
     weights = summary["weights"]["name"]
     share = 100 * summary["trainable_params"] / summary["total_params"]
-    frozen = f"as loaded ({counted(summary['frozen_leaves'], 'array')} compared)"
+    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} compared)"
     if not summary["frozen_unchanged"]:
         frozen = "CHANGED: this is a bug in jtl, please report it"
     elif not summary["frozen_leaves"]:

@@ -19,7 +19,7 @@ COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#000000", "#56b4e9", "#e69f00")
 def draw_curves(
     path: str | Path, *, history: list[dict[str, Any]], best_epoch: int, title: str
 ) -> None:
-    """Loss and accuracy by epoch, train and validation; of L-BFGS accuracy by penalty. A PNG.
+    """Loss, accuracy and, if it is another one, --metric by epoch; of L-BFGS by penalty. A PNG.
 
     Args:
         path: The file.
@@ -41,39 +41,53 @@ def draw_curves(
         if mask != before
     ]
     marker = "o" if len(history) == 1 else None
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    shown = dict.fromkeys(["loss", "accuracy", *_measured(history[0])])
+    figure = Figure(figsize=(4.5 * len(shown), 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, len(shown)), shown, strict=True):
         for key, split, colour in (("train", "train", GREY), ("val", "validation", BLUE)):
-            values = [line[f"{key}_{quantity}"] for line in history]
-            axes.plot(epochs, values, color=colour, marker=marker, label=split)
+            if f"{key}_{quantity}" in history[0]:  # Other metrics are of validation only.
+                values = [line[f"{key}_{quantity}"] for line in history]
+                axes.plot(epochs, values, color=colour, marker=marker, label=split)
         best = f"best epoch: {best_epoch}"
         axes.axvline(best_epoch, color=ORANGE, linewidth=1, linestyle=":", label=best)
         for index, phase in enumerate(phases):
             told = "mask changes" if not index else None
             axes.axvline(phase, color=GREEN, linewidth=1, linestyle="--", label=told)
-        axes.set_ylabel(quantity)
+        axes.set_ylabel(metric_name(quantity))
         _scale(axes, quantity, len(history))
         axes.legend()
     save(figure, path, title)
 
 
 def _draw_penalties(path: str | Path, *, line: dict[str, Any], title: str) -> None:
-    """Validation accuracy by the L2 penalties that L-BFGS tried; such a run has no epochs."""
+    """What decides, by the L2 penalties that L-BFGS tried; such a run has no epochs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     penalties = [fit["l2"] for fit in line["path"]]
-    accuracies = [fit["val_accuracy"] for fit in line["path"]]
-    axes.plot(penalties, accuracies, color=BLUE, marker=".", label="validation accuracy")
+    quantity = _measured(line["path"][0])[-1]
+    told = f"validation {metric_name(quantity)}"
+    values = [fit[f"val_{quantity}"] for fit in line["path"]]
+    axes.plot(penalties, values, color=BLUE, marker=".", label=told)
     label = f"chosen: {line['l2']:.2g}"
     axes.axvline(line["l2"], color=ORANGE, linewidth=1, linestyle=":", label=label)
-    _over_logarithm(axes, "L2 penalty of the linear head", "validation accuracy")
+    _over_logarithm(axes, "L2 penalty of the linear head", told)
     save(figure, path, title)
 
 
+def metric_name(metric: str) -> str:
+    """A metric as plots and tables name it."""
+    return {"macro_f1": "macro-F1", "auroc": "AUROC"}.get(metric, metric.replace("_", " "))
+
+
+def _measured(line: dict[str, Any]) -> list[str]:
+    """What a line says of the validation images; last what decides, if not accuracy or loss."""
+    return [key.removeprefix("val_") for key in line if key.startswith("val_")]
+
+
 def _scale(axes: Any, quantity: str, epochs: int) -> None:
-    """Axes of "loss" or "accuracy" over epochs, on which no tick lies where no value can."""
+    """Axes of the loss or a metric over epochs, on which no tick lies where no value can."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -85,7 +99,7 @@ def _scale(axes: Any, quantity: str, epochs: int) -> None:
     low, high = axes.get_ylim()
     # Curves along a bound need a little room to be seen whole.
     room = 0.02 * (high - low)
-    axes.set_ylim(max(low, -room), min(high, 1.0 + room) if quantity == "accuracy" else high)
+    axes.set_ylim(max(low, -room), high if quantity == "loss" else min(high, 1.0 + room))
     axes.grid(alpha=0.3)
 
 
@@ -115,7 +129,7 @@ def draw_lr_finder(
     axes.plot(rates, losses, color="#c7c7c7", label="loss of each step")
     axes.plot(rates, smoothed, color=BLUE, label="smoothed")
     if suggested is not None:
-        label = f"suggested: {suggested:.2g}"
+        label = f"suggested: --lr {suggested:.2g}"
         axes.axvline(suggested, color=ORANGE, linewidth=1, linestyle=":", label=label)
     # Where the loss goes up, it soon goes out of sight.
     low, high = min(smoothed), max(smoothed[0], min(smoothed))
@@ -150,14 +164,17 @@ def curves_title(
     return f"{told}: {reached}\n{data}"
 
 
-def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, Any]]]]) -> None:
-    """Validation loss and accuracy of several runs over their epochs; a PNG.
+def draw_comparison(
+    path: str | Path, *, runs: list[tuple[str, list[dict[str, Any]]]], metric: str = "accuracy"
+) -> None:
+    """Validation loss and a metric of several runs over their epochs; a PNG.
 
     Runs that L-BFGS fitted have no epochs and are level lines. The lines have the runs' numbers.
 
     Args:
         path: The file.
         runs: (name, a line for every epoch, as in `metrics.jsonl`) of each.
+        metric: What decides, or accuracy if that is the loss; the lines have it.
     """
     from matplotlib.figure import Figure
 
@@ -165,7 +182,7 @@ def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, An
     figure = Figure(figsize=(10, 4 + rows), layout="constrained")
     plots = figure.subplots(1, 2)
     stepped = [len(history) for _, history in runs if history[0].get("l2") is None]
-    for axes, quantity in zip(plots, ("loss", "accuracy"), strict=True):
+    for axes, quantity in zip(plots, ("loss", metric), strict=True):
         ends = []
         for index, (_, history) in enumerate(runs):
             style: dict[str, Any] = dict(
@@ -179,7 +196,7 @@ def draw_comparison(path: str | Path, *, runs: list[tuple[str, list[dict[str, An
             else:
                 marker = "o" if len(history) == 1 else None
                 axes.plot([line["epoch"] for line in history], values, marker=marker, **style)
-        axes.set_ylabel(f"validation {quantity}")
+        axes.set_ylabel(f"validation {metric_name(quantity)}")
         _scale(axes, quantity, max(stepped, default=1))
         if not stepped:
             axes.set_xticks([])

@@ -15,6 +15,7 @@ from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, filled
 from jtl.config.options import Config
 from jtl.runs.messages import SPLITS, accuracy_of, calibration_error
+from jtl.runs.plots import metric_name
 
 PAGE = "report.md"
 PLOTS = {
@@ -69,7 +70,8 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
 def _titles(plots: Sequence[str], config: Config) -> list[tuple[str, str]]:
     titles = dict(PLOTS)
     if _searched(config):
-        titles["curves.png"] = "Validation accuracy at each L2 penalty"
+        metric = metric_name(config.train.metric)
+        titles["curves.png"] = f"Validation {metric} at each L2 penalty"
     return [(name, titles[name]) for name in plots]
 
 
@@ -143,7 +145,7 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         else f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])} at learning rate {p['lr']:g}"
         for p in summary["phases"]
     ]
-    frozen = f"as loaded ({counted(summary['frozen_leaves'], 'array')} compared)"
+    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} compared)"
     if not summary["frozen_leaves"]:
         frozen = "none"
     if not summary["frozen_unchanged"]:

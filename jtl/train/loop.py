@@ -179,14 +179,11 @@ class Training:
         line, variables, self._val_logits = probe.solve(self.setup, inputs)
         self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
-        tried = (
-            f"best of {len(line['path'])} L2 penalties: "
-            if len(line["path"]) > 1
-            else "L2 penalty "
-        )
+        tried = len(line["path"])
+        chosen = f"the best of {tried} L2 penalties (" if tried > 1 else "the L2 penalty ("
         self.display.message(
-            f"head fitted: validation accuracy {line['val_accuracy']:.3f}, loss "
-            f"{line['val_loss']:.3f} ({tried}{line['l2']:g})"
+            f"Fitted the head with {chosen}{line['l2']:g}): validation accuracy "
+            f"{line['val_accuracy']:.3f}, loss {line['val_loss']:.3f}"
         )
         with self._checkpoints() as checkpointer:
             checkpointer.write(Snapshot(1, variables, {}, inputs.start))

@@ -14,7 +14,7 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
-from jtl.common.text import shortened
+from jtl.common.text import percent, shortened_apart
 from jtl.data.input_plan import InputPlan
 from jtl.data.loader import shuffled
 from jtl.data.preprocessing import Prepare
@@ -36,7 +36,7 @@ def show_batch(setup: Setup, display: Display) -> None:
     if path is None:
         return
     images, targets = first_batch(setup)
-    names = setup.dataset.class_names
+    names = shortened_apart(setup.dataset.class_names, _LONGEST_NAME)
     sheet = draw(images[:MOST], [named(shares, names) for shares in targets[:MOST]])
     try:
         replace_bytes(path, sheet)
@@ -85,14 +85,14 @@ def denormalize(x: jax.Array, prepare: Prepare) -> jax.Array:
 
 
 def named(shares: np.ndarray, class_names: Sequence[str]) -> str:
-    """The classes of an example, the largest share first: `ant`, or `ant 70%` and `bee 30%`."""
+    """The classes of an example, the largest share first: `ant`, or `ant 70 %` and `bee 30 %`."""
     likeliest = [
         index for index in np.argsort(-shares, kind="stable")[:2] if shares[index] >= 0.005
     ]
-    names = [shortened(class_names[int(index)], _LONGEST_NAME) for index in likeliest]
+    names = [class_names[int(index)] for index in likeliest]
     if len(names) == 1:
         return names[0]
-    told = [f"{name} {shares[i]:.0%}" for name, i in zip(names, likeliest, strict=True)]
+    told = [f"{name} {percent(float(shares[i]))}" for name, i in zip(names, likeliest, strict=True)]
     return "\n".join(told)
 
 

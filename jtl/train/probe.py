@@ -58,14 +58,20 @@ def solve(setup: Setup, inputs: PhaseInputs) -> tuple[dict[str, Any], ParamTree,
         "val_accuracy": scores["accuracy"],
         **metrics.in_line(setup.config.train.metric, logits, setup.dataset.val.labels),
         "l2": fit.l2,
-        "path": [
-            {"l2": f.l2, "iterations": f.iterations, "val_accuracy": f.val_accuracy} for f in path
-        ],
+        "path": [_tried(fit, setup.config.train.metric) for fit in path],
         "learning_rate": None,
         "seconds": seconds,
         "images_per_second": len(train) * sum(f.iterations for f in path) / seconds,
     }
     return line, variables, logits
+
+
+def _tried(fit: lbfgs.Solution, metric: metrics.MetricName) -> dict[str, Any]:
+    """What a penalty reached; last, what decides."""
+    found = {"l2": fit.l2, "iterations": fit.iterations, "val_accuracy": fit.val_accuracy}
+    if metric == "loss":
+        return {**found, "val_loss": fit.val_loss}
+    return found if metric == "accuracy" else {**found, f"val_{metric}": fit.score}
 
 
 def _values(examples: Examples, inputs: PhaseInputs) -> jax.Array:

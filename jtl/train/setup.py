@@ -133,8 +133,9 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     if len(dataset.val) < metrics.FEW:
         low, _ = metrics.wilson_interval(1.0, len(dataset.val))
         display.message(
-            f"warning: with only {counted(len(dataset.val), 'validation image')}, even an accuracy "
-            f"of 1.000 may be {low:.2f} in truth (95 % interval): too few to choose by. Give more."
+            f"warning: {counted(len(dataset.val), 'validation image')}: too few to choose the best "
+            f"model by. Even if all of them are right, the true accuracy may be only {low:.2f} "
+            "(95 % interval). Add more."
         )
     if config.train.metric == "auroc" and len(np.unique(dataset.val.labels)) < 2:
         raise UserError(

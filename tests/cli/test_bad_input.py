@@ -25,7 +25,7 @@ BAD_OPTIONS = {
     "mask": (["--mask", "head-only"], "unknown mask 'head-only'. Did you mean 'head_only'?"),
     "data": (
         ["--data", "digit"],
-        "no file, folder or other source 'digit'. Did you mean 'digits'?",
+        "no file or folder 'digit'. Did you mean 'digits'?",
     ),
     "data path": (["--data", "folder:/nowhere"], "There is no file or folder /nowhere"),
     "lr": (["--lr", "-1"], "--lr must be a positive number, not -1.0"),
@@ -43,7 +43,7 @@ BAD_OPTIONS = {
     "idle head option": (["--head-dropout", ".3"], "--head-dropout: no effect with --head linear"),
     "idle rate": (["--solver", "lbfgs", "--lr", "1"], "--lr: no effect with --solver lbfgs"),
     "stage": (["--mask", "from:stage99"], "This model has: stem, stage1/block1, stage2"),
-    "stages": (["--mask", "last_stages:" + "9" * 5000], "K must be a whole number from 1 to"),
+    "stages": (["--mask", "last_stages:" + "9" * 5000], "the number of stages must be from 1 to"),
     "phases": (["--phases", "9" * 5000 + ",full"], "EPOCHS a whole number, at least 1"),
     "run dir": (["--run-dir", "/proc/jtl-run"], "cannot write to the run's folder '/proc/jtl-run'"),
 }
@@ -138,7 +138,7 @@ def test_bad_values(options, told, elsewhere, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "which images?"),
+        ([], "jtl predict needs IMAGE. For example:"),
         (["x.png", "--top-k", "0"], "--top-k must be at least 1, not 0"),
         (["x.png", "--explain", __file__], "must be a folder, but it is a file"),
     ],
@@ -270,7 +270,10 @@ def test_offline(tiny_data, tmp_path, elsewhere):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("predict", "jtl predict needs RUN. For example:\n  jtl predict runs/mine photo.jpg\n"),
+        (
+            "predict",
+            "jtl predict needs RUN and IMAGE. For example:\n  jtl predict runs/mine photo.jpg\n",
+        ),
         ("evaluate", "jtl evaluate needs RUN. For example:\n  jtl evaluate runs/mine\n"),
         ("evaluate --split test", "jtl evaluate needs RUN. For example:\n"),
         ("export", "jtl export needs RUN. For example:\n  jtl export runs/mine --to stablehlo\n"),
@@ -279,8 +282,8 @@ def test_offline(tiny_data, tmp_path, elsewhere):
         ("data my-images", "what follows jtl data must be check, not 'my-images'. For example:\n"),
         ("cache", "jtl cache needs list or clear. For example:\n  jtl cache list\n"),
         ("cache lst", "one of list or clear, not 'lst'. Did you mean 'list'? For example:\n"),
-        ("compare", "which runs? Name two or more: jtl compare RUN RUN..."),
-        ("predict x", "which images? Name one or more: jtl predict RUN IMAGES..."),
+        ("compare", "jtl compare needs RUN. For example:\n  jtl compare runs/a runs/b\n"),
+        ("predict x", "jtl predict needs IMAGE. For example:\n  jtl predict runs/mine photo.jpg\n"),
     ],
 )
 def test_what_is_missing_is_named_with_an_example(words, message, elsewhere, capsys):

@@ -27,6 +27,7 @@ FORMS = [
     ("pytest.__main__", "jtl train", "jtl weights"),
     ("jtl.evaluate.__main__", "python -m jtl.train", "python -m weights_convert"),
     ("weights_convert.__main__", "python -m jtl.train", "python -m weights_convert"),
+    ("jtl.__main__", "python -m jtl train", "python -m jtl weights"),
 ]
 
 
@@ -38,6 +39,7 @@ def test_a_command_is_named_as_it_was_typed(monkeypatch, module, train, weights)
     assert invocation.as_typed(text) == (
         f"`{train}` of jtl, {weights} inspect, my-jtl train, a/jtl train, jtl trains"
     )
+    assert invocation.as_typed(invocation.as_typed(text)) == invocation.as_typed(text)
 
 
 @pytest.mark.parametrize(("module", "train", "weights"), FORMS[1:3])

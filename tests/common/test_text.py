@@ -62,3 +62,18 @@ def test_formulas_become_text(cell):
 def test_markup_becomes_text():
     told = "![x](http://a) <script>\n# `y` | z"
     assert text.for_markdown(told) == r"\!\[x\](http://a) \<script\> \# \`y\` \| z"
+
+
+def test_long_names_stay_apart():
+    left, right = (
+        "Parus_major_left_side_of_the_head_2021",
+        "Parus_major_right_side_of_the_head_2021",
+    )
+    short = text.shortened_apart(["ant", left, right, left], 20)
+    assert short[0] == "ant"
+    assert short[1] == short[3] != short[2]
+    assert "left" in short[1]
+    assert "right" in short[2]
+    assert max(map(len, short)) <= 20
+    # Where the ends differ, they are what is shown.
+    assert text.shortened_apart(["Bombus_terrestris_audax"], 16) == ["Bombus...s_audax"]

@@ -174,7 +174,7 @@ def test_check_of_good_data(few: Path, tmp_path: Path, capsys):
     lines = captured.out.splitlines()
     assert lines[0] == f"folder:{few}: 18 images, 3 classes"
     assert lines[1:3] == [
-        "data:     12 training, 6 validation images of 3 classes: ash 6, birch 6, cedar 6",
+        "data:     12 training, 6 validation images of 3 classes: ash (6), birch (6), cedar (6)",
         "labels:   from the names of the folders, such as train/ash/0.png = ash, "
         "train/ash/3.png = ash, train/birch/2.png = birch, train/cedar/0.png = cedar, "
         "train/cedar/3.png = cedar",
@@ -278,7 +278,7 @@ def test_check_of_arrays(tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["digts"], "no file, folder or other source 'digts'. Did you mean 'digits'?"),
+        (["digts"], "there is no file or folder 'digts'. Did you mean 'digits'?"),
         (["folder:nowhere"], "There is no file or folder nowhere"),
         (["digits", "--montage", "m.jpg"], "--montage writes a .png file, not 'm.jpg'"),
         (["digits", "--montage", "no/m.png"], "cannot write 'no/m.png': No such file or directory"),
@@ -327,7 +327,8 @@ def test_montage_of_many_and_broken(tmp_path: Path):
     montage.draw(find(f"folder:{root}"), tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.height == montage.MOST_CLASSES * 100 + 4
-        assert drawn.getpixel((310, 90)) == (255, 255, 255)
+        assert drawn.getpixel((320, 50)) == (255, 255, 255)
+        assert drawn.getpixel((310, 89)) == (255, 0, 0)  # crossed out
         assert drawn.getpixel((300, 4)) == (255, 0, 0)  # the frame of the broken one
 
 

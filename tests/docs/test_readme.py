@@ -106,7 +106,7 @@ def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
         printed[command] = "".join(capsys.readouterr())
         assert code == 0, f"{command}: {printed[command]}"
     # The sample of output, but for its figures, which other processors may give otherwise.
-    sample = re.search(r"It ends like this.*\n\n((?:    .*\n)+)", TEXT)
+    sample = re.search(r"It prints.*\n\n((?:    .*\n)+)", TEXT)
     assert sample is not None
     lines = set(_without_figures(printed["python -m jtl.train --mask=head_only"]))
     assert [line for line in _without_figures(sample[1]) if line not in lines] == []

@@ -241,7 +241,7 @@ def test_data_without_splits_are_scored_whole(run, tiny_data, tmp_path, capsys):
     captured = capsys.readouterr()
     scores = json.loads(captured.out)
     assert (scores["count"], scores["whole"]) == (15, True)
-    assert "15 images of 3 classes: ash 5, birch 5, cedar 5" in captured.err
+    assert "15 images of 3 classes: ash (5), birch (5), cedar (5)" in captured.err
     right = evaluation.load(run).predict(data).labels
     truth = [path.parent.name for path in sorted(data.rglob("*.png"))]
     assert scores["val_accuracy"] == np.mean([a == b for a, b in zip(right, truth, strict=True)])

@@ -70,9 +70,9 @@ def test_leaves_of_a_mask(mask: str, leaves: set[str]):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ("last_stages:3", "K must be a whole number from 1 to 2"),
-        ("last_stages:0", "K must be a whole number from 1 to 2"),
-        ("first_stages:x", "K must be a whole number from 1 to 2"),
+        ("last_stages:3", "the number of stages must be from 1 to 2"),
+        ("last_stages:0", "the number of stages must be from 1 to 2"),
+        ("first_stages:x", "the number of stages must be from 1 to 2"),
         ("from:stage9", "no unit is called 'stage9'. This model has: stem, stage1/block1, stage2"),
         ("from:stge2", "no unit is called 'stge2'. Did you mean 'stage2'?"),
         ("from:stage2/blok1", "Did you mean 'stage2/block1'?"),

@@ -206,6 +206,27 @@ def test_a_run_of_l_bfgs_shows_the_penalties_that_it_tried(drawn: list[Any]):
     assert len(drawn[1].axes) == 2
 
 
+def test_curves_show_the_metric_that_decides(drawn: list[Any]):
+    lines = [{**line, "val_auroc": 0.5 + line["epoch"] / 20} for line in history(6)]
+    plots.draw_curves("x.png", history=lines, best_epoch=6, title="tiny")
+    loss, accuracy, decides = drawn[0].axes
+    assert [axes.get_ylabel() for axes in (loss, accuracy, decides)] == [
+        "loss",
+        "accuracy",
+        "AUROC",
+    ]
+    curve, _ = decides.lines  # Of validation alone, and the best epoch.
+    assert list(curve.get_ydata()) == [line["val_auroc"] for line in lines]
+    fits = [
+        {"l2": l2, "val_accuracy": 0.9, "val_macro_f1": f1} for l2, f1 in ((1, 0.5), (0.1, 0.7))
+    ]
+    line = {**history(1)[0], "l2": 0.1, "path": fits}
+    plots.draw_curves("x.png", history=[line], best_epoch=1, title="tiny")
+    [axes] = drawn[1].axes
+    assert axes.get_ylabel() == "validation macro-F1"
+    assert list(axes.lines[0].get_ydata()) == [0.5, 0.7]
+
+
 @pytest.mark.parametrize("accuracies", [(0.8, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.0)])
 def test_curves_have_no_ticks_where_no_values_are(drawn: list[Any], accuracies):
     lines = [

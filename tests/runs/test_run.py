@@ -228,10 +228,29 @@ def test_what_jtl_never_writes_does_no_harm(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         names, "theirs"
     )
-    with pytest.raises(
-        UserError, match=r"is not empty: .* or add --resume to continue the run in it\.$"
-    ):
+    # There is no run to continue.
+    with pytest.raises(UserError, match=r"is not empty: .* and 3 more\. Choose another folder\.$"):
         claimed_run(_config(tmp_path), told.append).__enter__()
+
+
+def test_a_folder_that_holds_a_run_says_what_to_type(tmp_path):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "my run-2").mkdir()
+    with pytest.raises(
+        UserError, match=r"contains config\.json\. Choose .* add --resume to continue the run in it"
+    ):
+        claimed_run(_config(folder), print).__enter__()
+    (folder / "summary.json").write_text("{}")
+    with pytest.raises(UserError) as caught:
+        claimed_run(_config(folder), print).__enter__()
+    assert str(caught.value) == (
+        f"--run-dir '{folder}' is not empty: it contains a finished run. To train anew, choose "
+        f"another folder, such as --run-dir '{folder}-3'; to see this run's results again, add "
+        "--resume."
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "summary.json"]
 
 
 @pytest.mark.parametrize("name", ["seeds.json", "seed-3", "midway.removed", "report.md"])

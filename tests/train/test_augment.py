@@ -228,7 +228,7 @@ def test_denormalizing_gives_the_image_back():
 def test_names_on_the_sheet():
     names = ("ash", "b" * 30, "cedar")
     assert preview.named(np.array([0.0, 0.0, 1.0]), names) == "cedar"
-    assert preview.named(np.array([0.3, 0.7, 0.0]), names) == f"{'b' * 7}...{'b' * 8} 70%\nash 30%"
+    assert preview.named(np.array([0.3, 0.7, 0.0]), names) == f"{'b' * 30} 70 %\nash 30 %"
     assert preview.named(np.array([0.999, 0.001, 0.0]), names) == "ash"
 
 

@@ -225,7 +225,7 @@ def _measured(name: str) -> float:
 def overview(entries: list[dict[str, Any]]) -> str:
     """A catalogue for people, in short: a row per model, with its default weights' figures."""
     measured = any("images_per_second" in entry for entry in entries)
-    header = ("model", "parameters", "pixels", "top-1", "licence", "weights")
+    header = ("model", "parameters", "pixels", "top-1", "licence", "published")
     rows: list[tuple[str, ...]] = [(*header, *(["images/s here"] if measured else []))]
     families = [""]
     for entry in entries:

@@ -44,5 +44,6 @@ def command(options: Options) -> None:
         print(models.overview(entries))
         print(
             "\nTop-1 accuracy (ImageNet) and licence are those of the default weights.\n"
+            "published: how many pretrained weights of the model you can choose from.\n"
             f"All weights of a model: {command_line('weights')} list {entries[0]['model']}"
         )

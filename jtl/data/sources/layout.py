@@ -189,7 +189,8 @@ class _Reader:
             )
             if not node.children or (split == "train" and not found.classes):
                 raise UserError(
-                    f"{places[split]} has no class folders. {findings.labels_told}{LAYOUT}"
+                    unread_labels.side_by_side(places[split], node.count, findings.labels_told)
+                    + LAYOUT
                 )
             level = found.level
             findings.notes += [note for note in found.notes if note not in findings.notes]

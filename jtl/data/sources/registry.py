@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -81,13 +82,13 @@ class Scheme:
 SCHEMES: Mapping[str, Scheme] = {
     "folder": Scheme(
         "folder:my-images",
-        "a folder of class folders, or a zip or tar of one",
+        "a folder with one folder per class, or a zip or tar of one",
         "jtl.data.sources.folder:load_folder",
         options=("classes", "split_lists"),
     ),
     "tfds": Scheme(
         "tfds:cifar10",
-        "a prepared data set of TensorFlow Datasets",
+        "a data set that TensorFlow Datasets has prepared",
         "jtl.data.sources.tfds:load_tfds",
     ),
     "npz": Scheme(
@@ -275,6 +276,22 @@ def _describe(scheme: Scheme) -> str:
 
 
 def _unknown_source(spec: str) -> UserError:
-    allowed = "\n".join(["A source is", *(f"  {_describe(s)}" for s in SCHEMES.values())])
-    guess = suggest(spec.partition(":")[0], SCHEMES)
-    return UserError(f"there is no file, folder or other source '{spec}'.{guess} {allowed}")
+    word, colon, rest = spec.partition(":")
+    told = (
+        f"there is no kind of source '{word}'" if colon else f"there is no file or folder '{spec}'"
+    )
+    guess = suggest(spec, [*_beside(spec), *SCHEMES], 0.7)
+    if colon and (close := suggest(word, SCHEMES, 0.7)):
+        guess = close[:-2] + f":{rest}'?"
+    # A plain path needs no word before it.
+    known = [_describe(scheme).replace("'folder:", "'", 1) for scheme in SCHEMES.values()]
+    return UserError("\n  ".join([f"{told}.{guess} Give one of these:", *known]))
+
+
+def _beside(spec: str) -> list[str]:
+    """Folders and files that could have been meant by a path, spelt as it is."""
+    folder, _ = os.path.split(spec)
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder or "."))]
+    except (OSError, ValueError):
+        return []

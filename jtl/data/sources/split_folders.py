@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.sources import unread_labels
 from jtl.data.sources.class_folders import STRAYS, Node
 from jtl.data.sources.names import (
     SplitName,
@@ -141,15 +142,12 @@ def without_train(base: Node, named: Mapping[str, SplitName], findings: Findings
         first = findings.path(base.children[ordered[0]])
         return UserError(
             f"{findings.place} has {told} but no train/. {LAYOUT} To score a model on one of "
-            f"them: jtl.evaluate RUN --data folder:{first}. {_AS_CLASSES}"
+            f"them: jtl evaluate RUN --data {first}. {_AS_CLASSES}"
         )
     node = base.children[train[0]]
     classes = f" {_AS_CLASSES}" if len(base.with_images()) > 1 else ""
-    return UserError(
-        f"{findings.path(node)} has no class folders: its {counted(node.count, 'image')} lie side "
-        f"by side. {findings.labels_told}Put the images of each class into a folder named after "
-        f"the class. {LAYOUT}{classes}"
-    )
+    told = unread_labels.side_by_side(findings.path(node), node.count, findings.labels_told)
+    return UserError(f"{told}{LAYOUT}{classes}")
 
 
 def _for_retrieval(

@@ -42,6 +42,23 @@ def by_kind(files: Iterable[ImageFile]) -> dict[str, list[str]]:
     return found
 
 
+def side_by_side(place: str, count: int, labels_told: str) -> str:
+    """Sentences about a folder without class folders.
+
+    Args:
+        place: The folder.
+        count: Its images.
+        labels_told: What `told` says of the files beside them.
+    """
+    if not count:
+        return f"{place} has no class folders and no images. {labels_told}"
+    held = "it holds 1 image" if count == 1 else f"its {count:,} images lie side by side"
+    return (
+        f"{place} has no class folders: {held}. {labels_told}Put the images of each class into a "
+        "folder named after the class, such as ant/ and bee/. "
+    )
+
+
 def told(files: Iterable[ImageFile]) -> str:
     """Sentences, for who has images without class folders; empty where there are no such files."""
     names = [name for same in by_kind(files).values() for name in same]

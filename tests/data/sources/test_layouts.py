@@ -273,7 +273,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path):
     assert "labels.csv beside them is not read" in " ".join(found.notes)
     description = load(f"folder:{tmp_path}").describe()
     assert description.lines()[0] == (
-        "data:     3 training, 2 validation (held out) images of 2 classes: a 2, b 3"
+        "data:     3 training, 2 validation (held out) images of 2 classes: a (2), b (3)"
     )
     assert "tables: 1 (labels.csv)" in description.lines()[2]
 

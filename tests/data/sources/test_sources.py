@@ -124,7 +124,7 @@ def test_held_out_part_is_stratified_seeded_and_disjoint(tmp_path: Path):
     assert len({*data.train.names, *data.val.names}) == 18
     assert data.notes == (
         "No validation split found: held out 4 of 18 training images (20 %, stratified, seed 0).",
-        "1 of 4 classes have no val images: d.",
+        "1 of 4 classes has no validation images: d.",
     )
     for split in (data.train, data.val):
         folders = [name.split("/")[0] for name in split.names]
@@ -209,7 +209,7 @@ def test_names_of_splits(tmp_path: Path, archive: bool, top: str, train: str, va
     assert data.val.labels.tolist() == [0, 1]
     assert data.test is not None
     assert data.test.names == (f"{top}{test}/ants/00.png",)
-    assert data.notes == ("1 of 2 classes have no test images: bees.",)
+    assert data.notes == ("1 of 2 classes has no test images: bees.",)
 
 
 def test_test_split_is_never_held_out(tmp_path: Path):
@@ -312,13 +312,15 @@ def test_single_class(tmp_path: Path):
 
 def test_no_class_folders(tmp_path: Path):
     image(tmp_path / "x.png")
-    assert f"{tmp_path} has no class folders. Expected train/CLASS" in layout_error(tmp_path)
+    assert f"{tmp_path} has no class folders: it holds 1 image. Put the images" in layout_error(
+        tmp_path
+    )
 
 
 def test_empty_val_folder(tmp_path: Path):
     class_folders(tmp_path / "train", a=2, b=2)
     (tmp_path / "val").mkdir()
-    assert f"{tmp_path}/val has no class folders." in layout_error(tmp_path)
+    assert f"{tmp_path}/val has no class folders and no images." in layout_error(tmp_path)
 
 
 def test_val_without_train(tmp_path: Path):
@@ -626,9 +628,9 @@ def test_fingerprint_follows_the_images(tmp_path: Path, archive: bool):
 # specs
 
 
-AVAILABLE = """A source is
-  'folder:my-images' (a folder of class folders, or a zip or tar of one)
-  'tfds:cifar10' (a prepared data set of TensorFlow Datasets)
+AVAILABLE = """ Give one of these:
+  'my-images' (a folder with one folder per class, or a zip or tar of one)
+  'tfds:cifar10' (a data set that TensorFlow Datasets has prepared)
   'npz:mnist.npz' (NumPy arrays of images and labels)
   'parquet:data/*.parquet' (files with encoded images, as used on the Hugging Face Hub)
   'digits' (1,797 handwritten digits from scikit-learn)"""
@@ -637,23 +639,21 @@ AVAILABLE = """A source is
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (
-            "digts",
-            f"there is no file, folder or other source 'digts'. Did you mean 'digits'? {AVAILABLE}",
-        ),
-        (
-            "foldr:/x",
-            "there is no file, folder or other source 'foldr:/x'. Did you mean 'folder'? "
-            + AVAILABLE,
-        ),
-        ("zip:x.zip", f"there is no file, folder or other source 'zip:x.zip'. {AVAILABLE}"),
-        ("", f"there is no file, folder or other source ''. {AVAILABLE}"),
+        ("digts", "there is no file or folder 'digts'. Did you mean 'digits'?"),
+        ("my-imags", "there is no file or folder 'my-imags'. Did you mean 'my-images'?"),
+        ("my-images/trian", "there is no file or folder 'my-images/trian'. Did you mean "
+         "'my-images/train'?"),
+        ("foldr:/x", "there is no kind of source 'foldr'. Did you mean 'folder:/x'?"),
+        ("zip:x.zip", "there is no kind of source 'zip'."),
+        ("", "there is no file or folder ''."),
     ],
-)
-def test_unknown_source(spec: str, message: str):
+)  # fmt: skip
+def test_unknown_source(spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my-images" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         load(spec)
-    assert str(caught.value) == message
+    assert str(caught.value) == message + AVAILABLE
 
 
 def test_plain_path_is_a_folder(tmp_path: Path):

@@ -328,7 +328,7 @@ def test_list(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 50
     assert max(map(len, lines)) <= 80
-    assert "resnet50                25.6 M     224  80.4 %  apache-2.0         18" in lines
+    assert "resnet50                25.6 M     224  80.4 %  apache-2.0           18" in lines
     assert {line.partition(" ")[0] for line in lines} >= set(models.names())
     assert lines[-1] == "All weights of a model: jtl weights list resnet18"
     assert main(["list", "resnet50"]) == 0
