@@ -176,7 +176,7 @@ HELP = {
     ],
     "compare": [
         "usage: jtl compare [OPTIONS] RUN ...\n",
-        "--out PATH Plot validation loss and accuracy of every epoch to this .png file.",
+        "--out PATH Plot each epoch's validation loss and accuracy, or the runs' --metric, ",
     ],
     "predict": [
         "usage: jtl predict [OPTIONS] RUN IMAGE ...\n",
