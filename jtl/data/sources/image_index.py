@@ -34,8 +34,8 @@ class ImageIndex:
         name = self._found.get(parts[-2:])
         if name is None and len(parts) > 1 and parts[-2] not in self._folders:
             return self._found.get(parts[-1:])
-        if name is None and len(parts) > 1 and by_ending(parts[-1]):  # Converted since.
-            return self._found.get((parts[-2], _stem(parts[-1])))
+        if name is None and parts and by_ending(parts[-1]):  # Converted since.
+            return self._found.get((*parts[-2:-1], _stem(parts[-1])))
         return name
 
     def of_rows(self, rows: Sequence[Sequence[str]]) -> list[str | None]:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from jtl.data.splits import SPLIT_NAMES
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
-_SUFFIX = re.compile(r"(?:set|data|images?|imgs?|split)$")
+_WORD = re.compile(
+    r"(?:TRAIN(?:ING)?|TEST(?:ING)?|VAL(?:ID(?:ATION)?)?)(?=[a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+"
+)
+_SUFFIX = re.compile(r"(?:set|data|images?|imgs?|split|lists?|files?|names|ids|idx)$")
 _MORE = {"train": ("trainval",), "val": ("evaluation", "validate")}
 _UNLABELLED = ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup")
 _CONTAINERS = (

@@ -82,7 +82,7 @@ def candidates(files: list[ImageFile]) -> list[tuple[ImageFile, ListName | None]
 
 def name_of(file: ImageFile) -> ListName | None:
     """What a file's name says of splits; None where it says nothing."""
-    stem, ending = _parted(file.parts[-1])
+    stem = _stem(file.parts[-1])
     words = words_of(stem)
     splits = splits_in(stem) & {"train", "val", "test"}
     divided = bool({"split", "splits", "setid"} & {*words})
@@ -99,7 +99,7 @@ def name_of(file: ImageFile) -> ListName | None:
         of_several,
         certain="" not in kinds,
         ends="" not in kinds[last:],
-        pattern=" ".join("*" if splits_in(word) else word for word in words) + ending,
+        pattern=" ".join("*" if splits_in(word) else word for word in words),
     )
 
 
@@ -109,10 +109,10 @@ def is_read(file: ImageFile) -> bool:
     return name.endswith(READ) or "." not in name
 
 
-def _parted(name: str) -> tuple[str, str]:
-    """A name and its ending, which may be two such as `.txt.gz`."""
+def _stem(name: str) -> str:
+    """A name without its ending, which may be two such as `.txt.gz`."""
     ending = max((e for e in NAMED if name.lower().endswith(e)), key=len, default="")
-    return name[: len(name) - len(ending)], ending
+    return name[: len(name) - len(ending)]
 
 
 def _kind(word: str) -> str:
