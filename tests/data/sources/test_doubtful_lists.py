@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jtl.data.sources import stores
-from jtl.data.sources.registry import find
+from jtl.data.sources.registry import find, load
 from support.commands import main
 from support.data_files import counts
 from support.split_lists import IMAGES, SPLIT, TEST, TRAIN, WHOLE, folder, refusal
