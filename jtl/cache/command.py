@@ -29,9 +29,9 @@ class Options:
       jtl cache clear --older-than 30
 
     Attributes:
-        action: list, or clear to delete.
+        action: list shows what is cached, clear deletes it.
         keys: Only entries whose key starts with one of these. Default: all.
-        older_than: Only entries that have not been used for this many days.
+        older_than: Only entries that have not been used for this many days. Default: all.
         all: Also delete compiled programs, converted weights and everything else.
         json: Print JSON on stdout instead of text.
     """

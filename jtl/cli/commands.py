@@ -104,21 +104,23 @@ def _refused(message: str) -> NoReturn:
 
 def main() -> NoReturn:
     words = sys.argv[1:]
+    if len(words) > 1 and words[0] == "help" and words[1] in COMMANDS:
+        words = [*words[1:], "--help"]
     if words and words[0] in COMMANDS:
         run(words[0], words[1:])
     app.end(app.guarded(lambda: _without_command(words)))
 
 
 def _without_command(words: Sequence[str]) -> int:
-    if words and words[0] == "--version":
+    if words and words[0] in ("--version", "version"):
         from importlib.metadata import version
 
         print(f"jtl {version('jtl')}")
         return 0
-    if words and words[0] not in ("-h", "--help"):
+    if words and words[0] not in ("-h", "--help", "help"):
         raise UserError(
-            f"there is no command '{words[0]}'.{suggest(words[0], COMMANDS)} The commands are: "
-            f"{', '.join(COMMANDS)}."
+            f"there is no command '{words[0]}'.{suggest(words[0], COMMANDS, 0.6)} The commands "
+            f"are: {', '.join(COMMANDS)}."
         )
     print(_HELP, file=sys.stdout if words else sys.stderr)
     return 0 if words else 2

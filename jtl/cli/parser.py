@@ -8,6 +8,7 @@ commas or spaces (`--head-widths 1024,512`).
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -223,7 +224,8 @@ def _check_flags(kind: type, args: Sequence[str], prog: str) -> None:
             everything = hasattr(kind, "SHORT_HELP")
             meant = f" Did you mean '{close}'?" if close else ""
             if not close and not everything:
-                meant = f" The options are: {', '.join(known)}."
+                usual = (one for one in known if not one.startswith("--no-"))
+                meant = f" The options are: {', '.join(usual)}."
             see = f"{prog} --help{'-all' if everything else ''}"
             raise UserError(f"there is no option {flag}.{meant} See {see}.")
 
@@ -235,7 +237,7 @@ def _unexpected(word: str, kind: type, prog: str) -> str:
     meant = ""
     if flag in known:
         meant = f" Did you mean '{flag}={value}'?"
-    elif "--data" in known and ":" in word:
+    elif "--data" in known and (":" in word or word == "digits" or os.path.lexists(word)):
         meant = f" Did you mean '--data {word}'?"
     return (
         f"unexpected argument '{word}'.{meant} Options are written --NAME VALUE; see {prog} --help."
@@ -272,4 +274,6 @@ def _message(error: argparse.ArgumentError, kind: type, prog: str) -> str:
         return f"{name} needs {walk.allowed(option.item)}."
     if found := re.match(r"ignored explicit argument (.*)", error.message):
         return f"{name} is a switch and takes no value, but got {found[1]}."
+    if name == "--resume":
+        return f"{name} {error.message} The folder of the run goes after --run-dir."
     return f"{name} {error.message}"

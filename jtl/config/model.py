@@ -46,7 +46,7 @@ class ModelConfig:
         head_batch_norm: Use batch normalization in each hidden layer of --head mlp.
         head_pool: Pooling of the final feature map: average, maximum, or flatten.
         aux_head: Also train InceptionV3's auxiliary head, as torchvision does: it follows stage 2,
-            its loss counts 0.4, and predictions do not use it.
+            its loss has the weight 0.4, and predictions do not use it.
         truncate_at: Use the backbone only up to this stage, block or layer, such as
             stage3/block1/conv3; names of Keras and torchvision work too. Default: all of it.
         dtype: Number format of the computation; parameters and BatchNorm statistics stay float32.

@@ -30,6 +30,7 @@ RELATED = {
     "--freeze": "--mask",
     "--dropout": "--head-dropout",
     "--drop": "--head-dropout",
+    "--format": "--to",
     "--gpu": "--device",
     "--gpus": "--device",
     "--save-dir": "--run-dir",

@@ -112,7 +112,7 @@ class TrainConfig:
             stops falling).
         patience: Early stopping: stop after this many epochs without a better --metric;
             0 to train all epochs. The best epoch is kept in any case.
-        metric: What decides the best epoch, early stopping (--patience) and the L-BFGS penalty, on
+        metric: What decides the best epoch, early stopping (--patience) and --l2 auto, on
             the validation images: accuracy, macro_f1, balanced_accuracy, auroc or loss.
         calibrate: How probabilities are made to match how often predictions are right: temperature
             (scaled by one number that is fitted on the validation images; the predicted classes

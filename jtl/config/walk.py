@@ -215,7 +215,7 @@ def must_be(kind: Any, value: Any) -> str:
     """What a value that is none of a type must be, for after the flag."""
     close = ""
     if typing.get_origin(kind) is Literal and isinstance(value, str):
-        close = suggest(value, typing.get_args(kind))
+        close = suggest(value, typing.get_args(kind), 0.6)
     shown = f"'{value}'" if isinstance(value, str) else repr(value)
     return f"must be {allowed(kind)}, not {shown}.{close}"
 

@@ -37,14 +37,16 @@ class Options:
         classes: Which folders are the classes if class folders contain folders: the outermost
             (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
-            train.txt and test.txt: split the images as they say (read), or not (ignore).
+            train.txt and test.txt: split the images as they say (read), or leave them unread
+            (ignore).
         image_column: Parquet column that holds the images. Default: jtl recognizes it by its
             name.
         label_column: Parquet column that holds the labels. Default: jtl recognizes it by its
             name.
         bit_depth: How many of their 16 bits your images really use, such as 12. Default: the
             fewest that hold the largest value in the data (auto).
-        on_bad_image: What unreadable images are: an error, or left out (skip), with a warning.
+        on_bad_image: Report unreadable images as an error (error), or leave them out with a warning
+            (skip).
         montage: Save some training images of every class to this .png file.
         json: Print JSON on stdout instead of text.
     """

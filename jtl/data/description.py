@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.text import for_terminal
-from jtl.data.splits import LONG_NAMES, LeftOut
+from jtl.data.splits import LONG_NAMES, LeftOut, image_name
 
 _EXAMPLES = 5
 _CLASSES = 10
@@ -100,7 +100,7 @@ def describe(
     rows: list[int] = []
     if len(train):  # A folder may hold classes and no image.
         rows = np.unique(np.linspace(0, len(train) - 1, _EXAMPLES).round().astype(int)).tolist()
-    examples = tuple((_image(train.names[r]), class_names[int(train.labels[r])]) for r in rows)
+    examples = tuple((image_name(train.names[r]), class_names[int(train.labels[r])]) for r in rows)
     return Description(
         {name: len(split) for name, split in splits.items()},
         dict(zip(class_names, counts, strict=True)),
@@ -110,11 +110,6 @@ def describe(
         held_out,
         splits_from,
     )
-
-
-def _image(name: str) -> str:
-    """An image's name; the number of one in an array says what it counts."""
-    return f"image {name}" if name.isdecimal() else name
 
 
 def _counts(classes: Mapping[str, int]) -> str:

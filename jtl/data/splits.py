@@ -265,6 +265,11 @@ LONG_NAMES = {"train": "training", "val": "validation"}
 """Splits as people call them; others by their names."""
 
 
+def image_name(name: str) -> str:
+    """An image's name for people: what is a number in an array says what it counts."""
+    return f"image {name}" if name.isdecimal() else name
+
+
 def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[str]:
     """A sentence for every split that lacks images of some class."""
     notes = []

@@ -14,6 +14,7 @@ from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.text import for_spreadsheet, percent, shortened, shortened_apart
 from jtl.data.decoding import HostTransform
+from jtl.data.splits import image_name
 from jtl.evaluate import diagrams
 from jtl.predict.predictions import probabilities
 from jtl.runs import metrics, plots
@@ -121,7 +122,7 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
         said, true = int(evaluation.logits[row].argmax()), int(evaluation.images.labels[row])
         names = shortened_apart([classifier.class_names[i] for i in (said, true)], _LONGEST_CLASS)
         told.append(
-            f"{shortened(evaluation.images.names[int(row)], _LONGEST_FILE)}\n"
+            f"{shortened(image_name(evaluation.images.names[int(row)]), _LONGEST_FILE)}\n"
             f"predicted {names[0]}: {percent(share[said])}\n"
             f"actual {names[1]}: {percent(share[true])}"
         )

@@ -93,9 +93,9 @@ def _results(summary: dict[str, Any], config: Config) -> str:
         text += (
             "\n"
             "\n"
-            f"The best {'penalty' if _searched(config) else 'epoch'} was chosen on the same "
-            "validation images, so expect slightly less on new ones. A test/ folder gives an "
-            "unbiased figure."
+            f"The best {'L2 penalty' if _searched(config) else 'epoch'} was chosen on the same "
+            "validation images, so expect a slightly lower accuracy on new ones. A test/ folder "
+            "gives an unbiased figure."
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."

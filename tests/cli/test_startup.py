@@ -78,6 +78,35 @@ def test_a_mistyped_command_gets_a_suggestion(words, code, message, capsys, monk
     assert message in captured.err
 
 
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        (["help"], "usage: jtl COMMAND"),
+        (["help", "cache"], "usage: jtl cache list|clear"),
+        (["version"], "jtl "),
+    ],
+)
+def test_help_and_version_are_words_too(words, begins, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["jtl", *words])
+    monkeypatch.setattr(commands.app, "quiet_libraries", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.err) == (0, "")
+    assert captured.out.startswith(begins)
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "jtl", "cache"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: python -m jtl cache needs list or clear. For example:\n"
+        "  python -m jtl cache list\nSee python -m jtl cache --help.\n"
+    )
+
+
 def test_a_module_runs_the_command_of_its_name():
     for name in ("train", "data", "cache"):
         done = subprocess.run(

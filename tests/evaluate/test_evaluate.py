@@ -344,7 +344,7 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
     assert "| trained | `head_only`, fitted to its optimum |" in page
     assert "| optimizer | L-BFGS, the best of 25 L2 penalties |" in page
     assert "![Validation accuracy at each L2 penalty](curves.png)" in page
-    assert "The best penalty was chosen on the same validation images" in page
+    assert "The best L2 penalty was chosen on the same validation images" in page
     assert "epoch" not in page
     given = dataclasses.replace(config, train=TrainConfig(solver="lbfgs", l2="1e-3"))
     assert "| optimizer | L-BFGS, L2 penalty 1e-3 |" in report.page(tiny_run.summary, given, [])
