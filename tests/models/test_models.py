@@ -177,13 +177,14 @@ def test_paths_of_leaves(name, leaves):
         assert lookup(shapes, tuple(path.split("/"))).shape == shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [75, 96])
 @pytest.mark.parametrize("name", FAMILIES.values())
 def test_shapes_without_a_program_are_those_of_the_program(name, size):
     model = models.create(name, head=None)
     key, images = jax.random.key(0), jnp.zeros((1, size, size, 3))
-    traced = jax.make_jaxpr(model.init_with_output)(key, images)
-    features, variables = jax.eval_shape(model.init_with_output, key, images)
+    shapes = jax.make_jaxpr(model.init_with_output, return_shape=True)
+    traced, (features, variables) = shapes(key, images)
     assert "conv_general_dilated" in str(traced)
     found = models.variable_shapes(model, size), models.feature_shape(model, size)
     assert found == ({"batch_stats": {}, **variables}, features)
@@ -200,6 +201,7 @@ def test_every_module_has_a_chosen_name(name):
     assert not [path for path in paths if any(part[0].isupper() for part in path)]
 
 
+@pytest.mark.slow
 @each_family
 def test_every_boundary_splits_without_a_trace(model):
     variables, images = random_variables(model), random_images()
@@ -233,6 +235,7 @@ def test_every_unit_runs_alone(name):
     np.testing.assert_array_equal(x, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SHALLOW + OTHERS, ids=lambda model: type(model.backbone).__name__)
 def test_stages_are_boundaries(model):
     size = max(32, getattr(model.backbone, "min_size", 1))
@@ -300,6 +303,7 @@ def test_unknown_models_name_the_nearest():
         models.create("resnet5")
 
 
+@pytest.mark.slow
 @each_family
 def test_train_mode_updates_the_statistics_of_the_named_units_only(model):
     variables, images = random_variables(model), random_images()
@@ -327,6 +331,7 @@ def test_train_mode_updates_the_statistics_of_the_named_units_only(model):
     assert changed(False) == set()
 
 
+@pytest.mark.slow
 def test_train_mode_by_names_equals_train_mode_by_flag():
     model = SHALLOW[0]
     variables, images = random_variables(model), random_images()
@@ -361,6 +366,7 @@ def test_models_are_equal_by_value_and_compile_once():
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 @each_small
 @pytest.mark.parametrize(
     ("height", "width", "feature_map"), [(33, 47, (2, 2)), (65, 64, (3, 2)), (1, 1, (1, 1))]

@@ -49,7 +49,7 @@ def start(*arguments: object, **options) -> subprocess.Popen[str]:
 def test_killed_at_any_moment_a_writer_leaves_whole_folders_or_none(tmp_path):
     file = samples.write_file(tmp_path / "source.safetensors")
     delays = random.Random(0)
-    places = [tmp_path / f"place{index}" for index in range(10)]
+    places = [tmp_path / f"place{index}" for index in range(6)]
     finished = 0
     for pair in zip(places[::2], places[1::2], strict=True):
         writers = [start(WRITER, file, place) for place in pair]
