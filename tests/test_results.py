@@ -201,6 +201,7 @@ def test_a_column_of_paths_is_a_list_of_files(images, tmp_path, monkeypatch):
         as_source((images, [None, float("nan"), 1, 2, 1, 2]))
 
 
+@pytest.mark.slow
 def test_a_run_is_exported(run, tmp_path):
     pytest.importorskip("flatbuffers")
     run = jtl.Run(shutil.copytree(run.folder, tmp_path / "run"), run.config, run.summary)

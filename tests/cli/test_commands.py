@@ -72,6 +72,7 @@ def test_evaluation_in_another_process_gives_the_same_figures(lite_run):
     assert (scores["count"], scores["epoch"]) == (9, summary["best_epoch"])
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_scratch(tiny_data, elsewhere, capsys):
     options = ["--weights", "random", "--mask", "full", "--model", "resnet18", "--epochs", 1]
     code = main("train", *options, "--image-size", 32, "--data", f"folder:{tiny_data}", "--json")

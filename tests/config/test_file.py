@@ -102,6 +102,7 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
     assert "--config needs a path" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -397,6 +397,7 @@ def test_names_are_no_markup_in_a_report(tiny_run):
     assert "`folder:x\\|'y' z`" in page
 
 
+@pytest.mark.slow
 def test_a_matrix_of_many_classes_is_drawn_in_no_time(tmp_path):
     classes = diagrams.MOST_CLASSES
     counts = np.eye(classes, dtype=int)

@@ -231,6 +231,7 @@ def resnet_of_keras(tmp_path_factory):
     return evaluation.load(loop.fit(config, tiny.quiet()))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # Read by the first import of Keras.
@@ -372,6 +373,7 @@ def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
     gone = dataclasses.replace(classifier.config, data=DataConfig("folder:/no/such/place"))
     moved = dataclasses.replace(classifier, config=gone)

@@ -25,6 +25,7 @@ def stopped(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return data, folder
 
 
+@pytest.mark.slow
 def test_files_with_other_times_are_the_same(stopped, capsys):
     data, folder = stopped
     for path in data.rglob("*.png"):

@@ -23,6 +23,7 @@ def test_converted_weights_in_such_a_folder(tiny_model, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_in_such_a_folder(tiny_data, tmp_path, name):
     folder = tmp_path / name / "run"

@@ -172,6 +172,7 @@ def test_a_folder_of_others_may_hold_checkpoints_too(tiny_data, tmp_path, config
     assert weights.of_run(str(folder), "tiny") is None
 
 
+@pytest.mark.slow
 def test_a_run_that_has_barely_begun_is_a_run(source):
     shutil.rmtree(source / "checkpoints")
     (source / "checkpoints").mkdir()

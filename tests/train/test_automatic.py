@@ -131,6 +131,7 @@ def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path)
     assert f"linear probe {run.summary['probe_val_accuracy']:.3f}" in said
 
 
+@pytest.mark.slow
 def test_batch_statistics_and_frozen_ones_give_other_models(tiny_data, tmp_path):
     runs = [trained(tiny_data, tmp_path / bn, mask="full", bn=bn)[0] for bn in ("frozen", "batch")]
     losses = [[line["train_loss"] for line in run.history] for run in runs]
@@ -153,6 +154,7 @@ def test_a_worse_fine_tuning_says_so_and_what_to_try():
     assert "A difference of 5 images of 100 is within chance" in (messages.probe_note(few) or "")
 
 
+@pytest.mark.slow
 def test_a_run_of_before_goes_on_with_batch_statistics(tiny_data, tmp_path, monkeypatch):
     """`auto` in a run's config.json is of the time when it meant what `batch` does."""
     config = tiny.config(tiny_data, tmp_path / "whole", mask="full", bn="batch", epochs=3)
@@ -182,6 +184,7 @@ def test_batch_statistics_that_do_not_fit_are_told(tiny_data, tmp_path):
     assert mismatch(random, random.plans[0], line) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_run_whose_biases_decayed_goes_on(tiny_data, tmp_path, monkeypatch, name):
     """Its optimizer's state is that of before weight decay was for kernels alone."""

@@ -103,6 +103,7 @@ def imbalanced(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
 def test_a_run_by_a_metric(tiny_data: Path, tmp_path: Path, capsys, solver: str):
     data = imbalanced(tmp_path / "data")

@@ -37,6 +37,7 @@ def steps_in(folder: Path) -> tuple[set[str], list[int]]:
     return programs, sorted(numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "program", "numbers"),
     [
@@ -70,6 +71,7 @@ def test_a_trace_holds_steps_and_the_training_is_the_same(
     assert all(a.tobytes() == b.tobytes() for a, b in zip(left, right, strict=True))
 
 
+@pytest.mark.slow
 def test_every_phase_has_a_trace_of_its_own(tiny_data, tmp_path):
     config = tiny.config(tiny_data, tmp_path / "run", phases="1,head_only;1,full", epochs=None)
     loop.fit(profiled(config), tiny.quiet())
@@ -107,6 +109,7 @@ def test_refusals(config, message):
         checked(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["start_trace", "stop_trace"])
 def test_a_profiler_that_fails_costs_no_training(which, tiny_data, tmp_path, monkeypatch, capsys):
     real = getattr(jax.profiler, which)

@@ -267,6 +267,7 @@ def clipped(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), tx)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("xla_only")
 def test_frozen_leaves_are_not_differentiated():
     head_only, full = Arm("head_only", wrap=clipped), Arm("full", wrap=clipped)

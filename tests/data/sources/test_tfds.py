@@ -245,6 +245,7 @@ def test_not_prepared_and_offline(elsewhere: Path, tmp_path: Path):
     assert "pip install 'jtl[prepare]'\n  tfds build cifar10 --file_format=array" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_and_its_evaluation(
     prepared: Path, tiny_model: str, elsewhere: Path, tmp_path: Path, capsys
 ):

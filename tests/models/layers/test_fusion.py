@@ -83,6 +83,7 @@ def test_accelerators_keep_the_plain_convolution(platform):
     assert "custom_call" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_folding_changes_rounding_only(name, library):
     model = MODELS[name]
@@ -110,6 +111,7 @@ def test_a_backbone_truncated_at_a_normalization_ends_before_its_activation():
     assert 0.2 < float(jnp.mean(features < 0)) < 0.8
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_a_folded_normalization():
     """With `--bn frozen` a block trains its kernels and scales under running averages."""
     model = models.create("resnet18", num_classes=5)

@@ -350,6 +350,7 @@ def test_the_conventions_listed_are_those_of_the_tables():
         assert entry["conventions"] == tables
 
 
+@pytest.mark.slow
 def test_list_measures_the_models_that_are_named(capsys):
     assert main(["list", "--measure", "--json", "squeezenet1_1"]) == 0
     [entry] = json.loads(capsys.readouterr().out)

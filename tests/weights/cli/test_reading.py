@@ -130,6 +130,7 @@ def test_the_two_files_of_transformers(tmp_path):
     assert found.class_names == tuple("abcde")
 
 
+@pytest.mark.slow
 def test_training_has_the_options(lightning, capsys):
     command = [f"--weights={lightning}", f"--model={samples.MODEL}", "--dry-run"]
     assert run("train", *command, "--strip-prefix=other.") == 2

@@ -31,6 +31,8 @@ KNOWN = [
     for name in models.names()
     if models.get(name).family == table.family and has(table, name)
 ]
+FIRST = {(table.library, table.family): name for table, name in reversed(KNOWN)}
+"""Of each table, a model. How a classifier is read belongs to the table."""
 
 
 def tensors_of(table: Table, name: str, num_classes: int | None) -> dict[str, np.ndarray]:
@@ -47,12 +49,18 @@ def tensors_of(table: Table, name: str, num_classes: int | None) -> dict[str, np
 
 
 @pytest.mark.parametrize(
-    ("table", "name"), KNOWN, ids=[f"{name}-{table.library}" for table, name in KNOWN]
+    ("table", "name", "counts"),
+    [
+        pytest.param(
+            *(table, name, (1000, 7, None) if name == FIRST[table.library, table.family] else (7,)),
+            id=f"{name}-{table.library}",
+            marks=[] if name == FIRST[table.library, table.family] else pytest.mark.slow,
+        )
+        for table, name in KNOWN
+    ],
 )
-def test_identify(table, name):
-    # Classifiers are read alike in all models of a table.
-    first = name == next(other for one, other in KNOWN if one is table)
-    for num_classes in (1000, 7, None) if first else (7,):
+def test_identify(table, name, counts):
+    for num_classes in counts:
         tensors = tensors_of(table, name, num_classes)
         found = identify(tensors)
         assert (found.model, found.table) == (name, table)
@@ -65,6 +73,7 @@ def test_identify(table, name):
         assert quick_match(tensors, table, models.get(name)) >= MIN_MATCH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["timm/torchvision", "keras", "keras (numbered)"])
 def test_identify_what_is_damaged(library):
     table = next(t for t in TABLES if (t.library, t.family) == (library, "resnet"))

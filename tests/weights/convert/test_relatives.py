@@ -14,6 +14,7 @@ from weights_convert.convert.detection import identify
 KERNEL = np.zeros((8, 8, 1, 1), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "network"),
     [

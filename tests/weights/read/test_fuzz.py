@@ -125,6 +125,7 @@ def test_a_flipped_byte_in_a_torch_archive_is_always_noticed(whole, attempt):
         assert "does not match its checksum" in error
 
 
+@pytest.mark.slow
 def test_noise_and_other_formats(attempt, tmp_path):
     rng = np.random.default_rng(3)
     for number in range(24):
@@ -295,6 +296,7 @@ def expand(tensors: Tensors, key: str) -> None:
     tensors[key] = tensors[key][..., None]
 
 
+@pytest.mark.slow
 def test_each_damaged_tensor_is_named():
     good = samples.tensors()
     cases = list(damages())

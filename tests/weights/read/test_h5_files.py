@@ -385,6 +385,7 @@ def test_a_crash_and_a_hang_end_in_a_message(tmp_path, monkeypatch):
             assert message in refusal(path)
 
 
+@pytest.mark.slow
 def test_a_heap_that_the_library_never_leaves(tmp_path, monkeypatch):
     path = write_weights(tmp_path / "a.h5")
     data = bytearray(path.read_bytes())
