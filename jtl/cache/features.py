@@ -280,7 +280,7 @@ class FeatureCache:
         if announce:
             self._found += len(part.split)
             self._display.message(
-                f"features of {part.shown}: {len(part.split):,} images from the cache, "
+                f"{part.shown}: {len(part.split):,} images from the cache, "
                 f"{entry.seconds:,.1f} s saved"
             )
         return values
@@ -333,7 +333,7 @@ class FeatureCache:
         local = self._sharding.local()
         on_device = local.replicate(variables)
         images = self._images(part)
-        with self._display.track(f"features of {part.shown}", len(part.split), "images") as advance:
+        with self._display.track(part.shown, len(part.split), "images") as advance:
             if first:
                 advance(first, "continued from an earlier run")
             for rows in extract(

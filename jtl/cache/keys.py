@@ -17,6 +17,7 @@ from jtl.data.augment import View
 from jtl.data.decoding import HostTransform
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import Split
+from jtl.data.splits import LONG_NAMES
 from jtl.models import ImageClassifier, Unit
 
 PREFIX_VERSION = 1
@@ -59,8 +60,9 @@ class SplitView:
 
     @property
     def shown(self) -> str:
-        """What it is called in messages."""
-        return str(self).replace("val", "validation")
+        """What its features are called in messages."""
+        view = "" if self.view is None else f", view {self.view.number}"
+        return f"{LONG_NAMES.get(self.split_name, self.split_name)} features{view}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -318,7 +318,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
     if len(known) < 2:
         problems.append(
             TrainingProblem(
-                f"{where} has train images of only {len(known)} class"
+                f"{where} has training images of only {len(known)} class"
                 f"{f', {known[0]!r}' if known else 'es'}; a classifier needs at least two."
             )
         )
@@ -327,7 +327,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
         if strange:
             problems.append(
                 f"The {name} split of {where} has classes that train does not have: "
-                f"{listed(strange)}. The classes of train are {listed(known)}. Add train images "
+                f"{listed(strange)}. The classes of train are {listed(known)}. Add training images "
                 "of them, or leave them out."
             )
     return problems

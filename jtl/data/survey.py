@@ -328,7 +328,7 @@ def _imbalance(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
     if present and max(present.values()) >= IMBALANCE * min(present.values()):
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         warnings.append(
-            f"The classes are out of balance: {most} has {present[most]} train images, {least} "
+            f"The classes are out of balance: {most} has {present[most]} training images, {least} "
             f"{present[least]}. --class-weights balanced makes them count the same in training."
         )
     return warnings

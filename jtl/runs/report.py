@@ -69,9 +69,11 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
 
 def _titles(plots: Sequence[str], config: Config) -> list[tuple[str, str]]:
     titles = dict(PLOTS)
+    metric = config.train.metric
     if _searched(config):
-        metric = metric_name(config.train.metric)
-        titles["curves.png"] = f"Validation {metric} at each L2 penalty"
+        titles["curves.png"] = f"Validation {metric_name(metric)} at each L2 penalty"
+    elif metric not in ("accuracy", "loss"):
+        titles["curves.png"] = f"Loss, accuracy and {metric_name(metric)} by epoch"
     return [(name, titles[name]) for name in plots]
 
 
@@ -189,7 +191,7 @@ def _optimizer(config: Config) -> str:
 def _data(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("source", _code(summary["data"])),
-        ("images", f"{summary['num_train']:,} train, {summary['num_val']:,} validation"),
+        ("images", f"{summary['num_train']:,} training, {summary['num_val']:,} validation"),
         ("classes", f"{summary['num_classes']:,}"),
         ("fingerprint", _code(summary["data_fingerprint"])),
     ]

@@ -80,7 +80,7 @@ def test_rate_leaves_out_what_was_done_before():
 
 
 @pytest.mark.parametrize(
-    ("name", "unit"), [("training", "epochs"), ("features of train", "images")]
+    ("name", "unit"), [("training", "epochs"), ("training features", "images")]
 )
 def test_a_terminal_of_80_columns_shows_everything(name: str, unit: str, clock: Clock):
     out = io.StringIO()

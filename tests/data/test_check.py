@@ -257,7 +257,7 @@ def test_warnings_do_not_fail(tmp_path: Path, capsys):
         "1 of 62 images have transparency; they are laid over white, for example a/alpha.png",
         "62 of 62 images are tiny",
         "1 class with fewer than 5 training images: c",
-        "out of balance: a has 52 train images, c 4",
+        "out of balance: a has 52 training images, c 4",
     ):
         assert text in told
     assert facts["notes"] == ["There is no validation split: training holds out 20 % of train."]

@@ -346,6 +346,12 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
     assert "![Validation accuracy at each L2 penalty](curves.png)" in page
     assert "The best L2 penalty was chosen on the same validation images" in page
     assert "epoch" not in page
+    by_f1 = TrainConfig(solver="lbfgs", metric="macro_f1")
+    page = report.page(tiny_run.summary, dataclasses.replace(config, train=by_f1), ["curves.png"])
+    assert "![Validation macro-F1 at each L2 penalty](curves.png)" in page
+    by_auroc = dataclasses.replace(config, train=TrainConfig(metric="auroc", solver="sgd"))
+    page = report.page(tiny_run.summary, by_auroc, ["curves.png"])
+    assert "![Loss, accuracy and AUROC by epoch](curves.png)" in page
     given = dataclasses.replace(config, train=TrainConfig(solver="lbfgs", l2="1e-3"))
     assert "| optimizer | L-BFGS, L2 penalty 1e-3 |" in report.page(tiny_run.summary, given, [])
 

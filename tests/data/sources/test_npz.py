@@ -119,7 +119,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"x": X, "y": Y % 2, "x_val": X, "y_val": Y, "class_names": np.array(list("xyz"))},
         "val split of .* has classes that train does not have: z. The classes of train are x, y",
     ),
-    "one class": ({"x": X, "y": Y * 0}, "train images of only 1 class, '0'"),
+    "one class": ({"x": X, "y": Y * 0}, "training images of only 1 class, '0'"),
     "names twice": ({"x": X, "y": Y, "class_names": np.array(list("xyx"))}, "have one name: x"),
     "names as objects": (
         {"x": X, "y": Y, "class_names": np.array(list("xyz"), object)},
