@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 from jtl.common.errors import UserError
-from jtl.data.augment import Augmentation
 from jtl.data.decoding import BITS, HostTransform
 from jtl.data.preprocessing import Prepare
-from jtl.data.sources.registry import Dataset
 from jtl.models import Preprocessing
+
+if TYPE_CHECKING:  # Who only predicts does without.
+    from jtl.data.augment import Augmentation
+    from jtl.data.sources.registry import Dataset
 
 ENLARGE = 4
 """How many times small images are enlarged by default, up to the weights' own input size."""

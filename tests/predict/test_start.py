@@ -33,7 +33,10 @@ def report():
 atexit.register(report)
 """
 """As `sitecustomize.py`, which Python runs first in every process that finds it."""
-NEEDLESS = {"orbax", "scipy", "matplotlib", "h5py", "safetensors", "weights_convert", "jtl.train"}
+NEEDLESS = {
+    *("orbax", "optax", "scipy", "matplotlib", "h5py", "safetensors", "weights_convert"),
+    *("jtl.train", "jtl.optim", "jtl.freeze", "jtl.data.augment"),
+}
 
 
 @pytest.fixture
