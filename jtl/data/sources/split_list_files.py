@@ -18,7 +18,7 @@ from jtl.data.kinds import by_ending
 from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
 from jtl.data.sources.names import splits_in
 from jtl.data.sources.split_list_names import ListName, is_read
-from jtl.data.sources.split_tables import FALSE, TRUE, rows_of, splits_of
+from jtl.data.sources.split_tables import FALSE, TRUE, rows_of, rows_of_objects, splits_of
 from jtl.data.sources.stores import ImageFile, decoded, text_of
 
 CUB = ("images.txt", "train_test_split.txt")
@@ -234,6 +234,13 @@ def _of_json(
                     f"for each split. {WAY_OUT}"
                 )
         return Contents(by_split, lost if by_split else (), names_images=bool(by_split))
+    if isinstance(content, dict) and not any(isinstance(v, list | dict) for v in content.values()):
+        if not any(map(index.may_name, content)):
+            return Contents(of_data=True)  # Settings.
+        rows = [[key, key, str(value)] for key, value in content.items()]
+        return _of_rows(where, rows, name, index, expected=expected)
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        return _of_rows(where, list(rows_of_objects(content)), name, index, expected=expected)
     if name is None:
         return Contents()
     names, missing = index.of_all(_texts(content))

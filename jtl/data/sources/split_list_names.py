@@ -11,7 +11,7 @@ READ = (".txt", ".csv", ".tsv", ".lst", ".list", ".flist", ".filelist", ".json",
 """What is read: text, and JSON; also what has no ending."""
 _PACKED = tuple(f"{ending}.{packed}" for ending in READ for packed in ("gz", "bz2", "xz", "zip"))
 NEVER_READ = (
-    *_PACKED, ".mat", ".pkl", ".pickle", ".npy", ".xls", ".parquet", ".feather", ".yaml", ".yml",
+    *_PACKED, ".mat", ".pkl", ".pickle", ".npy", ".xls", ".parquet", ".feather",
 )  # fmt: skip
 NAMED = (*READ, ".xlsx", *NEVER_READ)
 """What may be a list of splits, whether jtl reads it or not."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from jtl.data.sources.image_index import FIRST_ROWS
 from jtl.data.sources.names import splits_in, words_of
@@ -43,7 +43,7 @@ def rows_of(text: str) -> Iterator[list[str]]:
     lines = [line for line in text.splitlines() if line.strip()]
     head = lines[0].strip() if lines else ""
     if head.startswith("{") and head.endswith("}"):  # JSON, an object a line.
-        yield from _of_objects(lines)
+        yield from rows_of_objects(map(json.loads, lines))
         return
     delimiter = max("\t,;", key=head.count) if any(c in head for c in "\t,;") else None
     split = map(str.split, lines) if delimiter is None else csv.reader(lines, delimiter=delimiter)
@@ -52,16 +52,17 @@ def rows_of(text: str) -> Iterator[list[str]]:
         yield [line.strip(), *(cell.strip() for cell in cells), *filter(None, [rest.strip()])]
 
 
-def _of_objects(lines: Sequence[str]) -> Iterator[list[str]]:
+def rows_of_objects(objects: Iterable[Any]) -> Iterator[list[str]]:
+    """The values of JSON objects as rows, and their keys as a head."""
     keys: list[str] | None = None
-    for line in lines:
-        row = json.loads(line)
+    for row in objects:
         if not isinstance(row, dict):
             raise ValueError("a line is no JSON object")
         if keys is None:
             keys = list(map(str, row))
             yield ["", *keys]
-        yield [line.strip(), *(str(row.get(key, "")) for key in keys)]
+        cells = [str(row.get(key, "")) for key in keys]
+        yield [", ".join(cells), *cells]
 
 
 def splits_of(rows: Sequence[Row]) -> Splits | None:

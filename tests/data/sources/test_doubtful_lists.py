@@ -151,6 +151,15 @@ NO_LISTS: dict[str, str] = {
 }
 
 
+def test_settings_are_no_lists(tmp_path: Path):
+    names = ("train.json", "test.json", "train.yaml", "test.yaml", "train.py", "train.log")
+    root = folder(tmp_path, dict.fromkeys(names, '{"lr": 0.1, "name": "cat-1"}'))
+    assert counts(root) == WHOLE
+    (root / "train.json").write_text("[1, 2]")
+    (root / "test.json").write_text("[3, 4]")
+    assert "finds no image by these" in refusal(root)
+
+
 @pytest.mark.parametrize("name", NO_LISTS)
 def test_what_files_hold_decides_besides_their_names(tmp_path: Path, name: str):
     root = folder(tmp_path, {name: NO_LISTS[name]})

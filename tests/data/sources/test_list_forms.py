@@ -29,6 +29,19 @@ FORMS: dict[str, dict[str, str]] = {
             for p in IMAGES
         )
     },
+    "an object in JSON": {
+        "split.json": json.dumps({p: "test" if p in TEST else "train" for p in IMAGES})
+    },
+    "objects in a list": {
+        "metadata.json": json.dumps(
+            [{"id": i, "file": p, "set": "test" if p in TEST else "train"}
+             for i, p in enumerate(IMAGES)]
+        )
+    },
+    "labels in JSON": {
+        f"{split}.json": json.dumps({p: p[:3] for p in paths})
+        for split, paths in {"train": TRAIN, "test": TEST}.items()
+    },
     "no ending": {"train": "\n".join(TRAIN), "lists/test": "\n".join(TEST)},
     "is_test": {"meta.csv": flagged("is_test", "{1}")},
     "is_train": {"meta.csv": flagged("width,is_train", "8,{0}.0")},
