@@ -211,7 +211,9 @@ def _by_names(images: Sequence[ImageFile]) -> Listed | None:
         if len(splits) != 1 or not splits <= {"train", "val", "test"}:
             return None
         split_of[image.name] = splits.pop()
-    if len({*split_of.values()}) < 2 or "train" not in split_of.values():
+    trained = {image.parts[:-1] for image in images if split_of[image.name] == "train"}
+    # Else they are called after their classes, which are trains and test tubes.
+    if len({*split_of.values()}) < 2 or trained != {image.parts[:-1] for image in images}:
         return None
     return Listed(split_of, (), None, "the names of the images, such as " + images[0].parts[-1])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jtl.data.sources.registry import SourceOptions, find, load
-from support.data_files import counts
+from support.data_files import counts, grown
 from support.split_lists import IMAGES, SPLIT, TEST, TRAIN, WHOLE, folder, refusal
 
 
@@ -97,3 +97,11 @@ def test_images_that_are_called_after_their_splits(tmp_path: Path):
     assert load(f"folder:{root}", SourceOptions(split_lists="ignore")).test is None
     (root / "cat" / "train_cat-0.png").rename(root / "cat" / "cat-0.png")
     assert counts(root) == WHOLE
+
+
+def test_images_that_are_called_after_their_classes(tmp_path: Path):
+    grown(tmp_path, "rail:3 tube:2")
+    for folder_, word in (("rail", "train"), ("tube", "test tube")):
+        for path in (tmp_path / folder_).iterdir():
+            path.rename(path.with_name(path.name.replace(folder_, word)))
+    assert counts(tmp_path) == {"train": {"rail": 3, "tube": 2}}
