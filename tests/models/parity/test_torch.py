@@ -83,7 +83,6 @@ def models_head(family: str) -> str:
     ("name", "height", "width"),
     [
         ("resnet50", 67, 97),
-        ("resnet152", 64, 64),
         ("resnext50_32x4d", 64, 64),
         ("densenet201", 64, 64),
         ("efficientnet_lite2", 64, 64),
