@@ -74,7 +74,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     # Tracing a program makes tens of thousands of objects that live.
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(20_000, 10, 10)
 
 
 MOST_MAPS = 20_000
@@ -95,6 +95,7 @@ def _programs_in_bounds() -> Iterator[None]:
         return
     if many:
         jax.clear_caches()
+        gc.collect()  # What tests hold in cycles.
 
 
 @pytest.fixture(autouse=True, scope="session")
