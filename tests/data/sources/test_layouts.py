@@ -16,7 +16,7 @@ from support.data_files import counts, encode, flat, grown
 from support.paths import SHARED_DATA
 
 PNG = encode(flat(8, 8), "PNG")
-AVIF = features.check("avif") is True
+AVIF = "avif" in features.modules and features.check("avif") is True
 """From Pillow 11.3 on."""
 
 
