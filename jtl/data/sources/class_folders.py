@@ -38,7 +38,7 @@ class Node:
     Attributes:
         parts: Its path.
         images: That are directly in it.
-        others: Files that are no images, directly in it.
+        others: Files that are no images, directly in it or in a folder left out.
         children: The folders in it by name, sorted.
     """
 
@@ -58,7 +58,10 @@ class Node:
         for image in tree.images:
             nodes[image.parts[:-1]].images.append(image)
         for file in tree.others:
-            nodes[file.parts[:-1]].others.append(file)
+            above = file.parts[:-1]
+            while above not in nodes:  # Of masks that are left out, with their folder.
+                above = above[:-1]
+            nodes[above].others.append(file)
         return nodes[()]
 
     @property

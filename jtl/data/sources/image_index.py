@@ -18,7 +18,7 @@ class ImageIndex:
 
     def __init__(self, images: Sequence[ImageFile]) -> None:
         self.names = [image.name for image in images]
-        self._folders = {image.parts[-2] for image in images if len(image.parts) > 1}
+        self.folders = {image.parts[-2] for image in images if len(image.parts) > 1}
         self._found: dict[tuple[str, ...], str | None] = {}
         for image in images:
             for tail in (image.parts[-1:], image.parts[-2:]):
@@ -32,7 +32,7 @@ class ImageIndex:
             return None
         parts = tuple(part for part in text.replace("\\", "/").split("/") if part)
         name = self._found.get(parts[-2:])
-        if name is None and len(parts) > 1 and parts[-2] not in self._folders:
+        if name is None and len(parts) > 1 and parts[-2] not in self.folders:
             return self._found.get(parts[-1:])
         if name is None and parts and by_ending(parts[-1]):  # Converted since.
             return self._found.get((*parts[-2:-1], _stem(parts[-1])))

@@ -52,8 +52,9 @@ def without(tree: Tree, masks: Iterable[str]) -> Tree:
         return tree
     images = [image for image in tree.images if image.name not in masks]
     used = {i.parts[:n] for i in images for n in range(len(i.parts))}
-    held = {i.parts[:n] for i in tree.images for n in range(len(i.parts))}
-    return tree._replace(images=images, folders=tree.folders - (held - used))
+    lost = {i.parts[:n] for i in tree.images for n in range(len(i.parts))} - used
+    rest = {f for f in tree.folders if not any(f[:n] in lost for n in range(len(f) + 1))}
+    return tree._replace(images=images, folders=rest)
 
 
 def find(tree: Tree) -> Found:

@@ -17,7 +17,7 @@ from jtl.common.text import listed
 from jtl.data.kinds import by_ending
 from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
 from jtl.data.sources.names import splits_in
-from jtl.data.sources.split_list_names import ListName, is_read
+from jtl.data.sources.split_list_names import SETTINGS, ListName, is_read
 from jtl.data.sources.split_tables import FALSE, TRUE, rows_of, rows_of_objects, splits_of
 from jtl.data.sources.stores import ImageFile, decoded, text_of
 
@@ -38,6 +38,8 @@ _MOST_CODES = 5
 """A column of splits has no more values."""
 _STRING = re.compile(r'"([^"\n]{1,400})"')
 _SHEET = re.compile(r"xl/(sharedStrings|worksheets/[^/]+)\.xml")
+_TEXT = re.compile(r"[^\"'\n,\[\]=:]+")
+_SETTING = re.compile(r"\w[\"' ]*[:=]\s*[^\s\[]")
 _CELL = re.compile(r"<t\b[^>]*>([^<]+)</t>")
 WAY_OUT = (
     "To hold out a random part of all images instead, which may train on published test images: "
@@ -89,6 +91,8 @@ def read(
     try:
         if file.name.lower().endswith(".xlsx"):
             return _of_sheets(contents(file), index)
+        if file.name.lower().endswith(SETTINGS) and name is not None:
+            return _of_settings(decoded(contents(file, _FIRST_BYTES)), index)
         if not is_read(file):
             return Contents()
         start = contents(file, _FIRST_BYTES)
@@ -128,6 +132,16 @@ def _of_sheets(data: bytes, index: ImageIndex) -> Contents:
         texts = {t for part in parts for t in _CELL.findall(decoded(book.read(part)))}
     names, _ = index.of_all(texts)
     return Contents(names_images=len(names) > max(1, _SOME * len(texts)))
+
+
+def _of_settings(head: str, index: ImageIndex) -> Contents:
+    """Whether YAML and the like names images, or holds settings; jtl does not read which."""
+    texts = {text.strip(" -\t\r") for text in _TEXT.findall(head)}
+    if sum(map(index.may_name, texts)) > max(1, _SOME * len(texts)):
+        return Contents(names_images=True)
+    lines = [line for line in head.splitlines() if line.strip(" {}")]
+    settings = sum(_SETTING.search(line) is not None for line in lines)
+    return Contents(of_data=settings >= _ENOUGH * len(lines))
 
 
 def _of_start(head: str, name: ListName | None, index: ImageIndex) -> Contents | None:

@@ -10,8 +10,11 @@ from jtl.data.sources.stores import ImageFile
 READ = (".txt", ".csv", ".tsv", ".lst", ".list", ".flist", ".filelist", ".json", ".jsonl")
 """What is read: text, and JSON; also what has no ending."""
 _PACKED = tuple(f"{ending}.{packed}" for ending in READ for packed in ("gz", "bz2", "xz", "zip"))
+SETTINGS = (".yaml", ".yml", ".toml", ".ini")
+"""What jtl does not read as lists, and may hold settings."""
 NEVER_READ = (
-    *_PACKED, ".mat", ".pkl", ".pickle", ".npy", ".xls", ".parquet", ".feather",
+    *_PACKED, *SETTINGS, ".mat", ".pkl", ".pickle", ".npy", ".xls", ".ods", ".parquet",
+    ".feather", ".h5", ".hdf5", ".pt", ".pth",
 )  # fmt: skip
 NAMED = (*READ, ".xlsx", *NEVER_READ)
 """What may be a list of splits, whether jtl reads it or not."""
@@ -30,8 +33,14 @@ _OF_LISTS = {
     "split", "splits", "set", "sets", "setid", "data", "dataset", "label", "labels", "annotation",
     "annotations", "anno", "meta", "metadata", "info", "gt", "groundtruth", "ground", "truth",
     "official", "all", "full", "part", "sample", "samples", "csv", "txt", "df",
+    "video", "videos", "clip", "clips", "sequence", "sequences", "seq", "seqs", "scene", "scenes",
+    "frame", "frames", "track", "tracks", "tracklet", "tracklets", "session", "sessions",
+    "patient", "patients", "subject", "subjects", "person", "persons", "people", "participant",
+    "participants", "user", "users", "identity", "identities", "pid", "pids", "uid", "uids",
+    "case", "cases", "study", "studies", "series", "scan", "scans", "volume", "volumes", "slide",
+    "slides", "donor", "donors", "group", "groups", "instance", "instances", "object", "objects",
 }  # fmt: skip
-"""Words that say no more than that a file is a list."""
+"""Words that say no more than that a file is a list, of images or of groups of them."""
 _MOST_FILES = 60
 """In a folder: of more, each belongs to one image, where their names say no split."""
 

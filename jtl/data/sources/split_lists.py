@@ -89,8 +89,9 @@ def find(
     rest = [each for each in opened if each[0].name not in used]
     _refuse_damaged(rest, where)
     if found or expected:
-        _refuse_unused(rest, where, bool(found))
-        _refuse_doubtful(opened, where)
+        has = f"{where} has {'no folders for splits, but ' if expected else ''}"
+        _refuse_unused(rest, has, bool(found), index.folders)
+        _refuse_doubtful(opened, has)
     if not found:
         return _by_names(images) if expected else None
     return _combined(found, index.names, where)._replace(notes=tuple(_notes(opened)))
@@ -126,14 +127,18 @@ def _refuse_damaged(opened: _Opened, where: str) -> None:
         )
 
 
-def _refuse_unused(opened: _Opened, where: str, others: bool) -> None:
+def _refuse_unused(opened: _Opened, has: str, others: bool, folders: Iterable[str]) -> None:
     """Raises `UserError` if files by their names are lists of splits, and say nothing of images.
 
     Args:
         opened: The files that are no list that jtl understands.
-        where: What the place is called.
+        has: How the message begins.
         others: Whether there are lists besides.
+        folders: That hold images: `boots_test.txt` lists those of `boots`.
     """
+    of_class = {
+        " ".join(words) for f in folders for words in (["*", *words_of(f)], [*words_of(f), "*"])
+    }
     by_pattern = _by_pattern(
         name for file, name, _ in opened if name and file.name.lower().endswith(NEVER_READ)
     )
@@ -142,7 +147,11 @@ def _refuse_unused(opened: _Opened, where: str, others: bool) -> None:
         for file, name, contents in opened
         if name is not None
         and not contents.of_data
-        and (name.certain or ("train" in (same := by_pattern[name.pattern]) and len(same) > 1))
+        and (
+            name.certain
+            or name.pattern in of_class
+            or ("train" in (same := by_pattern[name.pattern]) and len(same) > 1)
+        )
     ]
     single = {split for _, name, _ in named if not name.of_several for split in name.splits}
     partners = ("train" in single and len(single) > 1) or others
@@ -150,15 +159,18 @@ def _refuse_unused(opened: _Opened, where: str, others: bool) -> None:
     if not names:
         return
     these = "this" if len(names) == 1 else "these"
+    reads = "lists in which every row names an image by its path or file name"
+    why = f"jtl reads {reads}, and finds no image by {these}."
+    if all(name.lower().endswith(NEVER_READ) for name in names):
+        why = f"jtl does not read such files: it reads text, CSV and JSON, as {reads}."
     raise UserError(
-        f"{where} has no folders for splits, but {listed(names, 6)}, which by "
+        f"{has}{listed(names, 6)}, which by "
         f"{'its name lists' if len(names) == 1 else 'their names list'} the images of each split. "
-        "jtl reads lists in which every row names an image by its path or file name, and finds no "
-        f"image by {these}. {WAY_OUT}"
+        f"{why} {WAY_OUT}"
     )
 
 
-def _refuse_doubtful(opened: _Opened, where: str) -> None:
+def _refuse_doubtful(opened: _Opened, has: str) -> None:
     """Raises `UserError` if a file names images, and it is not clear of which split.
 
     Of `test_cars.csv` it is only clear where there is a `train_cars.csv`.
@@ -167,7 +179,7 @@ def _refuse_doubtful(opened: _Opened, where: str) -> None:
     for file, name, contents in opened:
         if contents.unclear:
             raise UserError(
-                f"{where} has no folders for splits, but {file.name}, which {contents.unclear}. "
+                f"{has}{file.name}, which {contents.unclear}. "
                 "jtl reads tables in which every row names an image by its path or file name, and "
                 f"says train, val or test. {WAY_OUT}"
             )
@@ -178,7 +190,7 @@ def _refuse_doubtful(opened: _Opened, where: str) -> None:
             continue
         todo = "Save it as .csv. " if file.name.lower().endswith(".xlsx") else ""
         raise UserError(
-            f"{where} has no folders for splits, but {file.name}, which names images and may list "
+            f"{has}{file.name}, which names images and may list "
             f"those of {'each' if name.of_several else 'a'} split, in a form that jtl does not "
             f"read. {todo}jtl reads train.csv, val.csv and test.csv, in which every row names an "
             f"image, and tables with a column split. {WAY_OUT}"

@@ -317,3 +317,14 @@ def test_files_of_labels_are_named(tmp_path: Path, name: str):
     found = find(f"folder:{tmp_path / 'd'}")
     assert f"Labels come from the folders; {name} beside them is not read." in found.notes
     assert (name,) in [left.names for left in found.left_out]
+
+
+@pytest.mark.parametrize("masks", ["cat/masks", "cat_masks"])
+@pytest.mark.parametrize("file", ["readme.txt", "labels.json", "more/readme.txt"])
+def test_a_folder_of_masks_with_another_file_in_it(tmp_path: Path, masks: str, file: str):
+    grown(tmp_path, ["cat:2", "dog:3"])
+    shutil.copytree(tmp_path / "cat", tmp_path / masks)
+    (tmp_path / masks / file).parent.mkdir(exist_ok=True)
+    (tmp_path / masks / file).touch()
+    assert counts(tmp_path) == {"train": {"cat": 2, "dog": 3}}
+    assert f"{masks}/{file}" in str(find(f"folder:{tmp_path}").left_out)

@@ -15,7 +15,7 @@ import pytest
 from jtl.data.sources import stores
 from jtl.data.sources.registry import find, load
 from support.commands import main
-from support.data_files import counts
+from support.data_files import counts, grown
 from support.split_lists import IMAGES, SPLIT, TEST, TRAIN, WHOLE, folder, refusal
 
 DAMAGED = {
@@ -280,3 +280,62 @@ def test_an_unreadable_list_beside_a_folder_for_training(tmp_path: Path):
     folder(tmp_path / "train", {})
     (tmp_path / "val.txt").write_text("")
     assert "val.txt is empty" in refusal(tmp_path)
+
+
+GROUPS = [
+    "{}_videos.txt", "{}_patients.csv", "{}_subjects.csv", "{}-sequences.lst", "{}list_clips.txt",
+"{}_participants.tsv", "person_ids_{}.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_lists_of_groups_of_images_are_refused(tmp_path: Path, name: str):
+    rows = {"train": ["clip1", "clip2", "clip3"], "test": ["clip4", "clip5"]}
+    text = json.dumps if name.endswith("json") else "\n".join
+    files = {name.format(split): text(rows[split]) for split in rows}
+    root = folder(tmp_path, files)
+    told = refusal(root)
+    assert all(file in told for file in files)
+    assert "finds no image by these" in told
+
+
+UNREAD = {
+    "splits.yaml": "train:\n- clip1\n- clip2\ntest:\n- clip3\n",
+    "split.yml": "train: [clip1, clip2]\ntest: [clip3]\n",
+    "split.ini": "[test]\na = cat/cat-5.png\nb = cat/cat-7.png\n",
+    "split.toml": 'test = ["cat/cat-5.png", "cat/cat-7.png"]\n',
+    "split.h5": b"\x89HDF\r\n\x1a\n" + bytes(99),
+    "splits.pt": b"PK\3\4" + bytes(99),
+    "{}.yaml": "- cat/cat-5.png\n- cat/cat-7.png\n",
+    "{}_subjects.yaml": "- s1\n- s2\n",
+    "{}.ods": b"PK\3\4" + bytes(99),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_lists_in_a_form_that_is_not_read_are_refused(tmp_path: Path, name: str):
+    files = {name.format(split): UNREAD[name] for split in ("train", "test")}
+    told = refusal(folder(tmp_path, files))
+    assert all(file in told for file in files)
+    assert "jtl does not read such files: it reads text, CSV and JSON" in told
+
+
+def test_one_list_of_images_in_a_form_that_is_not_read(tmp_path: Path):
+    root = folder(tmp_path / "list", {"test.yaml": "- cat/cat-5.png\n- cat/cat-7.png\n"})
+    assert "test.yaml, which names images and may list those of a split" in refusal(root)
+    settings = "train_size: 0.8\ntest_size: 0.2\nseed: 7\n"
+    assert counts(folder(tmp_path / "settings", {"split.yaml": settings})) == WHOLE
+
+
+def test_lists_for_every_class_that_name_no_image_alone(tmp_path: Path):
+    """Of `0001` in `cat_test.txt` the file's name says the class, which jtl does not read."""
+    grown(tmp_path, "cat:4 dog:4")
+    for path in [*tmp_path.rglob("*.png")]:
+        path.rename(path.with_name(f"000{path.stem[-1]}.png"))
+    files = [f"{label}_{split}.txt" for label in ("cat", "dog") for split in ("train", "test")]
+    for name in files:
+        (tmp_path / name).write_text("0000\n0001\n" if "train" in name else "0002\n0003\n")
+    assert all(name in refusal(tmp_path) for name in files)
+    for name in files:  # `bird` is no class.
+        (tmp_path / name).rename(tmp_path / name.replace("cat", "bird").replace("dog", "fish"))
+    assert counts(tmp_path) == {"train": {"cat": 4, "dog": 4}}
