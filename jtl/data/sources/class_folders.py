@@ -256,6 +256,11 @@ def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> Cl
     if all([leaf] == [held[name]] for name, found in inner.items() for leaf in found):
         return "top"  # Nothing is nested, but for `ants/images`.
     leaves = [(name, leaf.name.casefold()) for name, found in inner.items() for leaf in found]
+    alike = len({leaf for _, leaf in leaves}) == 1
+    if len(leaves) == len(held) == len(nested) and (
+        alike or all(name.casefold() == leaf for name, leaf in leaves)
+    ):
+        return "top"  # `polyp/original`, `trout/trout`: each has one.
     letters = len(nested) == len(held) and all(len(name) == 1 for name in held)
     if letters and all(leaf.startswith(name.casefold()) for name, leaf in leaves):
         return "leaf"

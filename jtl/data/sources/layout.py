@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel, SplitLists
-from jtl.data.sources import label_lists, segmentations, split_lists, unread_labels
+from jtl.data.sources import label_lists, paired_masks, segmentations, split_lists, unread_labels
 from jtl.data.sources.class_folders import (
     Classes,
     Node,
@@ -79,6 +79,8 @@ def understand(
         UserError: There are no classes, or it is doubtful which they are.
     """
     found = segmentations.find(tree)
+    paired = paired_masks.find(segmentations.without(tree, found.masks).images, read)
+    found = found._replace(masks=sorted({*found.masks, *paired}))
     if level != "top":
         if found.doubtful:
             raise UserError(

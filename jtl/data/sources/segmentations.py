@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jtl.common.text import counted, listed
-from jtl.data.sources.names import is_annotation, is_container
+from jtl.data.sources.names import is_annotation, is_container, words_of
 from jtl.data.sources.stores import Tree
 
 _SURE = "masks?|segmentations?|segmask|seg|gt|ground[ _-]?truth|trimaps?|superpixels|contours?"
@@ -23,6 +23,10 @@ _SEVERAL = re.compile(
     r"(?:.*[ ._-])?(?:masks|segmentations|labels|annotations|contours|superpixels)"
 )
 """The name of a folder that holds such files; `face_mask` may be a class."""
+_LAST = re.compile(rf".+[ ._-](?:{_KINDS})")
+_SURE_LAST = re.compile(r".*[ ._-](?:seg|segmask|segmentation|gt|ground[ _-]?truth|trimap)")
+"""The name of a folder that hardly is a class beside one without the last word."""
+_ORIGINALS = ("original", "originals", "raw", "input", "inputs", "source", "sources", "rgb")
 _ENOUGH = 0.5
 """The share of images with something like a mask from which it is not clear what that is."""
 
@@ -62,8 +66,8 @@ def find(tree: Tree) -> Found:
 
     They are named like an image in the same folder, with a word such as `mask` behind or before;
     or they lie in a folder of such a name, and all images in it are named like images in the
-    folder next to it or around it. An image with a name like a mask's and none that it belongs to
-    is an image.
+    folder next to it or around it, or each like one image of the classes next to it. An image
+    with a name like a mask's and none that it belongs to is an image.
     """
     by_folder: dict[_Folder, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for image in tree.images:
@@ -72,16 +76,30 @@ def find(tree: Tree) -> Found:
     for folder, images in by_folder.items():
         stems[_whatever_case(folder)] |= set(images)
     of_masks = {f for f, images in by_folder.items() if _belong(images, _images_around(f, stems))}
+    beside = {f for f in by_folder if f and f not in of_masks and _beside_classes(f, by_folder)}
+    of_masks |= beside
     masks: list[str] = []
     kept: list[str] = []
     doubtful = ""
     for folder, images in by_folder.items():
         if folder in of_masks:
             names = [image for same in images.values() for image in same]
+            if folder in beside:
+                masks += names
+                continue
             if not _would_leave_classes(folder, by_folder, of_masks):
                 kept += names
                 continue
             others = _accidental(folder, by_folder, of_masks)
+            single = _may_be_class(folder)
+            if single and others:
+                kept += names
+                continue
+            if single and not _all_have_masks(folder, by_folder, of_masks):
+                doubtful = doubtful or (
+                    f"{'/'.join(folder)} may hold masks of the images next to it, as its images "
+                    "have the same names, or it may be a class."
+                )
             if others:
                 doubtful = doubtful or (
                     f"{'/'.join(folder)} may hold masks of the images next to it, as its images "
@@ -121,9 +139,44 @@ def _belong(images: Iterable[str], around: set[str]) -> bool:
 
 def _would_leave_classes(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> bool:
     """Whether a folder next to that of a class is not needed to have two classes."""
-    if is_annotation(folder[-1]) or any(is_container(base) for base in _bases(folder[-1])):
+    bases = _bases(folder[-1].casefold())
+    if is_annotation(folder[-1]) or any(is_container(base) for base in bases):
+        return True
+    if folder[-2:-1] and folder[-2].casefold() in bases:  # `trout/trout`, `trout/trout GT`.
         return True
     return sum(f[:-1] == folder[:-1] for f in {*folders} - of_masks if f) > 1
+
+
+def _beside_classes(folder: _Folder, folders: _Folders) -> bool:
+    """Whether each image is named like one of those of the classes beside its folder."""
+    if not _is_of_annotations(folder[-1]):
+        return False
+    siblings = [f for f in folders if f[:-1] == folder[:-1] and f and f != folder]
+    classes = [f for f in siblings if not _is_of_annotations(f[-1])]
+    if any(is_container(f[-1]) for f in classes):
+        return False  # `images` beside `masks`.
+    if len(classes) < 2 and not any(f[-1].casefold() in _ORIGINALS for f in classes):
+        return False
+    named = Counter(stem for f in classes for stem in folders[f])
+    return all(sum(named[s] for s in {stem, *_bases(stem)}) == 1 for stem in folders[folder])
+
+
+def _is_of_annotations(name: str) -> bool:
+    return is_annotation(name) or any(map(is_annotation, words_of(name)))
+
+
+def _may_be_class(folder: _Folder) -> bool:
+    """Whether a name such as `face_mask` may be that of a class beside `face`."""
+    name = folder[-1].casefold()
+    return not (is_annotation(name) or _SEVERAL.fullmatch(name) or _SURE_LAST.fullmatch(name))
+
+
+def _all_have_masks(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> bool:
+    """Whether all classes next to a folder of masks have such folders, and not only one."""
+    around = [f for f in folders if f and f[:-1] == folder[:-1]]
+    with_masks = {base for f in around if f in of_masks for base in _bases(f[-1].casefold())}
+    classes = {f[-1].casefold() for f in around if f not in of_masks}
+    return len(classes) > 1 and classes <= with_masks
 
 
 def _accidental(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> list[str]:
@@ -148,7 +201,7 @@ def _images_around(folder: tuple[str, ...], stems: Mapping[tuple[str, ...], set[
     *above, name = folder
     if is_annotation(name):
         return stems.get(_whatever_case(tuple(above)), set())
-    if not _SEVERAL.fullmatch(name.casefold()):
+    if not (_SEVERAL.fullmatch(name.casefold()) or _LAST.fullmatch(name.casefold())):
         return set()
     bases = _bases(name.casefold())
     return set().union(*(stems.get((*above, base), ()) for base in bases))
