@@ -53,7 +53,7 @@ def parse(kind: type, args: Sequence[str], prog: str) -> dict[str, Any]:
     except argparse.ArgumentError as error:
         raise UserError(_message(error, kind, prog)) from None
     if surplus:
-        raise UserError(_unexpected(surplus[0], kind, prog))
+        raise UserError(_unexpected(surplus[0], kind, prog, _with_commas(surplus[0], args, kind)))
     values = vars(given)
     for name in [n for n, value in values.items() if value is None and options[n].positional]:
         del values[name]
@@ -230,11 +230,22 @@ def _check_flags(kind: type, args: Sequence[str], prog: str) -> None:
             raise UserError(f"there is no option {flag}.{meant} See {see}.")
 
 
-def _unexpected(word: str, kind: type, prog: str) -> str:
+def _with_commas(word: str, args: Sequence[str], kind: type) -> str:
+    """The list that `word` is of, where spaces stand for its commas; empty if it is of none."""
+    starts = [i for i in range(args.index(word)) if args[i].startswith("--")]
+    lists = {o.flag: typing.get_args(o.kind) for o in walk.options(kind).values() if o.is_list}
+    if not starts or not (items := lists.get(args[starts[-1]], (...,))) or ... in items:
+        return ""
+    flag, *parts = args[starts[-1] : starts[-1] + 1 + len(items)]
+    separate = len(parts) == len(items) and not any("," in part for part in parts)
+    return f"{flag} {','.join(parts)}" if separate else ""
+
+
+def _unexpected(word: str, kind: type, prog: str, meant_list: str) -> str:
     """What to do about a word that no flag takes."""
     name, _, value = word.partition("=")
     flag, known = "--" + name.replace("_", "-"), flags(kind)
-    meant = ""
+    meant = f" Did you mean '{meant_list}'?" if meant_list else ""
     if flag in known:
         meant = f" Did you mean '{flag}={value}'?"
     elif "--data" in known and (":" in word or word == "digits" or os.path.lexists(word)):

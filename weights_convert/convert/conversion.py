@@ -19,13 +19,25 @@ from weights_convert.convert.heads import OWN_HEAD, without_own_head
 from weights_convert.convert.layout import Layout, arrange
 from weights_convert.convert.rules import TORCH, Table, counter_key, fill
 from weights_convert.convert.stems import for_colour
-from weights_convert.printable import listed
+from weights_convert.convert.surroundings import refuse_unexplained, with_outer_classifier
+from weights_convert.printable import listed, shown
 
 # Heads that stand on feature maps, not on pooled features.
 _DENSE_TASK = re.compile(
     r"(.*\.)?(aux_classifier|classifier\.\d|decode_head|auxiliary_head|segmentation_head|fpn|rpn|"
     r"neck|roi_heads|decoder)\..*"
 )
+
+# How a key ends of a weight that PyTorch computes -> what makes it a plain one.
+_REPARAMETRIZED = {
+    ".weight_mask": "torch.nn.utils.prune.remove(layer, 'weight')",
+    ".parametrizations.weight.original0": "torch.nn.utils.parametrize.remove_parametrizations"
+    "(layer, 'weight')",
+    ".parametrizations.weight.original": "torch.nn.utils.parametrize.remove_parametrizations"
+    "(layer, 'weight')",
+    ".weight_g": "torch.nn.utils.remove_weight_norm(layer)",
+    ".weight_u": "torch.nn.utils.remove_spectral_norm(layer)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +100,12 @@ def convert(
             counts the problems and lists the first, or names the network that it looks like.
     """
     everything = from_zero(tensors)
-    model, table, layout = recognize(
-        everything, model, drop_head=drop_head, strip_prefix=strip_prefix, ignore_keys=ignore_keys
-    )
+    options = {"strip_prefix": strip_prefix, "ignore_keys": ignore_keys}
+    model, table, layout = recognize(everything, model, drop_head=drop_head, **options)
     tensors = layout.tensors
     num_classes = classes_of(table, tensors)
+    if num_classes:
+        refuse_unexplained(layout, everything)
     classifier_model = models.create(
         model,
         num_classes=num_classes or 1,
@@ -114,7 +127,15 @@ def convert(
             ) from None
         guess = counted(tensors) or model
         looks = f"; they look like {guess}, try --model {guess}" if guess != model else ""
-        raise UserError(f"{error}\n(read as {where}{looks})") from None
+        ways = _reparametrized(tensors)
+        if (
+            not drop_head
+            and num_classes
+            and not looks
+            and _fits_without_head(everything, model, options)
+        ):
+            ways += "\n--drop-head of `jtl weights` converts the backbone alone."
+        raise UserError(f"{error}\n(read as {where}{looks}){ways}") from None
     places = table.source_keys(classifier_model.backbone, shapes)
     counters, counted_keys = _counters(table, places, tensors)
     keys = places.values()
@@ -133,6 +154,28 @@ def convert(
         prefix=layout.prefix,
         notes=(*layout.notes, *_notes(layout), *_dense_task(layout, everything), *colour_notes),
     )
+
+
+def _fits_without_head(
+    tensors: Mapping[str, np.ndarray], model: str, options: Mapping[str, str | None]
+) -> bool:
+    """Whether all problems are the classifier's: found out by leaving it out."""
+    try:
+        convert(tensors, model, drop_head=True, **options)
+    except UserError:
+        return False
+    return True
+
+
+def _reparametrized(tensors: Mapping[str, np.ndarray]) -> str:
+    """What to do where PyTorch keeps other tensors than a layer computes with."""
+    for ending, call in _REPARAMETRIZED.items():
+        if key := next((key for key in tensors if key.endswith(ending)), None):
+            return (
+                f"\n'{shown(key, 80)}' is of a layer whose weight is computed from others. Call "
+                f"{call} for each such layer, then save the state dict again."
+            )
+    return ""
 
 
 def _dense_task(layout: Layout, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -179,7 +222,10 @@ def recognize(
         model, table, _ = identified(layout.tensors)
     else:
         table = with_classifier(detect(layout.tensors, models.get(model)), layout.tensors)
-    return model, *without_own_head(table, model, layout, drop_head=drop_head)
+    table, layout = without_own_head(table, model, layout, drop_head=drop_head)
+    if not drop_head and classes_of(table, layout.tensors) is None:
+        layout = with_outer_classifier(table, model, layout, tensors)
+    return model, table, layout
 
 
 def _counters(

@@ -10,7 +10,7 @@ import numpy as np
 from jtl import models
 from weights_convert.convert.detection import backbone_keys
 from weights_convert.convert.layout import Layout
-from weights_convert.convert.rules import Table, is_ignored
+from weights_convert.convert.rules import Table, counter_key, is_ignored
 
 OWN_HEAD = "of a head of its own"
 """The reason that is stated of keys that are left out."""
@@ -39,14 +39,16 @@ def without_own_head(
         for key, array in tensors.items()
         if key not in backbone and not is_ignored(table, key)
     }
+    # A normalization in the head has a counter, which goes with it.
+    counters = {counter_key(key) for key in own} & tensors.keys()
     if drop_head:
         prefix = table.classifier + table.leaves.separator
-        is_head = own_head(table, _features(table, model), own, backbone) is not None
-        gone = set(own) if is_head else {key for key in tensors if key.startswith(prefix)}
+        is_head = own_head(table, pooled_features(table, model), own, backbone) is not None
+        gone = {*own, *counters} if is_head else {key for key in tensors if key.startswith(prefix)}
         return table, layout.without(gone, "--drop-head")
     kernel = own.get(table.classifier_key())
     by_pixels = table.layouts.get("head/logits") == "conv"
-    features = _features(table, model)
+    features = pooled_features(table, model)
     inputs = features
     if kernel is not None and kernel.ndim == 2:
         inputs = table.leaves.to_target(kernel).shape[0]
@@ -59,14 +61,14 @@ def without_own_head(
     if module is None:
         return table, layout
     if not module:
-        return table, layout.without(set(own), OWN_HEAD)
+        return table, layout.without({*own, *counters}, OWN_HEAD)
     if table.free_classifier:
         return dataclasses.replace(table, classifier=module), layout
     names = {key: table.classifier + key.removeprefix(module) for key in own}
     return table, layout.renamed(names)
 
 
-def _features(table: Table, model: str) -> int:
+def pooled_features(table: Table, model: str) -> int:
     """Channels of the vector that the classifier stands on."""
     entry = models.get(model)
     bare = models.create(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,12 @@ _MAX_PREFIXES = 8
 # Tensors of training programs that belong to no network: losses, metrics, MoCo's queue.
 _TRAINING = re.compile(
     r"(?i)(\w*criterion\w*|(\w+_)?loss(_\w+)?|\w*metrics?|(train|val|valid|test)_(acc\w*|auroc|f1)|"
-    r"confmat|queue(_ptr)?|center)([./].*)?"
+    r"confmat|queue(_ptr)?|center|(class|pos|label)_weights?)([./].*)?"
 )
 # Copies that follow the network that is trained: MoCo's keys, moving averages, BYOL's target.
 _COPIES = re.compile(r"(?i)(.*[._])?(encoder_k|key_encoder|momentum_\w+|\w*ema|target_\w+)[._].*")
+# Heads of self-supervised training, which compare the network with its copy.
+PROJECTION = re.compile(r"(?i)(.*[._])?(proj\w*|predict(or|ion\w*))[._].*")
 
 _SEQUENTIAL = re.compile(r"([0-7])\.(.*)")
 _SEQUENTIAL_RESNET = {"0": "conv1", "1": "bn1", **{str(3 + n): f"layer{n}" for n in range(1, 5)}}
@@ -84,6 +86,7 @@ class Layout:
         spelling: What else was done to the keys, in words; empty for nothing.
         ignored: Keys of the source that are left out, by the reason.
         notes: Sentences that the user should read.
+        unexplained: Keys of the source outside of a prefix that was found, of no known purpose.
     """
 
     tensors: dict[str, np.ndarray]
@@ -92,6 +95,7 @@ class Layout:
     spelling: str = ""
     ignored: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unexplained: tuple[str, ...] = ()
 
     def without(self, keys: Iterable[str], reason: str) -> Layout:
         """The same without some tensors, by their library's keys."""
@@ -138,6 +142,7 @@ def arrange(
         ignored["--ignore-keys"] = chosen
         kept = {key: array for key, array in tensors.items() if key not in chosen}
     notes: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     if strip_prefix is not None:
         prefix = strip_prefix
         if not any(key.startswith(prefix) and key != prefix for key in kept):
@@ -147,7 +152,12 @@ def arrange(
             )
         spelling = _best_spelling(_below(kept, prefix), model)[1]
     else:
-        prefix, spelling, notes = _find(kept, model)
+        prefix, spelling, copies = _find(kept, model)
+        if copies:
+            notes = (
+                f"the weights are those under '{prefix}'; a copy of the network is under "
+                f"{listed(copies)} (take it with --strip-prefix)",
+            )
     network: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
     outside, training = [], []
@@ -163,7 +173,23 @@ def arrange(
         ignored["of the training, not of the network"] = tuple(training)
     if outside:
         ignored[f"outside of the prefix '{prefix}'" if prefix else "of its head"] = tuple(outside)
-    return Layout(network, origin, prefix, spelling[0], ignored, notes)
+    # Whoever names the prefix says that nothing else counts.
+    unexplained = () if strip_prefix is not None else _unexplained(kept, outside, copies)
+    return Layout(network, origin, prefix, spelling[0], ignored, notes, unexplained)
+
+
+def _unexplained(
+    tensors: Mapping[str, np.ndarray], outside: Iterable[str], copies: Sequence[str]
+) -> tuple[str, ...]:
+    """Of the keys outside of the network, those that may be layers of its forward pass."""
+    copied = [key for key in outside if key.startswith(tuple(copies)) or _COPIES.fullmatch(key)]
+    known = set(copied)
+    if copied:
+        known |= {key for key in outside if PROJECTION.fullmatch(key)}
+    # Counters are integers; parameters of layers are not.
+    return tuple(
+        key for key in outside if key not in known and tensors[key].dtype.kind not in "iub"
+    )
 
 
 def _matching(pattern: str, keys: Iterable[str]) -> tuple[str, ...]:
@@ -199,7 +225,7 @@ def _below(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
 def _find(
     tensors: Mapping[str, np.ndarray], model: str | None
 ) -> tuple[str, Spelling, tuple[str, ...]]:
-    """The prefix, the spelling and notes; no prefix where no network is recognized."""
+    """The prefix, the spelling and the copies' prefixes; no prefix where no network is found."""
     share, spelling = _best_spelling(tensors, model)
     if share >= MIN_MATCH:
         _refuse_two(tensors, model)
@@ -221,12 +247,7 @@ def _find(
             "--strip-prefix PREFIX."
         )
     prefix = trained[0]
-    others = [other for other in whole if other != prefix]
-    note = (
-        f"the weights are those under '{prefix}'; a copy of the network is under "
-        f"{listed(others)} (take it with --strip-prefix)"
-    )
-    return prefix, found[prefix], (note,) if others else ()
+    return prefix, found[prefix], tuple(other for other in whole if other != prefix)
 
 
 def _refuse_two(tensors: Mapping[str, np.ndarray], model: str | None) -> None:

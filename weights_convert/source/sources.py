@@ -30,6 +30,7 @@ from weights_convert.source import (
     keras_graph,
     keras_layers,
     metadata,
+    normalization,
     packages,
 )
 from weights_convert.source.architectures import Declared
@@ -181,7 +182,7 @@ def _check_graph(config: dict[str, Any], converted: Converted) -> None:
 def _with_own_layers(
     source: Source, file: readers.SourceFile
 ) -> tuple[Source, dict[str, np.ndarray]]:
-    """What a Keras model's own layers say of an image, and the tensors without theirs."""
+    """What a model's own layers say of an image, and the tensors without theirs."""
     normalizing = [key for key in file.tensors if _NORMALIZATION.fullmatch(key)]
     tensors = {key: array for key, array in file.tensors.items() if key not in normalizing}
     size, notes = keras_layers.framing(file.keras_config)
@@ -189,10 +190,17 @@ def _with_own_layers(
     if size and "size" not in source.preprocessing:
         source = source.declaring({"size": size}, "the model's own layers")
     # Whoever says it all overrules the layers, which may be of a kind that nobody can read.
+    buffers = normalization.pairs(tensors)
+    tensors = {k: a for k, a in tensors.items() if not any(k in pair for pair in buffers)}
     if {"mean", "std"} <= source.preprocessing.keys():
         return source, tensors
-    fields = keras_layers.declared(file.keras_config, file.scaling, file.tensors)
     known = source.preprocessing
+    if buffers:
+        order = known.get("channel_order")
+        fields, note = normalization.declared(file.tensors, buffers, order)
+        source = dataclasses.replace(source, notes=(*source.notes, note))
+    else:
+        fields = keras_layers.declared(file.keras_config, file.scaling, file.tensors)
     fields = {key: value for key, value in fields.items() if key not in known}
     return source.declaring(fields, "the model's own layers"), tensors
 

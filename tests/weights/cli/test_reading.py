@@ -17,12 +17,12 @@ from support.commands import main as run
 from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder as converted_folder
 
-FOREIGN = {"aux.conv.weight": np.ones((3, 3, 1, 1), np.float32)}
+FOREIGN = {"model_ema.conv.weight": np.ones((3, 3, 1, 1), np.float32)}
 
 
 @pytest.fixture
 def lightning(tmp_path) -> Path:
-    """A network under a prefix, a loss's weights, and an auxiliary network."""
+    """A network under a prefix, a loss's weights, and a moving average."""
     tensors = {f"net.backbone.{key}": array for key, array in samples.tensors().items()}
     tensors |= {"criterion.weight": np.ones(5, np.float32), **FOREIGN}
     return samples.write_file(tmp_path / "x.safetensors", tensors)
@@ -38,11 +38,11 @@ def test_what_was_understood_is_printed_and_kept(lightning, capsys, tmp_path):
     printed, reading = converted([str(lightning)], capsys, tmp_path)
     assert "'net.backbone.' stripped" in printed
     assert "1 key ignored, of the training, not of the network: criterion.weight" in printed
-    assert "1 key ignored, outside of the prefix 'net.backbone.': aux.conv.weight" in printed
+    assert "1 key ignored, outside of the prefix 'net.backbone.': model_ema.conv.weight" in printed
     assert reading["prefix"] == "net.backbone."
     assert reading["ignored_because"] == {
         "of the training, not of the network": ["criterion.weight"],
-        "outside of the prefix 'net.backbone.'": ["aux.conv.weight"],
+        "outside of the prefix 'net.backbone.'": ["model_ema.conv.weight"],
     }
     kept = converted_folder.read(tmp_path / "out")
     assert kept.reading.ignored_because["of the training, not of the network"]
@@ -50,11 +50,11 @@ def test_what_was_understood_is_printed_and_kept(lightning, capsys, tmp_path):
 
 
 def test_the_options_decide(lightning, capsys, tmp_path):
-    options = ["--strip-prefix", "net.backbone.", "--ignore-keys", r"aux\..*", "--bgr"]
+    options = ["--strip-prefix", "net.backbone.", "--ignore-keys", r"model_ema\..*", "--bgr"]
     printed, reading = converted([str(lightning), *options], capsys, tmp_path)
     assert "BGR" in printed
     assert reading["preprocessing_by"].startswith("--bgr")
-    assert reading["ignored_because"]["--ignore-keys"] == ["aux.conv.weight"]
+    assert reading["ignored_because"]["--ignore-keys"] == ["model_ema.conv.weight"]
     for option, value in (("--strip-prefix", "other."), ("--ignore-keys", "other")):
         out = str(tmp_path / "no")
         assert main([str(lightning), option, value, "--out", out]) == 2
@@ -64,7 +64,7 @@ def test_the_options_decide(lightning, capsys, tmp_path):
 
 def test_training_reads_with_the_same_options(lightning, tmp_path):
     cache, messages = tmp_path / "cache", []
-    reading = weights.Reading(strip_prefix="net.backbone.", ignore_keys="aux.*", bgr=True)
+    reading = weights.Reading(strip_prefix="net.backbone.", ignore_keys="model_ema.*", bgr=True)
     found = weights.resolve(str(lightning), samples.MODEL, cache, messages.append, reading)
     assert found.preprocessing.channel_order == "bgr"
     assert any("criterion.weight" in message for message in messages)
@@ -135,7 +135,7 @@ def test_training_has_the_options(lightning, capsys):
     command = [f"--weights={lightning}", f"--model={samples.MODEL}", "--dry-run"]
     assert run("train", *command, "--strip-prefix=other.") == 2
     assert "no key begins with --strip-prefix 'other.'" in capsys.readouterr().err
-    options = ["--strip-prefix=net.backbone.", "--ignore-keys=(aux|criterion).*"]
+    options = ["--strip-prefix=net.backbone.", "--ignore-keys=(model_ema|criterion).*"]
     assert run("train", *command, *options) == 0
     assert "2 keys ignored, --ignore-keys" in capsys.readouterr().err
     assert run("train", "--weights=random", "--bgr", "--dry-run") == 2

@@ -1,0 +1,151 @@
+"""Tensors beside a network that has a prefix: other layers, and a classifier."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from jtl.common.errors import UserError
+from support import weights_samples as samples
+from weights_convert.convert.conversion import convert
+
+Tensors = dict[str, np.ndarray]
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def network(prefix: str, *, classifier: bool = True) -> Tensors:
+    tensors = samples.tensors("resnet18", "timm/torchvision")
+    return {prefix + k: a for k, a in tensors.items() if classifier or not k.startswith("fc.")}
+
+
+def norm(name: str, size: int) -> Tensors:
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    counter = np.int64(3)
+    return {f"{name}.{leaf}": zeros(size) for leaf in leaves} | {
+        f"{name}.num_batches_tracked": np.asarray(counter)
+    }
+
+
+LAYERS: dict[str, tuple[str, Tensors]] = {
+    "a convolution to three channels": ("1.", {"0.weight": zeros(3, 1, 1, 1), "0.bias": zeros(3)}),
+    "an adapter": ("model.", {"adapter.weight": zeros(3, 3, 3, 3)}),
+    "a spatial transformer": (
+        "model.",
+        {"localization.0.weight": zeros(8, 3, 7, 7), "fc_loc.0.weight": zeros(6, 32)},
+    ),
+    "a normalization of images": ("model.", norm("bn0", 3)),
+    "a temperature": ("model.", {"temperature": zeros(1)}),
+    "a scale": ("net.model.", {"net.logit_scale": zeros()}),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_classifier_is_not_taken_from_among_other_layers(case):
+    prefix, layers = LAYERS[case]
+    tensors = network(prefix) | layers
+    with pytest.raises(UserError, match="part of the forward pass") as caught:
+        convert(tensors, "resnet18")
+    message = str(caught.value)
+    assert f"under '{prefix}'" in message
+    assert all(key in message for key in layers if "track" not in key)
+    (pattern,) = re.findall("--ignore-keys '(.*?)'", message)
+    assert convert(tensors, "resnet18", ignore_keys=pattern).num_classes == 5
+    assert convert(tensors, "resnet18", drop_head=True).num_classes is None
+    assert convert(tensors, "resnet18", strip_prefix=prefix).num_classes == 5
+
+
+def test_what_is_known_beside_a_classifier_changes_nothing():
+    byol = network("online.net.") | network("target_encoder.net.")
+    byol |= {"online.projector.0.weight": zeros(64, 512), "predictor.weight": zeros(64, 64)}
+    cases: list[Tensors] = [
+        network("module.") | {"n_averaged": np.asarray(np.int64(5))},
+        network("model.") | {"model_ema.conv1weight": zeros(64, 3, 7, 7)},
+        network("model.") | {"class_weights": zeros(5), "loss_fn.pos_weight": zeros(5)},
+        byol,
+    ]
+    for tensors in cases:
+        assert convert(tensors, "resnet18").num_classes == 5
+
+
+@pytest.mark.parametrize("name", ["classifier", "head.fc", "backbone_head"])
+def test_one_dense_layer_beside_a_backbone_is_the_classifier(name):
+    weight = np.random.default_rng(0).random((7, 512), np.float32)
+    dense = {f"{name}.weight": weight, f"{name}.bias": weight[:, 0]}
+    converted = convert(network("backbone.", classifier=False) | dense)
+    assert (converted.num_classes, converted.ignored_because) == (7, {})
+    logits = converted.variables["params"]["head"]["logits"]
+    np.testing.assert_array_equal(logits["kernel"], weight.T)
+    np.testing.assert_array_equal(logits["bias"], weight[:, 0])
+    assert any(f"'{name}', is read as its classifier" in note for note in converted.notes)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"fc.weight": zeros(7, 512), "fc.bias": zeros(7), "pool.p": zeros(1)},
+        {"fc.weight": zeros(7, 528), "fc.bias": zeros(7)},
+        {"fc.weight": zeros(7, 512)},
+        {"projector.weight": zeros(7, 512), "projector.bias": zeros(7)},
+    ],
+)
+def test_anything_else_beside_a_backbone_is_left_out(beside):
+    converted = convert(network("backbone.", classifier=False) | beside)
+    assert converted.num_classes is None
+    assert converted.ignored_because == {"outside of the prefix 'backbone.'": tuple(beside)}
+
+
+HEADS: dict[str, Tensors] = {
+    "a normalization": norm("fc.0", 512) | {"fc.1.weight": zeros(7, 512), "fc.1.bias": zeros(7)},
+    "two layers": {"fc.0.weight": zeros(64, 512), "fc.0.bias": zeros(64)}
+    | norm("fc.1", 64)
+    | {"fc.3.weight": zeros(7, 64), "fc.3.bias": zeros(7)},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("case", HEADS)
+def test_heads_with_a_normalization_are_left_out_with_its_counter(case, prefix):
+    tensors = network(prefix, classifier=False) | {prefix + k: a for k, a in HEADS[case].items()}
+    for drop_head, reason in ((False, "of a head of its own"), (True, "--drop-head")):
+        converted = convert(tensors, drop_head=drop_head)
+        assert converted.num_classes is None
+        assert set(converted.ignored_because[reason]) == {prefix + key for key in HEADS[case]}
+
+
+BARE = network("")
+DAMAGED: dict[str, Tensors] = {
+    "a transposed classifier": BARE | {"fc.weight": BARE["fc.weight"].T},
+    "two widths": BARE | {"fc.bias": zeros(7)},
+    "a classifier that is a convolution": BARE | {"fc.weight": BARE["fc.weight"][..., None, None]},
+    "no bias": {key: array for key, array in BARE.items() if key != "fc.bias"},
+    "a weight norm": network("", classifier=False)
+    | {
+        "fc.bias": zeros(5),
+        "fc.parametrizations.weight.original0": zeros(5, 1),
+        "fc.parametrizations.weight.original1": zeros(5, 512),
+    },
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_classifier_is_refused_with_a_way_that_works(case):
+    with pytest.raises(
+        UserError, match="--drop-head of `jtl weights` converts the backbone alone"
+    ) as caught:
+        convert(DAMAGED[case], "resnet18")
+    assert ("remove_parametrizations" in str(caught.value)) is ("norm" in case)
+    assert convert(DAMAGED[case], "resnet18", drop_head=True).num_classes is None
+
+
+def test_pruned_weights_are_refused_with_a_way_and_no_other():
+    key = "layer1.0.conv1.weight"
+    pruned = {k: a for k, a in BARE.items() if k != key}
+    pruned |= {f"{key}_orig": BARE[key], f"{key}_mask": BARE[key]}
+    with pytest.raises(UserError, match=r"prune\.remove\(layer, 'weight'\)") as caught:
+        convert(pruned, "resnet18")
+    assert "--drop-head" not in str(caught.value)
