@@ -37,6 +37,7 @@ DATA = {
 SMALL = "ants-bees sign-digits-600 cifar10-1000"
 STEPS = "mask=head_only solver=sgd"
 FEW = "epochs=5 bn=frozen"
+FULL = "mask=full bn=frozen lr=1e-4"
 FACTORS = {
     # What is compared: {arm: options}. The first arm is what the others are held against.
     "head_only: solver": {
@@ -67,6 +68,30 @@ FACTORS = {
         "1e-4": f"mask=full {FEW} lr=1e-4",
         "3e-4": f"mask=full {FEW} lr=3e-4",
         "1e-3": f"mask=full {FEW} lr=1e-3",
+    },
+    "full: augmentation and epochs": {
+        "none, 10 epochs": f"{FULL} epochs=10",
+        "light, 10 epochs": f"{FULL} epochs=10 augment=light",
+        "none, 20 epochs": f"{FULL} epochs=20",
+        "light, 20 epochs": f"{FULL} epochs=20 augment=light",
+    },
+    "full: learning rate of the head": {
+        "the backbone's": f"{FULL} epochs=10 head-lr-mult=1",
+        "3 times": f"{FULL} epochs=10 head-lr-mult=3",
+        "10 times": f"{FULL} epochs=10",
+        "30 times": f"{FULL} epochs=10 head-lr-mult=30",
+    },
+    "full: regularization": {
+        "none beside weight decay 1e-3": f"{FULL} epochs=10",
+        "weight decay 0.05": f"{FULL} epochs=10 weight-decay=0.05",
+        "label smoothing 0.1": f"{FULL} epochs=10 label-smoothing=0.1",
+        "average of parameters, 0.99": f"{FULL} epochs=10 ema=0.99",
+        "layer decay 0.75": f"{FULL} epochs=10 layer-decay=0.75",
+    },
+    "full beside the probe": {
+        "linear probe": "mask=head_only solver=lbfgs",
+        "last_stages:2": "mask=last_stages:2 bn=frozen lr=3e-4 epochs=10",
+        "full": f"{FULL} epochs=10",
     },
     "last_stage: learning rate": {
         "1e-4": f"mask=last_stage {FEW} lr=1e-4",
