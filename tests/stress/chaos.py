@@ -21,6 +21,7 @@ import argparse
 import collections
 import contextlib
 import functools
+import json
 import os
 import random
 import resource
@@ -169,8 +170,9 @@ class Chaos:
 
         with self._standing() as standing:
             # Before that, there is nothing that a second start could find: the file alone may be
-            # that of a process which was killed.
-            if not standing or not is_written_by_another(self.folder):
+            # that of a process which was killed, and a held lock may not name its holder yet.
+            held = standing and is_written_by_another(self.folder)
+            if not held or self._named_holder() != self._process.pid:
                 return False
             before = sorted(self.folder.rglob("*"))
             code, _, err = _ended(words)
@@ -179,6 +181,15 @@ class Chaos:
             if changed := set(before) ^ set(self.folder.rglob("*")):
                 raise Failed(f"a second start has changed {sorted(map(str, changed))}")
         return True
+
+    def _named_holder(self) -> int | None:
+        """The process that the lock file names."""
+        from jtl.runs.lock import LOCK
+
+        try:
+            return json.loads((self.folder / LOCK).read_text(encoding="utf-8"))["pid"]
+        except (OSError, ValueError):
+            return None
 
     def _copy_at(self, number: int) -> Path:
         return self.folder.with_name(f"{self.folder.name}-copy-{number}")
