@@ -264,6 +264,12 @@ def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> Cl
     letters = len(nested) == len(held) and all(len(name) == 1 for name in held)
     if letters and all(leaf.startswith(name.casefold()) for name, leaf in leaves):
         return "leaf"
+    if len(nested) == 1 and {*held[nested[0]].with_images()} == {*held} - {*nested}:
+        raise UserError(
+            f"{where} has {listed(held)}, and {nested[0]} holds folders of the same names as those "
+            f"beside it, as if it were a copy of them. Move {nested[0]} elsewhere; or, to use only "
+            f"what is in it: folder:{where}/{nested[0]}"
+        )
     tops = {name: node.count for name, node in held.items()}
     below = {name: len(images) for name, images in _by_leaf(base, held).items()}
     lines = [

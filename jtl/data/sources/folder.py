@@ -16,6 +16,7 @@ from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.class_names import alike_classes, copied_classes
 from jtl.data.decoding import BadImage
 from jtl.data.image_file import MOST_BYTES
+from jtl.data.sources import unread_labels
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit
@@ -53,6 +54,12 @@ def load_folder(
         raise UserError(
             f"{place} holds no images, but {listed(parquet, 3)}. To read the Parquet files: "
             f"parquet:{place}"
+        )
+    archives = unread_labels.archives(tree.others)
+    if archives and not tree.images:
+        raise UserError(
+            f"{place} holds no images, but archives: {listed(archives, 3)}. Unpack them, and put "
+            f"the images of each class into a folder named after the class. {LAYOUT}"
         )
     given = place.parent == cache_dir() / FOLDER
     if given:
@@ -147,9 +154,12 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
     for split, classes in layout.splits.items():
         unknown = sorted(set(classes) - set(train))
         if unknown:
+            todo = "Rename or remove these folders."
+            if len(train) < 2:
+                todo = "With one class to train on, as for finding anomalies, jtl trains nothing."
             problems.append(
                 f"{layout.places[split]} has classes that train does not have: {listed(unknown)}. "
-                f"The classes of train are {listed(train)}. Rename or remove these folders."
+                f"The classes of train are {listed(train)}. {todo}"
             )
     if len(train) < 2:
         problems.append(

@@ -237,6 +237,11 @@ class _Reader:
                 f"Labels come from the folders; {listed(names)} beside them "
                 f"{'is' if len(names) == 1 else 'are'} not read."
             )
+        if packed := unread_labels.archives(self._tree.others):
+            self.findings.notes.append(
+                f"Archives are not read: {listed(packed)}. Unpack them if they hold images of a "
+                "class."
+            )
         for kind, same in kinds.items():
             self.findings.leave_out(kind, *same)
         rest = {f.name: None for f in self._tree.others}.keys() - used - {*names}

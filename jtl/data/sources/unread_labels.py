@@ -31,6 +31,14 @@ _SPECIAL = {
 }  # fmt: skip
 
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+
+
+def archives(files: Iterable[ImageFile]) -> list[str]:
+    """The names of archives, in which images may be."""
+    return [file.name for file in files if file.name.lower().endswith(_ARCHIVES)]
+
+
 def by_kind(files: Iterable[ImageFile]) -> dict[str, list[str]]:
     """The names of the files that labels may be in, by what they are."""
     found: dict[str, list[str]] = {}
