@@ -84,6 +84,7 @@ def test_a_guess_is_called_one_everywhere(lite, tmp_path, capsys):
     assert any("a guess: " in line for line in told)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("name", "conventions"),
     [

@@ -231,6 +231,10 @@ def hub_with(files: dict[str, bytes], tags: dict[str, str] | None = None):
     return answer
 
 
+@pytest.mark.skipif(
+    int(huggingface_hub.__version__.partition(".")[0]) < 2,
+    reason="huggingface-hub goes on from version 2; before, the next start does",
+)
 def test_a_download_that_is_cut_off_goes_on_where_it_was(serve, monkeypatch):
     # What has come in is kept by whole chunks, of 10 MB by default.
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 8192)
