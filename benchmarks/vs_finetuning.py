@@ -128,10 +128,14 @@ class Trainings:
         with tempfile.TemporaryDirectory(dir=self._scratch) as cache:
             trained = jtl_runs.train(words, self._scratch, Path(cache))
         summary = trained.summary
+        calibrated = summary["test_calibration"] or summary["val_calibration"]
         return {
             "val": summary["val_accuracy"],
             "test": summary["test_accuracy"],
             "tested": self._tested(trial.data),
+            "probe": summary["probe_test_accuracy"] or summary["probe_val_accuracy"],
+            "calibration_error": calibrated["expected_calibration_error"],
+            "uncalibrated_error": calibrated["uncalibrated_error"],
             "epochs": len(trained.epochs),
             "seconds": round(trained.ended.seconds, 1),
             "versions": summary["versions"],

@@ -25,7 +25,9 @@ def describe(rows: Sequence[Row]) -> list[str]:
         "",
         "Medians over the seeds, with their range; seconds are of whole processes, nothing cached. "
         "`time` is how many times as long as jtl's `full` a peer was allowed to train; the epochs "
-        "are those that fit. Test accuracy; where there is no test split, validation accuracy.",
+        "are those that fit. Test accuracy; where there is no test split, validation accuracy. The "
+        "expected calibration error is of the same images, in brackets without temperature "
+        "scaling.",
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -43,6 +45,7 @@ def describe(rows: Sequence[Row]) -> list[str]:
                     "epochs": [f"{_median(group, 'epochs'):g}" for group in groups],
                     "seconds": [f"{_median(group, 'seconds'):.0f}" for group in groups],
                     "accuracy": [_accuracies(group) for group in groups],
+                    "calibration error": [_calibration(group) for group in groups],
                     "seeds": [len(group) for group in groups],
                 }
             ),
@@ -103,6 +106,13 @@ def _score(row: Row) -> float:
 
 def _median(group: Sequence[Row], key: str) -> float:
     return statistics.median(row[key] for row in group)
+
+
+def _calibration(group: Sequence[Row]) -> str:
+    if "calibration_error" not in group[0]:
+        return "-"
+    before = _median(group, "uncalibrated_error")
+    return f"{_median(group, 'calibration_error'):.3f} ({before:.3f})"
 
 
 def _accuracies(group: Sequence[Row]) -> str:
