@@ -35,8 +35,9 @@ def describe(rows: Sequence[Row]) -> list[str]:
         groups = _groups(of_data)
         first = of_data[0]
         images = next((row["tested"] for row in of_data if row.get("tested")), "?")
+        split = "validation" if first["test"] is None else "test"
         lines += [
-            f"## {data}: {first['model']}, {first['size']} pixels, {images} test images",
+            f"## {data}: {first['model']}, {first['size']} pixels, {images} {split} images",
             "",
             *tables.table(
                 {
@@ -76,9 +77,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axes.plot(*middle, ms=8, label=_name(group[0]), **style)
         axes.set_xscale("log")
         axes.set_title(data, fontsize="medium")
+        axes.margins(0.15)
         axes.set_xlabel("seconds, start to end (log scale)")
         axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("test accuracy")
+    panels[0][0].set_ylabel("accuracy")
     handles = {}
     for axes in panels[0]:
         found, labels = axes.get_legend_handles_labels()
