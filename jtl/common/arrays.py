@@ -31,7 +31,7 @@ def read_tree(folder: Path) -> ParamTree:
     """
     metadata = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
     leaves = _plain_leaves(metadata)
-    return _by_orbax(folder) if leaves is None else _by_tensorstore(folder, leaves)
+    return read_by_orbax(folder) if leaves is None else _by_tensorstore(folder, leaves)
 
 
 def _plain_leaves(metadata: dict[str, Any]) -> dict[tuple[str, ...], bool] | None:
@@ -77,13 +77,22 @@ def _by_tensorstore(folder: Path, leaves: dict[tuple[str, ...], bool]) -> ParamT
     return tree
 
 
-def _by_orbax(folder: Path) -> ParamTree:
+def read_by_orbax(folder: Path, template: Any = None) -> Any:
+    """The same by Orbax.
+
+    Args:
+        folder: As of `read_tree`.
+        template: A tree of the structure that was saved, which the result has; default dicts.
+
+    Raises:
+        Exception: As of `read_tree`; also where the template is of another structure.
+    """
     import jax
     import orbax.checkpoint as ocp
 
     handler: Any = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(folder).tree if template is None else template
     # As NumPy arrays: what many devices saved would go to as many again.
-    numpy = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
-    )
-    return handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=numpy))
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    args = ocp.args.PyTreeRestore(item=template, restore_args=numpy)
+    return handler.restore(folder, args=args)

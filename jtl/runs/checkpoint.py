@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from jtl.common import hashes
-from jtl.common.arrays import read_tree
+from jtl.common.arrays import read_by_orbax, read_tree
 from jtl.common.errors import UserError, first_line
 from jtl.common.paths import plain_path
 from jtl.common.trees import ParamTree
@@ -237,13 +237,7 @@ def _read_arrays(folder: Path, meta: dict[str, Any], opt_state: Any) -> tuple[An
     variables = read_tree(folder / "variables")
     if opt_state is None or not jax.tree.leaves(opt_state):
         return variables, meta, opt_state  # A tree without leaves is not saved.
-    import orbax.checkpoint as ocp  # Late: who only predicts does without.
-
-    handler: Any = ocp.PyTreeCheckpointHandler()
-    # As NumPy arrays: what many devices saved would go to as many again.
-    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), opt_state)
-    args = ocp.args.PyTreeRestore(item=opt_state, restore_args=numpy)
-    return variables, meta, handler.restore(folder / "opt_state", args=args)
+    return variables, meta, read_by_orbax(folder / "opt_state", opt_state)
 
 
 def find_temporary(run_dir: Path, message: Callable[[str], None]) -> TemporaryCheckpoint | None:
@@ -290,7 +284,7 @@ def restore_temporary(
     Raises:
         UserError: It cannot be read.
     """
-    import orbax.checkpoint as ocp  # Late, as above.
+    import orbax.checkpoint as ocp  # Late: who only predicts does without.
 
     path = run_dir / TEMPORARY_FOLDER / str(at.step)
     # As NumPy's, sums go with arrays on any devices.

@@ -48,7 +48,7 @@ def assert_same(read: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_a_tree_is_read_as_it_was_saved_and_without_orbax(tmp_path, monkeypatch):
     folder = saved(tmp_path, tree())
-    monkeypatch.setattr(arrays, "_by_orbax", None)
+    monkeypatch.setattr(arrays, "read_by_orbax", None)
     assert_same(read_tree(folder), tree())
     assert read_tree(folder)["batch_stats"] == {}
 
