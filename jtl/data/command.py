@@ -1,4 +1,4 @@
-"""`jtl data check SOURCE`: what a source holds, and what would spoil training on it."""
+"""`jtl data check SOURCE`: what a source holds, and what would break or bias training on it."""
 
 from __future__ import annotations
 

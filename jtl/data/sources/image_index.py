@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from jtl.data.kinds import by_ending
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, stem_of
 
 _MOST_DIGITS, _PADDED = 5, 3
 """Numbers of so many digits, or with zeros before them, count nothing."""
@@ -22,7 +22,7 @@ class ImageIndex:
         self._found: dict[tuple[str, ...], str | None] = {}
         for image in images:
             for tail in (image.parts[-1:], image.parts[-2:]):
-                for key in (tail, (*tail[:-1], _stem(tail[-1]))):
+                for key in (tail, (*tail[:-1], stem_of(tail[-1]))):
                     if self._found.setdefault(key, image.name) != image.name:
                         self._found[key] = None  # What names several images names none.
 
@@ -35,7 +35,7 @@ class ImageIndex:
         if name is None and len(parts) > 1 and parts[-2] not in self.folders:
             return self._found.get(parts[-1:])
         if name is None and parts and by_ending(parts[-1]):  # Converted since.
-            return self._found.get((*parts[-2:-1], _stem(parts[-1])))
+            return self._found.get((*parts[-2:-1], stem_of(parts[-1])))
         return name
 
     def of_rows(self, rows: Sequence[Sequence[str]]) -> list[str | None]:
@@ -63,7 +63,3 @@ class ImageIndex:
     def may_name(self, text: str) -> bool:
         """Whether a text names an image or reads as if it named one."""
         return by_ending(text) is True or self.of_text(text) is not None
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name

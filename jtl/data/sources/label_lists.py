@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from jtl.data.sources.class_folders import Classes
-from jtl.data.sources.stores import ImageFile, text_of
+from jtl.data.sources.stores import ImageFile, stem_of, text_of
 
 _LISTS = (".txt", ".csv", ".tsv")
 _MOST_BYTES = 2**26
@@ -51,7 +51,7 @@ def find(
             continue
         by_image = _labels(text_of(file, read) or "", set(class_names))
         labels = [
-            by_image.get(image.parts[-1]) or by_image.get(_stem(image.parts[-1]))
+            by_image.get(image.parts[-1]) or by_image.get(stem_of(image.parts[-1]))
             for image in images
         ]
         if None not in labels:
@@ -91,8 +91,8 @@ def _labels(text: str, class_names: set[str]) -> dict[str, str]:
             name, label = re.split(r"[\\/]", cells[0].strip())[-1], named.pop()
             if found.get(name, label) != label:
                 torn.add(name)
-            found[name] = found[_stem(name)] = label
-    return {name: label for name, label in found.items() if not {name, _stem(name)} & torn}
+            found[name] = found[stem_of(name)] = label
+    return {name: label for name, label in found.items() if not {name, stem_of(name)} & torn}
 
 
 def _class(cell: str, class_names: set[str]) -> str | None:
@@ -108,7 +108,3 @@ def _class(cell: str, class_names: set[str]) -> str | None:
 def _delimiter(text: str) -> str:
     line = text[:4096].partition("\n")[0]
     return max("\t,;", key=line.count) if any(c in line for c in "\t,;") else " "
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name

@@ -79,15 +79,16 @@ def understand(
         UserError: There are no classes, or it is doubtful which they are.
     """
     found = segmentations.find(tree)
-    paired = paired_masks.find(segmentations.without(tree, found.masks).images, read)
-    found = found._replace(masks=sorted({*found.masks, *paired}))
+    rest = segmentations.without(tree, found.masks)
+    paired = paired_masks.find(rest.images, read)
+    found = found._replace(masks=sorted([*found.masks, *paired]))
     if level != "top":
         if found.doubtful:
             raise UserError(
                 f"{place}: {found.doubtful} If they are masks, move them elsewhere. If not, add "
                 "--classes top, which takes all images in a class folder for images."
             )
-        tree = segmentations.without(tree, found.masks)
+        tree = segmentations.without(rest, paired)
     reader = _Reader(tree, place, level, lists, read)
     reader.note_masks(found)
     base = enter(Node.grown(tree), reader.findings.leave_out, in_split=False)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jtl.common.text import counted, listed
 from jtl.data.sources.names import is_annotation, is_container, words_of
-from jtl.data.sources.stores import Tree
+from jtl.data.sources.stores import Tree, stem_of
 
 _SURE = "masks?|segmentations?|segmask|seg|gt|ground[ _-]?truth|trimaps?|superpixels|contours?"
 _KINDS = f"{_SURE}|labels?|annotations?|anno"
@@ -71,59 +71,69 @@ def find(tree: Tree) -> Found:
     """
     by_folder: dict[_Folder, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for image in tree.images:
-        by_folder[image.parts[:-1]][_stem(image.parts[-1])].append(image.name)
+        by_folder[image.parts[:-1]][stem_of(image.parts[-1]).casefold()].append(image.name)
     stems: dict[_Folder, set[str]] = defaultdict(set)
     for folder, images in by_folder.items():
         stems[_whatever_case(folder)] |= set(images)
     of_masks = {f for f, images in by_folder.items() if _belong(images, _images_around(f, stems))}
     beside = {f for f in by_folder if f and f not in of_masks and _beside_classes(f, by_folder)}
     of_masks |= beside
-    masks: list[str] = []
-    kept: list[str] = []
-    doubtful = ""
+    found: list[Found] = []
     for folder, images in by_folder.items():
-        if folder in of_masks:
-            names = [image for same in images.values() for image in same]
-            if folder in beside:
-                masks += names
-                continue
-            if not _would_leave_classes(folder, by_folder, of_masks):
-                kept += names
-                continue
-            others = _accidental(folder, by_folder, of_masks)
-            single = _may_be_class(folder)
-            if single and others:
-                kept += names
-                continue
-            if single and not _all_have_masks(folder, by_folder, of_masks):
-                doubtful = doubtful or (
-                    f"{'/'.join(folder)} may hold masks of the images next to it, as its images "
-                    "have the same names, or it may be a class."
-                )
-            if others:
-                doubtful = doubtful or (
-                    f"{'/'.join(folder)} may hold masks of the images next to it, as its images "
-                    f"have the same names; but so have those in {listed(others, 3)}, so that it "
-                    "may be a class."
-                )
-            masks += names
+        if folder in beside:
+            found.append(Found(_names(images), []))
+        elif folder in of_masks:
+            found.append(_of_masks(folder, by_folder, of_masks))
         elif not _WORD.search(folder[-1] if folder else ""):  # Of `with_mask` that says nothing.
-            sure, unsure = _own(images)
-            masks += [name for stem in sure for name in images[stem]]
-            names = [name for stem in unsure for name in images[stem]]
-            rest = {*images} - {*unsure} - {*sure}
-            if rest <= set().union(*map(_bases, unsure)):
-                masks += names  # Each image has one.
-            elif len(unsure) < _ENOUGH * len(rest):
-                kept += names
-            else:
-                masks += names
-                doubtful = doubtful or (
-                    f"{listed(names, 3)} may be masks or annotations of other images, whose names "
-                    f"they carry; but {counted(len(rest), 'image')} next to them have "
-                    f"{counted(len(unsure), 'such file')}, so that they may be images."
-                )
-    return Found(sorted(masks), sorted(kept), doubtful)
+            found.append(_among_images(images))
+    return Found(
+        sorted(name for each in found for name in each.masks),
+        sorted(name for each in found for name in each.kept),
+        next(filter(None, (each.doubtful for each in found)), ""),
+    )
+
+
+def _of_masks(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> Found:
+    """What the images in a folder of masks are, by what lies next to it."""
+    names = _names(folders[folder])
+    if not _would_leave_classes(folder, folders, of_masks):
+        return Found([], names)
+    others = _accidental(folder, folders, of_masks)
+    may_be_class = _may_be_class(folder)
+    if may_be_class and others:
+        return Found([], names)
+    doubtful = (
+        f"{'/'.join(folder)} may hold masks of the images next to it, as its images have the same "
+        "names"
+    )
+    if others:
+        so_have = f"; but so have those in {listed(others, 3)}, so that it may be a class."
+        return Found(names, [], doubtful + so_have)
+    if may_be_class and not _all_have_masks(folder, folders, of_masks):
+        return Found(names, [], doubtful + ", or it may be a class.")
+    return Found(names, [])
+
+
+def _among_images(images: Mapping[str, Sequence[str]]) -> Found:
+    """The masks in a folder of images, which lie beside these."""
+    sure, unsure = _own(images)
+    masks = [name for stem in sure for name in images[stem]]
+    names = [name for stem in unsure for name in images[stem]]
+    rest = {*images} - {*unsure} - {*sure}
+    if rest <= set().union(*map(_bases, unsure)):
+        return Found([*masks, *names], [])  # Each image has one.
+    if len(unsure) < _ENOUGH * len(rest):
+        return Found(masks, names)
+    doubtful = (
+        f"{listed(names, 3)} may be masks or annotations of other images, whose names they carry; "
+        f"but {counted(len(rest), 'image')} next to them have "
+        f"{counted(len(unsure), 'such file')}, so that they may be images."
+    )
+    return Found([*masks, *names], [], doubtful)
+
+
+def _names(images: Mapping[str, Sequence[str]]) -> list[str]:
+    return [name for same in images.values() for name in same]
 
 
 def _own(images: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
@@ -221,7 +231,3 @@ def _bases(stem: str) -> set[str]:
         stem = match[1]
         found.add(stem)
     return found
-
-
-def _stem(name: str) -> str:
-    return (name.rpartition(".")[0] or name).casefold()

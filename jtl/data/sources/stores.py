@@ -172,6 +172,11 @@ def printable(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def stem_of(name: str) -> str:
+    """A file's name without its ending."""
+    return name.rpartition(".")[0] or name
+
+
 def text_of(file: ImageFile, read: Callable[[ImageFile], bytes]) -> str | None:
     """The text of a file that need not be one; None where it cannot be read."""
     try:
