@@ -159,7 +159,8 @@ def write(options: argparse.Namespace, results: study.Results, base: Path) -> st
     command = f"--model {options.model} --seeds {options.seeds} --data {' '.join(options.data)}"
     lines += [f"    python benchmarks/accuracy.py {command}", ""]
     lines += [
-        f"Test accuracy (ants-bees: validation), mean and range of {options.seeds} seed(s).",
+        "Test accuracy (ants-bees: validation): the mean of the seeds that were trained, at most "
+        f"{options.seeds}, and in brackets their range; without it there was one.",
         "",
     ]
     compared = {}

@@ -35,7 +35,7 @@ from accuracy import DATA
 from harness import jtl_runs, machine, subsets, tables
 from harness.finetuning_report import describe, draw
 from harness.runs import timed
-from harness.study import Results
+from harness.study import Keyed, Results
 
 OURS = ("head_only", "last_stage", "full")
 PEERS = {
@@ -50,7 +50,7 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_p
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Trial(Keyed):
     """One training.
 
     Attributes:
@@ -68,11 +68,6 @@ class Trial:
     arm: str
     times: float
     seed: int
-
-    @property
-    def key(self) -> str:
-        """What tells trials apart."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
 class Trainings:

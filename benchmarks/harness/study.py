@@ -7,20 +7,21 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-
-class Keyed(Protocol):
-    """Whatever a result is of."""
-
-    @property
-    def key(self) -> str:
-        """What tells it from others."""
-        ...
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Keyed:
+    """What a result is of: a dataclass whose fields tell it from others."""
+
+    @property
+    def key(self) -> str:
+        """All fields, as text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial(Keyed):
     """One training.
 
     Attributes:
@@ -36,11 +37,6 @@ class Trial:
     size: int
     options: tuple[tuple[str, str], ...]
     seed: int
-
-    @property
-    def key(self) -> str:
-        """What tells trials apart."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     def flags(self, spec: str) -> list[str]:
         """The command line; `spec` is what `--data` takes."""
