@@ -69,16 +69,20 @@ def command(options: Options) -> int:
     Raises:
         UserError: The source cannot be opened, or the montage not be written.
     """
+    from jtl.common import fonts
     from jtl.common.progress import Display
     from jtl.data import montage
     from jtl.data.sources import registry
     from jtl.data.survey import survey
 
+    display = Display()
     found = registry.find(options.source, registry.SourceOptions.of(options))
     if options.montage is not None:
         montage.draw(found, options.montage)
+        if (told := fonts.note(found.class_names)) is not None:
+            display.message(told)
     count = sum(len(split) for split in found.splits.values())
-    with Display().track("checking", count, "images") as advance:
+    with display.track("checking", count, "images") as advance:
         result = survey(
             options.source,
             found,
@@ -95,6 +99,8 @@ def command(options: Options) -> int:
 
 def lines(result: Survey) -> list[str]:
     """What was found, for people."""
+    from rich.cells import cell_len, set_cell_size
+
     splits = list(result.counts)
     totals = {split: sum(result.counts[split]) for split in splits}
     rows = [(name, [result.counts[split][i] for split in splits])
@@ -103,12 +109,13 @@ def lines(result: Survey) -> list[str]:
     if len(rows) > _MOST_CLASSES:
         shown = sorted(rows, key=lambda row: row[1][0])
         shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
-    width = max(len(name) for name, _ in [*shown, ("all classes", [])])
+    # Chinese, Japanese and Korean characters are as wide as two letters.
+    width = max(cell_len(name) for name, _ in [*shown, ("all classes", [])])
     text = [f"{result.spec}: {sum(totals.values()):,} images, {len(rows)} classes"]
     text += [*result.description.lines(), ""]
     text.append(" " * width + "".join(f"{split:>10}" for split in splits))
     for name, counts in [*shown, ("all classes", [totals[split] for split in splits])]:
-        text.append(f"{name:<{width}}" + "".join(f"{count:>10,}" for count in counts))
+        text.append(set_cell_size(name, width) + "".join(f"{count:>10,}" for count in counts))
     if len(shown) < len(rows):
         text.append(f"({len(rows) - len(shown)} classes of medium size are not shown; see --json)")
     if result.sizes is not None:

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from jtl.common import fonts
 from jtl.common.errors import UserError
 from jtl.common.text import counted, shortened_apart
 from jtl.data.decoding import HostTransform
@@ -73,8 +73,7 @@ def _square(split: Any, index: int) -> Image.Image | None:
 
 def _write(drawing: ImageDraw.ImageDraw, place: tuple[int, int], name: str, count: int) -> None:
     """A class's name, in up to three lines, and how many train images it has."""
-    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(str(file), _LETTER)
+    font = ImageFont.truetype(fonts.file_for(name), _LETTER)
     left, top = place
     lines = [""]
     for part in re.findall(r"[^\s_-]*.", name):  # Lines end after a space or the like.

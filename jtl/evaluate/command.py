@@ -70,6 +70,7 @@ def command(options: Options) -> None:
     from jtl.distributed import device
 
     device.use(options.device)
+    from jtl.common import fonts
     from jtl.common.progress import Display
     from jtl.evaluate import outputs
     from jtl.evaluate.evaluation import evaluate_run
@@ -107,6 +108,8 @@ def command(options: Options) -> None:
             f"be too small to read ({outputs.TABLE} has every mistake, --json every class)"
         )
     display.message(f"Saved to '{folder}': {', '.join(written)}")
+    if (told := fonts.note(classifier.class_names)) is not None:
+        display.message(told)
 
 
 def _source_options(options: Options, config: Config) -> SourceOptions | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from jtl.common.text import shortened_apart
 from jtl.runs.plots import BLUE, GREY, ORANGE, save
@@ -35,7 +36,7 @@ def draw_confusion(
     # Inches of a cell, and points of what is written in it and beside it.
     cell, size = (0.33, 8.0 if classes <= _COUNTED // 2 else 7.0) if counted else (0.115, 6.0)
     names = shortened_apart(class_names, 24)
-    margin = 1.0 + 0.6 * size / 72 * max(map(len, names))
+    margin = 1.0 + 0.6 * size / 72 * max(map(cell_len, names))
     side = max(cell * classes, 2.4) + margin
     figure = Figure(figsize=(side + 0.8, side + 0.3), layout="constrained")
     axes = figure.subplots()

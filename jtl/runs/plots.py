@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import warnings
 from pathlib import Path
 from typing import Any
 
+from jtl.common import fonts
 from jtl.common.files import replace_bytes
 from jtl.common.text import shortened
 
@@ -231,13 +230,9 @@ def _number(axes: Any, ends: list[float]) -> None:
 
 def save(figure: Any, path: str | Path, title: str | None) -> None:
     """Writes a PNG under a title that is shrunk where it is too wide."""
-    with warnings.catch_warnings():
-        # Of names in scripts that matplotlib's font does not have: boxes stand for them.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        if title is not None:
-            heading = figure.suptitle(title, fontsize=10, parse_math=False)
-            too_wide = heading.get_window_extent().width / (0.95 * figure.bbox.width)
-            heading.set_fontsize(10 / max(too_wide, 1.0))
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=120)
-    replace_bytes(Path(path), content.getvalue())
+    if title is not None:
+        heading = figure.suptitle(title, fontsize=10, parse_math=False)
+        fonts.use_for_names(figure)
+        too_wide = heading.get_window_extent().width / (0.95 * figure.bbox.width)
+        heading.set_fontsize(10 / max(too_wide, 1.0))
+    replace_bytes(Path(path), fonts.png(figure))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import io
-import warnings
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtl.common import fonts
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
@@ -45,6 +44,8 @@ def show_batch(setup: Setup, display: Display) -> None:
             f"cannot write --show-batch '{path}': {error.strerror}. Choose another file."
         ) from error
     display.message(f"Saved the first training batch to '{path}'")
+    if (told := fonts.note(setup.dataset.class_names)) is not None:
+        display.message(told)
 
 
 def first_batch(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +128,4 @@ def draw(
     for cell, image, text in zip(cells, images, labels, strict=False):
         cell.imshow(image, interpolation="nearest")
         cell.set_title(text, fontsize=size, parse_math=False)
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        # Of names in scripts that matplotlib's font does not have: boxes stand for them.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return fonts.png(figure)
