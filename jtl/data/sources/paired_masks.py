@@ -6,12 +6,22 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from jtl.data.image_file import open_image
-from jtl.data.sources.stores import ImageFile
+import numpy as np
+from PIL import Image, ImageFilter
 
-_LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
+from jtl.data.image_file import open_image
+from jtl.data.sources.stores import ImageFile, stem_of
+
 _MOST_COLOURS = 4
 """Of masks: a trimap has three, and a border a fourth."""
+_SIDE = 256
+"""Pixels of the longer side that are looked at in search of soft masks."""
+_WINDOW = 32
+"""The part of that side by which an edge may be soft, on both sides of it."""
+_NEAR, _APART = 20, 96
+"""Of 255: what JPEG changes within an area, and the contrast of a mask."""
+_NEARLY_ALL, _ENOUGH = 0.97, 0.1
+"""The share of the pixels away from edges that have their area's value, and of these pixels."""
 _SAMPLE = 5
 """The pairs of a folder that are opened."""
 _PART = re.compile(r"[ ._-]+(?=[^ ._-]*[^\W\d_])")
@@ -25,7 +35,7 @@ def find(images: Iterable[ImageFile], read: Callable[..., bytes]) -> list[str]:
 
     They are called like another but for the ending (all of one ending, as `x.png` beside
     `x.jpg`), or they have one more word behind (`x_lesion.png`, and every image without the word
-    has its partner); and they have few colours, unlike their partners.
+    has its partner); and all of a sample are masks by their pixels, and most partners are not.
 
     Args:
         images: All images.
@@ -38,7 +48,7 @@ def find(images: Iterable[ImageFile], read: Callable[..., bytes]) -> list[str]:
     for folder in by_folder.values():
         for pairs in _pairs(folder):
             sample = pairs[:: max(1, len(pairs) // _SAMPLE)][:_SAMPLE]
-            if all(_is_mask(mask, image, read) for mask, image in sample):
+            if _are_masks(sample, read):
                 found += [mask.name for mask, _ in pairs]
                 break
     return found
@@ -48,7 +58,7 @@ def _pairs(folder: Sequence[ImageFile]) -> Iterator[_Pairs]:
     """Files that may be masks, each with its image."""
     by_stem: dict[str, list[ImageFile]] = defaultdict(list)
     for image in folder:
-        by_stem[image.parts[-1].rpartition(".")[0].casefold()].append(image)
+        by_stem[stem_of(image.parts[-1]).casefold()].append(image)
     if len(by_stem) == len(folder):
         yield from _by_last_words({stem: image for stem, (image,) in by_stem.items()})
         return
@@ -61,9 +71,9 @@ def _pairs(folder: Sequence[ImageFile]) -> Iterator[_Pairs]:
             for mask, image in (same, same[::-1]):
                 if _ending(mask) != _ending(image):
                     pairs[_ending(mask)].append((mask, image))
-    for ending in _LOSSLESS:
-        if count[ending] and len(pairs[ending]) == count[ending]:
-            yield pairs[ending]
+    for ending, found in pairs.items():
+        if len(found) == count[ending]:
+            yield found
 
 
 def _by_last_words(images: Mapping[str, ImageFile]) -> Iterator[_Pairs]:
@@ -77,16 +87,40 @@ def _by_last_words(images: Mapping[str, ImageFile]) -> Iterator[_Pairs]:
             yield same
 
 
-def _is_mask(mask: ImageFile, image: ImageFile, read: Callable[..., bytes]) -> bool:
+def _are_masks(pairs: _Pairs, read: Callable[..., bytes]) -> bool:
+    """Whether all of the first look like masks, and most of the second do not."""
     try:
-        return _has_few_colours(read(mask)) and not _has_few_colours(read(image))
+        if not all(_is_mask(read(mask)) for mask, _ in pairs):
+            return False
+        return 2 * sum(_is_mask(read(image)) for _, image in pairs) < len(pairs)
     except Exception:  # Damaged files, of many kinds, are reported where they are used.
         return False
 
 
-def _has_few_colours(data: bytes) -> bool:
-    return open_image(data).getcolors(_MOST_COLOURS) is not None
+def _is_mask(data: bytes) -> bool:
+    """Whether an image has few colours, or is black and white with soft edges or JPEG's noise."""
+    image = open_image(data)
+    if image.getcolors(_MOST_COLOURS) is not None:
+        return True
+    # Every so many pixels, as a mean of several would make new values.
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.NEAREST, reducing_gap=None)
+    pixels = np.asarray(image.convert("RGB"), int)
+    if (np.ptp(pixels, axis=-1) <= _NEAR).mean() < _NEARLY_ALL:
+        return False  # Colour.
+    grey = pixels[..., 1]
+    if np.ptp(grey) < _APART:
+        return False
+    bright = Image.fromarray((grey > (grey.min() + grey.max()) / 2).astype(np.uint8))
+    width = 2 * max(3, max(image.size) // _WINDOW) + 1
+    inner = (
+        np.asarray(bright.filter(ImageFilter.MaxFilter(width))) == 0,
+        np.asarray(bright.filter(ImageFilter.MinFilter(width))) == 1,
+    )
+    near = sum((np.abs(grey[a] - np.median(grey[a])) <= _NEAR).sum() for a in inner if a.any())
+    count = sum(area.sum() for area in inner)
+    return bool(count >= _ENOUGH * grey.size and near >= _NEARLY_ALL * count)
 
 
 def _ending(image: ImageFile) -> str:
-    return "." + image.parts[-1].rpartition(".")[2].lower()
+    name = image.parts[-1]
+    return name[len(stem_of(name)) :].lower()

@@ -19,7 +19,7 @@ from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.split_list_files import CUB, WAY_OUT, Contents
 from jtl.data.sources.split_list_names import NEVER_READ, ListName
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, stem_of
 
 _ENOUGH = 0.5
 """The share of the images that lists must name."""
@@ -218,7 +218,7 @@ def _by_names(images: Sequence[ImageFile]) -> Listed | None:
     """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`."""
     split_of: dict[str, str] = {}
     for image in images:
-        words = words_of(image.parts[-1].rpartition(".")[0])
+        words = words_of(stem_of(image.parts[-1]))
         splits = splits_in(words[0]) if words else set()
         if len(splits) != 1 or not splits <= {"train", "val", "test"}:
             return None

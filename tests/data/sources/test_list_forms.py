@@ -86,16 +86,17 @@ def test_lists_of_kinds_that_are_not_read(tmp_path: Path, names: tuple[str, ...]
     assert names[0] in refusal(folder(tmp_path, dict.fromkeys(names, "\x1f?")))
 
 
-def test_images_that_are_called_after_their_splits(tmp_path: Path):
+@pytest.mark.parametrize("ending", [".png", ""])
+def test_images_that_are_called_after_their_splits(tmp_path: Path, ending: str):
     root = folder(tmp_path, {})
     for path in IMAGES:
-        name = f"{'test' if path in TEST else 'train'}_{Path(path).name}"
+        name = f"{'test' if path in TEST else 'train'}_{Path(path).stem}{ending}"
         (root / path).rename((root / path).with_name(name))
     assert counts(root) == SPLIT
     (told,) = (t for t in load(f"folder:{root}").describe().lines() if t.startswith("splits:"))
-    assert told == "splits:   the names of the images, such as test_cat-15.png"
+    assert told == f"splits:   the names of the images, such as test_cat-15{ending}"
     assert load(f"folder:{root}", SourceOptions(split_lists="ignore")).test is None
-    (root / "cat" / "train_cat-0.png").rename(root / "cat" / "cat-0.png")
+    (root / "cat" / f"train_cat-0{ending}").rename(root / "cat" / "cat-0.png")
     assert counts(root) == WHOLE
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from jtl.common.errors import UserError
 from jtl.data.sources.registry import find, load
@@ -24,6 +24,10 @@ def write(root: Path, pattern: str, numbers: Sequence[int], kind: str = "photo")
         generator = np.random.default_rng([number, len(pattern)])
         if kind == "mask":
             image = Image.fromarray((generator.random((12, 12)) < 0.4).astype(np.uint8) * 255)
+        elif kind == "soft mask":
+            image = Image.new("L", (40, 30))
+            ImageDraw.Draw(image).ellipse([5, 5, 20 + number, 25], fill=255)
+            image = image.filter(ImageFilter.GaussianBlur(1))
         else:
             image = Image.fromarray(generator.integers(0, 256, (12, 12, 3), np.uint8))
         image.save(path)
@@ -83,6 +87,49 @@ def test_a_word_behind_the_names_of_masks(tmp_path: Path, word: str):
     write(tmp_path, f"a/a{{}}{word}.png", range(4), "mask")
     (tmp_path / f"a/a2{word}.png").unlink()
     assert counts(tmp_path) == {"train": {"a": 7, "b": 4}}
+
+
+def without_endings(root: Path, pattern: str) -> None:
+    for path in root.glob(pattern):
+        path.rename(path.with_suffix(""))
+
+
+@pytest.mark.parametrize("masks", ["a{}", "a{}_lesion", "a{}.png"])
+def test_names_without_an_ending(tmp_path: Path, masks: str):
+    classes(tmp_path, "a", "b")
+    if masks != "a{}":
+        without_endings(tmp_path, "a/*.jpg")
+    write(tmp_path, f"a/{masks.removesuffix('.png')}.png", range(4), "mask")
+    if not masks.endswith(".png"):
+        without_endings(tmp_path, "a/*.png")
+    assert counts(tmp_path) == TWO
+    assert left_out(tmp_path) == {"masks beside their images": 4}
+
+
+@pytest.mark.parametrize("masks", ["a{}.png", "a{}_lesion.png", "a{}.jpeg", "a{}-cell.jpg"])
+def test_masks_with_soft_edges_or_as_jpeg(tmp_path: Path, masks: str):
+    classes(tmp_path, "a", "b")
+    write(tmp_path, f"a/{masks}", range(4), "soft mask")
+    assert counts(tmp_path) == TWO
+    # A grey photo has its values everywhere, not at edges.
+    values = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
+    Image.fromarray(values).save(tmp_path / "a" / masks.format(2))
+    assert counts(tmp_path) == {"train": {"a": 8, "b": 4}}
+
+
+def test_copies_of_photos_are_no_masks(tmp_path: Path):
+    """Dark, bright and grey ones are what augmentation writes beside its originals."""
+    classes(tmp_path, "a", "b")
+    slope = np.linspace(40, 220, 40)[None] + np.linspace(0, 30, 30)[:, None]
+    for number in range(4):
+        photo = Image.fromarray((slope + number).astype(np.uint8))
+        photo.convert("RGB").save(tmp_path / f"a/a{number}.jpg")
+        photo.save(tmp_path / f"a/a{number}_grey.jpg")
+    assert counts(tmp_path) == {"train": {"a": 8, "b": 4}}
+    for number in range(4):
+        photo = Image.fromarray(((slope + number) // 8).astype(np.uint8))
+        photo.save(tmp_path / f"a/a{number}_grey.jpg")
+    assert counts(tmp_path) == {"train": {"a": 8, "b": 4}}
 
 
 @pytest.mark.parametrize("word", ["_gt", "_seg", "_groundtruth", " GT", "_mask", "_annotation"])
