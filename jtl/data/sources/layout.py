@@ -126,7 +126,7 @@ class _Reader:
         self.findings.leave_out("masks beside their images", *masks)
         if masks:
             self.findings.notes.append(
-                f"{counted(len(masks), 'image')} left out as masks of others, for example "
+                f"{counted(len(masks), 'image')} left out as masks or parts of others, for example "
                 f"{masks[0]}. To keep them: --classes top."
             )
         if kept:

@@ -20,7 +20,8 @@ _CONTAINERS = (
 )  # fmt: skip
 _NO_CLASS = (
     "images", "image", "imgs", "img", "jpegimages", "data", "dataset", "files", "all", "query",
-    "queries", "distractors",
+    "queries", "distractors", "roi", "rois", "bbox", "bboxes", "annotation", "annotations",
+    "segmentation", "segmentations", "trimap", "trimaps", "groundtruth", "xml", "xmls", "json",
 )  # fmt: skip
 _OF_SPLITS = (
     *_CONTAINERS, "set", "sets", "split", "folder", "dir", "batch", "part", "partial", "samples",
@@ -31,8 +32,10 @@ _OF_SPLITS = (
 _ANNOTATIONS = (
     "mask", "masks", "annotation", "annotations", "label", "labels", "segmentation",
     "segmentations", "gt", "groundtruth", "bbox", "bboxes", "boxes", "xml", "xmls", "json",
-    "trimap", "trimaps",
+    "trimap", "trimaps", "roi", "rois",
 )  # fmt: skip
+_REGIONS = ("roi", "rois", "crop", "crops", "cropped", "patch", "patches")
+"""Names of parts of images; some of them are classes, too."""
 _LISTS = (
     "meta", "metadata", "list", "lists", "filelist", "filelists", "split", "splits", "imagesets",
     "partition", "partitions", "csv", "csvs", "info", "doc", "docs", "main",
@@ -83,13 +86,24 @@ def is_container(name: str) -> bool:
 
 
 def is_no_class(name: str) -> bool:
-    """Whether a name hardly is that of a class beside others."""
-    return name.lower() in _NO_CLASS
+    """Whether a name hardly is that of a class beside others, as `images` or `ROI images`."""
+    words = words_of(name)
+    return name.lower() in _NO_CLASS or (bool(words) and all(word in _NO_CLASS for word in words))
 
 
 def is_annotation(name: str) -> bool:
     """Whether a name says that annotations of images are in it."""
     return name.lower() in _ANNOTATIONS or "".join(words_of(name)) == "groundtruth"
+
+
+def is_of_annotations(name: str) -> bool:
+    """Whether a name's words say so, or that parts of images are in it, as `lesion crops`."""
+    return is_annotation(name) or any(w in (*_ANNOTATIONS, *_REGIONS) for w in words_of(name))
+
+
+def is_of_regions(name: str) -> bool:
+    """Whether a name says that parts of images are in it; `crops` may be a class of fields."""
+    return name.lower() in _REGIONS
 
 
 def is_of_lists(name: str) -> bool:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jtl.common.text import counted, listed
-from jtl.data.sources.names import is_annotation, is_container, words_of
+from jtl.data.sources.names import (
+    is_annotation,
+    is_container,
+    is_of_annotations,
+    is_of_regions,
+    split_in,
+)
 from jtl.data.sources.stores import Tree, stem_of
 
 _SURE = "masks?|segmentations?|segmask|seg|gt|ground[ _-]?truth|trimaps?|superpixels|contours?"
@@ -26,6 +32,9 @@ _SEVERAL = re.compile(
 _LAST = re.compile(rf".+[ ._-](?:{_KINDS})")
 _SURE_LAST = re.compile(r".*[ ._-](?:seg|segmask|segmentation|gt|ground[ _-]?truth|trimap)")
 """The name of a folder that hardly is a class beside one without the last word."""
+_CUT_OUT = "rois?|crops?|cropped|patch|bbox|box"
+_PART = re.compile(rf"(.+?)[ ._-]+(?:{_CUT_OUT})(?:[ ._-]*\(?\d+\)?)?|(?:{_CUT_OUT})[ ._-]+(.+)")
+"""The name of a part of an image, in a folder of such."""
 _ORIGINALS = ("original", "originals", "raw", "input", "inputs", "source", "sources", "rgb")
 _ENOUGH = 0.5
 """The share of images with something like a mask from which it is not clear what that is."""
@@ -78,7 +87,7 @@ def find(tree: Tree) -> Found:
     of_masks = {f for f, images in by_folder.items() if _belong(images, _images_around(f, stems))}
     beside = {f for f in by_folder if f and f not in of_masks and _beside_classes(f, by_folder)}
     of_masks |= beside
-    found: list[Found] = []
+    found = [Found([], [], _doubtful_copies(of_masks, by_folder))]
     for folder, images in by_folder.items():
         if folder in beside:
             found.append(Found(_names(images), []))
@@ -159,20 +168,52 @@ def _would_leave_classes(folder: _Folder, folders: _Folders, of_masks: set[_Fold
 
 def _beside_classes(folder: _Folder, folders: _Folders) -> bool:
     """Whether each image is named like one of those of the classes beside its folder."""
-    if not _is_of_annotations(folder[-1]):
+    if not is_of_annotations(folder[-1]):
         return False
     siblings = [f for f in folders if f[:-1] == folder[:-1] and f and f != folder]
-    classes = [f for f in siblings if not _is_of_annotations(f[-1])]
+    classes = [f for f in siblings if not is_of_annotations(f[-1])]
     if any(is_container(f[-1]) for f in classes):
         return False  # `images` beside `masks`.
     if len(classes) < 2 and not any(f[-1].casefold() in _ORIGINALS for f in classes):
         return False
-    named = Counter(stem for f in classes for stem in folders[f])
-    return all(sum(named[s] for s in {stem, *_bases(stem)}) == 1 for stem in folders[folder])
+    return None not in _origins(folder, classes, folders)
 
 
-def _is_of_annotations(name: str) -> bool:
-    return is_annotation(name) or any(map(is_annotation, words_of(name)))
+def _origins(folder: _Folder, others: Sequence[_Folder], folders: _Folders) -> set[_Folder | None]:
+    """The folders that hold the images which others are named like; None for none, or several."""
+    where: dict[str, list[_Folder]] = defaultdict(list)
+    for other in others:
+        for stem in folders[other]:
+            where[stem].append(other)
+    found: set[_Folder | None] = set()
+    for stem in folders[folder]:
+        part = _PART.fullmatch(stem)
+        names = {stem, *_bases(stem), *filter(None, part.groups() if part else ())}
+        places = [place for name in names for place in where[name]]
+        found.add(places[0] if len(places) == 1 else None)
+    return found
+
+
+def _doubtful_copies(of_masks: set[_Folder], folders: _Folders) -> str:
+    """A sentence about a folder that may hold what is made of the images in those next to it."""
+    beside: dict[_Folder, list[_Folder]] = defaultdict(list)
+    for folder in folders:
+        if folder and folder not in of_masks:
+            beside[folder[:-1]].append(folder)
+    for siblings in beside.values():
+        largest = max(siblings, key=lambda folder: len(folders[folder]))
+        others = [folder for folder in siblings if folder != largest]
+        if len(folders[largest]) < _ENOUGH * sum(len(folders[folder]) for folder in others):
+            continue
+        origins = _origins(largest, others, folders)
+        if len(origins) < 2 or None in origins or any(split_in(f[-1]) for f in siblings):
+            continue
+        names = sorted(folder[-1] for folder in origins if folder)
+        return (
+            f"{'/'.join(largest)} may hold copies, parts or masks of the images next to it, as "
+            f"each of its images has the name of one in {listed(names, 3)}; or it may be a class."
+        )
+    return ""
 
 
 def _may_be_class(folder: _Folder) -> bool:
@@ -209,7 +250,7 @@ def _images_around(folder: tuple[str, ...], stems: Mapping[tuple[str, ...], set[
     if not folder:
         return set()
     *above, name = folder
-    if is_annotation(name):
+    if is_annotation(name) or is_of_regions(name):
         return stems.get(_whatever_case(tuple(above)), set())
     if not (_SEVERAL.fullmatch(name.casefold()) or _LAST.fullmatch(name.casefold())):
         return set()

@@ -231,7 +231,7 @@ def test_masks_are_counted_and_named(tmp_path: Path):
         shutil.copy(image, image.with_name(f"{image.stem}_mask.png"))
     assert counts(tmp_path) == {"train": AB}
     found = find(f"folder:{tmp_path}")
-    note = "5 images left out as masks of others, for example a/a-0_mask.png."
+    note = "5 images left out as masks or parts of others, for example a/a-0_mask.png."
     assert f"{note} To keep them: --classes top." in found.notes
     assert counts(tmp_path, "top") == {"train": {"a": 4, "b": 6}}
     (note,) = find(f"folder:{tmp_path}", SourceOptions("top")).notes

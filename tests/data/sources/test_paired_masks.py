@@ -187,3 +187,45 @@ def test_images_and_masks_within_the_class(tmp_path: Path, images: str, masks: s
         write(tmp_path, f"{masks.format(name)}/{{}}.png", range(4), "mask")
     assert counts(tmp_path) == TWO
     assert left_out(tmp_path) == {"masks beside their images": 8}
+
+
+PARTS = ["ROI", "rois", "crops", "cropped", "bbox", "annotations", "ROI images", "lesion_rois"]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}_roi", "crop-{}", "{}_roi_2"])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_folder_of_parts_of_the_images_in_all_classes(tmp_path: Path, name: str, form: str):
+    """Crops are photographs: their names tell, and the folder's, but not the pixels."""
+    for root in (tmp_path, tmp_path / "x" / "train"):
+        classes(root, "a", "b")
+        for label in "ab":
+            write(root, f"{name}/{form.format(label + '{}')}.jpg", range(4))
+        assert counts(tmp_path if root == tmp_path else root.parent) == TWO
+    (left,) = find(f"folder:{tmp_path / 'x'}").left_out
+    assert (left.what, len(left.names)) == ("masks beside their images", 8)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_folder_called_like_one_of_parts_that_are_of_no_image(tmp_path: Path, name: str):
+    classes(tmp_path, "a", "b")
+    write(tmp_path, f"{name}/x{{}}.jpg", range(4))
+    expected = {"train": {"a": 4, "b": 4, name: 4}}
+    assert counts(tmp_path, "top") == expected
+    if name in ("crops", "cropped", "lesion_rois"):  # Crops are on fields, too.
+        assert counts(tmp_path) == expected
+        return
+    with pytest.raises(UserError, match=f"{name} hardly is a class. .* say --classes top if it is"):
+        find(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["all_of_them", "processed", "gradcam"])
+def test_a_folder_of_copies_of_the_images_in_all_classes(tmp_path: Path, name: str):
+    classes(tmp_path, "a", "b")
+    write(tmp_path, f"{name}/a{{}}.jpg", range(3))
+    assert counts(tmp_path) == {"train": {"a": 4, "b": 4, name: 3}}  # Called alike by accident.
+    write(tmp_path, f"{name}/b{{}}.jpg", range(3))
+    with pytest.raises(UserError, match=f"{name} may hold copies, parts or masks .* in a, b; or"):
+        find(f"folder:{tmp_path}")
+    assert counts(tmp_path, "top") == {"train": {"a": 4, "b": 4, name: 6}}
+    write(tmp_path, f"{name}/c{{}}.jpg", [1])
+    assert counts(tmp_path) == {"train": {"a": 4, "b": 4, name: 7}}
