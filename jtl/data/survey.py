@@ -14,7 +14,7 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage
-from jtl.data import near_duplicates
+from jtl.data import frames, near_duplicates
 from jtl.data.batches import in_threads
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import BadImage, decode_measured, deep_pixels
@@ -46,6 +46,7 @@ class SurveyedImage:
         fault: Why it cannot be read, as "name: reason", or None.
         deepest: The largest value of a 16-bit image; 0 of any other.
         perceptual: Its hash; see `jtl.data.near_duplicates`.
+        several: Whether it has frames or pages after the first.
     """
 
     split: str
@@ -58,6 +59,7 @@ class SurveyedImage:
     fault: str | None
     deepest: int = 0
     perceptual: int = near_duplicates.UNKNOWN
+    several: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,8 @@ def survey(
         notes = list(with_bit_depth(found, bit_depth)[0].notes)
     except UserError as error:
         problems.append(str(error))
+    if animated := [look.name for look in looks if look.several]:
+        notes.append(frames.told(animated))
     if "val" not in counts:
         notes.append("There is no validation split: training holds out 20 % of train.")
     duplicates = tuple(tuple(f"{o.split}: {o.name}" for o in group) for group in groups)
@@ -195,7 +199,10 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
         digest = _digest(pixels if (deep := deep_pixels(data, stored)) is None else deep)
     size = pixels.shape[:2]
     perceptual = near_duplicates.perceptual_hash(image)
-    return SurveyedImage(split, name, label, size, digest, grey, alpha, None, deepest, perceptual)
+    return SurveyedImage(
+        split, name, label, size, digest, grey, alpha, None, deepest, perceptual,
+        frames.has_more(data),
+    )  # fmt: skip
 
 
 def _at_array(split: str, images: Any, row: int) -> SurveyedImage:

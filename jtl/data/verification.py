@@ -29,7 +29,7 @@ DECODED_BYTES = 2**31
 """Encoded images up to this size together are decoded as a check; of more, only headers."""
 WORTH_SECONDS = 0.1
 """What is known sooner is not remembered."""
-_DECODER = "2"
+_DECODER = "3"
 """Changes when more is found out about an image than an earlier jtl noted."""
 _WORTH_SHOWING = 10_000  # images
 _MAX_NAMED = 20
@@ -92,7 +92,7 @@ class Verification:
             }
         for split in () if decode else found.splits.values():
             if split.stored_bytes:
-                split.sample_depth()
+                split.sample_pixels()
         return faults
 
     def _act(self, found: OpenedSource, bad: dict[str, dict[int, str]]) -> OpenedSource:
@@ -147,6 +147,8 @@ class Verification:
                 found.splits[name].assume_sizes(rows, sizes)
             for name, deepest in noted["deepest"].items():
                 found.splits[name].deepest = deepest
+            for name, rows in noted["several"].items():
+                found.splits[name].several[rows] = True
             for name, hashes in noted["hashes"].items():
                 stored_hashes = np.frombuffer(base64.b64decode(hashes), "<u8").astype(np.uint64)
                 if len(stored_hashes) != len(found.splits[name]):
@@ -174,8 +176,14 @@ class Verification:
             for name, split in found.splits.items()
             if split.stored_bytes
         }
+        several = {
+            name: np.flatnonzero(split.several).tolist()
+            for name, split in found.splits.items()
+            if split.stored_bytes
+        }
         noted = {
             "decoded": decode, "bad": rows, "sizes": sizes, "deepest": deepest, "hashes": hashes,
+            "several": several,
         }  # fmt: skip
         text = json.dumps({"noted": noted, "sha256": _signed(path, noted)})
         with contextlib.suppress(OSError):  # Looking again is slower, nothing else.

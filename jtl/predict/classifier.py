@@ -16,6 +16,7 @@ from jtl.common.paths import as_path
 from jtl.common.text import counted, listed
 from jtl.common.trees import ParamTree
 from jtl.config.options import Config
+from jtl.data import frames
 from jtl.data.input_plan import InputPlan
 from jtl.distributed.sharding import SINGLE
 from jtl.models import ImageClassifier
@@ -85,7 +86,7 @@ class Classifier:
         Returns:
             A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
             images that cannot be read are in its `unreadable`, not among these, and a warning
-            says so.
+            says so, as of images with several frames or pages.
 
         Raises:
             UserError: None of the images can be read, something is no image at all, or a folder
@@ -94,7 +95,8 @@ class Classifier:
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
             raise UserError(f"top_k must be a whole number of at least 1, not {top_k!r}.")
         names, rows, unreadable = [], [], []
-        for answer in classify(self, items(images)):
+        several: set[str] = set()
+        for answer in classify(self, items(images), several=several):
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
             else:
@@ -105,6 +107,8 @@ class Classifier:
             if not names:
                 raise UserError(told)
             warnings.warn(f"{told}\nThey have no prediction; see `.unreadable`.", stacklevel=2)
+        if several:
+            warnings.warn(frames.told(sorted(several)), stacklevel=2)
         logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
         return Predictions(
             self.class_names, names, logits, unreadable, top_k, temperature=self.temperature

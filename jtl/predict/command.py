@@ -73,6 +73,7 @@ def command(options: Options) -> None:
 
     device.use(options.device)
     from jtl.common.progress import Display
+    from jtl.data import frames
     from jtl.predict import classifier as evaluation
     from jtl.predict import tables
     from jtl.predict.explain import write_explanations
@@ -84,6 +85,7 @@ def command(options: Options) -> None:
     top_k = min(options.top_k, len(classifier.class_names))
     images = items(options.images)
     unreadable: list[Unreadable] = []
+    several: set[str] = set()
     with contextlib.ExitStack() as stack:
         put = _print_json if options.json else _print
         if options.out is not None:
@@ -91,7 +93,7 @@ def command(options: Options) -> None:
         advance = _nothing
         if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
             advance = stack.enter_context(display.track("predicting", len(images), "images"))
-        for answer in classify(classifier, images, advance):
+        for answer in classify(classifier, images, advance, several):
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
                 put(answer)
@@ -101,6 +103,8 @@ def command(options: Options) -> None:
             raise UserError(unreadable_lines(unreadable, len(images)))
     if unreadable:
         display.message(unreadable_lines(unreadable, len(images)))
+    if several:
+        display.message(frames.told(sorted(several)))
     if options.explain is not None:
         with display.track("explaining", len(images), "images") as advance:
             write_explanations(classifier, images, options.explain, advance)

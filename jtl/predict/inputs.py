@@ -15,6 +15,7 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.common.paths import as_path
 from jtl.common.text import type_of
+from jtl.data import frames
 from jtl.data.decoding import BITS, BadImage, as_decoded, decode
 from jtl.data.image_file import FORMATS, read_file
 from jtl.data.sources.archives import is_archive, open_store
@@ -25,6 +26,9 @@ Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]
 [H, W, C] or [N, H, W, C] (C = 3 is RGB), a Pillow image, or a list of any of these."""
 
 _ALLOWED = "Give a path, uint8 pixels [H, W, 3] or [N, H, W, 3], a Pillow image, or a list of these"
+
+SEVERAL = "jtl_several"
+"""In the `info` of an image that an item gives: whether it is the first of several in a file."""
 
 
 class Item(NamedTuple):
@@ -122,7 +126,7 @@ def _opened(
     image: Image.Image, name: str, bit_depth: int = BITS, shorter_side: int | None = None
 ) -> Image.Image:
     del shorter_side  # It has its pixels already.
-    return as_decoded(image, name, bit_depth)
+    return _noting(as_decoded(image, name, bit_depth), frames.is_first_of_several(image))
 
 
 def _decoded_file(
@@ -133,7 +137,7 @@ def _decoded_file(
     except (OSError, ValueError) as error:  # ValueError: of a path with a null character.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error}") from error
-    return decode(data, name, bit_depth, shorter_side)
+    return _noting(decode(data, name, bit_depth, shorter_side), frames.has_more(data))
 
 
 def _decoded_member(
@@ -148,4 +152,11 @@ def _decoded_member(
     except Exception as error:  # A damaged archive provokes many kinds.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error
-    return decode(data, name, bit_depth, shorter_side)
+    return _noting(decode(data, name, bit_depth, shorter_side), frames.has_more(data))
+
+
+def _noting(image: Image.Image, several: bool) -> Image.Image:
+    if several:
+        image = image.copy()  # It may be the caller's.
+        image.info[SEVERAL] = True
+    return image

@@ -17,7 +17,7 @@ from jtl.data.decoding import BadImage
 from jtl.data.input_plan import InputPlan
 from jtl.distributed.sharding import DataSharding, sharding_for
 from jtl.models.inference import forward
-from jtl.predict.inputs import Item
+from jtl.predict.inputs import SEVERAL, Item
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -154,6 +154,7 @@ def classify(
     classifier: Classifier,
     items: Sequence[Item],
     advance: Callable[[int], Any] = lambda n: None,
+    several: set[str] | None = None,
 ) -> Iterator[tuple[str, np.ndarray] | Unreadable]:
     """Runs a classifier over images, the next batch decoded in the meantime.
 
@@ -161,6 +162,7 @@ def classify(
         classifier: As `jtl.load` gives it.
         items: The images.
         advance: Told how many more images are done.
+        several: Gets the names of images that have frames or pages after the first.
 
     Yields:
         For every image in order (name, logits float32 [num_classes]), or why there are none.
@@ -170,12 +172,12 @@ def classify(
     size = sharding.batch_size(max(min(BATCH, len(items)), 1), max(len(items), 1))
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(1, thread_name_prefix="jtl-decode") as pool:
-        waiting = pool.submit(decoded, batches[0], classifier.inputs) if batches else None
+        waiting = pool.submit(decoded, batches[0], classifier.inputs, several) if batches else None
         for number, batch in enumerate(batches, 1):
             assert waiting is not None
             loaded = waiting.result()
             if number < len(batches):
-                waiting = pool.submit(decoded, batches[number], classifier.inputs)
+                waiting = pool.submit(decoded, batches[number], classifier.inputs, several)
             logits = _logits(classifier, variables, sharding, loaded, size)
             advance(len(batch))
             for row, item in enumerate(batch):
@@ -183,19 +185,23 @@ def classify(
                 yield failure if isinstance(failure, Unreadable) else (item.name, logits[row])
 
 
-def decoded(batch: Sequence[Item], inputs: InputPlan) -> list[np.ndarray | Unreadable]:
+def decoded(
+    batch: Sequence[Item], inputs: InputPlan, several: set[str] | None = None
+) -> list[np.ndarray | Unreadable]:
     """The images as in training, uint8 [H, W, 3]; of one size but for small square ones."""
 
     def work(rows: range) -> list[np.ndarray | Unreadable]:
-        return [_as_input(batch[row], inputs) for row in rows]
+        return [_as_input(batch[row], inputs, several) for row in rows]
 
     return [image for part in in_threads(work, len(batch)) for image in part]
 
 
-def _as_input(item: Item, inputs: InputPlan) -> np.ndarray | Unreadable:
+def _as_input(item: Item, inputs: InputPlan, several: set[str] | None) -> np.ndarray | Unreadable:
     try:
         shorter = None if inputs.host is None else inputs.host.shorter_side
         image = item.load(inputs.bit_depth, shorter)
+        if several is not None and image.info.get(SEVERAL):
+            several.add(item.name)
         host = inputs.host_for((image.height, image.width))
         return np.asarray(image) if host is None else host(image)
     except BadImage as error:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -518,3 +519,22 @@ def test_a_mistyped_run_gets_a_suggestion(command, tmp_path, monkeypatch, capsys
     assert main(command, "runs/hed", *(["x.png"] if command == "predict" else [])) == 2
     message = "'runs/hed' is not a run: there is no such folder. Did you mean 'runs/head'?"
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_frames_after_the_first_are_told(run, classifier, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    first, *rest = (Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(3))
+    names = [str(tmp_path / name) for name in ("a.gif", "b.tif")]
+    for name in names:
+        first.save(name, save_all=True, append_images=rest)
+    first.save(tmp_path / "c.png")
+    assert main("predict", run.folder, tmp_path) == 0
+    told = "2 images have several frames or pages (animations, TIFF stacks), for example"
+    assert f"{told} {names[0]}" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="2 images have several frames or pages"):
+        classifier.predict(tmp_path)
+    with Image.open(names[0]) as opened, pytest.warns(UserWarning, match="1 image has several"):
+        classifier.predict(opened)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier.predict(tmp_path / "c.png")

@@ -19,6 +19,7 @@ from jtl.data.decoding import (
     image_size,
     is_deep,
 )
+from jtl.data.frames import has_more, may_have_more
 from jtl.data.near_duplicates import UNKNOWN, perceptual_hash
 from jtl.data.splits import Advance, Labelled
 
@@ -54,6 +55,7 @@ class EncodedSplit(Labelled):
             there are none.
         hashes: The perceptual hash of every image that was decoded as a check, uint64 [N]; see
             `jtl.data.near_duplicates`.
+        several: Which of these have frames or pages after the first, bool [N].
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class EncodedSplit(Labelled):
         super().__init__(where, labels, names, rows)
         self.deepest, self._bit_depth, self._lock = 0, bit_depth, threading.Lock()
         self.hashes = np.full(len(self._names), UNKNOWN, np.uint64)
+        self.several = np.zeros(len(self._names), bool)
         self.stored_bytes = stored_bytes
         self._fetch = fetch
         self._headers: _Headers | None = None
@@ -179,6 +182,7 @@ class EncodedSplit(Labelled):
             bit_depth=self._bit_depth,
         )
         part.deepest, part.hashes = self.deepest, self.hashes[indices]
+        part.several = self.several[indices]
         if self._headers is not None:
             faults, complete = self._headers.faults, self._headers.complete
             kept = {row: faults[i] for row, i in enumerate(indices.tolist()) if i in faults}
@@ -193,13 +197,16 @@ class EncodedSplit(Labelled):
         other._bit_depth = bit_depth
         return other
 
-    def sample_depth(self) -> None:
-        """Decodes some 16-bit images, spread over the split, for `deepest`."""
+    def sample_pixels(self) -> None:
+        """Looks at some images, spread over the split, for `deepest` and `several`."""
         rows = np.unique(np.linspace(0, len(self) - 1, _SAMPLED).round().astype(int)).tolist()
 
         def measure(index: int) -> tuple[int, int]:
-            deep = is_deep(self.encoded(index, _HEAD_BYTES))
-            return self._decoded_size(index) if deep else (_UNKNOWN, _UNKNOWN)
+            head = self.encoded(index, _HEAD_BYTES)
+            if is_deep(head):
+                return self._decoded_size(index)
+            self.several[index] = may_have_more(head) and has_more(self.encoded(index))
+            return _UNKNOWN, _UNKNOWN
 
         self._scan(measure, rows, None)
 
@@ -220,7 +227,9 @@ class EncodedSplit(Labelled):
             return image_size(self.encoded(index), name)
 
     def _decoded_size(self, index: int) -> tuple[int, int]:
-        image, deepest = decode_measured(self.encoded(index), self._names[index])
+        data = self.encoded(index)
+        image, deepest = decode_measured(data, self._names[index])
+        self.several[index] = has_more(data)
         self.hashes[index] = perceptual_hash(image)
         with self._lock:
             self.deepest = max(deepest, self.deepest)

@@ -11,7 +11,7 @@ from typing import Any
 
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import ClassLevel, SplitLists, with_scheme
-from jtl.data import near_duplicates
+from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.sources.arrays import ArraySplit
@@ -209,7 +209,7 @@ def load(
     if verify is not None:
         found = verify(found)
     found, bits = with_bit_depth(found, bit_depth)
-    notes = list(found.notes)
+    notes = [*found.notes, *filter(None, [frames.note(found.splits)])]
     train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
     held_out = val is None and not (whole and test is None)
     assert train is not None  # Every source has it.
