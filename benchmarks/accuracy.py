@@ -29,6 +29,7 @@ DATA = {
     "sign-digits": (f"folder:{SHARED / 'sign-digits.zip'}", 64, None),
     "sign-digits-600": (f"folder:{SHARED / 'sign-digits.zip'}", 64, (60, 30, subsets.ALL)),
     "trash": (f"folder:{SHARED / 'trash.zip'}", 96, None),
+    "trash-600": (f"folder:{SHARED / 'trash.zip'}", 96, (100, subsets.ALL, subsets.ALL)),
     "digits": ("digits", 64, None),
     "cifar10-1000": (CIFAR10, 64, (100, 30, 100)),
     "cifar10-2000": (CIFAR10, 64, (200, 50, 200)),

@@ -43,8 +43,11 @@ PEERS = {
     "fastai, fine_tune": ("fastai_finetune", []),
     "timm, batch statistics": ("timm_finetune", ["--bn", "train"]),
     "timm, BatchNorm in eval mode": ("timm_finetune", ["--bn", "eval"]),
+    "timm, eval mode, 3 times the rate": ("timm_finetune", ["--bn", "eval", "--lr", "3e-4"]),
+    "timm, eval mode, 10 times the rate": ("timm_finetune", ["--bn", "eval", "--lr", "1e-3"]),
+    "PyTorch, tutorial": ("timm_finetune", ["--recipe", "tutorial"]),
 }
-SIZES = {"ants-bees": 128, "sign-digits": 64, "cifar10-2000": 64, "trash": 96}
+SIZES = {"ants-bees": 128, "sign-digits-600": 64, "cifar10-1000": 64, "trash-600": 96}
 """Data sets, and pixels: small ones, so that the time is minutes."""
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.875}
 
@@ -169,7 +172,7 @@ class Trainings:
     def _fitting(self, trial: Trial) -> int:
         """How many epochs end within the time."""
         full = self.find(dataclasses.replace(trial, arm="full", times=1))
-        once = self.find(dataclasses.replace(trial, times=0, seed=0))
+        once = self.find(dataclasses.replace(trial, arm=_as_fast(trial.arm), times=0, seed=0))
         left = trial.times * full["seconds"] - once["seconds"]
         return max(1 + int(left / once["epoch_seconds"]), 1)
 
@@ -191,6 +194,16 @@ class Trainings:
                 subprocess.run([*convert, *words], check=True, env=machine.environment())
         described = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
         return path, described["preprocessing"]
+
+
+def _as_fast(arm: str) -> str:
+    """The first peer that differs from one in its learning rate at most, so in no second."""
+    script, options = PEERS[arm]
+    return next(
+        name
+        for name, (other, common) in PEERS.items()
+        if other == script and common == options[: len(common)]
+    )
 
 
 def trials(options: argparse.Namespace) -> Iterator[Trial]:

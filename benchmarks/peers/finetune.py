@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 
-def options_of(*flag: Any, **described: Any) -> argparse.Namespace:
-    """Reads the command line; a script may have one more option."""
+def options_of(**more: list[str]) -> argparse.Namespace:
+    """Reads the command line; a script may have more options: `{name: choices}`, default first."""
     parser = argparse.ArgumentParser()
     add = parser.add_argument
     add("--model", required=True, help="timm's name")
@@ -28,8 +28,8 @@ def options_of(*flag: Any, **described: Any) -> argparse.Namespace:
     for name in ("--mean", "--std"):
         add(name, type=lambda text: tuple(map(float, text.split(","))), required=True)
     add("--crop-pct", type=float, required=True)
-    if flag:
-        add(*flag, **described)
+    for name, choices in more.items():
+        add(f"--{name}", choices=choices, default=choices[0])
     options = parser.parse_args()
     options.classes = len(list((options.data / "train").iterdir()))
     return options

@@ -1,8 +1,10 @@
-"""Fine-tuning by timm's recipe for small data: AdamW, warm-up, cosine, light augmentation.
+"""Fine-tuning of a timm model by timm's recipe for small data, or as PyTorch's tutorial does it.
 
-What timm's own `train.py` does with `--opt adamw --lr 1e-4 --weight-decay 0.05 --warmup-epochs 1
---smoothing 0.1 --sched cosine`, random resized crops and flips, written for images that stay in
-memory. channels_last, batch statistics unless `--bn eval`.
+`--recipe timm` is what timm's own `train.py` does with `--opt adamw --lr 1e-4 --weight-decay 0.05
+--warmup-epochs 1 --smoothing 0.1 --sched cosine` and random resized crops and flips. `--recipe
+tutorial` is the transfer-learning tutorial of PyTorch: SGD with momentum 0.9 at 1e-3, a tenth after
+7 epochs, batches of 4. Both are written for images that stay in memory, and evaluate as the weights
+ask. channels_last, batch statistics unless `--bn eval`.
 """
 
 from __future__ import annotations
@@ -22,9 +24,22 @@ from torchvision.datasets import ImageFolder
 from peers.finetune import accuracy, in_memory, load_backbone, options_of, save
 
 
+def recipe(model: torch.nn.Module, options: Any) -> tuple[Any, Any, torch.nn.Module]:
+    """Optimizer, what to call with the number of epochs that have ended, and loss."""
+    if options.recipe == "tutorial":
+        optimizer = torch.optim.SGD(model.parameters(), lr=options.lr or 1e-3, momentum=0.9)
+        steps = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+        return optimizer, lambda _: steps.step(), torch.nn.CrossEntropyLoss()
+    optimizer = create_optimizer_v2(model, "adamw", lr=options.lr or 1e-4, weight_decay=0.05)
+    cosine = CosineLRScheduler(
+        optimizer, options.epochs, warmup_t=1, warmup_lr_init=1e-6, warmup_prefix=True
+    )
+    return optimizer, cosine.step, torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+
+
 def main() -> None:
     """Trains, and writes a line per epoch."""
-    options = options_of("--bn", choices=("train", "eval"), default="train")
+    options = options_of(bn=["train", "eval"], recipe=["timm", "tutorial"])
     began = time.perf_counter()
     torch.manual_seed(options.seed)
     model = timm.create_model(options.model, num_classes=options.classes)
@@ -35,7 +50,8 @@ def main() -> None:
         input_size=size, mean=options.mean, std=options.std, interpolation="bicubic"
     )
     evaluated: Any = create_transform(**common, crop_pct=options.crop_pct)
-    training: Any = create_transform(**common, is_training=True, scale=(0.35, 1.0), color_jitter=0)
+    scale = (0.35, 1.0) if options.recipe == "timm" else (0.08, 1.0)
+    training: Any = create_transform(**common, is_training=True, scale=scale, color_jitter=0)
     train = ImageFolder(str(options.data / "train"), training, loader=in_memory())
     splits = {
         split: DataLoader(ImageFolder(str(options.data / split), evaluated), 64, num_workers=2)
@@ -43,12 +59,9 @@ def main() -> None:
         if (options.data / split).is_dir()
     }
     # Random crops of images that are decoded already.
-    batches = DataLoader(train, options.batch_size, shuffle=True, drop_last=True)
-    optimizer = create_optimizer_v2(model, "adamw", lr=options.lr or 1e-4, weight_decay=0.05)
-    schedule = CosineLRScheduler(
-        optimizer, options.epochs, warmup_t=1, warmup_lr_init=1e-6, warmup_prefix=True
-    )
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    batch = options.batch_size if options.recipe == "timm" else 4
+    batches = DataLoader(train, batch, shuffle=True, drop_last=True)
+    optimizer, schedule, criterion = recipe(model, options)
     best: tuple[float, dict[str, float]] = (-1.0, {})
     for epoch in range(options.epochs):
         epoch_began = time.perf_counter()
@@ -57,13 +70,12 @@ def main() -> None:
             for module in model.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()
-        for step, (images, labels) in enumerate(batches):
-            schedule.step_update(epoch * len(batches) + step)
+        for images, labels in batches:
             optimizer.zero_grad()
             logits = model(images.to(memory_format=torch.channels_last))
             criterion(logits, labels).backward()
             optimizer.step()
-        schedule.step(epoch + 1)
+        schedule(epoch + 1)
         scores = {split: accuracy(model, loader) for split, loader in splits.items()}
         best = max(best, (scores["val"], scores), key=lambda pair: pair[0])
         line = {"epoch": epoch + 1, **scores, "seconds": time.perf_counter() - began}
