@@ -57,7 +57,7 @@ class Arm:
     def options(self) -> list[str]:
         """What `python -m jtl.train` is told."""
         told = [f"--image-size={self.size}", f"--head={self.head}", f"--head-pool={self.pool}"]
-        return [*told, "--upsample=bilinear", f"--mask={self.mask}"]
+        return [*told, "--upsample=bilinear", "--augment=none", f"--mask={self.mask}"]
 
 
 _FROZEN = "bn,dense:256,dropout:.2,dense:128,bn,dropout:.2,bn"

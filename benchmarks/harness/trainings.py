@@ -86,7 +86,9 @@ class Job:
             script = BENCHMARKS / "peers" / "jtl_first_step.py"
             command = [sys.executable, str(script), str(first)]
         command += [f"--mask={mask}", f"--run-dir={run}"]
-        command += [f"--data=folder:{self._data(few)}", *self._options(epochs, lr)]
+        # The peers augment nothing.
+        command += [f"--data=folder:{self._data(few)}", "--augment=none"]
+        command += self._options(epochs, lr)
         ended = timed(command, environment(JTL_CACHE=str(cache)), first)
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         assert (summary["epochs"], summary["frozen_unchanged"]) == (epochs, True), summary

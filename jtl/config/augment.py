@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from jtl.common.errors import UserError
 
-Preset = Literal["none", "light", "strong"]
+Preset = Literal["auto", "none", "crops", "light", "strong"]
 Flip = Literal["none", "horizontal", "both"]
 Policy = Literal["none", "trivial"]
 
@@ -94,7 +94,9 @@ class Augment:
 
     def describe(self) -> str:
         """What is on, in a few words."""
-        words = [f"crop from {self.crop_scale:g} of the area"] if self.crops else []
+        words = []
+        if self.crops:
+            words.append(f"random crops of at least {100 * self.crop_scale:.3g} % of the area")
         if self.flip != "none":
             words.append("flip both ways" if self.flip == "both" else "horizontal flip")
         if any(self.color_jitter):
@@ -123,7 +125,9 @@ def color_jitter(text: str) -> tuple[float, ...]:
 
 
 PRESETS: dict[Preset, Augment] = {
+    "auto": Augment(),  # Until it is known what will be trained; see `jtl.config.defaults`.
     "none": Augment(),
+    "crops": Augment(crop_scale=0.35),
     "light": Augment(crop_scale=0.35, flip="horizontal"),
     "strong": Augment(
         crop_scale=0.35, flip="horizontal", policy="trivial", erasing=0.1, mixup=0.2, cutmix=1.0
@@ -138,9 +142,10 @@ class AugmentConfig:
     """Augmentation: random changes of the training images; see docs/augmentation.md.
 
     Attributes:
-        augment: Random changes of the training images: none, light or strong. light: random crops
-            and horizontal flips; strong: also TrivialAugment, erasing, mixup and cutmix. The
-            options below change single parts of it.
+        augment: Random changes of the training images: none, crops, light or strong. crops: random
+            crops; light: also horizontal flips; strong: also TrivialAugment, erasing, mixup and
+            cutmix. The options below change single parts of it. auto, the default, is crops when
+            --mask full fine-tunes pretrained weights, otherwise none.
         crop_scale: Random crops keep at least this fraction of an image's area; 1 for no crops.
         flip: Flip half of the images, horizontally or both ways. Choose none where left and right
             mean something, as in text.
@@ -154,7 +159,7 @@ class AugmentConfig:
             such as 1.
     """
 
-    augment: Preset = "none"
+    augment: Preset = "auto"
     crop_scale: float | None = None
     flip: Literal["preset", "none", "horizontal", "both"] = "preset"
     color_jitter: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jtl.config import walk
+from jtl.config.augment import Preset
 from jtl.config.options import Config
 
 
@@ -52,6 +53,17 @@ def phase_defaults(config: Config, mask: str) -> MaskDefaults:
     return dataclasses.replace(
         defaults, **{name: value for name, value in given.items() if value is not None}
     )
+
+
+def augmentation(config: Config) -> Preset:
+    """What `--augment auto` is: crops where all pretrained layers train, so nothing is cached.
+
+    Crops gain accuracy on all kinds of images that were measured (docs/training.md); flips harm
+    where left and right differ, so nobody gets them unasked.
+    """
+    train = config.train
+    fine_tuned = train.mask == "full" and train.phases is None and config.model.weights != "random"
+    return "crops" if fine_tuned else "none"
 
 
 def filled(config: Config) -> Config:

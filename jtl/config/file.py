@@ -36,6 +36,8 @@ def words(path: Path, kind: type, given: Collection[str]) -> list[str]:
 def _options(path: Path, known: Mapping[str, Option]) -> Iterator[tuple[Option, Any]]:
     content = _read(path)
     if "class_names" in content:  # A run's own `config.json`: what it was told to train, and how.
+        # The oldest runs knew no augmentation.
+        content = {"augment": {"augment": "none"}} | content
         content = {area: content[area] for area in AREAS if area in content}
     seen: set[str] = set()
     for key, value in content.items():

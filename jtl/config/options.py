@@ -156,6 +156,8 @@ class Config:
             values["split_lists"] = "ignore"
         if "jpeg_decoding" not in data:
             values["jpeg_decoding"] = "exact"
+        # The oldest runs knew no augmentation.
+        values["augment"] = "none"
         for area in walk.areas(Config):
             values |= areas.get(area, {}) if area in _NEWER else areas[area]
         return walk.replace(

@@ -12,7 +12,7 @@ from typing import Any
 from jtl.common.files import replace_text
 from jtl.common.text import counted, for_markdown
 from jtl.config import walk
-from jtl.config.defaults import MaskDefaults, filled
+from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
 from jtl.runs.messages import SPLITS, accuracy_of, calibration_error
 from jtl.runs.plots import metric_name
@@ -227,6 +227,8 @@ def arguments(config: Config) -> list[str]:
     for name, value in walk.changed(config).items():
         option = walk.options(type(config))[name]
         if option.area == "run" or (name in names and value == usual.get(name)):
+            continue
+        if name == "augment" and value == augmentation(config):
             continue
         if isinstance(value, bool):
             given.append(option.flag if value else option.flag.replace("--", "--no-", 1))

@@ -20,7 +20,7 @@ from jtl.runs.folder import SUBFOLDERS, held_folder
 from jtl.runs.messages import counted
 from jtl.runs.run import Run, claimed_run
 
-CHOSEN = ("batch_size", "bn", "solver")
+CHOSEN = ("batch_size", "bn", "solver", "augment")
 """Options that may be `auto`, and of which a run keeps what that came to."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, subtree
-from jtl.config import walk
+from jtl.config import defaults, walk
 from jtl.config.options import Config
 from jtl.config.training import WITHOUT_STEPS
 from jtl.distributed import processes
@@ -54,6 +54,13 @@ def chosen(config: Config, variables: ParamTree, *, in_memory: bool = True) -> C
     return walk.replace(config, values)
 
 
+def augmented(config: Config) -> Config:
+    """The options with `augment` as it will be, before data and weights are read."""
+    if config.augment.augment != "auto":
+        return config
+    return walk.replace(config, {"augment": defaults.augmentation(config)})
+
+
 def _asks_for_steps(config: Config) -> bool:
     """Whether an option is given that needs steps."""
     run, known = config.run, walk.options(Config)
@@ -95,12 +102,17 @@ def mismatch(setup: Setup, plan: PhasePlan, line: dict[str, Any]) -> str | None:
 
 
 def lines(setup: Setup, asked: Config) -> Iterator[str]:
-    """How the blocks that train normalize, and why.
+    """What `auto` came to: whether images are cropped, how blocks that train normalize, and why.
 
     Args:
         setup: A training with its options as they are.
         asked: The options as they were given.
     """
+    if asked.augment.augment == "auto" and setup.config.augment.augment == "crops":
+        yield (
+            "Training images are cropped at random (--augment crops), because every layer trains "
+            "and nothing could be cached"
+        )
     bn = setup.config.train.bn
     trains = any(not is_head(label) for plan in setup.plans for label in plan.learning_rates)
     if not trains or not setup.variables.get("batch_stats", {}).keys() - {HEAD}:

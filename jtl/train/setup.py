@@ -38,7 +38,7 @@ from jtl.optim.recipe import Recipe, recipe
 from jtl.runs import metrics
 from jtl.runs.model_description import describe_model
 from jtl.runs.weights import of_resumed, of_run
-from jtl.train.automatic import chosen
+from jtl.train.automatic import augmented, chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +116,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
     Raises:
         UserError: Data, weights, head or masks cannot be used.
     """
+    config = augmented(config)
     dataset = registry.load(
         config.data.data,
         registry.SourceOptions.of(config.data),

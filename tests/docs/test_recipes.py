@@ -264,7 +264,7 @@ def test_pytorch(what: str, of: str, images: Path, pets: Path, tmp_path: Path):
     else:
         assert summary["trainable_params"] == summary["total_params"] - _statistics(folder)
         assert units == {"stem", *(f"stage{i}" for i in range(1, 5)), "head"}
-    assert summary["augmentation"] == "crop from 0.08 of the area, horizontal flip"
+    assert summary["augmentation"] == "random crops of at least 8 % of the area, horizontal flip"
     assert rates_of(folder) == pytest.approx([1e-3, 1e-4, 1e-5, 1e-6], rel=1e-5)
     if of == "cats and dogs":
         assert (summary["num_train"], summary["num_val"]) == (16, 4)

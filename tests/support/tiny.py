@@ -20,6 +20,7 @@ from jtl import models
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.trees import prune, within
+from jtl.config.augment import AugmentConfig, Preset
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit
@@ -183,11 +184,19 @@ def quiet() -> Display:
     return Display(Console(file=io.StringIO()))
 
 
-def config(data: Path, run_dir: Path | None, *, weights: str | None = None, **train: Any) -> Config:
+def config(
+    data: Path,
+    run_dir: Path | None,
+    *,
+    weights: str | None = None,
+    augment: Preset = "none",
+    **train: Any,
+) -> Config:
     """A short run over `data`, from the weights beside it unless others are given."""
     options = TrainConfig(**{"epochs": 2, "batch_size": 4, "lr": 0.05, **train})
     model = ModelConfig(ENTRY.name, str(data.parent / "weights") if weights is None else weights)
-    return Config(model, DataConfig(f"folder:{data}"), options, RunConfig(run_dir))
+    spec = DataConfig(f"folder:{data}")
+    return Config(model, spec, options, RunConfig(run_dir), AugmentConfig(augment))
 
 
 def trainer_of(config: Config) -> Trainer:

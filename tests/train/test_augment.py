@@ -102,8 +102,8 @@ def test_the_prefix_is_not_kept_and_frozen_leaves_stay(whole):
     assert whole.summary["frozen_unchanged"]
     assert whole.summary["frozen_leaves"] > 0
     assert whole.summary["augmentation"] == (
-        "crop from 0.35 of the area, horizontal flip, TrivialAugment, erasing 0.1, mixup 0.2, "
-        "cutmix 1"
+        "random crops of at least 35 % of the area, horizontal flip, TrivialAugment, erasing 0.1, "
+        "mixup 0.2, cutmix 1"
     )
 
 
@@ -113,7 +113,7 @@ def test_why_nothing_is_kept_is_said_once(tiny_data, tmp_path):
     shown: Any = display.console.file
     told = shown.getvalue().replace("\n", " ")
     assert told.count("every step runs the whole network") == 1
-    assert "; augmentation: crop from 0.35 of the area, horizontal flip" in told
+    assert "; augmentation: random crops of at least 35 % of the area, horizontal flip" in told
 
 
 def test_a_resumed_run_ends_as_the_whole_one(whole, tiny_data, tmp_path, monkeypatch):

@@ -18,8 +18,8 @@ from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.optim import optimizers
-from jtl.runs import checkpoint, messages
-from jtl.train.automatic import chosen, mismatch
+from jtl.runs import checkpoint, messages, report
+from jtl.train.automatic import augmented, chosen, mismatch
 from jtl.train.checks import checked
 from jtl.train.loop import fit
 from jtl.train.setup import prepare_setup
@@ -129,6 +129,45 @@ def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path)
     assert run.summary["probe_test_accuracy"] is None
     assert probe.summary["probe_val_accuracy"] is None
     assert f"linear probe {run.summary['probe_val_accuracy']:.3f}" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"mask": "full"}, "crops"),
+        ({"mask": "full", "flip": "horizontal"}, "crops"),
+        ({"mask": "full", "augment": "none"}, "none"),
+        ({"mask": "full", "augment": "light"}, "light"),
+        ({"mask": "full", "weights": "random"}, "none"),
+        # What is cached would not be any more.
+        ({}, "none"),
+        ({"mask": "last_stages:2"}, "none"),
+        ({"phases": "lp_ft"}, "none"),
+    ],
+)
+def test_crops_are_for_those_who_fine_tune_every_layer(options: dict[str, Any], expected: str):
+    config = augmented(of(**options))
+    assert config.augment.augment == expected
+    # The command that repeats it holds what was given, and not what follows from it.
+    told = options.get("augment", options.get("flip", "auto")) != "auto"
+    assert any(word in ("--augment", "--flip") for word in report.arguments(config)) == told
+
+
+def test_crops_are_told_and_kept_with_the_run(tiny_data, tmp_path):
+    run, said = trained(tiny_data, tmp_path / "run", mask="full", augment="auto")
+    assert "cropped at random (--augment crops), because every layer trains" in said
+    stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    assert stored["augment"]["augment"] == "crops"
+    assert run.summary["augmentation"] == "random crops of at least 35 % of the area"
+    # Nobody is told of what he asked for.
+    _, said = trained(tiny_data, tmp_path / "asked", mask="full", augment="crops")
+    assert "because every layer trains" not in said
+
+
+def test_runs_from_before_there_was_augmentation_have_none():
+    areas = of(mask="full").to_dict()
+    del areas["augment"]
+    assert augmented(Config.from_dict(areas)).augment.augment == "none"
 
 
 @pytest.mark.slow
