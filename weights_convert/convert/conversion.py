@@ -14,12 +14,22 @@ from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.convert import relatives
 from weights_convert.convert.counting import counted, from_zero
-from weights_convert.convert.detection import classes_of, detect, identified, with_classifier
+from weights_convert.convert.detection import (
+    Identity,
+    classes_of,
+    detect,
+    identified,
+    with_classifier,
+)
 from weights_convert.convert.heads import OWN_HEAD, without_own_head
 from weights_convert.convert.layout import Layout, arrange
 from weights_convert.convert.rules import TORCH, Table, counter_key, fill
 from weights_convert.convert.stems import for_colour
-from weights_convert.convert.surroundings import refuse_unexplained, with_outer_classifier
+from weights_convert.convert.surroundings import (
+    refuse_unexplained,
+    with_outer_classifier,
+    with_shapes,
+)
 from weights_convert.printable import listed, shown
 
 # Heads that stand on feature maps, not on pooled features.
@@ -206,6 +216,37 @@ def _notes(layout: Layout) -> tuple[str, ...]:
             "training makes a new head anyway"
         )
     return tuple(notes)
+
+
+def identify(tensors: Mapping[str, np.ndarray]) -> tuple[Identity, str]:
+    """Finds out what a source's tensors are, and says so: network, keys, classifier, and the rest.
+
+    Args:
+        tensors: As of `identified`, with anything around the network.
+
+    Raises:
+        UserError: They are of no backbone that jtl knows, or of several.
+    """
+    everything = from_zero(tensors)
+    layout = arrange(everything)
+    found = identified(layout.tensors)
+    model, table, share = found
+    if classes_of(table, layout.tensors) is None:
+        layout = with_outer_classifier(table, model, layout, everything)
+    head = "no classifier"
+    if classes := classes_of(table, layout.tensors):
+        key = table.classifier_key()
+        name = layout.origin.get(key, key).removesuffix(key.removeprefix(table.classifier))
+        outside = not name.startswith(layout.prefix)
+        name = name.removeprefix(layout.prefix)
+        head = f"classifier '{shown(name, 60)}' with {classes} classes"
+        head += ", which is beside the network" if outside else ""
+    told = f"{model} in {table.library} keys ({share:.0%} of its backbone's keys are there), {head}"
+    told += f", under the prefix '{layout.prefix}'" if layout.prefix else ""
+    told += f", {layout.spelling}" if layout.spelling else ""
+    if layout.unexplained:
+        told += f"; beside the network there is more: {with_shapes(layout.unexplained, everything)}"
+    return found, told
 
 
 def recognize(

@@ -12,29 +12,29 @@ from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import lookup
 from weights_convert.convert import relatives
-from weights_convert.convert.counting import counted, from_zero
-from weights_convert.convert.layout import MIN_MATCH, arrange, quick_match
+from weights_convert.convert.counting import counted
+from weights_convert.convert.prefixes import MIN_MATCH, quick_match
 from weights_convert.convert.rules import Table
 from weights_convert.convert.tables import TABLES
 from weights_convert.printable import listed
 
 
 class Identity(NamedTuple):
-    """What a source's tensors are.
+    """What tensors are.
 
     Attributes:
         model: Name of the backbone.
         table: The source's names, with the classifier's name in this very source.
-        report: One sentence for people: model, keys, classifier.
+        share: Which share of the backbone's keys is there.
     """
 
     model: str
     table: Table
-    report: str
+    share: float
 
 
-def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
-    """Finds out which backbone tensors are of, and in whose names, by keys and sizes.
+def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
+    """Finds out which backbone a network's tensors are of, and in whose names.
 
     Args:
         tensors: Source arrays by key, in the source's layout; with a classifier of any width
@@ -43,15 +43,6 @@ def identify(tensors: Mapping[str, np.ndarray]) -> Identity:
     Raises:
         UserError: They are of no backbone that jtl knows.
     """
-    layout = arrange(from_zero(tensors))
-    model, table, report = identified(layout.tensors)
-    report += f", under the prefix '{layout.prefix}'" if layout.prefix else ""
-    report += f", {layout.spelling}" if layout.spelling else ""
-    return Identity(model, table, report)
-
-
-def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
-    """As `identify`, of tensors that are a network's alone."""
     likely = counted(tensors)
     found = [(name, *_best_table(tensors, models.get(name))) for name in [likely] if name]
     if not found or found[0][1] < MIN_MATCH:
@@ -61,7 +52,7 @@ def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
     for name, share, table in found:
         if share >= MIN_MATCH:
             table = with_classifier(table, tensors)
-            return Identity(name, table, _describe(tensors, name, table, share))
+            return Identity(name, table, share)
     libraries = {f"{t.family} of {t.library}": None for t in TABLES}
     some = listed(sorted(tensors)[:4])
     like = relatives.advice(tensors)
@@ -92,12 +83,6 @@ def _similarity(tensors: Mapping[str, np.ndarray], table: Table, entry: models.M
     }
     seen = {(key, array.shape) for key, array in tensors.items()}
     return len(expected & seen) / len(expected | seen)
-
-
-def _describe(tensors: Mapping[str, np.ndarray], name: str, table: Table, share: float) -> str:
-    classes = classes_of(table, tensors)
-    head = f"classifier '{table.classifier}' with {classes} classes" if classes else "no classifier"
-    return f"{name} in {table.library} keys ({share:.0%} of its backbone's keys are there), {head}"
 
 
 def classes_of(table: Table, tensors: Mapping[str, np.ndarray]) -> int | None:

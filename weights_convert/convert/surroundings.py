@@ -31,13 +31,18 @@ def refuse_unexplained(layout: Layout, tensors: Mapping[str, np.ndarray]) -> Non
     keys = layout.unexplained
     if not keys:
         return
-    some = listed([f"{shown(key, 60)} {tensors[key].shape}" for key in keys], 4)
+    some = with_shapes(keys, tensors)
     raise UserError(
         f"beside the network under '{shown(layout.prefix, 60)}' there is more: {some}. If it is "
         "part of the forward pass, the classifier would give other results without it. If it is "
         f"not, add --ignore-keys '{_pattern(keys, layout.origin.values())}'; --drop-head of "
         "`jtl weights` converts the backbone alone."
     )
+
+
+def with_shapes(keys: Iterable[str], tensors: Mapping[str, np.ndarray]) -> str:
+    """Some keys with the shapes of their tensors."""
+    return listed([f"{shown(key, 60)} {tensors[key].shape}" for key in keys], 4)
 
 
 def _pattern(keys: tuple[str, ...], network: Iterable[str]) -> str:

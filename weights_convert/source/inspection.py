@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from weights_convert.convert.detection import identify
+from weights_convert.convert.conversion import identify
 from weights_convert.printable import file_name, listed, shown
 from weights_convert.read import readers
 
@@ -90,9 +90,8 @@ def inspect(path: Path, entry: str | None = None) -> Inspection:
     file = readers.read(path, entry)
     model = family = convention = None
     try:
-        found = identify(file.tensors)
-        model, family = found.model, found.table.family
-        convention, verdict = found.table.library, found.report
+        found, verdict = identify(file.tensors)
+        model, family, convention = found.model, found.table.family, found.table.library
     except UserError as error:
         verdict = f"nothing: {error}"
     return Inspection(

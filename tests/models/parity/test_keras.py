@@ -30,9 +30,8 @@ from support.parity import (
     run_units,
     train_step,
 )
-from weights_convert.convert.conversion import Converted, convert
+from weights_convert.convert.conversion import Converted, convert, identify
 from weights_convert.convert.counting import from_zero
-from weights_convert.convert.detection import identify
 from weights_convert.convert.rules import KERAS, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.read import readers
@@ -426,7 +425,7 @@ def test_a_head_of_ones_own(resnet50, tmp_path, file):
         without = convert(source, drop_head=True)
         assert without.num_classes is None
         assert without.variables["params"].keys() == stripped.keys()
-    assert "classifier 'ash_birch_cedar' with 3 classes" in identify(source).report
+    assert "classifier 'ash_birch_cedar' with 3 classes" in identify(source)[1]
 
 
 # Preprocessing.

@@ -17,9 +17,8 @@ from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 from support import weights_samples as samples
 from weights_convert.checkpoint import folder
-from weights_convert.convert.conversion import convert
-from weights_convert.convert.detection import identify
-from weights_convert.convert.layout import MIN_MATCH, quick_match
+from weights_convert.convert.conversion import convert, identify
+from weights_convert.convert.prefixes import MIN_MATCH, quick_match
 from weights_convert.convert.rules import Table, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.export.targets import has
@@ -62,9 +61,9 @@ def tensors_of(table: Table, name: str, num_classes: int | None) -> dict[str, np
 def test_identify(table, name, counts):
     for num_classes in counts:
         tensors = tensors_of(table, name, num_classes)
-        found = identify(tensors)
+        found, told = identify(tensors)
         assert (found.model, found.table) == (name, table)
-        assert found.report == (
+        assert told == (
             f"{name} in {table.library} keys (100% of its backbone's keys are there), "
             + (f"classifier '{table.classifier}' with {num_classes} classes" if num_classes else "")
             + ("" if num_classes else "no classifier")
@@ -80,10 +79,10 @@ def test_identify_what_is_damaged(library):
     tensors = tensors_of(table, "resnet50", 1000)
     keys = list(tensors)
     for missing in (keys[:1], keys[5:40], keys[-60:]):
-        found = identify({key: a for key, a in tensors.items() if key not in missing})
+        found, _ = identify({key: a for key, a in tensors.items() if key not in missing})
         assert (found.model, found.table.library) == ("resnet50", library)
     surplus = {**tensors, "more/kernel": np.zeros((3, 3, 99, 99), np.float32)}
-    assert identify(surplus).model == "resnet50"
+    assert identify(surplus)[0].model == "resnet50"
 
 
 def test_a_damaged_source_lists_its_problems_without_a_model():

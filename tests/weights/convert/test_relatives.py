@@ -8,8 +8,7 @@ import pytest
 from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.convert import relatives
-from weights_convert.convert.conversion import convert
-from weights_convert.convert.detection import identify
+from weights_convert.convert.conversion import convert, identify
 
 KERNEL = np.zeros((8, 8, 1, 1), np.float32)
 

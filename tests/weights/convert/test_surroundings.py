@@ -9,7 +9,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from support import weights_samples as samples
-from weights_convert.convert.conversion import convert
+from weights_convert.convert.conversion import convert, identify
 
 Tensors = dict[str, np.ndarray]
 
@@ -76,7 +76,13 @@ def test_what_is_known_beside_a_classifier_changes_nothing():
 def test_one_dense_layer_beside_a_backbone_is_the_classifier(name):
     weight = np.random.default_rng(0).random((7, 512), np.float32)
     dense = {f"{name}.weight": weight, f"{name}.bias": weight[:, 0]}
-    converted = convert(network("backbone.", classifier=False) | dense)
+    tensors = network("backbone.", classifier=False) | dense
+    converted = convert(tensors)
+    _, told = identify(tensors)
+    assert f"classifier '{name}' with 7 classes, which is beside the network, under" in told
+    _, told = identify(network("model.") | dense)
+    assert "classifier 'fc' with 5 classes, under the prefix 'model.'; beside the network" in told
+    assert f"more: {name}.weight (7, 512), {name}.bias (7,)" in told
     assert (converted.num_classes, converted.ignored_because) == (7, {})
     logits = converted.variables["params"]["head"]["logits"]
     np.testing.assert_array_equal(logits["kernel"], weight.T)
@@ -149,3 +155,32 @@ def test_pruned_weights_are_refused_with_a_way_and_no_other():
     with pytest.raises(UserError, match=r"prune\.remove\(layer, 'weight'\)") as caught:
         convert(pruned, "resnet18")
     assert "--drop-head" not in str(caught.value)
+
+
+@pytest.mark.parametrize("classifier", [True, False])
+@pytest.mark.parametrize(
+    ("taken", "equal"), [("student.", "teacher."), ("model.net.", "best.net."), ("module.", "")]
+)
+def test_equal_copies_of_one_network_are_one_network(taken: str, equal: str, classifier: bool):
+    whole = network(taken)
+    copy = network(equal, classifier=classifier)
+    copy = {key: a + 1 if a.dtype == np.int64 else a for key, a in copy.items()}
+    for both in (whole | copy, copy | whole):
+        converted = convert(both, "resnet18")
+        np.testing.assert_equal(converted.variables, convert(whole, "resnet18").variables)
+        assert len([key for key in converted.ignored if "num_batches" not in key]) == len(
+            [key for key in copy if "num_batches" not in key]
+        )
+        assert converted.prefix == taken or classifier
+        assert re.match("the weights are those under '.*'; those .* equal", converted.notes[0])
+    key = next(key for key in copy if key.endswith("layer4.1.bn2.bias"))
+    with pytest.raises(UserError, match="--strip-prefix"):
+        convert(whole | copy | {key: copy[key] + 1}, "resnet18")
+
+
+def test_a_copy_without_the_classifier_that_has_the_prefix():
+    """What is told then is how to choose: a prefix says which keys are the network's."""
+    tensors = network("") | network("module.", classifier=False)
+    with pytest.raises(UserError, match=r"--strip-prefix module\. or the second with"):
+        convert(tensors, "resnet18")
+    assert convert(tensors, "resnet18", ignore_keys=r"module\..*").num_classes == 5
