@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jtl import onednn
 from jtl.cache.inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes, format_seconds
+from jtl.freeze.cut import trainable
 from jtl.freeze.plan import PhasePlan
 from jtl.models.inference import forward
 from jtl.runs.messages import counted
-from jtl.train import memory
-from jtl.train import step as steps
+from jtl.train import work
 from jtl.train.overview import groups_of
+from jtl.train.phase_optimizer import PhaseOptimizer
 from jtl.train.setup import Setup, feature_cache
-from jtl.train.trainer import Trainer
+
+_ON_CPU = 8
+"""Images of a timed forward pass."""
+_TIMES, _LONG_ENOUGH = 5, 0.5
+"""How often it is timed, or how many seconds long."""
 
 
 def dry_run(setup: Setup) -> dict[str, Any]:
-    """Compiles one step of every phase, times it on dummy images, and trains nothing.
+    """Counts what every phase would train and compute, times the network, and trains nothing.
 
     Returns:
         The first phase's figures at the top (`total_params`, `trainable_params`,
         `frozen_params`, `optimizer_bytes`, `cut`, `groups`, ...) and every phase's under
-        `phases`. Params count BatchNorm statistics; FLOPs are of XLA's cost analysis.
+        `phases`. Params count BatchNorm statistics; FLOPs are those of `jtl.train.work`.
     """
     phases = [_phase(setup, plan) for plan in setup.plans]
     return {
@@ -55,12 +55,13 @@ def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
     splits = {"train": setup.dataset.train, "val": setup.dataset.val}
     inputs = cache.plan(plan.cut.features_at, setup.variables, splits)
     estimate = cache.estimate(inputs.start, setup.variables, splits) if inputs.start else None
-    trainer = Trainer(setup, plan, inputs, setup.variables)
     total = sum(leaf.size for leaf in jax.tree.leaves(setup.variables))
-    trainable = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
+    params = jax.eval_shape(lambda: plan.trainable_params(setup.variables))
+    trained = sum(leaf.size for leaf in jax.tree.leaves(params))
     groups = groups_of(setup, plan)
-    cost = _cost(setup, inputs, trainer)
-    optimizer_bytes = trainer.optimizer_bytes
+    cost = _cost(setup, plan, inputs)
+    state = jax.eval_shape(PhaseOptimizer(setup, plan).transform().init, params)
+    optimizer_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     if setup.config.train.solver == "lbfgs":
         # No steps, no rates, and nothing is kept of the optimizer.
         optimizer_bytes = 0
@@ -70,8 +71,8 @@ def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
         "mask": plan.phase.mask,
         "epochs": plan.phase.epochs,
         "total_params": int(total),
-        "trainable_params": int(trainable),
-        "frozen_params": int(total - trainable),
+        "trainable_params": int(trained),
+        "frozen_params": int(total - trained),
         "optimizer_bytes": optimizer_bytes,
         "cut": plan.cut.unit,
         "cached_prefix": inputs.cached,
@@ -84,53 +85,53 @@ def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
     }
 
 
-def _cost(setup: Setup, inputs: PhaseInputs, trainer: Trainer) -> dict[str, Any]:
-    """FLOPs of a forward, a step and the prefix; seconds of the latter two, compiled."""
-    batch = min(setup.config.train.batch, len(setup.dataset.train))
-    height = setup.inputs.device.size
-    images = jnp.zeros((batch, height, height, 3), jnp.uint8)
-    variables = jax.device_put(setup.variables)
-    prefix_flops, prefix_seconds = 0.0, 0.0
-    prepare = setup.inputs.device
-    forward_flops = _flops(forward, variables, images, model=setup.model, prepare=prepare)
-    if inputs.start is not None:
-        options = dict(model=setup.model, stop=inputs.start, prepare=setup.inputs.device)
-        prefix = forward.lower(variables, images, **options).compile()
-        prefix_flops = _flops(forward, variables, images, **options)
-        prefix_seconds = _timed(lambda: prefix(variables, images))
-    examples = memory.dummy_batch(setup, inputs, batch)
-    x = setup.sharding.shard(setup.sharding.local_batch(examples.x))
-    arguments = (trainer.constants, dataclasses.replace(examples, x=x))
-    step = steps.train_step.lower(trainer.state, *arguments, step=trainer.step).compile()
-    # The step donates its state; each timed call needs one of its own.
-    states = [jax.tree.map(jnp.copy, trainer.state) for _ in range(2)]
-    step_seconds = _timed(lambda: step(states.pop(), *arguments))
-    images_in_all = len(setup.dataset.train) * max(setup.inputs.views, 1) + len(setup.dataset.val)
+def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
+    """Operations of a forward, a step and the prefix, and seconds of the latter two.
+
+    The forward pass is compiled and timed on a few images; what else takes time is taken to do as
+    many operations a second. To compile and take a real step would take ten times as long.
+    """
+    size, batch = setup.inputs.device.size, min(setup.config.train.batch, len(setup.dataset.train))
+    counted = work.count(setup.model, setup.variables, size, trainable(plan.labels), inputs.start)
+    whole = counted.prefix + counted.forward
+    # The part in which most of the work is: the frozen layers, or all of them.
+    stop = inputs.start if counted.prefix > whole / 2 else None
+    seconds = _forward_seconds(setup, batch, stop) / (whole if stop is None else counted.prefix)
+    images = len(setup.dataset.train) * max(setup.inputs.views, 1) + len(setup.dataset.val)
+    # Devices divide a batch, each of many processes computes its share of the features.
+    step_seconds = seconds * counted.step * batch / setup.sharding.count
     return {
-        "forward_flops_per_image": forward_flops / batch,
-        "prefix_flops_per_image": prefix_flops / batch,
-        "step_flops": _flops(steps.train_step, trainer.state, *arguments, step=trainer.step),
+        "forward_flops_per_image": whole,
+        "prefix_flops_per_image": counted.prefix,
+        "step_flops": counted.step * batch,
         "step_seconds": step_seconds,
-        # Each of many processes runs it on its share.
-        "estimated_prefix_seconds": prefix_seconds / batch * images_in_all / jax.process_count(),
+        "estimated_prefix_seconds": seconds * counted.prefix * images / setup.sharding.count,
         "estimated_epoch_seconds": step_seconds * setup.steps_per_epoch,
     }
 
 
-def _flops(function: Any, *arguments: Any, **options: Any) -> float:
-    """XLA's count of a jitted function's operations, traced without foreign calls."""
-    with onednn.disabled():
-        lowered = jax.jit(functools.partial(inspect.unwrap(function), **options)).lower(*arguments)
-    analysis: Any = lowered.cost_analysis() or {}
-    return float(analysis.get("flops", float("nan")))
+def _forward_seconds(setup: Setup, batch: int, stop: str | None) -> float:
+    """Seconds of inference for one image, compiled, up to unit `stop`."""
+    # A CPU is as fast on few images; accelerators are not.
+    batch = min(batch, _ON_CPU) if jax.default_backend() == "cpu" else batch
+    size, prepare = setup.inputs.device.size, setup.inputs.device
+    images = jnp.zeros((batch, size, size, 3), jnp.uint8)
+    variables = jax.device_put(setup.variables)
+    compiled = forward.lower(
+        variables, images, model=setup.model, stop=stop, prepare=prepare
+    ).compile()
+    return _timed(lambda: compiled(variables, images)) / batch
 
 
 def _timed(call: Any) -> float:
-    """Seconds of a second call, the first one being for the caches."""
+    """Seconds of a call, the shortest of those that follow a first one, which is for the caches."""
     jax.block_until_ready(call())
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - began
+    taken: list[float] = []
+    while len(taken) < _TIMES and sum(taken) < _LONG_ENOUGH:
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def print_dry_run(figures: dict[str, Any], console: Console) -> None:
@@ -161,7 +162,7 @@ def _lines(phase: dict[str, Any]) -> list[str]:
     """What a phase would cost, the time first."""
     cached, steps = phase["cached_prefix"], phase["step_flops"] is not None
     lines: list[str] = []
-    if steps and not np.isnan(phase["step_flops"]):
+    if steps:
         each = phase["estimated_epoch_seconds"]
         whole = each * phase["epochs"]
         if cached and not phase["cache_kept"]:
@@ -185,12 +186,11 @@ def _lines(phase: dict[str, Any]) -> list[str]:
         *([f"optimizer state: {format_bytes(size)}"] if (size := phase["optimizer_bytes"]) else []),
         f"cut: {phase['cut']}" + ("" if cached else " (nothing cached)"),
     ]
-    if not np.isnan(phase["forward_flops_per_image"]):
-        forward = f"forward pass: {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image"
-        if cached:
-            forward += f", {phase['prefix_flops_per_image'] / 1e9:,.3f} of them in frozen layers"
-        lines.append(forward)
-    if steps and not np.isnan(phase["step_flops"]):
+    computed = f"forward pass: {phase['forward_flops_per_image'] / 1e9:,.3f} GFLOP per image"
+    if cached:
+        computed += f", {phase['prefix_flops_per_image'] / 1e9:,.3f} of them in frozen layers"
+    lines.append(computed)
+    if steps:
         lines.append(
             f"step: {phase['step_flops'] / 1e9:,.3f} GFLOP, {phase['step_seconds'] * 1e3:,.1f} ms"
         )

@@ -123,8 +123,8 @@ def test_a_dry_run_writes_names_as_they_are():
         "optimizer_bytes": 8,
         "cut": "stem",
         "cached_prefix": False,
-        "step_flops": float("nan"),
-        "forward_flops_per_image": float("nan"),
+        "step_flops": None,
+        "forward_flops_per_image": 1.0,
     }
     figures = dict(
         model="tiny", data="folder:[a]:heart:", num_train=1, num_val=1, image_size=8, batch_size=1
