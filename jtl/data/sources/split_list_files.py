@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.kinds import by_ending
+from jtl.data.sources import image_groups
 from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
 from jtl.data.sources.names import splits_in
 from jtl.data.sources.split_list_names import SETTINGS, ListName, is_read
@@ -58,6 +59,8 @@ class Contents(NamedTuple):
         names_images: Whether its rows name images.
         of_data: Whether it surely is no list: of pixels or other numbers.
         unclear: Why its splits are not those of images, in words; empty if they are.
+        groups: What it lists that stands in the names of images, such as `subject07`.
+        grouped_by: What it groups images by, such as "patient"; empty if it does not.
     """
 
     splits: Mapping[str, frozenset[str]] = MappingProxyType({})
@@ -66,6 +69,8 @@ class Contents(NamedTuple):
     names_images: bool = False
     of_data: bool = False
     unclear: str = ""
+    groups: Sequence[str] = ()
+    grouped_by: str = ""
 
 
 def read(
@@ -105,7 +110,9 @@ def read(
             return Contents(unread="holds no text")
         is_json = file.name.lower().endswith(".json")
         if len(start) == _FIRST_BYTES:
-            told = _of_json_start(head, index) if is_json else _of_start(head, name, index)
+            told = (
+                _of_json_start(head, index) if is_json else _of_start(file.name, head, name, index)
+            )
             if told is not None:
                 return told
             if file.size > _MOST_BYTES:
@@ -144,13 +151,13 @@ def _of_settings(head: str, index: ImageIndex) -> Contents:
     return Contents(of_data=settings >= _ENOUGH * len(lines))
 
 
-def _of_start(head: str, name: ListName | None, index: ImageIndex) -> Contents | None:
+def _of_start(where: str, head: str, name: ListName | None, index: ImageIndex) -> Contents | None:
     """What the beginning of a long file says; None where one has to read on."""
     rows = list(rows_of(head.rpartition("\n")[0]))[:FIRST_ROWS]
     if not rows or splits_of(rows) is not None:
         return None if rows else Contents(of_data=True)
     if name is None:
-        return Contents()
+        return Contents(grouped_by=image_groups.column_of(where, rows, index))
     if any(index.may_name(cell) for row in rows for cell in row):
         return None
     numbers = sum(len(row) > _MOST_NUMBERS for row in rows)
@@ -171,6 +178,8 @@ def _of_rows(
     expected: bool,
 ) -> Contents:
     table = _of_table(rows, index)
+    if name is None and table == Contents():
+        return Contents(grouped_by=image_groups.column_of(where, rows, index))
     if table.splits or name is None:
         return table
     images = index.of_rows(rows)
@@ -183,7 +192,9 @@ def _of_rows(
         if not expected or (
             like_images <= _ENOUGH * len(rows) and found < max(2, _SOME * len(rows))
         ):
-            return Contents(of_data=all(len(row) > _MOST_NUMBERS for row in rows))
+            groups = image_groups.in_names(rows, index) if expected and not found else ()
+            of_data = all(len(row) > _MOST_NUMBERS for row in rows)
+            return Contents(of_data=of_data, groups=groups)
     if missing and missing[0] == rows[0][0] and not re.search(r"[\d/\\]", missing[0]):
         missing = missing[1:]  # The head of a table.
     return _of_one(where, name, frozenset(filter(None, images)), missing)
@@ -259,7 +270,8 @@ def _of_json(
         return Contents()
     names, missing = index.of_all(_texts(content))
     if not names and not (expected and missing):
-        return Contents()
+        rows = ([text] for text in _texts(content))
+        return Contents(groups=image_groups.in_names(rows, index) if expected else ())
     if not expected and len(missing) > len(names):
         return Contents()
     return _of_one(where, name, names, missing)

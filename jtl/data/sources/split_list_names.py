@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jtl.data.sources import image_groups
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.stores import ImageFile
 
@@ -33,12 +34,7 @@ _OF_LISTS = {
     "split", "splits", "set", "sets", "setid", "data", "dataset", "label", "labels", "annotation",
     "annotations", "anno", "meta", "metadata", "info", "gt", "groundtruth", "ground", "truth",
     "official", "all", "full", "part", "sample", "samples", "csv", "txt", "df",
-    "video", "videos", "clip", "clips", "sequence", "sequences", "seq", "seqs", "scene", "scenes",
-    "frame", "frames", "track", "tracks", "tracklet", "tracklets", "session", "sessions",
-    "patient", "patients", "subject", "subjects", "person", "persons", "people", "participant",
-    "participants", "user", "users", "identity", "identities", "pid", "pids", "uid", "uids",
-    "case", "cases", "study", "studies", "series", "scan", "scans", "volume", "volumes", "slide",
-    "slides", "donor", "donors", "group", "groups", "instance", "instances", "object", "objects",
+    *image_groups.WORDS,
 }  # fmt: skip
 """Words that say no more than that a file is a list, of images or of groups of them."""
 _MOST_FILES = 60

@@ -92,9 +92,13 @@ def find(
         has = f"{where} has {'no folders for splits, but ' if expected else ''}"
         _refuse_unused(rest, has, bool(found), index.folders)
         _refuse_doubtful(opened, has)
-    if not found:
-        return _by_names(images) if expected else None
-    return _combined(found, index.names, where)._replace(notes=tuple(_notes(opened)))
+    listed = _combined(found, index.names, where) if found else None
+    if listed is None and expected:
+        listed = _by_names(images)
+    notes = [*_notes(opened), *(() if "val" in found else _groups(opened))]
+    if listed is None:
+        return Listed({}, (), "train", "", tuple(notes)) if notes else None
+    return listed._replace(notes=tuple(notes))
 
 
 def divide(listed: Listed, classes: Classes) -> tuple[dict[str, Classes], list[str]]:
@@ -149,18 +153,21 @@ def _refuse_unused(opened: _Opened, has: str, others: bool, folders: Iterable[st
         and not contents.of_data
         and (
             name.certain
+            or contents.groups
             or name.pattern in of_class
             or ("train" in (same := by_pattern[name.pattern]) and len(same) > 1)
         )
     ]
     single = {split for _, name, _ in named if not name.of_several for split in name.splits}
     partners = ("train" in single and len(single) > 1) or others
-    names = [name for name, told, _ in named if told.of_several or partners]
+    names = [name for name, told, held in named if told.of_several or partners or held.groups]
     if not names:
         return
     these = "this" if len(names) == 1 else "these"
     reads = "lists in which every row names an image by its path or file name"
     why = f"jtl reads {reads}, and finds no image by {these}."
+    if groups := [group for name, _, held in named if name in names for group in held.groups]:
+        why += f" {listed(groups, 3)} may be groups of images, in whose names they stand."
     if all(name.lower().endswith(NEVER_READ) for name in names):
         why = f"jtl does not read such files: it reads text, CSV and JSON, as {reads}."
     raise UserError(
@@ -238,6 +245,18 @@ def _notes(opened: _Opened) -> Iterable[str]:
             yield (
                 f"{count} of {file.name} {verb} no image that is there, for example "
                 f"{listed(contents.missing, 3)}."
+            )
+
+
+def _groups(opened: _Opened) -> Iterable[str]:
+    """What to know where validation images are held out, of files that group images."""
+    for file, _, contents in opened:
+        if contents.grouped_by:
+            yield (
+                f"{file.name} says the {contents.grouped_by} of images, which jtl does not use. If "
+                "jtl holds out validation images, training images may be of the same groups, so "
+                "that accuracy will look better than on new groups. Make a val/ folder with all "
+                "images of some groups."
             )
 
 
