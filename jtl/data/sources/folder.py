@@ -155,6 +155,13 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
         unknown = sorted(set(classes) - set(train))
         if unknown:
             todo = "Rename or remove these folders."
+            if len(train) > 1 and len(unknown) == len(classes) > 1:
+                todo = (
+                    f"None of its classes is one of train, as in data for re-identification or for "
+                    f"few-shot learning; a classifier knows no others. To train on the classes of "
+                    f"train alone, and hold out some of their images: "
+                    f"--data folder:{layout.places['train']}"
+                )
             if len(train) < 2:
                 todo = "With one class to train on, as for finding anomalies, jtl trains nothing."
             problems.append(

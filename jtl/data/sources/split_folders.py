@@ -84,6 +84,13 @@ def split_folders(base: Node, findings: Findings) -> dict[str, Node] | None:
     plain = [n for n in others if not is_annotation(n) and not split_in(n)]
     if plain and all(s.split == "train" for s in named.values()) and not named[trains[0]].sure:
         return None  # `freight_train` among other classes that have sub-folders.
+    if len(named) == 1 and plain and {*plain} == {*queries}:
+        raise UserError(
+            f"{findings.place} has {listed([*named, *queries])}, as data for re-identification or "
+            "retrieval have, whose queries show other classes than their training images. jtl "
+            f"trains classifiers. To classify what is in {trains[0]}: "
+            f"--data folder:{findings.path(base.children[trains[0]])}"
+        )
     if len(named) == 1 and plain:
         raise UserError(
             f"{findings.place} has {trains[0]}/ and beside it {listed(plain)}, with images: it is "

@@ -12,6 +12,7 @@ _KINDS = {
     "tables": r"\.(csv|tsv|jsonl|xlsx?)$",
     "boxes in the format of COCO": r"(^|/)(instances_[^/]*|[^/]*coco[^/]*)\.json$",
     "MATLAB files": r"\.mat$",
+    "lists in XML": r"(^|/)[^/]*(label|list|class|info)[^/]*\.xml$",
     "boxes in the format of Pascal VOC": r"\.xml$",
     "arrays or records": r"\.(h5|hdf5|npy|npz|tfrecords?|lmdb|mdb|parquet|arrow)$",
     "lists": r"(^|/)[^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)$",
@@ -24,8 +25,8 @@ _IN_PYTHON = (
 _SPECIAL = {
     r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
     "jtl gives every image one: export the data in the format Folder Structure. ",
-    r"coco[^/]*\.json$|\.xml$": "They may hold boxes, of several objects in an image: jtl "
-    "classifies whole images. ",
+    r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": "They may "
+    "hold boxes, of several objects in an image: jtl classifies whole images. ",
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
     r"\.parquet$": "To read the Parquet files: parquet:FOLDER. ",
 }  # fmt: skip

@@ -188,6 +188,7 @@ QUERIES = {
     "x/train:3 x/gallery:3 x/query:2": RETRIEVAL,
     "gallery:3 query:2": "query hardly is a class",
     "bounding_box_train:3 bounding_box_test:3": "has no class folders",
+    "train/01:2 train/07:2 query/03:2 gallery/03:2": "whose queries show other classes than",
 }
 
 

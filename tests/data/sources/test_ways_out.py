@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.registry import find
+from jtl.data.sources.registry import find, load
 from support.data_files import counts, grown
 
 
@@ -32,6 +33,28 @@ def test_an_archive_beside_the_classes_is_noted(tmp_path: Path):
     grown(tmp_path, ["a:2", "b:3", "c.zip"])
     (note,) = find(f"folder:{tmp_path}").notes
     assert note == "Archives are not read: c.zip. Unpack them if they hold images of a class."
+
+
+@pytest.mark.parametrize("name", ["train_label.xml", "images/list_info.xml"])
+def test_lists_in_xml_are_no_boxes(tmp_path: Path, name: str):
+    """VeRi's name the vehicle in each whole image."""
+    with pytest.raises(UserError) as caught:
+        find(f"folder:{grown(tmp_path, ['images:4', name])}")
+    assert f"Their labels may be in {name}. jtl does not read labels from" in str(caught.value)
+    grown(tmp_path / "x", ["a:2", "b:2", name])
+    assert ("lists in XML", (name,)) in find(f"folder:{tmp_path / 'x'}").left_out
+
+
+@pytest.mark.parametrize("test", ["bbox_test/0002:2 bbox_test/0004:2", "val/x:2 val/y:2 val/z:1"])
+def test_other_classes_than_those_of_training(tmp_path: Path, test: str):
+    """Other persons, as in MARS, or new classes with few images each, as in miniImageNet."""
+    grown(tmp_path, f"bbox_train/0001:2 bbox_train/0003:3 {test}")
+    (problem,) = find(f"folder:{tmp_path}").problems
+    assert "None of its classes is one of train, as in data for re-identification" in problem
+    (way,) = re.findall(r"--data (folder:\S+)", problem)
+    assert load(way).class_names == ("0001", "0003")
+    grown(tmp_path, f"{test.partition('/')[0]}/0001:2")
+    assert "Rename or remove these folders" in find(f"folder:{tmp_path}").problems[0]
 
 
 def test_anomalies_have_one_class_to_train_on(tmp_path: Path):
