@@ -33,11 +33,10 @@ from typing import Any
 
 from accuracy import DATA
 from harness import jtl_runs, machine, subsets, tables
-from harness.finetuning_report import describe, draw
+from harness.finetuning_report import OURS, describe, draw
 from harness.runs import timed
 from harness.study import Keyed, Results
 
-OURS = ("head_only", "last_stage", "full")
 PEERS = {
     # Script and options of each peer, as the tables name it.
     "fastai, fine_tune": ("fastai_finetune", []),

@@ -11,7 +11,9 @@ from harness import tables
 from harness.plots import plt
 
 Row = Mapping[str, Any]
-MARKS = "osD^vP*X"
+MARKS = "osD^vP*X<>"
+OURS = ("head_only", "last_stage", "full")
+BLUE, ORANGE = "#0072b2", "#d55e00"
 
 
 def describe(rows: Sequence[Row]) -> list[str]:
@@ -63,29 +65,37 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         path: The image file.
     """
     names = list(dict.fromkeys(row["data"] for row in rows))
+    across = min(len(names), 2)
+    down = -(-len(names) // across)
     figure, panels = plt.subplots(
-        1, len(names), figsize=(3.6 * len(names) + 1.6, 4), layout="constrained", squeeze=False
+        down, across, figsize=(4.4 * across, 3.2 * down + 1.4), layout="constrained", squeeze=False
     )
+    for unused in panels.flat[len(names) :]:
+        unused.axis("off")
     arms = list(dict.fromkeys(_name(row) for row in rows))
-    for data, axes in zip(names, panels[0], strict=True):
+    for data, axes in zip(names, panels.flat, strict=False):
         for group in _groups([row for row in rows if row["data"] == data and row["times"]]):
             number = arms.index(_name(group[0]))
             seconds, values = [row["seconds"] for row in group], [_score(row) for row in group]
-            style = {"color": f"C{number}", "marker": MARKS[number % len(MARKS)], "ls": ""}
+            ours = group[0]["arm"] in OURS
+            style = {"marker": MARKS[number % len(MARKS)], "ls": ""}
+            # Filled or not, so that who is who can be seen without colours, too.
+            style |= {"color": BLUE} if ours else {"color": ORANGE, "fillstyle": "none"}
             axes.plot(seconds, values, alpha=0.35, ms=4, **style)
             middle = statistics.median(seconds), statistics.median(values)
-            axes.plot(*middle, ms=8, label=_name(group[0]), **style)
+            axes.plot(*middle, ms=9, label=_name(group[0]), **style)
         axes.set_xscale("log")
         axes.set_title(data, fontsize="medium")
         axes.margins(0.15)
         axes.set_xlabel("seconds, start to end (log scale)")
         axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("accuracy")
+    for first in panels[:, 0]:
+        first.set_ylabel("accuracy")
     handles = {}
-    for axes in panels[0]:
+    for axes in panels.flat:
         found, labels = axes.get_legend_handles_labels()
         handles.update(zip(labels, found, strict=True))
-    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -99,7 +109,7 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _name(row: Row) -> str:
-    return row["arm"] if "," in row["arm"] else f"jtl, {row['arm']}"
+    return f"jtl, {row['arm']}" if row["arm"] in OURS else row["arm"]
 
 
 def _score(row: Row) -> float:

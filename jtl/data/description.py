@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jtl.common.text import for_terminal
+from jtl.common.text import for_terminal, shortened
 from jtl.data.splits import LONG_NAMES, LeftOut, image_name
 
 _EXAMPLES = 5
+_LONGEST = 32
+"""Letters of their names, so that all five fit into a few lines of a terminal."""
 _CLASSES = 10
 """Named with their counts; of more classes the largest and the smallest."""
 _NAMED = 3
@@ -47,7 +49,10 @@ class Description:
             + (" (held out)" if self.held_out and split == "val" else "")
             for split, count in self.splits.items()
         ]
-        examples = ", ".join(f"{name} = {label}" for name, label in self.examples)
+        examples = ", ".join(
+            f"{shortened(name, _LONGEST)} = {shortened(label, _LONGEST)}"
+            for name, label in self.examples
+        )
         told = f"{', '.join(split.rstrip() for split in splits)} images"
         lines = [f"data:     {told} of {len(self.classes):,} classes: {_counts(self.classes)}"]
         if self.splits_from:
