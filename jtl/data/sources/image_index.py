@@ -16,10 +16,11 @@ FIRST_ROWS = 200
 class ImageIndex:
     """Finds images by what lists call them: the end of the path, with or without extension."""
 
-    def __init__(self, images: Sequence[ImageFile]) -> None:
+    def __init__(self, images: Sequence[ImageFile], elsewhere: Iterable[ImageFile] = ()) -> None:
         self.names = [image.name for image in images]
         self.folders = {image.parts[-2] for image in images if len(image.parts) > 1}
         self._found: dict[tuple[str, ...], str | None] = {}
+        self._elsewhere = {image.parts[-2:] for image in elsewhere}
         for image in images:
             for tail in (image.parts[-1:], image.parts[-2:]):
                 for key in (tail, (*tail[:-1], stem_of(tail[-1]))):
@@ -59,6 +60,12 @@ class ImageIndex:
             elif by_ending(text):
                 missing.append(text)
         return frozenset(found), missing
+
+    def is_elsewhere(self, row: Iterable[str]) -> bool:
+        """Whether a row names an image that is not among these, by its folder and name."""
+        return bool(self._elsewhere) and any(
+            tuple(cell.replace("\\", "/").split("/")[-2:]) in self._elsewhere for cell in row
+        )
 
     def may_name(self, text: str) -> bool:
         """Whether a text names an image or reads as if it named one."""

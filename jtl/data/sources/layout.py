@@ -13,7 +13,14 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel, SplitLists
-from jtl.data.sources import label_lists, paired_masks, segmentations, split_lists, unread_labels
+from jtl.data.sources import (
+    label_lists,
+    other_labels,
+    paired_masks,
+    segmentations,
+    split_lists,
+    unread_labels,
+)
 from jtl.data.sources.class_folders import (
     Classes,
     Node,
@@ -202,6 +209,8 @@ class _Reader:
             if loose:
                 findings.note_strays(node)
             splits[split] = found.classes
+        if self._level == "auto":
+            other_labels.refuse(self._tree.others, splits["train"], places["train"], self._read)
         if set(splits) == {"train"} and self._lists == "read":
             alone = base.parts == folders["train"].parts
             if (divided := self._by_lists(splits["train"], expected=alone)) is not None:
@@ -217,9 +226,10 @@ class _Reader:
     def _by_lists(self, classes: Classes, *, expected: bool) -> dict[str, Classes] | None:
         """The splits as lists beside the folders have them."""
         images = [image for same in classes.values() for image in same]
+        known = {image.parts for image in images}
         found = split_lists.find(
             [*self._tree.others, *self._tree.special], images, str(self._place), self._read,
-            expected=expected,
+            expected=expected, elsewhere=(i for i in self._tree.images if i.parts not in known),
         )  # fmt: skip
         if found is None:
             return None

@@ -46,6 +46,12 @@ _PARTS = (
     "archive", "zip", "disk", "disc",
 )  # fmt: skip
 """What stands before the number in the name of a part of one data set, such as `images_001`."""
+_GROUPS = (
+    "patient", "pat", "subject", "participant", "donor", "sequence", "seq", "video", "clip", "case",
+    "study", "session", "plate", "slide", "scan", "volume", "tracklet", "camera", "cam", "site",
+    "hospital", "center", "centre", "week", "patch", "tile", "base",
+)  # fmt: skip
+"""What stands before the number in the name of a group of images, such as `patient00042`."""
 
 
 class SplitName(NamedTuple):
@@ -69,10 +75,13 @@ def split_in(name: str) -> SplitName | None:
     """The split that a name or a part of it stands for; None where it is none or several."""
     words = words_of(name)
     found = {word: split for word in words if (split := _split_of_word(word)) is not None}
-    if len(set(found.values())) != 1:
+    splits = set(found.values())
+    both = splits == {"train", "val"}  # `Train and Validation Set`, from which val is held out.
+    if len(splits) != 1 and not both:
         return None
-    others = [w for w in words if w not in found and w not in _OF_SPLITS and not w.isdigit()]
-    return SplitName(next(iter(found.values())), not others)
+    known = {*found, *_OF_SPLITS, *(("and",) if both else ())}
+    others = [word for word in words if word not in known and not word.isdigit()]
+    return SplitName("train" if both else splits.pop(), not others)
 
 
 def splits_in(name: str) -> set[str]:
@@ -129,16 +138,21 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
     Parts have one stem, which ends in a word for images or parts, and differ in what follows it:
     a number, a single letter or nothing. A single name counts where it is only such a word and a
     number. Numbered classes (`class_0`, `s12`, `n01440764`, `001.frame`) have other stems or none.
+    Of groups of images (`patient00042`) the number may have any length.
     """
     by_stem: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         words = [word for word in words_of(name) if not word.isdigit() and word != "of"]
         letters = len(words) > 1 and len(words[-1]) == 1 and words[-1].isalpha()
         stem = tuple(words[:-1] if letters else words)
-        if stem and stem[-1] in _PARTS:
+        if stem and stem[-1] in (*_PARTS, *_GROUPS):
             by_stem.setdefault(stem, []).append(name)
     found = []
     for stem, siblings in by_stem.items():
+        if stem[-1] in _GROUPS:
+            if len(siblings) > 1 and all(re.search(r"\d", name) for name in siblings):
+                found += siblings
+            continue
         numbered = [name for name in siblings if re.search(r"(?<!\d)\d{1,3}(?!\d)", name)]
         if len(siblings) == 1:
             apart = len(stem) == 1 and any(name[0].isalpha() for name in numbered)

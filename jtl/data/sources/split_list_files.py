@@ -17,7 +17,7 @@ from jtl.common.text import listed
 from jtl.data.kinds import by_ending
 from jtl.data.sources import image_groups
 from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
-from jtl.data.sources.names import splits_in
+from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.split_list_names import SETTINGS, ListName, is_read
 from jtl.data.sources.split_tables import FALSE, TRUE, rows_of, rows_of_objects, splits_of
 from jtl.data.sources.stores import ImageFile, decoded, text_of
@@ -157,7 +157,8 @@ def _of_start(where: str, head: str, name: ListName | None, index: ImageIndex) -
     if not rows or splits_of(rows) is not None:
         return None if rows else Contents(of_data=True)
     if name is None:
-        return Contents(grouped_by=image_groups.column_of(where, rows, index))
+        unclear = _half_known(rows, index)
+        return Contents(unclear=unclear, grouped_by=image_groups.column_of(where, rows, index))
     if any(index.may_name(cell) for row in rows for cell in row):
         return None
     numbers = sum(len(row) > _MOST_NUMBERS for row in rows)
@@ -188,6 +189,8 @@ def _of_rows(
     if name.of_several:
         return Contents(names_images=found >= _ENOUGH * len(rows))
     if found < _ENOUGH * len(rows):
+        if sum(index.is_elsewhere(row) for row in rows) >= _ENOUGH * len(rows):
+            return Contents(of_data=True)  # Of a flat test/, which has no labels.
         like_images = sum(any(by_ending(cell) for cell in row) for row in rows)
         if not expected or (
             like_images <= _ENOUGH * len(rows) and found < max(2, _SOME * len(rows))
@@ -221,7 +224,7 @@ def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> Contents:
     """Of a table that says the split of every row."""
     said = splits_of(rows)
     if said is None:
-        return Contents()
+        return Contents(unclear=_half_known(rows, index))
     rows = rows[1:] if said.has_head else rows
     found: dict[str, set[str]] = defaultdict(set)
     missing = []
@@ -240,6 +243,23 @@ def _of_table(rows: Sequence[Sequence[str]], index: ImageIndex) -> Contents:
         return Contents(unclear=f"says splits, and of no image (a row is '{rows[0][0][:60]}')")
     splits = {split: frozenset(names) for split, names in found.items()}
     return Contents(splits, missing if splits else (), names_images=bool(splits))
+
+
+def _half_known(rows: Sequence[Sequence[str]], index: ImageIndex) -> str:
+    """A column in which some cells are splits (`training`), and others no words for them."""
+    first = rows[1:FIRST_ROWS]
+    for column, head in enumerate(rows[0]):
+        cells = [row[column] for row in first if column < len(row)]
+        values = {*cells}
+        known = {cell for cell in values if len(words_of(cell)) == 1 and splits_in(cell)}
+        if not column or not 1 < len(values) <= _MOST_CODES or not known or values & index.folders:
+            continue
+        if len(known) < len(values) and index.of_rows(first).count(None) <= _ENOUGH * len(first):
+            return (
+                f"has a column '{head}' of {listed(sorted(values), _MOST_CODES)}, which only in "
+                "part are words for splits"
+            )
+    return ""
 
 
 def _of_json(

@@ -51,6 +51,7 @@ def find(
     read: Callable[..., bytes],
     *,
     expected: bool,
+    elsewhere: Iterable[ImageFile] = (),
 ) -> Listed | None:
     """Reads the lists of splits among the files.
 
@@ -60,6 +61,7 @@ def find(
         where: What the place is called.
         read: What gives a file's contents.
         expected: Whether files that look like lists and cannot be read are an error.
+        elsewhere: Images in no class folder; lists of these say nothing of the others.
 
     Returns:
         None where there are none.
@@ -70,7 +72,7 @@ def find(
     candidates = split_list_names.candidates(list(files))
     if not candidates:
         return _by_names(images) if expected else None
-    index = ImageIndex(images)
+    index = ImageIndex(images, elsewhere)
     opened: _Opened = [
         (file, name, split_list_files.read(file, name, index, read, expected=expected))
         for file, name in candidates

@@ -41,6 +41,8 @@ class Splits(NamedTuple):
 def rows_of(text: str) -> Iterator[list[str]]:
     """The cells of every row, the whole row before them; after them it without its last word."""
     lines = [line for line in text.splitlines() if line.strip()]
+    if lines and lines[0].strip().isdigit() and 0 <= len(lines) - 1 - int(lines[0]) <= 1:
+        lines = lines[1:]  # How many follow, as in the lists of DeepFashion.
     head = lines[0].strip() if lines else ""
     if head.startswith("{") and head.endswith("}"):  # JSON, an object a line.
         yield from rows_of_objects(map(json.loads, lines))

@@ -30,6 +30,10 @@ PARTS = {
     "Images": "images2",
     "DATA 1": "data 2",
     "Picture A": "Picture B",
+    "patient00042": "patient11111",
+    "Week1_22123": "Week2_24121",
+    "seq-01": "seq-02",
+    "Base11": "Base12",
 }
 CLASSES = [
     ("class_0", "class_1"), ("n01440764", "n01443537"), ("s1", "s40"), ("0", "1"), ("A", "a"),

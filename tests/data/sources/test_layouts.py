@@ -84,6 +84,10 @@ READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
         "Images/a:2 Images/b:3 Annotation/a/a_1 Annotation/b/b_1",
         {"train": AB},
     ),
+    "train and validation in one folder": (
+        "Train_and_Validation_Set/a:2 Train_and_Validation_Set/b:3 Test_Set/a:1 Test_Set/b:1",
+        {"train": AB, "test": BA},
+    ),
     "Fruits-360": (
         "Training/a:2 Training/b:3 Test/a:1 Test/b:1 test-multiple_fruits:4 papers/x.pdf",
         {"train": AB, "test": BA},

@@ -1,0 +1,97 @@
+"""Tables beside folders that give images other labels than their folders do.
+
+Then the folders may be patients, sites or sequences: a network that learns to tell these apart
+learns nothing of what the table says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from jtl.common.errors import UserError
+from jtl.common.text import listed
+from jtl.data.sources.class_folders import Classes
+from jtl.data.sources.image_index import ImageIndex
+from jtl.data.sources.names import words_of
+from jtl.data.sources.split_tables import rows_of
+from jtl.data.sources.stores import ImageFile, decoded
+
+_ENDINGS = (".csv", ".tsv")
+_HEADS = {
+    "label", "labels", "class", "classes", "class_name", "classname", "target", "category",
+    "diagnosis", "dx", "species", "condition", "finding", "disease", "grade", "level", "y",
+}  # fmt: skip
+_OF_CLASSES = {*_HEADS, "type", "breed", "genus", "name", "names"}
+"""Words in the names of columns that may name the folders otherwise, such as `ClassId`."""
+_FIRST_BYTES = 2**14
+_MOST_FILES = 30
+_ENOUGH = 0.5
+"""The share of a table's rows that must name a class folder or an image; the share of the folders
+with several labels, or of labels by folders, from which these are something else."""
+
+
+def refuse(
+    files: Iterable[ImageFile], classes: Classes, where: str, read: Callable[..., bytes]
+) -> None:
+    """Raises `UserError` if a table labels the images otherwise than their folders.
+
+    Args:
+        files: Where to look; of each table the beginning is read.
+        classes: The images by folder.
+        where: What the place is called.
+        read: What gives a file's contents, with a second argument at most so many bytes.
+    """
+    tables = [file for file in files if file.name.lower().endswith(_ENDINGS)]
+    if len(classes) < 2 or not tables:
+        return
+    images = [image for same in classes.values() for image in same]
+    index = ImageIndex(images)
+    class_of = {image.name: label for label, same in classes.items() for image in same}
+    for file in tables[:_MOST_FILES]:
+        try:
+            rows = list(rows_of(decoded(read(file, _FIRST_BYTES)).rpartition("\n")[0]))
+        except Exception:  # Links to nothing, damaged archives and tables: of many kinds.
+            continue
+        if rows and (labels := _labels(rows, index, class_of)):
+            raise UserError(
+                f"The folders in {where} may be no classes: {file.name} gives their images other "
+                f"labels ({listed(labels, 3)}), and the folders, such as "
+                f"{listed(sorted(classes), 3)}, may be patients, places or videos. If they are the "
+                "classes, add --classes top. If not, put the images of each class into a folder "
+                "named after the class or, in Python, give jtl.fit a DataFrame with the columns "
+                "file and label."
+            )
+
+
+def _labels(
+    rows: Sequence[Sequence[str]], index: ImageIndex, class_of: Mapping[str, str]
+) -> list[str]:
+    """The labels in a column called so, where they are not those of the folders."""
+    head, *rows = rows
+    columns = [c for c, cell in enumerate(head) if c and cell.casefold() in _HEADS]
+    folders = set(class_of.values())
+    named = []
+    for row, image in zip(rows, index.of_rows(rows), strict=True):
+        cells = [cell for cell in row[1:] if cell in folders]
+        label = class_of[image] if image is not None else (cells[0] if len(cells) == 1 else None)
+        if label is not None:
+            named.append((label, row))
+    if not columns or len(named) < max(2, _ENOUGH * len(rows)):
+        return []
+    found: list[str] = []
+    for column in range(1, len(head)):
+        said: dict[str, set[str]] = defaultdict(set)
+        for label, row in named:
+            if column < len(row) and row[column]:
+                said[label].add(row[column])
+        values = set().union(*said.values())
+        several = sum(len(same) > 1 for same in said.values())
+        own = several == 0 and len(values) == len(said)
+        if _OF_CLASSES & {*words_of(head[column])} and (own or values & folders):
+            return []  # Each folder has a name or a number of its own here.
+        if column not in columns or len(values) < 2 or len(said) < 2:
+            continue
+        if several >= _ENOUGH * len(said) or len(values) <= _ENOUGH * len(said):
+            found += sorted(values)
+    return found

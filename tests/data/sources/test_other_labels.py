@@ -1,0 +1,115 @@
+"""Folders that are no classes, by what tables say and by what they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jtl.common.errors import UserError
+from jtl.data.sources.registry import find
+from support.data_files import counts, grown
+from support.split_lists import IMAGES, SPLIT, TEST, folder, refusal
+
+PLACES = {"north": 4, "south": 4, "east": 4, "west": 4}
+WHOLE = {"train": dict(sorted(PLACES.items()))}
+
+
+def places(root: Path, table: str) -> Path:
+    grown(root, [f"{name}:{count}" for name, count in PLACES.items()])
+    (root / "meta.csv").write_text(table + "\n")
+    return root
+
+
+def rows(row: str, head: str) -> str:
+    every = [row.format(place=p, i=i, n=n, sick=("ill", "well")[i % 2], half=n // 2, kind=f"k{n}")
+             for n, p in enumerate(PLACES) for i in range(4)]  # fmt: skip
+    return "\n".join([head, *dict.fromkeys(every)])
+
+
+OTHERS = {
+    "of each image": rows("{place}-{i}.png,{sick}", "file,label"),
+    "of each image by its path": rows("{sick},{place}/{place}-{i}.png", "Diagnosis,path"),
+    "of each folder": rows("{place},{n},{half}", "site,age,class"),
+}
+SAME = {
+    "the folders' names": rows("{place}-{i}.png,{place}", "file,label"),
+    "numbers of the folders": rows("{place}-{i}.png,{n}", "file,label"),
+    "classes within larger ones": rows("{place}-{i}.png,{kind},{half}", "file,species,class"),
+    "of other things": rows("{place}-{i}.png,{sick}", "file,weather"),
+    "of other images": rows("x{place}-{i}.jpg,{sick}", "file,label"),
+    "one value": rows("{place}-{i}.png,1", "file,label"),
+    "no table": "nothing",
+    "damaged": '"' + "x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_tables_with_other_labels_than_the_folders(tmp_path: Path, case: str):
+    root = places(tmp_path, OTHERS[case])
+    with pytest.raises(UserError) as caught:
+        find(f"folder:{root}")
+    assert "may be no classes: meta.csv gives their images other labels" in str(caught.value)
+    assert "If they are the classes, add --classes top." in str(caught.value)
+    assert counts(root, "top") == WHOLE
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_tables_with_the_labels_of_the_folders(tmp_path: Path, case: str):
+    assert counts(places(tmp_path, SAME[case])) == WHOLE
+
+
+BANDS = ["B01", "B02", "B8A"]
+
+
+def patches(root: Path, form: str, names: list[str], count: int = 3) -> Path:
+    for number in range(count):
+        label = f"tree_{'abc'[number]}"
+        grown(root, f"{label}:{len(names)}")
+        for old, name in zip(sorted((root / label).iterdir()), names, strict=True):
+            old.rename(root / label / form.format(label=label, name=name))
+    return root
+
+
+@pytest.mark.parametrize("form", ["{label}_{name}.tif", "{name}.png"])
+def test_a_folder_for_each_thing_with_its_bands(tmp_path: Path, form: str):
+    root = patches(tmp_path, form, BANDS)
+    with pytest.raises(
+        UserError, match=r"3 folders in .* called b01, b02, b8a, as if they were ba"
+    ):
+        find(f"folder:{root}")
+    assert [*counts(root, "top")["train"].values()] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["img_7", "img_8"], ["only"]])
+def test_names_that_are_counted_or_alone_are_of_classes(tmp_path: Path, names: list[str]):
+    assert len(counts(patches(tmp_path, "{label}_{name}.png", names))["train"]) == 3
+
+
+def test_folders_with_different_names_are_classes(tmp_path: Path):
+    root = patches(tmp_path, "{name}.png", BANDS)
+    (root / "tree_a" / "B8A.png").rename(root / "tree_a" / "B9.png")
+    assert len(counts(root)["train"]) == 3
+
+
+def test_a_column_of_which_only_some_words_are_splits(tmp_path: Path):
+    word = {True: "holdout", False: "training"}
+    table = "\n".join(["file,dataset", *(f"{path},{word[path in TEST]}" for path in IMAGES)])
+    told = refusal(folder(tmp_path, {"data.csv": table}))
+    assert "data.csv, which has a column 'dataset' of holdout, training, which only in part" in told
+
+
+def test_a_list_that_begins_with_its_length(tmp_path: Path):
+    lines = [f"{path}  {'test' if path in TEST else 'train'}" for path in IMAGES]
+    text = "\n".join([str(len(lines)), "image_name  evaluation_status", *lines])
+    assert counts(folder(tmp_path, {"list_eval_partition.txt": text})) == SPLIT
+
+
+def test_a_list_of_the_images_without_labels(tmp_path: Path):
+    """GTSRB's Test.csv: its images lie in Test/, and cannot be among those of training."""
+    grown(tmp_path, "Train/0:2 Train/1:2 Test:3")
+    names = [f"Train/{i}/Train-{i}-{j}.png" for i in (0, 1) for j in (0, 1)]
+    (tmp_path / "Train.csv").write_text("\n".join(["Width,Path", *(f"9,{name}" for name in names)]))
+    tested = [f"9,Test/Test-{i}.png" for i in range(3)]
+    (tmp_path / "Test.csv").write_text("\n".join(["Width,Path", *tested]))
+    assert counts(tmp_path) == {"train": {"0": 2, "1": 2}}
