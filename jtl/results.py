@@ -162,8 +162,8 @@ class Run(runs.Run):
         *,
         overwrite: bool = False,
     ) -> Any:
-        """Writes the best model for another library; see `jtl.export.checked.export`."""
-        from jtl.export.checked import export
+        """Writes the best model for another library; see `jtl.export.writing.export`."""
+        from jtl.export.writing import export
 
         place = None if out is None else as_path(out, "out")
         return export(self.classifier(), to, place, overwrite=overwrite)

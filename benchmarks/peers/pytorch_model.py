@@ -7,7 +7,7 @@ from typing import Any
 import timm
 import torch
 
-from weights_convert.catalogue.models import timm_names
+from weights_convert.catalogue.weights import timm_names
 
 
 def timm_name(name: str) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from jtl import models
 from jtl.cache.entry import ArraySpec, Entry
 from jtl.cache.extraction import extract
-from jtl.cache.inputs import PhaseInputs
 from jtl.cache.keys import Key, Prefix, SplitView, key_of, prefix_of
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.cache.placement import CacheEstimate, place_features, place_images
 from jtl.cache.store import EntryClaim, FeatureStore
 from jtl.common.progress import Display

@@ -10,7 +10,7 @@ from jtl.common.output import print_json
 from jtl.config import walk
 
 if TYPE_CHECKING:
-    from jtl.export.checked import Exported
+    from jtl.export.writing import Exported
 
 Form = Literal["stablehlo", "timm", "torchvision", "keras", "savedmodel", "onnx"]
 
@@ -45,7 +45,7 @@ class Options:
 
 def command(options: Options) -> None:
     """Exports, and prints where and how it was compared."""
-    from jtl.export.checked import export
+    from jtl.export.writing import export
     from jtl.predict import classifier as evaluation
 
     classifier = evaluation.load(options.run)

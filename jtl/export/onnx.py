@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.export.peers import torch_network
-from jtl.export.target import ExportedOutputs, facts, fitted, require
+from jtl.export.formats import ExportedOutputs, facts, fitted, require
+from jtl.export.libraries import torch_network
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -25,7 +25,7 @@ _OPSET = 20
 
 
 def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
-    """See `jtl.export.target.ExportWriter`. The model takes images that are resized and cropped."""
+    """See `jtl.export.formats.ExportWriter`. It takes images that are resized and cropped."""
     torch = require("torch", "onnx", "onnx")
     for name in ("onnxscript", "onnxruntime", "onnx"):
         require(name, "onnx", "onnx")

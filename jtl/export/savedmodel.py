@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jtl.export.formats import ExportedOutputs, facts, require
 from jtl.export.stablehlo import PLATFORMS, exported
-from jtl.export.target import ExportedOutputs, facts, require
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -22,7 +22,7 @@ logits = tf.saved_model.load("FILE").logits(images)  # uint8 RGB [N, H, W, 3], a
 
 
 def write(classifier: Classifier, path: Path, images: list[np.ndarray]) -> ExportedOutputs:
-    """See `jtl.export.target.ExportWriter`. `classes.json` among the assets tells its classes."""
+    """See `jtl.export.formats.ExportWriter`. `classes.json` among the assets tells its classes."""
     # Its remarks on the processor are none on the export.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     tf = require("tensorflow", "savedmodel", "savedmodel")

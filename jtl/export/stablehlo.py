@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import onednn
-from jtl.export.target import ExportedOutputs, facts, require
-from jtl.export.whole import logits_of
+from jtl.export.formats import ExportedOutputs, facts, require
+from jtl.export.inference import logits_of
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -49,7 +49,7 @@ def exported(classifier: Classifier) -> jax.export.Exported:
 
 
 def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
-    """See `jtl.export.target.ExportWriter`. Beside the program, `FILE.json` tells its classes."""
+    """See `jtl.export.formats.ExportWriter`. Beside the program, `FILE.json` tells its classes."""
     require("flatbuffers", "stablehlo", "export")
     path.write_bytes(exported(classifier).serialize())
     text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)

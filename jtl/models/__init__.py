@@ -4,29 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jtl.models.building import create as create
+    from jtl.models.building import feature_shape as feature_shape
+    from jtl.models.building import output_shape as output_shape
+    from jtl.models.building import variable_shapes as variable_shapes
     from jtl.models.chain import ImageClassifier as ImageClassifier
     from jtl.models.chain import Unit as Unit
     from jtl.models.chain import locate as locate
     from jtl.models.heads import HeadSpec as HeadSpec
     from jtl.models.layers.blocks import NormSpec as NormSpec
-    from jtl.models.listings import Preprocessing as Preprocessing
     from jtl.models.registry import ModelEntry as ModelEntry
-    from jtl.models.registry import create as create
-    from jtl.models.registry import feature_shape as feature_shape
+    from jtl.models.registry import Preprocessing as Preprocessing
     from jtl.models.registry import get as get
     from jtl.models.registry import names as names
-    from jtl.models.registry import output_shape as output_shape
-    from jtl.models.registry import variable_shapes as variable_shapes
 
 _NAMES = {
     "chain": ("ImageClassifier", "Unit", "locate"),
     "heads": ("HeadSpec",),
     "layers.blocks": ("NormSpec",),
-    "listings": ("Preprocessing",),
-    "registry": (
-        "ModelEntry", "create", "feature_shape", "get", "names", "output_shape", "variable_shapes",
-    ),
-}  # fmt: skip
+    "building": ("create", "feature_shape", "output_shape", "variable_shapes"),
+    "registry": ("ModelEntry", "Preprocessing", "get", "names"),
+}
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 

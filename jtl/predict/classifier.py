@@ -22,9 +22,9 @@ from jtl.distributed.sharding import SINGLE
 from jtl.models import ImageClassifier
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.model_description import rebuild_model
 from jtl.runs.files import fitted_penalty, fitted_temperature
-from jtl.runs.model_description import rebuild_model
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
 
@@ -126,7 +126,7 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
             checkpoint or `config.json` is damaged, or of another version of jtl.
     """
     folder = run.folder if isinstance(run, (Run, Classifier)) else as_path(run, "run")
-    restored = checkpoint.restore(folder)
+    restored = reading.restore(folder)
     config = stored_config(folder)
     try:
         model, inputs = rebuild_model(restored.meta)

@@ -18,7 +18,9 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.runs import checkpoint, contents, report
+from jtl.runs import data_contents, report
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import FOLDER, TEMPORARY_FOLDER
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY
 from jtl.runs.lock import LOCK, locked
 from jtl.runs.trackers import LEFTOVERS, TRACKER_FOLDERS
@@ -28,7 +30,7 @@ PROFILE = "profile"
 BEGUN = ".jtl-begun"
 """Stands from when a run claims its folder until `config.json` does: what is there is the run's."""
 _OWN = (
-    METRICS, PROFILE, contents.FILE, checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER, SUMMARY,
+    METRICS, PROFILE, data_contents.FILE, FOLDER, TEMPORARY_FOLDER, SUMMARY,
     CURVES, report.PAGE, *LEFTOVERS, CONFIG,
 )  # fmt: skip
 """What a run writes; `config.json` goes last, as the run goes on by it."""
@@ -37,7 +39,7 @@ _DRAFT = re.compile(
     r"|\.jtl-[0-9a-f]{32}\.partial"
 )
 """What `jtl.common.files` leaves where it is killed; earlier versions wrote the first forms."""
-_CHECKPOINTS = (checkpoint.FOLDER, checkpoint.TEMPORARY_FOLDER)
+_CHECKPOINTS = (FOLDER, TEMPORARY_FOLDER)
 SUBFOLDERS = (*_CHECKPOINTS, PROFILE, *TRACKER_FOLDERS)
 """That a run writes into."""
 _NAMES = re.compile(
@@ -98,7 +100,7 @@ def check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> No
         return
     files = sorted(path for path in folder.iterdir() if path.name not in (LOCK, BEGUN))
     names = [path.name for path in files]
-    if begun and (CONFIG in names or checkpoint.has_any(folder)):
+    if begun and (CONFIG in names or reading.has_any(folder)):
         raise UserError(
             f"the run in '{folder}' cannot be resumed: it has checkpoints, but no {CONFIG}."
         )
@@ -120,7 +122,7 @@ def check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> No
                 "see this run's results again, add --resume."
             )
         way_out = ""
-        if not begun and (CONFIG in names or checkpoint.has_any(folder)):
+        if not begun and (CONFIG in names or reading.has_any(folder)):
             way_out = ", or add --resume to continue the run in it"
         raise UserError(
             f"--run-dir '{folder}' is not empty: it contains {named}. "

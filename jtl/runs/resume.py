@@ -14,7 +14,8 @@ from jtl.common.files import refuse_link, replace_text
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import TemporaryCheckpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
 from jtl.runs.folder import SUBFOLDERS, held_folder
 from jtl.runs.messages import counted
@@ -94,7 +95,7 @@ def _stored(config: Config, folder: Path, message: Callable[[str], None]) -> tup
             f"--epochs {asked}: --solver lbfgs has already fitted the run in '{folder}' to the "
             "optimum; there is nothing left to train."
         )
-    done, more = max(checkpoint.saved_epochs(folder), default=0), asked - planned
+    done, more = max(reading.saved_epochs(folder), default=0), asked - planned
     if more < 0 and extended and asked > totals[-2] and asked >= done:
         message(f"The run will end after {asked} epochs, not {planned} as planned before")
         extended, more = (*extended[:-1], asked - totals[-2]), 0
@@ -136,10 +137,10 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
     """A run as far as its latest checkpoint, permanent or temporary."""
     for name in SUBFOLDERS:
         refuse_link(folder / name)
-    checkpoint.check(folder)
+    reading.check(folder)
     run = Run(folder, stored, resumed=True)
-    done = max(checkpoint.saved_epochs(folder), default=0)
-    run.resumed_at = checkpoint.find_temporary(folder, message)
+    done = max(reading.saved_epochs(folder), default=0)
+    run.resumed_at = reading.find_temporary(folder, message)
     if run.resumed_at is not None:
         done = run.resumed_at.epoch - 1
     elif not done:
@@ -156,7 +157,7 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
     return run
 
 
-def _check_same_place(place: checkpoint.TemporaryCheckpoint | None) -> None:
+def _check_same_place(place: TemporaryCheckpoint | None) -> None:
     """Makes sure that all processes go on from the same place.
 
     Raises:

@@ -15,7 +15,9 @@ from jtl.common.files import append_text, sync
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
-from jtl.runs import checkpoint, contents, metrics, report
+from jtl.runs import data_contents, metrics, report
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import TemporaryCheckpoint
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
 from jtl.runs.plot_worker import PlotWorker
@@ -41,14 +43,14 @@ class Run:
     config: Config
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    resumed_at: checkpoint.TemporaryCheckpoint | None = None
+    resumed_at: TemporaryCheckpoint | None = None
     resumed: bool = False
     trackers: Trackers | None = None
 
     def open(self, content: Callable[[], dict[str, Any]], dataset: Dataset) -> None:
         """Writes `config.json`, if not there yet; from here on there is something to keep."""
         if processes.is_primary() and not (self.folder / CONFIG).exists():
-            contents.write(self.folder, dataset)
+            data_contents.write(self.folder, dataset)
             started_in = str(Path.cwd())  # What relative paths in it are relative to.
             write_json(self.folder / CONFIG, {**content(), "started_in": started_in})
             (self.folder / BEGUN).unlink(missing_ok=True)
@@ -68,7 +70,7 @@ class Run:
 
     def abandon(self) -> None:
         """Removes what was written, if there is no checkpoint to go on from."""
-        if processes.is_primary() and not checkpoint.has_any(self.folder):
+        if processes.is_primary() and not reading.has_any(self.folder):
             remove_begun(self.folder)
 
     def log(self, line: dict[str, Any]) -> None:
@@ -129,7 +131,9 @@ class Run:
         if not changed:
             return None
         images = (
-            contents.difference(self.folder, dataset) if "data_fingerprint" in changed else None
+            data_contents.difference(self.folder, dataset)
+            if "data_fingerprint" in changed
+            else None
         )
         if images == "" and changed == ["data_fingerprint"]:
             if processes.is_primary():

@@ -17,7 +17,7 @@ from jtl.distributed import processes
 from jtl.freeze.groups import HEAD, is_head
 
 if TYPE_CHECKING:
-    from jtl.freeze.plan import PhasePlan
+    from jtl.freeze.phase_plan import PhasePlan
     from jtl.train.setup import Setup
 
 APART = 0.2

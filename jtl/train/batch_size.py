@@ -14,7 +14,7 @@ from jtl.common.quantities import format_bytes
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.sharding import sharding_for
-from jtl.freeze.plan import PhasePlan
+from jtl.freeze.phase_plan import PhasePlan
 from jtl.train import memory
 from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.trainer import Trainer

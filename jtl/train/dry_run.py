@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes, format_seconds
 from jtl.freeze.cut import trainable
-from jtl.freeze.plan import PhasePlan
+from jtl.freeze.phase_plan import PhasePlan
 from jtl.models.inference import forward
 from jtl.runs.messages import counted
 from jtl.train import work

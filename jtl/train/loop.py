@@ -11,21 +11,22 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.errors import UserError, out_of_memory
 from jtl.common.progress import Display
 from jtl.common.signals import Interrupted, Stop, listening
 from jtl.common.trees import ParamTree
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.freeze.plan import PhasePlan
-from jtl.runs import checkpoint, messages, trackers
-from jtl.runs.checkpointer import Checkpointer
+from jtl.freeze.phase_plan import PhasePlan
+from jtl.runs import messages, trackers
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import EpochProgress, Restored, Snapshot, TemporaryCheckpoint
+from jtl.runs.checkpoints.managers import remove_temporary
+from jtl.runs.checkpoints.saving import Checkpointer
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.resume import opened_run
 from jtl.runs.run import Run
-from jtl.runs.snapshots import EpochProgress, Snapshot
-from jtl.runs.storage import remove_temporary
 from jtl.train import automatic, batch_size, memory, preview, profiling
 from jtl.train.checks import checked
 from jtl.train.overview import opening_lines
@@ -172,11 +173,11 @@ class Training:
 
     def _solve(self) -> None:
         """Fits the linear head to the optimum; the whole is one epoch of the run."""
-        from jtl.train import probe  # SciPy's optimizers take half a second to import.
+        from jtl.train import linear_probe  # SciPy's optimizers take half a second to import.
 
         plan = self.setup.plans[0]
         inputs = self.read_inputs(plan, self.setup.variables)
-        line, variables, self._val_logits = probe.solve(self.setup, inputs)
+        line, variables, self._val_logits = linear_probe.solve(self.setup, inputs)
         self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
         tried = len(line["path"])
@@ -262,7 +263,7 @@ class Training:
             raise UserError(memory.advice(trainer, error)) from error
 
     def _progress(self, epoch: int, part: PartialEpoch, trainer: Trainer) -> EpochProgress:
-        position = checkpoint.TemporaryCheckpoint(
+        position = TemporaryCheckpoint(
             step=(epoch - 1) * trainer.steps_per_epoch + part.batches,
             epoch=epoch,
             batches=part.batches,
@@ -335,14 +336,14 @@ class Training:
     def _finish(self, train_seconds: float) -> None:
         """Reads the best epoch back, so that what is reported is what is on disk."""
         remove_temporary(self.run.folder)
-        best = checkpoint.restore(self.run.folder)
+        best = reading.restore(self.run.folder)
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
         probed: dict[str, float] = {}
         if automatic.fine_tunes(self.setup):
-            from jtl.train import probe
+            from jtl.train import linear_probe
 
-            probed = probe.accuracies(self.setup, self._cache, self._inputs)
+            probed = linear_probe.accuracies(self.setup, self._cache, self._inputs)
         test_accuracy, logits = None, {"val": self._val_logits}
         if self.setup.dataset.test is not None:
             self._inputs = None  # Their memory is free for the test split.
@@ -360,9 +361,7 @@ class Training:
         if (note := messages.probe_note(self.run.summary)) is not None:
             self.display.message(note)
 
-    def _evaluated(
-        self, split: str, best: checkpoint.Restored
-    ) -> tuple[dict[str, float], np.ndarray]:
+    def _evaluated(self, split: str, best: Restored) -> tuple[dict[str, float], np.ndarray]:
         """Scores and logits of the best epoch on a split."""
         start, images = best.meta["start"], getattr(self.setup.dataset, split)
         inputs = self._cache.read(start, best.variables, {split: images})

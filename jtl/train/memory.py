@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.errors import LESS_MEMORY, out_of_memory
 from jtl.common.quantities import format_bytes
 from jtl.distributed import processes

@@ -8,7 +8,7 @@ from typing import Any
 from jtl.common.text import counted
 from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.freeze import FROZEN
-from jtl.freeze.plan import PhasePlan
+from jtl.freeze.phase_plan import PhasePlan
 from jtl.runs import messages
 from jtl.train.setup import Setup
 

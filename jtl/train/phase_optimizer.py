@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from jtl.freeze.groups import is_head
-from jtl.freeze.plan import PhasePlan, first_phase
+from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.optim import optimizers
 from jtl.train.setup import Setup
 

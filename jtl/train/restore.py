@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from jtl.common.trees import ParamTree
-from jtl.freeze.plan import PhasePlan
+from jtl.freeze.phase_plan import PhasePlan
 from jtl.models.inference import Metrics
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import Snapshot, TemporaryCheckpoint
 from jtl.runs.run import Run
-from jtl.runs.snapshots import Snapshot
 from jtl.train.phase_optimizer import PhaseOptimizer
 from jtl.train.setup import Setup
 from jtl.train.state import init_state
@@ -36,7 +36,7 @@ def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     if not done:
         return setup.variables, None, 0
     plan = setup.plan_of(done)
-    latest = checkpoint.restore(run.folder, "latest", _saved_shapes(setup, plan))
+    latest = reading.restore(run.folder, "latest", _saved_shapes(setup, plan))
     if done < plan.last_epoch:
         return latest.variables, latest.opt_state, done
     variables, opt_state = last_step_of(plan, latest.variables, latest.opt_state)
@@ -54,9 +54,7 @@ def _saved_shapes(setup: Setup, plan: PhasePlan) -> Any:
     return jax.eval_shape(begin, setup.variables)
 
 
-def restored_part(run: Run, at: checkpoint.TemporaryCheckpoint, trainer: Trainer) -> PartialEpoch:
+def restored_part(run: Run, at: TemporaryCheckpoint, trainer: Trainer) -> PartialEpoch:
     """Brings a trainer to a place within an epoch; what is done of the epoch there."""
-    trainer.state, sums = checkpoint.restore_temporary(
-        run.folder, at, trainer.state, Metrics.zero()
-    )
+    trainer.state, sums = reading.restore_temporary(run.folder, at, trainer.state, Metrics.zero())
     return PartialEpoch(at.batches, sums, at.seconds)

@@ -30,14 +30,14 @@ from jtl.data.input_plan import InputPlan, common_size, plan_input
 from jtl.data.sources import registry
 from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
 from jtl.freeze import phases
+from jtl.freeze.phase_plan import PhasePlan, plan_phases
 from jtl.freeze.phases import Phase
-from jtl.freeze.plan import PhasePlan, plan_phases
 from jtl.models import ImageClassifier, heads
 from jtl.models.initialization import initialize
 from jtl.optim.recipe import Recipe, recipe
 from jtl.runs import metrics
-from jtl.runs.model_description import describe_model
-from jtl.runs.weights import of_resumed, of_run
+from jtl.runs.checkpoints.model_description import describe_model
+from jtl.runs.warm_start import of_resumed, of_run
 from jtl.train.automatic import augmented, chosen
 
 

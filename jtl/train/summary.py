@@ -10,9 +10,10 @@ import numpy as np
 
 from jtl.common.trees import ParamTree
 from jtl.config.defaults import filled
-from jtl.freeze.plan import PhasePlan
-from jtl.runs import checkpoint, metrics
+from jtl.freeze.phase_plan import PhasePlan
+from jtl.runs import metrics
 from jtl.runs.calibration import calibration, fit_temperature
+from jtl.runs.checkpoints.contents import Restored
 from jtl.runs.environment import describe_device, versions
 from jtl.train.setup import Setup
 
@@ -54,7 +55,7 @@ def phase_summary(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
 
 def summarize(
     setup: Setup,
-    best: checkpoint.Restored,
+    best: Restored,
     history: list[dict[str, Any]],
     logits: dict[str, np.ndarray],
     measured: dict[str, Any],
@@ -136,7 +137,7 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
     return told
 
 
-def frozen_unchanged(setup: Setup, best: checkpoint.Restored) -> bool:
+def frozen_unchanged(setup: Setup, best: Restored) -> bool:
     """Whether every leaf frozen in all phases so far has the bits that were loaded.
 
     Running statistics are leaves too. What an earlier phase has trained is not among them.

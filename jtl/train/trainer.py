@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
 from jtl.data.loader import Examples, Features, Views, draw_of, prefetch, shuffled
-from jtl.freeze.plan import PhasePlan, first_phase
+from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
 from jtl.runs import metrics

@@ -33,8 +33,8 @@ from jtl.data.verification import Verification
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.models import HeadSpec, ImageClassifier
 from jtl.predict import classifier
-from jtl.runs import checkpoint, checkpointer
-from jtl.runs.checkpointer import CheckpointPolicy
+from jtl.runs.checkpoints import reading, saving
+from jtl.runs.checkpoints.saving import CheckpointPolicy
 from jtl.runs.run import Run
 from jtl.train import step
 from jtl.train.checks import checked
@@ -109,7 +109,7 @@ def configured(data: Path, folder: Path | None, mask: str) -> Config:
 
 
 def variables_of(run: Run) -> dict[str, Any]:
-    return checkpoint.restore(run.folder, "latest").variables
+    return reading.restore(run.folder, "latest").variables
 
 
 def assert_equal_runs(one: Run, other: Run, atol: float) -> None:
@@ -297,7 +297,7 @@ def test_a_run_goes_on_with_the_cache_or_without(
     folder = tmp_path / "cut-off"
     with monkeypatch.context() as patch:
         policy = CheckpointPolicy(seconds=-1.0)
-        patch.setattr(checkpointer, "DEFAULT_POLICY", policy)
+        patch.setattr(saving, "DEFAULT_POLICY", policy)
         patch.setattr(Trainer, "epoch", breaks)
         with pytest.raises(RuntimeError, match="third"):
             fit(configured(tiny_data, folder, "last_stage"), tiny.quiet())

@@ -11,7 +11,7 @@ import pytest
 from jtl.cache import extraction, sizes
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, DataConfig, RunConfig
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train.checks import checked
 from jtl.train.dry_run import dry_run
 from jtl.train.loop import fit
@@ -41,7 +41,7 @@ def run(data, folder, views, **options):
 
 def trained(result):
     """All params at the end, in one vector."""
-    params = checkpoint.restore(result.folder, "latest").variables["params"]
+    params = reading.restore(result.folder, "latest").variables["params"]
     return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
 
 

@@ -18,7 +18,7 @@ from jtl.config.options import AugmentConfig
 from jtl.data.augment import PRESETS, Augmentation
 from jtl.data.balance import balanced_weights
 from jtl.optim import lbfgs
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
 from jtl.train.loop import fit
 from jtl.train.step import Batch, Constants, TrainStep
@@ -106,7 +106,7 @@ def test_a_run_and_its_resumption(lopsided: Path, tmp_path: Path, monkeypatch, m
     resumed = fit(tiny.resumed(tmp_path / "resumed"), tiny.quiet())
     assert figures(resumed) == figures(whole)
     end, expected, other = (
-        checkpoint.restore(run.folder, "latest").variables for run in (resumed, whole, plain)
+        reading.restore(run.folder, "latest").variables for run in (resumed, whole, plain)
     )
     jax.tree.map(np.testing.assert_array_equal, end, expected)
     head = [tree["params"]["head"]["logits"]["kernel"] for tree in (expected, other)]
@@ -148,6 +148,6 @@ def test_a_solved_run_is_weighted(lopsided: Path, tmp_path: Path):
         run = fit(
             tiny.config(lopsided, tmp_path / choice, class_weights=choice, **options), tiny.quiet()
         )
-        heads.append(checkpoint.restore(run.folder).variables["params"]["head"]["logits"]["bias"])
+        heads.append(reading.restore(run.folder).variables["params"]["head"]["logits"]["bias"])
     # The rarest class is chosen more often.
     assert heads[0][2] - heads[0][0] > heads[1][2] - heads[1][0] + 0.1

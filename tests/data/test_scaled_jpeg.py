@@ -21,7 +21,7 @@ from jtl.data.sources.encoded import EncodedSplit
 from jtl.models import Preprocessing
 from jtl.predict import predictions
 from jtl.predict.inputs import items
-from jtl.runs.model_description import describe_model, rebuild_model
+from jtl.runs.checkpoints.model_description import describe_model, rebuild_model
 from jtl.train.checks import checked
 from jtl.train.setup import prepare_setup
 from support import tiny

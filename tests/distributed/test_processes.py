@@ -21,7 +21,8 @@ from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, RunConfig, TrainConfig
 from jtl.distributed import processes
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import TEMPORARY_FOLDER
 from jtl.train import command
 from support import commands, tiny, tiny_train
 from support.paths import SUPPORT
@@ -125,12 +126,12 @@ def resume(run_dir: Path) -> list[str]:
 
 def places(run_dir: Path) -> list[int]:
     """The steps after which there are checkpoints within an epoch."""
-    return checkpoint.numbers(run_dir / checkpoint.TEMPORARY_FOLDER)
+    return reading.numbers(run_dir / TEMPORARY_FOLDER)
 
 
 def outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    variables = checkpoint.restore(run_dir, "latest").variables
+    variables = reading.restore(run_dir, "latest").variables
     leaves = {"/".join(path): lookup(variables, path) for path in leaf_paths(variables)}
     return lines, leaves, json.loads((run_dir / "summary.json").read_text())
 
@@ -149,7 +150,7 @@ def assert_same(run_dir: Path, other: Path, rounding: float = ROUNDING) -> None:
         assert np.abs(leaves[path] - leaf).max() <= rounding * np.abs(leaf).max(), path
     for key in ("val_accuracy", "val_macro_f1", "best_epoch", "trainable_params"):
         assert summary[key] == told[key]
-    assert not (run_dir / checkpoint.TEMPORARY_FOLDER).exists()
+    assert not (run_dir / TEMPORARY_FOLDER).exists()
 
 
 def assert_stopped(ended: list[tuple[int, str, str]], lost: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -22,7 +23,7 @@ from jtl.cli import app
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config
 from jtl.models import HeadSpec, heads, registry
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train.checks import checked
 from support import commands, tiny
 from support.paths import DOCS
@@ -116,7 +117,7 @@ def test_keras_part_of_a_backbone(images: Path, notop: Path, tmp_path: Path):
         *(images, tmp_path / "run", *recipe("part of a backbone")),
         *("--weights", str(notop), "--image-size", "32", "--epochs", "1"),
     )
-    variables = checkpoint.restore(tmp_path / "run").variables
+    variables = reading.restore(tmp_path / "run").variables
     assert set(variables["params"]) == {"stem", "stage1", "stage2", "head"}
     assert set(variables["params"]["stage2"]) == {"block1"}
     # 4 x 4 pixels of 512 channels.
@@ -156,7 +157,7 @@ def test_keras_weights_from_a_file(images: Path, tmp_path: Path):
         *("--weights", str(file), "--image-size", "32", "--epochs", "1"),
     )
     assert summary["trainable_params"] == 3 * (512 + 1)
-    restored = checkpoint.restore(folder)
+    restored = reading.restore(folder)
     assert set(restored.variables["params"]) == {*(f"stage{i}" for i in range(1, 6)), "head"}
     assert restored.meta["input"]["preprocessing"]["channel_order"] == "bgr"
     kernel = restored.variables["params"]["stage5"]["block3"]["conv"]["kernel"]
@@ -170,7 +171,8 @@ def vgg16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """torchvision's VGG16 with its classifier, the dense layers 16 wide instead of 4096."""
     entry = models.get("vgg16")
     backbone: Any = dataclasses.replace(entry.backbone, widths=(16, 16))
-    monkeypatch.setitem(registry._ENTRIES, "vgg16", dataclasses.replace(entry, backbone=backbone))
+    entry = dataclasses.replace(entry, build=lambda: backbone)
+    monkeypatch.setitem(registry._ENTRIES, "vgg16", entry)
     file = tmp_path / "vgg16.safetensors"
     save_file(tensors_of("vgg16", "torchvision", HeadSpec()), file)
     return file
@@ -181,11 +183,11 @@ def test_torchvision_surgery_on_vgg16(images: Path, vgg16: Path, tmp_path: Path)
     append, replace = (recipe(what) for what in ("append a layer", "replace the classifier"))
     appended = train(images, tmp_path / "appended", *append, *short)
     assert appended["trainable_params"] == 3 * (1000 + 1)
-    params = checkpoint.restore(tmp_path / "appended").variables["params"]
+    params = reading.restore(tmp_path / "appended").variables["params"]
     assert params["classifier"]["logits"]["kernel"].shape == (16, 1000)
     replaced = train(images, tmp_path / "replaced", *replace, *short)
     assert replaced["trainable_params"] == 3 * (16 + 1)
-    params = checkpoint.restore(tmp_path / "replaced").variables["params"]
+    params = reading.restore(tmp_path / "replaced").variables["params"]
     assert {"fc1", "fc2", "head"} < set(params)
     assert "classifier" not in params
     assert appended["frozen_unchanged"]
@@ -194,7 +196,7 @@ def test_torchvision_surgery_on_vgg16(images: Path, vgg16: Path, tmp_path: Path)
 
 def test_torchvision_append_to_the_classifier(images: Path, tmp_path: Path):
     summary = train(images, tmp_path / "run", "--head", "append", "--epochs", "1")
-    params = checkpoint.restore(tmp_path / "run").variables["params"]
+    params = reading.restore(tmp_path / "run").variables["params"]
     assert params["classifier"]["logits"]["kernel"].shape == (1280, 1000)
     assert params["head"]["logits"]["kernel"].shape == (1000, 3)
     assert summary["trainable_params"] == 3003
@@ -211,9 +213,9 @@ def test_freeze_by_name(images: Path, tmp_path: Path):
 def _moved(folder: Path) -> set[tuple[str, ...]]:
     from jtl.config.options import Config
     from jtl.models.initialization import initialize
-    from jtl.runs.model_description import rebuild_model
+    from jtl.runs.checkpoints.model_description import rebuild_model
 
-    restored = checkpoint.restore(folder, "latest")
+    restored = reading.restore(folder, "latest")
     model, inputs = rebuild_model(restored.meta)
     config = Config.from_dict(json.loads((folder / "config.json").read_text()))
     start = initialize(model, None, size=inputs.device.size, seed=config.train.seed)
@@ -227,7 +229,8 @@ def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, options in (("resnet18", {}), ("densenet121", {"growth": 8})):
         entry = models.get(name)
         backbone: Any = dataclasses.replace(entry.backbone, depths=(1, 1, 1, 1), **options)
-        monkeypatch.setitem(registry._ENTRIES, name, dataclasses.replace(entry, backbone=backbone))
+        entry = dataclasses.replace(entry, build=functools.partial(dataclasses.replace, backbone))
+        monkeypatch.setitem(registry._ENTRIES, name, entry)
 
 
 @pytest.fixture
@@ -273,7 +276,7 @@ def test_pytorch(what: str, of: str, images: Path, pets: Path, tmp_path: Path):
 
 
 def _statistics(folder: Path) -> int:
-    tree = checkpoint.restore(folder).variables["batch_stats"]
+    tree = reading.restore(folder).variables["batch_stats"]
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 

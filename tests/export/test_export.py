@@ -22,8 +22,8 @@ from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, Train
 from jtl.data.decoding import HostTransform
 from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
-from jtl.export import checked, peers, stablehlo, target, whole
 from jtl.export import command as export
+from jtl.export import formats, inference, libraries, stablehlo, writing
 from jtl.models import Preprocessing
 from jtl.predict import classifier as evaluation
 from jtl.train import loop
@@ -65,7 +65,7 @@ def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
 
 
 def test_the_command_lists_all_forms():
-    assert set(typing.get_args(export.Form)) == set(target.TARGETS)
+    assert set(typing.get_args(export.Form)) == set(formats.TARGETS)
 
 
 # Preprocessing inside a program.
@@ -77,7 +77,7 @@ def test_resizing_in_the_program_is_pillows(interpolation, size):
     (image,) = images_of(size)
     expected = HostTransform(24, 0.875, interpolation)(Image.fromarray(image))
     x = image[None].astype(np.float32)
-    found = np.asarray(whole._cropped(jax.numpy.asarray(x), 24, 0.875, interpolation))[0]
+    found = np.asarray(inference._cropped(jax.numpy.asarray(x), 24, 0.875, interpolation))[0]
     difference = np.abs(found - expected.astype(np.float32))
     # Pillow rounds after each direction, and begins with the vertical one of some tall images.
     assert difference.max() <= 3
@@ -94,7 +94,7 @@ def test_small_images_are_enlarged_in_the_program(method, size):
     host = inputs.host_for(size)
     seen = image if host is None else host(Image.fromarray(image))
     expected = np.asarray(device.resize(jax.numpy.asarray(seen[None])))
-    found = np.asarray(whole._fitted(jax.numpy.asarray(image[None]), inputs))
+    found = np.asarray(inference._fitted(jax.numpy.asarray(image[None]), inputs))
     assert np.abs(found - expected).max() <= (1 if host is not None else 1e-3)
     assert (np.abs(found - expected) > 1e-3).mean() < 0.01
 
@@ -155,7 +155,7 @@ def test_one_program_for_all_platforms_and_sizes(classifier):
 @pytest.mark.peer
 @pytest.mark.parametrize("to", ["timm", "torchvision", "onnx"])
 def test_torch_forms(resnet, to, tmp_path):
-    done = checked.export(resnet, to, tmp_path / f"m{target.TARGETS[to].suffix}")
+    done = writing.export(resnet, to, tmp_path / f"m{formats.TARGETS[to].suffix}")
     assert done.logit_difference <= 1e-4
     assert done.count == 3
     assert Path(done.path).is_file()
@@ -166,7 +166,7 @@ def test_torch_forms(resnet, to, tmp_path):
 def test_onnx_takes_any_batch_of_bytes_and_tells_its_classes(resnet, tmp_path):
     import onnxruntime
 
-    checked.export(resnet, "onnx", tmp_path / "m.onnx")
+    writing.export(resnet, "onnx", tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["class_names"]) == list(tiny.CLASSES)
@@ -195,7 +195,7 @@ def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeyp
     monkeypatch.setattr("weights_convert.export.writer.export", written)
     meta = {"head": {"pool": "avg"}}
     run: typing.Any = types.SimpleNamespace(folder=tmp_path, class_names=("a", "b"), meta=meta)
-    network, _ = peers.torch_network(run, tmp_path / "x.safetensors", to)
+    network, _ = libraries.torch_network(run, tmp_path / "x.safetensors", to)
     images = torch.rand(1, 3, 75, 75)
     with torch.no_grad():
         torch.testing.assert_close(network(images), source.eval()(images))
@@ -238,12 +238,12 @@ def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path, mon
     pytest.importorskip("keras", reason="Keras is not installed (pip install 'jtl[keras]')")
     run = resnet_of_keras
     scope: dict[str, typing.Any] = {}
-    photos, _ = checked.samples(run)
+    photos, _ = writing.samples(run)
     with jax.numpy_rank_promotion("allow"):  # Keras relies on broadcasting.
-        done = checked.export(run, "keras", tmp_path / "m.weights.h5")
+        done = writing.export(run, "keras", tmp_path / "m.weights.h5")
         exec(done.loading, scope)  # The printed lines, as they are.
         scope["model"].layers[-1].activation = None  # Of probabilities near 1 little is seen.
-        logits = np.asarray(scope["model"](peers._normalized(run, photos), training=False))
+        logits = np.asarray(scope["model"](libraries._normalized(run, photos), training=False))
     assert done.reference.startswith("keras ")
     assert "float32 [N, 32, 32, 3]: RGB / 255, minus (0.485, 0.458, 0.4076)" in done.loading
     assert done.loading.endswith(", then BGR.")
@@ -304,7 +304,7 @@ def tensorflow(monkeypatch):
 
 def test_a_savedmodel_is_written_with_its_classes_and_replaced(classifier, tensorflow, tmp_path):
     out = tmp_path / "saved"
-    done = checked.export(classifier, "savedmodel", out)
+    done = writing.export(classifier, "savedmodel", out)
     assert done.reference == f"TensorFlow none, jax {jax.__version__}"
     assert done.same_class == done.count == 9
     assert done.logit_difference < 1e-5
@@ -312,8 +312,8 @@ def test_a_savedmodel_is_written_with_its_classes_and_replaced(classifier, tenso
     assert facts["class_names"] == list(tiny.CLASSES)
     (out / "old").touch()
     with pytest.raises(UserError, match="already exists"):
-        checked.export(classifier, "savedmodel", out)
-    checked.export(classifier, "savedmodel", out, overwrite=True)
+        writing.export(classifier, "savedmodel", out)
+    writing.export(classifier, "savedmodel", out, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["assets.extra", "saved_model.pb"]
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
@@ -339,11 +339,11 @@ def test_tensorflow_runs_a_savedmodel(resnet, tmp_path):
 
 @pytest.mark.peer
 def test_default_places(resnet):
-    done = checked.export(resnet, "timm")
+    done = writing.export(resnet, "timm")
     assert Path(done.path) == resnet.folder / "exports" / "timm.safetensors"
     with pytest.raises(UserError, match="already exists"):
-        checked.export(resnet, "timm")
-    assert checked.export(resnet, "timm", overwrite=True).path == done.path
+        writing.export(resnet, "timm")
+    assert writing.export(resnet, "timm", overwrite=True).path == done.path
 
 
 def test_nothing_is_exported_through_a_link_of_a_run(classifier, tmp_path):
@@ -352,7 +352,7 @@ def test_nothing_is_exported_through_a_link_of_a_run(classifier, tmp_path):
     exports.symlink_to(mine)
     try:
         with pytest.raises(UserError, match="exports' is a link, and nothing is written through"):
-            checked.export(classifier, "stablehlo", overwrite=True)
+            writing.export(classifier, "stablehlo", overwrite=True)
         assert list(mine.iterdir()) == []
     finally:
         exports.unlink()
@@ -360,16 +360,16 @@ def test_nothing_is_exported_through_a_link_of_a_run(classifier, tmp_path):
 
 @pytest.mark.peer
 def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monkeypatch):
-    original = peers.torch_network
+    original = libraries.torch_network
 
     def damaged(*args):
         network, found = original(*args)
         network.fc.bias.data += 1
         return network, found
 
-    monkeypatch.setattr(peers, "torch_network", damaged)
+    monkeypatch.setattr(libraries, "torch_network", damaged)
     with pytest.raises(UserError, match=r"does not predict what the run does: run with timm"):
-        checked.export(resnet, "timm", tmp_path / "a" / "m.safetensors")
+        writing.export(resnet, "timm", tmp_path / "a" / "m.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -377,7 +377,7 @@ def test_what_does_not_predict_as_the_run_is_not_written(resnet, tmp_path, monke
 def test_a_run_whose_data_are_gone_is_compared_on_noise(classifier, tmp_path):
     gone = dataclasses.replace(classifier.config, data=DataConfig("folder:/no/such/place"))
     moved = dataclasses.replace(classifier, config=gone)
-    done = checked.export(moved, "stablehlo", tmp_path / "m.stablehlo")
+    done = writing.export(moved, "stablehlo", tmp_path / "m.stablehlo")
     assert done.images == "16 images of random noise, because folder:/no/such/place cannot be read"
     assert done.count == 16
 
@@ -410,5 +410,5 @@ def test_what_cannot_be_exported(classifier, args, told, capsys, monkeypatch, el
 def test_libraries_that_are_missing(resnet, to, module, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'jtl\[{extra}\]'"):
-        checked.export(resnet, to, tmp_path / f"m{target.TARGETS[to].suffix}")
+        writing.export(resnet, to, tmp_path / f"m{formats.TARGETS[to].suffix}")
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from jtl import models
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.trees import ParamTree, leaf_paths, lookup, merge, prune, within
 from jtl.config.options import Config, TrainConfig
 from jtl.data.input_plan import InputPlan
@@ -22,8 +22,8 @@ from jtl.data.preprocessing import Prepare
 from jtl.data.sources.registry import ArraySplit, Dataset
 from jtl.freeze import FROZEN, find_cut, label_tree, parse
 from jtl.freeze.cut import trainable
+from jtl.freeze.phase_plan import plan_phases
 from jtl.freeze.phases import Phase
-from jtl.freeze.plan import plan_phases
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet

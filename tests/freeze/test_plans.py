@@ -12,8 +12,8 @@ from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, label_tree, parse
+from jtl.freeze.phase_plan import PhasePlan, plan_phases
 from jtl.freeze.phases import Phase
-from jtl.freeze.plan import PhasePlan, plan_phases
 from jtl.models import HeadSpec
 from jtl.optim.recipe import Rates, Recipe
 from jtl.optim.schedules import Schedule

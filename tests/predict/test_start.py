@@ -15,7 +15,7 @@ from jtl.config.options import Config
 from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.models import HeadSpec, Preprocessing
-from jtl.runs.model_description import describe_model
+from jtl.runs.checkpoints.model_description import describe_model
 from support import checkpoints
 from support.commands import python
 

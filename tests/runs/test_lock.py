@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.runs.lock import LOCK, is_written_by_another, locked
 
 _HOLD = """
@@ -121,7 +121,7 @@ def test_a_file_of_another_name_is_not_overwritten(tmp_path):
 
 
 def test_a_reader_copies_what_it_reads_or_reads_in_place(tiny_run, monkeypatch):
-    monkeypatch.setattr(checkpoint, "is_written_by_another", lambda _: True)
+    monkeypatch.setattr(reading, "is_written_by_another", lambda _: True)
     copied, copytree = [], shutil.copytree
 
     def copy(source, target, *rest, **options):
@@ -130,7 +130,7 @@ def test_a_reader_copies_what_it_reads_or_reads_in_place(tiny_run, monkeypatch):
         return result
 
     monkeypatch.setattr(shutil, "copytree", copy)
-    epoch = checkpoint.restore(tiny_run.folder, "latest").epoch
+    epoch = reading.restore(tiny_run.folder, "latest").epoch
     stored = tiny_run.folder / "checkpoints" / str(epoch)
     assert (stored / "opt_state").is_dir()
     assert "variables" in copied
@@ -140,7 +140,7 @@ def test_a_reader_copies_what_it_reads_or_reads_in_place(tiny_run, monkeypatch):
         raise shutil.Error([("a", "b", "No space left on device")] * 50)
 
     monkeypatch.setattr(shutil, "copytree", full)
-    assert checkpoint.restore(tiny_run.folder, "latest").epoch == epoch
+    assert reading.restore(tiny_run.folder, "latest").epoch == epoch
     monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
-    assert checkpoint.restore(tiny_run.folder, "latest").epoch == epoch
+    assert reading.restore(tiny_run.folder, "latest").epoch == epoch
     assert json.loads((stored / "files.json").read_text())

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from support import commands
 from support.run_folders import arguments, assert_same, figures, run, stopped
 
@@ -50,7 +50,7 @@ def test_a_finished_run_goes_on(planned, longer):
     assert stored["train"]["extended"] == [2]
     # The schedule starts again, and the optimizer goes on.
     assert lines[PLANNED]["learning_rate"] > before[-1]["learning_rate"]
-    [ours, theirs] = (checkpoint.restore(x, "latest") for x in (longer, planned))
+    [ours, theirs] = (reading.restore(x, "latest") for x in (longer, planned))
     assert (ours.epoch, theirs.epoch) == (LONGER, PLANNED)
 
 
@@ -107,12 +107,12 @@ def test_a_run_starts_from_another_ones_model(longer, tiny_data, tmp_path):
     folder = tmp_path / "run"
     words = arguments(tiny_data, folder, f"--weights={longer}", mask="head_only", epochs=1)
     assert commands.main("train", *words) == 0
-    ours, theirs = (checkpoint.restore(x).variables["params"] for x in (folder, longer))
+    ours, theirs = (reading.restore(x).variables["params"] for x in (folder, longer))
     for tree in (ours, theirs):
         tree.pop("head")
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     weights = json.loads((folder / "summary.json").read_text())["weights"]
-    epoch = checkpoint.restore(longer).epoch
+    epoch = reading.restore(longer).epoch
     assert weights["name"] == f"run longer, epoch {epoch}"
     assert len(weights["sha256"]) == 64
 

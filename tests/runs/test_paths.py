@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jtl.common.paths import plain_path
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train.loop import fit
 from support import tiny
 from weights_convert.checkpoint import folder as converted_folder
@@ -29,8 +29,8 @@ def test_a_run_in_such_a_folder(tiny_data, tmp_path, name):
     folder = tmp_path / name / "run"
     run = fit(tiny.config(tiny_data, folder, mask="full", epochs=2), tiny.quiet())
     assert run.summary["epochs"] == 2
-    assert checkpoint.restore(folder, "latest").epoch == 2
-    assert checkpoint.saved_epochs(folder)[-1] == 2
+    assert reading.restore(folder, "latest").epoch == 2
+    assert reading.saved_epochs(folder)[-1] == 2
     # Nothing was written beside it.
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

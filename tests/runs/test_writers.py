@@ -18,7 +18,7 @@ import pytest
 
 import jtl
 from jtl.common.errors import UserError
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.runs.lock import LOCK
 from support import commands, tiny
 from support.run_folders import (
@@ -65,7 +65,7 @@ def test_readers_leave_a_training_alone(tiny_data, tmp_path):
     assert_same(folder, other)
     assert sorted(x.name for x in folder.iterdir()) == sorted(x.name for x in other.iterdir())
     assert {x.name for x in (folder / "checkpoints").iterdir()} == {
-        str(checkpoint.restore(folder, which).epoch) for which in ("best", "latest")
+        str(reading.restore(folder, which).epoch) for which in ("best", "latest")
     }
 
 

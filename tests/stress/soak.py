@@ -115,10 +115,11 @@ def check_folder(folder: Path) -> None:
     Raises:
         SystemExit: It has not.
     """
-    from jtl.runs import checkpoint
+    from jtl.runs.checkpoints import reading
+    from jtl.runs.checkpoints.contents import FOLDER
 
-    latest = checkpoint.restore(folder, "latest").epoch
-    kept = sorted(path.name for path in (folder / checkpoint.FOLDER).iterdir())
+    latest = reading.restore(folder, "latest").epoch
+    kept = sorted(path.name for path in (folder / FOLDER).iterdir())
     if latest != done(folder) or len(kept) > 2:  # The latest and the best.
         raise SystemExit(f"after {done(folder)} epochs the checkpoints are {', '.join(kept)}")
 

@@ -85,16 +85,17 @@ def final_bits(folder: Path) -> dict[str, Any]:
     import jax
     import orbax.checkpoint as ocp
 
-    from jtl.runs import checkpoint
+    from jtl.runs.checkpoints import reading
+    from jtl.runs.checkpoints.contents import FOLDER
 
     found: dict[str, Any] = {
         "figures": [{k: v for k, v in line.items() if k not in TIMES} for line in lines_of(folder)]
     }
     for which in ("best", "latest"):
-        restored = checkpoint.restore(folder, which)
+        restored = reading.restore(folder, which)
         found[f"{which} epoch"] = restored.epoch
         found[which] = [leaf.tobytes() for leaf in jax.tree.leaves(restored.variables)]
-    kept = folder / checkpoint.FOLDER / str(found["latest epoch"]) / "opt_state"
+    kept = folder / FOLDER / str(found["latest epoch"]) / "opt_state"
     with ocp.PyTreeCheckpointer() as checkpointer:
         state = checkpointer.restore(kept.absolute())
     found["optimizer"] = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]

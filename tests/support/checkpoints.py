@@ -8,9 +8,9 @@ from typing import Any
 
 from jtl.common.signals import Stop
 from jtl.config.options import Config
-from jtl.runs.checkpointer import Checkpointer
+from jtl.runs.checkpoints.contents import Snapshot
+from jtl.runs.checkpoints.saving import Checkpointer
 from jtl.runs.run import Run
-from jtl.runs.snapshots import Snapshot
 
 
 def write(

@@ -20,7 +20,7 @@ from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
 from jtl.data.loader import Images, prefetch, shuffled
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import registry
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train import batch_size, loop, memory, step
 from jtl.train.checks import checked
 from jtl.train.state import TrainState, init_state
@@ -60,7 +60,7 @@ def fitted(config: Config, folder: Path, devices: DataSharding) -> tuple[list[An
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=folder))
     with mock.patch("jtl.train.setup.sharding_for", return_value=devices):
         run = loop.fit(config, tiny.quiet())
-    variables = checkpoint.restore(folder, "latest").variables
+    variables = reading.restore(folder, "latest").variables
     leaves = {"/".join(path): lookup(variables, path) for path in leaf_paths(variables)}
     return tiny.lines_of(run), leaves
 

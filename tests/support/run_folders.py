@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from support import commands, tiny_train
 from support.paths import SUPPORT
 
@@ -66,6 +66,6 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 def assert_same(folder: Path, whole: Path) -> None:
     assert figures(folder) == figures(whole)
     for which in ("latest", "best"):
-        ours, theirs = (checkpoint.restore(x, which) for x in (folder, whole))
+        ours, theirs = (reading.restore(x, which) for x in (folder, whole))
         assert ours.epoch == theirs.epoch
         jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)

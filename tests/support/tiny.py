@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from jtl import models
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.trees import prune, within
 from jtl.config.augment import AugmentConfig, Preset
@@ -29,7 +29,7 @@ from jtl.freeze.cut import trainable
 from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit
 from jtl.models.chain import unit
 from jtl.models.layers.blocks import BatchNorm, Conv, relu
-from jtl.runs import checkpointer
+from jtl.runs.checkpoints import saving
 from jtl.runs.run import Run
 from jtl.train import loop
 from jtl.train.checks import checked
@@ -67,7 +67,7 @@ class TinyNet:
 
 
 PREPROCESSING = Preprocessing(size=SIZE)
-ENTRY = ModelEntry("tiny", "tiny", TinyNet(), 18_604, "package:tiny", PREPROCESSING)
+ENTRY = ModelEntry("tiny", "tiny", TinyNet, 18_604, "package:tiny", PREPROCESSING)
 MODEL = ImageClassifier(TinyNet(), num_classes=len(CLASSES))
 PREPARE = Prepare(SIZE, PREPROCESSING)
 UNITS = tuple(u.path for u in MODEL.units())
@@ -225,16 +225,16 @@ def fit_until(epoch: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> No
     class Killed(BaseException):
         pass
 
-    original = checkpointer.Checkpointer.save
+    original = saving.Checkpointer.save
 
-    def save(self: checkpointer.Checkpointer, done: int, snapshot: Any) -> None:
+    def save(self: saving.Checkpointer, done: int, snapshot: Any) -> None:
         original(self, done, snapshot)
         if done == epoch:
             self.wait()
             raise Killed
 
-    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", checkpointer.CheckpointPolicy(seconds=0.0))
+    monkeypatch.setattr(saving, "DEFAULT_POLICY", saving.CheckpointPolicy(seconds=0.0))
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointer.Checkpointer, "save", save)
+        patch.setattr(saving.Checkpointer, "save", save)
         with pytest.raises(Killed):
             loop.fit(config, quiet())

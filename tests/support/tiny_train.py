@@ -24,7 +24,7 @@ from jtl.cache import features
 from jtl.cli import app
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.runs import checkpointer
+from jtl.runs.checkpoints import saving
 from jtl.train import command as train
 from jtl.train import loop
 from jtl.train.trainer import Trainer
@@ -45,7 +45,7 @@ def signal_itself(patch: pytest.MonkeyPatch, at: int, number: int) -> None:
 
 
 def save_after_every_step(patch: pytest.MonkeyPatch) -> None:
-    class Waiting(checkpointer.Checkpointer):
+    class Waiting(saving.Checkpointer):
         temporary_due = True
 
         def save_temporary(self, progress: Any) -> None:
@@ -80,8 +80,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     patch = pytest.MonkeyPatch()
     often = {"seconds": 0.0, "share": float("inf")} if "TINY_OFTEN" in os.environ else {}
-    policy = checkpointer.CheckpointPolicy(sync_seconds=0.0, **often)
-    patch.setattr(checkpointer, "DEFAULT_POLICY", policy)
+    policy = saving.CheckpointPolicy(sync_seconds=0.0, **often)
+    patch.setattr(saving, "DEFAULT_POLICY", policy)
     if "TINY_SAVES" in os.environ:
         save_after_every_step(patch)
     if asked := os.environ.get("TINY_FEATURES"):

@@ -19,7 +19,7 @@ from jtl.data import input_plan, loader
 from jtl.data.augment import PRESETS, Augment, Augmentation
 from jtl.data.decoding import HostTransform
 from jtl.models.inference import forward
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train import preview, step
 from jtl.train.checks import checked
 from jtl.train.loop import fit
@@ -122,7 +122,7 @@ def test_a_resumed_run_ends_as_the_whole_one(whole, tiny_data, tmp_path, monkeyp
     tiny.fit_until(2, config, monkeypatch)
     resumed = fit(tiny.resumed(folder), tiny.quiet())
     assert figures(resumed) == figures(whole)
-    end, expected = (checkpoint.restore(run.folder, "latest").variables for run in (resumed, whole))
+    end, expected = (reading.restore(run.folder, "latest").variables for run in (resumed, whole))
     jax.tree.map(np.testing.assert_array_equal, end, expected)
 
 

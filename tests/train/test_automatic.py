@@ -18,7 +18,8 @@ from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.optim import optimizers
-from jtl.runs import checkpoint, messages, report
+from jtl.runs import messages, report
+from jtl.runs.checkpoints import reading
 from jtl.train.automatic import augmented, chosen, mismatch
 from jtl.train.checks import checked
 from jtl.train.loop import fit
@@ -114,7 +115,7 @@ def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path)
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert (stored["train"]["bn"], stored["train"]["solver"]) == ("frozen", "sgd")
     # Every param of the backbone moved, and no running average.
-    after, before = checkpoint.restore(run.folder).variables, tiny.variables()
+    after, before = reading.restore(run.folder).variables, tiny.variables()
     for kind, same in (("params", False), ("batch_stats", True)):
         backbone = [
             {k: v for k, v in tree[kind].items() if k != "head"} for tree in (after, before)

@@ -17,7 +17,7 @@ import pytest
 from jtl.cli import app
 from jtl.common import signals
 from jtl.common.signals import Interrupted, Stop, listening
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from support import tiny
 
 
@@ -66,9 +66,9 @@ def test_a_signal_saves_the_run_and_ends_the_process(images, tmp_path, number):
     epoch = int(stopped[1])
     assert epoch > 1
     if stopped[2] is None:
-        assert checkpoint.saved_epochs(folder)[-1] == epoch
+        assert reading.saved_epochs(folder)[-1] == epoch
         return
-    place = checkpoint.find_temporary(folder, pytest.fail)
+    place = reading.find_temporary(folder, pytest.fail)
     assert place is not None
     assert (f", batch {place.batches}/18", place.epoch) == (stopped[2], epoch)
 

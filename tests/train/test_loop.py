@@ -17,8 +17,9 @@ from jtl.common.errors import UserError
 from jtl.distributed.sharding import DataSharding
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
-from jtl.runs import checkpoint, checkpointer
-from jtl.runs.checkpointer import CheckpointPolicy
+from jtl.runs.checkpoints import reading, saving
+from jtl.runs.checkpoints.contents import Restored
+from jtl.runs.checkpoints.saving import CheckpointPolicy
 from jtl.train import step as steps
 from jtl.train import trainer
 from jtl.train.checks import checked
@@ -37,7 +38,7 @@ def start_of(run):
 
 def moved(run) -> set[tuple[str, ...]]:
     """The leaves that the latest checkpoint has changed."""
-    start, end = start_of(run), checkpoint.restore(run.folder, "latest").variables
+    start, end = start_of(run), reading.restore(run.folder, "latest").variables
     return {p for p in leaf_paths(start) if not np.array_equal(lookup(start, p), lookup(end, p))}
 
 
@@ -69,7 +70,7 @@ def test_a_run_starts_from_the_weights_and_a_zero_head(tiny_run):
 def test_the_same_seed_gives_the_same_run(tiny_run, tiny_data, tmp_path):
     again = fit(tiny.config(tiny_data, tmp_path / "again"), tiny.quiet())
     other = fit(tiny.config(tiny_data, tmp_path / "other", seed=1), tiny.quiet())
-    trees = [checkpoint.restore(r.folder, "latest").variables for r in (tiny_run, again, other)]
+    trees = [reading.restore(r.folder, "latest").variables for r in (tiny_run, again, other)]
     jax.tree.map(np.testing.assert_array_equal, trees[0], trees[1])
     with pytest.raises(AssertionError):
         jax.tree.map(np.testing.assert_array_equal, trees[0], trees[2])
@@ -93,7 +94,7 @@ def put(tree, path, value):
 
 def is_unchanged(run, start, end) -> bool:
     setup = dataclasses.replace(prepare_setup(run.config, tiny.quiet()), variables=start)
-    return frozen_unchanged(setup, checkpoint.Restored(1, end, {}))
+    return frozen_unchanged(setup, Restored(1, end, {}))
 
 
 @pytest.mark.parametrize("which", ["tiny_run", "full_run"])
@@ -103,7 +104,7 @@ def test_one_bit_of_any_frozen_leaf_counts(which, request):
     for path in leaf_paths(setup.variables):
         changed = put(setup.variables, path, flipped(lookup(setup.variables, path)))
         frozen = which == "tiny_run" and path[1] != "head"
-        restored = checkpoint.Restored(1, changed, {})
+        restored = Restored(1, changed, {})
         assert frozen_unchanged(setup, restored) is not frozen, path
 
 
@@ -151,7 +152,7 @@ def fit_with_accuracies(data, folder, monkeypatch, accuracies, *, save_seconds, 
     """A run whose epochs validate as `accuracies` says, and its head after each epoch."""
     remaining, heads = iter(accuracies), []
     policy = CheckpointPolicy(seconds=save_seconds)
-    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", policy)
+    monkeypatch.setattr(saving, "DEFAULT_POLICY", policy)
 
     def scripted(self: trainer.Trainer):
         heads.append(np.asarray(self.variables()["params"]["head"]["logits"]["kernel"]))
@@ -199,7 +200,7 @@ def test_best_and_latest_epoch_are_on_disk(
     assert (run.summary["best_epoch"], run.summary["val_accuracy"]) == (best, max(accuracies))
     assert {int(p.name) for p in (folder / "checkpoints").iterdir()} == {best, 4}
     for which, epoch in (("best", best), ("latest", 4)):
-        restored = checkpoint.restore(folder, which)
+        restored = reading.restore(folder, which)
         assert restored.epoch == epoch
         np.testing.assert_array_equal(
             restored.variables["params"]["head"]["logits"]["kernel"], heads[epoch - 1]
@@ -216,7 +217,7 @@ def test_patience(tiny_data, tmp_path, monkeypatch, patience, epochs):
     )
     assert [line["epoch"] for line in tiny.lines_of(run)] == list(range(1, epochs + 1))
     assert (run.summary["epochs"], run.summary["best_epoch"]) == (epochs, 2)
-    assert checkpoint.restore(run.folder, "latest").epoch == epochs
+    assert reading.restore(run.folder, "latest").epoch == epochs
 
 
 def test_the_learning_rate_of_every_epoch_is_logged(tiny_run):
@@ -326,7 +327,7 @@ def test_a_run_whose_first_save_fails_leaves_nothing(tiny_data, tmp_path, monkey
         (folder / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpointer.Checkpointer, "write", full_disk)
+    monkeypatch.setattr(saving.Checkpointer, "write", full_disk)
     with pytest.raises(OSError, match="No space left"):
         fit(tiny.config(tiny_data, folder), tiny.quiet())
     assert not folder.exists()

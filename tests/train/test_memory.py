@@ -13,7 +13,7 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.options import Config, TrainConfig
 from jtl.distributed.sharding import SINGLE
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
 from jtl.runs.resume import opened_run
 from jtl.train import batch_size, loop, memory
@@ -106,7 +106,7 @@ def room(monkeypatch, tiny_data) -> int:
 
 
 def leaves(folder) -> list[np.ndarray]:
-    return jax.tree.leaves(checkpoint.restore(folder, "latest").variables)
+    return jax.tree.leaves(reading.restore(folder, "latest").variables)
 
 
 @pytest.mark.usefixtures("room")

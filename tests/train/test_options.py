@@ -13,7 +13,7 @@ from jtl.common.errors import UserError
 from jtl.config.options import Config, StepsConfig, TrainConfig
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train import trainer
 from jtl.train.checks import checked
 from jtl.train.loop import fit
@@ -31,7 +31,7 @@ def configured(data, folder, steps=None, **train) -> Config:
 
 
 def latest(run) -> list[np.ndarray]:
-    return jax.tree.leaves(checkpoint.restore(run.folder, "latest").variables)
+    return jax.tree.leaves(reading.restore(run.folder, "latest").variables)
 
 
 def same(left, right) -> bool:
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_tells_its_step(tiny_data, tmp_path, monkeypat
     told = str(raised.value)
     assert "NaN or infinite in step 10 (epoch 3, step 2 of 4 in it)" in told
     assert "--lr" in told
-    kept = checkpoint.restore(folder, "latest")
+    kept = reading.restore(folder, "latest")
     assert f"epoch {kept.epoch}, is saved" in told
     assert 1 <= kept.epoch <= 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.variables))

@@ -12,10 +12,10 @@ import optax
 import pytest
 
 from jtl.common.errors import UserError
+from jtl.freeze.phase_plan import first_phase
 from jtl.freeze.phases import Phase, parse
-from jtl.freeze.plan import first_phase
 from jtl.optim import optimizers
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.runs.run import Run
 from jtl.train import dry_run, step
 from jtl.train.checks import checked
@@ -145,7 +145,7 @@ def test_a_resumed_run_ends_as_the_whole_one(whole, tiny_data, tmp_path, monkeyp
         assert {k: v for k, v in ours.items() if k not in ignored} == {
             k: v for k, v in theirs.items() if k not in ignored
         }
-    end, expected = (checkpoint.restore(run.folder, "latest").variables for run in (resumed, whole))
+    end, expected = (reading.restore(run.folder, "latest").variables for run in (resumed, whole))
     same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), end, expected)
     assert all(jax.tree.leaves(same))
 

@@ -13,7 +13,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.options import Config, RunConfig, TrainConfig
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
 from jtl.train import loop, profiling
 from jtl.train.checks import checked
 from support import tiny
@@ -65,8 +65,7 @@ def test_a_trace_holds_steps_and_the_training_is_the_same(
     for key in ("val_loss", "val_accuracy"):
         assert [line[key] for line in run.history] == [line[key] for line in plain.history]
     left, right = (
-        jax.tree.leaves(checkpoint.restore(each.folder, "latest").variables)
-        for each in (plain, run)
+        jax.tree.leaves(reading.restore(each.folder, "latest").variables) for each in (plain, run)
     )
     assert all(a.tobytes() == b.tobytes() for a, b in zip(left, right, strict=True))
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from jtl import models
 from jtl.common import files, hashes
-from jtl.common.arrays import read_tree
 from jtl.common.errors import UserError, first_line
+from jtl.common.orbax_arrays import read_tree
 from jtl.common.paths import plain_path
 from weights_convert.checkpoint import card, description
 from weights_convert.convert.rules import leaf_paths, lookup, report

@@ -33,15 +33,15 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from weights_convert.catalogue import models
+    from weights_convert.catalogue import weights
 
-    entries = models.catalogue(options.models, measure=options.measure)
+    entries = weights.catalogue(options.models, measure=options.measure)
     if options.json:
         print_json(entries)
     elif options.models:
-        print(models.to_text(entries))
+        print(weights.to_text(entries))
     else:
-        print(models.overview(entries))
+        print(weights.overview(entries))
         print(
             "\nTop-1 accuracy (ImageNet) and licence are those of the default weights.\n"
             "published: how many pretrained weights of the model you can choose from.\n"

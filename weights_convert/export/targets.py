@@ -9,7 +9,7 @@ from typing import Any
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.models import NormSpec
-from weights_convert.catalogue.models import timm_names
+from weights_convert.catalogue.weights import timm_names
 from weights_convert.convert.rules import KERAS, Table
 from weights_convert.convert.tables import TABLES
 

@@ -78,7 +78,7 @@ def load(folder: Path) -> Exportable:
         UserError: `folder` is neither, is damaged, or its model is more than a backbone with a
             linear head, for which other libraries have no name.
     """
-    from jtl.runs.checkpoint import FOLDER
+    from jtl.runs.checkpoints.contents import FOLDER
 
     if (folder / description.FILE_NAME).is_file():
         return _of_checkpoint(converted_folder.read(folder))
@@ -109,27 +109,24 @@ def _of_checkpoint(found: converted_folder.ConvertedCheckpoint) -> Exportable:
 
 
 def _of_run(folder: Path) -> Exportable:
-    from jtl.runs import checkpoint
+    from jtl.runs.checkpoints import reading
+    from jtl.runs.checkpoints.model_description import restore_conventions, restore_preprocessing
 
-    restored = checkpoint.restore(folder)
+    restored = reading.restore(folder)
     meta = restored.meta
     try:
-        head, weights, stated = meta["head"], meta["weights"], meta["input"]
-        pre = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in stated["preprocessing"].items()
-        }
+        head, weights = meta["head"], meta["weights"]
         found = Exportable(
             model=meta["model"],
             variables=restored.variables,
-            conventions={
-                k: models.NormSpec(**v) if k == "norm" else v
-                for k, v in meta["conventions"].items()
-            },
+            conventions=restore_conventions(meta),
             num_classes=len(meta["class_names"]),
             class_names=tuple(meta["class_names"]),
             pool=head["pool"],
             # The size that the run trained at, rather than that of its source.
-            preprocessing=models.Preprocessing(**{**pre, "size": stated["size"]}),
+            preprocessing=dataclasses.replace(
+                restore_preprocessing(meta), size=meta["input"]["size"]
+            ),
             source=weights["name"],
             source_sha256=weights.get("sha256"),
             licence=weights.get("licence"),

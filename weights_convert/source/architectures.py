@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jtl import models
 from jtl.common.errors import UserError, suggest
-from weights_convert.catalogue.models import timm_names
+from weights_convert.catalogue.weights import timm_names
 from weights_convert.export.targets import SYMMETRIC, keras_name
 from weights_convert.printable import shown
 

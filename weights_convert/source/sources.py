@@ -14,8 +14,8 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError, suggest
-from weights_convert.catalogue import models as catalogue
 from weights_convert.catalogue import torch_hub
+from weights_convert.catalogue import weights as catalogue
 from weights_convert.checkpoint.description import Reading
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert import relatives

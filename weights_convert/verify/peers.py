@@ -18,7 +18,7 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
-from weights_convert.catalogue.models import timm_names
+from weights_convert.catalogue.weights import timm_names
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import recognize
 from weights_convert.convert.rules import KERAS

@@ -123,7 +123,7 @@ def narrow_vgg16() -> Iterator[keras.Model]:
     logits = keras.layers.Dense(CLASSES, name="predictions")(x)
     entry = models.get("vgg16")
     backbone: Any = dataclasses.replace(entry.backbone, widths=(32, 32))
-    entry = dataclasses.replace(entry, name="narrow_vgg16", backbone=backbone)
+    entry = dataclasses.replace(entry, name="narrow_vgg16", build=lambda: backbone)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._ENTRIES, entry.name, entry)
         yield _randomized(keras.Model(base.input, logits))

@@ -28,7 +28,7 @@ from support.parity import (
     tensors,
 )
 from support.weights_samples import smallest
-from weights_convert.catalogue.models import timm_names
+from weights_convert.catalogue.weights import timm_names
 from weights_convert.convert.conversion import convert
 from weights_convert.convert.rules import Table
 from weights_convert.convert.tables import TABLES

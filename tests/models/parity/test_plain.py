@@ -7,6 +7,7 @@ have a hundred million params, and one test for all of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,8 @@ def _narrow():
         for name in ("vgg11", "vgg11_bn", "alexnet"):
             entry = models.get(name)
             backbone: Any = dataclasses.replace(entry.backbone, widths=(WIDTH, WIDTH))
-            narrow = dataclasses.replace(entry, name=f"narrow_{name}", backbone=backbone)
+            build = functools.partial(dataclasses.replace, backbone)
+            narrow = dataclasses.replace(entry, name=f"narrow_{name}", build=build)
             patch.setitem(registry._ENTRIES, narrow.name, narrow)
         yield
 

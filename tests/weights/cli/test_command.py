@@ -14,7 +14,7 @@ import pytest
 from jtl import models
 from support import weights_samples as samples
 from weights_convert.__main__ import main
-from weights_convert.catalogue import models as catalogue
+from weights_convert.catalogue import weights as catalogue
 from weights_convert.checkpoint import folder
 from weights_convert.convert.tables import TABLES
 from weights_convert.export.targets import has

@@ -10,9 +10,10 @@ from typing import Any
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree
 from jtl.models import Preprocessing
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import FOLDER, Restored
+from jtl.runs.checkpoints.model_description import restore_conventions, restore_preprocessing
 from jtl.runs.files import CONFIG, read_json
-from jtl.runs.model_description import restore_conventions, restore_preprocessing
 
 _NAME = re.compile(r"run .+, epoch \d+")
 """The name of a source that is a run."""
@@ -55,7 +56,7 @@ def of_run(spec: str, model: str) -> RunWeights | None:
     folder = Path(spec).expanduser()
     if not _is_run(folder):
         return None
-    best = checkpoint.restore(folder)
+    best = reading.restore(folder)
     if (other := best.meta.get("model")) != model:
         raise UserError(
             f"'{spec}' is a run of {other}, but the model is {model}. Try --model {other}, or "
@@ -67,10 +68,10 @@ def of_run(spec: str, model: str) -> RunWeights | None:
 
 def _is_run(folder: Path) -> bool:
     """Whether jtl trains there: other programs keep `checkpoints` beside their weights, too."""
-    if not (folder / checkpoint.FOLDER).is_dir():
+    if not (folder / FOLDER).is_dir():
         return False
     try:
-        return bool(checkpoint.saved_epochs(folder)) or "phases" in read_json(folder / CONFIG)
+        return bool(reading.saved_epochs(folder)) or "phases" in read_json(folder / CONFIG)
     except UserError:
         return False
 
@@ -94,8 +95,8 @@ def of_resumed(spec: str, model: str, resumed: Path) -> tuple[RunWeights | None,
     """
     stored, own = read_json(resumed / CONFIG), None
     source = stored.get("weights_source") or ""
-    if checkpoint.saved_epochs(resumed):
-        own = checkpoint.restore(resumed, "latest")
+    if reading.saved_epochs(resumed):
+        own = reading.restore(resumed, "latest")
         source = own.meta.get("weights", {}).get("name", "")
     if not _NAME.fullmatch(source):
         return of_run(spec, model), False
@@ -116,7 +117,7 @@ def of_resumed(spec: str, model: str, resumed: Path) -> tuple[RunWeights | None,
 
 
 def _weights(
-    folder: Path, restored: checkpoint.Restored, source: dict[str, Any], *, resumed: bool = False
+    folder: Path, restored: Restored, source: dict[str, Any], *, resumed: bool = False
 ) -> RunWeights:
     """A checkpoint as weights to start from, or those that a resumed run has started from.
 

@@ -17,7 +17,9 @@ from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
-from jtl.runs import checkpoint, weights
+from jtl.runs import warm_start
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import Restored
 from jtl.train.loop import fit
 from support import tiny
 from support.run_folders import assert_same
@@ -25,7 +27,7 @@ from support.run_folders import assert_same
 
 def goes_on(source: Path) -> None:
     """Its best checkpoint is another one now."""
-    epoch = checkpoint.restore(source).epoch
+    epoch = reading.restore(source).epoch
     fingerprints = source / "checkpoints" / str(epoch) / "files.json"
     fingerprints.write_text(fingerprints.read_text() + "\n")
 
@@ -72,7 +74,7 @@ def test_it_goes_on_from_its_own_checkpoint(tiny_data, source, tmp_path, monkeyp
     whole, folder = tmp_path / "whole", tmp_path / "run"
     ended = fit(_config(tiny_data, whole, source, **PLANS[plan]), tiny.quiet())
     tiny.fit_until(1, _config(tiny_data, folder, source, **PLANS[plan]), monkeypatch)
-    epoch = checkpoint.restore(source).epoch
+    epoch = reading.restore(source).epoch
     change(source)
     told = _resumed(folder)
     assert f"no longer has what this run began with (run source, epoch {epoch})" in told
@@ -103,7 +105,7 @@ def test_without_a_checkpoint_it_says_what_to_bring_back(
     tiny_data, source, tmp_path, monkeypatch, change, told
 ):
     folder = tmp_path / "run"
-    epoch = checkpoint.restore(source).epoch
+    epoch = reading.restore(source).epoch
     tiny.fit_until(1, _config(tiny_data, folder, source), monkeypatch)
     shutil.rmtree(folder / "checkpoints")
     change(source)
@@ -125,15 +127,15 @@ def test_a_pull_to_what_is_gone_is_refused(tiny_data, source, tmp_path, monkeypa
 
 
 def test_a_checkpoint_that_goes_while_it_is_read(source, monkeypatch):
-    sha256, restore = checkpoint.restore(source).sha256, checkpoint.restore
+    sha256, restore = reading.restore(source).sha256, reading.restore
 
-    def replaced(folder: Path) -> checkpoint.Restored:
+    def replaced(folder: Path) -> Restored:
         restored = restore(folder)
         shutil.rmtree(folder / "checkpoints" / str(restored.epoch))
         return restored
 
-    monkeypatch.setattr(checkpoint, "restore", replaced)
-    found = weights.of_run(str(source), "tiny")
+    monkeypatch.setattr(reading, "restore", replaced)
+    found = warm_start.of_run(str(source), "tiny")
     assert found is not None
     assert found.sha256 == sha256 != ""
 
@@ -141,7 +143,7 @@ def test_a_checkpoint_that_goes_while_it_is_read(source, monkeypatch):
 def test_a_checkpoint_that_goes_before_it_is_read_is_not_the_last_word(
     source, full_run, monkeypatch
 ):
-    read, gone = checkpoint._read_arrays, []
+    read, gone = reading._read_arrays, []
 
     def replaced(folder: Path, *rest: Any) -> Any:
         if not gone:
@@ -154,11 +156,11 @@ def test_a_checkpoint_that_goes_before_it_is_read_is_not_the_last_word(
             shutil.rmtree(folder)
         return read(folder, *rest)
 
-    monkeypatch.setattr(checkpoint, "_read_arrays", replaced)
-    found = weights.of_run(str(source), "tiny")
+    monkeypatch.setattr(reading, "_read_arrays", replaced)
+    found = warm_start.of_run(str(source), "tiny")
     assert found is not None
     assert found.source == "run source, epoch 9"
-    variables = checkpoint.restore(full_run.folder).variables
+    variables = reading.restore(full_run.folder).variables
     jax.tree.map(np.testing.assert_array_equal, found.variables, variables)
 
 
@@ -169,7 +171,7 @@ def test_a_folder_of_others_may_hold_checkpoints_too(tiny_data, tmp_path, config
     (folder / "checkpoints" / "epoch=3.ckpt").touch()
     if config:
         (folder / "config.json").write_text(config)
-    assert weights.of_run(str(folder), "tiny") is None
+    assert warm_start.of_run(str(folder), "tiny") is None
 
 
 @pytest.mark.slow
@@ -177,4 +179,4 @@ def test_a_run_that_has_barely_begun_is_a_run(source):
     shutil.rmtree(source / "checkpoints")
     (source / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no finished checkpoint"):
-        weights.of_run(str(source), "tiny")
+        warm_start.of_run(str(source), "tiny")

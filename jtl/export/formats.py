@@ -70,11 +70,11 @@ class ExportFormat:
 
 TARGETS = {
     "stablehlo": ExportFormat("model.stablehlo", ".stablehlo", "jtl.export.stablehlo:write"),
-    "timm": ExportFormat("timm.safetensors", ".safetensors", "jtl.export.peers:write_timm"),
+    "timm": ExportFormat("timm.safetensors", ".safetensors", "jtl.export.libraries:write_timm"),
     "torchvision": ExportFormat(
-        "torchvision.safetensors", ".safetensors", "jtl.export.peers:write_torchvision"
+        "torchvision.safetensors", ".safetensors", "jtl.export.libraries:write_torchvision"
     ),
-    "keras": ExportFormat("keras.weights.h5", ".weights.h5", "jtl.export.peers:write_keras"),
+    "keras": ExportFormat("keras.weights.h5", ".weights.h5", "jtl.export.libraries:write_keras"),
     "onnx": ExportFormat("model.onnx", ".onnx", "jtl.export.onnx:write"),
     "savedmodel": ExportFormat("saved_model", "", "jtl.export.savedmodel:write"),
 }

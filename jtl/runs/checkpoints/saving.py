@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -25,21 +25,18 @@ from jtl.common.paths import plain_path
 from jtl.common.signals import Stop
 from jtl.distributed import processes
 from jtl.distributed.sharding import SINGLE, DataSharding
-from jtl.runs.checkpoint import (
+from jtl.runs.checkpoints import managers
+from jtl.runs.checkpoints.contents import (
     FOLDER,
     TEMPORARY_FOLDER,
-    saved_epochs,
+    EpochProgress,
+    Snapshot,
     temporary_items,
-)  # fmt: skip
-from jtl.runs.run import Run
-from jtl.runs.snapshots import EpochProgress, Snapshot
-from jtl.runs.storage import (
-    delete_removed,
-    permanent_manager,
-    remove_others,
-    remove_temporary,
-    temporary_manager,
-)  # fmt: skip
+)
+from jtl.runs.checkpoints.reading import saved_epochs
+
+if TYPE_CHECKING:
+    from jtl.runs.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +125,7 @@ class Checkpointer:
         """Opens the folder of permanent checkpoints, and removes what a killed run left there."""
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(plain_path((self._run.folder / FOLDER).absolute()))
-            self._permanent = permanent_manager(folder)
+            self._permanent = managers.permanent_manager(folder)
             self._open = stack.pop_all()
         return self
 
@@ -301,7 +298,7 @@ class Checkpointer:
         """Removes the temporary checkpoint; waits until it is on disk before, in each process."""
         self._close_temporary()
         self._last = None
-        remove_temporary(self._run.folder)
+        managers.remove_temporary(self._run.folder)
 
     def _close_temporary(self) -> None:
         if self._temporary is not None:
@@ -316,7 +313,7 @@ class Checkpointer:
     def _end_permanent(self) -> None:
         if self._permanent is not None:
             self._permanent.close()
-            delete_removed(Path(self._permanent.directory))
+            managers.delete_removed(Path(self._permanent.directory))
 
     def _opened_temporary(self) -> ocp.CheckpointManager:
         if self._temporary is None:
@@ -324,8 +321,8 @@ class Checkpointer:
             folder = self._open.enter_context(plain_path(path))
             # Orbax saves no step before one that it finds, and each process looks for itself.
             last = None if self._last is None else self._last.step
-            processes.run_together(lambda: remove_others(folder, last))
-            self._temporary = temporary_manager(folder, self._written)
+            processes.run_together(lambda: managers.remove_others(folder, last))
+            self._temporary = managers.temporary_manager(folder, self._written)
         return self._temporary
 
     def _written(self) -> None:

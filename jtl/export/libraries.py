@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import weights
-from jtl.export.target import ExportedOutputs, fitted, require
+from jtl.export.formats import ExportedOutputs, fitted, require
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier

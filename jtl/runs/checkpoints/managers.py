@@ -13,7 +13,8 @@ import orbax.checkpoint as ocp
 
 from jtl.common import hashes
 from jtl.distributed import processes
-from jtl.runs.checkpoint import FINGERPRINTS, TEMPORARY_FOLDER, numbers
+from jtl.runs.checkpoints.contents import FINGERPRINTS, TEMPORARY_FOLDER
+from jtl.runs.checkpoints.reading import numbers
 
 _REMOVED = "removed"
 """Where checkpoints are moved before they are deleted, so that no reader finds a part of one."""

@@ -11,8 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jtl.models import listings
-from jtl.models.listings import Listing
+from jtl.models import registry
 from weights_convert.catalogue import torch_hub
 
 
@@ -148,7 +147,7 @@ _TOP1: dict[str, dict[str, float]] = {
 
 def weights_of(model: str) -> tuple[Weights, ...]:
     """The known weights of a backbone, its default first."""
-    entry = listings.get(model)
+    entry = registry.get(model)
     found = [
         Weights(f"timm:{name}", _licence(architecture, tag), _size(name, tag, entry), top1)
         for architecture in timm_names(model)
@@ -180,7 +179,7 @@ def _licence(architecture: str, tag: str) -> str:
     return "bsd-3-clause" if tag in _TORCHVISION and not apache else "apache-2.0"
 
 
-def _size(name: str, tag: str, entry: Listing) -> int:
+def _size(name: str, tag: str, entry: registry.ModelEntry) -> int:
     return _SIZES.get(name) or _SIZES.get(tag) or entry.preprocessing.size
 
 
@@ -194,7 +193,7 @@ def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[
     Raises:
         UserError: A name is no model's.
     """
-    chosen = [listings.get(name).name for name in names] or list(listings.LISTINGS)
+    chosen = [registry.get(name).name for name in names] or registry.names()
     return [
         {
             "model": name,
@@ -207,7 +206,7 @@ def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[
             **({"images_per_second": _measured(name)} if measure else {}),
         }
         for name in chosen
-        for entry in [listings.get(name)]
+        for entry in [registry.get(name)]
     ]
 
 

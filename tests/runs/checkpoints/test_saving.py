@@ -12,7 +12,7 @@ import pytest
 from jtl.common.signals import Interrupted, Stop
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.runs.checkpointer import Checkpointer, SyncDecision
+from jtl.runs.checkpoints.saving import Checkpointer, SyncDecision
 from jtl.runs.run import Run
 
 

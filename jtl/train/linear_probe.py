@@ -12,7 +12,7 @@ import numpy as np
 
 from jtl import models
 from jtl.cache.features import FeatureCache
-from jtl.cache.inputs import PhaseInputs
+from jtl.cache.phase_inputs import PhaseInputs
 from jtl.cache.sizes import memory_budget
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree

@@ -20,10 +20,17 @@ from jtl.common.errors import UserError
 from jtl.common.signals import Interrupted, Stop
 from jtl.config.options import AugmentConfig, Config, StepsConfig
 from jtl.models.inference import Metrics
-from jtl.runs import checkpoint, checkpointer, storage
-from jtl.runs.checkpointer import Checkpointer, CheckpointPolicy
+from jtl.runs.checkpoints import managers, reading, saving
+from jtl.runs.checkpoints.contents import (
+    FINGERPRINTS,
+    FOLDER,
+    TEMPORARY_FOLDER,
+    EpochProgress,
+    Snapshot,
+    TemporaryCheckpoint,
+)
+from jtl.runs.checkpoints.saving import Checkpointer, CheckpointPolicy
 from jtl.runs.run import Run
-from jtl.runs.snapshots import EpochProgress
 from jtl.train import loop
 from jtl.train.loop import fit
 from jtl.train.state import init_state
@@ -75,7 +82,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Steps:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves after every step that finds the save before it done."""
     policy = CheckpointPolicy(seconds=0.0, share=float("inf"))
-    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", policy)
+    monkeypatch.setattr(saving, "DEFAULT_POLICY", policy)
 
 
 def configured(data: Path, folder: Path, options: dict[str, Any]) -> Config:
@@ -101,12 +108,12 @@ def assert_same(run: Run, whole: Run) -> None:
     """The same epochs, and the same bits in the best and the latest checkpoint."""
     assert figures(run) == figures(whole)
     for which in ("latest", "best"):
-        ours, theirs = (checkpoint.restore(r.folder, which) for r in (run, whole))
+        ours, theirs = (reading.restore(r.folder, which) for r in (run, whole))
         assert ours.epoch == theirs.epoch
         jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
     for key in ("val_loss", "val_classes", "best_epoch", "frozen_unchanged"):
         assert run.summary[key] == whole.summary[key]
-    assert not (run.folder / checkpoint.TEMPORARY_FOLDER).exists()
+    assert not (run.folder / TEMPORARY_FOLDER).exists()
 
 
 ALL_AT_ONCE = dict(
@@ -156,7 +163,7 @@ def test_a_run_stopped_within_epochs_ends_as_the_whole_one(tiny_data, tmp_path, 
     for after in ends:
         told = counted.fit(config, after)
         assert "everything is saved" in told
-        assert len(list((folder / checkpoint.TEMPORARY_FOLDER).iterdir())) == 1
+        assert len(list((folder / TEMPORARY_FOLDER).iterdir())) == 1
         assert not (folder / "summary.json").exists()
         config, left = tiny.resumed(folder), left - after
     resumed = fit(config, tiny.quiet())
@@ -179,7 +186,7 @@ def whole(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def places(folder: Path) -> list[str]:
     """The names in a run's folder of checkpoints within epochs."""
-    return sorted(path.name for path in (folder / checkpoint.TEMPORARY_FOLDER).glob("*"))
+    return sorted(path.name for path in (folder / TEMPORARY_FOLDER).glob("*"))
 
 
 # Of four steps in each epoch.
@@ -189,8 +196,8 @@ def test_a_run_killed_within_an_epoch_ends_as_the_whole_one(
 ):
     folder = tmp_path / "killed"
     counted.fit(configured(tiny_data, folder, SHORT), after, Killed)
-    place = checkpoint.find_temporary(folder, pytest.fail)
-    epochs = checkpoint.saved_epochs(folder)
+    place = reading.find_temporary(folder, pytest.fail)
+    epochs = reading.saved_epochs(folder)
     assert max(epochs, default=0) == after // 4
     # A slow disk may not have had the time for a save in the third epoch.
     assert place is not None or epochs
@@ -208,15 +215,15 @@ def test_what_is_half_written_or_half_removed_is_nothing(
     counted.fit(configured(tiny_data, folder, SHORT), 6)
     with monkeypatch.context() as patch:
         # As a kill leaves it: Orbax gives a checkpoint its name when it is whole.
-        patch.setattr(storage, "write_fingerprints", lambda folder: 1 / 0)
+        patch.setattr(managers, "write_fingerprints", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             counted.fit(tiny.resumed(folder), 1)
     assert [name.partition(".")[0] for name in places(folder)] == ["6", "7"]
-    (folder / f"{checkpoint.TEMPORARY_FOLDER}.removed" / "5").mkdir(parents=True)
+    (folder / f"{TEMPORARY_FOLDER}.removed" / "5").mkdir(parents=True)
     counted.taken = 0
     assert_same(fit(tiny.resumed(folder), tiny.quiet()), whole)
     assert counted.taken == 12 - 6
-    assert not (folder / f"{checkpoint.TEMPORARY_FOLDER}.removed").exists()
+    assert not (folder / f"{TEMPORARY_FOLDER}.removed").exists()
 
 
 # Damaged
@@ -238,7 +245,7 @@ def truncated(folder: Path) -> None:
 
 
 def unsigned(folder: Path) -> None:
-    (folder / checkpoint.FINGERPRINTS).unlink()
+    (folder / FINGERPRINTS).unlink()
 
 
 def of_another_version(folder: Path) -> None:
@@ -247,7 +254,7 @@ def of_another_version(folder: Path) -> None:
     told.write_bytes(told.read_bytes().replace(b'"epoch"', b'"round"'))
     unsigned(folder)
     files = {k: v for k, v in hashes.of_files(folder).items() if "/" in k}
-    (folder / checkpoint.FINGERPRINTS).write_text(json.dumps(files))
+    (folder / FINGERPRINTS).write_text(json.dumps(files))
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +278,9 @@ def stopped(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_damage_is_told(stopped, tmp_path, damage, reason):
     folder, told = tmp_path / "run", []
     shutil.copytree(stopped, folder)
-    damage(folder / checkpoint.TEMPORARY_FOLDER / "10")
-    assert checkpoint.find_temporary(folder, told.append) is None
-    assert f"'{folder / checkpoint.TEMPORARY_FOLDER / '10'}' cannot be used: " in told[0]
+    damage(folder / TEMPORARY_FOLDER / "10")
+    assert reading.find_temporary(folder, told.append) is None
+    assert f"'{folder / TEMPORARY_FOLDER / '10'}' cannot be used: " in told[0]
     assert reason in told[0]
 
 
@@ -282,35 +289,33 @@ def test_a_run_goes_on_from_its_last_epoch_where_the_rest_is_damaged(
 ):
     folder, display = tmp_path / "run", tiny.quiet()
     shutil.copytree(stopped, folder)
-    one_bit(folder / checkpoint.TEMPORARY_FOLDER / "10")
+    one_bit(folder / TEMPORARY_FOLDER / "10")
     resumed = fit(tiny.resumed(folder), display)
     shown: Any = display.console.file
     assert "has changed since it was written" in shown.getvalue().replace("\n", " ")
-    assert counted.taken == 12 - 4 * checkpoint.saved_epochs(stopped)[-1]
+    assert counted.taken == 12 - 4 * reading.saved_epochs(stopped)[-1]
     assert_same(resumed, whole)
 
 
 def test_a_place_needs_the_checkpoints_that_it_names(stopped, tmp_path):
     folder, told = tmp_path / "run", []
     shutil.copytree(stopped, folder)
-    assert checkpoint.find_temporary(folder, told.append) is not None
-    latest = folder / checkpoint.FOLDER / str(checkpoint.saved_epochs(folder)[-1])
+    assert reading.find_temporary(folder, told.append) is not None
+    latest = folder / FOLDER / str(reading.saved_epochs(folder)[-1])
     latest.rename(latest.with_name("3"))
     # Its epoch has a checkpoint itself: no more than outdated.
-    assert (checkpoint.find_temporary(folder, told.append), told) == (None, [])
+    assert (reading.find_temporary(folder, told.append), told) == (None, [])
     shutil.rmtree(latest.with_name("3"))
-    assert checkpoint.find_temporary(folder, told.append) is None
+    assert reading.find_temporary(folder, told.append) is None
     assert "it belongs to other epoch checkpoints" in told[0]
 
 
 def test_the_last_whole_one_of_two_is_found(stopped, tmp_path):
     folder, told = tmp_path / "run", []
     shutil.copytree(stopped, folder)
-    shutil.copytree(
-        folder / checkpoint.TEMPORARY_FOLDER / "10", folder / checkpoint.TEMPORARY_FOLDER / "11"
-    )
-    one_bit(folder / checkpoint.TEMPORARY_FOLDER / "11")
-    place = checkpoint.find_temporary(folder, told.append)
+    shutil.copytree(folder / TEMPORARY_FOLDER / "10", folder / TEMPORARY_FOLDER / "11")
+    one_bit(folder / TEMPORARY_FOLDER / "11")
+    place = reading.find_temporary(folder, told.append)
     assert place is not None
     assert (place.step, len(told)) == (10, 1)
 
@@ -318,15 +323,11 @@ def test_the_last_whole_one_of_two_is_found(stopped, tmp_path):
 def test_a_damaged_later_one_keeps_none_from_being_saved(stopped, tmp_path, counted):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
-    (folder / checkpoint.TEMPORARY_FOLDER / "10").rename(
-        folder / checkpoint.TEMPORARY_FOLDER / "12"
-    )
-    shutil.copytree(
-        stopped / checkpoint.TEMPORARY_FOLDER / "10", folder / checkpoint.TEMPORARY_FOLDER / "10"
-    )
-    unsigned(folder / checkpoint.TEMPORARY_FOLDER / "12")
+    (folder / TEMPORARY_FOLDER / "10").rename(folder / TEMPORARY_FOLDER / "12")
+    shutil.copytree(stopped / TEMPORARY_FOLDER / "10", folder / TEMPORARY_FOLDER / "10")
+    unsigned(folder / TEMPORARY_FOLDER / "12")
     counted.fit(tiny.resumed(folder), 1)
-    place = checkpoint.find_temporary(folder, pytest.fail)
+    place = reading.find_temporary(folder, pytest.fail)
     assert place is not None
     assert (place.step, places(folder)) == (11, ["11"])
 
@@ -343,16 +344,16 @@ class Clock:
 
 
 def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
-    clock, written = Clock(), storage.write_fingerprints
+    clock, written = Clock(), managers.write_fingerprints
 
     def slow(folder: Path) -> None:
         clock.now += 3.0
         written(folder)
 
-    monkeypatch.setattr(storage, "write_fingerprints", slow)
+    monkeypatch.setattr(managers, "write_fingerprints", slow)
     parts = tiny.parts("full")
     state = init_state(parts.params, parts.live_stats, optax.sgd(0.1))
-    at = checkpoint.TemporaryCheckpoint(1, 1, 1, 1.0, 1.0, ())
+    at = TemporaryCheckpoint(1, 1, 1, 1.0, 1.0, ())
     with Checkpointer(Run(tmp_path, Config()), {}, stop=Stop(), clock=clock) as saver:
         assert not saver.temporary_due
         clock.now += 31.0
@@ -364,14 +365,14 @@ def test_saves_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
         assert not saver.temporary_due
         clock.now += 20.0
         assert saver.temporary_due
-    assert checkpoint.find_temporary(tmp_path, pytest.fail) == at
+    assert reading.find_temporary(tmp_path, pytest.fail) == at
 
 
 def test_saves_within_an_epoch_are_spaced_from_those_of_epochs(tmp_path):
     clock = Clock()
     line = {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0}
     run = Run(tmp_path, Config(), history=[line])
-    snapshot = checkpointer.Snapshot(1, tiny.variables(), {}, None)
+    snapshot = Snapshot(1, tiny.variables(), {}, None)
     with Checkpointer(run, {}, stop=Stop(), clock=clock) as saver:
         clock.now += 20.0
         saver.save(1, lambda: snapshot)
@@ -382,10 +383,10 @@ def test_saves_within_an_epoch_are_spaced_from_those_of_epochs(tmp_path):
 
 
 def test_a_checkpoint_goes_as_soon_as_its_epoch_has_one(tiny_data, tmp_path, counted, monkeypatch):
-    removed, remove = [], checkpointer.remove_temporary
+    removed, remove = [], managers.remove_temporary
 
     def noted(run_dir: Path) -> None:
-        removed.append((counted.taken, places(run_dir), checkpoint.saved_epochs(run_dir)))
+        removed.append((counted.taken, places(run_dir), reading.saved_epochs(run_dir)))
         remove(run_dir)
 
     class Waiting(Checkpointer):
@@ -395,8 +396,8 @@ def test_a_checkpoint_goes_as_soon_as_its_epoch_has_one(tiny_data, tmp_path, cou
             super().save(*args)
             self.wait()
 
-    monkeypatch.setattr(checkpointer, "remove_temporary", noted)
-    monkeypatch.setattr(checkpointer, "DEFAULT_POLICY", CheckpointPolicy(seconds=0.0))
+    monkeypatch.setattr(managers, "remove_temporary", noted)
+    monkeypatch.setattr(saving, "DEFAULT_POLICY", CheckpointPolicy(seconds=0.0))
     monkeypatch.setattr(loop, "Checkpointer", Waiting)
     fit(configured(tiny_data, tmp_path / "run", SHORT), tiny.quiet())
     # In the first step of the next epoch.
@@ -415,6 +416,6 @@ def test_a_run_that_diverges_in_its_first_epoch_leaves_nothing(tiny_data, tmp_pa
 def test_a_run_stopped_in_its_first_epoch_has_no_model_yet(tiny_data, tmp_path, counted):
     folder = tmp_path / "run"
     counted.fit(configured(tiny_data, folder, SHORT), 2)
-    assert checkpoint.saved_epochs(folder) == []
+    assert reading.saved_epochs(folder) == []
     with pytest.raises(UserError, match=r"has no finished checkpoint\. Continue the run"):
-        checkpoint.restore(folder)
+        reading.restore(folder)

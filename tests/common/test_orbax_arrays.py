@@ -11,8 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jtl.common import arrays
-from jtl.common.arrays import read_tree
+from jtl.common import orbax_arrays
+from jtl.common.orbax_arrays import read_tree
 from jtl.common.trees import leaf_paths, lookup
 
 
@@ -48,7 +48,7 @@ def assert_same(read: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_a_tree_is_read_as_it_was_saved_and_without_orbax(tmp_path, monkeypatch):
     folder = saved(tmp_path, tree())
-    monkeypatch.setattr(arrays, "read_by_orbax", None)
+    monkeypatch.setattr(orbax_arrays, "read_by_orbax", None)
     assert_same(read_tree(folder), tree())
     assert read_tree(folder)["batch_stats"] == {}
 
@@ -63,7 +63,7 @@ def test_what_jtl_does_not_write_is_left_to_orbax(tmp_path, monkeypatch, layout)
         folder = tmp_path / "tree"
     else:
         folder = saved(tmp_path, content)
-    monkeypatch.setattr(arrays, "_by_tensorstore", None)
+    monkeypatch.setattr(orbax_arrays, "_by_tensorstore", None)
     read = read_tree(folder)
     for name in content.keys() - tree().keys():
         assert np.array_equal(read.pop(name), content[name])

@@ -1,7 +1,4 @@
-"""Reading a run's checkpoints; `jtl.runs.checkpointer` writes them.
-
-    RUN/checkpoints/EPOCH   permanent: the whole model after the best and after the latest epoch
-    RUN/midway/STEP         temporary: what the steps of an unfinished epoch have changed
+"""Reading a run's checkpoints.
 
 A reader may come while the run trains. So nothing here writes, removes or locks anything; it goes
 by the names that Orbax gives to finished checkpoints, and looks again if one disappears.
@@ -23,69 +20,26 @@ import jax
 import numpy as np
 
 from jtl.common import hashes
-from jtl.common.arrays import read_by_orbax, read_tree
 from jtl.common.errors import UserError, first_line
+from jtl.common.orbax_arrays import read_by_orbax, read_tree
 from jtl.common.paths import plain_path
-from jtl.common.trees import ParamTree
+from jtl.runs.checkpoints.contents import (
+    FINGERPRINTS,
+    FOLDER,
+    FORMAT_VERSION,
+    TEMPORARY_FOLDER,
+    Restored,
+    TemporaryCheckpoint,
+    temporary_items,
+)
 from jtl.runs.files import missing_run
 from jtl.runs.lock import is_written_by_another
 
-FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
-FORMAT_VERSION = 1
-"""The version of a checkpoint's metadata."""
-FINGERPRINTS = "files.json"
-"""In every checkpoint: SHA-256 of each of its items' files, by path."""
 ATTEMPTS = 50
 """How often a reader chooses a checkpoint that a training run has replaced before it is read."""
 
 _State = TypeVar("_State")
 _Sums = TypeVar("_Sums")
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """A permanent checkpoint that has been read.
-
-    Attributes:
-        epoch: The epoch after which it was taken, 1-based.
-        variables: {"params", "batch_stats"}, the whole trees, float32 NumPy arrays.
-        meta: What else it takes to rebuild the model; see `jtl.train.setup.Setup.meta`.
-        opt_state: The optimizer's state, where it was asked for; NumPy arrays.
-        sha256: Of the fingerprints of its files, which stands for all that it holds.
-    """
-
-    epoch: int
-    variables: ParamTree
-    meta: dict[str, Any]
-    opt_state: Any = None
-    sha256: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class TemporaryCheckpoint:
-    """Where within an epoch a temporary checkpoint was taken.
-
-    Attributes:
-        step: Steps that the run had taken; the checkpoint's number.
-        epoch: The unfinished epoch, 1-based.
-        batches: How many of its batches were done.
-        seconds: How long these took.
-        elapsed: Seconds of the whole run until then.
-        checkpoints: The epochs of the permanent checkpoints beside it, ascending. They hold the
-            frozen leaves, so it is of no use without them.
-    """
-
-    step: int
-    epoch: int
-    batches: int
-    seconds: float
-    elapsed: float
-    checkpoints: tuple[int, ...]
-
-    @property
-    def latest(self) -> int:
-        """The epoch of the latest permanent checkpoint, 0 without one."""
-        return max(self.checkpoints, default=0)
 
 
 def numbers(folder: Path) -> list[int]:
@@ -301,13 +255,6 @@ def restore_temporary(
         ) from error
     sums = restored.pop("sums")
     return dataclasses.replace(state, **restored), sums  # pyright: ignore[reportArgumentType]
-
-
-def temporary_items(state: Any, sums: Any) -> dict[str, Any]:
-    """All that changes within an epoch; the key follows from the seed."""
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    del fields["rng"]
-    return {**{key: tree for key, tree in fields.items() if tree is not None}, "sums": sums}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

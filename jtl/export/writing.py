@@ -11,7 +11,7 @@ import numpy as np
 from jtl.common import files
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources import registry
-from jtl.export.target import TARGETS, ExportedOutputs
+from jtl.export.formats import TARGETS, ExportedOutputs
 from jtl.predict.predictions import probabilities
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 
 from jtl.common import hashes
 from jtl.common.errors import UserError
-from jtl.runs import checkpoint
+from jtl.runs.checkpoints import reading
+from jtl.runs.checkpoints.contents import FINGERPRINTS
 from support import checkpoints, tiny
 
 STATE = {"momentum": np.zeros(3, np.float32)}
@@ -54,7 +55,7 @@ def test_best_and_latest_are_kept_and_no_others(tmp_path, accuracies, best):
     write(tmp_path, accuracies)
     assert kept(tmp_path) == {best, len(accuracies)}
     for which, epoch in (("best", best), ("latest", len(accuracies))):
-        restored = checkpoint.restore(tmp_path, which)
+        restored = reading.restore(tmp_path, which)
         assert restored.epoch == epoch
         assert restored.meta == META
         jax.tree.map(np.testing.assert_array_equal, restored.variables, variables(epoch))
@@ -64,7 +65,7 @@ def test_what_comes_back_has_the_bits_that_went_in(tmp_path):
     odd = np.array([np.nan, -0.0, np.inf, 1e-45, np.pi], np.float32)
     tree = {**tiny.variables(), "odd": {"values": odd}}
     checkpoints.write(tmp_path, [0.5], lambda _: tree, STATE, META)
-    got = checkpoint.restore(tmp_path).variables
+    got = reading.restore(tmp_path).variables
     assert jax.tree.structure(got) == jax.tree.structure(tree)
     for left, right in zip(*map(jax.tree.leaves, (got, tree)), strict=True):
         assert isinstance(left, np.ndarray)
@@ -84,17 +85,17 @@ def test_saving_waits_when_the_manager_closes(tmp_path):
 def test_not_a_run(tmp_path):
     for folder, why in ((tmp_path, "it has no 'checkpoints' folder"), (tmp_path / "x", "no such")):
         with pytest.raises(UserError, match=f"is not a run: .*{why}"):
-            checkpoint.restore(folder)
+            reading.restore(folder)
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(UserError, match="is not a run"):
-        checkpoint.restore(file)
+        reading.restore(file)
 
 
 def test_no_finished_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="has no finished checkpoint"):
-        checkpoint.restore(tmp_path)
+        reading.restore(tmp_path)
 
 
 def largest_file(folder):
@@ -138,7 +139,7 @@ def damage_missing(folder):
 
 
 def damage_fingerprints(folder):
-    (folder / "checkpoints" / "1" / checkpoint.FINGERPRINTS).write_text("[]")
+    (folder / "checkpoints" / "1" / FINGERPRINTS).write_text("[]")
 
 
 @pytest.mark.parametrize(
@@ -154,16 +155,16 @@ def damage_fingerprints(folder):
 )
 def test_damaged_files_are_a_users_error(tmp_path, damage):
     checkpoints.write(tmp_path, [0.5], lambda _: tiny.variables(), STATE, META)
-    checkpoint.restore(tmp_path)
+    reading.restore(tmp_path)
     damage(tmp_path)
     with pytest.raises(
         UserError, match=r"^the checkpoint of epoch 1 in '.*' cannot be read: \S"
     ) as raised:
-        checkpoint.restore(tmp_path)
+        reading.restore(tmp_path)
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("read", [checkpoint.restore, checkpoint.check])
+@pytest.mark.parametrize("read", [reading.restore, reading.check])
 def test_damaged_metrics_name_the_checkpoint(tmp_path, read):
     write(tmp_path, [0.9, 0.2])
     damage_metrics(tmp_path)
@@ -174,13 +175,13 @@ def test_damaged_metrics_name_the_checkpoint(tmp_path, read):
     assert "Delete the damaged checkpoint's folder" in str(raised.value)
     # As the message says: the other one can still be read.
     shutil.rmtree(tmp_path / "checkpoints" / "1")
-    assert checkpoint.restore(tmp_path).epoch == 2
+    assert reading.restore(tmp_path).epoch == 2
 
 
 def test_orbax_own_notes_are_not_needed(tmp_path):
     write(tmp_path, [0.9])
     damage_notes(tmp_path)
-    assert checkpoint.restore(tmp_path).epoch == 1
+    assert reading.restore(tmp_path).epoch == 1
 
 
 def rewritten(folder, change):
@@ -189,7 +190,7 @@ def rewritten(folder, change):
     content = change((path / "meta" / "metadata").read_text())
     (path / "meta" / "metadata").write_text(content)
     files = {k: v for k, v in hashes.of_files(path).items() if "/" in k}
-    (path / checkpoint.FINGERPRINTS).write_text(json.dumps(files))
+    (path / FINGERPRINTS).write_text(json.dumps(files))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_metadata_of_another_kind_are_refused(tmp_path, old, new, told):
     write(tmp_path, [0.9])
     rewritten(tmp_path, lambda text: text.replace(old, new))
     with pytest.raises(UserError, match=told):
-        checkpoint.restore(tmp_path)
+        reading.restore(tmp_path)
 
 
 def test_readers_change_nothing(tmp_path):
@@ -217,7 +218,7 @@ def test_readers_change_nothing(tmp_path):
     unfinished.mkdir()
     before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
     for which in ("best", "latest"):
-        checkpoint.restore(tmp_path, which)
+        reading.restore(tmp_path, which)
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
 
 
@@ -225,7 +226,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
     write(tmp_path, [0.9])
     later = tmp_path / "later"
     write(later, [0.9, 0.95])
-    chosen = checkpoint._chosen
+    chosen = reading._chosen
 
     def replaced(run_dir, which):
         epoch = chosen(run_dir, which)
@@ -234,5 +235,5 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
             (tmp_path / "checkpoints" / "1").rename(tmp_path / "gone")
         return epoch
 
-    monkeypatch.setattr(checkpoint, "_chosen", replaced)
-    assert checkpoint.restore(tmp_path).epoch == 2
+    monkeypatch.setattr(reading, "_chosen", replaced)
+    assert reading.restore(tmp_path).epoch == 2
