@@ -31,7 +31,7 @@ from jtl.distributed import device
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.predictions import Prediction, Predictions, Unreadable
 from jtl.results import Run
-from jtl.train.loop import fit as _fit
+from jtl.train.fit import fit as _fit
 
 __all__ = [
     "Classifier", "Prediction", "Predictions", "Run", "Unreadable", "UserError", "fit", "load",

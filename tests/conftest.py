@@ -22,7 +22,7 @@ from jtl.models import registry
 from jtl.runs import plot_worker
 from jtl.runs.run import Run
 from jtl.train import automatic
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from support import quick, tiny
 from support.paths import SHARED_DATA, TESTS
 from support.programs import QUICK_COMPILE

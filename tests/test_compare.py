@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jtl.compare import command as compare
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 
@@ -20,7 +20,7 @@ from support.commands import main
 def runs(tiny_run, tiny_data, tmp_path_factory):
     """Two runs that differ in two options."""
     folder = tmp_path_factory.mktemp("runs") / "other [b]"
-    other = loop.fit(tiny.config(tiny_data, folder, epochs=3, lr=0.2), tiny.quiet())
+    other = fit(tiny.config(tiny_data, folder, epochs=3, lr=0.2), tiny.quiet())
     return tiny_run, other
 
 

@@ -116,7 +116,7 @@ class Entry:
             digest: Of the key that it must have; None for any.
 
         Raises:
-            Damaged: Its description is not as it was written.
+            DamagedEntry: Its description is not as it was written.
         """
         try:
             text = (folder / DESCRIPTION).read_bytes()
@@ -146,7 +146,7 @@ class Entry:
             mapped: Leave it on disk, as a read-only map of the file.
 
         Raises:
-            Damaged: The file is not as it was written.
+            DamagedEntry: The file is not as it was written.
         """
         header, spec = self.spec.header(), self.spec
         try:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jtl import models
 from jtl.cache.entry import ArraySpec, Entry
 from jtl.cache.extraction import extract
-from jtl.cache.keys import Key, Prefix, SplitView, key_of, prefix_of
+from jtl.cache.keys import FeatureKeys, Key, SplitView
 from jtl.cache.phase_inputs import PhaseInputs
 from jtl.cache.placement import CacheEstimate, place_features, place_images
 from jtl.cache.store import EntryClaim, FeatureStore
@@ -37,69 +33,53 @@ class NoRoom(Exception):
     """Features that were to lie on disk have no room there after all."""
 
 
+@dataclasses.dataclass(eq=False)
 class FeatureCache:
-    """Features of the splits of one data set, at any cut of one model."""
+    """Features of the splits of one data set, at any cut of one model.
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        model: ImageClassifier,
-        inputs: InputPlan,
-        *,
-        name: str,
-        seed: int = 0,
-        budget: str | None = None,
-        stored: str = "computed",
-        store: FeatureStore | None = None,
-        sharding: DataSharding = SINGLE,
-        display: Display,
-    ):
-        """Takes what features depend on.
+    Attributes:
+        dataset: The images.
+        model: The classifier.
+        inputs: How images become its input.
+        name: Of the backbone, for people.
+        seed: Of the run, which random views are drawn by.
+        budget: As in `--cache-budget`; 0 for no features at all.
+        stored: What features are rounded to: `float32`, `bfloat16`, or `computed`.
+        store: Where features are kept between runs; None for nowhere.
+        sharding: The devices that work with the features, each on its part of them.
+        display: Where progress goes.
+    """
 
-        Args:
-            dataset: The images.
-            model: The classifier.
-            inputs: How images become its input.
-            name: Of the backbone, for people.
-            seed: Of the run, which random views are drawn by.
-            budget: As in `--cache-budget`; 0 for no features at all.
-            stored: What features are rounded to: `float32`, `bfloat16`, or `computed`.
-            store: Where features are kept between runs; None for nowhere.
-            sharding: The devices that work with the features, each on its part of them.
-            display: Where progress goes.
-        """
-        self._plain = functools.partial(
-            FeatureCache,
-            dataset,
-            model,
-            dataclasses.replace(inputs, augmentation=None, views=0),
-            name=name,
-            seed=seed,
-            budget=budget,
-            stored=stored,
-            store=store,
-            sharding=sharding,
-            display=display,
-        )
-        self._sharding = sharding
-        self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
-        self._stored = None if stored == "computed" else stored
-        self._seed, self._budget, self._store, self._display = seed, budget, store, display
+    dataset: Dataset
+    model: ImageClassifier
+    inputs: InputPlan
+    _: dataclasses.KW_ONLY
+    name: str
+    seed: int = 0
+    budget: str | None = None
+    stored: str = "computed"
+    store: FeatureStore | None = None
+    sharding: DataSharding = SINGLE
+    display: Display
+
+    def __post_init__(self) -> None:
+        self._keys = FeatureKeys(self.dataset, self.model, self.inputs, self.name, self.stored)
         self._found = self._computed = 0
         self._noted: set[str] = set()
         self._rejected: set[str] = set()  # Cuts whose features had no room on disk after all.
-        self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
-        self._last: tuple[ParamTree, str, Prefix] | None = None
         self._decoded: Images | None = None  # Of train, while its views are computed.
 
     @property
     def folder(self) -> Path | None:
         """Where features are kept between runs."""
-        return None if self._store is None else self._store.folder
+        return None if self.store is None else self.store.folder
 
     def without_augmentation(self) -> FeatureCache:
         """The features of the same images as they are."""
-        return self if self._inputs.augmentation is None else self._plain()
+        if self.inputs.augmentation is None:
+            return self
+        plain = dataclasses.replace(self.inputs, augmentation=None, views=0)
+        return dataclasses.replace(self, inputs=plain)
 
     @property
     def reused(self) -> bool:
@@ -116,7 +96,7 @@ class FeatureCache:
             variables: The classifier's, NumPy arrays.
             splits: What is worked on.
         """
-        place, inputs = None, self._inputs
+        place, inputs = None, self.inputs
         if cut is None and inputs.views and "train" in splits:
             self._note(
                 "--cache-views needs frozen layers at the start of the network, and this "
@@ -130,9 +110,9 @@ class FeatureCache:
         elif cut is not None and cut not in self._rejected:
             place = self.estimate(cut, variables, splits).place
         if cut is None or place is None:
-            return PhaseInputs.of_images(self._model, self._inputs, self._sharding)
+            return PhaseInputs.of_images(self.model, self.inputs, self.sharding)
         return PhaseInputs.of_features(
-            self._model, self._inputs, cut, place, self._stored, self._sharding
+            self.model, self.inputs, cut, place, self._keys.rounded, self.sharding
         )
 
     def estimate(self, cut: str, variables: ParamTree, splits: Splits) -> CacheEstimate:
@@ -140,11 +120,11 @@ class FeatureCache:
         parts = [part for item in splits.items() for part in self._parts(*item)]
         entries = [self._find(cut, variables, part) for part in parts]
         known = next((entry.spec for entry in entries if entry is not None), None)
-        row = known.row_bytes if known else self._spec(cut, variables, 1).row_bytes
+        row = known.row_bytes if known else self._keys.spec(cut, variables, 1).row_bytes
         needed = row * sum(len(part.split) for part in parts)
         kept = all(entries)
-        place, why = place_features(cut, needed, kept, self._budget, self._store)
-        if self._sharding.spans_processes and not processes.all_agree(place == "memory"):
+        place, why = place_features(cut, needed, kept, self.budget, self.store)
+        if self.sharding.spans_processes and not processes.all_agree(place == "memory"):
             # Each process has its own share on its disk, and a batch needs all of them.
             place, why = None, "the features do not fit in the memory of all processes"
         if why is not None:
@@ -166,42 +146,41 @@ class FeatureCache:
                 return dataclasses.replace(inputs, examples=cached)
         except NoRoom:
             self._rejected.add(inputs.start or "")
-            self._display.message("so every step runs the frozen layers, too")
+            self.display.message("so every step runs the frozen layers, too")
         finally:
-            self._last = self._decoded = None  # The steps donate the arrays.
+            self._decoded = None
+            self._keys.forget()  # The steps donate the arrays.
         images = {
             name: place_images(
-                split, self._inputs, once=False, training=name == "train", sharding=self._sharding
+                split, self.inputs, once=False, training=name == "train", sharding=self.sharding
             )
             for name, split in splits.items()
         }
-        inputs = PhaseInputs.of_images(self._model, self._inputs, self._sharding)
+        inputs = PhaseInputs.of_images(self.model, self.inputs, self.sharding)
         return dataclasses.replace(inputs, examples=images)
 
     def _note(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            self._display.message(text)
+            self.display.message(text)
 
     def _parts(self, name: str, split: Split) -> list[SplitView]:
         """What is kept of a split; of many processes, of this one's share of it."""
-        augmentation = self._inputs.augmentation
-        if self._sharding.spans_processes:
-            split = SplitSlice(split, self._sharding.local_rows(len(split)))
+        augmentation = self.inputs.augmentation
+        if self.sharding.spans_processes:
+            split = SplitSlice(split, self.sharding.local_rows(len(split)))
         if name != "train" or augmentation is None:
             return [SplitView(name, split, None)]
-        numbers = range(1, self._inputs.views + 1)
-        return [SplitView(name, split, View(augmentation.options, self._seed, n)) for n in numbers]
+        numbers = range(1, self.inputs.views + 1)
+        return [SplitView(name, split, View(augmentation.options, self.seed, n)) for n in numbers]
 
     def _all(self, inputs: PhaseInputs, variables: ParamTree, name: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
         draws = [
             Features(
-                values
-                if inputs.place == "disk"
-                else self._sharding.shard_table(values, len(split)),
+                values if inputs.place == "disk" else self.sharding.shard_table(values, len(split)),
                 split.labels,
-                self._sharding,
+                self.sharding,
             )
             for values in (
                 self._features(inputs, variables, part) for part in self._parts(name, split)
@@ -210,37 +189,7 @@ class FeatureCache:
         return draws[0] if len(draws) == 1 else Views(draws)
 
     def _find(self, cut: str, variables: ParamTree, part: SplitView) -> Entry | None:
-        return None if self._store is None else self._store.find(self._key(cut, variables, part))
-
-    def _key(self, cut: str, variables: ParamTree, part: SplitView) -> Key:
-        if self._last is None or self._last[0] is not variables or self._last[1] != cut:
-            prefix = prefix_of(
-                self._model,
-                variables,
-                cut,
-                name=self._name,
-                dtype=self._inputs.device.dtype,
-                stored=self._stored,
-            )
-            self._last = (variables, cut, prefix)
-        return key_of(
-            self._last[2],
-            part.split,
-            data=self._dataset.spec,
-            fingerprint=self._dataset.fingerprint,
-            split_name=part.split_name,
-            host=self._inputs.host_for(part.split.native_size(), training=part.view is not None),
-            prepare=self._inputs.device,
-            view=part.view,
-        )
-
-    def _spec(self, cut: str, variables: ParamTree, count: int) -> ArraySpec:
-        if cut not in self._outputs:
-            size = self._inputs.device.size
-            images = jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype)
-            self._outputs[cut] = models.output_shape(self._model, variables, images, cut)
-        output = self._outputs[cut]
-        return ArraySpec((count, *output.shape[1:]), self._stored or jnp.dtype(output.dtype).name)
+        return None if self.store is None else self.store.find(self._keys.key(cut, variables, part))
 
     def _features(self, inputs: PhaseInputs, variables: ParamTree, part: SplitView) -> np.ndarray:
         """Found or computed [N, ...], in memory or mapped from a file.
@@ -250,15 +199,15 @@ class FeatureCache:
         """
         assert inputs.start is not None
         if not len(part.split):  # Of many processes, where there are fewer images.
-            return self._spec(inputs.start, variables, 0).empty()
+            return self._keys.spec(inputs.start, variables, 0).empty()
         mapped = inputs.place == "disk"
-        key = self._key(inputs.start, variables, part)
+        key = self._keys.key(inputs.start, variables, part)
         if (kept := self._kept(key, part, mapped)) is not None:
             return kept
-        spec = self._spec(inputs.start, variables, len(part.split))
-        if self._store is None:
+        spec = self._keys.spec(inputs.start, variables, len(part.split))
+        if self.store is None:
             return self._computed_now(inputs.start, variables, part, spec, None)
-        with self._store.claim(key, spec) as claim:
+        with self.store.claim(key, spec) as claim:
             if claim is not None:
                 if not mapped:
                     return self._computed_now(inputs.start, variables, part, spec, claim)
@@ -273,13 +222,13 @@ class FeatureCache:
     def _kept(
         self, key: Key, part: SplitView, mapped: bool, *, announce: bool = True
     ) -> np.ndarray | None:
-        loaded = self._store.load(key, mapped=mapped) if self._store else None
+        loaded = self.store.load(key, mapped=mapped) if self.store else None
         if loaded is None:
             return None
         entry, values = loaded
         if announce:
             self._found += len(part.split)
-            self._display.message(
+            self.display.message(
                 f"{part.shown}: {len(part.split):,} images from the cache, "
                 f"{entry.seconds:,.1f} s saved"
             )
@@ -319,10 +268,10 @@ class FeatureCache:
     def _images(self, part: SplitView) -> Images:
         """Decoded beside the computation; if for several views, once for all where they fit."""
         if part.view is None:
-            return place_images(part.split, self._inputs, once=True)
+            return place_images(part.split, self.inputs, once=True)
         if self._decoded is None:
-            once = self._inputs.views == 1
-            self._decoded = place_images(part.split, self._inputs, once=once, training=True)
+            once = self.inputs.views == 1
+            self._decoded = place_images(part.split, self.inputs, once=once, training=True)
         return self._decoded
 
     def _rows(
@@ -330,22 +279,22 @@ class FeatureCache:
     ) -> Iterator[np.ndarray]:
         """Features of the images from `first` on, batch by batch, as they are to be kept."""
         self._computed += len(part.split)
-        local = self._sharding.local()
+        local = self.sharding.local()
         on_device = local.replicate(variables)
         images = self._images(part)
-        with self._display.track(part.shown, len(part.split), "images") as advance:
+        with self.display.track(part.shown, len(part.split), "images") as advance:
             if first:
                 advance(first, "continued from an earlier run")
             for rows in extract(
                 images,
                 on_device,
-                model=self._model,
+                model=self.model,
                 stop=cut,
-                prepare=self._inputs.device,
+                prepare=self.inputs.device,
                 first=first,
                 view=part.view,
                 origin=part.split.rows.start if isinstance(part.split, SplitSlice) else 0,
                 sharding=local,
             ):
-                yield rows if self._stored is None else rows.astype(self._stored)
+                yield rows if self._keys.rounded is None else rows.astype(self._keys.rounded)
                 advance(len(rows))

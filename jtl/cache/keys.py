@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jtl.cache.entry import FORMAT_VERSION
+from jtl import models
+from jtl.cache.entry import FORMAT_VERSION, ArraySpec
 from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.data.augment import View
 from jtl.data.decoding import HostTransform
+from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
-from jtl.data.sources.registry import Split
+from jtl.data.sources.registry import Dataset, Split
 from jtl.data.splits import LONG_NAMES
 from jtl.models import ImageClassifier, Unit
 
@@ -53,10 +56,6 @@ class SplitView:
     split_name: str
     split: Split
     view: View | None
-
-    def __str__(self) -> str:
-        view = "" if self.view is None else f", view {self.view.number}"
-        return self.split_name + view
 
     @property
     def shown(self) -> str:
@@ -182,3 +181,56 @@ def _variables_hash(variables: ParamTree, units: Sequence[Unit]) -> str:
         digest.update(repr((path, leaf.dtype.str, leaf.shape)).encode())
         digest.update(leaf.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+class FeatureKeys:
+    """Keys and shapes of the features of one data set, at any cut of one model."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: ImageClassifier,
+        inputs: InputPlan,
+        name: str,
+        stored: str = "computed",
+    ):
+        """Takes what features depend on; see `FeatureCache`."""
+        self._dataset, self._model, self._inputs, self._name = dataset, model, inputs, name
+        self.rounded = None if stored == "computed" else stored
+        self._outputs: dict[str, jax.ShapeDtypeStruct] = {}
+        self._last: tuple[ParamTree, str, Prefix] | None = None
+
+    def key(self, cut: str, variables: ParamTree, part: SplitView) -> Key:
+        if self._last is None or self._last[0] is not variables or self._last[1] != cut:
+            prefix = prefix_of(
+                self._model,
+                variables,
+                cut,
+                name=self._name,
+                dtype=self._inputs.device.dtype,
+                stored=self.rounded,
+            )
+            self._last = (variables, cut, prefix)
+        return key_of(
+            self._last[2],
+            part.split,
+            data=self._dataset.spec,
+            fingerprint=self._dataset.fingerprint,
+            split_name=part.split_name,
+            host=self._inputs.host_for(part.split.native_size(), training=part.view is not None),
+            prepare=self._inputs.device,
+            view=part.view,
+        )
+
+    def forget(self) -> None:
+        """Lets go of the variables that the last key was of."""
+        self._last = None
+
+    def spec(self, cut: str, variables: ParamTree, count: int) -> ArraySpec:
+        """Shape and dtype of the features of `count` images."""
+        if cut not in self._outputs:
+            size = self._inputs.device.size
+            images = jax.ShapeDtypeStruct((1, size, size, 3), self._inputs.device.dtype)
+            self._outputs[cut] = models.output_shape(self._model, variables, images, cut)
+        output = self._outputs[cut]
+        return ArraySpec((count, *output.shape[1:]), self.rounded or jnp.dtype(output.dtype).name)

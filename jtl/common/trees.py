@@ -18,6 +18,15 @@ def subtree(tree: ParamTree, path: str) -> ParamTree:
     return tree
 
 
+def has_path(tree: ParamTree, path: str) -> bool:
+    """Whether a nested dict has a leaf or a sub-tree at `path`."""
+    for key in path.split("/"):
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
 def prune(tree: ParamTree, keep: Callable[[str], bool]) -> ParamTree:
     """The sub-tree of the leaves whose path `keep` accepts; no empty dicts remain."""
 

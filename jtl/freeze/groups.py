@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jtl.common.trees import has_path
 from jtl.freeze.masks import FROZEN, Mask, Rule, label_tree
 from jtl.models.chain import Unit
 from jtl.optim.recipe import Rates
@@ -35,7 +36,7 @@ def assign(
     labels = label_tree(mask, params)
     by_label = {rule.label: rule for rule in mask.rules}
     assert all(_same_rate(rule, by_label[rule.label]) for rule in mask.rules)
-    depths = [unit.path for unit in units if _has_params(params, unit.path)]
+    depths = [unit.path for unit in units if has_path(params, unit.path)]
     learning_rates: dict[str, float] = {}
 
     def refine(tree: dict[str, Any], path: str) -> dict[str, Any]:
@@ -80,12 +81,3 @@ def _renamed(label: str, of_the_head: bool) -> str:
 
 def _same_rate(one: Rule, other: Rule) -> bool:
     return (one.lr, one.lr_mult) == (other.lr, other.lr_mult)
-
-
-def _has_params(params: dict[str, Any], path: str) -> bool:
-    node: Any = params
-    for key in path.split("/"):
-        if key not in node:
-            return False
-        node = node[key]
-    return True

@@ -79,11 +79,11 @@ def _stored(config: Config, folder: Path, message: Callable[[str], None]) -> tup
     stored = stored_config(folder)
     _refuse_changes(config, stored, folder)
     log_to = config.run.log_to or stored.run.log_to
-    run = dataclasses.replace(config.run, log_to=log_to)
-    # What it holds is compared later.
-    moved = "data" in config.run.given or config.data.data != Config().data.data
-    data = dataclasses.replace(stored.data, data=config.data.data) if moved else stored.data
-    stored = dataclasses.replace(stored, run=run, data=data)
+    stored = walk.replace(dataclasses.replace(stored, run=config.run), {"log_to": log_to})
+    if "data" in config.run.given or config.data.data != Config().data.data:
+        stored = walk.replace(
+            stored, {"data": config.data.data}
+        )  # What it holds is compared later.
     asked, planned = config.train.epochs, _planned(read_json(folder / CONFIG))
     extended = stored.train.extended
     # Before epochs were added, each time, and now: a requeue says again what it said then.
@@ -106,8 +106,7 @@ def _stored(config: Config, folder: Path, message: Callable[[str], None]) -> tup
             f"--epochs {asked}: the run in '{folder}' has {planned} epochs. Use a larger number "
             "to train it longer, or leave --epochs out to continue as planned."
         )
-    train = dataclasses.replace(stored.train, extended=extended)
-    return dataclasses.replace(stored, train=train), more
+    return walk.replace(stored, {"extended": extended}), more
 
 
 def _planned(content: dict[str, Any]) -> int:
@@ -200,9 +199,8 @@ def _relocated(stored: Config, started_in: str | None) -> Config:
         return str(there) if path and not Path(path).exists() and there.exists() else path
 
     scheme, colon, path = stored.data.data.partition(":")
-    data = dataclasses.replace(stored.data, data=scheme + colon + found(path))
-    model = dataclasses.replace(stored.model, weights=found(stored.model.weights))
-    return dataclasses.replace(stored, data=data, model=model)
+    weights = found(stored.model.weights)
+    return walk.replace(stored, {"data": scheme + colon + found(path), "weights": weights})
 
 
 def stored_fingerprint(folder: Path) -> str | None:

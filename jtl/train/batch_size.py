@@ -11,6 +11,7 @@ from jtl.cache import placement
 from jtl.common.errors import LESS_MEMORY, UserError
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes
+from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.sharding import sharding_for
@@ -33,7 +34,7 @@ def prepared(config: Config, display: Display) -> Setup:
         UserError: As `prepare_setup`; or not even one image fits.
     """
     auto = config.train.batch_size == "auto"
-    first = with_batch(config, jax.device_count()) if auto else config
+    first = walk.replace(config, {"batch_size": jax.device_count()}) if auto else config
     setup = processes.run_together(lambda: prepare_setup(first, display))
     if not auto:
         return setup
@@ -50,13 +51,8 @@ def prepared(config: Config, display: Display) -> Setup:
         f"--batch-size auto: {size} images per step (at most {at_most} of "
         f"{len(setup.dataset.train):,}); learning rates stay as they are"
     )
-    config = with_batch(setup.config, size)
+    config = walk.replace(setup.config, {"batch_size": size})
     return dataclasses.replace(setup, config=config, sharding=sharding_for(size))
-
-
-def with_batch(config: Config, size: int) -> Config:
-    """The same options with a batch size."""
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=size))
 
 
 def largest_sensible(images: int, accumulate: int) -> int:

@@ -63,8 +63,9 @@ def _command(config: Config, background_plots: bool) -> None:
     from jtl.common.progress import Display
     from jtl.distributed import processes
     from jtl.runs import messages
-    from jtl.train import batch_size, dry_run, loop, preview
+    from jtl.train import batch_size, dry_run, preview
     from jtl.train.checks import checked
+    from jtl.train.fit import fit
 
     if config.run.dry_run:
         setup = batch_size.prepared(checked(config), Display())
@@ -81,7 +82,7 @@ def _command(config: Config, background_plots: bool) -> None:
         told = seeds.fit_seeds(checked(config), Display(), background_plots=background_plots)
         _print(config, told, seeds.print_seeds)
     else:
-        run = loop.fit(config, background_plots=background_plots)
+        run = fit(config, background_plots=background_plots)
         _print(config, run.summary, functools.partial(messages.print_summary, folder=run.folder))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.signals import listening
+from jtl.config import walk
 from jtl.config.options import Config
 from jtl.data.loader import shuffled
 from jtl.distributed import processes
@@ -48,15 +48,11 @@ def find_lr(config: Config, display: Display) -> dict[str, Any]:
         fell) and `picture`, the path of the curve.
 
     Raises:
-        UserError: As `jtl.train.loop.fit`.
+        UserError: As `jtl.train.fit.fit`.
     """
     config = checked(config)
     # One rate in every step but for what the finder multiplies it by.
-    config = dataclasses.replace(
-        config,
-        train=dataclasses.replace(config.train, schedule="constant"),
-        steps=dataclasses.replace(config.steps, warmup=0.0),
-    )
+    config = walk.replace(config, {"schedule": "constant", "warmup": 0.0})
     with listening(display.message) as stop, claimed_run(config, display.message) as run:
         setup = batch_size.prepared(config, display)
         with PlotWorker() as plotter:

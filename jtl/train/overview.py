@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jtl.common.text import counted
-from jtl.common.trees import ParamTree, leaf_paths, lookup
+from jtl.common.trees import has_path, leaf_paths, lookup
 from jtl.freeze import FROZEN
 from jtl.freeze.phase_plan import PhasePlan
 from jtl.runs import messages
@@ -41,7 +41,7 @@ def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:
     groups: dict[str, dict[str, Any]] = {}
     params = setup.variables["params"]
     units = [unit.path for unit in setup.model.units()]
-    with_norm = {unit for unit in units if _inside(setup.variables.get("batch_stats", {}), unit)}
+    with_norm = {unit for unit in units if has_path(setup.variables.get("batch_stats", {}), unit)}
     for path in leaf_paths(params):
         label = lookup(plan.labels, path)
         unit = next(u for u in units if "/".join(path).startswith(u + "/"))
@@ -63,11 +63,3 @@ def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:
     for row in groups.values():
         row["bn"] = " and ".join(sorted(row["bn"])) or "none"
     return sorted(groups.values(), key=lambda row: row["label"] == FROZEN)
-
-
-def _inside(tree: ParamTree, path: str) -> bool:
-    for key in path.split("/"):
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True

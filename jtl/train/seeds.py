@@ -17,13 +17,14 @@ from rich.text import Text
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.signals import Interrupted
+from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs.files import CONFIG, write_json
 from jtl.runs.folder import held_folder, new_folder
 from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 
 FILE = "seeds.json"
 MEASURED = (
@@ -44,15 +45,15 @@ def fit_seeds(
     Args:
         config: The options. With `--resume`, what is finished stays, what was cut off goes on.
         display: Where progress goes.
-        background_plots: As of `jtl.train.loop.fit`.
+        background_plots: As of `jtl.train.fit.fit`.
 
     Returns:
         The content of `seeds.json`: the seeds, their folders, and median, min, max and standard
         deviation of each figure of `MEASURED`.
 
     Raises:
-        UserError: As `jtl.train.loop.fit`.
-        Interrupted: As `jtl.train.loop.fit`; the message says how to go on with all seeds.
+        UserError: As `jtl.train.fit.fit`.
+        Interrupted: As `jtl.train.fit.fit`; the message says how to go on with all seeds.
     """
     if config.run.resume != "never" and config.run.run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the seeds to continue.")
@@ -118,22 +119,14 @@ def _one(
     resume = again and (place / CONFIG).is_file()
     if again and not resume and (first / CONFIG).is_file():
         # As the others were begun.
-        stored = stored_config(first)
-        config = dataclasses.replace(stored, run=config.run)
-    data = config.data
-    if not resume and data.split_seed is None:
-        data = dataclasses.replace(data, split_seed=config.train.seed)
-    train = dataclasses.replace(config.train, seed=seed)
-    if train.batch_size == "auto" and (first / CONFIG).is_file():
+        config = dataclasses.replace(stored_config(first), run=config.run)
+    own: dict[str, Any] = {"seed": seed, "run_dir": place, "seeds": 1}
+    if not resume:
+        own["split_seed"] = config.split_seed
+    if config.train.batch_size == "auto" and (first / CONFIG).is_file():
         # As the first one found it: other batch sizes train otherwise.
-        train = dataclasses.replace(train, batch_size=stored_config(first).train.batch_size)
-    one = dataclasses.replace(
-        config,
-        data=data,
-        train=train,
-        run=dataclasses.replace(config.run, run_dir=place, seeds=1),
-    )
-    return fit(one, display, background_plots=background_plots).summary
+        own["batch_size"] = stored_config(first).train.batch_size
+    return fit(walk.replace(config, own), display, background_plots=background_plots).summary
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any] | None:

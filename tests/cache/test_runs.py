@@ -39,7 +39,7 @@ from jtl.runs.run import Run
 from jtl.train import step
 from jtl.train.checks import checked
 from jtl.train.dry_run import dry_run
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny

@@ -14,7 +14,7 @@ from jtl.config.options import AugmentConfig, Config, DataConfig, RunConfig
 from jtl.runs.checkpoints import reading
 from jtl.train.checks import checked
 from jtl.train.dry_run import dry_run
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from support import tiny
 

@@ -8,7 +8,7 @@ import pytest
 
 from jtl.cli import app
 from jtl.config.options import Config
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 

@@ -20,7 +20,7 @@ from jtl.data.balance import balanced_weights
 from jtl.optim import lbfgs
 from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.step import Batch, Constants, TrainStep
 from support import tiny
 from support.augmented import augmented, figures, step_arguments

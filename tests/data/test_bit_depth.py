@@ -21,7 +21,7 @@ from jtl.data.survey import survey
 from jtl.data.verification import Verification
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 from support.data_files import encode
@@ -86,7 +86,7 @@ def test_the_depth_is_remembered_and_sampled(tmp_path: Path, monkeypatch: pytest
 def test_the_depth_is_kept_with_the_run(tiny_data: Path, tmp_path: Path, capsys):
     root = folder(tmp_path / "data", 4095)
     weights = str(tiny_data.parent / "weights")
-    run = loop.fit(tiny.config(root, tmp_path / "run", weights=weights), tiny.quiet())
+    run = fit(tiny.config(root, tmp_path / "run", weights=weights), tiny.quiet())
     classifier = evaluation.load(run.folder)
     assert classifier.inputs.bit_depth == 12
     assert "images of 12 bits" in " ".join(run.summary["notes"])

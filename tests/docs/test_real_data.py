@@ -13,7 +13,7 @@ from jtl.config.options import Config, DataConfig, RunConfig, TrainConfig
 from jtl.data.decoding import HostTransform, decode
 from jtl.data.preprocessing import Prepare
 from jtl.models.inference import forward
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 
 pytestmark = pytest.mark.slow
 

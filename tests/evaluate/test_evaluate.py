@@ -27,7 +27,7 @@ from jtl.predict import classifier as evaluation
 from jtl.runs import report
 from jtl.runs.calibration import WIDEST, calibration, fit_temperature
 from jtl.train import command as train
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 
@@ -284,7 +284,7 @@ def test_data_with_some_of_the_classes(run, tmp_path, capsys):
 def test_the_runs_own_data_by_another_name_are_not_scored_whole(tiny_data, tmp_path, capsys):
     weights = str(tiny_data.parent / "weights")
     folder = tiny.write_folder(tmp_path / "data", train=10) / "train"
-    done = loop.fit(tiny.config(folder, tmp_path / "run", weights=weights), tiny.quiet())
+    done = fit(tiny.config(folder, tmp_path / "run", weights=weights), tiny.quiet())
     assert main("evaluate", done.folder, "--data", f"folder:{folder}/.", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["count"], scores["val_loss"]) == (6, done.summary["val_loss"])
@@ -295,7 +295,7 @@ def test_a_test_split(tiny_data, tmp_path, capsys):
     shutil.copytree(folder / "val", folder / "test")
     shutil.rmtree(folder / "test" / "ash")
     weights = str(tiny_data.parent / "weights")
-    done = loop.fit(tiny.config(folder, tmp_path / "run", weights=weights), tiny.quiet())
+    done = fit(tiny.config(folder, tmp_path / "run", weights=weights), tiny.quiet())
     assert main("evaluate", done.folder, "--split", "test", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     for key in ("accuracy", "macro_f1", "classes", "calibration"):

@@ -26,7 +26,7 @@ from jtl.export import command as export
 from jtl.export import formats, inference, libraries, stablehlo, writing
 from jtl.models import Preprocessing
 from jtl.predict import classifier as evaluation
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support import weights_samples as samples
 from support.commands import main, python
@@ -38,7 +38,7 @@ from weights_convert.convert.tables import TABLES
 @pytest.fixture(scope="module")
 def classifier(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    return evaluation.load(loop.fit(tiny.config(tiny_data, folder, epochs=5), tiny.quiet()))
+    return evaluation.load(fit(tiny.config(tiny_data, folder, epochs=5), tiny.quiet()))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def resnet(tmp_path_factory):
         TrainConfig("full", epochs=1, batch_size=4),
         RunConfig(tmp_path_factory.mktemp("runs") / "resnet"),
     )
-    return evaluation.load(loop.fit(config, tiny.quiet()))
+    return evaluation.load(fit(config, tiny.quiet()))
 
 
 def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
@@ -228,7 +228,7 @@ def resnet_of_keras(tmp_path_factory):
         TrainConfig("head_only", epochs=1, batch_size=6, lr=1e-3),
         RunConfig(folder / "run"),
     )
-    return evaluation.load(loop.fit(config, tiny.quiet()))
+    return evaluation.load(fit(config, tiny.quiet()))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.optim import lbfgs
 from jtl.predict import classifier
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from support import tiny
 
 

@@ -26,7 +26,7 @@ from jtl.common.errors import UserError
 from jtl.predict import classifier as evaluation
 from jtl.predict import inputs
 from jtl.predict import predictions as prediction
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main, python
 
@@ -35,7 +35,7 @@ from support.commands import main, python
 def run(tiny_data, tmp_path_factory):
     """A run that has learnt something."""
     folder = tmp_path_factory.mktemp("runs") / "learnt"
-    return loop.fit(tiny.config(tiny_data, folder, epochs=20), tiny.quiet())
+    return fit(tiny.config(tiny_data, folder, epochs=20), tiny.quiet())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from jtl.common.paths import plain_path
 from jtl.runs.checkpoints import reading
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from support import tiny
 from weights_convert.checkpoint import folder as converted_folder
 

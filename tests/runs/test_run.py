@@ -20,7 +20,7 @@ from jtl.runs import resume
 from jtl.runs.folder import SUBFOLDERS
 from jtl.runs.run import Run, claimed_run
 from jtl.train import batch_size
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from support import tiny
 
 SUMMARY_KEYS = {

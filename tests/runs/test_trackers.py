@@ -14,7 +14,7 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.options import Config
 from jtl.runs import trackers
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 
@@ -47,9 +47,7 @@ def scalars(folder: Path) -> dict[tuple[str, int], float]:
 
 
 def test_tensorboard(tiny_data, tmp_path):
-    run = loop.fit(
-        logging_to(tiny.config(tiny_data, tmp_path / "run"), "tensorboard"), tiny.quiet()
-    )
+    run = fit(logging_to(tiny.config(tiny_data, tmp_path / "run"), "tensorboard"), tiny.quiet())
     found = scalars(run.folder / "tensorboard")
     assert set(found) == {(name, epoch) for name in NAMES for epoch in (1, 2)}
     for line in tiny.lines_of(run):
@@ -62,7 +60,7 @@ def test_tensorboard(tiny_data, tmp_path):
 def test_a_resumed_run_goes_on_in_the_same_place(tiny_data, tmp_path, monkeypatch):
     config = logging_to(tiny.config(tiny_data, tmp_path / "run", epochs=3), "tensorboard")
     tiny.fit_until(1, config, monkeypatch)
-    run = loop.fit(tiny.resumed(tmp_path / "run"), tiny.quiet())
+    run = fit(tiny.resumed(tmp_path / "run"), tiny.quiet())
     found = scalars(run.folder / "tensorboard")
     assert {step for _, step in found} == {1, 2, 3}
     for line in tiny.lines_of(run):
@@ -75,7 +73,7 @@ def test_a_run_that_fails_leaves_no_events(tiny_data, tmp_path):
     config = tiny.config(folder, tmp_path / "run", weights=str(tiny_data.parent / "weights"))
     victim.write_bytes(victim.read_bytes()[:-60])
     with pytest.raises(UserError, match="cannot be read"):
-        loop.fit(logging_to(config, "tensorboard"), tiny.quiet())
+        fit(logging_to(config, "tensorboard"), tiny.quiet())
     assert not (tmp_path / "run").exists()
 
 
@@ -104,7 +102,7 @@ def test_others_are_told_the_same(name, tiny_data, tmp_path, monkeypatch):
     module.__spec__ = types.SimpleNamespace(name=name)  # pyright: ignore
     monkeypatch.setitem(sys.modules, name, module)
     config = logging_to(tiny.config(tiny_data, tmp_path / "run"), name)
-    run = loop.fit(config, tiny.quiet())
+    run = fit(config, tiny.quiet())
     verb = {"wandb": "log", "mlflow": "log_metrics"}[name]
     logged = [(args[0], kwargs["step"]) for call, (args, kwargs) in fake.calls
               if call == verb and "step" in kwargs]  # fmt: skip

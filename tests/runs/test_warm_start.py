@@ -20,7 +20,7 @@ from jtl.config.options import Config
 from jtl.runs import warm_start
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import Restored
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from support import tiny
 from support.run_folders import assert_same
 

@@ -21,8 +21,9 @@ from jtl.data.loader import Images, prefetch, shuffled
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import registry
 from jtl.runs.checkpoints import reading
-from jtl.train import batch_size, loop, memory, step
+from jtl.train import batch_size, memory, step
 from jtl.train.checks import checked
+from jtl.train.fit import fit
 from jtl.train.state import TrainState, init_state
 from support import quick, tiny
 
@@ -59,7 +60,7 @@ def fitted(config: Config, folder: Path, devices: DataSharding) -> tuple[list[An
     """The lines of the epochs, and the last checkpoint's variables by path."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=folder))
     with mock.patch("jtl.train.setup.sharding_for", return_value=devices):
-        run = loop.fit(config, tiny.quiet())
+        run = fit(config, tiny.quiet())
     variables = reading.restore(folder, "latest").variables
     leaves = {"/".join(path): lookup(variables, path) for path in leaf_paths(variables)}
     return tiny.lines_of(run), leaves

@@ -31,8 +31,8 @@ from jtl.models.chain import unit
 from jtl.models.layers.blocks import BatchNorm, Conv, relu
 from jtl.runs.checkpoints import saving
 from jtl.runs.run import Run
-from jtl.train import loop
 from jtl.train.checks import checked
+from jtl.train.fit import fit
 from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 from weights_convert.checkpoint import folder as converted_folder
@@ -237,4 +237,4 @@ def fit_until(epoch: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patch:
         patch.setattr(saving.Checkpointer, "save", save)
         with pytest.raises(Killed):
-            loop.fit(config, quiet())
+            fit(config, quiet())

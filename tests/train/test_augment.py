@@ -22,7 +22,7 @@ from jtl.models.inference import forward
 from jtl.runs.checkpoints import reading
 from jtl.train import preview, step
 from jtl.train.checks import checked
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from jtl.train.step import StepMetrics
 from support import commands, tiny

@@ -22,7 +22,7 @@ from jtl.runs import messages, report
 from jtl.runs.checkpoints import reading
 from jtl.train.automatic import augmented, chosen, mismatch
 from jtl.train.checks import checked
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from support import tiny
 

@@ -23,7 +23,7 @@ from jtl.runs.checkpoints.saving import CheckpointPolicy
 from jtl.train import step as steps
 from jtl.train import trainer
 from jtl.train.checks import checked
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from jtl.train.summary import frozen_unchanged
 from jtl.train.trainer import Trainer

@@ -16,9 +16,10 @@ from jtl.distributed.sharding import SINGLE
 from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
 from jtl.runs.resume import opened_run
-from jtl.train import batch_size, loop, memory
+from jtl.train import batch_size, memory
 from jtl.train import step as steps
 from jtl.train.checks import checked
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 
@@ -112,12 +113,12 @@ def leaves(folder) -> list[np.ndarray]:
 @pytest.mark.usefixtures("room")
 def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, monkeypatch, capsys):
     folders = {name: tmp_path / name for name in ("auto", "four", "resumed")}
-    run = loop.fit(auto(tiny_data, folders["auto"]))
+    run = fit(auto(tiny_data, folders["auto"]))
     assert "--batch-size auto: 4 images per step (at most 18 of 18)" in capsys.readouterr().err
     assert read_json(folders["auto"] / "config.json")["train"]["batch_size"] == 4
     assert run.config.train.batch_size == 4
     given = tiny.config(tiny_data, folders["four"], batch_size=4)
-    loop.fit(given, tiny.quiet())
+    fit(given, tiny.quiet())
     tiny.fit_until(1, auto(tiny_data, folders["resumed"]), monkeypatch)
     # With another room, as on another day: the number found at first is the run's.
     monkeypatch.setattr(memory, "free_for_steps", lambda kept=0: 10**12)
@@ -125,7 +126,7 @@ def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, m
     again = dataclasses.replace(again, train=TrainConfig(batch_size="auto"))
     with opened_run(again, print) as resumed:
         assert resumed.config.train.batch_size == 4
-    loop.fit(again, tiny.quiet())
+    fit(again, tiny.quiet())
     for name in ("four", "resumed"):
         pairs = zip(leaves(folders["auto"]), leaves(folders[name]), strict=True)
         assert all(one.tobytes() == other.tobytes() for one, other in pairs)
@@ -179,7 +180,7 @@ def test_other_errors_stay_what_they_are(tiny_data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(steps, "train_step", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        loop.fit(tiny.config(tiny_data, tmp_path / "run", mask="full"), tiny.quiet())
+        fit(tiny.config(tiny_data, tmp_path / "run", mask="full"), tiny.quiet())
 
 
 @pytest.mark.usefixtures("room")

@@ -16,7 +16,7 @@ from jtl.config.options import Config, TrainConfig
 from jtl.optim import lbfgs
 from jtl.runs import metrics
 from jtl.runs.run import Run
-from jtl.train import loop
+from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
 
@@ -127,7 +127,7 @@ def test_a_run_by_a_metric(tiny_data: Path, tmp_path: Path, capsys, solver: str)
 def test_few_validation_images_are_said(tiny_data: Path, tmp_path: Path, capsys):
     weights = str(tiny_data.parent / "weights")
     data = tiny.write_folder(tmp_path / "data", val=1)
-    loop.fit(tiny.config(data, tmp_path / "run", weights=weights, epochs=1))
+    fit(tiny.config(data, tmp_path / "run", weights=weights, epochs=1))
     told = capsys.readouterr().err
     assert "warning: 3 validation images: too few to choose the best model by. Even if all" in told
     assert "3 images, too few to tell)" in (tmp_path / "run" / "report.md").read_text()

@@ -16,7 +16,7 @@ from jtl.predict import classifier
 from jtl.runs.checkpoints import reading
 from jtl.train import trainer
 from jtl.train.checks import checked
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from support import tiny
 

@@ -13,7 +13,7 @@ from jtl.common.progress import Display
 from jtl.config.options import TrainConfig
 from jtl.train import dry_run
 from jtl.train.checks import checked
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from support import tiny
 

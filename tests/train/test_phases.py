@@ -19,7 +19,7 @@ from jtl.runs.checkpoints import reading
 from jtl.runs.run import Run
 from jtl.train import dry_run, step
 from jtl.train.checks import checked
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.setup import prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny

@@ -14,8 +14,9 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.options import Config, RunConfig, TrainConfig
 from jtl.runs.checkpoints import reading
-from jtl.train import loop, profiling
+from jtl.train import profiling
 from jtl.train.checks import checked
+from jtl.train.fit import fit
 from support import tiny
 
 
@@ -51,8 +52,8 @@ def test_a_trace_holds_steps_and_the_training_is_the_same(
     options, program, numbers, tiny_data, tmp_path, capsys
 ):
     options = {"batch_size": 6, **options}
-    plain = loop.fit(tiny.config(tiny_data, tmp_path / "plain", **options), tiny.quiet())
-    run = loop.fit(profiled(tiny.config(tiny_data, tmp_path / "traced", **options)))
+    plain = fit(tiny.config(tiny_data, tmp_path / "plain", **options), tiny.quiet())
+    run = fit(profiled(tiny.config(tiny_data, tmp_path / "traced", **options)))
     folder = run.folder / "profile"
     told = capsys.readouterr().err
     count = len(numbers) or 3
@@ -73,7 +74,7 @@ def test_a_trace_holds_steps_and_the_training_is_the_same(
 @pytest.mark.slow
 def test_every_phase_has_a_trace_of_its_own(tiny_data, tmp_path):
     config = tiny.config(tiny_data, tmp_path / "run", phases="1,head_only;1,full", epochs=None)
-    loop.fit(profiled(config), tiny.quiet())
+    fit(profiled(config), tiny.quiet())
     for phase, program in (("phase1", "jit_train_epoch"), ("phase2", "jit__train_step")):
         programs, _ = steps_in(tmp_path / "run" / "profile" / phase)
         assert any(name.startswith(program) for name in programs)
@@ -88,7 +89,7 @@ def test_a_run_that_fails_leaves_no_trace(tiny_data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(profiling, "trace", fail)
     with pytest.raises(UserError, match="stopped"):
-        loop.fit(profiled(tiny.config(tiny_data, tmp_path / "run")), tiny.quiet())
+        fit(profiled(tiny.config(tiny_data, tmp_path / "run")), tiny.quiet())
     assert not (tmp_path / "run").exists()
 
 
@@ -118,9 +119,9 @@ def test_a_profiler_that_fails_costs_no_training(which, tiny_data, tmp_path, mon
             real()
         raise RuntimeError("Only one profile may be run at a time.\nmore")
 
-    plain = loop.fit(tiny.config(tiny_data, tmp_path / "plain"), tiny.quiet())
+    plain = fit(tiny.config(tiny_data, tmp_path / "plain"), tiny.quiet())
     monkeypatch.setattr(jax.profiler, which, fail)
-    run = loop.fit(profiled(tiny.config(tiny_data, tmp_path / "traced")))
+    run = fit(profiled(tiny.config(tiny_data, tmp_path / "traced")))
     said = capsys.readouterr().err.replace("\n", "")
     assert "profile: could not record a trace; training continues (Only one profile may be" in said
     keys = ("train_loss", "val_loss", "val_accuracy")

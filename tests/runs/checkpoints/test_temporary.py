@@ -32,7 +32,7 @@ from jtl.runs.checkpoints.contents import (
 from jtl.runs.checkpoints.saving import Checkpointer, CheckpointPolicy
 from jtl.runs.run import Run
 from jtl.train import loop
-from jtl.train.loop import fit
+from jtl.train.fit import fit
 from jtl.train.state import init_state
 from jtl.train.trainer import Trainer
 from support import tiny

@@ -1,0 +1,70 @@
+"""`fit`: one training, from its options to the run that it leaves."""
+
+from __future__ import annotations
+
+from jtl.common.progress import Display
+from jtl.common.signals import Stop, listening
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.runs import trackers
+from jtl.runs.plot_worker import PlotWorker
+from jtl.runs.resume import opened_run
+from jtl.runs.run import Run
+from jtl.train import automatic, batch_size, preview
+from jtl.train.checks import checked
+from jtl.train.loop import Training
+from jtl.train.overview import opening_lines
+from jtl.train.setup import Setup, prepare_setup
+from jtl.train.summary import run_content, run_inputs
+
+
+def fit(config: Config, display: Display | None = None, *, background_plots: bool = False) -> Run:
+    """Trains a classifier and writes its run folder.
+
+    Args:
+        config: The options.
+        display: Where progress goes; default stderr.
+        background_plots: Whether plots are drawn in a process beside, as for commands.
+
+    Returns:
+        The run: its folder and summary.
+
+    Raises:
+        UserError: The options, the data or the weights cannot be used, or the folder cannot
+            be written. Nothing is left behind then.
+        Interrupted: SIGINT or SIGTERM came; what was trained until then is saved.
+    """
+    display = display or Display()
+    if config.run.resume == "never":
+        config = checked(config)
+    with listening(display.message) as stop, opened_run(config, display.message) as run:
+        if run.summary:
+            display.message(f"The run in '{run.folder}' is already finished; these are its results")
+            return run
+        if run.resumed:
+            setup = processes.run_together(
+                lambda: prepare_setup(checked(run.config), display, run.folder)
+            )
+            note = processes.run_together(lambda: run.check_same(run_inputs(setup), setup.dataset))
+            display.message(f"note: {note}") if note else None
+            run.extend(run_content(setup))
+        else:
+            setup = batch_size.prepared(checked(config), display)
+            run.config = setup.config
+            for line in (*opening_lines(setup), *automatic.lines(setup, config)):
+                display.message(line)
+        _go(setup, run, display, stop, background_plots)
+    return run
+
+
+def _go(setup: Setup, run: Run, display: Display, stop: Stop, background_plots: bool) -> None:
+    """Trains what is prepared, new or resumed."""
+    if processes.is_primary():
+        preview.show_batch(setup, display)
+    options, done = run.config.to_dict(), len(run.history)
+    log_to = run.config.run.log_to if processes.is_primary() else ()
+    with (
+        PlotWorker(background=background_plots) as plotter,
+        trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
+    ):
+        Training(setup, run, display, stop, plotter).run_phases()
