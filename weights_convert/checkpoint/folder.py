@@ -41,13 +41,7 @@ def _now() -> str:
 
 def _versions() -> dict[str, str]:
     packages = {"jtl": "jtl", "jax": "jax", "flax": "flax", "orbax": "orbax-checkpoint"}
-    found = {}
-    for name, package in packages.items():
-        try:
-            found[name] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # Run from a source tree.
-            found[name] = "unknown"
-    return found
+    return {name: importlib.metadata.version(package) for name, package in packages.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,12 +250,13 @@ def _restore(folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
         # A damaged checkpoint can make the storage library raise almost anything.
         reason = f"{VARIABLES}/ cannot be read ({type(error).__name__}: {first_line(error)})"
         raise description.damaged(folder, reason) from error
-    if problems := _differences(stored, expected):
+    if problems := differences(stored, expected):
         raise description.damaged(folder, report(problems, "between it and its model"))
     return stored
 
 
-def _differences(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+def differences(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """A line for each leaf that a tree of arrays lacks, has besides, or has in another form."""
     found, wanted = leaf_paths(stored), set(leaf_paths(expected))
     problems = [f"missing    {'/'.join(path)}" for path in sorted(wanted.difference(found))]
     for path in found:

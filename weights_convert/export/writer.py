@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+import jtl
 from jtl import models
 from jtl.common import files
 from jtl.common.errors import UserError
 from weights_convert.checkpoint import description
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.convert.rules import TORCH, Table, counter_key, leaf_paths, lookup, report
+from weights_convert.convert.rules import TORCH, Table, counter_key, lookup, report
 from weights_convert.export.targets import LIBRARIES, TargetModel, choose
 
 _KERNELS = ("kernel", "bias")
@@ -150,17 +151,8 @@ def _check_plain(found: Exportable, extra: list[str], what: str) -> None:
     """Refuses what is not a whole backbone, pooling and one dense layer."""
     plain = models.create(found.model, num_classes=found.num_classes or 1)
     plain = dataclasses.replace(plain, backbone=found.backbone)
-    expected, stored = models.variable_shapes(plain), found.variables
-    wanted, held = leaf_paths(expected), leaf_paths(stored)
-    problems = [f"missing    {'/'.join(p)}" for p in sorted(set(wanted) - set(held))]
-    problems += [f"unexpected {'/'.join(p)}" for p in sorted(set(held) - set(wanted))]
-    problems += [
-        f"shape      {'/'.join(p)} is {lookup(stored, p).shape}, expected "
-        f"{lookup(expected, p).shape}"
-        for p in wanted
-        if p in set(held) and lookup(stored, p).shape != lookup(expected, p).shape
-    ]
-    problems += extra
+    expected = models.variable_shapes(plain)
+    problems = converted_folder.differences(found.variables, expected) + extra
     if problems:
         raise UserError(
             f"{what} is more or less than {found.model} with a linear head, which is all that "
@@ -198,12 +190,6 @@ def source_tensors(
 
 def metadata(found: Exportable, target: TargetModel) -> dict[str, str]:
     """What a safetensors header says of an export; every value is a string, lists are JSON."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        jtl_version = version("jtl")
-    except PackageNotFoundError:  # Run from a source tree.
-        jtl_version = "unknown"
     stated = {
         "format": "pt",
         "library": target.library,
@@ -216,7 +202,7 @@ def metadata(found: Exportable, target: TargetModel) -> dict[str, str]:
         "source": found.source,
         "source_sha256": found.source_sha256,
         "licence": found.licence,
-        "jtl": jtl_version,
+        "jtl": jtl.__version__,
     }
     return {key: value for key, value in stated.items() if value is not None}
 

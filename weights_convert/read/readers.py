@@ -50,17 +50,17 @@ class SourceFile:
     """A checkpoint's tensors, and what is known about the file they came from.
 
     Attributes:
+        format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
+            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`) or "tflite".
         tensors: Read-only arrays by name, in the file's order, dtype as stored (bfloat16 is
             `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
             they are in use, it must not be overwritten or cut.
-        format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
-            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`) or "tflite".
-        sha256: Hexadecimal digest of the whole file; of several files see `sharded.digest`.
-        size_bytes: Size of the whole file.
         metadata: What the header of a safetensors file says, or an export's attributes of an
             HDF5 file; empty for other formats.
         wrappers: What was taken off around the tensors, outermost first, e.g.
             ("state_dict", "module.").
+        sha256: Hexadecimal digest of the whole file; of several files see `sharded.digest`.
+        size_bytes: Size of the whole file.
         left_out: What else there was beside them, such as an optimizer's state, as text.
         entries: Entries with other weights that could have been taken.
         keras_config: The configuration of a whole Keras model.
@@ -69,28 +69,12 @@ class SourceFile:
         notes: What the user should know about the format.
     """
 
-    tensors: dict[str, np.ndarray]
-    format: str
-    sha256: str
-    size_bytes: int
-    metadata: dict[str, str]
-    wrappers: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    entries: tuple[str, ...] = ()
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    keras_config: dict[str, Any] | None = None
-    scaling: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Content:
-    """What a format's reader returns: a `SourceFile` without what is known about the file."""
-
     format: str
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+    sha256: str = ""
+    size_bytes: int = 0
     left_out: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -143,36 +127,30 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         said = str(error).removesuffix(".")
         raise UserError(f"cannot read {name}: {said}. {_ALLOWED}") from error.__cause__
     tensors, prefixes = _without_prefixes(content.tensors)
-    return SourceFile(
+    counters = tuple(shown(name) for name in content.tensors if name in _COUNTERS and prefixes)
+    return dataclasses.replace(
+        content,
         tensors=tensors,
-        format=content.format,
+        wrappers=content.wrappers + prefixes,
         sha256=sha256,
         size_bytes=size,
-        metadata=content.metadata,
-        wrappers=content.wrappers + prefixes,
-        left_out=content.left_out
-        + tuple(shown(name) for name in content.tensors if name in _COUNTERS and prefixes),
-        entries=content.entries,
-        settings=content.settings,
-        keras_config=content.keras_config,
-        scaling=content.scaling,
-        notes=content.notes,
+        left_out=content.left_out + counters,
     )
 
 
-def _read_one(path: str, entry: str | None) -> tuple[_Content, int]:
+def _read_one(path: str, entry: str | None) -> tuple[SourceFile, int]:
     """What a file holds, and its size."""
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return _READERS[_format_of(data)](path, data, entry), len(data)
 
 
-def _read_shards(path: str, entry: str | None) -> tuple[_Content, int]:
+def _read_shards(path: str, entry: str | None) -> tuple[SourceFile, int]:
     """What the files of an index hold together, and the size of all."""
     _no_entries(entry)
     places = sharded.read_index(path)
     size = os.path.getsize(path)
-    parts: dict[str, _Content] = {}
+    parts: dict[str, SourceFile] = {}
     for shard in dict.fromkeys(places.values()):
         name = os.path.basename(shard)
         try:
@@ -188,7 +166,7 @@ def _read_shards(path: str, entry: str | None) -> tuple[_Content, int]:
         raise UserError(f"its files {kind}, unlike the index says. {_AGAIN}")
     first = next(iter(parts.values()))
     tensors = {key: parts[shard].tensors[key] for key, shard in places.items()}
-    return _Content(first.format, tensors, first.metadata), size
+    return SourceFile(first.format, tensors, first.metadata), size
 
 
 def _check_file(path: str) -> None:
@@ -256,9 +234,9 @@ def _describe_foreign(head: bytes) -> str:
     return f"its first bytes {head[:8].hex(' ')} are those of no known format. {_AGAIN}"
 
 
-def _read_safetensors(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+def _read_safetensors(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     _no_entries(entry)
-    return _Content("safetensors", *safetensors_files.read(path, data))
+    return SourceFile("safetensors", *safetensors_files.read(path, data))
 
 
 def _no_entries(entry: str | None) -> None:
@@ -269,31 +247,31 @@ def _no_entries(entry: str | None) -> None:
         )
 
 
-def _read_h5(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+def _read_h5(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     _no_entries(entry)
     return _of_keras(h5_files.read(path, data))
 
 
-def _of_keras(content: h5_files.Content) -> _Content:
+def _of_keras(content: h5_files.Content) -> SourceFile:
     tensors, layout, metadata, config, scaling = content
-    return _Content(layout, tensors, metadata, keras_config=config, scaling=scaling)
+    return SourceFile(layout, tensors, metadata, keras_config=config, scaling=scaling)
 
 
-def _read_zip(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+def _read_zip(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     if h5_files.is_archive(data):
         _no_entries(entry)
         return _of_keras(h5_files.read_archive(path))
-    return _Content("torch-zip", metadata={}, **torch_files.read_zip(data, entry)._asdict())
+    return SourceFile("torch-zip", metadata={}, **torch_files.read_zip(data, entry)._asdict())
 
 
-def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> _Content:
-    return _Content("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
+def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
+    return SourceFile("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
 
 
-def _read_tflite(path: str, data: mmap.mmap, entry: str | None) -> _Content:
+def _read_tflite(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     _no_entries(entry)
     tensors, note = tflite_files.read(data)
-    return _Content("tflite", tensors, notes=(note,))
+    return SourceFile("tflite", tensors, notes=(note,))
 
 
 def _without_prefixes(
@@ -314,7 +292,7 @@ def _without_prefixes(
         prefixes += found
 
 
-_READERS: dict[str, Callable[[str, mmap.mmap, str | None], _Content]] = {
+_READERS: dict[str, Callable[[str, mmap.mmap, str | None], SourceFile]] = {
     "safetensors": _read_safetensors,
     "zip": _read_zip,
     "torch-legacy": _read_torch_legacy,
