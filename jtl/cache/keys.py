@@ -137,6 +137,7 @@ def key_of(
         prepare: What is done to them on the device.
         view: Which random draw of the images; None for them as they are.
     """
+    names = "\0".join(split.names)  # In their order.
     depends = {
         "format_version": FORMAT_VERSION,
         "prefix_version": PREFIX_VERSION,
@@ -144,7 +145,7 @@ def key_of(
         "fingerprint": fingerprint,
         "split": split_name,
         "count": len(split),
-        "names": names_of(split),
+        "names": hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest(),
         "host": repr(host),
         # Entries from before there was a choice keep their names.
         **({"scaled_jpeg": True} if host is not None and host.scaled_jpeg else {}),
@@ -154,12 +155,6 @@ def key_of(
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     # Beside the key, for `jtl cache list`: names that two equal entries may differ in.
     return Key({**depends, "model": prefix.model, "data": data}, digest)
-
-
-def names_of(split: Split) -> str:
-    """SHA-256 over the names of a split's images, in their order."""
-    text = "\0".join(split.names)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _units_hash(units: Sequence[Unit]) -> str:

@@ -68,7 +68,7 @@ class ExportFormat:
         return getattr(importlib.import_module(module), function)
 
 
-TARGETS = {
+FORMATS = {
     "stablehlo": ExportFormat("model.stablehlo", ".stablehlo", "jtl.export.stablehlo:write"),
     "timm": ExportFormat("timm.safetensors", ".safetensors", "jtl.export.libraries:write_timm"),
     "torchvision": ExportFormat(

@@ -11,7 +11,7 @@ import numpy as np
 from jtl.common import files
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources import registry
-from jtl.export.formats import TARGETS, ExportedOutputs
+from jtl.export.formats import FORMATS, ExportedOutputs
 from jtl.predict.predictions import probabilities
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def export(
 
     Args:
         classifier: As `jtl.load` gives it.
-        to: One of `TARGETS`.
+        to: One of `FORMATS`.
         out: The file or folder to write; None for one in the run's `exports`.
         overwrite: Whether to replace what is there.
 
@@ -72,7 +72,7 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(out.parent)
         with files.replacing(out) as unfinished:
-            answers = TARGETS[to].load()(classifier, unfinished, images)
+            answers = FORMATS[to].load()(classifier, unfinished, images)
             found = _compared(classifier, answers, images)
     except OSError as error:
         if error.errno is None:
@@ -89,11 +89,11 @@ def export(
 
 
 def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -> Path:
-    target = TARGETS.get(to)
+    target = FORMATS.get(to)
     if target is None:
         raise UserError(
-            f"there is no export format '{to}'.{suggest(str(to), TARGETS)} The formats are: "
-            f"{', '.join(TARGETS)}."
+            f"there is no export format '{to}'.{suggest(str(to), FORMATS)} The formats are: "
+            f"{', '.join(FORMATS)}."
         )
     if out is None:
         out = classifier.folder / "exports" / target.name

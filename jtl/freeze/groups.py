@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jtl.common.trees import has_path
-from jtl.freeze.masks import FROZEN, Mask, Rule, label_tree
+from jtl.freeze.masks import FROZEN, Mask, label_tree
 from jtl.models.chain import Unit
 from jtl.optim.recipe import Rates
 
@@ -35,7 +35,8 @@ def assign(
     """
     labels = label_tree(mask, params)
     by_label = {rule.label: rule for rule in mask.rules}
-    assert all(_same_rate(rule, by_label[rule.label]) for rule in mask.rules)
+    rated = {rule.label: (rule.lr, rule.lr_mult) for rule in mask.rules}
+    assert all(rated[rule.label] == (rule.lr, rule.lr_mult) for rule in mask.rules)
     depths = [unit.path for unit in units if has_path(params, unit.path)]
     learning_rates: dict[str, float] = {}
 
@@ -77,7 +78,3 @@ def _renamed(label: str, of_the_head: bool) -> str:
     if of_the_head:
         return HEAD + space + rest
     return ("backbone" if kind == HEAD else kind) + space + rest
-
-
-def _same_rate(one: Rule, other: Rule) -> bool:
-    return (one.lr, one.lr_mult) == (other.lr, other.lr_mult)

@@ -96,7 +96,7 @@ def plan_phases(
         mask = parse(phase.mask, units, translate)
         phase = dataclasses.replace(phase, rules=mask.text)
         labels, learning_rates = assign(mask, params, units, recipe.rates)
-        taught = taught or _teaches_the_head(labels)
+        taught = taught or lookup(labels, _LOGITS) != FROZEN
         if not taught:
             raise UserError(
                 f"mask '{phase.mask}' freezes the last kernel of the new head "
@@ -112,10 +112,6 @@ def plan_phases(
         plans.append(PhasePlan(phase, recipe, first_epoch, labels, learning_rates, cut))
         first_epoch += phase.epochs
     return tuple(plans)
-
-
-def _teaches_the_head(labels: ParamTree) -> bool:
-    return lookup(labels, _LOGITS) != FROZEN
 
 
 def _since(

@@ -19,7 +19,6 @@ from jtl.data import frames
 from jtl.data.decoding import BITS, BadImage, as_decoded, decode
 from jtl.data.image_file import FORMATS, read_file
 from jtl.data.sources.archives import is_archive, open_store
-from jtl.data.sources.stores import ImageFile, ImageStore
 
 Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]
 """An image or many: a path (of an image, a folder, a zip or tar), uint8 pixels [H, W],
@@ -107,7 +106,7 @@ def _at_path(path: str) -> Iterator[Item]:
         return
     # A file named outright is taken for an image whatever its name ends in.
     if not place.is_dir() and not is_archive(place):
-        yield Item(path, functools.partial(_decoded_file, place, path))
+        yield Item(path, functools.partial(_decoded, functools.partial(read_file, place), path))
         return
     store = open_store(place)
     tree = store.tree()
@@ -119,7 +118,7 @@ def _at_path(path: str) -> Iterator[Item]:
         )
     for file in sorted([*tree.images, *tree.others, *tree.special], key=lambda file: file.parts):
         name = os.path.join(path, *file.parts)
-        yield Item(name, functools.partial(_decoded_member, store, file, name))
+        yield Item(name, functools.partial(_decoded, functools.partial(store.read, file), name))
 
 
 def _opened(
@@ -129,26 +128,11 @@ def _opened(
     return _noting(as_decoded(image, name, bit_depth), frames.is_first_of_several(image))
 
 
-def _decoded_file(
-    path: Path, name: str, bit_depth: int = BITS, shorter_side: int | None = None
+def _decoded(
+    read: Callable[[], bytes], name: str, bit_depth: int = BITS, shorter_side: int | None = None
 ) -> Image.Image:
     try:
-        data = read_file(path)
-    except (OSError, ValueError) as error:  # ValueError: of a path with a null character.
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise BadImage(f"{name}: {reason or error}") from error
-    return _noting(decode(data, name, bit_depth, shorter_side), frames.has_more(data))
-
-
-def _decoded_member(
-    store: ImageStore,
-    file: ImageFile,
-    name: str,
-    bit_depth: int = BITS,
-    shorter_side: int | None = None,
-) -> Image.Image:
-    try:
-        data = store.read(file)
+        data = read()
     except Exception as error:  # A damaged archive provokes many kinds.
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadImage(f"{name}: {reason or error or type(error).__name__}") from error

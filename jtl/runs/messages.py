@@ -97,6 +97,14 @@ def accuracy_of(accuracy: float, count: int) -> str:
     return f"{accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {images})"
 
 
+def frozen_layers(summary: dict[str, Any]) -> str:
+    """What has become of the frozen leaves."""
+    if not summary["frozen_unchanged"]:
+        return "CHANGED: this is a bug in jtl, please report it"
+    compared = counted(summary["frozen_leaves"], "array")
+    return f"unchanged ({compared} compared)" if summary["frozen_leaves"] else "none"
+
+
 def calibration_error(calibrated: dict[str, Any]) -> str:
     """How far probabilities are off, and how far they would be without temperature scaling.
 
@@ -114,11 +122,6 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     table = Table(show_header=False, title="Trained", title_justify="left", min_width=60)
     weights = summary["weights"]["name"]
     share = 100 * summary["trainable_params"] / summary["total_params"]
-    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} compared)"
-    if not summary["frozen_unchanged"]:
-        frozen = "CHANGED: this is a bug in jtl, please report it"
-    elif not summary["frozen_leaves"]:
-        frozen = "none"
     epochs = counted(summary["epochs"], "epoch")
     if summary.get("solver") == "lbfgs":  # Runs of earlier versions do not say.
         epochs, penalty = "fitted by L-BFGS", fitted_penalty(folder)
@@ -133,7 +136,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
             f"{summary['mask']}: {summary['trainable_params']:,} of "
             f"{summary['total_params']:,} parameters ({share:.3g} %), {epochs}",
         ),
-        ("frozen layers", frozen),
+        ("frozen layers", frozen_layers(summary)),
         ("validation accuracy", accuracy_of(summary["val_accuracy"], summary["num_val"])),
     ]
     if summary["test_accuracy"] is not None:

@@ -14,7 +14,7 @@ from jtl.common.text import counted, for_markdown
 from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
-from jtl.runs.messages import SPLITS, accuracy_of, calibration_error
+from jtl.runs.messages import SPLITS, accuracy_of, calibration_error, frozen_layers
 from jtl.runs.plots import metric_name
 
 PAGE = "report.md"
@@ -147,11 +147,6 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         else f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])} at learning rate {p['lr']:g}"
         for p in summary["phases"]
     ]
-    frozen = f"unchanged ({counted(summary['frozen_leaves'], 'array')} compared)"
-    if not summary["frozen_leaves"]:
-        frozen = "none"
-    if not summary["frozen_unchanged"]:
-        frozen = "CHANGED"
     return [
         ("weights", source),
         ("trained", "; then ".join(phases)),
@@ -160,7 +155,7 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
             "trained parameters",
             f"{summary['trainable_params']:,} of {summary['total_params']:,} ({share:.3g} %)",
         ),
-        ("frozen layers", frozen),
+        ("frozen layers", frozen_layers(summary)),
         ("head", _code(summary["head"])),
         ("input", f"{summary['image_size']} pixels"),
         ("augmentation", for_markdown(str(summary["augmentation"]))),

@@ -65,7 +65,7 @@ def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
 
 
 def test_the_command_lists_all_forms():
-    assert set(typing.get_args(export.Form)) == set(formats.TARGETS)
+    assert set(typing.get_args(export.Form)) == set(formats.FORMATS)
 
 
 # Preprocessing inside a program.
@@ -155,7 +155,7 @@ def test_one_program_for_all_platforms_and_sizes(classifier):
 @pytest.mark.peer
 @pytest.mark.parametrize("to", ["timm", "torchvision", "onnx"])
 def test_torch_forms(resnet, to, tmp_path):
-    done = writing.export(resnet, to, tmp_path / f"m{formats.TARGETS[to].suffix}")
+    done = writing.export(resnet, to, tmp_path / f"m{formats.FORMATS[to].suffix}")
     assert done.logit_difference <= 1e-4
     assert done.count == 3
     assert Path(done.path).is_file()
@@ -410,5 +410,5 @@ def test_what_cannot_be_exported(classifier, args, told, capsys, monkeypatch, el
 def test_libraries_that_are_missing(resnet, to, module, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'jtl\[{extra}\]'"):
-        writing.export(resnet, to, tmp_path / f"m{formats.TARGETS[to].suffix}")
+        writing.export(resnet, to, tmp_path / f"m{formats.FORMATS[to].suffix}")
     assert list(tmp_path.iterdir()) == []
