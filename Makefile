@@ -19,7 +19,7 @@ test-fast: $(VENV)/.test  ## The same without what is slow, starts processes or 
 
 check: $(VENV)/.test  ## Format, lint and types, as pre-commit runs them
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
-	scratch=$$(mktemp -d) && JTL_CACHE=$$scratch $(BIN)/python -m pytest -q --doctest-modules jtl/common jtl/api.py; \
+	scratch=$$(mktemp -d) && JTL_CACHE=$$scratch $(BIN)/python -m pytest -q --doctest-modules jtl/common jtl/api; \
 		ended=$$?; rm -rf $$scratch; exit $$ended
 
 docs: $(VENV)/.test  ## Build the documentation into build/site and run its notebook; warnings are errors

@@ -15,10 +15,11 @@ from jtl.common.files import replace_bytes
 from jtl.common.text import for_spreadsheet, percent, shortened, shortened_apart
 from jtl.data.decoding import HostTransform
 from jtl.data.splits import image_name
-from jtl.evaluate import diagrams
+from jtl.evaluate import plots
 from jtl.predict.predictions import probabilities
-from jtl.runs import metrics, plots
+from jtl.runs import metrics
 from jtl.runs.messages import SPLITS
+from jtl.runs.plots import curves_title
 from jtl.train import preview
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write(
     """
     scores = evaluation.scores
     split, names = scores["split"], list(classifier.class_names)
-    title = plots.curves_title(
+    title = curves_title(
         model=classifier.config.model.model,
         mask=classifier.config.train.phases or classifier.config.train.mask,
         data=f"{scores['data']}, {scores['count']:,} {SPLITS[split]} images",
@@ -66,15 +67,15 @@ def write(
     written: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if len(names) <= diagrams.MOST_CLASSES:
-            diagrams.draw_confusion(
+        if len(names) <= plots.MOST_CLASSES:
+            plots.draw_confusion(
                 folder / CONFUSION,
                 counts=confusion(labels, predicted, len(names)),
                 class_names=names,
                 title=title,
             )
             written.append(CONFUSION)
-        diagrams.draw_reliability(
+        plots.draw_reliability(
             folder / RELIABILITY,
             bins=calibrated["bins"],
             error=calibrated["expected_calibration_error"],

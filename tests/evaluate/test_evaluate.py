@@ -22,7 +22,7 @@ from PIL import Image
 from jtl.cli import app
 from jtl.config.defaults import filled
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
-from jtl.evaluate import diagrams, outputs
+from jtl.evaluate import outputs, plots
 from jtl.predict import classifier as evaluation
 from jtl.runs import report
 from jtl.runs.calibration import WIDEST, calibration, fit_temperature
@@ -164,7 +164,7 @@ def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch
 @pytest.mark.parametrize("classes", [2, 40, 200])
 def test_every_class_of_a_matrix_has_its_name(classes, drawn):
     names = [f"{'genus' * 8}_{index:03d}" for index in range(classes)]
-    diagrams.draw_confusion("x", counts=np.eye(classes, dtype=int), class_names=names, title="t")
+    plots.draw_confusion("x", counts=np.eye(classes, dtype=int), class_names=names, title="t")
     axes = drawn[0].axes[0]
     told = [text.get_text() for text in axes.get_yticklabels()]
     assert [name[-4:] for name in told] == [name[-4:] for name in names]
@@ -176,7 +176,7 @@ def test_every_class_of_a_matrix_has_its_name(classes, drawn):
 
 def test_the_legend_of_a_reliability_diagram_covers_no_bar(drawn):
     bins = [{"from": 0.0, "to": 1.0, "count": 2, "confidence": 0.5, "accuracy": 1.0}]
-    diagrams.draw_reliability("x", bins=bins, error=0.1, title="t")
+    plots.draw_reliability("x", bins=bins, error=0.1, title="t")
     drawn[0].draw_without_rendering()
     box = drawn[0].legends[0].get_window_extent()
     assert box.x0 >= 0
@@ -188,7 +188,7 @@ def test_the_legend_of_a_reliability_diagram_covers_no_bar(drawn):
 def drawn(monkeypatch):
     """The figures that a test draws; their files are empty."""
     figures: list[Any] = []
-    monkeypatch.setattr(diagrams, "save", lambda figure, path, title: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path, title: figures.append(figure))
     return figures
 
 
@@ -405,11 +405,11 @@ def test_names_are_no_markup_in_a_report(tiny_run):
 
 @pytest.mark.slow
 def test_a_matrix_of_many_classes_is_drawn_in_no_time(tmp_path):
-    classes = diagrams.MOST_CLASSES
+    classes = plots.MOST_CLASSES
     counts = np.eye(classes, dtype=int)
     names = [f"class {index}" for index in range(classes)]
     began = time.process_time()
-    diagrams.draw_confusion(tmp_path / "c.png", counts=counts, class_names=names, title="t")
+    plots.draw_confusion(tmp_path / "c.png", counts=counts, class_names=names, title="t")
     assert time.process_time() - began < 30  # Sums of each row for each cell took minutes.
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
@@ -417,7 +417,7 @@ def test_a_matrix_of_many_classes_is_drawn_in_no_time(tmp_path):
 def test_a_matrix_that_nobody_could_read_is_left_out(run, capsys, monkeypatch):
     assert main("evaluate", run) == 0
     assert (run / "confusion.png").is_file()
-    monkeypatch.setattr(diagrams, "MOST_CLASSES", 2)
+    monkeypatch.setattr(plots, "MOST_CLASSES", 2)
     (run / "confusion.png").unlink()
     capsys.readouterr()
     assert main("evaluate", run) == 0

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from jtl.api.run import Run
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import type_of
@@ -30,7 +31,6 @@ from jtl.data.sources.in_memory import as_source
 from jtl.distributed import device
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.predictions import Prediction, Predictions, Unreadable
-from jtl.results import Run
 from jtl.train.fit import fit as _fit
 
 __all__ = [
