@@ -10,7 +10,7 @@ from jtl.common.trees import ParamTree, leaf_paths, lookup, prune, within
 from jtl.config.training import BatchNormMode
 from jtl.freeze import FROZEN, Cut, find_cut, parse
 from jtl.freeze.cut import trainable
-from jtl.freeze.groups import assign
+from jtl.freeze.param_groups import assign
 from jtl.freeze.phases import Phase
 from jtl.models import Unit
 from jtl.optim.recipe import Recipe

@@ -14,7 +14,7 @@ from jtl.config import defaults, walk
 from jtl.config.options import Config
 from jtl.config.training import WITHOUT_STEPS
 from jtl.distributed import processes
-from jtl.freeze.groups import HEAD, is_head
+from jtl.freeze.param_groups import HEAD, is_head
 
 if TYPE_CHECKING:
     from jtl.freeze.phase_plan import PhasePlan

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from jtl.freeze.groups import is_head
+from jtl.freeze.param_groups import is_head
 from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.optim import optimizers
 from jtl.train.setup import Setup

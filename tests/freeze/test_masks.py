@@ -11,7 +11,7 @@ from jtl import models, weights
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, find_cut, label_tree, parse
-from jtl.freeze.groups import assign
+from jtl.freeze.param_groups import assign
 from jtl.optim.recipe import Rates
 from support import tiny
 

@@ -10,8 +10,8 @@ import pytest
 from jtl import models, weights
 from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze import FROZEN, Mask, parse
-from jtl.freeze.groups import assign, is_head
 from jtl.freeze.masks import Rule
+from jtl.freeze.param_groups import assign, is_head
 from jtl.optim.recipe import Rates
 from support import tiny
 
