@@ -100,7 +100,7 @@ def _rule(text: str, translate: Callable[[str], str]) -> Rule:
         raise ValueError(f"not a regular expression: {error}") from None
     if what == FROZEN:
         return Rule(path, FROZEN)
-    # Of the backbone until `groups.assign` sees which leaves it decides.
+    # Of the backbone until `param_groups.assign` sees which leaves it decides.
     if what == "train":
         return Rule(path, "backbone")
     multiple = what.startswith("x")
