@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl.evaluate import diagrams
+from jtl.evaluate import plots as evaluation_plots
 from jtl.runs import messages, plot_worker, plots
 from jtl.train import dry_run
 
@@ -257,7 +257,7 @@ def test_a_reliability_diagram_counts_its_images(drawn: list[Any]):
         {"from": 0.4, "to": 0.6, "count": 2, "confidence": 0.5, "accuracy": 1.0},
         {"from": 0.8, "to": 1.0, "count": 1200, "confidence": 0.9, "accuracy": 0.8},
     ]
-    diagrams.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
+    evaluation_plots.draw_reliability("x.png", bins=bins, error=0.1, title="tiny")
     above, below = drawn[0].axes
     assert [text.get_text() for text in below.texts] == ["2", "1,200"]
     (dots,) = (line for line in above.lines if line.get_marker() == "o")
