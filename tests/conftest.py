@@ -13,6 +13,9 @@ from typing import Any
 
 # Before the first import of JAX, which reads it once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# And of PyTorch and oneDNN: pytest's workers keep all cores busy, where threads that wait for one
+# another cost as much as they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
@@ -104,6 +107,7 @@ def _steps_alone() -> Iterator[dict[str, Any]]:
     originals = {"_draw": plot_worker._draw, "fine_tunes": automatic.fine_tunes}
     with pytest.MonkeyPatch.context() as patch:
         quick.spare(patch)
+        quick.share_contexts(patch)
         yield originals
 
 

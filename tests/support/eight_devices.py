@@ -142,7 +142,9 @@ def flat(tree: Any) -> np.ndarray:
 def main(folder: Path) -> None:
     assert jax.device_count() == max(COUNTS)
     registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
-    quick.spare(pytest.MonkeyPatch())
+    patch = pytest.MonkeyPatch()
+    quick.spare(patch)
+    quick.share_contexts(patch)
     data = tiny.write_folder(folder / "data", train=13, val=7)
     tiny.write_weights(folder / "weights")
     told: dict[str, Any] = {"lines": {}, "losses": {}}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jax._src.interpreters import mlir
 from PIL import Image
 
 from jtl.common.files import replace_bytes
@@ -19,6 +21,29 @@ def spare(patch: pytest.MonkeyPatch) -> None:
     """Lets trainings leave blank plots, and no linear probe where they fine-tune."""
     patch.setattr(plot_worker, "_draw", _draw_nothing)
     patch.setattr(automatic, "fine_tunes", lambda setup: False)
+
+
+MOST_PROGRAMS = 200
+"""Programs lowered in one context, which keeps their constants for as long as it lives."""
+
+
+def share_contexts(patch: pytest.MonkeyPatch) -> None:
+    """Lets programs be lowered in one MLIR context, one after the other.
+
+    JAX makes one for each, which takes four times as long as to lower a small program.
+    """
+    # Later versions of JAX may do it elsewhere.
+    if (make := getattr(mlir, "make_ir_context", None)) is None:
+        return
+    own = threading.local()
+
+    def shared() -> Any:
+        if getattr(own, "left", 0) == 0:
+            own.context, own.left = make(), MOST_PROGRAMS
+        own.left -= 1
+        return own.context
+
+    patch.setattr(mlir, "make_ir_context", shared)
 
 
 def _draw_nothing(asked: dict[str, Any]) -> None:

@@ -89,6 +89,7 @@ if __name__ == "__main__":
     if asked := os.environ.get("TINY_SIGNAL"):
         signal_itself(patch, *map(int, asked.split(":")))
     quick.spare(patch)
+    quick.share_contexts(patch)
     command = functools.partial(train.command, background_plots=False)
     code = 0
     for arguments in commands():
