@@ -26,7 +26,7 @@ from jtl.runs import plot_worker
 from jtl.runs.run import Run
 from jtl.train import automatic
 from jtl.train.fit import fit
-from support import quick, tiny
+from support import keras_draws, quick, tiny
 from support.paths import SHARED_DATA, TESTS
 from support.programs import QUICK_COMPILE
 
@@ -136,8 +136,18 @@ def shared_data() -> Callable[[str], Path]:
     return path
 
 
+@pytest.fixture(scope="session")
+def keras_drawn() -> Iterator[None]:
+    """Keras on JAX, whose networks are made without a program for each shape."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "jax")  # Read by the first import of Keras.
+        pytest.importorskip("keras", reason="Keras is not installed (pip install 'jtl[keras]')")
+        keras_draws.by_numpy(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def broadcasting_allowed() -> Iterator[None]:
+def broadcasting_allowed(keras_drawn: None) -> Iterator[None]:
     """Keras relies on broadcasting, which the tests of jtl forbid."""
     with jax.numpy_rank_promotion("allow"):
         yield

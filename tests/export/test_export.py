@@ -232,10 +232,9 @@ def resnet_of_keras(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("keras_drawn")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")  # Read by the first import of Keras.
-    pytest.importorskip("keras", reason="Keras is not installed (pip install 'jtl[keras]')")
+def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path):
     run = resnet_of_keras
     scope: dict[str, typing.Any] = {}
     photos, _ = writing.samples(run)

