@@ -48,6 +48,13 @@ _REPARAMETRIZED = {
     ".weight_g": "torch.nn.utils.remove_weight_norm(layer)",
     ".weight_u": "torch.nn.utils.remove_spectral_norm(layer)",
 }
+# What stands in a key of weights that are not all of a layer -> what makes it whole.
+_INCOMPLETE = {
+    r"\blora_[AB]\b": "is of an adapter (LoRA) beside the weights it changes. Merge them, such as "
+    "with PEFT's merge_and_unload(), and save the state dict again",
+    r"\b(weight_fake_quant|activation_post_process)\b": "is of training for quantization, which "
+    "changes what layers compute. Take the weights from before it",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +118,12 @@ def convert(
     """
     everything = from_zero(tensors)
     options = {"strip_prefix": strip_prefix, "ignore_keys": ignore_keys}
-    model, table, layout = recognize(everything, model, drop_head=drop_head, **options)
+    try:
+        model, table, layout = recognize(everything, model, drop_head=drop_head, **options)
+    except UserError as error:
+        if ways := _reparametrized(everything):
+            raise UserError(f"{error}{ways}") from None
+        raise
     tensors = layout.tensors
     num_classes = classes_of(table, tensors)
     if num_classes:
@@ -185,6 +197,15 @@ def _reparametrized(tensors: Mapping[str, np.ndarray]) -> str:
                 f"\n'{shown(key, 80)}' is of a layer whose weight is computed from others. Call "
                 f"{call} for each such layer, then save the state dict again."
             )
+    for pattern, told in _INCOMPLETE.items():
+        if key := next((key for key in tensors if re.search(pattern, key)), None):
+            return f"\n'{shown(key, 80)}' {told}."
+    if key := next((key for key, array in tensors.items() if not array.size), None):
+        return (
+            f"\n'{shown(key, 80)}' is empty, as in a part of a network that was trained on several "
+            "devices (DeepSpeed's ZeRO-3, FSDP). Gather the weights first; DeepSpeed's checkpoints "
+            "have a zero_to_fp32.py for it."
+        )
     return ""
 
 

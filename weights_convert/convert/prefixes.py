@@ -25,7 +25,10 @@ _CONVOLUTIONS += ("branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
 _MIN_SHARE = 0.2
 _MAX_PREFIXES = 8
 # Copies that follow the network that is trained: MoCo's keys, moving averages, BYOL's target.
-COPIES = re.compile(r"(?i)(.*[._])?(encoder_k|key_encoder|momentum_\w+|\w*ema|target_\w+)[._].*")
+COPIES = re.compile(
+    r"(?i)(.*[._])?(encoder_k|key_encoder|momentum_\w+|\w*ema|target_\w+|"
+    r"\w+_(momentum|target))[._].*"
+)
 
 _SEQUENTIAL = re.compile(r"([0-7])\.(.*)")
 _SEQUENTIAL_RESNET = {"0": "conv1", "1": "bn1", **{str(3 + n): f"layer{n}" for n in range(1, 5)}}

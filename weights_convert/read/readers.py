@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import mmap
 import os
+import re
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -27,20 +28,24 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from weights_convert.printable import listed, shown
-from weights_convert.read import h5_files, safetensors_files, sharded, tflite_files, torch_files
+from weights_convert.read import (
+    foreign,
+    h5_files,
+    safetensors_files,
+    sharded,
+    tflite_files,
+    torch_files,
+)
 
 _ALLOWED = (
     "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 and "
     ".keras files that Keras wrote, and .tflite files."
 )
 _AGAIN = "Download the file again"
-_NUMPY = (
-    "it is {}. Save its arrays by name as safetensors: safetensors.numpy.save_file("
-    "{{name: array for name, array in ...}}, 'weights.safetensors')"
-)
-
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.")
+# What stands within keys where parts of a network were wrapped one by one.
+_WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _COUNTERS = ("n_averaged",)
 _MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 
@@ -142,7 +147,7 @@ def _read_one(path: str, entry: str | None) -> tuple[SourceFile, int]:
     """What a file holds, and its size."""
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _READERS[_format_of(data)](path, data, entry), len(data)
+    return _READERS[_format_of(data, path)](path, data, entry), len(data)
 
 
 def _read_shards(path: str, entry: str | None) -> tuple[SourceFile, int]:
@@ -178,6 +183,12 @@ def _check_file(path: str) -> None:
     except ValueError as error:
         raise UserError(f"this is not a path ({error}). Check the path") from None
     if stat.S_ISDIR(status.st_mode):
+        if any(name.endswith(".distcp") for name in os.listdir(path)):
+            raise UserError(
+                "it is a distributed checkpoint of PyTorch. Make one file of it: python -m "
+                f"torch.distributed.checkpoint.format_utils dcp_to_torch '{shown(path, 200)}' "
+                "weights.pth"
+            )
         raise UserError("it is a directory. Name one file inside it")
     # A pipe or a device would block or never end.
     if not stat.S_ISREG(status.st_mode):
@@ -186,14 +197,14 @@ def _check_file(path: str) -> None:
         raise UserError(f"it is empty. {_AGAIN}")
 
 
-def _format_of(data: mmap.mmap) -> str:
+def _format_of(data: mmap.mmap, path: str) -> str:
     """The key into `_READERS` for this content, or a refusal that says what it is instead."""
     head = data[:512]
     header_size = int.from_bytes(head[:8], "little")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         # NumPy's own archive has nothing else.
         if b".npy" in head[30:]:
-            raise UserError(_NUMPY.format("a NumPy .npz archive"))
+            raise UserError(foreign.NUMPY.format("a NumPy .npz archive"))
         return "zip"
     if head.startswith(_HDF5):
         return "h5"
@@ -203,35 +214,7 @@ def _format_of(data: mmap.mmap) -> str:
         return "tflite"
     if head.startswith(b"\x80"):
         return "torch-legacy"
-    raise UserError(_describe_foreign(head))
-
-
-def _describe_foreign(head: bytes) -> str:
-    """What a file that is no checkpoint seems to be, from its first 512 bytes."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself. Run `git lfs pull`, then try again"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
-        return (
-            "it is a web page, perhaps a login or error page saved under this name. "
-            "Download the file itself"
-        )
-    for magic, packer in ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")):
-        if head.startswith(magic):
-            return f"it is compressed with {packer}. Unpack it first"
-    if head.startswith(b"\x93NUMPY"):
-        return _NUMPY.format("a NumPy .npy file")
-    if head[257:262] == b"ustar":
-        return (
-            "it is a tar archive, perhaps of PyTorch before 0.1.10. "
-            "Unpack it, or save the weights again with a newer PyTorch"
-        )
-    # The last character may be cut in two by the limit of 512 bytes.
-    readable = head.decode("utf-8", "ignore")
-    complete = len(head) - len(readable.encode()) < 4
-    if readable and complete and all(c.isprintable() or c.isspace() for c in readable):
-        return f"it is a text file that begins with {readable[:40]!r}. Name the weights themselves"
-    return f"its first bytes {head[:8].hex(' ')} are those of no known format. {_AGAIN}"
+    raise UserError(foreign.describe(head, path))
 
 
 def _read_safetensors(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
@@ -279,17 +262,25 @@ def _without_prefixes(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Takes off what wrapping modules put in front of every name, one after the other.
 
-    Those are DataParallel and averaged models ("module."), `torch.compile` ("_orig_mod.") and
-    Lightning modules ("model."). An averaged model counts beside it how often it averaged.
+    Those are DataParallel and averaged models ("module."), `torch.compile` ("_orig_mod."), FSDP
+    and Lightning modules ("model."). Of parts that were compiled, sharded or checkpointed one by
+    one the names are taken off within the keys. An averaged model counts beside it how often it
+    averaged.
     """
     prefixes: list[str] = []
     while True:
         names = [name for name in tensors if name not in _COUNTERS]
         found = [p for p in _PREFIXES if names and all(n.startswith(p) and n != p for n in names)]
         if not found:
-            return tensors, tuple(prefixes)
+            break
         tensors = {name.removeprefix(found[0]): tensors[name] for name in names}
         prefixes += found
+    places = {n[: m.end()]: m[0] for n in tensors for m in _WRAPPED.finditer(n)}
+    plain = {_WRAPPED.sub("", name): array for name, array in tensors.items()}
+    # One place is a prefix, and two keys that would become one are of two networks.
+    if len(places) > 1 and len(plain) == len(tensors):
+        return plain, (*prefixes, *dict.fromkeys(places.values()))
+    return tensors, tuple(prefixes)
 
 
 _READERS: dict[str, Callable[[str, mmap.mmap, str | None], SourceFile]] = {

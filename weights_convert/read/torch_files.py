@@ -6,32 +6,24 @@ Both hold one pickle that describes the tensors, and apart from it the raw stora
 from __future__ import annotations
 
 import mmap
-import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.common.text import listed
-from weights_convert.printable import shown
 from weights_convert.read.mapped import elements
-from weights_convert.read.torch_pickle import Dropped, Settings, Storage, Tensor, load_pickle
-
-# The plain weights come before their moving average: they are what most sources publish as the
-# result, and the average is taken only where it is all there is.
-_WRAPPERS = (
-    *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights"),
-    *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "shadow"),
+from weights_convert.read.torch_entries import (
+    MAX_WRAPPERS,
+    first_names,
+    has_tensors,
+    kind_of,
+    unwrap,
 )
-# Entries that hold tensors of a training, never a network's.
-_NOT_WEIGHTS = re.compile(r"(?i).*(optim|sched|scaler|rng|criterion|loss|metric|callback).*")
-_MAX_WRAPPERS = 4
-# A file may name anything beside its weights, any number of times.
-_MAX_LEFT_OUT = 100
+from weights_convert.read.torch_pickle import Settings, Storage, load_pickle
 
 # Views may repeat elements, so a small file can declare any number of bytes.
 _MAX_EXPANSION = 8
@@ -71,11 +63,16 @@ def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
         UserError: The archive is damaged, compressed, TorchScript, or none of `torch.save`'s.
     """
     records = _zip_records(data)
+    if any(name.endswith("/archive_format") for name in records):
+        raise UserError(
+            "it is an archive of torch.export, which holds a program and is not run. Save its "
+            "weights alone: torch.save(torch.export.load(FILE).state_dict, 'weights.pth')"
+        )
     roots = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise UserError(
             f"it is a zip archive with {len(roots)} 'data.pkl' entries instead of 1; it holds "
-            f"{_first_names(records)}. If a checkpoint is inside, unpack the archive first"
+            f"{first_names(records)}. If a checkpoint is inside, unpack the archive first"
         )
     root = roots[0]
     order = records.get(f"{root}/byteorder")
@@ -170,7 +167,7 @@ def read_legacy(data: mmap.mmap, entry: str | None = None) -> Content:
         values.append(value)
         if values[0] != _LEGACY_MAGIC:
             raise UserError(
-                f"it is a pickle of {_kind(value)} that `torch.save` did not write. "
+                f"it is a pickle of {kind_of(value)} that `torch.save` did not write. "
                 "Save a dictionary of tensors as .safetensors, or with `torch.save`"
             )
     if values[1] != _LEGACY_VERSION:
@@ -215,7 +212,7 @@ def _content(
     value: object, entry: str | None, elements_of: Callable[[Storage], np.ndarray], size: int
 ) -> Content:
     """Takes the wrappers off and views every storage once."""
-    tensors, wrappers, left_out, entries = _unwrap(value, entry)
+    tensors, wrappers, left_out, entries = unwrap(value, entry)
     declared = sum(tensor.nbytes for tensor in tensors.values())
     if declared > max(_MAX_EXPANSION * size, _ALWAYS_EXPANDS_TO):
         raise UserError(
@@ -233,7 +230,7 @@ def _content(
 
 def _settings(value: object) -> dict[str, Any]:
     """The plain options that a training script kept beside the weights, by name."""
-    if not isinstance(value, dict) or _has_tensors(value):
+    if not isinstance(value, dict) or has_tensors(value):
         return {}
     options = value.get("args")
     found = getattr(options, "values", None) if isinstance(options, Settings) else options
@@ -245,99 +242,8 @@ def _settings(value: object) -> dict[str, Any]:
     }
 
 
-def _is_plain(option: object, depth: int = _MAX_WRAPPERS) -> bool:
+def _is_plain(option: object, depth: int = MAX_WRAPPERS) -> bool:
     """Whether it is a number, a text, or a dictionary of such; it may also contain itself."""
     if isinstance(option, dict) and depth:
         return all(type(k) is str and _is_plain(part, depth - 1) for k, part in option.items())
     return option is None or type(option) in (str, int, float, bool)
-
-
-class _Unwrapped(NamedTuple):
-    tensors: dict[str, Tensor]
-    wrappers: tuple[str, ...]
-    left_out: tuple[str, ...]
-    entries: tuple[str, ...]
-
-
-def _unwrap(value: object, entry: str | None) -> _Unwrapped:
-    """The named tensors inside a checkpoint's value, and the keys that led to them."""
-    wrappers: list[str] = []
-    left_out: list[object] = []
-    entries: list[str] = []
-    wanted = entry
-    while isinstance(value, dict) and len(wrappers) < _MAX_WRAPPERS:
-        holding = [name for name in value if _may_hold_weights(value, name)]
-        usual = next((name for name in _WRAPPERS if name in holding), None)
-        if usual is None and len(holding) == 1 and not _has_tensors(value):
-            usual = holding[0]
-        wrapper = wanted if wanted in holding else usual
-        if wrapper is None:
-            break
-        wanted = None if wrapper == wanted else wanted
-        wrappers.append(wrapper)
-        left_out += [key for key in value if key != wrapper]
-        entries += [name for name in holding if name != wrapper]
-        value = value[wrapper]
-    if wanted is not None:
-        have = ", ".join(repr(shown(name, 40)) for name in (*wrappers, *entries)) or "none"
-        raise UserError(
-            f"it has no entry '{shown(wanted, 40)}' with tensors by name. Entries with tensors "
-            f"are: {have}. Name one of them with --entry, or leave it out"
-        )
-    if not isinstance(value, dict):
-        raise UserError(
-            f"it holds {_kind(value)} instead of a state dict. Save `model.state_dict()`, a "
-            "dictionary of tensors by name"
-        )
-    tensors = {key: entry for key, entry in value.items() if isinstance(entry, Tensor)}
-    unnamed = [key for key in tensors if type(key) is not str]
-    if unnamed:
-        raise UserError(
-            f"it holds tensors under {_first_names(unnamed)}, which are not names. Save "
-            "`model.state_dict()`, a dictionary of tensors by name"
-        )
-    if not tensors:
-        nested = [key for key in value if _may_hold_weights(value, key)]
-        if any(isinstance(entry, Dropped) for entry in value.values()) and not nested:
-            raise UserError(
-                f"what it holds by name is no tensor, perhaps NumPy arrays: {_first_names(value)}. "
-                "Save tensors: torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, "
-                "'weights.pth')"
-            )
-        where = (
-            f" Tensors are inside {_first_names(nested)}: name one with --entry." if nested else ""
-        )
-        raise UserError(f"it holds no tensors by name, but {_first_names(value)}.{where}")
-    left_out += [key for key in value if key not in tensors]
-    names = tuple(shown(name) if isinstance(name, str) else repr(name)[:60] for name in left_out)
-    if len(names) > _MAX_LEFT_OUT:
-        names = (*names[:_MAX_LEFT_OUT], f"and {len(names) - _MAX_LEFT_OUT} more")
-    return _Unwrapped(tensors, tuple(wrappers), names, tuple(entries))
-
-
-def _may_hold_weights(value: dict[Any, Any], name: object, depth: int = _MAX_WRAPPERS) -> bool:
-    """Whether the entry `name` is a dictionary of tensors, or of something that wraps one."""
-    entry = value[name]
-    if not isinstance(entry, dict) or not isinstance(name, str) or _NOT_WEIGHTS.fullmatch(name):
-        return False
-    wrapping = depth > 1 and any(
-        inner in entry and _may_hold_weights(entry, inner, depth - 1) for inner in _WRAPPERS
-    )
-    return wrapping or _has_tensors(entry)
-
-
-def _has_tensors(entry: dict[Any, Any]) -> bool:
-    return any(isinstance(value, Tensor) for value in entry.values())
-
-
-def _kind(value: object) -> str:
-    """What `value` is, for a message; stand-ins have no name that a user knows."""
-    if isinstance(value, Tensor):
-        return "a single tensor"
-    return f"a {type(value).__name__}" if type(value).__module__ == "builtins" else "an object"
-
-
-def _first_names(names: Iterable[object]) -> str:
-    """The first few of `names` for a message; they come from a file, so each may be anything."""
-    short = (name[:40] if isinstance(name, str) else type(name).__name__ for name in names)
-    return listed(map(repr, short), 5) or "nothing"

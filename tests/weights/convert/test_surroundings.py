@@ -178,6 +178,44 @@ def test_equal_copies_of_one_network_are_one_network(taken: str, equal: str, cla
         convert(whole | copy | {key: copy[key] + 1}, "resnet18")
 
 
+def incomplete(case: str) -> Tensors:
+    tensors = network("")
+    if case == "ZeRO-3":
+        return {key: zeros(0) if key.endswith("weight") else a for key, a in tensors.items()}
+    if case == "LoRA":
+        return tensors | {"layer1.0.conv1.lora_A": zeros(4, 64)}
+    if case == "LoRA of PEFT":
+        tensors = {f"base_model.model.{k.replace('.conv1.', '.conv1.base_layer.')}": a
+                   for k, a in tensors.items() if not k.startswith("conv1")}  # fmt: skip
+        return tensors | {
+            "base_model.model.layer1.0.conv1.lora_A.default.weight": zeros(4, 64, 3, 3)
+        }
+    return tensors | {"conv1.weight_fake_quant.scale": zeros(1)}
+
+
+WAYS = {
+    "ZeRO-3": "is empty, as in a part of a network that was trained on several devices",
+    "LoRA": "is of an adapter (LoRA) beside the weights it changes. Merge them",
+    "LoRA of PEFT": "is of an adapter (LoRA) beside the weights it changes. Merge them",
+    "quantization": "is of training for quantization",
+}
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_weights_that_are_not_all_there_are_refused_with_a_way(case):
+    with pytest.raises(UserError) as caught:
+        convert(incomplete(case), "resnet18")
+    assert WAYS[case] in str(caught.value)
+
+
+def test_copies_that_are_called_after_the_network():
+    """Lightly's `backbone_momentum` follows `backbone`."""
+    trained = network("backbone.", classifier=False)
+    for name in ("backbone_momentum.", "backbone_target."):
+        copy = {key: a + 1 for key, a in network(name, classifier=False).items()}
+        assert convert(copy | trained, "resnet18").prefix == "backbone."
+
+
 def test_a_copy_without_the_classifier_that_has_the_prefix():
     """What is told then is how to choose: a prefix says which keys are the network's."""
     tensors = network("") | network("module.", classifier=False)

@@ -246,3 +246,29 @@ def test_a_pickle_cannot_fill_a_holder_with_what_is_called(tmp_path):
         (tmp_path / "x.pth").write_bytes(b"\x80\x02" + call.encode())
         with pytest.raises(UserError, match=r"asks for .*function_of_a_package"):
             read(tmp_path / "x.pth")
+
+
+PARTS = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_that_were_wrapped_one_by_one(tmp_path, part):
+    def names(*keys: str) -> list[str]:
+        state = {key.format(part): STATE["conv.bias"] for key in keys}
+        torch.save(state, tmp_path / "w.pth")
+        found = read(tmp_path / "w.pth")
+        assert (f"{part}." in found.wrappers) == (part not in "".join(found.tensors))
+        return [*found.tensors]
+
+    assert names("conv.w", "a.1.{}.w", "b.{}.2.w") == ["conv.w", "a.1.w", "b.2.w"]
+    assert names("{0}.conv.w", "{0}.a.{0}.1.w", "{0}.b.{0}.1.w") == ["conv.w", "a.1.w", "b.1.w"]
+    # One part is a prefix, which --strip-prefix may name; and names must not become the same.
+    for keys in (("net.{}.w", "criterion.w"), ("a.{}.w", "a.w", "b.{}.w")):
+        assert names(*keys) == [key.format(part) for key in keys]
+
+
+def test_the_one_entry_beside_tensors_of_the_training(tmp_path):
+    """DINO's center is a tensor, and no network."""
+    for name, layers in (("center", 1), ("queue_ptr", 1), ("fc.weight", 0)):
+        torch.save({"teacher": STATE, name: torch.zeros(1, 3)}, tmp_path / "w.pth")
+        assert len(read(tmp_path / "w.pth").wrappers) == layers

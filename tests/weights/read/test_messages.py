@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -47,3 +48,17 @@ def test_entries_to_choose_from(tmp_path):
     tensors = {key: torch.from_numpy(array) for key, array in ARRAYS.items()}
     torch.save({"student": tensors, "teacher": tensors, "epoch": 1}, tmp_path / "dino.pth")
     assert "'student', 'teacher': name one with --entry. Allowed" in refusal(tmp_path / "dino.pth")
+
+
+def test_files_of_other_kinds(tmp_path):
+    for name, kind in (("x.onnx", "an ONNX model"), ("x.msgpack", "Flax's serialization")):
+        (tmp_path / name).write_bytes(b"\x08\x07\x12\x07" + bytes(600))
+        assert f"it is {kind}, which jtl does not read." in refusal(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
+        archive.writestr("x/archive_format", "pt2")
+        archive.writestr("x/models/model.json", "{}")
+    assert "torch.save(torch.export.load(FILE).state_dict, " in refusal(tmp_path / "x.pt2")
+    (tmp_path / "dcp").mkdir()
+    assert "it is a directory. Name one" in refusal(tmp_path / "dcp")
+    (tmp_path / "dcp" / "__0_0.distcp").write_bytes(b"x")
+    assert "format_utils dcp_to_torch" in refusal(tmp_path / "dcp")
