@@ -56,7 +56,8 @@ def make_sources(folder: Path, model: str) -> tuple[Path, Path]:
     from safetensors.numpy import save_file
 
     from jtl import models
-    from weights_convert.convert.rules import leaf_paths, lookup, unflatten
+    from jtl.common.trees import leaf_paths, lookup
+    from weights_convert.convert.rules import unflatten
     from weights_convert.convert.tables import TABLES
     from weights_convert.export.writer import source_tensors
 

@@ -23,7 +23,7 @@ from jtl.common.paths import WEIGHTS, cache_dir
 if TYPE_CHECKING:
     from weights_convert.checkpoint.folder import ConvertedCheckpoint
     from weights_convert.export.targets import TargetModel
-    from weights_convert.source.sources import Source
+    from weights_convert.source.description import Source
 
 Progress = Callable[[str], None]
 

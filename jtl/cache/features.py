@@ -19,8 +19,8 @@ from jtl.common.trees import ParamTree
 from jtl.data.augment import View
 from jtl.data.input_plan import InputPlan
 from jtl.data.loader import Features, Images, Views
-from jtl.data.sources.registry import Dataset, Split
-from jtl.data.splits import SplitSlice
+from jtl.data.sources.registry import Dataset
+from jtl.data.splits import Split, SplitSlice
 from jtl.distributed import processes
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import ImageClassifier

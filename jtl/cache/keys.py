@@ -19,8 +19,8 @@ from jtl.data.augment import View
 from jtl.data.decoding import HostTransform
 from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
-from jtl.data.sources.registry import Dataset, Split
-from jtl.data.splits import LONG_NAMES
+from jtl.data.sources.registry import Dataset
+from jtl.data.splits import LONG_NAMES, Split
 from jtl.models import ImageClassifier, Unit
 
 PREFIX_VERSION = 1

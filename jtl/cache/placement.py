@@ -15,7 +15,7 @@ from jtl.cache.store import FeatureStore
 from jtl.common.quantities import format_bytes
 from jtl.data.input_plan import InputPlan
 from jtl.data.loader import Images
-from jtl.data.sources.registry import Split
+from jtl.data.splits import Split
 from jtl.distributed import processes
 from jtl.distributed.sharding import SINGLE, DataSharding
 

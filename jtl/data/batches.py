@@ -11,7 +11,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.common.text import indented
-from jtl.data.decoding import BadImage
+from jtl.data.image_file import BadImage
 
 _MAX_LISTED = 20
 

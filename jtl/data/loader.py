@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jtl.data.decoding import HostTransform
-from jtl.data.sources.registry import Split
+from jtl.data.splits import Split
 from jtl.distributed.sharding import SINGLE, DataSharding
 
 

@@ -17,9 +17,9 @@ from jtl.config.data import OnBadImage
 from jtl.data import frames, near_duplicates
 from jtl.data.batches import in_threads
 from jtl.data.bit_depth import BitDepth, with_bit_depth
-from jtl.data.decoding import BadImage, decode_measured, deep_pixels
+from jtl.data.decoding import decode_measured, deep_pixels
 from jtl.data.description import Description, describe
-from jtl.data.image_file import open_image
+from jtl.data.image_file import BadImage, open_image
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from jtl.common.trees import ParamTree, subtree
+from jtl.common.trees import FROZEN, ParamTree, subtree
 from jtl.config.training import BatchNormMode
-from jtl.freeze.masks import FROZEN
 from jtl.models.chain import Unit
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jtl.common.trees import has_path
-from jtl.freeze.masks import FROZEN, Mask, label_tree
+from jtl.common.trees import FROZEN, has_path
+from jtl.freeze.masks import Mask, label_tree
 from jtl.models.chain import Unit
 from jtl.optim.recipe import Rates
 

@@ -16,8 +16,8 @@ from jtl.common.errors import UserError
 from jtl.common.paths import as_path
 from jtl.common.text import type_of
 from jtl.data import frames
-from jtl.data.decoding import BITS, BadImage, as_decoded, decode
-from jtl.data.image_file import FORMATS, read_file
+from jtl.data.decoding import BITS, as_decoded, decode
+from jtl.data.image_file import FORMATS, BadImage, read_file
 from jtl.data.sources.archives import is_archive, open_store
 
 Images = str | os.PathLike[str] | np.ndarray | Image.Image | Iterable[Any]

@@ -13,7 +13,7 @@ import numpy as np
 from jtl.common.text import counted, indented
 from jtl.common.trees import ParamTree
 from jtl.data.batches import in_threads
-from jtl.data.decoding import BadImage
+from jtl.data.image_file import BadImage
 from jtl.data.input_plan import InputPlan
 from jtl.distributed.sharding import DataSharding, sharding_for
 from jtl.models.inference import forward

@@ -11,6 +11,7 @@ from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.files import refuse_link, replace_text
+from jtl.common.text import counted
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.distributed import processes
@@ -18,7 +19,6 @@ from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
 from jtl.runs.folder import SUBFOLDERS, held_folder
-from jtl.runs.messages import counted
 from jtl.runs.run import Run, claimed_run
 
 CHOSEN = ("batch_size", "bn", "solver", "augment")

@@ -14,10 +14,10 @@ from rich.text import Text
 from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes, format_seconds
+from jtl.common.text import counted
 from jtl.freeze.cut import trainable
 from jtl.freeze.phase_plan import PhasePlan
 from jtl.models.inference import forward
-from jtl.runs.messages import counted
 from jtl.train import work
 from jtl.train.overview import groups_of
 from jtl.train.phase_optimizer import PhaseOptimizer

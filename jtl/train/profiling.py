@@ -10,9 +10,9 @@ import jax
 
 from jtl.common.errors import first_line
 from jtl.common.progress import Display
+from jtl.common.text import counted
 from jtl.distributed import processes
 from jtl.runs.folder import PROFILE
-from jtl.runs.messages import counted
 from jtl.train.trainer import Diverged, Trainer
 
 STEPS = 5

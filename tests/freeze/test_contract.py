@@ -19,7 +19,8 @@ from jtl.config.options import Config, TrainConfig
 from jtl.data.input_plan import InputPlan
 from jtl.data.loader import Images
 from jtl.data.preprocessing import Prepare
-from jtl.data.sources.registry import ArraySplit, Dataset
+from jtl.data.sources.arrays import ArraySplit
+from jtl.data.sources.registry import Dataset
 from jtl.freeze import FROZEN, find_cut, label_tree, parse
 from jtl.freeze.cut import trainable
 from jtl.freeze.phase_plan import plan_phases

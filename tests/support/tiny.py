@@ -23,7 +23,7 @@ from jtl.common.trees import prune, within
 from jtl.config.augment import AugmentConfig, Preset
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocessing import Prepare
-from jtl.data.sources.registry import ArraySplit
+from jtl.data.sources.arrays import ArraySplit
 from jtl.freeze import Cut, find_cut, label_tree, parse
 from jtl.freeze.cut import trainable
 from jtl.models import ImageClassifier, ModelEntry, NormSpec, Preprocessing, Unit

@@ -28,8 +28,9 @@ from jtl.common import files, hashes
 from jtl.common.errors import UserError, first_line
 from jtl.common.orbax_arrays import read_tree
 from jtl.common.paths import plain_path
+from jtl.common.trees import leaf_paths, lookup
 from weights_convert.checkpoint import card, description
-from weights_convert.convert.rules import leaf_paths, lookup, report
+from weights_convert.convert.rules import report
 from weights_convert.printable import is_text
 
 VARIABLES = "variables"

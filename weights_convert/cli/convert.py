@@ -15,7 +15,7 @@ from weights_convert.printable import listed
 
 if TYPE_CHECKING:
     from weights_convert.checkpoint.folder import ConvertedCheckpoint
-    from weights_convert.source.sources import Source
+    from weights_convert.source.description import Source
 
 
 def _check(name: str) -> walk.Check:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jtl import models
 from jtl.common.errors import UserError
-from weights_convert.convert.rules import leaf_paths
+from jtl.common.trees import leaf_paths
 from weights_convert.convert.tables import TABLES
 
 _Names = dict[str, str]

@@ -20,7 +20,7 @@ from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.printable import shown
 from weights_convert.read import readers
 from weights_convert.source import keras_layers
-from weights_convert.source.sources import Source
+from weights_convert.source.description import Source
 from weights_convert.verify.keras_peer import (
     activates,
     jax_keras,

@@ -20,7 +20,7 @@ import numpy as np
 from jtl.common.errors import UserError
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.export.targets import is_gone, keras_name
-from weights_convert.source.sources import Source
+from weights_convert.source.description import Source
 from weights_convert.verify.libraries import require, table_of
 
 _COUNTED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")

@@ -24,7 +24,7 @@ from weights_convert.convert.conversion import recognize
 from weights_convert.convert.rules import KERAS
 from weights_convert.convert.tables import TABLES
 from weights_convert.read import readers, sharded
-from weights_convert.source.sources import Source
+from weights_convert.source.description import Source
 from weights_convert.verify.libraries import require, table_of
 
 

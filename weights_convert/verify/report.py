@@ -27,9 +27,10 @@ import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
+from jtl.common.trees import leaf_paths, lookup
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
-from weights_convert.convert.rules import leaf_paths, lookup, unflatten
-from weights_convert.source.sources import Source
+from weights_convert.convert.rules import unflatten
+from weights_convert.source.description import Source
 from weights_convert.verify import peers
 from weights_convert.verify.tables import Figure, UnitRow, Verification
 

@@ -12,7 +12,8 @@ from PIL import Image
 from jtl.common.errors import UserError
 from jtl.data import near_duplicates
 from jtl.data.batches import in_threads, read_batch
-from jtl.data.decoding import BadImage, HostTransform
+from jtl.data.decoding import HostTransform
+from jtl.data.image_file import BadImage
 from jtl.data.splits import Advance, Labelled, OpenedSource
 
 _MOST_HASHED = 2**28

@@ -10,16 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jtl.data.batches import in_threads, read_batch, unreadable
-from jtl.data.decoding import (
-    BITS,
-    BadImage,
-    HostTransform,
-    decode,
-    decode_measured,
-    image_size,
-    is_deep,
-)
+from jtl.data.decoding import BITS, HostTransform, decode, decode_measured, image_size, is_deep
 from jtl.data.frames import has_more, may_have_more
+from jtl.data.image_file import BadImage
 from jtl.data.near_duplicates import UNKNOWN, perceptual_hash
 from jtl.data.splits import Advance, Labelled
 

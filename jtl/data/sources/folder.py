@@ -14,8 +14,7 @@ from jtl.common.paths import cache_dir
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.class_names import alike_classes, copied_classes
-from jtl.data.decoding import BadImage
-from jtl.data.image_file import MOST_BYTES
+from jtl.data.image_file import MOST_BYTES, BadImage
 from jtl.data.sources import unread_labels
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.class_folders import Classes

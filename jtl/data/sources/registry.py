@@ -14,7 +14,6 @@ from jtl.config.data import ClassLevel, SplitLists, with_scheme
 from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
-from jtl.data.sources.arrays import ArraySplit
 from jtl.data.splits import (
     LeftOut,
     OpenedSource,
@@ -23,8 +22,6 @@ from jtl.data.splits import (
     hold_out,
     missing_classes,
 )
-
-__all__ = ["SCHEMES", "ArraySplit", "Dataset", "Scheme", "SourceOptions", "Split", "find", "load"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers.blocks import BatchNorm, Conv, NormSpec, Padding, conv_norm
+from jtl.models.layers.blocks import BatchNorm, Conv, NormSpec, conv_norm
+from jtl.models.layers.conv import Padding
 
 
 class Stage(NamedTuple):

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers.blocks import Conv, Padding, conv_norm
+from jtl.models.layers.blocks import Conv, conv_norm
+from jtl.models.layers.conv import Padding
 from jtl.models.layers.pool import max_pool
 from jtl.models.layers.sequential import MaxPool
 
