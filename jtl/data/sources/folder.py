@@ -146,8 +146,8 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
     if empty:
         problems.append(
             TrainingProblem(
-                f"{layout.places['train']} has class folders without images: {listed(empty)}. Fill "
-                "or remove them."
+                f"{layout.places['train']} has class folders without images: {listed(empty)}. "
+                f"{_held_instead(layout, empty)}Fill or remove them."
             )
         )
     for split, classes in layout.splits.items():
@@ -175,6 +175,19 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
             )
         )
     return problems
+
+
+def _held_instead(layout: Layout, empty: Sequence[str]) -> str:
+    """A sentence about what class folders without images hold."""
+    names = [
+        name
+        for left in layout.left_out
+        for name in left.names
+        if {*name.split("/")[:-1]} & {*empty}
+    ]
+    if not names:
+        return ""
+    return f"They hold other files, such as {listed(names, 2)}: jtl reads images. "
 
 
 def _fingerprint(images: Iterable[ImageFile]) -> str:

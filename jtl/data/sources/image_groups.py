@@ -44,13 +44,17 @@ def column_of(where: str, rows: Sequence[Sequence[str]], index: ImageIndex) -> s
     """
     images = index.of_rows(rows)
     named = [row for row, image in zip(rows, images, strict=True) if image is not None]
+    folders = [image.rpartition("/")[0] for image in images if image is not None]
     if not named or len(named) < _ENOUGH * len(rows):
         return ""
     heads = [{word.removesuffix("id") or word for word in words_of(head)} for head in rows[0]]
     if images[0] is not None:  # A row like the others.
         heads = [WORDS & {*words_of(where.rpartition("/")[2])}] * len(rows[0])
     for column, words in enumerate(heads):
-        groups = {row[column] for row in named if column < len(row)}
+        cells = [row[column] if column < len(row) else "" for row in named]
+        groups = set(cells)
+        if len({*zip(cells, folders, strict=True)}) == len(groups) == len({*folders}):
+            continue  # The classes.
         if column and words & (WORDS | _MORE) and 1 < len(groups) <= _ENOUGH * len(named):
             return rows[0][column] if images[0] is None else min(words)
     return ""

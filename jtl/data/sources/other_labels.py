@@ -20,7 +20,7 @@ from jtl.data.sources.stores import ImageFile, decoded
 _ENDINGS = (".csv", ".tsv")
 _HEADS = {
     "label", "labels", "class", "classes", "class_name", "classname", "target", "category",
-    "diagnosis", "dx", "species", "condition", "finding", "disease", "grade", "level", "y",
+    "diagnosis", "dx", "species", "disease",
 }  # fmt: skip
 _OF_CLASSES = {*_HEADS, "type", "breed", "genus", "name", "names"}
 """Words in the names of columns that may name the folders otherwise, such as `ClassId`."""
@@ -90,7 +90,11 @@ def _labels(
         own = several == 0 and len(values) == len(said)
         if _OF_CLASSES & {*words_of(head[column])} and (own or values & folders):
             return []  # Each folder has a name or a number of its own here.
-        if column not in columns or len(values) < 2 or len(said) < 2:
+        if column not in columns or not 1 < len(values) <= _ENOUGH * len(named) or len(said) < 2:
+            continue  # Where nearly each image has a value of its own, it is a measurement.
+        # Labels that lie within one folder each are finer, as breeds of `cat`.
+        across = [value for value in values if sum(value in same for same in said.values()) > 1]
+        if len(across) < _ENOUGH * len(values):
             continue
         if several >= _ENOUGH * len(said) or len(values) <= _ENOUGH * len(said):
             found += sorted(values)

@@ -154,6 +154,11 @@ def without_train(base: Node, named: Mapping[str, SplitName], findings: Findings
     node = base.children[train[0]]
     classes = f" {_AS_CLASSES}" if len(base.with_images()) > 1 else ""
     told = unread_labels.side_by_side(findings.path(node), node.count, findings.labels_told)
+    if not named[train[0]].sure:
+        told += (
+            f"If the name {train[0]} says a split and a class, put its images into a folder named "
+            "after the class in train/, and those of the other folders likewise. "
+        )
     return UserError(f"{told}{LAYOUT}{classes}")
 
 

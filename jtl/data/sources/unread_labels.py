@@ -15,7 +15,8 @@ _KINDS = {
     "lists in XML": r"(^|/)[^/]*(label|list|class|info)[^/]*\.xml$",
     "boxes in the format of Pascal VOC": r"\.xml$",
     "arrays or records": r"\.(h5|hdf5|npy|npz|tfrecords?|lmdb|mdb|parquet|arrow)$",
-    "lists": r"(^|/)[^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)$",
+    "lists": r"(^|/)([^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)|"
+    r"labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
 }  # fmt: skip
 """By what they are, in the plural; the first that fits counts."""
 _IN_PYTHON = (

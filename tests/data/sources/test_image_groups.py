@@ -86,3 +86,6 @@ def test_columns_of_other_things(tmp_path: Path):
     rows = [f"cat_{group}_0.png,{group},{len(group)}" for group in GROUPS]
     text = "\n".join(["image,patient,age_group", *rows])  # A patient each, and one age.
     assert not find(f"folder:{folder(tmp_path, 'meta.csv', text)}").notes[1:]
+    rows = [f"{label}_{group}_0.png,{label}" for label in ("cat", "dog") for group in GROUPS]
+    (tmp_path / "meta.csv").write_text("\n".join(["image,group", *rows]))  # Of the classes.
+    assert not find(f"folder:{tmp_path}").notes[1:]

@@ -293,7 +293,10 @@ def test_empty_class_folder(tmp_path: Path):
     class_folders(tmp_path / "train", a=2, b=2)
     (tmp_path / "train" / "c").mkdir()
     (tmp_path / "train" / "c" / "readme.txt").write_text("later")
-    message = f"{tmp_path}/train has class folders without images: c. Fill or remove them."
+    message = (
+        f"{tmp_path}/train has class folders without images: c. They hold other files, such as "
+        "train/c/readme.txt: jtl reads images. Fill or remove them."
+    )
     assert layout_error(tmp_path) == message
 
 

@@ -57,6 +57,23 @@ def test_other_classes_than_those_of_training(tmp_path: Path, test: str):
     assert "Rename or remove these folders" in find(f"folder:{tmp_path}").problems[0]
 
 
+@pytest.mark.parametrize("ending", ["npy", "mp4"])
+def test_class_folders_of_other_files(tmp_path: Path, ending: str):
+    (problem, *_) = find(f"folder:{grown(tmp_path, [f'a/x.{ending}', f'b/y.{ending}'])}").problems
+    assert f"They hold other files, such as a/x.{ending}, b/y.{ending}: jtl reads images" in problem
+
+
+def test_a_split_and_a_class_in_one_name(tmp_path: Path):
+    with pytest.raises(UserError, match="If the name train_cats says a split and a class, put"):
+        find(f"folder:{grown(tmp_path, 'train_cats:2 train_dogs:2 val_cats:1 val_dogs:1')}")
+
+
+@pytest.mark.parametrize("name", ["labels/train/0.txt", "result.json", "project-1-at-2026.json"])
+def test_labels_of_annotation_programs(tmp_path: Path, name: str):
+    with pytest.raises(UserError, match=f"Their labels may be in {name}. "):
+        find(f"folder:{grown(tmp_path, ['images/train:4', name])}")
+
+
 def test_anomalies_have_one_class_to_train_on(tmp_path: Path):
     grown(tmp_path, ["train/good:3", "test/good:2", "test/broken:2"])
     problem = str(find(f"folder:{tmp_path}").problems[0])
