@@ -1,8 +1,9 @@
-"""Frames and pages after the first: said wherever images are read, and never used."""
+"""Frames, pages and bands: the first image is used, and what is not is said."""
 
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jtl.data import verification
+from jtl.data.decoding import BadImage, decode
 from jtl.data.frames import has_more
 from jtl.data.image_file import open_image
 from jtl.data.sources.registry import load
@@ -68,3 +70,19 @@ def test_a_check_of_data_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (root / "a" / "x.tif").write_bytes(several("TIFF"))
     main("data", "check", root)
     assert f"note:     1 image has {TOLD.format('a/x.tif')}" in capsys.readouterr().out
+
+
+def bands(count: int) -> bytes:
+    """A TIFF of 8 x 8 pixels in grey bands, as those of satellites; Pillow writes none."""
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: count, 278: 8,
+            279: 64 * count}  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + bytes(64 * count)
+
+
+def test_bands_of_satellites_are_refused_as_such():
+    with pytest.raises(BadImage, match="x: a TIFF of 13 bands that are no colours: save three of"):
+        decode(bands(13), "x")
+    with pytest.raises(BadImage, match="not an image, or damaged"):
+        decode(bands(13)[:60], "x")
+    assert decode(bands(1), "x").size == (8, 8)
