@@ -21,7 +21,9 @@ SplitLists = Literal["read", "ignore"]
 """What is done about lists of splits beside class folders."""
 
 
-_SCHEMES = {".npz": "npz", ".parquet": "parquet"}
+_SCHEMES = {
+    ".npz": "npz", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "csv",
+}  # fmt: skip
 """By the ending of a file's name; any other path is a folder or an archive."""
 _IMAGES = IMAGE_EXTENSIONS + OTHER_IMAGE_EXTENSIONS
 _MOST_ENTRIES, _MOST_FOLDERS = 1000, 50
@@ -35,7 +37,7 @@ def with_scheme(data: str) -> str:
         ('digits', 'folder:my-images', 'npz:arrays.npz')
     """
     scheme = _SCHEMES.get(os.path.splitext(data)[1].lower())
-    if data == "digits" or data.startswith(("folder:", "tfds:", "npz:", "parquet:")):
+    if data == "digits" or data.startswith(("folder:", "tfds:", "npz:", "parquet:", "csv:")):
         return data
     if scheme is None and os.path.exists(place := os.path.expanduser(data)):
         scheme = "parquet" if _is_parquet(Path(place)) else "folder"
@@ -77,16 +79,21 @@ class DataConfig:
         data: Your images: a folder or archive with one folder per class (my-images or
             folder:my-images), or another source. Others: 'tfds:NAME[:SPLITS]' (a prepared
             TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
-            the Hugging Face Hub), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
+            the Hugging Face Hub), 'csv:FILE' (a table of image files and labels: .csv, .tsv, .jsonl
+            or .parquet), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
         classes: Which folders are the classes if class folders contain folders: the outermost
             (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
             train.txt and test.txt: split the images as they say (read), or hold out a random
             part of all images (ignore).
-        image_column: Parquet column that holds the images. Default: jtl recognizes it by its
-            name.
-        label_column: Parquet column that holds the labels. Default: jtl recognizes it by its
-            name.
+        image_column: Column of a table or Parquet file that holds the images, or their paths or
+            names. Default: jtl recognizes it by its name and by what is in it.
+        label_column: Column of a table or Parquet file that holds the labels. Default: jtl
+            recognizes it by its name.
+        split_column: Column of a table that holds the words train, val and test, or none to ignore
+            such columns. Default: jtl recognizes it by its name and by what is in it.
+        image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: the
+            table's folder.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many
             scanners and microscope cameras. Default: the
             fewest that hold the largest value in the data (auto); kept with the run.
@@ -112,6 +119,8 @@ class DataConfig:
     split_lists: SplitLists = "read"
     image_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
+    image_root: str | None = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     jpeg_decoding: Literal["scaled", "exact"] = "scaled"
     on_bad_image: OnBadImage = "error"

@@ -29,6 +29,7 @@ class Options:
 
     For example:
       jtl data check my-images --montage images.png
+      jtl data check labels.csv --image-root photos
       jtl data check tfds:cifar10
 
     Attributes:
@@ -39,10 +40,14 @@ class Options:
         split_lists: What to do with lists of each split's images next to the class folders, such as
             train.txt and test.txt: split the images as they say (read), or leave them unread
             (ignore).
-        image_column: Parquet column that holds the images. Default: jtl recognizes it by its
-            name.
-        label_column: Parquet column that holds the labels. Default: jtl recognizes it by its
-            name.
+        image_column: Column of a table or Parquet file that holds the images, or their paths or
+            names. Default: jtl recognizes it by its name and by what is in it.
+        label_column: Column of a table or Parquet file that holds the labels. Default: jtl
+            recognizes it by its name.
+        split_column: Column of a table that holds the words train, val and test, or none to ignore
+            such columns. Default: jtl recognizes it by its name and by what is in it.
+        image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: the
+            table's folder.
         bit_depth: How many of their 16 bits your images really use, such as 12. Default: the
             fewest that hold the largest value in the data (auto).
         on_bad_image: Report unreadable images as an error (error), or leave them out with a warning
@@ -57,6 +62,8 @@ class Options:
     split_lists: SplitLists = "read"
     image_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
+    image_root: str | None = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     on_bad_image: OnBadImage = "error"
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None

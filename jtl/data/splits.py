@@ -210,6 +210,7 @@ class OpenedSource:
         labels_from: What the labels come from, in words.
         left_out: What is not used.
         splits_from: The lists that divide the images, in words; empty where there are none.
+        groups: The group of every image by the image's name, where images belong together.
     """
 
     class_names: tuple[str, ...]
@@ -220,6 +221,7 @@ class OpenedSource:
     labels_from: str = ""
     left_out: tuple[LeftOut, ...] = ()
     splits_from: str = ""
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def has_files(self) -> bool:

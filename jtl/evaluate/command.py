@@ -39,8 +39,14 @@ class Options:
             (top), or the innermost with images (leaf). Default: as in training.
         split_lists: What to do with lists of splits next to class folders: read or ignore them.
             Default: as in training.
-        image_column: Parquet column that holds the images. Default: as in training.
-        label_column: Parquet column that holds the labels. Default: as in training.
+        image_column: Column of a table or Parquet file that holds the images, or their paths or
+            names. Default: as in training.
+        label_column: Column of a table or Parquet file that holds the labels. Default: as in
+            training.
+        split_column: Column of a table that holds the words train, val and test, or none to ignore
+            such columns. Default: as in training.
+        image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: as
+            in training.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out (skip). Default: as in training.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
@@ -58,6 +64,8 @@ class Options:
     split_lists: SplitLists | None = None
     image_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
+    image_root: str | None = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
     raw_csv: bool = False

@@ -12,8 +12,9 @@ import numpy as np
 from jtl.data.batches import in_threads, read_batch, unreadable
 from jtl.data.decoding import BITS, HostTransform, decode, decode_measured, image_size, is_deep
 from jtl.data.frames import has_more, may_have_more
-from jtl.data.image_file import BadImage
+from jtl.data.image_file import MOST_BYTES, BadImage
 from jtl.data.near_duplicates import UNKNOWN, perceptual_hash
+from jtl.data.sources.stores import ImageFile, ImageStore
 from jtl.data.splits import Advance, Labelled
 
 # Enough for the header of nearly every image; the others are read as a whole.
@@ -263,6 +264,28 @@ class EncodedSplit(Labelled):
                 parts.close()
                 return _Headers(sizes, faults, complete=False)
         return _Headers(sizes, faults, complete=True)
+
+
+def split_of_files(
+    where: str, images: Sequence[ImageFile], labels: np.ndarray, store: ImageStore
+) -> EncodedSplit:
+    """The split that consists of image files.
+
+    Args:
+        where: What messages call it.
+        images: The files.
+        labels: int32 [N], the class of every file.
+        store: What reads them.
+    """
+
+    def fetch(row: int, limit: int) -> bytes:
+        image = images[row]
+        if image.size > MOST_BYTES:
+            raise BadImage(f"a file of {image.size:,} bytes is too large for an image")
+        return store.read(image, limit)
+
+    total = sum(max(image.size, 0) for image in images)
+    return EncodedSplit(where, [i.name for i in images], labels, fetch, stored_bytes=total)
 
 
 class _Headers(NamedTuple):

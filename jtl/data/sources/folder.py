@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,15 +15,17 @@ from jtl.common.paths import cache_dir
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.class_names import alike_classes, copied_classes
-from jtl.data.image_file import MOST_BYTES, BadImage
 from jtl.data.sources import unread_labels
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.class_folders import Classes
-from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.encoded import EncodedSplit, split_of_files
 from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import SPECIAL, Layout, understand
 from jtl.data.sources.split_folders import LAYOUT
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
+from jtl.data.sources.table_files import ENDINGS, NoLabels, read_table
+from jtl.data.sources.table_sets import tables_in
+from jtl.data.sources.tables import load_table
 from jtl.data.splits import LeftOut, OpenedSource, TrainingProblem
 
 
@@ -64,7 +67,14 @@ def load_folder(
     if given:
         layout = _as_given(tree, place)
     else:
-        layout = understand(tree, place, classes, split_lists, store.read)
+        try:
+            layout = understand(tree, place, classes, split_lists, store.read)
+        except UserError:
+            if (found := _by_metadata(tree, place)) is not None:
+                return found
+            raise
+        if len(layout.splits["train"]) < 2 and (found := _by_metadata(tree, place)) is not None:
+            return found
     problems = _class_problems(layout, place)
     if classes != "top" and not given:
         copies = copied_classes(layout.places["train"], sorted(layout.splits["train"]))
@@ -89,6 +99,26 @@ def load_folder(
         layout.left_out,
         layout.splits_from,
     )
+
+
+def _by_metadata(tree: Tree, place: Path) -> OpenedSource | None:
+    """What Hugging Face's `metadata.csv` or `metadata.jsonl` says of images without class folders.
+
+    Raises:
+        UserError: The table has no label for an image, or names one that is not there.
+    """
+    named = {file.parts[-1].lower() for file in tree.others}
+    if not place.is_dir() or not {f"metadata{ending}" for ending in ENDINGS} & named:
+        return None
+    try:
+        files = tables_in(place)
+        if not all("file_name" in read_table(file).names for file in files.values()):
+            return None
+    except UserError:  # Whoever asks for the table is told.
+        return None
+    with contextlib.suppress(NoLabels):
+        return load_table(str(place))
+    return None
 
 
 def _as_given(tree: Tree, place: Path) -> Layout:
@@ -122,20 +152,8 @@ def _split(
 ) -> EncodedSplit:
     images = [image for name in class_names for image in classes.get(name, ())]
     counts = [len(classes.get(name, ())) for name in class_names]
-
-    def fetch(row: int, limit: int) -> bytes:
-        image = images[row]
-        if image.size > MOST_BYTES:
-            raise BadImage(f"a file of {image.size:,} bytes is too large for an image")
-        return store.read(image, limit)
-
-    return EncodedSplit(
-        where,
-        [image.name for image in images],
-        np.repeat(np.arange(len(class_names), dtype=np.int32), counts),
-        fetch,
-        stored_bytes=sum(max(image.size, 0) for image in images),
-    )
+    labels = np.repeat(np.arange(len(class_names), dtype=np.int32), counts)
+    return split_of_files(where, images, labels, store)
 
 
 def _class_problems(layout: Layout, path: Path) -> list[str]:

@@ -23,6 +23,7 @@ WORDS = {
 _MORE = {"lesion", "individual", "animal", "plant", "specimen", "site", "hospital", "plate", "well",
          "burst", "location", "fold"}  # fmt: skip
 """What they are grouped by in columns; files that are called so may be anything."""
+IN_COLUMNS = frozenset(WORDS | _MORE)
 _ENOUGH = 0.5
 """The share of rows that name a group, or of images that are named in a table of groups."""
 _MOST_WORDS = 3
@@ -55,7 +56,7 @@ def column_of(where: str, rows: Sequence[Sequence[str]], index: ImageIndex) -> s
         groups = set(cells)
         if len({*zip(cells, folders, strict=True)}) == len(groups) == len({*folders}):
             continue  # The classes.
-        if column and words & (WORDS | _MORE) and 1 < len(groups) <= _ENOUGH * len(named):
+        if column and words & IN_COLUMNS and 1 < len(groups) <= _ENOUGH * len(named):
             return rows[0][column] if images[0] is None else min(words)
     return ""
 

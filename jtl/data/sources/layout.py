@@ -121,7 +121,7 @@ class _Reader:
         self._tree, self._place, self._read = tree, place, read
         self._lists: SplitLists = lists
         self._level: ClassLevel = level
-        self.findings = Findings(place, unread_labels.told(tree.others))
+        self.findings = Findings(place, unread_labels.told(tree.others, place))
         self._used: list[ImageFile] = []
         self._splits_told = ""
 

@@ -49,7 +49,7 @@ def load_parquet(
     Raises:
         UserError: If pyarrow is missing, files cannot be read, or they hold no such columns.
     """
-    parquet = _library()
+    parquet = parquet_library()
     files, left_out = _by_split(_files(patterns))
     readers = {}
     for path in (path for paths in files.values() for path in paths):
@@ -85,7 +85,8 @@ def load_parquet(
     )
 
 
-def _library() -> Any:
+def parquet_library() -> Any:
+    """The module pyarrow.parquet; raises `UserError` where it is not installed."""
     try:
         import pyarrow.parquet
     except ImportError as error:

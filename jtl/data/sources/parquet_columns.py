@@ -13,7 +13,7 @@ from jtl.data.sources.names import words_of
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "bytes")
 _LABEL_COLUMNS = ("label", "labels", "class", "target", "targets", "category", "y")
-_NO_LABELS = (
+NO_LABELS = (
     "id", "ids", "idx", "index", "path", "file", "filename", "fold", "split", "date", "time",
     "timestamp", "age", "patient", "subject", "camera", "device", "uuid", "url", "key", "caption",
     "text", "width", "height",
@@ -102,7 +102,7 @@ def _label_column(
     named = list(dict.fromkeys([*usual, *classes]))
     if not named:
         # The only column besides the image, unless it is called like something else.
-        named = [n for n in others if len(others) > 1 or not set(words_of(n)) & {*_NO_LABELS}]
+        named = [n for n in others if len(others) > 1 or not set(words_of(n)) & {*NO_LABELS}]
     return _one("labels", [[n for n in usual if n in classes], named], schema, path)
 
 

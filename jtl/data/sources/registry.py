@@ -7,6 +7,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError, suggest
@@ -14,6 +15,7 @@ from jtl.config.data import ClassLevel, SplitLists, with_scheme
 from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
+from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (
     LeftOut,
     OpenedSource,
@@ -33,12 +35,16 @@ class SourceOptions:
         image_column: The column of the images.
         label_column: The column of the labels.
         split_lists: Whether lists of splits beside class folders are read.
+        split_column: The column of the splits; "none" for no splits.
+        image_root: Where the paths in a table start.
     """
 
     classes: ClassLevel = "auto"
     image_column: str | None = None
     label_column: str | None = None
     split_lists: SplitLists = "read"
+    split_column: str | None = None
+    image_root: str | None = None
 
     @classmethod
     def of(cls, options: Any) -> SourceOptions:
@@ -98,6 +104,12 @@ SCHEMES: Mapping[str, Scheme] = {
         "files with encoded images, as used on the Hugging Face Hub",
         "jtl.data.sources.parquet:load_parquet",
         options=("image_column", "label_column"),
+    ),
+    "csv": Scheme(
+        "csv:labels.csv",
+        "a table of image files and their labels",
+        "jtl.data.sources.tables:load_table",
+        options=("image_column", "label_column", "split_column", "image_root"),
     ),
     "digits": Scheme(
         "digits",
@@ -245,8 +257,8 @@ def find(spec: str, options: SourceOptions = SourceOptions()) -> OpenedSource:
     Raises:
         UserError: If the source is unknown or cannot be opened.
     """
-    word, _, rest = with_scheme(spec).partition(":")
-    scheme = SCHEMES.get(word)
+    rest = with_scheme(spec).partition(":")[2]
+    scheme = _scheme(spec)
     if scheme is None:
         raise _unknown_source(spec)
     if not rest and not scheme.bare:
@@ -264,8 +276,16 @@ def find(spec: str, options: SourceOptions = SourceOptions()) -> OpenedSource:
 
 def options_for(spec: str, options: SourceOptions) -> SourceOptions:
     """Those of the options that have an effect on a source."""
-    scheme = SCHEMES.get(with_scheme(spec).partition(":")[0])
+    scheme = _scheme(spec)
     return options.within(scheme.options if scheme else ())
+
+
+def _scheme(spec: str) -> Scheme | None:
+    """The kind of a source; a Parquet file without images is a table of paths."""
+    word, _, rest = with_scheme(spec).partition(":")
+    if word == "parquet" and os.path.isfile(place := os.path.expanduser(rest)):
+        word = "csv" if holds_paths(Path(place)) else word
+    return SCHEMES.get(word)
 
 
 def _describe(scheme: Scheme) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from jtl.common.text import listed
 from jtl.data.sources.stores import ImageFile
@@ -19,10 +20,11 @@ _KINDS = {
     r"labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
 }  # fmt: skip
 """By what they are, in the plural; the first that fits counts."""
-_IN_PYTHON = (
-    "jtl does not read labels from such files yet: sort the images into class folders or, in "
-    "Python, give jtl.fit a DataFrame with the columns file, label and (for splits) split. "
+_NOT_READ = (
+    "jtl does not read labels from such files: sort the images into class folders, or make a table "
+    "of them with the columns file, label and (for splits) split, and give it as csv:FILE. "
 )
+_NO_TABLE = r"\.xlsx?$|(^|/)_classes\.csv$"
 _SPECIAL = {
     r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
     "jtl gives every image one: export the data in the format Folder Structure. ",
@@ -69,10 +71,18 @@ def side_by_side(place: str, count: int, labels_told: str) -> str:
     )
 
 
-def told(files: Iterable[ImageFile]) -> str:
-    """Sentences, for who has images without class folders; empty where there are no such files."""
-    names = [name for same in by_kind(files).values() for name in same]
-    names = [name for name in names if "submission" not in name.lower()]  # Forms to fill in.
+def told(files: Iterable[ImageFile], place: Path) -> str:
+    """Sentences, for who has images without class folders; empty where there are no such files.
+
+    Args:
+        files: That are no images.
+        place: The folder or archive that they are in.
+    """
+    found = {
+        kind: [name for name in names if "submission" not in name.lower()]  # Forms to fill in.
+        for kind, names in by_kind(files).items()
+    }
+    names = [name for same in found.values() for name in same]
     if not names:
         return ""
     special = [
@@ -80,4 +90,14 @@ def told(files: Iterable[ImageFile]) -> str:
         for pattern, text in _SPECIAL.items()
         if any(re.search(pattern, name, re.IGNORECASE) for name in names)
     ]
-    return f"Their labels may be in {listed(names, 5)}. {''.join(special)}{_IN_PYTHON}"
+    tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
+    if not tables:
+        way = "" if special and found.keys() == {"tables"} else _NOT_READ
+    elif place.is_dir():
+        way = f"To read labels from a table: --data csv:{place}/{tables[0]} "
+    else:
+        way = (
+            f"To read labels from a table: unpack it, and give --data csv:{tables[0]} --image-root "
+            f"{place} "
+        )
+    return f"Their labels may be in {listed(names, 5)}. {''.join(special)}{way}"

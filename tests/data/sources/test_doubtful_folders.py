@@ -300,8 +300,8 @@ def test_letters_may_differ_in_case(tmp_path: Path):
 LABEL_FILES = {
     "train/_annotations.coco.json": "They may hold boxes, of several objects in an image",
     "train/_classes.csv": "export the data in the format Folder Structure",
-    "metadata.jsonl": "give jtl.fit a DataFrame with the columns file, label",
-    "imagelabels.mat": "jtl does not read labels from such files yet",
+    "metadata.jsonl": "To read labels from a table: --data csv:",
+    "imagelabels.mat": "jtl does not read labels from such files: sort",
     "annotations/x.xml": "jtl classifies whole images",
     "labels.h5": "read as npz:FILE",
     "list_attr_labels.txt": "sort the images into class folders",

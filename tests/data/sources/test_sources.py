@@ -636,6 +636,7 @@ AVAILABLE = """ Give one of these:
   'tfds:cifar10' (a data set that TensorFlow Datasets has prepared)
   'npz:mnist.npz' (NumPy arrays of images and labels)
   'parquet:data/*.parquet' (files with encoded images, as used on the Hugging Face Hub)
+  'csv:labels.csv' (a table of image files and their labels)
   'digits' (1,797 handwritten digits from scikit-learn)"""
 
 

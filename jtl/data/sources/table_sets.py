@@ -1,0 +1,79 @@
+"""Which tables in a folder are those of images, and of which split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jtl.common.errors import UserError
+from jtl.common.text import listed
+from jtl.data.sources.names import splits_in
+from jtl.data.sources.table_files import ENDINGS
+from jtl.data.splits import split_of
+
+METADATA = "metadata"
+"""What Hugging Face's `datasets` calls the table in a folder of images."""
+_FORM = "submission"
+"""In the names of tables to be filled in."""
+_ORDER = ("train", "val", "test")
+
+
+def tables_in(place: Path) -> dict[str, Path]:
+    """The tables in a folder by split, train first; "" for one of all splits.
+
+    Raises:
+        UserError: There is none, or it is not clear which counts.
+    """
+    tables = _tables(place)
+    alone = [table for table in tables if table.stem.lower() == METADATA] or tables
+    by_split: dict[str, list[Path]] = {}
+    for table in tables:
+        splits = splits_in(table.stem)
+        if len(splits) == 1 and _FORM not in table.stem.lower():
+            by_split.setdefault(splits.pop(), []).append(table)
+    if not tables:
+        for folder in sorted(child for child in place.iterdir() if child.is_dir()):
+            split = split_of(folder.name)
+            if split is not None:
+                inner = [t for t in _tables(folder) if t.stem.lower() == METADATA]
+                by_split.setdefault(split, []).extend(inner)
+    for split, same in by_split.items():
+        if len(same) > 1 and split in _ORDER:
+            names = listed(str(table.relative_to(place)) for table in same)
+            raise UserError(
+                f"{place} has several tables for the {split} split: {names}. Keep one of them, or "
+                f"give one table: csv:{same[0]}"
+            )
+    if by_split.get("train"):
+        return {split: by_split[split][0] for split in _ORDER if by_split.get(split)}
+    if len(alone) == 1:
+        return {"": alone[0]}
+    if not tables:
+        raise UserError(
+            f"{place} has no table (.csv, .tsv, .jsonl or .parquet). Of class folders: "
+            f"folder:{place}."
+        )
+    raise UserError(
+        f"{place} has several tables: {listed(table.name for table in tables)}. Give one of them, "
+        f"such as csv:{tables[0]}, or call them train.csv, val.csv and test.csv."
+    )
+
+
+def _tables(place: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in place.iterdir()
+        if path.suffix.lower() in ENDINGS
+        and path.is_file()
+        and not path.name.startswith(".")
+        and _FORM not in path.stem.lower()
+    )
+
+
+def beside(place: Path) -> list[str]:
+    """A note if other tables beside one of training images may be those of the other splits."""
+    if place.is_dir() or split_of(place.stem) != "train":
+        return []
+    names = [t.name for t in _tables(place.parent) if split_of(t.stem) in ("val", "test")]
+    if not names:
+        return []
+    return [f"{listed(names)} beside {place.name}: not read. To use them: csv:{place.parent}"]

@@ -1,0 +1,223 @@
+"""Images whose labels stand in a table: one row an image, with its path or name."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jtl.common.errors import UserError, suggest
+from jtl.common.text import counted, listed
+from jtl.data.sources.encoded import split_of_files
+from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.table_columns import Asked
+from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
+from jtl.data.sources.table_images import ImageFinder
+from jtl.data.sources.table_rows import Rows, rows_of_table
+from jtl.data.sources.table_sets import beside, tables_in
+from jtl.data.splits import OpenedSource, class_problems, split_of
+
+_ORDER = ("train", "val", "test")
+
+
+def load_table(
+    path: str,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    image_root: str | None = None,
+    group_column: str | None = None,
+) -> OpenedSource:
+    """Opens images that a table names.
+
+    Args:
+        path: A table, or a folder with `train.csv` and, if there are such, `val.csv` and
+            `test.csv`; or with one table; or with Hugging Face's `metadata.csv`, in it or in the
+            folders of the splits.
+        image_column: The column of the images' paths or names.
+        label_column: The column of the classes.
+        split_column: The column of the splits; "none" for no splits.
+        image_root: The folder that the paths start at, or an archive; default the table's.
+        group_column: The column of the groups that splits do not divide.
+
+    Raises:
+        UserError: The table cannot be read, rows name no image or no class, or it is not clear
+            what is meant.
+    """
+    with _collector_paused():
+        return _load(
+            Path(os.path.expanduser(path)),
+            Asked(image_column, label_column, split_column, group_column),
+            None if image_root is None else Path(os.path.expanduser(image_root)),
+        )
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Leaves the garbage collector off: over millions of cells, it takes 40 % of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
+    base = root or (place if place.is_dir() else place.parent)
+    files = tables_in(place) if place.is_dir() else {"": place}
+    finder = functools.cache(lambda folder: ImageFinder(folder, base))
+    parts: dict[str, Rows] = {}
+    notes: list[str] = []
+    for split, file in files.items():
+        try:
+            table = _read(file)
+            of_file = asked if not split else asked._replace(split="none")
+            parts[split] = rows_of_table(table, of_file, finder(root or file.parent))
+        except NoLabels as error:
+            if split != "test":
+                raise
+            notes.append(f"{error} It is not used for testing.")
+    notes += beside(place)
+    return _opened(str(place), parts, notes)
+
+
+def _read(file: Path) -> Table:
+    if not file.is_file():
+        siblings = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise UserError(f"There is no file {file}.{suggest(file.name, siblings)}")
+    return read_table(file)
+
+
+def _opened(where: str, parts: Mapping[str, Rows], notes: list[str]) -> OpenedSource:
+    """The images of all tables as splits."""
+    images = [image for rows in parts.values() for image in rows.images]
+    labels = [label for rows in parts.values() for label in rows.labels]
+    groups = [group for rows in parts.values() for group in rows.groups]
+    splits = [
+        split
+        for name, rows in parts.items()
+        for split in (rows.splits or [name or "train"] * len(rows.images))
+    ]
+    names = [image.name for image in images]
+    kept = _without_doubles(names, labels, splits, parts, notes)
+    # As a folder's images are sorted: by the parts of their paths.
+    keys = [name.replace("/", "\0") for name in names]
+    order = sorted(kept, key=keys.__getitem__)
+    if "train" not in splits:
+        raise UserError(
+            f"{where} has no training images, only those of {listed(sorted(set(splits)))}. Add "
+            "some, or say that these are no splits: --split-column none"
+        )
+    classes = sorted({labels[row] for row in order if splits[row] == "train"})
+    classes += sorted({labels[row] for row in order} - {*classes})
+    label_of = {name: label for label, name in enumerate(classes)}
+    stores = {name: rows.store for name, rows in parts.items()}
+    opened = {}
+    for split in _ORDER:
+        rows = [row for row in order if splits[row] == split]
+        if rows:
+            indices = np.array([label_of[labels[row]] for row in rows], np.int32)
+            sorted_rows = np.argsort(indices, kind="stable")
+            opened[split] = split_of_files(
+                f"{where} ({split})",
+                [images[rows[place]] for place in sorted_rows],
+                indices[sorted_rows],
+                stores.get(split) or stores[""],
+            )
+    told = dict.fromkeys(rows.told for rows in parts.values())
+    splits_told = dict.fromkeys(rows.splits_told for rows in parts.values())
+    if "" not in parts and len(parts) > 1:
+        splits_told = dict.fromkeys(rows.file for rows in parts.values())
+    return OpenedSource(
+        tuple(classes),
+        opened,
+        tuple(dict.fromkeys([*notes, *(note for rows in parts.values() for note in rows.notes)])),
+        tuple(class_problems(where, classes, opened)),
+        _fingerprint(
+            [images[row] for row in order],
+            [labels[row] for row in order],
+            [splits[row] for row in order],
+            [groups[row] for row in order] if groups else [],
+        ),
+        " and ".join(told),
+        (),
+        " and ".join(filter(None, splits_told)),
+        groups={names[row]: groups[row] for row in order} if groups else {},
+    )
+
+
+def _without_doubles(
+    names: Sequence[str],
+    labels: Sequence[str],
+    splits: Sequence[str],
+    parts: Mapping[str, Rows],
+    notes: list[str],
+) -> Sequence[int]:
+    """The rows of different images.
+
+    Raises:
+        UserError: Rows say different things of one image.
+    """
+    first: dict[str, int] = {}
+    again = [row for row, name in enumerate(names) if first.setdefault(name, row) != row]
+    if not again:
+        return range(len(names))
+    place = [
+        f"row {number}" if len(parts) == 1 else f"row {number} of {rows.file}"
+        for rows in parts.values()
+        for number in rows.rows
+    ]
+    for what, cells in (("labels", labels), ("splits", splits)):
+        torn = [row for row in again if cells[row] != cells[first[names[row]]]]
+        if torn:
+            told = (
+                f"{names[row]} is {cells[before]!r} in {place[before]} and {cells[row]!r} in "
+                f"{place[row]}"
+                for row in torn
+                for before in (first[names[row]],)
+            )
+            raise UserError(
+                f"{counted(len({names[row] for row in torn}), 'image')} with different {what} in "
+                f"several rows: {'; '.join(itertools.islice(told, NAMED))}. Keep one row for each "
+                "image; jtl learns one class for each."
+            )
+    notes.append(
+        f"{counted(len(again), 'row')} that name an image a second time, with the same label: left "
+        f"out, for example {place[again[0]]}."
+    )
+    return [row for row, name in enumerate(names) if first[name] == row]
+
+
+def _fingerprint(
+    images: Sequence[ImageFile],
+    labels: Sequence[str],
+    splits: Sequence[str],
+    groups: Sequence[str],
+) -> str:
+    """As of a folder of the same images, where their paths say labels and splits."""
+
+    @functools.cache
+    def said_by(folders: tuple[str, ...]) -> set[str]:
+        return {split for name in folders if (split := split_of(name)) is not None}
+
+    told = []
+    for row, image in enumerate(images):
+        label, split, folders = labels[row], splits[row], image.parts[:-1]
+        told.append(f"{image.name}\0{image.size}\0{image.stamp}")
+        if folders[-1:] != (label,):
+            told[-1] += f"\0label {label}"
+        if (said_by(folders) or {"train"}) != {split}:
+            told[-1] += f"\0split {split}"
+        if groups:
+            told[-1] += f"\0group {groups[row]}"
+    told.append("")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
