@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from jtl.train.fit import fit
 from support import keras_draws, quick, tiny
 from support.paths import SHARED_DATA, TESTS
 from support.programs import QUICK_COMPILE
+from weights_convert.read import h5_files
 
 # Shapes that only fit by broadcasting are mistakes more often than not.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -147,9 +149,19 @@ def keras_drawn() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def broadcasting_allowed(keras_drawn: None) -> Iterator[None]:
-    """Keras relies on broadcasting, which the tests of jtl forbid."""
-    with jax.numpy_rank_promotion("allow"):
+def with_keras(keras_drawn: None) -> Iterator[None]:
+    """Broadcasting, on which Keras relies and which the tests of jtl forbid.
+
+    And the files that it has just written are read in this process.
+    """
+
+    def index(path: str) -> Any:
+        from weights_convert.read import h5_index
+
+        return json.loads(json.dumps(h5_index.index(path)))
+
+    with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(h5_files, "_index", index)
         yield
 
 

@@ -166,7 +166,7 @@ def test_a_run_survives_each_event(scripts, tiny_data, tmp_path, monkeypatch):
 
 def test_a_short_soak_is_flat(scripts, images, tmp_path):
     _, soak = scripts
-    samples = soak.soak(images, tmp_path / "run", minutes=0.3, every=0.2)
+    samples = soak.soak(images, tmp_path / "run", minutes=0.2, every=0.15)
     told = soak.verdict(samples)
     assert told["epochs"] > 3
     assert told["threads"]["flat"], told

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.peer,
     # Keras's variables have the signature of NumPy 1.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
-    pytest.mark.usefixtures("broadcasting_allowed"),
+    pytest.mark.usefixtures("with_keras"),
 ]
 
 

@@ -24,7 +24,7 @@ from weights_convert.verify import report as verify
 SIZE = 64
 
 pytestmark = [
-    pytest.mark.usefixtures("broadcasting_allowed"),
+    pytest.mark.usefixtures("with_keras"),
     pytest.mark.slow,
     pytest.mark.peer,
     pytest.mark.filterwarnings(
