@@ -109,7 +109,7 @@ def _steps_alone() -> Iterator[dict[str, Any]]:
     originals = {"_draw": plot_worker._draw, "fine_tunes": automatic.fine_tunes}
     with pytest.MonkeyPatch.context() as patch:
         quick.spare(patch)
-        quick.share_contexts(patch)
+        quick.lower_and_keep(patch)
         yield originals
 
 

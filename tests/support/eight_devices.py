@@ -144,7 +144,7 @@ def main(folder: Path) -> None:
     registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
     patch = pytest.MonkeyPatch()
     quick.spare(patch)
-    quick.share_contexts(patch)
+    quick.lower_and_keep(patch)
     data = tiny.write_folder(folder / "data", train=13, val=7)
     tiny.write_weights(folder / "weights")
     told: dict[str, Any] = {"lines": {}, "losses": {}}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jax._src import lru_cache
 from jax._src.interpreters import mlir
 from PIL import Image
 
@@ -27,12 +28,20 @@ MOST_PROGRAMS = 200
 """Programs lowered in one context, which keeps their constants for as long as it lives."""
 
 
-def share_contexts(patch: pytest.MonkeyPatch) -> None:
+def lower_and_keep(patch: pytest.MonkeyPatch) -> None:
+    """Spares what JAX does around compiling a program; later versions may do it elsewhere."""
+    _share_contexts(patch)
+    # The cache's limit is there for its lock: to see whether it is reached, the time and size of
+    # each entry are read for every one that is written, 40 ms for a thousand.
+    if hasattr(lru_cache.LRUCache, "_evict_if_needed"):
+        patch.setattr(lru_cache.LRUCache, "_evict_if_needed", lambda cache, **size: None)
+
+
+def _share_contexts(patch: pytest.MonkeyPatch) -> None:
     """Lets programs be lowered in one MLIR context, one after the other.
 
     JAX makes one for each, which takes four times as long as to lower a small program.
     """
-    # Later versions of JAX may do it elsewhere.
     if (make := getattr(mlir, "make_ir_context", None)) is None:
         return
     own = threading.local()

@@ -89,7 +89,7 @@ if __name__ == "__main__":
     if asked := os.environ.get("TINY_SIGNAL"):
         signal_itself(patch, *map(int, asked.split(":")))
     quick.spare(patch)
-    quick.share_contexts(patch)
+    quick.lower_and_keep(patch)
     command = functools.partial(train.command, background_plots=False)
     code = 0
     for arguments in commands():
