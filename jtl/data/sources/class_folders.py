@@ -237,7 +237,7 @@ def _refuse_parts(
     if not parts or (level == "leaf" and len(set(inner)) == len(inner)):
         return
     if any(held[part].nested for part in parts):
-        todo = "merge them into one folder with one folder for each class in it."
+        todo = f"merge them into one folder with one folder for each class in it. {labels_told}"
     else:
         todo = f"put the images of each class into a folder named after the class. {labels_told}"
     raise UserError(

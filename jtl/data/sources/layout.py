@@ -210,7 +210,10 @@ class _Reader:
                 findings.note_strays(node)
             splits[split] = found.classes
         if self._level == "auto":
-            other_labels.refuse(self._tree.others, splits["train"], places["train"], self._read)
+            other_labels.refuse(
+                self._tree.others, splits["train"], places["train"], self._read,
+                findings.labels_told,
+            )  # fmt: skip
         if set(splits) == {"train"} and self._lists == "read":
             alone = base.parts == folders["train"].parts
             if (divided := self._by_lists(splits["train"], expected=alone)) is not None:

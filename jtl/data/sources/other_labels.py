@@ -32,7 +32,11 @@ with several labels, or of labels by folders, from which these are something els
 
 
 def refuse(
-    files: Iterable[ImageFile], classes: Classes, where: str, read: Callable[..., bytes]
+    files: Iterable[ImageFile],
+    classes: Classes,
+    where: str,
+    read: Callable[..., bytes],
+    labels_told: str,
 ) -> None:
     """Raises `UserError` if a table labels the images otherwise than their folders.
 
@@ -41,6 +45,7 @@ def refuse(
         classes: The images by folder.
         where: What the place is called.
         read: What gives a file's contents, with a second argument at most so many bytes.
+        labels_told: How to read labels from the tables.
     """
     tables = [file for file in files if file.name.lower().endswith(_ENDINGS)]
     if len(classes) < 2 or not tables:
@@ -58,9 +63,7 @@ def refuse(
                 f"The folders in {where} may be no classes: {file.name} gives their images other "
                 f"labels ({listed(labels, 3)}), and the folders, such as "
                 f"{listed(sorted(classes), 3)}, may be patients, places or videos. If they are the "
-                "classes, add --classes top. If not, put the images of each class into a folder "
-                "named after the class or, in Python, give jtl.fit a DataFrame with the columns "
-                "file and label."
+                f"classes, add --classes top. {labels_told}".rstrip()
             )
 
 

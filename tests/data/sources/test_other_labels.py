@@ -54,6 +54,7 @@ def test_tables_with_other_labels_than_the_folders(tmp_path: Path, case: str):
         find(f"folder:{root}")
     assert "may be no classes: meta.csv gives their images other labels" in str(caught.value)
     assert "If they are the classes, add --classes top." in str(caught.value)
+    assert f"--data csv:{root}/meta.csv" in str(caught.value)
     assert counts(root, "top") == WHOLE
 
 
