@@ -94,6 +94,10 @@ class DataConfig:
             such columns. Default: jtl recognizes it by its name and by what is in it.
         image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: the
             table's folder.
+        label_from: Where the labels of images without class folders come from: the files' names, up
+            to a number (name, for cat.0.jpg or yorkshire_terrier_101.jpg), their first word
+            (first-word), the folder that a file is in (parent), or a regular expression with a
+            group label, such as 'regex:^(?P<label>[a-z]+)_'.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many
             scanners and microscope cameras. Default: the
             fewest that hold the largest value in the data (auto); kept with the run.
@@ -121,6 +125,7 @@ class DataConfig:
     label_column: str | None = None
     split_column: str | None = None
     image_root: str | None = None
+    label_from: str | None = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     jpeg_decoding: Literal["scaled", "exact"] = "scaled"
     on_bad_image: OnBadImage = "error"

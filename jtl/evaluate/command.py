@@ -47,6 +47,8 @@ class Options:
             such columns. Default: as in training.
         image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: as
             in training.
+        label_from: Where the labels of images without class folders come from: name, first-word,
+            parent or regex:EXPRESSION. Default: as in training.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out (skip). Default: as in training.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
@@ -66,6 +68,7 @@ class Options:
     label_column: str | None = None
     split_column: str | None = None
     image_root: str | None = None
+    label_from: str | None = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
     raw_csv: bool = False

@@ -21,6 +21,7 @@ from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit, split_of_files
 from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import SPECIAL, Layout, understand
+from jtl.data.sources.name_labels import open_by_names, way_out
 from jtl.data.sources.split_folders import LAYOUT
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.sources.table_files import ENDINGS, NoLabels, read_table
@@ -30,7 +31,10 @@ from jtl.data.splits import LeftOut, OpenedSource, TrainingProblem
 
 
 def load_folder(
-    path: str, classes: ClassLevel = "auto", split_lists: SplitLists = "read"
+    path: str,
+    classes: ClassLevel = "auto",
+    split_lists: SplitLists = "read",
+    label_from: str | None = None,
 ) -> OpenedSource:
     """Find the class folders of a directory or an archive; opens no image.
 
@@ -38,6 +42,7 @@ def load_folder(
         path: The directory, or the zip or tar archive.
         classes: Which folders are classes, where they lie in one another.
         split_lists: Whether lists of splits beside the class folders are read.
+        label_from: Where labels come from instead; see `jtl.data.sources.name_labels.rule_of`.
 
     Returns:
         What there is. The classes are the sorted class folders of train, then those of val and
@@ -51,6 +56,10 @@ def load_folder(
     place = Path(os.path.expanduser(path))
     store = open_store(place)
     tree = store.tree()
+    if label_from is not None:
+        if classes != "auto":
+            raise UserError("--classes and --label-from both say the labels: leave one out.")
+        return open_by_names(tree, place, store, label_from, split_lists)
     parquet = [file.name for file in tree.others if file.name.lower().endswith(".parquet")]
     if parquet and not tree.images:
         raise UserError(
@@ -69,9 +78,11 @@ def load_folder(
     else:
         try:
             layout = understand(tree, place, classes, split_lists, store.read)
-        except UserError:
+        except UserError as error:
             if (found := _by_metadata(tree, place)) is not None:
                 return found
+            if "has no class folders" in str(error) and (told := way_out(tree.images, place)):
+                raise UserError(f"{error} {told}") from error
             raise
         if len(layout.splits["train"]) < 2 and (found := _by_metadata(tree, place)) is not None:
             return found

@@ -37,6 +37,7 @@ class SourceOptions:
         split_lists: Whether lists of splits beside class folders are read.
         split_column: The column of the splits; "none" for no splits.
         image_root: Where the paths in a table start.
+        label_from: Where labels come from, if not from class folders.
     """
 
     classes: ClassLevel = "auto"
@@ -45,6 +46,7 @@ class SourceOptions:
     split_lists: SplitLists = "read"
     split_column: str | None = None
     image_root: str | None = None
+    label_from: str | None = None
 
     @classmethod
     def of(cls, options: Any) -> SourceOptions:
@@ -87,7 +89,7 @@ SCHEMES: Mapping[str, Scheme] = {
         "folder:my-images",
         "a folder with one folder per class, or a zip or tar of one",
         "jtl.data.sources.folder:load_folder",
-        options=("classes", "split_lists"),
+        options=("classes", "split_lists", "label_from"),
     ),
     "tfds": Scheme(
         "tfds:cifar10",

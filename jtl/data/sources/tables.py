@@ -87,7 +87,7 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
                 raise
             notes.append(f"{error} It is not used for testing.")
     notes += beside(place)
-    return _opened(str(place), parts, notes)
+    return open_rows(str(place), parts, notes)
 
 
 def _read(file: Path) -> Table:
@@ -97,8 +97,17 @@ def _read(file: Path) -> Table:
     return read_table(file)
 
 
-def _opened(where: str, parts: Mapping[str, Rows], notes: list[str]) -> OpenedSource:
-    """The images of all tables as splits."""
+def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> OpenedSource:
+    """The images of all tables as splits.
+
+    Args:
+        where: What messages call the source.
+        parts: The rows by split; under "" those that say their splits themselves.
+        notes: What a user should know; more is added.
+
+    Raises:
+        UserError: Rows say different things of one image, or none is for training.
+    """
     images = [image for rows in parts.values() for image in rows.images]
     labels = [label for rows in parts.values() for label in rows.labels]
     groups = [group for rows in parts.values() for group in rows.groups]

@@ -1,0 +1,210 @@
+"""Labels in the names of image files, such as `cat.0.jpg`, or in those of their folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jtl.common.errors import UserError, suggest
+from jtl.common.text import counted, listed
+from jtl.config.data import SplitLists
+from jtl.data.sources import segmentations, split_lists
+from jtl.data.sources.names import is_annotation, split_in
+from jtl.data.sources.stores import ImageFile, ImageStore, Tree, stem_of
+from jtl.data.sources.table_rows import Rows
+from jtl.data.sources.tables import open_rows
+from jtl.data.splits import LeftOut, OpenedSource
+
+_BEFORE_NUMBER = re.compile(r"^(?P<label>.*?[^\W\d_])[ ._-]*\(?\d+\)?$")
+_FIRST_WORD = re.compile(r"^(?P<label>[^ ._-]+)[ ._-]")
+_REGEX = "regex:"
+_NAMED = 5
+_LIKE_IDS, _NEARLY_ALL = 0.5, 0.95
+"""From which share of labels among images names look like identifiers, and how many must match."""
+
+
+class Rule(NamedTuple):
+    """How the label of an image is read.
+
+    Attributes:
+        label_of: From an image to its label; None where there is none.
+        told: Where it comes from, in words.
+    """
+
+    label_of: Callable[[ImageFile], str | None]
+    told: str
+
+
+def rule_of(text: str, flag: str = "--label-from", group: str = "label") -> Rule:
+    """The rule that an option says.
+
+    Args:
+        text: `name`, `first-word`, `parent` or `regex:EXPRESSION`.
+        flag: The option, for messages.
+        group: The name of the group of the expression that is taken.
+
+    Raises:
+        UserError: It is none of these, or the expression has no such group.
+    """
+    rules = {
+        "name": Rule(_matcher(_BEFORE_NUMBER, stem_of), "the names of the files"),
+        "first-word": Rule(_matcher(_FIRST_WORD, str), "the first words of the files' names"),
+        "parent": Rule(lambda image: image.parts[-2] if image.parts[1:] else None,
+                       "the folders that the files are in"),
+    }  # fmt: skip
+    if text in rules:
+        return rules[text]
+    if not text.startswith(_REGEX):
+        raise UserError(
+            f"{flag} {text}: give name (for cat.0.jpg or yorkshire_terrier_101.jpg), first-word "
+            f"(for cat_on_sofa.jpg), parent (the folder's name), or a regular expression: "
+            f"'{_REGEX}^(?P<{group}>[a-z]+)_'.{suggest(text, rules)}"
+        )
+    try:
+        pattern = re.compile(text.removeprefix(_REGEX))
+    except re.error as error:
+        raise UserError(f"{flag} {text}: no regular expression ({error}).") from error
+    if group not in pattern.groupindex and pattern.groups != 1:
+        raise UserError(
+            f"{flag} {text}: the expression has {counted(pattern.groups, 'group')}, none called "
+            f"{group}. Mark the part that is the {group}: (?P<{group}>...)"
+        )
+    place = group if group in pattern.groupindex else 1
+    whole = "/" in pattern.pattern
+
+    def label_of(image: ImageFile) -> str | None:
+        match = pattern.search(image.name if whole else image.parts[-1])
+        return match[place] if match else None
+
+    return Rule(label_of, f"the {'paths' if whole else 'names'} of the files by {text}")
+
+
+def _matcher(
+    pattern: re.Pattern[str], part: Callable[[str], str]
+) -> Callable[[ImageFile], str | None]:
+    def label_of(image: ImageFile) -> str | None:
+        match = pattern.search(part(image.parts[-1]))
+        return match["label"] if match else None
+
+    return label_of
+
+
+def open_by_names(
+    tree: Tree, place: Path, store: ImageStore, text: str, lists: SplitLists
+) -> OpenedSource:
+    """Opens images whose labels are in their names.
+
+    Args:
+        tree: What there is; folders called like splits are splits, all others do not count.
+        place: Where, for messages.
+        store: What reads it.
+        text: As of `rule_of`.
+        lists: Whether lists of splits are read.
+
+    Raises:
+        UserError: The rule cannot be used, or names do not follow it.
+    """
+    rule = rule_of(text)
+    notes: list[str] = []
+    left: dict[str, list[str]] = {"hidden and system files": list(tree.hidden)}
+    images = _without_annotations(tree, left)
+    if not images:
+        raise UserError(f"{place} holds no images.")
+    splits = {image.name: _split_of(image) for image in images}
+    found = None
+    if {*splits.values()} == {"train"} and lists == "read":
+        found = split_lists.find(
+            [*tree.others, *tree.special], images, str(place), store.read, expected=True
+        )
+    if found is not None:
+        notes += found.notes
+        splits = {name: found.split_of.get(name, found.rest) for name in splits}
+        left["images in no list of a split"] = [n for n, split in splits.items() if split is None]
+    left["images without labels"] = [n for n, split in splits.items() if split == "unlabelled"]
+    images = [image for image in images if splits[image.name] in ("train", "val", "test")]
+    labels = [rule.label_of(image) for image in images]
+    tests = [label for label, i in zip(labels, images, strict=True) if splits[i.name] == "test"]
+    if tests and not any(tests):
+        notes.append(f"No test image has a label in its name by --label-from {text}: not used.")
+        left["images without labels"] += [i.name for i in images if splits[i.name] == "test"]
+        images = [image for image in images if splits[image.name] != "test"]
+        labels = [rule.label_of(image) for image in images]
+    named = _all_labels(images, labels, text, place)
+    rows = Rows(
+        images,
+        named,
+        [splits[image.name] or "" for image in images],
+        [],
+        place.name,
+        range(1, len(images) + 1),
+        rule.told,
+        "" if found is None else found.told,
+        store,
+        (),
+    )
+    opened = open_rows(str(place), {"": rows}, notes)
+    left_out = tuple(LeftOut(what, tuple(names)) for what, names in left.items() if names)
+    return dataclasses.replace(opened, left_out=left_out)
+
+
+def _without_annotations(tree: Tree, left: dict[str, list[str]]) -> list[ImageFile]:
+    masks = {*segmentations.find(tree).masks}
+    images = []
+    for image in tree.images:
+        if image.name in masks or any(map(is_annotation, image.parts[:-1])):
+            left.setdefault("masks and annotations", []).append(image.name)
+        else:
+            images.append(image)
+    return images
+
+
+def _split_of(image: ImageFile) -> str:
+    for name in image.parts[:-1]:
+        split = split_in(name)
+        if split is not None and split.sure:
+            return split.split
+    return "train"
+
+
+def _all_labels(
+    images: Sequence[ImageFile], labels: Sequence[str | None], text: str, place: Path
+) -> list[str]:
+    pairs = list(zip(images, labels, strict=True))
+    lost = [image.name for image, label in pairs if label is None]
+    empty = [image.name for image, label in pairs if label is not None and not label.strip()]
+    good = [f"{image.name} = {label}" for image, label in pairs if label and label.strip()]
+    for names, why in ((lost, "have no label in their names"), (empty, "have an empty label")):
+        if names:
+            others = f" Others have one, such as {listed(good[:3])}." if good else ""
+            raise UserError(
+                f"{len(names):,} of {counted(len(images), 'image')} of {place} {why} by "
+                f"--label-from {text}: {listed(names, _NAMED)}.{others} Change the rule, or move "
+                "these images elsewhere."
+            )
+    named = [label.strip() for label in labels if label]
+    if not text.startswith(_REGEX) and len(named) > 20 and len({*named}) > _LIKE_IDS * len(named):
+        raise UserError(
+            f"--label-from {text} gives {len({*named}):,} labels for {len(named):,} images of "
+            f"{place}, such as {listed(good[:3])}: these may be no classes. Say with a regular "
+            "expression what is the label: --label-from 'regex:^(?P<label>[a-z]+)_'"
+        )
+    return named
+
+
+def way_out(images: Iterable[ImageFile], place: Path) -> str:
+    """A sentence for who has no class folders, where images are called after classes."""
+    trained = [image for image in images if _split_of(image) == "train"]
+    rule = rule_of("name")
+    labels = {image.name: label for image in trained if (label := rule.label_of(image))}
+    classes = {*labels.values()}
+    if len(labels) < _NEARLY_ALL * len(trained) or not 1 < len(classes) <= _LIKE_IDS * len(labels):
+        return ""
+    shown = [f"{Path(name).name} = {label}" for name, label in labels.items()]
+    step = max(1, len(shown) // _NAMED)
+    return (
+        f"If the images are called after their classes ({listed(shown[::step][:_NAMED])}; "
+        f"{len(classes):,} classes): jtl train --data {place} --label-from name"
+    )
