@@ -39,7 +39,8 @@ from harness.study import Keyed, Results
 
 PEERS = {
     # Script and options of each peer, as the tables name it.
-    "fastai, fine_tune": ("fastai_finetune", []),
+    "fastai, fine_tune at its default rate": ("fastai_finetune", ["--lr", "2e-3"]),
+    "fastai, lr_find and fine_tune": ("fastai_finetune", []),
     "timm, batch statistics": ("timm_finetune", ["--bn", "train"]),
     "timm, BatchNorm in eval mode": ("timm_finetune", ["--bn", "eval"]),
     "timm, eval mode, 3 times the rate": ("timm_finetune", ["--bn", "eval", "--lr", "3e-4"]),
@@ -140,6 +141,9 @@ class Trainings:
 
     def _by_peer(self, trial: Trial) -> dict[str, Any]:
         epochs = 1 if trial.times == 0 else self._fitting(trial)
+        once = dataclasses.replace(trial, times=0)
+        if epochs == 1 and trial.times and (found := self._results.find(once)) is not None:
+            return {key: value for key, value in found.items() if key != "trial"}
         script, options = PEERS[trial.arm]
         result = self._scratch / f"{uuid.uuid4().hex}.json"
         weights, described = self._checkpoint(trial.model)
@@ -171,7 +175,8 @@ class Trainings:
     def _fitting(self, trial: Trial) -> int:
         """How many epochs end within the time."""
         full = self.find(dataclasses.replace(trial, arm="full", times=1))
-        once = self.find(dataclasses.replace(trial, arm=_as_fast(trial.arm), times=0, seed=0))
+        arm = _as_fast(trial.arm)
+        once = self.find(dataclasses.replace(trial, arm=arm, times=0, seed=0))
         left = trial.times * full["seconds"] - once["seconds"]
         return max(1 + int(left / once["epoch_seconds"]), 1)
 
