@@ -18,7 +18,7 @@ from jtl.common.text import counted
 from jtl.freeze.cut import trainable
 from jtl.freeze.phase_plan import PhasePlan
 from jtl.models.inference import forward
-from jtl.train import work
+from jtl.train import flops
 from jtl.train.overview import groups_of
 from jtl.train.phase_optimizer import PhaseOptimizer
 from jtl.train.setup import Setup, feature_cache
@@ -35,7 +35,7 @@ def dry_run(setup: Setup) -> dict[str, Any]:
     Returns:
         The first phase's figures at the top (`total_params`, `trainable_params`,
         `frozen_params`, `optimizer_bytes`, `cut`, `groups`, ...) and every phase's under
-        `phases`. Params count BatchNorm statistics; FLOPs are those of `jtl.train.work`.
+        `phases`. Params count BatchNorm statistics; FLOPs are those of `jtl.train.flops`.
     """
     phases = [_phase(setup, plan) for plan in setup.plans]
     return {
@@ -92,7 +92,7 @@ def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
     many operations a second. To compile and take a real step would take ten times as long.
     """
     size, batch = setup.inputs.device.size, min(setup.config.train.batch, len(setup.dataset.train))
-    counted = work.count(setup.model, setup.variables, size, trainable(plan.labels), inputs.start)
+    counted = flops.count(setup.model, setup.variables, size, trainable(plan.labels), inputs.start)
     whole = counted.prefix + counted.forward
     # The part in which most of the work is: the frozen layers, or all of them.
     stop = inputs.start if counted.prefix > whole / 2 else None

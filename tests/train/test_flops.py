@@ -18,17 +18,17 @@ from jtl.config.options import Config
 from jtl.config.run import RunConfig
 from jtl.config.training import TrainConfig
 from jtl.models.inference import forward
-from jtl.train import dry_run, memory, step, work
+from jtl.train import dry_run, flops, memory, step
 from jtl.train.checks import checked
 from jtl.train.setup import feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 
 
-def counted(name: str, size: int, mask: str = "", start: str | None = None) -> work.Work:
+def counted(name: str, size: int, mask: str = "", start: str | None = None) -> flops.Flops:
     model = models.create(name, num_classes=1000)
     shapes = models.variable_shapes(model, size)
-    return work.count(model, shapes, size, lambda path: path.startswith(mask), start)
+    return flops.count(model, shapes, size, lambda path: path.startswith(mask), start)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from jtl.models.inference import forward
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Flops:
     """Operations for one image.
 
     Attributes:
@@ -48,7 +48,7 @@ def count(
     size: int,
     trains: Callable[[str], bool],
     start: str | None = None,
-) -> Work:
+) -> Flops:
     """Counts what a phase computes.
 
     Args:
@@ -68,8 +68,8 @@ def count(
         prefix, _, _ = _walk(before.jaxpr, [False] * len(before.jaxpr.invars))
         [x] = before.out_avals
     rest = _traced(model, shapes, x, start=start)
-    forward_work, backward, _ = _walk(rest.jaxpr, [*trained, False])
-    return Work(prefix, forward_work, backward)
+    ahead, backward, _ = _walk(rest.jaxpr, [*trained, False])
+    return Flops(prefix, ahead, backward)
 
 
 def _traced(model: Any, variables: Any, x: Any, **part: str | None) -> ClosedJaxpr:
