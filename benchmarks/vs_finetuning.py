@@ -36,6 +36,7 @@ from harness import jtl_runs, machine, subsets, tables
 from harness.finetuning_report import OURS, describe, draw
 from harness.runs import timed
 from harness.study import Keyed, Results
+from weights_convert.catalogue.weights import timm_names
 
 PEERS = {
     # Script and options of each peer, as the tables name it.
@@ -148,8 +149,9 @@ class Trainings:
         result = self._scratch / f"{uuid.uuid4().hex}.json"
         weights, described = self._checkpoint(trial.model)
         flags = {
-            "model": trial.model,
+            "model": timm_names(trial.model)[0],
             "weights": weights,
+            "features": self._features(trial.model),
             "data": self._folder(trial.data),
             "out": result,
             "epochs": epochs,
@@ -179,6 +181,17 @@ class Trainings:
         once = self.find(dataclasses.replace(trial, arm=arm, times=0, seed=0))
         left = trial.times * full["seconds"] - once["seconds"]
         return max(1 + int(left / once["epoch_seconds"]), 1)
+
+    def _features(self, model: str) -> Path:
+        """What the peers' backbones must give, so that everybody starts from the same network."""
+        path, (weights, _) = self._scratch / f"{model}.npz", self._checkpoint(model)
+        if not path.exists():
+            folder = self._scratch / f"{model}-weights"
+            script = machine.BENCHMARKS / "peers" / "jtl_features.py"
+            source = folder if folder.exists() else weights
+            words = [sys.executable, script, model, source, "64", path]
+            subprocess.run(words, check=True, env=machine.environment())
+        return path
 
     def _checkpoint(self, model: str) -> tuple[Path, dict[str, Any]]:
         """The weights in timm's format, and how they want their images."""

@@ -53,7 +53,7 @@ def main() -> None:
     learner = vision_learner(
         loaders, options.model, pretrained=False, normalize=False, metrics=accuracy
     )
-    load_backbone(learner.model[0].model, options.weights)
+    load_backbone(learner.model[0].model, options.weights, options.features)
     rate = options.lr or learner.lr_find(show_plot=False).valley
     times = EpochTimes()
     with learner.no_bar():

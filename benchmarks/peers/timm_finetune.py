@@ -43,7 +43,7 @@ def main() -> None:
     began = time.perf_counter()
     torch.manual_seed(options.seed)
     model = timm.create_model(options.model, num_classes=options.classes)
-    load_backbone(model, options.weights)
+    load_backbone(model, options.weights, options.features)
     model = model.to(memory_format=torch.channels_last)
     size = (3, options.image_size, options.image_size)
     common: dict[str, Any] = dict(
