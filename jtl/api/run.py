@@ -9,6 +9,7 @@ from typing import Any
 
 from jtl.common import html
 from jtl.common.errors import UserError
+from jtl.common.optional import require
 from jtl.common.paths import as_path
 from jtl.common.progress import Display
 from jtl.common.text import counted, listed
@@ -48,13 +49,7 @@ class History(list[dict[str, Any]]):
         Raises:
             UserError: pandas is not installed.
         """
-        try:
-            import pandas  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError(
-                "to_pandas needs pandas, which isn't installed. Install it with: pip install pandas"
-            ) from None
-        return pandas.DataFrame(list(self))
+        return require("pandas", "to_pandas", "pandas").DataFrame(list(self))
 
     def _repr_html_(self) -> str:
         keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jtl.common.errors import UserError
+from jtl.common import optional
 from jtl.runs.environment import versions
 
 if TYPE_CHECKING:
@@ -83,13 +83,7 @@ FORMATS = {
 
 def require(name: str, to: str, extra: str) -> Any:
     """The module `name`, or an error that says how to get it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"exporting to {to} needs {name}, which isn't installed ({error}). Install it with: "
-            f"pip install 'jtl[{extra}]'."
-        ) from error
+    return optional.require(name, f"exporting to {to}", f"jtl[{extra}]")
 
 
 def fitted(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:

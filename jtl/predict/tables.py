@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from jtl.common import files
 from jtl.common.errors import UserError
+from jtl.common.optional import require
 from jtl.common.text import for_spreadsheet
 from jtl.predict.predictions import Prediction, Unreadable
 
@@ -99,18 +100,13 @@ def _text(path: Path) -> TextIO:
 
 @contextlib.contextmanager
 def _parquet(path: Path, top_k: int) -> Iterator[Put]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(
-            f"writing .parquet needs pyarrow, which isn't installed ({error}). Install it with: "
-            "pip install 'jtl[parquet]', or write .csv or .jsonl."
-        ) from error
+    more = ", or write .csv or .jsonl"
+    pyarrow = require("pyarrow", "writing .parquet", "jtl[parquet]", more)
+    parquet = require("pyarrow.parquet", "writing .parquet", "jtl[parquet]", more)
     types = {str: pyarrow.string(), float: pyarrow.float32()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in _columns(top_k).items()])
     rows: list[dict[str, Any]] = []
-    with pyarrow.parquet.ParquetWriter(path, schema) as file:
+    with parquet.ParquetWriter(path, schema) as file:
 
         def flush() -> None:
             if rows:

@@ -241,7 +241,9 @@ def test_without_scikit_learn(tmp_path, elsewhere):
     (stub / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'sklearn'\")")
     done = python("-m", "jtl.train", PYTHONPATH=str(stub.parent))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: The data set 'digits' comes with scikit-learn")
+    assert done.stderr.startswith(
+        "error: the data set 'digits', which comes with scikit-learn, needs"
+    )
     assert "pip install 'jtl[demo]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(elsewhere.iterdir()) == []

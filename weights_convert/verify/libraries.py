@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from jtl import models
-from jtl.common.errors import UserError
+from jtl.common import optional
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.rules import Table
 from weights_convert.convert.tables import TABLES
@@ -20,10 +19,4 @@ def table_of(checkpoint: ConvertedCheckpoint) -> Table:
 
 def require(name: str, extra: str) -> Any:
     """The module `name`, or an error that says how to get it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"--verify compares with {name}, which cannot be imported ({error}). Install it "
-            f"with: pip install 'jtl[{extra}]'; or convert without --verify."
-        ) from error
+    return optional.require(name, "--verify", f"jtl[{extra}]", "; or convert without --verify")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jtl.common.errors import UserError
+from jtl.common.optional import require
 from jtl.data import near_duplicates
 from jtl.data.batches import in_threads, read_batch
 from jtl.data.decoding import HostTransform
@@ -120,14 +120,8 @@ def load_digits(rest: str) -> OpenedSource:
     """
     if rest:
         raise UserError(f"The data set 'digits' takes nothing after its name, not '{rest}'.")
-    try:
-        from sklearn.datasets import load_digits as read_digits
-    except ImportError as error:
-        raise UserError(
-            "The data set 'digits' comes with scikit-learn, which is not installed. "
-            "Install it: pip install 'jtl[demo]'"
-        ) from error
-    digits: Any = read_digits()
+    purpose = "the data set 'digits', which comes with scikit-learn,"
+    digits = require("sklearn.datasets", purpose, "jtl[demo]").load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=-1)
     names = [str(index) for index in range(len(images))]

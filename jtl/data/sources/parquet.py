@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from jtl.common.errors import UserError
+from jtl.common.optional import require
 from jtl.common.text import listed
 from jtl.data.kinds import HEAD_BYTES, LFS_POINTER, is_lfs_pointer
 from jtl.data.sources.encoded import EncodedSplit
@@ -87,14 +88,7 @@ def load_parquet(
 
 def parquet_library() -> Any:
     """The module pyarrow.parquet; raises `UserError` where it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(
-            "Parquet files are read with pyarrow, which is not installed. "
-            "Install it: pip install 'jtl[parquet]'"
-        ) from error
-    return pyarrow.parquet
+    return require("pyarrow.parquet", "reading Parquet files", "jtl[parquet]")
 
 
 def _files(patterns: str) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.common.errors import UserError, first_line
+from jtl.common.optional import require
 from jtl.common.text import listed
 from jtl.data.batches import in_threads
 from jtl.data.sources.encoded import EncodedSplit
@@ -102,15 +103,9 @@ def load_tfds(rest: str) -> OpenedSource:
 
 
 def _library() -> Any:
-    try:
-        import array_record  # noqa: F401
-        import tensorflow_datasets
-    except ImportError as error:
-        raise UserError(
-            "Data sets of TFDS are read with tensorflow-datasets and array_record, and "
-            f"{error.name or 'one of them'} is not installed. Install them: pip install 'jtl[tfds]'"
-        ) from error
-    return tensorflow_datasets
+    for name in ("array_record", "tensorflow_datasets"):
+        library = require(name, "a data set of TensorFlow Datasets", "jtl[tfds]")
+    return library
 
 
 def _builder(tfds: Any, folder: Path, name: str) -> Any:

@@ -94,7 +94,7 @@ def test_digits_resized_equal_the_transform():
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=re.escape("Install it: pip install 'jtl[demo]'")):
+    with pytest.raises(UserError, match=re.escape("Install it with: pip install 'jtl[demo]'")):
         load("digits")
 
 

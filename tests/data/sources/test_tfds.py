@@ -229,7 +229,7 @@ def test_damaged(prepared: Path, tmp_path: Path):
 @pytest.mark.parametrize("missing", ["tensorflow_datasets", "array_record"])
 def test_without_the_libraries(missing: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=rf"{missing} is not inst.*pip install 'jtl\[tfds\]'"):
+    with pytest.raises(UserError, match=rf"{missing}, which isn.t inst.*pip install 'jtl\[tfds\]'"):
         load("tfds:anything")
 
 
