@@ -98,6 +98,12 @@ class DataConfig:
             to a number (name, for cat.0.jpg or yorkshire_terrier_101.jpg), their first word
             (first-word), the folder that a file is in (parent), or a regular expression with a
             group label, such as 'regex:^(?P<label>[a-z]+)_'.
+        group_column: Column of a table that says which images belong together, such as those of one
+            patient: they stay in one split.
+        group_from: Part of the names that says which images belong together, as for --label-from:
+            'regex:^(?P<group>p[0-9]+)_'. They stay in one split.
+        test_split: Hold out this share of the training images for the test, such as 0.15, if the
+            data has no test split. Default: none.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many
             scanners and microscope cameras. Default: the
             fewest that hold the largest value in the data (auto); kept with the run.
@@ -126,6 +132,9 @@ class DataConfig:
     split_column: str | None = None
     image_root: str | None = None
     label_from: str | None = None
+    group_column: str | None = None
+    group_from: str | None = None
+    test_split: Annotated[float | None, checks.positive, checks.share] = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     jpeg_decoding: Literal["scaled", "exact"] = "scaled"
     on_bad_image: OnBadImage = "error"

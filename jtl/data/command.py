@@ -52,6 +52,10 @@ class Options:
             to a number (name, for cat.0.jpg or yorkshire_terrier_101.jpg), their first word
             (first-word), the folder that a file is in (parent), or a regular expression with a
             group label, such as 'regex:^(?P<label>[a-z]+)_'.
+        group_column: Column of a table that says which images belong together, such as those of one
+            patient: they stay in one split.
+        group_from: Part of the names that says which images belong together, as for --label-from:
+            'regex:^(?P<group>p[0-9]+)_'. They stay in one split.
         bit_depth: How many of their 16 bits your images really use, such as 12. Default: the
             fewest that hold the largest value in the data (auto).
         on_bad_image: Report unreadable images as an error (error), or leave them out with a warning
@@ -69,6 +73,8 @@ class Options:
     split_column: str | None = None
     image_root: str | None = None
     label_from: str | None = None
+    group_column: str | None = None
+    group_from: str | None = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     on_bad_image: OnBadImage = "error"
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.class_names import alike_classes
 from jtl.data.decoding import HostTransform
@@ -232,35 +230,6 @@ class OpenedSource:
 def split_of(name: str) -> str | None:
     """The split that a name such as "Validation" stands for: "train", "val", "test" or None."""
     return next((split for split, words in SPLIT_NAMES.items() if name.lower() in words), None)
-
-
-def hold_out(split: Any, seed: int, fraction: float) -> tuple[Any, Any, str]:
-    """Train and validation parts of a split, and the sentence that says so.
-
-    The same share of every class is held out, chosen by the seed.
-
-    Raises:
-        UserError: Every class has a single image.
-    """
-    random = np.random.default_rng(seed)
-    held_out = np.zeros(len(split), dtype=bool)
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
-        # Both parts get an image of every class that has two; train comes first.
-        count = min(max(math.floor(len(members) * fraction + 0.5), 1), len(members) - 1)
-        held_out[random.permutation(members)[:count]] = True
-    count = int(held_out.sum())
-    if count == 0:
-        raise UserError(
-            "There is no validation split, and none can be held out of train: every class has "
-            "a single image. Add images, or a validation split (a val/ folder, say)."
-        )
-    note = (
-        f"No validation split found: held out {count:,} of {len(split):,} training images "
-        f"({fraction * 100:g} %, stratified, seed {seed})."
-    )
-    train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    return split.subset(train), split.subset(val), note
 
 
 LONG_NAMES = {"train": "training", "val": "validation"}

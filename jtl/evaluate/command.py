@@ -128,7 +128,7 @@ def _source_options(options: Options, config: Config) -> SourceOptions | None:
     from jtl.data.sources.registry import SourceOptions, options_for
 
     names = [field.name for field in dataclasses.fields(SourceOptions)]
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     if not given:
         return None
     spec = options.data or config.data.data

@@ -83,21 +83,29 @@ def evaluate_run(
     own = with_scheme(config.data)
     spec = own if data is None else with_scheme(data)
     bad = on_bad_image or config.on_bad_image
-    how = registry.options_for(spec, registry.SourceOptions.of(config))
+    how = options or registry.options_for(spec, registry.SourceOptions.of(config))
     verify = verification.of(bad, display)
 
-    def load(whole: bool) -> registry.Dataset:
+    def load(whole: bool, how: registry.SourceOptions = how) -> registry.Dataset:
         return registry.load(
             spec,
-            options or how,
+            how,
             seed=classifier.config.split_seed,
+            test_fraction=config.test_split,
             # No image need be looked at to see that the classes are others.
             verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
             whole=whole,
             bit_depth=classifier.inputs.bit_depth,
         )
 
-    dataset = load(whole=spec != own)
+    try:
+        dataset = load(whole=spec != own)
+    except UserError:
+        # Groups say how images are divided, which others than the run's need not have.
+        ungrouped = dataclasses.replace(how, group_column=None, group_from=None)
+        if spec == own or ungrouped == how:
+            raise
+        dataset = load(True, ungrouped)
     if dataset.whole and dataset.fingerprint == stored_fingerprint(classifier.folder):
         dataset = load(whole=False)  # The run's own images by another name.
     if spec != own:

@@ -42,7 +42,7 @@ def load_folder(
         path: The directory, or the zip or tar archive.
         classes: Which folders are classes, where they lie in one another.
         split_lists: Whether lists of splits beside the class folders are read.
-        label_from: Where labels come from instead; see `jtl.data.sources.name_labels.rule_of`.
+        label_from: Where labels come from instead; see `jtl.data.sources.name_rules.rule_of`.
 
     Returns:
         What there is. The classes are the sorted class folders of train, then those of val and

@@ -5,11 +5,17 @@ jtl divides images, not groups. What is said of groups is therefore not used, bu
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+from jtl.common.errors import UserError
+from jtl.common.text import counted, listed
 from jtl.data.sources.image_index import ImageIndex
+from jtl.data.sources.name_rules import rule_of
 from jtl.data.sources.names import words_of
+from jtl.data.sources.stores import ImageFile
+from jtl.data.splits import OpenedSource
 
 WORDS = {
     "video", "videos", "clip", "clips", "sequence", "sequences", "seq", "seqs", "scene", "scenes",
@@ -59,6 +65,32 @@ def column_of(where: str, rows: Sequence[Sequence[str]], index: ImageIndex) -> s
         if column and words & IN_COLUMNS and 1 < len(groups) <= _ENOUGH * len(named):
             return rows[0][column] if images[0] is None else min(words)
     return ""
+
+
+def with_groups(found: OpenedSource, rule: str) -> OpenedSource:
+    """A source whose images' names say which belong together.
+
+    Args:
+        found: The source.
+        rule: `regex:EXPRESSION` or another, as of `jtl.data.sources.name_rules.rule_of`.
+
+    Raises:
+        UserError: The rule cannot be used, or does not fit some names.
+    """
+    if found.groups:
+        raise UserError("--group-column and --group-from both say the groups: leave one out.")
+    group_of = rule_of(rule, "--group-from", "group").label_of
+    names = [name for split in found.splits.values() for name in split.names]
+    groups = {name: group_of(ImageFile(tuple(name.split("/")), None, -1, 0)) for name in names}
+    lost = [name for name, group in groups.items() if not group]
+    if lost:
+        good = [f"{name} = {group}" for name, group in groups.items() if group][:3]
+        others = f" Others have one, such as {listed(good)}." if good else ""
+        raise UserError(
+            f"{len(lost):,} of {counted(len(names), 'image')} have no group in their names by "
+            f"--group-from {rule}: {listed(lost, 5)}.{others} Change the rule."
+        )
+    return dataclasses.replace(found, groups={name: g for name, g in groups.items() if g})
 
 
 def in_names(rows: Iterable[Sequence[str]], index: ImageIndex) -> list[str]:

@@ -3,93 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from jtl.common.errors import UserError, suggest
+from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import SplitLists
 from jtl.data.sources import segmentations, split_lists
+from jtl.data.sources.name_rules import REGEX, rule_of
 from jtl.data.sources.names import is_annotation, split_in
-from jtl.data.sources.stores import ImageFile, ImageStore, Tree, stem_of
+from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.sources.table_rows import Rows
 from jtl.data.sources.tables import open_rows
 from jtl.data.splits import LeftOut, OpenedSource
 
-_BEFORE_NUMBER = re.compile(r"^(?P<label>.*?[^\W\d_])[ ._-]*\(?\d+\)?$")
-_FIRST_WORD = re.compile(r"^(?P<label>[^ ._-]+)[ ._-]")
-_REGEX = "regex:"
 _NAMED = 5
 _LIKE_IDS, _NEARLY_ALL = 0.5, 0.95
 """From which share of labels among images names look like identifiers, and how many must match."""
-
-
-class Rule(NamedTuple):
-    """How the label of an image is read.
-
-    Attributes:
-        label_of: From an image to its label; None where there is none.
-        told: Where it comes from, in words.
-    """
-
-    label_of: Callable[[ImageFile], str | None]
-    told: str
-
-
-def rule_of(text: str, flag: str = "--label-from", group: str = "label") -> Rule:
-    """The rule that an option says.
-
-    Args:
-        text: `name`, `first-word`, `parent` or `regex:EXPRESSION`.
-        flag: The option, for messages.
-        group: The name of the group of the expression that is taken.
-
-    Raises:
-        UserError: It is none of these, or the expression has no such group.
-    """
-    rules = {
-        "name": Rule(_matcher(_BEFORE_NUMBER, stem_of), "the names of the files"),
-        "first-word": Rule(_matcher(_FIRST_WORD, str), "the first words of the files' names"),
-        "parent": Rule(lambda image: image.parts[-2] if image.parts[1:] else None,
-                       "the folders that the files are in"),
-    }  # fmt: skip
-    if text in rules:
-        return rules[text]
-    if not text.startswith(_REGEX):
-        raise UserError(
-            f"{flag} {text}: give name (for cat.0.jpg or yorkshire_terrier_101.jpg), first-word "
-            f"(for cat_on_sofa.jpg), parent (the folder's name), or a regular expression: "
-            f"'{_REGEX}^(?P<{group}>[a-z]+)_'.{suggest(text, rules)}"
-        )
-    try:
-        pattern = re.compile(text.removeprefix(_REGEX))
-    except re.error as error:
-        raise UserError(f"{flag} {text}: no regular expression ({error}).") from error
-    if group not in pattern.groupindex and pattern.groups != 1:
-        raise UserError(
-            f"{flag} {text}: the expression has {counted(pattern.groups, 'group')}, none called "
-            f"{group}. Mark the part that is the {group}: (?P<{group}>...)"
-        )
-    place = group if group in pattern.groupindex else 1
-    whole = "/" in pattern.pattern
-
-    def label_of(image: ImageFile) -> str | None:
-        match = pattern.search(image.name if whole else image.parts[-1])
-        return match[place] if match else None
-
-    return Rule(label_of, f"the {'paths' if whole else 'names'} of the files by {text}")
-
-
-def _matcher(
-    pattern: re.Pattern[str], part: Callable[[str], str]
-) -> Callable[[ImageFile], str | None]:
-    def label_of(image: ImageFile) -> str | None:
-        match = pattern.search(part(image.parts[-1]))
-        return match["label"] if match else None
-
-    return label_of
 
 
 def open_by_names(
@@ -185,7 +115,7 @@ def _all_labels(
                 "these images elsewhere."
             )
     named = [label.strip() for label in labels if label]
-    if not text.startswith(_REGEX) and len(named) > 20 and len({*named}) > _LIKE_IDS * len(named):
+    if not text.startswith(REGEX) and len(named) > 20 and len({*named}) > _LIKE_IDS * len(named):
         raise UserError(
             f"--label-from {text} gives {len({*named}):,} labels for {len(named):,} images of "
             f"{place}, such as {listed(good[:3])}: these may be no classes. Say with a regular "

@@ -15,13 +15,14 @@ from jtl.config.data import ClassLevel, SplitLists, with_scheme
 from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
+from jtl.data.held_out import hold_out, hold_out_test, refuse_divided
+from jtl.data.sources.image_groups import with_groups
 from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (
     LeftOut,
     OpenedSource,
     Split,
     TrainingProblem,
-    hold_out,
     missing_classes,
 )
 
@@ -38,6 +39,8 @@ class SourceOptions:
         split_column: The column of the splits; "none" for no splits.
         image_root: Where the paths in a table start.
         label_from: Where labels come from, if not from class folders.
+        group_column: The column of the groups that splits do not divide.
+        group_from: The part of the images' names that says their groups.
     """
 
     classes: ClassLevel = "auto"
@@ -47,6 +50,8 @@ class SourceOptions:
     split_column: str | None = None
     image_root: str | None = None
     label_from: str | None = None
+    group_column: str | None = None
+    group_from: str | None = None
 
     @classmethod
     def of(cls, options: Any) -> SourceOptions:
@@ -81,7 +86,9 @@ class Scheme:
         """Opens the source that `rest` names; raises `UserError` if it cannot."""
         module, _, function = self.loader.partition(":")
         finder: Callable[..., OpenedSource] = getattr(importlib.import_module(module), function)
-        return finder(rest, **{name: getattr(options, name) for name in self.options})
+        names = [name for name in self.options if name != "group_from"]
+        found = finder(rest, **{name: getattr(options, name) for name in names})
+        return found if options.group_from is None else with_groups(found, options.group_from)
 
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -89,7 +96,7 @@ SCHEMES: Mapping[str, Scheme] = {
         "folder:my-images",
         "a folder with one folder per class, or a zip or tar of one",
         "jtl.data.sources.folder:load_folder",
-        options=("classes", "split_lists", "label_from"),
+        options=("classes", "split_lists", "label_from", "group_from"),
     ),
     "tfds": Scheme(
         "tfds:cifar10",
@@ -111,7 +118,14 @@ SCHEMES: Mapping[str, Scheme] = {
         "csv:labels.csv",
         "a table of image files and their labels",
         "jtl.data.sources.tables:load_table",
-        options=("image_column", "label_column", "split_column", "image_root"),
+        options=(
+            "image_column",
+            "label_column",
+            "split_column",
+            "image_root",
+            "group_column",
+            "group_from",
+        ),
     ),
     "digits": Scheme(
         "digits",
@@ -183,6 +197,7 @@ def load(
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
+    test_fraction: float | None = None,
     verify: Callable[[OpenedSource], OpenedSource] | None = None,
     whole: bool = False,
     bit_depth: BitDepth = "auto",
@@ -197,6 +212,7 @@ def load(
         options: How it is read.
         seed: Chooses the images to hold out, not negative.
         val_fraction: The share of train to hold out, between 0 and 1.
+        test_fraction: The share of train to hold out for the test first; None for none.
         verify: What makes sure that the images can be read, such as a
             `jtl.data.verification.Verification`. None decodes no image of a file yet.
         whole: Whether images are to be evaluated: those without splits are not divided (train and
@@ -224,10 +240,19 @@ def load(
     train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
     held_out = val is None and not (whole and test is None)
     assert train is not None  # Every source has it.
+    if found.groups and not whole:
+        refuse_divided(found.splits, found.groups)
+    if test_fraction is not None and not whole:
+        if test is not None:
+            raise UserError(
+                f"--test-split {test_fraction}: '{spec}' has a test split of its own. Leave it out."
+            )
+        train, test, note = hold_out_test(train, seed, test_fraction, found.groups)
+        notes.append(note)
     if whole and set(found.splits) == {"train"}:
         val = train
     elif val is None:
-        train, val, note = hold_out(train, seed, val_fraction)
+        train, val, note = hold_out(train, seed, val_fraction, found.groups)
         notes.append(note)
     if val is not train and (copies := near_duplicates.note(train, val)) is not None:
         notes.append(copies)

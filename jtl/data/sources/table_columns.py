@@ -280,7 +280,7 @@ def _groups(table: Table, columns: Sequence[int]) -> list[str]:
         if words & IN_COLUMNS and 2 * len({*table.columns[column]}) <= len(table.rows):
             name = table.names[column]
             return [
-                f"The column '{name}' may say which images belong together; it is not used: a "
-                "validation split that is held out may divide them."
+                f"The column '{name}' may say which images belong together; to keep these on one "
+                f"side of a validation split that is held out: --group-column {name}"
             ]
     return []

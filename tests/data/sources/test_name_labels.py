@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.name_labels import rule_of
+from jtl.data.sources.name_rules import rule_of
 from jtl.data.sources.registry import SourceOptions, find, load
 from jtl.data.sources.stores import ImageFile
 from support.data_files import encode, flat

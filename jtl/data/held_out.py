@@ -1,0 +1,161 @@
+"""Validation and test images that are held out of training images, groups undivided."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jtl.common.errors import UserError
+from jtl.common.text import counted, listed
+
+_TRIES, _MOST_GROUPS = 10, 5000
+"""Orders of the groups that are tried, where there are not too many of them."""
+
+
+def hold_out(
+    split: Any, seed: int, fraction: float, groups: Mapping[str, str] | None = None
+) -> tuple[Any, Any, str]:
+    """Train and validation parts of a split, and the sentence that says so.
+
+    The same share of every class is held out, chosen by the seed.
+
+    Args:
+        split: The training images.
+        seed: Not negative.
+        fraction: The share to hold out, between 0 and 1.
+        groups: The group of every image by name; no group is divided.
+
+    Raises:
+        UserError: Every class has a single image, or is in a single group.
+    """
+    train, val, told = _divided(split, np.random.default_rng(seed), fraction, groups)
+    if not len(val):
+        raise UserError(
+            "There is no validation split, and none can be held out of train: every class "
+            f"{'is in a single group' if groups else 'has a single image'}. Add images, or a "
+            "validation split (a val/ folder, say)."
+        )
+    note = (
+        f"No validation split found: held out {len(val):,} of {len(split):,} training images "
+        f"({fraction * 100:g} %, {told}, seed {seed})."
+    )
+    return train, val, note
+
+
+def hold_out_test(
+    split: Any, seed: int, fraction: float, groups: Mapping[str, str] | None = None
+) -> tuple[Any, Any, str]:
+    """Train and test parts of a split, and the sentence that says so; as `hold_out`."""
+    random = np.random.default_rng((seed, 1))  # Other images than those for validation.
+    train, test, told = _divided(split, random, fraction, groups)
+    if not len(test):
+        raise UserError(
+            f"--test-split {fraction}: nothing can be held out, as every class "
+            f"{'is in a single group' if groups else 'has a single image'}. Add images, or leave "
+            "it out."
+        )
+    note = (
+        f"Held out {len(test):,} of {len(split):,} training images for the test "
+        f"({fraction * 100:g} %, {told}, seed {seed})."
+    )
+    return train, test, note
+
+
+def refuse_divided(splits: Mapping[str, Any], groups: Mapping[str, str]) -> None:
+    """Raises `UserError` if the source's own splits divide groups."""
+    seen: dict[str, str] = {}
+    divided: dict[str, str] = {}
+    for split, images in splits.items():
+        for group in dict.fromkeys(groups[name] for name in images.names):
+            if seen.setdefault(group, split) != split:
+                divided.setdefault(group, f"{group} (in {seen[group]} and {split})")
+    if divided:
+        raise UserError(
+            f"{counted(len(divided), 'group')} in several splits: {listed(divided.values(), 5)}. "
+            "Scores on images of a group that was trained on say little about others. Mend the "
+            "splits, or leave out --group-column and --group-from."
+        )
+
+
+def _divided(
+    split: Any, random: np.random.Generator, fraction: float, groups: Mapping[str, str] | None
+) -> tuple[Any, Any, str]:
+    if groups:
+        _, of_image = np.unique([groups[name] for name in split.names], return_inverse=True)
+        held_out = _by_groups(split.labels, of_image, random, fraction)
+        count = len(np.unique(of_image[held_out]))
+        told = f"{count:,} of {of_image.max() + 1:,} groups, stratified as well as they allow"
+    else:
+        held_out, told = _by_images(split.labels, random, fraction), "stratified"
+    train, held = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return split.subset(train), split.subset(held), told
+
+
+def _by_images(labels: np.ndarray, random: np.random.Generator, fraction: float) -> np.ndarray:
+    """The images to hold out, bool [N]."""
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        # Both parts get an image of every class that has two; train comes first.
+        count = min(max(math.floor(len(members) * fraction + 0.5), 1), len(members) - 1)
+        held_out[random.permutation(members)[:count]] = True
+    return held_out
+
+
+def _by_groups(
+    labels: np.ndarray, groups: np.ndarray, random: np.random.Generator, fraction: float
+) -> np.ndarray:
+    """The images to hold out, bool [N], in whole groups.
+
+    Groups are taken in a random order wherever that brings the classes closer to their shares, as
+    long as train keeps some of each; of several orders the best counts. scikit-learn's
+    StratifiedGroupKFold gives only shares of 1 / k, and is no dependency.
+
+    Args:
+        labels: int [N], the class of every image.
+        groups: int [N], the group of every image, from 0 on.
+        random: Draws the orders.
+        fraction: The share of every class to hold out.
+    """
+    pairs, counts = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
+    ends = np.searchsorted(pairs[0], np.arange(groups.max() + 2))
+    contents = [
+        list(zip(pairs[1, a:b].tolist(), counts[a:b].tolist(), strict=True))
+        for a, b in itertools.pairwise(ends.tolist())
+    ]
+    total = np.bincount(labels).tolist()
+    tries = _TRIES if len(contents) <= _MOST_GROUPS else 1
+    orders = [random.permutation(len(contents)).tolist() for _ in range(tries)]
+    found = [_taken(contents, order, total, fraction) for order in orders]
+    taken = min(found, key=lambda one: one[0])[1]
+    return np.isin(groups, taken)
+
+
+def _taken(
+    contents: Sequence[Sequence[tuple[int, int]]],
+    order: Sequence[int],
+    total: Sequence[int],
+    fraction: float,
+) -> tuple[float, list[int]]:
+    """How far the shares are off, and the groups to hold out, taken in an order."""
+    held, taken, off = [0] * len(total), [], sum(fraction**2 * count for count in total)
+    smallest: tuple[float, list[int]] = (math.inf, [])
+    for group in order:
+        content = contents[group]
+        if any(held[label] + count >= total[label] for label, count in content):
+            continue  # Train keeps images of every class.
+        change = sum(
+            count * (2 * (held[label] - fraction * total[label]) + count) / total[label]
+            for label, count in content
+        )
+        smallest = min(smallest, (off + change, [group]))
+        if change < 0:
+            off += change
+            taken.append(group)
+            for label, count in content:
+                held[label] += count
+    return (off, taken) if taken else smallest
