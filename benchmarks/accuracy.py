@@ -76,6 +76,11 @@ FACTORS = {
         "none, 20 epochs": f"{FULL} epochs=20",
         "light, 20 epochs": f"{FULL} epochs=20 augment=light",
     },
+    "full: crops and flips": {
+        "neither": f"{FULL} epochs=10",
+        "crops": f"{FULL} epochs=10 augment=light flip=none",
+        "crops and flips": f"{FULL} epochs=10 augment=light",
+    },
     "full: learning rate of the head": {
         "the backbone's": f"{FULL} epochs=10 head-lr-mult=1",
         "3 times": f"{FULL} epochs=10 head-lr-mult=3",
@@ -91,6 +96,7 @@ FACTORS = {
     },
     "full beside the probe": {
         "linear probe": "mask=head_only solver=lbfgs",
+        "last_stage": "mask=last_stage bn=frozen lr=3e-4 epochs=10",
         "last_stages:2": "mask=last_stages:2 bn=frozen lr=3e-4 epochs=10",
         "full": f"{FULL} epochs=10",
     },
