@@ -38,7 +38,9 @@ DATA = {
 SMALL = "ants-bees sign-digits-600 cifar10-1000"
 STEPS = "mask=head_only solver=sgd"
 FEW = "epochs=5 bn=frozen"
-FULL = "mask=full bn=frozen lr=1e-4"
+CROPS = "mask=full bn=frozen lr=1e-4 augment=crops"
+LIGHT = "mask=full bn=frozen lr=1e-4 augment=light"
+FULL = "mask=full bn=frozen lr=1e-4 augment=none"
 FACTORS = {
     # What is compared: {arm: options}. The first arm is what the others are held against.
     "head_only: solver": {
@@ -66,39 +68,41 @@ FACTORS = {
         "1e-3": f"mask=last_stages:2 {FEW} lr=1e-3",
     },
     "full: learning rate": {
-        "1e-4": f"mask=full {FEW} lr=1e-4",
-        "3e-4": f"mask=full {FEW} lr=3e-4",
-        "1e-3": f"mask=full {FEW} lr=1e-3",
+        "1e-4": f"mask=full {FEW} augment=none lr=1e-4",
+        "3e-4": f"mask=full {FEW} augment=none lr=3e-4",
+        "1e-3": f"mask=full {FEW} augment=none lr=1e-3",
     },
     "full: augmentation and epochs": {
         "none, 10 epochs": f"{FULL} epochs=10",
-        "light, 10 epochs": f"{FULL} epochs=10 augment=light",
+        "crops, 10 epochs": f"{CROPS} epochs=10",
+        "crops and flips, 10 epochs": f"{LIGHT} epochs=10",
         "none, 20 epochs": f"{FULL} epochs=20",
-        "light, 20 epochs": f"{FULL} epochs=20 augment=light",
+        "crops, 20 epochs": f"{CROPS} epochs=20",
+        "crops and flips, 20 epochs": f"{LIGHT} epochs=20",
     },
-    "full: crops and flips": {
-        "neither": f"{FULL} epochs=10",
-        "crops": f"{FULL} epochs=10 augment=light flip=none",
-        "crops and flips": f"{FULL} epochs=10 augment=light",
+    "full: learning rate with crops": {
+        "1e-4": f"{CROPS} epochs=10",
+        "2e-4": "mask=full bn=frozen lr=2e-4 augment=crops epochs=10",
+        "5e-5": "mask=full bn=frozen lr=5e-5 augment=crops epochs=10",
     },
     "full: learning rate of the head": {
-        "the backbone's": f"{FULL} epochs=10 head-lr-mult=1",
-        "3 times": f"{FULL} epochs=10 head-lr-mult=3",
-        "10 times": f"{FULL} epochs=10",
-        "30 times": f"{FULL} epochs=10 head-lr-mult=30",
+        "the backbone's": f"{CROPS} epochs=10 head-lr-mult=1",
+        "3 times": f"{CROPS} epochs=10 head-lr-mult=3",
+        "10 times": f"{CROPS} epochs=10",
+        "30 times": f"{CROPS} epochs=10 head-lr-mult=30",
     },
     "full: regularization": {
-        "none beside weight decay 1e-3": f"{FULL} epochs=10",
-        "weight decay 0.05": f"{FULL} epochs=10 weight-decay=0.05",
-        "label smoothing 0.1": f"{FULL} epochs=10 label-smoothing=0.1",
-        "average of parameters, 0.99": f"{FULL} epochs=10 ema=0.99",
-        "layer decay 0.75": f"{FULL} epochs=10 layer-decay=0.75",
+        "none beside weight decay 1e-3": f"{CROPS} epochs=10",
+        "weight decay 0.05": f"{CROPS} epochs=10 weight-decay=0.05",
+        "label smoothing 0.1": f"{CROPS} epochs=10 label-smoothing=0.1",
+        "average of parameters, 0.99": f"{CROPS} epochs=10 ema=0.99",
+        "layer decay 0.75": f"{CROPS} epochs=10 layer-decay=0.75",
     },
     "full beside the probe": {
         "linear probe": "mask=head_only solver=lbfgs",
         "last_stage": "mask=last_stage bn=frozen lr=3e-4 epochs=10",
         "last_stages:2": "mask=last_stages:2 bn=frozen lr=3e-4 epochs=10",
-        "full": f"{FULL} epochs=10",
+        "full": f"{CROPS} epochs=10",
     },
     "last_stage: learning rate": {
         "1e-4": f"mask=last_stage {FEW} lr=1e-4",
