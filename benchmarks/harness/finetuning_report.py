@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogLocator
+
 from harness import tables
 from harness.plots import plt
 
@@ -85,6 +87,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             middle = statistics.median(seconds), statistics.median(values)
             axes.plot(*middle, ms=9, label=_name(group[0]), **style)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_title(data, fontsize="medium")
         axes.margins(0.15)
         axes.set_xlabel("seconds, start to end (log scale)")
