@@ -70,6 +70,7 @@ class SourceFile:
         entries: Entries with other weights that could have been taken.
         keras_config: The configuration of a whole Keras model.
         settings: Options of the program that trained a PyTorch checkpoint, such as timm's.
+        value: All that a PyTorch checkpoint holds, with stand-ins for what is not plain.
         scaling: Without it, what a Keras file calls layers that scale an image.
         notes: What the user should know about the format.
     """
@@ -83,6 +84,7 @@ class SourceFile:
     left_out: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    value: object = None
     keras_config: dict[str, Any] | None = None
     scaling: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -47,6 +47,7 @@ class Content(NamedTuple):
     left_out: tuple[str, ...]
     entries: tuple[str, ...]
     settings: dict[str, Any]
+    value: object
 
 
 def read_zip(data: mmap.mmap, entry: str | None = None) -> Content:
@@ -225,7 +226,7 @@ def _content(
         if key not in storages:
             storages[key] = elements_of(tensor.storage)
         arrays[name] = tensor.view(storages[key])
-    return Content(arrays, wrappers, left_out, entries, _settings(value))
+    return Content(arrays, wrappers, left_out, entries, _settings(value), value)
 
 
 def _settings(value: object) -> dict[str, Any]:

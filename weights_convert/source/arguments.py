@@ -163,6 +163,9 @@ def _differing(
     """The arguments that jtl's network does not have."""
     family, norm = models.get(model).family, conventions.get("norm")
     defaults = dict(_DEFAULTS)
+    # Of mmpretrain: where the stride is in a block of three convolutions.
+    wide = getattr(models.get(model).backbone, "block", None) == "bottleneck"
+    defaults["style"] = ("pytorch",) if wide else ("pytorch", "caffe")
     defaults["act_layer"] = ("relu6",) if family in _RELU6 else ("relu",)
     same = family == "efficientnet_lite" and conventions.get("padding") != "symmetric"
     defaults["pad_type"] = ("same",) if same else ("",)

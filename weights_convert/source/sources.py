@@ -32,6 +32,7 @@ from weights_convert.source import (
     metadata,
     normalization,
     packages,
+    plain_values,
 )
 from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
@@ -141,6 +142,7 @@ def convert_source(
         model, conventions = found.model, found.conventions
     try:
         source, tensors = _with_own_layers(source, file)
+        source = plain_values.described(source, file)
         converted = convert(
             tensors,
             model,

@@ -1,0 +1,238 @@
+"""What plain values beside the tensors of a file say of the network and its images.
+
+Programs keep such values where they like: beside a state dict, in their settings, in the text of a
+configuration. What contradicts jtl's network is refused, as in a `config.json`; constants of a
+normalization are taken where they are clear; what is not used is named.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from weights_convert.printable import shown
+from weights_convert.read.readers import SourceFile
+from weights_convert.read.torch_pickle import Settings, Tensor
+from weights_convert.source import normalization
+from weights_convert.source.arguments import AVERAGES, Built
+from weights_convert.source.description import Source
+
+# Entries that describe the network or its images; others are of an optimizer, a head, a teacher.
+_DESCRIBING = re.compile(
+    r"(?i)args|arguments|h_?params|hyper_?param\w*|meta\w*|opts?|options|settings|"
+    r"\w*(config|cfg)\w*|\w*norm\w*|\w*pre_?proc\w*|\w*transforms?|(data|model|net\w*)(_?\w*args)?|"
+    r"backbone|encoder"
+)
+_KEYS = ("input_space", "input_range", "to_rgb", "global_pool", "act_layer", "style")
+_OTHER_POOLS = re.compile(r"(?i)max|gem")
+_MOST_PLACES, _DEPTH, _MOST_TEXT = 1000, 6, 1_000_000
+_LARGEST, _LONGEST_NAME = 1e30, 300
+
+# In the text of a configuration, as mmpretrain keeps it.
+_NUMBERS = r"""(?<!\w)['"]?{}['"]?\s*[=:]\s*[\[(]([-+.\deE,\s]{{3,200}})[\])]"""
+_WORD = r"""(?<!\w)['"]?{}['"]?\s*[=:]\s*['"]?(\w+)"""
+
+
+class _Said(NamedTuple):
+    """What one place says, such as `args`; "" for the top of the file."""
+
+    place: str
+    values: dict[str, Any]
+
+    def named(self, key: str) -> str:
+        return f"'{self.place}.{key}'" if self.place else f"'{key}'"
+
+    def told(self, *keys: str) -> str:
+        return " and ".join(f"{self.named(key)} is {shown(self.values[key], 60)}" for key in keys)
+
+
+def described(source: Source, file: SourceFile) -> Source:
+    """The source with what the file's plain values say, below what is known already.
+
+    Args:
+        source: What is known.
+        file: The file that was read.
+    """
+    own = file.metadata if file.format == "safetensors" and "jtl" not in file.metadata else None
+    said = list(_said(file.value if own is None else own, file.wrappers))
+    built = tuple(built for one in said if (built := _built(one)) is not None)
+    source = dataclasses.replace(source, built=(*source.built, *built))
+    return _normalizing(source, said)
+
+
+def _said(value: object, wrappers: tuple[str, ...]) -> Iterator[_Said]:
+    """Every place that says something, each dictionary once."""
+    pending: collections.deque[tuple[str, object, int]] = collections.deque([("", value, 0)])
+    seen: dict[int, object] = {}
+    text_left = _MOST_TEXT
+    for _ in range(_MOST_PLACES):
+        if not pending:
+            return
+        place, found, depth = pending.popleft()
+        found = getattr(found, "values", None) if isinstance(found, Settings) else found
+        if isinstance(found, str) and place:
+            text_left -= len(found)
+            found = _parsed(found) if text_left > 0 else None
+        if not isinstance(found, dict) or id(found) in seen:
+            continue
+        seen[id(found)] = found
+        if values := _values(found):
+            yield _Said(shown(place, 60), values)
+        if depth < _DEPTH:
+            pending += [
+                (f"{place}.{key}" if place else key, inner, depth + 1)
+                for key, inner in found.items()
+                if _is_name(key) and (_DESCRIBING.fullmatch(key) or key in wrappers)
+            ]
+
+
+def _is_name(key: object, part: str = "") -> bool:
+    """Whether a key of a dictionary is a name that a program may give, with `part` in it."""
+    return isinstance(key, str) and len(key) < _LONGEST_NAME and part in key
+
+
+def _values(found: dict[Any, Any]) -> dict[str, Any]:
+    """What a dictionary says under the names that count."""
+    # Those of a state dict are the network's own: see `normalization`.
+    own = any(isinstance(x, Tensor) and _is_name(key, ".") for key, x in found.items())
+    plain = {
+        key: x
+        for key, x in found.items()
+        if _is_name(key) and "." not in key and not (own and isinstance(x, Tensor))
+    }
+    values = {key: _plain(plain[key]) for key in _KEYS if key in plain}
+    for key in filter(normalization.MEAN.fullmatch, plain):
+        if (other := key[:-4] + "std") in plain:
+            values |= {key: _plain(plain[key]), other: _plain(plain[other])}
+    return values
+
+
+def _plain(value: object) -> Any:
+    """The value, numbers and lists of text among them; in words if it is of another kind."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    if isinstance(value, (list, tuple)):
+        return tuple(value) if all(map(_is_number, value)) else "a list of something else"
+    sound = value is None or type(value) is bool or _is_number(value)
+    return value if sound else "no plain value"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # pyright: ignore[reportArgumentType]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """What a configuration says as text: JSON, else the keys that count here."""
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            return found
+    said: dict[str, Any] = {}
+    for key in ("mean", "std"):
+        with contextlib.suppress(ValueError):
+            lists = re.findall(_NUMBERS.format(key), text)
+            rows = {tuple(float(x) for x in row.split(",") if x.strip()) for row in lists}
+            if rows:
+                said[key] = rows.pop() if len(rows) == 1 else "not the same everywhere"
+    for key in _KEYS:
+        words = set(re.findall(_WORD.format(key), text)) - {"None", "null", "dict"}
+        if len(words) == 1:
+            word = words.pop()
+            said[key] = {"true": True, "false": False}.get(word.lower(), word)
+    return said
+
+
+def _built(said: _Said) -> Built | None:
+    """How the network was built; None where nothing tells it apart from jtl's."""
+    by = f"the file's '{said.place}'" if said.place else "the file itself"
+    pool, act = said.values.get("global_pool"), said.values.get("act_layer")
+    if not (isinstance(pool, str) and pool not in AVERAGES and _OTHER_POOLS.search(pool)):
+        pool = None
+    arguments = {}
+    if isinstance(act, str) and act:  # Also `torch.nn.ReLU(inplace=True)`.
+        arguments["act_layer"] = act[:60].partition("(")[0].rpartition(".")[2]
+    if said.values.get("style") == "caffe":
+        arguments["style"] = "caffe"
+    return Built(by, pool and shown(pool, 40), arguments) if pool or arguments else None
+
+
+def _normalizing(source: Source, said: list[_Said]) -> Source:
+    """The source with mean and standard deviation, and notes of what is not used."""
+    known = source.preprocessing
+    notes: list[str] = []
+    found: list[tuple[tuple[float, ...], tuple[float, ...], str]] = []
+    blue = known.get("channel_order") == "bgr"
+    for one in said:
+        values = one.values
+        space, first_red = values.get("input_space"), values.get("to_rgb")
+        states_blue = str(space).upper() == "BGR" or (space is None and first_red is False)
+        strange = space is not None and str(space).upper() not in ("RGB", "BGR")
+        key = "to_rgb" if space is None else "input_space"
+        if (states_blue and "channel_order" not in known) or strange:
+            notes.append(
+                f"{one.told(key)}, which is not used. If the weights expect blue first: --bgr, "
+                "with --mean R,G,B and --std R,G,B"
+            )
+        if {"mean", "std"} <= known.keys():
+            continue
+        for key in filter(normalization.MEAN.fullmatch, values):
+            pair = (key, key[:-4] + "std")
+            mean, std = (values[k] for k in pair)
+            if not mean and not std:
+                continue
+            reason = _unclear(mean, std, values.get("input_range"))
+            if not reason and not blue:
+                ordered = space is not None or first_red is not None
+                if (states_blue or strange) or (not ordered and normalization.is_blue_first(mean)):
+                    reason = "they may be in the order blue, green, red (--bgr)"
+            if reason:
+                notes.append(
+                    f"{one.told(*pair)}, which are not used: {reason}. Give what the weights "
+                    "expect with --mean R,G,B and --std R,G,B"
+                )
+            else:
+                names = " and ".join(one.named(k) for k in pair)
+                found.append((tuple(map(float, mean)), tuple(map(float, std)), names))
+    source = dataclasses.replace(source, notes=(*source.notes, *dict.fromkeys(notes)))
+    if not found:
+        return source
+    names = ", ".join(names for _, _, names in found[:3])
+    try:
+        mean, std, _ = found[0]
+        if any((mean, std) != other[:2] for other in found):
+            raise ValueError("they contradict each other")
+        order = "bgr" if blue else "rgb"
+        fields, note = normalization.fields_and_note(mean, std, names, order)
+    except ValueError as error:
+        told = "; ".join(f"{names}: {mean}, {std}" for mean, std, names in found[:3])
+        note = (
+            f"{told} are not used: {error}. Give what the weights expect with --mean R,G,B and "
+            "--std R,G,B"
+        )
+        return dataclasses.replace(source, notes=(*source.notes, note))
+    source = dataclasses.replace(source, notes=(*source.notes, note))
+    fields = {key: value for key, value in fields.items() if key not in known}
+    return source.declaring(fields, "plain values in the file")
+
+
+def _unclear(mean: Any, std: Any, span: Any) -> str | None:
+    """Why constants are no mean and deviation of three channels; None where they are."""
+    if not all(isinstance(part, tuple) and len(part) == 3 for part in (mean, std)):
+        return "they are not three numbers each"
+    if span is not None:
+        stated = tuple(span) if isinstance(span, (list, tuple)) else span
+        scale = 255 if max(*mean, *std) > 1 else 1
+        if stated not in ((0, 1), (0, 255)) or (stated[1] != scale):
+            return f"input_range is {shown(stated, 40)}"
+    return None
