@@ -6,6 +6,7 @@ learns nothing of what the table says.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -14,10 +15,10 @@ from jtl.common.text import listed
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import words_of
-from jtl.data.sources.split_tables import rows_of
+from jtl.data.sources.split_tables import rows_of, rows_of_objects
 from jtl.data.sources.stores import ImageFile, decoded
 
-_ENDINGS = (".csv", ".tsv")
+_ENDINGS = (".csv", ".tsv", ".jsonl", "metadata.json")
 _HEADS = {
     "label", "labels", "class", "classes", "class_name", "classname", "target", "category",
     "diagnosis", "dx", "species", "disease",
@@ -55,7 +56,7 @@ def refuse(
     class_of = {image.name: label for label, same in classes.items() for image in same}
     for file in tables[:_MOST_FILES]:
         try:
-            rows = list(rows_of(decoded(read(file, _FIRST_BYTES)).rpartition("\n")[0]))
+            rows = _rows(decoded(read(file, _FIRST_BYTES)))
         except Exception:  # Links to nothing, damaged archives and tables: of many kinds.
             continue
         if rows and (labels := _labels(rows, index, class_of)):
@@ -65,6 +66,13 @@ def refuse(
                 f"{listed(sorted(classes), 3)}, may be patients, places or videos. If they are the "
                 f"classes, add --classes top. {labels_told}".rstrip()
             )
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The rows of a table whose end may be missing."""
+    if text.lstrip().startswith("["):  # JSON, a list of flat objects.
+        return list(rows_of_objects(json.loads(text.rpartition("}")[0] + "}]")))
+    return list(rows_of(text.rpartition("\n")[0]))
 
 
 def _labels(

@@ -33,6 +33,11 @@ _SPLITS = ("split", "splits", "subset", "partition", "data_split", "dataset_spli
 """Of columns that hardly are something else, whatever they hold."""
 _MAYBE_SPLITS = ("set", "phase", "usage", "stage", "mode", "dataset", "fold")
 """Of columns that may be something else."""
+_OTHER_SPLITS = (
+    *_SPLITS, "set", "phase", "usage", "holdout", "menge", "teilmenge", "aufteilung",
+    "conjunto", "subconjunto", "partición", "particion", "ensemble", "partizione", "insieme",
+)  # fmt: skip
+"""Of columns that are named where they are not used, whatever they hold."""
 MISSING = {"", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "null", "NULL"}
 """What stands where there is no value."""
 _ENOUGH = 0.5
@@ -101,6 +106,9 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
     if label is None:
         label, one_hot, said = _labels(table, {image, split, group})
         notes += said
+    if split is None and asked.split is None:
+        used = {image, label, group, *one_hot}
+        notes += _unused_splits(table, [c for c in _named(table) if c not in used])
     if group is None:
         used = {image, label, split, *one_hot}
         notes += _groups(table, [c for c in _named(table) if c not in used])
@@ -235,6 +243,23 @@ def _says_splits(table: Table, column: int) -> bool:
     return 1 < len(words) <= _MOST_WORDS and all(
         split_in_word(word) and (named or len(words_of(word)) == 1) for word in words
     )
+
+
+def _unused_splits(table: Table, columns: Sequence[int]) -> list[str]:
+    """A note for each column that may divide the rows into splits, and is not used."""
+    notes = []
+    for column in columns:
+        name, words = table.names[column], {*table.columns[column]} - MISSING
+        if not 1 < len(words) <= min(_MOST_WORDS, len(table.rows) // 2):
+            continue
+        plain = [word for word in words if len(words_of(word)) == 1 and split_in_word(word)]
+        if _key(name) in _OTHER_SPLITS or 2 * len(plain) >= len(words):
+            notes.append(
+                f"The column '{name}' ({listed(sorted(words), 4)}) is not used. If it says splits, "
+                f"write train, val or test in it, and add --split-column {name}; if not, add "
+                f"--split-column {NONE}."
+            )
+    return notes
 
 
 def split_in_word(word: str) -> str | None:

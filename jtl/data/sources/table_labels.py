@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.sources.names import words_of
 from jtl.data.sources.table_columns import MISSING, Columns
 from jtl.data.sources.table_files import NAMED, NoLabels, Table
 
@@ -16,6 +17,8 @@ _LIKE_IDS = (20, 0.5)
 _ONE, _ONES = "1", ("1", "1.0")
 _WHOLE, _FRACTION = re.compile(r"-?\d+\.0+"), re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?")
 _SEPARATORS = ";,"
+_OF_SETS = {"labels", "tags", "keywords", "attributes"}
+"""Words in the names of columns whose cells may be several words in any order."""
 _MULTI = (
     "jtl learns one class for each image. Give a table with one class in each row: for example, "
     "leave out the images with several, or make one column for each question (such as 'tumour: "
@@ -45,7 +48,10 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
     different = {*cells} - {""}
     if not different:
         raise NoLabels(f"The column '{name}' of {table.path} is empty: there are no labels.")
-    if several := _several(different, is_list=name in table.lists):
+    several = _several(different, is_list=name in table.lists)
+    if not several and _OF_SETS & {*words_of(name)}:
+        several = _in_other_orders(different)
+    if several:
         rows = rows_told(table, lambda row: cells[row] in several)
         raise UserError(
             f"The column '{name}' of {table.path} has several labels for an image: {rows}, such as "
@@ -127,6 +133,14 @@ def _several(labels: set[str], *, is_list: bool) -> set[str]:
         if shared and 2 * len(shared) >= len(divided):
             return set(divided)
     return set()
+
+
+def _in_other_orders(labels: set[str]) -> set[str]:
+    """The labels of which others are the same words in another order, as `haze clear`."""
+    same: dict[tuple[str, ...], set[str]] = {}
+    for label in labels:
+        same.setdefault(tuple(sorted(label.split())), set()).add(label)
+    return {label for found in same.values() if len(found) > 1 for label in found}
 
 
 def _parts(label: str, separator: str) -> list[str]:

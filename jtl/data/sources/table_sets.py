@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from jtl.common.errors import UserError
@@ -14,6 +16,11 @@ METADATA = "metadata"
 """What Hugging Face's `datasets` calls the table in a folder of images."""
 _FORM = "submission"
 """In the names of tables to be filled in."""
+_LIST = re.compile(
+    r"(?i)(train|test|val|valid|validation|training|testing)((?![a-z])(?!.*log).*)?\.(txt|lst)|"
+    r".*partition.*\.(csv|tsv|txt)"
+)
+"""The names of lists of splits."""
 _ORDER = ("train", "val", "test")
 
 
@@ -67,6 +74,19 @@ def _tables(place: Path) -> list[Path]:
         and not path.name.startswith(".")
         and _FORM not in path.stem.lower()
     )
+
+
+def lists_beside(place: Path) -> list[str]:
+    """A note if lists beside a table without splits may say them."""
+    if place.is_dir():
+        return []
+    names = sorted(n for n in os.listdir(place.parent) if n != place.name and _LIST.fullmatch(n))
+    if not names:
+        return []
+    return [
+        f"{listed(names, 4)} beside {place.name}: not read. If they say splits, add a column "
+        "called split to the table, with train, val or test in every row."
+    ]
 
 
 def beside(place: Path) -> list[str]:

@@ -21,7 +21,7 @@ from jtl.data.sources.table_columns import Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
 from jtl.data.sources.table_images import ImageFinder
 from jtl.data.sources.table_rows import Rows, rows_of_table
-from jtl.data.sources.table_sets import beside, tables_in
+from jtl.data.sources.table_sets import beside, lists_beside, tables_in
 from jtl.data.splits import OpenedSource, class_problems, split_of
 
 _ORDER = ("train", "val", "test")
@@ -87,6 +87,8 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
                 raise
             notes.append(f"{error} It is not used for testing.")
     notes += beside(place)
+    if asked.split is None and not any(rows.splits for rows in parts.values()):
+        notes += lists_beside(place)
     return open_rows(str(place), parts, notes)
 
 

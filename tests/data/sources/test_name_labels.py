@@ -147,6 +147,12 @@ def test_a_flat_folder_names_the_option(tmp_path: Path, folder: str):
     with pytest.raises(UserError) as caught:
         find(f"folder:{tmp_path / 'x'}")
     assert "--label-from" not in str(caught.value)
+    splits = [f"{label}_{split}/{split}{i}.png" for label in "ab" for split in ("train", "test")
+              for i in range(4)]  # fmt: skip
+    images(tmp_path / "y", *splits)
+    with pytest.raises(UserError) as caught:
+        find(f"folder:{tmp_path / 'y'}")
+    assert "--label-from" not in str(caught.value)
 
 
 def test_real_images_with_their_classes_in_their_names(tmp_path: Path):

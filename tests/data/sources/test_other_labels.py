@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,39 @@ def test_tables_with_other_labels_than_the_folders(tmp_path: Path, case: str):
 @pytest.mark.parametrize("case", SAME)
 def test_tables_with_the_labels_of_the_folders(tmp_path: Path, case: str):
     assert counts(places(tmp_path, SAME[case])) == WHOLE
+
+
+def metadata(root: Path, row: str, name: str) -> Path:
+    places(root, "nothing")
+    records = [
+        json.loads(row % {"p": place, "i": i, "s": ("ill", "well")[i % 2]})
+        for place, count in PLACES.items()
+        for i in range(count)
+    ]
+    text = json.dumps(records, indent=1)
+    if name.endswith("l"):
+        text = "\n".join(map(json.dumps, records)) + "\n"
+    (root / name).write_text(text)
+    return root
+
+
+OTHER = '{"label": "%(s)s", "file_name": "%(p)s/%(p)s-%(i)s.png"}'
+
+
+def test_metadata_in_json_is_read_or_refused(tmp_path: Path):
+    lines = metadata(tmp_path / "lines", OTHER, "metadata.jsonl")
+    assert counts(lines) == {"train": {"ill": 8, "well": 8}}
+    whole = metadata(tmp_path / "whole", OTHER, "metadata.json")
+    with pytest.raises(
+        UserError, match=r"json gives their images other labels \(ill, well\).* top"
+    ):
+        find(f"folder:{whole}")
+    assert counts(lines, "top") == counts(whole, "top") == WHOLE
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.jsonl"])
+def test_metadata_in_json_with_the_labels_of_the_folders(tmp_path: Path, name: str):
+    assert counts(metadata(tmp_path, OTHER.replace("%(s)s", "%(p)s"), name)) == WHOLE
 
 
 BANDS = ["B01", "B02", "B8A"]

@@ -154,6 +154,53 @@ def test_splits(root: Path, case: str):
     assert {split: len(images) for split, images in ignored.splits.items()} == {"train": 5}
 
 
+UNUSED = {
+    "numbers": ("set", "12121"),
+    "in German": ("Menge", ["Training", "Prüfung"] * 2 + ["Training"]),
+    "in Portuguese": ("conjunto", ["treino", "teste"] * 2 + ["treino"]),
+    "by its words": ("x", ["train", "other"] * 2 + ["train"]),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_a_column_that_may_say_splits_is_named_where_it_is_not_used(root: Path, case: str):
+    name, cells = UNUSED[case]
+    lines = (FOUR + "im/e.png,ant\n").split()
+    rows = "".join(f"{line},{cell}\n" for line, cell in zip(lines, cells, strict=True))
+    spec = written(root, f"image,label,{name}\n{rows}")
+    for options in (SourceOptions(), SourceOptions(image_column="image", label_column="label")):
+        (note,) = find(spec, options).notes
+        assert note.startswith(f"The column '{name}' ({', '.join(sorted({*cells}))}) is not used.")
+        assert note.endswith(f"--split-column {name}; if not, add --split-column none.")
+    assert not find(spec, SourceOptions(split_column="none")).notes
+
+
+def test_lists_of_splits_beside_a_table_are_named(root: Path):
+    for name in ("train_list.txt", "Test.txt", "list_eval_partition.csv"):
+        (root / name).write_text("im/a.png 0\n")
+    for name in ("trains.txt", "train_log.txt", "testimony.txt", "readme.txt"):
+        (root / name).write_text("x")
+    spec = written(root, HEAD + FOUR)
+    (note,) = find(spec).notes
+    assert note.startswith(
+        "Test.txt, list_eval_partition.csv, train_list.txt beside labels.csv: not read."
+    )
+    assert not find(spec, SourceOptions(split_column="none")).notes
+    lines = zip(FOUR.split(), ["train", "train", "train", "test"], strict=True)
+    table = "image,label,split\n" + "".join(f"{line},{split}\n" for line, split in lines)
+    assert not any("beside" in note for note in find(written(root, table)).notes)
+
+
+def test_labels_that_are_sets_of_words(root: Path):
+    rows = ["clear haze", "haze clear", "cloudy", "clear haze"]
+    lines = [f"im/{name}.png,{label}\n" for name, label in zip("abcd", rows, strict=True)]
+    spec = written(root, "image_name,tags\n" + "".join(lines))
+    with pytest.raises(UserError, match=r"several labels for an image: 3 of 4 rows.*'clear haze'"):
+        find(spec, SourceOptions(label_column="tags"))
+    other = written(root, "image_name,label\n" + "".join(lines))
+    assert len(find(other).class_names) == 3
+
+
 def test_test_rows_without_labels_are_left_alone(root: Path):
     text = "image,label,split\n" + "".join(f"{line},train\n" for line in FOUR.split())
     found = find(written(root, text + "im/e.png,,test\nim/f.png,NaN,test\n"))
