@@ -90,18 +90,19 @@ class DataConfig:
             names. Default: jtl recognizes it by its name and by what is in it.
         label_column: Column of a table or Parquet file that holds the labels. Default: jtl
             recognizes it by its name.
-        split_column: Column of a table that holds the words train, val and test, or none to ignore
-            such columns. Default: jtl recognizes it by its name and by what is in it.
+        split_column: Column of a table that gives each image's split (train, val or test); 'none'
+            ignores such columns. Default: jtl recognizes it by its name and by what is in it.
         image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: the
             table's folder.
-        label_from: Where the labels of images without class folders come from: the files' names, up
-            to a number (name, for cat.0.jpg or yorkshire_terrier_101.jpg), their first word
-            (first-word), the folder that a file is in (parent), or a regular expression with a
-            group label, such as 'regex:^(?P<label>[a-z]+)_'.
+        label_from: Where to read the labels of images without class folders. name: the file name
+            without its final number (cat.0.jpg = cat); first-word: the first word of the file name;
+            parent: the folder that the file is in; regex:EXPRESSION: what the expression captures
+            as label, such as 'regex:^(?P<label>[a-z]+)_'.
         group_column: Column of a table that says which images belong together, such as those of one
-            patient: they stay in one split.
-        group_from: Part of the names that says which images belong together, as for --label-from:
-            'regex:^(?P<group>p[0-9]+)_'. They stay in one split.
+            patient. Images of one group are never divided between splits.
+        group_from: How to read from a file name which images belong together: name, first-word,
+            parent or regex:EXPRESSION as for --label-from, such as 'regex:^(?P<group>p[0-9]+)_'.
+            Images of one group are never divided between splits.
         test_split: Hold out this share of the training images for the test, such as 0.15, if the
             data has no test split. Default: none.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many

@@ -43,12 +43,12 @@ class Options:
             names. Default: as in training.
         label_column: Column of a table or Parquet file that holds the labels. Default: as in
             training.
-        split_column: Column of a table that holds the words train, val and test, or none to ignore
-            such columns. Default: as in training.
+        split_column: Column of a table that gives each image's split (train, val or test); 'none'
+            ignores such columns. Default: as in training.
         image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: as
             in training.
-        label_from: Where the labels of images without class folders come from: name, first-word,
-            parent or regex:EXPRESSION. Default: as in training.
+        label_from: Where to read the labels of images without class folders: name, first-word,
+            parent or regex:EXPRESSION, as for jtl train. Default: as in training.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
             out (skip). Default: as in training.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots

@@ -80,7 +80,7 @@ class Classifier:
         Args:
             images: An image or many: a path of an image, a folder, a zip or a tar; uint8
                 pixels [H, W], [H, W, C] or [N, H, W, C] (C = 3 is RGB); a Pillow image;
-                or a list of these. They are resized and cropped as in training.
+                or a list of these. They are resized and cropped as for validation.
             top_k: How many classes single predictions name.
 
         Returns:

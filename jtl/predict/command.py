@@ -30,7 +30,7 @@ class Options:
       jtl predict runs/mine photo.jpg
       jtl predict runs/mine "holiday/*.jpg" more.zip --out predictions.csv
 
-    Images are resized and cropped as in training. Unreadable images are listed at the end.
+    Images are resized and cropped as for validation. Unreadable images are listed at the end.
 
     Exit codes: 0 if at least one image was predicted, 2 if none could be read or anything else is
     wrong, 130 after Ctrl-C.

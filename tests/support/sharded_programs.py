@@ -17,7 +17,6 @@ import jax
 import numpy as np
 from jax import export
 
-from jtl.config.options import Config
 from jtl.data import loader
 from jtl.models import inference, registry
 from jtl.train import step as steps
@@ -86,7 +85,7 @@ def trainer(data: Path, mask: str, dtype: str = "float32", *, cached: bool = Fal
     options = dict(batch_size=BATCH, optimizer="adamw", lr=1e-3, bn="batch")
     config = tiny.config(data, None, mask=mask, **options)
     model = dataclasses.replace(config.model, dtype=dtype)
-    one = tiny.trainer_of(Config(model, config.data, config.train, config.run))
+    one = tiny.trainer_of(dataclasses.replace(config, model=model))
     assert one.setup.sharding.count == DEVICES
     assert one.inputs.cached != (mask == "full")
     if cached or mask == "full":
