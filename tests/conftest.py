@@ -14,9 +14,6 @@ from typing import Any
 
 # Before the first import of JAX, which reads it once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# And of PyTorch and oneDNN: pytest's workers keep all cores busy, where threads that wait for one
-# another cost as much as they compute.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest

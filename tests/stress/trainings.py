@@ -17,8 +17,8 @@ TIMES = ("seconds", "images_per_second", "elapsed")
 """What no two runs have in common of an epoch's figures."""
 OFTEN = """
 import runpy
-from jtl.runs import checkpointer
-checkpointer.DEFAULT_POLICY = checkpointer.CheckpointPolicy(seconds=0.0, share=float("inf"))
+from jtl.runs.checkpoints import saving
+saving.DEFAULT_POLICY = saving.CheckpointPolicy(seconds=0.0, share=float("inf"))
 runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
 """
 """Trains, and saves as often as the disk takes it."""

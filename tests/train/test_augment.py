@@ -271,7 +271,7 @@ def test_flags_reach_the_options():
     groups = json.loads(json.dumps(seen[0].to_dict()))
     assert Config.from_dict(groups) == seen[0]
     del groups["augment"]  # As runs from before augmentation have it.
-    assert Config.from_dict(groups).augment == AugmentConfig()
+    assert Config.from_dict(groups).augment == AugmentConfig("none")
 
 
 @pytest.mark.parametrize(
