@@ -11,11 +11,11 @@ from matplotlib.ticker import LogLocator
 
 from harness import tables
 from harness.plots import plt
+from jtl.runs.plots import BLUE, ORANGE
 
 Row = Mapping[str, Any]
 MARKS = "osD^vP*X<>"
 OURS = ("head_only", "last_stage", "full")
-BLUE, ORANGE = "#0072b2", "#d55e00"
 
 
 def describe(rows: Sequence[Row]) -> list[str]:

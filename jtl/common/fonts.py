@@ -32,9 +32,9 @@ def use_for_names(figure: Any) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        more = fallbacks(text.get_text())
-        if more:
-            text.set_fontfamily([*text.get_fontfamily(), *(family for family, _ in more)])
+        more = [family for family, _ in fallbacks(text.get_text())]
+        if more:  # Once each, also of a figure that was seen before, to measure its title.
+            text.set_fontfamily(list(dict.fromkeys([*text.get_fontfamily(), *more])))
 
 
 def file_for(text: str) -> str:

@@ -35,9 +35,8 @@ def hold_out(
     train, val, told = _divided(split, np.random.default_rng(seed), fraction, groups)
     if not len(val):
         raise UserError(
-            "There is no validation split, and none can be held out of train: every class "
-            f"{'is in a single group' if groups else 'has a single image'}. Add images, or a "
-            "validation split (a val/ folder, say)."
+            f"There is no validation split, and none can be held out of train: {_whole(groups)}. "
+            "Add images, or a validation split (a val/ folder, say)."
         )
     note = (
         f"No validation split found: held out {len(val):,} of {len(split):,} training images "
@@ -54,15 +53,19 @@ def hold_out_test(
     train, test, told = _divided(split, random, fraction, groups)
     if not len(test):
         raise UserError(
-            f"--test-split {fraction}: nothing can be held out, as every class "
-            f"{'is in a single group' if groups else 'has a single image'}. Add images, or leave "
-            "it out."
+            f"--test-split {fraction}: nothing can be held out, as {_whole(groups)}. Add images, "
+            "or leave it out."
         )
     note = (
         f"Held out {len(test):,} of {len(split):,} training images for the test "
         f"({fraction * 100:g} %, {told}, seed {seed})."
     )
     return train, test, note
+
+
+def _whole(groups: Mapping[str, str] | None) -> str:
+    """Why nothing can be held out."""
+    return f"every class {'is in a single group' if groups else 'has a single image'}"
 
 
 def refuse_divided(splits: Mapping[str, Any], groups: Mapping[str, str]) -> None:

@@ -160,7 +160,7 @@ def test_crops_are_told_and_kept_with_the_run(tiny_data, tmp_path):
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert stored["augment"]["augment"] == "crops"
     assert run.summary["augmentation"] == "random crops of at least 35 % of the area"
-    # Nobody is told of what he asked for.
+    # What was asked for needs no explanation.
     _, said = trained(tiny_data, tmp_path / "asked", mask="full", augment="crops")
     assert "because every layer trains" not in said
 

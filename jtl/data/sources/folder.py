@@ -125,7 +125,7 @@ def _by_metadata(tree: Tree, place: Path) -> OpenedSource | None:
         files = tables_in(place)
         if not all("file_name" in read_table(file).names for file in files.values()):
             return None
-    except UserError:  # Whoever asks for the table is told.
+    except UserError:  # Those who give the table itself get the message.
         return None
     with contextlib.suppress(NoLabels):
         return load_table(str(place))

@@ -217,7 +217,7 @@ def test_copies_that_are_called_after_the_network():
 
 
 def test_a_copy_without_the_classifier_that_has_the_prefix():
-    """What is told then is how to choose: a prefix says which keys are the network's."""
+    """The message says how to choose: a prefix selects the keys of the network."""
     tensors = network("") | network("module.", classifier=False)
     with pytest.raises(UserError, match=r"--strip-prefix module\. or the second with"):
         convert(tensors, "resnet18")
