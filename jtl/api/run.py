@@ -112,8 +112,12 @@ class Run(runs.Run):
         return self._plot(CURVES)
 
     def plot_confusion(self) -> Plot:
-        """The confusion matrix of the validation images."""
-        return self._plot("confusion.png", evaluate=True)
+        """The confusion matrix of the validation images.
+
+        Of several labels for each image there is none, but how well each class is recognized.
+        """
+        several = self.config.data.task == "multilabel"
+        return self._plot("classes.png" if several else "confusion.png", evaluate=True)
 
     def mistakes(self) -> Plot:
         """The most confident mistakes among the validation images.
@@ -171,20 +175,22 @@ class Run(runs.Run):
         )
         if not summary:
             return f"{first}\nnot finished: {counted(len(self.history), 'epoch')} so far"
-        accuracy = messages.accuracy_of(summary["val_accuracy"], summary["num_val"])
-        return f"{first}\nvalidation accuracy {accuracy}\nreport: {self.folder / PAGE}"
+        reached = f"accuracy {messages.accuracy_of(summary['val_accuracy'], summary['num_val'])}"
+        if messages.is_multilabel(summary):
+            reached = f"mAP {summary['val_map']:.3f}"
+        return f"{first}\nvalidation {reached}\nreport: {self.folder / PAGE}"
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{html.lines(repr(self))}</p>"]
         parts.append(html.plot(self.folder / CURVES, "learning curves"))
         if self.summary:
             split = "val" if self.summary.get("test_classes") is None else "test"
-            keys = ("count", "accuracy", "precision", "f1")
+            classes = self.summary[f"{split}_classes"]
+            columns = {"count": "images", **messages.class_columns(classes)}
             rows = [
-                [name, *(_cell(scores[key]) for key in keys)]
-                for name, scores in self.summary[f"{split}_classes"].items()
+                [name, *(_cell(scores[key]) for key in columns)] for name, scores in classes.items()
             ]
-            header = (f"class ({messages.SPLITS[split]})", "images", "recall", "precision", "F1")
+            header = (f"class ({messages.SPLITS[split]})", *columns.values())
             parts.append(html.table(header, rows[:_MOST_CLASSES]))
         parts.append(html.plot(self.folder / "mistakes.png", "the most confident mistakes"))
         return "".join(parts)

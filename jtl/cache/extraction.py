@@ -51,7 +51,7 @@ def extract(
     last = len(examples) - 1
     size = sharding.batch_size(PREFIX_BATCH, len(examples))
     for batch, labels in in_order(examples, size, first, sharding):
-        real = int(np.count_nonzero(labels >= 0))
+        real = int(np.count_nonzero(labels.reshape(size, -1)[:, 0] >= 0))
         if view is not None:
             rows = np.minimum(np.arange(first, first + size, dtype=np.int32), last)
             batch = view(batch, origin + rows, prepare)

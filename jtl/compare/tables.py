@@ -25,11 +25,12 @@ def results_table(runs: list[Compared]) -> Table:
     by = runs[0].metric if len({run.metric for run in runs}) == 1 else "accuracy"
     title = "Runs" if by == "accuracy" else f"Runs, best first by {by}"
     view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    extra = [by] if by in ("balanced_accuracy", "auroc") else []  # Others have their columns.
+    own = ("balanced_accuracy", "auroc", "map", "micro_f1")  # Others have their columns.
+    extra = [by] if by in own else []
     tested = any(run.test_accuracy is not None for run in runs)
     view.add_column("#", justify="right", no_wrap=True)
     view.add_column("run", overflow="fold")
-    columns = [by.replace("_", "\n") for by in extra]
+    columns = ["mAP" if by == "map" else by.replace("_", "\n") for by in extra]
     columns += ["accuracy", "loss", "macro-F1", *(["test"] if tested else [])]
     for column in (*columns, "best\nepoch", "seconds"):
         view.add_column(column, justify="right", no_wrap=True)

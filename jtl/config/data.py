@@ -17,6 +17,8 @@ OnBadImage = Literal["error", "skip"]
 ClassLevel = Literal["auto", "top", "leaf"]
 """Which folders are classes: the uppermost, or the deepest with images; auto refuses to choose."""
 
+Task = Literal["auto", "multilabel"]
+"""Whether an image has one class, which is `auto`, or may have several."""
 SplitLists = Literal["read", "ignore"]
 """What is done about lists of splits beside class folders."""
 
@@ -71,6 +73,16 @@ def _is_parquet(place: Path) -> bool:
     return found
 
 
+def check_delimiter(task: Task, delimiter: str | None) -> None:
+    """Raises `UserError` if labels are to be divided, but images have one each."""
+    if delimiter is not None and task != "multilabel":
+        raise UserError(
+            "--label-delimiter: no effect without --task multilabel. Add that, or leave it out."
+        )
+    if delimiter == "":
+        raise UserError("--label-delimiter must not be empty: give what stands between labels.")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The labelled images.
@@ -81,6 +93,10 @@ class DataConfig:
             TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
             the Hugging Face Hub), 'csv:FILE' (a table of image files and labels: .csv, .tsv, .jsonl
             or .parquet), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
+        task: Whether each image has one class (auto), or any number of them (multilabel): then the
+            labels are lists, or columns of 0 and 1; see docs/data.md.
+        label_delimiter: With --task multilabel, what divides the labels in a table's cells, such as
+            ' ' for spaces. Default: |, ; or , as found.
         classes: Which folders are the classes if class folders contain folders: the outermost
             (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
@@ -126,6 +142,8 @@ class DataConfig:
     """
 
     data: str = "digits"
+    task: Task = "auto"
+    label_delimiter: str | None = None
     classes: ClassLevel = "auto"
     split_lists: SplitLists = "read"
     image_column: str | None = None
@@ -149,8 +167,10 @@ class DataConfig:
         """Makes sure that `--upsample` is `bilinear`, `bicubic` or `nearest:N`.
 
         Raises:
-            UserError: It is not, or `nearest:N` meets an `--image-size`, which it sets itself.
+            UserError: It is not, or `nearest:N` meets an `--image-size`, which it sets itself; or
+                labels are to be divided that are not several.
         """
+        check_delimiter(self.task, self.label_delimiter)
         if self.upsample in (None, "bilinear", "bicubic"):
             return
         name, _, times = self.upsample.partition(":")

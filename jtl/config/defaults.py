@@ -7,6 +7,7 @@ import dataclasses
 from jtl.config import walk
 from jtl.config.augment import Preset
 from jtl.config.options import Config
+from jtl.config.training import OF_SEVERAL, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,13 @@ def augmentation(config: Config) -> Preset:
     train = config.train
     fine_tuned = train.mask == "full" and train.phases is None and config.model.weights != "random"
     return "crops" if fine_tuned else "none"
+
+
+def of_task(config: Config) -> Config:
+    """The options with the metric of images that may have several labels, if they may."""
+    if config.data.task == "multilabel" and config.train.metric == TrainConfig.metric:
+        return walk.replace(config, {"metric": OF_SEVERAL[0]})
+    return config
 
 
 def filled(config: Config) -> Config:

@@ -12,7 +12,7 @@ from jtl.config.augment import Augment, AugmentConfig
 from jtl.config.data import DataConfig, with_scheme
 from jtl.config.model import ModelConfig
 from jtl.config.run import RunConfig
-from jtl.config.training import StepsConfig, TrainConfig
+from jtl.config.training import OF_SEVERAL, StepsConfig, TrainConfig
 
 _NEWER = ("augment", "steps")
 """Areas that the oldest runs have not."""
@@ -92,7 +92,27 @@ class Config:
             self._check_views(self.data.cache_views, augment)
         if self.train.solver == "lbfgs":
             self._check_lbfgs(augment)
+        self._check_metric()
         return self
+
+    def _check_metric(self) -> None:
+        metric, several = self.train.metric, self.data.task == "multilabel"
+        asked = metric != TrainConfig.metric or "metric" in self.run.given
+        if several and asked and metric not in OF_SEVERAL:
+            raise UserError(
+                f"--metric {metric}: with --task multilabel, it must be "
+                f"{', '.join(OF_SEVERAL[:-1])} or {OF_SEVERAL[-1]}."
+            )
+        if several and self.model.head == "conv":
+            raise UserError(
+                "--head conv: its logits are never negative, so with --task multilabel, no class "
+                "could be absent. Use --head linear."
+            )
+        if metric in ("map", "micro_f1") and not several:
+            raise UserError(
+                f"--metric {metric} is for images with several labels. Add --task multilabel, or "
+                "use accuracy, macro_f1, balanced_accuracy, auroc or loss."
+            )
 
     def _check_views(self, views: int, augment: Augment) -> None:
         if not augment.random:

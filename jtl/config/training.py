@@ -57,7 +57,11 @@ def _factor(flag: str, value: float) -> None:
         raise UserError(f"{flag} must be above 0 and below 1, not {value}.")
 
 
-MetricName = Literal["accuracy", "macro_f1", "balanced_accuracy", "auroc", "loss"]
+MetricName = Literal[
+    "accuracy", "macro_f1", "balanced_accuracy", "auroc", "loss", "map", "micro_f1"
+]
+OF_SEVERAL = ("map", "macro_f1", "micro_f1", "loss")
+"""Metrics of images that may have several labels, that by default first."""
 
 
 WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "calibrate", "seed")
@@ -89,7 +93,8 @@ class TrainConfig:
         l2: L2 penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
         class_weights: Weight of each class in the training loss: none (every image counts the same)
-            or balanced (every class counts the same).
+            or balanced (every class counts the same; with --task multilabel, having a class counts
+            as much as not having it).
         epochs: Passes over the training images. Default: 10. head_only normally needs none: its
             head is computed directly; 20 where it is trained step by step (see --solver).
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
@@ -113,10 +118,13 @@ class TrainConfig:
         patience: Early stopping: stop after this many epochs without a better --metric;
             0 to train all epochs. The best epoch is kept in any case.
         metric: What decides the best epoch, early stopping (--patience) and --l2 auto, on
-            the validation images: accuracy, macro_f1, balanced_accuracy, auroc or loss.
+            the validation images: accuracy, macro_f1, balanced_accuracy, auroc or loss; with --task
+            multilabel map (the mean average precision, the default there), macro_f1, micro_f1 or
+            loss.
         calibrate: How probabilities are made to match how often predictions are right: temperature
             (scaled by one number that is fitted on the validation images; the predicted classes
-            stay the same), or none.
+            stay the same), or none. With --task multilabel it is the threshold of each class that
+            is fitted; none leaves all at 0.5.
         min_delta: Smallest gain in that metric that counts as an improvement for
             --patience.
         seed: Seed for the validation split, the new head's initial parameters and the order of the

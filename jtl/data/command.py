@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from jtl.common.output import print_json
 from jtl.common.text import indented
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel, OnBadImage, SplitLists
+from jtl.config.data import ClassLevel, OnBadImage, SplitLists, Task
 
 if TYPE_CHECKING:
     from jtl.data.survey import Survey
@@ -35,6 +35,10 @@ class Options:
     Attributes:
         action: check.
         source: Your images, as for --data of `jtl train`.
+        task: Whether each image has one class (auto), or any number of them (multilabel): then the
+            labels are lists, or columns of 0 and 1; see docs/data.md.
+        label_delimiter: With --task multilabel, what divides the labels in a table's cells, such as
+            ' ' for spaces. Default: |, ; or , as found.
         classes: Which folders are the classes if class folders contain folders: the outermost
             (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
@@ -67,6 +71,8 @@ class Options:
 
     action: Annotated[Literal["check"], walk.Metavar("check")]
     source: Annotated[str, walk.Metavar("SOURCE")]
+    task: Task = "auto"
+    label_delimiter: str | None = None
     classes: ClassLevel = "auto"
     split_lists: SplitLists = "read"
     image_column: str | None = None

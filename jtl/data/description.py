@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.text import for_terminal, shortened
+from jtl.data.multilabel import class_counts, class_text, classes_of
 from jtl.data.splits import LONG_NAMES, LeftOut, image_name
 
 _EXAMPLES = 5
@@ -100,12 +101,13 @@ def describe(
     """
     splits = {name: split for name, split in splits.items() if split is not None}
     labels = np.concatenate([split.labels for split in splits.values()])
-    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    counts = class_counts(labels, len(class_names)).tolist()
     train = next(iter(splits.values()))
     rows: list[int] = []
     if len(train):  # A folder may hold classes and no image.
         rows = np.unique(np.linspace(0, len(train) - 1, _EXAMPLES).round().astype(int)).tolist()
-    examples = tuple((image_name(train.names[r]), class_names[int(train.labels[r])]) for r in rows)
+    told = [class_text(classes_of(train.labels, row), class_names) for row in rows]
+    examples = tuple(zip((image_name(train.names[row]) for row in rows), told, strict=True))
     return Description(
         {name: len(split) for name, split in splits.items()},
         dict(zip(class_names, counts, strict=True)),

@@ -11,6 +11,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.multilabel import is_multilabel, pairs
 
 _TRIES, _MOST_GROUPS = 10, 5000
 """Orders of the groups that are tried, where there are not too many of them."""
@@ -92,6 +93,8 @@ def _divided(
         held_out = _by_groups(split.labels, of_image, random, fraction)
         count = len(np.unique(of_image[held_out]))
         told = f"{count:,} of {of_image.max() + 1:,} groups, stratified as well as they allow"
+    elif is_multilabel(split.labels):
+        held_out, told = _by_label_sets(split.labels, random, fraction), "stratified by class"
     else:
         held_out, told = _by_images(split.labels, random, fraction), "stratified"
     train, held = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -109,6 +112,36 @@ def _by_images(labels: np.ndarray, random: np.random.Generator, fraction: float)
     return held_out
 
 
+def _by_label_sets(labels: np.ndarray, random: np.random.Generator, fraction: float) -> np.ndarray:
+    """The images to hold out, bool [N], where they have several classes.
+
+    Iterative stratification (Sechidis et al. 2011): the rarest class first, as the common ones can
+    still be evened out by images without it.
+
+    Args:
+        labels: uint8 [N, K].
+        random: Draws the images.
+        fraction: The share of every class, and of the images of none, to hold out.
+    """
+    images, classes = pairs(labels)
+    total = np.bincount(classes, minlength=labels.shape[1] + 1)
+    held, held_out, decided = np.zeros_like(total), *np.zeros((2, len(labels)), bool)
+    order = np.argsort(classes, kind="stable")
+    of_class = np.split(images[order], np.cumsum(total)[:-1])
+    for label in np.argsort(total, kind="stable"):
+        members = of_class[label][~decided[of_class[label]]]
+        decided[of_class[label]] = True
+        most = min(max(math.floor(total[label] * fraction + 0.5), 1), total[label] - 1)
+        for image in random.permutation(members):
+            if held[label] >= most:
+                break
+            own = np.append(labels[image], not labels[image].any()).astype(bool)
+            if (held[own] + 1 < total[own]).all():  # Train keeps images of every class.
+                held[own] += 1
+                held_out[image] = True
+    return held_out
+
+
 def _by_groups(
     labels: np.ndarray, groups: np.ndarray, random: np.random.Generator, fraction: float
 ) -> np.ndarray:
@@ -119,18 +152,19 @@ def _by_groups(
     StratifiedGroupKFold gives only shares of 1 / k, and is no dependency.
 
     Args:
-        labels: int [N], the class of every image.
+        labels: The classes of every image; see `jtl.data.multilabel`.
         groups: int [N], the group of every image, from 0 on.
         random: Draws the orders.
         fraction: The share of every class to hold out.
     """
-    pairs, counts = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
-    ends = np.searchsorted(pairs[0], np.arange(groups.max() + 2))
+    images, classes = pairs(labels)
+    owned, counts = np.unique(np.stack([groups[images], classes]), axis=1, return_counts=True)
+    ends = np.searchsorted(owned[0], np.arange(groups.max() + 2))
     contents = [
-        list(zip(pairs[1, a:b].tolist(), counts[a:b].tolist(), strict=True))
+        list(zip(owned[1, a:b].tolist(), counts[a:b].tolist(), strict=True))
         for a, b in itertools.pairwise(ends.tolist())
     ]
-    total = np.bincount(labels).tolist()
+    total = np.bincount(classes).tolist()
     tries = _TRIES if len(contents) <= _MOST_GROUPS else 1
     orders = [random.permutation(len(contents)).tolist() for _ in range(tries)]
     found = [_taken(contents, order, total, fraction) for order in orders]

@@ -130,7 +130,8 @@ def in_order(
     """Every example from `first` on once, in order, in batches of one shape.
 
     Yields:
-        (values [batch_size, ...], labels int32 [batch_size]); the last batch is filled up
+        (values [batch_size, ...], labels int32 [batch_size], or [batch_size, num_classes] where
+        images have several classes); the last batch is filled up
         with repeats of the last example labelled -1, so that every batch has one shape and
         one compiled program serves all.
     """
@@ -140,8 +141,9 @@ def in_order(
     for batch, index in zip(
         prefetch(examples, [np.minimum(r, count - 1) for r in rows], sharding), rows, strict=True
     ):
-        labels = examples.labels[np.minimum(index, count - 1)]
-        yield batch, np.where(index < count, labels, -1).astype(np.int32)
+        labels = examples.labels[np.minimum(index, count - 1)].astype(np.int32)
+        labels[index >= count] = -1
+        yield batch, labels
 
 
 def prefetch(

@@ -13,6 +13,7 @@ from jtl.common import fonts
 from jtl.common.errors import UserError
 from jtl.common.text import counted, shortened_apart
 from jtl.data.decoding import HostTransform
+from jtl.data.multilabel import members as members_of
 from jtl.data.splits import OpenedSource
 
 ACROSS = 8
@@ -44,7 +45,7 @@ def draw(found: OpenedSource, path: Path) -> None:
     drawing = ImageDraw.Draw(canvas)
     for row, label in enumerate(shown):
         top = _GAP + row * step
-        members = np.flatnonzero(split.labels == label)
+        members = members_of(split.labels, label)
         _write(drawing, (_GAP, top), names[label], len(members))
         places = np.linspace(0, len(members) - 1, min(len(members), ACROSS)).round().astype(int)
         for column, index in enumerate(members[places] if len(members) else ()):

@@ -115,7 +115,8 @@ def find(one: Any, other: Any) -> NearDuplicates | None:
         rows = rows[np.linspace(0, total - 1, most).round().astype(int)]
     pairs = _nearest(ours, theirs, rows, columns, itself=one is other)
     # Those of other classes look alike, and flatter no accuracy.
-    pairs = pairs[one.labels[pairs[:, 0]] == other.labels[pairs[:, 1]]]
+    same = one.labels[pairs[:, 0]] == other.labels[pairs[:, 1]]
+    pairs = pairs[same if same.ndim == 1 else same.all(1)]
     if not len(pairs):
         return None
     looked_at = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), _LOOKED_AT)).astype(int)]

@@ -11,6 +11,7 @@ import numpy as np
 from jtl.common.text import listed
 from jtl.data.class_names import alike_classes
 from jtl.data.decoding import HostTransform
+from jtl.data.multilabel import class_counts, is_multilabel
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -28,7 +29,7 @@ class Split(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """The class index of every image, int32 [N]."""
+        """The class index of every image, int32 [N]; see `jtl.data.multilabel` for several."""
         ...
 
     @property
@@ -258,8 +259,8 @@ def missing_classes(class_names: Sequence[str], **splits: Split | None) -> list[
 
 def absent(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
     """The classes that no label names."""
-    present = set(np.unique(labels).tolist())
-    return [name for label, name in enumerate(class_names) if label not in present]
+    counts = class_counts(labels, len(class_names))
+    return [name for name, count in zip(class_names, counts, strict=True) if not count]
 
 
 def reordered(found: OpenedSource, class_names: Sequence[str]) -> OpenedSource:
@@ -268,7 +269,15 @@ def reordered(found: OpenedSource, class_names: Sequence[str]) -> OpenedSource:
         return found
     place = {name: label for label, name in enumerate(class_names)}
     new = np.array([place[name] for name in found.class_names], np.int32)
-    splits = {name: split.relabelled(new[split.labels]) for name, split in found.splits.items()}
+
+    def moved(labels: np.ndarray) -> np.ndarray:
+        if not is_multilabel(labels):
+            return new[labels]
+        wider = np.zeros((len(labels), len(class_names)), labels.dtype)
+        wider[:, new] = labels
+        return wider
+
+    splits = {name: split.relabelled(moved(split.labels)) for name, split in found.splits.items()}
     return dataclasses.replace(found, class_names=tuple(class_names), splits=splits)
 
 
@@ -283,7 +292,7 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
     Returns:
         Sentences: too few classes, or classes of val and test that train does not have.
     """
-    counts = np.bincount(splits["train"].labels, minlength=len(class_names))
+    counts = class_counts(splits["train"].labels, len(class_names))
     known = [name for name, count in zip(class_names, counts, strict=True) if count]
     problems = alike_classes(where, known)
     if len(known) < 2:
@@ -294,7 +303,8 @@ def class_problems(where: str, class_names: Sequence[str], splits: Mapping[str, 
             )
         )
     for name, split in splits.items():
-        strange = [class_names[int(i)] for i in np.unique(split.labels) if not counts[i]]
+        there = class_counts(split.labels, len(class_names))
+        strange = [class_names[int(i)] for i in np.flatnonzero((there > 0) & (counts == 0))]
         if strange:
             problems.append(
                 f"The {name} split of {where} has classes that train does not have: "

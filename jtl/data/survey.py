@@ -20,6 +20,7 @@ from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import decode_measured, deep_pixels
 from jtl.data.description import Description, describe
 from jtl.data.image_file import BadImage, open_image
+from jtl.data.multilabel import class_counts, class_text, classes_of, members
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
 
@@ -38,7 +39,7 @@ class SurveyedImage:
     Attributes:
         split: "train", "val" or "test".
         name: Its name in the split.
-        label: Its class index.
+        classes: Its class index; of images with several classes, all of them.
         size: (height, width) in pixels, or None if it cannot be read.
         digest: Of its decoded pixels and size: equal images have equal ones.
         grey: Whether it is stored in grey.
@@ -51,7 +52,7 @@ class SurveyedImage:
 
     split: str
     name: str
-    label: int
+    classes: tuple[int, ...]
     size: tuple[int, int] | None
     digest: bytes
     grey: bool
@@ -121,7 +122,7 @@ def survey(
     looks = [look for split in found.splits for look in _looks(split, found.splits[split], advance)]
     names = found.class_names
     counts = {
-        split: np.bincount(images.labels, minlength=len(names)).tolist()
+        split: class_counts(images.labels, len(names)).tolist()
         for split, images in found.splits.items()
     }
     unreadable = tuple(look.fault for look in looks if look.fault is not None)
@@ -163,11 +164,12 @@ def survey(
 
 def _without_readable(looks: Iterable[SurveyedImage], found: OpenedSource) -> list[str]:
     """A sentence if leaving out unreadable images takes all of a class in train, or of a split."""
-    readable = {(look.split, look.label) for look in looks if look.fault is None}
+    train = found.splits["train"].labels
+    readable = {(o.split, label) for o in looks if o.fault is None for label in o.classes or (-1,)}
     lost = [
-        found.class_names[label]
-        for label in np.unique(found.splits["train"].labels).tolist()
-        if ("train", label) not in readable
+        name
+        for label, name in enumerate(found.class_names)
+        if ("train", label) not in readable and len(members(train, label))
     ]
     lost += [f"the {s} split" for s in found.splits if s not in {split for split, _ in readable}]
     return [f"No image can be read of: {listed(lost)}. Replace these files."] if lost else []
@@ -185,13 +187,13 @@ def _looks(split: str, images: Any, advance: Advance) -> Iterable[SurveyedImage]
 
 
 def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
-    name, label = images.names[row], int(images.labels[row])
+    name, classes = images.names[row], classes_of(images.labels, row)
     try:
         data = images.encoded(row)
         image, deepest = decode_measured(data, name)
         pixels = np.asarray(image)
     except BadImage as error:
-        return SurveyedImage(split, name, label, None, b"", False, False, str(error))
+        return SurveyedImage(split, name, classes, None, b"", False, False, str(error))
     with open_image(data) as stored:
         grey = stored.mode in ("1", "L", "LA", "La") or stored.mode.startswith("I")
         alpha = stored.has_transparency_data
@@ -200,7 +202,7 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
     size = pixels.shape[:2]
     perceptual = near_duplicates.perceptual_hash(image)
     return SurveyedImage(
-        split, name, label, size, digest, grey, alpha, None, deepest, perceptual,
+        split, name, classes, size, digest, grey, alpha, None, deepest, perceptual,
         frames.has_more(data),
     )  # fmt: skip
 
@@ -208,8 +210,8 @@ def _at_file(split: str, images: EncodedSplit, row: int) -> SurveyedImage:
 def _at_array(split: str, images: Any, row: int) -> SurveyedImage:
     pixels = images.read(np.array([row]), None)[0]
     grey = bool((pixels == pixels[..., :1]).all())
-    size, label = pixels.shape[:2], int(images.labels[row])
-    return SurveyedImage(split, images.names[row], label, size, _digest(pixels), grey, False, None)
+    size, classes, digest = pixels.shape[:2], classes_of(images.labels, row), _digest(pixels)
+    return SurveyedImage(split, images.names[row], classes, size, digest, grey, False, None)
 
 
 def _digest(pixels: np.ndarray) -> bytes:
@@ -260,9 +262,9 @@ def _within(groups: Sequence[Sequence[SurveyedImage]], class_names: Sequence[str
         twice += sum(max(sum(o.split == split for o in group) - 1, 0) for group in groups)
     if twice:
         warnings.append(f"{counted(twice, 'duplicate image')} within a split.")
-    torn = [group for group in groups if len({look.label for look in group}) > 1]
+    torn = [group for group in groups if len({look.classes for look in group}) > 1]
     if torn:
-        told = " = ".join(f"{o.name} ({class_names[o.label]})" for o in torn[0][:3])
+        told = " = ".join(f"{o.name} ({class_text(o.classes, class_names)})" for o in torn[0][:3])
         warnings.append(f"{counted(len(torn), 'image')} with several labels. For example {told}.")
     return warnings
 

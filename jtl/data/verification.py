@@ -20,7 +20,7 @@ from jtl.common.files import replace_text
 from jtl.common.paths import CHECKED, cache_dir
 from jtl.config.data import OnBadImage
 from jtl.data.batches import unreadable
-from jtl.data.splits import OpenedSource
+from jtl.data.splits import OpenedSource, absent
 
 if TYPE_CHECKING:
     from jtl.common.progress import Display
@@ -108,9 +108,10 @@ class Verification:
             before = splits[name]
             kept = np.setdiff1d(np.arange(len(before)), list(faults))
             splits[name] = before.subset(kept)
-            lost = np.setdiff1d(before.labels, splits[name].labels if name == "train" else [])
-            if not len(kept) or (name == "train" and len(lost)):
-                names = [found.class_names[i] for i in lost]
+            left = splits[name].labels if name == "train" else before.labels[:0]
+            gone = absent(found.class_names, left)
+            names = [each for each in gone if each not in absent(found.class_names, before.labels)]
+            if not len(kept) or (name == "train" and names):
                 raise UserError(
                     f"No image of {before.where} can be read of: {', '.join(names[:10])}. "
                     f"For example {next(iter(faults.values()))}. Replace these files, or remove "

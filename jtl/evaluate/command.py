@@ -29,7 +29,8 @@ class Options:
     By default it uses the run's own validation images, with the same computation as in training,
     so the results match the run's summary. It then adds confusion.png, reliability.png (does
     confidence match accuracy?), mistakes.png (the most confident mistakes) and mistakes.csv (all
-    of them) to the run's folder, and shows the plots in report.md.
+    of them) to the run's folder, and shows the plots in report.md. If images have several labels,
+    it measures mAP, F1 and exact match, and classes.png takes the place of the first two plots.
 
     Attributes:
         run: Folder that `jtl train` wrote.
@@ -47,6 +48,8 @@ class Options:
             ignores such columns. Default: as in training.
         image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: as
             in training.
+        label_delimiter: What divides the labels in a table's cells, if images have several.
+            Default: as in training.
         label_from: Where to read the labels of images without class folders: name, first-word,
             parent or regex:EXPRESSION, as for jtl train. Default: as in training.
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
@@ -68,6 +71,7 @@ class Options:
     label_column: str | None = None
     split_column: str | None = None
     image_root: str | None = None
+    label_delimiter: str | None = None
     label_from: str | None = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
@@ -113,7 +117,7 @@ def command(options: Options) -> None:
         summary = read_json(options.run / SUMMARY) | found.scores
         report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)
-    if outputs.CONFUSION not in written:
+    if not {outputs.CONFUSION, outputs.CLASSES} & {*written}:
         display.message(
             f"No {outputs.CONFUSION}: the names of {len(classifier.class_names):,} classes would "
             f"be too small to read ({outputs.TABLE} has every mistake, --json every class)"
@@ -149,11 +153,17 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
     if penalty is not None:
         chosen = f"fitted by L-BFGS with L2 penalty {penalty:g}"
     print(f"{data}, {images}, {chosen}")
-    print(f"accuracy {messages.accuracy_of(accuracy, count)}")
-    print(f"loss     {scores[f'{split}_loss']:.3f}")
-    print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
     calibrated = scores[f"{split}_calibration"]
-    print(
-        f"mean confidence {calibrated['confidence']:.3f}, {messages.calibration_error(calibrated)}"
-    )
+    if calibrated is None:  # Of several labels.
+        print(f"mAP      {scores[f'{split}_map']:.3f}")
+        print(f"micro-F1 {scores[f'{split}_micro_f1']:.3f}")
+        print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
+        print(f"exact match {messages.accuracy_of(accuracy, count)}")
+        print(f"loss     {scores[f'{split}_loss']:.3f}")
+    else:
+        print(f"accuracy {messages.accuracy_of(accuracy, count)}")
+        print(f"loss     {scores[f'{split}_loss']:.3f}")
+        print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
+        confidence = f"mean confidence {calibrated['confidence']:.3f}"
+        print(f"{confidence}, {messages.calibration_error(calibrated)}")
     PlainConsole().print(messages.class_table(scores[f"{split}_classes"], split))

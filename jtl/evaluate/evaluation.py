@@ -14,11 +14,12 @@ from jtl.common.progress import Display
 from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage, with_scheme
 from jtl.data import verification
+from jtl.data.multilabel import is_multilabel
 from jtl.data.sources import registry
 from jtl.data.splits import OpenedSource, Split, reordered
 from jtl.distributed.sharding import sharding_for
 from jtl.predict.classifier import Classifier
-from jtl.runs import metrics
+from jtl.runs import metrics, multilabel
 from jtl.runs.calibration import calibration
 from jtl.runs.messages import SPLITS, accuracy_of
 from jtl.runs.resume import stored_fingerprint
@@ -35,19 +36,27 @@ class Evaluation:
         scores: {"data", "split", "whole" (whether all images of the source, which has no splits),
             "count", "epoch"}, and beginning with the split's name "accuracy",
             "loss", "macro_f1", "classes" (see `jtl.runs.metrics.by_class`) and "calibration" (see
-            `jtl.runs.calibration`).
+            `jtl.runs.calibration`); of several labels what `jtl.runs.multilabel.scores` has.
         logits: float32 [N, num_classes].
         images: What was looked at, its labels by the run's classes.
         temperature: What logits are divided by before they become probabilities.
+        thresholds: Of every class, where images may have several labels; else None.
     """
 
     scores: dict[str, Any]
     logits: np.ndarray
     images: Split
     temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         scores, split = self.scores, self.scores["split"]
+        if self.thresholds is not None:
+            return (
+                f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
+                f"mAP {scores[f'{split}_map']:.3f}, loss {scores[f'{split}_loss']:.3f}, "
+                f"macro-F1 {scores[f'{split}_macro_f1']:.3f}"
+            )
         accuracy = accuracy_of(scores[f"{split}_accuracy"], scores["count"])
         return (
             f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
@@ -140,7 +149,6 @@ def evaluate_run(
     variables = jax.device_get(classifier.variables)
     inputs = cache.read(classifier.meta["start"], variables, {split: images})
     scores, logits = inputs.evaluate(split, sharding.replicate(classifier.variables))
-    classes = metrics.by_class(logits.argmax(-1), images.labels, dataset.class_names)
     told = {
         "data": dataset.spec,
         "split": split,
@@ -149,11 +157,24 @@ def evaluate_run(
         "epoch": classifier.epoch,
         f"{split}_accuracy": scores["accuracy"],
         f"{split}_loss": scores["loss"],
+        **_measured(classifier, split, logits, images.labels),
+    }
+    return Evaluation(told, logits, images, classifier.temperature, classifier.thresholds)
+
+
+def _measured(
+    classifier: Classifier, split: SplitName, logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """The scores of a split beside its loss."""
+    names = classifier.class_names
+    if classifier.thresholds is not None:
+        return multilabel.scores(split, logits, labels, names, classifier.thresholds)
+    classes = metrics.by_class(logits.argmax(-1), labels, names)
+    return {
         f"{split}_macro_f1": metrics.macro_f1(classes),
         f"{split}_classes": classes,
-        f"{split}_calibration": calibration(logits, images.labels, classifier.temperature),
+        f"{split}_calibration": calibration(logits, labels, classifier.temperature),
     }
-    return Evaluation(told, logits, images, classifier.temperature)
 
 
 def _with_classes_of(classifier: Classifier, found: OpenedSource, spec: str) -> OpenedSource:
@@ -162,6 +183,14 @@ def _with_classes_of(classifier: Classifier, found: OpenedSource, spec: str) -> 
     Raises:
         UserError: They have a class that the run does not know.
     """
+    if is_multilabel(found.splits["train"].labels) != (classifier.thresholds is not None):
+        raise UserError(
+            f"The run '{classifier.folder}' has "
+            + ("one class" if classifier.thresholds is None else "several labels")
+            + f" for each image, '{spec}' "
+            + ("one class." if classifier.thresholds is not None else "several labels.")
+            + " Evaluate on data of the run's kind."
+        )
     run, data = classifier.class_names, found.class_names
     unknown = sorted(set(data) - set(run))
     missing = sorted(set(run) - set(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,14 @@ from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.text import for_spreadsheet, percent, shortened, shortened_apart
 from jtl.data.decoding import HostTransform
+from jtl.data.multilabel import DIVIDER
 from jtl.data.splits import image_name
 from jtl.evaluate import plots
 from jtl.predict.predictions import probabilities
 from jtl.runs import metrics
 from jtl.runs.messages import SPLITS
+from jtl.runs.messages import measured as measured_by
+from jtl.runs.multilabel import chosen, names_of, sigmoid
 from jtl.runs.plots import curves_title
 from jtl.train import preview
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
 
 CONFUSION, RELIABILITY, MISTAKES = "confusion.png", "reliability.png", "mistakes.png"
+CLASSES = "classes.png"
 TABLE = "mistakes.csv"
 SHOWN = 24
 """Mistakes on the sheet; the table has all."""
@@ -38,7 +43,8 @@ def write(
 ) -> list[str]:
     """Writes `confusion.png`, `reliability.png`, `mistakes.csv` and, if any, `mistakes.png`.
 
-    `confusion.png` is left out if there are too many classes to read their names in it.
+    `confusion.png` is left out if there are too many classes to read their names in it. Of several
+    labels for each image, `classes.png` takes the place of it and of `reliability.png`.
 
     Args:
         evaluation: What is plotted.
@@ -55,33 +61,18 @@ def write(
     """
     scores = evaluation.scores
     split, names = scores["split"], list(classifier.class_names)
+    measured, key = measured_by(evaluation.thresholds is not None)
     title = curves_title(
         model=classifier.config.model.model,
         mask=classifier.config.train.phases or classifier.config.train.mask,
         data=f"{scores['data']}, {scores['count']:,} {SPLITS[split]} images",
-        accuracy=metrics.rounded(scores[f"{split}_accuracy"], scores["count"]),
+        accuracy=metrics.rounded(scores[key.replace("val", split, 1)], scores["count"]),
         split=SPLITS[split],
+        measured=measured,
     )
-    labels, predicted = evaluation.images.labels, evaluation.logits.argmax(-1)
-    calibrated = scores[f"{split}_calibration"]
-    written: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if len(names) <= plots.MOST_CLASSES:
-            plots.draw_confusion(
-                folder / CONFUSION,
-                counts=confusion(labels, predicted, len(names)),
-                class_names=names,
-                title=title,
-            )
-            written.append(CONFUSION)
-        plots.draw_reliability(
-            folder / RELIABILITY,
-            bins=calibrated["bins"],
-            error=calibrated["expected_calibration_error"],
-            title=title,
-        )
-        written.append(RELIABILITY)
+        written = _plots(evaluation, names, folder, title)
         table = mistakes_table(evaluation, names, raw=raw_csv)
         replace_bytes(folder / TABLE, table.encode("utf-8", "backslashreplace"))
         sheet = mistakes(evaluation, classifier)
@@ -94,6 +85,32 @@ def write(
         raise UserError(
             f"cannot write plots to '{folder}': {error.strerror}. Choose another folder with --out."
         ) from error
+
+
+def _plots(evaluation: Evaluation, names: list[str], folder: Path, title: str) -> list[str]:
+    """Draws what is confused and whether confidence is right, or how each class is recognized."""
+    scores, written = evaluation.scores, []
+    split = scores["split"]
+    if evaluation.thresholds is not None:
+        plots.draw_classes(folder / CLASSES, scores=scores[f"{split}_classes"], title=title)
+        return [CLASSES]
+    labels, predicted = evaluation.images.labels, evaluation.logits.argmax(-1)
+    calibrated = scores[f"{split}_calibration"]
+    if len(names) <= plots.MOST_CLASSES:
+        plots.draw_confusion(
+            folder / CONFUSION,
+            counts=confusion(labels, predicted, len(names)),
+            class_names=names,
+            title=title,
+        )
+        written.append(CONFUSION)
+    plots.draw_reliability(
+        folder / RELIABILITY,
+        bins=calibrated["bins"],
+        error=calibrated["expected_calibration_error"],
+        title=title,
+    )
+    return [*written, RELIABILITY]
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -111,28 +128,92 @@ def most_confident_mistakes(
     return wrong[np.argsort(-shares[wrong].max(-1), kind="stable")]
 
 
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """An image of which a class is wrong.
+
+    Attributes:
+        row: Its place.
+        actual: The class that it has; of several labels, all of them.
+        predicted: What it was taken for.
+        of_actual: The probability of the first; of several labels, of the class that is most
+            confidently wrong.
+        of_predicted: The probability of the second; of several labels, the same class's threshold.
+        what: Of several labels, that class.
+    """
+
+    row: int
+    actual: str
+    predicted: str
+    of_actual: float
+    of_predicted: float
+    what: str = ""
+
+
+def mistakes_of(evaluation: Evaluation, names: Sequence[str]) -> list[Mistake]:
+    """All mistakes, the most confident first.
+
+    Args:
+        evaluation: What was predicted.
+        names: Of the classes.
+    """
+    logits, labels = evaluation.logits, evaluation.images.labels
+    if evaluation.thresholds is not None:
+        return _of_several(logits, labels, names, evaluation.thresholds)
+    rows, found = most_confident_mistakes(logits, labels, evaluation.temperature), []
+    shares = probabilities(logits[rows], evaluation.temperature)
+    for row, share in zip(rows.tolist(), shares, strict=True):
+        true, said = int(labels[row]), int(logits[row].argmax())
+        told = names[true], names[said]
+        found.append(Mistake(row, *told, float(share[true]), float(share[said])))
+    return found
+
+
+def _of_several(
+    logits: np.ndarray, labels: np.ndarray, names: Sequence[str], thresholds: Sequence[float]
+) -> list[Mistake]:
+    shares, picked, truth = sigmoid(logits), chosen(logits, thresholds), labels > 0
+    # How far a wrong class's probability is on the wrong side of its threshold.
+    far = np.abs(shares - np.asarray(thresholds, np.float32).reshape(1, -1)) * (picked != truth)
+    wrong = np.flatnonzero((picked != truth).any(1))
+    rows = wrong[np.argsort(-far[wrong].max(1), kind="stable")].tolist()
+    found = []
+    for row in rows:
+        worst = int(np.where(picked[row] != truth[row], far[row], -1).argmax())
+        actual, predicted = (DIVIDER.join(names_of(of[row], names)) for of in (truth, picked))
+        share, threshold = float(shares[row, worst]), float(thresholds[worst])
+        found.append(Mistake(row, actual, predicted, share, threshold, names[worst]))
+    return found
+
+
 def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     """A sheet of the most confident mistakes, a PNG; None where there is no mistake."""
-    temperature = evaluation.temperature
-    rows = most_confident_mistakes(evaluation.logits, evaluation.images.labels, temperature)[:SHOWN]
-    if not len(rows):
+    found = mistakes_of(evaluation, classifier.class_names)[:SHOWN]
+    if not found:
         return None
-    shares = probabilities(evaluation.logits[rows], temperature)
-    told = []
-    for row, share in zip(rows, shares, strict=True):
-        said, true = int(evaluation.logits[row].argmax()), int(evaluation.images.labels[row])
-        names = shortened_apart([classifier.class_names[i] for i in (said, true)], _LONGEST_CLASS)
-        told.append(
-            f"{shortened(image_name(evaluation.images.names[int(row)]), _LONGEST_FILE)}\n"
-            f"predicted {names[0]}: {percent(share[said])}\n"
-            f"actual {names[1]}: {percent(share[true])}"
-        )
+    told = [f"{_file(evaluation, one)}\n{_caption(one)}" for one in found]
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.images.native_size())
     if host is None:
         host = HostTransform(inputs.device.size, 1.0, "bilinear")
-    images = evaluation.images.read(rows, host)
+    images = evaluation.images.read(np.array([one.row for one in found]), host)
     return preview.draw(images / 255.0, told, columns=_COLUMNS, width=_WIDTH, size=7)
+
+
+def _file(evaluation: Evaluation, one: Mistake) -> str:
+    return shortened(image_name(evaluation.images.names[one.row]), _LONGEST_FILE)
+
+
+def _caption(one: Mistake) -> str:
+    if one.what:
+        name = shortened(one.what, _LONGEST_CLASS)
+        has = "missed" if one.of_actual <= one.of_predicted else "wrongly found"
+        return f"{name} {has}\n{percent(one.of_actual)}, threshold {percent(one.of_predicted)}"
+    names = shortened_apart([one.predicted, one.actual], _LONGEST_CLASS)
+    return (
+        f"predicted {names[0]}: {percent(one.of_predicted)}\n"
+        f"actual {names[1]}: {percent(one.of_actual)}"
+    )
 
 
 def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: bool = False) -> str:
@@ -143,20 +224,19 @@ def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: b
         class_names: Of the logits.
         raw: Whether names stay as they are; see `write`.
     """
-    labels = evaluation.images.labels
-    temperature = evaluation.temperature
-    rows = most_confident_mistakes(evaluation.logits, labels, temperature)
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
-    table.writerow(COLUMNS)
-    shares = probabilities(evaluation.logits[rows], temperature)
-    for row, share in zip(rows, shares, strict=True):
-        true, said = int(labels[row]), int(evaluation.logits[row].argmax())
-        names = (evaluation.images.names[int(row)], class_names[true], class_names[said])
+    several = evaluation.thresholds is not None
+    table.writerow(OF_SEVERAL if several else COLUMNS)
+    for one in mistakes_of(evaluation, class_names):
+        names = [evaluation.images.names[one.row], one.actual, one.predicted]
+        names += [one.what] if several else []
         told = names if raw else [for_spreadsheet(name) for name in names]
-        table.writerow([*told, f"{share[true]:.6g}", f"{share[said]:.6g}"])
+        table.writerow([*told, f"{one.of_actual:.6g}", f"{one.of_predicted:.6g}"])
     return content.getvalue()
 
 
 COLUMNS = ("file", "actual", "predicted", "probability_actual", "probability_predicted")
 """Of `mistakes.csv`."""
+OF_SEVERAL = ("file", "actual", "predicted", "class", "probability", "threshold")
+"""The same of several labels; the class is the one that is most confidently wrong."""

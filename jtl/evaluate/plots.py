@@ -69,6 +69,47 @@ def draw_confusion(
     save(figure, path, title)
 
 
+def draw_classes(path: str | Path, *, scores: dict[str, dict[str, Any]], title: str) -> None:
+    """How well each class is recognized where images have several: AP and F1; a PNG.
+
+    Of more than `MOST_CLASSES`, those of the lowest AP; the number of images is beside the name.
+
+    Args:
+        path: The file.
+        scores: As `jtl.runs.multilabel.by_class` gives them.
+        title: Above it.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [(name, row) for name, row in scores.items() if row["average_precision"] is not None]
+    rows = sorted(rows, key=lambda item: -item[1]["average_precision"])[-MOST_CLASSES:]
+    names = shortened_apart([name for name, _ in rows], 24)
+    told = [f"{name} ({row['count']:,})" for name, (_, row) in zip(names, rows, strict=True)]
+    size = 8.0 if len(rows) <= _COUNTED else 6.0
+    figure = Figure(figsize=(6.4, 1.4 + (0.26 if size > 6 else 0.14) * len(rows)))
+    figure.set_layout_engine("constrained")
+    axes, places = figure.subplots(), np.arange(len(rows))
+    axes.barh(
+        places, [row["average_precision"] for _, row in rows], color=BLUE, label="average precision"
+    )
+    axes.plot(
+        [row["f1"] or 0.0 for _, row in rows],
+        places,
+        linestyle="none",
+        marker="o",
+        markersize=size / 2,
+        color=ORANGE,
+        label="F1 at the class's threshold",
+    )
+    axes.set_yticks(places, told, fontsize=size, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.02)
+    axes.set_ylabel("class (images)")
+    axes.grid(axis="x", color=GREY, alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    save(figure, path, title)
+
+
 def draw_reliability(
     path: str | Path, *, bins: list[dict[str, Any]], error: float, title: str
 ) -> None:

@@ -98,6 +98,17 @@ def fitted(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.asarray(x) for x in resized])
 
 
+def _of_several(classifier: Classifier) -> dict[str, Any]:
+    """How logits become labels where images may have several."""
+    if classifier.thresholds is None:
+        return {}
+    return {
+        "task": "multilabel",
+        "activation": "sigmoid",
+        "thresholds": list(classifier.thresholds),
+    }
+
+
 def facts(classifier: Classifier) -> dict[str, Any]:
     """What a user of an export must know, for JSON."""
     stored = classifier.meta["input"]
@@ -109,5 +120,6 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "preprocessing": stored["preprocessing"],
         "epoch": classifier.epoch,
         "temperature": classifier.temperature,
+        **_of_several(classifier),
         "versions": versions(),
     }

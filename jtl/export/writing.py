@@ -13,6 +13,8 @@ from jtl.common.errors import UserError, suggest
 from jtl.data.sources import registry
 from jtl.export.formats import FORMATS, ExportedOutputs
 from jtl.predict.predictions import probabilities
+from jtl.runs.files import SUMMARY
+from jtl.runs.multilabel import chosen
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -35,7 +37,7 @@ class Exported:
         images: What it was compared on, in words.
         logit_difference: The largest, relative to the largest logit.
         probability_difference: The largest.
-        same_class: Images with the same likeliest class, of `count`.
+        same_class: Images with the same likeliest class, or the same classes, of `count`.
         count: Images.
     """
 
@@ -85,6 +87,11 @@ def export(
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
     loading = answers.loading.replace("FILE", str(out))
+    if classifier.thresholds is not None:
+        loading += (
+            "\n# Each class has its own probability: 1 / (1 + exp(-logit)). An image has the\n"
+            f"# class if that is above its threshold, in {classifier.folder / SUMMARY}."
+        )
     return Exported(str(out), to, loading, answers.reference, told, **found)
 
 
@@ -124,7 +131,10 @@ def _compared(
     """
     own = classifier.predict(images).logits
     difference = float(np.abs(answers.logits - own).max() / np.abs(own).max())
-    shares = np.abs(probabilities(answers.logits) - probabilities(own)).max()
+    several = classifier.thresholds is not None
+    shares = np.abs(
+        probabilities(answers.logits, several=several) - probabilities(own, several=several)
+    ).max()
     bound = answers.rounding
     if classifier.inputs.device.dtype != "float32":
         bound = max(bound, _BFLOAT16_ROUNDING)
@@ -136,6 +146,9 @@ def _compared(
             "in that library; please report it."
         )
     same = np.argmax(answers.logits, -1) == np.argmax(own, -1)
+    if several:
+        picked = [chosen(logits, classifier.thresholds) for logits in (answers.logits, own)]
+        same = (picked[0] == picked[1]).all(-1)
     return {
         "logit_difference": difference,
         "probability_difference": float(shares),

@@ -68,12 +68,24 @@ def forward(
 
 @jax.jit
 def score(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """Sums over a batch; examples labelled -1 are padding and do not count."""
+    """Sums over a batch; examples labelled -1 are padding and do not count.
+
+    Args:
+        logits: [N, num_classes].
+        labels: int32 [N]; or 0 and 1 [N, num_classes] where examples have several classes: then
+            they are right if they are so of every class.
+    """
     import optax  # Late: who only predicts does without.
 
-    real = labels >= 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    hits = real & (jnp.argmax(logits, -1) == labels)
+    targets = jnp.maximum(labels, 0)
+    if labels.ndim > 1:
+        real = labels[:, 0] >= 0
+        losses = optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+        hits = real & jnp.all((logits > 0) == (targets > 0), -1)
+    else:
+        real = labels >= 0
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        hits = real & (jnp.argmax(logits, -1) == labels)
     return Metrics(
         jnp.sum(jnp.where(real, losses, 0.0)),
         jnp.sum(hits, dtype=jnp.int32),

@@ -11,6 +11,7 @@ loss and gradient are computed where the features lie.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -76,12 +77,14 @@ def fit_path(
     then continued to the optimum, and is in the list as it came out.
 
     Args:
-        train: Features [N, C] float and labels int32 [N].
+        train: Features [N, C] float and labels int32 [N]; or labels of 0 and 1, [N, K], where
+            images have several classes: then the fits are K independent logistic regressions.
         val: The same of the validation split; looked at, not fitted.
         num_classes: K.
         penalties: Tried in descending order.
         class_weights: How much each class counts in the loss of the training features, float32
-            [K], averaging 1 over them; None for the same.
+            [K], averaging 1 over them; of several classes, how much having each counts. None for
+            the same.
         score: From logits [N, K] and labels [N] of the validation split to how good they are, the
             higher the better; default the accuracy.
 
@@ -119,20 +122,22 @@ class _Problem:
     def __init__(
         self, train: Any, val: Any, num_classes: int, class_weights: Any, score: Any = None
     ):
-        self._score_of = score
+        self._score_of, self._several = score, train[1].ndim > 1
         features = train[0].astype(jnp.float32)
         self._mean = jnp.mean(features, 0)
         self._x, self._labels = features - self._mean.reshape(1, -1), train[1]
         # Both orders in memory: a product with a transposed view is several times slower.
         self._transposed = jnp.array(self._x.T)
         self._val = (val[0].astype(jnp.float32) - self._mean.reshape(1, -1), val[1])
-        self._targets = jax.nn.one_hot(self._labels, num_classes)
+        self._targets = self._labels.astype(jnp.float32)
+        if not self._several:
+            self._targets = jax.nn.one_hot(self._labels, num_classes)
         if class_weights is not None:
             self._targets *= class_weights.reshape(1, -1)
         self._variance = np.asarray(jnp.var(self._x, 0), np.float64)
         # Mean of p (1 - p) over the predictions, which scales the loss's curvature; at first
         # all classes are equally likely.
-        self._spread = (num_classes - 1) / num_classes**2
+        self._spread = 0.25 if self._several else (num_classes - 1) / num_classes**2
         self.width = self._x.shape[1]
 
     def minimize(self, start: np.ndarray, l2: float, **tolerances: float) -> tuple[Any, int]:
@@ -149,6 +154,7 @@ class _Problem:
                 self._transposed,
                 self._targets,
                 jnp.float32(l2),
+                several=self._several,
             )
             return float(value), (np.asarray(gradient, np.float64) * scale).ravel()
 
@@ -191,19 +197,32 @@ class _Problem:
         return np.vstack([kernel, fit.bias + np.asarray(self._mean, np.float64) @ kernel])
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="several")
 def _value_and_gradient(
-    solution: jax.Array, x: jax.Array, transposed: jax.Array, targets: jax.Array, l2: jax.Array
+    solution: jax.Array,
+    x: jax.Array,
+    transposed: jax.Array,
+    targets: jax.Array,
+    l2: jax.Array,
+    *,
+    several: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Mean cross entropy with the penalty, and its gradient, [C + 1, K].
 
-    A row of `targets` is 0 but for its class, where it is how much the image counts.
+    A row of `targets` is 0 but for its class, where it is how much the image counts. Where images
+    have several classes, the losses of all are added: each is a problem of its own.
     """
     kernel, bias = solution[:-1], solution[-1]
     logits = x @ kernel + bias.reshape(1, -1)
-    loss = optax.softmax_cross_entropy(logits, targets).mean()
-    weights = targets.sum(-1, keepdims=True)
-    error = (jax.nn.softmax(logits) * weights - targets) / len(x)
+    if several:
+        absent = (targets == 0).astype(jnp.float32)
+        losses = targets * jax.nn.log_sigmoid(logits) + absent * jax.nn.log_sigmoid(-logits)
+        loss = -losses.sum(-1).mean()
+        error = (jax.nn.sigmoid(logits) * (targets + absent) - targets) / len(x)
+    else:
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        weights = targets.sum(-1, keepdims=True)
+        error = (jax.nn.softmax(logits) * weights - targets) / len(x)
     gradient = transposed @ error + l2 * kernel
     return loss + 0.5 * l2 * jnp.sum(jnp.square(kernel)), jnp.vstack(
         [gradient, error.sum(0, keepdims=True)]
@@ -216,6 +235,11 @@ def _score(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean cross entropy, share of hits, and mean of p (1 - p)."""
     logits = x @ solution[:-1] + solution[-1].reshape(1, -1)
+    if labels.ndim > 1:
+        losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+        exact = jnp.mean(jnp.all((logits > 0) == (labels > 0), -1), dtype=jnp.float32)
+        p = jax.nn.sigmoid(logits)
+        return losses.mean(), exact, jnp.mean(p * (1 - p))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
     p = jax.nn.softmax(logits)

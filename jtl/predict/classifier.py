@@ -24,7 +24,7 @@ from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.model_description import rebuild_model
-from jtl.runs.files import fitted_penalty, fitted_temperature
+from jtl.runs.files import fitted_penalty, fitted_temperature, fitted_thresholds
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
 
@@ -47,6 +47,8 @@ class Classifier:
         meta: The checkpoint's description.
         temperature: What logits are divided by before they become probabilities (see
             `--calibrate`); 1 while the run is still training.
+        thresholds: Of a classifier for several labels, the probability from which on an image is of
+            each class; None of others.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Classifier:
     epoch: int
     meta: dict[str, Any]
     temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         names = listed(self.class_names, 5)
@@ -110,9 +113,8 @@ class Classifier:
         if several:
             warnings.warn(frames.told(sorted(several)), stacklevel=2)
         logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
-        return Predictions(
-            self.class_names, names, logits, unreadable, top_k, temperature=self.temperature
-        )
+        how = self.temperature, self.thresholds
+        return Predictions(self.class_names, names, logits, unreadable, top_k, *how)
 
 
 def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
@@ -146,4 +148,7 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
         epoch=restored.epoch,
         meta=restored.meta,
         temperature=fitted_temperature(folder, restored.epoch),
+        thresholds=fitted_thresholds(folder, restored.epoch, len(restored.meta["class_names"]))
+        if restored.meta.get("task") == "multilabel"
+        else None,
     )

@@ -24,7 +24,7 @@ _MANY = 100
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Predicts the class of images.
+    """Predicts the class of images, or their classes (--task multilabel).
 
     For example:
       jtl predict runs/mine photo.jpg
@@ -89,7 +89,9 @@ def command(options: Options) -> None:
     with contextlib.ExitStack() as stack:
         put = _print_json if options.json else _print
         if options.out is not None:
-            put = stack.enter_context(tables.writing(options.out, top_k, raw=options.raw_csv))
+            sets = classifier.thresholds is not None
+            table = tables.writing(options.out, top_k, raw=options.raw_csv, several=sets)
+            put = stack.enter_context(table)
         advance = _nothing
         if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
             advance = stack.enter_context(display.track("predicting", len(images), "images"))
@@ -98,7 +100,8 @@ def command(options: Options) -> None:
                 unreadable.append(answer)
                 put(answer)
             else:
-                put(likeliest(*answer, classifier.class_names, top_k, classifier.temperature))
+                how = classifier.temperature, classifier.thresholds
+                put(likeliest(*answer, classifier.class_names, top_k, *how))
         if len(unreadable) == len(images):
             raise UserError(unreadable_lines(unreadable, len(images)))
     if unreadable:
@@ -121,7 +124,11 @@ def _print(row: Prediction | Unreadable) -> None:
     classes = getattr(row, "classes", None)
     if classes is None:  # Unreadable ones are listed at the end.
         return
-    print(for_terminal(row.name))
+    from jtl.data.multilabel import DIVIDER
+
+    labels = getattr(row, "labels", None)
+    has = "" if labels is None else f": {DIVIDER.join(labels) or 'none'}"
+    print(for_terminal(f"{row.name}{has}"))
     for name, probability in classes:
         print(f"  {probability:7.2%}  {for_terminal(name)}")
 

@@ -132,7 +132,8 @@ def _write(classifier: Classifier, name: str, image: np.ndarray, path: Path) -> 
         classifier.variables, image[None], model=classifier.model, prepare=device
     )
     seen = np.asarray(device.resize(jnp.asarray(image[None]))[0]) / 255.0
-    said = likeliest(name, np.asarray(logits[0]), classifier.class_names, 1, classifier.temperature)
+    how = classifier.temperature, classifier.thresholds
+    said = likeliest(name, np.asarray(logits[0]), classifier.class_names, 1, *how)
     title = f"{shortened(name, 70)}\n{shortened(said.label, 50)} ({percent(said.probability)})"
     draw(path, image=seen, heat=np.asarray(maps[0]), title=title)
 

@@ -15,9 +15,11 @@ from jtl.common.trees import ParamTree
 from jtl.data.batches import in_threads
 from jtl.data.image_file import BadImage
 from jtl.data.input_plan import InputPlan
+from jtl.data.multilabel import DIVIDER
 from jtl.distributed.sharding import DataSharding, sharding_for
 from jtl.models.inference import forward
 from jtl.predict.inputs import SEVERAL, Item
+from jtl.runs import multilabel
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -37,10 +39,13 @@ class Prediction:
     Attributes:
         name: The image's path as given, or its place among the arrays given.
         classes: (class name, probability), the likeliest first.
+        labels: The classes that the image has, of a classifier for several labels: those whose
+            probability is above their threshold, in their order. None of other classifiers.
     """
 
     name: str
     classes: tuple[tuple[str, float], ...]
+    labels: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -84,6 +89,8 @@ class Predictions(Sequence[Prediction]):
         logits: float32 [N, num_classes].
         unreadable: The images that could not be read.
         temperature: What logits are divided by before they become probabilities.
+        thresholds: Of every class, where images may have several: the probability from which on an
+            image is of the class. None where each has one.
     """
 
     def __init__(
@@ -94,20 +101,25 @@ class Predictions(Sequence[Prediction]):
         unreadable: Sequence[Unreadable] = (),
         top_k: int = TOP,
         temperature: float = 1.0,
+        thresholds: Sequence[float] | None = None,
     ):
         """Takes what was computed; single predictions name `top_k` classes."""
         self.class_names, self.names = tuple(class_names), tuple(names)
         self.logits, self.unreadable = logits, tuple(unreadable)
         self._top_k, self.temperature = top_k, temperature
+        self.thresholds = None if thresholds is None else tuple(thresholds)
 
     @property
     def probabilities(self) -> np.ndarray:
         """The probability of every class, float32 [N, num_classes]."""
-        return probabilities(self.logits, self.temperature)
+        return probabilities(self.logits, self.temperature, several=self.thresholds is not None)
 
     @property
-    def labels(self) -> list[str]:
-        """The likeliest class of every image."""
+    def labels(self) -> list[Any]:
+        """The likeliest class of every image; a tuple for each where they may have several."""
+        if self.thresholds is not None:
+            picked = multilabel.chosen(self.logits, self.thresholds)
+            return [multilabel.names_of(row, self.class_names) for row in picked]
         return [self.class_names[i] for i in np.argmax(self.logits, -1)]
 
     def __len__(self) -> int:
@@ -121,19 +133,37 @@ class Predictions(Sequence[Prediction]):
         if isinstance(index, slice):
             part = self.names[index], self.logits[index]
             same: dict[str, Any] = {"top_k": self._top_k, "temperature": self.temperature}
+            same["thresholds"] = self.thresholds
             return Predictions(self.class_names, *part, **same)
         row = self.names[index], self.logits[index]
-        return likeliest(*row, self.class_names, self._top_k, self.temperature)
+        how = self._top_k, self.temperature, self.thresholds
+        return likeliest(*row, self.class_names, *how)
 
     def __repr__(self) -> str:
-        lines = [f"  {p.name}: {p.label} ({p.probability:.1%})" for p in self[:TOP]]
+        lines = [f"  {p.name}: {_text(p)}" for p in self[:TOP]]
         more = [f"  ... and {len(self) - TOP} more"] if len(self) > TOP else []
         bad = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
         return "\n".join([f"{counted(len(self), 'prediction')}{bad}", *lines, *more])
 
 
-def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Softmax of logits over temperature along the last axis, in float32."""
+def _text(one: Prediction) -> str:
+    if one.labels is not None:
+        return DIVIDER.join(one.labels) or "none"
+    return f"{one.label} ({one.probability:.1%})"
+
+
+def probabilities(
+    logits: np.ndarray, temperature: float = 1.0, *, several: bool = False
+) -> np.ndarray:
+    """Softmax of logits over temperature along the last axis, in float32.
+
+    Args:
+        logits: float [..., num_classes].
+        temperature: See `jtl.runs.calibration`.
+        several: Whether images may have several classes: then each has the sigmoid of its logit.
+    """
+    if several:
+        return multilabel.sigmoid(logits)
     return np.asarray(jax.nn.softmax(logits.astype(np.float32) / np.float32(temperature)))
 
 
@@ -143,11 +173,18 @@ def likeliest(
     class_names: Sequence[str],
     top_k: int,
     temperature: float = 1.0,
+    thresholds: Sequence[float] | None = None,
 ) -> Prediction:
-    """The `top_k` likeliest classes by one image's logits [num_classes]."""
-    shares = probabilities(logits, temperature)
+    """The `top_k` likeliest classes by one image's logits [num_classes].
+
+    With thresholds, all that the image has, too; see `Predictions`.
+    """
+    shares = probabilities(logits, temperature, several=thresholds is not None)
     order = np.argsort(-logits, kind="stable")[:top_k]
-    return Prediction(name, tuple((class_names[int(i)], float(shares[i])) for i in order))
+    labels = None
+    if thresholds is not None:
+        labels = multilabel.names_of(multilabel.chosen(logits[None], thresholds)[0], class_names)
+    return Prediction(name, tuple((class_names[int(i)], float(shares[i])) for i in order), labels)
 
 
 def classify(

@@ -15,6 +15,7 @@ from jtl.common import files
 from jtl.common.errors import UserError
 from jtl.common.optional import require
 from jtl.common.text import for_spreadsheet
+from jtl.data.multilabel import DIVIDER
 from jtl.predict.predictions import Prediction, Unreadable
 
 Put = Callable[[Prediction | Unreadable], None]
@@ -24,18 +25,20 @@ _ROWS = 8192
 
 
 @contextlib.contextmanager
-def writing(path: Path, top_k: int, *, raw: bool = False) -> Iterator[Put]:
+def writing(path: Path, top_k: int, *, raw: bool = False, several: bool = False) -> Iterator[Put]:
     """A table that is at `path` when all is written, replacing what was there; else not at all.
 
     A row holds an image's `name`, its `class` and `probability`, those of the next likeliest as
     `class_2`, `probability_2` and so on, and `error` where it could not be read; in .jsonl
-    `name` and either `classes` or `error`.
+    `name` and either `classes` or `error`. Of a classifier for several labels there are `labels`,
+    too: all classes that the image has, in .jsonl a list, else with `|` between them.
 
     Args:
         path: Its ending decides the format.
         top_k: How many classes a row holds.
         raw: Whether a .csv file holds names as they are, also such as spreadsheets would take for
             formulas.
+        several: Whether images may have several labels.
 
     Yields:
         What takes a row.
@@ -43,6 +46,7 @@ def writing(path: Path, top_k: int, *, raw: bool = False) -> Iterator[Put]:
     Raises:
         UserError: The ending is another, a library is missing, or the file cannot be written.
     """
+    columns = _columns(top_k, several)
     formats = {".csv": functools.partial(_csv, raw=raw), ".jsonl": _jsonl, ".parquet": _parquet}
     form = formats.get(path.suffix.lower())
     if form is None:
@@ -52,7 +56,7 @@ def writing(path: Path, top_k: int, *, raw: bool = False) -> Iterator[Put]:
     if path.is_dir():
         raise UserError(f"--out '{path}' is a folder. Name the file to write.")
     try:
-        with files.replacing(path) as unfinished, form(unfinished, top_k) as put:
+        with files.replacing(path) as unfinished, form(unfinished, columns) as put:
             yield put
     except OSError as error:
         if not os.fsdecode(error.filename or "").startswith(str(path.with_name(".jtl-"))):
@@ -66,18 +70,19 @@ def as_json(row: Prediction | Unreadable) -> dict[str, Any]:
     """A row as JSON holds it."""
     if isinstance(row, Unreadable):
         return {"name": row.name, "error": row.reason}
-    return {"name": row.name, "classes": [list(pair) for pair in row.classes]}
+    labels = {} if row.labels is None else {"labels": list(row.labels)}
+    return {"name": row.name, **labels, "classes": [list(pair) for pair in row.classes]}
 
 
 @contextlib.contextmanager
-def _jsonl(path: Path, top_k: int) -> Iterator[Put]:
-    del top_k  # Rows are as long as they are.
+def _jsonl(path: Path, columns: dict[str, type]) -> Iterator[Put]:
+    del columns  # Rows are as long as they are.
     with _text(path) as file:
         yield lambda row: print(json.dumps(as_json(row), ensure_ascii=False), file=file)
 
 
 @contextlib.contextmanager
-def _csv(path: Path, top_k: int, raw: bool) -> Iterator[Put]:
+def _csv(path: Path, columns: dict[str, type], raw: bool) -> Iterator[Put]:
     def put(row: Prediction | Unreadable) -> None:
         cells = _cells(row)
         for column, value in cells.items():
@@ -88,7 +93,7 @@ def _csv(path: Path, top_k: int, raw: bool) -> Iterator[Put]:
         table.writerow(cells)
 
     with _text(path) as file:
-        table = csv.DictWriter(file, list(_columns(top_k)), lineterminator="\n")
+        table = csv.DictWriter(file, list(columns), lineterminator="\n")
         table.writeheader()
         yield put
 
@@ -99,12 +104,12 @@ def _text(path: Path) -> TextIO:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, top_k: int) -> Iterator[Put]:
+def _parquet(path: Path, columns: dict[str, type]) -> Iterator[Put]:
     more = ", or write .csv or .jsonl"
     pyarrow = require("pyarrow", "writing .parquet", "jtl[parquet]", more)
     parquet = require("pyarrow.parquet", "writing .parquet", "jtl[parquet]", more)
     types = {str: pyarrow.string(), float: pyarrow.float32()}
-    schema = pyarrow.schema([(name, types[kind]) for name, kind in _columns(top_k).items()])
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as file:
 
@@ -124,8 +129,8 @@ def _parquet(path: Path, top_k: int) -> Iterator[Put]:
         flush()
 
 
-def _columns(top_k: int) -> dict[str, type]:
-    columns: dict[str, type] = {"name": str}
+def _columns(top_k: int, several: bool) -> dict[str, type]:
+    columns: dict[str, type] = {"name": str} | ({"labels": str} if several else {})
     for suffix in _suffixes(top_k):
         columns |= {f"class{suffix}": str, f"probability{suffix}": float}
     return columns | {"error": str}
@@ -135,6 +140,8 @@ def _cells(row: Prediction | Unreadable) -> dict[str, Any]:
     if isinstance(row, Unreadable):
         return {"name": row.name, "error": row.reason}
     cells: dict[str, Any] = {"name": row.name}
+    if row.labels is not None:
+        cells["labels"] = DIVIDER.join(row.labels)
     for suffix, (name, share) in zip(_suffixes(len(row.classes)), row.classes, strict=True):
         cells |= {f"class{suffix}": name, f"probability{suffix}": share}
     return cells

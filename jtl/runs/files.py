@@ -34,14 +34,28 @@ def fitted_penalty(folder: Path) -> float | None:
         return None
 
 
-def fitted_temperature(folder: Path, epoch: int) -> float:
-    """What a run divides the logits of an epoch by; 1 where nothing was fitted."""
+def _fitted(folder: Path, epoch: int, key: str) -> Any:
+    """What the summary says that was fitted for an epoch; None where it does not."""
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         # Of a run that goes on, the summary may be of an earlier best epoch.
-        fitted = summary.get("temperature") if summary.get("best_epoch") == epoch else None
+        return summary.get(key) if summary.get("best_epoch") == epoch else None
     except (OSError, ValueError, AttributeError):
-        return 1.0
+        return None
+
+
+def fitted_thresholds(folder: Path, epoch: int, classes: int) -> tuple[float, ...]:
+    """From which probability on an image is of each class; 0.5 where nothing was fitted."""
+    found = _fitted(folder, epoch, "thresholds")
+    whole = isinstance(found, list) and len(found) == classes
+    if whole and all(isinstance(each, (int, float)) for each in found):
+        return tuple(map(float, found))
+    return (0.5,) * classes
+
+
+def fitted_temperature(folder: Path, epoch: int) -> float:
+    """What a run divides the logits of an epoch by; 1 where nothing was fitted."""
+    fitted = _fitted(folder, epoch, "temperature")
     return float(fitted) if isinstance(fitted, (int, float)) and fitted > 0 else 1.0
 
 

@@ -40,27 +40,34 @@ def describe_devices(sharding: DataSharding) -> str:
     return f"; {total} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
-EPOCH_HEADER = (
-    f"{'':>9}{'train':>9}{'validation':>13}{'validation':>13}\n"
-    f"{'epoch':>9}{'loss':>9}{'loss':>13}{'accuracy':>13}{'images/s':>11}"
-)
-"""Above the rows of `epoch_row`."""
+def epoch_header(measured: str = "accuracy") -> str:
+    """Above the rows of `epoch_row`."""
+    return (
+        f"{'':>9}{'train':>9}{'validation':>13}{'validation':>13}\n"
+        f"{'epoch':>9}{'loss':>9}{'loss':>13}{measured:>13}{'images/s':>11}"
+    )
+
+
+def measured(several: bool) -> tuple[str, str]:
+    """What an epoch is judged by at a glance: its name, and its key in `metrics.jsonl`."""
+    return ("mAP", "val_map") if several else ("accuracy", "val_accuracy")
 
 
 def epoch_row(line: dict[str, Any], epochs: int, *, best: bool) -> str:
     """An epoch as a row of a table, marked if it is the best one so far."""
     return (
         f"{line['epoch']:>4}/{epochs:<4}{line['train_loss']:>9.3f}{line['val_loss']:>13.3f}"
-        f"{line['val_accuracy']:>13.3f}{line['images_per_second']:>11,.0f}"
+        f"{line.get('val_map', line['val_accuracy']):>13.3f}{line['images_per_second']:>11,.0f}"
         + ("  best so far" if best else "")
     )
 
 
 def epoch_note(line: dict[str, Any]) -> str:
     """An epoch's figures for the progress display."""
+    name, key = measured("val_map" in line)
     return (
         f"train loss {line['train_loss']:.3f}, validation loss {line['val_loss']:.3f}, "
-        f"accuracy {line['val_accuracy']:.3f}, {line['images_per_second']:,.0f} images/s"
+        f"{name} {line[key]:.3f}, {line['images_per_second']:,.0f} images/s"
     )
 
 
@@ -137,11 +144,19 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
             f"{summary['total_params']:,} parameters ({share:.3g} %), {epochs}",
         ),
         ("frozen layers", frozen_layers(summary)),
-        ("validation accuracy", accuracy_of(summary["val_accuracy"], summary["num_val"])),
     ]
-    if summary["test_accuracy"] is not None:
-        count = sum(row["count"] for row in summary["test_classes"].values())
-        rows.append(("test accuracy", accuracy_of(summary["test_accuracy"], count)))
+    right = "exact match" if is_multilabel(summary) else "accuracy"
+    rows += [
+        (f"{name} {right}", accuracy_of(summary[f"{split}_accuracy"], count_of(summary, split)))
+        for split, name in SPLITS.items()
+        if summary[f"{split}_accuracy"] is not None
+    ]
+    rows += [
+        (f"{name} ({SPLITS[split]})", f"{summary[key]:.3f}")
+        for name, measure in (("mAP", "map"), ("micro-F1", "micro_f1"))
+        for split in SPLITS
+        if summary.get(key := f"{split}_{measure}") is not None
+    ]
     rows += [
         (f"linear probe ({SPLITS[split]})", f"{probe:.3f}")
         for split in SPLITS
@@ -197,13 +212,34 @@ def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None 
         rows = sorted(rows, key=lambda row: row[1]["f1"])[:most]
     table = Table(title=title, title_justify="left", min_width=60)
     table.add_column("class", overflow="fold")
-    for column in ("images", "recall", "precision", "F1"):
+    shown = class_columns(scores)
+    for column in ("images", *shown.values()):
         table.add_column(column, justify="right")
     for name, row in rows:
-        shares = ["-" if row[k] is None else f"{row[k]:.3f}" for k in _SHARES]
+        shares = ["-" if row[k] is None else f"{row[k]:.3f}" for k in shown]
         table.add_row(Text(name), f"{row['count']:,}", *shares)
     return table
 
 
-_SHARES = ("accuracy", "precision", "f1")
-"""What the columns show; the accuracy of a class's own images is its recall."""
+def class_columns(scores: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """From what is known of each class, beside the number of its images, to how it is called.
+
+    Args:
+        scores: As of `class_table`, or of `jtl.runs.multilabel.by_class`.
+    """
+    several = any("average_precision" in row for row in scores.values())
+    more = {"average_precision": "AP", "threshold": "threshold"} if several else {}
+    # The accuracy of a class's own images is its recall.
+    return {"accuracy": "recall", "precision": "precision", "f1": "F1", **more}
+
+
+def is_multilabel(summary: dict[str, Any]) -> bool:
+    """Whether images have several labels."""
+    return summary.get("task") == "multilabel"
+
+
+def count_of(summary: dict[str, Any], split: str) -> int:
+    """The images of `val` or `test`; runs of earlier versions say those of test by class."""
+    if (count := summary.get(f"num_{split}")) is not None:
+        return count
+    return sum(row["count"] for row in summary[f"{split}_classes"].values())

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from jtl.config.training import MetricName
+from jtl.data.multilabel import is_multilabel
+from jtl.runs import multilabel
 
 FEW = 20
 """Images: of fewer, all of which are recognized, accuracy may as well be below 84 %."""
@@ -96,11 +98,14 @@ def measure(metric: MetricName, logits: np.ndarray, labels: np.ndarray) -> float
             images, as in scikit-learn); auroc (the mean area under the ROC curves of each class
             against the rest, of those classes that have images and rest); or loss, negative.
         logits: Float [N, num_classes].
-        labels: Integers [N].
+        labels: Integers [N]; or 0 and 1, [N, num_classes], where images have several classes: see
+            `jtl.runs.multilabel.measure`.
 
     Returns:
         The value; NaN where it is not defined, as the auroc of images of one class.
     """
+    if is_multilabel(labels):
+        return multilabel.measure(metric, logits, labels)
     classes = logits.shape[1]
     logs = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     logs -= np.log(np.exp(logs).sum(-1, keepdims=True))
@@ -130,8 +135,10 @@ def best_line(history: Sequence[dict[str, Any]], metric: MetricName) -> dict[str
 
 def in_line(metric: MetricName, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What a metric adds to an epoch's line, which has accuracy and loss in any case."""
-    known = metric in ("accuracy", "loss")
-    return {} if known else {f"val_{metric}": measure(metric, logits, labels)}
+    added: list[MetricName] = [] if metric in ("accuracy", "loss") else [metric]
+    if is_multilabel(labels):
+        added = list(dict.fromkeys(("map", *added)))  # Which decides, if any does, comes last.
+    return {f"val_{name}": measure(name, logits, labels) for name in added}
 
 
 def _area(scores: np.ndarray, positive: np.ndarray) -> float:

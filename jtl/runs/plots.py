@@ -52,7 +52,8 @@ def draw_curves(
         for index, phase in enumerate(phases):
             told = "mask changes" if not index else None
             axes.axvline(phase, color=GREEN, linewidth=1, linestyle="--", label=told)
-        axes.set_ylabel(metric_name(quantity))
+        several = quantity == "accuracy" and "map" in shown
+        axes.set_ylabel("exact match" if several else metric_name(quantity))
         _scale(axes, quantity, len(history))
         axes.legend()
     save(figure, path, title)
@@ -77,7 +78,8 @@ def _draw_penalties(path: str | Path, *, line: dict[str, Any], title: str) -> No
 
 def metric_name(metric: str) -> str:
     """A metric as plots and tables name it."""
-    return {"macro_f1": "macro-F1", "auroc": "AUROC"}.get(metric, metric.replace("_", " "))
+    named = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "auroc": "AUROC", "map": "mAP"}
+    return named.get(metric, metric.replace("_", " "))
 
 
 def _measured(line: dict[str, Any]) -> list[str]:
@@ -151,11 +153,17 @@ _TITLE_WIDTH = 105
 
 
 def curves_title(
-    *, model: str, mask: str, data: str, accuracy: str, split: str = "validation"
+    *,
+    model: str,
+    mask: str,
+    data: str,
+    accuracy: str,
+    split: str = "validation",
+    measured: str = "accuracy",
 ) -> str:
     """What was trained on what, in lines that fit the figure; a long path loses its middle."""
     told = f"{model}, {shortened(mask, 40)}"
-    reached = f"{split} accuracy {accuracy}"
+    reached = f"{split} {measured} {accuracy}"
     data = shortened(data, _TITLE_WIDTH)
     whole = f"{told}, {data}: {reached}"
     if len(whole) <= _TITLE_WIDTH:

@@ -14,7 +14,15 @@ from jtl.common.text import counted, for_markdown
 from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
-from jtl.runs.messages import SPLITS, accuracy_of, calibration_error, frozen_layers
+from jtl.runs.messages import (
+    SPLITS,
+    accuracy_of,
+    calibration_error,
+    class_columns,
+    count_of,
+    frozen_layers,
+    is_multilabel,
+)
 from jtl.runs.plots import metric_name
 
 PAGE = "report.md"
@@ -22,6 +30,7 @@ PLOTS = {
     "curves.png": "Loss and accuracy by epoch",
     "confusion.png": "Confusion matrix of the validation images",
     "reliability.png": "Reliability: accuracy at each level of confidence",
+    "classes.png": "How well each class is recognized",
     "mistakes.png": "The most confident mistakes",
 }
 """What a report shows, where it is in the run's folder."""
@@ -73,7 +82,8 @@ def _titles(plots: Sequence[str], config: Config) -> list[tuple[str, str]]:
     if _searched(config):
         titles["curves.png"] = f"Validation {metric_name(metric)} at each L2 penalty"
     elif metric not in ("accuracy", "loss"):
-        titles["curves.png"] = f"Loss, accuracy and {metric_name(metric)} by epoch"
+        first = "exact match" if config.data.task == "multilabel" else "accuracy"
+        titles["curves.png"] = f"Loss, {first} and {metric_name(metric)} by epoch"
     return [(name, titles[name]) for name in plots]
 
 
@@ -83,21 +93,36 @@ def _searched(config: Config) -> bool:
 
 
 def _results(summary: dict[str, Any], config: Config) -> str:
+    several = is_multilabel(summary)
+    shown = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+    if several:
+        shown = {"map": "mAP", "macro_f1": "macro-F1", "micro_f1": "micro-F1"}
+        shown["accuracy"] = "exact match"
     rows: list[Sequence[str]] = []
-    val = (summary["num_val"], summary["val_accuracy"], summary["val_macro_f1"])
-    rows.append(("validation", *map(_number, val), _number(summary["val_loss"])))
-    if summary.get("test_classes") is not None:
-        count = sum(row["count"] for row in summary["test_classes"].values())
-        test = (count, summary["test_accuracy"], summary["test_macro_f1"])
-        rows.append(("test", *map(_number, test), ""))
-    text = _table(rows, ("split", "images", "accuracy", "macro-F1", "loss"))
+    for split, name in SPLITS.items():
+        if summary.get(f"{split}_classes") is not None:
+            figures = [count_of(summary, split), *(summary[f"{split}_{key}"] for key in shown)]
+            loss = _number(summary["val_loss"]) if split == "val" else ""
+            rows.append((name, *map(_number, figures), loss))
+    text = _table(rows, ("split", "images", *shown.values(), "loss"))
     if summary["test_accuracy"] is None:
         text += (
             "\n"
             "\n"
             f"The best {'L2 penalty' if _searched(config) else 'epoch'} was chosen on the same "
-            "validation images, so expect a slightly lower accuracy on new ones. A test/ folder "
-            "gives an unbiased figure."
+            "validation images, "
+            + (
+                "and so were the thresholds, so expect slightly lower figures on new ones. A test "
+                "split gives unbiased ones."
+                if several
+                else "so expect a slightly lower accuracy on new ones. A test/ folder gives an "
+                "unbiased figure."
+            )
+        )
+    if several:
+        return (
+            f"{text}\n\nExact match is the share of images of which all classes are right: on the "
+            f"validation images {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
@@ -128,9 +153,9 @@ def _classes(summary: dict[str, Any]) -> str:
         # A class without F1 has no images.
         rows.sort(key=lambda row: 2.0 if row[1]["f1"] is None else row[1]["f1"])
         rows = rows[:_LISTED_CLASSES]
-    keys = ("count", "accuracy", "precision", "f1")
-    lines = [(for_markdown(name), *(_number(row[key]) for key in keys)) for name, row in rows]
-    table = _table(lines, ("class", "images", "recall", "precision", "F1"))
+    columns = {"count": "images", **class_columns(summary[f"{split}_classes"])}
+    lines = [(for_markdown(name), *(_number(row[key]) for key in columns)) for name, row in rows]
+    table = _table(lines, ("class", *columns.values()))
     return f"{heading}\n\n{table}"
 
 

@@ -20,6 +20,7 @@ from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
+from jtl.runs.messages import measured
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.plots import curves_title
 from jtl.runs.trackers import Trackers
@@ -170,11 +171,14 @@ class Run:
         if not processes.is_primary():
             return
         best = self.best_epoch()
+        line = self.history[best - 1]
+        reached, key = measured("val_map" in line)
         title = curves_title(
             model=self.config.model.model,
             mask=self.config.train.phases or self.config.train.mask,
             data=data,
-            accuracy=metrics.rounded(self.history[best - 1]["val_accuracy"], num_val),
+            accuracy=metrics.rounded(line[key], num_val),
+            measured=reached,
         )
         path = self.folder / CURVES
         plot_worker.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)

@@ -71,6 +71,7 @@ _FIGURES = {
     "val_loss": "val/loss",
     "train_accuracy": "train/accuracy",
     "val_accuracy": "val/accuracy",
+    "val_map": "val/map",
     "learning_rate": "learning_rate",
     "images_per_second": "images_per_second",
 }

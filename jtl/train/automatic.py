@@ -12,7 +12,7 @@ from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, subtree
 from jtl.config import defaults, walk
 from jtl.config.options import Config
-from jtl.config.training import WITHOUT_STEPS
+from jtl.config.training import WITHOUT_STEPS, TrainConfig
 from jtl.distributed import processes
 from jtl.freeze.param_groups import HEAD, is_head
 
@@ -69,8 +69,14 @@ def _asks_for_steps(config: Config) -> bool:
         run.find_lr
         or run.profile
         or config.augment.resolved().random
-        or bool(set(given) - set(WITHOUT_STEPS))
+        or bool(set(given) - {*WITHOUT_STEPS, *(["metric"] if _usual_metric(config) else [])})
     )
+
+
+def _usual_metric(config: Config) -> bool:
+    """Whether the metric is that of the task."""
+    usual = walk.replace(config, {"metric": TrainConfig.metric})
+    return defaults.of_task(usual).train.metric == config.train.metric
 
 
 def fine_tunes(setup: Setup) -> bool:
@@ -88,6 +94,8 @@ def mismatch(setup: Setup, plan: PhasePlan, line: dict[str, Any]) -> str | None:
         plan: The phase of the epoch.
         line: The epoch's of `metrics.jsonl`.
     """
+    if setup.dataset.multilabel:  # Whole sets of labels are rarely right at first.
+        return None
     apart = line["train_accuracy"] - line["val_accuracy"]
     backbone = plan.cut.stats_units - {HEAD}
     normalized = any(subtree(setup.variables.get("batch_stats", {}), unit) for unit in backbone)

@@ -7,6 +7,7 @@ from typing import Any
 
 from jtl import models
 from jtl.common.errors import UserError
+from jtl.config import defaults
 from jtl.config.options import Config
 from jtl.freeze import masks
 from jtl.models import heads
@@ -17,7 +18,7 @@ def checked(config: Config) -> Config:
     """Checks every option that needs neither data nor weights.
 
     Returns:
-        The same.
+        The same; with the metric of the task.
 
     Raises:
         UserError: An option's value is impossible; the message names the option.
@@ -28,7 +29,7 @@ def checked(config: Config) -> Config:
     heads.from_options(config.model, source_classes=1)  # What the weights hold is checked later.
     _check_smallest(config)
     trackers.check(config.run.log_to)
-    return config
+    return defaults.of_task(config)
 
 
 def _check_smallest(config: Config) -> None:

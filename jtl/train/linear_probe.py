@@ -111,9 +111,12 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
 
     Returns:
         The shares of `val` and, where there is one, `test` that are recognized; nothing where
-        the features of all images do not fit in memory, or several processes have them.
+        the features of all images do not fit in memory, or several processes have them; or where
+        images have several classes, of which accuracy says little.
     """
     dataset = setup.dataset
+    if dataset.multilabel:
+        return {}
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     splits = {name: split for name, split in splits.items() if split is not None}
     size = setup.inputs.device.size

@@ -60,6 +60,9 @@ class Training:
             self._train()
         self._finish(self._elapsed())
 
+    def _header(self) -> str:
+        return messages.epoch_header(messages.measured(self.setup.dataset.multilabel)[0])
+
     def _elapsed(self) -> float:
         """Seconds of all sessions of the run."""
         return self._earlier + time.perf_counter() - self._began
@@ -83,7 +86,7 @@ class Training:
         with (
             self._checkpoints(saved_epoch) as self._checkpointer,
             self.display.track(
-                "training", self.setup.epochs, "epochs", header=messages.EPOCH_HEADER
+                "training", self.setup.epochs, "epochs", header=self._header()
             ) as self._advance,
         ):
             self._advance(done, "resumed") if done else None
@@ -124,11 +127,11 @@ class Training:
         line, variables, self._val_logits = linear_probe.solve(self.setup, inputs)
         self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
-        tried = len(line["path"])
+        tried, (name, key) = len(line["path"]), messages.measured("val_map" in line)
         chosen = f"the best of {tried} L2 penalties (" if tried > 1 else "the L2 penalty ("
         self.display.message(
-            f"Fitted the head with {chosen}{line['l2']:g}): validation accuracy "
-            f"{line['val_accuracy']:.3f}, loss {line['val_loss']:.3f}"
+            f"Fitted the head with {chosen}{line['l2']:g}): validation {name} "
+            f"{line[key]:.3f}, loss {line['val_loss']:.3f}"
         )
         with self._checkpoints() as checkpointer:
             checkpointer.write(Snapshot(1, variables, {}, inputs.start))

@@ -42,7 +42,8 @@ class UnknownMemory(RuntimeError):
 def dummy_batch(setup: Setup, inputs: PhaseInputs, count: int) -> Batch:
     """Zeros of the shapes and dtypes that a step's batch of `count` has in training."""
     device = setup.inputs.device
-    labels = np.zeros(count, np.int32)
+    labels = np.zeros((count, *setup.dataset.train.labels.shape[1:]), np.int32)
+    labels = labels.astype(setup.dataset.train.labels.dtype)
     if inputs.start is not None:
         images = jax.ShapeDtypeStruct((count, device.size, device.size, 3), jnp.uint8)
         options: Any = dict(model=setup.model, stop=inputs.start, prepare=device)

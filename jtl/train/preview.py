@@ -13,9 +13,10 @@ from jtl.common import fonts
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
-from jtl.common.text import percent, shortened_apart
+from jtl.common.text import percent, shortened, shortened_apart
 from jtl.data.input_plan import InputPlan
 from jtl.data.loader import shuffled
+from jtl.data.multilabel import DIVIDER
 from jtl.data.preprocessing import Prepare
 from jtl.train.setup import Setup
 
@@ -36,7 +37,8 @@ def show_batch(setup: Setup, display: Display) -> None:
         return
     images, targets = first_batch(setup)
     names = shortened_apart(setup.dataset.class_names, _LONGEST_NAME)
-    sheet = draw(images[:MOST], [named(shares, names) for shares in targets[:MOST]])
+    called = all_named if setup.dataset.multilabel else named
+    sheet = draw(images[:MOST], [called(shares, names) for shares in targets[:MOST]])
     try:
         replace_bytes(path, sheet)
     except OSError as error:
@@ -95,6 +97,15 @@ def named(shares: np.ndarray, class_names: Sequence[str]) -> str:
         return names[0]
     told = [f"{name} {percent(float(shares[i]))}" for name, i in zip(names, likeliest, strict=True)]
     return "\n".join(told)
+
+
+def all_named(shares: np.ndarray, class_names: Sequence[str]) -> str:
+    """All classes of an example that may have several; of mixed examples with their shares."""
+    told = [
+        class_names[i] if shares[i] > 0.995 else f"{class_names[i]} {percent(float(shares[i]))}"
+        for i in np.flatnonzero(shares >= 0.005).tolist()
+    ]
+    return shortened(DIVIDER.join(told) or "none", 2 * _LONGEST_NAME)
 
 
 def draw(

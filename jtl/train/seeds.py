@@ -32,6 +32,8 @@ MEASURED = (
     "train_seconds",
 )  # fmt: skip
 """Figures of `summary.json` that are compared."""
+OF_SEVERAL = ("val_map", "test_map")
+"""Those that only images with several labels have."""
 
 
 def fit_seeds(
@@ -86,7 +88,10 @@ def _fit_all(
     told = {
         "seeds": list(chosen),
         "runs": [str(place) for place in folders],
-        **{key: spread([summary.get(key) for summary in summaries]) for key in MEASURED},
+        **{
+            key: spread([summary.get(key) for summary in summaries])
+            for key in (*MEASURED, *(key for key in OF_SEVERAL if key in summaries[0]))
+        },
     }
     if processes.is_primary():
         write_json(folder / FILE, told)
@@ -148,8 +153,8 @@ def print_seeds(told: dict[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("", "median", "min", "max", "standard deviation"):
         table.add_column(name, justify="right" if name else "left")
-    for key in MEASURED:
-        if (figures := told[key]) is not None:
+    for key in (*OF_SEVERAL, *MEASURED):
+        if (figures := told.get(key)) is not None:
             cells = [f"{figures[name]:.4g}" for name in ("median", "min", "max", "std")]
             table.add_row(Text(key.replace("_", " ")), *cells)
     console.print(table)

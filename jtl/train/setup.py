@@ -24,7 +24,7 @@ from jtl.config.defaults import phase_defaults
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.augment import Augmentation
-from jtl.data.balance import balanced_weights
+from jtl.data.balance import balanced_weights, positive_weights
 from jtl.data.decoding import BITS
 from jtl.data.input_plan import InputPlan, common_size, plan_input
 from jtl.data.sources import registry
@@ -91,7 +91,10 @@ class Setup:
         """How much each class counts in the training loss, float32 [num_classes]."""
         if self.config.train.class_weights == "none":
             return None
-        return balanced_weights(self.dataset.train.labels, len(self.dataset.class_names))
+        labels = self.dataset.train.labels
+        if self.dataset.multilabel:
+            return positive_weights(labels)
+        return balanced_weights(labels, len(self.dataset.class_names))
 
     def meta(self) -> dict[str, Any]:
         """What a checkpoint carries beside its arrays."""
@@ -102,6 +105,7 @@ class Setup:
             self.dataset.class_names,
             conventions=self.conventions,
             source=self.source,
+            multilabel=self.dataset.multilabel,
         )
 
 
@@ -143,6 +147,11 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         raise UserError(
             "--metric auroc: the validation images are all of one class, and the area under a "
             "ROC curve needs two. Use another metric, or add validation images."
+        )
+    if dataset.multilabel and not dataset.val.labels.any():
+        raise UserError(
+            "None of the validation images has a label, so nothing can be chosen by them. Label "
+            "some, or add others."
         )
     _check_accumulation(config, len(dataset.train))
     size = common_size(dataset)

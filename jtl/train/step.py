@@ -44,7 +44,7 @@ class Constants:
             with `optim.scale_by_peak`; None for others. Operands, not parts of the program: a
             run with another learning rate has its program already.
         class_weights: How much each class counts in the loss, float32 [num_classes]; None for
-            the same.
+            the same. Where examples have several classes, how much having one counts.
     """
 
     params: ParamTree
@@ -59,7 +59,7 @@ class Batch:
 
     Attributes:
         x: Images or features at the step's `start`, [N, ...].
-        labels: int32 [N].
+        labels: int32 [N]; or 0 and 1, [N, num_classes], where examples have several classes.
         examples: Indices of the examples in their split, int32 [N]; for augmentation alone.
         epoch: Which random draw of the images is taken, int32; for augmentation alone.
     """
@@ -101,7 +101,9 @@ class TrainStep:
             ones; None takes it as it is.
         augment: Makes the chain's input from uint8 images instead of `prepare`, at random, and
             may mix labels.
-        smoothing: Share of a label that is spread evenly over all classes.
+        smoothing: Share of a label that is spread evenly over all classes; of several labels,
+            over yes and no of each.
+        multilabel: Whether examples have several classes.
         sharding: The devices that share the batch; N must be a multiple of them.
     """
 
@@ -114,6 +116,7 @@ class TrainStep:
     augment: Augmentation | None = None
     smoothing: float = 0.0
     sharding: DataSharding = SINGLE
+    multilabel: bool = False
 
     def __call__(
         self, state: TrainState, constants: Constants, batch: Batch
@@ -181,9 +184,12 @@ class TrainStep:
             not_finite=jnp.where(fails, state.step + 1, state.not_finite),
             average=average,
         )
-        # Of mixed images the class that has most of them.
-        dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
-        correct = jnp.sum(jnp.argmax(logits, -1) == dominant, dtype=jnp.int32)
+        if self.multilabel:
+            hits = jnp.all((logits > 0) == (targets > 0.5), -1)
+        else:  # Of mixed images the class that has most of them.
+            dominant = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
+            hits = jnp.argmax(logits, -1) == dominant
+        correct = jnp.sum(hits, dtype=jnp.int32)
         # Of the trainable leaves alone, so that no norm needs a frozen leaf's gradient.
         norms = map(optax.tree.norm, (grads, updates, params))
         metrics = StepMetrics(loss_sum, correct, jnp.int32(len(labels)), *norms)
@@ -211,11 +217,11 @@ class TrainStep:
             mutable=["batch_stats", "auxiliary"],
             rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
         )
-        weights = constants.class_weights
-        losses = _losses(logits, targets, smoothing=self.smoothing)
-        objective = _losses(logits, targets, weights, self.smoothing).mean()
+        weights, of = constants.class_weights, _binary_losses if self.multilabel else _losses
+        losses = of(logits, targets, smoothing=self.smoothing)
+        objective = of(logits, targets, weights, self.smoothing).mean()
         for beside in jax.tree.leaves(updates.get("auxiliary", {})):
-            objective += AUXILIARY_WEIGHT * _losses(beside, targets, weights, self.smoothing).mean()
+            objective += AUXILIARY_WEIGHT * of(beside, targets, weights, self.smoothing).mean()
         return objective, (logits, losses.sum(), updates.get("batch_stats", {}))
 
 
@@ -239,6 +245,25 @@ def _losses(
         return optax.softmax_cross_entropy(logits, shares)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return losses if weights is None else losses * weights[targets]
+
+
+def _binary_losses(
+    logits: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array | None = None,
+    smoothing: float = 0.0,
+) -> jax.Array:
+    """Sigmoid cross entropy, the mean over the classes: [N].
+
+    Smoothed labels come first; then the logarithm of a class's probability counts as much as
+    `weights` [num_classes] says, that of its absence once.
+    """
+    targets = targets.astype(logits.dtype)
+    targets = (1 - smoothing) * targets + smoothing / 2 if smoothing else targets
+    if weights is None:
+        return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+    present = jax.nn.log_sigmoid(logits) * weights.reshape(1, -1)
+    return -(targets * present + (1 - targets) * jax.nn.log_sigmoid(-logits)).mean(-1)
 
 
 def _train_step(

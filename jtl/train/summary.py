@@ -11,7 +11,7 @@ import numpy as np
 from jtl.common.trees import ParamTree
 from jtl.config.defaults import filled
 from jtl.freeze.phase_plan import PhasePlan
-from jtl.runs import metrics
+from jtl.runs import metrics, multilabel
 from jtl.runs.calibration import calibration, fit_temperature
 from jtl.runs.checkpoints.contents import Restored
 from jtl.runs.environment import describe_device, versions
@@ -69,6 +69,7 @@ def summarize(
     seconds = sum(entry["seconds"] for entry in history)
     images = sum(entry["images_per_second"] * entry["seconds"] for entry in history)
     return {
+        "task": "multilabel" if setup.dataset.multilabel else "single-label",
         "model": setup.config.model.model,
         "weights": setup.source,
         "mask": plan.phase.mask,
@@ -83,6 +84,7 @@ def summarize(
         "class_weights": fixed_inputs(setup)["class_weights"],
         "num_train": len(setup.dataset.train),
         "num_val": len(setup.dataset.val),
+        "num_test": None if setup.dataset.test is None else len(setup.dataset.test),
         "image_size": setup.inputs.device.size,
         "augmentation": setup.config.augment.resolved().describe(),
         "total_params": total,
@@ -118,6 +120,8 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
 
     A split that does not exist has None.
     """
+    if setup.dataset.multilabel:
+        return _of_several(setup, logits)
     temperature = 1.0
     if setup.config.train.calibrate == "temperature":
         temperature = fit_temperature(logits["val"], setup.dataset.val.labels)
@@ -134,6 +138,25 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
         told[f"{split}_macro_f1"] = None if scores is None else metrics.macro_f1(scores)
         told[f"{split}_classes"] = scores
         told[f"{split}_calibration"] = calibrated
+    return told
+
+
+def _of_several(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+    """As `class_summary`, of images that may have several classes.
+
+    Accuracy is the share of images of which all classes are right, by the fitted thresholds.
+    """
+    thresholds = None
+    if setup.config.train.calibrate == "temperature":
+        thresholds = multilabel.fit_thresholds(logits["val"], setup.dataset.val.labels)
+    names = setup.dataset.class_names
+    told: dict[str, Any] = {"temperature": 1.0, "thresholds": thresholds}
+    for split in ("val", "test"):
+        if split in logits:
+            labels = getattr(setup.dataset, split).labels
+            told |= multilabel.scores(split, logits[split], labels, names, thresholds)
+        else:
+            told |= {f"{split}_{key}": None for key in multilabel.KEYS}
     return told
 
 

@@ -94,6 +94,7 @@ class Trainer:
             augment=setup.inputs.augmentation if inputs.start is None else None,
             smoothing=plan.recipe.label_smoothing,
             sharding=sharding,
+            multilabel=setup.dataset.multilabel,
         )
         self.state = init_state(params, stats, tx, config.train.seed, plan.recipe.ema, sharding)
         first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)

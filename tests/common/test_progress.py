@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jtl.common import progress
 from jtl.common.progress import Display, Pace, PlainConsole
-from jtl.runs.messages import EPOCH_HEADER, epoch_note, epoch_row
+from jtl.runs.messages import epoch_header, epoch_note, epoch_row
 
 NOTE = epoch_note(
     {"train_loss": 12.345, "val_loss": 0.5, "val_accuracy": 1.0, "images_per_second": 128_939.4}
@@ -132,7 +132,7 @@ def test_a_terminal_keeps_a_row_for_each_epoch(clock: Clock):
     ]  # fmt: skip
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80, color_system=None)
-    with Display(console).track("training", 3, "epochs", header=EPOCH_HEADER) as advance:
+    with Display(console).track("training", 3, "epochs", header=epoch_header()) as advance:
         for line, best in zip(lines, (True, False, True), strict=True):
             clock.now += 60
             advance(1, epoch_note(line), epoch_row(line, 3, best=best))

@@ -114,7 +114,7 @@ def wrong(names: tuple[str, ...], size: int = 8, temperature: float = 1.0) -> An
     images = SimpleNamespace(labels=labels, names=names, read=read, native_size=lambda: None)
     shares = np.linspace(0.6, 0.9999, len(names))
     logits = logits_of(*shares).reshape(-1, 2)
-    return SimpleNamespace(logits=logits, images=images, temperature=temperature)
+    return SimpleNamespace(logits=logits, images=images, temperature=temperature, thresholds=None)
 
 
 def test_every_mistake_is_in_a_table():

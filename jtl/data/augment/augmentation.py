@@ -44,13 +44,13 @@ class Augmentation:
         Args:
             key: Of the run.
             images: uint8 [N, H, W, 3].
-            labels: int32 [N].
+            labels: int32 [N], or uint8 [N, num_classes].
             examples: Indices of the examples in their split, int32 [N].
             epoch: Number of the epoch.
             step: Number of the step in the run; decides partners and shares of mixing.
 
         Returns:
-            (normalized [N, size, size, 3] of the computation's dtype; labels int32 [N], or
+            (normalized [N, size, size, 3] of the computation's dtype; the labels, or
             their shares float32 [N, num_classes] where examples are mixed).
         """
         x = self.views(key, images, examples, epoch)

@@ -143,7 +143,13 @@ def mix_images(images: jax.Array, mix: Mix) -> jax.Array:
 
 
 def mix_labels(labels: jax.Array, mix: Mix, num_classes: int) -> jax.Array:
-    """The classes' shares in mixed examples: int32 [N] -> float32 [N, num_classes]."""
-    own = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    """The classes' shares in mixed examples: int32 [N] -> float32 [N, num_classes].
+
+    Of several labels, uint8 [N, num_classes], those of both images.
+    """
+    if labels.ndim > 1:
+        own = labels.astype(jnp.float32)
+    else:
+        own = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     kept = mix.kept[:, None]
     return kept * own + (1.0 - kept) * jnp.roll(own, -mix.shift, 0)

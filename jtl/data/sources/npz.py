@@ -15,7 +15,9 @@ import numpy as np
 import psutil
 
 from jtl.common.errors import UserError, suggest
+from jtl.config.data import Task
 from jtl.data.sources.arrays import ArraySplit
+from jtl.data.sources.label_sets import of_flags
 from jtl.data.sources.labels import indexed, plain_labels, plain_names
 from jtl.data.splits import LeftOut, OpenedSource, class_problems, split_of
 
@@ -30,16 +32,18 @@ _MEMORY_SHARE = 0.8
 """The share of free memory that the arrays may take."""
 
 
-def load_npz(path: str) -> OpenedSource:
+def load_npz(path: str, task: Task = "auto") -> OpenedSource:
     """Read a .npz file of images and labels; nothing in it is unpickled.
 
     Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels are integers, whole
     floats, booleans or strings, [N] or [N, 1]. Splits are told by the arrays' names, as of Keras
     (`x_train`, `y_train`) or MedMNIST (`train_images`, `train_labels`). `class_names` is a vector
     of strings; without it integer labels of train must be 0 to K - 1, every one of them used.
+    Several labels for each image are a column of 0 and 1 for each class, [N, K].
 
     Args:
         path: The file.
+        task: Whether images may have several labels.
 
     Raises:
         UserError: If the file cannot be read, or its arrays are not of this kind.
@@ -55,7 +59,7 @@ def load_npz(path: str) -> OpenedSource:
             members = [(i.filename, i.file_size, i.CRC) for i in archive.infolist()]
             shapes = _shapes(archive)
         pairs, ignored = _pairs(shapes, place)
-        _check_shapes(pairs, shapes, place)
+        _check_shapes(pairs, shapes, place, several=task == "multilabel")
         with np.load(place, allow_pickle=False) as arrays:
             given = arrays[_NAMES] if _NAMES in shapes else None
             read = {split: (arrays[x], arrays[y]) for split, (x, y) in pairs.items()}
@@ -68,12 +72,15 @@ def load_npz(path: str) -> OpenedSource:
     # What damage provokes, in the archive, in what compresses it and in the arrays' headers.
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
         raise _unreadable(place, error) from error
-    raw = {
-        split: plain_labels(labels.reshape(-1), f"{place}, array {pairs[split][1]}")
-        for split, (_, labels) in read.items()
-    }
     names = None if given is None else plain_names(given, place)
-    class_names, labels, notes = indexed(raw, names, str(place))
+    if task == "multilabel":
+        class_names, labels, notes = of_flags({s: y for s, (_, y) in read.items()}, names, place)
+    else:
+        raw = {
+            split: plain_labels(labels.reshape(-1), f"{place}, array {pairs[split][1]}")
+            for split, (_, labels) in read.items()
+        }
+        class_names, labels, notes = indexed(raw, names, str(place))
     splits = {
         split: ArraySplit(
             f"{place} ({split})",
@@ -151,6 +158,8 @@ def _check_shapes(
     pairs: Mapping[str, tuple[str, str]],
     shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]],
     place: Path,
+    *,
+    several: bool,
 ) -> None:
     """Makes sure from the headers that the arrays are images and labels, and fit in memory."""
     wrong = []
@@ -168,11 +177,16 @@ def _check_shapes(
             wrong.append(f"{x} has the shape {list(shape)}: there is no image in it")
         if label_dtype.kind not in "iufbUS":
             wrong.append(f"{y} is {label_dtype}; labels must be integers or strings")
-        if len(label_shape) != 1 and label_shape[1:] != (1,):
+        if several and (len(label_shape) != 2 or label_shape[1] < 2 or label_dtype.kind in "US"):
+            wrong.append(
+                f"{y} has the shape {list(label_shape)} ({label_dtype}); with --task multilabel, "
+                "labels must be 0 or 1, [N, K], a column for each class"
+            )
+        elif not several and len(label_shape) != 1 and label_shape[1:] != (1,):
             wrong.append(
                 f"{y} has the shape {list(label_shape)}; labels must be [N] or [N, 1], one class "
-                "for each image. If these are several labels for an image (multi-label), jtl does "
-                "not learn them; of one-hot labels use np.argmax(labels, axis=1)"
+                "for each image. If these are several labels for an image: --task multilabel; of "
+                "one-hot labels use np.argmax(labels, axis=1)"
             )
         elif shape[:1] != label_shape[:1]:
             wrong.append(f"{x} has {shape[0] if shape else 0} images, {y} {label_shape[0]} labels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import os
@@ -16,8 +17,16 @@ import psutil
 from jtl.common.errors import UserError
 from jtl.common.optional import require
 from jtl.common.text import listed
+from jtl.config.data import Task
 from jtl.data.kinds import HEAD_BYTES, LFS_POINTER, is_lfs_pointer
 from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.label_sets import (
+    indexed_sets,
+    listed_sets,
+    may_divide,
+    refuse_single,
+    sets_of,
+)
 from jtl.data.sources.labels import indexed, plain_labels
 from jtl.data.sources.names import splits_in
 from jtl.data.sources.parquet_columns import Columns, common_columns
@@ -32,7 +41,11 @@ _LIKE_IDS = (20, 0.5)
 
 
 def load_parquet(
-    patterns: str, image_column: str | None = None, label_column: str | None = None
+    patterns: str,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    task: Task = "auto",
+    label_delimiter: str | None = None,
 ) -> OpenedSource:
     """Open Parquet files; their encoded images are kept in memory, as they are.
 
@@ -46,6 +59,8 @@ def load_parquet(
         patterns: Paths, separated by commas: files, folders, or patterns with `*`.
         image_column: The column of the images.
         label_column: The column of the labels.
+        task: Whether images may have several labels: a list for each, or text that is divided.
+        label_delimiter: What divides it; None for what is found there.
 
     Raises:
         UserError: If pyarrow is missing, files cannot be read, or they hold no such columns.
@@ -58,18 +73,22 @@ def load_parquet(
             readers[path] = parquet.ParquetFile(path, memory_map=True)
         except (OSError, ValueError) as error:  # Arrow's own errors are of these kinds.
             raise _unreadable(path, error) from error
-    columns = common_columns(readers, image_column, label_column)
+    several = task == "multilabel"
+    columns = common_columns(readers, image_column, label_column, several=several)
     _check_memory(patterns, readers, columns)
     labels, parts = {}, {}
     for split, paths in files.items():
-        loaded = [_read(readers[path], path, columns) for path in paths]
+        loaded = [_read(readers[path], path, columns, several) for path in paths]
         parts[split] = [images for images, _ in loaded]
         labels[split] = np.concatenate([values for _, values in loaded])
         if not len(labels[split]):
             raise UserError(f"The {split} split of {patterns} has no rows.")
-    if label_column is None and columns.class_names is None:
-        _refuse_identifiers(labels["train"], columns.label, patterns)
-    class_names, labels, notes = indexed(labels, columns.class_names, patterns)
+    if several:
+        class_names, labels, notes = _several(labels, columns, patterns, label_delimiter)
+    else:
+        if label_column is None and columns.class_names is None:
+            _refuse_identifiers(labels["train"], columns.label, patterns)
+        class_names, labels, notes = indexed(labels, columns.class_names, patterns)
     splits = {
         split: _split(f"{patterns} ({split})", files[split], parts[split], values)
         for split, values in labels.items()
@@ -174,7 +193,30 @@ def _check_memory(patterns: str, readers: Mapping[Path, Any], columns: Columns) 
         )
 
 
-def _read(reader: Any, path: Path, columns: Columns) -> tuple[Any, np.ndarray]:
+def _several(
+    cells: Mapping[str, np.ndarray], columns: Columns, patterns: str, delimiter: str | None
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:
+    """Class names, labels uint8 [N, K] of every split, and notes."""
+    where, notes = f"{patterns}, column '{columns.label}'", []
+    if all(value is None for value in cells.get("test", [True])):
+        cells = {split: rows for split, rows in cells.items() if split != "test"}
+        notes.append(f"The test split of {where} has no labels: it is not used for testing.")
+    values = {split: [[] if v is None else v for v in rows] for split, rows in cells.items()}
+    if columns.lists:
+        if delimiter is not None:
+            raise UserError(f"--label-delimiter: the labels of {where} are lists. Leave it out.")
+        names, labels, more = listed_sets(values, columns.class_names, where)
+        return names, labels, notes + more
+    texts = {s: ["" if v is None else str(v) for v in rows] for s, rows in cells.items()}
+    every = [text for rows in texts.values() for text in rows]
+    divides = functools.partial(may_divide, {*every} - {""})
+    found = {split: sets_of(rows, where, delimiter, divides) for split, rows in texts.items()}
+    if delimiter is None:
+        refuse_single([labels for rows in found.values() for labels in rows], where)
+    return *indexed_sets(found), notes
+
+
+def _read(reader: Any, path: Path, columns: Columns, several: bool) -> tuple[Any, np.ndarray]:
     """The encoded images (a chunked array of bytes) and the labels of a file."""
     import pyarrow as pa
 
@@ -188,6 +230,10 @@ def _read(reader: Any, path: Path, columns: Columns) -> tuple[Any, np.ndarray]:
             [chunk.field("bytes") for chunk in images.chunks],
             images.type.field("bytes").type,
         )
+    if several:  # An image without labels is of none of the classes.
+        rows = np.empty(len(labels), object)
+        rows[:] = labels.to_pylist()
+        return images, rows
     if labels.null_count:
         row = next(i for i, value in enumerate(labels) if not value.is_valid)
         raise UserError(

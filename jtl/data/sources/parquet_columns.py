@@ -29,26 +29,31 @@ class Columns(NamedTuple):
         field: The path down to the bytes.
         label: The column's name.
         class_names: Of integer labels, from the metadata of `datasets`.
+        lists: Whether the labels are lists.
     """
 
     image: str
     field: str
     label: str
     class_names: list[str] | None
+    lists: bool = False
 
 
-def common_columns(readers: Mapping[Path, Any], image: str | None, label: str | None) -> Columns:
+def common_columns(
+    readers: Mapping[Path, Any], image: str | None, label: str | None, *, several: bool = False
+) -> Columns:
     """The columns of all files.
 
     Args:
         readers: Arrow's, by file.
         image: The column of images that was asked for.
         label: The column of labels that was asked for.
+        several: Whether images may have several labels.
 
     Raises:
         UserError: A file has none or several, or has other ones, or other classes, than the first.
     """
-    found = {p: _columns(r.schema_arrow, p, image, label) for p, r in readers.items()}
+    found = {p: _columns(r.schema_arrow, p, image, label, several) for p, r in readers.items()}
     first = next(iter(found))
     for path, columns in found.items():
         if columns != found[first]:
@@ -62,7 +67,9 @@ def common_columns(readers: Mapping[Path, Any], image: str | None, label: str | 
     return found[first]
 
 
-def _columns(schema: Any, path: Path, asked_image: str | None, asked_label: str | None) -> Columns:
+def _columns(
+    schema: Any, path: Path, asked_image: str | None, asked_label: str | None, several: bool
+) -> Columns:
     import pyarrow as pa
 
     features, images = _features(schema), {}
@@ -89,9 +96,18 @@ def _columns(schema: Any, path: Path, asked_image: str | None, asked_label: str 
         label = _label_column(schema, features, [n for n in schema.names if n not in images], path)
     else:
         _must_exist(schema, path, "--label-column", label)
-    _check_kind(schema.field(label).type, label, path)
-    names = features.get(label, {}).get("names")
-    return Columns(image, images[image], label, names and distinct(names, str(path)))
+    kind, feature = schema.field(label).type, features.get(label, {})
+    lists = several and _is_list(kind)
+    _check_kind(kind.value_type if lists else kind, label, path)
+    names = (feature.get("feature", {}) if lists else feature).get("names")
+    return Columns(image, images[image], label, names and distinct(names, str(path)), lists)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
 
 
 def _label_column(
@@ -138,11 +154,11 @@ def _check_kind(kind: Any, name: str, path: Path) -> None:
     import pyarrow as pa
 
     types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind):
         raise UserError(
             f"The labels of {path}, column '{name}', are lists ({kind}): several labels for an "
-            "image, or one-hot vectors. jtl learns one class for each image: make a column with "
-            "that, and name it with --label-column."
+            "image, or one-hot vectors. To learn all of them: --task multilabel. To learn one "
+            "class for each image, make a column with that, and name it with --label-column."
         )
     value = kind.value_type if types.is_dictionary(kind) else kind
     known = (types.is_integer, types.is_floating, types.is_boolean, types.is_string)

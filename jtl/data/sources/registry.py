@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jtl.common.errors import UserError, suggest
-from jtl.config.data import ClassLevel, SplitLists, with_scheme
+from jtl.config.data import check_delimiter, with_scheme
 from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.held_out import hold_out, hold_out_test, refuse_divided
+from jtl.data.multilabel import is_multilabel
+from jtl.data.sources.asked import DEFAULT, SourceOptions
 from jtl.data.sources.image_groups import with_groups
 from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (
@@ -25,42 +25,6 @@ from jtl.data.splits import (
     TrainingProblem,
     missing_classes,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceOptions:
-    """How a source is read, where it could be read in several ways.
-
-    Attributes:
-        classes: Which folders are classes: see `jtl.data.sources.class_folders.ClassLevel`.
-        image_column: The column of the images.
-        label_column: The column of the labels.
-        split_lists: Whether lists of splits beside class folders are read.
-        split_column: The column of the splits; "none" for no splits.
-        image_root: Where the paths in a table start.
-        label_from: Where labels come from, if not from class folders.
-        group_column: The column of the groups that splits do not divide.
-        group_from: The part of the images' names that says their groups.
-    """
-
-    classes: ClassLevel = "auto"
-    image_column: str | None = None
-    label_column: str | None = None
-    split_lists: SplitLists = "read"
-    split_column: str | None = None
-    image_root: str | None = None
-    label_from: str | None = None
-    group_column: str | None = None
-    group_from: str | None = None
-
-    @classmethod
-    def of(cls, options: Any) -> SourceOptions:
-        """Those among the options of a run, or of a command, which have the same names."""
-        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
-
-    def within(self, names: Iterable[str]) -> SourceOptions:
-        """These options alone, the others as by default."""
-        return SourceOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +71,13 @@ SCHEMES: Mapping[str, Scheme] = {
         "npz:mnist.npz",
         "NumPy arrays of images and labels",
         "jtl.data.sources.npz:load_npz",
+        options=("task",),
     ),
     "parquet": Scheme(
         "parquet:data/*.parquet",
         "files with encoded images, as used on the Hugging Face Hub",
         "jtl.data.sources.parquet:load_parquet",
-        options=("image_column", "label_column"),
+        options=("image_column", "label_column", "task", "label_delimiter"),
     ),
     "csv": Scheme(
         "csv:labels.csv",
@@ -125,6 +90,8 @@ SCHEMES: Mapping[str, Scheme] = {
             "image_root",
             "group_column",
             "group_from",
+            "task",
+            "label_delimiter",
         ),
     ),
     "digits": Scheme(
@@ -172,6 +139,11 @@ class Dataset:
     splits_from: str = ""
 
     @property
+    def multilabel(self) -> bool:
+        """Whether images may have several labels."""
+        return is_multilabel(self.train.labels)
+
+    @property
     def whole(self) -> bool:
         """Whether train and val are the same images, all there are."""
         return self.train is self.val
@@ -193,7 +165,7 @@ class Dataset:
 
 def load(
     spec: str,
-    options: SourceOptions = SourceOptions(),
+    options: SourceOptions = DEFAULT,
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
@@ -274,7 +246,7 @@ def load(
     )
 
 
-def find(spec: str, options: SourceOptions = SourceOptions()) -> OpenedSource:
+def find(spec: str, options: SourceOptions = DEFAULT) -> OpenedSource:
     """What a source holds, problems included; nothing is held out.
 
     Args:
@@ -290,6 +262,12 @@ def find(spec: str, options: SourceOptions = SourceOptions()) -> OpenedSource:
         raise _unknown_source(spec)
     if not rest and not scheme.bare:
         raise UserError(f"'{spec}' lacks a name. Write it like {_describe(scheme)}.")
+    check_delimiter(options.task, options.label_delimiter)
+    if options.task != "auto" and "task" not in scheme.options:
+        raise UserError(
+            f"--task {options.task}: '{spec}' has one class for each image. Several are read from "
+            "tables (csv:labels.csv), npz: and parquet:. Leave --task out."
+        )
     idle = [
         field.name
         for field in dataclasses.fields(options)

@@ -14,6 +14,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.kinds import by_ending
 from jtl.data.sources.image_groups import IN_COLUMNS
+from jtl.data.sources.label_sets import Reading
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.parquet_columns import NO_LABELS
 from jtl.data.sources.split_tables import FALSE, TRUE
@@ -75,12 +76,13 @@ class Columns(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The names of columns that were asked for."""
+    """The names of columns that were asked for, and how labels are read."""
 
     image: str | None = None
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    several: Reading = Reading()
 
 
 def choose(table: Table, asked: Asked, hits: Hits) -> Columns:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.sources.label_sets import Labels, may_divide, sets_of
 from jtl.data.sources.names import words_of
 from jtl.data.sources.table_columns import MISSING, Columns
 from jtl.data.sources.table_files import NAMED, NoLabels, Table
@@ -20,9 +22,9 @@ _SEPARATORS = ";,"
 _OF_SETS = {"labels", "tags", "keywords", "attributes"}
 """Words in the names of columns whose cells may be several words in any order."""
 _MULTI = (
-    "jtl learns one class for each image. Give a table with one class in each row: for example, "
-    "leave out the images with several, or make one column for each question (such as 'tumour: "
-    "yes or no') and name it with --label-column."
+    "To learn all of them: --task multilabel. To learn one class for each image, give a table "
+    "with one class in each row: for example, leave out the images with several, or make one "
+    "column for each question (such as 'tumour: yes or no') and name it with --label-column."
 )
 
 
@@ -40,14 +42,8 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
     """
     if columns.label is None:
         return _of_flags(table, columns.one_hot)
-    name = table.names[columns.label]
-    cells = [
-        "" if cell in MISSING else cell if cell.isascii() else unicodedata.normalize("NFC", cell)
-        for cell in table.columns[columns.label]
-    ]
+    name, cells = table.names[columns.label], _cells(table, columns.label)
     different = {*cells} - {""}
-    if not different:
-        raise NoLabels(f"The column '{name}' of {table.path} is empty: there are no labels.")
     several = _several(different, is_list=name in table.lists)
     if not several and _OF_SETS & {*words_of(name)}:
         several = _in_other_orders(different)
@@ -72,6 +68,58 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
             f"The column '{name}' of {table.path} has {len(different):,} different values in "
             f"{len(cells):,} rows, as identifiers or captions have. If they are the classes: "
             f"--label-column {name}; else name another one."
+        )
+    return cells
+
+
+def label_sets_of(table: Table, columns: Columns, delimiter: str | None) -> list[Labels]:
+    """The classes of every row, where images may have several, or none.
+
+    Args:
+        table: The table.
+        columns: Which columns count.
+        delimiter: What stands between the labels of a cell; None for what is found there.
+
+    Raises:
+        NoLabels: No row has a class.
+        UserError: It is not clear what divides the labels.
+    """
+    if columns.label is None:
+        if delimiter is not None:
+            raise UserError(
+                f"--label-delimiter: the labels of {table.path} are columns of 0 and 1. Leave it "
+                "out, or name a column of labels with --label-column."
+            )
+        flags = [(table.names[column], table.columns[column]) for column in columns.one_hot]
+        rows = zip(*(cells for _, cells in flags), strict=True)
+        names = [name for name, _ in flags]
+        found = [
+            tuple(sorted(n for n, c in zip(names, r, strict=True) if c in _ONES)) for r in rows
+        ]
+        if not any(found):
+            raise NoLabels(f"{table.path}: no row has a 1, so that there are no labels.")
+        return found
+    name, cells = table.names[columns.label], _cells(table, columns.label)
+    if name in table.lists and delimiter is None:
+        delimiter = "|"  # As lists are written in cells.
+    different = {*cells} - {""}
+    divides = functools.partial(may_divide, different)
+    found = sets_of(cells, f"{table.path}, column '{name}'", delimiter, divides)
+    whole = all(_WHOLE.fullmatch(label) for labels in {*found} for label in labels)
+    if whole:  # As pandas writes integers among gaps.
+        found = [tuple(sorted({label.partition(".")[0] for label in one})) for one in found]
+    return found
+
+
+def _cells(table: Table, column: int) -> list[str]:
+    """A column of labels, empty where there is none; raises `NoLabels` if all are."""
+    cells = [
+        "" if cell in MISSING else cell if cell.isascii() else unicodedata.normalize("NFC", cell)
+        for cell in table.columns[column]
+    ]
+    if not any(cells):
+        raise NoLabels(
+            f"The column '{table.names[column]}' of {table.path} is empty: there are no labels."
         )
     return cells
 
@@ -110,8 +158,8 @@ def _of_flags(table: Table, flags: Sequence[int]) -> list[str]:
     if "" in found:
         raise UserError(
             f"{names}: no label for {rows_told(table, lambda row: not found[row])}, where all are "
-            "0. If these are images of no class, add a column for them; or name a column of "
-            "labels with --label-column."
+            "0. If these are images of none of the classes: --task multilabel, or add a column "
+            "for them; or name a column of labels with --label-column."
         )
     return found
 
@@ -123,15 +171,8 @@ def _several(labels: set[str], *, is_list: bool) -> set[str]:
     if marked or is_list:
         return marked or labels
     for separator in _SEPARATORS:
-        divided = {label: _parts(label, separator) for label in labels if separator in label}
-        owners: dict[str, int] = {}
-        for label in labels:
-            for part in set(_parts(label, separator)):
-                owners[part] = owners.get(part, 0) + 1
-        # `crane, Grus grus` is one name; of `cat, dog` both stand elsewhere, too.
-        shared = {label for label, parts in divided.items() if all(owners[p] > 1 for p in parts)}
-        if shared and 2 * len(shared) >= len(divided):
-            return set(divided)
+        if may_divide(labels, separator):
+            return {label for label in labels if separator in label}
     return set()
 
 
@@ -141,7 +182,3 @@ def _in_other_orders(labels: set[str]) -> set[str]:
     for label in labels:
         same.setdefault(tuple(sorted(label.split())), set()).add(label)
     return {label for found in same.values() if len(found) > 1 for label in found}
-
-
-def _parts(label: str, separator: str) -> list[str]:
-    return [part.strip() for part in label.split(separator)]

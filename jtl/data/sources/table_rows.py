@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.sources.label_sets import Labels, Reading
 from jtl.data.sources.stores import ImageFile, ImageStore
 from jtl.data.sources.table_columns import MISSING, Asked, choose, split_words
 from jtl.data.sources.table_files import NAMED, Table
 from jtl.data.sources.table_images import ImageFinder, Several, count, doubtful
-from jtl.data.sources.table_labels import labels_of, rows_told
+from jtl.data.sources.table_labels import label_sets_of, labels_of, rows_told
 
 
 class Rows(NamedTuple):
@@ -19,7 +20,7 @@ class Rows(NamedTuple):
 
     Attributes:
         images: The files.
-        labels: The classes.
+        labels: The classes; of images with several, a tuple for each image.
         splits: As the table says; empty where it does not.
         groups: As the table says; empty where it was not asked.
         file: The table's name.
@@ -28,10 +29,11 @@ class Rows(NamedTuple):
         splits_told: Where the splits stand, in words.
         store: What reads the files.
         notes: What a user should know, in sentences.
+        undivided: Whether nothing but the cells could say that images have several labels.
     """
 
     images: list[ImageFile]
-    labels: list[str]
+    labels: Sequence[str | Labels]
     splits: list[str]
     groups: list[str]
     file: str
@@ -40,6 +42,7 @@ class Rows(NamedTuple):
     splits_told: str
     store: ImageStore
     notes: tuple[str, ...]
+    undivided: bool = False
 
 
 def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
@@ -62,14 +65,19 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
     columns = choose(table, asked, hits)
     notes = list(columns.notes)
     splits: list[str] = []
+    labels: Sequence[str | Labels]
     if columns.split is not None:
         words = split_words(table, columns.split)
         splits = [words[cell] for cell in table.columns[columns.split]]
-    labels = labels_of(table, columns, asked=asked.label is not None)
-    if "" in labels:
-        empty = {row for row, label in enumerate(labels) if not label}
+    if asked.several.wanted:
+        labels = label_sets_of(table, columns, asked.several.delimiter)
+    else:
+        labels = labels_of(table, columns, asked=asked.label is not None)
+    empty = {row for row, label in enumerate(labels) if not label}
+    untested = empty == {row for row, split in enumerate(splits) if split == "test"}
+    if empty and (untested or not asked.several.wanted):
         name = table.names[columns.label or 0]
-        if not splits or empty != {row for row, split in enumerate(splits) if split == "test"}:
+        if not untested:
             raise UserError(
                 f"{table.path}, column '{name}': no label for "
                 f"{rows_told(table, empty.__contains__)}. Fill them in, or remove the rows."
@@ -80,7 +88,7 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
             columns=[[cells[row] for row in kept] for cells in table.columns],
             rows=[table.rows[row] for row in kept],
         )
-        labels, splits = ([cells[row] for row in kept] for cells in (labels, splits))
+        labels, splits = [labels[row] for row in kept], [splits[row] for row in kept]
     images, said = _images(table, columns.image, finder)
     groups = [] if columns.group is None else table.columns[columns.group]
     if MISSING & {*groups}:
@@ -90,6 +98,7 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
             "in: an image without others of its kind is a group of its own."
         )
     file, names = table.path.name, table.names
+    listed_cells = columns.label is not None and names[columns.label] in table.lists
     if columns.label is None:
         told = f"the columns {listed((names[c] for c in columns.one_hot), 5)} of {file}"
     else:
@@ -105,6 +114,7 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
         "" if columns.split is None else f"the column '{names[columns.split]}' of {file}",
         finder.store,
         (*notes, *said),
+        asked.several == Reading(True) and columns.label is not None and not listed_cells,
     )
 
 

@@ -7,15 +7,19 @@ import functools
 import gc
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jtl.common.errors import UserError, suggest
 from jtl.common.text import counted, listed
+from jtl.config.data import Task
 from jtl.data.sources.encoded import split_of_files
+from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, refuse_single
 from jtl.data.sources.stores import ImageFile
 from jtl.data.sources.table_columns import Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
@@ -34,6 +38,8 @@ def load_table(
     split_column: str | None = None,
     image_root: str | None = None,
     group_column: str | None = None,
+    task: Task = "auto",
+    label_delimiter: str | None = None,
 ) -> OpenedSource:
     """Opens images that a table names.
 
@@ -46,15 +52,18 @@ def load_table(
         split_column: The column of the splits; "none" for no splits.
         image_root: The folder that the paths start at, or an archive; default the table's.
         group_column: The column of the groups that splits do not divide.
+        task: Whether images may have several labels.
+        label_delimiter: What stands between the labels of a cell; None for what is found there.
 
     Raises:
         UserError: The table cannot be read, rows name no image or no class, or it is not clear
             what is meant.
     """
+    several = Reading(task == "multilabel", label_delimiter)
     with _collector_paused():
         return _load(
             Path(os.path.expanduser(path)),
-            Asked(image_column, label_column, split_column, group_column),
+            Asked(image_column, label_column, split_column, group_column, several),
             None if image_root is None else Path(os.path.expanduser(image_root)),
         )
 
@@ -111,7 +120,7 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
         UserError: Rows say different things of one image, or none is for training.
     """
     images = [image for rows in parts.values() for image in rows.images]
-    labels = [label for rows in parts.values() for label in rows.labels]
+    labels: list[Any] = [label for rows in parts.values() for label in rows.labels]
     groups = [group for rows in parts.values() for group in rows.groups]
     splits = [
         split
@@ -119,6 +128,11 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
         for split in (rows.splits or [name or "train"] * len(rows.images))
     ]
     names = [image.name for image in images]
+    several = any(isinstance(label, tuple) for label in labels[:1])
+    if several:
+        labels = _united(names, labels)
+        if all(rows.undivided for rows in parts.values()):
+            refuse_single(labels, where)
     kept = _without_doubles(names, labels, splits, parts, notes)
     # As a folder's images are sorted: by the parts of their paths.
     keys = [name.replace("/", "\0") for name in names]
@@ -128,16 +142,15 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
             f"{where} has no training images, only those of {listed(sorted(set(splits)))}. Add "
             "some, or say that these are no splits: --split-column none"
         )
-    classes = sorted({labels[row] for row in order if splits[row] == "train"})
-    classes += sorted({labels[row] for row in order} - {*classes})
-    label_of = {name: label for label, name in enumerate(classes)}
     stores = {name: rows.store for name, rows in parts.items()}
+    by_split = {split: [row for row in order if splits[row] == split] for split in _ORDER}
+    told_labels = {split: [labels[row] for row in rows] for split, rows in by_split.items() if rows}
+    classes, indexed = (indexed_sets if several else _indexed)(told_labels)
     opened = {}
-    for split in _ORDER:
-        rows = [row for row in order if splits[row] == split]
+    for split, rows in by_split.items():
         if rows:
-            indices = np.array([label_of[labels[row]] for row in rows], np.int32)
-            sorted_rows = np.argsort(indices, kind="stable")
+            indices = indexed[split]
+            sorted_rows = np.arange(len(rows)) if several else np.argsort(indices, kind="stable")
             opened[split] = split_of_files(
                 f"{where} ({split})",
                 [images[rows[place]] for place in sorted_rows],
@@ -149,7 +162,7 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
     if "" not in parts and len(parts) > 1:
         splits_told = dict.fromkeys(rows.file for rows in parts.values())
     return OpenedSource(
-        tuple(classes),
+        classes,
         opened,
         tuple(dict.fromkeys([*notes, *(note for rows in parts.values() for note in rows.notes)])),
         tuple(class_problems(where, classes, opened)),
@@ -166,9 +179,29 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
     )
 
 
+def _indexed(labels: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Class names, those of train first, and the labels of every split as int32 [N]."""
+    classes = sorted({*labels["train"]})
+    classes += sorted({label for each in labels.values() for label in each} - {*classes})
+    label_of = {name: label for label, name in enumerate(classes)}
+    return tuple(classes), {
+        split: np.array([label_of[label] for label in each], np.int32)
+        for split, each in labels.items()
+    }
+
+
+def _united(names: Sequence[str], labels: Sequence[Labels]) -> list[Labels]:
+    """The labels of each image in all of its rows together."""
+    known: dict[str, Labels] = {}
+    for name, own in zip(names, labels, strict=True):
+        before = known.get(name)
+        known[name] = own if before is None else tuple(sorted({*before, *own}))
+    return [known[name] for name in names]
+
+
 def _without_doubles(
     names: Sequence[str],
-    labels: Sequence[str],
+    labels: Sequence[str | Labels],
     splits: Sequence[str],
     parts: Mapping[str, Rows],
     notes: list[str],
@@ -199,18 +232,19 @@ def _without_doubles(
             raise UserError(
                 f"{counted(len({names[row] for row in torn}), 'image')} with different {what} in "
                 f"several rows: {'; '.join(itertools.islice(told, NAMED))}. Keep one row for each "
-                "image; jtl learns one class for each."
+                f"image.{f' {WAY_OUT}' if what == 'labels' else ''}"
             )
+    what = "united" if isinstance(labels[0], tuple) else "with the same label: left out"
     notes.append(
-        f"{counted(len(again), 'row')} that name an image a second time, with the same label: left "
-        f"out, for example {place[again[0]]}."
+        f"{counted(len(again), 'row')} that name an image a second time, {what}, for example "
+        f"{place[again[0]]}."
     )
     return [row for row, name in enumerate(names) if first[name] == row]
 
 
 def _fingerprint(
     images: Sequence[ImageFile],
-    labels: Sequence[str],
+    labels: Sequence[str | Labels],
     splits: Sequence[str],
     groups: Sequence[str],
 ) -> str:
@@ -225,7 +259,7 @@ def _fingerprint(
         label, split, folders = labels[row], splits[row], image.parts[:-1]
         told.append(f"{image.name}\0{image.size}\0{image.stamp}")
         if folders[-1:] != (label,):
-            told[-1] += f"\0label {label}"
+            told[-1] += f"\0label {label if isinstance(label, str) else json.dumps(label)}"
         if (said_by(folders) or {"train"}) != {split}:
             told[-1] += f"\0split {split}"
         if groups:

@@ -22,6 +22,7 @@ def describe_model(
     *,
     conventions: Mapping[str, Any],
     source: Mapping[str, Any],
+    multilabel: bool = False,
 ) -> dict[str, Any]:
     """A classifier and its input as JSON; the inverse is `rebuild_model`.
 
@@ -32,6 +33,7 @@ def describe_model(
         class_names: Of the logits, in order.
         conventions: What the weights demand of the backbone.
         source: Where the weights come from.
+        multilabel: Whether images may have several classes.
     """
     assert model.head is not None  # Only a bare backbone has none.
     return {
@@ -44,6 +46,7 @@ def describe_model(
         "head": dataclasses.asdict(model.head),
         "truncate_at": model.backbone.at if isinstance(model.backbone, Truncated) else None,
         "class_names": list(class_names),
+        **({"task": "multilabel"} if multilabel else {}),
         "weights": source,
         "input": {
             "size": inputs.device.size,

@@ -95,7 +95,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "empty words": ({"x": X, "y": np.array(["", "a", "b"] * 4)}, "Row 0 of .* has an empty label"),
     "several labels": (
         {"x": X, "y": np.ones((12, 14), int)},
-        r"shape \[12, 14\]; labels must be \[N\].*several labels for an image \(multi-label\)",
+        r"shape \[12, 14\]; labels must be \[N\].*several labels for an image: --task multilabel",
     ),
     "one-hot": ({"x": X, "y": np.eye(3, dtype=int)[Y]}, r"shape \[12, 3\]; labels must be \[N\]"),
     "lengths": ({"x": X, "y": Y[:9]}, "x has 12 images, y 9 labels"),

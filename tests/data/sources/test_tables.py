@@ -271,7 +271,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "several ones": (
         "image,MEL,NV\nim/a.png,1,0\nim/b.png,0,1\nim/c.png,1,1\n",
-        r"1 of 3 rows \(row 4\) have more than one 1. jtl learns one class",
+        r"1 of 3 rows \(row 4\) have more than one 1. To learn all of them: --task multilabel",
     ),
     "no one": ("image,MEL,NV\nim/a.png,1,0\nim/b.png,0,0\n", r"no label for 1 of 2 rows \(row 3\)"),
     "two columns of labels": (
