@@ -25,7 +25,7 @@ ScheduleName = Literal["constant", "cosine", "step", "one_cycle", "plateau"]
 
 _OF_STEPS = (
     "epochs", "lr", "head_lr_mult", "layer_decay", "optimizer", "weight_decay", "l2_sp",
-    "schedule", "patience", "min_delta", "extended",
+    "schedule", "patience", "min_delta", "extended", "sampler",
 )  # fmt: skip
 """What has no meaning for a solver that takes no steps."""
 NO_STEPS = "no effect with --solver lbfgs, which takes no training steps; leave one of them out."
@@ -55,6 +55,26 @@ def _inside(flag: str, value: tuple[float, ...]) -> None:
 def _factor(flag: str, value: float) -> None:
     if not 0 < value < 1:
         raise UserError(f"{flag} must be above 0 and below 1, not {value}.")
+
+
+def balance_of(text: str) -> float | None:
+    """How strongly `--class-weights` evens out classes: 1 for `balanced`; None if it does not."""
+    word, colon, strength = text.partition(":")
+    if word != "balanced":
+        return None
+    return (math.nan if (read := number(strength)) is None else read) if colon else 1.0
+
+
+def _weights(flag: str, value: str) -> None:
+    strength = balance_of(value)
+    if strength is not None and not 0 < strength <= 2:
+        raise UserError(
+            f"{flag} {value}: the strength must be above 0 and at most 2, such as balanced:0.5."
+        )
+    if not value.strip():
+        raise UserError(
+            f"{flag} must be none, balanced, balanced:STRENGTH, NAME=WEIGHT,... or a file."
+        )
 
 
 MetricName = Literal[
@@ -92,9 +112,13 @@ class TrainConfig:
             auto, which is lbfgs unless an option asks for steps or for augmentation.
         l2: L2 penalty of --solver lbfgs: a number, or auto for the best of 25 on the validation
             split.
-        class_weights: Weight of each class in the training loss: none (every image counts the same)
-            or balanced (every class counts the same; with --task multilabel, having a class counts
-            as much as not having it).
+        class_weights: Weight of each class in the training loss: none (every image counts the
+            same), balanced (every class counts the same; with --task multilabel, having a class
+            counts as much as not having it), balanced:STRENGTH (less of it, such as balanced:0.5),
+            NAME=WEIGHT,... (such as 'ant=2,bee=0.5'; all others 1), or a .json or .csv file of
+            names and weights.
+        sampler: Which training images an epoch takes: each one once (shuffle), or of every class as
+            many, those of small classes several times (balanced).
         epochs: Passes over the training images. Default: 10. head_only normally needs none: its
             head is computed directly; 20 where it is trained step by step (see --solver).
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
@@ -137,7 +161,8 @@ class TrainConfig:
     bn: BatchNormMode = "auto"
     solver: Literal["auto", "sgd", "lbfgs"] = "auto"
     l2: Annotated[str, _penalty] = "auto"
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Annotated[str, _weights] = "none"
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
     epochs: Annotated[int | None, checks.within(1, 10**6)] = None
     batch_size: Annotated[int | Literal["auto"], checks.within(1, 2**20)] = 32
     lr: Annotated[float | None, checks.positive] = None
@@ -174,6 +199,11 @@ class TrainConfig:
             )
         if self.min_delta and not self.patience:
             raise UserError("--min-delta: no effect without --patience. Add that, or leave it out.")
+        if self.sampler == "balanced" and balance_of(self.class_weights) is not None:
+            raise UserError(
+                "--sampler balanced and --class-weights balanced both even out the classes, which "
+                "together would be too much. Leave one of them out."
+            )
         if self.solver == "lbfgs":
             self._check_lbfgs()
         elif self.solver == "sgd":

@@ -1,6 +1,6 @@
 """From a split's images to batches on the device: in memory where they fit, else decoded.
 
-Which examples a step sees is decided in one place, `shuffled`, by seed and epoch alone: the same
+Which examples a step sees is decided in one place, `batches_of`, by seed and epoch alone: the same
 whether they are features on the device, features in a file, images in memory or files to decode.
 So training can go on within an epoch (from batch k of it), and be divided among processes.
 """
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
+from jtl.data.balance import balanced_order
 from jtl.data.decoding import HostTransform
 from jtl.data.splits import Split
 from jtl.distributed.sharding import SINGLE, DataSharding
@@ -167,6 +168,21 @@ def prefetch(
             if pending is not None:
                 yield pending.result()
             pending = following
+
+
+def batches_of(
+    labels: np.ndarray, batch_size: int, seed: int, epoch: int, *, balanced: bool
+) -> np.ndarray:
+    """The batches of one training epoch, of every class as many images if `balanced`.
+
+    Else as of `shuffled`, whose other arguments it has; then an index may be there several times.
+    """
+    if not balanced:
+        return shuffled(len(labels), batch_size, seed, epoch)
+    order = balanced_order(labels, seed, epoch)
+    batch_size = min(batch_size, len(order))
+    steps = len(order) // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size)
 
 
 def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:

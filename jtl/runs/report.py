@@ -202,7 +202,8 @@ def _optimizer(config: Config) -> str:
         "clip": (steps.clip_norm, 0, "gradients clipped to {:g}"),
         "smoothing": (steps.label_smoothing, 0, "label smoothing {:g}"),
         "ema": (steps.ema, 0, "moving average of parameters (decay {:g})"),
-        "class weights": (train.class_weights, "none", "class weights {}"),
+        "class weights": (for_markdown(train.class_weights), "none", "class weights {}"),
+        "sampler": (train.sampler, "shuffle", "as many images of every class ({} sampler)"),
     }
     told += [text.format(value) for value, usual, text in named.values() if value != usual]
     return ", ".join(told)

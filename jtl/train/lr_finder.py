@@ -13,7 +13,7 @@ from jtl.common.progress import Display
 from jtl.common.signals import listening
 from jtl.config import walk
 from jtl.config.options import Config
-from jtl.data.loader import shuffled
+from jtl.data.loader import batches_of
 from jtl.distributed import processes
 from jtl.runs import plots
 from jtl.runs.files import write_json
@@ -92,14 +92,15 @@ def _tried(setup: Setup, fit: loop.Training, display: Display) -> tuple[np.ndarr
     trainer = Trainer(setup, plan, inputs, setup.variables)
     assert plan.phase.lr is not None  # Filled in when the phases were planned.
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
-    count, losses = len(inputs.examples["train"]), list[float]()
-    epoch, batches = 0, iter(())
+    labels, losses = inputs.examples["train"].labels, list[float]()
+    epoch, batches, balanced = 0, iter(()), train.sampler == "balanced"
     with display.track("finding a learning rate", STEPS, "steps") as advance:
         for rate in rates:
             batch = next(batches, None)
             if batch is None:
                 epoch += 1
-                batches = iter(shuffled(count, train.batch, train.seed, epoch))
+                order = batches_of(labels, train.batch, train.seed, epoch, balanced=balanced)
+                batches = iter(order)
                 batch = next(batches)
             losses.append(trainer.try_step(epoch, batch, rate / plan.phase.lr))
             advance(1, f"lr {rate:.1e}, loss {losses[-1]:.3f}")

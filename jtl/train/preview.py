@@ -15,7 +15,7 @@ from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
 from jtl.common.text import percent, shortened, shortened_apart
 from jtl.data.input_plan import InputPlan
-from jtl.data.loader import shuffled
+from jtl.data.loader import batches_of
 from jtl.data.multilabel import DIVIDER
 from jtl.data.preprocessing import Prepare
 from jtl.train.setup import Setup
@@ -57,7 +57,8 @@ def first_batch(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
         (float32 [N, size, size, 3], RGB from 0 to 1; shares of the classes [N, num_classes]).
     """
     train, options, inputs = setup.dataset.train, setup.config.train, setup.inputs
-    indices = shuffled(len(train), options.batch, options.seed, 1)[0]
+    balanced = options.sampler == "balanced"
+    indices = batches_of(train.labels, options.batch, options.seed, 1, balanced=balanced)[0]
     images = train.read(indices, inputs.host_for(train.native_size(), training=True))
     key = jax.random.key(options.seed)
     x, targets = _prepared(key, images, train.labels[indices], indices, inputs=inputs)

@@ -24,7 +24,7 @@ from jtl.config.defaults import phase_defaults
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.augment import Augmentation
-from jtl.data.balance import balanced_weights, positive_weights
+from jtl.data.balance import class_weights
 from jtl.data.decoding import BITS
 from jtl.data.input_plan import InputPlan, common_size, plan_input
 from jtl.data.sources import registry
@@ -89,12 +89,10 @@ class Setup:
     @property
     def class_weights(self) -> np.ndarray | None:
         """How much each class counts in the training loss, float32 [num_classes]."""
-        if self.config.train.class_weights == "none":
-            return None
-        labels = self.dataset.train.labels
-        if self.dataset.multilabel:
-            return positive_weights(labels)
-        return balanced_weights(labels, len(self.dataset.class_names))
+        dataset = self.dataset
+        return class_weights(
+            self.config.train.class_weights, dataset.train.labels, dataset.class_names
+        )
 
     def meta(self) -> dict[str, Any]:
         """What a checkpoint carries beside its arrays."""
@@ -154,6 +152,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
             "some, or add others."
         )
     _check_accumulation(config, len(dataset.train))
+    class_weights(config.train.class_weights, dataset.train.labels, dataset.class_names)
     size = common_size(dataset)
     options = config.model
     entry = models.get(options.model)

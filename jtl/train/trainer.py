@@ -13,7 +13,7 @@ import numpy as np
 
 from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
-from jtl.data.loader import Examples, Features, Views, draw_of, prefetch, shuffled
+from jtl.data.loader import Examples, Features, Views, batches_of, draw_of, prefetch
 from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
@@ -281,7 +281,8 @@ class Trainer:
         """What an epoch trains on, and its batches [steps_per_epoch, batch]."""
         train = self._train(epoch)
         options = self.setup.config.train
-        batches = shuffled(len(train), options.batch, options.seed, epoch)
+        balanced = options.sampler == "balanced"
+        batches = batches_of(train.labels, options.batch, options.seed, epoch, balanced=balanced)
         return train, batches[: self.steps_per_epoch]
 
     def _train(self, epoch: int) -> Examples:

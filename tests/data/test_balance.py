@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
 from jtl.common.errors import UserError
-from jtl.config.options import AugmentConfig
+from jtl.config.options import AugmentConfig, Config, TrainConfig
 from jtl.data.augment import PRESETS, Augmentation
-from jtl.data.balance import balanced_weights
+from jtl.data.balance import balanced_order, balanced_weights, class_weights
 from jtl.optim import lbfgs
 from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
@@ -151,3 +151,124 @@ def test_a_solved_run_is_weighted(lopsided: Path, tmp_path: Path):
         heads.append(reading.restore(run.folder).variables["params"]["head"]["logits"]["bias"])
     # The rarest class is chosen more often.
     assert heads[0][2] - heads[0][0] > heads[1][2] - heads[1][0] + 0.1
+
+
+NAMES, LABELS = ("ant", "bee", "cow"), np.repeat([0, 1, 2], [6, 4, 2])
+
+
+def weights_of(text: str) -> np.ndarray:
+    found = class_weights(text, LABELS, NAMES)
+    assert found is not None
+    assert found.dtype == np.float32
+    assert found[LABELS].mean() == pytest.approx(1)
+    return found
+
+
+def test_weights_by_strength_and_name(tmp_path: Path):
+    assert class_weights("none", LABELS, NAMES) is None
+    np.testing.assert_array_equal(weights_of("balanced"), balanced_weights(LABELS, 3))
+    root = 1 / np.sqrt([6, 4, 2])
+    found = weights_of("balanced:0.5")
+    np.testing.assert_allclose(found / found[0], root / root[0], rtol=1e-6)
+    found = weights_of("cow=4, ant=0.5")
+    np.testing.assert_allclose(found / found[1], [0.5, 1, 4], rtol=1e-6)
+    for name, text in (
+        ("w.csv", "class,weight\ncow,4\nant,0.5\n"),
+        ("x.csv", "cow,4\nant,.5\n"),
+        ("w.json", '{"cow": 4, "ant": 0.5}'),
+    ):
+        (tmp_path / name).write_text(text)
+        np.testing.assert_array_equal(weights_of(str(tmp_path / name)), found)
+
+
+def test_weights_of_several_labels():
+    labels = np.array([[1, 0], [1, 1], [1, 0], [0, 0]], np.uint8)
+    for text, expected in (
+        ("balanced", [1 / 3, 3]),
+        ("balanced:2", [1 / 9, 9]),
+        ("bee=5", [1, 5]),
+    ):
+        np.testing.assert_allclose(class_weights(text, labels, NAMES[:2]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blanced", "there is no such file. Give none, balanced, balanced:0.5, name=2"),
+        ("cat=2", "there is no class 'cat'"),
+        ("ant=-1", "the weight of 'ant' must be a number above 0, not '-1'"),
+        ("ant=0", "above 0"),
+        ("ant=x", "above 0, not 'x'"),
+        ("ant=2,bee", "'bee' is no NAME=WEIGHT"),
+        ("ant=2,ant=3", "'ant' has two weights"),
+        ("rows.csv", "each row must be a class and its weight, such as 'ant,2', not 'ant,2,3'"),
+        ("twice.csv", "a class stands in several rows"),
+        ("empty.csv", "there are no weights in it"),
+        ("list.json", "it must contain an object"),
+        ("bad.json", "it is no JSON"),
+        ("true.json", "the weight of 'ant' must be a number above 0, not True"),
+        ("latin.csv", "it cannot be read"),
+    ],
+)
+def test_refused_weights(tmp_path: Path, monkeypatch, text: str, message: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("ant,2,3\n")
+    (tmp_path / "twice.csv").write_text("ant,2\nant,3\n")
+    (tmp_path / "empty.csv").write_text("class,weight\n")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "true.json").write_text('{"ant": true}')
+    (tmp_path / "latin.csv").write_bytes(b"\xe9,1\n")
+    with pytest.raises(UserError, match=f"--class-weights {text}: .*{message}"):
+        class_weights(text, LABELS, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weights": "balanced:0"}, "must be above 0 and at most 2"),
+        ({"class_weights": "balanced:x"}, "must be above 0 and at most 2"),
+        ({"class_weights": " "}, "must be none, balanced"),
+        ({"class_weights": "balanced:0.5", "sampler": "balanced"}, "Leave one of them out"),
+        ({"solver": "lbfgs", "sampler": "balanced", "mask": "head_only"}, "--sampler"),
+    ],
+)
+def test_refused_options(options: dict[str, str], message: str):
+    with pytest.raises(UserError, match=message):
+        Config(train=TrainConfig(**options)).check()  # pyright: ignore[reportArgumentType]
+
+
+def test_a_balanced_epoch_has_as_many_images_of_every_class():
+    labels = np.repeat([0, 1, 3], [70, 20, 10])
+    order = balanced_order(labels, 0, 1)
+    assert order.dtype == np.int32
+    assert len(order) == 100
+    assert sorted(np.bincount(labels[order], minlength=4).tolist()) == [0, 33, 33, 34]
+    assert np.bincount(order)[:70].max() == 1  # Of a large class none twice.
+    times = np.bincount(order, minlength=100)[90:]
+    assert times.min() >= 3  # Of a small one all.
+    assert times.max() <= 4
+    np.testing.assert_array_equal(order, balanced_order(labels, 0, 1))
+    assert not np.array_equal(order, balanced_order(labels, 0, 2))
+
+
+def test_a_balanced_epoch_of_several_labels():
+    random = np.random.default_rng(0)
+    labels = (random.random((200, 3)) < [0.03, 0.2, 0.6]).astype(np.uint8)
+    order = balanced_order(labels, 0, 1)
+    assert len(order) == 200
+    shares = labels[order].mean(0)
+    assert shares[0] > 0.2  # A quarter is drawn for it.
+    assert (labels[order].sum(1) == 0).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_run_of_balanced_epochs_resumes_bit_for_bit(lopsided: Path, tmp_path: Path, monkeypatch):
+    options = dict(sampler="balanced", epochs=3)
+    whole = fit(tiny.config(lopsided, tmp_path / "a", **options), tiny.quiet())
+    assert whole.config.train.solver == "sgd"
+    tiny.fit_until(2, tiny.config(lopsided, tmp_path / "b", **options), monkeypatch)
+    other = fit(tiny.resumed(tmp_path / "b"), tiny.quiet())
+    keys = ("train_loss", "val_loss", "train_accuracy")
+    assert [[line[key] for key in keys] for line in other.history] == [
+        [line[key] for key in keys] for line in whole.history
+    ]
