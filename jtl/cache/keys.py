@@ -149,6 +149,7 @@ def key_of(
         "host": repr(host),
         # Entries from before there was a choice keep their names.
         **({"scaled_jpeg": True} if host is not None and host.scaled_jpeg else {}),
+        **({"fit": host.fit} if host is not None and host.fit != "crop" else {}),
         "prepare": repr(prepare),
         "view": None if view is None else dataclasses.asdict(view),
     }

@@ -19,6 +19,8 @@ ClassLevel = Literal["auto", "top", "leaf"]
 
 Task = Literal["auto", "multilabel"]
 """Whether an image has one class, which is `auto`, or may have several."""
+Fit = Literal["crop", "pad", "squash"]
+"""What is done to images that are no squares: see `DataConfig`."""
 SplitLists = Literal["read", "ignore"]
 """What is done about lists of splits beside class folders."""
 
@@ -131,6 +133,9 @@ class DataConfig:
             out and train on the rest (skip).
         image_size: Height and width of the network's input, in pixels. Default: the size the
             weights were trained at; if all images are smaller, four times their size, at least 96.
+        fit: How images that are not square become square: cut from the centre, as the weights
+            expect (crop); whole, with a margin in the mean colour (pad); or whole, with their
+            proportions changed (squash). Kept with the run, for evaluation, prediction and exports.
         upsample: How small images are enlarged: bilinear, bicubic, or nearest:N, which repeats
             each pixel N times in both directions. Default: as in the weights' preprocessing.
         cache_dtype: Number format of cached features: the one they are computed in, float32, or
@@ -158,6 +163,7 @@ class DataConfig:
     jpeg_decoding: Literal["scaled", "exact"] = "scaled"
     on_bad_image: OnBadImage = "error"
     image_size: Annotated[int | None, checks.within(32, 4096)] = None
+    fit: Fit = "crop"
     upsample: str | None = None
     cache_dtype: Literal["computed", "float32", "bfloat16"] = "computed"
     cache_views: Annotated[int | None, checks.within(1, 1000)] = None

@@ -16,7 +16,9 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from jtl.common.errors import UserError, suggest
+from jtl.config.data import Fit
 from jtl.data import deep_colour
+from jtl.data.fit import fitted
 from jtl.data.image_file import BadImage, open_image
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -63,6 +65,8 @@ class HostTransform:
         scaled_jpeg: Whether large JPEGs are scaled while they are decoded, to no less than twice
             the size that they are then resized to; see `decode`. Of a photograph of 12 megapixels
             that takes a third of the time, and no value differs by more than a few of 255.
+        fit: `pad` and `squash` keep all of the image instead; see `jtl.data.fit`.
+        fill: The colour of what `pad` adds, RGB.
 
     Raises:
         UserError: If a value is outside these bounds.
@@ -72,6 +76,8 @@ class HostTransform:
     crop_pct: float
     interpolation: Literal["bicubic", "bilinear"]
     scaled_jpeg: bool = dataclasses.field(default=False, repr=False)
+    fit: Fit = dataclasses.field(default="crop", repr=False)
+    fill: tuple[int, ...] = dataclasses.field(default=(0, 0, 0), repr=False)
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -89,7 +95,9 @@ class HostTransform:
     @property
     def shorter_side(self) -> int | None:
         """What `decode` may scale an image to; None for nothing less than the whole."""
-        return 2 * math.floor(self.size / self.crop_pct) if self.scaled_jpeg else None
+        if not self.scaled_jpeg:
+            return None
+        return 2 * (self.size if self.fit != "crop" else math.floor(self.size / self.crop_pct))
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Resize and crop one image.
@@ -105,6 +113,9 @@ class HostTransform:
         """
         image = _to_rgb(image)
         (width, height), box = image.info.get(_SCALED, (image.size, None))
+        if self.fit != "crop":
+            how = self.fit, self.size, _RESAMPLING[self.interpolation], self.fill
+            return fitted(image, (width, height), box, *how)
         short, long = min(width, height), max(width, height)
         new_short = math.floor(self.size / self.crop_pct)
         new_long = int(new_short * long / short)

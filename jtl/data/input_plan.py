@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jtl.common.errors import UserError
+from jtl.config.data import Fit
 from jtl.data.decoding import BITS, HostTransform
+from jtl.data.fit import fill_of
 from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 
@@ -36,6 +38,7 @@ class InputPlan:
         views: How many draws of it every image has where the frozen prefix's outputs are kept,
             one after the other by epoch; 0 for another draw in every epoch, and nothing kept.
         bit_depth: How many of the 16 bits of images are used, where there are any.
+        fit: What is done to images that are no squares, also where training had none.
     """
 
     host: HostTransform | None
@@ -43,6 +46,7 @@ class InputPlan:
     augmentation: Augmentation | None = None
     views: int = 0
     bit_depth: int = BITS
+    fit: Fit = "crop"
 
     def host_for(
         self, native: tuple[int, int] | None, *, training: bool = False
@@ -67,7 +71,9 @@ class InputPlan:
         small = native is not None and native[0] == native[1] <= self.device.size
         if small and self.device.size % step == 0:
             return None
-        return HostTransform(self.device.size, 1.0, self.device.preprocessing.interpolation)
+        pre = self.device.preprocessing
+        how: Any = {"fit": self.fit, "fill": fill_of(pre.mean)} if self.fit != "crop" else {}
+        return HostTransform(self.device.size, 1.0, pre.interpolation, **how)
 
     def bytes_per_image(self, native: tuple[int, int] | None, *, training: bool = False) -> int:
         """Memory of one image as uint8 on its way to the device."""
@@ -84,6 +90,7 @@ def plan_input(
     dtype: str = "float32",
     upsample: str | None = None,
     scaled_jpeg: bool = False,
+    fit: Fit = "crop",
 ) -> InputPlan:
     """Chooses where images are resized.
 
@@ -100,6 +107,7 @@ def plan_input(
         dtype: Of the backbone's computation.
         upsample: As in `--upsample`; see `DataConfig.check`.
         scaled_jpeg: As of `HostTransform`.
+        fit: As of `--fit`.
 
     Raises:
         UserError: Pixels cannot be repeated, as the images have no common square size.
@@ -120,11 +128,18 @@ def plan_input(
             image_size = min(image_size, max(ENLARGE * side, SMALLEST_INPUT))
     device = Prepare(image_size, preprocessing, dtype, method)
     if side is not None and side <= image_size:
-        return InputPlan(None, device)
-    host = HostTransform(
-        image_size, preprocessing.crop_pct, preprocessing.interpolation, scaled_jpeg
-    )
-    return InputPlan(host, device)
+        return InputPlan(None, device, fit=fit)
+    host = host_transform(image_size, preprocessing, scaled_jpeg, fit)
+    return InputPlan(host, device, fit=fit)
+
+
+def host_transform(
+    size: int, preprocessing: Preprocessing, scaled_jpeg: bool = False, fit: Fit = "crop"
+) -> HostTransform:
+    """How images are resized while they are decoded, as the weights expect, or whole."""
+    how: Any = {"fit": fit, "fill": fill_of(preprocessing.mean)} if fit != "crop" else {}
+    crop_pct, interpolation = preprocessing.crop_pct, preprocessing.interpolation
+    return HostTransform(size, crop_pct, interpolation, scaled_jpeg, **how)
 
 
 def common_size(dataset: Dataset) -> tuple[int, int] | None:

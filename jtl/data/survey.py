@@ -19,6 +19,7 @@ from jtl.data.batches import in_threads
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import decode_measured, deep_pixels
 from jtl.data.description import Description, describe
+from jtl.data.fit import crop_warning
 from jtl.data.image_file import BadImage, open_image
 from jtl.data.multilabel import class_counts, class_text, classes_of, members
 from jtl.data.sources.encoded import EncodedSplit
@@ -140,6 +141,8 @@ def survey(
     warnings += _within(groups, names)
     warnings += _nearly_equal(found, looks)
     warnings += _unusual(looks)
+    seen = [look for look in looks if look.size is not None]
+    warnings += crop_warning([o.size for o in seen if o.size], [o.name for o in seen])
     warnings += _imbalance(names, counts["train"])
     for split, images in found.splits.items():
         images.deepest = max((o.deepest for o in looks if o.split == split), default=0)

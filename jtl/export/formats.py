@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jtl.common import optional
+from jtl.data.fit import fill_of
 from jtl.runs.environment import versions
 
 if TYPE_CHECKING:
@@ -109,6 +110,15 @@ def _of_several(classifier: Classifier) -> dict[str, Any]:
     }
 
 
+def _fit_of(classifier: Classifier) -> dict[str, Any]:
+    """How images become squares, where that is not by a crop."""
+    if classifier.inputs.fit == "crop":
+        return {}
+    mean = classifier.inputs.device.preprocessing.mean
+    fill = {"fill": list(fill_of(mean))} if classifier.inputs.fit == "pad" else {}
+    return {"fit": classifier.inputs.fit, **fill}
+
+
 def facts(classifier: Classifier) -> dict[str, Any]:
     """What a user of an export must know, for JSON."""
     stored = classifier.meta["input"]
@@ -118,6 +128,7 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "weights": classifier.meta["weights"],
         "image_size": stored["size"],
         "preprocessing": stored["preprocessing"],
+        **_fit_of(classifier),
         "epoch": classifier.epoch,
         "temperature": classifier.temperature,
         **_of_several(classifier),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl.common.trees import ParamTree
+from jtl.data.fit import fill_of
 from jtl.data.input_plan import InputPlan
 from jtl.models import ImageClassifier
 
@@ -39,6 +40,8 @@ def _fitted(images: jax.Array, inputs: InputPlan) -> jax.Array:
     """Resized and cropped to the input's size: float32, 0 to 255."""
     size, device = inputs.device.size, inputs.device
     x = images.astype(jnp.float32)
+    if inputs.host is not None and inputs.fit != "crop":
+        return _whole(x, inputs, inputs.host.interpolation)
     if inputs.host is not None:
         return _cropped(x, size, inputs.host.crop_pct, inputs.host.interpolation)
     # As in `InputPlan.host_for`: small square images are enlarged whole, all others fitted.
@@ -55,7 +58,11 @@ def _fitted(images: jax.Array, inputs: InputPlan) -> jax.Array:
             x, shape, (1, 2), both, jnp.zeros(2), device.interpolation
         )
         enlarged = jnp.clip(enlarged, 0.0, 255.0)
-    fitted = _cropped(x, size, 1.0, device.preprocessing.interpolation)
+    interpolation = device.preprocessing.interpolation
+    if inputs.fit == "crop":
+        fitted = _cropped(x, size, 1.0, interpolation)
+    else:
+        fitted = _whole(x, inputs, interpolation)
     return jnp.where(small, enlarged, fitted)
 
 
@@ -63,6 +70,29 @@ def _nearest(x: jax.Array, size: int) -> jax.Array:
     rows = jnp.arange(size) * jnp.int32(x.shape[1]) // size
     columns = jnp.arange(size) * jnp.int32(x.shape[2]) // size
     return jnp.take(jnp.take(x, rows, axis=1), columns, axis=2)
+
+
+def _whole(x: jax.Array, inputs: InputPlan, interpolation: str) -> jax.Array:
+    """`jtl.data.fit.fitted` in JAX, on float32 [N, H, W, 3] of whole values."""
+    size = inputs.device.size
+    sides = {1: jnp.int32(x.shape[1]), 2: jnp.int32(x.shape[2])}
+    longer, square = jnp.maximum(sides[1], sides[2]), jnp.int32(size)
+    inside = jnp.ones((1, 1, 1, 1), bool)
+    for axis in (2, 1):
+        resized = square
+        if inputs.fit == "pad":
+            resized = jnp.maximum(size * sides[axis] // longer, 1)
+        start = (size - resized) // 2
+        scale = resized.astype(jnp.float32) / sides[axis].astype(jnp.float32)
+        shape = tuple(size if a == axis else x.shape[a] for a in range(4))
+        x = jax.image.scale_and_translate(
+            x, shape, (axis,), scale[None], start.astype(jnp.float32)[None], interpolation
+        )
+        x = jnp.floor(jnp.clip(x, 0.0, 255.0) + 0.5)
+        place = jnp.arange(size).reshape([-1 if a == axis else 1 for a in range(4)])
+        inside = inside & (place >= start) & (place < start + resized)
+    fill = jnp.asarray(fill_of(inputs.device.preprocessing.mean), jnp.float32)
+    return jnp.where(inside, x, fill.reshape(1, 1, 1, 3))
 
 
 def _cropped(x: jax.Array, size: int, crop_pct: float, interpolation: str) -> jax.Array:

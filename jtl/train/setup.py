@@ -177,6 +177,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         options.dtype,
         config.data.upsample,
         scaled_jpeg=config.data.jpeg_decoding == "scaled",
+        fit=config.data.fit,
     )
     inputs = dataclasses.replace(inputs, bit_depth=dataset.bit_depth or BITS)
     augment = config.augment.resolved()

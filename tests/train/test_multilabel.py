@@ -18,6 +18,7 @@ from jtl.data.augment import mixing
 from jtl.runs import multilabel
 from jtl.train import step
 from support.commands import main
+from weights_convert.export import writer
 
 CLASSES = ("red", "green", "blue")
 
@@ -251,3 +252,9 @@ def test_validation_images_without_labels_are_refused(tmp_path: Path, capsys):
     np.savez(path, x_train=images, y_train=labels, x_val=images, y_val=none)
     assert main("train", "--data", path, "--task", "multilabel", "--run-dir", tmp_path / "r") == 2
     assert "None of the validation images has a label" in capsys.readouterr().err
+
+
+def test_weights_for_other_libraries_say_how_they_are_used(probe: Path):
+    use = writer.load(probe).use
+    assert json.loads(use["thresholds"]) == read(probe)[0]["thresholds"]
+    assert (use["task"], use["activation"]) == ("multilabel", "sigmoid")

@@ -53,6 +53,7 @@ class Exportable:
         source_sha256: Of that file, where known.
         licence: Of the source's weights, where known.
         counters: How many batches each normalization has seen, by its path, where known.
+        use: How the run uses images and logits, where that is not as usual, for headers.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Exportable:
     source_sha256: str | None = None
     licence: str | None = None
     counters: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    use: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def backbone(self) -> Any:
@@ -113,9 +115,15 @@ def _of_checkpoint(found: converted_folder.ConvertedCheckpoint) -> Exportable:
 def _of_run(folder: Path) -> Exportable:
     from jtl.runs.checkpoints import reading
     from jtl.runs.checkpoints.model_description import restore_conventions, restore_preprocessing
+    from jtl.runs.files import fitted_thresholds
 
     restored = reading.restore(folder)
-    meta = restored.meta
+    meta, use = restored.meta, {}
+    if (fit := meta["input"].get("fit")) is not None:
+        use["fit"] = fit
+    if (task := meta.get("task")) is not None:
+        thresholds = fitted_thresholds(folder, restored.epoch, len(meta["class_names"]))
+        use |= {"task": task, "activation": "sigmoid", "thresholds": json.dumps(thresholds)}
     try:
         head, weights = meta["head"], meta["weights"]
         found = Exportable(
@@ -132,6 +140,7 @@ def _of_run(folder: Path) -> Exportable:
             source=weights["name"],
             source_sha256=weights.get("sha256"),
             licence=weights.get("licence"),
+            use=use,
         )
         # Dropout does nothing once training is over.
         extra = [f"head layer {x}" for x in head["layers"] if not x.startswith("dropout")]
@@ -204,6 +213,7 @@ def metadata(found: Exportable, target: TargetModel) -> dict[str, str]:
         "source_sha256": found.source_sha256,
         "licence": found.licence,
         "jtl": jtl.__version__,
+        **found.use,
     }
     return {key: value for key, value in stated.items() if value is not None}
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import models
-from jtl.data.decoding import BITS, HostTransform
-from jtl.data.input_plan import InputPlan
+from jtl.data.decoding import BITS
+from jtl.data.input_plan import InputPlan, host_transform
 from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
 from jtl.models.truncation import Truncated
@@ -56,6 +56,7 @@ def describe_model(
             "preprocessing": dataclasses.asdict(inputs.device.preprocessing),
             **({} if inputs.bit_depth == BITS else {"bit_depth": inputs.bit_depth}),
             **({"scaled_jpeg": True} if inputs.host and inputs.host.scaled_jpeg else {}),
+            **({} if inputs.fit == "crop" else {"fit": inputs.fit}),
         },
     }
 
@@ -78,15 +79,11 @@ def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
     stored = meta["input"]
     preprocessing = restore_preprocessing(meta)
     device = Prepare(stored["size"], preprocessing, stored["dtype"], stored["upsample"])
-    host = None
+    host, fit = None, stored.get("fit", "crop")
     if not stored["enlarged_on_device"]:
-        host = HostTransform(
-            stored["size"],
-            preprocessing.crop_pct,
-            preprocessing.interpolation,
-            stored.get("scaled_jpeg", False),
-        )
-    return model, InputPlan(host, device, bit_depth=stored.get("bit_depth", BITS))
+        scaled_jpeg = stored.get("scaled_jpeg", False)
+        host = host_transform(stored["size"], preprocessing, scaled_jpeg, fit)
+    return model, InputPlan(host, device, bit_depth=stored.get("bit_depth", BITS), fit=fit)
 
 
 def restore_conventions(meta: Mapping[str, Any]) -> dict[str, Any]:
