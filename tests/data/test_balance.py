@@ -194,7 +194,7 @@ def test_weights_of_several_labels():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("blanced", "there is no such file. Give none, balanced, balanced:0.5, name=2"),
+        ("evenly", "there is no such file. Give none, balanced, balanced:0.5, name=2"),
         ("cat=2", "there is no class 'cat'"),
         ("ant=-1", "the weight of 'ant' must be a number above 0, not '-1'"),
         ("ant=0", "above 0"),

@@ -114,16 +114,14 @@ def _of_checkpoint(found: converted_folder.ConvertedCheckpoint) -> Exportable:
 
 def _of_run(folder: Path) -> Exportable:
     from jtl.runs.checkpoints import reading
-    from jtl.runs.checkpoints.model_description import restore_conventions, restore_preprocessing
-    from jtl.runs.files import fitted_thresholds
+    from jtl.runs.checkpoints.model_description import (
+        restore_conventions,
+        restore_preprocessing,
+        restore_use,
+    )
 
     restored = reading.restore(folder)
-    meta, use = restored.meta, {}
-    if (fit := meta["input"].get("fit")) is not None:
-        use["fit"] = fit
-    if (task := meta.get("task")) is not None:
-        thresholds = fitted_thresholds(folder, restored.epoch, len(meta["class_names"]))
-        use |= {"task": task, "activation": "sigmoid", "thresholds": json.dumps(thresholds)}
+    meta = restored.meta
     try:
         head, weights = meta["head"], meta["weights"]
         found = Exportable(
@@ -140,7 +138,7 @@ def _of_run(folder: Path) -> Exportable:
             source=weights["name"],
             source_sha256=weights.get("sha256"),
             licence=weights.get("licence"),
-            use=use,
+            use=restore_use(meta, folder, restored.epoch),
         )
         # Dropout does nothing once training is over.
         extra = [f"head layer {x}" for x in head["layers"] if not x.startswith("dropout")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jtl import models
@@ -12,6 +14,7 @@ from jtl.data.input_plan import InputPlan, host_transform
 from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
 from jtl.models.truncation import Truncated
+from jtl.runs.files import fitted_thresholds
 
 
 def describe_model(
@@ -92,6 +95,16 @@ def restore_conventions(meta: Mapping[str, Any]) -> dict[str, Any]:
         key: NormSpec(**value) if key == "norm" else value
         for key, value in meta["conventions"].items()
     }
+
+
+def restore_use(meta: Mapping[str, Any], folder: Path, epoch: int) -> dict[str, str]:
+    """How a run's checkpoint uses images and logits where that is not as usual; lists are JSON."""
+    fit, task = meta["input"].get("fit"), meta.get("task")
+    use = {} if fit is None else {"fit": fit}
+    if task is not None:
+        thresholds = fitted_thresholds(folder, epoch, len(meta["class_names"]))
+        use |= {"task": task, "activation": "sigmoid", "thresholds": json.dumps(thresholds)}
+    return use
 
 
 def restore_preprocessing(meta: Mapping[str, Any]) -> Preprocessing:
