@@ -14,7 +14,13 @@ from jtl.common.text import counted, for_markdown
 from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
-from jtl.runs.messages import SPLITS, accuracy_of, calibration_error, frozen_layers
+from jtl.runs.messages import (
+    SPLITS,
+    accuracy_of,
+    calibration_error,
+    frozen_layers,
+    probe_note,
+)
 from jtl.runs.plots import metric_name
 
 PAGE = "report.md"
@@ -101,6 +107,8 @@ def _results(summary: dict[str, Any], config: Config) -> str:
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
+    if (note := probe_note(summary)) is not None:
+        text += f"\n\n{for_markdown(note)}"
     return f"{text}\n\n{_calibration(found, summary['val_accuracy'])}"
 
 

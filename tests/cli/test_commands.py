@@ -107,7 +107,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
     for told in (
         "tiny, weights tiny.safetensors",
         "51 of 1,711 parameters",
-        "arrays compared)",
+        "unchanged (every value compared)",
         messages.accuracy_of(summary["val_accuracy"], 9),
         f"{folder}/report.md",
         f"jtl evaluate {folder}",

@@ -51,10 +51,10 @@ def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_pa
     out = io.StringIO()
     dry_run.print_dry_run(solving, Console(file=out, width=100))
     assert "GFLOP per image" in out.getvalue()
-    assert "per epoch" not in out.getvalue()
+    assert "epochs of" not in out.getvalue()
     out = io.StringIO()
     dry_run.print_dry_run(stepping, Console(file=out, width=100))
     assert re.search(
-        r"\n  time without compiling: about (under )?[\d.]+ s, (under )?[\d.]+ s per epoch\n",
+        r"\n  time: about (under )?[\d.]+ s: 2 epochs of (under )?[\d.]+ s\n  not included: ",
         out.getvalue(),
     )
