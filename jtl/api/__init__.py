@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from jtl.api.run import Run
+from jtl.api.finished_run import Run
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import type_of

@@ -11,7 +11,7 @@ from jtl.common.output import print_json
 from jtl.common.text import counted, for_terminal
 from jtl.config import walk
 from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists
-from jtl.config.run import DeviceName
+from jtl.config.run_options import DeviceName
 
 if TYPE_CHECKING:
     from jtl.config.options import Config

@@ -13,7 +13,7 @@ from jtl.common.files import check_folder
 from jtl.common.output import print_json
 from jtl.common.text import for_terminal
 from jtl.config import checks, walk
-from jtl.config.run import DeviceName
+from jtl.config.run_options import DeviceName
 
 if TYPE_CHECKING:
     from jtl.predict.predictions import Prediction, Unreadable

@@ -8,7 +8,7 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import trackers
 from jtl.runs.plot_worker import PlotWorker
-from jtl.runs.resume import opened_run
+from jtl.runs.resume import check_same_inputs, opened_run
 from jtl.runs.run import Run
 from jtl.train import automatic, batch_size, preview
 from jtl.train.checks import checked
@@ -45,7 +45,9 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
             setup = processes.run_together(
                 lambda: prepare_setup(checked(run.config), display, run.folder)
             )
-            note = processes.run_together(lambda: run.check_same(run_inputs(setup), setup.dataset))
+            note = processes.run_together(
+                lambda: check_same_inputs(run, run_inputs(setup), setup.dataset)
+            )
             display.message(f"note: {note}") if note else None
             run.extend(run_content(setup))
         else:

@@ -25,7 +25,7 @@ from jtl.runs.checkpoints.managers import remove_temporary
 from jtl.runs.checkpoints.saving import Checkpointer
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.run import Run
-from jtl.train import automatic, memory, profiling
+from jtl.train import automatic, memory_estimate, profiling
 from jtl.train.restore import restored_part, snapshot_of, start_of
 from jtl.train.setup import Setup, feature_cache
 from jtl.train.summary import run_content, summarize
@@ -204,7 +204,7 @@ class Training:
         except Exception as error:
             if out_of_memory(error) is None:
                 raise
-            raise UserError(memory.advice(trainer, error)) from error
+            raise UserError(memory_estimate.advice(trainer, error)) from error
 
     def _progress(self, epoch: int, part: PartialEpoch, trainer: Trainer) -> EpochProgress:
         position = TemporaryCheckpoint(

@@ -14,7 +14,7 @@ from jtl import models, weights
 from jtl.cache.features import FeatureCache
 from jtl.cache.sizes import memory_budget
 from jtl.cache.store import FeatureStore
-from jtl.common import memory
+from jtl.common import garbage_collection
 from jtl.common.errors import UserError
 from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
@@ -197,7 +197,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
             f"--aux-head has no effect: {' and '.join(p.phase.mask for p in plans)} freezes it. "
             "Use a mask that trains it, such as full or last_stages:2, or leave it out."
         )
-    memory.resume_collection()
+    garbage_collection.resume()
     return Setup(
         config=config,
         dataset=dataset,

@@ -17,7 +17,7 @@ from jtl.data.sources.names import (
     is_no_class,
     is_of_lists,
     numbered_parts,
-    split_in,
+    sure_split,
 )
 from jtl.data.sources.stores import ImageFile, Tree, stem_of
 
@@ -148,8 +148,7 @@ def enter(node: Node, leave_out: Callable[..., None], *, in_split: bool) -> Node
         held = node.with_images()
         if len(held) != 1 or not node.holds_folders or not node.children[held[0]].holds_folders:
             return node
-        inner = split_in(held[0])
-        if not in_split and inner is not None and inner.sure and inner.split != "unlabelled":
+        if not in_split and sure_split(held[0]) not in (None, "unlabelled"):
             return node
         leave_out(STRAYS, *(image.name for image in node.images))
         beside = (child for name, child in node.children.items() if name != held[0])

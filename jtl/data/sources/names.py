@@ -84,6 +84,12 @@ def split_in(name: str) -> SplitName | None:
     return SplitName("train" if both else splits.pop(), not others)
 
 
+def sure_split(name: str) -> str | None:
+    """The split that a name stands for if it says nothing else, as `training_set`; else None."""
+    found = split_in(name)
+    return found.split if found is not None and found.sure else None
+
+
 def splits_in(name: str) -> set[str]:
     """All splits that the words of a name stand for."""
     return {split for word in words_of(name) if (split := _split_of_word(word)) is not None}

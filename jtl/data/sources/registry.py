@@ -15,7 +15,7 @@ from jtl.config.data import ClassLevel, SplitLists, with_scheme
 from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
-from jtl.data.held_out import hold_out, hold_out_test, refuse_divided
+from jtl.data.hold_out import hold_out, hold_out_test, refuse_divided
 from jtl.data.sources.image_groups import with_groups
 from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (

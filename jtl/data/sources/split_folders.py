@@ -15,6 +15,7 @@ from jtl.data.sources.names import (
     is_container,
     is_of_queries,
     split_in,
+    sure_split,
 )
 
 LAYOUT = (
@@ -183,10 +184,10 @@ def by_class(base: Node, findings: Findings) -> dict[str, Node] | None:
     if len(held) < 2 or any(not node.nested for node in held):
         return None
     names = sorted({name for node in held for name in node.with_images()})
-    found = {name: split_in(name) for name in names}
-    if not all(s is not None and s.sure for s in found.values()):
+    found = {name: sure_split(name) for name in names}
+    splits = [split for split in found.values() if split is not None]
+    if len(splits) < len(found):
         return None
-    splits = [s.split for s in found.values() if s is not None]
     if "train" not in splits or any(split_in(node.name) for node in held):
         return None
     if any(node.children[n].with_images() for node in held for n in node.with_images()):
@@ -200,13 +201,13 @@ def by_class(base: Node, findings: Findings) -> dict[str, Node] | None:
             f"{findings.place} has several names for one split: {listed(sorted(names))}."
         )
     turned = {}
-    for name, kind in found.items():
-        if kind is None or kind.split == "unlabelled":
+    for name, split in found.items():
+        if split is None or split == "unlabelled":
             files = (f for n in held if name in n.children for f in n.children[name].files())
             findings.leave_out("images without labels", *files)
             continue
         parts = {n.name: n.children[name] for n in held if name in n.children}
-        turned[kind.split] = Node(base.parts, [], [], parts)
+        turned[split] = Node(base.parts, [], [], parts)
     findings.notes.append("The splits lie within the class folders.")
     return {split: turned[split] for split in ("train", "val", "test") if split in turned}
 

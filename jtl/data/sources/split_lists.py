@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
-from jtl.data.sources import split_list_files, split_list_names
+from jtl.data.sources import split_list_candidates, split_list_reader
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import splits_in, words_of
-from jtl.data.sources.split_list_files import CUB, WAY_OUT, Contents
-from jtl.data.sources.split_list_names import NEVER_READ, ListName
+from jtl.data.sources.split_list_candidates import NEVER_READ, ListName
+from jtl.data.sources.split_list_reader import CUB, WAY_OUT, Contents
 from jtl.data.sources.stores import ImageFile, stem_of
 
 _ENOUGH = 0.5
@@ -69,20 +69,20 @@ def find(
     Raises:
         UserError: There are lists that cannot be read, or that contradict one another.
     """
-    candidates = split_list_names.candidates(list(files))
+    candidates = split_list_candidates.candidates(list(files))
     if not candidates:
         return _by_names(images) if expected else None
     index = ImageIndex(images, elsewhere)
     opened: _Opened = [
-        (file, name, split_list_files.read(file, name, index, read, expected=expected))
+        (file, name, split_list_reader.read(file, name, index, read, expected=expected))
         for file, name in candidates
     ]
     by_name = {file.parts[-1].lower(): file for file, _ in candidates}
-    cub = split_list_files.read_cub(by_name, index, read)
+    cub = split_list_reader.read_cub(by_name, index, read)
     if cub.splits:
         of_cub = [by_name[name] for name in CUB]
         opened = [each for each in opened if each[0] not in of_cub]
-        opened.append((by_name[CUB[1]], split_list_names.name_of(by_name[CUB[1]]), cub))
+        opened.append((by_name[CUB[1]], split_list_candidates.name_of(by_name[CUB[1]]), cub))
     found: dict[str, list[tuple[ImageFile, frozenset[str]]]] = defaultdict(list)
     for file, _, contents in opened:
         for split, names in contents.splits.items():

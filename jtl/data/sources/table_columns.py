@@ -16,7 +16,7 @@ from jtl.data.kinds import by_ending
 from jtl.data.sources.image_groups import IN_COLUMNS
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.parquet_columns import NO_LABELS
-from jtl.data.sources.split_tables import FALSE, TRUE
+from jtl.data.sources.split_column import FALSE, TRUE
 from jtl.data.sources.table_files import NoLabels, Table
 
 IMAGES = (
