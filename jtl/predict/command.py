@@ -123,7 +123,7 @@ def _print(row: Prediction | Unreadable) -> None:
         return
     print(for_terminal(row.name))
     for name, probability in classes:
-        print(f"  {probability:7.2%}  {for_terminal(name)}")
+        print(f"  {100 * probability:5.1f} %  {for_terminal(name)}")
 
 
 def _print_json(row: Prediction | Unreadable) -> None:

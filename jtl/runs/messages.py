@@ -73,17 +73,18 @@ def probe_note(summary: dict[str, Any]) -> str | None:
         return None
     gained = 100 * (reached - probe)
     both = (
-        f"{SPLITS[split]} accuracy is {reached:.3f} with mask {summary['mask']}, and {probe:.3f} "
-        "with a linear probe, which trains only the classifier, as --mask head_only does"
+        f"{SPLITS[split]} accuracy is {reached:.3f} with mask {summary['mask']} and {probe:.3f} "
+        "with a linear probe (only the classifier is trained, as with --mask head_only)"
     )
     count = sum(row["count"] for row in summary[f"{split}_classes"].values())
     # Of the difference of two shares; less for the same images, which makes this the careful side.
     error = 100 * math.sqrt((reached * (1 - reached) + probe * (1 - probe)) / count)
     if abs(gained) < 2 * error:
-        apart = counted(round(abs(gained) / 100 * count), "image")
+        apart = round(abs(gained) / 100 * count)
+        chance = f"A difference of {counted(apart, 'image')} of {count:,} is within chance; "
         return (
-            f"Fine-tuning made no clear difference: {both}. A difference of {apart} of {count:,} "
-            "is within chance; --mask head_only takes only seconds."
+            f"Fine-tuning made no clear difference: {both}. {chance if apart else ''}"
+            "--mask head_only takes only seconds."
         )
     if gained >= 0:
         return f"Fine-tuning gained {gained:.1f} percentage points: {both}."

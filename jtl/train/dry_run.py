@@ -168,13 +168,13 @@ def _time(phase: dict[str, Any]) -> list[str]:
         each = phase["estimated_epoch_seconds"]
         whole += each * phase["epochs"]
         parts.append(f"{counted(phase['epochs'], 'epoch')} of {format_seconds(each)}")
+        parts = [f"{format_seconds(whole)}: {' and '.join(parts)}"]
     elif phase["cached_prefix"]:
         parts.append("seconds for the head")
     if not parts:
         return []
-    total = f"about {format_seconds(whole)}: " if whole else ""
     return [
-        f"time: {total}{' and '.join(parts)}",
+        f"time: {'about ' if whole else ''}{' and '.join(parts)}",
         "not included: reading the images, compiling (up to a minute or two; faster the next "
         "time) and validation",
     ]

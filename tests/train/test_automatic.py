@@ -130,7 +130,10 @@ def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path)
     assert run.summary["probe_test_accuracy"] is None
     assert probe.summary["probe_val_accuracy"] is None
     assert f"{run.summary['probe_val_accuracy']:.3f} with a linear probe" in said
-    assert "with a linear probe, which trains only" in (run.folder / "report.md").read_text()
+    assert (
+        "with a linear probe (only the classifier is trained"
+        in (run.folder / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,13 +160,13 @@ def test_crops_are_for_those_who_fine_tune_every_layer(options: dict[str, Any], 
 
 def test_crops_are_told_and_kept_with_the_run(tiny_data, tmp_path):
     run, said = trained(tiny_data, tmp_path / "run", mask="full", augment="auto")
-    assert "cropped at random (--augment crops), because every layer trains" in said
+    assert "cropped at random (--augment crops), because every layer is trained" in said
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert stored["augment"]["augment"] == "crops"
     assert run.summary["augmentation"] == "random crops of at least 35 % of the area"
     # What was asked for needs no explanation.
     _, said = trained(tiny_data, tmp_path / "asked", mask="full", augment="crops")
-    assert "because every layer trains" not in said
+    assert "because every layer is trained" not in said
 
 
 def test_runs_from_before_there_was_augmentation_have_none():
@@ -186,12 +189,12 @@ def test_a_worse_fine_tuning_says_so_and_what_to_try():
     said = messages.probe_note(summary)
     assert said is not None
     assert said.startswith("Fine-tuning lost 5.0 percentage points: validation accuracy is 0.700 ")
-    assert "with mask full, and 0.750 with a linear probe" in said
+    assert "with mask full and 0.750 with a linear probe" in said
     assert "--lr" in said
     better = {**summary, "test_accuracy": 0.8, "probe_test_accuracy": 0.75}
     better["test_classes"] = summary["val_classes"]
     assert (messages.probe_note(better) or "").startswith(
-        "Fine-tuning gained 5.0 percentage points: test accuracy is 0.800 with mask full, and 0.750"
+        "Fine-tuning gained 5.0 percentage points: test accuracy is 0.800 with mask full and 0.750"
     )
     assert messages.probe_note({**summary, "probe_val_accuracy": None}) is None
     # Five points of a hundred images are less than two standard errors, either way.
