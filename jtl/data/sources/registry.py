@@ -32,7 +32,7 @@ class SourceOptions:
     """How a source is read, where it could be read in several ways.
 
     Attributes:
-        classes: Which folders are classes: see `jtl.data.sources.class_folders.ClassLevel`.
+        classes: Which folders are classes: see `jtl.config.data.ClassLevel`.
         image_column: The column of the images.
         label_column: The column of the labels.
         split_lists: Whether lists of splits beside class folders are read.
