@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from jtl.common.output import print_json
-from jtl.common.text import indented
+from jtl.common.text import counted, indented
 from jtl.config import checks, walk
 from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists
 
@@ -122,7 +122,7 @@ def lines(result: Survey) -> list[str]:
         told = ", ".join(f"{name} {w} x {h}" for name, (h, w) in result.sizes.items())
         text += ["", f"width x height in pixels: {told}"]
     text += _listed("unreadable", result.unreadable)
-    text += _listed("equal", [" = ".join(group) for group in result.duplicates])
+    text += _listed("duplicates", [" = ".join(group) for group in result.duplicates])
     for word, sentences in (
         ("note", result.notes),
         ("warning", result.warnings),
@@ -130,7 +130,8 @@ def lines(result: Survey) -> list[str]:
     ):
         text += [f"{word + ':':<10}{sentence}" for sentence in sentences]
     if not result.problems:
-        text.append("No problems found.")
+        warned = f" ({counted(len(result.warnings), 'warning')})" if result.warnings else ""
+        text.append(f"No problems found{warned}.")
     return text
 
 
