@@ -121,7 +121,7 @@ class _Reader:
         self._tree, self._place, self._read = tree, place, read
         self._lists: SplitLists = lists
         self._level: ClassLevel = level
-        self.findings = Findings(place, unread_labels.told(tree.others, place))
+        self.findings = Findings(place, unread_labels.told(tree.others, place, read))
         self._used: list[ImageFile] = []
         self._splits_told = ""
 
@@ -245,10 +245,15 @@ class _Reader:
 
     def _other_files(self) -> None:
         used = {file.name for file in self._used}
-        kinds = unread_labels.by_kind(f for f in self._tree.others if f.name not in used)
+        others = (file for file in self._tree.others if file.name not in used)
+        kinds = unread_labels.by_kind(others, self._read)
         if names := [name for same in kinds.values() for name in same]:
+            told = (
+                f"{listed(same, 3)} ({kind})" if kind.startswith("boxes") else listed(same)
+                for kind, same in kinds.items()
+            )
             self.findings.notes.append(
-                f"Labels come from the folders; {listed(names)} beside them "
+                f"Labels come from the folders; {'; '.join(told)} beside them "
                 f"{'is' if len(names) == 1 else 'are'} not read."
             )
         if packed := unread_labels.archives(self._tree.others):

@@ -23,6 +23,8 @@ from jtl.data.sources.stores import ImageFile, stem_of
 
 _ENOUGH = 0.5
 """The share of the images that lists must name."""
+_NEARLY_ALL = 0.9
+"""The share of images that are called after splits, from which on the others are odd."""
 _Opened = list[tuple[ImageFile, ListName | None, Contents]]
 
 
@@ -71,7 +73,7 @@ def find(
     """
     candidates = split_list_candidates.candidates(list(files))
     if not candidates:
-        return _by_names(images) if expected else None
+        return _by_names(images, where) if expected else None
     index = ImageIndex(images, elsewhere)
     opened: _Opened = [
         (file, name, split_list_reader.read(file, name, index, read, expected=expected))
@@ -96,7 +98,7 @@ def find(
         _refuse_doubtful(opened, has)
     listed = _combined(found, index.names, where) if found else None
     if listed is None and expected:
-        listed = _by_names(images)
+        listed = _by_names(images, where)
     notes = [*_notes(opened), *(() if "val" in found else _groups(opened))]
     if listed is None:
         return Listed({}, (), "train", "", tuple(notes)) if notes else None
@@ -223,19 +225,32 @@ def _apart(sets: Iterable[frozenset[str]]) -> list[frozenset[str]]:
     return parts if frozenset().union(*parts) == whole else different
 
 
-def _by_names(images: Sequence[ImageFile]) -> Listed | None:
-    """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`."""
+def _by_names(images: Sequence[ImageFile], where: str) -> Listed | None:
+    """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`.
+
+    Raises:
+        UserError: A few are not.
+    """
     split_of: dict[str, str] = {}
     for image in images:
         words = words_of(stem_of(image.parts[-1]))
         splits = splits_in(words[0]) if words else set()
-        if len(splits) != 1 or not splits <= {"train", "val", "test"}:
-            return None
-        split_of[image.name] = splits.pop()
-    trained = {image.parts[:-1] for image in images if split_of[image.name] == "train"}
-    # Else they are called after their classes, which are trains and test tubes.
-    if len({*split_of.values()}) < 2 or trained != {image.parts[:-1] for image in images}:
+        if len(splits) == 1 and splits <= {"train", "val", "test"}:
+            split_of[image.name] = splits.pop()
+    if len(split_of) < _NEARLY_ALL * len(images):
         return None
+    named = [image for image in images if image.name in split_of]
+    trained = {image.parts[:-1] for image in named if split_of[image.name] == "train"}
+    # Else they are called after their classes, which are trains and test tubes.
+    if len({*split_of.values()}) < 2 or trained != {image.parts[:-1] for image in named}:
+        return None
+    if odd := [image.name for image in images if image.name not in split_of]:
+        these = "it" if len(odd) == 1 else "them"
+        raise UserError(
+            f"Nearly all images of {where} are called after splits, such as {named[0].name}, but "
+            f"not {listed(odd, 3)}. Rename {these}, such as to train_7.jpg, or move {these} "
+            f"elsewhere. {WAY_OUT}"
+        )
     return Listed(split_of, (), None, "the names of the images, such as " + images[0].parts[-1])
 
 

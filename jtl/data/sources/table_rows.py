@@ -11,7 +11,7 @@ from jtl.data.sources.stores import ImageFile, ImageStore
 from jtl.data.sources.table_columns import MISSING, Asked, choose, split_words
 from jtl.data.sources.table_files import NAMED, Table
 from jtl.data.sources.table_images import ImageFinder, Several, count, doubtful
-from jtl.data.sources.table_labels import labels_of, rows_told
+from jtl.data.sources.table_labels import code_in, labels_of, rows_told
 
 
 class Rows(NamedTuple):
@@ -66,13 +66,21 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
         words = split_words(table, columns.split)
         splits = [words[cell] for cell in table.columns[columns.split]]
     labels = labels_of(table, columns, asked=asked.label is not None)
+    cells = [] if columns.label is None else table.columns[columns.label]
+    if (code := code_in(cells)) is not None:
+        notes.append(
+            f"'{code}' in the column '{table.names[columns.label or 0]}' is read as a label, as "
+            "the others are codes of two letters. If it stands for a missing label, remove these "
+            "rows."
+        )
     if "" in labels:
         empty = {row for row, label in enumerate(labels) if not label}
         name = table.names[columns.label or 0]
         if not splits or empty != {row for row, split in enumerate(splits) if split == "test"}:
             raise UserError(
                 f"{table.path}, column '{name}': no label for "
-                f"{rows_told(table, empty.__contains__)}. Fill them in, or remove the rows."
+                f"{rows_told(table, empty.__contains__)}. {_missing(cells)}Fill them in, or remove "
+                "the rows."
             )
         notes.append("The test rows of the table have no labels: they are not used for testing.")
         kept = [row for row in range(len(labels)) if row not in empty]
@@ -105,6 +113,17 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
         "" if columns.split is None else f"the column '{names[columns.split]}' of {file}",
         finder.store,
         (*notes, *said),
+    )
+
+
+def _missing(cells: Sequence[str]) -> str:
+    """A sentence about words that are taken for missing labels."""
+    marks = sorted(map(repr, MISSING & {*cells} - {"", code_in(cells)}))
+    if not marks:
+        return ""
+    return (
+        f"{listed(marks)} stands for a missing label here, as in pandas and R; if it is a class, "
+        "call it otherwise. "
     )
 
 
