@@ -26,6 +26,7 @@ from weights_convert.read import readers, sharded
 from weights_convert.source import (
     architectures,
     arguments,
+    class_names,
     hub,
     keras_graph,
     keras_layers,
@@ -170,6 +171,7 @@ def convert_source(
             {**converted.conventions, **conventions},
             converted.num_classes,
         )
+    source = class_names.named(source, file, converted.num_classes)
     return _checkpoint(source, file, converted, conventions)
 
 
@@ -211,7 +213,6 @@ def _checkpoint(
     source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
 ) -> ConvertedCheckpoint:
     preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
-    names = source.class_names
     notes = [*source.notes, *file.notes, *converted.notes]
     guess = architectures.guess(converted.model, converted.library)
     if guess and not source.architecture and not source.conventions:
@@ -227,8 +228,7 @@ def _checkpoint(
         library=converted.library,
         conventions={**converted.conventions, **conventions, **source.conventions},
         num_classes=converted.num_classes,
-        # Names for another classifier than the one in the file are no use.
-        class_names=names if names and len(names) == converted.num_classes else None,
+        class_names=source.class_names if converted.num_classes else None,
         preprocessing=dataclasses.replace(preprocessing, **source.preprocessing),
         source=source.name,
         sha256=file.sha256,
