@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from jtl.common.errors import UserError, suggest
+from jtl.data.sources import unread_labels
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.labels import indexed, plain_labels, plain_names
 from jtl.data.splits import LeftOut, OpenedSource, class_problems, split_of
@@ -200,6 +201,8 @@ def _channels_first(shape: tuple[int, ...]) -> str:
 
 
 def _unreadable(place: Path, error: Exception) -> UserError:
+    if way := unread_labels.way_out_of_file(place):
+        return UserError(f"{place} is no .npz file. {way}".rstrip())
     return UserError(
         f"{place} is not a readable .npz file ({error or type(error).__name__}). It may be damaged "
         "or incomplete: write or copy it again with np.savez, without Python objects."

@@ -150,7 +150,9 @@ def _images(table: Table, column: int, finder: ImageFinder) -> tuple[list[ImageF
         shown = (f"row {table.rows[row]} ({cells[row]!r})" for row in lost[:NAMED])
         more = f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else ""
         first = cells[lost[0]]
-        if "://" in first:
+        if root := finder.root_for(first):
+            way_out = f"They are there from another folder: --image-root {root}"
+        elif "://" in first:
             way_out = "These are addresses: download the images, and name the files."
         else:
             way_out = (

@@ -40,11 +40,27 @@ _NOT_READ = (
 )
 _NO_TABLE = r"\.xlsx?$|(^|/)_classes\.csv$"
 _OF_BOXES = "They may hold boxes, of several objects in an image: jtl classifies whole images. "
+_MATLAB = (
+    "Load MATLAB files with scipy.io.loadmat (version 7.3 with h5py), and save images [N, H, W, 3] "
+    "and labels [N] with numpy.savez('data.npz', x_train=..., y_train=...). Of SVHN they are "
+    "X.transpose(3, 0, 1, 2) and y % 10. "
+)
+_ARRAYS = r"(^|/)[^/]*_32x32\.mat$"
+_FILES = {
+    ".mat": _MATLAB,
+    ".h5": "Save images [N, H, W, 3] and labels [N] of it with numpy.savez('data.npz', "
+    "x_train=..., y_train=...). ",
+    ".npy": "Save images and labels together: numpy.savez('data.npz', x_train=..., y_train=...). ",
+    ".json": "If it is a list of objects with the columns file and label: csv:FILE. ",
+    ".txt": "If it is a table of image files and their labels: csv:FILE. ",
+}
+"""What to say of a file that is given as a source."""
 _SPECIAL = {
     r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
     "jtl gives every image one: export the data in the format Folder Structure. ",
     r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": _OF_BOXES,
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
+    _ARRAYS: "Those of SVHN hold the images, too. " + _MATLAB,
     r"\.parquet$": "To read the Parquet files: parquet:FOLDER. ",
 }  # fmt: skip
 
@@ -91,9 +107,13 @@ def by_kind(
 
 def _kind_held(file: ImageFile, read: Callable[..., bytes]) -> str | None:
     try:
-        text = decoded(read(file, _FIRST_BYTES))
+        return kind_of_text(decoded(read(file, _FIRST_BYTES)))
     except Exception:  # Links to nothing, damaged archives: of many kinds.
         return None
+
+
+def kind_of_text(text: str) -> str | None:
+    """Whose boxes a text holds, by its beginning; None where it holds something else."""
     is_json = text.lstrip()[:1] in ("{", "[")
     return next(
         (
@@ -122,6 +142,12 @@ def side_by_side(place: str, count: int, labels_told: str) -> str:
     )
 
 
+def way_out_of_file(path: Path) -> str:
+    """A sentence for who gives a file in which labels or arrays may be as the source of images."""
+    ending = path.suffix.lower()
+    return _FILES.get({".hdf5": ".h5", ".pkl": ".npy"}.get(ending, ending), "")
+
+
 def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | None = None) -> str:
     """Sentences, for who has images without class folders; empty where there are no such files.
 
@@ -146,7 +172,8 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
         special.append(_OF_BOXES)
     tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
     if not tables:
-        way = "" if special and found.keys() == {"tables"} else _NOT_READ
+        arrays = any(re.search(_ARRAYS, name, re.IGNORECASE) for name in names)
+        way = "" if special and (found.keys() == {"tables"} or arrays) else _NOT_READ
     elif place.is_dir():
         way = f"To read labels from a table: --data csv:{place}/{tables[0]} "
     else:

@@ -156,8 +156,8 @@ def test_splits(root: Path, case: str):
 
 UNUSED = {
     "numbers": ("set", "12121"),
-    "in German": ("Menge", ["Training", "Prüfung"] * 2 + ["Training"]),
-    "in Portuguese": ("conjunto", ["treino", "teste"] * 2 + ["treino"]),
+    "in German": ("Menge", ["Training", "Probe"] * 2 + ["Training"]),
+    "in Spanish": ("conjunto", ["ejercicio", "examen"] * 2 + ["ejercicio"]),
     "by its words": ("x", ["train", "other"] * 2 + ["train"]),
 }
 
