@@ -30,7 +30,7 @@ CONFUSION, RELIABILITY, MISTAKES = "confusion.png", "reliability.png", "mistakes
 TABLE = "mistakes.csv"
 SHOWN = 24
 """Mistakes on the sheet; the table has all."""
-_COLUMNS, _WIDTH, _LONGEST_FILE, _LONGEST_CLASS = 6, 2.1, 30, 18
+_COLUMNS, _WIDTH, _LONGEST_LINE, _LONGEST_CLASS = 6, 2.1, 30, 18
 
 
 def write(
@@ -118,15 +118,17 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     if not len(rows):
         return None
     shares = probabilities(evaluation.logits[rows], temperature)
-    told = []
-    for row, share in zip(rows, shares, strict=True):
-        said, true = int(evaluation.logits[row].argmax()), int(evaluation.images.labels[row])
-        names = shortened_apart([classifier.class_names[i] for i in (said, true)], _LONGEST_CLASS)
-        told.append(
-            f"{shortened(image_name(evaluation.images.names[int(row)]), _LONGEST_FILE)}\n"
-            f"predicted {names[0]}: {percent(share[said])}\n"
-            f"actual {names[1]}: {percent(share[true])}"
-        )
+    told, class_names = [], classifier.class_names
+    classes = [(int(evaluation.logits[r].argmax()), int(evaluation.images.labels[r])) for r in rows]
+    # Long names have lines of their own: in all labels, or images would not be level.
+    own_lines = any(len(class_names[i]) > _LONGEST_CLASS for pair in classes for i in pair)
+    for row, share, pair in zip(rows, shares, classes, strict=True):
+        lines = [shortened(image_name(evaluation.images.names[int(row)]), _LONGEST_LINE)]
+        names = shortened_apart([class_names[i] for i in pair], _LONGEST_LINE)
+        for word, name, index in zip(("predicted", "actual"), names, pair, strict=True):
+            one = percent(share[index])
+            lines += [f"{word} ({one}):", name] if own_lines else [f"{word} {name}: {one}"]
+        told.append("\n".join(lines))
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.images.native_size())
     if host is None:

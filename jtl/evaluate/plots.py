@@ -37,7 +37,7 @@ def draw_confusion(
     cell, size = (0.33, 7.0) if counted else (0.115, 6.0)
     if classes <= _COUNTED // 2:
         size = 10.0 if classes <= _FEW else 8.0
-    names = shortened_apart(class_names, 24)
+    names = shortened_apart(class_names, 32)
     margin = 1.0 + 0.6 * size / 72 * max(map(cell_len, names))
     side = max(cell * classes, 2.4) + margin
     figure = Figure(figsize=(side + 0.8, side + 0.3), layout="constrained")
