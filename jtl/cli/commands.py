@@ -33,6 +33,9 @@ class Command:
 
 COMMANDS = {
     "train": Command("jtl.train.command", "train a classifier", computes=True),
+    "search": Command(
+        "jtl.search.command", "find the best classifier within a time", computes=True
+    ),
     "predict": Command("jtl.predict.command", "predict the class of images", computes=True),
     "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
     "export": Command("jtl.export.command", "write a model for other libraries", computes=True),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 MODULES = {
     **{
         name: f"jtl.{name}"
-        for name in ("train", "predict", "evaluate", "export", "compare", "data", "cache")
+        for name in ("train", "search", "predict", "evaluate", "export", "compare", "data", "cache")
     },
     "weights": "weights_convert",
 }

@@ -96,7 +96,7 @@ def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
     whole = counted.prefix + counted.forward
     # The part in which most of the work is: the frozen layers, or all of them.
     stop = inputs.start if counted.prefix > whole / 2 else None
-    seconds = _forward_seconds(setup, batch, stop) / (whole if stop is None else counted.prefix)
+    seconds = forward_seconds(setup, batch, stop) / (whole if stop is None else counted.prefix)
     images = len(setup.dataset.train) * max(setup.inputs.views, 1) + len(setup.dataset.val)
     # Devices divide a batch, each of many processes computes its share of the features.
     step_seconds = seconds * counted.step * batch / setup.sharding.count
@@ -110,7 +110,7 @@ def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
     }
 
 
-def _forward_seconds(setup: Setup, batch: int, stop: str | None) -> float:
+def forward_seconds(setup: Setup, batch: int, stop: str | None) -> float:
     """Seconds of inference for one image, compiled, up to unit `stop`."""
     # A CPU is as fast on few images; accelerators are not.
     batch = min(batch, _ON_CPU) if jax.default_backend() == "cpu" else batch

@@ -183,7 +183,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         size=inputs.device.size,
         seed=config.train.seed,
     )
-    config = chosen(config, variables, in_memory=_head_fits(config, variables, dataset))
+    config = chosen(config, variables, in_memory=head_fits(config, variables, dataset))
     plans = plan_phases(
         phases_of(config, model),
         variables["params"],
@@ -268,7 +268,7 @@ def feature_cache(setup: Setup, display: Display) -> FeatureCache:
     )
 
 
-def _head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
+def head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
     """Whether L-BFGS has room for the features that the head gets, and for two copies of them."""
     width = variables["params"]["head"]["logits"]["kernel"].shape[0]
     count = len(dataset.train) + len(dataset.val)

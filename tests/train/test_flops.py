@@ -100,7 +100,7 @@ def test_estimates_hold_on_a_machine_that_takes_a_second_for_a_billion(model, tr
         options = {"model": setup.model, "stop": stop, "prepare": setup.inputs.device}
         return xla(forward, setup.variables, images, **options) / 1e9
 
-    monkeypatch.setattr(dry_run, "_forward_seconds", seconds)
+    monkeypatch.setattr(dry_run, "forward_seconds", seconds)
     phase = dry_run.dry_run(setup)
     trainer = Trainer(setup, plan, inputs, setup.variables)
     batch = memory_estimate.dummy_batch(setup, inputs, 8)
