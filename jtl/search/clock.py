@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-RESERVE_SHARE, RESERVE_SECONDS = 0.03, 3.0
+RESERVE_SHARE, RESERVE_SECONDS = 0.03, 4.0
 """Of the budget for the closing work: the page, the plot, the learning curve."""
 
 

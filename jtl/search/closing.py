@@ -7,29 +7,23 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from jtl.common.errors import UserError
-from jtl.common.invocation import command
-from jtl.common.quantities import format_seconds
-from jtl.common.text import counted
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict.classifier import load
-from jtl.runs import metrics, report
+from jtl.runs import report
 from jtl.runs.files import SUMMARY, read_json, write_json
-from jtl.runs.messages import accuracy_of
 from jtl.runs.resume import stored_config
-from jtl.search import selection
+from jtl.search import more_images, page, selection
 from jtl.search.engine import Engine
 from jtl.train.setup import Setup
 
 FILE = "search.json"
+CURVE_SECONDS = 2.0
+"""What must be left of the time for the learning curve."""
 
 
 def close(engine: Engine, setup: Setup) -> dict[str, Any]:
-    """Chooses, scores on test images and writes `search.json`.
+    """Chooses, scores on test images and writes `search.json` and the page.
 
     Raises:
         UserError: No trial has a model.
@@ -68,6 +62,8 @@ def close(engine: Engine, setup: Setup) -> dict[str, Any]:
         "command": shlex.join(["jtl", "train", *report.arguments(config)]),
         "notes": list(setup.dataset.notes),
     }
+    if engine.budget.total - engine.budget.spent > CURVE_SECONDS:
+        found["learning_curve"] = more_images.learning_curve(setup, engine.log)
     if metric == "accuracy":
         found["corrected_val_accuracy"] = selection.without_bias(scored, labels)
     if setup.dataset.test is not None:
@@ -82,6 +78,7 @@ def close(engine: Engine, setup: Setup) -> dict[str, Any]:
         "folder": str(engine.folder),
     }
     write_json(engine.folder / FILE, found)
+    page.write(engine.folder, found)
     return read_json(engine.folder / FILE)
 
 
@@ -95,75 +92,3 @@ def _tested(engine: Engine, folder: Path) -> float:
         write_json(folder / SUMMARY, summary)
         report.write(folder, summary, stored_config(folder))
     return summary["test_accuracy"]
-
-
-def print_result(found: dict[str, Any], console: Console) -> None:
-    """The trials, the winner, and what its figures are worth."""
-    folder = Path(found["folder"])
-    metric = found["metric"].replace("_", " ")
-    table = Table(title="Trials", title_justify="left", min_width=60)
-    table.add_column("", justify="right")
-    table.add_column("trained", overflow="fold")
-    table.add_column(f"validation {metric}", justify="right")
-    table.add_column("time", justify="right")
-    for row in ordered(found["trials"]):
-        mark = "*" if row["folder"] == found["winner"] else ""
-        value = shown(found, row["metric"]) if row["metric"] is not None else row["state"]
-        ended = "" if row["state"] in ("done", "failed", "not begun") else f" ({row['state']})"
-        seconds = "-" if row["seconds"] is None else format_seconds(row["seconds"])
-        number = f"{mark}{row['number']}" if row["number"] else ""
-        table.add_row(number, Text(row["name"] + ended), value, seconds)
-    console.print(table)
-    for line in lines(found):
-        console.print(line, soft_wrap=True)
-    run = shlex.quote(str(folder / found["winner"]))
-    console.print(
-        f"Next:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
-        f"To train the winner again:\n  {found['command']}",
-        soft_wrap=True,
-    )
-
-
-def ordered(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best first; then those without a result."""
-    return sorted(trials, key=lambda t: (t["metric"] is None, -(t["metric"] or 0.0), t["number"]))
-
-
-def shown(found: dict[str, Any], value: float) -> str:
-    """A metric for people, as precisely as it is known."""
-    if found["metric"] == "loss":
-        return f"{-value:.3f}"
-    return metrics.rounded(value, found["num_val"])
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """What was found, in sentences."""
-    metric = found["metric"].replace("_", " ")
-    told = [f"The winner (*) is {found['winner_name']}, in '{found['winner']}'."]
-    if found["winner"] != found["best"]:
-        told.append(
-            f"{found['best_name']} has a higher validation {metric} "
-            f"({shown(found, found['best_val_metric'])}), but the difference of "
-            f"{100 * found['difference']:.1f} points is within chance (standard error "
-            f"{100 * found['standard_error']:.1f} points), and the winner took less time."
-        )
-    low, high = found["val_interval"]
-    tried = sum(1 for row in found["trials"] if row["metric"] is not None)
-    images = counted(found["num_val"], "image")
-    told.append(
-        f"Validation {metric} {shown(found, found['val_metric'])} (95 % interval {low:.3f} to "
-        f"{high:.3f}, {images}); it chose among {counted(tried, 'trial')}, so it is optimistic."
-    )
-    if found["corrected_val_accuracy"] is not None:
-        mean, low, high = found["corrected_val_accuracy"]
-        told.append(
-            f"Without that optimism the validation accuracy would be about {mean:.3f} ({low:.3f} "
-            f"to {high:.3f}, from images that were drawn again and again)."
-        )
-    if found["test_accuracy"] is not None:
-        accuracy = accuracy_of(found["test_accuracy"], found["num_test"])
-        told.append(f"Test accuracy {accuracy}: from images that chose nothing.")
-    else:
-        told.append("There are no test images, so no accuracy is free of the choice (--no-test).")
-    told.append(f"Took {format_seconds(found['seconds'])} of {format_seconds(found['budget'])}.")
-    return told

@@ -65,8 +65,8 @@ class Options:
     It trains the classifier alone (a linear probe, which takes seconds), then more and more layers,
     then varies what works best, as long as the time lasts. What is predicted to take too long on
     this machine is not begun. The best model is chosen on the validation images and scored once on
-    test images that chose nothing. Every trial is an ordinary run, for jtl evaluate, predict and
-    export.
+    test images that chose nothing; search.md in --out explains the result. Every trial is an
+    ordinary run, for jtl evaluate, predict and export.
 
     Attributes:
         source: Your images, as in --data.

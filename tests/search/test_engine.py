@@ -196,7 +196,7 @@ def sampler(engine):
 
 
 def test_variations_fill_the_time_next_to_the_best_first(engine, sampler):
-    engine.budget.total = 400.0
+    engine.budget.total = 280.0
     plan(engine)
     drawn = sampler()
     assert drawn.fresh
@@ -206,13 +206,13 @@ def test_variations_fill_the_time_next_to_the_best_first(engine, sampler):
     assert rows[0].options == {"mask": "full", "epochs": 10, "augment": "light"}
     assert all(t.stage == "search" for t in rows)
     assert {"done", "pruned"} >= {t.state for t in rows}
-    assert 300 < engine.budget.spent <= 400
+    assert 200 < engine.budget.spent <= 280
     assert len({str(t.options) for t in rows}) == len(rows)
 
     # Another session knows them, and draws others.
     again = sampler()
     assert not again.fresh
-    engine.budget.total = 500.0
+    engine.budget.total = 340.0
     engine.vary(again)
     more = [t for t in engine.store.read() if t.number > 4]
     assert more[: len(rows)] == rows
@@ -220,7 +220,7 @@ def test_variations_fill_the_time_next_to_the_best_first(engine, sampler):
 
 
 def test_an_interrupted_variation_goes_on(engine, sampler):
-    engine.budget.total = 1000.0
+    engine.budget.total = 400.0
     plan(engine)
     drawn = sampler()
     drawn.begin([t for t in engine.store.read() if t.stage == "plan"])

@@ -35,7 +35,7 @@ def test_what_is_no_time_is_refused(text):
 def test_earlier_sessions_and_the_closing_work_count():
     budget = Budget(100.0, lambda: 20.0, before=30.0, closing=10.0)
     assert budget.spent == 50
-    assert budget.left == 100 - 50 - 10 - 3 - 3
+    assert budget.left == 100 - 50 - 10 - 4 - 3
     assert Budget(10.0, lambda: 20.0).left == 0
 
 

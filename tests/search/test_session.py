@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jtl.cli import app
 from jtl.common.errors import UserError
@@ -13,6 +15,8 @@ from jtl.runs.files import read_json
 from jtl.search import sampling, session, space
 from jtl.search.options import Options
 from support import tiny
+from support.commands import python
+from support.paths import TESTS
 
 
 def searched(data, out, *more: object, step: float = 0.05):
@@ -50,6 +54,12 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
         assert logits.shape == (found["num_val"], 3)
     assert "--test-split 0.15" in found["command"]
     assert "Held out" in found["notes"][0]
+    page = (tmp_path / "search" / "search.md").read_text()
+    assert f"    {found['command']}\n" in page
+    assert "## What each choice gained" in page
+    with Image.open(tmp_path / "search" / "search.png") as plot:
+        assert plot.size[0] > 600
+    assert [row["share"] for row in found["learning_curve"]] == [0.25, 0.5, 1.0]
 
     # What is finished stays, and more time makes it longer.
     before = [
@@ -73,6 +83,24 @@ def test_all_images_choose_without_a_test(tiny_data, tmp_path, planned):
     assert found["trials"][0]["state"] == "done"
     assert "not begun" in [t["state"] for t in found["trials"]]
     assert found["corrected_val_accuracy"] is None
+
+
+@pytest.mark.process
+def test_a_search_that_is_killed_goes_on(tiny_data, tmp_path):
+    out = tmp_path / "search"
+    options = [f"folder:{tiny_data}", "--model", "tiny", "--weights", tiny_data.parent / "weights"]
+    # In the second trial after its first epoch; then after two more.
+    done = python(TESTS / "support" / "tiny_search.py", "1,2", *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    states = [(line["number"], line["state"]) for line in lines]
+    assert states == [(1, "running"), (1, "done"), (2, "running"), (2, "done")]
+    history = (out / "trials" / "002-last-stage" / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in history]
+    assert epochs == list(range(1, 11))
+    found = read_json(out / "search.json")
+    assert [t["state"] for t in found["trials"]] == ["done", "done"]
+    assert (out / "search.md").is_file()
 
 
 def test_a_folder_of_others_is_left_alone(tiny_data, tmp_path):
