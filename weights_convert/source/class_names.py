@@ -41,7 +41,7 @@ def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
     own = source.class_names
     if own and len(own) != num_classes:
         note = (
-            f"what lies beside the weights names {len(own):,} classes, and their classifier has "
+            f"what lies next to the weights names {len(own):,} classes, and their classifier has "
             f"{num_classes:,}: the names are not used"
         )
         source = dataclasses.replace(source, class_names=None, notes=(*source.notes, note))

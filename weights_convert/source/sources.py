@@ -276,7 +276,7 @@ def _from_file(path: Path, model: str | None) -> Source:
     # Any other program may keep a file of this name here.
     config = config if isinstance(config, dict) else {}
     if config.keys() & {"architecture", "pretrained_cfg", "model_args"}:
-        source = source.described(metadata.of_config(config, f"the {hub.CONFIG} beside it"))
+        source = source.described(metadata.of_config(config, f"the {hub.CONFIG} next to it"))
     elif "model_type" in config:
         processor = _json_beside(path, metadata.PROCESSOR)
         source = source.described(metadata.of_transformers(config, processor))
@@ -296,7 +296,7 @@ def _json_beside(path: Path, name: str) -> Any:
         return json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"'{beside}' beside the weights cannot be read ({error}). Repair or remove it."
+            f"'{beside}' next to the weights cannot be read ({error}). Repair or remove it."
         ) from error
 
 

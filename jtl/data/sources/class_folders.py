@@ -268,8 +268,8 @@ def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> Cl
     if len(nested) == 1 and {*held[nested[0]].with_images()} == {*held} - {*nested}:
         raise UserError(
             f"{where} has {listed(held)}, and {nested[0]} holds folders of the same names as those "
-            f"beside it, as if it were a copy of them. Move {nested[0]} elsewhere; or, to use only "
-            f"what is in it: folder:{where}/{nested[0]}"
+            f"next to it, as if it were a copy of them. Move {nested[0]} elsewhere; or, to use "
+            f"only what is in it: folder:{where}/{nested[0]}"
         )
     tops = {name: node.count for name, node in held.items()}
     below = {name: len(images) for name, images in _by_leaf(base, held).items()}

@@ -130,7 +130,7 @@ class _Reader:
         masks, kept = found.masks, found.kept
         if self._level == "top":
             masks, kept = [], sorted([*masks, *kept])
-        self.findings.leave_out("masks beside their images", *masks)
+        self.findings.leave_out("masks next to their images", *masks)
         if masks:
             self.findings.notes.append(
                 f"{counted(len(masks), 'image')} left out as masks or parts of others, for example "
@@ -187,7 +187,7 @@ class _Reader:
                     findings.leave_out("images without labels", *(f.name for f in loose))
                     continue
                 raise UserError(
-                    f"{places[split]} has no class folders, and no list beside it names a class "
+                    f"{places[split]} has no class folders, and no list next to it names a class "
                     f"of train for every image. {label_lists.way_out(loose)}{findings.labels_told}"
                 )
             found = classes_in(
@@ -253,7 +253,7 @@ class _Reader:
                 for kind, same in kinds.items()
             )
             self.findings.notes.append(
-                f"Labels come from the folders; {'; '.join(told)} beside them "
+                f"Labels come from the folders; {'; '.join(told)} next to them "
                 f"{'is' if len(names) == 1 else 'are'} not read."
             )
         if packed := unread_labels.archives(self._tree.others):

@@ -76,7 +76,7 @@ def split_folders(base: Node, findings: Findings) -> dict[str, Node] | None:
     if not trains:
         if _are_classes(base, named):
             findings.notes.append(
-                f"{listed(named)} is taken for a class, as the folders beside it hold images "
+                f"{listed(named)} is taken for a class, as the folders next to it hold images "
                 "like it."
             )
             return None
@@ -94,7 +94,7 @@ def split_folders(base: Node, findings: Findings) -> dict[str, Node] | None:
         )
     if len(named) == 1 and plain:
         raise UserError(
-            f"{findings.place} has {trains[0]}/ and beside it {listed(plain)}, with images: it is "
+            f"{findings.place} has {trains[0]}/ and next to it {listed(plain)}, with images: it is "
             f"not clear whether {trains[0]} is a split or a class. {_AS_CLASSES} Else move "
             "what is not for training elsewhere."
         )
@@ -120,9 +120,9 @@ def _chosen(
             )
     if others:
         train = by_split["train"][0]
-        findings.notes.append(f"Folders beside {train} are ignored: {listed(sorted(others))}.")
+        findings.notes.append(f"Folders next to {train} are ignored: {listed(sorted(others))}.")
         for name in sorted(others):
-            findings.leave_out("images in folders beside the splits", *base.children[name].files())
+            findings.leave_out("images in folders next to the splits", *base.children[name].files())
     order = [split for split in ("train", "val", "test") if split in by_split]
     return {split: base.children[by_split[split][0]] for split in order}
 

@@ -131,7 +131,7 @@ def _refuse_damaged(opened: _Opened, where: str) -> None:
         raise UserError(
             f"{where} has {counted(len(unread), 'file')} that by the name "
             f"{'lists' if len(unread) == 1 else 'list'} the images of a split, and cannot be read: "
-            f"{told}. Mend or remove {'it' if len(unread) == 1 else 'them'}. {WAY_OUT}"
+            f"{told}. Repair or remove {'it' if len(unread) == 1 else 'them'}. {WAY_OUT}"
         )
 
 

@@ -292,8 +292,8 @@ def split_words(table: Table, column: int) -> dict[str, str]:
         raise UserError(
             f"The column '{name}' of {table.path} says something else than train, val or test: "
             f"{listed(map(repr, sorted(wrong)), 5)} in {len(cell_rows):,} row(s), the first being "
-            f"row {cell_rows[0]}. Mend them, name another column with --split-column, or hold out "
-            f"a random part: --split-column {NONE}"
+            f"row {cell_rows[0]}. Correct them, name another column with --split-column, or hold "
+            f"out a random part: --split-column {NONE}"
         )
     return {cell: split for cell, split in found.items() if split is not None}
 

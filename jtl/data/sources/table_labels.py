@@ -110,7 +110,7 @@ def _of_flags(table: Table, flags: Sequence[int]) -> list[str]:
             f"have more than one 1. {_MULTI}"
         )
     if not any(found):
-        raise NoLabels(f"{names}: no row has a 1, so that there are no labels.")
+        raise NoLabels(f"{names}: no row has a 1, so there are no labels.")
     if "" in found:
         raise UserError(
             f"{names}: no label for {rows_told(table, lambda row: not found[row])}, where all are "

@@ -91,10 +91,10 @@ def lists_beside(place: Path) -> list[str]:
         return []
     if place in _lists(place.parent):
         return [
-            f"{listed(names, 4)} beside {place.name}: not read. To use them: csv:{place.parent}"
+            f"{listed(names, 4)} next to {place.name}: not read. To use them: csv:{place.parent}"
         ]
     return [
-        f"{listed(names, 4)} beside {place.name}: not read. If they say splits, add a column "
+        f"{listed(names, 4)} next to {place.name}: not read. If they say splits, add a column "
         "called split to the table, with train, val or test in every row."
     ]
 
@@ -106,4 +106,4 @@ def beside(place: Path) -> list[str]:
     names = [t.name for t in _tables(place.parent) if split_of(t.stem) in ("val", "test")]
     if not names:
         return []
-    return [f"{listed(names)} beside {place.name}: not read. To use them: csv:{place.parent}"]
+    return [f"{listed(names)} next to {place.name}: not read. To use them: csv:{place.parent}"]

@@ -30,7 +30,7 @@ def test_boxes_beside_images(tmp_path: Path, kind: str):
     told = f"boxes in the format of {kind}"
     assert {left.what: len(left.names) for left in found.left_out} == {told: len(files)}
     assert f"Labels come from the folders; {min(files)}" in found.notes[0]
-    assert f"({told}) beside them" in found.notes[0]
+    assert f"({told}) next to them" in found.notes[0]
     grown(tmp_path / "flat", "images:4")
     (tmp_path / files[0]).rename(tmp_path / "flat" / Path(files[0]).name)
     with pytest.raises(UserError, match="They may hold boxes, of several objects in an image"):
