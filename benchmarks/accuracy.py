@@ -5,10 +5,10 @@
     python benchmarks/accuracy.py --redraw              # table and plot of what is there
     python benchmarks/accuracy.py --smoke               # to see that it works
 
-Every trial is `python -m jtl.train` in a process of its own; its test accuracy (validation, where
-there is no test split) is of the epoch that was best on validation. A trial's result is written as
-soon as it has ended: stop the script when you like, and start it again to go on. Images are small
-and so are the data sets, so that differences between arms cost minutes, not days.
+Each trial runs `python -m jtl.train` in its own process. The accuracy is measured on the test
+images (on the validation images if there are none), at the epoch that was best on the validation
+images. Each result is saved as soon as its trial ends, so you can stop the script at any time and
+start it again to continue. Images and data sets are small, so a trial takes minutes.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ FACTORS = {
         "30 times": f"{CROPS} epochs=10 head-lr-mult=30",
     },
     "full: regularization": {
-        "none beside weight decay 1e-3": f"{CROPS} epochs=10",
+        "weight decay 1e-3 only": f"{CROPS} epochs=10",
         "weight decay 0.05": f"{CROPS} epochs=10 weight-decay=0.05",
         "label smoothing 0.1": f"{CROPS} epochs=10 label-smoothing=0.1",
         "average of parameters, 0.99": f"{CROPS} epochs=10 ema=0.99",
         "layer decay 0.75": f"{CROPS} epochs=10 layer-decay=0.75",
     },
-    "full beside the probe": {
+    "how many layers are trained": {
         "linear probe": "mask=head_only solver=lbfgs",
         "last_stage": "mask=last_stage bn=frozen lr=3e-4 epochs=10",
         "last_stages:2": "mask=last_stages:2 bn=frozen lr=3e-4 epochs=10",
@@ -166,12 +166,13 @@ def spec_of(data: str, options: argparse.Namespace, scratch: Path) -> str:
 
 def write(options: argparse.Namespace, results: study.Results, base: Path) -> str:
     """The tables and the plot of what is there; the tables' text."""
-    lines = ["# What the defaults of a training should be", ""]
+    lines = ["# Which training defaults give the best accuracy", ""]
     command = f"--model {options.model} --seeds {options.seeds} --data {' '.join(options.data)}"
     lines += [f"    python benchmarks/accuracy.py {command}", ""]
     lines += [
-        "Test accuracy (ants-bees: validation): the mean of the seeds that were trained, at most "
-        f"{options.seeds}, and in brackets their range; without it there was one.",
+        "Accuracy on the test images (ants-bees: on the validation images). With more than one "
+        f"seed (at most {options.seeds}), it is their mean, with the range in brackets. The first "
+        "row of each table is what the others are compared with.",
         "",
     ]
     compared = {}
@@ -182,7 +183,7 @@ def write(options: argparse.Namespace, results: study.Results, base: Path) -> st
             continue
         compared[factor] = found
         arms = {arm: arms[arm] for arm in found}
-        columns = {"arm": list(arms), "options": [f"`{text}`" for text in arms.values()]}
+        columns = {"setting": list(arms), "options": [f"`{text}`" for text in arms.values()]}
         columns |= {
             data: [study.mean_and_range(found[arm].get(data, [])) for arm in arms]
             for data in options.data

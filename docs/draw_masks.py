@@ -54,8 +54,8 @@ def main() -> None:
     axes.invert_yaxis()
     axes.set_yticks(np.arange(len(MASKS)) + 0.5, MASKS, family="monospace")
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=60, ha="right", fontsize=8)
-    axes.set_title(f"What each mask trains in {MODEL} (images come in at the left)", loc="left")
-    labels = ("frozen", "some params train", "all params train")
+    axes.set_title("What each mask trains in ResNet50 (images come in at the left)", loc="left")
+    labels = ("frozen", "some parameters trained", "all parameters trained")
     handles = [
         Patch(color=colour, label=label) for colour, label in zip(COLOURS, labels, strict=True)
     ]

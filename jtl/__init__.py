@@ -1,7 +1,7 @@
 """Transfer learning for image classification in JAX and Flax.
 
-`jtl.fit` trains, `jtl.load` reads what was trained, to predict with; `jtl train` and its
-neighbours are the same as commands.
+`jtl.fit` trains, `jtl.search` finds the best classifier within a given time, `jtl.load` reads what
+was trained, to predict with; `jtl train` and its neighbours are the same as commands.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jtl.api import UserError as UserError
     from jtl.api import fit as fit
     from jtl.api import load as load
+    from jtl.search.found import search as search
 
 __version__ = version("jtl")
 
@@ -29,8 +30,10 @@ def __getattr__(name: str) -> Any:
     # Imported when asked for: commands that need none of it start sooner.
     if name in _API:
         return getattr(import_module("jtl.api"), name)
+    if name == "search":
+        return import_module("jtl.search")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_API})
+    return sorted({*globals(), *_API, "search"})

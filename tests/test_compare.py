@@ -37,7 +37,7 @@ def test_the_table(runs, tmp_path, capsys, monkeypatch):
     order = sorted(runs, key=lambda r: (-r.summary["val_accuracy"], r.summary["val_loss"]))
     for number, run in enumerate(order, 1):
         summary = run.summary
-        figures = [f"{summary[key]:.4f}" for key in ("val_accuracy", "val_loss", "val_macro_f1")]
+        figures = [f"{summary[key]:.3f}" for key in ("val_accuracy", "val_loss", "val_macro_f1")]
         row = rows[number - 1]
         assert run.folder.name in row[1]
         assert [row[0], *row[2:6]] == [
@@ -109,7 +109,7 @@ def test_the_best_run_by_its_metric(tmp_path, capsys, metric, better, worse):
     assert main("compare", second, first) == 0
     text = capsys.readouterr().out
     assert f"best first by {metric}" in text
-    assert f"{better:.4f}" in text
+    assert f"{better:.3f}" in text
 
 
 def test_runs_of_different_metrics_are_ordered_by_accuracy(tmp_path, capsys):
@@ -136,9 +136,9 @@ def test_a_run_of_l_bfgs_has_a_penalty_in_place_of_epochs(runs, tmp_path, capsys
     folder = fitted(tmp_path / "fitted")
     assert main("compare", folder, runs[0].folder) == 0
     text = capsys.readouterr().out
-    assert re.search(r"\d  +\S*fitted \(not finished\) +0\.9000 +0\.5000 +- +L2 0\.00018 ", text)
+    assert re.search(r"\d  +\S*fitted \(not finished\) +0\.900 +0\.500 +- +L2 0\.00018 ", text)
     assert re.search(r"  --lr  +(- +[\d.]+|[\d.]+ +-)", text)  # Which it does not take.
-    assert "L2: the penalty of a run that L-BFGS fitted." in text
+    assert "L2: the penalty of a head that L-BFGS fitted." in text
     assert "1/1" not in text
 
 

@@ -25,13 +25,13 @@ def describe(rows: Sequence[Row]) -> list[str]:
         rows: Of `vs_finetuning.jsonl`, with the fields of their trials.
     """
     lines = [
-        "# Fine-tuning beside fastai and timm",
+        "# Fine-tuning with jtl, fastai and timm",
         "",
-        "Medians over the seeds, with their range; seconds are of whole processes, nothing cached. "
-        "`time` is how many times as long as jtl's `full` a peer was allowed to train; the epochs "
-        "are those that fit. Test accuracy; where there is no test split, validation accuracy. The "
-        "expected calibration error is of the same images, in brackets without temperature "
-        "scaling.",
+        "Medians over the seeds, with their range. Seconds are those of the whole process, with "
+        "nothing cached. `time` says how many times as long as jtl's `full` the other library was "
+        "allowed to train; the number of epochs follows from it. Accuracy and expected calibration "
+        "error are measured on the test images, or on the validation images if there is no test "
+        "split; the error in brackets is without temperature scaling.",
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -59,6 +59,13 @@ def describe(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+TITLES = {
+    "ants-bees": "ants and bees (244 training images)",
+    "sign-digits-600": "sign digits (600 training images)",
+}
+"""Data sets as the plot calls them; others by their names."""
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Accuracy against seconds, a panel for each data set.
 
@@ -83,14 +90,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             style = {"marker": MARKS[number % len(MARKS)], "ls": ""}
             # Filled or not, so that who is who can be seen without colours, too.
             style |= {"color": BLUE} if ours else {"color": ORANGE, "fillstyle": "none"}
-            axes.plot(seconds, values, alpha=0.35, ms=4, **style)
+            if len(group) > 1:
+                axes.plot(seconds, values, alpha=0.35, ms=4, **style)
             middle = statistics.median(seconds), statistics.median(values)
             axes.plot(*middle, ms=9, label=_name(group[0]), **style)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
-        axes.set_title(data, fontsize="medium")
+        axes.set_title(TITLES.get(data, data), fontsize="medium")
         axes.margins(0.15)
         axes.set_xlabel("seconds, start to end (log scale)")
         axes.grid(alpha=0.3)

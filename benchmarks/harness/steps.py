@@ -8,10 +8,10 @@ from typing import Any
 
 from harness.machine import BENCHMARKS
 from harness.workers import Worker, in_turn
-from jtl.common import memory
+from jtl.common import huge_pages
 
 CLASSES = 10
-AS_COMMANDS = {memory.VARIABLE: ":".join(f"{k}={v}" for k, v in memory.WANTED.items())}
+AS_COMMANDS = {huge_pages.VARIABLE: ":".join(f"{k}={v}" for k, v in huge_pages.WANTED.items())}
 """The environment that jtl's commands start themselves with."""
 
 

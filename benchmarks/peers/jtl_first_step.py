@@ -9,9 +9,9 @@ after it.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from jtl.common import memory
+    from jtl.common import huge_pages
 
-    memory.restart_with_huge_pages()  # As jtl.train does it: before the slow imports.
+    huge_pages.restart_with_huge_pages()  # As jtl.train does it: before the slow imports.
 
 import runpy
 import sys

@@ -19,9 +19,9 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-from jtl.api.run import Run
+from jtl.api.finished_run import Run
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import type_of
@@ -76,16 +76,17 @@ def fit(
         raise UserError(f"display is {type_of(display)}. Give a Display, or leave it out.")
     named = dict(model=model, weights=weights, mask=mask, epochs=epochs, run_dir=run_dir)
     config = config_of({"data": as_source(data)} | named | options)
-    with _alone():
+    with alone():
         device.use(config.run.device)
         return Run.of(_fit(config, display))
 
 
+_Options = TypeVar("_Options")
 _training = threading.Lock()
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """One training at a time in a process, which leaves warnings and environment as they were.
 
     Libraries that a training imports change both for the whole process.
@@ -120,16 +121,31 @@ def config_of(options: dict[str, Any]) -> Config:
     Raises:
         UserError: There is no such option.
     """
-    known = {name: o for name, o in walk.options(Config).items() if name not in _OF_COMMANDS}
+    return options_of(Config, options, "train").noting(())
+
+
+def options_of(kind: type[_Options], options: dict[str, Any], command: str) -> _Options:
+    """A command's options with these values, by name, and defaults for all others.
+
+    Args:
+        kind: Their dataclass.
+        options: The values.
+        command: Its name.
+
+    Raises:
+        UserError: There is no such option.
+    """
+    known = {name: o for name, o in walk.options(kind).items() if name not in _OF_COMMANDS}
     for name in options:
         if name not in known:
             close = spellings.nearest(name, known)
             found = f"Did you mean '{close}'?" if close else f"All are: {', '.join(sorted(known))}."
             raise UserError(
-                f"there is no option {name}. {found} `jtl train --help-all` explains the options."
+                f"there is no option {name}. {found} `jtl {command} --help-all` explains the "
+                "options."
             )
     values = {name: _value(known[name], value) for name, value in options.items()}
-    return walk.create(Config, values).noting(())
+    return walk.create(kind, values)
 
 
 def _value(option: walk.Option, value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jtl.cache.entry import Entry
 from jtl.cache.store import FeatureStore, StoredEntry
-from jtl.common import files, programs
+from jtl.common import compilation_cache, files
 from jtl.common.paths import CHECKED, FEATURES, PROGRAMS, WEIGHTS
 
 DAY = 24 * 3600.0
@@ -98,7 +98,7 @@ class Inventory:
         return freed
 
     def _rest(self) -> Iterator[Path]:
-        yield from programs.entries(self.folder / PROGRAMS)
+        yield from compilation_cache.entries(self.folder / PROGRAMS)
         for path in (self.folder / CHECKED).glob("*.json"):
             if re.fullmatch("[0-9a-f]{32}", path.stem):
                 yield path

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jtl.cli import parser
-from jtl.common import memory, signals
+from jtl.common import garbage_collection, signals
 from jtl.common.errors import UserError, explain
 from jtl.common.invocation import as_typed
 from jtl.common.text import for_terminal
@@ -105,7 +105,7 @@ def end(code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    memory.skip_last_collection()
+    garbage_collection.skip_at_exit()
     sys.exit(code)
 
 

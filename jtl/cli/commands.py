@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jtl.cli import app, parser
-from jtl.common import invocation, memory
+from jtl.common import garbage_collection, huge_pages, invocation
 from jtl.common.errors import UserError, suggest
 
 
@@ -33,6 +33,9 @@ class Command:
 
 COMMANDS = {
     "train": Command("jtl.train.command", "train a classifier", computes=True),
+    "search": Command(
+        "jtl.search.command", "find the best classifier within a time", computes=True
+    ),
     "predict": Command("jtl.predict.command", "predict the class of images", computes=True),
     "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
     "export": Command("jtl.export.command", "write a model for other libraries", computes=True),
@@ -57,8 +60,8 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     command = COMMANDS[name]
     computes = command.computes and not set(parser.HELP).intersection(words)
     if computes:
-        memory.restart_with_huge_pages()  # Before the slow imports.
-        memory.pause_collection()
+        huge_pages.restart_with_huge_pages()  # Before the slow imports.
+        garbage_collection.pause_until_started()
     app.quiet_libraries()
     module = importlib.import_module(command.module)
     if hasattr(module, "COMMANDS"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from jtl.common import programs
+from jtl.common import compilation_cache
 from jtl.common.errors import UserError
 from jtl.common.paths import PROGRAMS, cache_dir
 
@@ -21,4 +21,4 @@ def prepare() -> None:
         folder = cache_dir() / PROGRAMS
     except UserError:
         return  # Whoever needs the folder will say so.
-    programs.keep(folder, lambda text: print(f"note: {text}", file=sys.stderr))
+    compilation_cache.keep(folder, lambda text: print(f"note: {text}", file=sys.stderr))

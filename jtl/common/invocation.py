@@ -1,14 +1,16 @@
-"""How this process was started, so that messages name commands as their reader types them."""
+"""How this process was started: as a command of jtl or not, and how its user types commands."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from collections.abc import Sequence
 
 MODULES = {
     **{
         name: f"jtl.{name}"
-        for name in ("train", "predict", "evaluate", "export", "compare", "data", "cache")
+        for name in ("train", "search", "predict", "evaluate", "export", "compare", "data", "cache")
     },
     "weights": "weights_convert",
 }
@@ -32,3 +34,21 @@ def command(name: str) -> str:
 def as_typed(text: str) -> str:
     """The text, with each `jtl NAME` in it as `command` spells it."""
     return _COMMAND.sub(lambda found: command(found[1]), text)
+
+
+def is_command(words: Sequence[str]) -> bool:
+    """Whether a process's command line is `python -m jtl.COMMAND`, or that of the script `jtl`."""
+    rest = iter(words[1:])
+    for word in rest:
+        # Switches without a value, of which the last one of a word may be -m.
+        if module := re.fullmatch("-[abd-zA-Z]*?m(.*)", word) if word[:2] not in _VALUED else None:
+            return (module[1] or next(rest, "")).partition(".")[0] == "jtl"
+        if word in (*_VALUED, "--check-hash-based-pycs"):
+            next(rest, None)
+        elif not word.startswith("-") or word[:2] in ("-", "-c"):
+            return os.path.basename(word) == "jtl"
+    return False
+
+
+_VALUED = ("-W", "-X")
+"""Python's options with a value, in the same word or the next."""

@@ -47,6 +47,31 @@ def parse_bytes(option: str, text: str) -> int:
     return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
 
 
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def parse_seconds(option: str, text: str) -> float:
+    """Seconds from a text such as `90s`, `10m`, `2h` or `1h30m`.
+
+    Args:
+        option: Where the text is from, for the message.
+        text: The time.
+
+    Raises:
+        UserError: It is none, or none at all.
+
+    Example:
+        >>> parse_seconds("--budget", "1h30m")
+        5400.0
+    """
+    match = _DURATION.fullmatch(re.sub(r"\s", "", text.lower()))
+    parts = [float(part or 0) for part in match.groups()] if match else []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds:
+        raise UserError(f"{option} must be a time such as 90s, 10m, 2h or 1h30m, not '{text}'.")
+    return seconds
+
+
 def format_bytes(count: int) -> str:
     """Bytes for people.
 

@@ -103,8 +103,8 @@ def command(options: Options) -> None:
         console.print("A run that was given more than once is listed once.")
     if any(run.l2 is not None for run in found):
         console.print(
-            "L2: the penalty of a run that L-BFGS fitted. It takes no steps, so it has no epochs "
-            "and no learning rate."
+            "L2: the penalty of a head that L-BFGS fitted. It takes no steps, so there are no "
+            "epochs and no learning rate."
         )
     if len(chosen_by) > 1:
         console.print(

@@ -40,7 +40,7 @@ def results_table(runs: list[Compared]) -> Table:
         shown = os.path.relpath(run.run, shared) if len(runs) > 1 else run.run
         shown += "" if run.finished else " (not finished)"
         cells = [_share(run.val_metric)] if extra else []
-        cells += [f"{run.val_accuracy:.4f}", f"{run.val_loss:.4f}", _share(run.val_macro_f1)]
+        cells += [f"{run.val_accuracy:.3f}", f"{run.val_loss:.3f}", _share(run.val_macro_f1)]
         cells += [_share(run.test_accuracy)] if tested else []
         fitted = run.l2 is not None
         cells += [f"L2 {run.l2:.2g}" if fitted else f"{run.best_epoch} of {run.epochs}"]
@@ -79,4 +79,4 @@ def _value(run: Compared, name: str) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.3f}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.common.quantities import parse_bytes
+from jtl.common.quantities import parse_bytes, parse_seconds
 from jtl.config import walk
 
 LARGEST_SEED = 2**31 - 1
@@ -59,6 +59,12 @@ def size(flag: str, value: str | None) -> None:
     """Refuses what is no number of bytes, such as 4GB."""
     if value is not None:
         parse_bytes(flag, value)
+
+
+def duration(flag: str, value: str | None) -> None:
+    """Refuses what is no time, such as 10m."""
+    if value is not None:
+        parse_seconds(flag, value)
 
 
 def png(flag: str, value: Path | None) -> None:

@@ -102,8 +102,8 @@ class DataConfig:
         classes: Which folders are the classes if class folders contain folders: the outermost
             (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
-            train.txt and test.txt: split the images as they say (read), or hold out a random
-            part of all images (ignore).
+            train.txt and test.txt: split the images as they say (read), or as if there were no
+            lists (ignore).
         image_column: Column of a table or Parquet file that holds the images, or their paths or
             names. Default: jtl recognizes it by its name and by what is in it.
         label_column: Column of a table or Parquet file that holds the labels. Default: jtl
@@ -123,16 +123,17 @@ class DataConfig:
             Images of one group are never divided between splits.
         test_split: Hold out this share of the training images for the test, such as 0.15, if the
             data has no test split. Default: none.
-        bit_depth: How many of their 16 bits your images really use, such as 12 for many
-            scanners and microscope cameras. Default: the
-            fewest that hold the largest value in the data (auto); kept with the run.
+        bit_depth: How many of their 16 bits your images really use, such as 12 for many scanners
+            and microscope cameras. Default: the fewest that hold the largest value in the data
+            (auto).
         jpeg_decoding: How large JPEGs are decoded: at a half, a quarter or an eighth of their size
             where that is still at least twice what the network needs (scaled), which takes a
             third of the time for photographs from phones; or always whole (exact).
         on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
-            out and train on the rest (skip).
-        image_size: Height and width of the network's input, in pixels. Default: the size the
-            weights were trained at; if all images are smaller, four times their size, at least 96.
+            out (skip).
+        image_size: Width and height that images are resized to for the network, in pixels, such as
+            224. Default: the size the weights were trained at; for square images that all have one
+            smaller size, four times that size, but at least 96 and at most the weights' own.
         fit: How images that are not square become square: cut from the centre, as the weights
             expect (crop); whole, with a margin in the mean colour (pad); or whole, with their
             proportions changed (squash). Kept with the run, for evaluation, prediction and exports.

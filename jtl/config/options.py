@@ -11,7 +11,7 @@ from jtl.config import checks, walk
 from jtl.config.augment import Augment, AugmentConfig
 from jtl.config.data import DataConfig, with_scheme
 from jtl.config.model import ModelConfig
-from jtl.config.run import RunConfig
+from jtl.config.run_options import RunConfig
 from jtl.config.training import OF_SEVERAL, StepsConfig, TrainConfig
 
 _NEWER = ("augment", "steps")

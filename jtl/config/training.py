@@ -101,8 +101,9 @@ class TrainConfig:
         phases: Train in phases with different masks, instead of one --mask: lp_ft, gradual,
             freeze_unfreeze:EPOCHS, or a list of epochs, mask and learning rate, such as
             '3,head_only,3e-3;7,last_stage,1e-4'. Default: one mask for all epochs.
-        extended: Written by jtl when --resume --epochs N makes a run longer: the epochs added each
-            time, which train under the last mask with a fresh schedule. Only repeats such a run.
+        extended: Set by jtl when --resume --epochs N makes a run longer: the epochs added each
+            time, which train under the last mask with a fresh schedule. You need it only to repeat
+            such a run.
         bn: What BatchNorm layers normalize with: frozen (their stored running averages, which stay
             as they are), batch (the statistics of each batch in layers that are trained) or train
             (the same in all layers, frozen ones too). Default: auto, which is frozen for pretrained
@@ -149,8 +150,7 @@ class TrainConfig:
             (scaled by one number that is fitted on the validation images; the predicted classes
             stay the same), or none. With --task multilabel it is the threshold of each class that
             is fitted; none leaves all at 0.5.
-        min_delta: Smallest gain in that metric that counts as an improvement for
-            --patience.
+        min_delta: Smallest gain in --metric that counts as an improvement for --patience.
         seed: Seed for the validation split, the new head's initial parameters and the order of the
             images. The same seed gives the same result, bit for bit on CPUs.
     """

@@ -40,6 +40,29 @@ class FlagValue:
 
 
 @dataclasses.dataclass(frozen=True)
+class HelpFrom:
+    """Where the help is that a dataclass of options does not write itself, as its `HELP_FROM`.
+
+    Attributes:
+        kind: Dataclass with options of the same names.
+        default: What the help says about their defaults in place of what it says there.
+    """
+
+    kind: type
+    default: str | None = None
+
+    def helps(self) -> dict[str, str]:
+        """The help of each option."""
+        found = _helps(self.kind)
+        if self.default is None:
+            return found
+        return {
+            name: f"{text.partition(' Default:')[0]} Default: {self.default}."
+            for name, text in found.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class Option:
     """One option.
 
@@ -289,8 +312,10 @@ _ATTRIBUTES = re.compile(r"^Attributes:\n", re.MULTILINE)
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """What a dataclass's docstring says of its fields."""
+    """What a dataclass's docstring says of its fields, and what is written elsewhere."""
     parts = _ATTRIBUTES.split(inspect.getdoc(kind) or "")
     entries = re.split(r"^ {4}(\w+): ", parts[1] if len(parts) > 1 else "", flags=re.MULTILINE)
     texts = (" ".join(text.split()) for text in entries[2::2])
-    return dict(zip(entries[1::2], texts, strict=True))
+    shared: HelpFrom | None = getattr(kind, "HELP_FROM", None)
+    written = {} if shared is None else shared.helps()
+    return written | dict(zip(entries[1::2], texts, strict=True))

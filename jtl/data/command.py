@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from jtl.common.output import print_json
-from jtl.common.text import indented
+from jtl.common.text import counted, indented
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel, OnBadImage, SplitLists, Task
+from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists, Task
 
 if TYPE_CHECKING:
     from jtl.data.survey import Survey
@@ -24,8 +24,10 @@ class Options:
 
     Shows how many images each class has in each split, their sizes, and possible problems:
     unreadable, duplicate, in two classes, greyscale, transparent or tiny images, and empty or
-    unbalanced classes. Exit code 1 means that something would break or bias training, 2 that the
-    data cannot be opened, 0 that all is well.
+    unbalanced classes.
+
+    Exit codes: 0 if there is no problem (there may be warnings), 1 if something would break or
+    bias training, 2 if the data cannot be opened.
 
     For example:
       jtl data check my-images --montage images.png
@@ -35,39 +37,14 @@ class Options:
     Attributes:
         action: check.
         source: Your images, as for --data of `jtl train`.
-        task: Whether each image has one class (auto), or any number of them (multilabel): then the
-            labels are lists, or columns of 0 and 1; see docs/data.md.
-        label_delimiter: With --task multilabel, what divides the labels in a table's cells, such as
-            ' ' for spaces. Default: |, ; or , as found.
-        classes: Which folders are the classes if class folders contain folders: the outermost
-            (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
-        split_lists: What to do with lists of each split's images next to the class folders, such as
-            train.txt and test.txt: split the images as they say (read), or leave them unread
-            (ignore).
-        image_column: Column of a table or Parquet file that holds the images, or their paths or
-            names. Default: jtl recognizes it by its name and by what is in it.
-        label_column: Column of a table or Parquet file that holds the labels. Default: jtl
-            recognizes it by its name.
-        split_column: Column of a table that gives each image's split (train, val or test); 'none'
-            ignores such columns. Default: jtl recognizes it by its name and by what is in it.
-        image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: the
-            table's folder.
-        label_from: Where to read the labels of images without class folders. name: the file name
-            without its final number (cat.0.jpg = cat); first-word: the first word of the file name;
-            parent: the folder that the file is in; regex:EXPRESSION: what the expression captures
-            as label, such as 'regex:^(?P<label>[a-z]+)_'.
-        group_column: Column of a table that says which images belong together, such as those of one
-            patient. Images of one group are never divided between splits.
-        group_from: How to read from a file name which images belong together: name, first-word,
-            parent or regex:EXPRESSION as for --label-from, such as 'regex:^(?P<group>p[0-9]+)_'.
-            Images of one group are never divided between splits.
-        bit_depth: How many of their 16 bits your images really use, such as 12. Default: the
-            fewest that hold the largest value in the data (auto).
         on_bad_image: Report unreadable images as an error (error), or leave them out with a warning
             (skip).
         montage: Save some training images of every class to this .png file.
         json: Print JSON on stdout instead of text.
     """
+
+    HELP_FROM: ClassVar = walk.HelpFrom(DataConfig)
+    """The source is read as in training."""
 
     action: Annotated[Literal["check"], walk.Metavar("check")]
     source: Annotated[str, walk.Metavar("SOURCE")]
@@ -147,7 +124,7 @@ def lines(result: Survey) -> list[str]:
         told = ", ".join(f"{name} {w} x {h}" for name, (h, w) in result.sizes.items())
         text += ["", f"width x height in pixels: {told}"]
     text += _listed("unreadable", result.unreadable)
-    text += _listed("equal", [" = ".join(group) for group in result.duplicates])
+    text += _listed("duplicates", [" = ".join(group) for group in result.duplicates])
     for word, sentences in (
         ("note", result.notes),
         ("warning", result.warnings),
@@ -155,7 +132,8 @@ def lines(result: Survey) -> list[str]:
     ):
         text += [f"{word + ':':<10}{sentence}" for sentence in sentences]
     if not result.problems:
-        text.append("No problems found.")
+        warned = f" ({counted(len(result.warnings), 'warning')})" if result.warnings else ""
+        text.append(f"No problems found{warned}.")
     return text
 
 

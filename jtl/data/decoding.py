@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import Fit
-from jtl.data import deep_colour
+from jtl.data import deep_colour, tiff_bands
 from jtl.data.fit import fitted
 from jtl.data.image_file import BadImage, open_image
 
@@ -157,7 +157,7 @@ def decode(
             it has values beyond `bit_depth`.
     """
     with _named_errors(name):
-        image = open_image(data)
+        image = _open(data)
         full = image.size
         if shorter_side is not None:
             image.draft(None, (shorter_side, shorter_side))  # pyright: ignore[reportArgumentType]
@@ -168,6 +168,14 @@ def decode(
         deep = bit_depth < BITS and deep_colour.is_deep(image)
         pixels = _all_bits(image, data) if deep else None
         return _upright_rgb(image, bit_depth, pixels)
+
+
+def _open(data: bytes) -> Image.Image:
+    """As `open_image`; a TIFF with bands that Pillow would misread or drop is refused."""
+    image = open_image(data)
+    if image.format == "TIFF" and (fault := tiff_bands.fault(data)) is not None:
+        raise BadImage(fault)
+    return image
 
 
 def _filled(
@@ -195,7 +203,7 @@ def is_deep(head: bytes) -> bool:
 def decode_measured(data: bytes, name: str) -> tuple[Image.Image, int]:
     """What `decode` gives, and the largest value of a 16-bit image; 0 of any other."""
     with _named_errors(name):
-        image = open_image(data)
+        image = _open(data)
         pixels = deep_pixels(data, image)
         deepest = 0 if pixels is None else int(pixels[..., :3].max())
         return _upright_rgb(image, BITS), deepest

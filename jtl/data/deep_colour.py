@@ -37,8 +37,8 @@ def values(image: Image.Image, again: Callable[[], Any]) -> np.ndarray:
     """
     premultiplied = any(_raw_mode(tile).startswith("RGBa") for tile in getattr(image, "tile", ()))
     if premultiplied:  # Pillow divides each byte by a byte.
-        image = _with_modes(again(), lambda mode: mode.replace("a", "A"))
-    lower = _with_modes(again(), lambda mode: f"{mode[:-1]}{_SWAPPED[mode[-1]]}".replace("a", "A"))
+        image = with_modes(again(), lambda mode: mode.replace("a", "A"))
+    lower = with_modes(again(), lambda mode: f"{mode[:-1]}{_SWAPPED[mode[-1]]}".replace("a", "A"))
     found = np.asarray(image, np.uint16) << 8 | np.asarray(lower, np.uint16)
     return _divided(found) if premultiplied else found
 
@@ -71,8 +71,8 @@ def _raw_mode(tile: Any) -> str:
     return mode if isinstance(mode, str) else ""
 
 
-def _with_modes(image: Any, change: Callable[[str], str]) -> Any:
-    """An opened image that Pillow unpacks by other modes."""
+def with_modes(image: Any, change: Callable[[str], str]) -> Any:
+    """An opened image that Pillow unpacks by other modes, such as RGBA in place of RGBX."""
 
     def changed(tile: Any) -> Any:
         mode = change(_raw_mode(tile))

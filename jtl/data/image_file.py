@@ -9,9 +9,10 @@ import os
 import stat
 import warnings
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 
 from jtl.common.errors import UserError
+from jtl.data import tiff_bands
 from jtl.data.kinds import HEAD_BYTES, kind_of, unreadable_reason
 
 # Pillow knows many more formats; some of them run external programs (EPS), and none of them
@@ -59,24 +60,8 @@ def open_image(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as error:
-        raise BadImage(_bands(data) or unreadable_reason(data, FORMATS)) from error
-
-
-def _bands(data: bytes) -> str:
-    """Why Pillow makes nothing of a TIFF with several bands, as of satellites; else empty."""
-    if kind_of(data[:HEAD_BYTES]) != "TIFF":
-        return ""
-    try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
-        file = io.BytesIO(data)
-        file.seek(directory.next)
-        directory.load(file)
-        bands = int(directory[TiffImagePlugin.SAMPLESPERPIXEL])
-    except Exception:  # Damaged: of many kinds.
-        return ""
-    if bands < 2:
-        return ""
-    return f"a TIFF of {bands} bands that are no colours: save three of them as a colour image"
+        bands = tiff_bands.of_no_colours(data) if kind == "TIFF" else ""
+        raise BadImage(bands or unreadable_reason(data, FORMATS)) from error
 
 
 @functools.cache

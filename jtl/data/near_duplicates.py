@@ -135,9 +135,9 @@ def note(train: Any, val: Any) -> str | None:
     if found is None or found.count < max(2, _SHARE * found.total):
         return None
     return (
-        f"Validation images nearly equal training images ({found}), so validation accuracy will "
-        "look better than accuracy on new images. Put all images of one video, object or person "
-        "into the same split."
+        f"Some validation images are nearly the same as training images ({found}), so validation "
+        "accuracy will look better than accuracy on new images. Put all images of one video, "
+        "object or person into the same split."
     )
 
 

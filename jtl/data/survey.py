@@ -289,16 +289,16 @@ def _nearly_equal(found: OpenedSource, looks: Sequence[SurveyedImage]) -> list[s
                                     found.splits[one])  # fmt: skip
         if near is not None:
             warnings.append(
-                f"Images of {other} nearly equal images of {one} ({near}), so accuracy there will "
-                "look better than on new images. Put all images of one video, object or person "
-                "into the same split."
+                f"Some {other} images are nearly the same as {one} images ({near}), so accuracy "
+                "there will look better than on new images. Put all images of one video, object or "
+                "person into the same split."
             )
     train = found.splits["train"]
     if len(found.splits) == 1 and (near := near_duplicates.find(train, train)):
         warnings.append(
-            f"Training images nearly equal one another ({near}), and validation images will be "
-            "held out of them, so validation accuracy will look better than on new images. Make a "
-            "val/ folder with all images of some videos, objects or people."
+            f"Some training images are nearly the same ({near}). Validation images will be held "
+            "out of them, so validation accuracy will look better than on new images. Make a val/ "
+            "folder with all images of some videos, objects or people."
         )
     return warnings
 

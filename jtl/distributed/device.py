@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.config.run import DeviceName
+from jtl.config.run_options import DeviceName
 
 _VARIABLE = "JAX_PLATFORMS"
 _NEEDED = {

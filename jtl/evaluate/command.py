@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
 from jtl.common.text import counted, for_terminal
 from jtl.config import walk
-from jtl.config.data import ClassLevel, OnBadImage, SplitLists
-from jtl.config.run import DeviceName
+from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists
+from jtl.config.run_options import DeviceName
 
 if TYPE_CHECKING:
     from jtl.config.options import Config
@@ -36,24 +36,6 @@ class Options:
         run: Folder that `jtl train` wrote.
         data: Evaluate on these images instead, as in `jtl train`; they need the run's classes.
         split: Which images of the data: val, or test. Data without splits are evaluated whole.
-        classes: Which folders are the classes if class folders contain folders: the outermost
-            (top), or the innermost with images (leaf). Default: as in training.
-        split_lists: What to do with lists of splits next to class folders: read or ignore them.
-            Default: as in training.
-        image_column: Column of a table or Parquet file that holds the images, or their paths or
-            names. Default: as in training.
-        label_column: Column of a table or Parquet file that holds the labels. Default: as in
-            training.
-        split_column: Column of a table that gives each image's split (train, val or test); 'none'
-            ignores such columns. Default: as in training.
-        image_root: Folder, or zip or tar archive, that the paths in a table start at. Default: as
-            in training.
-        label_delimiter: What divides the labels in a table's cells, if images have several.
-            Default: as in training.
-        label_from: Where to read the labels of images without class folders: name, first-word,
-            parent or regex:EXPRESSION, as for jtl train. Default: as in training.
-        on_bad_image: What to do with unreadable images: stop and list them (error), or leave them
-            out (skip). Default: as in training.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
             for other images.
         raw_csv: Write names to mistakes.csv unchanged. By default, names that a spreadsheet would
@@ -61,6 +43,9 @@ class Options:
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
         json: Print JSON on stdout instead of text.
     """
+
+    HELP_FROM: ClassVar = walk.HelpFrom(DataConfig, default="as in training")
+    """The source is read as in training."""
 
     run: Annotated[Path, walk.Metavar("RUN")]
     data: str | None = None

@@ -35,7 +35,7 @@ CLASSES = "classes.png"
 TABLE = "mistakes.csv"
 SHOWN = 24
 """Mistakes on the sheet; the table has all."""
-_COLUMNS, _WIDTH, _LONGEST_FILE, _LONGEST_CLASS = 6, 2.1, 30, 18
+_COLUMNS, _WIDTH, _LONGEST_LINE, _LONGEST_CLASS = 6, 2.1, 30, 18
 
 
 def write(
@@ -191,7 +191,7 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     found = mistakes_of(evaluation, classifier.class_names)[:SHOWN]
     if not found:
         return None
-    told = [f"{_file(evaluation, one)}\n{_caption(one)}" for one in found]
+    told = _captions(evaluation, found)
     inputs = classifier.inputs
     host = inputs.host_for(evaluation.images.native_size())
     if host is None:
@@ -200,20 +200,25 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     return preview.draw(images / 255.0, told, columns=_COLUMNS, width=_WIDTH, size=7)
 
 
-def _file(evaluation: Evaluation, one: Mistake) -> str:
-    return shortened(image_name(evaluation.images.names[one.row]), _LONGEST_FILE)
-
-
-def _caption(one: Mistake) -> str:
-    if one.what:
-        name = shortened(one.what, _LONGEST_CLASS)
-        has = "missed" if one.of_actual <= one.of_predicted else "wrongly found"
-        return f"{name} {has}\n{percent(one.of_actual)}, threshold {percent(one.of_predicted)}"
-    names = shortened_apart([one.predicted, one.actual], _LONGEST_CLASS)
-    return (
-        f"predicted {names[0]}: {percent(one.of_predicted)}\n"
-        f"actual {names[1]}: {percent(one.of_actual)}"
-    )
+def _captions(evaluation: Evaluation, found: Sequence[Mistake]) -> list[str]:
+    """What is written above each image, in as many lines."""
+    # Long names have lines of their own: in all labels, or images would not be level.
+    told, each = [], [(one.predicted, one.actual) for one in found]
+    own_lines = any(len(name) > _LONGEST_CLASS for pair in each for name in pair)
+    for one, pair in zip(found, each, strict=True):
+        lines = [shortened(image_name(evaluation.images.names[one.row]), _LONGEST_LINE)]
+        if one.what:
+            has = "missed" if one.of_actual <= one.of_predicted else "wrongly found"
+            limit = f"threshold {percent(one.of_predicted)}"
+            name = shortened(one.what, _LONGEST_LINE)
+            lines += [name, f"{has}: {percent(one.of_actual)}, {limit}"]
+        else:
+            names = shortened_apart(pair, _LONGEST_LINE)
+            shares = percent(one.of_predicted), percent(one.of_actual)
+            for word, name, share in zip(("predicted", "actual"), names, shares, strict=True):
+                lines += [f"{word} ({share}):", name] if own_lines else [f"{word} {name}: {share}"]
+        told.append("\n".join(lines))
+    return told
 
 
 def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: bool = False) -> str:

@@ -13,8 +13,8 @@ from jtl.runs.plots import BLUE, GREY, ORANGE, save
 
 MOST_CLASSES = 200
 """The most classes of a confusion matrix: with more, no name beside it could be read."""
-_COUNTED = 40
-"""Up to as many classes have their numbers of images in the cells."""
+_COUNTED, _FEW = 40, 6
+"""Up to as many classes have their numbers of images in the cells, or in large letters too."""
 
 
 def draw_confusion(
@@ -34,8 +34,10 @@ def draw_confusion(
     classes = len(class_names)
     counted = classes <= _COUNTED
     # Inches of a cell, and points of what is written in it and beside it.
-    cell, size = (0.33, 8.0 if classes <= _COUNTED // 2 else 7.0) if counted else (0.115, 6.0)
-    names = shortened_apart(class_names, 24)
+    cell, size = (0.33, 7.0) if counted else (0.115, 6.0)
+    if classes <= _COUNTED // 2:
+        size = 10.0 if classes <= _FEW else 8.0
+    names = shortened_apart(class_names, 32)
     margin = 1.0 + 0.6 * size / 72 * max(map(cell_len, names))
     side = max(cell * classes, 2.4) + margin
     figure = Figure(figsize=(side + 0.8, side + 0.3), layout="constrained")
@@ -57,7 +59,7 @@ def draw_confusion(
     if counted:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                colour = "white" if shares[row, column] > 0.4 else "#333333"
+                colour = "white" if shares[row, column] > 0.4 else "black"
                 axes.text(
                     column, row, f"{count:,}", fontsize=size, color=colour, ha="center", va="center"
                 )
@@ -140,6 +142,7 @@ def draw_reliability(
     # Of a few images, too low to be seen otherwise, a bin's accuracy says little.
     below.bar_label(counted, [f"{b['count']:,}" for b in bins], fontsize=7, padding=1)
     below.margins(y=0.2)
+    below.yaxis.get_major_locator().set_params(integer=True)
     below.set(xlabel="confidence", ylabel="images")
     for axes in (above, below):
         axes.grid(alpha=0.3)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from jtl.common.trees import FROZEN, ParamTree, subtree
 from jtl.config.training import BatchNormMode
+from jtl.freeze.batch_norm import units_with_batch_statistics
 from jtl.models.chain import Unit
 
 
@@ -20,9 +21,8 @@ class Cut:
         suffix: Paths of the units from the cut on.
         train_units: Paths of the units with a trainable leaf, which run in train mode: with
             dropout, and an auxiliary head with its loss.
-        stats_units: Paths of the units that normalize with the batch's statistics and change
-            the running ones (by default those that train); every other unit normalizes with
-            running averages.
+        stats_units: Paths of the units that normalize with the batch's statistics; see
+            `jtl.freeze.batch_norm`.
     """
 
     unit: str
@@ -48,8 +48,7 @@ def find_cut(labels: ParamTree, units: Sequence[Unit], bn: BatchNormMode = "batc
     """
     paths = [unit.path for unit in units]
     trains = frozenset(path for path in paths if _trains(subtree(labels, path)))
-    new = trains & {"head", "aux"}
-    stats = {"frozen": new, "train": frozenset(paths)}.get(bn, trains)
+    stats = units_with_batch_statistics(paths, trains, bn)
     index = min(paths.index(path) for path in trains | stats)
     return Cut(paths[index], tuple(paths[:index]), tuple(paths[index:]), trains, stats)
 

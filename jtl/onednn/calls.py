@@ -23,7 +23,7 @@ from jtl.onednn import library, operations
 from jtl.onednn.normalization import Normalization
 from jtl.onednn.operations import Operation
 from jtl.onednn.pooling import MaxPooling
-from jtl.onednn.programs import Program
+from jtl.onednn.primitives import PrimitiveSequence
 
 TARGET = "jtl_onednn"
 _METADATA = 1
@@ -99,7 +99,7 @@ class _CallFrame(ctypes.Structure):
 
 
 _left_out: contextvars.ContextVar[tuple[type, ...]] = contextvars.ContextVar("left_out", default=())
-_by_attribute: dict[bytes, Program] = {}
+_by_attribute: dict[bytes, PrimitiveSequence] = {}
 
 
 @CFUNCTYPE(c_void_p, POINTER(_CallFrame))

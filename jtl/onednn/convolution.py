@@ -13,7 +13,15 @@ from typing import Literal
 
 from jtl.onednn import interface
 from jtl.onednn.library import Library
-from jtl.onednn.programs import FLOAT32, Array, Program, dims, images, strided, vector
+from jtl.onednn.primitives import (
+    FLOAT32,
+    Array,
+    PrimitiveSequence,
+    channel_layout,
+    dims,
+    image_layout,
+    strided_layout,
+)
 
 Kind = Literal["forward", "input_gradient", "kernel_gradient"]
 Activation = Literal["relu", "relu6"]
@@ -56,7 +64,7 @@ class Convolution:
         }
         return ((by_kind[self.kind], FLOAT32),)
 
-    def build(self, dnnl: Library) -> Program:
+    def build(self, dnnl: Library) -> PrimitiveSequence:
         """Compiles it, in about a millisecond.
 
         Raises:
@@ -70,9 +78,9 @@ class _Builder:
 
     def __init__(self, dnnl: Library, of: Convolution):
         self._dnnl, self._of = dnnl, of
-        self._x, self._y = images(dnnl, of.images), images(dnnl, of.outputs)
+        self._x, self._y = image_layout(dnnl, of.images), image_layout(dnnl, of.outputs)
         shape, strides = _kernel_layout(of.kernel, of.groups)
-        self._plain = strided(dnnl, shape, strides)
+        self._plain = strided_layout(dnnl, shape, strides)
         self._any = dnnl.new(
             *("dnnl_memory_desc_create_with_tag", len(shape), dims(shape)),
             *(interface.FLOAT32, interface.ANY_LAYOUT),
@@ -83,58 +91,62 @@ class _Builder:
             *(dims((top, left)), dims((bottom, right))),
         )
 
-    def forward(self) -> Program:
-        program = Program(self._dnnl)
+    def forward(self) -> PrimitiveSequence:
+        sequence = PrimitiveSequence(self._dnnl)
         main = self._forward(interface.FORWARD_INFERENCE, followed=True)
-        x, plain = program.array(self._x), program.array(self._plain)
-        roles = {interface.ARG_SOURCE: x}
+        x, plain = sequence.array(self._x), sequence.array(self._plain)
+        arguments = {interface.ARG_SOURCE: x}
         if self._of.bias:
-            roles[interface.ARG_BIAS] = program.array(vector(self._dnnl, self._of.outputs[3]))
+            arguments[interface.ARG_BIAS] = sequence.array(
+                channel_layout(self._dnnl, self._of.outputs[3])
+            )
         if self._of.residual:
             second = interface.ARG_POST_OP | interface.ARG_SECOND
-            roles[second] = program.array(self._y)
-        roles[interface.ARG_DESTINATION] = program.array(self._y)
-        roles[interface.ARG_WEIGHTS] = self._blocked(program, main, plain)
-        program.add(main, roles)
-        return program
+            arguments[second] = sequence.array(self._y)
+        arguments[interface.ARG_DESTINATION] = sequence.array(self._y)
+        arguments[interface.ARG_WEIGHTS] = self._blocked(sequence, main, plain)
+        sequence.add(main, arguments)
+        return sequence
 
-    def input_gradient(self) -> Program:
-        program = Program(self._dnnl)
+    def input_gradient(self) -> PrimitiveSequence:
+        sequence = PrimitiveSequence(self._dnnl)
         main = self._dnnl.new(
             "dnnl_convolution_backward_data_primitive_desc_create",
             *(self._dnnl.engine, interface.DIRECT, self._x, self._any, self._y, *self._window),
             *(self._forward(interface.FORWARD_TRAINING), None),
         )
-        dy, plain, dx = map(program.array, (self._y, self._plain, self._x))
-        roles = {
+        dy, plain, dx = map(sequence.array, (self._y, self._plain, self._x))
+        arguments = {
             interface.ARG_DIFF_DESTINATION: dy,
-            interface.ARG_WEIGHTS: self._blocked(program, main, plain),
+            interface.ARG_WEIGHTS: self._blocked(sequence, main, plain),
             interface.ARG_DIFF_SOURCE: dx,
         }
-        program.add(main, roles)
-        return program
+        sequence.add(main, arguments)
+        return sequence
 
-    def kernel_gradient(self) -> Program:
-        program = Program(self._dnnl)
+    def kernel_gradient(self) -> PrimitiveSequence:
+        sequence = PrimitiveSequence(self._dnnl)
         main = self._dnnl.new(
             "dnnl_convolution_backward_weights_primitive_desc_create",
             *(self._dnnl.engine, interface.DIRECT, self._x, self._any, None, self._y),
             *(*self._window, self._forward(interface.FORWARD_TRAINING), None),
         )
-        x, dy, plain = map(program.array, (self._x, self._y, self._plain))
+        x, dy, plain = map(sequence.array, (self._x, self._y, self._plain))
         blocked = c_void_p(self._dnnl.query(main, interface.QUERY_DIFF_WEIGHTS, 0))
-        dkernel = program.scratch(blocked)
-        roles = {
+        dkernel = sequence.scratch(blocked)
+        arguments = {
             interface.ARG_SOURCE: x,
             interface.ARG_DIFF_DESTINATION: dy,
             interface.ARG_DIFF_WEIGHTS: dkernel,
         }
-        program.add(main, roles)
-        self._reorder(program, blocked, dkernel, self._plain, plain)
-        return program
+        sequence.add(main, arguments)
+        self._reorder(sequence, blocked, dkernel, self._plain, plain)
+        return sequence
 
     def _forward(self, purpose: int, *, followed: bool = False) -> c_void_p:
-        bias = vector(self._dnnl, self._of.outputs[3]) if followed and self._of.bias else None
+        bias = (
+            channel_layout(self._dnnl, self._of.outputs[3]) if followed and self._of.bias else None
+        )
         return self._dnnl.new(
             "dnnl_convolution_forward_primitive_desc_create",
             *(self._dnnl.engine, purpose, interface.DIRECT),
@@ -158,16 +170,16 @@ class _Builder:
         dnnl.do("dnnl_primitive_attr_set_post_ops", attributes, operations)
         return attributes
 
-    def _blocked(self, program: Program, main: c_void_p, plain: c_void_p) -> c_void_p:
+    def _blocked(self, sequence: PrimitiveSequence, main: c_void_p, plain: c_void_p) -> c_void_p:
         """The kernel in the layout that a primitive takes, reordered from `plain` before it."""
         layout = c_void_p(self._dnnl.query(main, interface.QUERY_WEIGHTS, 0))
-        kernel = program.scratch(layout)
-        self._reorder(program, self._plain, plain, layout, kernel)
+        kernel = sequence.scratch(layout)
+        self._reorder(sequence, self._plain, plain, layout, kernel)
         return kernel
 
     def _reorder(
         self,
-        program: Program,
+        sequence: PrimitiveSequence,
         source: c_void_p,
         first: c_void_p,
         target: c_void_p,
@@ -177,7 +189,7 @@ class _Builder:
         reorder = self._dnnl.new(
             "dnnl_reorder_primitive_desc_create", source, engine, target, engine, None
         )
-        program.add(reorder, {interface.ARG_FROM: first, interface.ARG_TO: second})
+        sequence.add(reorder, {interface.ARG_FROM: first, interface.ARG_TO: second})
 
 
 def _kernel_layout(kernel: Sequence[int], groups: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

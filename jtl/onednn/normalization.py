@@ -15,7 +15,15 @@ from typing import Literal
 
 from jtl.onednn import interface
 from jtl.onednn.library import Library
-from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, images, vector, workspace_bytes
+from jtl.onednn.primitives import (
+    FLOAT32,
+    UINT8,
+    Array,
+    PrimitiveSequence,
+    channel_layout,
+    image_layout,
+    workspace_bytes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +52,15 @@ class Normalization:
         workspace = [((self.workspace,), UINT8)] if self.relu else []
         return image, channel, channel, *(workspace if self.kind == "normalization" else [])
 
-    def build(self, dnnl: Library) -> Program:
+    def build(self, dnnl: Library) -> PrimitiveSequence:
         """Compiles it.
 
         Raises:
             OneDnnError: oneDNN has no implementation.
         """
-        x, channel = images(dnnl, self.images), vector(dnnl, self.images[3])
+        x, channel = image_layout(dnnl, self.images), channel_layout(dnnl, self.images[3])
         forward = self._forward(dnnl)
-        program = Program(dnnl)
+        sequence = PrimitiveSequence(dnnl)
         if self.kind == "normalization":
             names = ("SOURCE", "SCALE", "SHIFT", "DESTINATION", "MEAN", "VARIANCE")
             layouts, main = (x, channel, channel, x, channel, channel), forward
@@ -66,17 +74,17 @@ class Normalization:
                 *(self._first(dnnl), None),
             )
             _wait_free(dnnl, main)
-        roles = {
-            getattr(interface, f"ARG_{name}"): program.array(layout)
+        arguments = {
+            getattr(interface, f"ARG_{name}"): sequence.array(layout)
             for name, layout in zip(names, layouts, strict=True)
         }
         if self.relu:
-            roles[interface.ARG_WORKSPACE] = program.workspace(forward, self.workspace)
+            arguments[interface.ARG_WORKSPACE] = sequence.workspace(forward, self.workspace)
         if self.kind == "normalization_gradient":
             for name, layout in (("SOURCE", x), ("SCALE", channel), ("SHIFT", channel)):
-                roles[getattr(interface, f"ARG_DIFF_{name}")] = program.array(layout)
-        program.add(main, roles)
-        return program
+                arguments[getattr(interface, f"ARG_DIFF_{name}")] = sequence.array(layout)
+        sequence.add(main, arguments)
+        return sequence
 
     def workspace_bytes(self, dnnl: Library) -> int:
         """What the workspace needs on this processor; OneDnnError if nothing implements it."""
@@ -91,7 +99,7 @@ class Normalization:
 
     def _first(self, dnnl: Library) -> c_void_p:
         """The implementation that oneDNN prefers."""
-        x = images(dnnl, self.images)
+        x = image_layout(dnnl, self.images)
         return dnnl.new(
             "dnnl_batch_normalization_forward_primitive_desc_create",
             *(dnnl.engine, interface.FORWARD_TRAINING, x, x, self.epsilon, self._flags(), None),

@@ -13,7 +13,7 @@ from jtl.onednn.convolution import Convolution
 from jtl.onednn.library import Library, OneDnnError
 from jtl.onednn.normalization import Normalization
 from jtl.onednn.pooling import MaxPooling, NeighbourhoodAverage
-from jtl.onednn.programs import Program
+from jtl.onednn.primitives import PrimitiveSequence
 
 Operation = Convolution | Normalization | MaxPooling | NeighbourhoodAverage
 _CLASSES = {cls.__name__: cls for cls in get_args(Operation)}
@@ -51,7 +51,7 @@ def _where_implemented(ask: Callable[[Library], _Result]) -> _Result | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def program(operation: Operation) -> Program | None:
+def program(operation: Operation) -> PrimitiveSequence | None:
     """The compiled operation, or None where oneDNN has none."""
     return _where_implemented(operation.build)
 

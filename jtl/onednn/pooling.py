@@ -8,7 +8,15 @@ from typing import Literal
 
 from jtl.onednn import interface
 from jtl.onednn.library import Library
-from jtl.onednn.programs import FLOAT32, UINT8, Array, Program, dims, images, workspace_bytes
+from jtl.onednn.primitives import (
+    FLOAT32,
+    UINT8,
+    Array,
+    PrimitiveSequence,
+    dims,
+    image_layout,
+    workspace_bytes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,37 +47,37 @@ class MaxPooling:
             return ((self.images, FLOAT32),)
         return (self.outputs, FLOAT32), ((self.workspace,), UINT8)
 
-    def build(self, dnnl: Library) -> Program:
+    def build(self, dnnl: Library) -> PrimitiveSequence:
         """Compiles it.
 
         Raises:
             OneDnnError: oneDNN has no implementation.
         """
-        x, y = images(dnnl, self.images), images(dnnl, self.outputs)
+        x, y = image_layout(dnnl, self.images), image_layout(dnnl, self.outputs)
         forward = self._forward(dnnl)
-        program = Program(dnnl)
+        sequence = PrimitiveSequence(dnnl)
         if self.kind == "pooling_gradient":
-            roles = {interface.ARG_DIFF_DESTINATION: program.array(y)}
+            arguments = {interface.ARG_DIFF_DESTINATION: sequence.array(y)}
             main = dnnl.new(
                 "dnnl_pooling_backward_primitive_desc_create",
                 *(dnnl.engine, interface.MAXIMUM, x, y, *self._window(), forward, None),
             )
         else:
-            roles = {interface.ARG_SOURCE: program.array(x)}
-            roles[interface.ARG_DESTINATION] = program.array(y)
+            arguments = {interface.ARG_SOURCE: sequence.array(x)}
+            arguments[interface.ARG_DESTINATION] = sequence.array(y)
             main = forward
-        roles[interface.ARG_WORKSPACE] = program.workspace(forward, self.workspace)
+        arguments[interface.ARG_WORKSPACE] = sequence.workspace(forward, self.workspace)
         if self.kind == "pooling_gradient":
-            roles[interface.ARG_DIFF_SOURCE] = program.array(x)
-        program.add(main, roles)
-        return program
+            arguments[interface.ARG_DIFF_SOURCE] = sequence.array(x)
+        sequence.add(main, arguments)
+        return sequence
 
     def workspace_bytes(self, dnnl: Library) -> int:
         """What the workspace needs on this processor; OneDnnError if nothing implements it."""
         return workspace_bytes(dnnl, self._forward(dnnl))
 
     def _forward(self, dnnl: Library) -> c_void_p:
-        x, y = images(dnnl, self.images), images(dnnl, self.outputs)
+        x, y = image_layout(dnnl, self.images), image_layout(dnnl, self.outputs)
         return dnnl.new(
             "dnnl_pooling_forward_primitive_desc_create",
             *(dnnl.engine, interface.FORWARD_TRAINING, interface.MAXIMUM, x, y),
@@ -102,20 +110,20 @@ class NeighbourhoodAverage:
         """Shape and dtype of what is computed."""
         return ((self.images, FLOAT32),)
 
-    def build(self, dnnl: Library) -> Program:
+    def build(self, dnnl: Library) -> PrimitiveSequence:
         """Compiles it.
 
         Raises:
             OneDnnError: oneDNN has no implementation.
         """
-        layout, reach = images(dnnl, self.images), self.window // 2
+        layout, reach = image_layout(dnnl, self.images), self.window // 2
         window = (dims((1, 1)), dims((self.window, self.window)), dims((0, 0)))
         main = dnnl.new(
             "dnnl_pooling_forward_primitive_desc_create",
             *(dnnl.engine, interface.FORWARD_INFERENCE, interface.AVERAGE, layout, layout),
             *(*window, dims((reach, reach)), dims((reach, reach)), None),
         )
-        program = Program(dnnl)
-        x, y = program.array(layout), program.array(layout)
-        program.add(main, {interface.ARG_SOURCE: x, interface.ARG_DESTINATION: y})
-        return program
+        sequence = PrimitiveSequence(dnnl)
+        x, y = sequence.array(layout), sequence.array(layout)
+        sequence.add(main, {interface.ARG_SOURCE: x, interface.ARG_DESTINATION: y})
+        return sequence

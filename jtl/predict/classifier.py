@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.common import html, memory
+from jtl.common import garbage_collection, html
 from jtl.common.errors import UserError
 from jtl.common.paths import as_path
 from jtl.common.text import counted, listed
@@ -137,7 +137,7 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
             f"the checkpoint of epoch {restored.epoch} in '{folder}' is of another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error
-    memory.resume_collection()
+    garbage_collection.resume()
     return Classifier(
         folder=folder,
         config=config,

@@ -13,7 +13,7 @@ from jtl.common.files import check_folder
 from jtl.common.output import print_json
 from jtl.common.text import for_terminal
 from jtl.config import checks, walk
-from jtl.config.run import DeviceName
+from jtl.config.run_options import DeviceName
 
 if TYPE_CHECKING:
     from jtl.predict.predictions import Prediction, Unreadable
@@ -130,7 +130,7 @@ def _print(row: Prediction | Unreadable) -> None:
     has = "" if labels is None else f": {DIVIDER.join(labels) or 'none'}"
     print(for_terminal(f"{row.name}{has}"))
     for name, probability in classes:
-        print(f"  {probability:7.2%}  {for_terminal(name)}")
+        print(f"  {100 * probability:5.1f} %  {for_terminal(name)}")
 
 
 def _print_json(row: Prediction | Unreadable) -> None:

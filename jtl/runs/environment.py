@@ -20,5 +20,7 @@ def versions() -> dict[str, str]:
 def describe_device() -> str:
     """What computes: the platform, the kind and number of its devices, and what convolves."""
     first, count = jax.devices()[0], jax.device_count()
-    kind = f"{count} x {first.device_kind}"
-    return f"{first.platform} ({kind})" + (", oneDNN" if onednn.installed() else "")
+    told = first.platform
+    if count > 1 or first.device_kind != told:  # "cpu (1 x cpu)" says nothing more.
+        told += f" ({count} x {first.device_kind})"
+    return told + (", oneDNN" if onednn.installed() else "")

@@ -117,7 +117,7 @@ def check_empty(folder: Path, begun: bool, message: Callable[[str], None]) -> No
         named = listed((name for name in held if name not in others), 3)
         if not begun and SUMMARY in names and CONFIG in names:
             raise UserError(
-                f"--run-dir '{folder}' is not empty: it contains a finished run. To train anew, "
+                f"--run-dir '{folder}' is not empty: it contains a finished run. To train again, "
                 f"choose another folder, such as --run-dir {shlex.quote(str(_free(folder)))}; to "
                 "see this run's results again, add --resume."
             )

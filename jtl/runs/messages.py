@@ -72,28 +72,33 @@ def epoch_note(line: dict[str, Any]) -> str:
 
 
 def probe_note(summary: dict[str, Any]) -> str | None:
-    """What a fine-tuning has bought beside the linear probe of the same features."""
-    split = "val" if summary["probe_test_accuracy"] is None else "test"
-    probe, reached = summary[f"probe_{split}_accuracy"], summary[f"{split}_accuracy"]
+    """What fine-tuning gained over a linear probe of the same backbone; None without one."""
+    # Runs of earlier versions have none.
+    split = "val" if summary.get("probe_test_accuracy") is None else "test"
+    probe, reached = summary.get(f"probe_{split}_accuracy"), summary[f"{split}_accuracy"]
     if probe is None:
         return None
-    mask, gained = summary["mask"], 100 * (reached - probe)
-    told = f"{SPLITS[split]} accuracy: {mask} {reached:.3f}, linear probe {probe:.3f}"
-    if gained >= 0:
-        return told
+    gained = 100 * (reached - probe)
+    both = (
+        f"{SPLITS[split]} accuracy is {reached:.3f} with mask {summary['mask']} and {probe:.3f} "
+        "with a linear probe (only the classifier is trained, as with --mask head_only)"
+    )
     count = sum(row["count"] for row in summary[f"{split}_classes"].values())
     # Of the difference of two shares; less for the same images, which makes this the careful side.
     error = 100 * math.sqrt((reached * (1 - reached) + probe * (1 - probe)) / count)
-    if -gained < 2 * error:
-        apart = counted(round(-gained / 100 * count), "image")
+    if abs(gained) < 2 * error:
+        apart = round(abs(gained) / 100 * count)
+        chance = f"A difference of {counted(apart, 'image')} of {count:,} is within chance; "
         return (
-            f"{told}. A difference of {apart} of {count:,} is within chance; --mask head_only "
-            "takes only seconds."
+            f"Fine-tuning made no clear difference: {both}. {chance if apart else ''}"
+            "--mask head_only takes only seconds."
         )
+    if gained >= 0:
+        return f"Fine-tuning gained {gained:.1f} percentage points: {both}."
     return (
-        f"{told}. {mask} is {-gained:.1f} points worse than --mask head_only, which takes only "
-        "seconds: use that, or try another --lr (3e-4, 3e-5), more --epochs, --augment light or "
-        "more images."
+        f"Fine-tuning lost {-gained:.1f} percentage points: {both}. Use that mask, which takes "
+        "only seconds, or try another --lr (3e-4, 3e-5), more --epochs, --augment light or more "
+        "images."
     )
 
 
@@ -105,11 +110,15 @@ def accuracy_of(accuracy: float, count: int) -> str:
 
 
 def frozen_layers(summary: dict[str, Any]) -> str:
-    """What has become of the frozen leaves."""
+    """Whether the frozen layers are still as they were loaded."""
     if not summary["frozen_unchanged"]:
         return "CHANGED: this is a bug in jtl, please report it"
-    compared = counted(summary["frozen_leaves"], "array")
-    return f"unchanged ({compared} compared)" if summary["frozen_leaves"] else "none"
+    if not summary["frozen_leaves"]:
+        return "none"
+    compared = "unchanged (every value compared)"
+    if summary["mask"] == "full":  # What does not change are then running averages alone.
+        return f"none; BatchNorm's stored averages are {compared}"
+    return compared
 
 
 def calibration_error(calibrated: dict[str, Any]) -> str:

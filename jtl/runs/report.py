@@ -22,6 +22,7 @@ from jtl.runs.messages import (
     count_of,
     frozen_layers,
     is_multilabel,
+    probe_note,
 )
 from jtl.runs.plots import metric_name
 
@@ -126,6 +127,8 @@ def _results(summary: dict[str, Any], config: Config) -> str:
         )
     found = summary["val_calibration"]
     text += f"\n\nValidation accuracy: {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
+    if (note := probe_note(summary)) is not None:
+        text += f"\n\n{for_markdown(note)}"
     return f"{text}\n\n{_calibration(found, summary['val_accuracy'])}"
 
 

@@ -14,10 +14,12 @@ from jtl.common.files import refuse_link, replace_text
 from jtl.common.text import counted
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
+from jtl.runs import data_contents
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
-from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json
+from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import SUBFOLDERS, held_folder
 from jtl.runs.run import Run, claimed_run
 
@@ -169,6 +171,50 @@ def _check_same_place(place: TemporaryCheckpoint | None) -> None:
             f"the processes see different checkpoints within an epoch (after batch {seen}): the "
             "run's folder must be on a file system that all of them share."
         )
+
+
+def check_same_inputs(run: Run, now: dict[str, Any], dataset: Dataset) -> str | None:
+    """Makes sure that a run goes on with the classes, images, weights and rules it began with.
+
+    Args:
+        run: One that is resumed.
+        now: `class_names`, `class_weights`, `data_fingerprint`, `weights_sha256` and `rules`.
+        dataset: The images.
+
+    Returns:
+        What to say where files have other times or places, but hold what they held; else None.
+
+    Raises:
+        UserError: Something is not that of the run.
+    """
+    stored = read_json(run.folder / CONFIG)
+    stored["rules"] = [phase.get("rules") for phase in stored.get("phases", ())]
+    now = {**now, "rules": now["rules"][: len(stored["rules"])]}
+    changed = [key for key, value in now.items() if stored.get(key) != value]
+    if not changed:
+        return None
+    images = (
+        data_contents.difference(run.folder, dataset) if "data_fingerprint" in changed else None
+    )
+    if images == "" and changed == ["data_fingerprint"]:
+        if processes.is_primary():
+            stored["data"]["data"] = run.config.data.data
+            del stored["rules"]
+            stored["data_fingerprint"] = now["data_fingerprint"]
+            write_json(run.folder / CONFIG, stored)
+        return "the image files have new times or places, but the same content as before"
+    told = [
+        f"  images: {images}"
+        if key == "data_fingerprint" and images
+        else f"  {key}: {stored.get(key)} before, {now[key]} now"
+        for key in changed
+    ]
+    raise UserError(
+        f"'{run.folder}' cannot be resumed, because its data or weights have changed:\n"
+        + "\n".join(told)
+        + "\n"
+        "Restore them, or start a new run."
+    )
 
 
 def stored_config(folder: Path) -> Config:

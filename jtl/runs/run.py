@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jtl.common.errors import UserError
 from jtl.common.files import append_text, sync
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
@@ -111,50 +110,6 @@ class Run:
             if score > best + min_delta:
                 best, at = score, line["epoch"]
         return at
-
-    def check_same(self, now: dict[str, Any], dataset: Dataset) -> str | None:
-        """Makes sure that a run goes on with what it began with.
-
-        Args:
-            now: `class_names`, `class_weights`, `data_fingerprint`, `weights_sha256` and `rules`.
-            dataset: The images.
-
-        Returns:
-            What to say where files have other times or places, but hold what they held; else None.
-
-        Raises:
-            UserError: Something is not that of the run.
-        """
-        stored = read_json(self.folder / CONFIG)
-        stored["rules"] = [phase.get("rules") for phase in stored.get("phases", ())]
-        now = {**now, "rules": now["rules"][: len(stored["rules"])]}
-        changed = [key for key, value in now.items() if stored.get(key) != value]
-        if not changed:
-            return None
-        images = (
-            data_contents.difference(self.folder, dataset)
-            if "data_fingerprint" in changed
-            else None
-        )
-        if images == "" and changed == ["data_fingerprint"]:
-            if processes.is_primary():
-                stored["data"]["data"] = self.config.data.data
-                del stored["rules"]
-                stored["data_fingerprint"] = now["data_fingerprint"]
-                write_json(self.folder / CONFIG, stored)
-            return "the image files have new times or places, but the same content as before"
-        told = [
-            f"  images: {images}"
-            if key == "data_fingerprint" and images
-            else f"  {key}: {stored.get(key)} before, {now[key]} now"
-            for key in changed
-        ]
-        raise UserError(
-            f"'{self.folder}' cannot be resumed, because its data or weights have changed:\n"
-            + "\n".join(told)
-            + "\n"
-            "Restore them, or start a new run."
-        )
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json` and `report.md`."""

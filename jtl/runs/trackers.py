@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from jtl.common.errors import UserError, first_line
 from jtl.common.files import replace_text
-from jtl.config.run import TrackerName
+from jtl.config.run_options import TrackerName
 
 
 class Tracker(Protocol):

@@ -118,8 +118,8 @@ def lines(setup: Setup, asked: Config) -> Iterator[str]:
     """
     if asked.augment.augment == "auto" and setup.config.augment.augment == "crops":
         yield (
-            "Training images are cropped at random (--augment crops), because every layer trains "
-            "and nothing could be cached"
+            "Training images are cropped at random (--augment crops), because every layer "
+            "is trained, so nothing could be cached anyway"
         )
     bn = setup.config.train.bn
     trains = any(not is_head(label) for plan in setup.plans for label in plan.learning_rates)

@@ -16,7 +16,7 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.distributed.sharding import sharding_for
 from jtl.freeze.phase_plan import PhasePlan
-from jtl.train import memory
+from jtl.train import memory_estimate
 from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 
@@ -81,10 +81,10 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     trainer = Trainer(setup, plan, inputs, setup.variables)
     # What each of many processes compiles must not depend on its own memory: on some platforms
     # they compile together.
-    room = int(processes.all_gather([memory.free_for_steps(kept)]).min())
-    size = memory.rounded(at_most, setup.sharding.count)
-    with contextlib.suppress(memory.UnknownMemory):  # The trial below decides then.
-        size = memory.largest_batch(trainer, room, at_most)
+    room = int(processes.all_gather([memory_estimate.free_for_steps(kept)]).min())
+    size = memory_estimate.rounded(at_most, setup.sharding.count)
+    with contextlib.suppress(memory_estimate.UnknownMemory):  # The trial below decides then.
+        size = memory_estimate.largest_batch(trainer, room, at_most)
     said = f"a step has {format_bytes(max(room, 0))} of memory"
     while True:
         # Many processes go on with what fits in all of them.
@@ -94,8 +94,8 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
                 "--batch-size auto: not even one image per device fits with mask "
                 f"{plan.phase.mask} ({said}). To use less memory, try {LESS_MEMORY}."
             )
-        rejected = memory.rejected(trainer, size)
+        rejected = memory_estimate.rejected(trainer, size)
         if processes.all_agree(rejected is None):
             return size
         said = rejected or said
-        size = memory.rounded(size - 1, setup.sharding.count)
+        size = memory_estimate.rounded(size - 1, setup.sharding.count)

@@ -96,7 +96,7 @@ def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
     whole = counted.prefix + counted.forward
     # The part in which most of the work is: the frozen layers, or all of them.
     stop = inputs.start if counted.prefix > whole / 2 else None
-    seconds = _forward_seconds(setup, batch, stop) / (whole if stop is None else counted.prefix)
+    seconds = forward_seconds(setup, batch, stop) / (whole if stop is None else counted.prefix)
     images = len(setup.dataset.train) * max(setup.inputs.views, 1) + len(setup.dataset.val)
     # Devices divide a batch, each of many processes computes its share of the features.
     step_seconds = seconds * counted.step * batch / setup.sharding.count
@@ -110,7 +110,7 @@ def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
     }
 
 
-def _forward_seconds(setup: Setup, batch: int, stop: str | None) -> float:
+def forward_seconds(setup: Setup, batch: int, stop: str | None) -> float:
     """Seconds of inference for one image, compiled, up to unit `stop`."""
     # A CPU is as fast on few images; accelerators are not.
     batch = min(batch, _ON_CPU) if jax.default_backend() == "cpu" else batch
@@ -158,27 +158,38 @@ def print_dry_run(figures: dict[str, Any], console: Console) -> None:
             console.print(f"  {line}", markup=False, emoji=False, soft_wrap=True)
 
 
+def _time(phase: dict[str, Any]) -> list[str]:
+    """How long a phase would take, of what parts that is the sum, and what comes on top."""
+    whole, parts = 0.0, []
+    if phase["cached_prefix"] and not phase["cache_kept"]:
+        whole += phase["estimated_prefix_seconds"]
+        parts.append(f"{format_seconds(whole)} for the frozen layers (once)")
+    if phase["step_flops"] is not None:
+        each = phase["estimated_epoch_seconds"]
+        whole += each * phase["epochs"]
+        parts.append(f"{counted(phase['epochs'], 'epoch')} of {format_seconds(each)}")
+        parts = [f"{format_seconds(whole)}: {' and '.join(parts)}"]
+    elif phase["cached_prefix"]:
+        parts.append("seconds for the head")
+    if not parts:
+        return []
+    return [
+        f"time: {'about ' if whole else ''}{' and '.join(parts)}",
+        "not included: reading the images, compiling (up to a minute or two; faster the next "
+        "time) and validation",
+    ]
+
+
 def _lines(phase: dict[str, Any]) -> list[str]:
     """What a phase would cost, the time first."""
     cached, steps = phase["cached_prefix"], phase["step_flops"] is not None
-    lines: list[str] = []
-    if steps:
-        each = phase["estimated_epoch_seconds"]
-        whole = each * phase["epochs"]
-        if cached and not phase["cache_kept"]:
-            whole += phase["estimated_prefix_seconds"]
-        told = f"{format_seconds(whole)}, {format_seconds(each)} per epoch"
-        lines.append(f"time without compiling: about {told}")
+    lines = _time(phase)
     if cached:
         place = "in memory" if phase["cache_place"] == "memory" else "read from disk"
-        when = (
-            "already there"
-            if phase["cache_kept"]
-            else f"computed once in about {format_seconds(phase['estimated_prefix_seconds'])}"
-        )
+        when = "already" if phase["cache_kept"] else "to be"
         lines.append(
-            f"frozen layers: cached ({format_bytes(phase['cache_bytes'])}, {place}), {when}, in "
-            f"'{phase['cache_folder']}'"
+            f"output of the frozen layers: {when} cached ({format_bytes(phase['cache_bytes'])}, "
+            f"{place}) in '{phase['cache_folder']}'"
         )
     lines += [
         f"trained: {phase['trainable_params']:,} of {phase['total_params']:,} parameters, counting "

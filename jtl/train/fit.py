@@ -8,23 +8,31 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs import trackers
 from jtl.runs.plot_worker import PlotWorker
-from jtl.runs.resume import opened_run
+from jtl.runs.resume import check_same_inputs, opened_run
 from jtl.runs.run import Run
 from jtl.train import automatic, batch_size, preview
 from jtl.train.checks import checked
 from jtl.train.loop import Training
+from jtl.train.observer import Observer
 from jtl.train.overview import opening_lines
 from jtl.train.setup import Setup, prepare_setup
 from jtl.train.summary import run_content, run_inputs
 
 
-def fit(config: Config, display: Display | None = None, *, background_plots: bool = False) -> Run:
+def fit(
+    config: Config,
+    display: Display | None = None,
+    *,
+    background_plots: bool = False,
+    observer: Observer = Observer(),
+) -> Run:
     """Trains a classifier and writes its run folder.
 
     Args:
         config: The options.
         display: Where progress goes; default stderr.
         background_plots: Whether plots are drawn in a process beside, as for commands.
+        observer: Who hears of the epochs, and may end the training.
 
     Returns:
         The run: its folder and summary.
@@ -45,7 +53,9 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
             setup = processes.run_together(
                 lambda: prepare_setup(checked(run.config), display, run.folder)
             )
-            note = processes.run_together(lambda: run.check_same(run_inputs(setup), setup.dataset))
+            note = processes.run_together(
+                lambda: check_same_inputs(run, run_inputs(setup), setup.dataset)
+            )
             display.message(f"note: {note}") if note else None
             run.extend(run_content(setup))
         else:
@@ -53,18 +63,20 @@ def fit(config: Config, display: Display | None = None, *, background_plots: boo
             run.config = setup.config
             for line in (*opening_lines(setup), *automatic.lines(setup, config)):
                 display.message(line)
-        _go(setup, run, display, stop, background_plots)
+        _go(setup, run, display, stop, PlotWorker(background=background_plots), observer)
     return run
 
 
-def _go(setup: Setup, run: Run, display: Display, stop: Stop, background_plots: bool) -> None:
+def _go(
+    setup: Setup, run: Run, display: Display, stop: Stop, worker: PlotWorker, observer: Observer
+) -> None:
     """Trains what is prepared, new or resumed."""
     if processes.is_primary():
         preview.show_batch(setup, display)
     options, done = run.config.to_dict(), len(run.history)
     log_to = run.config.run.log_to if processes.is_primary() else ()
     with (
-        PlotWorker(background=background_plots) as plotter,
+        worker as plotter,
         trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
     ):
-        Training(setup, run, display, stop, plotter).run_phases()
+        Training(setup, run, display, stop, plotter, observer).run_phases()

@@ -126,7 +126,7 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
     needed = 3 * 4 * outputs * sum(map(len, splits.values()))
     if processes.is_distributed() or needed > memory_budget(setup.config.run.cache_budget):
         return {}
-    values = {name: _before_head(setup, cache, read, name) for name in splits}
+    values = {name: before_head(setup, cache, read, name) for name in splits}
     if values["train"].ndim > 2:  # The head pools what it makes of every pixel.
         values = {name: value.mean((1, 2)) for name, value in values.items()}
     fit = lbfgs.best(_path(setup, values["train"], values["val"]))
@@ -137,7 +137,7 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
     return found
 
 
-def _before_head(
+def before_head(
     setup: Setup, cache: FeatureCache, read: PhaseInputs | None, name: str
 ) -> jax.Array:
     """What the head gets of every image of a split before training, [N, C]."""

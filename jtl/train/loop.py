@@ -25,7 +25,8 @@ from jtl.runs.checkpoints.managers import remove_temporary
 from jtl.runs.checkpoints.saving import Checkpointer
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.run import Run
-from jtl.train import automatic, memory, profiling
+from jtl.train import automatic, memory_estimate, profiling
+from jtl.train.observer import Observer
 from jtl.train.restore import restored_part, snapshot_of, start_of
 from jtl.train.setup import Setup, feature_cache
 from jtl.train.summary import run_content, summarize
@@ -35,10 +36,18 @@ from jtl.train.trainer import Diverged, PartialEpoch, Trainer
 class Training:
     """One run on its way: its phases, and the examples at hand."""
 
-    def __init__(self, setup: Setup, run: Run, display: Display, stop: Stop, plotter: PlotWorker):
+    def __init__(
+        self,
+        setup: Setup,
+        run: Run,
+        display: Display,
+        stop: Stop,
+        plotter: PlotWorker,
+        observer: Observer = Observer(),
+    ):
         """Takes a setup, and a run that is new or has a checkpoint to go on from."""
         self.setup, self.run, self.display, self.stop = setup, run, display, stop
-        self.plotter = plotter
+        self.plotter, self.observer = plotter, observer
         self.feature_seconds = 0.0
         # Of the sessions before this one, as far as they count.
         self._earlier = run.history[-1]["elapsed"] if run.history else 0.0
@@ -207,7 +216,7 @@ class Training:
         except Exception as error:
             if out_of_memory(error) is None:
                 raise
-            raise UserError(memory.advice(trainer, error)) from error
+            raise UserError(memory_estimate.advice(trainer, error)) from error
 
     def _progress(self, epoch: int, part: PartialEpoch, trainer: Trainer) -> EpochProgress:
         position = TemporaryCheckpoint(
@@ -237,7 +246,7 @@ class Training:
             self._val_logits = trainer.val_logits
         snapshot = functools.partial(snapshot_of, epoch, trainer)
         self._checkpointer.keep(epoch, line["seconds"], snapshot)
-        stop = self._out_of_patience(epoch)
+        stop = self.observer.after_epoch(self.run.history[-1]) or self._out_of_patience(epoch)
         # At a phase's end too: the next one may be of a size that runs out of memory.
         if stop or due or epoch == trainer.plan.last_epoch:
             self._checkpointer.save(epoch, snapshot)
@@ -286,13 +295,14 @@ class Training:
         best = reading.restore(self.run.folder)
         if self._val_logits is None:
             _, self._val_logits = self._evaluated("val", best)
+        self.observer.scored(self._val_logits)
         probed: dict[str, float] = {}
-        if automatic.fine_tunes(self.setup):
+        if self.observer.probes and automatic.fine_tunes(self.setup):
             from jtl.train import linear_probe
 
             probed = linear_probe.accuracies(self.setup, self._cache, self._inputs)
         test_accuracy, logits = None, {"val": self._val_logits}
-        if self.setup.dataset.test is not None:
+        if self.observer.tests and self.setup.dataset.test is not None:
             self._inputs = None  # Their memory is free for the test split.
             scores, logits["test"] = self._evaluated("test", best)
             test_accuracy = scores["accuracy"]

@@ -25,7 +25,8 @@ from jtl.train.setup import Setup
 from jtl.train.trainer import Trainer
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 120
-"""The rates that are tried, from one to the other by equal factors."""
+"""The rates that are tried, from one to the other by equal factors: as in fastai's `lr_find`, which
+begins where no optimizer moves anything yet, and ends where the loss of every one has exploded."""
 GIVE_UP = 4.0
 """How many times the lowest smoothed loss a loss may be; above, nothing is learnt any more."""
 REACH = 3.0

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import numpy as np
 import optax
 
+from jtl.common.trees import leaf_paths, lookup
 from jtl.freeze.param_groups import is_head
 from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.optim import optimizers
+from jtl.optim.recipe import Rates
 from jtl.train.setup import Setup
+
+_BUILT: dict[Any, optax.GradientTransformation] = {}
+"""Optimizers of the last phases, by all that they are made of."""
+_MOST_BUILT = 16
 
 
 class PhaseOptimizer:
@@ -27,7 +36,27 @@ class PhaseOptimizer:
         }
 
     def transform(self) -> optax.GradientTransformation:
-        """The optimizer over the whole label tree, with clipping and accumulation."""
+        """The optimizer over the whole label tree, with clipping and accumulation.
+
+        Those of phases that differ in nothing but their learning rates are the same object, so
+        that their steps are equal and share a program.
+        """
+        recipe, labels, config = self._plan.recipe, self._plan.labels, self._setup.config
+        if recipe.l2_sp:  # It holds the weights.
+            return self._built()
+        parts = (
+            tuple((path, lookup(labels, path)) for path in leaf_paths(labels)),
+            tuple((label, self._updates_before(label)) for label in self._shares),
+            (self._updates, self._plan.phase.epochs, config.steps.accumulate),
+            dataclasses.replace(recipe, rates=Rates(1.0)),
+        )
+        if parts not in _BUILT:
+            if len(_BUILT) >= _MOST_BUILT:
+                _BUILT.pop(next(iter(_BUILT)))
+            _BUILT[parts] = self._built()
+        return _BUILT[parts]
+
+    def _built(self) -> optax.GradientTransformation:
         groups = {label: self._group(label) for label in self._shares}
         return optimizers.wrapped(
             optimizers.build(self._plan.labels, groups),

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
@@ -27,12 +26,20 @@ from jtl.runs.resume import stored_config
 from jtl.train.fit import fit
 
 FILE = "seeds.json"
-MEASURED = (
-    "val_accuracy", "val_macro_f1", "val_loss", "test_accuracy", "test_macro_f1", "best_epoch",
-    "train_seconds",
-)  # fmt: skip
-"""Figures of `summary.json` that are compared."""
-OF_SEVERAL = ("val_map", "test_map")
+MEASURED = {
+    "val_accuracy": ("validation accuracy", ".3f"),
+    "val_macro_f1": ("validation macro-F1", ".3f"),
+    "val_loss": ("validation loss", ".3f"),
+    "test_accuracy": ("test accuracy", ".3f"),
+    "test_macro_f1": ("test macro-F1", ".3f"),
+    "best_epoch": ("best epoch", ".3g"),
+    "train_seconds": ("training time, seconds", ".1f"),
+}
+"""Figures of `summary.json` that are compared: how the table calls and writes them."""
+OF_SEVERAL = {
+    "val_map": ("validation mAP", ".3f"),
+    "test_map": ("test mAP", ".3f"),
+}
 """Those that only images with several labels have."""
 
 
@@ -149,13 +156,13 @@ def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
 
 
 def print_seeds(told: dict[str, Any], console: Console) -> None:
-    title = f"{len(told['seeds'])} seeds, from {told['seeds'][0]} to {told['seeds'][-1]}"
+    title = f"Seeds {told['seeds'][0]} to {told['seeds'][-1]}"
     table = Table(title=title, title_justify="left")
     for name in ("", "median", "min", "max", "standard deviation"):
         table.add_column(name, justify="right" if name else "left")
-    for key in (*OF_SEVERAL, *MEASURED):
+    for key, (label, form) in (OF_SEVERAL | MEASURED).items():
         if (figures := told.get(key)) is not None:
-            cells = [f"{figures[name]:.4g}" for name in ("median", "min", "max", "std")]
-            table.add_row(Text(key.replace("_", " ")), *cells)
+            cells = [f"{figures[name]:{form}}" for name in ("median", "min", "max", "std")]
+            table.add_row(label, *cells)
     console.print(table)
-    console.print(f"runs: {Path(told['runs'][0]).parent}", markup=False, soft_wrap=True)
+    console.print(f"Runs: {Path(told['runs'][0]).parent}", markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from jtl import models, weights
 from jtl.cache.features import FeatureCache
 from jtl.cache.sizes import memory_budget
 from jtl.cache.store import FeatureStore
-from jtl.common import memory
+from jtl.common import garbage_collection
 from jtl.common.errors import UserError
 from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
@@ -192,7 +192,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         size=inputs.device.size,
         seed=config.train.seed,
     )
-    config = chosen(config, variables, in_memory=_head_fits(config, variables, dataset))
+    config = chosen(config, variables, in_memory=head_fits(config, variables, dataset))
     plans = plan_phases(
         phases_of(config, model),
         variables["params"],
@@ -206,7 +206,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
             f"--aux-head has no effect: {' and '.join(p.phase.mask for p in plans)} freezes it. "
             "Use a mask that trains it, such as full or last_stages:2, or leave it out."
         )
-    memory.resume_collection()
+    garbage_collection.resume()
     return Setup(
         config=config,
         dataset=dataset,
@@ -277,7 +277,7 @@ def feature_cache(setup: Setup, display: Display) -> FeatureCache:
     )
 
 
-def _head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
+def head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
     """Whether L-BFGS has room for the features that the head gets, and for two copies of them."""
     width = variables["params"]["head"]["logits"]["kernel"].shape[0]
     count = len(dataset.train) + len(dataset.val)

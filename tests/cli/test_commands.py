@@ -107,7 +107,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
     for told in (
         "tiny, weights tiny.safetensors",
         "51 of 1,711 parameters",
-        "arrays compared)",
+        "unchanged (every value compared)",
         messages.accuracy_of(summary["val_accuracy"], 9),
         f"{folder}/report.md",
         f"jtl evaluate {folder}",
@@ -175,6 +175,13 @@ HELP = {
         "  jtl export runs/mine --to stablehlo\n",
         "--to {stablehlo,timm,torchvision,keras,savedmodel,onnx} ",
     ],
+    "search": [
+        "usage: jtl search [OPTIONS] SOURCE\n",
+        "  jtl search my-images --budget 10m\n",
+        "--budget TIME How long the search may take, everything included, such as 90s, 10m or 2h. ",
+        "--no-test Hold out no images for a test: ",
+        "--test-split X Hold out this share of the training images for the test, ",
+    ],
     "compare": [
         "usage: jtl compare [OPTIONS] RUN ...\n",
         "--out PATH Plot each epoch's validation loss and accuracy, or the runs' --metric, ",
@@ -191,7 +198,7 @@ HELP = {
 @pytest.mark.parametrize("command", HELP)
 def test_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")  # Lines are as wide as the terminal.
-    assert main(command, "--help-all" if command == "train" else "--help") == 0
+    assert main(command, "--help-all" if command in ("train", "search") else "--help") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     # Boxes and line breaks are the terminal's.

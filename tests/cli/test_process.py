@@ -11,17 +11,17 @@ from collections.abc import Iterator
 import pytest
 
 from jtl.cli import commands
-from jtl.common import memory
+from jtl.common import garbage_collection, huge_pages, invocation
 from jtl.train.setup import prepare_setup
 from support import tiny
 from support.commands import python
 
 FAULTS = """
 import os, resource, sys
-from jtl.common import memory
-memory._is_command = lambda words: True
+from jtl.common import huge_pages
+huge_pages.is_command = lambda words: True
 if sys.argv[1] == "huge":
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): block = b"x" * 2**26
 print(os.getpid(), sys.argv[2], resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -29,7 +29,9 @@ print(os.getpid(), sys.argv[2], resource.getrusage(resource.RUSAGE_SELF).ru_minf
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not memory._can_ask(), reason="the kernel or the C library has no huge pages")
+@pytest.mark.skipif(
+    not huge_pages._can_ask(), reason="the kernel or the C library has no huge pages"
+)
 def test_large_blocks_come_in_huge_pages():
     outcomes = {}
     for what in ("huge", "small"):
@@ -45,7 +47,7 @@ def test_large_blocks_come_in_huge_pages():
 
 FREED = """
 import ctypes
-from jtl.common import memory
+from jtl.common import huge_pages
 library = ctypes.CDLL(None)
 library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 def pages(): return int(open("/proc/self/statm").read().split()[1])
@@ -55,7 +57,7 @@ for block in blocks: ctypes.memset(block, 1, 60_000)
 taken = pages() - before
 for block in blocks[:-1]: library.free(block)  # The last one lies behind all others.
 kept = pages() - before
-memory.give_back()
+huge_pages.give_back()
 print(taken, kept, pages() - before)
 """
 
@@ -72,21 +74,21 @@ def test_free_memory_in_the_midst_is_given_back():
 
 def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
     started = []
-    monkeypatch.setattr(memory.os, "execve", lambda *args: started.append(args))
-    monkeypatch.setattr(memory, "_can_ask", lambda: True)
-    monkeypatch.setattr(memory, "_is_command", lambda words: True)
+    monkeypatch.setattr(huge_pages.os, "execve", lambda *args: started.append(args))
+    monkeypatch.setattr(huge_pages, "_can_ask", lambda: True)
+    monkeypatch.setattr(huge_pages, "is_command", lambda words: True)
     own = "glibc.malloc.tcache_count=3:glibc.malloc.arena_max=4"
     monkeypatch.setenv("GLIBC_TUNABLES", own)
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     [(program, arguments, environment)] = started
     assert (program, arguments) == (sys.executable, sys.orig_argv)
     tunables = f"{own}:glibc.malloc.hugetlb=1"
     assert environment["GLIBC_TUNABLES"] == tunables
     monkeypatch.setenv("GLIBC_TUNABLES", tunables)
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     assert len(started) == 1
     monkeypatch.delenv("GLIBC_TUNABLES")
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     wanted = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
     assert started[1][2]["GLIBC_TUNABLES"] == wanted
 
@@ -109,7 +111,7 @@ def test_a_restart_happens_once_and_keeps_other_tunables(monkeypatch):
     ],
 )
 def test_only_the_commands_themselves_are_started_anew(words, restarts):
-    assert memory._is_command(words.split()) == restarts
+    assert invocation.is_command(words.split()) == restarts
 
 
 PROGRAM = """
@@ -121,12 +123,14 @@ runpy.run_module("jtl.train", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not memory._can_ask(), reason="the kernel or the C library has no huge pages")
+@pytest.mark.skipif(
+    not huge_pages._can_ask(), reason="the kernel or the C library has no huge pages"
+)
 @pytest.mark.parametrize("how", ["input", "file"])
 def test_a_program_that_runs_a_command_runs_once_and_to_its_end(tmp_path, how):
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, *([] if how == "input" else [tmp_path / "program.py"])]
-    environment = {k: v for k, v in os.environ.items() if k != memory.VARIABLE}
+    environment = {k: v for k, v in os.environ.items() if k != huge_pages.VARIABLE}
     ran = subprocess.run(
         command, input=PROGRAM, capture_output=True, text=True, check=True, env=environment
     )
@@ -143,39 +147,41 @@ def collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("collector")
 def test_the_garbage_collector_waits_until_a_command_has_started(monkeypatch):
-    monkeypatch.setattr(memory, "_is_command", lambda words: True)
-    memory.pause_collection()
+    monkeypatch.setattr(garbage_collection, "is_command", lambda words: True)
+    garbage_collection.pause_until_started()
     assert not gc.isenabled()
-    memory.resume_collection()
+    garbage_collection.resume()
     assert gc.isenabled()
     frozen = gc.get_freeze_count()
     assert frozen > 100_000
     more = [[] for _ in range(1000)]
-    memory.resume_collection()  # Only once: a command may load many runs.
+    garbage_collection.resume()  # Only once: a command may load many runs.
     assert gc.get_freeze_count() == frozen
-    memory.skip_last_collection()
+    garbage_collection.skip_at_exit()
     assert gc.get_freeze_count() >= frozen + len(more)
 
 
 @pytest.mark.usefixtures("collector")
 def test_the_garbage_collector_of_other_programs_is_theirs(monkeypatch):
-    monkeypatch.setattr(memory, "_is_command", lambda words: False)
-    memory.pause_collection()
-    memory.skip_last_collection()
+    monkeypatch.setattr(garbage_collection, "is_command", lambda words: False)
+    garbage_collection.pause_until_started()
+    garbage_collection.skip_at_exit()
     assert gc.isenabled()
     assert not gc.get_freeze_count()
-    monkeypatch.setattr(memory, "_is_command", lambda words: True)
+    monkeypatch.setattr(garbage_collection, "is_command", lambda words: True)
     gc.disable()  # By somebody who wants it so.
-    memory.pause_collection()
-    memory.resume_collection()
+    garbage_collection.pause_until_started()
+    garbage_collection.resume()
     assert not gc.isenabled()
 
 
 def test_commands_that_compute_pause_the_collector_and_resume_it(tiny_run, tiny_data, monkeypatch):
     calls = []
-    for name in ("pause_collection", "resume_collection", "skip_last_collection"):
-        monkeypatch.setattr(memory, name, lambda name=name: calls.append(name.split("_")[0]))
-    monkeypatch.setattr(memory, "restart_with_huge_pages", lambda: None)
+    for name in ("pause_until_started", "resume", "skip_at_exit"):
+        monkeypatch.setattr(
+            garbage_collection, name, lambda name=name: calls.append(name.split("_")[0])
+        )
+    monkeypatch.setattr(huge_pages, "restart_with_huge_pages", lambda: None)
     monkeypatch.setattr(commands.app, "quiet_libraries", lambda: None)
     image = next(tiny_data.rglob("*.png"))
     for words in (["predict", tiny_run.folder, image], ["evaluate", tiny_run.folder]):

@@ -10,9 +10,12 @@ import pytest
 
 from jtl.cli import app
 from jtl.common.errors import UserError
+from jtl.config import walk
 from jtl.config.data import with_scheme
 from jtl.config.defaults import mask_defaults
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from jtl.data import command as check
+from jtl.evaluate import command as evaluate
 from jtl.models import HeadSpec, heads
 from jtl.train.checks import checked
 
@@ -251,3 +254,14 @@ def test_a_plain_path_is_a_source(tmp_path, monkeypatch):
     }.items():
         assert with_scheme(given) == source
         assert Config(data=DataConfig(data=given)).noting(()).data.data == source
+
+
+def test_commands_explain_the_options_of_a_source_in_the_same_words():
+    trained = walk.options(DataConfig)
+    for kind, default in ((check.Options, None), (evaluate.Options, "Default: as in training.")):
+        shared = {name: option for name, option in walk.options(kind).items() if name in trained}
+        assert {"classes", "split_lists", "image_root", "label_from"} <= set(shared)
+        for name in set(shared) - {"data", "on_bad_image"}:
+            first = trained[name].help.partition(" Default:")[0]
+            assert shared[name].help.startswith(first)
+            assert default is None or shared[name].help == f"{first} {default}"

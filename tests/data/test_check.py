@@ -183,7 +183,7 @@ def test_check_of_good_data(few: Path, tmp_path: Path, capsys):
     assert [line.split() for line in lines[5:8]] == [[name, "4", "2"] for name in tiny.CLASSES]
     assert lines[8].split() == ["all", "classes", "12", "6"]
     assert "width x height in pixels: smallest 8 x 8, median 8 x 8, largest 8 x 8" in lines
-    assert lines[-1] == "No problems found."
+    assert lines[-1] == "No problems found (2 warnings)."  # Few images, and tiny ones.
     assert "checking: 18/18 images" in captured.err
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.height == 3 * 100 + 4

@@ -62,11 +62,17 @@ def test_frames_of_one_video_in_both_splits(tmp_path: Path, capsys):
     torn = video_folders(tmp_path / "torn", {"train": [*range(6)], "val": [*range(6)]}, both)
     whole = video_folders(tmp_path / "whole", {"train": [*range(6)], "val": [6, 7, 8]}, both)
     (note,) = load(f"folder:{torn}", verify=Verification()).notes
-    assert "Validation images nearly equal training images (12 of 12 images, such as val/a/" in note
+    assert (
+        "validation images are nearly the same as training images (12 of 12 images, such as val/a/"
+        in note
+    )
     assert load(f"folder:{whole}", verify=Verification()).notes == ()
     assert main("data", "check", torn, "--json") == 0
     (warning,) = json.loads(capsys.readouterr().out)["warnings"]
-    assert "Images of val nearly equal images of train (12 of 12 images, such as val/a" in warning
+    assert (
+        "Some val images are nearly the same as train images (12 of 12 images, such as val/a"
+        in warning
+    )
     assert main("data", "check", whole, "--json") == 0
     assert json.loads(capsys.readouterr().out)["warnings"] == []
 
@@ -74,10 +80,13 @@ def test_frames_of_one_video_in_both_splits(tmp_path: Path, capsys):
 def test_frames_of_one_video_before_a_part_is_held_out(tmp_path: Path, capsys):
     root = video_folders(tmp_path / "d", {"train": [*range(4)]}, {"train": range(5)}) / "train"
     notes = load(f"folder:{root}", verify=Verification()).notes
-    assert "Validation images nearly equal training images (4 of 4 images" in " ".join(notes)
+    assert (
+        "Some validation images are nearly the same as training images (4 of 4 images"
+        in " ".join(notes)
+    )
     assert main("data", "check", root, "--json") == 0
     (warning,) = json.loads(capsys.readouterr().out)["warnings"]
-    assert "Training images nearly equal one another (20 of 20 images, such as a/scene0-" in warning
+    assert "Some training images are nearly the same (20 of 20 images, such as a/scene0-" in warning
 
 
 def test_the_hashes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -150,8 +159,11 @@ def test_frames_of_one_video_in_arrays(tmp_path: Path, capsys, held_out: bool):
         np.savez(path, x_train=train, y_train=labels[:, :4].reshape(-1), x_val=val,
                  y_val=labels[:, 4])  # fmt: skip
     notes = " ".join(load(f"npz:{path}").notes)
-    assert "Validation images nearly equal training images (4 of 4 images, such as " in notes
+    assert (
+        "Some validation images are nearly the same as training images (4 of 4 images, such as "
+        in notes
+    )
     assert main("data", "check", path, "--json") == 0
     warnings = " ".join(json.loads(capsys.readouterr().out)["warnings"])
-    assert "nearly equal" in warnings
-    assert ("Training images nearly equal one another (20 of 20" in warnings) == held_out
+    assert "nearly the same" in warnings
+    assert ("Some training images are nearly the same (20 of 20" in warnings) == held_out

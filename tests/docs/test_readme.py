@@ -29,6 +29,7 @@ PLACES = {
     "FORM": "stablehlo",
     "SOURCE": "my-images",
     "DIR": "weights/mine",
+    "10m": "1s",  # Of which nothing is left here: the plan of a search is not begun.
 }
 """What stands for the words that a reader replaces."""
 

@@ -154,11 +154,15 @@ def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch
     outputs.mistakes(wrong(names), classifier)
     assert drawn == [
         [
-            "b.png\npredicted Bombus_...itanicus: >99 %\nactual Bombus_...is_audax: <1 %",
-            "val/aaaaaaaaa...aaaaaaaa/1.png\npredicted Bombus_...itanicus: 60 %\n"
-            "actual Bombus_...is_audax: 40 %",
+            "b.png\npredicted (>99 %):\nBombus_terrestris_lusitanicus\n"
+            "actual (<1 %):\nBombus_terrestris_audax",
+            "val/aaaaaaaaa...aaaaaaaa/1.png\npredicted (60 %):\nBombus_terrestris_lusitanicus\n"
+            "actual (40 %):\nBombus_terrestris_audax",
         ]
     ]
+    classifier.class_names = ("ant", "bee")
+    outputs.mistakes(wrong(names), classifier)
+    assert drawn[1][0] == "b.png\npredicted bee: >99 %\nactual ant: <1 %"
 
 
 @pytest.mark.parametrize("classes", [2, 40, 200])

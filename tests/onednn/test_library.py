@@ -12,7 +12,7 @@ from jax import lax
 
 from jtl import onednn
 from jtl.models.layers.conv import conv2d
-from jtl.onednn import calls, library, operations, programs
+from jtl.onednn import calls, library, operations, primitives
 from support.commands import python
 
 needs_onednn = pytest.mark.skipif(
@@ -129,7 +129,7 @@ def test_one_kind_of_operation_is_left_out():
 
 @needs_onednn
 def test_memory_for_kernels_only_grows():
-    scratch = programs._Scratch()
+    scratch = primitives._Scratch()
     first = scratch.fit(1000)
     assert first % 64 == 0
     assert scratch.fit(10) == first

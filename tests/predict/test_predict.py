@@ -276,7 +276,7 @@ def test_the_command_prints(run, tiny_data, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(files[0])
     assert len(lines) == 4
-    assert all(re.fullmatch(r" +\d+\.\d\d%  (ash|birch|cedar)", line) for line in lines[1:])
+    assert all(re.fullmatch(r" +\d+\.\d %  (ash|birch|cedar)", line) for line in lines[1:])
 
 
 def test_unreadable_images_are_listed_and_not_fatal(run, mixed, capsys):

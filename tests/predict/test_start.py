@@ -69,7 +69,7 @@ def test_a_second_prediction_imports_compiles_and_collects_little(run, tmp_path)
             REPORT=str(probe / "report.json"),
         )
         assert ran.returncode == 0, ran.stderr
-        assert " 50.00%  ash" in ran.stdout
+        assert " 50.0 %  ash" in ran.stdout
         compiled.append({path.name for path in (cache / "programs").glob("*-cache")})
         seen = json.loads((probe / "report.json").read_text())
     assert any(name.startswith("jit_forward-") for name in compiled[0])

@@ -100,6 +100,22 @@ def test_the_table_has_the_linear_probes_that_there_are(probes, told):
     assert re.findall(r"linear probe \((\w+)\) +│ (\S+)", out.getvalue()) == told
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "unchanged (every value compared)"),
+        (
+            {"mask": "full"},
+            "none; BatchNorm's stored averages are unchanged (every value compared)",
+        ),
+        ({"frozen_leaves": 0}, "none"),
+        ({"frozen_unchanged": False}, "CHANGED: this is a bug in jtl, please report it"),
+    ],
+)
+def test_what_is_said_of_frozen_layers(changed, told):
+    assert messages.frozen_layers({**SUMMARY, **changed}).startswith(told)
+
+
 def test_of_many_classes_those_recognized_worst_are_listed():
     scores = {f"c{i}": {"count": 1, "accuracy": 1, "precision": 1, "f1": i / 9} for i in range(9)}
     scores["c0"] |= {"f1": 0.99}

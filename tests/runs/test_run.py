@@ -246,7 +246,7 @@ def test_a_folder_that_holds_a_run_says_what_to_type(tmp_path):
     with pytest.raises(UserError) as caught:
         claimed_run(_config(folder), print).__enter__()
     assert str(caught.value) == (
-        f"--run-dir '{folder}' is not empty: it contains a finished run. To train anew, choose "
+        f"--run-dir '{folder}' is not empty: it contains a finished run. To train again, choose "
         f"another folder, such as --run-dir '{folder}-3'; to see this run's results again, add "
         "--resume."
     )

@@ -21,7 +21,7 @@ from jtl.data.loader import Images, prefetch, shuffled
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import registry
 from jtl.runs.checkpoints import reading
-from jtl.train import batch_size, memory, step
+from jtl.train import batch_size, memory_estimate, step
 from jtl.train.checks import checked
 from jtl.train.fit import fit
 from jtl.train.state import TrainState, init_state
@@ -125,10 +125,10 @@ def found_batch(data: Path, per_device: int) -> tuple[int, int]:
         The batch size, and how many devices share it.
     """
     config = tiny.config(data, None, mask="full", batch_size=per_device * max(COUNTS))
-    room = memory.step_bytes(tiny.trainer_of(config), per_device * max(COUNTS))
+    room = memory_estimate.step_bytes(tiny.trainer_of(config), per_device * max(COUNTS))
     auto = dataclasses.replace(config.train, batch_size="auto")
     with (
-        mock.patch.object(memory, "free_for_steps", return_value=room),
+        mock.patch.object(memory_estimate, "free_for_steps", return_value=room),
         mock.patch.object(batch_size, "BATCHES", 1),
     ):
         setup = batch_size.prepared(checked(dataclasses.replace(config, train=auto)), tiny.quiet())

@@ -20,7 +20,7 @@ from jax import export
 from jtl.data import loader
 from jtl.models import inference, registry
 from jtl.train import step as steps
-from jtl.train.memory import dummy_batch
+from jtl.train.memory_estimate import dummy_batch
 from jtl.train.trainer import Trainer
 from support import tiny
 

@@ -129,7 +129,11 @@ def test_a_fine_tuning_says_what_it_does_and_what_it_bought(tiny_data, tmp_path)
     assert run.summary["probe_val_accuracy"] == pytest.approx(probe.summary["val_accuracy"])
     assert run.summary["probe_test_accuracy"] is None
     assert probe.summary["probe_val_accuracy"] is None
-    assert f"linear probe {run.summary['probe_val_accuracy']:.3f}" in said
+    assert f"{run.summary['probe_val_accuracy']:.3f} with a linear probe" in said
+    assert (
+        "with a linear probe (only the classifier is trained"
+        in (run.folder / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,13 +160,13 @@ def test_crops_are_for_those_who_fine_tune_every_layer(options: dict[str, Any], 
 
 def test_crops_are_told_and_kept_with_the_run(tiny_data, tmp_path):
     run, said = trained(tiny_data, tmp_path / "run", mask="full", augment="auto")
-    assert "cropped at random (--augment crops), because every layer trains" in said
+    assert "cropped at random (--augment crops), because every layer is trained" in said
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert stored["augment"]["augment"] == "crops"
     assert run.summary["augmentation"] == "random crops of at least 35 % of the area"
     # What was asked for needs no explanation.
     _, said = trained(tiny_data, tmp_path / "asked", mask="full", augment="crops")
-    assert "because every layer trains" not in said
+    assert "because every layer is trained" not in said
 
 
 def test_runs_from_before_there_was_augmentation_have_none():
@@ -184,14 +188,21 @@ def test_a_worse_fine_tuning_says_so_and_what_to_try():
     summary |= {"val_classes": {"ash": {"count": 600}, "birch": {"count": 400}}}
     said = messages.probe_note(summary)
     assert said is not None
-    assert "full 0.700, linear probe 0.750. full is 5.0 points worse than --mask head_only" in said
+    assert said.startswith("Fine-tuning lost 5.0 percentage points: validation accuracy is 0.700 ")
+    assert "with mask full and 0.750 with a linear probe" in said
     assert "--lr" in said
     better = {**summary, "test_accuracy": 0.8, "probe_test_accuracy": 0.75}
-    assert messages.probe_note(better) == "test accuracy: full 0.800, linear probe 0.750"
+    better["test_classes"] = summary["val_classes"]
+    assert (messages.probe_note(better) or "").startswith(
+        "Fine-tuning gained 5.0 percentage points: test accuracy is 0.800 with mask full and 0.750"
+    )
     assert messages.probe_note({**summary, "probe_val_accuracy": None}) is None
-    # Five points of a hundred images are less than two standard errors.
+    # Five points of a hundred images are less than two standard errors, either way.
     few = {**summary, "val_classes": {"ash": {"count": 60}, "birch": {"count": 40}}}
-    assert "A difference of 5 images of 100 is within chance" in (messages.probe_note(few) or "")
+    for accuracy in (0.7, 0.8):
+        assert "A difference of 5 images of 100 is within chance" in (
+            messages.probe_note({**few, "val_accuracy": accuracy}) or ""
+        )
 
 
 @pytest.mark.slow

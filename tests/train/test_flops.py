@@ -15,10 +15,10 @@ import pytest
 from jtl import models, onednn
 from jtl.config.model import ModelConfig
 from jtl.config.options import Config
-from jtl.config.run import RunConfig
+from jtl.config.run_options import RunConfig
 from jtl.config.training import TrainConfig
 from jtl.models.inference import forward
-from jtl.train import dry_run, flops, memory, step
+from jtl.train import dry_run, flops, memory_estimate, step
 from jtl.train.checks import checked
 from jtl.train.setup import feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
@@ -100,10 +100,10 @@ def test_estimates_hold_on_a_machine_that_takes_a_second_for_a_billion(model, tr
         options = {"model": setup.model, "stop": stop, "prepare": setup.inputs.device}
         return xla(forward, setup.variables, images, **options) / 1e9
 
-    monkeypatch.setattr(dry_run, "_forward_seconds", seconds)
+    monkeypatch.setattr(dry_run, "forward_seconds", seconds)
     phase = dry_run.dry_run(setup)
     trainer = Trainer(setup, plan, inputs, setup.variables)
-    batch = memory.dummy_batch(setup, inputs, 8)
+    batch = memory_estimate.dummy_batch(setup, inputs, 8)
     real = xla(step.train_step, trainer.state, trainer.constants, batch, step=trainer.step) / 1e9
     assert phase["step_seconds"] == pytest.approx(real, rel=0.3)
     steps = -(-len(setup.dataset.train) // 8)

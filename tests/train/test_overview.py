@@ -7,6 +7,7 @@ import io
 import json
 import re
 
+import pytest
 from rich.console import Console
 
 from jtl.common.progress import Display
@@ -51,10 +52,27 @@ def test_a_dry_run_counts_the_forward_and_no_steps_of_a_solver(tiny_data, tmp_pa
     out = io.StringIO()
     dry_run.print_dry_run(solving, Console(file=out, width=100))
     assert "GFLOP per image" in out.getvalue()
-    assert "per epoch" not in out.getvalue()
+    assert "epochs of" not in out.getvalue()
     out = io.StringIO()
     dry_run.print_dry_run(stepping, Console(file=out, width=100))
     assert re.search(
-        r"\n  time without compiling: about (under )?[\d.]+ s, (under )?[\d.]+ s per epoch\n",
+        r"\n  time: about (under )?[\d.]+ s: 2 epochs of (under )?[\d.]+ s\n  not included: ",
         out.getvalue(),
     )
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        ({}, "time: about 118 s: 57 s for the frozen layers (once) and 10 epochs of 6.1 s"),
+        ({"cache_kept": True}, "time: about 61 s: 10 epochs of 6.1 s"),
+        ({"step_flops": None}, "time: about 57 s for the frozen layers (once) and seconds for the"),
+        ({"step_flops": None, "cache_kept": True}, "time: seconds for the head"),
+    ],
+)
+def test_a_dry_run_says_of_what_its_time_is_the_sum(figures, told):
+    phase = {"cached_prefix": True, "cache_kept": False, "estimated_prefix_seconds": 57}
+    phase |= {"step_flops": 1, "estimated_epoch_seconds": 6.1, "epochs": 10}
+    time, more = dry_run._time(phase | figures)
+    assert time.startswith(told)
+    assert "compiling" in more

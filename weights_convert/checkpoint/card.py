@@ -117,7 +117,7 @@ def verified_text(verified: dict[str, Any] | None) -> str:
         for row in verified["figures"]
     ]
     return (
-        f"Beside {verified['reference']}, with the same input.\n\n"
+        f"Compared with {verified['reference']}, with the same input.\n\n"
         f"{table(('figure', 'measured', 'bound'), rows)}"
     )
 

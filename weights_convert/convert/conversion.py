@@ -50,7 +50,7 @@ _REPARAMETRIZED = {
 }
 # What stands in a key of weights that are not all of a layer -> what makes it whole.
 _INCOMPLETE = {
-    r"\blora_[AB]\b": "is of an adapter (LoRA) beside the weights it changes. Merge them, such as "
+    r"\blora_[AB]\b": "is of an adapter (LoRA) next to the weights it changes. Merge them, such as "
     "with PEFT's merge_and_unload(), and save the state dict again",
     r"\b(weight_fake_quant|activation_post_process)\b": "is of training for quantization, which "
     "changes what layers compute. Take the weights from before it",
@@ -261,12 +261,14 @@ def identify(tensors: Mapping[str, np.ndarray]) -> tuple[Identity, str]:
         outside = not name.startswith(layout.prefix)
         name = name.removeprefix(layout.prefix)
         head = f"classifier '{shown(name, 60)}' with {classes} classes"
-        head += ", which is beside the network" if outside else ""
+        head += ", which is next to the network" if outside else ""
     told = f"{model} in {table.library} keys ({share:.0%} of its backbone's keys are there), {head}"
     told += f", under the prefix '{layout.prefix}'" if layout.prefix else ""
     told += f", {layout.spelling}" if layout.spelling else ""
     if layout.unexplained:
-        told += f"; beside the network there is more: {with_shapes(layout.unexplained, everything)}"
+        told += (
+            f"; next to the network there is more: {with_shapes(layout.unexplained, everything)}"
+        )
     return found, told
 
 

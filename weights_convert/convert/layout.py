@@ -23,6 +23,9 @@ _TRAINING = re.compile(
     r"(?i)(\w*criterion\w*|(\w+_)?loss(_\w+)?|\w*metrics?|(train|val|valid|test)_(acc\w*|auroc|f1)|"
     r"confmat|queue(_ptr)?|center|(class|pos|label)_weights?)([./].*)?"
 )
+_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
+# Statistics of augmented images, which timm's `split_bn` and AdvProp use in training alone.
+_AUXILIARY = re.compile(r"(.*\.)?aux_bn\.(\d+\.)?\w+")
 # Heads of self-supervised training, which compare the network with its copy.
 PROJECTION = re.compile(r"(?i)(.*[._])?(proj\w*|predict(or|ion\w*))[._].*")
 
@@ -106,22 +109,40 @@ def arrange(
     prefix, spelling, copies, notes = place
     network: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
-    outside, training = [], []
+    outside, training, auxiliary = [], [], []
     for key, array in kept.items():
         name = spelling[1](key[len(prefix) :]) if key.startswith(prefix) else None
         if name is None:
             (training if _TRAINING.fullmatch(key) else outside).append(key)
         elif _TRAINING.fullmatch(key.removeprefix(prefix)):
             training.append(key)
+        elif _AUXILIARY.fullmatch(name):
+            auxiliary.append(key)
         else:
             network[name], origin[name] = array, key
+    if auxiliary:
+        ignored["of normalizations for augmented images in training (split_bn)"] = tuple(auxiliary)
     if training:
         ignored["of the training, not of the network"] = tuple(training)
     if outside:
         ignored[f"outside of the prefix '{prefix}'" if prefix else "of its head"] = tuple(outside)
     # Whoever names the prefix says that nothing else counts.
     unexplained = () if strip_prefix is not None else _unexplained(kept, outside, copies)
-    return Layout(network, origin, prefix, spelling[0], ignored, notes, unexplained)
+    found = Layout(network, origin, prefix, spelling[0], ignored, notes, unexplained)
+    return _with_torch_leaves(found)
+
+
+def _with_torch_leaves(layout: Layout) -> Layout:
+    """The network with `weight` and `bias` of normalizations where they are `gamma` and `beta`."""
+    names = {}
+    for key in layout.tensors:
+        module, _, leaf = key.rpartition(".")
+        if leaf in _OLD_LEAVES and f"{module}.running_mean" in layout.tensors:
+            names[key] = f"{module}.{_OLD_LEAVES[leaf]}"
+    if not names or any(name in layout.tensors for name in names.values()):
+        return layout
+    note = "gamma and beta of the normalizations are read as their weight and bias"
+    return dataclasses.replace(layout.renamed(names), notes=(*layout.notes, note))
 
 
 def _unexplained(

@@ -111,6 +111,11 @@ def advice(tensors: Mapping[str, np.ndarray]) -> str:
             "gave them. Load the model in the Keras that wrote it, give its layers the names of "
             "keras.applications, and save it again."
         )
+    if _without_normalizations(tensors):
+        return (
+            " Its convolutions have biases, and there is no batch normalization: it may have been "
+            "folded into the convolutions, as for deployment. Take the weights from before that."
+        )
     network = unsupported(tensors)
     return f" They look like those of {network}; jtl has no such network." if network else ""
 
@@ -120,4 +125,26 @@ def unsupported(tensors: Mapping[str, np.ndarray]) -> str | None:
     network = looks_like(tensors)
     if network is None and of_groups(tensors):
         network = "one that normalizes without running statistics (GroupNorm, timm's resnet50_gn)"
-    return network
+    return network or _of_small_images(tensors)
+
+
+def _of_small_images(tensors: Mapping[str, np.ndarray]) -> str | None:
+    """A ResNet with a 3x3 stem, as of kuangliu's pytorch-cifar; None of any other."""
+    blocks = any(re.match(_BLOCK, key) for key in tensors)
+    stems = [a.shape for key, a in tensors.items() if re.fullmatch(r"(.*\.)?conv1\.weight", key)
+             and not re.match(_BLOCK, key)]  # fmt: skip
+    if not blocks or not any(len(shape) == 4 and shape[2:] == (3, 3) for shape in stems):
+        return None
+    return (
+        "a ResNet for small images such as CIFAR's (kuangliu's pytorch-cifar and others), whose "
+        "first convolution is 3 x 3 and which pools nothing before its blocks"
+    )
+
+
+def _without_normalizations(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether nearly all convolutions have biases, and there is no normalization."""
+    convolutions = [key for key, a in tensors.items() if a.ndim == 4 and key.endswith(".weight")]
+    biased = sum(f"{key.removesuffix('weight')}bias" in tensors for key in convolutions)
+    normed = any(key.endswith(("running_mean", ".gamma")) for key in tensors)
+    norms = any(re.fullmatch(r"(.*\.)?(bn|norm)\d?\.weight", key) for key in tensors)
+    return biased > max(3, 0.9 * len(convolutions)) and not normed and not norms

@@ -261,7 +261,10 @@ def fill(
         much = len(problems) - fitting > _MOST_PROBLEMS
         raise UserError(
             report(problems, "between the source and the model")
-            + ("\nSo many are not damage: it is another network, perhaps deeper or wider." * much)
+            + (
+                "\nSo many are not damage: it is another network, perhaps deeper or wider, "
+                "or its layers have other names." * much
+            )
         )
     return {**{collection: {} for collection in shapes}, **unflatten(leaves)}
 

@@ -33,7 +33,7 @@ def refuse_unexplained(layout: Layout, tensors: Mapping[str, np.ndarray]) -> Non
         return
     some = with_shapes(keys, tensors)
     raise UserError(
-        f"beside the network under '{shown(layout.prefix, 60)}' there is more: {some}. If it is "
+        f"next to the network under '{shown(layout.prefix, 60)}' there is more: {some}. If it is "
         "part of the forward pass, the classifier would give other results without it. If it is "
         f"not, add --ignore-keys '{_pattern(keys, layout.origin.values())}'; --drop-head of "
         "`jtl weights` converts the backbone alone."
@@ -86,7 +86,7 @@ def with_outer_classifier(
         for reason, keys in layout.ignored.items()
         if (left := tuple(key for key in keys if key not in names))
     }
-    note = f"the one dense layer beside the network, '{module[:-1]}', is read as its classifier"
+    note = f"the one dense layer next to the network, '{module[:-1]}', is read as its classifier"
     return dataclasses.replace(
         layout,
         tensors=layout.tensors | {name: tensors[key] for key, name in names.items()},

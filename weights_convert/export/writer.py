@@ -164,7 +164,7 @@ def _check_plain(found: Exportable, extra: list[str], what: str) -> None:
     if problems:
         raise UserError(
             f"{what} is more or less than {found.model} with a linear head, which is all that "
-            f"other libraries have names for.\n{report(problems, 'beside the plain model')}"
+            f"other libraries have names for.\n{report(problems, 'next to the plain model')}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jtl.common.errors import UserError
@@ -24,6 +24,7 @@ _OF_TRAINING = re.compile(
     r"(?i)center|queue\w*|epoch|(global_)?step|iter\w*|best\w*|acc\w*|loss\w*"
 )
 MAX_WRAPPERS = 4
+_MODULE = "module."
 # A file may name anything beside its weights, any number of times.
 _MAX_LEFT_OUT = 100
 
@@ -37,27 +38,51 @@ class Unwrapped(NamedTuple):
     entries: tuple[str, ...]
 
 
-def unwrap(value: object, entry: str | None) -> Unwrapped:
-    """The named tensors inside a checkpoint's value, and the keys that led to them."""
+def unwrap(
+    value: object,
+    entry: str | None,
+    same: Callable[[dict[str, Tensor], dict[str, Tensor]], bool] = lambda one, other: False,
+) -> Unwrapped:
+    """The named tensors inside a checkpoint's value, and the keys that led to them.
+
+    Args:
+        value: What the file holds.
+        entry: The entry to take; None for the usual one.
+        same: Whether two dictionaries hold equal tensors: of several such entries, none of which
+            is a usual one, the first is taken, and the others are not named.
+
+    Raises:
+        UserError: There are no tensors by name, or several entries could be meant.
+    """
     wrappers: list[str] = []
     left_out: list[object] = []
     entries: list[str] = []
+    there: list[str] = []
     wanted = entry
     while isinstance(value, dict) and len(wrappers) < MAX_WRAPPERS:
         holding = [name for name in value if _may_hold_weights(value, name)]
         usual = next((name for name in _WRAPPERS if name in holding), None)
-        if usual is None and len(holding) == 1 and not _has_weights(value):
-            usual = holding[0]
+        if usual is None and holding and not _has_weights(value):
+            first, *others = (_inner(value[name]) for name in holding)
+            if all(same(first, other) for other in others):
+                usual = holding[0]
         wrapper = wanted if wanted in holding else usual
         if wrapper is None:
             break
         wanted = None if wrapper == wanted else wanted
         wrappers.append(wrapper)
         left_out += [key for key in value if key != wrapper]
-        entries += [name for name in holding if name != wrapper]
+        there += holding
+        taken = _inner(value[wrapper])
+        entries += [
+            name for name in holding if name != wrapper and not same(taken, _inner(value[name]))
+        ]
         value = value[wrapper]
     if wanted is not None:
-        have = ", ".join(repr(shown(name, 40)) for name in (*wrappers, *entries)) or "none"
+        have = (
+            ", ".join(repr(shown(name, 40)) for name in dict.fromkeys((*wrappers, *there)))
+            or "none"
+        )
         raise UserError(
             f"it has no entry '{shown(wanted, 40)}' with tensors by name. Entries with tensors "
             f"are: {have}. Name one of them with --entry, or leave it out"
@@ -91,6 +116,22 @@ def unwrap(value: object, entry: str | None) -> Unwrapped:
     if len(names) > _MAX_LEFT_OUT:
         names = (*names[:_MAX_LEFT_OUT], f"and {len(names) - _MAX_LEFT_OUT} more")
     return Unwrapped(tensors, tuple(wrappers), names, tuple(entries))
+
+
+def _inner(entry: object) -> dict[str, Tensor]:
+    """The tensors of an entry, without the prefix of a module that wrapped the network."""
+    for _ in range(MAX_WRAPPERS):
+        if not isinstance(entry, dict):
+            return {}
+        if has_tensors(entry):
+            break
+        entry = next((entry[name] for name in _WRAPPERS if name in entry), None)
+    if not isinstance(entry, dict):
+        return {}
+    tensors = {key: t for key, t in entry.items() if isinstance(t, Tensor) and type(key) is str}
+    if all(key.startswith(_MODULE) for key in tensors):
+        return {key.removeprefix(_MODULE): tensor for key, tensor in tensors.items()}
+    return tensors
 
 
 def _may_hold_weights(value: dict[Any, Any], name: object, depth: int = MAX_WRAPPERS) -> bool:

@@ -23,7 +23,7 @@ from weights_convert.read.torch_entries import (
     kind_of,
     unwrap,
 )
-from weights_convert.read.torch_pickle import Settings, Storage, load_pickle
+from weights_convert.read.torch_pickle import Settings, Storage, Tensor, load_pickle
 
 # Views may repeat elements, so a small file can declare any number of bytes.
 _MAX_EXPANSION = 8
@@ -213,19 +213,35 @@ def _content(
     value: object, entry: str | None, elements_of: Callable[[Storage], np.ndarray], size: int
 ) -> Content:
     """Takes the wrappers off and views every storage once."""
-    tensors, wrappers, left_out, entries = unwrap(value, entry)
-    declared = sum(tensor.nbytes for tensor in tensors.values())
-    if declared > max(_MAX_EXPANSION * size, _ALWAYS_EXPANDS_TO):
-        raise UserError(
-            f"its tensors add up to {declared} bytes, but the file has only {size}. {_AGAIN}"
-        )
     storages: dict[str, np.ndarray] = {}
-    arrays: dict[str, np.ndarray] = {}
-    for name, tensor in tensors.items():
+
+    def viewed(tensor: Tensor) -> np.ndarray:
         key = tensor.storage.key
         if key not in storages:
             storages[key] = elements_of(tensor.storage)
-        arrays[name] = tensor.view(storages[key])
+        return tensor.view(storages[key])
+
+    def fit(tensors: dict[str, Tensor]) -> bool:
+        declared = sum(tensor.nbytes for tensor in tensors.values())
+        return declared <= max(_MAX_EXPANSION * size, _ALWAYS_EXPANDS_TO)
+
+    def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+        if not one or one.keys() != other.keys() or not fit(one) or not fit(other):
+            return False
+        return all(
+            tensor.storage.dtype == other[key].storage.dtype
+            and tensor.shape == other[key].shape
+            and np.array_equal(viewed(tensor), viewed(other[key]))
+            for key, tensor in one.items()
+        )
+
+    tensors, wrappers, left_out, entries = unwrap(value, entry, same)
+    if not fit(tensors):
+        declared = sum(tensor.nbytes for tensor in tensors.values())
+        raise UserError(
+            f"its tensors add up to {declared} bytes, but the file has only {size}. {_AGAIN}"
+        )
+    arrays = {name: viewed(tensor) for name, tensor in tensors.items()}
     return Content(arrays, wrappers, left_out, entries, _settings(value), value)
 
 

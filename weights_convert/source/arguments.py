@@ -120,7 +120,7 @@ def of_transformers(config: Mapping[str, Any]) -> Built:
     is_resnet = config.get("model_type") == "resnet"
     stated = {name: config[name] for name in _OF_TRANSFORMERS if is_resnet and name in config}
     stated |= stated_alone(config)
-    return Built("the config.json beside it", None, stated)
+    return Built("the config.json next to it", None, stated)
 
 
 def check(

@@ -169,7 +169,7 @@ def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
     Raises:
         UserError: A value cannot be.
     """
-    by = f"the {PROCESSOR} beside it"
+    by = f"the {PROCESSOR} next to it"
     said = processor if isinstance(processor, dict) else {}
     size = said.get("size")
     if isinstance(size, dict):
@@ -182,11 +182,11 @@ def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
     if isinstance(labels, dict):
         numbered = {int(n): name for n, name in labels.items() if str(n).isdecimal()}
         names = [numbered[n] for n in range(len(labels)) if n in numbered]
-    stated_by = f"the config.json beside {by.removeprefix('the ')}"
+    stated_by = f"the config.json next to {by.removeprefix('the ')}"
     other = _named(config, ("_name_or_path", "backbone"))
     return Metadata(
         by=by,
-        architecture=None if other is None else Declared(other, "the config.json beside it"),
+        architecture=None if other is None else Declared(other, "the config.json next to it"),
         preprocessing=_preprocessing({k: v for k, v in known.items() if v is not None}, by),
         class_names=_names(names, stated_by),
         built=arguments.of_transformers(config),

@@ -7,7 +7,6 @@ normalization are taken where they are clear; what is not used is named.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -17,21 +16,15 @@ from typing import Any, NamedTuple
 
 from weights_convert.printable import shown
 from weights_convert.read.readers import SourceFile
-from weights_convert.read.torch_pickle import Settings, Tensor
+from weights_convert.read.torch_pickle import Tensor
 from weights_convert.source import normalization
 from weights_convert.source.arguments import AVERAGES, Built
 from weights_convert.source.description import Source
+from weights_convert.source.places import is_name, places
 
-# Entries that describe the network or its images; others are of an optimizer, a head, a teacher.
-_DESCRIBING = re.compile(
-    r"(?i)args|arguments|h_?params|hyper_?param\w*|meta\w*|opts?|options|settings|"
-    r"\w*(config|cfg)\w*|\w*norm\w*|\w*pre_?proc\w*|\w*transforms?|(data|model|net\w*)(_?\w*args)?|"
-    r"backbone|encoder"
-)
 _KEYS = ("input_space", "input_range", "to_rgb", "global_pool", "act_layer", "style")
 _OTHER_POOLS = re.compile(r"(?i)max|gem")
-_MOST_PLACES, _DEPTH, _MOST_TEXT = 1000, 6, 1_000_000
-_LARGEST, _LONGEST_NAME = 1e30, 300
+_LARGEST = 1e30
 
 # In the text of a configuration, as mmpretrain keeps it.
 _NUMBERS = r"""(?<!\w)['"]?{}['"]?\s*[=:]\s*[\[(]([-+.\deE,\s]{{3,200}})[\])]"""
@@ -67,43 +60,19 @@ def described(source: Source, file: SourceFile) -> Source:
 
 def _said(value: object, wrappers: tuple[str, ...]) -> Iterator[_Said]:
     """Every place that says something, each dictionary once."""
-    pending: collections.deque[tuple[str, object, int]] = collections.deque([("", value, 0)])
-    seen: dict[int, object] = {}
-    text_left = _MOST_TEXT
-    for _ in range(_MOST_PLACES):
-        if not pending:
-            return
-        place, found, depth = pending.popleft()
-        found = getattr(found, "values", None) if isinstance(found, Settings) else found
-        if isinstance(found, str) and place:
-            text_left -= len(found)
-            found = _parsed(found) if text_left > 0 else None
-        if not isinstance(found, dict) or id(found) in seen:
-            continue
-        seen[id(found)] = found
+    for place, found in places(value, wrappers, _parsed):
         if values := _values(found):
             yield _Said(shown(place, 60), values)
-        if depth < _DEPTH:
-            pending += [
-                (f"{place}.{key}" if place else key, inner, depth + 1)
-                for key, inner in found.items()
-                if _is_name(key) and (_DESCRIBING.fullmatch(key) or key in wrappers)
-            ]
-
-
-def _is_name(key: object, part: str = "") -> bool:
-    """Whether a key of a dictionary is a name that a program may give, with `part` in it."""
-    return isinstance(key, str) and len(key) < _LONGEST_NAME and part in key
 
 
 def _values(found: dict[Any, Any]) -> dict[str, Any]:
     """What a dictionary says under the names that count."""
     # Those of a state dict are the network's own: see `normalization`.
-    own = any(isinstance(x, Tensor) and _is_name(key, ".") for key, x in found.items())
+    own = any(isinstance(x, Tensor) and is_name(key, ".") for key, x in found.items())
     plain = {
         key: x
         for key, x in found.items()
-        if _is_name(key) and "." not in key and not (own and isinstance(x, Tensor))
+        if is_name(key) and "." not in key and not (own and isinstance(x, Tensor))
     }
     values = {key: _plain(plain[key]) for key in _KEYS if key in plain}
     for key in filter(normalization.MEAN.fullmatch, plain):

@@ -26,6 +26,7 @@ from weights_convert.read import readers, sharded
 from weights_convert.source import (
     architectures,
     arguments,
+    class_names,
     hub,
     keras_graph,
     keras_layers,
@@ -170,6 +171,7 @@ def convert_source(
             {**converted.conventions, **conventions},
             converted.num_classes,
         )
+    source = class_names.named(source, file, converted.num_classes)
     return _checkpoint(source, file, converted, conventions)
 
 
@@ -211,7 +213,6 @@ def _checkpoint(
     source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
 ) -> ConvertedCheckpoint:
     preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
-    names = source.class_names
     notes = [*source.notes, *file.notes, *converted.notes]
     guess = architectures.guess(converted.model, converted.library)
     if guess and not source.architecture and not source.conventions:
@@ -227,8 +228,7 @@ def _checkpoint(
         library=converted.library,
         conventions={**converted.conventions, **conventions, **source.conventions},
         num_classes=converted.num_classes,
-        # Names for another classifier than the one in the file are no use.
-        class_names=names if names and len(names) == converted.num_classes else None,
+        class_names=source.class_names if converted.num_classes else None,
         preprocessing=dataclasses.replace(preprocessing, **source.preprocessing),
         source=source.name,
         sha256=file.sha256,
@@ -276,7 +276,7 @@ def _from_file(path: Path, model: str | None) -> Source:
     # Any other program may keep a file of this name here.
     config = config if isinstance(config, dict) else {}
     if config.keys() & {"architecture", "pretrained_cfg", "model_args"}:
-        source = source.described(metadata.of_config(config, f"the {hub.CONFIG} beside it"))
+        source = source.described(metadata.of_config(config, f"the {hub.CONFIG} next to it"))
     elif "model_type" in config:
         processor = _json_beside(path, metadata.PROCESSOR)
         source = source.described(metadata.of_transformers(config, processor))
@@ -296,7 +296,7 @@ def _json_beside(path: Path, name: str) -> Any:
         return json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"'{beside}' beside the weights cannot be read ({error}). Repair or remove it."
+            f"'{beside}' next to the weights cannot be read ({error}). Repair or remove it."
         ) from error
 
 

@@ -1,1 +1,17 @@
-"""Where labelled images come from: a file for each kind of source."""
+"""Where labelled images come from.
+
+`registry` opens a source by its name and makes a data set of it. What it uses:
+
+- class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
+  `split_folders`, `names` (what names of folders and files say);
+- lists that divide the images of class folders: `split_lists` (entry), `split_list_candidates`
+  (which files may be such lists), `split_list_reader` (what one of them says), `split_column`;
+- tables (`csv:`): `tables` (entry), `table_files` (reading them), `table_columns`, `table_rows`,
+  `table_labels`, `table_images`, `table_sets` (several files);
+- labels in file names: `name_labels` (entry), `name_rules`;
+- what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
+  `other_labels`, `unread_labels`, `image_groups`;
+- files and archives: `stores`, `archives`, `encoded` (decoding on demand);
+- arrays: `npz`, `arrays`, `in_memory`; Parquet: `parquet`, `parquet_columns`; TensorFlow Datasets:
+  `tfds`, `tfds_folder`.
+"""

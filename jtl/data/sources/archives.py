@@ -16,6 +16,7 @@ import psutil
 
 from jtl.common.errors import UserError, suggest
 from jtl.data.kinds import HEAD_BYTES, by_ending, kind_of
+from jtl.data.sources import unread_labels
 from jtl.data.sources.stores import (
     FolderStore,
     ImageFile,
@@ -59,7 +60,10 @@ def open_store(path: Path) -> ImageStore:
             return ZipStore(path)
         if path.is_file() and tarfile.is_tarfile(path):
             return TarStore(path)
-        raise UserError(f"{path} is neither a folder nor a zip or tar archive. {_GIVE}")
+        raise UserError(
+            f"{path} is neither a folder nor a zip or tar archive. "
+            f"{unread_labels.way_out_of_file(path)}{_GIVE}"
+        )
     except OSError as error:
         raise unreadable_place(path, error) from error
 

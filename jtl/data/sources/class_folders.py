@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel
+from jtl.data.sources import views
 from jtl.data.sources.names import (
     ends_in_annotation,
     is_annotation,
@@ -17,9 +17,9 @@ from jtl.data.sources.names import (
     is_no_class,
     is_of_lists,
     numbered_parts,
-    split_in,
+    sure_split,
 )
-from jtl.data.sources.stores import ImageFile, Tree, stem_of
+from jtl.data.sources.stores import ImageFile, Tree
 
 Classes = dict[str, list[ImageFile]]
 """The images of every class."""
@@ -30,8 +30,6 @@ STRAYS = "images outside the class folders"
 _STRAY = 0.1
 """Of a folder's images: so many outside its sub-folders do not make it a class."""
 _SHOWN = 5
-_FEWEST_VIEWED, _MOST_VIEWS = 3, 16
-"""Folders with the same few names, and these names."""
 
 
 @dataclasses.dataclass
@@ -109,11 +107,6 @@ class Node:
         """The names of all images in it."""
         return [image.name for image in self.all_images()]
 
-    def views(self) -> list[str]:
-        """The names of its images without endings and without its own name."""
-        stems = (stem_of(image.parts[-1]).casefold() for image in self.images)
-        return [stem.replace(self.name.casefold(), "").strip(" ._-") for stem in stems]
-
     def leaves(self) -> Iterator[Node]:
         """The deepest folders that hold images, `ants/images` standing for `ants`."""
         inner = [self.children[name] for name in self.with_images()]
@@ -148,8 +141,7 @@ def enter(node: Node, leave_out: Callable[..., None], *, in_split: bool) -> Node
         held = node.with_images()
         if len(held) != 1 or not node.holds_folders or not node.children[held[0]].holds_folders:
             return node
-        inner = split_in(held[0])
-        if not in_split and inner is not None and inner.sure and inner.split != "unlabelled":
+        if not in_split and sure_split(held[0]) not in (None, "unlabelled"):
             return node
         leave_out(STRAYS, *(image.name for image in node.images))
         beside = (child for name, child in node.children.items() if name != held[0])
@@ -213,7 +205,7 @@ def classes_in(
             kept[name] = only_images(child, leave_out)
     if level != "top":
         _refuse_parts(kept, where, labels_told, level)
-        _refuse_views(kept, where, labels_told)
+        views.refuse({n: child.all_images() for n, child in kept.items()}, where, labels_told)
     if level == "auto":
         level = _level(node.parts, kept, where)
     if level == "leaf":
@@ -247,31 +239,6 @@ def _refuse_parts(
     )
 
 
-def _refuse_views(folders: Mapping[str, Node], where: str, labels_told: str) -> None:
-    """Raises `UserError` if each folder holds the same few names, as bands of one patch have."""
-    held = [node for node in folders.values() if node.count]
-    if len(held) < _FEWEST_VIEWED or not all(len(n.images) == n.count for n in held):
-        return
-    views = {frozenset(n.views()) if n.count <= _MOST_VIEWS else frozenset() for n in held}
-    if len(views) > 1 or len(names := sorted(views.pop())) < 2 or _are_counted(names):
-        return
-    raise UserError(
-        f"Each of the {len(held):,} folders in {where} holds images called {listed(names, 4)}, as "
-        "if they were bands or views of one thing in each folder. If the folders are classes, add "
-        "--classes top. If not, put one image of each thing into a folder named after its class. "
-        f"{labels_told}".rstrip()
-    )
-
-
-def _are_counted(names: Sequence[str]) -> bool:
-    """Whether names differ in a number that counts, and so say nothing."""
-    numbers = [re.fullmatch(r"(\D*)(\d+)(\D*)", name) for name in names]
-    found = [match.groups() for match in numbers if match]
-    same = len({(before, after) for before, _, after in found}) == 1
-    counts = sorted(int(number) for _, number, _ in found)
-    return same and len(found) == len(names) and counts[-1] - counts[0] < 2 * len(counts)
-
-
 def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> ClassLevel:
     """Which folders are classes, where that is clear.
 
@@ -301,8 +268,8 @@ def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> Cl
     if len(nested) == 1 and {*held[nested[0]].with_images()} == {*held} - {*nested}:
         raise UserError(
             f"{where} has {listed(held)}, and {nested[0]} holds folders of the same names as those "
-            f"beside it, as if it were a copy of them. Move {nested[0]} elsewhere; or, to use only "
-            f"what is in it: folder:{where}/{nested[0]}"
+            f"next to it, as if it were a copy of them. Move {nested[0]} elsewhere; or, to use "
+            f"only what is in it: folder:{where}/{nested[0]}"
         )
     tops = {name: node.count for name, node in held.items()}
     below = {name: len(images) for name, images in _by_leaf(base, held).items()}

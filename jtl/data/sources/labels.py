@@ -83,7 +83,7 @@ def indexed(
             raise UserError(
                 f"The train labels of {where} must count from 0 to K - 1 with every one used, or "
                 f"the classes must have names. They are {len(present)} different ones from "
-                f"{present[0]} to {present[-1]}. Number them anew, such as with "
+                f"{present[0]} to {present[-1]}. Renumber them, such as with "
                 "np.unique(labels, return_inverse=True)."
             )
         class_names = [str(label) for label in range(len(present))]

@@ -121,7 +121,7 @@ class _Reader:
         self._tree, self._place, self._read = tree, place, read
         self._lists: SplitLists = lists
         self._level: ClassLevel = level
-        self.findings = Findings(place, unread_labels.told(tree.others, place))
+        self.findings = Findings(place, unread_labels.told(tree.others, place, read))
         self._used: list[ImageFile] = []
         self._splits_told = ""
 
@@ -130,7 +130,7 @@ class _Reader:
         masks, kept = found.masks, found.kept
         if self._level == "top":
             masks, kept = [], sorted([*masks, *kept])
-        self.findings.leave_out("masks beside their images", *masks)
+        self.findings.leave_out("masks next to their images", *masks)
         if masks:
             self.findings.notes.append(
                 f"{counted(len(masks), 'image')} left out as masks or parts of others, for example "
@@ -187,7 +187,7 @@ class _Reader:
                     findings.leave_out("images without labels", *(f.name for f in loose))
                     continue
                 raise UserError(
-                    f"{places[split]} has no class folders, and no list beside it names a class "
+                    f"{places[split]} has no class folders, and no list next to it names a class "
                     f"of train for every image. {label_lists.way_out(loose)}{findings.labels_told}"
                 )
             found = classes_in(
@@ -245,10 +245,15 @@ class _Reader:
 
     def _other_files(self) -> None:
         used = {file.name for file in self._used}
-        kinds = unread_labels.by_kind(f for f in self._tree.others if f.name not in used)
+        others = (file for file in self._tree.others if file.name not in used)
+        kinds = unread_labels.by_kind(others, self._read)
         if names := [name for same in kinds.values() for name in same]:
+            told = (
+                f"{listed(same, 3)} ({kind})" if kind.startswith("boxes") else listed(same)
+                for kind, same in kinds.items()
+            )
             self.findings.notes.append(
-                f"Labels come from the folders; {listed(names)} beside them "
+                f"Labels come from the folders; {'; '.join(told)} next to them "
                 f"{'is' if len(names) == 1 else 'are'} not read."
             )
         if packed := unread_labels.archives(self._tree.others):

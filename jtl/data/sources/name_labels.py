@@ -11,7 +11,7 @@ from jtl.common.text import counted, listed
 from jtl.config.data import SplitLists
 from jtl.data.sources import segmentations, split_lists
 from jtl.data.sources.name_rules import REGEX, rule_of
-from jtl.data.sources.names import is_annotation, split_in
+from jtl.data.sources.names import is_annotation, sure_split
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.sources.table_rows import Rows
 from jtl.data.sources.tables import open_rows
@@ -93,9 +93,8 @@ def _without_annotations(tree: Tree, left: dict[str, list[str]]) -> list[ImageFi
 
 def _split_of(image: ImageFile) -> str:
     for name in image.parts[:-1]:
-        split = split_in(name)
-        if split is not None and split.sure:
-            return split.split
+        if (split := sure_split(name)) is not None:
+            return split
     return "train"
 
 
@@ -132,7 +131,7 @@ def way_out(images: Iterable[ImageFile], place: Path) -> str:
     classes = {*labels.values()}
     if len(labels) < _NEARLY_ALL * len(trained) or not 1 < len(classes) <= _LIKE_IDS * len(labels):
         return ""
-    if all((split := split_in(label)) and split.sure for label in classes):
+    if all(map(sure_split, classes)):
         return ""  # `train0.jpg` and `test0.jpg`.
     shown = [f"{Path(name).name} = {label}" for name, label in labels.items()]
     step = max(1, len(shown) // _NAMED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,8 +12,19 @@ from jtl.data.splits import SPLIT_NAMES
 _WORD = re.compile(
     r"(?:TRAIN(?:ING)?|TEST(?:ING)?|VAL(?:ID(?:ATION)?)?)(?=[a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+"
 )
-_SUFFIX = re.compile(r"(?:set|data|images?|imgs?|split|lists?|files?|names|ids|idx)$")
-_MORE = {"train": ("trainval",), "val": ("evaluation", "validate")}
+_SUFFIX = re.compile(r"(?:set|data|daten|images?|imgs?|split|lists?|files?|names|ids|idx)$")
+_MORE = {
+    "train": (
+        "trainval", "trainings", "entrenamiento", "entrainement", "apprentissage", "treino",
+        "treinamento", "addestramento", "allenamento",
+    ),
+    "val": (
+        "evaluation", "validate", "validacion", "validacao", "validazione", "convalida",
+        "validierung", "validierungs",
+    ),
+    "test": ("prueba", "pruebas", "teste", "testes", "essai", "essais", "prova", "prufung"),
+}  # fmt: skip
+"""Other words, among them those of Spanish, French, Portuguese, Italian and German."""
 _UNLABELLED = ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup")
 _CONTAINERS = (
     "images", "image", "imgs", "img", "pics", "pictures", "photos", "jpegimages", "jpg", "jpeg",
@@ -67,7 +79,14 @@ class SplitName(NamedTuple):
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a name in lower case: `seg_TrainSet2` has `seg`, `train`, `set`, `2`."""
+    """The words of a name in lower case: `seg_TrainSet2` has `seg`, `train`, `set`, `2`.
+
+    Latin letters lose their accents: `Entraînement` is `entrainement`.
+    """
+    if not name.isascii():
+        letters = unicodedata.normalize("NFD", name)
+        plain = "".join(c for c in letters if not "\u0300" <= c <= "\u036f")
+        name = unicodedata.normalize("NFC", plain)
     return [word.lower() for word in _WORD.findall(name)]
 
 
@@ -82,6 +101,12 @@ def split_in(name: str) -> SplitName | None:
     known = {*found, *_OF_SPLITS, *(("and",) if both else ())}
     others = [word for word in words if word not in known and not word.isdigit()]
     return SplitName("train" if both else splits.pop(), not others)
+
+
+def sure_split(name: str) -> str | None:
+    """The split that a name stands for if it says nothing else, as `training_set`; else None."""
+    found = split_in(name)
+    return found.split if found is not None and found.sure else None
 
 
 def splits_in(name: str) -> set[str]:

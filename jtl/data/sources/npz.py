@@ -16,6 +16,7 @@ import psutil
 
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import Task
+from jtl.data.sources import unread_labels
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.label_sets import of_flags
 from jtl.data.sources.labels import indexed, plain_labels, plain_names
@@ -214,6 +215,8 @@ def _channels_first(shape: tuple[int, ...]) -> str:
 
 
 def _unreadable(place: Path, error: Exception) -> UserError:
+    if way := unread_labels.way_out_of_file(place):
+        return UserError(f"{place} is no .npz file. {way}".rstrip())
     return UserError(
         f"{place} is not a readable .npz file ({error or type(error).__name__}). It may be damaged "
         "or incomplete: write or copy it again with np.savez, without Python objects."

@@ -15,7 +15,7 @@ from jtl.common.text import listed
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import words_of
-from jtl.data.sources.split_tables import rows_of, rows_of_objects
+from jtl.data.sources.split_column import rows_of, rows_of_objects
 from jtl.data.sources.stores import ImageFile, decoded
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", "metadata.json")

@@ -136,6 +136,12 @@ def _one(what: str, choices: Sequence[list[str]], schema: Any, path: Path) -> st
         "labels": "integers or strings, best called 'label'",
     }[what]
     told = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    texts = [f.name for f in schema if str(f.type) in ("string", "large_string")]
+    if what == "images" and not choices[-1] and texts:
+        raise UserError(
+            f"{path} holds no images. Its columns are {told}. If one of them holds paths of image "
+            f"files: --data csv:{path}"
+        )
     raise UserError(
         f"{path} has {'more than one' if choices[-1] else 'no'} column that could hold the "
         f"{what}: {wanted}. Its columns are {told}. Name it: --{what[:-1]}-column NAME"

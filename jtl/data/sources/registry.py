@@ -13,7 +13,7 @@ from jtl.config.data import check_delimiter, with_scheme
 from jtl.data import frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
-from jtl.data.held_out import hold_out, hold_out_test, refuse_divided
+from jtl.data.hold_out import hold_out, hold_out_test, refuse_divided
 from jtl.data.multilabel import is_multilabel
 from jtl.data.sources.asked import DEFAULT, SourceOptions
 from jtl.data.sources.image_groups import with_groups

@@ -116,7 +116,7 @@ def _of_masks(folder: _Folder, folders: _Folders, of_masks: set[_Folder]) -> Fou
         "names"
     )
     if others:
-        so_have = f"; but so have those in {listed(others, 3)}, so that it may be a class."
+        so_have = f"; but so have those in {listed(others, 3)}, so it may be a class."
         return Found(names, [], doubtful + so_have)
     if may_be_class and not _all_have_masks(folder, folders, of_masks):
         return Found(names, [], doubtful + ", or it may be a class.")
@@ -136,7 +136,7 @@ def _among_images(images: Mapping[str, Sequence[str]]) -> Found:
     doubtful = (
         f"{listed(names, 3)} may be masks or annotations of other images, whose names they carry; "
         f"but {counted(len(rest), 'image')} next to them have "
-        f"{counted(len(unsure), 'such file')}, so that they may be images."
+        f"{counted(len(unsure), 'such file')}, so they may be images."
     )
     return Found([*masks, *names], [], doubtful)
 

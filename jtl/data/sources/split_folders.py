@@ -15,6 +15,7 @@ from jtl.data.sources.names import (
     is_container,
     is_of_queries,
     split_in,
+    sure_split,
 )
 
 LAYOUT = (
@@ -75,7 +76,7 @@ def split_folders(base: Node, findings: Findings) -> dict[str, Node] | None:
     if not trains:
         if _are_classes(base, named):
             findings.notes.append(
-                f"{listed(named)} is taken for a class, as the folders beside it hold images "
+                f"{listed(named)} is taken for a class, as the folders next to it hold images "
                 "like it."
             )
             return None
@@ -93,7 +94,7 @@ def split_folders(base: Node, findings: Findings) -> dict[str, Node] | None:
         )
     if len(named) == 1 and plain:
         raise UserError(
-            f"{findings.place} has {trains[0]}/ and beside it {listed(plain)}, with images: it is "
+            f"{findings.place} has {trains[0]}/ and next to it {listed(plain)}, with images: it is "
             f"not clear whether {trains[0]} is a split or a class. {_AS_CLASSES} Else move "
             "what is not for training elsewhere."
         )
@@ -119,9 +120,9 @@ def _chosen(
             )
     if others:
         train = by_split["train"][0]
-        findings.notes.append(f"Folders beside {train} are ignored: {listed(sorted(others))}.")
+        findings.notes.append(f"Folders next to {train} are ignored: {listed(sorted(others))}.")
         for name in sorted(others):
-            findings.leave_out("images in folders beside the splits", *base.children[name].files())
+            findings.leave_out("images in folders next to the splits", *base.children[name].files())
     order = [split for split in ("train", "val", "test") if split in by_split]
     return {split: base.children[by_split[split][0]] for split in order}
 
@@ -183,10 +184,10 @@ def by_class(base: Node, findings: Findings) -> dict[str, Node] | None:
     if len(held) < 2 or any(not node.nested for node in held):
         return None
     names = sorted({name for node in held for name in node.with_images()})
-    found = {name: split_in(name) for name in names}
-    if not all(s is not None and s.sure for s in found.values()):
+    found = {name: sure_split(name) for name in names}
+    splits = [split for split in found.values() if split is not None]
+    if len(splits) < len(found):
         return None
-    splits = [s.split for s in found.values() if s is not None]
     if "train" not in splits or any(split_in(node.name) for node in held):
         return None
     if any(node.children[n].with_images() for node in held for n in node.with_images()):
@@ -200,13 +201,13 @@ def by_class(base: Node, findings: Findings) -> dict[str, Node] | None:
             f"{findings.place} has several names for one split: {listed(sorted(names))}."
         )
     turned = {}
-    for name, kind in found.items():
-        if kind is None or kind.split == "unlabelled":
+    for name, split in found.items():
+        if split is None or split == "unlabelled":
             files = (f for n in held if name in n.children for f in n.children[name].files())
             findings.leave_out("images without labels", *files)
             continue
         parts = {n.name: n.children[name] for n in held if name in n.children}
-        turned[kind.split] = Node(base.parts, [], [], parts)
+        turned[split] = Node(base.parts, [], [], parts)
     findings.notes.append("The splits lie within the class folders.")
     return {split: turned[split] for split in ("train", "val", "test") if split in turned}
 

@@ -13,16 +13,18 @@ from typing import NamedTuple
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
-from jtl.data.sources import split_list_files, split_list_names
+from jtl.data.sources import split_list_candidates, split_list_reader
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import splits_in, words_of
-from jtl.data.sources.split_list_files import CUB, WAY_OUT, Contents
-from jtl.data.sources.split_list_names import NEVER_READ, ListName
+from jtl.data.sources.split_list_candidates import NEVER_READ, ListName
+from jtl.data.sources.split_list_reader import CUB, WAY_OUT, Contents
 from jtl.data.sources.stores import ImageFile, stem_of
 
 _ENOUGH = 0.5
 """The share of the images that lists must name."""
+_NEARLY_ALL = 0.9
+"""The share of images that are called after splits, from which on the others are odd."""
 _Opened = list[tuple[ImageFile, ListName | None, Contents]]
 
 
@@ -69,20 +71,20 @@ def find(
     Raises:
         UserError: There are lists that cannot be read, or that contradict one another.
     """
-    candidates = split_list_names.candidates(list(files))
+    candidates = split_list_candidates.candidates(list(files))
     if not candidates:
-        return _by_names(images) if expected else None
+        return _by_names(images, where) if expected else None
     index = ImageIndex(images, elsewhere)
     opened: _Opened = [
-        (file, name, split_list_files.read(file, name, index, read, expected=expected))
+        (file, name, split_list_reader.read(file, name, index, read, expected=expected))
         for file, name in candidates
     ]
     by_name = {file.parts[-1].lower(): file for file, _ in candidates}
-    cub = split_list_files.read_cub(by_name, index, read)
+    cub = split_list_reader.read_cub(by_name, index, read)
     if cub.splits:
         of_cub = [by_name[name] for name in CUB]
         opened = [each for each in opened if each[0] not in of_cub]
-        opened.append((by_name[CUB[1]], split_list_names.name_of(by_name[CUB[1]]), cub))
+        opened.append((by_name[CUB[1]], split_list_candidates.name_of(by_name[CUB[1]]), cub))
     found: dict[str, list[tuple[ImageFile, frozenset[str]]]] = defaultdict(list)
     for file, _, contents in opened:
         for split, names in contents.splits.items():
@@ -96,7 +98,7 @@ def find(
         _refuse_doubtful(opened, has)
     listed = _combined(found, index.names, where) if found else None
     if listed is None and expected:
-        listed = _by_names(images)
+        listed = _by_names(images, where)
     notes = [*_notes(opened), *(() if "val" in found else _groups(opened))]
     if listed is None:
         return Listed({}, (), "train", "", tuple(notes)) if notes else None
@@ -129,7 +131,7 @@ def _refuse_damaged(opened: _Opened, where: str) -> None:
         raise UserError(
             f"{where} has {counted(len(unread), 'file')} that by the name "
             f"{'lists' if len(unread) == 1 else 'list'} the images of a split, and cannot be read: "
-            f"{told}. Mend or remove {'it' if len(unread) == 1 else 'them'}. {WAY_OUT}"
+            f"{told}. Repair or remove {'it' if len(unread) == 1 else 'them'}. {WAY_OUT}"
         )
 
 
@@ -223,19 +225,32 @@ def _apart(sets: Iterable[frozenset[str]]) -> list[frozenset[str]]:
     return parts if frozenset().union(*parts) == whole else different
 
 
-def _by_names(images: Sequence[ImageFile]) -> Listed | None:
-    """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`."""
+def _by_names(images: Sequence[ImageFile], where: str) -> Listed | None:
+    """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`.
+
+    Raises:
+        UserError: A few are not.
+    """
     split_of: dict[str, str] = {}
     for image in images:
         words = words_of(stem_of(image.parts[-1]))
         splits = splits_in(words[0]) if words else set()
-        if len(splits) != 1 or not splits <= {"train", "val", "test"}:
-            return None
-        split_of[image.name] = splits.pop()
-    trained = {image.parts[:-1] for image in images if split_of[image.name] == "train"}
-    # Else they are called after their classes, which are trains and test tubes.
-    if len({*split_of.values()}) < 2 or trained != {image.parts[:-1] for image in images}:
+        if len(splits) == 1 and splits <= {"train", "val", "test"}:
+            split_of[image.name] = splits.pop()
+    if len(split_of) < _NEARLY_ALL * len(images):
         return None
+    named = [image for image in images if image.name in split_of]
+    trained = {image.parts[:-1] for image in named if split_of[image.name] == "train"}
+    # Else they are called after their classes, which are trains and test tubes.
+    if len({*split_of.values()}) < 2 or trained != {image.parts[:-1] for image in named}:
+        return None
+    if odd := [image.name for image in images if image.name not in split_of]:
+        these = "it" if len(odd) == 1 else "them"
+        raise UserError(
+            f"Nearly all images of {where} are called after splits, such as {named[0].name}, but "
+            f"not {listed(odd, 3)}. Rename {these}, such as to train_7.jpg, or move {these} "
+            f"elsewhere. {WAY_OUT}"
+        )
     return Listed(split_of, (), None, "the names of the images, such as " + images[0].parts[-1])
 
 

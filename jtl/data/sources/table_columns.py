@@ -17,7 +17,7 @@ from jtl.data.sources.image_groups import IN_COLUMNS
 from jtl.data.sources.label_sets import Reading
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.parquet_columns import NO_LABELS
-from jtl.data.sources.split_tables import FALSE, TRUE
+from jtl.data.sources.split_column import FALSE, TRUE
 from jtl.data.sources.table_files import NoLabels, Table
 
 IMAGES = (
@@ -294,8 +294,8 @@ def split_words(table: Table, column: int) -> dict[str, str]:
         raise UserError(
             f"The column '{name}' of {table.path} says something else than train, val or test: "
             f"{listed(map(repr, sorted(wrong)), 5)} in {len(cell_rows):,} row(s), the first being "
-            f"row {cell_rows[0]}. Mend them, name another column with --split-column, or hold out "
-            f"a random part: --split-column {NONE}"
+            f"row {cell_rows[0]}. Correct them, name another column with --split-column, or hold "
+            f"out a random part: --split-column {NONE}"
         )
     return {cell: split for cell, split in found.items() if split is not None}
 

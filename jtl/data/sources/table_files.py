@@ -6,24 +6,27 @@ one of the largest dependencies for this alone, and take text for numbers: here 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jtl.common.errors import UserError, suggest
 from jtl.common.text import listed
 from jtl.data.kinds import LFS_POINTER, by_ending, is_lfs_pointer
+from jtl.data.sources import unread_labels
 from jtl.data.sources.parquet import parquet_library
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Of the files that jtl recognizes as tables."""
 _MOST_BYTES, _MOST_COLUMNS = 2**31, 500
+_HEAD = 512
 _DELIMITERS = ("\t", ";", ",")
 _SAMPLE = 20
 """Rows that decide the delimiter."""
@@ -98,11 +101,15 @@ def read_table(path: Path) -> Table:
             raise UserError(f"{path} is no text, but {what}.")
     if is_lfs_pointer(data):
         raise UserError(f"{path} {LFS_POINTER}.")
+    if way := unread_labels.way_out_of_file(path) if b"\0" in data[:_HEAD] else "":
+        raise UserError(f"{path} is no table. {way}".rstrip())
     text = _text(data, path)
     if not text.strip():
         raise UserError(f"{path} is empty.")
+    if (objects := _in_one_document(text, path)) is not None:
+        return _of_objects(objects, path)
     if path.suffix.lower() in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
-        return _of_objects(text, path)
+        return _of_objects(_lines(text, path), path)
     return _of_rows(text, path)
 
 
@@ -204,16 +211,43 @@ def _delimiter(text: str, path: Path) -> str:
     return best
 
 
-def _of_objects(text: str, path: Path) -> Table:
+def _in_one_document(text: str, path: Path) -> Iterator[tuple[int, Any]] | None:
+    """The objects of a JSON list, numbered; None where the file is of another form.
+
+    Raises:
+        UserError: It is one JSON object, as of boxes and settings.
+    """
+    start, lines = text.lstrip()[:1], path.suffix.lower() != ".json"
+    kind = unread_labels.kind_of_text(text[: 2**14]) if start == "{" else None
+    held: Any = None
+    if start == "[" or (start == "{" and (kind or not lines)):
+        with contextlib.suppress(ValueError, RecursionError):
+            held = json.loads(text)
+    if isinstance(held, list):
+        return enumerate(held, 1)
+    if held is None:
+        return None
+    boxes = " They may be of several objects in an image: jtl classifies whole images." * bool(kind)
+    what = f"holds {kind}" if kind else "is one JSON object"
+    raise UserError(
+        f"{path} {what}, and no table.{boxes} jtl reads JSON objects, one a line or in a list, "
+        'such as {"file_name": "1.jpg", "label": "ant"}.'
+    )
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, row {number} is no JSON: {error}.") from error
+
+
+def _of_objects(objects: Iterable[tuple[int, Any]], path: Path) -> Table:
     columns: dict[str, list[str]] = {}
     rows, lists = array("q"), set()
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, row {number} is no JSON: {error}.") from error
+    for number, values in objects:
         if not isinstance(values, dict):
             raise UserError(
                 f"{path}, row {number} is no JSON object, such as "

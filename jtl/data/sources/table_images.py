@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import posixpath
 import stat
@@ -19,6 +21,8 @@ _SAMPLE = 200
 """Rows that decide how a table names images."""
 _ENOUGH = 0.5
 """The share of them that must be found for no other way to be tried."""
+_MOST_BESIDE = 200
+"""Folders beside the root that are looked into, for where paths start."""
 _OTHER_EXTENSIONS = 3
 """Of files with one stem, as many as a message names."""
 
@@ -106,6 +110,18 @@ class ImageFinder:
             return ""
         folder, _, name = _cleaned(text).rpartition("/")
         return suggest(name, self._listing(folder).entries, 0.8)
+
+    def root_for(self, text: str) -> str:
+        """A folder beside the root, or beside the one around it, that a path starts at; or ""."""
+        text = _cleaned(text)
+        if self._archive or os.path.isabs(text) or "/" not in text:
+            return ""
+        for above in (self.root, self.root.parent):
+            with contextlib.suppress(OSError), os.scandir(above) as entries:
+                for entry in itertools.islice(entries, _MOST_BESIDE):
+                    if entry.is_dir() and os.path.exists(os.path.join(entry.path, text)):
+                        return os.path.normpath(entry.path)
+        return ""
 
     def _in_tree(self) -> _TreeIndex:
         if self._tree is None:

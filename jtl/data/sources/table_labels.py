@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from jtl.common.errors import UserError
@@ -21,6 +22,8 @@ _WHOLE, _FRACTION = re.compile(r"-?\d+\.0+"), re.compile(r"-?\d*\.\d+(?:[eE][+-]
 _SEPARATORS = ";,"
 _OF_SETS = {"labels", "tags", "keywords", "attributes"}
 """Words in the names of columns whose cells may be several words in any order."""
+_OF_TAGS = _OF_SETS - {"labels"}
+"""Those which hardly are one label each."""
 _MULTI = (
     "To learn all of them: --task multilabel. To learn one class for each image, give a table "
     "with one class in each row: for example, leave out the images with several, or make one "
@@ -44,14 +47,14 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
         return _of_flags(table, columns.one_hot)
     name, cells = table.names[columns.label], _cells(table, columns.label)
     different = {*cells} - {""}
-    several = _several(different, is_list=name in table.lists)
-    if not several and _OF_SETS & {*words_of(name)}:
-        several = _in_other_orders(different)
+    several, way_out = _several(different, is_list=name in table.lists), ""
+    if not several and (several := _sets_of_words(different, {*words_of(name)})):
+        way_out = " If each is the name of one class, write it without spaces."
     if several:
         rows = rows_told(table, lambda row: cells[row] in several)
         raise UserError(
             f"The column '{name}' of {table.path} has several labels for an image: {rows}, such as "
-            f"{sorted(several)[0]!r}. {_MULTI}"
+            f"{sorted(several)[0]!r}. {_MULTI}{way_out}"
         )
     if all(map(_WHOLE.fullmatch, different)):  # As pandas writes integers among gaps.
         return [cell.partition(".")[0] for cell in cells]
@@ -113,8 +116,9 @@ def label_sets_of(table: Table, columns: Columns, delimiter: str | None) -> list
 
 def _cells(table: Table, column: int) -> list[str]:
     """A column of labels, empty where there is none; raises `NoLabels` if all are."""
+    missing = MISSING - {code_in(table.columns[column])}
     cells = [
-        "" if cell in MISSING else cell if cell.isascii() else unicodedata.normalize("NFC", cell)
+        "" if cell in missing else cell if cell.isascii() else unicodedata.normalize("NFC", cell)
         for cell in table.columns[column]
     ]
     if not any(cells):
@@ -154,7 +158,7 @@ def _of_flags(table: Table, flags: Sequence[int]) -> list[str]:
             f"have more than one 1. {_MULTI}"
         )
     if not any(found):
-        raise NoLabels(f"{names}: no row has a 1, so that there are no labels.")
+        raise NoLabels(f"{names}: no row has a 1, so there are no labels.")
     if "" in found:
         raise UserError(
             f"{names}: no label for {rows_told(table, lambda row: not found[row])}, where all are "
@@ -176,9 +180,32 @@ def _several(labels: set[str], *, is_list: bool) -> set[str]:
     return set()
 
 
-def _in_other_orders(labels: set[str]) -> set[str]:
-    """The labels of which others are the same words in another order, as `haze clear`."""
-    same: dict[tuple[str, ...], set[str]] = {}
-    for label in labels:
-        same.setdefault(tuple(sorted(label.split())), set()).add(label)
-    return {label for found in same.values() if len(found) > 1 for label in found}
+def _sets_of_words(labels: set[str], column: set[str]) -> set[str]:
+    """The labels that are several words each of which may be a label, as `haze clear primary`.
+
+    So they are where the words stand in other orders, too, or alone. Names share one word with
+    others (`yorkshire terrier`, `Quercus alba`); tags share several, and some have more of them.
+    """
+    words = {label: frozenset(label.split()) for label in labels}
+    several = {label for label, own in words.items() if len(own) > 1}
+    alone = {label for label in several if words[label] <= labels}
+    if len(alone) > 1 and 2 * len(alone) >= len(several):
+        return several
+    if not several or not column & _OF_SETS:
+        return set()
+    same: dict[frozenset[str], set[str]] = {}
+    for label in several:
+        same.setdefault(words[label], set()).add(label)
+    if turned := {label for found in same.values() if len(found) > 1 for label in found}:
+        return turned
+    owners = Counter(word for own in words.values() for word in own)
+    shared = {label for label in several if sum(owners[word] > 1 for word in words[label]) > 1}
+    within = column & _OF_TAGS or any(words[a] < words[b] for a in several for b in several)
+    return several if within and 2 * len(shared) >= len(several) else set()
+
+
+def code_in(cells: Sequence[str]) -> str | None:
+    """NA where it is a code of two letters as all others are, such as Namibia's; else None."""
+    different = {*cells} - {"", "NA"}
+    codes = len(different) > 1 and all(re.fullmatch("[A-Z]{2}", cell) for cell in different)
+    return "NA" if codes and "NA" in cells else None

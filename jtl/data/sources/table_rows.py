@@ -12,7 +12,7 @@ from jtl.data.sources.stores import ImageFile, ImageStore
 from jtl.data.sources.table_columns import MISSING, Asked, choose, split_words
 from jtl.data.sources.table_files import NAMED, Table
 from jtl.data.sources.table_images import ImageFinder, Several, count, doubtful
-from jtl.data.sources.table_labels import label_sets_of, labels_of, rows_told
+from jtl.data.sources.table_labels import code_in, label_sets_of, labels_of, rows_told
 
 
 class Rows(NamedTuple):
@@ -73,6 +73,13 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
         labels = label_sets_of(table, columns, asked.several.delimiter)
     else:
         labels = labels_of(table, columns, asked=asked.label is not None)
+    cells = [] if columns.label is None else table.columns[columns.label]
+    if (code := code_in(cells)) is not None:
+        notes.append(
+            f"'{code}' in the column '{table.names[columns.label or 0]}' is read as a label, as "
+            "the others are codes of two letters. If it stands for a missing label, remove these "
+            "rows."
+        )
     empty = {row for row, label in enumerate(labels) if not label}
     untested = empty == {row for row, split in enumerate(splits) if split == "test"}
     if empty and (untested or not asked.several.wanted):
@@ -80,7 +87,8 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
         if not untested:
             raise UserError(
                 f"{table.path}, column '{name}': no label for "
-                f"{rows_told(table, empty.__contains__)}. Fill them in, or remove the rows."
+                f"{rows_told(table, empty.__contains__)}. {_missing(cells)}Fill them in, or remove "
+                "the rows."
             )
         notes.append("The test rows of the table have no labels: they are not used for testing.")
         kept = [row for row in range(len(labels)) if row not in empty]
@@ -118,6 +126,17 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
     )
 
 
+def _missing(cells: Sequence[str]) -> str:
+    """A sentence about words that are taken for missing labels."""
+    marks = sorted(map(repr, MISSING & {*cells} - {"", code_in(cells)}))
+    if not marks:
+        return ""
+    return (
+        f"{listed(marks)} stands for a missing label here, as in pandas and R; if it is a class, "
+        "call it otherwise. "
+    )
+
+
 def _images(table: Table, column: int, finder: ImageFinder) -> tuple[list[ImageFile], list[str]]:
     """The image of every row, and what to say of how they were found.
 
@@ -141,7 +160,9 @@ def _images(table: Table, column: int, finder: ImageFinder) -> tuple[list[ImageF
         shown = (f"row {table.rows[row]} ({cells[row]!r})" for row in lost[:NAMED])
         more = f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else ""
         first = cells[lost[0]]
-        if "://" in first:
+        if root := finder.root_for(first):
+            way_out = f"They are there from another folder: --image-root {root}"
+        elif "://" in first:
             way_out = "These are addresses: download the images, and name the files."
         else:
             way_out = (

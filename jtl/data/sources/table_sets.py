@@ -30,7 +30,7 @@ def tables_in(place: Path) -> dict[str, Path]:
     Raises:
         UserError: There is none, or it is not clear which counts.
     """
-    tables = _tables(place)
+    tables = _tables(place) or _lists(place)
     alone = [table for table in tables if table.stem.lower() == METADATA] or tables
     by_split: dict[str, list[Path]] = {}
     for table in tables:
@@ -56,7 +56,7 @@ def tables_in(place: Path) -> dict[str, Path]:
         return {"": alone[0]}
     if not tables:
         raise UserError(
-            f"{place} has no table (.csv, .tsv, .jsonl or .parquet). Of class folders: "
+            f"{place} has no table (.csv, .tsv, .jsonl, .parquet or train.txt). Of class folders: "
             f"folder:{place}."
         )
     raise UserError(
@@ -76,6 +76,12 @@ def _tables(place: Path) -> list[Path]:
     )
 
 
+def _lists(place: Path) -> list[Path]:
+    """Text files called `train.txt`, `val.txt` and `test.txt`, if the first is there."""
+    found = [p for p in sorted(place.glob("*.txt")) if split_of(p.stem) and p.is_file()]
+    return found if "train" in {split_of(path.stem) for path in found} else []
+
+
 def lists_beside(place: Path) -> list[str]:
     """A note if lists beside a table without splits may say them."""
     if place.is_dir():
@@ -83,8 +89,12 @@ def lists_beside(place: Path) -> list[str]:
     names = sorted(n for n in os.listdir(place.parent) if n != place.name and _LIST.fullmatch(n))
     if not names:
         return []
+    if place in _lists(place.parent):
+        return [
+            f"{listed(names, 4)} next to {place.name}: not read. To use them: csv:{place.parent}"
+        ]
     return [
-        f"{listed(names, 4)} beside {place.name}: not read. If they say splits, add a column "
+        f"{listed(names, 4)} next to {place.name}: not read. If they say splits, add a column "
         "called split to the table, with train, val or test in every row."
     ]
 
@@ -96,4 +106,4 @@ def beside(place: Path) -> list[str]:
     names = [t.name for t in _tables(place.parent) if split_of(t.stem) in ("val", "test")]
     if not names:
         return []
-    return [f"{listed(names)} beside {place.name}: not read. To use them: csv:{place.parent}"]
+    return [f"{listed(names)} next to {place.name}: not read. To use them: csv:{place.parent}"]

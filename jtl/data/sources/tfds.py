@@ -175,8 +175,8 @@ def _refuse_overlap(parts: Mapping[str, _Part]) -> None:
             for file_, first_, count_ in other.shards:
                 if file == file_ and max(first, first_) < min(first + count, first_ + count_):
                     raise UserError(
-                        f"'{one.instruction}' and '{other.instruction}' share examples, so that "
-                        f"the one says nothing of the other. {_SYNTAX}"
+                        f"'{one.instruction}' and '{other.instruction}' share examples, so "
+                        f"scores on one say little about the other. {_SYNTAX}"
                     )
 
 

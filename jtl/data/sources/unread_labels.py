@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jtl.common.text import listed
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, decoded
 
 _KINDS = {
     "tables": r"\.(csv|tsv|jsonl|xlsx?)$",
@@ -20,17 +21,46 @@ _KINDS = {
     r"labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
 }  # fmt: skip
 """By what they are, in the plural; the first that fits counts."""
+_VIA, _LABELME, _YOLO = (f"boxes in the format of {name}" for name in ("VIA", "LabelMe", "YOLO"))
+_HELD = {
+    _VIA: r"[\s\S]*\"_via_|(?=[\s\S]*\"regions\"\s*:)[\s\S]*\"filename\"\s*:",
+    _LABELME: r"(?=[\s\S]*\"shapes\"\s*:)[\s\S]*\"(imagePath|imageData)\"\s*:",
+    "boxes in the format of COCO": r"(?=[\s\S]*\"images\"\s*:\s*\[)"
+    r"[\s\S]*\"(annotations|categories|file_name)\"\s*:",
+    _YOLO: r"\s*\d+( -?\d*\.?\d+(e-?\d+)?){4,}\s*(\n|$)",
+}
+"""By what a file begins with, where its name says nothing."""
+_LOOKED_INTO = (".json", ".txt")
+_FIRST_BYTES = 2**12
+_MOST_LOOKED = (8, 100)
+"""In a folder, and in all."""
 _NOT_READ = (
     "jtl does not read labels from such files: sort the images into class folders, or make a table "
     "of them with the columns file, label and (for splits) split, and give it as csv:FILE. "
 )
 _NO_TABLE = r"\.xlsx?$|(^|/)_classes\.csv$"
+_OF_BOXES = "They may hold boxes, of several objects in an image: jtl classifies whole images. "
+_MATLAB = (
+    "Load MATLAB files with scipy.io.loadmat (version 7.3 with h5py), and save images [N, H, W, 3] "
+    "and labels [N] with numpy.savez('data.npz', x_train=..., y_train=...). Of SVHN they are "
+    "X.transpose(3, 0, 1, 2) and y % 10. "
+)
+_ARRAYS = r"(^|/)[^/]*_32x32\.mat$"
+_FILES = {
+    ".mat": _MATLAB,
+    ".h5": "Save images [N, H, W, 3] and labels [N] of it with numpy.savez('data.npz', "
+    "x_train=..., y_train=...). ",
+    ".npy": "Save images and labels together: numpy.savez('data.npz', x_train=..., y_train=...). ",
+    ".json": "If it is a list of objects with the columns file and label: csv:FILE. ",
+    ".txt": "If it is a table of image files and their labels: csv:FILE. ",
+}
+"""What to say of a file that is given as a source."""
 _SPECIAL = {
     r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
     "jtl gives every image one: export the data in the format Folder Structure. ",
-    r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": "They may "
-    "hold boxes, of several objects in an image: jtl classifies whole images. ",
+    r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": _OF_BOXES,
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
+    _ARRAYS: "Those of SVHN hold the images, too. " + _MATLAB,
     r"\.parquet$": "To read the Parquet files: parquet:FOLDER. ",
 }  # fmt: skip
 
@@ -43,15 +73,56 @@ def archives(files: Iterable[ImageFile]) -> list[str]:
     return [file.name for file in files if file.name.lower().endswith(_ARCHIVES)]
 
 
-def by_kind(files: Iterable[ImageFile]) -> dict[str, list[str]]:
-    """The names of the files that labels may be in, by what they are."""
+def by_kind(
+    files: Iterable[ImageFile], read: Callable[..., bytes] | None = None
+) -> dict[str, list[str]]:
+    """The names of the files that labels may be in, by what they are.
+
+    Args:
+        files: That are no images.
+        read: What gives a file's contents, with a second argument at most so many bytes; None to
+            go by names alone.
+    """
     found: dict[str, list[str]] = {}
+    looked: Counter[tuple[str, ...]] = Counter()
+    of_folder: dict[tuple[str, ...], str] = {}
     for file in files:
-        for kind, pattern in _KINDS.items():
-            if re.search(pattern, file.name, re.IGNORECASE):
-                found.setdefault(kind, []).append(file.name)
-                break
+        matches = (k for k, pattern in _KINDS.items() if re.search(pattern, file.name, re.I))
+        kind = next(matches, None)
+        if read is not None and kind in (None, "lists") and file.name.endswith(_LOOKED_INTO):
+            folder = (*file.parts[:-1], file.name[-5:].rpartition(".")[2])
+            few, all_ = _MOST_LOOKED
+            if looked[folder] < few and looked.total() < all_:
+                looked[folder] += 1
+                held = _kind_held(file, read)
+                if held in (_YOLO, _LABELME):  # One for each image.
+                    of_folder[folder] = held
+                kind = held or kind
+            elif kind is None:
+                kind = of_folder.get(folder)
+        if kind is not None:
+            found.setdefault(kind, []).append(file.name)
     return found
+
+
+def _kind_held(file: ImageFile, read: Callable[..., bytes]) -> str | None:
+    try:
+        return kind_of_text(decoded(read(file, _FIRST_BYTES)))
+    except Exception:  # Links to nothing, damaged archives: of many kinds.
+        return None
+
+
+def kind_of_text(text: str) -> str | None:
+    """Whose boxes a text holds, by its beginning; None where it holds something else."""
+    is_json = text.lstrip()[:1] in ("{", "[")
+    return next(
+        (
+            kind
+            for kind, pattern in _HELD.items()
+            if is_json == (kind != _YOLO) and re.match(pattern, text, re.IGNORECASE)
+        ),
+        None,
+    )
 
 
 def side_by_side(place: str, count: int, labels_told: str) -> str:
@@ -71,16 +142,23 @@ def side_by_side(place: str, count: int, labels_told: str) -> str:
     )
 
 
-def told(files: Iterable[ImageFile], place: Path) -> str:
+def way_out_of_file(path: Path) -> str:
+    """A sentence for who gives a file in which labels or arrays may be as the source of images."""
+    ending = path.suffix.lower()
+    return _FILES.get({".hdf5": ".h5", ".pkl": ".npy"}.get(ending, ending), "")
+
+
+def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | None = None) -> str:
     """Sentences, for who has images without class folders; empty where there are no such files.
 
     Args:
         files: That are no images.
         place: The folder or archive that they are in.
+        read: As of `by_kind`.
     """
     found = {
         kind: [name for name in names if "submission" not in name.lower()]  # Forms to fill in.
-        for kind, names in by_kind(files).items()
+        for kind, names in by_kind(files, read).items()
     }
     names = [name for same in found.values() for name in same]
     if not names:
@@ -90,9 +168,12 @@ def told(files: Iterable[ImageFile], place: Path) -> str:
         for pattern, text in _SPECIAL.items()
         if any(re.search(pattern, name, re.IGNORECASE) for name in names)
     ]
+    if any(found.get(kind) for kind in _HELD) and _OF_BOXES not in special:
+        special.append(_OF_BOXES)
     tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
     if not tables:
-        way = "" if special and found.keys() == {"tables"} else _NOT_READ
+        arrays = any(re.search(_ARRAYS, name, re.IGNORECASE) for name in names)
+        way = "" if special and (found.keys() == {"tables"} or arrays) else _NOT_READ
     elif place.is_dir():
         way = f"To read labels from a table: --data csv:{place}/{tables[0]} "
     else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from jtl.common import memory
+from jtl.common import huge_pages
 from jtl.common.paths import plain_path
 from jtl.common.signals import Stop
 from jtl.distributed import processes
@@ -211,7 +211,7 @@ class Checkpointer:
         self.write(snapshot())
         self._best = self._recent = None
         if self.permanent_due:  # In a long training, that is.
-            memory.give_back()
+            huge_pages.give_back()
         self._saved_at = self._clock()
 
     def save_kept(self) -> None:

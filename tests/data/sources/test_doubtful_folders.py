@@ -151,7 +151,7 @@ def test_a_folder_like_one_of_masks_may_be_the_second_class(word: str, stem: str
     # Where the third has such names too, they may have been counted.
     third = [name.replace("face/", "cap/") for name in names if name.startswith("face/")]
     doubtful = found_in([*names, *third])
-    assert "but so have those in cap, so that it may be a class" in doubtful.doubtful
+    assert "but so have those in cap, so it may be a class" in doubtful.doubtful
     # But if all classes have them, they belong together.
     both = [name.replace("face", "cap", 1) for name in names]
     assert (len(found_in([*names, *both]).masks), found_in([*names, *both]).doubtful) == (8, "")
@@ -242,9 +242,9 @@ def test_masks_are_counted_and_named(tmp_path: Path):
     (note,) = find(f"folder:{tmp_path}", SourceOptions("top")).notes
     assert note.startswith("5 images may be masks of others by their names, and are kept")
     (left,) = found.left_out
-    assert (left.what, len(left.names)) == ("masks beside their images", 5)
+    assert (left.what, len(left.names)) == ("masks next to their images", 5)
     assert (
-        "masks beside their images: 5 (a/a-0_mask.png, "
+        "masks next to their images: 5 (a/a-0_mask.png, "
         in load(f"folder:{tmp_path}").describe().lines()[2]
     )
 
@@ -320,7 +320,8 @@ def test_files_of_labels_are_named(tmp_path: Path, name: str):
     name = name.removeprefix("train/")
     grown(tmp_path / "d", ["a:2", "b:2", name])
     found = find(f"folder:{tmp_path / 'd'}")
-    assert f"Labels come from the folders; {name} beside them is not read." in found.notes
+    told = re.sub(r" \(boxes [^)]*\)", "", "\n".join(found.notes))
+    assert f"Labels come from the folders; {name} next to them is not read." in told
     assert (name,) in [left.names for left in found.left_out]
 
 

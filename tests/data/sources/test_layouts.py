@@ -61,9 +61,9 @@ READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
         "a/airfield:2 a/alley:2 b/bakery:1",
         {"train": {"airfield": 2, "alley": 2, "bakery": 1}},
     ),
-    "masks beside images": ("a/images:2 a/masks:2 b/images:3 b/masks:3", {"train": AB}),
-    "masks beside the classes": ("images/a:2 images/b:3 masks/a:2 masks/b:3", {"train": AB}),
-    "kinds of masks beside images": (
+    "masks next to images": ("a/images:2 a/masks:2 b/images:3 b/masks:3", {"train": AB}),
+    "masks next to the classes": ("images/a:2 images/b:3 masks/a:2 masks/b:3", {"train": AB}),
+    "kinds of masks next to images": (
         "a/images:2 a/infection_masks:2 b/images:3 b/lung_masks:3",
         {"train": AB},
     ),
@@ -71,7 +71,7 @@ READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
     "annotations without images": ("a:2 b:3 annotations/a.xml", {"train": AB}),
     "two folders around": ("x/y/a:2 x/y/b:3 x/readme.md", {"train": AB}),
     "a stray image above": ("x/a:2 x/b:3 .:1", {"train": AB}),
-    "unlabelled beside classes": ("a:2 b:3 unlabeled:9", {"train": AB}),
+    "unlabelled next to classes": ("a:2 b:3 unlabeled:9", {"train": AB}),
     "an empty class in val": (
         "train/a:2 train/b:3 val/a:1 val/b:0",
         {"train": AB, "val": {"a": 1}},
@@ -119,12 +119,12 @@ REFUSED: dict[str, tuple[str, str]] = {
         "--classes top   2 classes, with the number of their images: color (4), grey (4)\n"
         "  --classes leaf  4 classes: color/fine (2), color/rust (2), grey/fine (2), grey/rust (2)",
     ),
-    "nested beside flat": ("insects/ants:2 insects/bees:2 other:3", "--classes leaf  3 classes"),
+    "nested next to flat": ("insects/ants:2 insects/bees:2 other:3", "--classes leaf  3 classes"),
     "nested in train": (
         "train/cats/siam:2 train/cats/manx:2 train/dogs/pug:2",
         "--classes top   2",
     ),
-    "strays beside sub-folders": (
+    "strays next to sub-folders": (
         "cats/siam:20 cats/manx:20 cats:2 dogs:9",
         "--classes leaf  3 classes",
     ),
@@ -141,17 +141,17 @@ REFUSED: dict[str, tuple[str, str]] = {
         "several data sets, each with splits of its own: one, two. Give one of them: folder:",
     ),
     "several trains": ("train_1/a:2 train_2/a:2 val/a:1", "several folders for the train split"),
-    "train beside something nested": (
+    "train next to something nested": (
         "train/steam:2 train/diesel:2 bus/city:2",
         "not clear whether train is a split or a class. If these are classes, put all",
     ),
     "a vehicle": ("train:2 plane:2", "If these are classes, put all class folders into one folder"),
-    "train beside one flat": ("train:2 extra:2", "has no class folders"),
+    "train next to one flat": ("train:2 extra:2", "has no class folders"),
     "a class called test": ("a:2 b:2 test:2", "has test/ but no train/"),
     "images among classes": ("a:2 b:2 images:2", "images hardly is a class"),
     "val without classes or list": (
         "train/a:2 train/b:2 val:2",
-        "val has no class folders, and no list beside it names a class of train for every image. "
+        "val has no class folders, and no list next to it names a class of train for every image. "
         "Sort its images into class folders, add a list with the file name and the class of every "
         "image, or move the folder elsewhere: jtl then holds out a part of train.",
     ),
@@ -228,7 +228,7 @@ def test_a_flat_val_with_a_list(tmp_path: Path, case: str):
     found = find(f"folder:{tmp_path}")
     assert f"The labels of val are read from {name}." in found.notes
     (tmp_path / name).write_text(text.replace("1", "0"))  # Of one image twice, of the other none.
-    with pytest.raises(UserError, match="no list beside it names a class"):
+    with pytest.raises(UserError, match="no list next to it names a class"):
         find(f"folder:{tmp_path}")
     (tmp_path / name).write_text(text.replace("-1", "-x").replace("-0", "-1").replace("-x", "-0"))
     turned = find(f"folder:{tmp_path}")
@@ -239,7 +239,7 @@ def test_a_flat_val_with_a_list(tmp_path: Path, case: str):
 def test_a_list_that_cannot_be_read_is_none(tmp_path: Path):
     grown(tmp_path, "train/a:2 train/b:2 val:2")
     (tmp_path / "val" / "labels.txt").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no list beside it names a class of train"):
+    with pytest.raises(UserError, match="no list next to it names a class of train"):
         find(f"folder:{tmp_path}")
 
 
@@ -254,14 +254,14 @@ def test_imagenets_flat_val_says_where_its_list_is(tmp_path: Path):
 def test_a_form_for_predictions_is_no_list_of_labels(tmp_path: Path):
     grown(tmp_path, "train/a:2 train/b:3 val:2")
     (tmp_path / "sample_submission.csv").write_text("id,label\nval-0,a\nval-1,a\n")
-    with pytest.raises(UserError, match="no list beside it names a class"):
+    with pytest.raises(UserError, match="no list next to it names a class"):
         find(f"folder:{tmp_path}")
 
 
 def test_a_list_of_numbers_is_not_guessed(tmp_path: Path):
     grown(tmp_path, "train/a:2 train/b:3 val:2")
     (tmp_path / "val.txt").write_text("val-0.png 0\nval-1.png 1\n")
-    with pytest.raises(UserError, match="no list beside it names a class of train for every"):
+    with pytest.raises(UserError, match="no list next to it names a class of train for every"):
         find(f"folder:{tmp_path}")
 
 
@@ -274,7 +274,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path):
         "tables": 1,
         "files that are no images": 1,
     }
-    assert "labels.csv beside them is not read" in " ".join(found.notes)
+    assert "labels.csv next to them is not read" in " ".join(found.notes)
     description = load(f"folder:{tmp_path}").describe()
     assert description.lines()[0] == (
         "data:     3 training, 2 validation (held out) images of 2 classes: a (2), b (3)"

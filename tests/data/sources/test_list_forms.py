@@ -97,6 +97,12 @@ def test_images_that_are_called_after_their_splits(tmp_path: Path, ending: str):
     assert told == f"splits:   the names of the images, such as test_cat-15{ending}"
     assert load(f"folder:{root}", SourceOptions(split_lists="ignore")).test is None
     (root / "cat" / f"train_cat-0{ending}").rename(root / "cat" / "cat-0.png")
+    told = refusal(root)
+    assert "called after splits, such as cat/" in told
+    assert "but not cat/cat-0.png. Rename it" in told
+    assert load(f"folder:{root}", SourceOptions(split_lists="ignore")).test is None
+    for path in sorted((root / "cat").glob("train_*"))[:5]:
+        path.rename(path.with_name(path.name.removeprefix("train_")))
     assert counts(root) == WHOLE
 
 

@@ -50,7 +50,7 @@ def test_masks_called_like_their_image_but_for_the_ending(tmp_path: Path, ending
     classes(tmp_path, "a", "b")
     write(tmp_path, f"a/a{{}}.{ending}", range(4), "mask")
     assert counts(tmp_path) == TWO
-    assert left_out(tmp_path) == {"masks beside their images": 4}
+    assert left_out(tmp_path) == {"masks next to their images": 4}
     assert counts(tmp_path, "top") == {"train": {"a": 8, "b": 4}}
 
 
@@ -80,7 +80,7 @@ def test_a_word_behind_the_names_of_masks(tmp_path: Path, word: str):
     classes(tmp_path, "a", "b")
     write(tmp_path, f"a/a{{}}{word}.png", range(4), "mask")
     assert counts(tmp_path) == TWO
-    assert left_out(tmp_path) == {"masks beside their images": 4}
+    assert left_out(tmp_path) == {"masks next to their images": 4}
     # Images that were turned are images, and so is what only some of them have.
     write(tmp_path, f"a/a{{}}{word}.png", range(4))
     assert counts(tmp_path) == {"train": {"a": 8, "b": 4}}
@@ -103,7 +103,7 @@ def test_names_without_an_ending(tmp_path: Path, masks: str):
     if not masks.endswith(".png"):
         without_endings(tmp_path, "a/*.png")
     assert counts(tmp_path) == TWO
-    assert left_out(tmp_path) == {"masks beside their images": 4}
+    assert left_out(tmp_path) == {"masks next to their images": 4}
 
 
 @pytest.mark.parametrize("masks", ["a{}.png", "a{}_lesion.png", "a{}.jpeg", "a{}-cell.jpg"])
@@ -138,7 +138,7 @@ def test_folders_of_masks_beside_each_class(tmp_path: Path, word: str):
     for name in "ab":
         write(tmp_path, f"{name}{word}/{name}{{}}.png", range(4), "mask")
     assert counts(tmp_path) == TWO
-    assert left_out(tmp_path) == {"masks beside their images": 8}
+    assert left_out(tmp_path) == {"masks next to their images": 8}
     write(tmp_path, f"b{word}/other{{}}.png", [1], "mask")  # It does not pair.
     assert f"b{word}" in counts(tmp_path, "top")["train"]
     if word in ("_mask", "_annotation"):  # Then those of `a` are not sure either.
@@ -165,7 +165,7 @@ def test_a_folder_of_masks_beside_the_classes(tmp_path: Path, name: str):
     classes(tmp_path, "a", "b")
     write(tmp_path, f"{name}/b{{}}_gt.png", range(4), "mask")
     assert counts(tmp_path) == TWO
-    assert left_out(tmp_path) == {"masks beside their images": 4}
+    assert left_out(tmp_path) == {"masks next to their images": 4}
     write(tmp_path, f"{name}/c{{}}.png", [1])  # It is of no image.
     assert counts(tmp_path, "top")["train"][name] == 5
     if name != "b_masks":
@@ -186,7 +186,7 @@ def test_images_and_masks_within_the_class(tmp_path: Path, images: str, masks: s
         write(tmp_path, f"{images.format(name)}/{{}}.jpg", range(4))
         write(tmp_path, f"{masks.format(name)}/{{}}.png", range(4), "mask")
     assert counts(tmp_path) == TWO
-    assert left_out(tmp_path) == {"masks beside their images": 8}
+    assert left_out(tmp_path) == {"masks next to their images": 8}
 
 
 PARTS = ["ROI", "rois", "crops", "cropped", "bbox", "annotations", "ROI images", "lesion_rois"]
@@ -202,7 +202,7 @@ def test_a_folder_of_parts_of_the_images_in_all_classes(tmp_path: Path, name: st
             write(root, f"{name}/{form.format(label + '{}')}.jpg", range(4))
         assert counts(tmp_path if root == tmp_path else root.parent) == TWO
     (left,) = find(f"folder:{tmp_path / 'x'}").left_out
-    assert (left.what, len(left.names)) == ("masks beside their images", 8)
+    assert (left.what, len(left.names)) == ("masks next to their images", 8)
 
 
 @pytest.mark.parametrize("name", PARTS)

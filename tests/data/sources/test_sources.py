@@ -250,7 +250,7 @@ def test_what_is_ignored(tmp_path: Path):
     assert data.class_names == ("a", "b")
     assert len(data.train) == 4
     assert data.notes == (
-        "Folders beside train are ignored: annotations.",
+        "Folders next to train are ignored: annotations.",
         "1 image outside the class folders ignored, for example train/stray.png.",
     )
 

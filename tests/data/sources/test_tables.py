@@ -156,8 +156,8 @@ def test_splits(root: Path, case: str):
 
 UNUSED = {
     "numbers": ("set", "12121"),
-    "in German": ("Menge", ["Training", "Prüfung"] * 2 + ["Training"]),
-    "in Portuguese": ("conjunto", ["treino", "teste"] * 2 + ["treino"]),
+    "in German": ("Menge", ["Training", "Probe"] * 2 + ["Training"]),
+    "in Spanish": ("conjunto", ["ejercicio", "examen"] * 2 + ["ejercicio"]),
     "by its words": ("x", ["train", "other"] * 2 + ["train"]),
 }
 
@@ -183,7 +183,7 @@ def test_lists_of_splits_beside_a_table_are_named(root: Path):
     spec = written(root, HEAD + FOUR)
     (note,) = find(spec).notes
     assert note.startswith(
-        "Test.txt, list_eval_partition.csv, train_list.txt beside labels.csv: not read."
+        "Test.txt, list_eval_partition.csv, train_list.txt next to labels.csv: not read."
     )
     assert not find(spec, SourceOptions(split_column="none")).notes
     lines = zip(FOUR.split(), ["train", "train", "train", "test"], strict=True)
@@ -219,7 +219,9 @@ def test_files_of_each_split_side_by_side(root: Path):
     assert "test.csv has only one column ('image')" in found.notes[0]
     alone = find(f"csv:{root}/train.csv")
     assert pairs(alone) == READ
-    assert f"test.csv, valid.csv beside train.csv: not read. To use them: csv:{root}" in alone.notes
+    assert (
+        f"test.csv, valid.csv next to train.csv: not read. To use them: csv:{root}" in alone.notes
+    )
 
 
 def test_an_image_named_twice_counts_once(root: Path):

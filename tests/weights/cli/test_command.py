@@ -269,14 +269,14 @@ def test_a_configuration_of_another_model(tmp_path, refused):
     path = samples.write_file(tmp_path / "mine.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
     message = refused(path)
-    assert "beside it says that 'mine.safetensors' holds weights of resnet18, but the" in message
+    assert "next to it says that 'mine.safetensors' holds weights of resnet18, but the" in message
     assert f"and its tensors are those of {MODEL}" in message
 
 
 def test_a_configuration_that_cannot_be_read(tmp_path, refused):
     path = samples.write_file(tmp_path / "mine.safetensors")
     (tmp_path / "config.json").write_text("{")
-    assert "beside the weights cannot be read" in refused(path)
+    assert "next to the weights cannot be read" in refused(path)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"hidden_size": 3}'])

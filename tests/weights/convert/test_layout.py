@@ -223,7 +223,7 @@ def own_heads() -> dict[str, Tensors]:
     return {
         "two dense layers": dense("fc.0", 512, 64) | norm | dense("fc.3", 64, 5),
         "a flattened map": dense("fc", 512 * 4, 5),
-        "a projection beside the classifier": dense("fc", 512, 5) | dense("projector.0", 512, 64),
+        "a projection next to the classifier": dense("fc", 512, 5) | dense("projector.0", 512, 64),
         "another name": dense("head.mlp.fc1", 512, 32) | dense("head.mlp.fc2", 32, 4),
     }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
+from jtl.common.trees import leaf_paths, lookup
 from support import weights_samples as samples
 from weights_convert.convert import relatives
 from weights_convert.convert.conversion import convert, identify
@@ -113,3 +114,61 @@ def test_layers_that_have_but_numbers(model):
     with pytest.raises(UserError, match="numbers instead of names") as caught:
         convert(tensors, model)
     assert "try --model resnet50" not in str(caught.value)
+
+
+def small_resnet(shortcut="shortcut", classifier="linear"):
+    """kuangliu's: a stem of 3 x 3, and other names of shortcuts and classifier."""
+    tensors = samples.tensors("resnet18", "timm/torchvision")
+    tensors["conv1.weight"] = np.zeros((64, 3, 3, 3), np.float32)
+    return {
+        key.replace("downsample", shortcut).replace("fc.", f"{classifier}."): array
+        for key, array in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("names", [("shortcut", "linear"), ("downsample", "fc")])
+def test_a_network_for_small_images(names):
+    with pytest.raises(UserError, match="looks like a ResNet for small images such as CIFAR's"):
+        convert(small_resnet(*names))
+
+
+@pytest.mark.parametrize("model", [None, "resnet18"])
+def test_a_folded_normalization_is_said_to_be_one(model):
+    tensors = {
+        key: array
+        for key, array in samples.tensors("resnet18", "timm/torchvision").items()
+        if "bn" not in key and "downsample.1" not in key
+    }
+    for key in [key for key, array in tensors.items() if array.ndim == 4]:
+        tensors[key.replace("weight", "bias")] = np.zeros(len(tensors[key]), np.float32)
+    with pytest.raises(UserError, match="may have been folded into the convolutions"):
+        convert(tensors, model)
+
+
+def test_names_of_an_older_normalization():
+    tensors = samples.tensors()
+    norms = {key.rpartition(".")[0] for key in tensors if key.endswith("running_mean")}
+    old = {
+        key.replace(".weight", ".gamma").replace(".bias", ".beta")
+        if key.rpartition(".")[0] in norms
+        else key: array
+        for key, array in tensors.items()
+    }
+    found, plain = convert(old), convert(tensors)
+    assert "gamma and beta of the normalizations are read as their weight and bias" in found.notes
+    assert not found.ignored
+    for path in leaf_paths(plain.variables):
+        np.testing.assert_array_equal(lookup(found.variables, path), lookup(plain.variables, path))
+
+
+def test_normalizations_for_augmented_images_are_left_out():
+    tensors = samples.tensors()
+    auxiliary = {
+        f"{module}.aux_bn.0.{leaf}": array + 1
+        for key, array in tensors.items()
+        for module, _, leaf in [key.rpartition(".")]
+        if f"{module}.running_mean" in tensors
+    }
+    found = convert(tensors | auxiliary)
+    assert {*found.ignored} == {*auxiliary}
+    assert "of normalizations for augmented images in training (split_bn)" in " ".join(found.notes)

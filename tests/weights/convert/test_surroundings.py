@@ -79,9 +79,9 @@ def test_one_dense_layer_beside_a_backbone_is_the_classifier(name):
     tensors = network("backbone.", classifier=False) | dense
     converted = convert(tensors)
     _, told = identify(tensors)
-    assert f"classifier '{name}' with 7 classes, which is beside the network, under" in told
+    assert f"classifier '{name}' with 7 classes, which is next to the network, under" in told
     _, told = identify(network("model.") | dense)
-    assert "classifier 'fc' with 5 classes, under the prefix 'model.'; beside the network" in told
+    assert "classifier 'fc' with 5 classes, under the prefix 'model.'; next to the network" in told
     assert f"more: {name}.weight (7, 512), {name}.bias (7,)" in told
     assert (converted.num_classes, converted.ignored_because) == (7, {})
     logits = converted.variables["params"]["head"]["logits"]
@@ -195,8 +195,8 @@ def incomplete(case: str) -> Tensors:
 
 WAYS = {
     "ZeRO-3": "is empty, as in a part of a network that was trained on several devices",
-    "LoRA": "is of an adapter (LoRA) beside the weights it changes. Merge them",
-    "LoRA of PEFT": "is of an adapter (LoRA) beside the weights it changes. Merge them",
+    "LoRA": "is of an adapter (LoRA) next to the weights it changes. Merge them",
+    "LoRA of PEFT": "is of an adapter (LoRA) next to the weights it changes. Merge them",
     "quantization": "is of training for quantization",
 }
 

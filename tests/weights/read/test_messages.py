@@ -46,7 +46,8 @@ def test_arrays_in_a_checkpoint_and_in_a_pickle(tmp_path):
 
 def test_entries_to_choose_from(tmp_path):
     tensors = {key: torch.from_numpy(array) for key, array in ARRAYS.items()}
-    torch.save({"student": tensors, "teacher": tensors, "epoch": 1}, tmp_path / "dino.pth")
+    teacher = {key: tensor + 1 for key, tensor in tensors.items()}
+    torch.save({"student": tensors, "teacher": teacher, "epoch": 1}, tmp_path / "dino.pth")
     assert "'student', 'teacher': name one with --entry. Allowed" in refusal(tmp_path / "dino.pth")
 
 

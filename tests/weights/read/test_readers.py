@@ -227,7 +227,8 @@ def test_takes_the_average_of_torch_apart(tmp_path: Path) -> None:
 
 def test_names_what_it_left_out(tmp_path: Path) -> None:
     inner = dictionary({"w": tensor(), "dtype": name("torch float32")})
-    entries: dict[object, bytes] = {"model_ema": inner, "epoch": ops(3), "model": inner}
+    ema = dictionary({"w2": tensor()})
+    entries: dict[object, bytes] = {"model_ema": ema, "epoch": ops(3), "model": inner}
     entries[5] = ops("\x1b[31m")
     path = write_zip(tmp_path / "x.pth", dictionary(entries))
     source = read(path)
@@ -638,7 +639,7 @@ def test_refuses_a_wrong_stream(tmp_path: Path, changes: dict[str, Any], message
         (b"}", "it holds no tensors by name, but nothing"),
         (ops({"epoch": 1}), "it holds no tensors by name, but 'epoch'"),
         (
-            dictionary({n: dictionary({"w": tensor()}) for n in ("student", "teacher")}),
+            dictionary({n: dictionary({f"w{n}": tensor()}) for n in ("student", "teacher")}),
             "Tensors are inside 'student', 'teacher': name one with --entry.",
         ),
         (dictionary({0: tensor()}), "it holds tensors under 'int', which are not names"),

@@ -131,7 +131,7 @@ def test_lukemelas_is_never_symmetric(tmp_path, refused):
 def test_an_architecture_that_jtl_does_not_have(resnet18, refused, name, model):
     beside(resnet18, architecture=name)
     message = refused(resnet18, *model)
-    assert "the config.json beside it says that 'r18.safetensors' holds weights of " in message
+    assert "the config.json next to it says that 'r18.safetensors' holds weights of " in message
     assert "which jtl does not support" in message
     assert len(message) < 2000
     (resnet18.parent / "config.json").unlink()
@@ -223,7 +223,7 @@ def test_another_pooling_is_refused_with_a_classifier(pool):
 def test_another_pooling_is_refused_but_for_the_backbone(resnet18, tmp_path, refused):
     beside(resnet18, architecture="resnet18", global_pool="avgmax")
     message = refused(resnet18)
-    assert "the config.json beside it says that the classifier of 'r18.safetensors'" in message
+    assert "the config.json next to it says that the classifier of 'r18.safetensors'" in message
     assert main([str(resnet18), "--out", str(tmp_path / "bare"), "--drop-head"]) == 0
     with pytest.raises(UserError, match="pooled by"):
         weights.resolve(str(resnet18), "resnet18", tmp_path / "cache")
@@ -396,7 +396,7 @@ def test_the_name_of_a_folder_tells_too(resnet18, tmp_path, refused, place):
 def test_a_configuration_tells_what_no_key_does(resnet18, refused, config):
     beside(resnet18, **config)
     message = refused(resnet18)
-    assert "config.json beside it says that" in message, message
+    assert "config.json next to it says that" in message, message
     assert "resnetblur18" in message or "stride" in message
 
 

@@ -16,7 +16,7 @@ from jtl.distributed.sharding import SINGLE
 from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
 from jtl.runs.resume import opened_run
-from jtl.train import batch_size, memory
+from jtl.train import batch_size, memory_estimate
 from jtl.train import step as steps
 from jtl.train.checks import checked
 from jtl.train.fit import fit
@@ -55,19 +55,19 @@ class Refusing:
     ],
 )
 def test_sizes_are_powers_of_two_and_those_between(count, devices, expected):
-    assert memory.rounded(count, devices) == expected
+    assert memory_estimate.rounded(count, devices) == expected
 
 
 @pytest.mark.parametrize("mask", ["full", "last_stage"])
 def test_the_largest_batch_is_the_last_that_fits(mask, tiny_data):
     trainer = tiny.trainer_of(tiny.config(tiny_data, None, mask=mask))
     assert trainer.inputs.cached == (mask == "last_stage")
-    room = memory.step_bytes(trainer, 48)
-    assert room > memory.step_bytes(trainer, 32) > 0
-    assert memory.largest_batch(trainer, room, 512) == 48
-    assert memory.largest_batch(trainer, room - 1, 512) == 32
-    assert memory.largest_batch(trainer, room, 40) == 32
-    assert memory.largest_batch(trainer, 0, 512) == 0
+    room = memory_estimate.step_bytes(trainer, 48)
+    assert room > memory_estimate.step_bytes(trainer, 32) > 0
+    assert memory_estimate.largest_batch(trainer, room, 512) == 48
+    assert memory_estimate.largest_batch(trainer, room - 1, 512) == 32
+    assert memory_estimate.largest_batch(trainer, room, 40) == 32
+    assert memory_estimate.largest_batch(trainer, 0, 512) == 0
 
 
 def test_what_a_step_is_said_to_take_is_beside_the_state(tiny_data):
@@ -77,7 +77,7 @@ def test_what_a_step_is_said_to_take_is_beside_the_state(tiny_data):
         for name in ("sgd", "adamw")
     )
     assert heavy.optimizer_bytes > 1.9 * plain.optimizer_bytes
-    one, other = (memory.step_bytes(trainer, 64) for trainer in (plain, heavy))
+    one, other = (memory_estimate.step_bytes(trainer, 64) for trainer in (plain, heavy))
     assert abs(one - other) < 0.1 * one
 
 
@@ -87,8 +87,8 @@ def test_an_accelerators_own_memory_counts(monkeypatch):
             return {"bytes_limit": 1000, "bytes_in_use": 200}
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
-    assert memory.free_for_steps() == 720
-    assert memory.free_for_steps(kept=100) == 670
+    assert memory_estimate.free_for_steps() == 720
+    assert memory_estimate.free_for_steps(kept=100) == 670
 
 
 def auto(data, folder, **options: Any) -> Config:
@@ -99,9 +99,9 @@ def auto(data, folder, **options: Any) -> Config:
 def room(monkeypatch, tiny_data) -> int:
     """What the head needs for steps of 4 and not of 6; 18 images that may all be one batch."""
     trainer = tiny.trainer_of(tiny.config(tiny_data, None))
-    needed = memory.step_bytes(trainer, 4)
-    assert needed < memory.step_bytes(trainer, 6)
-    monkeypatch.setattr(memory, "free_for_steps", lambda kept=0: needed)
+    needed = memory_estimate.step_bytes(trainer, 4)
+    assert needed < memory_estimate.step_bytes(trainer, 6)
+    monkeypatch.setattr(memory_estimate, "free_for_steps", lambda kept=0: needed)
     monkeypatch.setattr(batch_size, "BATCHES", 1)
     return needed
 
@@ -121,7 +121,7 @@ def test_auto_finds_it_and_trains_as_if_it_had_been_given(tiny_data, tmp_path, m
     fit(given, tiny.quiet())
     tiny.fit_until(1, auto(tiny_data, folders["resumed"]), monkeypatch)
     # With another room, as on another day: the number found at first is the run's.
-    monkeypatch.setattr(memory, "free_for_steps", lambda kept=0: 10**12)
+    monkeypatch.setattr(memory_estimate, "free_for_steps", lambda kept=0: 10**12)
     again = tiny.resumed(folders["resumed"])
     again = dataclasses.replace(again, train=TrainConfig(batch_size="auto"))
     with opened_run(again, print) as resumed:

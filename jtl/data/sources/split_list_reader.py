@@ -18,8 +18,8 @@ from jtl.data.kinds import by_ending
 from jtl.data.sources import image_groups
 from jtl.data.sources.image_index import FIRST_ROWS, ImageIndex
 from jtl.data.sources.names import splits_in, words_of
-from jtl.data.sources.split_list_names import SETTINGS, ListName, is_read
-from jtl.data.sources.split_tables import FALSE, TRUE, rows_of, rows_of_objects, splits_of
+from jtl.data.sources.split_column import FALSE, TRUE, rows_of, rows_of_objects, splits_of
+from jtl.data.sources.split_list_candidates import SETTINGS, ListName, is_read
 from jtl.data.sources.stores import ImageFile, decoded, text_of
 
 CUB = ("images.txt", "train_test_split.txt")

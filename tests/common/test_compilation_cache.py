@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jtl.common import programs
+from jtl.common import compilation_cache
 from jtl.common.paths import PROGRAMS
 from support.commands import python
 
@@ -50,7 +50,7 @@ def filled(tmp_path_factory) -> tuple[dict[Path, bytes], int]:
     hits, said = compiled(cache)
     assert hits
     assert not said
-    paths = programs.entries(cache / PROGRAMS)
+    paths = compilation_cache.entries(cache / PROGRAMS)
     return {path: path.read_bytes() for path in paths}, hits
 
 

@@ -80,7 +80,7 @@ def refuse_divided(splits: Mapping[str, Any], groups: Mapping[str, str]) -> None
     if divided:
         raise UserError(
             f"{counted(len(divided), 'group')} in several splits: {listed(divided.values(), 5)}. "
-            "Scores on images of a group that was trained on say little about others. Mend the "
+            "Scores on images of a group that was trained on say little about others. Correct the "
             "splits, or leave out --group-column and --group-from."
         )
 

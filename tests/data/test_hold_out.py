@@ -10,7 +10,7 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.data import DataConfig
 from jtl.config.options import Config
-from jtl.data.held_out import hold_out, hold_out_test
+from jtl.data.hold_out import hold_out, hold_out_test
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.registry import SourceOptions, load
 from support.data_files import encode, flat

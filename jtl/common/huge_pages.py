@@ -14,19 +14,16 @@ since what threads compute lies in few large blocks.
 
 from __future__ import annotations
 
-import gc
 import os
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+
+from jtl.common.invocation import is_command
 
 VARIABLE, _HUGE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 WANTED = {_HUGE: "1", "glibc.malloc.arena_max": "1"}
 """The C library's tunables of a command."""
 _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_paused = False
-"""Whether this process's garbage collector waits until its command has started."""
 
 
 def restart_with_huge_pages() -> None:
@@ -38,7 +35,7 @@ def restart_with_huge_pages() -> None:
     else's that runs the command, whose first part would run twice, or be gone from its input.
     """
     tunables = os.environ.get(VARIABLE, "")
-    if _HUGE in tunables or not _is_command(sys.orig_argv) or not _can_ask():
+    if _HUGE in tunables or not is_command(sys.orig_argv) or not _can_ask():
         return
     wanted = [f"{name}={value}" for name, value in WANTED.items() if name not in tunables]
     value = ":".join(filter(None, [tunables, *wanted]))
@@ -46,52 +43,6 @@ def restart_with_huge_pages() -> None:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, VARIABLE: value})
     except OSError:
         return  # Slower, nothing else.
-
-
-def pause_collection() -> None:
-    """Lets the garbage collector wait until the command has started.
-
-    Imports and the first programs make half a million objects that stay, and looking through them
-    again and again takes a tenth of the time until then. In a program of somebody else's that runs
-    the command, nothing changes.
-    """
-    global _paused
-    if _is_command(sys.orig_argv) and gc.isenabled():
-        _paused = True
-        gc.disable()
-
-
-def resume_collection() -> None:
-    """Ends the pause, if there was one; what is there by now is looked through no more."""
-    global _paused
-    if _paused:
-        _paused = False
-        gc.freeze()
-        gc.enable()
-
-
-def skip_last_collection() -> None:
-    """Spares a command's process the search for garbage while Python ends it."""
-    if _is_command(sys.orig_argv):
-        gc.freeze()
-
-
-def _is_command(words: Sequence[str]) -> bool:
-    """Whether a process's command line is `python -m jtl.COMMAND`, or that of the script `jtl`."""
-    rest = iter(words[1:])
-    for word in rest:
-        # Switches without a value, of which the last one of a word may be -m.
-        if module := re.fullmatch("-[abd-zA-Z]*?m(.*)", word) if word[:2] not in _VALUED else None:
-            return (module[1] or next(rest, "")).partition(".")[0] == "jtl"
-        if word in (*_VALUED, "--check-hash-based-pycs"):
-            next(rest, None)
-        elif not word.startswith("-") or word[:2] in ("-", "-c"):
-            return os.path.basename(word) == "jtl"
-    return False
-
-
-_VALUED = ("-W", "-X")
-"""Python's options with a value, in the same word or the next."""
 
 
 def _can_ask() -> bool:

@@ -45,7 +45,7 @@ _LOCK = threading.Lock()
 _SCRATCH = _Scratch()
 
 
-class Program:
+class PrimitiveSequence:
     """Primitives that run one after the other, and the memories they share.
 
     Attributes:
@@ -54,24 +54,24 @@ class Program:
 
     def __init__(self, dnnl: Library):
         self.dnnl = dnnl
-        self._outside: list[c_void_p] = []
-        self._inside: c_void_p | None = None
-        self._inside_size = 0
+        self._arrays: list[c_void_p] = []
+        self._scratch: c_void_p | None = None
+        self._scratch_size = 0
         self._steps: list[tuple[c_void_p, int, ctypes.Array]] = []
 
     def array(self, description: c_void_p) -> c_void_p:
         """The memory of the next array that `run` is given."""
-        self._outside.append(
+        self._arrays.append(
             self.dnnl.new("dnnl_memory_create", description, self.dnnl.engine, None)
         )
-        return self._outside[-1]
+        return self._arrays[-1]
 
     def scratch(self, description: c_void_p) -> c_void_p:
         """The memory for what lives only while the program runs; at most one."""
-        assert self._inside is None
-        self._inside = self.dnnl.new("dnnl_memory_create", description, self.dnnl.engine, None)
-        self._inside_size = self.dnnl.size(description)
-        return self._inside
+        assert self._scratch is None
+        self._scratch = self.dnnl.new("dnnl_memory_create", description, self.dnnl.engine, None)
+        self._scratch_size = self.dnnl.size(description)
+        return self._scratch
 
     def workspace(self, forward: c_void_p, reserved: int) -> c_void_p:
         """The memory of the next array, what a forward primitive leaves for its gradient.
@@ -84,11 +84,11 @@ class Program:
             raise library.OneDnnError("the workspace", interface.UNIMPLEMENTED)
         return self.array(_workspace(self.dnnl, forward))
 
-    def add(self, description: c_void_p, roles: Mapping[int, c_void_p]) -> None:
+    def add(self, description: c_void_p, arguments: Mapping[int, c_void_p]) -> None:
         """Adds a primitive with the memory of each of its arguments; compiles it."""
         primitive = self.dnnl.new("dnnl_primitive_create", description)
-        arguments = (_Argument * len(roles))(*(_Argument(*role) for role in roles.items()))
-        self._steps.append((primitive, len(roles), arguments))
+        listed = (_Argument * len(arguments))(*(_Argument(*one) for one in arguments.items()))
+        self._steps.append((primitive, len(listed), listed))
 
     def run(self, *addresses: int) -> None:
         """Reads and writes arrays, given by their addresses in the order of `array`.
@@ -98,10 +98,10 @@ class Program:
         """
         dnnl = self.dnnl
         with _LOCK:
-            for memory, address in zip(self._outside, addresses, strict=True):
+            for memory, address in zip(self._arrays, addresses, strict=True):
                 dnnl.set_handle(memory, address)
-            if self._inside is not None:
-                dnnl.set_handle(self._inside, _SCRATCH.fit(self._inside_size))
+            if self._scratch is not None:
+                dnnl.set_handle(self._scratch, _SCRATCH.fit(self._scratch_size))
             for primitive, count, arguments in self._steps:
                 status = dnnl.execute(primitive, dnnl.stream, count, arguments)
                 if status != interface.SUCCESS:
@@ -109,7 +109,7 @@ class Program:
             dnnl.wait(dnnl.stream)
 
 
-def strided(dnnl: Library, shape: Sequence[int], strides: Sequence[int]) -> c_void_p:
+def strided_layout(dnnl: Library, shape: Sequence[int], strides: Sequence[int]) -> c_void_p:
     """The description of a float32 array in memory."""
     return dnnl.new(
         *("dnnl_memory_desc_create_with_strides", len(shape), dims(shape)),
@@ -117,19 +117,19 @@ def strided(dnnl: Library, shape: Sequence[int], strides: Sequence[int]) -> c_vo
     )
 
 
-def images(dnnl: Library, shape: Sequence[int]) -> c_void_p:
+def image_layout(dnnl: Library, shape: Sequence[int]) -> c_void_p:
     """The description of NHWC images; oneDNN's order is N, C, H, W."""
     n, h, w, c = shape
-    return strided(dnnl, (n, c, h, w), (h * w * c, 1, w * c, c))
+    return strided_layout(dnnl, (n, c, h, w), (h * w * c, 1, w * c, c))
 
 
-def vector(dnnl: Library, length: int) -> c_void_p:
+def channel_layout(dnnl: Library, length: int) -> c_void_p:
     """The description of a value per channel."""
-    return strided(dnnl, (length,), (1,))
+    return strided_layout(dnnl, (length,), (1,))
 
 
 def workspace_bytes(dnnl: Library, forward: c_void_p) -> int:
-    """What `Program.workspace` of a forward primitive needs on this processor."""
+    """What `PrimitiveSequence.workspace` of a forward primitive needs on this processor."""
     return dnnl.size(_workspace(dnnl, forward))
 
 

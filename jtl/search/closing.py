@@ -1,0 +1,94 @@
+"""The end of a search: the winner, its test accuracy, and what is written of all that."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from jtl.common.errors import UserError
+from jtl.evaluate.evaluation import evaluate_run
+from jtl.predict.classifier import load
+from jtl.runs import report
+from jtl.runs.files import SUMMARY, read_json, write_json
+from jtl.runs.resume import stored_config
+from jtl.search import more_images, page, selection
+from jtl.search.engine import Engine
+from jtl.train.setup import Setup
+
+FILE = "search.json"
+CURVE_SECONDS = 2.0
+"""What must be left of the time for the learning curve."""
+
+
+def close(engine: Engine, setup: Setup) -> dict[str, Any]:
+    """Chooses, scores on test images and writes `search.json` and the page.
+
+    Raises:
+        UserError: No trial has a model.
+    """
+    trials = engine.store.read()
+    counting = [trial for trial in trials if trial.counts]
+    if not counting:
+        failed = next((t.message for t in trials if t.message), "the time was over before")
+        raise UserError(f"no trial could be trained: {failed}")
+    metric, labels = engine.base.train.metric, engine.labels
+    scored = [
+        selection.Scored(engine.store.logits(t), t.metric or 0.0, t.seconds or 0.0)
+        for t in counting
+    ]
+    choice = selection.choose(metric, scored, labels)
+    winner, best = counting[choice.index], counting[choice.best]
+    folder = engine.folder / winner.folder
+    config = stored_config(folder)
+    found: dict[str, Any] = {
+        "data": setup.dataset.spec,
+        "model": config.model.model,
+        "metric": metric,
+        "num_val": len(labels),
+        "num_test": 0 if setup.dataset.test is None else len(setup.dataset.test),
+        "winner": winner.folder,
+        "winner_name": winner.name,
+        "val_metric": winner.metric,
+        "val_interval": winner.interval,
+        "best": best.folder,
+        "best_name": best.name,
+        "best_val_metric": best.metric,
+        "difference": choice.difference,
+        "standard_error": choice.error,
+        "corrected_val_accuracy": None,
+        "test_accuracy": None,
+        "command": shlex.join(["jtl", "train", *report.arguments(config)]),
+        "notes": list(setup.dataset.notes),
+    }
+    if engine.budget.total - engine.budget.spent > CURVE_SECONDS:
+        found["learning_curve"] = more_images.learning_curve(setup, engine.log)
+    if metric == "accuracy":
+        found["corrected_val_accuracy"] = selection.without_bias(scored, labels)
+    if setup.dataset.test is not None:
+        found["test_accuracy"] = _tested(engine, folder)
+    budget = engine.budget
+    found = {
+        "budget": budget.total,
+        "seconds": round(budget.spent, 1),
+        **found,
+        "trials": [{**dataclasses.asdict(t), "folder": t.folder} for t in trials],
+        "options": engine.base.to_dict(),
+        "folder": str(engine.folder),
+    }
+    write_json(engine.folder / FILE, found)
+    page.write(engine.folder, found)
+    return read_json(engine.folder / FILE)
+
+
+def _tested(engine: Engine, folder: Path) -> float:
+    """The accuracy of a run's best epoch on the test images, which goes into its summary, too."""
+    summary = read_json(folder / SUMMARY)
+    if summary["test_accuracy"] is None:
+        scores = evaluate_run(load(folder), None, engine.log, split="test").scores
+        kept = ("accuracy", "macro_f1", "classes", "calibration")
+        summary |= {f"test_{key}": scores[f"test_{key}"] for key in kept}
+        write_json(folder / SUMMARY, summary)
+        report.write(folder, summary, stored_config(folder))
+    return summary["test_accuracy"]

@@ -1,0 +1,326 @@
+"""Trial after trial, as long as the time lasts."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jtl.common.errors import explain, first_line, out_of_memory
+from jtl.common.progress import Display
+from jtl.common.quantities import format_seconds
+from jtl.common.signals import Interrupted
+from jtl.compare.command import read_history
+from jtl.config import walk
+from jtl.config.options import Config
+from jtl.runs import metrics
+from jtl.runs.files import CONFIG, SUMMARY, read_json
+from jtl.search import selection, space
+from jtl.search.clock import Budget
+from jtl.search.cost import CostModel, Work
+from jtl.search.sampling import Sampler
+from jtl.search.space import Candidate
+from jtl.search.trials import Store, Trial
+from jtl.train.observer import Observer
+
+MOST_MISSES = 15
+"""Variations in a row that are known or too slow, after which nothing else is expected."""
+CLOSING_SECONDS = 1.0
+"""That a trial takes after its last epoch, at least."""
+
+
+class Train(Protocol):
+    """What trains, such as `jtl.train.fit.fit`."""
+
+    def __call__(
+        self,
+        config: Config,
+        display: Display,
+        *,
+        background_plots: bool,
+        observer: Observer,
+    ) -> Any: ...
+
+
+class Counts(Protocol):
+    """What counts operations, such as `jtl.search.workload.Workload`."""
+
+    def of(self, options: dict[str, Any]) -> tuple[Work, int]: ...
+
+    def trained(self, options: dict[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(eq=False)
+class Engine:
+    """Trains trials and writes what becomes of them.
+
+    Attributes:
+        folder: The search's.
+        base: The options that all trials have in common.
+        budget: The time.
+        store: The trials.
+        workload: Counts what a trial computes.
+        cost: Predicts its seconds.
+        labels: Of the validation images, int32 [N].
+        display: Where progress goes.
+        log: Where the trials' own messages go.
+        train: What trains a trial.
+        note: Called when a trial begins or ends; keeps what time is spent.
+        background_plots: As of `jtl.train.fit.fit`.
+    """
+
+    folder: Path
+    base: Config
+    budget: Budget
+    store: Store
+    workload: Counts
+    cost: CostModel
+    labels: np.ndarray
+    display: Display
+    log: Display
+    train: Train
+    note: Callable[[], None] = lambda: None
+    background_plots: bool = False
+
+    def learn(self) -> None:
+        """Takes the seconds of what earlier sessions have finished."""
+        for trial in self.store.read():
+            if not trial.counts:
+                continue
+            work, _ = self.workload.of(trial.options)
+            folder = self.folder / trial.folder
+            features = read_json(folder / SUMMARY)["feature_seconds"]
+            self.cost.observe(work, read_history(folder), features, trial.seconds or 0.0)
+            self.workload.trained(trial.options)
+        self.cost.forget_programs()
+
+    def resume(self) -> None:
+        """Goes on with what was interrupted in the plan."""
+        for trial in self.store.read():
+            if trial.state == "running" and trial.sampled is None:
+                work, epochs = self.workload.of(trial.options)
+                self._claimed(trial, work, epochs)
+
+    def run(self, candidates: Iterable[Candidate]) -> None:
+        """Tries what is planned, as far as it fits; of a time that is short, with fewer epochs."""
+        for candidate in candidates:
+            same = (candidate.stage, candidate.name)
+            if any(t.number and (t.stage, t.name) == same for t in self.store.read()):
+                continue
+            work, epochs = self.workload.of(candidate.options)
+            left = candidate.share * self.budget.left
+            if candidate.stage != "probe":
+                fitting = self._fitting(work, epochs, left)
+                if fitting is None and (left := candidate.most * self.budget.left):
+                    fewest = min(space.FEWEST_EPOCHS, epochs)
+                    fitting = fewest if self.cost.fits(work, fewest, left) else None
+                if fitting is None:
+                    self._not_begun(candidate, work, epochs, left)
+                    continue
+                if fitting < epochs:
+                    candidate, epochs = (
+                        dataclasses.replace(
+                            candidate, options={**candidate.options, "epochs": fitting}
+                        ),
+                        fitting,
+                    )
+            self._begin(candidate, work, epochs)
+
+    def vary(self, sampler: Sampler) -> None:
+        """Tries variations until the time is over or nothing is left that fits."""
+        for trial in self.store.read():
+            if trial.state == "running" and trial.sampled is not None:
+                work, epochs = self.workload.of(trial.options)
+                if (done := self._claimed(trial, work, epochs, sampler)) is not None:
+                    sampler.tell(done)
+        misses = 0
+        while misses < MOST_MISSES and self.budget.left > CLOSING_SECONDS:
+            candidate, number = sampler.ask()
+            there = self.store.find(candidate.options)
+            if there is not None:
+                sampler.refuse(number, there.metric)
+                misses += 1
+                continue
+            work, epochs = self.workload.of(candidate.options)
+            fitting = self._fitting(work, epochs, self.budget.left)
+            if fitting is None:
+                sampler.refuse(number)
+                self._not_begun(candidate, work, epochs, self.budget.left)
+                misses += 1
+                continue
+            if fitting < epochs:
+                options = {**candidate.options, "epochs": fitting}
+                candidate = dataclasses.replace(
+                    candidate, options=options, name=space.name(options)
+                )
+            misses = 0
+            if (done := self._begin(candidate, work, fitting, sampler, number)) is not None:
+                sampler.tell(done)
+
+    def _fitting(self, work: Work, epochs: int, left: float) -> int | None:
+        """The epochs that fit in a time; None where it is not worth to begin."""
+        if not epochs:
+            return 0 if self.cost.fits(work, 0, left) else None
+        fitting = self.cost.epochs_within(work, left, epochs)
+        return fitting if fitting >= min(space.FEWEST_EPOCHS, epochs) else None
+
+    def _not_begun(self, candidate: Candidate, work: Work, epochs: int, left: float) -> None:
+        fewest = min(epochs, space.FEWEST_EPOCHS)
+        needed = self.cost.seconds(work, fewest)
+        told = f" for {fewest} epochs" if epochs > 1 else ""
+        message = (
+            f"predicted to take {format_seconds(needed)}{told}, when there were "
+            f"{format_seconds(left)} for it"
+        )
+        row = Trial(0, candidate.name, candidate.stage, candidate.options, "not begun")
+        row = dataclasses.replace(row, predicted=round(needed, 1), message=message)
+        if not any(t.name == row.name and not t.number for t in self.store.read()):
+            self.display.message(f"not begun: {candidate.name} ({message})")
+        self.store.write(row)
+
+    def _begin(
+        self,
+        candidate: Candidate,
+        work: Work,
+        epochs: int,
+        sampler: Sampler | None = None,
+        sampled: int | None = None,
+    ) -> Trial | None:
+        row = Trial(0, candidate.name, candidate.stage, candidate.options, sampled=sampled)
+        return self._claimed(row, work, epochs, sampler)
+
+    def _claimed(
+        self, row: Trial, work: Work, epochs: int, sampler: Sampler | None = None
+    ) -> Trial | None:
+        """Trains a trial, unless another process does or has."""
+        predicted = round(self.cost.seconds(work, epochs), 1)
+        trial = self.store.claim(dataclasses.replace(row, predicted=predicted))
+        if trial is None:
+            return None
+        self.note()
+        about = "" if row.stage == "probe" else f", about {format_seconds(predicted)}"
+        self.display.message(f"trial {trial.number}: {trial.name}{about}")
+        began = self.budget.spent
+        prune = None
+        if sampler is not None and trial.sampled is not None:
+            prune = sampler.pruning(trial.sampled)
+        watched = _Watched(self, trial, epochs, self.cost.epoch_seconds(work), prune)
+        try:
+            run = self.train(
+                self._config(trial),
+                self.log,
+                background_plots=self.background_plots,
+                observer=Observer(watched.after_epoch, watched.scored, tests=False, probes=False),
+            )
+            seconds = self.budget.spent - began
+            trial = self._finished(trial, run, watched, seconds)
+            self.cost.observe(work, run.history, run.summary["feature_seconds"], seconds)
+            self.workload.trained(trial.options)
+        except KeyboardInterrupt as stopped:
+            raise Interrupted(
+                getattr(stopped, "signal", signal.SIGINT),
+                f"Stopped in trial {trial.number}; everything is saved. To resume:\n"
+                f"  jtl search {self.again}",
+            ) from stopped
+        except Exception as error:
+            # A trial that fails is not the end of the others.
+            memory = out_of_memory(error)
+            message = f"not enough memory ({memory})" if memory else explain(error)
+            message = message or f"{type(error).__name__}: {first_line(error)}"
+            trial = dataclasses.replace(
+                trial,
+                state="failed",
+                seconds=round(self.budget.spent - began, 3),
+                message=message,
+            )
+            self.display.message(f"  failed: {message}")
+        self.store.write(trial)
+        self.note()
+        return trial
+
+    @property
+    def again(self) -> str:
+        """The rest of the command that goes on with the search."""
+        data = shlex.quote(self.base.data.data)
+        return f"{data} --resume --out {shlex.quote(str(self.folder))}"
+
+    def _config(self, trial: Trial) -> Config:
+        folder = self.folder / trial.folder
+        resume = "auto" if (folder / CONFIG).is_file() else "never"
+        return walk.replace(self.base, {**trial.options, "run_dir": folder, "resume": resume})
+
+    def _finished(self, trial: Trial, run: Any, watched: _Watched, seconds: float) -> Trial:
+        metric = self.base.train.metric
+        value = metrics.score_of(metrics.best_line(run.history, metric), metric)
+        logits = self.store.logits(trial)
+        interval = selection.interval(metric, logits, self.labels)
+        spent = (trial.seconds or 0.0) + seconds
+        trial = dataclasses.replace(
+            trial,
+            state=watched.state,
+            seconds=round(spent, 3),
+            epochs=0 if run.summary["solver"] == "lbfgs" else len(run.history),
+            metric=value,
+            interval=interval,
+        )
+        shown = metrics.rounded(value, len(self.labels)) if metric != "loss" else f"{value:.3f}"
+        ended = {
+            "done": "",
+            "stopped": f"; stopped after {trial.epochs} epochs, as the time is over",
+            "pruned": f"; ended after {trial.epochs} epochs, as others were better by then",
+        }[trial.state]
+        self.display.message(
+            f"  validation {metric.replace('_', ' ')} {shown} after {format_seconds(seconds)}"
+            f"{ended}; {format_seconds(self.budget.left)} left"
+        )
+        return trial
+
+
+@dataclasses.dataclass
+class _Watched:
+    """One trial on its way.
+
+    Attributes:
+        engine: Whose it is.
+        trial: Its row.
+        epochs: That it is to train.
+        expected: Seconds that an epoch was predicted to take.
+        prune: Takes an epoch and its metric, and says whether to end there.
+        state: What becomes of it.
+    """
+
+    engine: Engine
+    trial: Trial
+    epochs: int
+    expected: float
+    prune: Callable[[int, float], bool] | None = None
+    state: str = "done"
+
+    def __post_init__(self) -> None:
+        self._last: float | None = None
+
+    def after_epoch(self, line: dict[str, Any]) -> bool:
+        """Whether to end the trial after an epoch: its time is over, or others are better."""
+        if line["epoch"] >= self.epochs:
+            return False
+        now = self.engine.budget.spent
+        # The first one compiles, which the next one need not.
+        each = self.expected if self._last is None else now - self._last
+        self._last = now
+        metric = self.engine.base.train.metric
+        if self.prune is not None and self.prune(line["epoch"], metrics.score_of(line, metric)):
+            self.state = "pruned"
+            return True
+        if self.engine.budget.left < each + CLOSING_SECONDS:
+            self.state = "stopped"
+            return True
+        return False
+
+    def scored(self, logits: np.ndarray) -> None:
+        """Keeps the logits of the best epoch."""
+        self.engine.store.write_logits(self.trial, logits)

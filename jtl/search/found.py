@@ -1,0 +1,105 @@
+"""`jtl.search(...)`, and what it gives."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jtl.api import Run, alone, options_of
+from jtl.common import html
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.common.text import type_of
+from jtl.data.sources.in_memory import as_source
+from jtl.distributed import device
+from jtl.runs import run as runs
+from jtl.runs.files import METRICS, SUMMARY, read_json
+from jtl.runs.resume import stored_config
+from jtl.search import messages
+from jtl.search.clock import clock_from_now
+from jtl.search.options import Options
+
+
+class Found:
+    """What a search found.
+
+    Attributes:
+        folder: Where everything is.
+        result: The content of `search.json`.
+        trials: A dict for each trial, as in `search.json`.
+        winner: The winner's run.
+    """
+
+    def __init__(self, result: dict[str, Any]):
+        self.result = result
+        self.folder = Path(result["folder"])
+        self.trials: list[dict[str, Any]] = result["trials"]
+
+    @property
+    def winner(self) -> Run:
+        """The winner's run, to evaluate, predict with or export."""
+        return self.run(self.result["winner"])
+
+    def run(self, trial: str | dict[str, Any]) -> Run:
+        """A trial's run.
+
+        Args:
+            trial: One of `trials`, or its folder within the search's.
+        """
+        folder = self.folder / (trial if isinstance(trial, str) else trial["folder"])
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        history = [json.loads(line) for line in lines]
+        config, summary = stored_config(folder), read_json(folder / SUMMARY)
+        return Run.of(runs.Run(folder, config, summary, history))
+
+    def __repr__(self) -> str:
+        return "\n".join([f"jtl search '{self.folder}'", *messages.lines(self.result)])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                row["name"],
+                "-" if row["metric"] is None else messages.shown(self.result, row["metric"]),
+            )
+            for row in messages.ordered(self.trials)
+        ]
+        header = ("trial", f"validation {self.result['metric'].replace('_', ' ')}")
+        return f"<p>{html.lines(repr(self))}</p>{html.table(header, rows)}"
+
+
+def search(
+    data: Any = "digits",
+    *,
+    budget: str = "10m",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+    **options: Any,
+) -> Found:
+    """Finds the best classifier within a given time, as `jtl search` does.
+
+    Args:
+        data: The images, as for `jtl.fit`.
+        budget: How long it may take from the call on, such as "90s", "10m" or "2h".
+        out: Folder for everything that the search writes; None for a new one in runs/.
+        resume: Goes on with the search in `out`.
+        display: Where progress goes; None for stderr.
+        **options: Every other option of the command, with underscores: `metric="macro_f1"`,
+            `test=False`. `jtl search --help-all` explains them.
+
+    Raises:
+        UserError: As the command; a `ValueError` whose message says what to do. Also where another
+            thread of this process is training.
+    """
+    if display is not None and not isinstance(display, Display):
+        raise UserError(f"display is {type_of(display)}. Give a Display, or leave it out.")
+    clock = clock_from_now()
+    named = {"data": as_source(data), "budget": budget, "out": out, "resume": resume}
+    chosen = options_of(Options, named | options, "search")
+    with alone():
+        from jtl.search.session import run
+
+        device.use(chosen.search.device)
+        return Found(run(chosen, display or Display(), clock))

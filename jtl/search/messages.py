@@ -1,0 +1,96 @@
+"""What a search tells its user: the closing table and sentences."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jtl.common.invocation import command
+from jtl.common.quantities import format_seconds
+from jtl.common.text import counted
+from jtl.runs import metrics
+from jtl.runs.messages import accuracy_of
+
+PAGE = "search.md"
+
+
+def print_result(found: dict[str, Any], console: Console) -> None:
+    """The trials, the winner, and what its figures are worth."""
+    folder = Path(found["folder"])
+    metric = found["metric"].replace("_", " ")
+    table = Table(title="Trials", title_justify="left", min_width=60)
+    table.add_column("", justify="right")
+    table.add_column("trained", overflow="fold")
+    table.add_column(f"validation {metric}", justify="right")
+    table.add_column("time", justify="right")
+    for row in ordered(found["trials"]):
+        mark = "*" if row["folder"] == found["winner"] else ""
+        value = shown(found, row["metric"]) if row["metric"] is not None else row["state"]
+        ended = "" if row["state"] in ("done", "failed", "not begun") else f" ({row['state']})"
+        seconds = "-" if row["seconds"] is None else format_seconds(row["seconds"])
+        number = f"{mark}{row['number']}" if row["number"] else ""
+        table.add_row(number, Text(row["name"] + ended), value, seconds)
+    console.print(table)
+    for line in lines(found, " (*)"):
+        console.print(line, soft_wrap=True)
+    run = shlex.quote(str(folder / found["winner"]))
+    console.print(
+        f"Next:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
+        f"The whole result: {folder / PAGE}\nTo train the winner again:\n  {found['command']}",
+        soft_wrap=True,
+    )
+
+
+def ordered(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best first; then those without a result."""
+    return sorted(trials, key=lambda t: (t["metric"] is None, -(t["metric"] or 0.0), t["number"]))
+
+
+def shown(found: dict[str, Any], value: float) -> str:
+    """A metric for people, as precisely as it is known."""
+    if found["metric"] == "loss":
+        return f"{-value:.3f}"
+    return metrics.rounded(value, found["num_val"])
+
+
+def lines(found: dict[str, Any], mark: str = "") -> list[str]:
+    """What was found, in sentences.
+
+    Args:
+        found: The content of `search.json`.
+        mark: What marks the winner in a table above, such as " (*)".
+    """
+    metric = found["metric"].replace("_", " ")
+    told = [f"The winner{mark} is {found['winner_name']}, in '{found['winner']}'."]
+    if found["winner"] != found["best"]:
+        told.append(
+            f"{found['best_name']} has a higher validation {metric} "
+            f"({shown(found, found['best_val_metric'])}), but the difference of "
+            f"{100 * found['difference']:.1f} points is within chance (standard error "
+            f"{100 * found['standard_error']:.1f} points), and the winner took less time."
+        )
+    low, high = found["val_interval"]
+    tried = sum(1 for row in found["trials"] if row["metric"] is not None)
+    images = counted(found["num_val"], "image")
+    told.append(
+        f"Validation {metric} {shown(found, found['val_metric'])} (95 % interval {low:.3f} to "
+        f"{high:.3f}, {images}); it chose among {counted(tried, 'trial')}, so it is optimistic."
+    )
+    if found["corrected_val_accuracy"] is not None:
+        mean, low, high = found["corrected_val_accuracy"]
+        told.append(
+            f"Without that optimism the validation accuracy would be about {mean:.3f} ({low:.3f} "
+            f"to {high:.3f}, from images that were drawn again and again)."
+        )
+    if found["test_accuracy"] is not None:
+        accuracy = accuracy_of(found["test_accuracy"], found["num_test"])
+        told.append(f"Test accuracy {accuracy}: from images that chose nothing.")
+    else:
+        told.append("There are no test images, so no accuracy is free of the choice (--no-test).")
+    told.append(f"Took {format_seconds(found['seconds'])} of {format_seconds(found['budget'])}.")
+    return told

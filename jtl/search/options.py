@@ -1,0 +1,114 @@
+"""Options of a search."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from jtl.common.errors import UserError
+from jtl.common.quantities import parse_seconds
+from jtl.config import checks, walk
+from jtl.config.data import DataConfig, with_scheme
+from jtl.config.model import ModelConfig
+from jtl.config.options import Config
+from jtl.config.run_options import DeviceName
+from jtl.config.training import MetricName
+
+TEST_SHARE = 0.15
+"""What is held out for the test by default, of data that have none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """The search.
+
+    Attributes:
+        budget: How long the search may take, everything included, such as 90s, 10m or 2h.
+        out: Folder for everything that the search writes. Default: a new one in runs/.
+        resume: Continue the search in --out: finished trials stay, the one that was interrupted
+            goes on. A larger --budget makes a finished search longer; it counts the time of all
+            sessions together.
+        test: Hold out no images for a test: all train or choose, and there is no test accuracy.
+            Default: if the data has no test split, 15 % of the training images are held out
+            (another share with --test-split).
+        metric: What decides on the validation images: accuracy, macro_f1, balanced_accuracy, auroc
+            or loss.
+        class_weights: Weight of each class in the training loss: none (every image counts the same)
+            or balanced (every class counts the same).
+        seed: Seed for splits, new heads, the order of the images and the trials that are drawn.
+        device: Device to train on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
+        cache_budget: Memory for cached features, as in jtl train.
+        json: Print the content of search.json on stdout instead of a table.
+    """
+
+    budget: Annotated[str, walk.Metavar("TIME"), checks.duration] = "10m"
+    out: Path | None = None
+    resume: bool = False
+    test: bool = True
+    metric: MetricName = "accuracy"
+    class_weights: Literal["none", "balanced"] = "none"
+    seed: Annotated[int, checks.seed] = 0
+    device: DeviceName = "auto"
+    cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Finds the best classifier of your images within a given time.
+
+    For example:
+      jtl search my-images --budget 10m
+      jtl search my-images --budget 10m --resume --out runs/search-my-images
+
+    It trains the classifier alone (a linear probe, which takes seconds), then more and more layers,
+    then varies what works best, as long as the time lasts. What is predicted to take too long on
+    this machine is not begun. The best model is chosen on the validation images and scored once on
+    test images that chose nothing; search.md in --out explains the result. Every trial is an
+    ordinary run, for jtl evaluate, predict and export.
+
+    Attributes:
+        source: Your images, as in --data.
+    """
+
+    SHORT_HELP: ClassVar[tuple[str, ...]] = (
+        "source", "budget", "out", "resume", "test", "test_split", "metric", "model", "image_size",
+        "device", "json",
+    )  # fmt: skip
+    """What the short help explains."""
+
+    source: Annotated[str | None, walk.Metavar("SOURCE")] = walk.positional(None)
+    search: SearchConfig = SearchConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+
+    def base(self) -> Config:
+        """What all trials have in common, as options of a training.
+
+        Raises:
+            UserError: The options do not go together.
+        """
+        data, search = self.data, self.search
+        if self.source is not None:
+            if data.data != DataConfig().data:
+                raise UserError(
+                    f"two sources are given, '{self.source}' and --data '{data.data}'. Give one."
+                )
+            data = dataclasses.replace(data, data=self.source)
+        if data.cache_views is not None:
+            raise UserError("--cache-views: a search chooses it itself. Leave it out.")
+        if not search.test and data.test_split is not None:
+            raise UserError("--no-test and --test-split cannot be combined; use one of them.")
+        seed = search.seed if data.split_seed is None else data.split_seed
+        data = dataclasses.replace(data, data=with_scheme(data.data), split_seed=seed)
+        values: dict[str, Any] = {
+            name: getattr(search, name)
+            for name in ("metric", "class_weights", "seed", "device", "cache_budget")
+        }
+        return walk.replace(Config(model=self.model, data=data), values)
+
+    @property
+    def seconds(self) -> float:
+        """The budget."""
+        return parse_seconds("--budget", self.search.budget)

@@ -1,0 +1,220 @@
+"""A whole search, from its options to the result in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jtl.common.errors import UserError
+from jtl.common.progress import Display, PlainConsole
+from jtl.config import walk
+from jtl.config.options import Config
+from jtl.models import registry
+from jtl.runs.files import read_json, write_json
+from jtl.search import closing, sampling, space
+from jtl.search.clock import Budget
+from jtl.search.cost import CostModel
+from jtl.search.engine import Engine
+from jtl.search.options import TEST_SHARE, Options
+from jtl.search.trials import Store
+from jtl.search.workload import Workload
+from jtl.train.checks import checked
+from jtl.train.fit import fit
+from jtl.train.setup import Setup, head_fits, prepare_setup
+
+LOG = "log.txt"
+_TEST_SECONDS = 4.0
+"""To load the winner and compile what scores it, beside the computation."""
+
+
+def run(
+    options: Options,
+    display: Display,
+    clock: Callable[[], float],
+    *,
+    background_plots: bool = False,
+) -> dict[str, Any]:
+    """Searches.
+
+    Args:
+        options: What, where and how long.
+        display: Where progress goes.
+        clock: Seconds that count of this session so far.
+        background_plots: Whether plots are drawn in a process beside, as for commands.
+
+    Returns:
+        The content of `search.json`.
+
+    Raises:
+        UserError: The options, the data or the weights cannot be used, the folder cannot be
+            written, or no trial could be trained.
+        Interrupted: A signal came; what was finished is saved.
+    """
+    walk.check(options)
+    given = checked(options.base())
+    folder, before = _opened(options, given)
+    base, setup = _prepared(given, options, before, display)
+    content = json.loads(json.dumps(base.to_dict()))
+    if before:
+        _check_same(before["options"], content, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = Budget(options.seconds, clock, before.get("seconds", 0.0))
+
+    def note() -> None:
+        told = {"budget": budget.total, "seconds": round(budget.spent, 1), "options": content}
+        write_json(folder / closing.FILE, {**before, **told})
+
+    note()
+    display.message(f"Searching for {options.search.budget}; everything is saved in '{folder}'")
+    workload = Workload(setup, base)
+    with _log(folder, display) as log:
+        engine = Engine(
+            folder=folder,
+            base=base,
+            budget=budget,
+            store=Store(folder),
+            workload=workload,
+            cost=CostModel(),
+            labels=setup.dataset.val.labels,
+            display=display,
+            log=log,
+            train=fit,
+            note=note,
+            background_plots=background_plots,
+        )
+        _try_all(engine, workload, setup)
+        return closing.close(engine, setup)
+
+
+def _opened(options: Options, base: Config) -> tuple[Path, dict[str, Any]]:
+    """The search's folder, and what its `search.json` holds of an earlier session.
+
+    Raises:
+        UserError: It holds something else, or a search that is not to be gone on with.
+    """
+    out, resume = options.search.out, options.search.resume
+    if out is None:
+        if resume:
+            raise UserError("--resume needs --out, the folder of the search to continue.")
+        rest = base.data.data.partition(":")[2] or base.data.data
+        name = re.sub(r"[^\w.=-]+", "_", Path(rest).stem)[:40].strip("_") or "data"
+        when = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        return Path("runs", f"search-{name}-{when}"), {}
+    if (out / closing.FILE).is_file():
+        if not resume:
+            raise UserError(
+                f"--out '{out}' contains a search. Add --resume to continue it, or choose another "
+                "folder."
+            )
+        before = read_json(out / closing.FILE)
+        if not {"options", "seconds"} <= before.keys():
+            raise UserError(f"'{out / closing.FILE}' is not of a search, or damaged.")
+        return out, before
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "is a file" if not out.is_dir() else "is not empty, and contains no search"
+        raise UserError(f"--out '{out}' {what}. Choose another folder.")
+    return out, {}
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Makes sure that a search goes on with the options that it began with.
+
+    Raises:
+        UserError: One is another.
+    """
+    changed = [
+        f"  {name}: {before.get(area, {}).get(name)} before, {value} now"
+        for area, values in now.items()
+        for name, value in values.items()
+        if area != "run" and before.get(area, {}).get(name) != value
+    ]
+    if changed:
+        raise UserError(
+            f"the search in '{folder}' has other options:\n" + "\n".join(changed) + "\n"
+            "Give the same ones, or begin a new search."
+        )
+
+
+def _prepared(
+    base: Config, options: Options, before: dict[str, Any], display: Display
+) -> tuple[Config, Setup]:
+    """Data and network; of data without a test split a part is held out for it."""
+    silent = Display(PlainConsole(quiet=True))
+    probe = walk.replace(base, {"mask": "head_only"})
+    setup = prepare_setup(probe, silent)
+    held_out = before.get("options", {}).get("data", {}).get("test_split")
+    if setup.dataset.test is None and options.search.test and (held_out or not before):
+        share = {"test_split": TEST_SHARE}
+        base = walk.replace(base, share)
+        setup = prepare_setup(walk.replace(probe, share), silent)
+    for line in (
+        *setup.dataset.describe().lines(),
+        *(f"note: {note}" for note in setup.dataset.notes),
+    ):
+        display.message(line)
+    return base, setup
+
+
+def _try_all(engine: Engine, workload: Workload, setup: Setup) -> None:
+    """The plan, then its variations."""
+    base, store, display = engine.base, engine.store, engine.display
+    linear = base.model.head in ("linear", "append")
+    fits = linear and head_fits(base, setup.variables, setup.dataset)
+    probe = space.probe({"solver": "lbfgs"} if fits else {})
+    engine.learn()
+    engine.run([probe])
+    if engine.cost.forward_rate is None:  # Its features were cached, or it failed.
+        engine.cost.forward_rate = workload.measured_rate()
+    if setup.dataset.test is not None:
+        engine.budget.closing = _TEST_SECONDS + workload.closing() / engine.cost.forward_rate
+    engine.resume()
+    size = setup.inputs.device.size
+    if base.data.image_size is None and base.data.upsample is None and linear:
+        least = getattr(registry.get(base.model.model).backbone, "min_size", 32)
+        engine.run(space.sizes(probe, size, least))
+    engine.run(space.strategies())
+    engine.run(space.strategies())  # Better known by now is what they take.
+    if not sampling.available():
+        display.message(f"note: {sampling.MISSING}")
+        return
+    trials = [trial for trial in store.read() if trial.counts]
+    floor = next((t.metric or 0.0 for t in trials if t.stage == "probe"), 0.0)
+    good = [
+        trial.options["image_size"]
+        for trial in trials
+        if trial.stage == "size" and (trial.metric or 0.0) > floor
+    ]
+    sampler = sampling.Sampler(engine.folder, base.train.seed, (size, *good))
+    if sampler.fresh:
+        sampler.begin([trial for trial in trials if trial.stage == "plan"])
+    engine.vary(sampler)
+
+
+class _Log(Display):
+    """Keeps what trials say in a file; a terminal shows their progress, too."""
+
+    def __init__(self, console: PlainConsole, shown: Display):
+        super().__init__(console)
+        self._shown = shown
+
+    def message(self, text: str) -> None:
+        super().message(text)
+        if text.startswith("Stopping after this step"):
+            self._shown.message(text)
+
+    def track(self, *args: Any, **options: Any) -> Any:
+        """As of `Display`."""
+        if self._shown.console.is_terminal:
+            return self._shown.track(*args, **options)
+        return super().track(*args, **options)
+
+
+@contextlib.contextmanager
+def _log(folder: Path, display: Display) -> Iterator[Display]:
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        yield _Log(PlainConsole(file=file, width=100), display)

@@ -1,0 +1,177 @@
+"""What a search tries: first a fixed plan, then variations of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jtl.config.defaults import mask_defaults
+
+STRATEGIES = ("last_stage", "last_stages:2", "full")
+"""What the plan trains after the linear probe, from cheap to dear."""
+SHARES = {"last_stage": 0.25, "last_stages:2": 0.4, "full": 0.9}
+"""The share of the time that is left which one of them may take."""
+LARGEST_SHARE = 0.75
+"""The share that one of them may take with the fewest epochs."""
+SIZES = (0.7, 1.3)
+"""Input sizes beside the default one."""
+SIZE_SHARE = 0.1
+"""The share of the time that is left which a probe at another size may take."""
+FEWEST_EPOCHS = 2
+SEARCHED = ("last_stage", "last_stages:2", "last_stages:3", "norm_only", "full", "lp_ft")
+EPOCHS = (3, 5, 10, 15, 20)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What may be tried.
+
+    Attributes:
+        name: For people.
+        stage: As of `jtl.search.trials.Trial`.
+        options: Options of `jtl train`.
+        share: Of the time left, what it may take.
+        most: Of the time left, what it may take with the fewest epochs.
+    """
+
+    name: str
+    stage: str
+    options: dict[str, Any]
+    share: float = 1.0
+    most: float = 0.0
+
+
+SMALLEST_SIZE = 64
+"""Of a default input size below it no others are tried."""
+
+
+def probe(options: dict[str, Any]) -> Candidate:
+    """The floor, which is always there: the classifier alone is trained.
+
+    Args:
+        options: How, such as {"solver": "lbfgs"}.
+    """
+    return Candidate("head_only", "probe", {"mask": "head_only", **options})
+
+
+def sizes(probe: Candidate, default: int, least: int) -> list[Candidate]:
+    """Linear probes at other input sizes, multiples of 32.
+
+    Args:
+        probe: The one at the default size.
+        default: That size.
+        least: The smallest that the network takes.
+    """
+    if default < SMALLEST_SIZE:
+        return []
+    found = {max(32 * round(factor * default / 32), 32) for factor in SIZES} - {default}
+    return [
+        Candidate(
+            f"head_only at {size} pixels",
+            "size",
+            {**probe.options, "image_size": size},
+            share=SIZE_SHARE,
+        )
+        for size in sorted(found)
+        if size >= least
+    ]
+
+
+def strategies() -> list[Candidate]:
+    """The plan after the probes: every strategy as jtl trains it by default."""
+    return [
+        Candidate(mask, "plan", {"mask": mask}, SHARES[mask], max(SHARES[mask], LARGEST_SHARE))
+        for mask in STRATEGIES
+    ]
+
+
+def choices(sizes: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
+    """What variations are made of, by name.
+
+    Args:
+        sizes: Input sizes to choose from, the default one first.
+    """
+    return {
+        "strategy": SEARCHED,
+        "epochs": EPOCHS,
+        "learning_rate_multiple": (0.3, 0.5, 1.0, 2.0, 3.0),
+        "augment": ("none", "crops", "light"),
+        "bn": ("frozen", "batch"),
+        "weight_decay": (1e-3, 1e-2, 1e-1),
+        **({"image_size": sizes} if len(sizes) > 1 else {}),
+    }
+
+
+def parameters(
+    options: dict[str, Any], epochs: int, choices: dict[str, tuple[Any, ...]]
+) -> dict[str, Any]:
+    """What a trial of the plan is as a variation, with the nearest number of epochs."""
+    usual = {"learning_rate_multiple": 1.0, "bn": "frozen", "weight_decay": 1e-3}
+    found = {name: usual.get(name, values[0]) for name, values in choices.items()}
+    return found | {
+        "strategy": options["mask"],
+        "augment": "crops" if options["mask"] == "full" else "none",
+        "epochs": min(EPOCHS, key=lambda choice: abs(choice - epochs)),
+    }
+
+
+def neighbours(best: dict[str, Any]) -> list[dict[str, Any]]:
+    """Variations of the plan's best trial in one thing each, to begin with."""
+    more = next((count for count in EPOCHS if count > best["epochs"]), best["epochs"])
+    changes = [
+        {"augment": "light"},
+        {"learning_rate_multiple": 2.0},
+        {"epochs": more},
+        {"learning_rate_multiple": 0.5},
+        {"bn": "batch"},
+    ]
+    return [{**best, **change} for change in changes]
+
+
+def varied(drawn: dict[str, Any], size: int) -> Candidate:
+    """A variation.
+
+    Args:
+        drawn: One of the `choices` for each name.
+        size: The default input size.
+    """
+    strategy, epochs = drawn["strategy"], drawn["epochs"]
+    options: dict[str, Any] = {"epochs": epochs}
+    options |= {"phases": "lp_ft"} if strategy == "lp_ft" else {"mask": strategy}
+    rate = drawn["learning_rate_multiple"]
+    if rate != 1.0 and strategy != "lp_ft":  # Whose two phases have rates of their own.
+        options["lr"] = float(f"{rate * mask_defaults(strategy).lr:.3g}")
+    usual = "crops" if strategy == "full" else "none"
+    if (augment := drawn["augment"]) != usual:
+        options["augment"] = augment
+        if augment != "none" and strategy.startswith("last_stage"):
+            options["cache_views"] = CACHED_VIEWS
+    if drawn["bn"] == "batch" and strategy != "norm_only":
+        options["bn"] = "batch"
+    if (decay := drawn["weight_decay"]) != 1e-3 and strategy != "norm_only":
+        options["weight_decay"] = decay
+    if drawn.get("image_size", size) != size:
+        options["image_size"] = drawn["image_size"]
+    return Candidate(name(options), "search", options)
+
+
+CACHED_VIEWS = 4
+"""Random versions of each image whose features are cached, where layers are frozen."""
+
+
+def name(options: dict[str, Any]) -> str:
+    """Options for people.
+
+    Example:
+        >>> name({"mask": "full", "epochs": 5, "lr": 2e-4, "augment": "light"})
+        'full, 5 epochs, lr 0.0002, augment light'
+    """
+    parts = [options.get("phases") or options["mask"]]
+    if epochs := options.get("epochs"):
+        parts.append(f"{epochs} epoch{'' if epochs == 1 else 's'}")
+    parts += [
+        f"{key.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in options.items()
+        if key not in ("mask", "phases", "epochs")
+    ]
+    return ", ".join(part.replace("_size", " size").replace("_views", " views") for part in parts)

@@ -1,0 +1,138 @@
+"""Tables and splits in other forms and languages: read, or refused with what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jtl.common.errors import UserError
+from jtl.data.sources.names import split_in, words_of
+from jtl.data.sources.registry import SourceOptions, find
+from support.data_files import counts, encode, flat, grown
+
+LABELS = {f"pics/{number}.png": "ab"[number % 2] for number in range(4)}
+ROWS = [{"file_name": path, "label": label} for path, label in LABELS.items()]
+COCO = {
+    "images": [{"id": 1, "file_name": "0.png"}],
+    "annotations": [{"image_id": 1, "category_id": 1}],
+    "categories": [{"id": 1, "name": "a"}],
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for number, path in enumerate(LABELS):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(encode(flat(colour=(number, 0, 0)), "PNG"))
+    return tmp_path
+
+
+def refused(spec: str, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        find(spec, SourceOptions(**options))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_of_objects_in_json_is_a_table(root: Path, indent: int | None):
+    (root / "x.json").write_text(json.dumps(ROWS, indent=indent))
+    found = find(f"csv:{root / 'x.json'}")
+    names = dict(zip(found.splits["train"].names, found.splits["train"].labels, strict=True))
+    assert {name: found.class_names[label] for name, label in names.items()} == LABELS
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [(COCO, "holds boxes in the format of COCO, and no table"), (LABELS, "is one JSON object")],
+)
+def test_one_object_in_json_is_no_table(root: Path, held: Any, told: str, indent: int | None):
+    (root / "x.json").write_text(json.dumps(held, indent=indent))
+    message = refused(f"csv:{root / 'x.json'}")
+    assert told in message
+    assert "JSON objects, one a line or in a list, such as" in message
+    assert "csv:FILE" in refused(str(root / "x.json"))
+
+
+def test_lines_of_objects_may_have_columns_called_like_those_of_boxes(root: Path):
+    rows = [{"filename": row["file_name"], "regions": 3, "label": row["label"]} for row in ROWS]
+    (root / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert find(f"csv:{root / 'x.jsonl'}").class_names == ("a", "b")
+
+
+def test_arrays_of_matlab_are_named(tmp_path: Path):
+    file = tmp_path / "train_32x32.mat"
+    file.write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + bytes(99))
+    for spec in (str(tmp_path), str(file), f"npz:{file}", f"csv:{file}"):
+        told = refused(spec)
+        assert "Load MATLAB files with scipy.io.loadmat" in told
+        assert "sort the images" not in told
+
+
+def test_lists_of_images_and_labels_by_split(root: Path):
+    (root / "labels").mkdir()
+    rows = [f"{path.removeprefix('pics/')} {label}" for path, label in LABELS.items()]
+    for split, part in (("train", rows[:2]), ("val", rows[2:3]), ("test", rows[3:])):
+        (root / "labels" / f"{split}.txt").write_text("\n".join(part))
+    found = find(f"csv:{root / 'labels'}", SourceOptions(image_root=str(root / "pics")))
+    assert {split: len(part) for split, part in found.splits.items()} == {
+        "train": 2, "val": 1, "test": 1
+    }  # fmt: skip
+    alone = find(f"csv:{root / 'labels/train.txt'}", SourceOptions(image_root=str(root / "pics")))
+    assert f"To use them: csv:{root / 'labels'}" in " ".join(alone.notes)
+
+
+def test_where_the_paths_of_a_table_start_is_said(root: Path):
+    for folder in ("labels", "more"):
+        (root / folder).mkdir()
+    (root / "pics").rename(root / "more" / "pics")
+    lines = "\n".join(f"{path} {label}" for path, label in LABELS.items())
+    (root / "labels" / "x.txt").write_text(lines)
+    told = refused(f"csv:{root / 'labels/x.txt'}")
+    assert f"They are there from another folder: --image-root {root / 'more'}" in told
+    found = find(f"csv:{root / 'labels/x.txt'}", SourceOptions(image_root=str(root / "more")))
+    assert found.class_names == ("a", "b")
+
+
+def test_parquet_files_of_paths_are_tables(root: Path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"image_path": [*LABELS], "label": [*LABELS.values()]}
+    (root / "data").mkdir()
+    parquet.write_table(pa.table(columns), root / "data" / "train.parquet")
+    told = refused(f"parquet:{root / 'data'}")
+    assert f"holds paths of image files: --data csv:{root / 'data/train.parquet'}" in told
+    numbers = {"image": np.zeros(4), "label": np.arange(4)}
+    parquet.write_table(pa.table(numbers), root / "data" / "train.parquet")
+    assert "no column that could hold the images" in refused(f"parquet:{root / 'data'}")
+
+
+SPLITS = [
+    ("entrenamiento", "validación", "prueba"),
+    ("Entraînement", "validation", "essai"),
+    ("treino", "validacao", "teste"),
+    ("Addestramento", "convalida", "prova"),
+    ("Trainingsdaten", "Validierungsdaten", "Testdaten"),
+]
+
+
+@pytest.mark.parametrize("names", SPLITS)
+def test_splits_in_other_languages(tmp_path: Path, names: tuple[str, str, str]):
+    train, val, test = names
+    grown(tmp_path, [f"{n}/{c}:{k}" for n, k in ((train, 3), (val, 2), (test, 1)) for c in "ab"])
+    assert {split: sum(n.values()) for split, n in counts(tmp_path).items()} == {
+        "train": 6, "val": 4, "test": 2
+    }  # fmt: skip
+    rows = [f"{train}/a/{train}-a-{n}.png,x,{names[n % 3]}" for n in range(3)]
+    rows += [f"{train}/b/{train}-b-{n}.png,y,{names[n % 3]}" for n in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label,set", *rows]))
+    assert [*find(f"csv:{tmp_path / 't.csv'}").splits] == ["train", "val", "test"]
+
+
+def test_accents_do_not_divide_words():
+    assert words_of("Année_d'entraînement2") == ["annee", "d", "entrainement", "2"]
+    assert split_in("démo_entraînement") == ("train", False)
+    assert words_of("学習") == ["学習"]

@@ -1,0 +1,112 @@
+"""Whole searches of the tiny network, by a clock that counts how often it is asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl.cli import app
+from jtl.common.errors import UserError
+from jtl.runs.files import read_json
+from jtl.search import sampling, session, space
+from jtl.search.options import Options
+from support import tiny
+from support.commands import python
+from support.paths import TESTS
+
+
+def searched(data, out, *more: object, step: float = 0.05):
+    """A search whose clock goes on by `step` seconds whenever it is asked."""
+    given = [f"folder:{data}", "--model", "tiny", "--weights", data.parent / "weights"]
+    options = app.parsed(Options, [*map(str, [*given, "--out", out, *more])], "jtl search")
+    ticks = itertools.count()
+    return session.run(options, tiny.quiet(), lambda: step * next(ticks))
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """No variations, and a short plan."""
+    monkeypatch.setattr(sampling, "available", lambda: False)
+    monkeypatch.setattr(space, "STRATEGIES", ("last_stage",))
+
+
+def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
+    found = searched(tiny_data, tmp_path / "search", "--budget", "10m")
+    assert found == read_json(tmp_path / "search" / "search.json")
+    names = [t["name"] for t in found["trials"]]
+    assert names == ["head_only", "last_stage"]
+    assert [t["state"] for t in found["trials"]] == ["done"] * 2
+    winner = tmp_path / "search" / found["winner"]
+    summary = read_json(winner / "summary.json")
+    assert found["val_metric"] == summary["val_accuracy"]
+    # A part was held out for the test, and scored once: no other trial knows it.
+    assert found["num_test"] > 0
+    assert found["test_accuracy"] == summary["test_accuracy"]
+    for trial in found["trials"]:
+        other = read_json(tmp_path / "search" / trial["folder"] / "summary.json")
+        assert (other["test_accuracy"] is None) == (trial["folder"] != found["winner"])
+        assert other["probe_val_accuracy"] is None
+        logits = np.load(tmp_path / "search" / trial["folder"] / "val_logits.npy")
+        assert logits.shape == (found["num_val"], 3)
+    assert "--test-split 0.15" in found["command"]
+    assert "Held out" in found["notes"][0]
+    page = (tmp_path / "search" / "search.md").read_text()
+    assert f"    {found['command']}\n" in page
+    assert "## What each choice gained" in page
+    with Image.open(tmp_path / "search" / "search.png") as plot:
+        assert plot.size[0] > 600
+    assert [row["share"] for row in found["learning_curve"]] == [0.25, 0.5, 1.0]
+
+    # What is finished stays, and more time makes it longer.
+    before = [
+        read_json(tmp_path / "search" / t["folder"] / "summary.json") for t in found["trials"]
+    ]
+    again = searched(tiny_data, tmp_path / "search", "--budget", "1h", "--resume", step=1)
+    assert again["trials"] == found["trials"]
+    assert again["seconds"] > found["seconds"]
+    after = [read_json(tmp_path / "search" / t["folder"] / "summary.json") for t in found["trials"]]
+    assert after == before
+    with pytest.raises(UserError, match=r"other options:\n  metric: accuracy before, loss now"):
+        searched(tiny_data, tmp_path / "search", "--resume", "--metric", "loss")
+    with pytest.raises(UserError, match=r"contains a search. Add --resume"):
+        searched(tiny_data, tmp_path / "search")
+
+
+def test_all_images_choose_without_a_test(tiny_data, tmp_path, planned):
+    out = tmp_path / "search"
+    found = searched(tiny_data, out, "--budget", "30s", "--no-test", "--metric", "macro_f1", step=2)
+    assert (found["num_test"], found["test_accuracy"]) == (0, None)
+    assert found["trials"][0]["state"] == "done"
+    assert "not begun" in [t["state"] for t in found["trials"]]
+    assert found["corrected_val_accuracy"] is None
+
+
+@pytest.mark.process
+def test_a_search_that_is_killed_goes_on(tiny_data, tmp_path):
+    out = tmp_path / "search"
+    options = [f"folder:{tiny_data}", "--model", "tiny", "--weights", tiny_data.parent / "weights"]
+    # In the second trial after its first epoch; then after two more.
+    done = python(TESTS / "support" / "tiny_search.py", "1,2", *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    states = [(line["number"], line["state"]) for line in lines]
+    assert states == [(1, "running"), (1, "done"), (2, "running"), (2, "done")]
+    history = (out / "trials" / "002-last-stage" / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in history]
+    assert epochs == list(range(1, 11))
+    found = read_json(out / "search.json")
+    assert [t["state"] for t in found["trials"]] == ["done", "done"]
+    assert (out / "search.md").is_file()
+
+
+def test_a_folder_of_others_is_left_alone(tiny_data, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="is not empty, and contains no search"):
+        searched(tiny_data, tmp_path)
+    options = app.parsed(Options, ["x", "--resume"], "jtl search")
+    with pytest.raises(UserError, match="--resume needs --out"):
+        session.run(options, tiny.quiet(), lambda: 0.0)
