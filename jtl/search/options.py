@@ -13,7 +13,7 @@ from jtl.config.data import DataConfig, with_scheme
 from jtl.config.model import ModelConfig
 from jtl.config.options import Config
 from jtl.config.run_options import DeviceName
-from jtl.config.training import MetricName
+from jtl.config.training import OneClassMetric
 
 TEST_SHARE = 0.15
 """What is held out for the test by default, of data that have none."""
@@ -46,7 +46,7 @@ class SearchConfig:
     out: Path | None = None
     resume: bool = False
     test: bool = True
-    metric: MetricName = "accuracy"
+    metric: OneClassMetric = "accuracy"
     class_weights: Literal["none", "balanced"] = "none"
     seed: Annotated[int, checks.seed] = 0
     device: DeviceName = "auto"
@@ -98,6 +98,11 @@ class Options:
             data = dataclasses.replace(data, data=self.source)
         if data.cache_views is not None:
             raise UserError("--cache-views: a search chooses it itself. Leave it out.")
+        if data.task != "auto":
+            raise UserError(
+                f"--task {data.task}: a search compares classifiers of images with one class each. "
+                "For several labels, use jtl train --task multilabel."
+            )
         if not search.test and data.test_split is not None:
             raise UserError("--no-test and --test-split cannot be combined; use one of them.")
         seed = search.seed if data.split_seed is None else data.split_seed

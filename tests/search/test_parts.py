@@ -129,6 +129,7 @@ def test_sizes_are_multiples_of_32_that_the_network_takes():
         (["a", "--data", "b"], "two sources are given"),
         (["a", "--no-test", "--test-split", "0.2"], "cannot be combined"),
         (["a", "--cache-views", "2"], "a search chooses it itself"),
+        (["a", "--task", "multilabel"], "images with one class each"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(given, message):
