@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jtl.data.hold_out import hold_out
 
 from jtl.common.errors import UserError
+from jtl.data.hold_out import hold_out
 from jtl.data.multilabel import class_counts
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.registry import SourceOptions, find, load
