@@ -111,7 +111,7 @@ def alone() -> Iterator[None]:
         _training.release()
 
 
-_OF_COMMANDS = ("config", "dry_run", "find_lr", "json", "seeds")
+_OF_COMMANDS = ("config", "dry_run", "find_lr", "folds", "json", "seeds")
 """Options that change what a command does or prints, not how a model is trained."""
 
 

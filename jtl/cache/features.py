@@ -18,7 +18,7 @@ from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.data.augment import View
 from jtl.data.input_plan import InputPlan
-from jtl.data.loader import Features, Images, Views
+from jtl.data.loader import Features, Images, Joined, Views
 from jtl.data.sources.registry import Dataset
 from jtl.data.splits import Split, SplitSlice
 from jtl.distributed import processes
@@ -166,7 +166,12 @@ class FeatureCache:
 
     def _parts(self, name: str, split: Split) -> list[SplitView]:
         """What is kept of a split; of many processes, of this one's share of it."""
-        augmentation = self.inputs.augmentation
+        augmentation, parts = self.inputs.augmentation, self.dataset.parts
+        if parts and augmentation is None and not self.sharding.spans_processes:
+            # Other folds train on what validates here: their entries have one name.
+            if split is self.dataset.train:
+                return [SplitView("train", part, None) for part in parts]
+            name = "train" if split is self.dataset.val else name
         if self.sharding.spans_processes:
             split = SplitSlice(split, self.sharding.local_rows(len(split)))
         if name != "train" or augmentation is None:
@@ -176,15 +181,19 @@ class FeatureCache:
 
     def _all(self, inputs: PhaseInputs, variables: ParamTree, name: str, split: Split) -> Features:
         """The features of all parts of a split; see `_features`."""
+        parts, on_disk = self._parts(name, split), inputs.place == "disk"
+        each = [self._features(inputs, variables, part) for part in parts]
+        if len(parts) > 1 and parts[0].view is None:  # Of several folds.
+            if on_disk:
+                return Features(Joined(each), split.labels, self.sharding)
+            each = [np.concatenate(each)]
         draws = [
             Features(
-                values if inputs.place == "disk" else self.sharding.shard_table(values, len(split)),
+                values if on_disk else self.sharding.shard_table(values, len(split)),
                 split.labels,
                 self.sharding,
             )
-            for values in (
-                self._features(inputs, variables, part) for part in self._parts(name, split)
-            )
+            for values in each
         ]
         return draws[0] if len(draws) == 1 else Views(draws)
 

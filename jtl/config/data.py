@@ -75,6 +75,28 @@ def _is_parquet(place: Path) -> bool:
     return found
 
 
+def fold_of(text: str) -> tuple[int, int]:
+    """The number of a fold, from 1 on, and of how many, from `2/5`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number, slash, count = text.partition("/")
+    found = int(number), int(count)
+    if not slash or not 1 <= found[0] <= found[1] or found[1] < 2:
+        raise ValueError(text)
+    return found
+
+
+def _fold(flag: str, value: str | None) -> None:
+    try:
+        fold_of(value or "1/2")
+    except ValueError:
+        raise UserError(
+            f"{flag} must be a fold and of how many, such as 2/5, not '{value}'."
+        ) from None
+
+
 def check_delimiter(task: Task, delimiter: str | None) -> None:
     """Raises `UserError` if labels are to be divided, but images have one each."""
     if delimiter is not None and task != "multilabel":
@@ -123,6 +145,8 @@ class DataConfig:
             Images of one group are never divided between splits.
         test_split: Hold out this share of the training images for the test, such as 0.15, if the
             data has no test split. Default: none.
+        fold: Divide the training images into equal folds, train without one and validate on it,
+            such as 2/5 for the second of five; --folds 5 does so with each of them.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many scanners
             and microscope cameras. Default: the fewest that hold the largest value in the data
             (auto).
@@ -160,6 +184,7 @@ class DataConfig:
     group_column: str | None = None
     group_from: str | None = None
     test_split: Annotated[float | None, checks.positive, checks.share] = None
+    fold: Annotated[str | None, _fold] = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     jpeg_decoding: Literal["scaled", "exact"] = "scaled"
     on_bad_image: OnBadImage = "error"

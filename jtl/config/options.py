@@ -88,6 +88,8 @@ class Config:
                 "mixup and cutmix mix the images of a batch, but --batch-size 1 has only one. "
                 "Use a larger batch, or --mixup 0 --cutmix 0."
             )
+        if self.run.folds > 1 and self.data.fold is not None:
+            raise UserError("--fold is one of --folds; leave one of them out.")
         if self.data.cache_views is not None:
             self._check_views(self.data.cache_views, augment)
         if self.train.solver == "lbfgs":
@@ -119,6 +121,11 @@ class Config:
             raise UserError(
                 f"--cache-views {views} has no effect without augmentation: every epoch sees the "
                 "same images. Add --augment light, or leave --cache-views out."
+            )
+        if self.data.fold is not None or self.run.folds > 1:
+            raise UserError(
+                f"--cache-views {views}: random versions of images are not shared between folds. "
+                "Leave it out."
             )
         if augment.mixes:
             mixing = [f"--{name}" for name in ("mixup", "cutmix") if getattr(augment, name) > 0]

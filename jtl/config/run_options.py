@@ -30,6 +30,8 @@ class RunConfig:
         dry_run: Show what would be trained and how long it would take, then exit.
         seeds: Repeat the training with this many seeds (starting at --seed) on the same validation
             split, and report the median and spread of the results.
+        folds: Cross-validation: divide the training images into this many folds, train once without
+            each of them, validate on it, and report mean and spread of the results.
         find_lr: Run a learning-rate range test instead of training; plots the loss to lr_finder.png
             and suggests a value for --lr.
         show_batch: Save the first training batch, as the network sees it, to this .png file.
@@ -55,6 +57,7 @@ class RunConfig:
     cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
     dry_run: bool = False
     seeds: Annotated[int, checks.within(1, 1000)] = 1
+    folds: Annotated[int, checks.within(1, 1000)] = 1
     find_lr: bool = False
     show_batch: Annotated[Path | None, checks.png] = None
     log_to: tuple[TrackerName, ...] = ()
@@ -79,6 +82,7 @@ class RunConfig:
             raise UserError("--config works on the command line only; give the options themselves.")
         # Of trainings, trials and rehearsals there is one at a time.
         asked = {"--dry-run": self.dry_run, "--find-lr": self.find_lr, "--seeds": self.seeds > 1}
+        asked["--folds"] = self.folds > 1
         flags = [flag for flag, given in asked.items() if given]
         if len(flags) > 1:
             raise UserError(f"{' and '.join(flags)} cannot be combined; use one of them.")

@@ -72,7 +72,10 @@ class Features:
     """A frozen prefix's outputs for a split: images that need no decoding."""
 
     def __init__(
-        self, values: jax.Array | np.ndarray, labels: np.ndarray, sharding: DataSharding = SINGLE
+        self,
+        values: jax.Array | np.ndarray | Joined,
+        labels: np.ndarray,
+        sharding: DataSharding = SINGLE,
     ):
         """Takes features [N, ...], on the devices or mapped from a file, and labels int32 [N]."""
         self.values = values
@@ -92,6 +95,28 @@ class Features:
         if isinstance(self.values, jax.Array):
             return _rows(self.values, self.sharding.replicate(indices), self.sharding)
         return np.asarray(self.values[indices])
+
+
+class Joined:
+    """Features in several files, one after the other, as if they were one array."""
+
+    def __init__(self, parts: Sequence[np.ndarray]):
+        """Takes arrays [n, ...]."""
+        self._parts = tuple(parts)
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """The rows `indices` of all."""
+        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        first = self._parts[0]
+        rows = np.empty((len(indices), *first.shape[1:]), first.dtype)
+        for part in np.unique(owner):
+            here = owner == part
+            rows[here] = self._parts[part][np.asarray(indices)[here] - self._starts[part]]
+        return rows
 
 
 def draw_of(epoch: int, views: int) -> int:

@@ -101,6 +101,7 @@ def evaluate_run(
             how,
             seed=classifier.config.split_seed,
             test_fraction=config.test_split,
+            fold=config.fold,
             # No image need be looked at to see that the classes are others.
             verify=lambda found: verify(_with_classes_of(classifier, found, spec)),
             whole=whole,

@@ -43,9 +43,10 @@ _CHECKPOINTS = (FOLDER, TEMPORARY_FOLDER)
 SUBFOLDERS = (*_CHECKPOINTS, PROFILE, *TRACKER_FOLDERS)
 """That a run writes into."""
 _NAMES = re.compile(
-    r"\.jtl-.*|midway\.removed|seeds\.json|seed-\d+|" + "|".join(map(re.escape, _OWN))
+    r"\.jtl-.*|midway\.removed|(seeds|folds)\.json|(seed|fold)-\d+|"
+    + "|".join(map(re.escape, _OWN))
 )
-"""All that jtl writes into the folder of a run, or of several seeds: other names do no harm."""
+"""All that jtl writes into the folder of a run, or of several (seeds, folds): others do no harm."""
 _UNFINISHED = ("*.orbax-checkpoint-tmp*", "removed")
 """In a folder of checkpoints: what is no checkpoint yet, or none any more."""
 

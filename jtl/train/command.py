@@ -81,6 +81,11 @@ def _command(config: Config, background_plots: bool) -> None:
 
         told = seeds.fit_seeds(checked(config), Display(), background_plots=background_plots)
         _print(config, told, seeds.print_seeds)
+    elif config.run.folds != 1:
+        from jtl.train import folds
+
+        told = folds.fit_folds(checked(config), Display(), background_plots=background_plots)
+        _print(config, told, folds.print_folds)
     else:
         run = fit(config, background_plots=background_plots)
         _print(config, run.summary, functools.partial(messages.print_summary, folder=run.folder))

@@ -124,6 +124,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         registry.SourceOptions.of(config.data),
         seed=config.split_seed,
         test_fraction=config.data.test_split,
+        fold=config.data.fold,
         verify=verification.of(config.data.on_bad_image, display),
         bit_depth=config.data.bit_depth,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import check_delimiter, with_scheme
-from jtl.data import frames, near_duplicates
+from jtl.data import folds, frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.hold_out import hold_out, hold_out_test, refuse_divided
@@ -123,6 +123,7 @@ class Dataset:
         held_out: Whether val is a part of train.
         bit_depth: How many of the 16 bits of images are used; None where there are none.
         splits_from: The lists that divide the images, in words; empty where there are none.
+        parts: What train is made of, one after the other, where it is all folds but val.
     """
 
     spec: str
@@ -137,6 +138,7 @@ class Dataset:
     held_out: bool = False
     bit_depth: int | None = None
     splits_from: str = ""
+    parts: tuple[Split, ...] = ()
 
     @property
     def multilabel(self) -> bool:
@@ -170,6 +172,7 @@ def load(
     seed: int = 0,
     val_fraction: float = 0.2,
     test_fraction: float | None = None,
+    fold: str | None = None,
     verify: Callable[[OpenedSource], OpenedSource] | None = None,
     whole: bool = False,
     bit_depth: BitDepth = "auto",
@@ -185,6 +188,8 @@ def load(
         seed: Chooses the images to hold out, not negative.
         val_fraction: The share of train to hold out, between 0 and 1.
         test_fraction: The share of train to hold out for the test first; None for none.
+        fold: Which of how many folds of train is val, such as "2/5"; None to hold out
+            `val_fraction`.
         verify: What makes sure that the images can be read, such as a
             `jtl.data.verification.Verification`. None decodes no image of a file yet.
         whole: Whether images are to be evaluated: those without splits are not divided (train and
@@ -221,8 +226,18 @@ def load(
             )
         train, test, note = hold_out_test(train, seed, test_fraction, found.groups)
         notes.append(note)
+    parts: tuple[Split, ...] = ()
     if whole and set(found.splits) == {"train"}:
         val = train
+    elif fold is not None and not whole:
+        if val is not None:
+            raise UserError(
+                f"'{spec}' has a validation split of its own, so there are no folds to make. Leave "
+                "out --folds (--fold), or let its splits be ignored (--split-column none, "
+                "--split-lists ignore)."
+            )
+        train, val, parts, note = folds.fold(train, fold, seed, found.class_names, found.groups)
+        notes.append(note)
     elif val is None:
         train, val, note = hold_out(train, seed, val_fraction, found.groups)
         notes.append(note)
@@ -243,6 +258,7 @@ def load(
         held_out,
         bits,
         found.splits_from,
+        parts,
     )
 
 

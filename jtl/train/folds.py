@@ -1,0 +1,156 @@
+"""`--folds K`: the same training K times, each time validated on another part of the images."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jtl.common.errors import UserError
+from jtl.common.progress import Display
+from jtl.common.signals import Interrupted
+from jtl.config import walk
+from jtl.config.options import Config
+from jtl.distributed import processes
+from jtl.runs.files import CONFIG, write_json
+from jtl.runs.folder import held_folder, new_folder
+from jtl.runs.lock import LOCK
+from jtl.runs.resume import stored_config
+from jtl.train.fit import fit
+from jtl.train.seeds import MEASURED, OF_SEVERAL
+
+FILE = "folds.json"
+
+
+def fit_folds(
+    config: Config, display: Display, *, background_plots: bool = False
+) -> dict[str, Any]:
+    """Trains once for each of `--folds` folds; a folder for each.
+
+    Each image validates once. The features of a fold's images are computed once, for all runs.
+
+    Args:
+        config: The options. With `--resume`, what is finished stays, what was cut off goes on.
+        display: Where progress goes.
+        background_plots: As of `jtl.train.fit.fit`.
+
+    Returns:
+        The content of `folds.json`: the number of folds, their folders, and mean, sample standard
+        deviation, min and max of each figure of `MEASURED`.
+
+    Raises:
+        UserError: As `jtl.train.fit.fit`.
+        Interrupted: As `jtl.train.fit.fit`; the message says how to go on with all folds.
+    """
+    if processes.is_distributed():
+        raise UserError("--folds runs in a single process, but several were started.")
+    if config.run.resume != "never" and config.run.run_dir is None:
+        raise UserError("--resume needs --run-dir, the folder of the folds to continue.")
+    folder = config.run.run_dir or new_folder(config)
+    with held_folder(folder, display.message):
+        _check(config, folder)
+        return _fit_all(config, folder, display, background_plots)
+
+
+def _fit_all(
+    config: Config, folder: Path, display: Display, background_plots: bool
+) -> dict[str, Any]:
+    count, summaries = config.run.folds, []
+    folders = [folder / f"fold-{number}" for number in range(1, count + 1)]
+    for number, place in enumerate(folders, 1):
+        display.message(f"Fold {number} of {count}:")
+        try:
+            summaries.append(_one(config, number, place, folders[0], display, background_plots))
+        except Interrupted as stopped:
+            again = f"--resume --folds {count} --run-dir {shlex.quote(str(folder))}"
+            raise Interrupted(
+                stopped.signal,
+                f"Stopped at fold {number} of {count}; everything is saved. To resume:\n"
+                f"  jtl train {again}",
+            ) from stopped
+    told = {
+        "folds": count,
+        "runs": [str(place) for place in folders],
+        **{
+            key: _spread([summary.get(key) for summary in summaries])
+            for key in (*MEASURED, *(key for key in OF_SEVERAL if key in summaries[0]))
+        },
+    }
+    write_json(folder / FILE, told)
+    return told
+
+
+def _check(config: Config, folder: Path) -> None:
+    """Makes sure that the folder can hold the folds.
+
+    Raises:
+        UserError: It holds something else, or folds that are not to be gone on with.
+    """
+    if config.run.resume == "must" and not list(folder.glob(f"fold-*/{CONFIG}")):
+        raise UserError(f"'{folder}' contains no folds to resume; --resume auto would start them.")
+    held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
+    if config.run.resume == "never" and held:
+        raise UserError(
+            f"--run-dir '{folder}' is not empty. Choose another folder, or add "
+            "--resume to continue the folds in it."
+        )
+    if (folder / CONFIG).is_file():
+        raise UserError(f"'{folder}' contains a single run. Leave --folds out to continue it.")
+
+
+def _one(
+    config: Config, number: int, place: Path, first: Path, display: Display, background_plots: bool
+) -> dict[str, Any]:
+    """The summary of one fold's run, which is trained unless it is there."""
+    again, count = config.run.resume != "never", config.run.folds
+    resume = again and (place / CONFIG).is_file()
+    if (first / CONFIG).is_file():
+        begun = stored_config(first)
+        if begun.data.fold != f"1/{count}":
+            raise UserError(
+                f"'{first.parent}' has folds of another number: the first is {begun.data.fold}. "
+                f"Resume with --folds {str(begun.data.fold).partition('/')[2]}."
+            )
+        if again and not resume:  # As the others were begun.
+            config = dataclasses.replace(begun, run=config.run)
+    own: dict[str, Any] = {"run_dir": place, "folds": 1}
+    if not resume:
+        own |= {"fold": f"{number}/{count}", "split_seed": config.split_seed}
+    if config.train.batch_size == "auto" and (first / CONFIG).is_file():
+        # As the first one found it: other batch sizes train otherwise.
+        own["batch_size"] = stored_config(first).train.batch_size
+    return fit(walk.replace(config, own), display, background_plots=background_plots).summary
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, sample standard deviation, min and max; None where a value is missing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return {
+        "values": known,
+        "mean": statistics.fmean(known),
+        "std": statistics.stdev(known) if len(known) > 1 else math.nan,
+        "min": min(known),
+        "max": max(known),
+    }
+
+
+def print_folds(told: dict[str, Any], console: Console) -> None:
+    """The table at the end."""
+    table = Table(title=f"{told['folds']} folds", title_justify="left")
+    for name in ("", "mean", "standard deviation", "min", "max"):
+        table.add_column(name, justify="right" if name else "left")
+    for key, (label, form) in (OF_SEVERAL | MEASURED).items():
+        if (figures := told.get(key)) is not None:
+            cells = [f"{figures[name]:{form}}" for name in ("mean", "std", "min", "max")]
+            table.add_row(label, *cells)
+    console.print(table)
+    console.print(f"Runs: {Path(told['runs'][0]).parent}", markup=False, soft_wrap=True)
