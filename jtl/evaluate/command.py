@@ -74,9 +74,10 @@ def command(options: Options) -> None:
     from jtl.evaluate.evaluation import evaluate_run
     from jtl.predict.classifier import load
     from jtl.runs import report as report_page
-    from jtl.runs.files import SUMMARY, fitted_penalty, read_json
+    from jtl.runs.files import SUMMARY, fitted_penalty, read_json, run_of
 
     display = Display()
+    options = dataclasses.replace(options, run=run_of(options.run))
     classifier = load(options.run)
     found = evaluate_run(
         classifier,

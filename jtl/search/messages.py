@@ -41,9 +41,16 @@ def print_result(found: dict[str, Any], console: Console) -> None:
     run = shlex.quote(str(folder / found["winner"]))
     console.print(
         f"Next:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
-        f"The whole result: {folder / PAGE}\nTo train the winner again:\n  {found['command']}",
+        f"The whole result: {folder / PAGE}\n{again(found)}:\n  {found['command']}",
         soft_wrap=True,
     )
+
+
+def again(found: dict[str, Any]) -> str:
+    """What the command does that is named at the end."""
+    if "soup of" in found["winner_name"]:
+        return "The winner is an average of weights. To train its best member again"
+    return "To train the winner again"
 
 
 def ordered(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -92,5 +99,21 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
         told.append(f"Test accuracy {accuracy}: from images that chose nothing.")
     else:
         told.append("There are no test images, so no accuracy is free of the choice (--no-test).")
+    if (ensemble := found.get("ensemble")) is not None:
+        told.append(_of_ensemble(found, ensemble))
     told.append(f"Took {format_seconds(found['seconds'])} of {format_seconds(found['budget'])}.")
     return told
+
+
+def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:
+    """What an ensemble of the trials would gain."""
+    metric = found["metric"].replace("_", " ")
+    members = counted(len(ensemble["members"]), "trial")
+    gain, error = (100 * ensemble[key] for key in ("difference", "standard_error"))
+    told = (
+        f"An ensemble of {members} is {gain:+.1f} points beside the winner in validation {metric}"
+    )
+    apart = f"on images that did not pick it, standard error {error:.1f}"
+    if ensemble["kept"]:
+        return f"{told} ({apart}); its members and weights are in ensemble.json."
+    return f"{told} ({apart}): no gain beyond chance, so the single winner stays."

@@ -32,6 +32,7 @@ class SearchConfig:
         test: Hold out no images for a test: all train or choose, and there is no test accuracy.
             Default: if the data has no test split, 15 % of the training images are held out
             (another share with --test-split).
+        single: Look for a single model only: no ensemble and no average of weights.
         metric: What decides on the validation images: accuracy, macro_f1, balanced_accuracy, auroc
             or loss.
         class_weights: Weight of each class in the training loss: none (every image counts the same)
@@ -46,6 +47,7 @@ class SearchConfig:
     out: Path | None = None
     resume: bool = False
     test: bool = True
+    single: bool = False
     metric: MetricName = "accuracy"
     class_weights: Literal["none", "balanced"] = "none"
     seed: Annotated[int, checks.seed] = 0

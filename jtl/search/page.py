@@ -46,6 +46,7 @@ def page(found: dict[str, Any]) -> str:
         parts.append(_table(("trial", "", "why"), rows))
     parts += [
         "## How to repeat the winner",
+        f"{messages.again(found)}:",
         f"    {found['command']}",
         f"Its run is in `{found['winner']}`, for `jtl evaluate`, `jtl predict` and `jtl export`.",
         *(f"- {for_markdown(note)}" for note in found["notes"]),
