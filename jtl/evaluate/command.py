@@ -33,7 +33,8 @@ class Options:
 
     Attributes:
         run: Folder that `jtl train` wrote.
-        data: Evaluate on these images instead, as in `jtl train`; they need the run's classes.
+        data: Evaluate on these images instead, given as for --data of `jtl train`. All their
+            classes must be among the run's.
         split: Which images of the data: val, or test. Data without splits are evaluated whole.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
             for other images.

@@ -65,13 +65,13 @@ class Options:
       jtl search my-images --budget 10m --resume --out runs/search-my-images
 
     It trains the classifier alone (a linear probe, which takes seconds), then more and more layers,
-    then varies what works best, as long as the time lasts. What is predicted to take too long on
-    this machine is not begun. The best model is chosen on the validation images and scored once on
-    test images that chose nothing; search.md in --out explains the result. Every trial is an
-    ordinary run, for jtl evaluate, predict and export.
+    then varies what works best, as long as the time lasts. It does not start what it expects to
+    take too long on this machine. The best model is chosen on the validation images and scored
+    once on test images, which are used for nothing else; search.md in --out explains the result.
+    Every trial is an ordinary run, for jtl evaluate, predict and export.
 
     Attributes:
-        source: Your images, as in --data.
+        source: Your images, as for --data of `jtl train`.
     """
 
     SHORT_HELP: ClassVar[tuple[str, ...]] = (
