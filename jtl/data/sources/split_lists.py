@@ -22,7 +22,7 @@ from jtl.data.sources.split_list_candidates import NEVER_READ, ListName
 from jtl.data.sources.split_list_reader import CUB, WAY_OUT, Contents
 from jtl.data.sources.stores import ImageFile
 
-_BEFORE_DIGITS = re.compile(r"[^\d.]*")
+_DIGITS = re.compile(r"[\d.]")
 _ENOUGH = 0.5
 """The share of the images that lists must name."""
 _NEARLY_ALL = 0.9
@@ -235,7 +235,7 @@ def _by_names(images: Sequence[ImageFile], where: str) -> Listed | None:
     """
     split_of: dict[str, str] = {}
     for image in images:
-        splits = splits_in(_BEFORE_DIGITS.match(image.parts[-1])[0])
+        splits = splits_in(_DIGITS.split(image.parts[-1], maxsplit=1)[0])
         if len(splits) == 1 and splits <= {"train", "val", "test"}:
             split_of[image.name] = splits.pop()
     if len(split_of) < _NEARLY_ALL * len(images):
