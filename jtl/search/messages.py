@@ -86,19 +86,20 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     images = counted(found["num_val"], "image")
     told.append(
         f"Validation {metric} {shown(found, found['val_metric'])} (95 % interval {low:.3f} to "
-        f"{high:.3f}, {images}); it chose among {counted(tried, 'trial')}, so it is optimistic."
+        f"{high:.3f}, {images}). It was used to choose among {counted(tried, 'trial')}, so it is "
+        "optimistic."
     )
     if found["corrected_val_accuracy"] is not None:
         mean, low, high = found["corrected_val_accuracy"]
         told.append(
-            f"Without that optimism the validation accuracy would be about {mean:.3f} ({low:.3f} "
-            f"to {high:.3f}, from images that were drawn again and again)."
+            f"Corrected for that optimism, the validation accuracy is about {mean:.3f} (95 % "
+            f"interval {low:.3f} to {high:.3f}, by bootstrap)."
         )
     if found["test_accuracy"] is not None:
         accuracy = accuracy_of(found["test_accuracy"], found["num_test"])
-        told.append(f"Test accuracy {accuracy}: from images that chose nothing.")
+        told.append(f"Test accuracy {accuracy}, on images that were not used to choose.")
     else:
-        told.append("There are no test images, so no accuracy is free of the choice (--no-test).")
+        told.append("There are no test images (--no-test), so no accuracy is unbiased.")
     if (ensemble := found.get("ensemble")) is not None:
         told.append(_of_ensemble(found, ensemble))
     told.append(f"Took {format_seconds(found['seconds'])} of {format_seconds(found['budget'])}.")
@@ -110,10 +111,10 @@ def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:
     metric = found["metric"].replace("_", " ")
     members = counted(len(ensemble["members"]), "trial")
     gain, error = (100 * ensemble[key] for key in ("difference", "standard_error"))
-    told = (
-        f"An ensemble of {members} is {gain:+.1f} points beside the winner in validation {metric}"
-    )
-    apart = f"on images that did not pick it, standard error {error:.1f}"
+    if len(ensemble["members"]) < 2 and not ensemble["kept"]:
+        return "No ensemble of the trials is better than the winner."
+    told = f"An ensemble of {members} changes validation {metric} by {gain:+.1f} points"
+    apart = f"on images that were not used to pick it, standard error {error:.1f}"
     if ensemble["kept"]:
         return f"{told} ({apart}); its members and weights are in ensemble.json."
     return f"{told} ({apart}): no gain beyond chance, so the single winner stays."
