@@ -20,7 +20,7 @@ import jax
 import pytest
 
 from jtl import onednn
-from jtl.common import memory
+from jtl.common import huge_pages
 from jtl.models import registry
 from jtl.runs import plot_worker
 from jtl.runs.run import Run
@@ -129,8 +129,10 @@ def warm_starts() -> Iterator[None]:
     """Python processes that are started begin with JAX and jtl imported."""
     with pytest.MonkeyPatch.context() as patch:
         # As after the restart by which a command asks for them, which would import all again.
-        if memory.VARIABLE not in os.environ:
-            patch.setenv(memory.VARIABLE, ":".join(f"{k}={v}" for k, v in memory.WANTED.items()))
+        if huge_pages.VARIABLE not in os.environ:
+            patch.setenv(
+                huge_pages.VARIABLE, ":".join(f"{k}={v}" for k, v in huge_pages.WANTED.items())
+            )
         patch.setattr(subprocess, "Popen", processes.Popen)
         yield
 
