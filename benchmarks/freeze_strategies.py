@@ -172,7 +172,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--train-per-class", type=int, default=subsets.ALL, help="fewer train images; 0 for all")
     add("--eval-per-class", type=int, default=subsets.ALL, help="of val and test; 0 for all")
     add("--per-class", type=lambda text: [int(word) for word in words(text)], default=[5, 20, 100],
-        help="training images per class, by commas, beside all; default 5,20,100")  # fmt: skip
+        help="training images per class, with commas, besides all; default 5,20,100")  # fmt: skip
     add("--no-all", action="store_true", help="no training on all images with --per-class")
     add("--images-strategies", type=words, default=words(IMAGES),
         help=f"for accuracy against images; default {IMAGES}; '' for none")  # fmt: skip

@@ -122,7 +122,7 @@ def describe(store: Store) -> list[str]:
     """The table as people read it."""
     rows = ordered(store)
     lines = [
-        "# Images per second, beside other libraries",
+        "# Images per second, compared with other libraries",
         "",
         *tables.machine_lines(store.facts, store.commands, [row["product_gflops"] for row in rows]),
     ]
@@ -136,7 +136,7 @@ def describe(store: Store) -> list[str]:
         "",
         "Medians over the turns of each pair of processes. The ratio is jtl's speed over the "
         "other's, with its range; above 1 jtl is faster. Memory is that of the main process, from "
-        "the first turn to the last; workers of torch.utils.data have their own beside it.",
+        "the first turn to the last; workers of torch.utils.data have memory of their own.",
         "",
         *tables.table(
             {
@@ -209,7 +209,7 @@ def main() -> None:
                 tables.write(out / "input_pipeline.md", describe(store))
                 speed = row["ours"]["images_per_second"]
                 print(
-                    f"{arm} beside {peer}: {speed:,.0f} images/s, {row['ratio']:.2f}x",
+                    f"{arm} compared with {peer}: {speed:,.0f} images/s, {row['ratio']:.2f}x",
                     file=sys.stderr,
                     flush=True,
                 )

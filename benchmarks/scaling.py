@@ -165,7 +165,7 @@ def parse() -> argparse.Namespace:
         options.devices, options.images, options.epochs = [1, 2], 16, 1
         options.batch, options.size = 4, 32
     if 1 not in options.devices:
-        parser.error("--devices must have 1, which the others stand beside")
+        parser.error("--devices must have 1, which the others are compared with")
     if any(options.batch % count for count in options.devices):
         parser.error("--batch must be a multiple of each of --devices")
     options.devices.sort()

@@ -1,4 +1,4 @@
-"""How fast is jtl beside Keras 3 on its JAX backend, in a step and from start to end?
+"""How fast is jtl compared with Keras 3 on its JAX backend, in a step and from start to end?
 
     python benchmarks/vs_keras.py
     python benchmarks/vs_keras.py --smoke                # to see that it works
@@ -33,7 +33,7 @@ COMPARISON = Comparison(
         "that count over its time.",
         "Cold: jtl starts without features, compiled programs and converted weights. Both start "
         "from the same file of random weights in Keras's format, which jtl converts in that time. "
-        "Keras keeps nothing between runs, so one run of it stands beside all three.",
+        "Keras keeps nothing between runs, so one run of it is compared with all three.",
         "`second_start` runs the cold run's command again, until its first step has ended (jtl: "
         "the steps of its first epoch, which are one dispatch).",
     ),

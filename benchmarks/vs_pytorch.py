@@ -1,4 +1,4 @@
-"""How fast is jtl beside PyTorch + timm, in a step and from start to end?
+"""How fast is jtl compared with PyTorch + timm, in a step and from start to end?
 
     python benchmarks/vs_pytorch.py                      # all arms; about half an hour
     python benchmarks/vs_pytorch.py --arms forward full --model resnet50
@@ -70,7 +70,7 @@ COMPARISON = Comparison(
         "under mask `full`, on one batch of images and 4 for validation.",
         "PyTorch's script (benchmarks/peers/pytorch_train.py) decodes and normalizes all images "
         "once, keeps no activations of frozen layers and no features; it keeps nothing between "
-        "runs, so one run of it stands beside the cold, the warm and the second start.",
+        "runs, so one run of it is compared with the cold, the warm and the second start.",
     ),
 )
 

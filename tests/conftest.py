@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,13 @@ import jax
 import pytest
 
 from jtl import onednn
+from jtl.common import huge_pages
 from jtl.models import registry
 from jtl.runs import plot_worker
 from jtl.runs.run import Run
 from jtl.train import automatic
 from jtl.train.fit import fit
-from support import keras_draws, quick, tiny
+from support import keras_draws, processes, quick, tiny
 from support.paths import SHARED_DATA, TESTS
 from support.programs import QUICK_COMPILE
 from weights_convert.read import h5_files
@@ -120,6 +122,19 @@ def real_plots(_steps_alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
 def real_probe(_steps_alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tuning in this process ends with a linear probe to compare with."""
     monkeypatch.setattr(automatic, "fine_tunes", _steps_alone["fine_tunes"])
+
+
+@pytest.fixture(scope="module")
+def warm_starts() -> Iterator[None]:
+    """Python processes that are started begin with JAX and jtl imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        # As after the restart by which a command asks for them, which would import all again.
+        if huge_pages.VARIABLE not in os.environ:
+            patch.setenv(
+                huge_pages.VARIABLE, ":".join(f"{k}={v}" for k, v in huge_pages.WANTED.items())
+            )
+        patch.setattr(subprocess, "Popen", processes.Popen)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""jtl beside a peer: measures what is not measured yet, and writes table, figures and plot."""
+"""jtl and a peer: measures what is not measured yet, and writes table, figures and plot."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def ordered(what: Comparison, store: Store) -> list[Row]:
 def describe(what: Comparison, store: Store) -> list[str]:
     """Both tables as people read them."""
     rows = ordered(what, store)
-    lines = [f"# jtl beside {what.label}", ""]
+    lines = [f"# jtl compared with {what.label}", ""]
     rates = [row["product_gflops"] for row in rows]
     lines += tables.machine_lines(store.facts, store.commands, rates)
     for kind, show in (("step", step_lines), ("training", training_lines)):

@@ -11,6 +11,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+COLORS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c564b",
+    "#7f7f7f", "#bcbd22",
+)  # fmt: skip
+"""The first seven are told apart with any kind of colour vision (Okabe and Ito, 2008)."""
 NAMES = {
     "resnet18": "ResNet18",
     "resnet50": "ResNet50",
@@ -58,7 +63,7 @@ def comparison(
     panels[0][0].set_ylabel(f"how many times faster than {peer}\n(log scale; 1 = as fast)")
     panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     figure.suptitle(
-        f"jtl beside {peer}: {used(rows, 'size')} px, batch {used(rows, 'batch')}, float32, "
+        f"jtl compared with {peer}: {used(rows, 'size')} px, batch {used(rows, 'batch')}, float32, "
         f"{facts['cores']} CPU cores\n(bars: median over the pairs; lines: their range)",
         fontsize="medium",
     )
@@ -91,7 +96,7 @@ def _bars(axes: Any, rows: Sequence[Mapping[str, Any]], targets: Mapping[str, fl
             0.94 * width,
             bottom=1,
             label=NAMES.get(model, model),
-            color=f"C{offset}",
+            color=COLORS[offset % len(COLORS)],
             yerr=spread,
             ecolor="0.45",
             error_kw={"linewidth": 1},

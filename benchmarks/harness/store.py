@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser, smoke: str, *, redraw: bool = F
     Args:
         parser: Gets them.
         smoke: What `--smoke` makes small, in words.
-        redraw: Whether stored rows can be drawn anew.
+        redraw: Whether stored rows can be drawn again.
     """
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
@@ -53,7 +53,7 @@ class Store:
             if stored.get("facts") == self.facts:
                 self.rows, self.commands = stored["rows"], stored["commands"]
             else:
-                told = f"{path} is of another machine, source or versions: all is measured anew"
+                told = f"{path} is of another machine, source or versions: all is measured again"
                 print(told, file=sys.stderr, flush=True)
         elif facts is None:
             raise SystemExit(f"{path} is not there: measure first, without --redraw.")

@@ -10,15 +10,10 @@ from typing import Any
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness import strategies
-from harness.plots import plt
+from harness.plots import COLORS, plt
 from harness.store import Row
 from harness.strategies import EPOCHS, SECONDS, Arm
 
-COLORS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c564b",
-    "#7f7f7f", "#bcbd22",
-)  # fmt: skip
-"""The first seven are told apart with any kind of colour vision (Okabe and Ito, 2008)."""
 MARKERS = "osD^vP*X<>"
 TICKS = [m * 10**e for e in range(-1, 6) for m in (1, 2, 5)]
 

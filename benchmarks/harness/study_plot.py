@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.lines import Line2D
 
-from harness.plots import plt
-from harness.strategy_plots import COLORS
+from harness.plots import COLORS, plt
+from harness.strategy_plots import MARKERS
 
 Found = Mapping[str, Mapping[str, list[float]]]
 _PANELS_PER_ROW = 2
@@ -50,14 +50,16 @@ def draw(compared: Mapping[str, Found], path: Path) -> None:
                 gains = [100 * (value - reference) for value in accuracies[data]]
                 place = row + 0.12 * (number - (len(names) - 1) / 2)
                 axes.plot(gains, [place] * len(gains), color=COLORS[number], lw=1, alpha=0.5)
-                axes.plot(statistics.fmean(gains), place, "o", color=COLORS[number], ms=5)
+                axes.plot(
+                    statistics.fmean(gains), place, MARKERS[number], color=COLORS[number], ms=5
+                )
         axes.set_yticks(range(len(others)), [setting for setting, _ in others])
         axes.set_ylim(len(others) - 0.5, -0.5)
         axes.axvline(0, color="0.6", lw=1, zorder=0)
         axes.grid(axis="x", alpha=0.3)
         axes.tick_params(axis="x", labelbottom=True)
         axes.set_title(f"{factor}\ncompared with: {first}", loc="left", fontsize="medium")
-    handles = [Line2D([], [], color=COLORS[i], marker="o", ls="") for i in range(len(names))]
+    handles = [Line2D([], [], color=COLORS[i], marker=MARKERS[i], ls="") for i in range(len(names))]
     figure.legend(
         handles, names, loc="outside upper center", ncols=min(len(names), 6), frameon=False
     )

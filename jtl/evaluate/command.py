@@ -34,7 +34,8 @@ class Options:
 
     Attributes:
         run: Folder that `jtl train` wrote.
-        data: Evaluate on these images instead, as in `jtl train`; they need the run's classes.
+        data: Evaluate on these images instead, given as for --data of `jtl train`. All their
+            classes must be among the run's.
         split: Which images of the data: val, or test. Data without splits are evaluated whole.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
             for other images.
@@ -76,9 +77,10 @@ def command(options: Options) -> None:
     from jtl.evaluate.evaluation import evaluate_run
     from jtl.predict.classifier import load
     from jtl.runs import report as report_page
-    from jtl.runs.files import SUMMARY, fitted_penalty, read_json
+    from jtl.runs.files import SUMMARY, fitted_penalty, read_json, run_of
 
     display = Display()
+    options = dataclasses.replace(options, run=run_of(options.run))
     classifier = load(options.run)
     found = evaluate_run(
         classifier,

@@ -100,7 +100,7 @@ def _shapes_of(backbone: Any, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str
     return _backbone_shapes(backbone, size)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=128)
 def _backbone_shapes(backbone: Backbone, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
     """The features and the variables of a bare backbone; shared, not to be changed."""
     key = jax.eval_shape(jax.random.key, 0)

@@ -8,7 +8,7 @@ calls. A call costs some 20 microseconds beside operations of milliseconds, and 
 interpreter's lock is free while oneDNN works.
 """
 
-from jtl.onednn.calls import TARGET, available, call, disabled, fitted, installed
+from jtl.onednn.calls import TARGET, available, call, disabled, installed, with_workspace
 from jtl.onednn.convolution import Activation, Convolution, Kind
 from jtl.onednn.normalization import Normalization
 from jtl.onednn.pooling import MaxPooling, NeighbourhoodAverage
@@ -24,6 +24,6 @@ __all__ = [
     "available",
     "call",
     "disabled",
-    "fitted",
     "installed",
+    "with_workspace",
 ]

@@ -164,10 +164,10 @@ def available(operation: Operation, dtype: jnp.dtype) -> bool:
     return _usable(operation, dtype) and operations.program(operation) is not None
 
 
-_Fitted = TypeVar("_Fitted", Normalization, MaxPooling)
+_WithWorkspace = TypeVar("_WithWorkspace", Normalization, MaxPooling)
 
 
-def fitted(operation: _Fitted, dtype: jnp.dtype) -> _Fitted | None:
+def with_workspace(operation: _WithWorkspace, dtype: jnp.dtype) -> _WithWorkspace | None:
     """The operation with the size of its workspace; None where it is not `available`."""
     size = operations.workspace_bytes(operation) if _usable(operation, dtype) else None
     if size is None:

@@ -24,7 +24,7 @@ from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.model_description import rebuild_model
-from jtl.runs.files import fitted_penalty, fitted_temperature, fitted_thresholds
+from jtl.runs.files import fitted_penalty, fitted_temperature, fitted_thresholds, run_of
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
 
@@ -121,13 +121,14 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
     """Reads a run's best checkpoint; the run may be training meanwhile, which goes on undisturbed.
 
     Args:
-        run: The run's folder, or what `jtl.fit` gave.
+        run: The run's folder, or what `jtl.fit` gave; of a search's folder, its winner is read.
 
     Raises:
         UserError: This is no path; the folder is no run or has no finished checkpoint yet; or its
             checkpoint or `config.json` is damaged, or of another version of jtl.
     """
     folder = run.folder if isinstance(run, (Run, Classifier)) else as_path(run, "run")
+    folder = run_of(folder)
     restored = reading.restore(folder)
     config = stored_config(folder)
     try:

@@ -11,6 +11,25 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.files import replace_text
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+SEARCH = "search.json"
+"""In a folder of `jtl search`, which has a run for each trial below it."""
+
+
+def run_of(folder: Path) -> Path:
+    """The folder of a run: of a search that is finished, the winner's; else the same.
+
+    Raises:
+        UserError: The search is not finished, or its result cannot be read.
+    """
+    if not (folder / SEARCH).is_file() or (folder / CONFIG).exists():
+        return folder
+    winner = read_json(folder / SEARCH).get("winner")
+    if not isinstance(winner, str):
+        raise UserError(
+            f"the search in '{folder}' has no winner yet. Wait until it has ended, continue it "
+            "with jtl search --resume, or name one of its runs in trials/."
+        )
+    return folder / winner
 
 
 def missing_run(folder: Path) -> str | None:

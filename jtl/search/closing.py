@@ -11,19 +11,25 @@ from jtl.common.errors import UserError
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict.classifier import load
 from jtl.runs import report
-from jtl.runs.files import SUMMARY, read_json, write_json
+from jtl.runs.files import SEARCH, SUMMARY, fitted_temperature, read_json, write_json
 from jtl.runs.resume import stored_config
-from jtl.search import more_images, page, selection
+from jtl.search import ensembles, more_images, page, selection, soups
 from jtl.search.engine import Engine
+from jtl.search.trials import Trial
 from jtl.train.setup import Setup
 
-FILE = "search.json"
+ENSEMBLE = "ensemble.json"
 CURVE_SECONDS = 2.0
 """What must be left of the time for the learning curve."""
 
 
-def close(engine: Engine, setup: Setup) -> dict[str, Any]:
+def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, Any]:
     """Chooses, scores on test images and writes `search.json` and the page.
+
+    Args:
+        engine: What has trained the trials.
+        setup: A linear probe of the same data.
+        single: Whether trials are not combined.
 
     Raises:
         UserError: No trial has a model.
@@ -33,6 +39,8 @@ def close(engine: Engine, setup: Setup) -> dict[str, Any]:
     if not counting:
         failed = next((t.message for t in trials if t.message), "the time was over before")
         raise UserError(f"no trial could be trained: {failed}")
+    if not single and (soup := soups.cook(engine, counting)) is not None:
+        trials, counting = [*trials, soup], [*counting, soup]
     metric, labels = engine.base.train.metric, engine.labels
     scored = [
         selection.Scored(engine.store.logits(t), t.metric or 0.0, t.seconds or 0.0)
@@ -66,6 +74,9 @@ def close(engine: Engine, setup: Setup) -> dict[str, Any]:
         found["learning_curve"] = more_images.learning_curve(setup, engine.log)
     if metric == "accuracy":
         found["corrected_val_accuracy"] = selection.without_bias(scored, labels)
+    found["ensemble"] = None
+    if not single and len(counting) > 1:
+        found["ensemble"] = _ensemble(engine, counting, winner)
     if setup.dataset.test is not None:
         found["test_accuracy"] = _tested(engine, folder)
     budget = engine.budget
@@ -77,9 +88,9 @@ def close(engine: Engine, setup: Setup) -> dict[str, Any]:
         "options": engine.base.to_dict(),
         "folder": str(engine.folder),
     }
-    write_json(engine.folder / FILE, found)
+    write_json(engine.folder / SEARCH, found)
     page.write(engine.folder, found)
-    return read_json(engine.folder / FILE)
+    return read_json(engine.folder / SEARCH)
 
 
 def _tested(engine: Engine, folder: Path) -> float:
@@ -92,3 +103,38 @@ def _tested(engine: Engine, folder: Path) -> float:
         write_json(folder / SUMMARY, summary)
         report.write(folder, summary, stored_config(folder))
     return summary["test_accuracy"]
+
+
+def _ensemble(engine: Engine, trials: list[Trial], winner: Trial) -> dict[str, Any]:
+    """The best ensemble of the trials; `ensemble.json` where it is better beyond chance."""
+    best = sorted(trials, key=lambda t: -(t.metric or 0.0))[: ensembles.MOST_TRIALS]
+    best += [] if winner in best else [winner]
+    logits = [
+        engine.store.logits(t)
+        / fitted_temperature(engine.folder / t.folder, _epoch(engine.folder / t.folder))
+        for t in best
+    ]
+    metric = engine.base.train.metric
+    ensemble = ensembles.find(metric, logits, engine.labels, best.index(winner))
+    told = {
+        "members": [
+            {"run": trial.folder, "weight": weight}
+            for trial, weight in zip(best, ensemble.weights, strict=True)
+            if weight
+        ],
+        "val_metric": ensemble.metric,
+        "cross_fitted_val_metric": ensemble.honest,
+        "difference": ensemble.difference,
+        "standard_error": ensemble.error,
+        "kept": ensemble.gains,
+    }
+    path = engine.folder / ENSEMBLE
+    if ensemble.gains:
+        write_json(path, told)
+    else:
+        path.unlink(missing_ok=True)  # Of a session before.
+    return told
+
+
+def _epoch(folder: Path) -> int:
+    return read_json(folder / SUMMARY)["best_epoch"]

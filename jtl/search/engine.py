@@ -90,7 +90,7 @@ class Engine:
     def learn(self) -> None:
         """Takes the seconds of what earlier sessions have finished."""
         for trial in self.store.read():
-            if not trial.counts:
+            if not trial.counts or trial.stage == "soup":
                 continue
             work, _ = self.workload.of(trial.options)
             folder = self.folder / trial.folder
@@ -102,6 +102,9 @@ class Engine:
     def resume(self) -> None:
         """Goes on with what was interrupted in the plan."""
         for trial in self.store.read():
+            if trial.state == "running" and trial.stage == "soup":
+                self.store.write(dataclasses.replace(trial, state="failed", message="interrupted"))
+                continue
             if trial.state == "running" and trial.sampled is None:
                 work, epochs = self.workload.of(trial.options)
                 self._claimed(trial, work, epochs)

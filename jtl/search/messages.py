@@ -41,9 +41,16 @@ def print_result(found: dict[str, Any], console: Console) -> None:
     run = shlex.quote(str(folder / found["winner"]))
     console.print(
         f"Next:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
-        f"The whole result: {folder / PAGE}\nTo train the winner again:\n  {found['command']}",
+        f"The whole result: {folder / PAGE}\n{again(found)}:\n  {found['command']}",
         soft_wrap=True,
     )
+
+
+def again(found: dict[str, Any]) -> str:
+    """What the command does that is named at the end."""
+    if "soup of" in found["winner_name"]:
+        return "The winner is an average of weights. To train its best member again"
+    return "To train the winner again"
 
 
 def ordered(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,18 +86,35 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     images = counted(found["num_val"], "image")
     told.append(
         f"Validation {metric} {shown(found, found['val_metric'])} (95 % interval {low:.3f} to "
-        f"{high:.3f}, {images}); it chose among {counted(tried, 'trial')}, so it is optimistic."
+        f"{high:.3f}, {images}). It was used to choose among {counted(tried, 'trial')}, so it is "
+        "optimistic."
     )
     if found["corrected_val_accuracy"] is not None:
         mean, low, high = found["corrected_val_accuracy"]
         told.append(
-            f"Without that optimism the validation accuracy would be about {mean:.3f} ({low:.3f} "
-            f"to {high:.3f}, from images that were drawn again and again)."
+            f"Corrected for that optimism, the validation accuracy is about {mean:.3f} (95 % "
+            f"interval {low:.3f} to {high:.3f}, by bootstrap)."
         )
     if found["test_accuracy"] is not None:
         accuracy = accuracy_of(found["test_accuracy"], found["num_test"])
-        told.append(f"Test accuracy {accuracy}: from images that chose nothing.")
+        told.append(f"Test accuracy {accuracy}, on images that were not used to choose.")
     else:
-        told.append("There are no test images, so no accuracy is free of the choice (--no-test).")
+        told.append("There are no test images (--no-test), so no accuracy is unbiased.")
+    if (ensemble := found.get("ensemble")) is not None:
+        told.append(_of_ensemble(found, ensemble))
     told.append(f"Took {format_seconds(found['seconds'])} of {format_seconds(found['budget'])}.")
     return told
+
+
+def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:
+    """What an ensemble of the trials would gain."""
+    metric = found["metric"].replace("_", " ")
+    members = counted(len(ensemble["members"]), "trial")
+    gain, error = (100 * ensemble[key] for key in ("difference", "standard_error"))
+    if len(ensemble["members"]) < 2 and not ensemble["kept"]:
+        return "No ensemble of the trials is better than the winner."
+    told = f"An ensemble of {members} changes validation {metric} by {gain:+.1f} points"
+    apart = f"on images that were not used to pick it, standard error {error:.1f}"
+    if ensemble["kept"]:
+        return f"{told} ({apart}); its members and weights are in ensemble.json."
+    return f"{told} ({apart}): no gain beyond chance, so the single winner stays."

@@ -32,6 +32,7 @@ class SearchConfig:
         test: Hold out no images for a test: all train or choose, and there is no test accuracy.
             Default: if the data has no test split, 15 % of the training images are held out
             (another share with --test-split).
+        single: Look for a single model only: no ensemble and no average of weights.
         metric: What decides on the validation images: accuracy, macro_f1, balanced_accuracy, auroc
             or loss.
         class_weights: Weight of each class in the training loss: none (every image counts the same)
@@ -46,6 +47,7 @@ class SearchConfig:
     out: Path | None = None
     resume: bool = False
     test: bool = True
+    single: bool = False
     metric: OneClassMetric = "accuracy"
     class_weights: Literal["none", "balanced"] = "none"
     seed: Annotated[int, checks.seed] = 0
@@ -63,13 +65,13 @@ class Options:
       jtl search my-images --budget 10m --resume --out runs/search-my-images
 
     It trains the classifier alone (a linear probe, which takes seconds), then more and more layers,
-    then varies what works best, as long as the time lasts. What is predicted to take too long on
-    this machine is not begun. The best model is chosen on the validation images and scored once on
-    test images that chose nothing; search.md in --out explains the result. Every trial is an
-    ordinary run, for jtl evaluate, predict and export.
+    then varies what works best, as long as the time lasts. It does not start what it expects to
+    take too long on this machine. The best model is chosen on the validation images and scored
+    once on test images, which are used for nothing else; search.md in --out explains the result.
+    Every trial is an ordinary run, for jtl evaluate, predict and export.
 
     Attributes:
-        source: Your images, as in --data.
+        source: Your images, as for --data of `jtl train`.
     """
 
     SHORT_HELP: ClassVar[tuple[str, ...]] = (

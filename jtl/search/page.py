@@ -46,6 +46,7 @@ def page(found: dict[str, Any]) -> str:
         parts.append(_table(("trial", "", "why"), rows))
     parts += [
         "## How to repeat the winner",
+        f"{messages.again(found)}:",
         f"    {found['command']}",
         f"Its run is in `{found['winner']}`, for `jtl evaluate`, `jtl predict` and `jtl export`.",
         *(f"- {for_markdown(note)}" for note in found["notes"]),
@@ -106,7 +107,7 @@ def _gains(found: dict[str, Any]) -> list[str]:
             seconds = format_seconds(trial["seconds"])
             rows.append((choice, for_markdown(value), told, seconds))
             choice = ""
-    header = ("choice", "value", "best trial, beside the linear probe", "time")
+    header = ("choice", "value", "best trial's gain over the linear probe", "time")
     chance = (
         f"Differences below about {100 * _chance(found):.0f} points are within chance on "
         f"{found['num_val']:,} validation images."
@@ -136,8 +137,8 @@ def _more_images(found: dict[str, Any]) -> list[str]:
         )
     else:
         told = (
-            f"The last doubling of the training images gained the linear probe {gained:.1f} "
-            "points: more images alone would gain it little."
+            f"The last doubling of the training images changed the linear probe by {gained:+.1f} "
+            "points, so more images alone would help little."
         )
     header = ("training images", "", "validation accuracy of a linear probe")
     return ["## What more images would gain", _table(header, rows), told]

@@ -14,6 +14,7 @@ KINDS = {
     "size": ("linear probe, other size", GREEN, "D"),
     "plan": ("default of each mask", BLUE, "o"),
     "search": ("variation", GREY, "^"),
+    "soup": ("average of weights (soup)", "#cc79a7", "*"),
 }
 """How the trials of each stage are named and drawn."""
 _MOST_LABELS = 6
@@ -37,7 +38,11 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     """
     from matplotlib.figure import Figure
 
-    trials = [t for t in found["trials"] if t["metric"] is not None]
+    trials = [
+        {**t, "seconds": max(t["seconds"], 0.01)}
+        for t in found["trials"]
+        if t["metric"] is not None
+    ]
     sign = -1 if found["metric"] == "loss" else 1
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

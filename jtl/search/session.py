@@ -15,7 +15,7 @@ from jtl.common.progress import Display, PlainConsole
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.runs.files import read_json, write_json
+from jtl.runs.files import SEARCH, read_json, write_json
 from jtl.search import closing, sampling, space
 from jtl.search.clock import Budget
 from jtl.search.cost import CostModel
@@ -67,7 +67,7 @@ def run(
 
     def note() -> None:
         told = {"budget": budget.total, "seconds": round(budget.spent, 1), "options": content}
-        write_json(folder / closing.FILE, {**before, **told})
+        write_json(folder / SEARCH, {**before, **told})
 
     note()
     display.message(f"Searching for {options.search.budget}; everything is saved in '{folder}'")
@@ -88,7 +88,7 @@ def run(
             background_plots=background_plots,
         )
         _try_all(engine, workload, setup)
-        return closing.close(engine, setup)
+        return closing.close(engine, setup, single=options.search.single)
 
 
 def _opened(options: Options, base: Config) -> tuple[Path, dict[str, Any]]:
@@ -105,15 +105,15 @@ def _opened(options: Options, base: Config) -> tuple[Path, dict[str, Any]]:
         name = re.sub(r"[^\w.=-]+", "_", Path(rest).stem)[:40].strip("_") or "data"
         when = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         return Path("runs", f"search-{name}-{when}"), {}
-    if (out / closing.FILE).is_file():
+    if (out / SEARCH).is_file():
         if not resume:
             raise UserError(
                 f"--out '{out}' contains a search. Add --resume to continue it, or choose another "
                 "folder."
             )
-        before = read_json(out / closing.FILE)
+        before = read_json(out / SEARCH)
         if not {"options", "seconds"} <= before.keys():
-            raise UserError(f"'{out / closing.FILE}' is not of a search, or damaged.")
+            raise UserError(f"'{out / SEARCH}' is not of a search, or damaged.")
         return out, before
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "is a file" if not out.is_dir() else "is not empty, and contains no search"

@@ -67,11 +67,15 @@ class PhaseOptimizer:
     def highest_rates(self) -> np.ndarray:
         """The highest learning rate of every epoch's last update, in the order of the epochs."""
         count = np.arange(1, self._plan.phase.epochs + 1) * self._updates - 1
+        counts = {label: count + self._updates_before(label) for label in self._shares}
+
+        @jax.jit  # Compiled as a whole: operation by operation it would be a dozen programs.
+        def shares(counts: dict[str, jax.Array]) -> dict[str, jax.typing.ArrayLike]:
+            return {label: share(counts[label]) for label, share in self._shares.items()}
+
         rates = [
-            # Compiled as a whole: operation by operation it would be a dozen programs.
-            np.float32(self._plan.learning_rates[label])
-            * np.broadcast_to(jax.jit(share)(count + self._updates_before(label)), count.shape)
-            for label, share in self._shares.items()
+            np.float32(self._plan.learning_rates[label]) * np.broadcast_to(share, count.shape)
+            for label, share in shares(counts).items()
         ]
         return np.max(rates, axis=0)
 

@@ -27,7 +27,7 @@ from jtl.train import command
 from support import commands, tiny, tiny_train
 from support.paths import SUPPORT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_starts")]
 
 SCRIPT = SUPPORT / "tiny_train.py"
 ROOM_SCRIPT = SUPPORT / "tiny_train_room.py"

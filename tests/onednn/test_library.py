@@ -122,9 +122,9 @@ def test_many_threads_get_their_own_results():
 def test_one_kind_of_operation_is_left_out():
     normalization = onednn.Normalization("normalization", (2, 9, 8, 6), 1e-3, True)
     with onednn.disabled(onednn.Normalization):
-        assert onednn.fitted(normalization, jnp.float32) is None
+        assert onednn.with_workspace(normalization, jnp.float32) is None
         assert onednn.available(CONVOLUTION, jnp.float32)
-    assert onednn.fitted(normalization, jnp.float32) is not None
+    assert onednn.with_workspace(normalization, jnp.float32) is not None
 
 
 @needs_onednn

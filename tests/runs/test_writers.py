@@ -32,7 +32,11 @@ from support.run_folders import (
     stopped,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.process,
+    pytest.mark.usefixtures("warm_starts"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def whole(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_readers_leave_a_training_alone(tiny_data, tmp_path):
     folder, other = tmp_path / "run", tmp_path / "whole"
-    words = [arguments(tiny_data, place, epochs=20) for place in (folder, other)]
+    words = [arguments(tiny_data, place, epochs=8) for place in (folder, other)]
     # The second one has no readers, and whatever else is the same.
     process, read = started([*words[0], "--then", *words[1]], TINY_OFTEN="1"), []
     refused: list[str] = []

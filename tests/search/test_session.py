@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jtl
 from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.runs.files import read_json
@@ -83,6 +84,20 @@ def test_all_images_choose_without_a_test(tiny_data, tmp_path, planned):
     assert found["trials"][0]["state"] == "done"
     assert "not begun" in [t["state"] for t in found["trials"]]
     assert found["corrected_val_accuracy"] is None
+
+
+def test_from_python(tiny_data, tmp_path):
+    given = {"model": "tiny", "weights": str(tiny_data.parent / "weights"), "test": False}
+    out = tmp_path / "search"
+    found = jtl.search(tiny_data, budget="1s", out=out, display=tiny.quiet(), **given)
+    assert found.winner.folder == out / "trials" / "001-head-only"
+    assert found.winner.summary["mask"] == "head_only"
+    assert [t["state"] for t in found.trials].count("done") == 1
+    assert "The winner is head_only" in repr(found)
+    assert "head_only" in found._repr_html_()
+    assert jtl.load(out).folder == found.winner.folder
+    with pytest.raises(UserError, match=r"there is no option budgets. Did you mean 'budget'"):
+        jtl.search(tiny_data, budgets="1s")
 
 
 @pytest.mark.process

@@ -139,8 +139,13 @@ def verdict(samples: list[Sample], line_bytes: int = 0) -> dict[str, Any]:
     def median(name: str, among: list[Sample]) -> float:
         return statistics.median(getattr(sample, name) for sample in among)
 
-    history = line_bytes * (median("epochs", last) - median("epochs", first))
-    told: dict[str, Any] = {"seconds": samples[-1].seconds, "epochs": samples[-1].epochs}
+    between = median("epochs", last) - median("epochs", first)
+    history = line_bytes * between
+    told: dict[str, Any] = {
+        "seconds": samples[-1].seconds,
+        "epochs": samples[-1].epochs,
+        "between": between,
+    }
     for name in SHOWN:
         if name == "rss":
             early, late = median(name, first), median(name, last)

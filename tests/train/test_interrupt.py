@@ -20,6 +20,8 @@ from jtl.common.signals import Interrupted, Stop, listening
 from jtl.runs.checkpoints import reading
 from support import tiny
 
+pytestmark = pytest.mark.usefixtures("warm_starts")
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:

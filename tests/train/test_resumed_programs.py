@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("warm_starts")]
 
 COMPILED = ("jit__train_step", "jit_train_epoch", "jit_forward", "jit_score")
 """What takes long to compile in larger networks."""

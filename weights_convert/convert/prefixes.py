@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import numpy as np
 from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.convert.counting import counted
-from weights_convert.convert.rules import Table
+from weights_convert.convert.rules import Modules, Table, module_name
 from weights_convert.convert.tables import TABLES
 from weights_convert.printable import listed, shown
 
@@ -247,16 +248,19 @@ def _best_match(tensors: Mapping[str, np.ndarray], model: str | None, family: st
 def quick_match(tensors: Mapping[str, Any], table: Table, entry: models.ModelEntry) -> float:
     """The share of units that have a convolution in `tensors`, known without tracing the model."""
     leaf = table.leaves.separator + table.leaves.names["params", "kernel"]
+    units = _convolutions(table.modules, entry.backbone)
+    found = (any(f"{name}{leaf}" in tensors for name in names) for names in units)
+    return sum(found) / len(units)
 
-    def is_there(unit: str) -> bool:
+
+@functools.lru_cache(maxsize=256)
+def _convolutions(modules: Modules, backbone: Any) -> tuple[tuple[str, ...], ...]:
+    """For each unit, what a library may call its convolutions."""
+    names = []
+    for unit in backbone.units():
+        each = []
         for convolution in _CONVOLUTIONS:
-            try:
-                name = table.module_name(f"{unit}/{convolution}", entry.backbone)
-            except LookupError:
-                continue
-            if name + leaf in tensors:
-                return True
-        return False
-
-    units = entry.backbone.units()
-    return sum(is_there(unit.path) for unit in units) / len(units)
+            with contextlib.suppress(LookupError):
+                each.append(module_name(modules, backbone, f"{unit.path}/{convolution}"))
+        names.append(tuple(each))
+    return tuple(names)

@@ -9,6 +9,7 @@ source key is used at most once, and the same table serves export.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -97,6 +98,26 @@ KERAS = LeafRules(
 )
 
 
+Modules = Callable[[Any], tuple[Naming, ...]]
+
+
+def module_name(modules: Modules, backbone: Any, module: str) -> str:
+    """A library's name of the target module at the path `module`.
+
+    Raises:
+        LookupError: `modules` has no rule for it.
+    """
+    for pattern, name in _naming(modules, backbone):
+        if match := re.fullmatch(pattern, module):
+            return name(*match.groups())
+    raise LookupError(f"the table has no rule for the module '{module}'")
+
+
+@functools.lru_cache(maxsize=256)
+def _naming(modules: Modules, backbone: Any) -> tuple[Naming, ...]:
+    return modules(backbone)
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """One library's names for one family.
@@ -121,7 +142,7 @@ class Table:
 
     library: str
     family: str
-    modules: Callable[[Any], tuple[Naming, ...]]
+    modules: Modules
     classifier: str
     leaves: LeafRules
     ignored: tuple[str, ...] = (r".*\.num_batches_tracked",)
@@ -158,10 +179,7 @@ class Table:
         """
         if module == "head/logits":
             return self.classifier
-        for pattern, name in self.modules(backbone):
-            if match := re.fullmatch(pattern, module):
-                return name(*match.groups())
-        raise LookupError(f"the table has no rule for the module '{module}'")
+        return module_name(self.modules, backbone, module)
 
     def to_source(self, path: Sequence[str], array: np.ndarray) -> np.ndarray:
         """The target's array at `path` (from collection to leaf) in the source's layout."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from weights_convert.printable import is_text, listed, shown
 from weights_convert.read.readers import SourceFile
+from weights_convert.read.torch_pickle import Dropped
 from weights_convert.source.description import Source
 from weights_convert.source.places import is_name, places
 
@@ -50,6 +51,8 @@ def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
     foreign = file.format == "safetensors" and "jtl" not in file.metadata
     value = file.metadata if foreign else file.value
     found = dict(_found(value, file.wrappers))
+    unread = [place for place, names in found.items() if not names]
+    found = {place: names for place, names in found.items() if names}
     fitting = {place: names for place, names in found.items() if len(names) == num_classes}
     notes = []
     if len({*fitting.values()}) == 1:
@@ -64,14 +67,20 @@ def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
             "names are not used"
             for place, names in found.items()
         ]
+    if unread and not found:
+        notes.append(
+            f"{listed(unread)} may name the classes, and is an object that is not read: save the "
+            "names as a list of text"
+        )
     return dataclasses.replace(source, notes=(*source.notes, *notes))
 
 
 def _found(value: object, wrappers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The names in every place that has some; none of an object that is not read."""
     for place, values in places(value, wrappers, lambda text: None):
         for key, said in values.items():
             plain = key.lower().replace("_", "").replace("2", "to") if is_name(key) else ""
-            if plain in _NAMES and (names := _names(said)):
+            if plain in _NAMES and ((names := _names(said)) or isinstance(said, Dropped)):
                 name = f"{place}.{key}" if place else key
                 yield f"the file's '{shown(name, 60)}'", names
 

@@ -3,12 +3,14 @@
 `registry` opens a source by its name and makes a data set of it. What it uses:
 
 - class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
-  `split_folders`, `names` (what names of folders and files say);
+  `split_folders`, `names` (what names of folders and files say), `views` (folders that are bands or
+  views of one thing);
 - lists that divide the images of class folders: `split_lists` (entry), `split_list_candidates`
-  (which files may be such lists), `split_list_reader` (what one of them says), `split_column`;
+  (which files may be such lists), `split_list_reader` (what one of them says), `split_column`,
+  `image_index` (the images that they name);
 - tables (`csv:`): `tables` (entry), `table_files` (reading them), `table_columns`, `table_rows`,
   `table_labels`, `table_images`, `table_sets` (several files);
-- labels in file names: `name_labels` (entry), `name_rules`;
+- labels in file names: `name_labels` (entry), `name_rules`; as numbers or text: `labels`;
 - what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
   `other_labels`, `unread_labels`, `image_groups`;
 - files and archives: `stores`, `archives`, `encoded` (decoding on demand);

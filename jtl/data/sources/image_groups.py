@@ -90,7 +90,11 @@ def with_groups(found: OpenedSource, rule: str) -> OpenedSource:
             f"{len(lost):,} of {counted(len(names), 'image')} have no group in their names by "
             f"--group-from {rule}: {listed(lost, 5)}.{others} Change the rule."
         )
-    return dataclasses.replace(found, groups={name: g for name, g in groups.items() if g})
+    return dataclasses.replace(
+        found,
+        groups={name: g for name, g in groups.items() if g},
+        notes=tuple(note for note in found.notes if "--group-from" not in note),  # It is done.
+    )
 
 
 def in_names(rows: Iterable[Sequence[str]], index: ImageIndex) -> list[str]:

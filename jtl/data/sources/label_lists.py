@@ -100,7 +100,8 @@ def _class(cell: str, class_names: set[str]) -> str | None:
     if cell in class_names:
         return cell
     words = cell.split()
-    if words and words[0] in class_names and all(word.isdigit() for word in words[1:]):
+    # With the corners of one box, or of several of the same class.
+    if words and words[0] in class_names and all(w.isdigit() or w == words[0] for w in words[1:]):
         return words[0]
     return None
 

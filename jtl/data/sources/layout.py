@@ -20,6 +20,7 @@ from jtl.data.sources import (
     segmentations,
     split_lists,
     unread_labels,
+    views,
 )
 from jtl.data.sources.class_folders import (
     Classes,
@@ -168,7 +169,7 @@ class _Reader:
                 labels = None
                 if split == "val":
                     labels = label_lists.find(
-                        [f for n in (node, folder, base) for f in n.others],
+                        self._lists_around(node, base),
                         loose, sorted(splits["train"]), self._read,
                     )  # fmt: skip
                 if labels is not None:
@@ -218,6 +219,9 @@ class _Reader:
             alone = base.parts == folders["train"].parts
             if (divided := self._by_lists(splits["train"], expected=alone)) is not None:
                 splits, places = divided, dict.fromkeys(divided, places["train"])
+        if "val" not in splits:
+            images = (i for images in splits["train"].values() for i in images)
+            self.findings.notes += filter(None, [views.altered(images)])
         if self._tree.hidden:
             findings.leave_out("hidden and system files", *self._tree.hidden)
         findings.leave_out(SPECIAL, *(file.name for file in self._tree.special))
@@ -225,6 +229,11 @@ class _Reader:
         left = tuple(LeftOut(what, tuple(names)) for what, names in findings.left.items() if names)
         notes, used = tuple(findings.notes), tuple(self._used)
         return Layout(splits, places, labels_from, self._splits_told, left, notes, used)
+
+    def _lists_around(self, node: Node, base: Node) -> list[ImageFile]:
+        """Files in a folder and in those around it, and beside the whole."""
+        around = {node.parts[:depth] for depth in range(len(node.parts) + 1)} | {base.parts}
+        return [file for file in self._tree.others if file.parts[:-1] in around]
 
     def _by_lists(self, classes: Classes, *, expected: bool) -> dict[str, Classes] | None:
         """The splits as lists beside the folders have them."""

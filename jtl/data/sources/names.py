@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -170,11 +171,11 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
         words = [word for word in words_of(name) if not word.isdigit() and word != "of"]
         letters = len(words) > 1 and len(words[-1]) == 1 and words[-1].isalpha()
         stem = tuple(words[:-1] if letters else words)
-        if stem and stem[-1] in (*_PARTS, *_GROUPS):
+        if stem and (stem[-1] in (*_PARTS, *_GROUPS) or _says_group(name)):
             by_stem.setdefault(stem, []).append(name)
     found = []
     for stem, siblings in by_stem.items():
-        if stem[-1] in _GROUPS:
+        if stem[-1] in _GROUPS or _says_group(siblings[0]):
             if len(siblings) > 1 and all(re.search(r"\d", name) for name in siblings):
                 found += siblings
             continue
@@ -188,6 +189,12 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
         if apart:
             found += siblings
     return sorted(found)
+
+
+def _says_group(name: str) -> bool:
+    """Whether a word for groups has a number behind it, as in `patient_004_node_4`."""
+    words = words_of(name)
+    return any(a in _GROUPS and b.isdigit() for a, b in itertools.pairwise(words))
 
 
 def _split_of_word(word: str) -> str | None:

@@ -7,6 +7,7 @@ images, tables with a column of splits, JSON with splits as keys, and CUB's `ima
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,8 +20,9 @@ from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.split_list_candidates import NEVER_READ, ListName
 from jtl.data.sources.split_list_reader import CUB, WAY_OUT, Contents
-from jtl.data.sources.stores import ImageFile, stem_of
+from jtl.data.sources.stores import ImageFile
 
+_DIGITS = re.compile(r"[\d.]")
 _ENOUGH = 0.5
 """The share of the images that lists must name."""
 _NEARLY_ALL = 0.9
@@ -226,15 +228,14 @@ def _apart(sets: Iterable[frozenset[str]]) -> list[frozenset[str]]:
 
 
 def _by_names(images: Sequence[ImageFile], where: str) -> Listed | None:
-    """The splits where all images are called after theirs, such as RAF-DB's `train_00001.jpg`.
+    """The splits where all images are called after theirs, as `train_00001.jpg` or `PublicTest_7`.
 
     Raises:
         UserError: A few are not.
     """
     split_of: dict[str, str] = {}
     for image in images:
-        words = words_of(stem_of(image.parts[-1]))
-        splits = splits_in(words[0]) if words else set()
+        splits = splits_in(_DIGITS.split(image.parts[-1], maxsplit=1)[0])
         if len(splits) == 1 and splits <= {"train", "val", "test"}:
             split_of[image.name] = splits.pop()
     if len(split_of) < _NEARLY_ALL * len(images):

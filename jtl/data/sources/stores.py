@@ -155,7 +155,7 @@ def _file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> ImageFile | None:
 
 def ignored(parts: Iterable[str]) -> bool:
     """Whether a path leads through what is hidden, or what archivers and systems leave behind."""
-    return any(part.startswith(".") or part.lower() in _JUNK for part in parts)
+    return any(part.startswith((".", "~$")) or part.lower() in _JUNK for part in parts)
 
 
 def sorted_tree(tree: Tree) -> Tree:

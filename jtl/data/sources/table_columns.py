@@ -28,7 +28,7 @@ IMAGES = (
 LABELS = (
     "label", "labels", "class", "class_name", "classname", "class_label", "label_name", "category",
     "category_name", "target", "targets", "y", "species", "breed", "diagnosis", "dx", "class_id",
-    "label_id", "category_id", "classid", "label_index", "class_index",
+    "label_id", "category_id", "classid", "label_index", "class_index", "choice",
 )  # fmt: skip
 _SPLITS = ("split", "splits", "subset", "partition", "data_split", "dataset_split")
 """Of columns that hardly are something else, whatever they hold."""
@@ -46,6 +46,8 @@ _ENOUGH = 0.5
 _FIRST, _MOST_WORDS = 1000, 12
 """Rows that are looked at first, and how many words for splits a column may have."""
 _NUMBERS = (*TRUE[:2], *FALSE[:2])
+_MARKS = {"1", "0", "-1", "1.0", "0.0", "-1.0", *MISSING}
+"""What a column holds that says of each image whether it has something."""
 NONE = "none"
 """For --split-column: the table says no splits."""
 
@@ -182,12 +184,27 @@ def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int
         rest = [c for c in rest if not {*words_of(table.names[c])} & {*NO_LABELS, *IN_COLUMNS}]
     if len(rest) == 1:
         return rest[0], (), []
+    _refuse_marks(table, rest)
     if rest:
         raise _unclear(table, rest, "labels", "none is called label or class")
     raise NoLabels(
         f"{table.path} has no column of labels. Its columns are {table.told()}. Name the one with "
         "the classes with --label-column."
     )
+
+
+def _refuse_marks(table: Table, columns: Sequence[int]) -> None:
+    """Raises `UserError` if several columns say whether an image has something, as findings do."""
+    cells = {table.names[c]: {*table.columns[c]} for c in columns}
+    marked = [n for n, words in cells.items() if words <= _MARKS and {"1", "1.0"} & words]
+    if len(marked) > 1:
+        raise UserError(
+            f"{table.path} may have several labels for an image: its columns "
+            f"{listed(map(repr, marked), 20)} hold 1, 0, -1 or nothing. To learn all of them, make "
+            "each cell 1 or 0, and add --task multilabel. To learn one class for each image, make "
+            "one column with the class of each; or learn one of these questions, with "
+            f"--label-column '{marked[0]}', from the rows that answer it."
+        )
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

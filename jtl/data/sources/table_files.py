@@ -203,6 +203,14 @@ def _delimiter(text: str, path: Path) -> str:
             best, most = delimiter, score
     if not best and len({len(line.split()) for line in lines}) == 1 and len(lines[0].split()) > 1:
         return " "
+    words = [line.split() for line in lines]
+    if not best and all(len(row) > 1 and by_ending(row[0]) for row in words):
+        few, many = (pick(map(len, words)) for pick in (min, max))
+        raise UserError(
+            f"{path} has {few} to {many} words in a row, between spaces: labels of several words, "
+            "or several labels for an image. Put a comma between the image and its one label, and "
+            "quotation marks around names that contain commas."
+        )
     if not best:
         raise NoLabels(
             f"{path} has only one column ({lines[0].strip()[:60]!r}). A table has at least a "
@@ -218,16 +226,19 @@ def _in_one_document(text: str, path: Path) -> Iterator[tuple[int, Any]] | None:
         UserError: It is one JSON object, as of boxes and settings.
     """
     start, lines = text.lstrip()[:1], path.suffix.lower() != ".json"
-    kind = unread_labels.kind_of_text(text[: 2**14]) if start == "{" else None
+    kind = unread_labels.kind_of_text(text[: 2**14]) if start in ("{", "[") else None
     held: Any = None
     if start == "[" or (start == "{" and (kind or not lines)):
         with contextlib.suppress(ValueError, RecursionError):
             held = json.loads(text)
-    if isinstance(held, list):
+    studio = kind == unread_labels.LABEL_STUDIO
+    if isinstance(held, list) and not studio:
         return enumerate(held, 1)
     if held is None:
         return None
     boxes = " They may be of several objects in an image: jtl classifies whole images." * bool(kind)
+    if studio:
+        boxes = " Export them as CSV or as JSON-MIN, in which each image has a row."
     what = f"holds {kind}" if kind else "is one JSON object"
     raise UserError(
         f"{path} {what}, and no table.{boxes} jtl reads JSON objects, one a line or in a list, "

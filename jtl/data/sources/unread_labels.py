@@ -16,18 +16,23 @@ _KINDS = {
     "MATLAB files": r"\.mat$",
     "lists in XML": r"(^|/)[^/]*(label|list|class|info)[^/]*\.xml$",
     "boxes in the format of Pascal VOC": r"\.xml$",
+    "labels of WebDataset": r"\.cls$",
     "arrays or records": r"\.(h5|hdf5|npy|npz|tfrecords?|lmdb|mdb|parquet|arrow)$",
     "lists": r"(^|/)([^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)|"
     r"labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
 }  # fmt: skip
 """By what they are, in the plural; the first that fits counts."""
 _VIA, _LABELME, _YOLO = (f"boxes in the format of {name}" for name in ("VIA", "LabelMe", "YOLO"))
+_SHARE = r"(0?\.\d+|[01](\.\d*)?|\d(\.\d+)?e-\d+)"
+LABEL_STUDIO = "annotations of Label Studio"
 _HELD = {
     _VIA: r"[\s\S]*\"_via_|(?=[\s\S]*\"regions\"\s*:)[\s\S]*\"filename\"\s*:",
     _LABELME: r"(?=[\s\S]*\"shapes\"\s*:)[\s\S]*\"(imagePath|imageData)\"\s*:",
     "boxes in the format of COCO": r"(?=[\s\S]*\"images\"\s*:\s*\[)"
     r"[\s\S]*\"(annotations|categories|file_name)\"\s*:",
-    _YOLO: r"\s*\d+( -?\d*\.?\d+(e-?\d+)?){4,}\s*(\n|$)",
+    LABEL_STUDIO: r"(?=[\s\S]*\"annotations\"\s*:\s*\[)[\s\S]*\"data\"\s*:\s*\{",
+    # A class, and a centre and sides that are shares of the image's.
+    _YOLO: rf"\s*\d+( {_SHARE}){{2}}( (?!0(\.0*)?\s){_SHARE}){{2}}( {_SHARE})*\s*(\n|$)",
 }
 """By what a file begins with, where its name says nothing."""
 _LOOKED_INTO = (".json", ".txt")
@@ -168,7 +173,7 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
         for pattern, text in _SPECIAL.items()
         if any(re.search(pattern, name, re.IGNORECASE) for name in names)
     ]
-    if any(found.get(kind) for kind in _HELD) and _OF_BOXES not in special:
+    if any(found.get(kind) for kind in _HELD if kind != LABEL_STUDIO) and _OF_BOXES not in special:
         special.append(_OF_BOXES)
     tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
     if not tables:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jtl.common.errors import UserError
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.data.sources.stores import ImageFile, stem_of
 
 _FEWEST_VIEWED, _MOST_VIEWS = 3, 16
@@ -27,7 +27,18 @@ _MODES = re.compile(
     re.IGNORECASE,
 )
 _COLOURS = re.compile(r"r|g|b|red|green|blue|yellow|cyan|magenta|grey|gray", re.IGNORECASE)
-_AT_END = re.compile(rf"(.+)[ ._-]({_OF_BANDS}|red|green|blue|yellow)", re.IGNORECASE)
+_DEPTH = re.compile(r"depth\w*|mask\w*|thermal|infrared|disparity|normals|albedo")
+_AT_END = re.compile(r"(.+)[ ._-]([a-z][a-z\d]*)")
+"""Of names in lower case."""
+_ALTERED = re.compile(
+    r"(.+)([ ._-]+(?:[hv]?[ _-]?flip\w*|rot\w*|mirror\w*|aug\w*|blur\w*|nois[ey]\w*|bright\w*|"
+    r"dark\w*|contrast\w*|zoom\w*|shear\w*|shift\w*|jitter\w*|equali[sz]ed?))",
+    re.IGNORECASE,
+)
+_COPY_OF = re.compile(
+    r"((?:aug(?:mented)?|rot(?:ated)?|flip(?:ped)?|r)[\d_-]*[_-])(.+)", re.IGNORECASE
+)
+_FEW_COPIES = 0.05
 _RGB = {"red", "green", "blue"}
 _SAME, _NEARLY_ALL = 0.5, 0.9
 """The share of names that folders of bands have in common, and of images or things that tell."""
@@ -61,7 +72,7 @@ def refuse(folders: Mapping[str, Sequence[ImageFile]], where: str, labels_told: 
             f"{told} If the folders are classes, {_KEEP}. If not, put one image of each "
             f"thing into a folder named after its class. {labels_told}".rstrip()
         )
-    if shown := _ending_in_bands([stem for same in stems.values() for stem in same]):
+    if shown := _ending_in_bands(stems):
         raise UserError(
             f"The images in {where} are called like bands of one thing each ({listed(shown, 3)}), "
             "and each band would be an image of its own. Save the bands of each thing as one image "
@@ -100,23 +111,62 @@ def _called_like_bands(views: Mapping[str, set[str]], where: str) -> str:
     )
 
 
-def _ending_in_bands(stems: Sequence[str]) -> list[str]:
-    """Some names where nearly all are those of bands, the same of each thing."""
-    bands: dict[str, list[str]] = defaultdict(list)
-    for stem in stems:
-        if match := _AT_END.fullmatch(stem):
-            bands[match[1]].append(match[2])
-    if sum(map(len, bands.values())) < _NEARLY_ALL * len(stems) or not bands:
+def _ending_in_bands(stems: Mapping[str, Sequence[str]]) -> list[str]:
+    """Some names where nearly all end in words for bands, the same of each thing in a folder."""
+    bands: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for folder, same in stems.items():
+        for stem in same:
+            if match := _AT_END.fullmatch(stem):
+                bands[folder, match[1]].append(match[2])
+    count = sum(map(len, stems.values()))
+    if not bands or sum(map(len, bands.values())) < _NEARLY_ALL * count:
         return []
-    base, usual = max(bands.items(), key=lambda item: len(item[1]))
+    (folder, base), usual = max(bands.items(), key=lambda item: len(item[1]))
     same = sum({*each} == {*usual} for each in bands.values())
+    certain = [band for band in usual if _BANDS.fullmatch(band) or _DEPTH.fullmatch(band)]
     # `x_b1` and `x_b2` may be two shots, and `shirt_red` is a shirt.
     letters = all(re.fullmatch(r"b\d", band) for band in usual)
     if len(usual) < (3 if letters else 2) or same < _NEARLY_ALL * len(bands):
         return []
-    if {*usual} <= {*_RGB, "yellow"} and not {*usual} >= _RGB:
+    if not certain and not {*usual} >= _RGB:
         return []
-    return [stem for stem in stems if stem.startswith(base)]
+    return [stem for stem in stems[folder] if stem.startswith(base)]
+
+
+def altered(images: Iterable[ImageFile]) -> str:
+    """A note where images are called like altered copies of others; else empty.
+
+    Args:
+        images: All images of which some are held out.
+    """
+    stems: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for image in images:
+        stems[image.parts[:-1]][stem_of(image.parts[-1])] = image.name
+    ends: dict[str, str] = {}
+    starts: dict[str, str] = {}
+    copies = 0
+    for same in stems.values():
+        for stem, name in same.items():
+            end, start = _ALTERED.fullmatch(stem), _COPY_OF.fullmatch(stem)
+            if end and end[1] in same:
+                ends.setdefault(re.sub(r"\d+", "0", end[2]), name)
+            elif start and start[2] in same:
+                starts.setdefault(start[1].rstrip("0123456789_-"), name)
+            else:
+                continue
+            copies += 1
+    if copies < max(2, _FEW_COPIES * sum(map(len, stems.values()))):
+        return ""
+    before = rf"((?:{'|'.join(map(re.escape, starts))})[\d_-]*)?" if starts else ""
+    numbered = (re.escape(end).replace("0", r"\d+") for end in sorted(ends))
+    behind = f"({'|'.join(numbered)})?" if ends else ""
+    rule = rf"regex:(?:^|/){before}(?P<group>[^/]+?){behind}\.[^./]+$"
+    return (
+        f"{counted(copies, 'image')} may be altered copies of others by their names, such as "
+        f"{listed([*ends.values(), *starts.values()], 3)}. Of validation images that are held out, "
+        "copies would be trained on. To keep each image and its copies on one side: "
+        f"--group-from '{rule}'"
+    )
 
 
 def _are_counted(names: Sequence[str]) -> bool:

@@ -94,7 +94,7 @@ def _operation(kind, x, epsilon, with_relu) -> onednn.Normalization | None:
         return None
     forward = onednn.Normalization("normalization", x.shape, epsilon, with_relu)
     backward = onednn.Normalization("normalization_gradient", x.shape, epsilon, with_relu)
-    fitted = [onednn.fitted(operation, x.dtype) for operation in (forward, backward)]
+    fitted = [onednn.with_workspace(operation, x.dtype) for operation in (forward, backward)]
     if None in fitted:
         return None
     return fitted[0] if kind == "normalization" else fitted[1]

@@ -196,7 +196,7 @@ def _operation(kind, x, window, strides, pads) -> onednn.MaxPooling | None:
     outputs = (x.shape[0], rows, columns, x.shape[3])
     shapes = (x.shape, outputs, (window, window), (strides, strides), (top, bottom, left, right))
     kinds: tuple[Any, ...] = ("pooling", "pooling_gradient")
-    fitted = {k: onednn.fitted(onednn.MaxPooling(k, *shapes), x.dtype) for k in kinds}
+    fitted = {k: onednn.with_workspace(onednn.MaxPooling(k, *shapes), x.dtype) for k in kinds}
     return None if None in fitted.values() else fitted[kind]
 
 

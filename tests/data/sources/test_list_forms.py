@@ -106,6 +106,16 @@ def test_images_that_are_called_after_their_splits(tmp_path: Path, ending: str):
     assert counts(root) == WHOLE
 
 
+def test_splits_before_the_numbers_in_names(tmp_path: Path):
+    """FER2013's: `PublicTest_12345.jpg`."""
+    grown(tmp_path, "cat:4 dog:4")
+    for path in sorted(tmp_path.glob("*/*")):
+        number = int(path.stem[-1])
+        name = f"Training_{number}" if number < 2 else f"PublicTest_{number}"
+        path.rename(path.with_name(f"{name}.png"))
+    assert counts(tmp_path) == {"train": {"cat": 2, "dog": 2}, "test": {"cat": 2, "dog": 2}}
+
+
 def test_images_that_are_called_after_their_classes(tmp_path: Path):
     grown(tmp_path, "rail:3 tube:2")
     for folder_, word in (("rail", "train"), ("tube", "test tube")):

@@ -136,3 +136,56 @@ def test_accents_do_not_divide_words():
     assert words_of("Année_d'entraînement2") == ["annee", "d", "entrainement", "2"]
     assert split_in("démo_entraînement") == ("train", False)
     assert words_of("学習") == ["学習"]
+
+
+STUDIO = [{"id": 1, "annotations": [{"result": []}], "data": {"image": "/upload/0.png"}}]
+
+
+def test_exports_of_label_studio(root: Path):
+    (root / "x.json").write_text(json.dumps(STUDIO))
+    assert "Export them as CSV or as JSON-MIN" in refused(f"csv:{root / 'x.json'}")
+    head = ("annotation_id", "annotator", "choice", "created_at", "id", "image", "lead_time")
+    rows = [
+        (number, 7, label, f"2024-01-0{number}", number + 100, f"/data/upload/{path}", 1.5)
+        for number, (path, label) in enumerate(LABELS.items(), 1)
+    ]
+    (root / "x.json").write_text(json.dumps([dict(zip(head, row, strict=True)) for row in rows]))
+    assert find(f"csv:{root / 'x.json'}").class_names == ("a", "b")
+
+
+def test_findings_in_columns_are_several_labels(root: Path):
+    """CheXpert's: 1 for yes, 0 for no, -1 for uncertain, nothing for not mentioned."""
+    marks = [("1.0", ""), ("", "-1.0"), ("0.0", "1.0"), ("1.0", "1.0")]
+    rows = [f"{p},F,{','.join(m)}" for p, m in zip(LABELS, marks, strict=True)]
+    (root / "x.csv").write_text("\n".join(["Path,Sex,No Finding,Edema", *rows]))
+    told = refused(f"csv:{root / 'x.csv'}")
+    assert "several labels for an image: its columns 'No Finding', 'Edema' hold 1, 0, -1" in told
+
+
+def test_rows_of_several_words_between_spaces(root: Path):
+    rows = [f"{path} {label}{' c' * (label == 'b')}" for path, label in LABELS.items()]
+    (root / "x.txt").write_text("\n".join(rows))
+    assert "has 2 to 3 words in a row, between spaces" in refused(f"csv:{root / 'x.txt'}")
+
+
+def test_labels_of_validation_images_far_above_them(tmp_path: Path):
+    """ImageNet's from Kaggle, where an image may have several boxes."""
+    top = "ILSVRC/Data/CLS-LOC"
+    grown(tmp_path, [f"{top}/train/n01:2", f"{top}/train/n02:2", f"{top}/val:2", f"{top}/test:1"])
+    name = f"{top}/val".replace("/", "-")
+    rows = [f"{name}-0,n02 1 2 3 4 n02 5 6 7 8 ", f"{name}-1,n01 1 2 3 4 "]
+    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows]))
+    assert counts(tmp_path)["val"] == {"n01": 1, "n02": 1}
+
+
+def test_groups_that_have_numbers_within_their_names(tmp_path: Path):
+    grown(tmp_path, "patient_004_node_4:2 patient_009_node_1:2")
+    assert "they may be classes, or parts" in refused(f"folder:{tmp_path}")
+
+
+def test_files_of_office_programs_and_of_webdataset(tmp_path: Path):
+    grown(tmp_path / "a", "ant:2 bee:2")
+    (tmp_path / "a" / "ant" / "~$x.jpg").write_bytes(b"x")
+    assert counts(tmp_path / "a") == {"train": {"ant": 2, "bee": 2}}
+    grown(tmp_path / "b", "x:2 x/0.cls x/1.cls")
+    assert "Their labels may be in 0.cls, 1.cls." in refused(f"folder:{tmp_path / 'b/x'}")

@@ -37,7 +37,18 @@ def test_boxes_beside_images(tmp_path: Path, kind: str):
         find(f"folder:{tmp_path / 'flat'}")
 
 
-@pytest.mark.parametrize("text", ["", "taken in May 2021", "7\n8\n", '{"camera": "x"}', "\0" * 99])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "taken in May 2021",
+        "1 1 312.0 182.0 1",
+        "1 1 0.0 0.0 0",
+        "7\n8\n",
+        '{"camera": "x"}',
+        "\0" * 99,
+    ],
+)
 def test_other_files_are_no_boxes(tmp_path: Path, text: str):
     grown(tmp_path, "a:2 b:2")
     (tmp_path / "a" / "a-0.txt").write_text(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.registry import find
+from jtl.data.sources.registry import SourceOptions, find, load
 from support.data_files import counts, encode, flat
 
 COUNTED = [str(number) for number in range(5)]
@@ -63,6 +63,7 @@ CLASSES = {
     "two shots of each": (["cat", "dog"], ["{folder}0_b1", "{folder}0_b2"]),
     "shirts in colours": (["shirt", "coat"], ["{folder}0_red", "{folder}0_blue"]),
     "some with more names": (["cat", "dog"], ["x_B02", "x_B03", "y", "z"]),
+    "faces with and without": (["mask", "no_mask"], ["x_{folder}", "y_{folder}"]),
     "other bands of each": (["cat", "dog"], ["x_B02", "x_B03", "y_B04", "z_B05"]),
 }
 
@@ -79,9 +80,41 @@ def test_bands_called_alike_with_other_images_are_classes(tmp_path: Path):
     assert counts(tmp_path) == {"train": {"VH": 3, "VV": 3}}
 
 
-@pytest.mark.parametrize("bands", ["B02 B03 B04", "b1 b2 b3", "red green blue yellow", "VV VH"])
+FORMS = ["B02 B03 B04", "b1 b2 b3", "red green blue yellow", "VV VH", "crop depthcrop", "rgb depth"]
+
+
+@pytest.mark.parametrize("bands", FORMS)
 def test_bands_in_the_names_of_the_images(tmp_path: Path, bands: str):
     names = [f"{{folder}}_{place}_{band}" for place in (1, 2) for band in bands.split()]
     told = refused(written(tmp_path, ["crop", "tree"], names))
     assert f"bands of one thing each (crop_1_{min(bands.lower().split())}, " in told
     assert len(counts(tmp_path, "top")["train"]) == 2
+
+
+COPIES = [
+    ["{folder}0", "{folder}0_flip", "{folder}0_rot90", "{folder}0_rot180"],
+    ["{folder}0", "aug_7_{folder}0", "aug_8_{folder}0"],
+]
+
+
+@pytest.mark.parametrize("names", COPIES)
+def test_altered_copies_are_kept_together_by_what_the_note_says(tmp_path: Path, names: list[str]):
+    names = [name.replace("0", number, 1) for number in "234" for name in names]
+    written(tmp_path, ["ant", "bee"], names)
+    found = find(f"folder:{tmp_path}")
+    (note,) = (note for note in found.notes if "altered copies of others by their names" in note)
+    rule = note.partition("--group-from ")[2].strip("'")
+    data = load(f"folder:{tmp_path}", SourceOptions(group_from=rule))
+    assert not any("altered" in note for note in data.notes)
+    train, val = (
+        {name.rpartition("/")[2].partition(".")[0].removeprefix("aug_7_").removeprefix("aug_8_")[:4]
+         for name in split.names}
+        for split in (data.train, data.val)
+    )  # fmt: skip
+    assert not train & val
+    assert train | val == {f"{c}{n}" for c in ("ant", "bee") for n in "234"}
+
+
+def test_names_of_single_images_are_no_copies(tmp_path: Path):
+    written(tmp_path, ["ant", "bee"], ["x_flip", "rot_7", "y", "y_2", "r_y2"])
+    assert not find(f"folder:{tmp_path}").notes

@@ -37,7 +37,7 @@ from jtl.train.state import init_state
 from jtl.train.trainer import Trainer
 from support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_starts")]
 
 TIMES = ("seconds", "images_per_second", "elapsed")
 

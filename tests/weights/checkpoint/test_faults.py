@@ -46,6 +46,7 @@ def start(*arguments: object, **options) -> subprocess.Popen[str]:
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("warm_starts")
 def test_killed_at_any_moment_a_writer_leaves_whole_folders_or_none(tmp_path):
     file = samples.write_file(tmp_path / "source.safetensors")
     delays = random.Random(0)

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from support import weights_samples as samples
-from weights_convert.read.readers import SourceFile
+from weights_convert.read.readers import SourceFile, read
 from weights_convert.source import class_names, sources
 from weights_convert.source.description import Source
 
@@ -86,6 +87,14 @@ NOT_NAMES = [
 def test_anything_else_is_no_names(said: Any):
     found = named({"classes": said, "class_to_idx": said})
     assert (found.class_names, found.notes) == (None, ())
+
+
+def test_names_in_an_object_are_said_not_to_be_read(tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    torch.save({"state_dict": {"w": torch.ones(1)}, "classes": np.array(NAMES)}, tmp_path / "w.pth")
+    file = read(tmp_path / "w.pth")
+    (note,) = class_names.named(Source(tmp_path, "w.pth"), file, 3).notes
+    assert note.startswith("the file's 'classes' may name the classes, and is an object that is")
 
 
 def test_names_of_a_file_are_stored_with_the_weights(tmp_path: Path):
