@@ -68,7 +68,7 @@ def _is_many(given: Any) -> bool:
 
 
 def _labels(labels: Any) -> np.ndarray:
-    """One label for each image.
+    """One label for each image, [N]; or, with `--task multilabel`, 0 and 1 for each class, [N, K].
 
     Raises:
         UserError: They are no list, or some images have none: as text, NaN would be a class.
@@ -79,6 +79,8 @@ def _labels(labels: Any) -> np.ndarray:
         labels = np.asarray(labels)  # A DataFrame, whose items are the names of its columns.
     if isinstance(labels, np.ndarray):
         labels = labels.ravel() if labels.shape[1:] == (1,) else labels
+        if labels.ndim == 2 and labels.dtype.kind in "iufb":
+            return labels
     rows = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     empty = ("None", "nan", "<NA>", "NaT")
     lost = sum(not isinstance(row, str) and str(row) in empty for row in rows)
@@ -122,6 +124,11 @@ def _of_arrays(images: Any, labels: np.ndarray) -> str:
 
 
 def _of_files(paths: list[Any], labels: np.ndarray, splits: list[str]) -> str:
+    if labels.ndim > 1:
+        raise UserError(
+            "several labels for each of a list of files: write a table of them, and give its path "
+            "with task='multilabel'."
+        )
     _check_count(len(paths), len(labels))
     sources = [Path(os.path.abspath(os.path.expanduser(os.fspath(path)))) for path in paths]
     if missing := [str(path) for path in sources if not path.is_file()]:

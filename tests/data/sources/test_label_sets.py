@@ -15,6 +15,7 @@ from jtl.common.errors import UserError
 from jtl.data.hold_out import hold_out
 from jtl.data.multilabel import class_counts
 from jtl.data.sources.arrays import ArraySplit
+from jtl.data.sources.in_memory import as_source
 from jtl.data.sources.registry import SourceOptions, find, load
 from jtl.data.splits import OpenedSource, reordered
 from jtl.data.survey import survey
@@ -264,6 +265,17 @@ def test_the_only_image_of_a_class_stays_in_train():
     train, val, _ = hold_out(split, 0, 0.5)
     assert "a" in train.names
     assert len(val) == 2
+
+
+def test_arrays_in_memory(root: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    images, labels = np.zeros((3, 4, 4), np.uint8), np.array([[1, 0], [0, 0], [1, 1]])
+    spec = as_source((images, labels))
+    np.testing.assert_array_equal(find(spec, SEVERAL).splits["train"].labels, labels)
+    with pytest.raises(UserError, match="--task multilabel"):
+        find(spec)
+    with pytest.raises(UserError, match="write a table of them"):
+        as_source(([root / f"{name}.png" for name in "abc"], labels))
 
 
 def test_classes_in_another_order(tmp_path: Path):
