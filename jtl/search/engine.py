@@ -249,8 +249,7 @@ class Engine:
     @property
     def again(self) -> str:
         """The rest of the command that goes on with the search."""
-        data = shlex.quote(self.base.data.data)
-        return f"{data} --resume --out {shlex.quote(str(self.folder))}"
+        return f"--resume --out {shlex.quote(str(self.folder))}"
 
     def _config(self, trial: Trial) -> Config:
         folder = self.folder / trial.folder

@@ -165,7 +165,7 @@ def test_a_failure_is_a_row_and_not_the_end(engine):
 
 def test_an_interrupted_trial_goes_on_and_finished_ones_are_not_repeated(engine):
     engine.train.fail = {"last_stages:2": KeyboardInterrupt()}
-    with pytest.raises(Interrupted, match=r"Stopped in trial 3.*\n  jtl search digits --resume"):
+    with pytest.raises(Interrupted, match=r"Stopped in trial 3.*\n  jtl search --resume --out"):
         plan(engine)
     assert [t.state for t in engine.store.read()] == ["done", "done", "running"]
     engine.train.begun.clear()
