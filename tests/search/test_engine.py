@@ -134,7 +134,7 @@ def test_what_is_predicted_to_be_too_slow_is_not_begun(engine):
     assert ("full", "not begun", 0) in plan(engine)
     assert "full" not in [mask for mask, _ in engine.train.begun]
     row = engine.store.read()[-1]
-    assert row.message.startswith("predicted to take 21 s for 2 epochs, when there were ")
+    assert row.message.startswith("predicted to take up to 24 s for 2 epochs, when there were ")
     assert engine.budget.spent <= 20
 
 
