@@ -13,7 +13,8 @@ from PIL import TiffImagePlugin
 
 from jtl.data import deep_colour
 
-_COLOURS = {0: 1, 1: 1, 2: 3}
+_WHITE, _BLACK, _RGB = 0, 1, 2
+_COLOURS = {_WHITE: 1, _BLACK: 1, _RGB: 3}
 """Bands of grey and of colours, by the number of the photometric interpretation (TIFF 6.0)."""
 _ALPHA = (1, 2, 999)
 """Extra samples that are transparency: associated, unassociated, and Corel Draw's own number."""
@@ -30,7 +31,10 @@ def fault(data: bytes) -> str | None:
     """
     file: Any = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
     tags = file.tag_v2
-    colours = _COLOURS.get(tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0))
+    kind = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, _BLACK)
+    if kind == _WHITE and file.mode.startswith("I"):  # Of 8 bits Pillow makes 255 of 0.
+        return "a 16-bit TIFF in which 0 is white: save it so that 0 is black"
+    colours = _COLOURS.get(kind)
     count = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
     if colours is None or count <= colours:
         return None

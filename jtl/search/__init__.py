@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class _Callable(types.ModuleType):
     """This module, which can be called."""
 
-    def __call__(self, data: Any = "digits", *, budget: str = "10m", **options: Any) -> Found:
+    def __call__(self, data: Any = "digits", *, budget: str | None = None, **options: Any) -> Found:
         """As of `jtl.search.found.search`."""
         from jtl.search.found import search
 

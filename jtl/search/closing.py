@@ -70,6 +70,7 @@ def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, An
         "command": shlex.join(["jtl", "train", *report.arguments(config)]),
         "notes": list(setup.dataset.notes),
     }
+    found["variations_too_slow"] = engine.too_slow
     if engine.budget.total - engine.budget.spent > CURVE_SECONDS:
         found["learning_curve"] = more_images.learning_curve(setup, engine.log)
     if metric == "accuracy":

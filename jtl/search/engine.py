@@ -22,7 +22,7 @@ from jtl.runs import metrics
 from jtl.runs.files import CONFIG, SUMMARY, read_json
 from jtl.search import selection, space
 from jtl.search.clock import Budget
-from jtl.search.cost import CostModel, Work
+from jtl.search.cost import MARGIN, CostModel, Work
 from jtl.search.sampling import Sampler
 from jtl.search.space import Candidate
 from jtl.search.trials import Store, Trial
@@ -72,6 +72,7 @@ class Engine:
         train: What trains a trial.
         note: Called when a trial begins or ends; keeps what time is spent.
         background_plots: As of `jtl.train.fit.fit`.
+        too_slow: Variations that were drawn and not begun.
     """
 
     folder: Path
@@ -86,6 +87,7 @@ class Engine:
     train: Train
     note: Callable[[], None] = lambda: None
     background_plots: bool = False
+    too_slow: int = 0
 
     def learn(self) -> None:
         """Takes the seconds of what earlier sessions have finished."""
@@ -141,7 +143,7 @@ class Engine:
                 work, epochs = self.workload.of(trial.options)
                 if (done := self._claimed(trial, work, epochs, sampler)) is not None:
                     sampler.tell(done)
-        misses = 0
+        misses = self.too_slow = 0
         while misses < MOST_MISSES and self.budget.left > CLOSING_SECONDS:
             candidate, number = sampler.ask()
             there = self.store.find(candidate.options)
@@ -153,7 +155,7 @@ class Engine:
             fitting = self._fitting(work, epochs, self.budget.left)
             if fitting is None:
                 sampler.refuse(number)
-                self._not_begun(candidate, work, epochs, self.budget.left)
+                self.too_slow += 1
                 misses += 1
                 continue
             if fitting < epochs:
@@ -174,10 +176,10 @@ class Engine:
 
     def _not_begun(self, candidate: Candidate, work: Work, epochs: int, left: float) -> None:
         fewest = min(epochs, space.FEWEST_EPOCHS)
-        needed = self.cost.seconds(work, fewest)
+        needed = MARGIN * self.cost.seconds(work, fewest)
         told = f" for {fewest} epochs" if epochs > 1 else ""
         message = (
-            f"predicted to take {format_seconds(needed)}{told}, when there were "
+            f"predicted to take up to {format_seconds(needed)}{told}, when there were "
             f"{format_seconds(left)} for it"
         )
         row = Trial(0, candidate.name, candidate.stage, candidate.options, "not begun")
@@ -249,8 +251,7 @@ class Engine:
     @property
     def again(self) -> str:
         """The rest of the command that goes on with the search."""
-        data = shlex.quote(self.base.data.data)
-        return f"{data} --resume --out {shlex.quote(str(self.folder))}"
+        return f"--resume --out {shlex.quote(str(self.folder))}"
 
     def _config(self, trial: Trial) -> Config:
         folder = self.folder / trial.folder

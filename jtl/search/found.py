@@ -72,7 +72,7 @@ class Found:
 def search(
     data: Any = "digits",
     *,
-    budget: str = "10m",
+    budget: str | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     display: Display | None = None,
@@ -82,7 +82,8 @@ def search(
 
     Args:
         data: The images, as for `jtl.fit`.
-        budget: How long it may take from the call on, such as "90s", "10m" or "2h".
+        budget: How long it may take from the call on, such as "90s", "10m" or "2h"; None
+            for 10 minutes, or for that of the search that is resumed.
         out: Folder for everything that the search writes; None for a new one in runs/.
         resume: Goes on with the search in `out`.
         display: Where progress goes; None for stderr.

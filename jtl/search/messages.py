@@ -26,6 +26,7 @@ def print_result(found: dict[str, Any], console: Console) -> None:
     table = Table(title="Trials", title_justify="left", min_width=60)
     table.add_column("", justify="right")
     table.add_column("trained", overflow="fold")
+    table.add_column("epochs", justify="right")
     table.add_column(f"validation {metric}", justify="right")
     table.add_column("time", justify="right")
     for row in ordered(found["trials"]):
@@ -34,7 +35,8 @@ def print_result(found: dict[str, Any], console: Console) -> None:
         ended = "" if row["state"] in ("done", "failed", "not begun") else f" ({row['state']})"
         seconds = "-" if row["seconds"] is None else format_seconds(row["seconds"])
         number = f"{mark}{row['number']}" if row["number"] else ""
-        table.add_row(number, Text(row["name"] + ended), value, seconds)
+        epochs = f"{row['epochs'] or '-'}"
+        table.add_row(number, Text(row["name"] + ended), epochs, value, seconds)
     console.print(table)
     for line in lines(found, " (*)"):
         console.print(line, soft_wrap=True)
@@ -102,7 +104,7 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
         told.append("There are no test images (--no-test), so no accuracy is unbiased.")
     if (ensemble := found.get("ensemble")) is not None:
         told.append(_of_ensemble(found, ensemble))
-    told.append(f"Took {format_seconds(found['seconds'])} of {format_seconds(found['budget'])}.")
+    told.append(f"Took {found['seconds']:.0f} s of {found['budget']:.0f} s.")
     return told
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from jtl.common.errors import UserError
-from jtl.common.quantities import parse_seconds
 from jtl.config import checks, walk
 from jtl.config.data import DataConfig, with_scheme
 from jtl.config.model import ModelConfig
@@ -24,11 +23,12 @@ class SearchConfig:
     """The search.
 
     Attributes:
-        budget: How long the search may take, everything included, such as 90s, 10m or 2h.
+        budget: How long the search may take, everything included, such as 90s, 10m or 2h. Default:
+            10m; with --resume, as before.
         out: Folder for everything that the search writes. Default: a new one in runs/.
-        resume: Continue the search in --out: finished trials stay, the one that was interrupted
-            goes on. A larger --budget makes a finished search longer; it counts the time of all
-            sessions together.
+        resume: Continue the search in --out, with its options: finished trials stay, the one that
+            was interrupted goes on. A larger --budget makes a finished search longer; it counts the
+            time of all sessions together.
         test: Hold out no images for a test: all train or choose, and there is no test accuracy.
             Default: if the data has no test split, 15 % of the training images are held out
             (another share with --test-split).
@@ -43,7 +43,7 @@ class SearchConfig:
         json: Print the content of search.json on stdout instead of a table.
     """
 
-    budget: Annotated[str, walk.Metavar("TIME"), checks.duration] = "10m"
+    budget: Annotated[str | None, walk.Metavar("TIME"), checks.duration] = None
     out: Path | None = None
     resume: bool = False
     test: bool = True
@@ -62,7 +62,7 @@ class Options:
 
     For example:
       jtl search my-images --budget 10m
-      jtl search my-images --budget 10m --resume --out runs/search-my-images
+      jtl search --resume --out runs/search-my-images --budget 20m
 
     It trains the classifier alone (a linear probe, which takes seconds), then more and more layers,
     then varies what works best, as long as the time lasts. It does not start what it expects to
@@ -114,8 +114,3 @@ class Options:
             for name in ("metric", "class_weights", "seed", "device", "cache_budget")
         }
         return walk.replace(Config(model=self.model, data=data), values)
-
-    @property
-    def seconds(self) -> float:
-        """The budget."""
-        return parse_seconds("--budget", self.search.budget)

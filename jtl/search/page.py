@@ -8,7 +8,7 @@ from typing import Any
 
 from jtl.common.files import replace_text
 from jtl.common.quantities import format_seconds
-from jtl.common.text import for_markdown
+from jtl.common.text import counted, for_markdown
 from jtl.runs.plots import metric_name
 from jtl.search import messages, plot
 
@@ -40,10 +40,14 @@ def page(found: dict[str, Any]) -> str:
         *_gains(found),
         *_more_images(found),
     ]
-    if skipped:
+    if skipped or found.get("variations_too_slow"):
         parts.append("## Not tried")
+    if skipped:
         rows = [(for_markdown(t["name"]), t["state"], for_markdown(t["message"])) for t in skipped]
         parts.append(_table(("trial", "", "why"), rows))
+    if count := found.get("variations_too_slow"):
+        drawn = counted(count, "variation was", "variations were")
+        parts.append(f"{drawn} drawn for which there was not enough time.")
     parts += [
         "## How to repeat the winner",
         f"{messages.again(found)}:",
@@ -67,11 +71,19 @@ def _trials(found: dict[str, Any]) -> str:
                 f"**{name}** (winner)" if trial["folder"] == found["winner"] else name,
                 messages.shown(found, trial["metric"]),
                 f"{bounds[0]:.3f} to {bounds[1]:.3f}",
+                f"{trial['epochs'] or '-'}",
                 format_seconds(trial["seconds"]),
                 f"[{trial['number']:03d}]({trial['folder']})",
             )
         )
-    header = ("trial", f"validation {metric_name(found['metric'])}", "95 % interval", "time", "run")
+    header = (
+        "trial",
+        f"validation {metric_name(found['metric'])}",
+        "95 % interval",
+        "epochs",
+        "time",
+        "run",
+    )
     return _table(header, rows)
 
 

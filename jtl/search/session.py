@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.progress import Display, PlainConsole
+from jtl.common.quantities import format_seconds, parse_seconds
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.models import registry
@@ -28,6 +29,8 @@ from jtl.train.fit import fit
 from jtl.train.setup import Setup, head_fits, prepare_setup
 
 LOG = "log.txt"
+DEFAULT_BUDGET = 600.0
+"""Seconds."""
 _TEST_SECONDS = 4.0
 """To load the winner and compile what scores it, beside the computation."""
 
@@ -58,19 +61,22 @@ def run(
     walk.check(options)
     given = checked(options.base())
     folder, before = _opened(options, given)
-    base, setup = _prepared(given, options, before, display)
-    content = json.loads(json.dumps(base.to_dict()))
     if before:
-        _check_same(before["options"], content, folder)
+        given = _stored(given, options, before["options"], folder)
+    base, setup = _prepared(given, options, display, begun=bool(before))
+    content = base.to_dict()
     folder.mkdir(parents=True, exist_ok=True)
-    budget = Budget(options.seconds, clock, before.get("seconds", 0.0))
+    seconds = before.get("budget", DEFAULT_BUDGET)
+    if options.search.budget is not None:
+        seconds = parse_seconds("--budget", options.search.budget)
+    budget = Budget(seconds, clock, before.get("seconds", 0.0))
 
     def note() -> None:
         told = {"budget": budget.total, "seconds": round(budget.spent, 1), "options": content}
         write_json(folder / SEARCH, {**before, **told})
 
     note()
-    display.message(f"Searching for {options.search.budget}; everything is saved in '{folder}'")
+    display.message(f"Searching for {format_seconds(seconds)}; everything is saved in '{folder}'")
     workload = Workload(setup, base)
     with _log(folder, display) as log:
         engine = Engine(
@@ -121,34 +127,46 @@ def _opened(options: Options, base: Config) -> tuple[Path, dict[str, Any]]:
     return out, {}
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Makes sure that a search goes on with the options that it began with.
+def _stored(
+    given: Config, options: Options, stored: dict[str, dict[str, Any]], folder: Path
+) -> Config:
+    """The options that a search began with, with this session's device and memory.
 
     Raises:
-        UserError: One is another.
+        UserError: Others are given, or they are of another version of jtl.
     """
+    try:
+        base = Config.from_dict(stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"'{folder / SEARCH}' cannot be read: it is damaged, or from another version of jtl "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    known = walk.options(Config)
     changed = [
-        f"  {name}: {before.get(area, {}).get(name)} before, {value} now"
-        for area, values in now.items()
-        for name, value in values.items()
-        if area != "run" and before.get(area, {}).get(name) != value
+        f"  {known[name].flag} {value} (the search has {walk.value(base, known[name])})"
+        for name, value in walk.changed(given).items()
+        if known[name].area != "run" and value != walk.value(base, known[name])
     ]
+    if not options.search.test and base.data.test_split is not None:
+        changed.append(f"  --no-test (the search has --test-split {base.data.test_split})")
     if changed:
         raise UserError(
-            f"the search in '{folder}' has other options:\n" + "\n".join(changed) + "\n"
-            "Give the same ones, or begin a new search."
+            "--resume uses the search's original options, but you gave different ones:\n"
+            + "\n".join(changed)
+            + f"\nLeave them out to continue '{folder}', or start a new search."
         )
+    return dataclasses.replace(base, run=given.run)
 
 
 def _prepared(
-    base: Config, options: Options, before: dict[str, Any], display: Display
+    base: Config, options: Options, display: Display, *, begun: bool
 ) -> tuple[Config, Setup]:
     """Data and network; of data without a test split a part is held out for it."""
     silent = Display(PlainConsole(quiet=True))
     probe = walk.replace(base, {"mask": "head_only"})
     setup = prepare_setup(probe, silent)
-    held_out = before.get("options", {}).get("data", {}).get("test_split")
-    if setup.dataset.test is None and options.search.test and (held_out or not before):
+    if setup.dataset.test is None and options.search.test and not begun:
         share = {"test_split": TEST_SHARE}
         base = walk.replace(base, share)
         setup = prepare_setup(walk.replace(probe, share), silent)

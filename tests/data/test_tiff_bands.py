@@ -12,7 +12,7 @@ from jtl.data.decoding import decode, decode_measured
 from jtl.data.image_file import BadImage
 from support.data_files import encode
 
-EXTRA = 338
+PHOTOMETRIC, EXTRA = 262, 338
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 8, 4), np.uint8)
 UNKNOWN = r"x.tif: a TIFF of {} bands that does not say what the last (is|2 are) \(near infrared"
 
@@ -66,6 +66,23 @@ def test_an_unspecified_band_without_contrast_is_left_out():
 def test_declared_transparency_is_laid_over_white():
     declared = decode(tiff(PIXELS, (2,)), "x.tif")
     assert declared == decode(encode(Image.fromarray(PIXELS), "PNG"), "x.png")
+
+
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("deep", [False, True])
+def test_grey_in_which_0_is_white(white: bool, deep: bool):
+    pixels = PIXELS[..., 0].astype(np.uint16) * 257 if deep else PIXELS[..., 0]
+    data = bytearray(encode(Image.fromarray(pixels), "TIFF"))
+    start = int.from_bytes(data[4:8], "little")
+    for at in range(start + 2, start + 2 + 12 * data[start], 12):
+        if int.from_bytes(data[at : at + 2], "little") == PHOTOMETRIC:
+            data[at + 8] = not white
+    if white and deep:
+        with pytest.raises(BadImage, match=r"x\.tif: a 16-bit TIFF in which 0 is white"):
+            decode(bytes(data), "x.tif")
+    else:
+        expected = 255 - PIXELS[..., 0] if white else PIXELS[..., 0]
+        assert np.array_equal(np.asarray(decode(bytes(data), "x.tif"))[..., 1], expected)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "CMYK", "YCbCr", "LAB"])

@@ -66,12 +66,16 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
     before = [
         read_json(tmp_path / "search" / t["folder"] / "summary.json") for t in found["trials"]
     ]
-    again = searched(tiny_data, tmp_path / "search", "--budget", "1h", "--resume", step=1)
+    given = ["--resume", "--out", str(tmp_path / "search"), "--budget", "1h"]
+    ticks = itertools.count()
+    options = app.parsed(Options, given, "jtl search")
+    again = session.run(options, tiny.quiet(), lambda: next(ticks))
     assert again["trials"] == found["trials"]
+    assert again["budget"] == 3600
     assert again["seconds"] > found["seconds"]
     after = [read_json(tmp_path / "search" / t["folder"] / "summary.json") for t in found["trials"]]
     assert after == before
-    with pytest.raises(UserError, match=r"other options:\n  metric: accuracy before, loss now"):
+    with pytest.raises(UserError, match=r"different ones:\n  --metric loss \(the search has acc"):
         searched(tiny_data, tmp_path / "search", "--resume", "--metric", "loss")
     with pytest.raises(UserError, match=r"contains a search. Add --resume"):
         searched(tiny_data, tmp_path / "search")

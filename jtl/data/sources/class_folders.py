@@ -207,6 +207,9 @@ def classes_in(
         _refuse_parts(kept, where, labels_told, level)
         views.refuse({n: child.all_images() for n, child in kept.items()}, where, labels_told)
     if level == "auto":
+        for name, child in kept.items():
+            inner = {n: child.children[n].all_images() for n in child.with_images()}
+            views.refuse_copies(child.images, inner, f"{where}/{name}")
         level = _level(node.parts, kept, where)
     if level == "leaf":
         classes = _by_leaf(node.parts, kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jtl.data.splits import SPLIT_NAMES
@@ -13,6 +13,7 @@ from jtl.data.splits import SPLIT_NAMES
 _WORD = re.compile(
     r"(?:TRAIN(?:ING)?|TEST(?:ING)?|VAL(?:ID(?:ATION)?)?)(?=[a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+"
 )
+_DIGITS = re.compile(r"[\d.]")
 _SUFFIX = re.compile(r"(?:set|data|daten|images?|imgs?|split|lists?|files?|names|ids|idx)$")
 _MORE = {
     "train": (
@@ -113,6 +114,13 @@ def sure_split(name: str) -> str | None:
 def splits_in(name: str) -> set[str]:
     """All splits that the words of a name stand for."""
     return {split for word in words_of(name) if (split := _split_of_word(word)) is not None}
+
+
+def splits_in_path(parts: Sequence[str]) -> set[str]:
+    """The splits that an image's folders are called after; else those that its name begins with."""
+    found = {split.split for name in parts[:-1] if (split := split_in(name)) and split.sure}
+    named = splits_in(_DIGITS.split(parts[-1], maxsplit=1)[0])
+    return (found or named) & {"train", "val", "test"}
 
 
 def is_container(name: str) -> bool:

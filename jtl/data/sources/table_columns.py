@@ -7,6 +7,7 @@ ways is refused, with the columns in question.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ _ENOUGH = 0.5
 _FIRST, _MOST_WORDS = 1000, 12
 """Rows that are looked at first, and how many words for splits a column may have."""
 _NUMBERS = (*TRUE[:2], *FALSE[:2])
+_CORNER = re.compile(r"(?i)(roi|b?box)?[._ -]?[xy][._ -]?(min|max|[0-2])|b?box(es)?")
 _MARKS = {"1", "0", "-1", "1.0", "0.0", "-1.0", *MISSING}
 """What a column holds that says of each image whether it has something."""
 NONE = "none"
@@ -113,6 +115,11 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
     if split is None and asked.split is None:
         used = {image, label, group, *one_hot}
         notes += _unused_splits(table, [c for c in _named(table) if c not in used])
+    if corners := [name for name in table.names if _CORNER.fullmatch(name)][:4]:
+        notes.append(
+            f"The columns {listed(map(repr, corners))} may say a part of each image, such as a "
+            "box: jtl uses whole images."
+        )
     if group is None:
         used = {image, label, split, *one_hot}
         notes += _groups(table, [c for c in _named(table) if c not in used])

@@ -19,8 +19,9 @@ from jtl.common.text import counted, listed
 from jtl.config.data import Task
 from jtl.data.sources.encoded import split_of_files
 from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, refuse_single
+from jtl.data.sources.names import splits_in_path
 from jtl.data.sources.stores import ImageFile
-from jtl.data.sources.table_columns import Asked
+from jtl.data.sources.table_columns import NONE, Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
 from jtl.data.sources.table_images import ImageFinder
 from jtl.data.sources.table_rows import Rows, rows_of_table
@@ -28,6 +29,8 @@ from jtl.data.sources.table_sets import beside, lists_beside, tables_in
 from jtl.data.splits import OpenedSource, class_problems, split_of
 
 _ORDER = ("train", "val", "test")
+_SAMPLE, _NEARLY_ALL = 2000, 0.9
+"""Images whose paths are looked at, and the share that must say a split."""
 
 
 def load_table(
@@ -82,10 +85,29 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
             if split != "test":
                 raise
             notes.append(f"{error} It is not used for testing.")
+    if asked.split is None and [*parts] == [""] and not parts[""].splits:
+        _refuse_named_splits(parts[""])
     notes += beside(place)
     if asked.split is None and not any(rows.splits for rows in parts.values()):
         notes += lists_beside(place)
     return open_rows(str(place), parts, notes)
+
+
+def _refuse_named_splits(rows: Rows) -> None:
+    """Raises `UserError` if the images' paths say splits, and the table does not."""
+    found: dict[str, list[str]] = {}
+    sample = rows.images[:: max(1, len(rows.images) // _SAMPLE)]
+    for image in sample:
+        if len(splits := splits_in_path(image.parts)) == 1:
+            found.setdefault(splits.pop(), []).append(image.name)
+    if len(found) < 2 or sum(map(len, found.values())) < _NEARLY_ALL * len(sample):
+        return
+    raise UserError(
+        f"The images that {rows.file} names are called after splits "
+        f"({listed(names[0] for names in found.values())}), and it has no column of splits. Add a "
+        "column called split, with train, val or test in every row; or hold out a random part of "
+        f"all images, which may train on published test images: --split-column {NONE}"
+    )
 
 
 def _read(file: Path) -> Table:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
+from jtl.data.sources.names import words_of
 from jtl.data.sources.stores import ImageFile, stem_of
 
 _FEWEST_VIEWED, _MOST_VIEWS = 3, 16
@@ -32,13 +33,14 @@ _AT_END = re.compile(r"(.+)[ ._-]([a-z][a-z\d]*)")
 """Of names in lower case."""
 _ALTERED = re.compile(
     r"(.+)([ ._-]+(?:[hv]?[ _-]?flip\w*|rot\w*|mirror\w*|aug\w*|blur\w*|nois[ey]\w*|bright\w*|"
-    r"dark\w*|contrast\w*|zoom\w*|shear\w*|shift\w*|jitter\w*|equali[sz]ed?))",
+    r"dark\w*|thumb\w*|resized?|copy|contrast\w*|zoom\w*|shear\w*|shift\w*|jitter\w*|equali[sz]ed?))",
     re.IGNORECASE,
 )
 _COPY_OF = re.compile(
     r"((?:aug(?:mented)?|rot(?:ated)?|flip(?:ped)?|r)[\d_-]*[_-])(.+)", re.IGNORECASE
 )
 _FEW_COPIES = 0.05
+_SMALL = {"thumb", "thumbs", "thumbnail", "thumbnails", "small", "preview", "previews", "resized"}
 _RGB = {"red", "green", "blue"}
 _SAME, _NEARLY_ALL = 0.5, 0.9
 """The share of names that folders of bands have in common, and of images or things that tell."""
@@ -78,6 +80,30 @@ def refuse(folders: Mapping[str, Sequence[ImageFile]], where: str, labels_told: 
             "and each band would be an image of its own. Save the bands of each thing as one image "
             f"of three colours. If they are images of their own, {_KEEP}. {labels_told}".rstrip()
         )
+
+
+def refuse_copies(
+    direct: Sequence[ImageFile], inner: Mapping[str, Sequence[ImageFile]], where: str
+) -> None:
+    """Raises `UserError` if a class folder has its images again in a sub-folder, as thumbnails.
+
+    Args:
+        direct: The images in the folder itself.
+        inner: Those in its sub-folders.
+        where: What the folder is called.
+    """
+    names = {stem_of(image.parts[-1]).casefold() for image in direct}
+    for folder, images in inner.items():
+        stems = {stem_of(image.parts[-1]).casefold() for image in images}
+        small = _SMALL & {*words_of(folder)}
+        if not stems or len(stems & names) < _NEARLY_ALL * len(stems):
+            continue
+        if small or (len(stems) > 1 and not _are_counted(sorted(stems))):
+            raise UserError(
+                f"{where}/{folder} holds images of the same names as those in {where}, as copies "
+                f"such as thumbnails have. Move {folder} elsewhere; or, if they are further images "
+                f"of the class, {_KEEP}."
+            )
 
 
 def _same_few(views: Mapping[str, Sequence[str]], where: str) -> str:

@@ -189,3 +189,29 @@ def test_files_of_office_programs_and_of_webdataset(tmp_path: Path):
     assert counts(tmp_path / "a") == {"train": {"ant": 2, "bee": 2}}
     grown(tmp_path / "b", "x:2 x/0.cls x/1.cls")
     assert "Their labels may be in 0.cls, 1.cls." in refused(f"folder:{tmp_path / 'b/x'}")
+
+
+@pytest.mark.parametrize("form", ["{}/{}.png", "pics/{}_{}.png", "data/{}_images/x{}.png"])
+def test_splits_in_the_paths_of_a_table(tmp_path: Path, form: str):
+    paths = [form.format(split, n) for split in ("train", "test") for n in range(4)]
+    for number, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(encode(flat(colour=(number, 0, 0)), "PNG"))
+    rows = [f"{path},{'ab'[n % 2]}" for n, path in enumerate(paths)]
+    (tmp_path / "x.csv").write_text("\n".join(["file,label", *rows]))
+    told = refused(f"csv:{tmp_path / 'x.csv'}")
+    assert f"are called after splits ({paths[0]}, {paths[4]}), and it has no column" in told
+    found = find(f"csv:{tmp_path / 'x.csv'}", SourceOptions(split_column="none"))
+    assert len(found.splits["train"]) == 8
+    rows = [row for row in rows if "test" not in row]
+    (tmp_path / "x.csv").write_text("\n".join(["file,label", *rows]))
+    assert len(find(f"csv:{tmp_path / 'x.csv'}").splits["train"]) == 4
+
+
+@pytest.mark.parametrize("head", ["xmin,ymin,xmax,ymax", "Roi.X1,Roi.Y1,Roi.X2,Roi.Y2", "bbox"])
+def test_columns_of_boxes_are_named(root: Path, head: str):
+    width = head.count(",") + 1
+    rows = [f"{path},{label}{',1' * width}" for path, label in LABELS.items()]
+    (root / "x.csv").write_text("\n".join([f"file,label,{head}", *rows]))
+    told = f"The columns {', '.join(map(repr, head.split(',')))} may say a part of each image"
+    assert told in " ".join(find(f"csv:{root / 'x.csv'}").notes)

@@ -118,3 +118,18 @@ def test_altered_copies_are_kept_together_by_what_the_note_says(tmp_path: Path, 
 def test_names_of_single_images_are_no_copies(tmp_path: Path):
     written(tmp_path, ["ant", "bee"], ["x_flip", "rot_7", "y", "y_2", "r_y2"])
     assert not find(f"folder:{tmp_path}").notes
+
+
+@pytest.mark.parametrize(("folder", "names"), [("thumbs", COUNTED), ("web", ["owl", "eel"])])
+def test_copies_in_a_folder_of_a_class(tmp_path: Path, folder: str, names: list[str]):
+    written(tmp_path, ["ant", "bee", f"ant/{folder}"], names)
+    told = refused(tmp_path)
+    assert f"ant/{folder} holds images of the same names as those in {tmp_path}/ant" in told
+    assert counts(tmp_path, "top") == {"train": {"ant": 2 * len(names), "bee": len(names)}}
+
+
+@pytest.mark.parametrize("names", [COUNTED, ["owl", "fox"]])
+def test_other_images_in_a_folder_of_a_class(tmp_path: Path, names: list[str]):
+    written(tmp_path, ["ant", "bee"], names)
+    written(tmp_path, ["ant/more"], ["7", "8"] if names != COUNTED else COUNTED)
+    assert counts(tmp_path)["train"]["bee"] == len(names)
