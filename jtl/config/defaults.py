@@ -7,7 +7,7 @@ import dataclasses
 from jtl.config import walk
 from jtl.config.augment import Preset
 from jtl.config.options import Config
-from jtl.config.training import OF_SEVERAL, TrainConfig
+from jtl.config.training import MULTILABEL_METRICS, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +67,10 @@ def augmentation(config: Config) -> Preset:
     return "crops" if fine_tuned else "none"
 
 
-def of_task(config: Config) -> Config:
+def with_task_metric(config: Config) -> Config:
     """The options with the metric of images that may have several labels, if they may."""
     if config.data.task == "multilabel" and config.train.metric == TrainConfig.metric:
-        return walk.replace(config, {"metric": OF_SEVERAL[0]})
+        return walk.replace(config, {"metric": MULTILABEL_METRICS[0]})
     return config
 
 

@@ -12,7 +12,7 @@ from jtl.config.augment import Augment, AugmentConfig
 from jtl.config.data import DataConfig, with_scheme
 from jtl.config.model import ModelConfig
 from jtl.config.run_options import RunConfig
-from jtl.config.training import OF_SEVERAL, StepsConfig, TrainConfig
+from jtl.config.training import MULTILABEL_METRICS, StepsConfig, TrainConfig
 
 _NEWER = ("augment", "steps")
 """Areas that the oldest runs have not."""
@@ -100,10 +100,10 @@ class Config:
     def _check_metric(self) -> None:
         metric, several = self.train.metric, self.data.task == "multilabel"
         asked = metric != TrainConfig.metric or "metric" in self.run.given
-        if several and asked and metric not in OF_SEVERAL:
+        if several and asked and metric not in MULTILABEL_METRICS:
             raise UserError(
                 f"--metric {metric}: with --task multilabel, it must be "
-                f"{', '.join(OF_SEVERAL[:-1])} or {OF_SEVERAL[-1]}."
+                f"{', '.join(MULTILABEL_METRICS[:-1])} or {MULTILABEL_METRICS[-1]}."
             )
         if several and self.model.head == "conv":
             raise UserError(

@@ -79,7 +79,7 @@ def _weights(flag: str, value: str) -> None:
 
 OneClassMetric = Literal["accuracy", "macro_f1", "balanced_accuracy", "auroc", "loss"]
 MetricName = Literal[OneClassMetric, "map", "micro_f1"]
-OF_SEVERAL = ("map", "macro_f1", "micro_f1", "loss")
+MULTILABEL_METRICS = ("map", "macro_f1", "micro_f1", "loss")
 """Metrics of images that may have several labels, that by default first."""
 
 

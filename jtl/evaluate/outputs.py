@@ -159,7 +159,7 @@ def mistakes_of(evaluation: Evaluation, names: Sequence[str]) -> list[Mistake]:
     """
     logits, labels = evaluation.logits, evaluation.images.labels
     if evaluation.thresholds is not None:
-        return _of_several(logits, labels, names, evaluation.thresholds)
+        return _multilabel_mistakes(logits, labels, names, evaluation.thresholds)
     rows, found = most_confident_mistakes(logits, labels, evaluation.temperature), []
     shares = probabilities(logits[rows], evaluation.temperature)
     for row, share in zip(rows.tolist(), shares, strict=True):
@@ -169,7 +169,7 @@ def mistakes_of(evaluation: Evaluation, names: Sequence[str]) -> list[Mistake]:
     return found
 
 
-def _of_several(
+def _multilabel_mistakes(
     logits: np.ndarray, labels: np.ndarray, names: Sequence[str], thresholds: Sequence[float]
 ) -> list[Mistake]:
     shares, picked, truth = sigmoid(logits), chosen(logits, thresholds), labels > 0
@@ -232,7 +232,7 @@ def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: b
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
     several = evaluation.thresholds is not None
-    table.writerow(OF_SEVERAL if several else COLUMNS)
+    table.writerow(MULTILABEL_COLUMNS if several else COLUMNS)
     for one in mistakes_of(evaluation, class_names):
         names = [evaluation.images.names[one.row], one.actual, one.predicted]
         names += [one.what] if several else []
@@ -243,5 +243,5 @@ def mistakes_table(evaluation: Evaluation, class_names: Sequence[str], *, raw: b
 
 COLUMNS = ("file", "actual", "predicted", "probability_actual", "probability_predicted")
 """Of `mistakes.csv`."""
-OF_SEVERAL = ("file", "actual", "predicted", "class", "probability", "threshold")
+MULTILABEL_COLUMNS = ("file", "actual", "predicted", "class", "probability", "threshold")
 """The same of several labels; the class is the one that is most confidently wrong."""

@@ -99,7 +99,7 @@ def fitted(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.asarray(x) for x in resized])
 
 
-def _of_several(classifier: Classifier) -> dict[str, Any]:
+def _multilabel_facts(classifier: Classifier) -> dict[str, Any]:
     """How logits become labels where images may have several."""
     if classifier.thresholds is None:
         return {}
@@ -131,6 +131,6 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         **_fit_of(classifier),
         "epoch": classifier.epoch,
         "temperature": classifier.temperature,
-        **_of_several(classifier),
+        **_multilabel_facts(classifier),
         "versions": versions(),
     }

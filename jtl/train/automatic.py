@@ -76,7 +76,7 @@ def _asks_for_steps(config: Config) -> bool:
 def _usual_metric(config: Config) -> bool:
     """Whether the metric is that of the task."""
     usual = walk.replace(config, {"metric": TrainConfig.metric})
-    return defaults.of_task(usual).train.metric == config.train.metric
+    return defaults.with_task_metric(usual).train.metric == config.train.metric
 
 
 def fine_tunes(setup: Setup) -> bool:

@@ -29,7 +29,7 @@ def checked(config: Config) -> Config:
     heads.from_options(config.model, source_classes=1)  # What the weights hold is checked later.
     _check_smallest(config)
     trackers.check(config.run.log_to)
-    return defaults.of_task(config)
+    return defaults.with_task_metric(config)
 
 
 def _check_smallest(config: Config) -> None:

@@ -36,7 +36,7 @@ MEASURED = {
     "train_seconds": ("training time, seconds", ".1f"),
 }
 """Figures of `summary.json` that are compared: how the table calls and writes them."""
-OF_SEVERAL = {
+MULTILABEL_MEASURED = {
     "val_map": ("validation mAP", ".3f"),
     "test_map": ("test mAP", ".3f"),
 }
@@ -97,7 +97,7 @@ def _fit_all(
         "runs": [str(place) for place in folders],
         **{
             key: spread([summary.get(key) for summary in summaries])
-            for key in (*MEASURED, *(key for key in OF_SEVERAL if key in summaries[0]))
+            for key in (*MEASURED, *(key for key in MULTILABEL_MEASURED if key in summaries[0]))
         },
     }
     if processes.is_primary():
@@ -160,7 +160,7 @@ def print_seeds(told: dict[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("", "median", "min", "max", "standard deviation"):
         table.add_column(name, justify="right" if name else "left")
-    for key, (label, form) in (OF_SEVERAL | MEASURED).items():
+    for key, (label, form) in (MULTILABEL_MEASURED | MEASURED).items():
         if (figures := told.get(key)) is not None:
             cells = [f"{figures[name]:{form}}" for name in ("median", "min", "max", "std")]
             table.add_row(label, *cells)

@@ -121,7 +121,7 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
     A split that does not exist has None.
     """
     if setup.dataset.multilabel:
-        return _of_several(setup, logits)
+        return _multilabel_summary(setup, logits)
     temperature = 1.0
     if setup.config.train.calibrate == "temperature":
         temperature = fit_temperature(logits["val"], setup.dataset.val.labels)
@@ -141,7 +141,7 @@ def class_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]
     return told
 
 
-def _of_several(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+def _multilabel_summary(setup: Setup, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     """As `class_summary`, of images that may have several classes.
 
     Accuracy is the share of images of which all classes are right, by the fitted thresholds.

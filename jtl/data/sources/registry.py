@@ -15,8 +15,8 @@ from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.description import Description, describe
 from jtl.data.hold_out import hold_out, hold_out_test, refuse_divided
 from jtl.data.multilabel import is_multilabel
-from jtl.data.sources.asked import DEFAULT, SourceOptions
 from jtl.data.sources.image_groups import with_groups
+from jtl.data.sources.source_options import DEFAULT, SourceOptions
 from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (
     LeftOut,
