@@ -1,6 +1,6 @@
 """Where labelled images come from.
 
-`registry` opens a source by its name and makes a data set of it. What it uses:
+`registry` opens a source by its name and makes a data set of it, read as `asked` says. It uses:
 
 - class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
   `split_folders`, `names` (what names of folders and files say), `views` (folders that are bands or
@@ -11,6 +11,7 @@
 - tables (`csv:`): `tables` (entry), `table_files` (reading them), `table_columns`, `table_rows`,
   `table_labels`, `table_images`, `table_sets` (several files);
 - labels in file names: `name_labels` (entry), `name_rules`; as numbers or text: `labels`;
+  several for each image: `label_sets`;
 - what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
   `other_labels`, `unread_labels`, `image_groups`;
 - files and archives: `stores`, `archives`, `encoded` (decoding on demand);
