@@ -14,7 +14,7 @@ from jtl.common.text import counted, listed
 from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.name_rules import rule_of
 from jtl.data.sources.names import words_of
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, spread
 from jtl.data.splits import OpenedSource
 
 WORDS = {
@@ -110,6 +110,8 @@ def note_of_names(images: Sequence[ImageFile]) -> str:
     """
     folders = {image.parts[:-1] for image in images}
     for rule in _IN_NAMES:
+        if not all(re.search(rule, image.parts[-1]) for image in spread(images)):
+            continue
         found = [
             (image.parts[:-1], match["group"])
             for image in images
