@@ -273,7 +273,7 @@ class Engine:
             metric=value,
             interval=interval,
         )
-        shown = metrics.rounded(value, len(self.labels)) if metric != "loss" else f"{value:.3f}"
+        shown = metrics.rounded(value, len(self.labels)) if metric != "loss" else f"{-value:.3f}"
         ended = {
             "done": "",
             "stopped": f"; stopped after {trial.epochs} epochs, as the time is over",

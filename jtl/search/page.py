@@ -57,7 +57,7 @@ def _trials(found: dict[str, Any]) -> Rows:
     for trial in messages.ordered(found["trials"]):
         if trial["metric"] is None:
             continue
-        bounds = sorted(abs(bound) for bound in trial["interval"])
+        bounds = messages.bounds(trial["interval"])
         ended = "" if trial["state"] == "done" else f" ({trial['state']})"
         won = " (the winner)" if trial["folder"] == found["winner"] else ""
         rows.append(
@@ -115,13 +115,13 @@ def _gains(found: dict[str, Any]) -> list[document.Block]:
             continue
         for value, trial in sorted(best.items(), key=lambda item: -item[1]["metric"]):
             gain = trial["metric"] - floor["metric"]
-            told = f"{gain:+.3f}" if found["metric"] == "loss" else f"{100 * gain:+.1f} points"
+            told = messages.apart(found, gain, "+")
             seconds = format_seconds(trial["seconds"])
             rows.append((choice, value, told, seconds))
             choice = ""
     header = ("choice", "value", "best trial's gain over the linear probe", "time")
     chance = (
-        f"Differences below about {100 * _chance(found):.0f} points are within chance on "
+        f"Differences below about {messages.apart(found, _chance(found))} are within chance on "
         f"{found['num_val']:,} validation images."
     )
     return [Heading("What each choice gained"), Rows(header, rows), Text(chance)]
