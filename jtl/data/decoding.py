@@ -237,6 +237,8 @@ def as_decoded(image: Image.Image, name: str, bit_depth: int = BITS) -> Image.Im
         BadImage: As `decode`.
     """
     with _named_errors(name):
+        if (fault := tiff_bands.fault_of_opened(image)) is not None:
+            raise BadImage(fault)
         if bit_depth < BITS and deep_colour.is_deep(image):
             raise BadImage("colour of 16 bits: give the file itself, not an image opened before")
         return _upright_rgb(image, bit_depth)

@@ -80,7 +80,7 @@ def fold(
     val = parts[number - 1]
     told = "groups undivided, stratified as well as they allow" if groups else "stratified"
     note = (
-        f"Fold {number} of {count}: {len(val):,} of {len(split):,} training images validate "
+        f"Fold {number} of {count}: {len(val):,} of {len(split):,} training images held out "
         f"({told}, seed {seed})."
     )
     return Fold(split.subset(order), val, tuple(others), note)

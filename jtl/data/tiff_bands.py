@@ -52,6 +52,18 @@ def fault(data: bytes) -> str | None:
     )
 
 
+def fault_of_opened(image: Any) -> str | None:
+    """As `fault`, of an image that Pillow has opened and not loaded yet; else None."""
+    file = getattr(image, "fp", None)
+    if image.format != "TIFF" or file is None or file.closed:
+        return None
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return fault(data)
+
+
 def of_no_colours(data: bytes) -> str:
     """Why Pillow makes nothing of a TIFF with several bands; empty where that is not why."""
     try:

@@ -122,7 +122,7 @@ def _results(summary: dict[str, Any], config: Config) -> str:
         )
     if several:
         return (
-            f"{text}\n\nExact match is the share of images of which all classes are right: on the "
+            f"{text}\n\nExact match is the share of images whose classes are all right: on the "
             f"validation images {accuracy_of(summary['val_accuracy'], summary['num_val'])}."
         )
     found = summary["val_calibration"]

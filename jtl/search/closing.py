@@ -19,6 +19,8 @@ from jtl.search.trials import Trial
 from jtl.train.setup import Setup
 
 ENSEMBLE = "ensemble.json"
+NOTICEABLE_SHARE = 0.03
+"""Of the budget: what a trial must save to win over a better one within chance."""
 CURVE_SECONDS = 2.0
 """What must be left of the time for the learning curve."""
 
@@ -46,7 +48,8 @@ def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, An
         selection.Scored(engine.store.logits(t), t.metric or 0.0, t.seconds or 0.0)
         for t in counting
     ]
-    choice = selection.choose(metric, scored, labels)
+    least = NOTICEABLE_SHARE * engine.budget.total
+    choice = selection.choose(metric, scored, labels, least)
     winner, best = counting[choice.index], counting[choice.best]
     folder = engine.folder / winner.folder
     config = stored_config(folder)

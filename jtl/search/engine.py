@@ -121,7 +121,8 @@ class Engine:
             left = candidate.share * self.budget.left
             if candidate.stage != "probe":
                 fitting = self._fitting(work, epochs, left)
-                if fitting is None and (left := candidate.most * self.budget.left):
+                if fitting is None and candidate.most:
+                    left = candidate.most * self.budget.left
                     fewest = min(space.FEWEST_EPOCHS, epochs)
                     fitting = fewest if self.cost.fits(work, fewest, left) else None
                 if fitting is None:
@@ -272,7 +273,7 @@ class Engine:
             metric=value,
             interval=interval,
         )
-        shown = metrics.rounded(value, len(self.labels)) if metric != "loss" else f"{value:.3f}"
+        shown = metrics.rounded(value, len(self.labels)) if metric != "loss" else f"{-value:.3f}"
         ended = {
             "done": "",
             "stopped": f"; stopped after {trial.epochs} epochs, as the time is over",

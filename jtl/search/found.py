@@ -29,7 +29,6 @@ class Found:
         folder: Where everything is.
         result: The content of `search.json`.
         trials: A dict for each trial, as in `search.json`.
-        winner: The winner's run.
     """
 
     def __init__(self, result: dict[str, Any]):

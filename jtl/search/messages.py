@@ -67,6 +67,29 @@ def shown(found: dict[str, Any], value: float) -> str:
     return metrics.rounded(value, found["num_val"])
 
 
+def bounds(interval: list[float]) -> list[float]:
+    """An interval's bounds for people: a loss is kept as a negative number, the higher the better.
+
+    Example:
+        >>> bounds([-0.4, -0.2])
+        [0.2, 0.4]
+    """
+    return sorted(abs(bound) for bound in interval)
+
+
+def apart(found: dict[str, Any], difference: float, sign: str = "") -> str:
+    """A difference of two values of the metric, the higher the better.
+
+    Args:
+        found: The content of `search.json`.
+        difference: The difference.
+        sign: "+" to write the sign of what is positive, too.
+    """
+    if found["metric"] == "loss":
+        return format(-difference if sign else difference, f"{sign}.3f")
+    return f"{format(100 * difference, f'{sign}.1f')} points"
+
+
 def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     """What was found, in sentences.
 
@@ -78,12 +101,12 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     told = [f"The winner{mark} is {found['winner_name']}, in '{found['winner']}'."]
     if found["winner"] != found["best"]:
         told.append(
-            f"{found['best_name']} has a higher validation {metric} "
+            f"{found['best_name']} has a better validation {metric} "
             f"({shown(found, found['best_val_metric'])}), but the difference of "
-            f"{100 * found['difference']:.1f} points is within chance (standard error "
-            f"{100 * found['standard_error']:.1f} points), and the winner took less time."
+            f"{apart(found, found['difference'])} is within chance (standard error "
+            f"{apart(found, found['standard_error'])}), and the winner took less time."
         )
-    low, high = found["val_interval"]
+    low, high = bounds(found["val_interval"])
     tried = sum(1 for row in found["trials"] if row["metric"] is not None)
     images = counted(found["num_val"], "image")
     told.append(
@@ -112,11 +135,12 @@ def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:
     """What an ensemble of the trials would gain."""
     metric = found["metric"].replace("_", " ")
     members = counted(len(ensemble["members"]), "trial")
-    gain, error = (100 * ensemble[key] for key in ("difference", "standard_error"))
     if len(ensemble["members"]) < 2 and not ensemble["kept"]:
         return "No ensemble of the trials is better than the winner."
-    told = f"An ensemble of {members} changes validation {metric} by {gain:+.1f} points"
-    apart = f"on images that were not used to pick it, standard error {error:.1f}"
+    gain = apart(found, ensemble["difference"], "+")
+    told = f"An ensemble of {members} changes validation {metric} by {gain}"
+    error = apart(found, ensemble["standard_error"])
+    judged = f"on images that were not used to pick it, standard error {error}"
     if ensemble["kept"]:
-        return f"{told} ({apart}); its members and weights are in ensemble.json."
-    return f"{told} ({apart}): no gain beyond chance, so the single winner stays."
+        return f"{told} ({judged}); its members and weights are in ensemble.json."
+    return f"{told} ({judged}): no gain beyond chance, so the single winner stays."

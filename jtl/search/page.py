@@ -1,90 +1,90 @@
-"""`search.md`: what was found, what each choice gained, and what was not tried."""
+"""The page of a search: what was found, what each choice gained, and what was not tried."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jtl.common.files import replace_text
 from jtl.common.quantities import format_seconds
-from jtl.common.text import counted, for_markdown
+from jtl.common.text import counted
 from jtl.runs.plots import metric_name
-from jtl.search import messages, plot
+from jtl.search import document, messages, plot
+from jtl.search.document import Heading, Rows, Text
 
-PLOT = "search.png"
+PLOT, HTML = "search.png", "search.html"
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
-    """Writes the page and its plot into the search's folder."""
+    """Writes the page, as Markdown and as HTML, and its plot into the search's folder."""
     plot.draw(folder / PLOT, found)
-    replace_text(folder / messages.PAGE, page(found))
+    blocks = page(found, (folder / PLOT).read_bytes())
+    replace_text(folder / messages.PAGE, document.markdown(blocks))
+    replace_text(folder / HTML, document.as_html(blocks))
 
 
-def page(found: dict[str, Any]) -> str:
-    """The page as Markdown.
+def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
+    """The page.
 
     Args:
         found: The content of `search.json`.
+        png: The plot.
     """
-    skipped = [t for t in found["trials"] if t["state"] in ("failed", "not begun")]
     metric = metric_name(found["metric"])
-    parts = [
-        f"# Search: {found['model']} on `{found['data']}`",
-        " ".join(for_markdown(line) for line in messages.lines(found)),
-        f"![Validation {metric} against seconds]({PLOT})",
-        f"Validation {metric} and seconds of every trial, with 95 % intervals. Along the Pareto "
-        "front no trial is better without taking longer.",
-        "## Trials",
+    return [
+        Heading(f"Search: {found['model']} on {found['data']}"),
+        Text(" ".join(messages.lines(found))),
+        document.Plot(f"Validation {metric} against seconds", PLOT, png),
+        Text(
+            f"Validation {metric} and seconds of every trial, with 95 % intervals. Along the "
+            "Pareto front no trial is better without taking longer."
+        ),
+        Heading("Trials"),
         _trials(found),
         *_gains(found),
         *_more_images(found),
+        *_not_tried(found),
+        Heading("How to repeat the winner"),
+        Text(f"{messages.again(found)}:"),
+        document.Code(found["command"]),
+        Text(f"Its run is in {found['winner']}, for jtl evaluate, jtl predict and jtl export."),
+        *map(Text, found["notes"]),
     ]
-    if skipped or found.get("variations_too_slow"):
-        parts.append("## Not tried")
-    if skipped:
-        rows = [(for_markdown(t["name"]), t["state"], for_markdown(t["message"])) for t in skipped]
-        parts.append(_table(("trial", "", "why"), rows))
-    if count := found.get("variations_too_slow"):
-        drawn = counted(count, "variation was", "variations were")
-        parts.append(f"{drawn} drawn for which there was not enough time.")
-    parts += [
-        "## How to repeat the winner",
-        f"{messages.again(found)}:",
-        f"    {found['command']}",
-        f"Its run is in `{found['winner']}`, for `jtl evaluate`, `jtl predict` and `jtl export`.",
-        *(f"- {for_markdown(note)}" for note in found["notes"]),
-    ]
-    return "\n\n".join(parts) + "\n"
 
 
-def _trials(found: dict[str, Any]) -> str:
+def _trials(found: dict[str, Any]) -> Rows:
     rows = []
     for trial in messages.ordered(found["trials"]):
         if trial["metric"] is None:
             continue
-        bounds = sorted(abs(bound) for bound in trial["interval"])
+        bounds = messages.bounds(trial["interval"])
         ended = "" if trial["state"] == "done" else f" ({trial['state']})"
-        name = for_markdown(trial["name"]) + ended
+        won = " (the winner)" if trial["folder"] == found["winner"] else ""
         rows.append(
             (
-                f"**{name}** (winner)" if trial["folder"] == found["winner"] else name,
+                f"{trial['name']}{ended}{won}",
                 messages.shown(found, trial["metric"]),
                 f"{bounds[0]:.3f} to {bounds[1]:.3f}",
                 f"{trial['epochs'] or '-'}",
                 format_seconds(trial["seconds"]),
-                f"[{trial['number']:03d}]({trial['folder']})",
+                document.Link(f"{trial['number']:03d}", trial["folder"]),
             )
         )
-    header = (
-        "trial",
-        f"validation {metric_name(found['metric'])}",
-        "95 % interval",
-        "epochs",
-        "time",
-        "run",
-    )
-    return _table(header, rows)
+    reached = f"validation {metric_name(found['metric'])}"
+    return Rows(("trial", reached, "95 % interval", "epochs", "time", "run"), rows)
+
+
+def _not_tried(found: dict[str, Any]) -> list[document.Block]:
+    skipped = [t for t in found["trials"] if t["state"] in ("failed", "not begun")]
+    count = found.get("variations_too_slow")
+    blocks: list[document.Block] = []
+    if skipped:
+        rows = [(t["name"], t["state"], t["message"]) for t in skipped]
+        blocks.append(Rows(("trial", "", "why"), rows))
+    if count:
+        drawn = counted(count, "variation was", "variations were")
+        blocks.append(Text(f"{drawn} drawn for which there was not enough time."))
+    return [Heading("Not tried"), *blocks] if blocks else []
 
 
 CHOICES = {
@@ -98,7 +98,7 @@ CHOICES = {
 """What a trial has chosen, from its options."""
 
 
-def _gains(found: dict[str, Any]) -> list[str]:
+def _gains(found: dict[str, Any]) -> list[document.Block]:
     """The best trial of each way to choose, beside the linear probe."""
     trials = [t for t in found["trials"] if t["metric"] is not None]
     floor = next((t for t in trials if t["stage"] == "probe"), None)
@@ -115,16 +115,16 @@ def _gains(found: dict[str, Any]) -> list[str]:
             continue
         for value, trial in sorted(best.items(), key=lambda item: -item[1]["metric"]):
             gain = trial["metric"] - floor["metric"]
-            told = f"{gain:+.3f}" if found["metric"] == "loss" else f"{100 * gain:+.1f} points"
+            told = messages.apart(found, gain, "+")
             seconds = format_seconds(trial["seconds"])
-            rows.append((choice, for_markdown(value), told, seconds))
+            rows.append((choice, value, told, seconds))
             choice = ""
     header = ("choice", "value", "best trial's gain over the linear probe", "time")
     chance = (
-        f"Differences below about {100 * _chance(found):.0f} points are within chance on "
+        f"Differences below about {messages.apart(found, _chance(found))} are within chance on "
         f"{found['num_val']:,} validation images."
     )
-    return ["## What each choice gained", _table(header, rows), chance]
+    return [Heading("What each choice gained"), Rows(header, rows), Text(chance)]
 
 
 def _chance(found: dict[str, Any]) -> float:
@@ -133,7 +133,7 @@ def _chance(found: dict[str, Any]) -> float:
     return (high - low) / 2
 
 
-def _more_images(found: dict[str, Any]) -> list[str]:
+def _more_images(found: dict[str, Any]) -> list[document.Block]:
     curve = found.get("learning_curve") or []
     if len(curve) < 2:
         return []
@@ -153,9 +153,4 @@ def _more_images(found: dict[str, Any]) -> list[str]:
             "points, so more images alone would help little."
         )
     header = ("training images", "", "validation accuracy of a linear probe")
-    return ["## What more images would gain", _table(header, rows), told]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return [Heading("What more images would gain"), Rows(header, rows), Text(told)]

@@ -56,19 +56,27 @@ def interval(metric: MetricName, logits: np.ndarray, labels: np.ndarray) -> tupl
     return float(low), float(high)
 
 
-def choose(metric: MetricName, scored: Sequence[Scored], labels: np.ndarray) -> Choice:
+def choose(
+    metric: MetricName, scored: Sequence[Scored], labels: np.ndarray, least: float = 0.0
+) -> Choice:
     """The best trial, or a noticeably cheaper one that is as good but for chance.
 
     As good: its metric is lower by no more than one standard error of the paired difference (the
     rule of Breiman et al., Classification and Regression Trees, 1984). Among those the cheapest is
     taken.
+
+    Args:
+        metric: What decides.
+        scored: The trials.
+        labels: Of the validation images, integers [N].
+        least: Seconds that a cheaper one must save.
     """
     best = max(range(len(scored)), key=lambda i: (scored[i].metric, -scored[i].seconds))
     top, chosen = scored[best], Choice(best, best, 0.0, 0.0)
     order = sorted(range(len(scored)), key=lambda i: scored[i].seconds)
     for index in order:
         other = scored[index]
-        if other.seconds >= CHEAPER * top.seconds:
+        if other.seconds >= min(CHEAPER * top.seconds, top.seconds - least):
             break
         difference = top.metric - other.metric
         error = paired_error(metric, top.logits, other.logits, labels)

@@ -76,7 +76,10 @@ def run(
         write_json(folder / SEARCH, {**before, **told})
 
     note()
-    display.message(f"Searching for {format_seconds(seconds)}; everything is saved in '{folder}'")
+    gone = f", of which {format_seconds(budget.before)} are over" if before else ""
+    display.message(
+        f"Searching for {format_seconds(seconds)}{gone}; everything is saved in '{folder}'"
+    )
     workload = Workload(setup, base)
     with _log(folder, display) as log:
         engine = Engine(

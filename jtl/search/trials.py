@@ -6,13 +6,16 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
+import psutil
 
 from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
@@ -41,6 +44,7 @@ class Trial:
         interval: The 95 % interval of that.
         message: Why it failed or was not begun.
         sampled: Its number in Optuna's study, if it was drawn there.
+        owner: The host, the number and the start of the process that has it or had it.
     """
 
     number: int
@@ -55,6 +59,7 @@ class Trial:
     interval: tuple[float, float] | None = None
     message: str = ""
     sampled: int | None = None
+    owner: tuple[str, int, float] | None = None
 
     @property
     def counts(self) -> bool:
@@ -69,6 +74,10 @@ class Trial:
     def same(self, options: dict[str, Any]) -> bool:
         """Whether it was trained with these options."""
         return _plain(self.options) == _plain(options)
+
+
+def _this_process() -> tuple[str, int, float]:
+    return socket.gethostname(), os.getpid(), psutil.Process().create_time()
 
 
 def _plain(options: dict[str, Any]) -> str:
@@ -93,9 +102,8 @@ class Store:
         for index, line in enumerate(lines):
             try:
                 content = json.loads(line)
-                if content["interval"] is not None:
-                    content["interval"] = tuple(content["interval"])
-                trial = Trial(**content)
+                pairs = {key: tuple(content[key] or ()) or None for key in ("interval", "owner")}
+                trial = Trial(**{**content, **pairs})
             except (ValueError, TypeError, LookupError) as error:
                 if index == len(lines) - 1:  # It was being written when the process was killed.
                     break
@@ -117,13 +125,25 @@ class Store:
         """
         with self._locked():
             there = self.find(trial.options)
-            if there is not None:
-                busy = is_written_by_another(self.folder / there.folder)
-                return there if there.state == "running" and not busy else None
-            number = 1 + max((known.number for known in self.read()), default=0)
-            trial = dataclasses.replace(trial, number=number)
+            if there is None:
+                number = 1 + max((known.number for known in self.read()), default=0)
+                there = dataclasses.replace(trial, number=number)
+            elif there.state != "running" or self._is_busy(there):
+                return None
+            trial = dataclasses.replace(there, owner=_this_process())
             self._append(trial)
             return trial
+
+    def _is_busy(self, trial: Trial) -> bool:
+        """Whether another process trains it, or is about to."""
+        if trial.owner is not None:
+            host, number, started = trial.owner
+            own = _this_process()
+            if host == own[0] and number != own[1]:
+                with contextlib.suppress(psutil.Error):  # There is no such process any more.
+                    if abs(psutil.Process(number).create_time() - started) < 1:
+                        return True
+        return is_written_by_another(self.folder / trial.folder)
 
     def write(self, trial: Trial) -> None:
         """Writes what has become of a trial."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.data.decoding import decode, decode_measured
+from jtl.data.decoding import as_decoded, decode, decode_measured
 from jtl.data.image_file import BadImage
 from support.data_files import encode
 
@@ -66,6 +67,13 @@ def test_an_unspecified_band_without_contrast_is_left_out():
 def test_declared_transparency_is_laid_over_white():
     declared = decode(tiff(PIXELS, (2,)), "x.tif")
     assert declared == decode(encode(Image.fromarray(PIXELS), "PNG"), "x.png")
+
+
+def test_an_image_that_was_opened_before():
+    with pytest.raises(BadImage, match=UNKNOWN.format(4)):
+        as_decoded(Image.open(io.BytesIO(tiff(PIXELS, (0,)))), "x.tif")
+    declared = tiff(PIXELS, (2,))
+    assert as_decoded(Image.open(io.BytesIO(declared)), "x") == decode(declared, "x")
 
 
 @pytest.mark.parametrize("white", [False, True])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 
 import numpy as np
+import psutil
 import pytest
 
 from jtl.common.errors import UserError
@@ -78,6 +81,19 @@ def test_trials_survive_a_line_that_was_being_written(tmp_path):
     assert [(t.number, t.state) for t in store.read()] == [(1, "running"), (2, "running")]
     for text in (tmp_path / FILE).read_text().splitlines():
         json.loads(text)
+
+
+def test_a_trial_belongs_to_the_process_that_has_begun_it(tmp_path, monkeypatch):
+    store, trial = Store(tmp_path), Trial(0, "full", "plan", {"mask": "full"})
+    own = store.claim(trial)
+    assert own is not None
+    # Its own is claimed again by the process itself, as after an interrupt in a notebook.
+    assert store.claim(trial) == own
+    # Another process that runs has it, but none that has ended.
+    there = psutil.Process(os.getppid())
+    for started, is_busy in ((there.create_time(), True), (there.create_time() - 60, False)):
+        store.write(dataclasses.replace(own, owner=(own.owner[0], there.pid, started)))
+        assert (store.claim(trial) is None) == is_busy
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -43,6 +43,9 @@ def test_pairs_tell_more_than_their_accuracies():
 def test_a_cheaper_one_must_be_noticeably_cheaper():
     scored = [trial(range(100, 111), 8), trial(range(10), 9)]
     assert selection.choose("accuracy", scored, LABELS).index == 1
+    scored = [trial(range(100, 111), 5), trial(range(10), 9)]
+    assert selection.choose("accuracy", scored, LABELS, least=3).index == 0
+    assert selection.choose("accuracy", scored, LABELS, least=5).index == 1
 
 
 def test_other_metrics_are_resampled():

@@ -58,6 +58,9 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
     page = (tmp_path / "search" / "search.md").read_text()
     assert f"    {found['command']}\n" in page
     assert "## What each choice gained" in page
+    whole = (tmp_path / "search" / "search.html").read_text()
+    assert '<img src="data:image/png;base64,' in whole
+    assert f'<a href="{found["winner"]}">' in whole
     with Image.open(tmp_path / "search" / "search.png") as plot:
         assert plot.size[0] > 600
     assert [row["share"] for row in found["learning_curve"]] == [0.25, 0.5, 1.0]
@@ -113,7 +116,8 @@ def test_a_search_that_is_killed_goes_on(tiny_data, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
     states = [(line["number"], line["state"]) for line in lines]
-    assert states == [(1, "running"), (1, "done"), (2, "running"), (2, "done")]
+    # Every session claims what it goes on with; what is finished is not trained again.
+    assert states == [(1, "running"), (1, "done"), *[(2, "running")] * 3, (2, "done")]
     history = (out / "trials" / "002-last-stage" / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in history]
     assert epochs == list(range(1, 11))

@@ -63,7 +63,7 @@ def test_every_image_validates_once():
         assert not {*train.names} & {*val.names}
         assert list(train.names) == [name for part in parts for name in part.names]
         seen += val.names
-        assert note.startswith(f"Fold {number} of 3: 5 of 15 training images validate")
+        assert note.startswith(f"Fold {number} of 3: 5 of 15 training images held out")
     assert sorted(seen) == sorted(split.names)
 
 

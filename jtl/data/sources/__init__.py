@@ -1,6 +1,6 @@
 """Where labelled images come from.
 
-`registry` opens a source by its name and makes a data set of it, as `source_options` say. What it
+`registry` opens a source by its name and makes a data set of it, read as `source_options` says. It
 uses:
 
 - class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
@@ -11,8 +11,8 @@ uses:
   `image_index` (the images that they name);
 - tables (`csv:`): `tables` (entry), `table_files` (reading them), `table_columns`, `table_rows`,
   `table_labels`, `table_images`, `table_sets` (several files);
-- labels in file names: `name_labels` (entry), `name_rules`; as numbers or text: `labels`; several
-  for an image: `label_sets`;
+- labels in file names: `name_labels` (entry), `name_rules`; as numbers or text: `labels`;
+  several for each image: `label_sets`;
 - what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
   `other_labels`, `unread_labels`, `image_groups`;
 - files and archives: `stores`, `archives`, `encoded` (decoding on demand);

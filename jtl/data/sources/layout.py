@@ -14,6 +14,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.sources import (
+    image_groups,
     label_lists,
     other_labels,
     paired_masks,
@@ -220,8 +221,9 @@ class _Reader:
             if (divided := self._by_lists(splits["train"], expected=alone)) is not None:
                 splits, places = divided, dict.fromkeys(divided, places["train"])
         if "val" not in splits:
-            images = (i for images in splits["train"].values() for i in images)
-            self.findings.notes += filter(None, [views.altered(images)])
+            images = [i for images in splits["train"].values() for i in images]
+            found = views.altered(images) or image_groups.note_of_names(images)
+            self.findings.notes += filter(None, [found])
         if self._tree.hidden:
             findings.leave_out("hidden and system files", *self._tree.hidden)
         findings.leave_out(SPECIAL, *(file.name for file in self._tree.special))

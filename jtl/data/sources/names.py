@@ -66,6 +66,11 @@ _GROUPS = (
     "hospital", "center", "centre", "week", "patch", "tile", "base",
 )  # fmt: skip
 """What stands before the number in the name of a group of images, such as `patient00042`."""
+_PERSONS = (
+    "patient", "pat", "subject", "participant", "donor", "video", "clip", "case", "session",
+    "slide", "scan", "volume", "tracklet",
+)  # fmt: skip
+"""Those of which the name may say more, unlike `week 3 seedlings`."""
 
 
 class SplitName(NamedTuple):
@@ -200,9 +205,9 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
 
 
 def _says_group(name: str) -> bool:
-    """Whether a word for groups has a number behind it, as in `patient_004_node_4`."""
+    """Whether a word for persons or recordings has a number behind it, as `patient_004_node_4`."""
     words = words_of(name)
-    return any(a in _GROUPS and b.isdigit() for a, b in itertools.pairwise(words))
+    return any(a in _PERSONS and b.isdigit() for a, b in itertools.pairwise(words))
 
 
 def _split_of_word(word: str) -> str | None:

@@ -20,7 +20,7 @@ from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import splits_in, words_of
 from jtl.data.sources.split_list_candidates import NEVER_READ, ListName
 from jtl.data.sources.split_list_reader import CUB, WAY_OUT, Contents
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, spread
 
 _DIGITS = re.compile(r"[\d.]")
 _ENOUGH = 0.5
@@ -233,11 +233,13 @@ def _by_names(images: Sequence[ImageFile], where: str) -> Listed | None:
     Raises:
         UserError: A few are not.
     """
+    sample = spread(images)  # Whose share may differ by chance.
+    if sum(_begins_with(image) is not None for image in sample) < _NEARLY_ALL * len(sample) / 2:
+        return None
     split_of: dict[str, str] = {}
     for image in images:
-        splits = splits_in(_DIGITS.split(image.parts[-1], maxsplit=1)[0])
-        if len(splits) == 1 and splits <= {"train", "val", "test"}:
-            split_of[image.name] = splits.pop()
+        if (split := _begins_with(image)) is not None:
+            split_of[image.name] = split
     if len(split_of) < _NEARLY_ALL * len(images):
         return None
     named = [image for image in images if image.name in split_of]
@@ -253,6 +255,12 @@ def _by_names(images: Sequence[ImageFile], where: str) -> Listed | None:
             f"elsewhere. {WAY_OUT}"
         )
     return Listed(split_of, (), None, "the names of the images, such as " + images[0].parts[-1])
+
+
+def _begins_with(image: ImageFile) -> str | None:
+    """The split that an image's name begins with."""
+    splits = splits_in(_DIGITS.split(image.parts[-1], maxsplit=1)[0])
+    return splits.pop() if len(splits) == 1 and splits <= {"train", "val", "test"} else None
 
 
 def _notes(opened: _Opened) -> Iterable[str]:

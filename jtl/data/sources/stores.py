@@ -13,6 +13,7 @@ from jtl.common.errors import UserError
 from jtl.data.image_file import read_file
 from jtl.data.kinds import HEAD_BYTES, by_ending, kind_of
 
+_SAMPLE = 2000
 _JUNK = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "icon\r")
 """What archivers and systems leave behind, in lower case."""
 
@@ -170,6 +171,11 @@ def printable(name: str) -> str:
     """A file name as valid, composed Unicode: equal names of macOS and Linux compare equal."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
+
+
+def spread(images: Sequence[ImageFile]) -> Sequence[ImageFile]:
+    """Some of many images, from all over: enough to see how they are called."""
+    return images[:: max(1, len(images) // _SAMPLE)]
 
 
 def stem_of(name: str) -> str:

@@ -20,7 +20,7 @@ from jtl.config.data import Task
 from jtl.data.sources.encoded import split_of_files
 from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, refuse_single
 from jtl.data.sources.names import splits_in_path
-from jtl.data.sources.stores import ImageFile
+from jtl.data.sources.stores import ImageFile, spread
 from jtl.data.sources.table_columns import NONE, Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
 from jtl.data.sources.table_images import ImageFinder
@@ -29,8 +29,8 @@ from jtl.data.sources.table_sets import beside, lists_beside, tables_in
 from jtl.data.splits import OpenedSource, class_problems, split_of
 
 _ORDER = ("train", "val", "test")
-_SAMPLE, _NEARLY_ALL = 2000, 0.9
-"""Images whose paths are looked at, and the share that must say a split."""
+_NEARLY_ALL = 0.9
+"""The share of images whose paths must say a split."""
 
 
 def load_table(
@@ -96,7 +96,7 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
 def _refuse_named_splits(rows: Rows) -> None:
     """Raises `UserError` if the images' paths say splits, and the table does not."""
     found: dict[str, list[str]] = {}
-    sample = rows.images[:: max(1, len(rows.images) // _SAMPLE)]
+    sample = spread(rows.images)
     for image in sample:
         if len(splits := splits_in_path(image.parts)) == 1:
             found.setdefault(splits.pop(), []).append(image.name)

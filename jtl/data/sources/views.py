@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.sources.names import words_of
-from jtl.data.sources.stores import ImageFile, stem_of
+from jtl.data.sources.stores import ImageFile, spread, stem_of
 
 _FEWEST_VIEWED, _MOST_VIEWS = 3, 16
 """Folders with the same few names, and these names."""
@@ -56,25 +56,16 @@ def refuse(folders: Mapping[str, Sequence[ImageFile]], where: str, labels_told: 
         labels_told: What to say of files that labels may be in.
     """
     held = {name: images for name, images in folders.items() if images}
-    if any(len({image.parts[:-1] for image in images}) > 1 for images in held.values()):
+    places = {name: images[0].parts[:-1] for name, images in held.items()}
+    if any(i.parts[:-1] != places[name] for name, images in held.items() for i in images):
         return
-    stems = {
-        name: [stem_of(i.parts[-1]).casefold() for i in images] for name, images in held.items()
-    }
-    own = {name: held[name][0].parts[-2].casefold() for name in held}
-    views = {
-        name: [stem.replace(own[name], "").strip(" ._-") for stem in same]
-        for name, same in stems.items()
-    }
-    told = _same_few(views, where) or _called_like_bands(
-        {name: {*same} for name, same in views.items()}, where
-    )
+    told = _same_few(held, where) or _called_like_bands(held, where)
     if told:
         raise UserError(
             f"{told} If the folders are classes, {_KEEP}. If not, put one image of each "
             f"thing into a folder named after its class. {labels_told}".rstrip()
         )
-    if shown := _ending_in_bands(stems):
+    if shown := _ending_in_bands(held):
         raise UserError(
             f"The images in {where} are called like bands of one thing each ({listed(shown, 3)}), "
             "and each band would be an image of its own. Save the bands of each thing as one image "
@@ -106,24 +97,25 @@ def refuse_copies(
             )
 
 
-def _same_few(views: Mapping[str, Sequence[str]], where: str) -> str:
+def _same_few(held: Mapping[str, Sequence[ImageFile]], where: str) -> str:
     """A sentence if each folder holds the same few names, as bands of one patch have."""
-    if len(views) < _FEWEST_VIEWED:
+    if len(held) < _FEWEST_VIEWED or any(len(images) > _MOST_VIEWS for images in held.values()):
         return ""
-    sets = {frozenset(v) if len(v) <= _MOST_VIEWS else frozenset() for v in views.values()}
+    sets = {frozenset(_views(images)) for images in held.values()}
     if len(sets) > 1 or len(names := sorted(sets.pop())) < 2 or _are_counted(names):
         return ""
     return (
-        f"Each of the {len(views):,} folders in {where} holds images called {listed(names, 4)}, as "
+        f"Each of the {len(held):,} folders in {where} holds images called {listed(names, 4)}, as "
         "if they were bands or views of one thing in each folder."
     )
 
 
-def _called_like_bands(views: Mapping[str, set[str]], where: str) -> str:
+def _called_like_bands(held: Mapping[str, Sequence[ImageFile]], where: str) -> str:
     """A sentence if folders are called like bands, and hold images of the same names."""
     tests = (_BANDS, _MODES, _COLOURS)
-    if len(views) < 2 or not all(any(t.fullmatch(name) for t in tests) for name in views):
+    if len(held) < 2 or not all(any(t.fullmatch(name) for t in tests) for name in held):
         return ""
+    views = {name: {*_views(images)} for name, images in held.items()}
     every, some = set.intersection(*views.values()), set.union(*views.values())
     if len(every) < max(2, _SAME * len(some)):
         return ""
@@ -137,8 +129,12 @@ def _called_like_bands(views: Mapping[str, set[str]], where: str) -> str:
     )
 
 
-def _ending_in_bands(stems: Mapping[str, Sequence[str]]) -> list[str]:
+def _ending_in_bands(held: Mapping[str, Sequence[ImageFile]]) -> list[str]:
     """Some names where nearly all end in words for bands, the same of each thing in a folder."""
+    sample = spread([image for images in held.values() for image in images])
+    if sum(bool(_AT_END.fullmatch(_stem(i))) for i in sample) < _NEARLY_ALL * len(sample):
+        return []
+    stems = {name: [_stem(image) for image in images] for name, images in held.items()}
     bands: dict[tuple[str, str], list[str]] = defaultdict(list)
     for folder, same in stems.items():
         for stem in same:
@@ -159,12 +155,16 @@ def _ending_in_bands(stems: Mapping[str, Sequence[str]]) -> list[str]:
     return [stem for stem in stems[folder] if stem.startswith(base)]
 
 
-def altered(images: Iterable[ImageFile]) -> str:
+def altered(images: Sequence[ImageFile]) -> str:
     """A note where images are called like altered copies of others; else empty.
 
     Args:
         images: All images of which some are held out.
     """
+    tests = (_ALTERED, _COPY_OF)
+    names = [stem_of(image.parts[-1]) for image in spread(images)]
+    if not any(test.fullmatch(name) for name in names for test in tests):
+        return ""
     stems: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for image in images:
         stems[image.parts[:-1]][stem_of(image.parts[-1])] = image.name
@@ -193,6 +193,16 @@ def altered(images: Iterable[ImageFile]) -> str:
         "copies would be trained on. To keep each image and its copies on one side: "
         f"--group-from '{rule}'"
     )
+
+
+def _stem(image: ImageFile) -> str:
+    return stem_of(image.parts[-1]).casefold()
+
+
+def _views(images: Sequence[ImageFile]) -> list[str]:
+    """The images' names without endings and without the name of their folder."""
+    own = images[0].parts[-2].casefold()
+    return [_stem(image).replace(own, "").strip(" ._-") for image in images]
 
 
 def _are_counted(names: Sequence[str]) -> bool:

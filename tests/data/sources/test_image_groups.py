@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jtl.data.sources.registry import find
-from support.data_files import counts
+from jtl.data.sources.registry import SourceOptions, find
+from support.data_files import counts, encode, flat
 from support.split_lists import refusal
 
 GROUPS = [f"s{number:02}" for number in range(1, 9)]
@@ -89,3 +89,36 @@ def test_columns_of_other_things(tmp_path: Path):
     rows = [f"{label}_{group}_0.png,{label}" for label in ("cat", "dog") for group in GROUPS]
     (tmp_path / "meta.csv").write_text("\n".join(["image,group", *rows]))  # Of the classes.
     assert not find(f"folder:{tmp_path}").notes[1:]
+
+
+NAMED = {
+    "patients": ["{c}_pat0{g}_slice{i}", "pat01, pat02, pat03"],
+    "frames of videos": ["clip{c}{g}_frame_000{i}", "clipa1, clipa2, clipa3 and 3 more"],
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_groups_in_names_are_told_with_the_rule(tmp_path: Path, case: str):
+    form, told = NAMED[case]
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for group in "123":
+            for number in range(3):
+                name = form.format(c=label, g=group, i=number)
+                (tmp_path / label / f"{name}.png").write_bytes(encode(flat(), "PNG"))
+    (note,) = (n for n in find(f"folder:{tmp_path}").notes if "belong together" in n)
+    assert f"({told})" in note
+    rule = note.partition("--group-from ")[2].strip("'")
+    found = find(f"folder:{tmp_path}", SourceOptions(group_from=rule))
+    assert len({*found.groups.values()}) == (3 if case == "patients" else 6)
+    assert not any("belong together" in n for n in found.notes)
+
+
+@pytest.mark.parametrize("name", ["{c}{i}", "suitcase {c}{i}", "{c}_slice{i}", "case{c}{i}"])
+def test_names_without_groups(tmp_path: Path, name: str):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            file = tmp_path / label / f"{name.format(c=label, i=number)}.png"
+            file.write_bytes(encode(flat(), "PNG"))
+    assert not find(f"folder:{tmp_path}").notes

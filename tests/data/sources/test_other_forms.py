@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.names import split_in, words_of
+from jtl.data.sources.names import numbered_parts, split_in, words_of
 from jtl.data.sources.registry import SourceOptions, find
 from support.data_files import counts, encode, flat, grown
 
@@ -181,6 +181,7 @@ def test_labels_of_validation_images_far_above_them(tmp_path: Path):
 def test_groups_that_have_numbers_within_their_names(tmp_path: Path):
     grown(tmp_path, "patient_004_node_4:2 patient_009_node_1:2")
     assert "they may be classes, or parts" in refused(f"folder:{tmp_path}")
+    assert numbered_parts(["week 1 seedlings", "week 2 seedlings"]) == []
 
 
 def test_files_of_office_programs_and_of_webdataset(tmp_path: Path):
