@@ -22,7 +22,7 @@ check: $(VENV)/.test  ## Format, lint and types, as pre-commit runs them
 	scratch=$$(mktemp -d) && JTL_CACHE=$$scratch $(BIN)/python -m pytest -q --doctest-modules jtl/common jtl/api; \
 		ended=$$?; rm -rf $$scratch; exit $$ended
 
-docs: $(VENV)/.test  ## Build the documentation into build/site and run its notebook; warnings are errors
+docs: $(VENV)/.docs  ## Build the documentation into build/site and run its notebook; warnings are errors
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/site
 
 clean:  ## Remove the virtual environment
@@ -36,8 +36,13 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[demo]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile -e '.[test]'
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --no-compile -e '.[docs]'
+	@touch $@ $(VENV)/.demo
+
+# By name, as it is there by now: what builds the documentation meanwhile never finds it gone.
+$(VENV)/.test: $(VENV)/.docs
+	$(BIN)/python -m pip install --quiet --no-compile 'jtl[test]'
 	# On all cores; what some packages hold for other versions of Python does not compile.
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
-	@touch $@ $(VENV)/.demo
+	@touch $@

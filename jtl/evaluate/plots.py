@@ -85,7 +85,7 @@ def draw_classes(path: str | Path, *, scores: dict[str, dict[str, Any]], title: 
 
     rows = [(name, row) for name, row in scores.items() if row["average_precision"] is not None]
     rows = sorted(rows, key=lambda item: -item[1]["average_precision"])[-MOST_CLASSES:]
-    names = shortened_apart([name for name, _ in rows], 24)
+    names = shortened_apart([name for name, _ in rows], 32)
     told = [f"{name} ({row['count']:,})" for name, (_, row) in zip(names, rows, strict=True)]
     size = 8.0 if len(rows) <= _COUNTED else 6.0
     figure = Figure(figsize=(6.4, 1.4 + (0.26 if size > 6 else 0.14) * len(rows)))

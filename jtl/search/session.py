@@ -31,6 +31,8 @@ from jtl.train.setup import Setup, head_fits, prepare_setup
 LOG = "log.txt"
 DEFAULT_BUDGET = 600.0
 """Seconds."""
+SLOW_RATE = 1e10
+"""Operations a second of a slow machine."""
 _TEST_SECONDS = 4.0
 """To load the winner and compile what scores it, beside the computation."""
 
@@ -188,6 +190,7 @@ def _try_all(engine: Engine, workload: Workload, setup: Setup) -> None:
     fits = linear and head_fits(base, setup.variables, setup.dataset)
     probe = space.probe({"solver": "lbfgs"} if fits else {})
     engine.learn()
+    _warn_of_probe(engine, workload, probe)
     engine.run([probe])
     if engine.cost.forward_rate is None:  # Its features were cached, or it failed.
         engine.cost.forward_rate = workload.measured_rate()
@@ -214,6 +217,21 @@ def _try_all(engine: Engine, workload: Workload, setup: Setup) -> None:
     if sampler.fresh:
         sampler.begin([trial for trial in trials if trial.stage == "plan"])
     engine.vary(sampler)
+
+
+def _warn_of_probe(engine: Engine, workload: Workload, probe: space.Candidate) -> None:
+    """Says where the linear probe, which is trained in any case, will not fit in the time."""
+    work, epochs = workload.of(probe.options)
+    if work.features / SLOW_RATE < max(engine.budget.left, 10.0):
+        return  # Too little to be worth a measurement.
+    engine.cost.forward_rate = engine.cost.forward_rate or workload.measured_rate()
+    seconds = engine.cost.seconds(work, epochs)
+    if seconds > engine.budget.left:
+        engine.display.message(
+            f"warning: the linear probe alone is predicted to take {format_seconds(seconds)}, more "
+            "than the time that is left, and it is trained all the same. Use a longer --budget, a "
+            "smaller --image-size or fewer images."
+        )
 
 
 class _Log(Display):

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow
 SIZE, BATCH, CLASSES = 32, 4, 3  # Where `SIZES` says nothing else.
 HEAD = HeadSpec(("linear:8", "bn", "relu", "dropout:.2"))
 MODELS = {
-    "resnet": ImageClassifier(ResNet("bottleneck", (1, 2, 1, 1)), HEAD, CLASSES),
+    "resnet": ImageClassifier(ResNet("basic", (1, 2, 1, 1)), HEAD, CLASSES),
     "densenet": ImageClassifier(DenseNet((1, 2, 1, 1), growth=8), HEAD, CLASSES),
     "efficientnet_lite": ImageClassifier(
         EfficientNetLite(0.5, 0.3, NormSpec(epsilon=1e-3)), HEAD, CLASSES

@@ -93,6 +93,18 @@ def test_all_images_choose_without_a_test(tiny_data, tmp_path, planned):
     assert found["corrected_val_accuracy"] is None
 
 
+def test_a_probe_that_does_not_fit_is_announced(tiny_data, tmp_path, planned, monkeypatch):
+    said: list[str] = []
+    # A machine that takes a second for ten thousand operations.
+    monkeypatch.setattr(session, "SLOW_RATE", 1e4)
+    monkeypatch.setattr(session.Workload, "measured_rate", lambda workload: 1e4)
+    monkeypatch.setattr(tiny.Display, "message", lambda display, text: said.append(text))
+    found = searched(tiny_data, tmp_path / "search", "--budget", "30s", "--no-test")
+    [warning] = [text for text in said if text.startswith("warning: the linear probe")]
+    assert "is predicted to take " in warning
+    assert found["trials"][0]["state"] == "done"
+
+
 def test_from_python(tiny_data, tmp_path):
     given = {"model": "tiny", "weights": str(tiny_data.parent / "weights"), "test": False}
     out = tmp_path / "search"
