@@ -330,7 +330,7 @@ def config_of(command: str) -> Config:
 
 def test_every_command_of_the_page_is_one():
     commands_ = re.findall(r"`(jtl train .*?)`", PAGE.read_text(encoding="utf-8"))
-    assert len(commands_) == 16
+    assert len(commands_) == 19
     for command in commands_:
         config_of(command)
 

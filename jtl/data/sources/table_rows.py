@@ -80,7 +80,7 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
             "the others are codes of two letters. If it stands for a missing label, remove these "
             "rows."
         )
-    empty = {row for row, label in enumerate(labels) if not label}
+    empty = set() if all(labels) else {row for row, label in enumerate(labels) if not label}
     untested = empty == {row for row, split in enumerate(splits) if split == "test"}
     if empty and (untested or not asked.several.wanted):
         name = table.names[columns.label or 0]
