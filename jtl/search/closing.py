@@ -37,7 +37,7 @@ def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, An
         UserError: No trial has a model.
     """
     trials = engine.store.read()
-    counting = [trial for trial in trials if trial.counts]
+    counting = engine.store.with_models()
     if not counting:
         failed = next((t.message for t in trials if t.message), "the time was over before")
         raise UserError(f"no trial could be trained: {failed}")

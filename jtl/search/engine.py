@@ -91,8 +91,8 @@ class Engine:
 
     def learn(self) -> None:
         """Takes the seconds of what earlier sessions have finished."""
-        for trial in self.store.read():
-            if not trial.counts or trial.stage == "soup":
+        for trial in self.store.with_models():
+            if trial.stage == "soup":
                 continue
             work, _ = self.workload.of(trial.options)
             folder = self.folder / trial.folder

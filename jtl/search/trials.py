@@ -113,6 +113,13 @@ class Store:
         known = [t for t in found.values() if t.number or _plain(t.options) not in begun]
         return sorted(known, key=lambda trial: trial.number or 10**9)
 
+    def with_models(self) -> list[Trial]:
+        """The trials whose models are there: their folders may have been deleted."""
+        return [t for t in self.read() if t.counts and self._logits_of(t).is_file()]
+
+    def _logits_of(self, trial: Trial) -> Path:
+        return self.folder / trial.folder / LOGITS
+
     def find(self, options: dict[str, Any]) -> Trial | None:
         """The trial of these options, if it was begun."""
         return next((t for t in self.read() if t.number and t.same(options)), None)
@@ -168,8 +175,8 @@ class Store:
         """Keeps a trial's logits of the validation images."""
         content = io.BytesIO()
         np.save(content, logits.astype(np.float32))
-        replace_bytes(self.folder / trial.folder / LOGITS, content.getvalue())
+        replace_bytes(self._logits_of(trial), content.getvalue())
 
     def logits(self, trial: Trial) -> np.ndarray:
         """A trial's logits of the validation images, float32 [N, num_classes]."""
-        return np.load(self.folder / trial.folder / LOGITS)
+        return np.load(self._logits_of(trial))

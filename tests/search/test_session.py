@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -78,6 +79,11 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
     assert again["seconds"] > found["seconds"]
     after = [read_json(tmp_path / "search" / t["folder"] / "summary.json") for t in found["trials"]]
     assert after == before
+    # Whose folder is deleted stays in the table, but cannot win.
+    shutil.rmtree(tmp_path / "search" / found["winner"])
+    third = session.run(options, tiny.quiet(), lambda: next(ticks))
+    assert third["winner"] != found["winner"]
+    assert len(third["trials"]) == len(found["trials"])
     with pytest.raises(UserError, match=r"different ones:\n  --metric loss \(the search has acc"):
         searched(tiny_data, tmp_path / "search", "--resume", "--metric", "loss")
     with pytest.raises(UserError, match=r"contains a search. Add --resume"):
