@@ -83,7 +83,7 @@ MULTILABEL_METRICS = ("map", "macro_f1", "micro_f1", "loss")
 """Metrics of images that may have several labels, that by default first."""
 
 
-WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "calibrate", "seed")
+WITHOUT_STEPS = ("mask", "solver", "l2", "metric", "class_weights", "bn", "calibrate", "seed")
 """Options of a training that a solver without steps has too."""
 
 
