@@ -72,8 +72,7 @@ def _value(run: Compared, name: str) -> str:
     value = run.options.get(name)
     option = walk.options(Config).get(name)
     steps = option is not None and option.area in ("train", "steps") and name not in WITHOUT_STEPS
-    unused = run.l2 is not None and steps and name != "metric"
-    if unused:
+    if run.l2 is not None and steps:
         return "-"
     return "default" if value is None else shortened(str(value), 40)
 

@@ -117,10 +117,10 @@ class DataConfig:
             TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
             the Hugging Face Hub), 'csv:FILE' (a table of image files and labels: .csv, .tsv, .jsonl
             or .parquet), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
-        task: Whether each image has one class (auto), or any number of them (multilabel): then the
-            labels are lists, or columns of 0 and 1; see docs/data.md.
-        label_delimiter: With --task multilabel, what divides the labels in a table's cells, such as
-            ' ' for spaces. Default: |, ; or , as found.
+        task: Whether each image has exactly one class (auto), or any number of classes
+            (multilabel): the labels are then lists, or columns of 0 and 1; see docs/data.md.
+        label_delimiter: With --task multilabel, what separates the labels in a table's cells, such
+            as ' ' for spaces. Default: |, ; or a comma, whichever is found.
         classes: Which folders are the classes if class folders contain folders: the outermost
             (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
         split_lists: What to do with lists of each split's images next to the class folders, such as
@@ -145,8 +145,9 @@ class DataConfig:
             Images of one group are never divided between splits.
         test_split: Hold out this share of the training images for the test, such as 0.15, if the
             data has no test split. Default: none.
-        fold: Divide the training images into equal folds, train without one and validate on it,
-            such as 2/5 for the second of five; --folds 5 does so with each of them.
+        fold: One fold of a cross-validation, such as 2/5: divide the training images into five
+            equal folds, train without the second, and validate on it; --folds 5 does so with each
+            of them.
         bit_depth: How many of their 16 bits your images really use, such as 12 for many scanners
             and microscope cameras. Default: the fewest that hold the largest value in the data
             (auto).
@@ -158,9 +159,9 @@ class DataConfig:
         image_size: Width and height that images are resized to for the network, in pixels, such as
             224. Default: the size the weights were trained at; for square images that all have one
             smaller size, four times that size, but at least 96 and at most the weights' own.
-        fit: How images that are not square become square: cut from the centre, as the weights
-            expect (crop); whole, with a margin in the mean colour (pad); or whole, with their
-            proportions changed (squash). Kept with the run, for evaluation, prediction and exports.
+        fit: How images that are not square become square: the centre is cut out, as the weights
+            expect (crop); the whole image gets a margin in the mean colour (pad); or it is squashed
+            (squash). Evaluation, prediction and exports do the same.
         upsample: How small images are enlarged: bilinear, bicubic, or nearest:N, which repeats
             each pixel N times in both directions. Default: as in the weights' preprocessing.
         cache_dtype: Number format of cached features: the one they are computed in, float32, or

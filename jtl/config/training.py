@@ -83,7 +83,7 @@ MULTILABEL_METRICS = ("map", "macro_f1", "micro_f1", "loss")
 """Metrics of images that may have several labels, that by default first."""
 
 
-WITHOUT_STEPS = ("mask", "solver", "l2", "class_weights", "bn", "calibrate", "seed")
+WITHOUT_STEPS = ("mask", "solver", "l2", "metric", "class_weights", "bn", "calibrate", "seed")
 """Options of a training that a solver without steps has too."""
 
 
@@ -117,8 +117,8 @@ class TrainConfig:
             counts as much as not having it), balanced:STRENGTH (less of it, such as balanced:0.5),
             NAME=WEIGHT,... (such as 'ant=2,bee=0.5'; all others 1), or a .json or .csv file of
             names and weights.
-        sampler: Which training images an epoch takes: each one once (shuffle), or of every class as
-            many, those of small classes several times (balanced).
+        sampler: Which training images an epoch uses: each one once (shuffle), or equally many of
+            every class, so that images of small classes are repeated (balanced).
         epochs: Passes over the training images. Default: 10. head_only normally needs none: its
             head is computed directly; 20 where it is trained step by step (see --solver).
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to

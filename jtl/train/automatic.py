@@ -12,7 +12,7 @@ from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree, subtree
 from jtl.config import defaults, walk
 from jtl.config.options import Config
-from jtl.config.training import WITHOUT_STEPS, TrainConfig
+from jtl.config.training import WITHOUT_STEPS
 from jtl.distributed import processes
 from jtl.freeze.param_groups import HEAD, is_head
 
@@ -69,14 +69,8 @@ def _asks_for_steps(config: Config) -> bool:
         run.find_lr
         or run.profile
         or config.augment.resolved().random
-        or bool(set(given) - {*WITHOUT_STEPS, *(["metric"] if _usual_metric(config) else [])})
+        or bool(set(given) - set(WITHOUT_STEPS))
     )
-
-
-def _usual_metric(config: Config) -> bool:
-    """Whether the metric is that of the task."""
-    usual = walk.replace(config, {"metric": TrainConfig.metric})
-    return defaults.with_task_metric(usual).train.metric == config.train.metric
 
 
 def fine_tunes(setup: Setup) -> bool:

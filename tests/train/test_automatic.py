@@ -44,6 +44,7 @@ def solver(**options: Any) -> str:
         {"l2": "0.1"},
         {"class_weights": "balanced"},
         {"bn": "frozen"},
+        {"metric": "macro_f1"},
         {"seed": 3, "split_seed": 1, "image_size": 64, "cache_budget": "1GB"},
     ],
 )
