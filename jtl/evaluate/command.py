@@ -33,12 +33,13 @@ class Options:
     it measures mAP, F1 and exact match, and classes.png takes the place of the first two plots.
 
     Attributes:
-        run: Folder that `jtl train` wrote.
+        run: Folder that `jtl train` or `jtl search` wrote.
         data: Evaluate on these images instead, given as for --data of `jtl train`. All their
             classes must be among the run's.
         split: Which images of the data: val, or test. Data without splits are evaluated whole.
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
             for other images.
+        single: Of a search that keeps an ensemble, evaluate the winner alone.
         raw_csv: Write names to mistakes.csv unchanged. By default, names that a spreadsheet would
             read as a formula (starting with =, +, - or @) get an apostrophe in front.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
@@ -61,6 +62,7 @@ class Options:
     label_from: str | None = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
+    single: bool = False
     raw_csv: bool = False
     device: DeviceName = "auto"
     json: bool = False
@@ -74,22 +76,22 @@ def command(options: Options) -> None:
     from jtl.common import fonts
     from jtl.common.progress import Display
     from jtl.evaluate import outputs
-    from jtl.evaluate.evaluation import evaluate_run
-    from jtl.predict.classifier import load
+    from jtl.evaluate.evaluation import evaluate_ensemble, evaluate_run
+    from jtl.predict.ensemble import Ensemble, load_all
     from jtl.runs import report as report_page
     from jtl.runs.files import SUMMARY, fitted_penalty, read_json, run_of
 
     display = Display()
-    options = dataclasses.replace(options, run=run_of(options.run))
-    classifier = load(options.run)
-    found = evaluate_run(
-        classifier,
-        options.data,
-        display,
-        options.on_bad_image,
-        options.split,
-        _source_options(options, classifier.config),
-    )
+    loaded = load_all(options.run, single=options.single)
+    several = isinstance(loaded, Ensemble)
+    # The first member has the options of the data that all have in common.
+    classifier = loaded.members[0] if several else loaded
+    how = options.on_bad_image, options.split, _source_options(options, classifier.config)
+    if several:
+        found = evaluate_ensemble(loaded, options.data, display, *how)
+    else:
+        options = dataclasses.replace(options, run=run_of(options.run))
+        found = evaluate_run(classifier, options.data, display, *how)
     if options.json:
         print_json(found.scores)
     else:
@@ -137,6 +139,8 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
     if scores["whole"]:
         images = f"all {counted(count, 'image')}"
     chosen = f"best epoch {scores['epoch']}"
+    if "members" in scores:
+        chosen = f"ensemble of {counted(scores['members'], 'trial')} (--single: the winner alone)"
     if penalty is not None:
         chosen = f"fitted by L-BFGS with L2 penalty {penalty:g}"
     print(f"{data}, {images}, {chosen}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from jtl.cache.features import FeatureCache
 from jtl.common.errors import UserError
-from jtl.common.progress import Display
+from jtl.common.progress import Display, PlainConsole
 from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage, with_scheme
 from jtl.data import verification
@@ -19,6 +20,7 @@ from jtl.data.sources import registry
 from jtl.data.splits import OpenedSource, Split, reordered
 from jtl.distributed.sharding import sharding_for
 from jtl.predict.classifier import Classifier
+from jtl.predict.ensemble import Ensemble
 from jtl.runs import metrics, multilabel
 from jtl.runs.calibration import calibration
 from jtl.runs.messages import SPLITS, accuracy_of
@@ -63,6 +65,41 @@ class Evaluation:
             f"accuracy {accuracy}\n"
             f"loss {scores[f'{split}_loss']:.3f}, macro-F1 {scores[f'{split}_macro_f1']:.3f}"
         )
+
+
+def evaluate_ensemble(
+    ensemble: Ensemble,
+    data: str | None,
+    display: Display,
+    on_bad_image: OnBadImage | None = None,
+    split: SplitName = "val",
+    options: registry.SourceOptions | None = None,
+) -> Evaluation:
+    """Scores the average of several models' probabilities; see `evaluate_run`.
+
+    Returns:
+        The `epoch` of its scores is None, and `members` tells how many there are.
+    """
+    silent = Display(PlainConsole(quiet=True))
+    found = [
+        evaluate_run(member, data, silent if number else display, on_bad_image, split, options)
+        for number, member in enumerate(ensemble.members)
+    ]
+    first, logits = found[0], ensemble.mixed([each.logits for each in found])
+    labels = first.images.labels
+    if any(not np.array_equal(each.images.labels, labels) for each in found):
+        raise UserError(
+            f"the members of the ensemble in '{ensemble.folder}' were trained with other splits of "
+            "the images. Score the winner alone with --single."
+        )
+    told = first.scores | {
+        "epoch": None,
+        "members": len(found),
+        f"{split}_accuracy": metrics.measure("accuracy", logits, labels),
+        f"{split}_loss": -metrics.measure("loss", logits, labels),
+        **_of_one_class(split, logits, labels, ensemble.class_names, 1.0),
+    }
+    return Evaluation(told, logits, first.images)
 
 
 def evaluate_run(
@@ -170,11 +207,21 @@ def _measured(
     names = classifier.class_names
     if classifier.thresholds is not None:
         return multilabel.scores(split, logits, labels, names, classifier.thresholds)
+    return _of_one_class(split, logits, labels, names, classifier.temperature)
+
+
+def _of_one_class(
+    split: SplitName,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    temperature: float,
+) -> dict[str, Any]:
     classes = metrics.by_class(logits.argmax(-1), labels, names)
     return {
         f"{split}_macro_f1": metrics.macro_f1(classes),
         f"{split}_classes": classes,
-        f"{split}_calibration": calibration(logits, labels, classifier.temperature),
+        f"{split}_calibration": calibration(logits, labels, temperature),
     }
 
 

@@ -48,7 +48,7 @@ def write(
 
     Args:
         evaluation: What is plotted.
-        classifier: Of which it is.
+        classifier: Of which it is; of an ensemble, a member.
         folder: Where to; made if it is missing.
         raw_csv: Whether the table holds names as they are, also such as spreadsheets would take
             for formulas.
@@ -62,9 +62,13 @@ def write(
     scores = evaluation.scores
     split, names = scores["split"], list(classifier.class_names)
     measured, key = measured_by(evaluation.thresholds is not None)
+    train = classifier.config.train
+    mask = train.phases or train.mask
+    if "members" in scores:
+        mask = f"ensemble of {scores['members']}"
     title = curves_title(
         model=classifier.config.model.model,
-        mask=classifier.config.train.phases or classifier.config.train.mask,
+        mask=mask,
         data=f"{scores['data']}, {scores['count']:,} {SPLITS[split]} images",
         accuracy=metrics.rounded(scores[key.replace("val", split, 1)], scores["count"]),
         split=SPLITS[split],

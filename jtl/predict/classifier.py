@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,26 +97,45 @@ class Classifier:
             UserError: None of the images can be read, something is no image at all, or a folder
                 holds none.
         """
-        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-            raise UserError(f"top_k must be a whole number of at least 1, not {top_k!r}.")
-        names, rows, unreadable = [], [], []
-        several: set[str] = set()
-        for answer in classify(self, items(images), several=several):
-            if isinstance(answer, Unreadable):
-                unreadable.append(answer)
-            else:
-                names.append(answer[0])
-                rows.append(answer[1])
-        if unreadable:
-            told = unreadable_lines(unreadable, len(names) + len(unreadable))
-            if not names:
-                raise UserError(told)
-            warnings.warn(f"{told}\nThey have no prediction; see `.unreadable`.", stacklevel=2)
-        if several:
-            warnings.warn(frames.told(sorted(several)), stacklevel=2)
-        logits = np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
-        how = self.temperature, self.thresholds
-        return Predictions(self.class_names, names, logits, unreadable, top_k, *how)
+        return predicted(
+            self.class_names,
+            functools.partial(classify, self),
+            images,
+            top_k,
+            self.temperature,
+            self.thresholds,
+        )
+
+
+def predicted(
+    class_names: Sequence[str],
+    classify: Callable[..., Iterator[tuple[str, np.ndarray] | Unreadable]],
+    images: Images,
+    top_k: int,
+    temperature: float = 1.0,
+    thresholds: Sequence[float] | None = None,
+) -> Predictions:
+    """What a classifier or several say of images; see `Classifier.predict`."""
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise UserError(f"top_k must be a whole number of at least 1, not {top_k!r}.")
+    names, rows, unreadable = [], [], []
+    several: set[str] = set()
+    for answer in classify(items(images), several=several):
+        if isinstance(answer, Unreadable):
+            unreadable.append(answer)
+        else:
+            names.append(answer[0])
+            rows.append(answer[1])
+    if unreadable:
+        told = unreadable_lines(unreadable, len(names) + len(unreadable))
+        if not names:
+            raise UserError(told)
+        warnings.warn(f"{told}\nThey have no prediction; see `.unreadable`.", stacklevel=3)
+    if several:
+        warnings.warn(frames.told(sorted(several)), stacklevel=3)
+    logits = np.stack(rows) if rows else np.zeros((0, len(class_names)), np.float32)
+    how = temperature, thresholds
+    return Predictions(class_names, names, logits, unreadable, top_k, *how)
 
 
 def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:

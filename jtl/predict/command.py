@@ -36,12 +36,13 @@ class Options:
     wrong, 130 after Ctrl-C.
 
     Attributes:
-        run: Folder that `jtl train` wrote.
+        run: Folder that `jtl train` or `jtl search` wrote.
         images: Image files, folders, zip or tar archives, or quoted patterns such as "*.jpg".
         top_k: Number of classes to show per image.
         out: Write the predictions to this file, one row per image. The extension selects the
             format: .csv, .jsonl or .parquet. An existing file is replaced. Default: print them.
         explain: Folder for Grad-CAM images showing which regions led to each prediction.
+        single: Of a search that keeps an ensemble, use the winner alone.
         raw_csv: Write file names to .csv unchanged. By default, names that a spreadsheet would read
             as a formula (starting with =, +, - or @) get an apostrophe in front.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
@@ -53,6 +54,7 @@ class Options:
     top_k: Annotated[int, checks.at_least(1)] = 5
     out: Path | None = None
     explain: Path | None = None
+    single: bool = False
     raw_csv: bool = False
     device: DeviceName = "auto"
     json: bool = False
@@ -74,14 +76,21 @@ def command(options: Options) -> None:
     device.use(options.device)
     from jtl.common.progress import Display
     from jtl.data import frames
-    from jtl.predict import classifier as evaluation
     from jtl.predict import tables
+    from jtl.predict.ensemble import Ensemble, load_all
     from jtl.predict.explain import write_explanations
     from jtl.predict.inputs import items
     from jtl.predict.predictions import Unreadable, classify, likeliest, unreadable_lines
 
     display = Display()
-    classifier = evaluation.load(options.run)
+    classifier = load_all(options.run, single=options.single)
+    several_models = isinstance(classifier, Ensemble)
+    if several_models and options.explain is not None:
+        raise UserError(
+            "--explain shows what one model looks at, and the search in "
+            f"'{options.run}' keeps an ensemble. Add --single for its winner."
+        )
+    how = (1.0, None) if several_models else (classifier.temperature, classifier.thresholds)
     top_k = min(options.top_k, len(classifier.class_names))
     images = items(options.images)
     unreadable: list[Unreadable] = []
@@ -89,18 +98,21 @@ def command(options: Options) -> None:
     with contextlib.ExitStack() as stack:
         put = _print_json if options.json else _print
         if options.out is not None:
-            sets = classifier.thresholds is not None
+            sets = how[1] is not None
             table = tables.writing(options.out, top_k, raw=options.raw_csv, several=sets)
             put = stack.enter_context(table)
         advance = _nothing
         if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
             advance = stack.enter_context(display.track("predicting", len(images), "images"))
-        for answer in classify(classifier, images, advance, several):
+        if several_models:
+            answers = classifier.classify(images, advance, several)
+        else:
+            answers = classify(classifier, images, advance, several)
+        for answer in answers:
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
                 put(answer)
             else:
-                how = classifier.temperature, classifier.thresholds
                 put(likeliest(*answer, classifier.class_names, top_k, *how))
         if len(unreadable) == len(images):
             raise UserError(unreadable_lines(unreadable, len(images)))
@@ -108,7 +120,7 @@ def command(options: Options) -> None:
         display.message(unreadable_lines(unreadable, len(images)))
     if several:
         display.message(frames.told(sorted(several)))
-    if options.explain is not None:
+    if options.explain is not None and not several_models:
         with display.track("explaining", len(images), "images") as advance:
             write_explanations(classifier, images, options.explain, advance)
         display.message(f"Saved Grad-CAM images to '{options.explain}'")

@@ -13,6 +13,8 @@ from jtl.common.files import replace_text
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
 SEARCH = "search.json"
 """In a folder of `jtl search`, which has a run for each trial below it."""
+ENSEMBLE = "ensemble.json"
+"""Beside it, if several of the trials predict better together."""
 
 
 def run_of(folder: Path) -> Path:

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.evaluate.evaluation import evaluate_run
+from jtl.evaluate.evaluation import evaluate_ensemble, evaluate_run
 from jtl.predict.classifier import load
+from jtl.predict.ensemble import load_members
 from jtl.runs import report
-from jtl.runs.files import SEARCH, SUMMARY, fitted_temperature, read_json, write_json
+from jtl.runs.files import ENSEMBLE, SEARCH, SUMMARY, fitted_temperature, read_json, write_json
 from jtl.runs.resume import stored_config
 from jtl.search import ensembles, more_images, page, selection, soups
 from jtl.search.engine import Engine
 from jtl.search.trials import Trial
 from jtl.train.setup import Setup
 
-ENSEMBLE = "ensemble.json"
 NOTICEABLE_SHARE = 0.03
 """Of the budget: what a trial must save to win over a better one within chance."""
+TOLERANCE = 1.05
+"""The share of the budget up to which an ensemble is scored on the test images."""
 CURVE_SECONDS = 2.0
 """What must be left of the time for the learning curve."""
 
@@ -79,11 +81,17 @@ def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, An
     if metric == "accuracy":
         found["corrected_val_accuracy"] = selection.without_bias(scored, labels)
     found["ensemble"] = None
+    (engine.folder / ENSEMBLE).unlink(missing_ok=True)  # Of a session before.
     if not single and len(counting) > 1:
         found["ensemble"] = _ensemble(engine, counting, winner)
-    if setup.dataset.test is not None:
-        found["test_accuracy"] = _tested(engine, folder)
     budget = engine.budget
+    if setup.dataset.test is not None:
+        began = budget.spent
+        found["test_accuracy"] = _tested(engine, folder)
+        if found["ensemble"] is not None and found["ensemble"]["kept"]:
+            each = budget.spent - began
+            found["ensemble"]["test_accuracy"] = _ensemble_tested(engine, each)
+            write_json(engine.folder / ENSEMBLE, found["ensemble"])
     found = {
         "budget": budget.total,
         "seconds": round(budget.spent, 1),
@@ -109,6 +117,20 @@ def _tested(engine: Engine, folder: Path) -> float:
     return summary["test_accuracy"]
 
 
+def _ensemble_tested(engine: Engine, each: float) -> float | None:
+    """The accuracy of the ensemble on the test images; None if the time is too short for it.
+
+    Args:
+        engine: Whose folder holds the ensemble.
+        each: Seconds that scoring the winner took.
+    """
+    ensemble = load_members(engine.folder)
+    if each * len(ensemble.members) > TOLERANCE * engine.budget.total - engine.budget.spent:
+        return None
+    scores = evaluate_ensemble(ensemble, None, engine.log, split="test").scores
+    return scores["test_accuracy"]
+
+
 def _ensemble(engine: Engine, trials: list[Trial], winner: Trial) -> dict[str, Any]:
     """The best ensemble of the trials; `ensemble.json` where it is better beyond chance."""
     best = sorted(trials, key=lambda t: -(t.metric or 0.0))[: ensembles.MOST_TRIALS]
@@ -132,11 +154,8 @@ def _ensemble(engine: Engine, trials: list[Trial], winner: Trial) -> dict[str, A
         "standard_error": ensemble.error,
         "kept": ensemble.gains,
     }
-    path = engine.folder / ENSEMBLE
     if ensemble.gains:
-        write_json(path, told)
-    else:
-        path.unlink(missing_ok=True)  # Of a session before.
+        write_json(engine.folder / ENSEMBLE, told)
     return told
 
 

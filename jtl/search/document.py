@@ -96,9 +96,14 @@ def _markdown_cell(cell: Cell) -> str:
 _STYLE = """
 body { font-family: system-ui, sans-serif; line-height: 1.5; max-width: 60rem; margin: 2rem auto;
        padding: 0 1rem; color: #222; background: #fff; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .3rem .8rem;
+h1, h2, p { overflow-wrap: anywhere; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { text-align: left; padding: .3rem .8rem;
         border-bottom: 1px solid #ddd; vertical-align: top; }
-pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; } img { max-width: 100%; }
+pre { background: #f4f4f4; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+img { max-width: 100%; }
+@media (max-width: 40rem) { body { margin: 1rem auto; } h1 { font-size: 1.4rem; }
+  th, td { padding: .3rem .4rem; font-size: .85rem; } }
 """
 
 
@@ -108,6 +113,7 @@ def as_html(blocks: Sequence[Block]) -> str:
     body = "\n".join(_html(block, title=not at) for at, block in enumerate(blocks))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )

@@ -15,6 +15,7 @@ from jtl.common.errors import explain, first_line, out_of_memory
 from jtl.common.progress import Display
 from jtl.common.quantities import format_seconds
 from jtl.common.signals import Interrupted
+from jtl.common.text import counted
 from jtl.compare.command import read_history
 from jtl.config import walk
 from jtl.config.options import Config
@@ -274,16 +275,21 @@ class Engine:
             interval=interval,
         )
         shown = metrics.rounded(value, len(self.labels)) if metric != "loss" else f"{-value:.3f}"
+        epochs = counted(trial.epochs, "epoch")
         ended = {
             "done": "",
-            "stopped": f"; stopped after {trial.epochs} epochs, as the time is over",
-            "pruned": f"; ended after {trial.epochs} epochs, as others were better by then",
+            "stopped": f"; stopped after {epochs}, as the time is over",
+            "pruned": f"; ended after {epochs}, as others were better by then",
         }[trial.state]
         self.display.message(
             f"  validation {metric.replace('_', ' ')} {shown} after {format_seconds(seconds)}"
-            f"{ended}; {format_seconds(self.budget.left)} left"
+            f"{ended}; {_left(self.budget.left)}"
         )
         return trial
+
+
+def _left(seconds: float) -> str:
+    return f"{format_seconds(seconds)} left" if seconds > CLOSING_SECONDS else "no time left"
 
 
 @dataclasses.dataclass
@@ -311,6 +317,7 @@ class _Watched:
 
     def after_epoch(self, line: dict[str, Any]) -> bool:
         """Whether to end the trial after an epoch: its time is over, or others are better."""
+        self.engine.note()  # Should the process be killed.
         if line["epoch"] >= self.epochs:
             return False
         now = self.engine.budget.spent

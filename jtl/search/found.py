@@ -7,13 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jtl.api import Run, alone, options_of
+from jtl.api import Classifier, Predictions, Run, alone, options_of
 from jtl.common import html
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import type_of
 from jtl.data.sources.in_memory import as_source
 from jtl.distributed import device
+from jtl.predict.ensemble import Ensemble, load_all
+from jtl.predict.inputs import Images
+from jtl.predict.predictions import TOP
 from jtl.runs import run as runs
 from jtl.runs.files import METRICS, SUMMARY, read_json
 from jtl.runs.resume import stored_config
@@ -40,6 +43,24 @@ class Found:
     def winner(self) -> Run:
         """The winner's run, to evaluate, predict with or export."""
         return self.run(self.result["winner"])
+
+    def classifier(self, *, single: bool = False) -> Classifier | Ensemble:
+        """What predicts best: the ensemble if there is one, else the winner.
+
+        Args:
+            single: Whether it is the winner in any case.
+        """
+        return load_all(self.folder, single=single)
+
+    def predict(self, images: Images, *, top_k: int = TOP, single: bool = False) -> Predictions:
+        """Classifies images with the ensemble if there is one, else with the winner.
+
+        Args:
+            images: As of `Classifier.predict`.
+            top_k: How many classes single predictions name.
+            single: Whether the winner predicts in any case.
+        """
+        return self.classifier(single=single).predict(images, top_k=top_k)
 
     def run(self, trial: str | dict[str, Any]) -> Run:
         """A trial's run.

@@ -40,12 +40,19 @@ def print_result(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     for line in lines(found, " (*)"):
         console.print(line, soft_wrap=True)
-    run = shlex.quote(str(folder / found["winner"]))
+    several = _keeps_ensemble(found)
+    run = shlex.quote(str(folder if several else folder / found["winner"]))
+    which = " (the ensemble; with --single, the winner alone)" if several else ""
+    repeat = command("train") + found["command"].removeprefix("jtl train")
     console.print(
-        f"Next:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
-        f"The whole result: {folder / PAGE}\n{again(found)}:\n  {found['command']}",
+        f"Next{which}:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
+        f"The whole result: {folder / PAGE}\n{again(found)}:\n  {repeat}",
         soft_wrap=True,
     )
+
+
+def _keeps_ensemble(found: dict[str, Any]) -> bool:
+    return bool((found.get("ensemble") or {}).get("kept"))
 
 
 def again(found: dict[str, Any]) -> str:
@@ -109,25 +116,30 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     low, high = bounds(found["val_interval"])
     tried = sum(1 for row in found["trials"] if row["metric"] is not None)
     images = counted(found["num_val"], "image")
+    chose = f"to choose among {counted(tried, 'trial')}, so it is optimistic"
+    if tried == 1:
+        chose = "to fit this trial, too, so it is slightly optimistic"
     told.append(
         f"Validation {metric} {shown(found, found['val_metric'])} (95 % interval {low:.3f} to "
-        f"{high:.3f}, {images}). It was used to choose among {counted(tried, 'trial')}, so it is "
-        "optimistic."
+        f"{high:.3f}, {images}). It was used {chose}."
     )
     if found["corrected_val_accuracy"] is not None:
         mean, low, high = found["corrected_val_accuracy"]
         told.append(
-            f"Corrected for that optimism, the validation accuracy is about {mean:.3f} (95 % "
-            f"interval {low:.3f} to {high:.3f}, by bootstrap)."
+            f"Corrected for that optimism, the best trial's validation accuracy is about "
+            f"{mean:.3f} (95 % interval {low:.3f} to {high:.3f}, by bootstrap)."
         )
     if found["test_accuracy"] is not None:
         accuracy = accuracy_of(found["test_accuracy"], found["num_test"])
-        told.append(f"Test accuracy {accuracy}, on images that were not used to choose.")
+        whose = "The winner's test" if _keeps_ensemble(found) else "Test"
+        told.append(f"{whose} accuracy {accuracy}, on images that were not used to choose.")
     else:
         told.append("There are no test images (--no-test), so no accuracy is unbiased.")
     if (ensemble := found.get("ensemble")) is not None:
         told.append(_of_ensemble(found, ensemble))
-    told.append(f"Took {found['seconds']:.0f} s of {found['budget']:.0f} s.")
+    rest = found["budget"] - found["seconds"]
+    why = "; no other trial was expected to fit in the rest" if rest > 0.1 * found["budget"] else ""
+    told.append(f"Took {found['seconds']:.0f} s of {found['budget']:.0f} s{why}.")
     return told
 
 
@@ -137,10 +149,24 @@ def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:
     members = counted(len(ensemble["members"]), "trial")
     if len(ensemble["members"]) < 2 and not ensemble["kept"]:
         return "No ensemble of the trials is better than the winner."
+    if not ensemble["difference"] and not ensemble["kept"]:
+        return f"An ensemble of {members} is no better than the winner."
     gain = apart(found, ensemble["difference"], "+")
     told = f"An ensemble of {members} changes validation {metric} by {gain}"
     error = apart(found, ensemble["standard_error"])
     judged = f"on images that were not used to pick it, standard error {error}"
     if ensemble["kept"]:
-        return f"{told} ({judged}); its members and weights are in ensemble.json."
+        tested = ""
+        if ensemble.get("test_accuracy") is not None:
+            accuracy = accuracy_of(ensemble["test_accuracy"], found["num_test"])
+            tested = f" Its test accuracy {accuracy}."
+        elif found["test_accuracy"] is not None:
+            tested = (
+                " There was no time to score it on the test images (jtl evaluate SEARCH --split "
+                "test)."
+            )
+        return (
+            f"{told} ({judged}), so it is kept: its members and weights are in ensemble.json, and "
+            f"jtl predict and jtl evaluate use it for the search's folder.{tested}"
+        )
     return f"{told} ({judged}): no gain beyond chance, so the single winner stays."

@@ -37,7 +37,8 @@ def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
         document.Plot(f"Validation {metric} against seconds", PLOT, png),
         Text(
             f"Validation {metric} and seconds of every trial, with 95 % intervals. Along the "
-            "Pareto front no trial is better without taking longer."
+            "Pareto front no trial is better without taking longer. A trial uses features and "
+            "compiled programs of those before it; alone it would take longer."
         ),
         Heading("Trials"),
         _trials(found),
@@ -48,7 +49,7 @@ def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
         Text(f"{messages.again(found)}:"),
         document.Code(found["command"]),
         Text(f"Its run is in {found['winner']}, for jtl evaluate, jtl predict and jtl export."),
-        *map(Text, found["notes"]),
+        *([Heading("About the data"), *map(Text, found["notes"])] if found["notes"] else []),
     ]
 
 
@@ -80,7 +81,7 @@ def _not_tried(found: dict[str, Any]) -> list[document.Block]:
     blocks: list[document.Block] = []
     if skipped:
         rows = [(t["name"], t["state"], t["message"]) for t in skipped]
-        blocks.append(Rows(("trial", "", "why"), rows))
+        blocks.append(Rows(("trial", "state", "why"), rows))
     if count:
         drawn = counted(count, "variation was", "variations were")
         blocks.append(Text(f"{drawn} drawn for which there was not enough time."))
@@ -142,7 +143,12 @@ def _more_images(found: dict[str, Any]) -> list[document.Block]:
         for row in curve
     ]
     gained = 100 * (curve[-1]["val_accuracy"] - curve[-2]["val_accuracy"])
-    if gained >= 1:
+    if abs(gained) < 0.05:
+        told = (
+            "The last doubling of the training images did not change the linear probe's accuracy, "
+            "so more images alone would help little."
+        )
+    elif gained >= 1:
         told = (
             f"The last doubling of the training images gained {gained:.1f} points, so more images "
             "would probably gain more."
@@ -152,5 +158,5 @@ def _more_images(found: dict[str, Any]) -> list[document.Block]:
             f"The last doubling of the training images changed the linear probe by {gained:+.1f} "
             "points, so more images alone would help little."
         )
-    header = ("training images", "", "validation accuracy of a linear probe")
+    header = ("share", "training images", "validation accuracy of a linear probe")
     return [Heading("What more images would gain"), Rows(header, rows), Text(told)]

@@ -75,7 +75,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
         axes.annotate(
             shortened(trial["name"], 36),
             (trial["seconds"], sign * trial["metric"]),
-            xytext=(-4 if index else 4, 7),  # The front comes from below.
+            xytext=(-4, 7) if index else (4, -12),  # The front comes from below, and goes right.
             textcoords="offset points",
             ha="right" if index else "left",
             fontsize=8,

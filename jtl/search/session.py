@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from jtl.common.errors import UserError
 from jtl.common.progress import Display, PlainConsole
 from jtl.common.quantities import format_seconds, parse_seconds
 from jtl.config import walk
+from jtl.config.data import DataConfig, with_scheme
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.runs.files import SEARCH, read_json, write_json
+from jtl.runs.files import CONFIG, SEARCH, read_json, write_json
+from jtl.runs.resume import stored_fingerprint
 from jtl.search import closing, sampling, space
 from jtl.search.clock import Budget
 from jtl.search.cost import CostModel
@@ -31,10 +34,14 @@ from jtl.train.setup import Setup, head_fits, prepare_setup
 LOG = "log.txt"
 DEFAULT_BUDGET = 600.0
 """Seconds."""
+SHORTEST = 5.0
+"""Seconds that a linear probe takes at least."""
 SLOW_RATE = 1e10
 """Operations a second of a slow machine."""
 _TEST_SECONDS = 4.0
 """To load the winner and compile what scores it, beside the computation."""
+_ENSEMBLE_SHARE = 0.05
+"""The most of the budget that is reserved for scoring an ensemble on the test images."""
 
 
 def run(
@@ -65,12 +72,19 @@ def run(
     folder, before = _opened(options, given)
     if before:
         given = _stored(given, options, before["options"], folder)
+    seconds = _budget(options, before)
     base, setup = _prepared(given, options, display, begun=bool(before))
+    _refuse_changed_images(setup, folder)
     content = base.to_dict()
-    folder.mkdir(parents=True, exist_ok=True)
-    seconds = before.get("budget", DEFAULT_BUDGET)
-    if options.search.budget is not None:
-        seconds = parse_seconds("--budget", options.search.budget)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the search's folder '{folder}': {error.strerror}. Choose another "
+            "with --out."
+        ) from error
     budget = Budget(seconds, clock, before.get("seconds", 0.0))
 
     def note() -> None:
@@ -98,7 +112,7 @@ def run(
             note=note,
             background_plots=background_plots,
         )
-        _try_all(engine, workload, setup)
+        _try_all(engine, workload, setup, single=options.search.single)
         return closing.close(engine, setup, single=options.search.single)
 
 
@@ -129,7 +143,30 @@ def _opened(options: Options, base: Config) -> tuple[Path, dict[str, Any]]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "is a file" if not out.is_dir() else "is not empty, and contains no search"
         raise UserError(f"--out '{out}' {what}. Choose another folder.")
+    # Of several processes that are started with --resume, the first one begins the search.
+    if resume and base.data.data == with_scheme(DataConfig().data):
+        raise UserError(
+            f"--resume: there is no search in '{out}'. Name the folder of one, or give the images "
+            "to begin one there."
+        )
     return out, {}
+
+
+def _budget(options: Options, before: dict[str, Any]) -> float:
+    """Seconds that the search may take.
+
+    Raises:
+        UserError: Earlier sessions took longer.
+    """
+    if options.search.budget is None:
+        return before.get("budget", DEFAULT_BUDGET)
+    seconds = parse_seconds("--budget", options.search.budget)
+    if (spent := before.get("seconds", 0.0)) >= seconds:
+        raise UserError(
+            f"--budget {options.search.budget}: the search has taken {format_seconds(spent)} "
+            "already. The budget counts all sessions together; give a longer one."
+        )
+    return seconds
 
 
 def _stored(
@@ -164,6 +201,24 @@ def _stored(
     return dataclasses.replace(base, run=given.run)
 
 
+def _refuse_changed_images(setup: Setup, folder: Path) -> None:
+    """Makes sure that a search goes on with the images that its trials were trained on.
+
+    Raises:
+        UserError: They have changed.
+    """
+    for trial in Store(folder).with_models():
+        of_trial = folder / trial.folder
+        if (of_trial / CONFIG).is_file():
+            if stored_fingerprint(of_trial) != setup.dataset.fingerprint:
+                raise UserError(
+                    f"the images of '{setup.dataset.spec}' have changed since the search in "
+                    f"'{folder}' began, so its trials cannot be compared with new ones. Bring them "
+                    "back, or start a new search."
+                )
+            return
+
+
 def _prepared(
     base: Config, options: Options, display: Display, *, begun: bool
 ) -> tuple[Config, Setup]:
@@ -183,9 +238,9 @@ def _prepared(
     return base, setup
 
 
-def _try_all(engine: Engine, workload: Workload, setup: Setup) -> None:
+def _try_all(engine: Engine, workload: Workload, setup: Setup, *, single: bool) -> None:
     """The plan, then its variations."""
-    base, store, display = engine.base, engine.store, engine.display
+    base, store, display, budget = engine.base, engine.store, engine.display, engine.budget
     linear = base.model.head in ("linear", "append")
     fits = linear and head_fits(base, setup.variables, setup.dataset)
     probe = space.probe({"solver": "lbfgs"} if fits else {})
@@ -195,14 +250,17 @@ def _try_all(engine: Engine, workload: Workload, setup: Setup) -> None:
     if engine.cost.forward_rate is None:  # Its features were cached, or it failed.
         engine.cost.forward_rate = workload.measured_rate()
     if setup.dataset.test is not None:
-        engine.budget.closing = _TEST_SECONDS + workload.closing() / engine.cost.forward_rate
+        budget.closing = _TEST_SECONDS + workload.closing() / engine.cost.forward_rate
     engine.resume()
     size = setup.inputs.device.size
     if base.data.image_size is None and base.data.upsample is None and linear:
         least = getattr(registry.get(base.model.model).backbone, "min_size", 32)
         engine.run(space.sizes(probe, size, least))
     engine.run(space.strategies())
-    engine.run(space.strategies())  # Better known by now is what they take.
+    # Better known by now is what they take, and nothing has to be left for another one.
+    engine.run(space.strategies(whole=True))
+    if budget.closing and not single:
+        budget.closing += min(2 * budget.closing, _ENSEMBLE_SHARE * budget.total)
     if not sampling.available():
         display.message(f"note: {sampling.MISSING}")
         return
@@ -221,6 +279,11 @@ def _try_all(engine: Engine, workload: Workload, setup: Setup) -> None:
 
 def _warn_of_probe(engine: Engine, workload: Workload, probe: space.Candidate) -> None:
     """Says where the linear probe, which is trained in any case, will not fit in the time."""
+    if not engine.store.read() and engine.budget.left < SHORTEST:
+        engine.display.message(
+            f"warning: {format_seconds(engine.budget.total)} are hardly enough to start, and for "
+            "nothing but the linear probe, which is trained all the same. Use a longer --budget."
+        )
     work, epochs = workload.of(probe.options)
     if work.features / SLOW_RATE < max(engine.budget.left, 10.0):
         return  # Too little to be worth a measurement.

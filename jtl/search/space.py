@@ -77,12 +77,17 @@ def sizes(probe: Candidate, default: int, least: int) -> list[Candidate]:
     ]
 
 
-def strategies() -> list[Candidate]:
-    """The plan after the probes: every strategy as jtl trains it by default."""
-    return [
-        Candidate(mask, "plan", {"mask": mask}, SHARES[mask], max(SHARES[mask], LARGEST_SHARE))
-        for mask in STRATEGIES
-    ]
+def strategies(*, whole: bool = False) -> list[Candidate]:
+    """The plan after the probes: every strategy as jtl trains it by default.
+
+    Args:
+        whole: Whether one may take all the time that is left with the fewest epochs.
+    """
+    found = []
+    for mask in STRATEGIES:
+        most = 1.0 if whole else max(SHARES[mask], LARGEST_SHARE)
+        found.append(Candidate(mask, "plan", {"mask": mask}, SHARES[mask], most))
+    return found
 
 
 def choices(sizes: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:

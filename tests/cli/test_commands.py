@@ -167,7 +167,7 @@ HELP = {
     "evaluate": [
         "usage: jtl evaluate [OPTIONS] RUN\n",
         "confusion.png, reliability.png (does confidence match accuracy?)",
-        "Folder that `jtl train` wrote.",
+        "Folder that `jtl train` or `jtl search` wrote.",
         "Print JSON on stdout instead of text.",
     ],
     "export": [

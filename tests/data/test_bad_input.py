@@ -205,6 +205,10 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], str], str]] = {
         changed(lambda root: (root / "train").rename(root / "test")),
         "has val/, test/ but no train/",
     ),
+    "val without images": (
+        changed(lambda root: [path.unlink() for path in (root / "val").rglob("*.png")]),
+        r"the validation split of .* has no images. Put some there, or remove it",
+    ),
     "val twice": (
         changed(lambda root: class_folders(root / "valid", "a", "b")),
         "several folders for the val split: val, valid",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ import pytest
 import jtl
 from jtl.common.errors import UserError
 from jtl.config import walk
-from jtl.runs.files import read_json, run_of
-from jtl.search import ensembles, sampling, session, soups, space
+from jtl.evaluate import command as evaluate
+from jtl.predict import command as predict
+from jtl.runs.files import read_json, run_of, write_json
+from jtl.runs.messages import accuracy_of
+from jtl.search import ensembles, messages, sampling, session, soups, space
 from jtl.search.found import Found
 from jtl.search.options import Options
 from jtl.search.space import Candidate
@@ -87,7 +92,7 @@ def test_a_soup_is_an_ordinary_run(tiny_data, tmp_path, monkeypatch):
         for lr in (0.003, 0.01)
     ]
     monkeypatch.setattr(sampling, "available", lambda: False)
-    monkeypatch.setattr(space, "strategies", lambda: plan)
+    monkeypatch.setattr(space, "strategies", lambda **how: plan)
     # Whether the average is better is another question.
     monkeypatch.setattr(soups, "LEAST_GAIN", -1.0)
     monkeypatch.setattr(soups.metrics, "measure", lambda *given: 0.5)
@@ -124,3 +129,73 @@ def test_a_search_s_folder_stands_for_its_winner(tmp_path):
         run_of(tmp_path)
     (tmp_path / "search.json").write_text('{"winner": "trials/003-full"}')
     assert run_of(tmp_path) == tmp_path / "trials" / "003-full"
+
+
+def two_trials(tiny_data, out, monkeypatch, **more):
+    """A search of two trials, whose ensemble counts the linear probe thrice."""
+    plan = [Candidate("last_stage", "plan", {"mask": "last_stage", "epochs": 2})]
+    monkeypatch.setattr(sampling, "available", lambda: False)
+    monkeypatch.setattr(space, "strategies", lambda **how: plan)
+    # Whether an ensemble is better is another question.
+    monkeypatch.setattr(
+        ensembles, "find", lambda *given: ensembles.Ensemble((0.75, 0.25), 0.9, 0.9, 0.1, 0.01)
+    )
+    values = {
+        "source": f"folder:{tiny_data}",
+        "model": "tiny",
+        "weights": str(tiny_data.parent / "weights"),
+        "out": out,
+    }
+    ticks = itertools.count()
+    options = walk.create(Options, values | more)
+    return session.run(options, tiny.quiet(), lambda: 0.01 * next(ticks))
+
+
+def test_an_ensemble_that_is_kept_predicts_for_the_search(tiny_data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "search"
+    result = two_trials(tiny_data, out, monkeypatch)
+    kept = read_json(out / "ensemble.json")
+    weights = {member["run"]: member["weight"] for member in kept["members"]}
+    assert sorted(weights.values()) == [0.25, 0.75]
+
+    # Probabilities are averaged by the weights, each member's with its own temperature.
+    found, images = Found(result), np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)
+    several = found.predict(images)
+    singly = [(jtl.load(out / run).predict(images).probabilities, w) for run, w in weights.items()]
+    mean = sum(w * each for each, w in singly)
+    np.testing.assert_allclose(several.probabilities, mean, atol=1e-6)
+    winner = found.predict(images, single=True)
+    np.testing.assert_array_equal(winner.logits, found.winner.classifier().predict(images).logits)
+    assert not np.allclose(winner.probabilities, several.probabilities, atol=1e-4)
+    assert "2 members" in repr(found.classifier())
+
+    # Both test figures are told; the ensemble's is that of the command.
+    assert " ".join(messages.lines(result)).count("est accuracy") == 2
+    evaluate.command(evaluate.Options(run=out, split="test", out=tmp_path / "plots"))
+    told = capsys.readouterr().out
+    assert "ensemble of 2 trials" in told
+    assert f"accuracy {accuracy_of(kept['test_accuracy'], result['num_test'])}" in told
+    assert (tmp_path / "plots" / "confusion.png").is_file()
+
+    image = next(tiny_data.rglob("*.png"))
+    for single in (False, True):
+        predict.command(predict.Options(run=out, images=(image,), single=single, json=True))
+        [row] = capsys.readouterr().out.splitlines()
+        expected = found.predict(image, single=single)[0].classes
+        assert json.loads(row)["classes"] == [[name, pytest.approx(p)] for name, p in expected]
+    given = predict.Options(run=out, images=(image,), explain=tmp_path / "explained")
+    with pytest.raises(UserError, match="Add --single for its winner"):
+        predict.command(given)
+
+    # A search for a single model keeps no ensemble of before.
+    two_trials(tiny_data, out, monkeypatch, single=True, resume=True)
+    assert not (out / "ensemble.json").exists()
+    write_json(out / "ensemble.json", kept)
+    # Without a member there is no ensemble.
+    shutil.rmtree(out / next(run for run in weights if run != result["winner"]))
+    with pytest.raises(UserError, match=r"whose runs are gone: .* with --single"):
+        found.predict(images)
+    assert found.predict(images, single=True).labels == winner.labels
+    (out / "ensemble.json").write_text('{"members": [{"run": "a", "weight": "b"}]}')
+    with pytest.raises(UserError, match="is damaged"):
+        found.predict(images)

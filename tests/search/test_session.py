@@ -13,6 +13,7 @@ from PIL import Image
 import jtl
 from jtl.cli import app
 from jtl.common.errors import UserError
+from jtl.config import walk
 from jtl.runs.files import read_json
 from jtl.search import sampling, session, space
 from jtl.search.options import Options
@@ -151,3 +152,36 @@ def test_a_folder_of_others_is_left_alone(tiny_data, tmp_path):
     options = app.parsed(Options, ["x", "--resume"], "jtl search")
     with pytest.raises(UserError, match="--resume needs --out"):
         session.run(options, tiny.quiet(), lambda: 0.0)
+    given = ["--resume", "--out", str(tmp_path / "nothing")]
+    with pytest.raises(UserError, match=r"--resume: there is no search in '.*nothing'"):
+        session.run(app.parsed(Options, given, "jtl search"), tiny.quiet(), lambda: 0.0)
+
+
+def test_a_search_is_not_continued_with_other_images_or_less_time(
+    tiny_data, tmp_path, planned, monkeypatch
+):
+    monkeypatch.setattr(space, "STRATEGIES", ())
+    data, out = tmp_path / "images", tmp_path / "search"
+    shutil.copytree(tiny_data, data)
+    weights = str(tiny_data.parent / "weights")
+    values = {"source": f"folder:{data}", "model": "tiny", "weights": weights, "out": out}
+    options = walk.create(Options, {**values, "test": False})
+    session.run(options, tiny.quiet(), lambda: 1.0)
+    before = (out / "search.json").read_bytes()
+    for budget, told in (
+        ("1s", r"--budget 1s: the search has taken 1\.0 s already"),
+        ("10m", None),
+    ):
+        if told is None:
+            next(data.rglob("*.png")).unlink()
+            told = r"images of '.*images' have changed since the search in '.*search' began"
+        again = walk.create(Options, {"resume": True, "out": out, "budget": budget})
+        with pytest.raises(UserError, match=told):
+            session.run(again, tiny.quiet(), lambda: 1.0)
+        assert (out / "search.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_told(tiny_data, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to the search's folder .* with --out"):
+        searched(tiny_data, tmp_path / "file" / "search")

@@ -215,6 +215,12 @@ def load(
     found, bits = with_bit_depth(found, bit_depth)
     notes = [*found.notes, *filter(None, [frames.note(found.splits)])]
     train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
+    for name, split in (("validation", val), ("test", test)):
+        if split is not None and not len(split):
+            raise UserError(
+                f"the {name} split of '{spec}' has no images. Put some there, or remove it; "
+                "jtl can hold out training images instead."
+            )
     held_out = val is None and not (whole and test is None)
     assert train is not None  # Every source has it.
     if found.groups and not whole:
