@@ -109,8 +109,9 @@ class Store:
                     break
                 raise UserError(f"'{path}' is damaged in line {index + 1}: {error}.") from error
             found[trial.number or _plain(trial.options)] = trial
-        begun = [_plain(trial.options) for trial in found.values() if trial.number]
-        known = [t for t in found.values() if t.number or _plain(t.options) not in begun]
+        # What did not fit may have been begun later, with fewer epochs.
+        begun = {(trial.stage, trial.name) for trial in found.values() if trial.number}
+        known = [t for t in found.values() if t.number or (t.stage, t.name) not in begun]
         return sorted(known, key=lambda trial: trial.number or 10**9)
 
     def with_models(self) -> list[Trial]:

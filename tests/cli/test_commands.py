@@ -188,7 +188,7 @@ HELP = {
     ],
     "predict": [
         "usage: jtl predict [OPTIONS] RUN IMAGE ...\n",
-        "RUN Folder that `jtl train` wrote.",
+        "RUN Folder that `jtl train` or `jtl search` wrote.",
         "IMAGE Image files, folders, zip or tar archives, or quoted patterns",
         "--top-k N Number of classes to show per image. (default: 5)",
     ],

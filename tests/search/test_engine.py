@@ -138,6 +138,16 @@ def test_what_is_predicted_to_be_too_slow_is_not_begun(engine):
     assert engine.budget.spent <= 20
 
 
+def test_the_rest_of_the_time_is_for_what_would_have_left_too_little(engine, monkeypatch):
+    monkeypatch.setattr(space, "STRATEGIES", ("full",))
+    engine.budget.total = 31.0
+    assert plan(engine)[-1] == ("full", "not begun", 0)
+    engine.run(space.strategies(whole=True))
+    rows = [(t.name, t.state, t.epochs) for t in engine.store.read()]
+    assert rows == [("head_only", "done", 0), ("full", "done", 2)]
+    assert engine.budget.spent <= 31
+
+
 def test_the_probe_is_there_however_short_the_time(engine):
     engine.budget.total = 0.5
     assert plan(engine)[0] == ("head_only", "done", 0)
