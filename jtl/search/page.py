@@ -90,6 +90,7 @@ def _not_tried(found: dict[str, Any]) -> list[document.Block]:
 
 CHOICES = {
     "what trains": lambda o: o.get("phases") or o["mask"],
+    "head": lambda o: o.get("head", "default"),
     "input size": lambda o: o.get("image_size", "default"),
     "augmentation": lambda o: o.get("augment", "crops" if o.get("mask") == "full" else "none"),
     "BatchNorm": lambda o: o.get("bn", "frozen"),

@@ -12,6 +12,7 @@ from jtl.runs.plots import BLUE, GREEN, GREY, ORANGE, metric_name, save
 KINDS = {
     "probe": ("linear probe", GREEN, "s"),
     "size": ("linear probe, other size", GREEN, "D"),
+    "head": ("other head", GREEN, "v"),
     "plan": ("default of each mask", BLUE, "o"),
     "search": ("variation", GREY, "^"),
     "soup": ("average of weights (soup)", "#cc79a7", "*"),

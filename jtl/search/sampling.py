@@ -42,20 +42,28 @@ def _quietly() -> Iterator[None]:
 class Sampler:
     """Draws variations and takes their results."""
 
-    def __init__(self, folder: Path, seed: int, sizes: tuple[int, ...], warm_up: int = 5):
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        sizes: tuple[int, ...],
+        heads: tuple[str, ...] = ("linear",),
+        warm_up: int = 5,
+    ):
         """Opens the study in a folder, or begins one.
 
         Args:
             folder: The search's.
             seed: Of what is drawn, together with how many trials there are already.
             sizes: Input sizes to choose from, the default one first.
+            heads: Heads to choose from, the default one first.
             warm_up: Trials before which variations are drawn without a model of what is good.
         """
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        self._optuna, self._sizes = optuna, sizes
+        self._optuna, self._sizes, self._heads = optuna, sizes, heads
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with _quietly():
             self._study = optuna.create_study(
@@ -77,7 +85,7 @@ class Sampler:
     def begin(self, plan: Sequence[Trial]) -> None:
         """Tells a new study what the plan reached, and has it try next to the best of it first."""
         create = self._optuna.trial.create_trial
-        choices = space.choices(self._sizes)
+        choices = space.choices(self._sizes, self._heads)
         kinds = {
             name: self._optuna.distributions.CategoricalDistribution(values)
             for name, values in choices.items()
@@ -98,7 +106,7 @@ class Sampler:
         """A variation, and its number in the study."""
         with _quietly():
             trial = self._study.ask()
-            choices = space.choices(self._sizes)
+            choices = space.choices(self._sizes, self._heads)
             drawn = {name: trial.suggest_categorical(name, list(choices[name])) for name in choices}
         candidate = space.varied(drawn, self._sizes[0])
         return candidate, trial.number

@@ -256,6 +256,9 @@ def _try_all(engine: Engine, workload: Workload, setup: Setup, *, single: bool) 
     if base.data.image_size is None and base.data.upsample is None and linear:
         least = getattr(registry.get(base.model.model).backbone, "min_size", 32)
         engine.run(space.sizes(probe, size, least))
+    heads = space.HEADS if base.model.head == "linear" else (base.model.head,)
+    if len(heads) > 1:
+        engine.run(space.heads())
     engine.run(space.strategies())
     # Better known by now is what they take, and nothing has to be left for another one.
     engine.run(space.strategies(whole=True))
@@ -271,7 +274,7 @@ def _try_all(engine: Engine, workload: Workload, setup: Setup, *, single: bool) 
         for trial in trials
         if trial.stage == "size" and (trial.metric or 0.0) > floor
     ]
-    sampler = sampling.Sampler(engine.folder, base.train.seed, (size, *good))
+    sampler = sampling.Sampler(engine.folder, base.train.seed, (size, *good), heads)
     if sampler.fresh:
         sampler.begin([trial for trial in trials if trial.stage == "plan"])
     engine.vary(sampler)

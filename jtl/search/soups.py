@@ -41,7 +41,7 @@ LEAST_GAIN = 0.0
 
 
 def families(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials whose weights may be averaged: they train the same layers at the same input size.
+    """Trials whose weights may be averaged: the same layers, head and input size.
 
     Returns:
         Those of two and more, the best first, in each and among them.
@@ -51,7 +51,9 @@ def families(trials: Sequence[Trial]) -> list[list[Trial]]:
         options = trial.options
         what = options.get("phases") or options.get("mask")
         if trial.epochs and trial.stage != STAGE:
-            found.setdefault((what, options.get("image_size")), []).append(trial)
+            found.setdefault((what, options.get("image_size"), options.get("head")), []).append(
+                trial
+            )
     return [family for family in found.values() if len(family) > 1]
 
 

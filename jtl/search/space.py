@@ -18,7 +18,17 @@ SIZES = (0.7, 1.3)
 SIZE_SHARE = 0.1
 """The share of the time that is left which a probe at another size may take."""
 FEWEST_EPOCHS = 2
-SEARCHED = ("last_stage", "last_stages:2", "last_stages:3", "norm_only", "full", "lp_ft")
+SEARCHED = (
+    "last_stage", "last_stages:2", "last_stages:3", "norm_only", "bias_only", "full", "lp_ft",
+    "gradual",
+)  # fmt: skip
+_PHASES = ("lp_ft", "gradual")
+"""Those of them that are values of `--phases`; their phases have learning rates of their own."""
+_SMALL = ("norm_only", "bias_only")
+"""Those that train few numbers, without weight decay."""
+HEADS = ("linear", "mlp")
+HEAD_SHARE = 0.1
+"""The share of the time that is left which a head with a hidden layer may take."""
 EPOCHS = (3, 5, 10, 15, 20)
 
 
@@ -52,6 +62,12 @@ def probe(options: dict[str, Any]) -> Candidate:
         options: How, such as {"solver": "lbfgs"}.
     """
     return Candidate("head_only", "probe", {"mask": "head_only", **options})
+
+
+def heads() -> list[Candidate]:
+    """The classifier alone with a hidden layer, on the features that the probe has computed."""
+    options = {"mask": "head_only", "head": "mlp"}
+    return [Candidate(name(options), "head", options, share=HEAD_SHARE)]
 
 
 def sizes(probe: Candidate, default: int, least: int) -> list[Candidate]:
@@ -90,11 +106,14 @@ def strategies(*, whole: bool = False) -> list[Candidate]:
     return found
 
 
-def choices(sizes: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
+def choices(
+    sizes: tuple[int, ...], heads: tuple[str, ...] = ("linear",)
+) -> dict[str, tuple[Any, ...]]:
     """What variations are made of, by name.
 
     Args:
         sizes: Input sizes to choose from, the default one first.
+        heads: Heads to choose from, the default one first.
     """
     return {
         "strategy": SEARCHED,
@@ -104,6 +123,7 @@ def choices(sizes: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
         "bn": ("frozen", "batch"),
         "weight_decay": (1e-3, 1e-2, 1e-1),
         **({"image_size": sizes} if len(sizes) > 1 else {}),
+        **({"head": heads} if len(heads) > 1 else {}),
     }
 
 
@@ -142,9 +162,9 @@ def varied(drawn: dict[str, Any], size: int) -> Candidate:
     """
     strategy, epochs = drawn["strategy"], drawn["epochs"]
     options: dict[str, Any] = {"epochs": epochs}
-    options |= {"phases": "lp_ft"} if strategy == "lp_ft" else {"mask": strategy}
+    options |= {"phases" if strategy in _PHASES else "mask": strategy}
     rate = drawn["learning_rate_multiple"]
-    if rate != 1.0 and strategy != "lp_ft":  # Whose two phases have rates of their own.
+    if rate != 1.0 and strategy not in _PHASES:
         options["lr"] = float(f"{rate * mask_defaults(strategy).lr:.3g}")
     usual = "crops" if strategy == "full" else "none"
     if (augment := drawn["augment"]) != usual:
@@ -153,10 +173,12 @@ def varied(drawn: dict[str, Any], size: int) -> Candidate:
             options["cache_views"] = CACHED_VIEWS
     if drawn["bn"] == "batch" and strategy != "norm_only":
         options["bn"] = "batch"
-    if (decay := drawn["weight_decay"]) != 1e-3 and strategy != "norm_only":
+    if (decay := drawn["weight_decay"]) != 1e-3 and strategy not in _SMALL:
         options["weight_decay"] = decay
     if drawn.get("image_size", size) != size:
         options["image_size"] = drawn["image_size"]
+    if drawn.get("head", "linear") != "linear":
+        options["head"] = drawn["head"]
     return Candidate(name(options), "search", options)
 
 

@@ -82,6 +82,7 @@ def test_only_trials_of_the_same_layers_and_size_are_averaged():
         trial(4, 0.8, mask="full", lr=1.0),
         trial(5, 0.9, mask="full", image_size=96),
         trial(6, 0.6, mask="last_stage"),
+        trial(7, 0.75, mask="full", head="mlp"),
     ]
     assert [[t.number for t in family] for family in soups.families(trials)] == [[4, 3]]
 
@@ -93,6 +94,7 @@ def test_a_soup_is_an_ordinary_run(tiny_data, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(sampling, "available", lambda: False)
     monkeypatch.setattr(space, "strategies", lambda **how: plan)
+    monkeypatch.setattr(space, "heads", list)
     # Whether the average is better is another question.
     monkeypatch.setattr(soups, "LEAST_GAIN", -1.0)
     monkeypatch.setattr(soups.metrics, "measure", lambda *given: 0.5)
@@ -136,6 +138,7 @@ def two_trials(tiny_data, out, monkeypatch, **more):
     plan = [Candidate("last_stage", "plan", {"mask": "last_stage", "epochs": 2})]
     monkeypatch.setattr(sampling, "available", lambda: False)
     monkeypatch.setattr(space, "strategies", lambda **how: plan)
+    monkeypatch.setattr(space, "heads", list)
     # Whether an ensemble is better is another question.
     monkeypatch.setattr(
         ensembles, "find", lambda *given: ensembles.Ensemble((0.75, 0.25), 0.9, 0.9, 0.1, 0.01)

@@ -111,15 +111,20 @@ def test_logits_come_back(tmp_path):
 
 
 def test_all_that_is_tried_can_be_trained():
-    choices = space.choices((224, 160))
+    choices = space.choices((224, 160), space.HEADS)
     random = np.random.default_rng(0)
-    drawn = [{n: v[random.integers(len(v))] for n, v in choices.items()} for _ in range(60)]
+    drawn = [{n: v[random.integers(len(v))] for n, v in choices.items()} for _ in range(90)]
     plan = [
         *space.strategies(),
+        *space.heads(),
         *space.sizes(space.probe({}), 224, 32),
         space.probe({"solver": "lbfgs"}),
     ]
-    for candidate in [*plan, *(space.varied(each, 224) for each in drawn)]:
+    variations = [space.varied(each, 224) for each in drawn]
+    options = [candidate.options for candidate in variations]
+    assert {o.get("phases") or o["mask"] for o in options} == set(space.SEARCHED)
+    assert {o.get("head") for o in options} == {None, "mlp"}
+    for candidate in [*plan, *variations]:
         checked(walk.replace(Config(), candidate.options))
 
 

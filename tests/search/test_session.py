@@ -41,8 +41,8 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
     found = searched(tiny_data, tmp_path / "search", "--budget", "10m")
     assert found == read_json(tmp_path / "search" / "search.json")
     names = [t["name"] for t in found["trials"]]
-    assert names == ["head_only", "last_stage"]
-    assert [t["state"] for t in found["trials"]] == ["done"] * 2
+    assert names == ["head_only", "head_only, head mlp", "last_stage"]
+    assert [t["state"] for t in found["trials"]] == ["done"] * 3
     winner = tmp_path / "search" / found["winner"]
     summary = read_json(winner / "summary.json")
     assert found["val_metric"] == summary["val_accuracy"]

@@ -48,6 +48,7 @@ def run(words: list[str], kill_after: int | None) -> None:
     patch.setattr(session, "fit", fit)
     patch.setattr(sampling, "available", lambda: False)
     patch.setattr(space, "STRATEGIES", ("last_stage",))
+    patch.setattr(space, "heads", list)
     quick.spare(patch)
     quick.lower_and_keep(patch)
     options = app.parsed(Options, words, "jtl search")
