@@ -12,6 +12,7 @@ from jtl.config.data import SplitLists
 from jtl.data.sources import segmentations, split_lists
 from jtl.data.sources.name_rules import REGEX, rule_of
 from jtl.data.sources.names import is_annotation, sure_split
+from jtl.data.sources.path_splits import folder_splits, named
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.sources.table_rows import Rows
 from jtl.data.sources.tables import open_rows
@@ -43,7 +44,16 @@ def open_by_names(
     images = _without_annotations(tree, left)
     if not images:
         raise UserError(f"{place} holds no images.")
-    splits = {image.name: _split_of(image) for image in images}
+    folders = folder_splits(image.parts for image in images)
+    folders.refuse_several(place)
+    if beside := [image for image in images if folders.is_beside(image.parts)]:
+        left["images in folders next to the splits"] = [image.name for image in beside]
+        others = f": {named(folders.beside)}" if folders.beside else ""
+        notes.append(
+            f"{counted(len(beside), 'image')} next to the folders of splits ignored{others}."
+        )
+        images = [image for image in images if not folders.is_beside(image.parts)]
+    splits = {image.name: folders.split_of(image.parts) or "train" for image in images}
     found = None
     if {*splits.values()} == {"train"} and lists == "read":
         found = split_lists.find(
@@ -62,10 +72,10 @@ def open_by_names(
         left["images without labels"] += [i.name for i in images if splits[i.name] == "test"]
         images = [image for image in images if splits[image.name] != "test"]
         labels = [rule.label_of(image) for image in images]
-    named = _all_labels(images, labels, text, place)
+    found_labels = _all_labels(images, labels, text, place)
     rows = Rows(
         images,
-        named,
+        found_labels,
         [splits[image.name] or "" for image in images],
         [],
         place.name,
@@ -89,13 +99,6 @@ def _without_annotations(tree: Tree, left: dict[str, list[str]]) -> list[ImageFi
         else:
             images.append(image)
     return images
-
-
-def _split_of(image: ImageFile) -> str:
-    for name in image.parts[:-1]:
-        if (split := sure_split(name)) is not None:
-            return split
-    return "train"
 
 
 def _all_labels(
@@ -125,7 +128,9 @@ def _all_labels(
 
 def way_out(images: Iterable[ImageFile], place: Path) -> str:
     """A sentence for who has no class folders, where images are called after classes."""
-    trained = [image for image in images if _split_of(image) == "train"]
+    images = list(images)
+    folders = folder_splits(image.parts for image in images)
+    trained = [i for i in images if (folders.split_of(i.parts) or "train") == "train"]
     rule = rule_of("name")
     labels = {image.name: label for image in trained if (label := rule.label_of(image))}
     classes = {*labels.values()}

@@ -321,6 +321,15 @@ def split_words(table: Table, column: int) -> dict[str, str]:
             f"row {cell_rows[0]}. Correct them, name another column with --split-column, or hold "
             f"out a random part: --split-column {NONE}"
         )
+    for split in ("train", "val", "test"):
+        same = {tuple(words_of(cell)): cell for cell, one in found.items() if one == split}
+        if len(same) > 1:
+            raise UserError(
+                f"The column '{name}' of {table.path} has several values for the {split} split: "
+                f"{listed(map(repr, sorted(same.values())), 5)}. Write train, val or test in it, "
+                "leave out the rows of one of them, or hold out a random part: "
+                f"--split-column {NONE}"
+            )
     return {cell: split for cell, split in found.items() if split is not None}
 
 

@@ -20,6 +20,7 @@ from jtl.config.data import Task
 from jtl.data.sources.encoded import split_of_files
 from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, refuse_single
 from jtl.data.sources.names import splits_in_path
+from jtl.data.sources.path_splits import folder_splits
 from jtl.data.sources.stores import ImageFile, spread
 from jtl.data.sources.table_columns import NONE, Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
@@ -95,12 +96,16 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
 
 def _refuse_named_splits(rows: Rows) -> None:
     """Raises `UserError` if the images' paths say splits, and the table does not."""
+    folders = folder_splits(image.parts for image in rows.images)
     found: dict[str, list[str]] = {}
     sample = spread(rows.images)
     for image in sample:
-        if len(splits := splits_in_path(image.parts)) == 1:
+        split = folders.split_of(image.parts)
+        splits = splits_in_path(image.parts) if split is None else {split} - {"unlabelled"}
+        if len(splits) == 1:
             found.setdefault(splits.pop(), []).append(image.name)
-    if len(found) < 2 or sum(map(len, found.values())) < _NEARLY_ALL * len(sample):
+    nearly_all = sum(map(len, found.values())) >= _NEARLY_ALL * len(sample)
+    if len(found) < 2 or not (nearly_all or folders.within):
         return
     raise UserError(
         f"The images that {rows.file} names are called after splits "

@@ -134,7 +134,7 @@ def test_a_plain_path_is_a_table(root: Path):
 
 
 SPLITS = {
-    "a column": ("image,label,split\n", ["train", "train", "valid", "dev", "test"]),
+    "a column": ("image,label,split\n", ["train", "train", "dev", "dev", "test"]),
     "called otherwise": ("image,label,Usage\n", ["Training"] * 2 + ["val"] * 2 + ["PublicTest"]),
     "of yes and no": ("image,label,is_test\n", ["0", "0", "0", "0", "1"]),
 }
