@@ -19,6 +19,8 @@ EPOCH_OVERHEAD = 0.2
 """Seconds that an epoch takes however few images there are: checkpoints, plots, dispatch."""
 MARGIN = 1.15
 """By how much a trial may take longer than predicted and is begun all the same."""
+LARGEST_MARGIN = 2.0
+"""The same where the trial before took much longer than predicted, as on a busy machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,7 @@ class CostModel:
         self._start: float | None = None  # Of the whole network's steps.
         self._overhead: dict[bool, float] = {}
         self._programs: set[Hashable] = set()
+        self.margin = MARGIN
 
     def seconds(self, work: Work, epochs: int) -> float:
         """Seconds that a trial takes from its setup to its summary."""
@@ -62,7 +65,7 @@ class CostModel:
 
     def epochs_within(self, work: Work, seconds: float, most: int) -> int:
         """The most epochs that fit in a time; 0 if none do."""
-        left = seconds / MARGIN - self._fixed(work)
+        left = seconds / self.margin - self._fixed(work)
         each = self.epoch_seconds(work)
         if left <= 0:
             return 0
@@ -70,7 +73,11 @@ class CostModel:
 
     def fits(self, work: Work, epochs: int, seconds: float) -> bool:
         """Whether a trial fits in a time."""
-        return MARGIN * self.seconds(work, epochs) <= seconds
+        return self.margin * self.seconds(work, epochs) <= seconds
+
+    def compare(self, predicted: float, seconds: float) -> None:
+        """Takes what a whole trial was predicted to take and took: the next may err as much."""
+        self.margin = min(max(MARGIN, seconds / max(predicted, 1.0)), LARGEST_MARGIN)
 
     def _fixed(self, work: Work) -> float:
         steps = work.epoch > 0

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jtl.common.errors import explain, first_line, out_of_memory
+from jtl.common.errors import UserError, explain, first_line, out_of_memory
 from jtl.common.progress import Display
 from jtl.common.quantities import format_seconds
 from jtl.common.signals import Interrupted
@@ -23,7 +23,7 @@ from jtl.runs import metrics
 from jtl.runs.files import CONFIG, SUMMARY, read_json
 from jtl.search import selection, space
 from jtl.search.clock import Budget
-from jtl.search.cost import MARGIN, CostModel, Work
+from jtl.search.cost import CostModel, Work
 from jtl.search.sampling import Sampler
 from jtl.search.space import Candidate
 from jtl.search.trials import Store, Trial
@@ -153,18 +153,24 @@ class Engine:
                 sampler.refuse(number, there.metric)
                 misses += 1
                 continue
-            work, epochs = self.workload.of(candidate.options)
-            fitting = self._fitting(work, epochs, self.budget.left)
+            try:
+                work, epochs = self.workload.of(candidate.options)
+                fitting = self._fitting(work, epochs, self.budget.left)
+                if fitting is not None and fitting < epochs:
+                    options = {**candidate.options, "epochs": fitting}
+                    candidate = dataclasses.replace(
+                        candidate, options=options, name=space.name(options)
+                    )
+                    self.workload.of(options)
+            except UserError:  # It cannot be: `gradual` needs an epoch for each stage.
+                sampler.refuse(number)
+                misses += 1
+                continue
             if fitting is None:
                 sampler.refuse(number)
                 self.too_slow += 1
                 misses += 1
                 continue
-            if fitting < epochs:
-                options = {**candidate.options, "epochs": fitting}
-                candidate = dataclasses.replace(
-                    candidate, options=options, name=space.name(options)
-                )
             misses = 0
             if (done := self._begin(candidate, work, fitting, sampler, number)) is not None:
                 sampler.tell(done)
@@ -178,7 +184,7 @@ class Engine:
 
     def _not_begun(self, candidate: Candidate, work: Work, epochs: int, left: float) -> None:
         fewest = min(epochs, space.FEWEST_EPOCHS)
-        needed = MARGIN * self.cost.seconds(work, fewest)
+        needed = self.cost.margin * self.cost.seconds(work, fewest)
         told = f" for {fewest} epochs" if epochs > 1 else ""
         message = (
             f"predicted to take up to {format_seconds(needed)}{told}, when there were "
@@ -227,6 +233,8 @@ class Engine:
             seconds = self.budget.spent - began
             trial = self._finished(trial, run, watched, seconds)
             self.cost.observe(work, run.history, run.summary["feature_seconds"], seconds)
+            if trial.state == "done" and work.epoch:
+                self.cost.compare(predicted, seconds)
             self.workload.trained(trial.options)
         except KeyboardInterrupt as stopped:
             raise Interrupted(

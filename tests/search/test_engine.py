@@ -154,10 +154,17 @@ def test_the_probe_is_there_however_short_the_time(engine):
 
 
 def test_a_trial_that_overruns_ends_after_an_epoch(engine):
+    engine.run([space.probe({}), *space.strategies()[:-1]])
     engine.train.slower = 3.0
-    assert plan(engine)[-1] == ("full", "stopped", 1)
+    assert plan(engine)[-1] == ("full", "stopped", 2)  # Of 5.
     # Of one more epoch of 30 s there would have been no end in time.
     assert engine.budget.spent <= 100 + 10
+
+
+def test_on_a_machine_that_becomes_slow_less_is_begun(engine):
+    engine.train.slower = 3.0
+    assert plan(engine)[-1][:2] == ("full", "not begun")
+    assert engine.budget.spent <= 100
 
 
 def test_a_failure_is_a_row_and_not_the_end(engine):
@@ -227,6 +234,21 @@ def test_variations_fill_the_time_next_to_the_best_first(engine, sampler):
     more = [t for t in engine.store.read() if t.number > 4]
     assert more[: len(rows)] == rows
     assert len({str(t.options) for t in more}) == len(more) > len(rows)
+
+
+def test_variations_that_cannot_be_are_left_out(engine, sampler, monkeypatch):
+    def of(options: dict[str, Any]) -> tuple[Work, int]:
+        if options.get("phases") == "gradual" or options.get("epochs", 10) < 5:
+            raise UserError("gradual needs at least 8 epochs, one per phase")
+        return Counted().of(options)
+
+    plan(engine)
+    engine.budget.total = 300.0
+    monkeypatch.setattr(engine.workload, "of", of)
+    engine.vary(sampler())
+    varied = [t for t in engine.store.read() if t.stage == "search"]
+    assert varied
+    assert all(t.options["epochs"] >= 5 and "gradual" not in t.name for t in varied)
 
 
 def test_an_interrupted_variation_goes_on(engine, sampler):
