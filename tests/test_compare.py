@@ -96,10 +96,14 @@ def recorded(folder: Path, metric: str, accuracy: float, other: float) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("metric", "better", "worse"),
-    [("auroc", 0.9, 0.6), ("macro_f1", 0.9, 0.6), ("loss", 0.1, 0.4)],
+    ("metric", "called", "better", "worse"),
+    [
+        ("auroc", "AUROC", 0.9, 0.6),
+        ("macro_f1", "macro-F1", 0.9, 0.6),
+        ("loss", "loss", 0.1, 0.4),
+    ],
 )
-def test_the_best_run_by_its_metric(tmp_path, capsys, metric, better, worse):
+def test_the_best_run_by_its_metric(tmp_path, capsys, metric, called, better, worse):
     first = recorded(tmp_path / "first", metric, 0.6, better)
     second = recorded(tmp_path / "second", metric, 0.9, worse)
     assert main("compare", second, first, "--json") == 0
@@ -108,7 +112,7 @@ def test_the_best_run_by_its_metric(tmp_path, capsys, metric, better, worse):
     assert [run["val_metric"] for run in told] == [better, worse]
     assert main("compare", second, first) == 0
     text = capsys.readouterr().out
-    assert f"best first by {metric}" in text
+    assert f"best first by {called}" in text
     assert f"{better:.3f}" in text
 
 

@@ -15,6 +15,7 @@ from jtl.common.text import shortened
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.config.training import WITHOUT_STEPS
+from jtl.runs.plots import metric_name
 
 if TYPE_CHECKING:
     from jtl.compare.command import Compared
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def results_table(runs: list[Compared]) -> Table:
     """A numbered row for each run."""
     by = runs[0].metric if len({run.metric for run in runs}) == 1 else "accuracy"
-    title = "Runs" if by == "accuracy" else f"Runs, best first by {by}"
+    title = "Runs" if by == "accuracy" else f"Runs, best first by {metric_name(by)}"
     view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     own = ("balanced_accuracy", "auroc", "map", "micro_f1")  # Others have their columns.
     extra = [by] if by in own else []
@@ -31,7 +32,13 @@ def results_table(runs: list[Compared]) -> Table:
     view.add_column("#", justify="right", no_wrap=True)
     view.add_column("run", overflow="fold")
     columns = ["mAP" if by == "map" else by.replace("_", "\n") for by in extra]
-    columns += ["accuracy", "loss", "macro-F1", *(["test"] if tested else [])]
+    several = all(run.options.get("task") == "multilabel" for run in runs)
+    columns += [
+        "exact\nmatch" if several else "accuracy",
+        "loss",
+        "macro-F1",
+        *(["test"] if tested else []),
+    ]
     for column in (*columns, "best\nepoch", "seconds"):
         view.add_column(column, justify="right", no_wrap=True)
     # What all paths begin with tells nothing.

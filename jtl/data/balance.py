@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,9 @@ from jtl.common.quantities import number
 from jtl.common.text import listed
 from jtl.config.training import balance_of
 from jtl.data.multilabel import is_multilabel, pairs
+
+_LEAST, _MOST = 1e-6, 1e6
+"""Of a weight that is given: others would be 0 or infinite in float32, or drown all else."""
 
 
 def class_weights(text: str, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray | None:
@@ -54,7 +56,7 @@ def _stated(text: str, class_names: Sequence[str]) -> dict[str, float]:
     """The weights of some classes, from `NAME=WEIGHT,...` or a file."""
     where = f"--class-weights {text}"
     place = Path(os.path.expanduser(text))
-    if place.is_file() or "=" not in text:
+    if os.path.isfile(place) or "=" not in text:  # `Path.is_file` raises where text is long.
         given = _of_file(place, where)
     else:
         given = _of_text(text, where)
@@ -67,9 +69,10 @@ def _stated(text: str, class_names: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, weight in given.items():
         read = weight if isinstance(weight, (int, float)) else number(str(weight))
-        if read is None or isinstance(weight, bool) or not 0 < read < math.inf:
+        if read is None or isinstance(weight, bool) or not _LEAST <= read <= _MOST:
             raise UserError(
-                f"{where}: the weight of '{name}' must be a number above 0, not {weight!r}."
+                f"{where}: the weight of '{name}' must be a number from {_LEAST:g} to {_MOST:g}, "
+                f"not {weight!r}."
             )
         found[name] = float(read)
     if not found:

@@ -104,7 +104,7 @@ def lines(result: Survey) -> list[str]:
     from rich.cells import cell_len, set_cell_size
 
     splits = list(result.counts)
-    totals = {split: sum(result.counts[split]) for split in splits}
+    totals = result.description.splits  # An image of several classes counts in each.
     rows = [(name, [result.counts[split][i] for split in splits])
             for i, name in enumerate(result.class_names)]  # fmt: skip
     shown = rows
@@ -113,7 +113,8 @@ def lines(result: Survey) -> list[str]:
         shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
     # Chinese, Japanese and Korean characters are as wide as two letters.
     width = max(cell_len(name) for name, _ in [*shown, ("all classes", [])])
-    text = [f"{result.spec}: {sum(totals.values()):,} images, {len(rows)} classes"]
+    whole = sum(result.description.splits.values())
+    text = [f"{result.spec}: {whole:,} images, {len(rows)} classes"]
     text += [*result.description.lines(), ""]
     text.append(" " * width + "".join(f"{split:>10}" for split in splits))
     for name, counts in [*shown, ("all classes", [totals[split] for split in splits])]:

@@ -70,7 +70,7 @@ def fold(
             f"{count} folds cannot be made: "
             + (
                 f"each class needs {what} in at least two, and these have them in one alone: "
-                f"{listed(sorted(alone))}."
+                f"{listed(sorted(alone))}. If they have several, try another --split-seed."
                 if alone
                 else f"there are fewer {what}. Use fewer folds."
             )

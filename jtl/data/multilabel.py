@@ -6,12 +6,23 @@ zeros is an image of none of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 DIVIDER = "|"
 """Between the classes of an image, in tables and messages."""
+
+
+def joined(class_names: Sequence[str]) -> str:
+    """The classes of an image in one cell of a table, as `csv:` reads it.
+
+    A list as JSON writes it where a name has the divider, or looks like such a list.
+    """
+    if any(DIVIDER in name or name[:1] == "[" for name in class_names):
+        return json.dumps(list(class_names), ensure_ascii=False)
+    return DIVIDER.join(class_names)
 
 
 def is_multilabel(labels: np.ndarray) -> bool:

@@ -146,7 +146,8 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
     print(f"{data}, {images}, {chosen}")
     calibrated = scores[f"{split}_calibration"]
     if calibrated is None:  # Of several labels.
-        print(f"mAP      {scores[f'{split}_map']:.3f}")
+        mean = scores[f"{split}_map"]  # None where no image has a class.
+        print("mAP      " + ("-" if mean is None else f"{mean:.3f}"))
         print(f"micro-F1 {scores[f'{split}_micro_f1']:.3f}")
         print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
         print(f"exact match {messages.accuracy_of(accuracy, count)}")

@@ -54,9 +54,11 @@ class Evaluation:
     def __repr__(self) -> str:
         scores, split = self.scores, self.scores["split"]
         if self.thresholds is not None:
+            mean = scores[f"{split}_map"]
+            told = "-" if mean is None else f"{mean:.3f}"  # None where no image has a class.
             return (
                 f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
-                f"mAP {scores[f'{split}_map']:.3f}, loss {scores[f'{split}_loss']:.3f}, "
+                f"mAP {told}, loss {scores[f'{split}_loss']:.3f}, "
                 f"macro-F1 {scores[f'{split}_macro_f1']:.3f}"
             )
         accuracy = accuracy_of(scores[f"{split}_accuracy"], scores["count"])

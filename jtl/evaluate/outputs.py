@@ -15,7 +15,7 @@ from jtl.common.errors import UserError
 from jtl.common.files import replace_bytes
 from jtl.common.text import for_spreadsheet, percent, shortened, shortened_apart
 from jtl.data.decoding import HostTransform
-from jtl.data.multilabel import DIVIDER
+from jtl.data.multilabel import joined
 from jtl.data.splits import image_name
 from jtl.evaluate import plots
 from jtl.predict.predictions import probabilities
@@ -66,11 +66,12 @@ def write(
     mask = train.phases or train.mask
     if "members" in scores:
         mask = f"ensemble of {scores['members']}"
+    value = scores[key.replace("val", split, 1)]  # None where no image has a class.
     title = curves_title(
         model=classifier.config.model.model,
         mask=mask,
         data=f"{scores['data']}, {scores['count']:,} {SPLITS[split]} images",
-        accuracy=metrics.rounded(scores[key.replace("val", split, 1)], scores["count"]),
+        accuracy="-" if value is None else metrics.rounded(value, scores["count"]),
         split=SPLITS[split],
         measured=measured,
     )
@@ -184,7 +185,7 @@ def _multilabel_mistakes(
     found = []
     for row in rows:
         worst = int(np.where(picked[row] != truth[row], far[row], -1).argmax())
-        actual, predicted = (DIVIDER.join(names_of(of[row], names)) for of in (truth, picked))
+        actual, predicted = (joined(names_of(of[row], names)) for of in (truth, picked))
         share, threshold = float(shares[row, worst]), float(thresholds[worst])
         found.append(Mistake(row, actual, predicted, share, threshold, names[worst]))
     return found

@@ -15,7 +15,7 @@ from jtl.common import files
 from jtl.common.errors import UserError
 from jtl.common.optional import require
 from jtl.common.text import for_spreadsheet
-from jtl.data.multilabel import DIVIDER
+from jtl.data.multilabel import joined
 from jtl.predict.predictions import Prediction, Unreadable
 
 Put = Callable[[Prediction | Unreadable], None]
@@ -31,7 +31,8 @@ def writing(path: Path, top_k: int, *, raw: bool = False, several: bool = False)
     A row holds an image's `name`, its `class` and `probability`, those of the next likeliest as
     `class_2`, `probability_2` and so on, and `error` where it could not be read; in .jsonl
     `name` and either `classes` or `error`. Of a classifier for several labels there are `labels`,
-    too: all classes that the image has, in .jsonl a list, else with `|` between them.
+    too: all classes that the image has, in .jsonl a list, else with `|` between them (a JSON list
+    where a name has a `|` itself).
 
     Args:
         path: Its ending decides the format.
@@ -141,7 +142,7 @@ def _cells(row: Prediction | Unreadable) -> dict[str, Any]:
         return {"name": row.name, "error": row.reason}
     cells: dict[str, Any] = {"name": row.name}
     if row.labels is not None:
-        cells["labels"] = DIVIDER.join(row.labels)
+        cells["labels"] = joined(row.labels)
     for suffix, (name, share) in zip(_suffixes(len(row.classes)), row.classes, strict=True):
         cells |= {f"class{suffix}": name, f"probability{suffix}": share}
     return cells

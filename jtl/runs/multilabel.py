@@ -7,6 +7,7 @@ classes whose probability is above their threshold.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def chosen(logits: np.ndarray, thresholds: Sequence[float] | None = None) -> np.
     """
     if thresholds is None:
         return logits > 0
-    return sigmoid(logits) > np.asarray(thresholds, np.float32).reshape(1, -1)
+    # Thresholds may lie between two neighbours among the numbers of float32.
+    return sigmoid(logits).astype(np.float64) > np.asarray(thresholds, np.float64).reshape(1, -1)
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
@@ -202,9 +204,13 @@ def scores(
         labels: 0 and 1, [N, K].
         class_names: The name of every class.
         thresholds: Of every class; None for 0.5 for each.
+
+    Returns:
+        See `KEYS`; None where a measure is not defined, as the mAP of images of no class.
     """
+    measured = {name: measure(name, logits, labels, thresholds) for name in _MEASURED}
     return {
-        **{f"{split}_{name}": measure(name, logits, labels, thresholds) for name in _MEASURED},
+        **{f"{split}_{name}": None if math.isnan(v) else v for name, v in measured.items()},
         f"{split}_classes": by_class(logits, labels, class_names, thresholds),
         f"{split}_calibration": None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jtl.common.files import refuse_link, replace_text
 from jtl.common.text import counted
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.config.training import balance_of
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
 from jtl.runs import data_contents
@@ -242,11 +244,23 @@ def _relocated(stored: Config, started_in: str | None) -> Config:
 
     def found(path: str) -> str:
         there = Path(started_in or "", path)
-        return str(there) if path and not Path(path).exists() and there.exists() else path
+        # Of text that is no path, and too long for one, `Path.exists` would raise.
+        moved = path and not os.path.exists(path) and os.path.exists(there)
+        return str(there) if moved else path
 
     scheme, colon, path = stored.data.data.partition(":")
-    weights = found(stored.model.weights)
-    return walk.replace(stored, {"data": scheme + colon + found(path), "weights": weights})
+    moved: dict[str, Any] = {
+        "data": scheme + colon + found(path),
+        "weights": found(stored.model.weights),
+    }
+    if stored.train.class_weights != "none" and balance_of(stored.train.class_weights) is None:
+        moved["class_weights"] = found(stored.train.class_weights)
+    if stored.data.image_root is not None:
+        moved["image_root"] = found(stored.data.image_root)
+    kind, colon, path = stored.train.mask.partition(":")
+    if kind == "rules":
+        moved["mask"] = kind + colon + found(path)
+    return walk.replace(stored, moved)
 
 
 def stored_fingerprint(folder: Path) -> str | None:

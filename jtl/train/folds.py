@@ -24,7 +24,7 @@ from jtl.runs.folder import held_folder, new_folder
 from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config
 from jtl.train.fit import fit
-from jtl.train.seeds import MEASURED, MULTILABEL_MEASURED
+from jtl.train.seeds import measured
 
 FILE = "folds.json"
 
@@ -43,7 +43,7 @@ def fit_folds(
 
     Returns:
         The content of `folds.json`: the number of folds, their folders, and mean, sample standard
-        deviation, min and max of each figure of `MEASURED`.
+        deviation, min and max of each figure of `jtl.train.seeds.measured`.
 
     Raises:
         UserError: As `jtl.train.fit.fit`.
@@ -80,7 +80,7 @@ def _fit_all(
         "runs": [str(place) for place in folders],
         **{
             key: _spread([summary.get(key) for summary in summaries])
-            for key in (*MEASURED, *(key for key in MULTILABEL_MEASURED if key in summaries[0]))
+            for key in measured(summaries[0])
         },
     }
     write_json(folder / FILE, told)
@@ -148,7 +148,7 @@ def print_folds(told: dict[str, Any], console: Console) -> None:
     table = Table(title=f"{told['folds']} folds", title_justify="left")
     for name in ("", "mean", "standard deviation", "min", "max"):
         table.add_column(name, justify="right" if name else "left")
-    for key, (label, form) in (MULTILABEL_MEASURED | MEASURED).items():
+    for key, (label, form) in measured(told).items():
         if (figures := told.get(key)) is not None:
             cells = [f"{figures[name]:{form}}" for name in ("mean", "std", "min", "max")]
             table.add_row(label, *cells)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,24 @@ MEASURED = {
 MULTILABEL_MEASURED = {
     "val_map": ("validation mAP", ".3f"),
     "test_map": ("test mAP", ".3f"),
+    "val_accuracy": ("validation exact match", ".3f"),
+    "test_accuracy": ("test exact match", ".3f"),
 }
-"""Those that only images with several labels have."""
+"""Those that only images with several labels have, or that are called something else of them."""
+
+
+def measured(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The figures that are compared: by their keys what tables call them, and their format.
+
+    Args:
+        content: Of `summary.json`, or of what compares several of them.
+    """
+    return (
+        MULTILABEL_MEASURED
+        | {key: named for key, named in MEASURED.items() if key not in MULTILABEL_MEASURED}
+        if "val_map" in content
+        else MEASURED
+    )
 
 
 def fit_seeds(
@@ -97,7 +113,7 @@ def _fit_all(
         "runs": [str(place) for place in folders],
         **{
             key: spread([summary.get(key) for summary in summaries])
-            for key in (*MEASURED, *(key for key in MULTILABEL_MEASURED if key in summaries[0]))
+            for key in measured(summaries[0])
         },
     }
     if processes.is_primary():
@@ -160,7 +176,7 @@ def print_seeds(told: dict[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("", "median", "min", "max", "standard deviation"):
         table.add_column(name, justify="right" if name else "left")
-    for key, (label, form) in (MULTILABEL_MEASURED | MEASURED).items():
+    for key, (label, form) in measured(told).items():
         if (figures := told.get(key)) is not None:
             cells = [f"{figures[name]:{form}}" for name in ("median", "min", "max", "std")]
             table.add_row(label, *cells)

@@ -14,10 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
 from jtl.common.errors import UserError
-from jtl.config.options import AugmentConfig, Config, TrainConfig
+from jtl.config.options import AugmentConfig, Config, DataConfig, TrainConfig
 from jtl.data.augment import PRESETS, Augmentation
 from jtl.data.balance import balanced_order, balanced_weights, class_weights
 from jtl.optim import lbfgs
+from jtl.runs import resume
 from jtl.runs.checkpoints import reading
 from jtl.runs.files import read_json
 from jtl.train.fit import fit
@@ -196,9 +197,11 @@ def test_weights_of_several_labels():
     [
         ("evenly", "there is no such file. Give none, balanced, balanced:0.5, name=2"),
         ("cat=2", "there is no class 'cat'"),
-        ("ant=-1", "the weight of 'ant' must be a number above 0, not '-1'"),
-        ("ant=0", "above 0"),
-        ("ant=x", "above 0, not 'x'"),
+        ("ant=-1", r"the weight of 'ant' must be a number from 1e-06 to 1e\+06, not '-1'"),
+        ("ant=0", "not '0'"),
+        ("ant=x", "not 'x'"),
+        ("ant=1e39", "not '1e39'"),
+        ("ant=1e-50", "not '1e-50'"),
         ("ant=2,bee", "'bee' is no NAME=WEIGHT"),
         ("ant=2,ant=3", "'ant' has two weights"),
         ("rows.csv", "each row must be a class and its weight, such as 'ant,2', not 'ant,2,3'"),
@@ -206,7 +209,7 @@ def test_weights_of_several_labels():
         ("empty.csv", "there are no weights in it"),
         ("list.json", "it must contain an object"),
         ("bad.json", "it is no JSON"),
-        ("true.json", "the weight of 'ant' must be a number above 0, not True"),
+        ("true.json", "the weight of 'ant' must be a number .* not True"),
         ("latin.csv", "it cannot be read"),
     ],
 )
@@ -272,3 +275,39 @@ def test_a_run_of_balanced_epochs_resumes_bit_for_bit(lopsided: Path, tmp_path: 
     assert [[line[key] for key in keys] for line in other.history] == [
         [line[key] for key in keys] for line in whole.history
     ]
+
+
+def test_weights_of_many_names_are_no_path():
+    names = [f"class {number}" for number in range(400)]
+    text = ",".join(f"{name}=2" for name in names)
+    found = class_weights(text, np.arange(400), names)
+    np.testing.assert_array_equal(found, np.ones(400))
+
+
+def test_a_file_of_weights_is_found_from_elsewhere(lopsided: Path, tmp_path: Path, monkeypatch):
+    """As the data and the weights are, for which a run has where it was started."""
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "w.csv").write_text("ash,2\n")
+    monkeypatch.chdir(tmp_path / "begun")
+    config = tiny.config(lopsided, tmp_path / "run", class_weights="w.csv", mask="head_only")
+    tiny.fit_until(1, config, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    assert fit(tiny.resumed(tmp_path / "run"), tiny.quiet()).summary["best_epoch"]
+
+
+def test_other_paths_of_a_run_are_found_from_elsewhere(tmp_path: Path, monkeypatch):
+    for name in ("images", "rules.txt", "w.json", "balanced"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "images")
+    given = Config(
+        data=DataConfig(data="digits", image_root="images"),
+        train=TrainConfig(mask="rules:rules.txt", class_weights="w.json"),
+    )
+    moved = resume._relocated(given, str(tmp_path))
+    assert moved.data.image_root == str(tmp_path / "images")
+    assert moved.train.mask == f"rules:{tmp_path / 'rules.txt'}"
+    assert moved.train.class_weights == str(tmp_path / "w.json")
+    rules = "rules:" + "head/.*=train;" * 60
+    for mask, weights in (("head_only", "balanced"), (rules, "ant=2," * 90 + "bee=1")):
+        plain = Config(train=TrainConfig(mask=mask, class_weights=weights))
+        assert resume._relocated(plain, str(tmp_path)) == plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import jax.numpy as jnp
@@ -95,3 +96,22 @@ def test_padding_does_not_count():
     sums = score(jnp.asarray(logits), jnp.asarray(padded)).means()
     assert sums["loss"] == pytest.approx(-metrics.measure("loss", logits[:4], labels[:4]), rel=1e-6)
     assert sums["accuracy"] == metrics.measure("accuracy", logits[:4], labels[:4])
+
+
+def test_a_threshold_between_neighbours_of_float32_takes_the_higher_one():
+    logits = np.linspace(-1.001, -1, 4001, dtype=np.float32)
+    shares = multilabel.sigmoid(logits)
+    middles = (shares[:-1].astype(np.float64) + shares[1:]) / 2
+    # Rounded to float32, the middle of these two would be the higher one.
+    neighbours = np.nextafter(shares[:-1], np.float32(1)) == shares[1:]
+    row = np.flatnonzero(neighbours & (middles.astype(np.float32) == shares[1:]))[0]
+    pair = logits[row : row + 2, None]
+    thresholds = multilabel.fit_thresholds(pair, np.array([[0], [1]]))
+    np.testing.assert_array_equal(multilabel.chosen(pair, thresholds)[:, 0], [False, True])
+
+
+def test_what_is_not_defined_is_null_in_json():
+    logits, none = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.uint8)
+    told = multilabel.scores("test", logits, none, ("a", "b"), None)
+    assert told["test_map"] is None
+    json.dumps(told, allow_nan=False)

@@ -258,3 +258,30 @@ def test_weights_for_other_libraries_say_how_they_are_used(probe: Path):
     use = writer.load(probe).use
     assert json.loads(use["thresholds"]) == read(probe)[0]["thresholds"]
     assert (use["task"], use["activation"]) == ("multilabel", "sigmoid")
+
+
+def test_tables_of_several_runs_call_an_exact_match_so(train, probe: Path, tmp_path: Path, capsys):
+    given = [tmp_path / "run", "--seeds", "2"]
+    train(*given[1:])
+    shown = capsys.readouterr().out
+    for text in ("validation mAP", "test mAP", "validation exact match", "test exact match"):
+        assert text in shown
+    assert "accuracy" not in shown.split("Seeds 0 to 1")[1]
+    assert main("compare", probe) == 0
+    shown = capsys.readouterr().out
+    assert "exact" in shown
+    assert "accuracy" not in shown
+
+
+def test_images_of_no_class_can_be_scored(probe: Path, tmp_path: Path, capsys):
+    images, labels = drawn(20, 0)
+    none = np.zeros_like(labels)
+    path = tmp_path / "none.npz"
+    splits = {"x_train": images, "y_train": labels, "x_test": images[::5], "y_test": none[::5]}
+    np.savez(path, class_names=np.array(CLASSES), **splits)
+    given = [probe, "--data", path, "--split", "test"]
+    assert main("evaluate", *given, "--out", tmp_path / "out") == 0
+    assert "mAP      -" in capsys.readouterr().out
+    assert (tmp_path / "out" / "classes.png").is_file()
+    assert main("evaluate", *given, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["test_map"] is None

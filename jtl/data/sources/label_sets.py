@@ -12,6 +12,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.data.multilabel import DIVIDER, label_matrix
 from jtl.data.sources.labels import UNLABELLED
+from jtl.data.splits import TrainingProblem
 
 Labels = tuple[str, ...]
 """The classes of an image, sorted; empty for an image of none."""
@@ -90,14 +91,21 @@ def _divided(cell: str, delimiter: str | None) -> Labels:
     return tuple(sorted({part.strip() for part in parts} - {""}))
 
 
-def refuse_single(rows: Sequence[Labels], where: str) -> None:
-    """Raises `UserError` if no image has several labels, though they were asked for."""
-    if all(len(labels) < 2 for labels in rows):
-        raise UserError(
+def single_problems(rows: Sequence[Labels], where: str) -> list[str]:
+    """A sentence if no image has several labels, though they were asked for.
+
+    That spoils a training alone: images to evaluate may happen to have one label each.
+    """
+    if any(len(labels) > 1 for labels in rows):
+        return []
+    return [
+        TrainingProblem(
             f"--task multilabel: no image of {where} has several labels. If they are divided by "
             "something else than |, ; or ,, name it with --label-delimiter (--label-delimiter ' ' "
-            "for spaces); if each image has one class, leave --task out."
+            "for spaces); if each image has one class, leave --task out; if some have one and "
+            "others none, say --label-delimiter '|'."
         )
+    ]
 
 
 def indexed_sets(

@@ -24,8 +24,8 @@ from jtl.data.sources.label_sets import (
     indexed_sets,
     listed_sets,
     may_divide,
-    refuse_single,
     sets_of,
+    single_problems,
 )
 from jtl.data.sources.labels import indexed, plain_labels
 from jtl.data.sources.names import splits_in
@@ -83,8 +83,10 @@ def load_parquet(
         labels[split] = np.concatenate([values for _, values in loaded])
         if not len(labels[split]):
             raise UserError(f"The {split} split of {patterns} has no rows.")
+    problems: list[str] = []
     if several:
-        class_names, labels, notes = _several(labels, columns, patterns, label_delimiter)
+        how = columns, patterns, label_delimiter
+        class_names, labels, notes, problems = _several(labels, *how)
     else:
         if label_column is None and columns.class_names is None:
             _refuse_identifiers(labels["train"], columns.label, patterns)
@@ -93,7 +95,7 @@ def load_parquet(
         split: _split(f"{patterns} ({split})", files[split], parts[split], values)
         for split, values in labels.items()
     }
-    problems = class_problems(patterns, class_names, splits)
+    problems += class_problems(patterns, class_names, splits)
     return OpenedSource(
         class_names,
         splits,
@@ -195,8 +197,8 @@ def _check_memory(patterns: str, readers: Mapping[Path, Any], columns: Columns) 
 
 def _several(
     cells: Mapping[str, np.ndarray], columns: Columns, patterns: str, delimiter: str | None
-) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:
-    """Class names, labels uint8 [N, K] of every split, and notes."""
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str], list[str]]:
+    """Class names, labels uint8 [N, K] of every split, notes, and problems."""
     where, notes = f"{patterns}, column '{columns.label}'", []
     if all(value is None for value in cells.get("test", [True])):
         cells = {split: rows for split, rows in cells.items() if split != "test"}
@@ -206,14 +208,15 @@ def _several(
         if delimiter is not None:
             raise UserError(f"--label-delimiter: the labels of {where} are lists. Leave it out.")
         names, labels, more = listed_sets(values, columns.class_names, where)
-        return names, labels, notes + more
+        return names, labels, notes + more, []
     texts = {s: ["" if v is None else str(v) for v in rows] for s, rows in cells.items()}
     every = [text for rows in texts.values() for text in rows]
     divides = functools.partial(may_divide, {*every} - {""})
     found = {split: sets_of(rows, where, delimiter, divides) for split, rows in texts.items()}
+    problems: list[str] = []
     if delimiter is None:
-        refuse_single([labels for rows in found.values() for labels in rows], where)
-    return *indexed_sets(found), notes
+        problems = single_problems([one for rows in found.values() for one in rows], where)
+    return *indexed_sets(found), notes, problems
 
 
 def _read(reader: Any, path: Path, columns: Columns, several: bool) -> tuple[Any, np.ndarray]:

@@ -18,7 +18,7 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.text import counted, listed
 from jtl.config.data import Task
 from jtl.data.sources.encoded import split_of_files
-from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, refuse_single
+from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, single_problems
 from jtl.data.sources.names import splits_in_path
 from jtl.data.sources.path_splits import folder_splits
 from jtl.data.sources.stores import ImageFile, spread
@@ -142,11 +142,11 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
         for split in (rows.splits or [name or "train"] * len(rows.images))
     ]
     names = [image.name for image in images]
-    several = any(isinstance(label, tuple) for label in labels[:1])
+    several, problems = any(isinstance(label, tuple) for label in labels[:1]), []
     if several:
         labels = _united(names, labels)
         if all(rows.undivided for rows in parts.values()):
-            refuse_single(labels, where)
+            problems = single_problems(labels, where)
     kept = _without_doubles(names, labels, splits, parts, notes)
     # As a folder's images are sorted: by the parts of their paths.
     keys = [name.replace("/", "\0") for name in names]
@@ -179,7 +179,7 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
         classes,
         opened,
         tuple(dict.fromkeys([*notes, *(note for rows in parts.values() for note in rows.notes)])),
-        tuple(class_problems(where, classes, opened)),
+        (*problems, *class_problems(where, classes, opened)),
         _fingerprint(
             [images[row] for row in order],
             [labels[row] for row in order],

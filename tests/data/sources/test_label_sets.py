@@ -13,9 +13,10 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.data.hold_out import hold_out
-from jtl.data.multilabel import class_counts
+from jtl.data.multilabel import class_counts, joined
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.in_memory import as_source
+from jtl.data.sources.label_sets import sets_of
 from jtl.data.sources.registry import SourceOptions, find, load
 from jtl.data.splits import OpenedSource, reordered
 from jtl.data.survey import survey
@@ -146,6 +147,38 @@ def test_refused_tables(root: Path, case: str):
     (root / "t.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         load(f"csv:{root / 't.csv'}", SourceOptions(**{"task": "multilabel", **options}))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_images_to_evaluate_may_have_one_label_each(root: Path, form: str):
+    (root / "t.csv").write_text("image,label\na.png,ant\nb.png,bee\nc.png,\n")
+    source = f"csv:{root / 't.csv'}"
+    if form == "parquet":
+        image = {"bytes": (root / "a.png").read_bytes(), "path": "a.png"}
+        columns = {"image": [image] * 3, "label": ["ant", "bee", None]}
+        pq.write_table(pa.table(columns), root / "t.parquet")
+        source = f"parquet:{root / 't.parquet'}"
+    found = load(source, SEVERAL, whole=True)
+    assert found.class_names == ("ant", "bee")
+    np.testing.assert_array_equal(found.val.labels, [[1, 0], [0, 1], [0, 0]])
+    with pytest.raises(UserError, match=r"no image of .* several labels.*say --label-delimiter"):
+        load(source, SEVERAL)
+
+
+def test_classes_in_one_cell_are_read_as_they_were_written():
+    rows = [("ant", "bee"), ("a|b", "c"), ("[x]",), ("a|b",), (), ("[x]", 'ü"')]
+    cells = [joined(row) for row in rows]
+    assert cells[:2] == ["ant|bee", '["a|b", "c"]']
+    assert sets_of(cells, "here", None, lambda _: False) == [tuple(sorted(row)) for row in rows]
+
+
+def test_a_check_counts_images_not_labels(root: Path, capsys):
+    (root / "t.csv").write_text(TABLES["pipes"][0])
+    assert main("data", "check", f"csv:{root / 't.csv'}", "--task", "multilabel") in (0, 1)
+    told = capsys.readouterr().out
+    assert "t.csv: 4 images, 3 classes" in told
+    [total] = [line for line in told.splitlines() if line.startswith("all classes")]
+    assert total.split()[-1] == "4"
 
 
 SINGLE = {
