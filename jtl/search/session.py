@@ -93,9 +93,7 @@ def run(
 
     note()
     gone = f", of which {format_seconds(budget.before)} are over" if before else ""
-    display.message(
-        f"Searching for {format_seconds(seconds)}{gone}; everything is saved in '{folder}'"
-    )
+    display.message(f"Searching for {_exactly(seconds)}{gone}; everything is saved in '{folder}'")
     workload = Workload(setup, base)
     with _log(folder, display) as log:
         engine = Engine(
@@ -114,6 +112,12 @@ def run(
         )
         _try_all(engine, workload, setup, single=options.search.single)
         return closing.close(engine, setup, single=options.search.single)
+
+
+def _exactly(seconds: float) -> str:
+    """A budget for people, in seconds where minutes would round it."""
+    whole = seconds % 60 == 0
+    return format_seconds(seconds) if whole or seconds > 600 else f"{seconds:.0f} s"
 
 
 def _opened(options: Options, base: Config) -> tuple[Path, dict[str, Any]]:
