@@ -143,7 +143,24 @@ def test_a_run_of_l_bfgs_has_a_penalty_in_place_of_epochs(runs, tmp_path, capsys
     assert re.search(r"\d  +\S*fitted \(not finished\) +0\.900 +0\.500 +- +L2 0\.00018 ", text)
     assert re.search(r"  --lr  +(- +[\d.]+|[\d.]+ +-)", text)  # Which it does not take.
     assert "L2: the penalty of a head that L-BFGS fitted." in text
+    assert "may be chance" not in text  # How many images it was validated on is not known.
     assert "1/1" not in text
+
+
+def test_how_much_is_within_chance(runs, tmp_path, capsys):
+    assert main("compare", *(run.folder for run in runs)) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    count = runs[0].summary["num_val"]
+    assert re.search(rf" {count} validation images: differences below about \d+ points ", text)
+    for name in ("first", "second"):
+        folder = recorded(tmp_path / name, "accuracy", 0.9, 0.9)
+        (folder / "summary.json").write_text(json.dumps({"num_val": 400, "train_seconds": 1.0}))
+    assert main("compare", tmp_path / "first", tmp_path / "second") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "400 validation images: differences below about 4 points may be chance." in text
+    (folder / "summary.json").write_text(json.dumps({"num_val": 300, "train_seconds": 1.0}))
+    assert main("compare", tmp_path / "first", folder) == 0
+    assert "may be chance" not in capsys.readouterr().out
 
 
 def test_a_run_that_is_given_twice_is_listed_once(runs, capsys):
@@ -168,7 +185,7 @@ def test_the_tables_fit_80_columns(tmp_path, capsys, monkeypatch):
     assert main("compare", *folders) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    for told in ("balanced", "macro-F1", "test", "epoch", "seconds", "12345.6", "1 of 1"):
+    for told in ("balanced", "macro-F1", "test", "chosen", "seconds", "12345.6", "1 of 1"):
         assert told in text  # Nothing is cut.
     assert text.count("--lr ") == 3
 

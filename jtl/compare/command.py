@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
+from jtl.common.text import counted
 from jtl.config import checks, walk
 from jtl.runs import metrics
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, missing_run, read_json
@@ -55,6 +56,7 @@ class Compared:
         val_loss: Of the best epoch.
         val_macro_f1: Of the finished run; None before, unless it is the metric.
         test_accuracy: Of the finished run, None without a test split.
+        num_val: Validation images of the finished run, None before.
         seconds: Of training.
         options: All, by the name of the flag without dashes.
     """
@@ -70,6 +72,7 @@ class Compared:
     val_loss: float
     val_macro_f1: float | None
     test_accuracy: float | None
+    num_val: int | None
     seconds: float
     options: dict[str, Any]
 
@@ -103,9 +106,11 @@ def command(options: Options) -> None:
         console.print("A run that was given more than once is listed once.")
     if any(run.l2 is not None for run in found):
         console.print(
-            "L2: the penalty of a head that L-BFGS fitted. It takes no steps, so there are no "
-            "epochs and no learning rate."
+            "L2: the penalty of a head that L-BFGS fitted. Such a head is computed directly, "
+            "without epochs or a learning rate."
         )
+    if (chance := _within_chance(found)) is not None:
+        console.print(chance)
     if len(chosen_by) > 1:
         console.print(
             "These runs chose their best epochs by different metrics "
@@ -135,8 +140,23 @@ def compared(folder: Path, history: list[dict[str, Any]]) -> Compared:
         val_loss=best["val_loss"],
         val_macro_f1=summary.get("val_macro_f1", best.get("val_macro_f1")),
         test_accuracy=summary.get("test_accuracy"),
+        num_val=summary.get("num_val"),
         seconds=summary.get("train_seconds", history[-1].get("elapsed", math.nan)),
         options=options,
+    )
+
+
+def _within_chance(runs: list[Compared]) -> str | None:
+    """How far accuracies must be apart to mean something; None if the images are not known."""
+    count = runs[0].num_val
+    if len(runs) < 2 or not count or any(run.num_val != count for run in runs):
+        return None
+    low, high = metrics.wilson_interval(max(run.val_accuracy for run in runs), count)
+    # Half an interval is two standard errors of one accuracy; a difference has more.
+    points = max(100 * (high - low) / 2 * math.sqrt(2), 1)
+    return (
+        f"{counted(count, 'validation image')}: differences below about "
+        f"{counted(round(points), 'point')} may be chance."
     )
 
 

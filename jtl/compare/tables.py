@@ -39,7 +39,7 @@ def results_table(runs: list[Compared]) -> Table:
         "macro-F1",
         *(["test"] if tested else []),
     ]
-    for column in (*columns, "best\nepoch", "seconds"):
+    for column in (*columns, "chosen", "seconds"):
         view.add_column(column, justify="right", no_wrap=True)
     # What all paths begin with tells nothing.
     shared = os.path.commonpath([os.path.abspath(Path(run.run).parent) for run in runs])

@@ -13,6 +13,12 @@ from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.multilabel import is_multilabel, pairs
 
+FEW = 20
+"""Images: of fewer, all of which are recognized, accuracy may as well be below 84 %."""
+NO_VALIDATION = (
+    "There is no validation split: jtl train will set aside 20 % of the training images for "
+    "validation."
+)
 _TRIES, _MOST_GROUPS = 10, 5000
 """Orders of the groups that are tried, where there are not too many of them."""
 
@@ -62,6 +68,17 @@ def hold_out_test(
         f"({fraction * 100:g} %, {told}, seed {seed})."
     )
     return train, test, note
+
+
+def too_few(splits: Mapping[str, Any]) -> list[str]:
+    """A sentence if there are, or will be, too few validation images."""
+    count = len(splits["val"]) if "val" in splits else round(len(splits["train"]) / 5)
+    if count >= FEW:
+        return []
+    return [
+        f"{counted(count, 'validation image')}: too few to choose a model by. Add more validation "
+        f"images, so that there are at least {FEW}."
+    ]
 
 
 def _whole(groups: Mapping[str, str] | None) -> str:

@@ -50,7 +50,7 @@ class NearDuplicates(NamedTuple):
     examples: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        told = ", ".join(f"{one} ~ {other}" for one, other in self.examples)
+        told = "; ".join(f"{one} and {other}" for one, other in self.examples)
         return f"{self.count:,} of {counted(self.total, 'image')}, such as {told}"
 
 
@@ -125,6 +125,8 @@ def find(one: Any, other: Any) -> NearDuplicates | None:
     if not len(near):
         return None
     count = len(near) / len(looked_at) * len(pairs) / len(rows) * total
+    if one is other:  # Each pair once, not from both of its sides.
+        near = near[np.unique(np.sort(near, 1), axis=0, return_index=True)[1]]
     examples = [(one.names[i], other.names[j]) for i, j in near[:_EXAMPLES].tolist()]
     return NearDuplicates(max(round(count), 1), len(one), tuple(examples))
 

@@ -20,6 +20,7 @@ from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import decode_measured, deep_pixels
 from jtl.data.description import Description, describe
 from jtl.data.fit import crop_warning
+from jtl.data.hold_out import NO_VALIDATION, too_few
 from jtl.data.image_file import BadImage, open_image
 from jtl.data.multilabel import class_counts, class_text, classes_of, members
 from jtl.data.sources.encoded import EncodedSplit
@@ -144,6 +145,7 @@ def survey(
     seen = [look for look in looks if look.size is not None]
     warnings += crop_warning([o.size for o in seen if o.size], [o.name for o in seen])
     warnings += _imbalance(names, counts["train"])
+    warnings += too_few(found.splits)
     for split, images in found.splits.items():
         images.deepest = max((o.deepest for o in looks if o.split == split), default=0)
     notes = list(found.notes)
@@ -154,7 +156,7 @@ def survey(
     if animated := [look.name for look in looks if look.several]:
         notes.append(frames.told(animated))
     if "val" not in counts:
-        notes.append("There is no validation split: training holds out 20 % of train.")
+        notes.append(NO_VALIDATION)
     duplicates = tuple(tuple(f"{o.split}: {o.name}" for o in group) for group in groups)
     return Survey(
         spec, names, counts, _sizes(looks), tuple(problems), tuple(warnings), tuple(notes),
@@ -267,8 +269,9 @@ def _within(groups: Sequence[Sequence[SurveyedImage]], class_names: Sequence[str
         warnings.append(f"{counted(twice, 'duplicate image')} within a split.")
     torn = [group for group in groups if len({look.classes for look in group}) > 1]
     if torn:
-        told = " = ".join(f"{o.name} ({class_text(o.classes, class_names)})" for o in torn[0][:3])
-        warnings.append(f"{counted(len(torn), 'image')} with several labels. For example {told}.")
+        told = " and ".join(f"{o.name} ({class_text(o.classes, class_names)})" for o in torn[0][:3])
+        count = f"{counted(len(torn), 'image')} {'is' if len(torn) == 1 else 'are'}"
+        warnings.append(f"{count} in several classes. For example, {told} are identical.")
     return warnings
 
 

@@ -31,6 +31,8 @@ class Options:
       jtl predict runs/mine "holiday/*.jpg" more.zip --out predictions.csv
 
     Images are resized and cropped as for validation. Unreadable images are listed at the end.
+    jtl always chooses among the classes it was trained on. If other things can appear, train with
+    a class `other`.
 
     Exit codes: 0 if at least one image was predicted, 2 if none could be read or anything else is
     wrong, 130 after Ctrl-C.

@@ -79,9 +79,11 @@ def probe_note(summary: dict[str, Any]) -> str | None:
     if probe is None:
         return None
     gained = 100 * (reached - probe)
+    # Without it: tables of early versions.
+    size = f", at {summary['image_size']} pixels" if "image_size" in summary else ""
     both = (
         f"{SPLITS[split]} accuracy is {reached:.3f} with mask {summary['mask']} and {probe:.3f} "
-        "with a linear probe (only the classifier is trained, as with --mask head_only)"
+        f"with a linear probe (only the classifier is trained, as with --mask head_only{size})"
     )
     count = sum(row["count"] for row in summary[f"{split}_classes"].values())
     # Of the difference of two shares; less for the same images, which makes this the careful side.
@@ -105,7 +107,7 @@ def probe_note(summary: dict[str, Any]) -> str | None:
 def accuracy_of(accuracy: float, count: int) -> str:
     """An accuracy as precisely as it is known from so many images."""
     low, high = metrics.wilson_interval(accuracy, count)
-    images = counted(count, "image") + (", too few to tell" if count < metrics.FEW else "")
+    images = counted(count, "image") + (", too few to be sure" if count < metrics.FEW else "")
     return f"{accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {images})"
 
 

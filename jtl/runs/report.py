@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jtl.common.text import counted, for_markdown
 from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
+from jtl.config.training import WITHOUT_STEPS
 from jtl.runs.messages import (
     SPLITS,
     accuracy_of,
@@ -106,7 +108,13 @@ def _results(summary: dict[str, Any], config: Config) -> str:
             loss = _number(summary["val_loss"]) if split == "val" else ""
             rows.append((name, *map(_number, figures), loss))
     text = _table(rows, ("split", "images", *shown.values(), "loss"))
-    if summary["test_accuracy"] is None:
+    if summary["test_accuracy"] is not None:
+        text += (
+            f"\n\nTest {'exact match' if several else 'accuracy'}: "
+            f"{accuracy_of(summary['test_accuracy'], count_of(summary, 'test'))}. Report this "
+            "one: the test images were not used for training, nor to choose anything."
+        )
+    else:
         text += (
             "\n"
             "\n"
@@ -134,16 +142,28 @@ def _results(summary: dict[str, Any], config: Config) -> str:
 
 def _calibration(found: dict[str, Any], accuracy: float) -> str:
     """Whether the model is as sure as it may be, in words."""
-    confidence = found["confidence"]
+    confidence, bins = found["confidence"], found["bins"]
+    count = sum(each["count"] for each in bins)
     apart = confidence - accuracy
-    verdict = "well calibrated"
-    if abs(apart) >= _APART:
+    # Of the share of images that are right, if each is as likely right as the model says.
+    chances = (each["count"] * each["confidence"] * (1 - each["confidence"]) for each in bins)
+    chance = 2 * math.sqrt(sum(chances)) / max(count, 1)
+    if abs(apart) <= chance:
+        verdict = f"no clear difference with {counted(count, 'image')}"
+    elif abs(apart) < _APART:
+        verdict = "well calibrated"
+    else:
         verdict = "over-confident" if apart > 0 else "under-confident"
         if abs(apart) < 3 * _APART:
             verdict = f"slightly {verdict}"
+    error = calibration_error(found)
+    same = ""
+    if "without" in error:
+        same = " The temperature that scales the probabilities was fitted on these same images."
     return (
-        f"On the validation images the average confidence is {100 * confidence:.1f} %, the actual "
-        f"accuracy {100 * accuracy:.1f} %: {verdict}; {calibration_error(found)}."
+        f"Average confidence {100 * confidence:.1f} %, accuracy {100 * accuracy:.1f} % on the "
+        f"validation images: {verdict}.{same} {error.capitalize()}: how far confidence and "
+        "accuracy are apart on average, in groups of images with similar confidence."
     )
 
 
@@ -196,7 +216,11 @@ def _optimizer(config: Config) -> str:
     """What minimized the loss, in words."""
     train, steps = config.train, config.steps
     if train.solver == "lbfgs":
-        penalty = "the best of 25 L2 penalties" if _searched(config) else f"L2 penalty {train.l2}"
+        penalty = f"L2 penalty {train.l2}"
+        if _searched(config):
+            by = metric_name(train.metric)
+            penalty = f"the best of 25 L2 penalties (by validation {by}"
+            penalty += ")" if train.metric == "loss" else "; if equal, by loss)"
         return f"L-BFGS, {for_markdown(penalty)}"
     told = [f"{for_markdown(train.optimizer)}, {for_markdown(train.schedule)} schedule"]
     told.append(f"{train.batch:,} images per step")
@@ -236,7 +260,10 @@ def _repeat(summary: dict[str, Any], config: Config) -> str:
     text = "\n".join(lines)
     if weights:
         text += f"\n\nSHA-256 of the weights: `{weights}`."
-    return text + ("\n\n`config.json` lists all options, with their defaults.")
+    return text + (
+        "\n\nOptions that jtl chose itself are left out; another version may choose others. "
+        "`config.json` lists all options of this run."
+    )
 
 
 def arguments(config: Config) -> list[str]:
@@ -247,12 +274,18 @@ def arguments(config: Config) -> list[str]:
     """
     names = [field.name for field in dataclasses.fields(MaskDefaults)]
     usual = walk.changed(filled(walk.replace(config, dict.fromkeys(names))))
+    known = walk.options(type(config))
+    values = {
+        name: value
+        for name, value in walk.changed(config).items()
+        if known[name].area != "run"
+        and not (name in names and value == usual.get(name))
+        and not (name == "augment" and value == augmentation(config))
+    }
     given: list[str] = []
-    for name, value in walk.changed(config).items():
-        option = walk.options(type(config))[name]
-        if option.area == "run" or (name in names and value == usual.get(name)):
-            continue
-        if name == "augment" and value == augmentation(config):
+    for name, value in values.items():
+        option = known[name]
+        if name in ("bn", "solver") and _is_automatic(name, config, values):
             continue
         if isinstance(value, bool):
             given.append(option.flag if value else option.flag.replace("--", "--no-", 1))
@@ -261,6 +294,20 @@ def arguments(config: Config) -> list[str]:
         else:
             given += [option.flag, str(value)]
     return given
+
+
+def _is_automatic(name: str, config: Config, given: Mapping[str, Any]) -> bool:
+    """Whether `--bn auto` or `--solver auto` comes to what the run has, with these options."""
+    train, pretrained = config.train, config.model.weights != "random"
+    if name == "bn":  # Without BatchNorm, frozen is refused.
+        return train.bn == ("frozen" if pretrained else "batch")
+    linear = config.model.head in ("linear", "append") and train.bn != "train"
+    convex = train.mask == "head_only" and train.phases is None and linear
+    known = walk.options(type(config))
+    steps = config.augment.resolved().random or any(
+        known[each].area in ("train", "steps") and each not in WITHOUT_STEPS for each in given
+    )
+    return train.solver == ("lbfgs" if convex and not steps else "sgd")
 
 
 def _table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> str:

@@ -140,7 +140,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         display.message(
             f"warning: {counted(len(dataset.val), 'validation image')}: too few to choose the best "
             f"model by. Even if all of them are right, the true accuracy may be only {low:.2f} "
-            "(95 % interval). Add more."
+            "(95 % interval). Add more validation images."
         )
     if config.train.metric == "auroc" and len(np.unique(dataset.val.labels)) < 2:
         raise UserError(

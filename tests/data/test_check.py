@@ -183,7 +183,7 @@ def test_check_of_good_data(few: Path, tmp_path: Path, capsys):
     assert [line.split() for line in lines[5:8]] == [[name, "4", "2"] for name in tiny.CLASSES]
     assert lines[8].split() == ["all", "classes", "12", "6"]
     assert "width x height in pixels: smallest 8 x 8, median 8 x 8, largest 8 x 8" in lines
-    assert lines[-1] == "No problems found (2 warnings)."  # Few images, and tiny ones.
+    assert lines[-1] == "No problems found (3 warnings)."  # Few images, and tiny ones.
     assert "checking: 18/18 images" in captured.err
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.height == 3 * 100 + 4
@@ -252,7 +252,7 @@ def test_warnings_do_not_fail(tmp_path: Path, capsys):
     told = " ".join(facts["warnings"])
     for text in (
         "2 duplicate images within a split",
-        "1 image with several labels. For example b/1.png (b) = c/torn.png (c)",
+        "1 image is in several classes. For example, b/1.png (b) and c/torn.png (c) are identical",
         "1 of 62 images are grey; they are used as grey in all three colours, for example a/gr",
         "1 of 62 images have transparency; they are laid over white, for example a/alpha.png",
         "62 of 62 images are tiny",
@@ -260,7 +260,10 @@ def test_warnings_do_not_fail(tmp_path: Path, capsys):
         "out of balance: a has 52 training images, c 4",
     ):
         assert text in told
-    assert facts["notes"] == ["There is no validation split: training holds out 20 % of train."]
+    assert facts["notes"] == [
+        "There is no validation split: jtl train will set aside 20 % of the training images for "
+        "validation."
+    ]
 
 
 def test_check_of_arrays(tmp_path: Path, capsys):

@@ -68,13 +68,14 @@ def test_frames_of_one_video_in_both_splits(tmp_path: Path, capsys):
     )
     assert load(f"folder:{whole}", verify=Verification()).notes == ()
     assert main("data", "check", torn, "--json") == 0
-    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    warning, _ = json.loads(capsys.readouterr().out)["warnings"]
     assert (
         "Some val images are nearly the same as train images (12 of 12 images, such as val/a"
         in warning
     )
     assert main("data", "check", whole, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["warnings"] == []
+    (few,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert few.startswith("6 validation images: too few to choose a model by.")
 
 
 def test_frames_of_one_video_before_a_part_is_held_out(tmp_path: Path, capsys):
@@ -85,8 +86,11 @@ def test_frames_of_one_video_before_a_part_is_held_out(tmp_path: Path, capsys):
         in " ".join(notes)
     )
     assert main("data", "check", root, "--json") == 0
-    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    warning, few = json.loads(capsys.readouterr().out)["warnings"]
     assert "Some training images are nearly the same (20 of 20 images, such as a/scene0-" in warning
+    pairs = warning.partition("such as ")[2].partition(")")[0].split("; ")
+    assert len({frozenset(pair.split(" and ")) for pair in pairs}) == len(pairs)
+    assert few.startswith("4 validation images: too few")
 
 
 def test_the_hashes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

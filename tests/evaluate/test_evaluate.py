@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from jtl.cli import app
+from jtl.config import walk
 from jtl.config.defaults import filled
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
 from jtl.evaluate import outputs, plots
@@ -307,6 +308,8 @@ def test_a_test_split(tiny_data, tmp_path, capsys):
     assert scores["count"] == 6
     page = (done.folder / "report.md").read_text()
     assert f"| test | 6 | {scores['test_accuracy']:.3f} |" in page
+    assert f"Test accuracy: {scores['test_accuracy']:.3f} (95 % interval " in page
+    assert "Report this one: " in page
 
 
 def test_a_split_that_there_is_not(run, capsys):
@@ -346,7 +349,8 @@ def test_the_report_tells_what_is_not_usual(tiny_run):
     solved = dataclasses.replace(config, train=TrainConfig(solver="lbfgs"))
     page = report.page(tiny_run.summary, solved, ["curves.png"])
     assert "| trained | `head_only`, fitted to its optimum |" in page
-    assert "| optimizer | L-BFGS, the best of 25 L2 penalties |" in page
+    rule = "(by validation accuracy; if equal, by loss)"
+    assert f"| optimizer | L-BFGS, the best of 25 L2 penalties {rule} |" in page
     assert "![Validation accuracy at each L2 penalty](curves.png)" in page
     assert "The best L2 penalty was chosen on the same validation images" in page
     assert "epoch" not in page
@@ -393,6 +397,48 @@ def test_arguments_give_the_configuration(config: Config, monkeypatch):
     assert report.arguments(with_run) == args
     # A run's folder has the mask's defaults written out: evaluating does not make it longer.
     assert report.arguments(filled(config)) == args
+
+
+@pytest.mark.parametrize(
+    ("count", "confidence", "accuracy", "told"),
+    [
+        (16, 0.69, 0.75, "no clear difference with 16 images."),
+        (16, 0.99, 0.5, "over-confident."),
+        (10_000, 0.69, 0.75, "under-confident."),
+        (10_000, 0.78, 0.75, "slightly over-confident."),
+        (100_000, 0.755, 0.75, "well calibrated."),
+    ],
+)
+def test_confidence_is_judged_by_what_chance_gives(tiny_run, count, confidence, accuracy, told):
+    bins = [{"count": count, "confidence": confidence, "accuracy": accuracy}]
+    found = {"confidence": confidence, "bins": bins, "expected_calibration_error": 0.1}
+    summary = {**tiny_run.summary, "val_calibration": found, "val_accuracy": accuracy}
+    page = report.page(summary, tiny_run.config, [])
+    assert f"accuracy {100 * accuracy:.1f} % on the validation images: {told}" in page
+    assert "fitted on these same images" not in page
+    summary["val_calibration"] = {**found, "uncalibrated_error": 0.2}
+    assert f"{told} The temperature" in report.page(summary, tiny_run.config, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["--mask", "full"], {"--mask"}),
+        (["--mask", "full", "--bn", "batch"], {"--mask", "--bn"}),
+        (["--epochs", "7"], {"--epochs"}),
+        (["--solver", "sgd"], {"--solver"}),
+        (["--augment", "light"], {"--augment"}),
+        ([], set()),
+    ],
+)
+def test_the_reports_command_leaves_out_what_auto_chose(given, left):
+    seen: list[Config] = []
+    assert app.main(Config, seen.append, prog="x", args=given) == 0
+    steps = bool({"--epochs", "--solver", "--augment", "--mask"} & set(given))
+    values = {"solver": "sgd" if steps else "lbfgs"}
+    values["bn"] = "frozen" if "--bn" not in given else seen[0].train.bn
+    config = filled(walk.replace(seen[0], values))
+    assert {word for word in report.arguments(config) if word.startswith("--")} == left
 
 
 def test_names_are_no_markup_in_a_report(tiny_run):

@@ -130,7 +130,7 @@ def test_few_validation_images_are_said(tiny_data: Path, tmp_path: Path, capsys)
     fit(tiny.config(data, tmp_path / "run", weights=weights, epochs=1))
     told = capsys.readouterr().err
     assert "warning: 3 validation images: too few to choose the best model by. Even if all" in told
-    assert "3 images, too few to tell)" in (tmp_path / "run" / "report.md").read_text()
+    assert "3 images, too few to be sure)" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_auroc_of_one_class_is_refused(tiny_data: Path, tmp_path: Path, capsys):
