@@ -30,6 +30,7 @@ from weights_convert.source import (
     hub,
     keras_graph,
     keras_layers,
+    lite_names,
     metadata,
     normalization,
     packages,
@@ -163,6 +164,8 @@ def convert_source(
             f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
             f"{architectures.OVERRULE}."
         )
+    if found := lite_names.stated(source, file, converted):
+        source, conventions = lite_names.with_stated(source, found), found.conventions
     for built in source.built:
         arguments.check(
             built,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder
 from weights_convert.convert import relatives
 from weights_convert.export import writer
-from weights_convert.source import architectures, arguments, sources
+from weights_convert.read import readers
+from weights_convert.source import architectures, arguments, lite_names, sources
+from weights_convert.source.description import Source
 from weights_convert.verify import peers
 
 MODEL = samples.MODEL
@@ -82,6 +86,39 @@ def test_a_guess_is_called_one_everywhere(lite, tmp_path, capsys):
     told: list[str] = []
     weights.resolve(str(lite), MODEL, tmp_path / "cache", told.append)
     assert any("a guess: " in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside_them", "stated"),
+    [
+        ("a.pth", {"arch": MODEL}, MODEL),
+        ("a.pth", {"args": {"model": MODEL}}, MODEL),
+        ("a.pth", {"args": {"model": f"tf_{MODEL}"}}, f"tf_{MODEL}"),
+        ("a.ckpt", {"hyper_parameters": {"model_name": MODEL}}, MODEL),
+        (f"{MODEL}_best.pth", {}, MODEL),
+        (f"{MODEL}.pth", {"arch": MODEL}, MODEL),
+        (f"tf_{MODEL}-0aa007d2.pth", {}, f"tf_{MODEL}"),
+        (f"{MODEL}.pth", {"arch": f"tf_{MODEL}"}, None),
+        ("efficientnet_lite3.pth", {}, None),
+        ("a.pth", {"arch": "resnet18", "teacher": MODEL}, None),
+    ],
+)
+def test_names_beside_the_weights_say_which_it_is(name, beside_them, stated):
+    file = readers.SourceFile("torch-zip", {}, value=beside_them)
+    seen = SimpleNamespace(model=MODEL, library="timm")
+    source = Source(Path(name), name)
+    found = lite_names.stated(source, file, cast(Any, seen))
+    assert (found and found.architecture.name) == stated
+    symmetric = {"padding", "norm"} if stated == MODEL else set()
+    assert {*(found.conventions if found else {})} == symmetric
+    keras = SimpleNamespace(model=MODEL, library="keras")
+    assert lite_names.stated(source, file, cast(Any, keras)) is None
+
+
+def test_the_name_of_a_file_says_which_it_is(tmp_path):
+    found = converted(samples.write_file(tmp_path / f"{MODEL}_best.safetensors"))
+    assert found.conventions == SYMMETRIC
+    assert found.notes[0].startswith(f"the file's name says {MODEL}, so ")
 
 
 @pytest.mark.peer

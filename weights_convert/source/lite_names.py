@@ -1,0 +1,76 @@
+"""Which of timm's two EfficientNet-Lite of one name weights are of, by what names beside them say.
+
+`tf_efficientnet_lite0` and `efficientnet_lite0` have the same keys. A training's options and a
+file's name may say which it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from jtl import models
+from weights_convert.convert.conversion import Converted
+from weights_convert.printable import shown
+from weights_convert.read.readers import SourceFile
+from weights_convert.source import architectures
+from weights_convert.source.architectures import Declared
+from weights_convert.source.description import Source
+from weights_convert.source.places import places
+
+_LITE = re.compile(r"(?i)(?<![a-z0-9])(?:tf[-_])?efficientnet[-_]lite[0-4](?![a-z0-9])")
+_KEYS = re.compile(
+    r"(?i)arch(itecture)?|((model|backbone|encoder|net|network)(_?(name|arch))?)|timm_model"
+)
+
+
+class Stated(NamedTuple):
+    """What is stated, and the conventions that keys do not show."""
+
+    architecture: Declared
+    conventions: dict[str, Any]
+
+
+def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | None:
+    """Which of the two it is; None where nothing or different things are stated, or it is neither.
+
+    Args:
+        source: What is known besides.
+        file: The file that was read.
+        converted: What its keys say.
+    """
+    family = models.get(converted.model).family
+    if converted.library != "timm" or family != "efficientnet_lite":
+        return None
+    if source.architecture or source.conventions:
+        return None
+    said = dict(_names(source, file))
+    found = architectures.find(next(iter(said))) if len(said) == 1 else None
+    if found is None or found.model != converted.model:
+        return None
+    return Stated(Declared(found.name, said[found.name]), found.conventions)
+
+
+def with_stated(source: Source, found: Stated) -> Source:
+    """The source with what is stated, and a note of it."""
+    name, by = found.architecture
+    padding = "symmetric padding, epsilon 1e-05" if found.conventions else "padding SAME"
+    note = (
+        f"{by} says {name}, so the weights are taken for timm's ({padding}); if they are of "
+        "another network, name it with --architecture"
+    )
+    return dataclasses.replace(source, architecture=found.architecture, notes=(*source.notes, note))
+
+
+def _names(source: Source, file: SourceFile) -> Iterator[tuple[str, str]]:
+    """The names, and who states each."""
+    for place, values in places(file.value, file.wrappers, lambda text: None):
+        for key, value in values.items():
+            if isinstance(key, str) and _KEYS.fullmatch(key) and isinstance(value, str):
+                where = shown(f"{place}.{key}" if place else key, 60)
+                for name in _LITE.findall(value[:300]):
+                    yield name.lower().replace("-", "_"), f"the file's '{where}'"
+    for name in _LITE.findall(source.path.name):
+        yield name.lower().replace("-", "_"), "the file's name"
