@@ -69,4 +69,5 @@ class Source:
             licence=self.licence or said.licence,
             class_names=self.class_names or said.class_names,
             built=(*self.built, *([said.built] if said.built else [])),
+            notes=(*self.notes, *said.notes),
         )

@@ -13,7 +13,7 @@ from typing import Any
 from jtl.common.errors import UserError
 from weights_convert.convert import relatives
 from weights_convert.printable import is_text, shown
-from weights_convert.source import arguments
+from weights_convert.source import arguments, processor
 from weights_convert.source.architectures import Declared
 from weights_convert.source.arguments import Built
 
@@ -33,6 +33,7 @@ class Metadata:
         licence: Of the weights.
         class_names: In the order of the logits.
         built: How the network was built.
+        notes: What is stated and not used.
     """
 
     by: str
@@ -41,6 +42,7 @@ class Metadata:
     licence: str | None = None
     class_names: tuple[str, ...] | None = None
     built: Built | None = None
+    notes: tuple[str, ...] = ()
 
 
 def triple(values: Any, seen: object = None) -> tuple[float, float, float]:
@@ -154,29 +156,18 @@ def of_training(settings: Mapping[str, Any]) -> Metadata:
     return Metadata(by, declared, built=arguments.of_training(settings))
 
 
-PROCESSOR = "preprocessor_config.json"
-"""What transformers keeps beside a model: how its images are prepared."""
-_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers.
-
-
-def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
+def of_transformers(config: Mapping[str, Any], prepared: Any) -> Metadata:
     """Reads the two files of a model of transformers.
 
     Args:
         config: Its `config.json`.
-        processor: Its `preprocessor_config.json`; None without one.
+        prepared: Its `preprocessor_config.json`; None without one.
 
     Raises:
         UserError: A value cannot be.
     """
-    by = f"the {PROCESSOR} next to it"
-    said = processor if isinstance(processor, dict) else {}
-    size = said.get("size")
-    if isinstance(size, dict):
-        size = size.get("shortest_edge", size.get("height"))
-    known = {"mean": said.get("image_mean"), "std": said.get("image_std")}
-    known |= {"crop_pct": said.get("crop_pct"), "input_size": size and [3, size, size]}
-    known |= {"interpolation": _RESAMPLING.get(said.get("resample", 0))}
+    by = f"the {processor.FILE_NAME} next to it"
+    known, notes = processor.stated(prepared if isinstance(prepared, dict) else {})
     labels = config.get("id2label")
     names = None
     if isinstance(labels, dict):
@@ -187,9 +178,10 @@ def of_transformers(config: Mapping[str, Any], processor: Any) -> Metadata:
     return Metadata(
         by=by,
         architecture=None if other is None else Declared(other, "the config.json next to it"),
-        preprocessing=_preprocessing({k: v for k, v in known.items() if v is not None}, by),
+        preprocessing=_preprocessing(known, by),
         class_names=_names(names, stated_by),
         built=arguments.of_transformers(config),
+        notes=tuple(notes),
     )
 
 

@@ -35,6 +35,7 @@ from weights_convert.source import (
     normalization,
     packages,
     plain_values,
+    processor,
 )
 from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
@@ -281,8 +282,8 @@ def _from_file(path: Path, model: str | None) -> Source:
     if config.keys() & {"architecture", "pretrained_cfg", "model_args"}:
         source = source.described(metadata.of_config(config, f"the {hub.CONFIG} next to it"))
     elif "model_type" in config:
-        processor = _json_beside(path, metadata.PROCESSOR)
-        source = source.described(metadata.of_transformers(config, processor))
+        prepared = _json_beside(path, processor.FILE_NAME)
+        source = source.described(metadata.of_transformers(config, prepared))
     found = relatives.named_by(path)
     if found is None or readers.is_of_keras(path):
         return source
