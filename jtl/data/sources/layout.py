@@ -192,6 +192,7 @@ class _Reader:
                     f"{places[split]} has no class folders, and no list next to it names a class "
                     f"of train for every image. {label_lists.way_out(loose)}{findings.labels_told}"
                 )
+            node = labelled(node, findings)
             found = classes_in(
                 node,
                 level,

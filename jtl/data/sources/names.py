@@ -28,6 +28,10 @@ _MORE = {
 }  # fmt: skip
 """Other words, among them those of Spanish, French, Portuguese, Italian and German."""
 _UNLABELLED = ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup")
+_WITHOUT_LABELS = (
+    "nolabel", "nolabels", "notlabeled", "notlabelled", "tobelabeled", "tobelabelled", "tolabel",
+)  # fmt: skip
+"""All words of a name together, as of `no_label` (CVAT) and `To be labeled`."""
 _CONTAINERS = (
     "images", "image", "imgs", "img", "pics", "pictures", "photos", "jpegimages", "jpg", "jpeg",
     "jpegs", "png", "pngs", "data", "dataset", "files", "frames", "all",
@@ -100,6 +104,8 @@ def words_of(name: str) -> list[str]:
 def split_in(name: str) -> SplitName | None:
     """The split that a name or a part of it stands for; None where it is none or several."""
     words = words_of(name)
+    if "".join(words) in _WITHOUT_LABELS:
+        return SplitName("unlabelled", True)
     found = {word: split for word in words if (split := _split_of_word(word)) is not None}
     splits = set(found.values())
     both = splits == {"train", "val"}  # `Train and Validation Set`, from which val is held out.

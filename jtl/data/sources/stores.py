@@ -14,7 +14,10 @@ from jtl.data.image_file import read_file
 from jtl.data.kinds import HEAD_BYTES, by_ending, kind_of
 
 _SAMPLE = 2000
-_JUNK = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "icon\r")
+_JUNK = (
+    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "#recycle", "@recycle",
+    "lost+found", "system volume information", "icon\r",
+)  # fmt: skip
 """What archivers and systems leave behind, in lower case."""
 
 

@@ -72,6 +72,9 @@ READ: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
     "two folders around": ("x/y/a:2 x/y/b:3 x/readme.md", {"train": AB}),
     "a stray image above": ("x/a:2 x/b:3 .:1", {"train": AB}),
     "unlabelled next to classes": ("a:2 b:3 unlabeled:9", {"train": AB}),
+    "not labelled next to classes": ("a:2 b:3 no_label:9 not_labeled:2", {"train": AB}),
+    "unlabelled in a split": ("train/a:2 train/b:3 train/no_label:9", {"train": AB}),
+    "waste bins": ("a:2 b:3 #recycle:2 @Recycle:1 lost+found:3", {"train": AB}),
     "an empty class in val": (
         "train/a:2 train/b:3 val/a:1 val/b:0",
         {"train": AB, "val": {"a": 1}},
