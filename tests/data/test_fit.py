@@ -89,6 +89,21 @@ def test_a_program_does_the_same(how: Fit, width: int, height: int, native: Any)
 
 
 @pytest.mark.parametrize("how", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(11, 30), (3, 100), (33, 43), (33, 44), (44, 33), (40, 130), (130, 40)]
+)
+def test_a_program_takes_rows_and_columns_in_the_order_of_pillow(how: Fit, width: int, height: int):
+    """Noise, of which the other order makes other values."""
+    inputs = plan_input(None, 24, PRE, fit=how)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    host = inputs.host_for((height, width))
+    assert host is not None
+    expected = host(Image.fromarray(pixels)).astype(int)
+    found = np.asarray(inference._fitted(jnp.asarray(pixels[None]), inputs)[0])
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "squash"])
 @pytest.mark.parametrize("native", [None, (16, 16)])
 def test_a_checkpoint_says_it(how: Fit, native: Any):
     inputs = plan_input(native, 32, PRE, fit=how)
