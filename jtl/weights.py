@@ -114,7 +114,7 @@ def resolve(
     entry = (cache_dir() if cache is None else cache) / WEIGHTS / f"{model}-{_key(source, model)}"
     if (cached := _cached(entry, progress)) is not None:
         return cached
-    progress(f"Converting {source.name} for {model}")
+    progress(f"Preparing the pretrained weights {source.name} for {model} (once)")
     converted = sources.convert_source(source, model)
     for note in converted.notes:
         progress(f"{source.name}: {note}")

@@ -61,7 +61,7 @@ class SplitView:
     def shown(self) -> str:
         """What its features are called in messages."""
         view = "" if self.view is None else f", view {self.view.number}"
-        return f"{LONG_NAMES.get(self.split_name, self.split_name)} features{view}"
+        return f"features of the {LONG_NAMES.get(self.split_name, self.split_name)} images{view}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Command:
 COMMANDS = {
     "train": Command("jtl.train.command", "train a classifier", computes=True),
     "search": Command(
-        "jtl.search.command", "find the best classifier within a time", computes=True
+        "jtl.search.command", "find the best classifier within a time limit", computes=True
     ),
     "predict": Command("jtl.predict.command", "predict the class of images", computes=True),
     "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
@@ -131,7 +131,7 @@ def _without_command(words: Sequence[str]) -> int:
 
 _HELP = f"""usage: jtl COMMAND ...
 
-Transfer learning for image classification in JAX and Flax.
+Train an image classifier from your own labelled images (transfer learning in JAX and Flax).
 
 commands, each with its own --help:
 {chr(10).join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())}

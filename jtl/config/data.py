@@ -122,7 +122,8 @@ class DataConfig:
         label_delimiter: With --task multilabel, what separates the labels in a table's cells, such
             as ' ' for spaces. Default: |, ; or a comma, whichever is found.
         classes: Which folders are the classes if class folders contain folders: the outermost
-            (top), or the innermost with images (leaf). Default: stop if both are possible (auto).
+            (top), or the innermost with images (leaf). Default: auto, which stops and asks you
+            to choose if both are possible.
         split_lists: What to do with lists of each split's images next to the class folders, such as
             train.txt and test.txt: split the images as they say (read), or as if there were no
             lists (ignore).

@@ -23,7 +23,7 @@ class RunConfig:
         resume: Continue the run in --run-dir from its last checkpoint, or start it if there is
             none. So the same command works for the first start and every restart. --resume alone
             means auto; must insists on an existing run. The results of a finished run are printed
-            again. Default: --run-dir must be new or empty.
+            again. Default: off; --run-dir must be new or empty.
         device: Device to train on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
         cache_budget: Memory for cached features, such as 4GB or 500MB; the rest is read from disk
             batch by batch. 0 turns the feature cache off. Default: 40 % of the free memory.

@@ -196,10 +196,12 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     console.print(class_table(summary[f"{split}_classes"], split, most=LISTED_CLASSES))
     # Outside the table, where no line break comes between what is to be copied.
     run = shlex.quote(str(folder))
+    perfect = summary["val_accuracy"] == 1
+    look = "see how it does" if perfect else "look at its mistakes"
     console.print(
         f"Report: {folder / 'report.md'}\n"
         f"Plot:   {folder / CURVES}\n"
-        "Next: look at its mistakes, then use it:\n"
+        f"Next: {look}, then use it:\n"
         f"  {command('evaluate')} {run}\n"
         f"  {command('predict')} {run} IMAGES...",
         markup=False,

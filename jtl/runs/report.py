@@ -262,7 +262,8 @@ def _repeat(summary: dict[str, Any], config: Config) -> str:
         text += f"\n\nSHA-256 of the weights: `{weights}`."
     return text + (
         "\n\nOptions that jtl chose itself are left out; another version may choose others. "
-        "`config.json` lists all options of this run."
+        "`config.json` lists all options of this run. `jtl docs glossary` explains the words of "
+        "this report."
     )
 
 

@@ -26,10 +26,11 @@ class SearchConfig:
         budget: How long the search may take, everything included, such as 90s, 10m or 2h. Default:
             10m; with --resume, as before.
         out: Folder for everything that the search writes. Default: a new one in runs/.
-        resume: Continue the search in --out, with its options: finished trials stay, the one that
-            was interrupted goes on. A larger --budget makes a finished search longer; it counts the
+        resume: Continue the search in --out, with its options: finished trials are kept, the
+            interrupted one resumes. A larger --budget makes a finished search longer; it counts the
             time of all sessions together.
-        test: Hold out no images for a test: all train or choose, and there is no test accuracy.
+        test: Hold out no test images: all are used for training and validation, and no test
+            accuracy is reported.
             Default: if the data has no test split, 15 % of the training images are held out
             (another share with --test-split).
         single: Look for a single model only: no ensemble and no average of weights.
@@ -58,14 +59,14 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Finds the best classifier of your images within a given time.
+    """Finds the best classifier for your images within a time limit you set.
 
     For example:
       jtl search my-images --budget 10m
       jtl search --resume --out runs/search-my-images --budget 20m
 
     It trains the classifier alone (a linear probe, which takes seconds), then more and more layers,
-    then varies what works best, as long as the time lasts. It does not start what it expects to
+    then varies what works best, until the time is up. It skips anything it expects to
     take too long on this machine. The best model is chosen on the validation images and scored
     once on test images, which are used for nothing else; search.md in --out explains the result.
     Every trial is an ordinary run, for jtl evaluate, predict and export.

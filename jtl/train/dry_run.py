@@ -185,7 +185,8 @@ def _lines(phase: dict[str, Any]) -> list[str]:
     cached, steps = phase["cached_prefix"], phase["step_flops"] is not None
     lines = _time(phase)
     if cached:
-        place = "in memory" if phase["cache_place"] == "memory" else "read from disk"
+        in_memory = phase["cache_place"] == "memory"
+        place = "kept in memory while training" if in_memory else "read from disk"
         when = "already" if phase["cache_kept"] else "to be"
         lines.append(
             f"output of the frozen layers: {when} cached ({format_bytes(phase['cache_bytes'])}, "

@@ -126,6 +126,7 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
     needed = 3 * 4 * outputs * sum(map(len, splits.values()))
     if processes.is_distributed() or needed > memory_budget(setup.config.run.cache_budget):
         return {}
+    cache.display.message("For comparison: training the classifier alone (a linear probe)")
     values = {name: before_head(setup, cache, read, name) for name in splits}
     if values["train"].ndim > 2:  # The head pools what it makes of every pixel.
         values = {name: value.mean((1, 2)) for name, value in values.items()}

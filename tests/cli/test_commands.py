@@ -179,7 +179,7 @@ HELP = {
         "usage: jtl search [OPTIONS] SOURCE\n",
         "  jtl search my-images --budget 10m\n",
         "--budget TIME How long the search may take, everything included, such as 90s, 10m or 2h. ",
-        "--no-test Hold out no images for a test: ",
+        "--no-test Hold out no test images: all are used",
         "--test-split X Hold out this share of the training images for the test, ",
     ],
     "compare": [
