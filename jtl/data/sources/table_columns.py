@@ -31,7 +31,7 @@ LABELS = (
     "category_name", "target", "targets", "y", "species", "breed", "diagnosis", "dx", "class_id",
     "label_id", "category_id", "classid", "label_index", "class_index", "choice",
 )  # fmt: skip
-_SPLITS = ("split", "splits", "subset", "partition", "data_split", "dataset_split")
+_SPLITS = ("split", "splits", "subset", "partition", "data_split", "dataset_split", "ml_use")
 """Of columns that hardly are something else, whatever they hold."""
 _MAYBE_SPLITS = ("set", "phase", "usage", "stage", "mode", "dataset", "fold")
 """Of columns that may be something else."""
@@ -187,6 +187,7 @@ def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int
     if len(flags) > 1:
         return None, flags, []
     rest = [c for c in columns if _key(table.names[c]) not in IMAGES]
+    rest = [c for c in rest if not table.names[c].startswith("Unnamed:")]  # Numbers, by pandas.
     if len(rest) > 1 or (rest and table.has_head):
         rest = [c for c in rest if not {*words_of(table.names[c])} & {*NO_LABELS, *IN_COLUMNS}]
     if len(rest) == 1:

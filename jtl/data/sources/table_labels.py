@@ -19,6 +19,7 @@ _LIKE_IDS = (20, 0.5)
 """From so many rows on, more different labels than this share of them look like identifiers."""
 _ONE, _ONES = "1", ("1", "1.0")
 _WHOLE, _FRACTION = re.compile(r"-?\d+\.0+"), re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?")
+_LIST = re.compile(r"\[.*\]", re.DOTALL)
 _SEPARATORS = ";,"
 _OF_SETS = {"labels", "tags", "keywords", "attributes"}
 """Words in the names of columns whose cells may be several words in any order."""
@@ -46,6 +47,7 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
     if columns.label is None:
         return _of_flags(table, columns.one_hot)
     name, cells = table.names[columns.label], _cells(table, columns.label)
+    cells = _one_each(cells)
     different = {*cells} - {""}
     several, way_out = _several(different, is_list=name in table.lists), ""
     if not several and (several := _sets_of_words(different, {*words_of(name)})):
@@ -125,7 +127,39 @@ def _cells(table: Table, column: int) -> list[str]:
         raise NoLabels(
             f"The column '{table.names[column]}' of {table.path} is empty: there are no labels."
         )
+    _refuse_forms(table, column, {*cells} - {""})
     return cells
+
+
+def _refuse_forms(table: Table, column: int, different: set[str]) -> None:
+    """Raises `UserError` if labels are JSON objects, or lists with a 0 or 1 for each class."""
+    where = f"The column '{table.names[column]}' of {table.path}"
+    if all(cell[0] == "{" and cell[-1] == "}" for cell in different):
+        raise UserError(
+            f"{where} holds objects of several values, such as {min(different)!r}, and no classes. "
+            "Write the value that is the class into a column of its own, and name it with "
+            "--label-column."
+        )
+    flags = {tuple(re.sub(r"[\[\]\s]", "", cell).split(",")) for cell in different}
+    if (
+        all(map(_LIST.fullmatch, different))
+        and len({*map(len, flags)}) == 1
+        and {each for row in flags for each in row} <= {"0", "1"}
+        and any(len({*row}) < len(row) for row in flags)
+    ):
+        raise UserError(
+            f"{where} has a 0 or 1 for each class, such as {min(different)!r}, and does not name "
+            "the classes. Make a column of 0 and 1 for each class, called after it; or name "
+            "another column with --label-column."
+        )
+
+
+def _one_each(cells: list[str]) -> list[str]:
+    """Labels that are lists of one each, such as `['D']`, without what makes them lists."""
+    different = {*cells} - {""}
+    if not all(_LIST.fullmatch(cell) and "," not in cell for cell in different):
+        return cells
+    return [cell.strip("[]").strip().strip("'\"").strip() for cell in cells]
 
 
 def rows_told(table: Table, is_one: Callable[[int], bool]) -> str:
@@ -173,7 +207,7 @@ def _several(labels: set[str], *, is_list: bool) -> set[str]:
     marked = {label for label in labels if "|" in label}
     marked |= {label for label in labels if label[0] == "[" and label[-1] == "]"}
     if marked or is_list:
-        return marked or labels
+        return marked
     for separator in _SEPARATORS:
         if may_divide(labels, separator):
             return {label for label in labels if separator in label}

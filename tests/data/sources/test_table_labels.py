@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.registry import find
+from jtl.config.data import Task
+from jtl.data.sources.registry import SourceOptions, find
 from support.data_files import encode, flat
 
 
@@ -66,3 +68,39 @@ def test_a_gap_is_said_to_be_one(tmp_path: Path, gap: str):
 def test_an_empty_cell_among_codes_is_no_label(tmp_path: Path):
     with pytest.raises(UserError, match=r"no label for 2 of 8 rows \(row 5, row 9\)\. Fill them"):
         find(table(tmp_path, "label", ["DE", "NA", "ZA", ""]))
+
+
+def rows(root: Path, labels: list[object]) -> str:
+    """JSON objects, one a line, with a label each."""
+    lines = []
+    for number in range(2 * len(labels)):
+        (root / f"{number}.png").write_bytes(encode(flat(colour=(number, 0, 0)), "PNG"))
+        lines.append(json.dumps({"file": f"{number}.png", "label": labels[number % len(labels)]}))
+    (root / "rows.jsonl").write_text("\n".join(lines))
+    return f"csv:{root / 'rows.jsonl'}"
+
+
+def test_a_list_of_one_label_is_a_label(tmp_path: Path):
+    assert find(table(tmp_path, "labels", ["['D']", "['N']", "['G']"])).class_names == (*"DGN",)
+    assert find(table(tmp_path, "label", ["[12]", "[3]"])).class_names == ("12", "3")
+    assert find(rows(tmp_path, [["cat"], ["dog"]])).class_names == ("cat", "dog")
+    with pytest.raises(UserError, match="several labels for an image"):
+        find(rows(tmp_path, [["cat"], ["cat", "dog"]]))
+
+
+@pytest.mark.parametrize("task", ["auto", "multilabel"])
+def test_objects_and_lists_of_flags_are_no_labels(tmp_path: Path, task: Task):
+    options = SourceOptions(label_column="label", task=task)
+    with pytest.raises(UserError, match=r"holds objects .*'displayName': 'cat'.* --label-column"):
+        find(rows(tmp_path, [{"displayName": "cat"}, {"displayName": "dog"}]), options)
+    spec = table(tmp_path, "label", ['"[0, 0, 1]"', '"[0, 1, 0]"', '"[1, 0, 0]"'])
+    with pytest.raises(UserError, match=r"a 0 or 1 for each class, such as .* name the classes"):
+        find(spec, options)
+
+
+def test_the_numbers_of_rows_are_no_labels(tmp_path: Path):
+    for name in "abcd":
+        (tmp_path / f"{name}.png").write_bytes(encode(flat(), "PNG"))
+    rows = "".join(f"{i},{i},{name}.png,{i % 2}\n" for i, name in enumerate("abcd"))
+    (tmp_path / "t.csv").write_text("Unnamed: 0.1,Unnamed: 0,image,level\n" + rows)
+    assert find(f"csv:{tmp_path / 't.csv'}").class_names == ("0", "1")
