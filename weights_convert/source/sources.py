@@ -144,6 +144,7 @@ def convert_source(
         found = architectures.check_model(source.architecture, source.name, model, seen)
         model, conventions = found.model, found.conventions
     try:
+        relatives.refuse_keras_mobilenet(file.tensors)
         source, tensors = _with_own_layers(source, file)
         source = plain_values.described(source, file)
         converted = convert(

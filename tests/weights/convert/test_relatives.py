@@ -33,6 +33,8 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
         ("cls_token", "vision transformer"),
         ("stages.0.blocks.0.conv_dw.weight", "ConvNeXt"),
         ("stage2.0.branch1.0.weight", "ShuffleNet"),
+        ("visual.attnpool.positional_embedding", "CLIP's ResNet"),
+        ("backbone.bottom_up.res2.0.conv1.norm.weight", "detectron2's ResNet"),
     ],
 )
 def test_keys_that_give_another_network_away(key, network):
@@ -172,3 +174,15 @@ def test_normalizations_for_augmented_images_are_left_out():
     found = convert(tensors | auxiliary)
     assert {*found.ignored} == {*auxiliary}
     assert "of normalizations for augmented images in training (split_bn)" in " ".join(found.notes)
+
+
+def test_the_resnet_of_clip_is_none_for_small_images():
+    keys = {f"visual.conv{i}.weight": np.zeros((8, 3, 3, 3), np.float32) for i in (1, 2, 3)}
+    keys |= {"visual.layer1.0.conv1.weight": KERNEL, "visual.attnpool.positional_embedding": KERNEL}
+    assert "CLIP's ResNet" in (relatives.unsupported(keys) or "")
+
+
+def test_the_mobilenet_of_keras_is_named():
+    with pytest.raises(UserError, match=r"MobileNetV2 of keras\.applications.*does not read"):
+        relatives.refuse_keras_mobilenet(["Conv1/kernel", "block_1_expand/kernel"])
+    relatives.refuse_keras_mobilenet(samples.tensors("mobilenet_v2", "timm"))
