@@ -122,7 +122,9 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _name(row: Row) -> str:
-    return f"jtl, {row['arm']}" if row["arm"] in OURS else row["arm"]
+    if row["arm"] in OURS:
+        return f"jtl, {row['arm']}"
+    return row["arm"].replace("times the rate", "times the learning rate")
 
 
 def _score(row: Row) -> float:

@@ -60,8 +60,10 @@ class SplitView:
     @property
     def shown(self) -> str:
         """What its features are called in messages."""
-        view = "" if self.view is None else f", view {self.view.number}"
-        return f"features of the {LONG_NAMES.get(self.split_name, self.split_name)} images{view}"
+        split = LONG_NAMES.get(self.split_name, self.split_name)
+        if self.view is not None:
+            return f"{split} features, view {self.view.number}"
+        return f"features of {split} images"
 
 
 @dataclasses.dataclass(frozen=True)

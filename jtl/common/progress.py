@@ -92,7 +92,7 @@ class Display:
                     if row:
                         rows, heading, note = filter(None, (heading, row)), "", " "
                         bar.console.print("\n".join(rows), markup=False, emoji=False)
-                    bar.update(task, advance=n, note=note or f"{pace.rate():,.0f} {unit}/s")
+                    bar.update(task, advance=n, note=note or pace.shown(unit))
 
                 yield advance
             return
@@ -105,9 +105,7 @@ class Display:
             now = time.perf_counter()
             if pace.done >= total or now - last >= _QUIET_SECONDS:
                 last = now
-                told = (
-                    f"{name}: {pace.done}/{total} {unit}, {note or f'{pace.rate():,.0f} {unit}/s'}"
-                )
+                told = f"{name}: {pace.done}/{total} {unit}, {note or pace.shown(unit)}"
                 self.message(told if pace.done >= total else f"{told}, {pace.left()} left")
 
         yield advance_plain
@@ -136,6 +134,15 @@ class Pace:
     def rate(self) -> float:
         """Units a second since the beginning."""
         return (self.done - self._before) / max(self._clock() - self._began, 1e-9)
+
+    def shown(self, unit: str) -> str:
+        """The rate, for people.
+
+        Args:
+            unit: What is counted, in the plural.
+        """
+        rate = f"{self.rate():,.0f}"
+        return f"{rate} {unit.removesuffix('s') if rate == '1' else unit}/s"
 
     def left(self) -> str:
         """The time left as h:mm:ss; dashes until something tells.

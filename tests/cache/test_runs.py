@@ -141,7 +141,7 @@ def test_less_work_gives_the_same_params(train, work, mask, suffix):
     warm, said = train(mask)
     assert work == {}
     assert warm.summary["features_reused"] is True
-    assert f"features of the training images: {TRAIN} images from the cache" in said
+    assert f"features of training images: {TRAIN} images from the cache" in said
     assert_equal_runs(cold, warm, 0)
     # Rounding: XLA fuses the prefix with the step in one arm and not in the other.
     assert_equal_runs(without, cold, 2e-6)
@@ -164,7 +164,7 @@ def test_from_disk_without_a_cache_before(train, work):
     run, said = train(cache_budget="1kB")
     assert work == {"decoded": 2 * extraction.PREFIX_BATCH, "prefix": 2}
     assert run.summary["cached_prefix"]
-    assert "features of the training images: 18/18 images" in said
+    assert "features of training images: 18/18 images" in said
 
 
 def test_too_large_for_both_is_said_once_and_trained_without(train, cache, monkeypatch):
@@ -277,7 +277,7 @@ def test_an_interrupted_computation_goes_on_where_it_was(train, work, monkeypatc
     run, said = train(cache_budget=budget)
     # Three of the five batches of train are there; val has three.
     assert work == {"prefix": 2 + 3, "decoded": 4 * (2 + 3)}
-    assert f"features of the training images: {TRAIN}/{TRAIN} images" in said
+    assert f"features of training images: {TRAIN}/{TRAIN} images" in said
     assert_equal_runs(whole, run, 2e-6)
     assert train(cache_budget=budget)[0].summary["features_reused"]
 

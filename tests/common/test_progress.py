@@ -79,8 +79,13 @@ def test_rate_leaves_out_what_was_done_before():
     assert paced([(0.0, 50), (10.0, 5)]).rate() == 0.5
 
 
+def test_the_rate_has_the_right_plural():
+    assert paced([(0.0, 0), (10.0, 10)]).shown("images") == "1 image/s"
+    assert paced([(0.0, 0), (10.0, 20)]).shown("images") == "2 images/s"
+
+
 @pytest.mark.parametrize(
-    ("name", "unit"), [("training", "epochs"), ("training features", "images")]
+    ("name", "unit"), [("training", "epochs"), ("features of validation images", "images")]
 )
 def test_a_terminal_of_80_columns_shows_everything(name: str, unit: str, clock: Clock):
     out = io.StringIO()
