@@ -17,7 +17,7 @@ from jtl.evaluate import outputs
 from jtl.evaluate.evaluation import Evaluation, SplitName, evaluate_run
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.inputs import Images, items
-from jtl.runs import messages
+from jtl.runs import console_text
 from jtl.runs import run as runs
 from jtl.runs.files import CURVES
 from jtl.runs.report import PAGE
@@ -175,8 +175,10 @@ class Run(runs.Run):
         )
         if not summary:
             return f"{first}\nnot finished: {counted(len(self.history), 'epoch')} so far"
-        reached = f"accuracy {messages.accuracy_of(summary['val_accuracy'], summary['num_val'])}"
-        if messages.is_multilabel(summary):
+        reached = (
+            f"accuracy {console_text.accuracy_of(summary['val_accuracy'], summary['num_val'])}"
+        )
+        if console_text.is_multilabel(summary):
             reached = f"mAP {summary['val_map']:.3f}"
         return f"{first}\nvalidation {reached}\nreport: {self.folder / PAGE}"
 
@@ -186,11 +188,11 @@ class Run(runs.Run):
         if self.summary:
             split = "val" if self.summary.get("test_classes") is None else "test"
             classes = self.summary[f"{split}_classes"]
-            columns = {"count": "images", **messages.class_columns(classes)}
+            columns = {"count": "images", **console_text.class_columns(classes)}
             rows = [
                 [name, *(_cell(scores[key]) for key in columns)] for name, scores in classes.items()
             ]
-            header = (f"class ({messages.SPLITS[split]})", *columns.values())
+            header = (f"class ({console_text.SPLITS[split]})", *columns.values())
             parts.append(html.table(header, rows[:_MOST_CLASSES]))
         parts.append(html.plot(self.folder / "mistakes.png", "the most confident mistakes"))
         return "".join(parts)

@@ -69,9 +69,9 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
 
     def start(options: Any) -> int | None:
         if computes:
-            from jtl.cli import process
+            from jtl.cli import program_cache
 
-            process.prepare()
+            program_cache.prepare()
         return module.command(options)
 
     app.end(app.main(module.Options, start, prog=prog, args=words))

@@ -18,8 +18,8 @@ from PIL import ExifTags, Image
 from jtl.common.errors import UserError, suggest
 from jtl.config.data import Fit
 from jtl.data import deep_colour, tiff_bands
-from jtl.data.fit import fitted
 from jtl.data.image_file import BadImage, open_image
+from jtl.data.square_fit import fitted
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -65,7 +65,7 @@ class HostTransform:
         scaled_jpeg: Whether large JPEGs are scaled while they are decoded, to no less than twice
             the size that they are then resized to; see `decode`. Of a photograph of 12 megapixels
             that takes a third of the time, and no value differs by more than a few of 255.
-        fit: `pad` and `squash` keep all of the image instead; see `jtl.data.fit`.
+        fit: `pad` and `squash` keep all of the image instead; see `jtl.data.square_fit`.
         fill: The colour of what `pad` adds, RGB.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jtl.common.errors import UserError
 from jtl.config.data import Fit
 from jtl.data.decoding import BITS, HostTransform
-from jtl.data.fit import fill_of
 from jtl.data.preprocessing import Prepare
+from jtl.data.square_fit import fill_of
 from jtl.models import Preprocessing
 
 if TYPE_CHECKING:  # Who only predicts does without.

@@ -19,12 +19,12 @@ from jtl.data.batches import in_threads
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import decode_measured, deep_pixels
 from jtl.data.description import Description, describe
-from jtl.data.fit import crop_warning
 from jtl.data.hold_out import NO_VALIDATION, too_few
 from jtl.data.image_file import BadImage, open_image
 from jtl.data.multilabel import class_counts, class_text, classes_of, members
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
+from jtl.data.square_fit import crop_warning
 
 TINY = 32
 """Pixels: a shorter side below holds little for networks that were trained at 224."""

@@ -130,12 +130,12 @@ def _source_options(options: Options, config: Config) -> SourceOptions | None:
 
 def _print(scores: dict[str, Any], penalty: float | None) -> None:
     from jtl.common.progress import PlainConsole
-    from jtl.runs import messages
+    from jtl.runs import console_text
 
     split = scores["split"]
     data = for_terminal(scores["data"])
     count, accuracy = scores["count"], scores[f"{split}_accuracy"]
-    images = counted(count, f"{messages.SPLITS[split]} image")
+    images = counted(count, f"{console_text.SPLITS[split]} image")
     if scores["whole"]:
         images = f"all {counted(count, 'image')}"
     chosen = f"best epoch {scores['epoch']}"
@@ -150,12 +150,12 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
         print("mAP      " + ("-" if mean is None else f"{mean:.3f}"))
         print(f"micro-F1 {scores[f'{split}_micro_f1']:.3f}")
         print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
-        print(f"exact match {messages.accuracy_of(accuracy, count)}")
+        print(f"exact match {console_text.accuracy_of(accuracy, count)}")
         print(f"loss     {scores[f'{split}_loss']:.3f}")
     else:
-        print(f"accuracy {messages.accuracy_of(accuracy, count)}")
+        print(f"accuracy {console_text.accuracy_of(accuracy, count)}")
         print(f"loss     {scores[f'{split}_loss']:.3f}")
         print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
         confidence = f"mean confidence {calibrated['confidence']:.3f}"
-        print(f"{confidence}, {messages.calibration_error(calibrated)}")
-    PlainConsole().print(messages.class_table(scores[f"{split}_classes"], split))
+        print(f"{confidence}, {console_text.calibration_error(calibrated)}")
+    PlainConsole().print(console_text.class_table(scores[f"{split}_classes"], split))

@@ -23,7 +23,7 @@ from jtl.predict.classifier import Classifier
 from jtl.predict.ensemble import Ensemble
 from jtl.runs import metrics, multilabel
 from jtl.runs.calibration import calibration
-from jtl.runs.messages import SPLITS, accuracy_of
+from jtl.runs.console_text import SPLITS, accuracy_of
 from jtl.runs.resume import stored_fingerprint
 
 SplitName = Literal["val", "test"]

@@ -20,8 +20,8 @@ from jtl.data.splits import image_name
 from jtl.evaluate import plots
 from jtl.predict.predictions import probabilities
 from jtl.runs import metrics
-from jtl.runs.messages import SPLITS
-from jtl.runs.messages import measured as measured_by
+from jtl.runs.console_text import SPLITS
+from jtl.runs.console_text import measured as measured_by
 from jtl.runs.multilabel import chosen, names_of, sigmoid
 from jtl.runs.plots import curves_title
 from jtl.train import preview

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jtl.common import optional
-from jtl.data.fit import fill_of
+from jtl.data.square_fit import fill_of
 from jtl.runs.environment import versions
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.trees import ParamTree
-from jtl.data.fit import fill_of
 from jtl.data.input_plan import InputPlan
+from jtl.data.square_fit import fill_of
 from jtl.models import ImageClassifier
 
 
@@ -76,7 +76,7 @@ def _nearest(x: jax.Array, size: int) -> jax.Array:
 
 
 def _whole(x: jax.Array, inputs: InputPlan, interpolation: str) -> jax.Array:
-    """`jtl.data.fit.fitted` in JAX, on float32 [N, H, W, 3] of whole values."""
+    """`jtl.data.square_fit.fitted` in JAX, on float32 [N, H, W, 3] of whole values."""
     size = inputs.device.size
     sides = {1: jnp.int32(x.shape[1]), 2: jnp.int32(x.shape[2])}
     longer, resized = jnp.maximum(sides[1], sides[2]), {1: jnp.int32(size), 2: jnp.int32(size)}

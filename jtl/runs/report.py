@@ -16,7 +16,7 @@ from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
 from jtl.config.training import WITHOUT_STEPS
-from jtl.runs.messages import (
+from jtl.runs.console_text import (
     SPLITS,
     accuracy_of,
     calibration_error,

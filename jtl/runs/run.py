@@ -17,9 +17,9 @@ from jtl.distributed import processes
 from jtl.runs import data_contents, metrics, report
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
+from jtl.runs.console_text import measured
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
-from jtl.runs.messages import measured
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.plots import curves_title
 from jtl.runs.trackers import Trackers

@@ -15,7 +15,7 @@ from jtl.runs import report
 from jtl.runs.files import ENSEMBLE, SEARCH, SUMMARY, fitted_temperature, read_json, write_json
 from jtl.runs.resume import stored_config
 from jtl.search import ensembles, more_images, page, selection, soups
-from jtl.search.engine import Engine
+from jtl.search.trial_loop import Engine
 from jtl.search.trials import Trial
 from jtl.train.setup import Setup
 

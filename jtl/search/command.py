@@ -17,7 +17,7 @@ def command(options: Options, *, background_plots: bool = True) -> None:
     """
     from jtl.common.progress import Display, PlainConsole
     from jtl.distributed import device
-    from jtl.search import clock, messages, session
+    from jtl.search import clock, console_text, session
 
     device.use(options.search.device)
     found = session.run(
@@ -26,4 +26,4 @@ def command(options: Options, *, background_plots: bool = True) -> None:
     if options.search.json:
         print_json(found)
     else:
-        messages.print_result(found, PlainConsole())
+        console_text.print_result(found, PlainConsole())

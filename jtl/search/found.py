@@ -20,7 +20,7 @@ from jtl.predict.predictions import TOP
 from jtl.runs import run as runs
 from jtl.runs.files import METRICS, SUMMARY, read_json
 from jtl.runs.resume import stored_config
-from jtl.search import messages
+from jtl.search import console_text
 from jtl.search.clock import clock_from_now
 from jtl.search.options import Options
 
@@ -75,15 +75,15 @@ class Found:
         return Run.of(runs.Run(folder, config, summary, history))
 
     def __repr__(self) -> str:
-        return "\n".join([f"jtl search '{self.folder}'", *messages.lines(self.result)])
+        return "\n".join([f"jtl search '{self.folder}'", *console_text.lines(self.result)])
 
     def _repr_html_(self) -> str:
         rows = [
             (
                 row["name"],
-                "-" if row["metric"] is None else messages.shown(self.result, row["metric"]),
+                "-" if row["metric"] is None else console_text.shown(self.result, row["metric"]),
             )
-            for row in messages.ordered(self.trials)
+            for row in console_text.ordered(self.trials)
         ]
         header = ("trial", f"validation {self.result['metric'].replace('_', ' ')}")
         return f"<p>{html.lines(repr(self))}</p>{html.table(header, rows)}"

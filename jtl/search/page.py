@@ -9,7 +9,7 @@ from jtl.common.files import replace_text
 from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
 from jtl.runs.plots import metric_name
-from jtl.search import document, messages, plot
+from jtl.search import console_text, document, plot
 from jtl.search.document import Heading, Rows, Text
 
 PLOT, HTML = "search.png", "search.html"
@@ -19,7 +19,7 @@ def write(folder: Path, found: dict[str, Any]) -> None:
     """Writes the page, as Markdown and as HTML, and its plot into the search's folder."""
     plot.draw(folder / PLOT, found)
     blocks = page(found, (folder / PLOT).read_bytes())
-    replace_text(folder / messages.PAGE, document.markdown(blocks))
+    replace_text(folder / console_text.PAGE, document.markdown(blocks))
     replace_text(folder / HTML, document.as_html(blocks))
 
 
@@ -33,7 +33,7 @@ def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
     metric = metric_name(found["metric"])
     return [
         Heading(f"Search: {found['model']} on {found['data']}"),
-        Text(" ".join(messages.lines(found))),
+        Text(" ".join(console_text.lines(found))),
         document.Plot(f"Validation {metric} against seconds", PLOT, png),
         Text(
             f"Validation {metric} and seconds of every trial, with 95 % intervals. Along the "
@@ -46,7 +46,7 @@ def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
         *_more_images(found),
         *_not_tried(found),
         Heading("How to repeat the winner"),
-        Text(f"{messages.again(found)}:"),
+        Text(f"{console_text.again(found)}:"),
         document.Code(found["command"]),
         Text(f"Its run is in {found['winner']}, for jtl evaluate, jtl predict and jtl export."),
         *([Heading("About the data"), *map(Text, found["notes"])] if found["notes"] else []),
@@ -55,16 +55,16 @@ def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
 
 def _trials(found: dict[str, Any]) -> Rows:
     rows = []
-    for trial in messages.ordered(found["trials"]):
+    for trial in console_text.ordered(found["trials"]):
         if trial["metric"] is None:
             continue
-        bounds = messages.bounds(trial["interval"])
+        bounds = console_text.bounds(trial["interval"])
         ended = "" if trial["state"] == "done" else f" ({trial['state']})"
         won = " (the winner)" if trial["folder"] == found["winner"] else ""
         rows.append(
             (
                 f"{trial['name']}{ended}{won}",
-                messages.shown(found, trial["metric"]),
+                console_text.shown(found, trial["metric"]),
                 f"{bounds[0]:.3f} to {bounds[1]:.3f}",
                 f"{trial['epochs'] or '-'}",
                 format_seconds(trial["seconds"]),
@@ -117,13 +117,13 @@ def _gains(found: dict[str, Any]) -> list[document.Block]:
             continue
         for value, trial in sorted(best.items(), key=lambda item: -item[1]["metric"]):
             gain = trial["metric"] - floor["metric"]
-            told = messages.apart(found, gain, "+")
+            told = console_text.apart(found, gain, "+")
             seconds = format_seconds(trial["seconds"])
             rows.append((choice, value, told, seconds))
             choice = ""
     header = ("choice", "value", "best trial's gain over the linear probe", "time")
     chance = (
-        f"Differences below about {messages.apart(found, _chance(found))} are within chance on "
+        f"Differences below about {console_text.apart(found, _chance(found))} are within chance on "
         f"{found['num_val']:,} validation images."
     )
     return [Heading("What each choice gained"), Rows(header, rows), Text(chance)]

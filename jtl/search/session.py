@@ -23,8 +23,8 @@ from jtl.runs.resume import stored_fingerprint
 from jtl.search import closing, sampling, space
 from jtl.search.clock import Budget
 from jtl.search.cost import CostModel
-from jtl.search.engine import Engine
 from jtl.search.options import TEST_SHARE, Options
+from jtl.search.trial_loop import Engine
 from jtl.search.trials import Store
 from jtl.search.workload import Workload
 from jtl.train.checks import checked

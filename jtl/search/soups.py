@@ -27,11 +27,11 @@ from jtl.runs.files import SUMMARY, read_json, write_json
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.resume import stored_config
 from jtl.runs.run import claimed_run
-from jtl.search.engine import Engine
 from jtl.search.selection import interval
+from jtl.search.trial_loop import Engine
 from jtl.search.trials import Trial
+from jtl.train.run_records import run_content, summarize
 from jtl.train.setup import Setup, feature_cache, prepare_setup
-from jtl.train.summary import run_content, summarize
 
 STAGE = "soup"
 NEEDED_SECONDS = 6.0

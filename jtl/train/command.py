@@ -62,7 +62,7 @@ def _keep_stdout() -> None:
 def _command(config: Config, background_plots: bool) -> None:
     from jtl.common.progress import Display
     from jtl.distributed import processes
-    from jtl.runs import messages
+    from jtl.runs import console_text
     from jtl.train import batch_size, dry_run, preview
     from jtl.train.checks import checked
     from jtl.train.fit import fit
@@ -88,7 +88,9 @@ def _command(config: Config, background_plots: bool) -> None:
         _print(config, told, folds.print_folds)
     else:
         run = fit(config, background_plots=background_plots)
-        _print(config, run.summary, functools.partial(messages.print_summary, folder=run.folder))
+        _print(
+            config, run.summary, functools.partial(console_text.print_summary, folder=run.folder)
+        )
 
 
 def _print(config: Config, told: dict[str, Any], table: Callable[..., None]) -> None:

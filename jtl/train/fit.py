@@ -15,8 +15,8 @@ from jtl.train.checks import checked
 from jtl.train.loop import Training
 from jtl.train.observer import Observer
 from jtl.train.overview import opening_lines
+from jtl.train.run_records import run_content, run_inputs
 from jtl.train.setup import Setup, prepare_setup
-from jtl.train.summary import run_content, run_inputs
 
 
 def fit(

@@ -18,7 +18,7 @@ from jtl.common.signals import Interrupted, Stop
 from jtl.common.trees import ParamTree
 from jtl.distributed import processes
 from jtl.freeze.phase_plan import PhasePlan
-from jtl.runs import messages
+from jtl.runs import console_text
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import EpochProgress, Restored, Snapshot, TemporaryCheckpoint
 from jtl.runs.checkpoints.managers import remove_temporary
@@ -28,8 +28,8 @@ from jtl.runs.run import Run
 from jtl.train import automatic, memory_estimate, profiling
 from jtl.train.observer import Observer
 from jtl.train.restore import restored_part, snapshot_of, start_of
+from jtl.train.run_records import run_content, summarize
 from jtl.train.setup import Setup, feature_cache
-from jtl.train.summary import run_content, summarize
 from jtl.train.trainer import Diverged, PartialEpoch, Trainer
 
 
@@ -70,7 +70,7 @@ class Training:
         self._finish(self._elapsed())
 
     def _header(self) -> str:
-        return messages.epoch_header(messages.measured(self.setup.dataset.multilabel)[0])
+        return console_text.epoch_header(console_text.measured(self.setup.dataset.multilabel)[0])
 
     def _elapsed(self) -> float:
         """Seconds of all sessions of the run."""
@@ -136,7 +136,7 @@ class Training:
         line, variables, self._val_logits = linear_probe.solve(self.setup, inputs)
         self.run.open(lambda: run_content(self.setup), self.setup.dataset)
         self._log({**line, "optimizer_bytes": 0}, plan, inputs)
-        tried, (name, key) = len(line["path"]), messages.measured("val_map" in line)
+        tried, (name, key) = len(line["path"]), console_text.measured("val_map" in line)
         chosen = f"the best of {tried} L2 penalties (" if tried > 1 else "the L2 penalty ("
         self.display.message(
             f"Fitted the head with {chosen}{line['l2']:g}): validation {name} "
@@ -237,8 +237,8 @@ class Training:
         used = {"optimizer_bytes": trainer.optimizer_bytes}
         self._log({**line, **used}, trainer.plan, trainer.inputs)
         best = self.run.best_epoch() == epoch
-        row = messages.epoch_row(line, self.setup.epochs, best=best)
-        self._advance(1, messages.epoch_note(line), row)
+        row = console_text.epoch_row(line, self.setup.epochs, best=best)
+        self._advance(1, console_text.epoch_note(line), row)
         if not self._warned and (warning := automatic.mismatch(self.setup, trainer.plan, line)):
             self._warned = True
             self.display.message(f"warning: {warning}")
@@ -315,7 +315,7 @@ class Training:
             "probe_accuracies": probed,
         }
         self.run.finish(summarize(self.setup, best, self.run.history, logits, measured))
-        if (note := messages.probe_note(self.run.summary)) is not None:
+        if (note := console_text.probe_note(self.run.summary)) is not None:
             self.display.message(note)
 
     def _evaluated(self, split: str, best: Restored) -> tuple[dict[str, float], np.ndarray]:

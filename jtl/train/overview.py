@@ -9,7 +9,7 @@ from jtl.common.text import counted
 from jtl.common.trees import has_path, leaf_paths, lookup
 from jtl.freeze import FROZEN
 from jtl.freeze.phase_plan import PhasePlan
-from jtl.runs import messages
+from jtl.runs import console_text
 from jtl.train.setup import Setup
 
 
@@ -33,7 +33,7 @@ def opening_lines(setup: Setup) -> Iterator[str]:
         how.append(f"augmentation: {config.augment.resolved().describe()}")
     if weights is not None:
         how.append(f"class weights {weights.min():.3g} to {weights.max():.3g}")
-    yield "; ".join(how) + messages.describe_devices(setup.sharding)
+    yield "; ".join(how) + console_text.describe_devices(setup.sharding)
 
 
 def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:

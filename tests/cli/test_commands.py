@@ -13,7 +13,7 @@ import pytest
 from jtl import models
 from jtl.cli import parser
 from jtl.config.options import Config
-from jtl.runs import messages
+from jtl.runs import console_text
 from support import tiny
 from support.commands import main, python
 
@@ -108,7 +108,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         "tiny, weights tiny.safetensors",
         "51 of 1,711 parameters",
         "unchanged (every value compared)",
-        messages.accuracy_of(summary["val_accuracy"], 9),
+        console_text.accuracy_of(summary["val_accuracy"], 9),
         f"{folder}/report.md",
         f"jtl evaluate {folder}",
         f"jtl predict {folder} IMAGES...",
@@ -140,7 +140,7 @@ def test_evaluate_prints_lines(tiny_run, tiny_data, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
         f"folder:{tiny_data}, 9 validation images, best epoch {summary['best_epoch']}",
-        f"accuracy {messages.accuracy_of(summary['val_accuracy'], 9)}",
+        f"accuracy {console_text.accuracy_of(summary['val_accuracy'], 9)}",
         f"loss     {summary['val_loss']:.3f}",
         f"macro-F1 {summary['val_macro_f1']:.3f}",
     ]

@@ -19,11 +19,11 @@ COMPILE = """
 import os, sys, warnings
 import jax, jax.numpy as jnp
 from jax import monitoring
-from jtl.cli import process
+from jtl.cli import program_cache
 jax.devices()
 warnings.simplefilter("always")
 if len(sys.argv) > 1 and not os.getuid(): os.setuid(int(sys.argv[1]))
-process.prepare()
+program_cache.prepare()
 hits = []
 monitoring.register_event_listener(lambda name, **_: hits.append(name))
 def slow_to_compile(x):

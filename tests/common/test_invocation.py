@@ -12,7 +12,7 @@ import pytest
 from jtl.cli import app, commands
 from jtl.common import invocation
 from jtl.common.errors import UserError
-from jtl.runs import messages
+from jtl.runs import console_text
 from support.commands import main
 
 
@@ -57,7 +57,7 @@ def test_help_errors_and_closing_lines_follow(
 
     assert app.guarded(refused) == 2
     assert capsys.readouterr().err == f"error: use `{weights}`\n"
-    messages.print_summary(tiny_run.summary, tiny_run.folder, PlainConsole())
+    console_text.print_summary(tiny_run.summary, tiny_run.folder, PlainConsole())
     evaluate = train.replace("train", "evaluate")
     assert f"\n  {evaluate} {tiny_run.folder}\n" in capsys.readouterr().out
 

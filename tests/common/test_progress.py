@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jtl.common import progress
 from jtl.common.progress import Display, Pace, PlainConsole
-from jtl.runs.messages import epoch_header, epoch_note, epoch_row
+from jtl.runs.console_text import epoch_header, epoch_note, epoch_row
 
 NOTE = epoch_note(
     {"train_loss": 12.345, "val_loss": 0.5, "val_accuracy": 1.0, "images_per_second": 128_939.4}

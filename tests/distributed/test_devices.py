@@ -11,7 +11,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
-from jtl.runs import messages
+from jtl.runs import console_text
 from support import commands, eight_devices
 from support.paths import SUPPORT
 
@@ -158,11 +158,11 @@ def test_shares_are_those_of_the_parts(machine):
 
 def test_devices_are_told(machine):
     machine(0, 0, 0)
-    told = messages.describe_devices(sharding_for(32))
+    told = console_text.describe_devices(sharding_for(32))
     assert "2 of 3 devices" in told
     assert "multiple of 3" in told
-    assert messages.describe_devices(sharding_for(33)) == "; 3 devices"
+    assert console_text.describe_devices(sharding_for(33)) == "; 3 devices"
     machine(0, 0, 1, 1)
-    assert messages.describe_devices(sharding_for(32)) == "; 4 devices of 2 processes"
+    assert console_text.describe_devices(sharding_for(32)) == "; 4 devices of 2 processes"
     machine(0)
-    assert messages.describe_devices(SINGLE) == ""
+    assert console_text.describe_devices(SINGLE) == ""

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from jtl.evaluate import plots as evaluation_plots
-from jtl.runs import messages, plot_worker, plots
+from jtl.runs import console_text, plot_worker, plots
 from jtl.train import dry_run
 
 SUMMARY: dict[str, Any] = {
@@ -61,7 +61,7 @@ def history(epochs: int) -> list[dict[str, Any]]:
 
 def test_the_table_writes_names_as_they_are():
     out = io.StringIO()
-    messages.print_summary(SUMMARY, Path("runs/a [b]"), Console(file=out, width=200))
+    console_text.print_summary(SUMMARY, Path("runs/a [b]"), Console(file=out, width=200))
     text = out.getvalue()
     for told in (
         "w[tmp].pth",
@@ -72,7 +72,9 @@ def test_the_table_writes_names_as_they_are():
         assert told in text
     assert "parameters (2.98 %), 1 epoch " in text
     out = io.StringIO()
-    messages.print_summary({**SUMMARY, "solver": "lbfgs"}, Path("r"), Console(file=out, width=200))
+    console_text.print_summary(
+        {**SUMMARY, "solver": "lbfgs"}, Path("r"), Console(file=out, width=200)
+    )
     assert "parameters (2.98 %), fitted by L-BFGS " in out.getvalue()
     cells = [re.split(r" *[│┃] *", line)[1:-1] for line in text.splitlines() if "[red]ash" in line]
     assert cells == [["[red]ash", "1,200", "0.500", "-", "0.250"]]
@@ -96,7 +98,7 @@ def test_the_table_writes_names_as_they_are():
 )
 def test_the_table_has_the_linear_probes_that_there_are(probes, told):
     out = io.StringIO()
-    messages.print_summary({**SUMMARY, **probes}, Path("run"), Console(file=out, width=200))
+    console_text.print_summary({**SUMMARY, **probes}, Path("run"), Console(file=out, width=200))
     assert re.findall(r"linear probe \((\w+)\) +│ (\S+)", out.getvalue()) == told
 
 
@@ -113,14 +115,14 @@ def test_the_table_has_the_linear_probes_that_there_are(probes, told):
     ],
 )
 def test_what_is_said_of_frozen_layers(changed, told):
-    assert messages.frozen_layers({**SUMMARY, **changed}).startswith(told)
+    assert console_text.frozen_layers({**SUMMARY, **changed}).startswith(told)
 
 
 def test_of_many_classes_those_recognized_worst_are_listed():
     scores = {f"c{i}": {"count": 1, "accuracy": 1, "precision": 1, "f1": i / 9} for i in range(9)}
     scores["c0"] |= {"f1": 0.99}
     out = io.StringIO()
-    Console(file=out, width=80).print(messages.class_table(scores, "test", most=3))
+    Console(file=out, width=80).print(console_text.class_table(scores, "test", most=3))
     text = out.getvalue()
     assert re.findall(r"c\d", text) == ["c1", "c2", "c3"]
     assert "Classes (test images): the 3 with the lowest F1 of 9" in text

@@ -14,9 +14,9 @@ from jtl.common.errors import UserError
 from jtl.config import walk
 from jtl.evaluate import command as evaluate
 from jtl.predict import command as predict
+from jtl.runs.console_text import accuracy_of
 from jtl.runs.files import read_json, run_of, write_json
-from jtl.runs.messages import accuracy_of
-from jtl.search import ensembles, messages, sampling, session, soups, space
+from jtl.search import console_text, ensembles, sampling, session, soups, space
 from jtl.search.found import Found
 from jtl.search.options import Options
 from jtl.search.space import Candidate
@@ -173,7 +173,7 @@ def test_an_ensemble_that_is_kept_predicts_for_the_search(tiny_data, tmp_path, m
     assert "2 members" in repr(found.classifier())
 
     # Both test figures are told; the ensemble's is that of the command.
-    assert " ".join(messages.lines(result)).count("est accuracy") == 2
+    assert " ".join(console_text.lines(result)).count("est accuracy") == 2
     evaluate.command(evaluate.Options(run=out, split="test", out=tmp_path / "plots"))
     told = capsys.readouterr().out
     assert "ensemble of 2 trials" in told

@@ -18,7 +18,7 @@ from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.optim import optimizers
-from jtl.runs import messages, report
+from jtl.runs import console_text, report
 from jtl.runs.checkpoints import reading
 from jtl.train.automatic import augmented, chosen, mismatch
 from jtl.train.checks import checked
@@ -187,22 +187,22 @@ def test_a_worse_fine_tuning_says_so_and_what_to_try():
     summary = {"mask": "full", "val_accuracy": 0.7, "test_accuracy": None}
     summary |= {"probe_val_accuracy": 0.75, "probe_test_accuracy": None}
     summary |= {"val_classes": {"ash": {"count": 600}, "birch": {"count": 400}}}
-    said = messages.probe_note(summary)
+    said = console_text.probe_note(summary)
     assert said is not None
     assert said.startswith("Fine-tuning lost 5.0 percentage points: validation accuracy is 0.700 ")
     assert "with mask full and 0.750 with a linear probe" in said
     assert "--lr" in said
     better = {**summary, "test_accuracy": 0.8, "probe_test_accuracy": 0.75}
     better["test_classes"] = summary["val_classes"]
-    assert (messages.probe_note(better) or "").startswith(
+    assert (console_text.probe_note(better) or "").startswith(
         "Fine-tuning gained 5.0 percentage points: test accuracy is 0.800 with mask full and 0.750"
     )
-    assert messages.probe_note({**summary, "probe_val_accuracy": None}) is None
+    assert console_text.probe_note({**summary, "probe_val_accuracy": None}) is None
     # Five points of a hundred images are less than two standard errors, either way.
     few = {**summary, "val_classes": {"ash": {"count": 60}, "birch": {"count": 40}}}
     for accuracy in (0.7, 0.8):
         assert "A difference of 5 images of 100 is within chance" in (
-            messages.probe_note({**few, "val_accuracy": accuracy}) or ""
+            console_text.probe_note({**few, "val_accuracy": accuracy}) or ""
         )
 
 

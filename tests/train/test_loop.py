@@ -24,8 +24,8 @@ from jtl.train import step as steps
 from jtl.train import trainer
 from jtl.train.checks import checked
 from jtl.train.fit import fit
+from jtl.train.run_records import frozen_unchanged
 from jtl.train.setup import prepare_setup
-from jtl.train.summary import frozen_unchanged
 from jtl.train.trainer import Trainer
 from support import commands, tiny
 from weights_convert.convert.rules import leaf_paths, lookup

@@ -16,7 +16,7 @@ from jtl.config.options import Config
 from jtl.search import space
 from jtl.search.clock import Budget
 from jtl.search.cost import CostModel, Work
-from jtl.search.engine import Engine
+from jtl.search.trial_loop import Engine
 from jtl.search.trials import Store
 
 LABELS = np.array([0, 1] * 20, np.int32)

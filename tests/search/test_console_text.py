@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jtl.search import document, messages, page
+from jtl.search import console_text, document, page
 
 
 def trial(number: int, metric: float, seconds: float, **options: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def found(metric: str, values: tuple[float, float]) -> dict[str, Any]:
 )
 def test_figures_are_told_as_people_know_them(metric, values, told, gain):
     result = found(metric, values)
-    text = " ".join(messages.lines(result))
+    text = " ".join(console_text.lines(result))
     for sentence in told:
         assert sentence in text
     blocks = page.page(result, b"png")

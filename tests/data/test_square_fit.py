@@ -16,7 +16,7 @@ from PIL import Image
 import jtl
 from jtl.cache.keys import key_of
 from jtl.config.data import Fit
-from jtl.data import fit
+from jtl.data import square_fit
 from jtl.data.decoding import HostTransform, decode
 from jtl.data.input_plan import host_transform, plan_input
 from jtl.export import inference
@@ -180,5 +180,5 @@ def test_check_says_what_the_crop_loses(tmp_path: Path, capsys):
     told = capsys.readouterr().out
     assert "loses 40 % or more of 3 of 13 images (23%), for example" in told
     assert "--fit pad or --fit squash" in told
-    assert fit.crop_warning([(90, 160)] + [(100, 120)] * 19, ["x"] * 20) == []
-    assert fit.crop_warning([], []) == []
+    assert square_fit.crop_warning([(90, 160)] + [(100, 120)] * 19, ["x"] * 20) == []
+    assert square_fit.crop_warning([], []) == []

@@ -14,7 +14,7 @@ from jtl.common.invocation import command
 from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
 from jtl.runs import metrics
-from jtl.runs.messages import accuracy_of
+from jtl.runs.console_text import accuracy_of
 
 PAGE = "search.md"
 
