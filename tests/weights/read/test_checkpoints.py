@@ -177,7 +177,8 @@ def test_entries_that_hold_the_weights(tmp_path, entries):
 
 
 def test_entries_that_are_a_choice(tmp_path):
-    torch.save({"student": STATE, "teacher": STATE}, tmp_path / "x.pth")
+    average = {key: tensor / 2 for key, tensor in STATE.items()}
+    torch.save({"student": STATE, "teacher": average}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"inside 'student', 'teacher': name one with --entry"):
         read(tmp_path / "x.pth")
     assert read(tmp_path / "x.pth", "teacher").wrappers == ("teacher",)
