@@ -66,8 +66,10 @@ def crop_loss(height: int, width: int) -> float:
 
 
 MUCH, MANY = 0.4, 0.1
-"""The share of an image whose loss is told, and the share of images from which on it is: 16 to 9
-loses 0.44, 3 to 2 loses 0.33."""
+"""The share of an image that a crop may lose, and of images that lose as much, before a warning.
+
+An image of 16 to 9 loses 0.44, one of 3 to 2 loses 0.33.
+"""
 
 
 def crop_warning(sizes: Sequence[tuple[int, int]], names: Sequence[str]) -> list[str]:

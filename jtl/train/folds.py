@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
@@ -21,12 +17,12 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs.files import CONFIG, write_json
 from jtl.runs.folder import held_folder, new_folder
-from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config
+from jtl.train import run_series
 from jtl.train.fit import fit
-from jtl.train.seeds import measured
 
 FILE = "folds.json"
+_SHOWN = ("mean", "std", "min", "max")
 
 
 def fit_folds(
@@ -43,7 +39,7 @@ def fit_folds(
 
     Returns:
         The content of `folds.json`: the number of folds, their folders, and mean, sample standard
-        deviation, min and max of each figure of `jtl.train.seeds.measured`.
+        deviation, min and max of each figure of `run_series.measured`.
 
     Raises:
         UserError: As `jtl.train.fit.fit`.
@@ -55,7 +51,7 @@ def fit_folds(
         raise UserError("--resume needs --run-dir, the folder of the folds to continue.")
     folder = config.run.run_dir or new_folder(config)
     with held_folder(folder, display.message):
-        _check(config, folder)
+        run_series.check(config, folder, "fold")
         return _fit_all(config, folder, display, background_plots)
 
 
@@ -78,31 +74,10 @@ def _fit_all(
     told = {
         "folds": count,
         "runs": [str(place) for place in folders],
-        **{
-            key: _spread([summary.get(key) for summary in summaries])
-            for key in measured(summaries[0])
-        },
+        **run_series.spreads(summaries, _SHOWN),
     }
     write_json(folder / FILE, told)
     return told
-
-
-def _check(config: Config, folder: Path) -> None:
-    """Makes sure that the folder can hold the folds.
-
-    Raises:
-        UserError: It holds something else, or folds that are not to be gone on with.
-    """
-    if config.run.resume == "must" and not list(folder.glob(f"fold-*/{CONFIG}")):
-        raise UserError(f"'{folder}' contains no folds to resume; --resume auto would start them.")
-    held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
-    if config.run.resume == "never" and held:
-        raise UserError(
-            f"--run-dir '{folder}' is not empty. Choose another folder, or add "
-            "--resume to continue the folds in it."
-        )
-    if (folder / CONFIG).is_file():
-        raise UserError(f"'{folder}' contains a single run. Leave --folds out to continue it.")
 
 
 def _one(
@@ -123,34 +98,10 @@ def _one(
     own: dict[str, Any] = {"run_dir": place, "folds": 1}
     if not resume:
         own |= {"fold": f"{number}/{count}", "split_seed": config.split_seed}
-    if config.train.batch_size == "auto" and (first / CONFIG).is_file():
-        # As the first one found it: other batch sizes train otherwise.
-        own["batch_size"] = stored_config(first).train.batch_size
+    own |= run_series.found_batch_size(config, first)
     return fit(walk.replace(config, own), display, background_plots=background_plots).summary
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean, sample standard deviation, min and max; None where a value is missing."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    return {
-        "values": known,
-        "mean": statistics.fmean(known),
-        "std": statistics.stdev(known) if len(known) > 1 else math.nan,
-        "min": min(known),
-        "max": max(known),
-    }
 
 
 def print_folds(told: dict[str, Any], console: Console) -> None:
     """The table at the end."""
-    table = Table(title=f"{told['folds']} folds", title_justify="left")
-    for name in ("", "mean", "standard deviation", "min", "max"):
-        table.add_column(name, justify="right" if name else "left")
-    for key, (label, form) in measured(told).items():
-        if (figures := told.get(key)) is not None:
-            cells = [f"{figures[name]:{form}}" for name in ("mean", "std", "min", "max")]
-            table.add_row(label, *cells)
-    console.print(table)
-    console.print(f"Runs: {Path(told['runs'][0]).parent}", markup=False, soft_wrap=True)
+    run_series.show(told, f"{told['folds']} folds", _SHOWN, console)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
-import statistics
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
@@ -21,42 +17,12 @@ from jtl.config.options import Config
 from jtl.distributed import processes
 from jtl.runs.files import CONFIG, write_json
 from jtl.runs.folder import held_folder, new_folder
-from jtl.runs.lock import LOCK
 from jtl.runs.resume import stored_config
+from jtl.train import run_series
 from jtl.train.fit import fit
 
 FILE = "seeds.json"
-MEASURED = {
-    "val_accuracy": ("validation accuracy", ".3f"),
-    "val_macro_f1": ("validation macro-F1", ".3f"),
-    "val_loss": ("validation loss", ".3f"),
-    "test_accuracy": ("test accuracy", ".3f"),
-    "test_macro_f1": ("test macro-F1", ".3f"),
-    "best_epoch": ("best epoch", ".3g"),
-    "train_seconds": ("training time, seconds", ".1f"),
-}
-"""Figures of `summary.json` that are compared: how the table calls and writes them."""
-MULTILABEL_MEASURED = {
-    "val_map": ("validation mAP", ".3f"),
-    "test_map": ("test mAP", ".3f"),
-    "val_accuracy": ("validation exact match", ".3f"),
-    "test_accuracy": ("test exact match", ".3f"),
-}
-"""Those that only images with several labels have, or that are called something else of them."""
-
-
-def measured(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """The figures that are compared: by their keys what tables call them, and their format.
-
-    Args:
-        content: Of `summary.json`, or of what compares several of them.
-    """
-    return (
-        MULTILABEL_MEASURED
-        | {key: named for key, named in MEASURED.items() if key not in MULTILABEL_MEASURED}
-        if "val_map" in content
-        else MEASURED
-    )
+_SHOWN = ("median", "min", "max", "std")
 
 
 def fit_seeds(
@@ -74,7 +40,7 @@ def fit_seeds(
 
     Returns:
         The content of `seeds.json`: the seeds, their folders, and median, min, max and standard
-        deviation of each figure of `MEASURED`.
+        deviation of each figure of `run_series.measured`.
 
     Raises:
         UserError: As `jtl.train.fit.fit`.
@@ -84,7 +50,7 @@ def fit_seeds(
         raise UserError("--resume needs --run-dir, the folder of the seeds to continue.")
     folder = config.run.run_dir or Path(processes.broadcast_text(str(new_folder(config))))
     with held_folder(folder, display.message):
-        processes.run_together(lambda: _check(config, folder))
+        processes.run_together(lambda: run_series.check(config, folder, "seed"))
         return _fit_all(config, folder, display, background_plots)
 
 
@@ -111,32 +77,11 @@ def _fit_all(
     told = {
         "seeds": list(chosen),
         "runs": [str(place) for place in folders],
-        **{
-            key: spread([summary.get(key) for summary in summaries])
-            for key in measured(summaries[0])
-        },
+        **run_series.spreads(summaries, _SHOWN),
     }
     if processes.is_primary():
         write_json(folder / FILE, told)
     return told
-
-
-def _check(config: Config, folder: Path) -> None:
-    """Makes sure that the folder can hold the seeds.
-
-    Raises:
-        UserError: It holds something else, or seeds that are not to be gone on with.
-    """
-    if (config.run.resume == "must") and not list(folder.glob(f"seed-*/{CONFIG}")):
-        raise UserError(f"'{folder}' contains no seeds to resume; --resume auto would start them.")
-    held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
-    if config.run.resume == "never" and held:
-        raise UserError(
-            f"--run-dir '{folder}' is not empty. Choose another folder, or add "
-            "--resume to continue the seeds in it."
-        )
-    if (folder / CONFIG).is_file():
-        raise UserError(f"'{folder}' contains a single run. Leave --seeds out to continue it.")
 
 
 def _one(
@@ -151,34 +96,11 @@ def _one(
     own: dict[str, Any] = {"seed": seed, "run_dir": place, "seeds": 1}
     if not resume:
         own["split_seed"] = config.split_seed
-    if config.train.batch_size == "auto" and (first / CONFIG).is_file():
-        # As the first one found it: other batch sizes train otherwise.
-        own["batch_size"] = stored_config(first).train.batch_size
+    own |= run_series.found_batch_size(config, first)
     return fit(walk.replace(config, own), display, background_plots=background_plots).summary
 
 
-def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Median, min, max and sample standard deviation; None where a value is missing."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    return {
-        "values": known,
-        "median": statistics.median(known),
-        "min": min(known),
-        "max": max(known),
-        "std": statistics.stdev(known) if len(known) > 1 else math.nan,
-    }
-
-
 def print_seeds(told: dict[str, Any], console: Console) -> None:
+    """The table at the end."""
     title = f"Seeds {told['seeds'][0]} to {told['seeds'][-1]}"
-    table = Table(title=title, title_justify="left")
-    for name in ("", "median", "min", "max", "standard deviation"):
-        table.add_column(name, justify="right" if name else "left")
-    for key, (label, form) in measured(told).items():
-        if (figures := told.get(key)) is not None:
-            cells = [f"{figures[name]:{form}}" for name in ("median", "min", "max", "std")]
-            table.add_row(label, *cells)
-    console.print(table)
-    console.print(f"Runs: {Path(told['runs'][0]).parent}", markup=False, soft_wrap=True)
+    run_series.show(told, title, _SHOWN, console)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.train import lr_finder, seeds
+from jtl.train import lr_finder, run_series
 from support.commands import main
 
 pytestmark = pytest.mark.slow
@@ -73,8 +73,9 @@ def test_seeds_share_split_and_features_and_differ(unsplit, tmp_path, capsys):
 
 
 def test_spread():
-    assert seeds.spread([1.0, None]) is None
-    assert seeds.spread([1.0, 4.0, 2.0]) == {
+    shown = ("median", "min", "max", "std")
+    assert run_series.spread([1.0, None], shown) is None
+    assert run_series.spread([1.0, 4.0, 2.0], shown) == {
         "values": [1.0, 4.0, 2.0],
         "median": 2.0,
         "min": 1.0,

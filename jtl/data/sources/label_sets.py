@@ -94,7 +94,7 @@ def _divided(cell: str, delimiter: str | None) -> Labels:
 def single_problems(rows: Sequence[Labels], where: str) -> list[str]:
     """A sentence if no image has several labels, though they were asked for.
 
-    That spoils a training alone: images to evaluate may happen to have one label each.
+    This matters to training only: images to evaluate may happen to have one label each.
     """
     if any(len(labels) > 1 for labels in rows):
         return []
