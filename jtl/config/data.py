@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from jtl.common.errors import UserError
-from jtl.common.extensions import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
 from jtl.common.quantities import whole
 from jtl.config import checks
+from jtl.config.source_kinds import kind_of_place
 
 OnBadImage = Literal["error", "skip"]
 ClassLevel = Literal["auto", "top", "leaf"]
@@ -27,10 +26,13 @@ SplitLists = Literal["read", "ignore"]
 
 _SCHEMES = {
     ".npz": "npz", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "csv",
+    ".arrow": "datasets", ".mat": "mat",
 }  # fmt: skip
-"""By the ending of a file's name; any other path is a folder or an archive."""
-_IMAGES = IMAGE_EXTENSIONS + OTHER_IMAGE_EXTENSIONS
-_MOST_ENTRIES, _MOST_FOLDERS = 1000, 50
+"""By the ending of a file's name; of any other path, what lies there tells."""
+_NAMED = (
+    "folder:", "tfds:", "npz:", "parquet:", "csv:", "datasets:", "wds:", "cifar:", "mat:",
+)  # fmt: skip
+"""What sources begin with that say their kind."""
 
 
 def with_scheme(data: str) -> str:
@@ -41,38 +43,13 @@ def with_scheme(data: str) -> str:
         ('digits', 'folder:my-images', 'npz:arrays.npz')
     """
     scheme = _SCHEMES.get(os.path.splitext(data)[1].lower())
-    if data == "digits" or data.startswith(("folder:", "tfds:", "npz:", "parquet:", "csv:")):
+    if data == "digits" or data.startswith(_NAMED):
         return data
     if scheme is None and os.path.exists(place := os.path.expanduser(data)):
-        scheme = "parquet" if _is_parquet(Path(place)) else "folder"
+        scheme = kind_of_place(Path(place))
+    elif scheme is None and data.endswith(".tar") and ("*" in data or "{" in data):
+        scheme = "wds"
     return data if scheme is None else f"{scheme}:{data}"
-
-
-def _is_parquet(place: Path) -> bool:
-    """Whether a folder holds Parquet files, as data sets of the Hub do, and no class folders.
-
-    The files are in it or up to three levels below; few folders are looked at, as there may be
-    thousands of images.
-    """
-    pending, with_images, found = [(place, 0)], 0, False
-    for folder, depth in pending:  # Grows while it is gone through.
-        try:
-            with os.scandir(folder) as entries:
-                for entry in itertools.islice(entries, _MOST_ENTRIES):
-                    name = entry.name.lower()
-                    # Images may lack an ending; so do LICENSE, _SUCCESS and SHA256SUMS.
-                    bare = "." not in name and (entry.name != entry.name.upper() or name.isdigit())
-                    if depth and (name.endswith(_IMAGES) or (bare and entry.is_file())):
-                        with_images += 1
-                        break
-                    found = found or (name.endswith(".parquet") and not name.startswith("."))
-                    if depth < 3 and not name.startswith(".") and len(pending) < _MOST_FOLDERS:
-                        pending += [(Path(entry.path), depth + 1)] if entry.is_dir() else []
-        except OSError:
-            continue
-        if with_images > 1:
-            return False
-    return found
 
 
 def fold_of(text: str) -> tuple[int, int]:
@@ -116,7 +93,9 @@ class DataConfig:
             folder:my-images), or another source. Others: 'tfds:NAME[:SPLITS]' (a prepared
             TensorFlow Datasets data set), 'npz:FILE' (NumPy arrays), 'parquet:FILES' (as used on
             the Hugging Face Hub), 'csv:FILE' (a table of image files and labels: .csv, .tsv, .jsonl
-            or .parquet), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
+            or .parquet), 'datasets:FOLDER' (what Hugging Face's save_to_disk wrote), 'wds:FILES'
+            (tar files of WebDataset), 'cifar:FILE' (CIFAR for Python), 'mat:FILES' (MATLAB, as of
+            SVHN), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
         task: Whether each image has exactly one class (auto), or any number of classes
             (multilabel): the labels are then lists, or columns of 0 and 1; see docs/data.md.
         label_delimiter: With --task multilabel, what separates the labels in a table's cells, such
@@ -127,9 +106,11 @@ class DataConfig:
         split_lists: What to do with lists of each split's images next to the class folders, such as
             train.txt and test.txt: split the images as they say (read), or as if there were no
             lists (ignore).
-        image_column: Column of a table or Parquet file that holds the images, or their paths or
-            names. Default: jtl recognizes it by its name and by what is in it.
-        label_column: Column of a table or Parquet file that holds the labels. Default: jtl
+        image_column: Column of a table, Parquet file or saved data set that holds the images, or
+            their paths or names; of WebDataset, the ending of the images. Default: jtl recognizes
+            it by its name and by what is in it.
+        label_column: Column of a table, Parquet file or saved data set that holds the labels; of
+            WebDataset, a key of its JSON or an ending; of CIFAR-100, coarse_labels. Default: jtl
             recognizes it by its name.
         split_column: Column of a table that gives each image's split (train, val or test); 'none'
             ignores such columns. Default: jtl recognizes it by its name and by what is in it.

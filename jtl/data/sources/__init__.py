@@ -10,12 +10,15 @@ uses:
   (which files may be such lists), `split_list_reader` (what one of them says), `split_column`,
   `image_index` (the images that they name);
 - tables (`csv:`): `tables` (entry), `table_files` (reading them), `table_columns`, `table_rows`,
-  `table_labels`, `table_images`, `table_sets` (several files);
+  `table_labels`, `table_images`, `table_sets` (several files), `metadata_tables` (Hugging Face's
+  among images);
 - labels in file names: `name_labels` (entry), `name_rules`; as numbers or text: `labels`;
   several for each image: `label_sets`;
 - what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
   `other_labels`, `unread_labels`, `image_groups`;
 - files and archives: `stores`, `archives`, `encoded` (decoding on demand);
-- arrays: `npz`, `arrays`, `in_memory`; Parquet: `parquet`, `parquet_columns`; TensorFlow Datasets:
-  `tfds`, `tfds_folder`.
+- arrays: `npz`, `arrays`, `in_memory`, `cifar` (its pickles: `plain_pickle`), `matlab`; TensorFlow
+  Datasets: `tfds`, `tfds_folder`;
+- files of one split each: `file_splits`; Arrow's tables: `arrow_tables`, `parquet_columns`, in
+  `parquet` and in `saved_datasets` (of Hugging Face's `datasets`); `webdataset`.
 """

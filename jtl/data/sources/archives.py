@@ -208,10 +208,11 @@ class TarStore:
 
     Args:
         path: The archive.
+        keep_open: Whether a plain one stays open; of many, each is opened for every image.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, keep_open: bool = True) -> None:
+        self._path, self._keep_open = path, keep_open
         # OpenedSource out before the table of contents: with "r:*" tarfile would not tell.
         with open(path, "rb") as file:
             self._compressed = not _is_plain_tar(file.read(_TAR_BLOCK))
@@ -225,7 +226,7 @@ class TarStore:
             UserError: If it is damaged, has unsafe paths, or is compressed and larger than half
                 of the free memory.
         """
-        if not self._compressed and self._file is None:
+        if not self._compressed and self._file is None and self._keep_open:
             self._file = os.open(self._path, os.O_RDONLY)
         try:
             with tarfile.open(self._path, "r:*" if self._compressed else "r:") as archive:
@@ -248,9 +249,13 @@ class TarStore:
         if self._compressed:
             data = self._unpacked[image.source]
             return data if limit < 0 else data[:limit]
-        assert self._file is not None
         size = image.size if limit < 0 else min(limit, image.size)
-        data = os.pread(self._file, size, image.source)
+        file = os.open(self._path, os.O_RDONLY) if self._file is None else self._file
+        try:
+            data = os.pread(file, size, image.source)
+        finally:
+            if file != self._file:
+                os.close(file)
         if len(data) < size:
             raise ValueError("the archive ends within it")
         return data

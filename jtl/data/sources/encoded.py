@@ -14,7 +14,7 @@ from jtl.data.decoding import BITS, HostTransform, decode, decode_measured, imag
 from jtl.data.frames import has_more, may_have_more
 from jtl.data.image_file import MOST_BYTES, BadImage
 from jtl.data.near_duplicates import UNKNOWN, perceptual_hash
-from jtl.data.sources.stores import ImageFile, ImageStore
+from jtl.data.sources.stores import ImageFile, ImageReader
 from jtl.data.splits import Advance, Labelled
 
 # Enough for the header of nearly every image; the others are read as a whole.
@@ -267,7 +267,7 @@ class EncodedSplit(Labelled):
 
 
 def split_of_files(
-    where: str, images: Sequence[ImageFile], labels: np.ndarray, store: ImageStore
+    where: str, images: Sequence[ImageFile], labels: np.ndarray, store: ImageReader
 ) -> EncodedSplit:
     """The split that consists of image files.
 

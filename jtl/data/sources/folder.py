@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +20,10 @@ from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit, split_of_files
 from jtl.data.sources.in_memory import FOLDER
 from jtl.data.sources.layout import SPECIAL, Layout, understand
+from jtl.data.sources.metadata_tables import by_metadata
 from jtl.data.sources.name_labels import open_by_names, way_out
 from jtl.data.sources.split_folders import LAYOUT
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
-from jtl.data.sources.table_files import ENDINGS, NoLabels, read_table
-from jtl.data.sources.table_sets import tables_in
-from jtl.data.sources.tables import load_table
 from jtl.data.splits import LeftOut, OpenedSource, TrainingProblem
 
 
@@ -79,12 +76,13 @@ def load_folder(
         try:
             layout = understand(tree, place, classes, split_lists, store.read)
         except UserError as error:
-            if (found := _by_metadata(tree, place)) is not None:
+            if (found := by_metadata(tree, place, store)) is not None:
                 return found
             if "has no class folders" in str(error) and (told := way_out(tree.images, place)):
                 raise UserError(f"{error} {told}") from error
             raise
-        if len(layout.splits["train"]) < 2 and (found := _by_metadata(tree, place)) is not None:
+        few = len(layout.splits["train"]) < 2
+        if few and (found := by_metadata(tree, place, store)) is not None:
             return found
     problems = _class_problems(layout, place)
     if classes != "top" and not given:
@@ -110,26 +108,6 @@ def load_folder(
         layout.left_out,
         layout.splits_from,
     )
-
-
-def _by_metadata(tree: Tree, place: Path) -> OpenedSource | None:
-    """What Hugging Face's `metadata.csv` or `metadata.jsonl` says of images without class folders.
-
-    Raises:
-        UserError: The table has no label for an image, or names one that is not there.
-    """
-    named = {file.parts[-1].lower() for file in tree.others}
-    if not place.is_dir() or not {f"metadata{ending}" for ending in ENDINGS} & named:
-        return None
-    try:
-        files = tables_in(place)
-        if not all("file_name" in read_table(file).names for file in files.values()):
-            return None
-    except UserError:  # Those who give the table itself get the message.
-        return None
-    with contextlib.suppress(NoLabels):
-        return load_table(str(place))
-    return None
 
 
 def _as_given(tree: Tree, place: Path) -> Layout:

@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file hold the images and their labels; no column is guessed."""
+"""Which columns of Arrow's tables hold images and labels; no column is guessed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jtl.data.sources.labels import distinct
 from jtl.data.sources.names import words_of
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "bytes")
-_LABEL_COLUMNS = ("label", "labels", "class", "target", "targets", "category", "y")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "targets", "category", "y")
 NO_LABELS = (
     "id", "ids", "idx", "index", "path", "file", "filename", "fold", "split", "date", "time",
     "timestamp", "age", "patient", "subject", "camera", "device", "uuid", "url", "key", "caption",
@@ -40,12 +40,12 @@ class Columns(NamedTuple):
 
 
 def common_columns(
-    readers: Mapping[Path, Any], image: str | None, label: str | None, *, several: bool = False
+    schemas: Mapping[Path, Any], image: str | None, label: str | None, *, several: bool = False
 ) -> Columns:
     """The columns of all files.
 
     Args:
-        readers: Arrow's, by file.
+        schemas: Arrow's, by file.
         image: The column of images that was asked for.
         label: The column of labels that was asked for.
         several: Whether images may have several labels.
@@ -53,7 +53,9 @@ def common_columns(
     Raises:
         UserError: A file has none or several, or has other ones, or other classes, than the first.
     """
-    found = {p: _columns(r.schema_arrow, p, image, label, several) for p, r in readers.items()}
+    found = {
+        path: _columns(schema, path, image, label, several) for path, schema in schemas.items()
+    }
     first = next(iter(found))
     for path, columns in found.items():
         if columns != found[first]:
@@ -61,9 +63,7 @@ def common_columns(
                 f"{p}: {c.image}, {c.label}, {c.class_names}"
                 for p, c in ((first, found[first]), (path, columns))
             ]
-            raise UserError(
-                "Parquet files differ in their columns or classes:\n  " + "\n  ".join(told)
-            )
+            raise UserError("The files differ in their columns or classes:\n  " + "\n  ".join(told))
     return found[first]
 
 
@@ -114,7 +114,7 @@ def _label_column(
     schema: Any, features: Mapping[str, Any], others: Sequence[str], path: Path
 ) -> str:
     classes = [name for name in others if features.get(name, {}).get("_type") == "ClassLabel"]
-    usual = [name for name in others if name.lower() in _LABEL_COLUMNS]
+    usual = [name for name in others if name.lower() in LABEL_COLUMNS]
     named = list(dict.fromkeys([*usual, *classes]))
     if not named:
         # The only column besides the image, unless it is called like something else.
@@ -137,7 +137,7 @@ def _one(what: str, choices: Sequence[list[str]], schema: Any, path: Path) -> st
     }[what]
     told = ", ".join(f"{field.name} ({field.type})" for field in schema)
     texts = [f.name for f in schema if str(f.type) in ("string", "large_string")]
-    if what == "images" and not choices[-1] and texts:
+    if what == "images" and not choices[-1] and texts and path.suffix != ".arrow":
         raise UserError(
             f"{path} holds no images. Its columns are {told}. If one of them holds paths of image "
             f"files: --data csv:{path}"

@@ -79,6 +79,29 @@ SCHEMES: Mapping[str, Scheme] = {
         "jtl.data.sources.parquet:load_parquet",
         options=("image_column", "label_column", "task", "label_delimiter"),
     ),
+    "datasets": Scheme(
+        "datasets:saved",
+        "a folder that Hugging Face's save_to_disk wrote",
+        "jtl.data.sources.saved_datasets:load_saved",
+        options=("image_column", "label_column", "task", "label_delimiter"),
+    ),
+    "wds": Scheme(
+        "wds:train-{000..012}.tar",
+        "tar files of WebDataset",
+        "jtl.data.sources.webdataset:load_webdataset",
+        options=("image_column", "label_column", "task", "label_delimiter", "group_from"),
+    ),
+    "cifar": Scheme(
+        "cifar:cifar-10-python.tar.gz",
+        "the files of CIFAR-10 or CIFAR-100 for Python",
+        "jtl.data.sources.cifar:load_cifar",
+        options=("label_column",),
+    ),
+    "mat": Scheme(
+        "mat:train_32x32.mat",
+        "MATLAB files of images and labels, as of SVHN",
+        "jtl.data.sources.matlab:load_matlab",
+    ),
     "csv": Scheme(
         "csv:labels.csv",
         "a table of image files and their labels",

@@ -60,15 +60,19 @@ class Tree(NamedTuple):
     special: Sequence[ImageFile] = ()
 
 
-class ImageStore(Protocol):
+class ImageReader(Protocol):
+    """What reads image files; may be called from several threads."""
+
+    def read(self, image: ImageFile, limit: int = -1) -> bytes:
+        """The first `limit` bytes of a file, or all of it."""
+        ...
+
+
+class ImageStore(ImageReader, Protocol):
     """A place that holds image files; all methods may be called from several threads."""
 
     def tree(self) -> Tree:
         """List the place. Raises `UserError` if that is impossible or unsafe."""
-        ...
-
-    def read(self, image: ImageFile, limit: int = -1) -> bytes:
-        """The first `limit` bytes of a file, or all of it."""
         ...
 
 

@@ -49,6 +49,20 @@ class Way(NamedTuple):
     told: str = ""
 
 
+class Packed(NamedTuple):
+    """A folder in an archive that is open.
+
+    Attributes:
+        store: The archive.
+        tree: What it holds.
+        folder: The folder's path in it.
+    """
+
+    store: ImageStore
+    tree: Tree
+    folder: tuple[str, ...]
+
+
 class ImageFinder:
     """Finds the images that a table names; each folder is listed once.
 
@@ -56,20 +70,24 @@ class ImageFinder:
         root: The folder that paths start at, or a zip or tar archive.
         base: The folder that the images' names start at, such as the one around `train/`;
             default `root`.
+        packed: The folder in the archive `root` that paths start at; default all of it.
 
     Attributes:
         store: What reads them.
     """
 
-    def __init__(self, root: Path, base: Path | None = None) -> None:
+    def __init__(self, root: Path, base: Path | None = None, packed: Packed | None = None) -> None:
         self.root = root
-        self._archive = is_archive(root)
+        self._tree: _TreeIndex | None = None
+        self._archive = packed is not None or is_archive(root)
+        if packed is not None:
+            self.store, self._tree = packed.store, _TreeIndex(packed.tree, packed.folder)
+            return
         if not self._archive and not root.is_dir():
             raise UserError(f"There is no folder {root} in which the images of a table could lie.")
         self.store: ImageStore = open_store(root)
         self._base = os.path.abspath(base or root)
         self._listings: dict[str, _Listing] = {}
-        self._tree: _TreeIndex | None = None
 
     def way(self, texts: Sequence[str], *, plain: bool = False) -> tuple[Way, list[Found]]:
         """How cells name images, and what some of them, spread over all, name by it.
@@ -190,11 +208,13 @@ class _Listing:
 class _TreeIndex:
     """The images of a whole tree, by path and by name."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._by_path = {image.name: image for image in tree.images}
+    def __init__(self, tree: Tree, folder: tuple[str, ...] = ()) -> None:
+        depth = len(folder)
+        images = [image for image in tree.images if image.parts[:depth] == folder]
+        self._by_path = {"/".join(image.parts[depth:]): image for image in images}
         self._by_stem = _stems(self._by_path)
         self._names: dict[str, list[ImageFile]] = {}
-        for image in tree.images:
+        for image in images:
             name = image.parts[-1]
             for key in {name, stem_of(name)}:
                 self._names.setdefault(key, []).append(image)

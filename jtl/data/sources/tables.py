@@ -87,14 +87,14 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
                 raise
             notes.append(f"{error} It is not used for testing.")
     if asked.split is None and [*parts] == [""] and not parts[""].splits:
-        _refuse_named_splits(parts[""])
+        refuse_named_splits(parts[""])
     notes += beside(place)
     if asked.split is None and not any(rows.splits for rows in parts.values()):
         notes += lists_beside(place)
     return open_rows(str(place), parts, notes)
 
 
-def _refuse_named_splits(rows: Rows) -> None:
+def refuse_named_splits(rows: Rows) -> None:
     """Raises `UserError` if the images' paths say splits, and the table does not."""
     folders = folder_splits(image.parts for image in rows.images)
     found: dict[str, list[str]] = {}

@@ -10,6 +10,8 @@ from pathlib import Path
 from jtl.common.text import listed
 from jtl.data.sources.stores import ImageFile, decoded
 
+_RECORDS = r"(tfrecords?(-\d+-of-\d+)?|lmdb|mdb|rec|arrow)"
+"""The endings of files that hold images and labels."""
 _KINDS = {
     "tables": r"\.(csv|tsv|jsonl|xlsx?)$",
     "boxes in the format of COCO": r"(^|/)(instances_[^/]*|[^/]*coco[^/]*)\.json$",
@@ -17,7 +19,7 @@ _KINDS = {
     "lists in XML": r"(^|/)[^/]*(label|list|class|info)[^/]*\.xml$",
     "boxes in the format of Pascal VOC": r"\.xml$",
     "labels of WebDataset": r"\.cls$",
-    "arrays or records": r"\.(h5|hdf5|npy|npz|tfrecords?|lmdb|mdb|parquet|arrow)$",
+    "arrays or records": rf"\.(h5|hdf5|npy|npz|{_RECORDS}|parquet)$",
     "lists": r"(^|/)([^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)|"
     r"labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
 }  # fmt: skip
@@ -46,13 +48,32 @@ _NOT_READ = (
 _NO_TABLE = r"\.xlsx?$|(^|/)_classes\.csv$"
 _OF_BOXES = "They may hold boxes, of several objects in an image: jtl classifies whole images. "
 _MATLAB = (
-    "Load MATLAB files with scipy.io.loadmat (version 7.3 with h5py), and save images [N, H, W, 3] "
-    "and labels [N] with numpy.savez('data.npz', x_train=..., y_train=...). Of SVHN they are "
-    "X.transpose(3, 0, 1, 2) and y % 10. "
+    "If they hold images and a label for each, as those of SVHN do: mat:FILE. Others load with "
+    "scipy.io.loadmat (version 7.3 with h5py); write what they say as a table. "
+)
+_LMDB = (
+    "LMDB holds images as each program that wrote it likes. Read it with the package lmdb, and "
+    "write every image into a folder named after its class. "
+)
+_RECORDIO = (
+    "MXNet's RecordIO: read it with mxnet.recordio.MXRecordIO and unpack, and write every image "
+    "into a folder named after its label. "
+)
+_TFRECORD = (
+    "If TensorFlow Datasets has written these records: tfds:FOLDER, once prepared with "
+    "--file_format=array_record. Else read them with tf.data.TFRecordDataset, and write every "
+    "image into a folder named after its class. "
 )
 _ARRAYS = r"(^|/)[^/]*_32x32\.mat$"
+_WITH_IMAGES = rf"{_ARRAYS}|\.{_RECORDS}$"
+"""The names of files that hold images, too."""
 _FILES = {
     ".mat": _MATLAB,
+    ".mdb": _LMDB,
+    ".lmdb": _LMDB,
+    ".rec": _RECORDIO,
+    ".tfrecord": _TFRECORD,
+    ".tfrecords": _TFRECORD,
     ".h5": "Save images [N, H, W, 3] and labels [N] of it with numpy.savez('data.npz', "
     "x_train=..., y_train=...). ",
     ".npy": "Save images and labels together: numpy.savez('data.npz', x_train=..., y_train=...). ",
@@ -65,7 +86,11 @@ _SPECIAL = {
     "jtl gives every image one: export the data in the format Folder Structure. ",
     r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": _OF_BOXES,
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
-    _ARRAYS: "Those of SVHN hold the images, too. " + _MATLAB,
+    _ARRAYS: "Those of SVHN hold the images, too: mat:FOLDER. ",
+    r"\.(mdb|lmdb)$": _LMDB,
+    r"\.rec$": _RECORDIO,
+    r"\.tfrecords?(-\d+-of-\d+)?$": _TFRECORD,
+    r"\.arrow$": "To read Arrow files that Hugging Face's datasets saved: datasets:FOLDER. ",
     r"\.parquet$": "To read the Parquet files: parquet:FOLDER. ",
 }  # fmt: skip
 
@@ -177,7 +202,7 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
         special.append(_OF_BOXES)
     tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
     if not tables:
-        arrays = any(re.search(_ARRAYS, name, re.IGNORECASE) for name in names)
+        arrays = any(re.search(_WITH_IMAGES, name, re.IGNORECASE) for name in names)
         way = "" if special and (found.keys() == {"tables"} or arrays) else _NOT_READ
     elif place.is_dir():
         way = f"To read labels from a table: --data csv:{place}/{tables[0]} "

@@ -67,10 +67,27 @@ def test_lines_of_objects_may_have_columns_called_like_those_of_boxes(root: Path
 def test_arrays_of_matlab_are_named(tmp_path: Path):
     file = tmp_path / "train_32x32.mat"
     file.write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + bytes(99))
-    for spec in (str(tmp_path), str(file), f"npz:{file}", f"csv:{file}"):
+    for spec in (f"folder:{tmp_path}", f"folder:{file}", f"npz:{file}", f"csv:{file}"):
         told = refused(spec)
-        assert "Load MATLAB files with scipy.io.loadmat" in told
+        assert "SVHN" in told
+        assert "mat:F" in told
         assert "sort the images" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("data.mdb", "LMDB holds images as each program"),
+        ("train.rec", "MXNet's RecordIO: read it with mxnet.recordio"),
+        ("x.tfrecord", "If TensorFlow Datasets has written these records: tfds:"),
+        ("train-00000.tfrecord-00000-of-00002", "If TensorFlow Datasets has written"),
+        ("data-00000-of-00001.arrow", "datasets:FOLDER"),
+        ("x.h5", "Arrays can be saved with numpy.savez"),
+    ],
+)
+def test_records_that_hold_images_are_named(tmp_path: Path, name: str, told: str):
+    (tmp_path / name).write_bytes(bytes(99))
+    assert told in refused(f"folder:{tmp_path}")
 
 
 def test_lists_of_images_and_labels_by_split(root: Path):

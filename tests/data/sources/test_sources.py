@@ -636,6 +636,10 @@ AVAILABLE = """ Give one of these:
   'tfds:cifar10' (a data set that TensorFlow Datasets has prepared)
   'npz:mnist.npz' (NumPy arrays of images and labels)
   'parquet:data/*.parquet' (files with encoded images, as used on the Hugging Face Hub)
+  'datasets:saved' (a folder that Hugging Face's save_to_disk wrote)
+  'wds:train-{000..012}.tar' (tar files of WebDataset)
+  'cifar:cifar-10-python.tar.gz' (the files of CIFAR-10 or CIFAR-100 for Python)
+  'mat:train_32x32.mat' (MATLAB files of images and labels, as of SVHN)
   'csv:labels.csv' (a table of image files and their labels)
   'digits' (1,797 handwritten digits from scikit-learn)"""
 
