@@ -27,13 +27,11 @@ COMMANDS = (
     "input_pipeline",
     "scaling",
     "convert_speed --out benchmarks/results/convert_speed",
-    "freeze_strategies --seeds 2 --seconds 40 --images-seeds 1 --per-class 5,20 --steps 60",
-    "freeze_strategies --data digits --seconds 0 --images-strategies ''",
-    f"freeze_strategies {CIFAR10} --name cifar10-all-224px --masks head_only --image-size 224 "
-    "--epochs 100 --seconds 0 --images-strategies ''",
-    f"freeze_strategies {CIFAR10} --name cifar10-96px --image-size 96 --train-per-class 500 "
-    "--eval-per-class 200 --masks head_only,last_stage,full,lp_ft --epochs 5 --seconds 0 "
-    "--images-strategies ''",
+    "freeze_strategies --budget 5m --seeds 3",
+    "freeze_strategies --data digits --budget 3m",
+    f"freeze_strategies {CIFAR10} --name cifar10-5000 --train-per-class 500 --eval-per-class 200 "
+    "--budget 10m",
+    f"freeze_strategies {CIFAR10} --budget 20m",
     "densenet_cifar10 --weights random --arms frozen",
     "densenet_cifar10 --weights random --arms base --train-images 5000 --val-images 2000 "
     "--epochs 2",

@@ -16,6 +16,7 @@ COLORS = (
     "#7f7f7f", "#bcbd22",
 )  # fmt: skip
 """The first seven are told apart with any kind of colour vision (Okabe and Ito, 2008)."""
+MARKERS = "osD^vP*X<>"
 NAMES = {
     "resnet18": "ResNet18",
     "resnet50": "ResNet50",

@@ -78,36 +78,3 @@ def compare(ours: list[float], theirs: list[float]) -> dict[str, Any]:
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
     }
-
-
-def cost(model: str, mask: str, settings: StepSettings, classes: int) -> dict[str, Any]:
-    """What one step of jtl under a mask takes, from images and from cached features, with Adam.
-
-    Args:
-        model: A backbone of jtl.
-        mask: As in `--mask`.
-        settings: Of the measurement.
-        classes: Width of the logits.
-
-    Returns:
-        For `uncached` and `cached`: GFLOP (XLA's count), median seconds, images per second. Where
-        the first layers train, nothing is cached, and both are the same step.
-    """
-    script = BENCHMARKS / "peers" / "jtl_steps.py"
-    key = (settings.batch, settings.size, classes)
-    told: dict[str, Any] = {}
-    for name, arm in (("uncached", f"adam:{mask}"), ("cached", f"adam-cached:{mask}")):
-        if name == "cached" and not told["cut"]:
-            told["cached"] = told["uncached"]
-            break
-        with Worker(script, model, arm, *key, **AS_COMMANDS) as worker:
-            taken = in_turn({"": worker}, settings.repeats)[""]
-            seconds = statistics.median(step["seconds"] for step in taken)
-            told |= {fact: worker.told[fact] for fact in ("trainable_params", "cut")}
-            told[name] = {
-                "gflop": worker.ask("flops")["flops"] / 1e9,
-                "seconds": seconds,
-                "images_per_second": settings.batch / seconds,
-            }
-        told["product_gflops"] = max(step["gflops"] for step in taken)
-    return told

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from matplotlib.lines import Line2D
 
-from harness.plots import COLORS, plt
-from harness.strategy_plots import MARKERS
+from harness.plots import COLORS, MARKERS, plt
 
 Found = Mapping[str, Mapping[str, list[float]]]
 _PANELS_PER_ROW = 2

@@ -25,19 +25,11 @@ class Source:
         class_names: The name of every label.
         splits: Those of "train", "val" and "test" that there are, as `jtl.data.splits` has them.
         fingerprint: SHA-256 (hex) of the data.
-        val_given: Whether the validation images are not held out of train.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, Any]
     fingerprint: str
-    val_given: bool
-
-    @property
-    def smallest_class(self) -> int:
-        """Train images of the class that has the fewest."""
-        counts = np.bincount(self.splits["train"].labels, minlength=len(self.class_names))
-        return int(counts.min())
 
 
 def opened(spec: str, *, test_as_val: bool = False) -> Source:
@@ -63,8 +55,7 @@ def opened(spec: str, *, test_as_val: bool = False) -> Source:
             raise SystemExit(f"--data {spec} has no test split.")
         splits = {"train": given.splits["train"], "val": found.test}
     kept = {name: split for name, split in splits.items() if split is not None}
-    val_given = test_as_val or "val" in given.splits
-    return Source(found.class_names, kept, found.fingerprint, val_given)
+    return Source(found.class_names, kept, found.fingerprint)
 
 
 def chosen(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -77,13 +68,6 @@ def chosen(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
         for label in np.unique(labels)
     ]
     return np.sort(np.concatenate(parts))
-
-
-def count(source: Source, name: str, per_class: int) -> int:
-    """Images of a split, at most `per_class` of each class; 0 if it is not there."""
-    if name not in source.splits:
-        return 0
-    return len(chosen(source.splits[name].labels, per_class, 0))
 
 
 def write(

@@ -2,10 +2,8 @@
 
 python benchmarks/peers/jtl_steps.py MODEL ARM BATCH SIZE CLASSES [LIBRARY]
 
-ARM is `forward`, or a mask for a train step with SGD and momentum, from images. `adam:MASK` is
-such a step with Adam, jtl's default, and `adam-cached:MASK` takes it from what the frozen layers
-gave, as jtl does. LIBRARY is whose conventions (strides, biases, epsilon) the network follows;
-default PyTorch's.
+ARM is `forward`, or a mask for a train step with SGD and momentum, from images. LIBRARY is whose
+conventions (strides, biases, epsilon) the network follows; default PyTorch's.
 """
 
 from __future__ import annotations
@@ -37,9 +35,6 @@ def conventions(model: str, library: str) -> dict[str, Any]:
     return dict(table.conventions)
 
 
-_ADAM, _CACHED = "adam:", "adam-cached:"
-
-
 class Forward:
     """A frozen backbone with its head, in inference mode."""
 
@@ -51,7 +46,7 @@ class Forward:
         self.function: Any = forward
         self.options: dict[str, Any] = {"model": model}
         self.arguments = (jax.device_put(variables), images)
-        self.optimizer_bytes, self.trainable_params, self.cut = 0, 0, None
+        self.optimizer_bytes = 0
 
     def take(self) -> None:
         """One forward."""
@@ -63,9 +58,9 @@ class Forward:
 
 
 class Step:
-    """A train step under a mask, from images or from the frozen layers' features."""
+    """A train step under a mask."""
 
-    def __init__(self, arm: str, model: Any, variables: Any, images: Any, labels: Any):
+    def __init__(self, mask: str, model: Any, variables: Any, images: Any, labels: Any):
         import jax
         import jax.numpy as jnp
         import optax
@@ -73,20 +68,15 @@ class Step:
         from jtl.common.trees import prune, within
         from jtl.freeze import FROZEN, find_cut, label_tree, parse
         from jtl.freeze.cut import trainable
-        from jtl.models.inference import forward
         from jtl.optim import optimizers
         from jtl.train import step
         from jtl.train.state import init_state
 
-        mask = arm.removeprefix(_ADAM).removeprefix(_CACHED)
         tree = label_tree(parse(mask, model.units()), variables["params"])
         groups = set(jax.tree.leaves(tree)) - {FROZEN}
-        optimizer = optax.sgd(0.01, momentum=0.9) if mask == arm else optax.adam(1e-3)
+        optimizer = optax.sgd(0.01, momentum=0.9)
         tx = optimizers.build(tree, dict.fromkeys(groups, optimizer))
         cut = find_cut(tree, model.units())
-        start = cut.unit if arm.startswith(_CACHED) and cut.prefix else None
-        if start is not None:
-            images = forward(variables, images, model=model, stop=start)
         trains, live = trainable(tree), within(cut.stats_units)
         params, stats, frozen = jax.tree.map(
             jnp.array,
@@ -100,11 +90,9 @@ class Step:
             ),
         )
         state = init_state(params, stats, tx)
-        self.trainable_params = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
-        self.cut = cut.unit if cut.prefix else None
         self.function: Any = step.train_step
-        self.options = dict(step=step.TrainStep(model, tx, start, cut.train_units, cut.stats_units))
+        self.options = dict(step=step.TrainStep(model, tx, None, cut.train_units, cut.stats_units))
         self.arguments = (state, step.Constants(**frozen), step.Batch(images, labels))
 
     def take(self) -> None:
@@ -149,9 +137,7 @@ def main(name: str, arm: str, batch: int, size: int, classes: int, library: str 
             made.append(Forward(model, variables, images))
         else:
             made.append(Step(arm, model, variables, images, labels))
-        facts = ("optimizer_bytes", "trainable_params", "cut")
-        told = {name: getattr(made[0], name) for name in facts}
-        return made[0].take, told
+        return made[0].take, {"optimizer_bytes": made[0].optimizer_bytes}
 
     workers.serve(prepare, product.of_jax, lambda: flops(made[0]))
 

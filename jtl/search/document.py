@@ -68,9 +68,15 @@ class Rows:
 Block = Heading | Text | Code | Plot | Rows
 
 
-def markdown(blocks: Sequence[Block]) -> str:
-    """The page as Markdown."""
-    return "\n\n".join(_markdown(block, title=not at) for at, block in enumerate(blocks)) + "\n"
+def markdown(blocks: Sequence[Block], *, title: bool = True) -> str:
+    """The page as Markdown.
+
+    Args:
+        blocks: What is on it.
+        title: Whether the first block is its title.
+    """
+    told = (_markdown(block, title=title and not at) for at, block in enumerate(blocks))
+    return "\n\n".join(told) + "\n"
 
 
 def _markdown(block: Block, *, title: bool) -> str:

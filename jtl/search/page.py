@@ -13,6 +13,7 @@ from jtl.search import console_text, document, plot
 from jtl.search.document import Heading, Rows, Text
 
 PLOT, HTML = "search.png", "search.html"
+_FOR = "jtl evaluate, jtl predict and jtl export"
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
@@ -23,12 +24,13 @@ def write(folder: Path, found: dict[str, Any]) -> None:
     replace_text(folder / HTML, document.as_html(blocks))
 
 
-def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
+def page(found: dict[str, Any], png: bytes, *, runs: bool = True) -> list[document.Block]:
     """The page.
 
     Args:
         found: The content of `search.json`.
         png: The plot.
+        runs: Whether the trials' folders are there, to lead to.
     """
     metric = metric_name(found["metric"])
     return [
@@ -41,19 +43,19 @@ def page(found: dict[str, Any], png: bytes) -> list[document.Block]:
             "compiled programs of those before it; alone it would take longer."
         ),
         Heading("Trials"),
-        _trials(found),
+        _trials(found, runs=runs),
         *_gains(found),
         *_more_images(found),
         *_not_tried(found),
         Heading("How to repeat the winner"),
         Text(f"{console_text.again(found)}:"),
         document.Code(found["command"]),
-        Text(f"Its run is in {found['winner']}, for jtl evaluate, jtl predict and jtl export."),
+        *([Text(f"Its run is in {found['winner']}, for {_FOR}.")] if runs else []),
         *([Heading("About the data"), *map(Text, found["notes"])] if found["notes"] else []),
     ]
 
 
-def _trials(found: dict[str, Any]) -> Rows:
+def _trials(found: dict[str, Any], *, runs: bool) -> Rows:
     rows = []
     for trial in console_text.ordered(found["trials"]):
         if trial["metric"] is None:
@@ -68,11 +70,12 @@ def _trials(found: dict[str, Any]) -> Rows:
                 f"{bounds[0]:.3f} to {bounds[1]:.3f}",
                 f"{trial['epochs'] or '-'}",
                 format_seconds(trial["seconds"]),
-                document.Link(f"{trial['number']:03d}", trial["folder"]),
+                *([document.Link(f"{trial['number']:03d}", trial["folder"])] if runs else []),
             )
         )
     reached = f"validation {metric_name(found['metric'])}"
-    return Rows(("trial", reached, "95 % interval", "epochs", "time", "run"), rows)
+    header = ("trial", reached, "95 % interval", "epochs", "time", *(["run"] if runs else []))
+    return Rows(header, rows)
 
 
 def _not_tried(found: dict[str, Any]) -> list[document.Block]:

@@ -1,24 +1,24 @@
-"""Benchmarks: what decides an advice, and the scripts that others run.
+"""Benchmarks: what their tables hold, and the scripts that others run.
 
 `python benchmarks/all.py --smoke` runs every script.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
-import shlex
 import statistics
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.commands import python
 from support.paths import BENCHMARKS, SUPPORT
+from support.search_results import found
 
 
 @pytest.fixture(autouse=True)
@@ -86,46 +86,68 @@ def test_vs_finetuning(tmp_path):
     assert (tmp_path / "vs_finetuning.png").read_bytes().startswith(b"\x89PNG")
 
 
-def arm(strategy: str, seconds: float, *val: float, budget: str = "epochs") -> Any:
-    from harness.strategies import Arm
-
-    at = [seconds * (i + 1) / (len(val) + 1) for i in range(len(val))]
-    row = {"seconds": seconds, "epochs": len(val), "val_accuracy": max(val), "num_val": 400}
-    return Arm(strategy, budget, ({**row, "at": at, "val": val},))
-
-
-def test_the_fastest_of_the_best_is_recommended():
-    from harness import strategies
-
-    # A standard error at 0.9 on 400 images is 1.5 points.
-    fast, middle, slow = arm("fast", 10, 0.8), arm("middle", 40, 0.89), arm("slow", 400, 0.9)
-    advice = strategies.advise([slow, fast, middle])
-    assert (advice.arm, advice.best) == (middle, slow)
-    told = " ".join(advice.reasons)
-    assert "1.0 points is within the noise (one standard error on 400 images: 1.5 points)" in told
-    assert "and it takes 900 % longer" in told
-    assert "fast with 1 epoch reaches 0.8000" in told
-    # Half a second is no reason to give accuracy away.
-    near = arm("near", 39, 0.885)
-    assert strategies.advise([near, middle]).arm is middle
-    assert strategies.advise([fast, arm("slow", 400, 0.95), middle]).arm.strategy == "slow"
+def searched(seed: int, full: float, test: float | None) -> dict[str, Any]:
+    result = found("accuracy", (0.5, full))
+    extra = {**result["trials"][1], "name": f"only {seed}"}
+    result["trials"] += [extra]
+    return {"seed": seed, "found": {**result, "winner_name": "full", "test_accuracy": test}}
 
 
-def test_seconds_to_an_accuracy_and_epochs_in_seconds():
-    from harness import strategies
+def test_the_table_of_seeds_holds_what_all_of_them_have():
+    import freeze_strategies
 
-    one = arm("a", 100, 0.5, 0.7, 0.6, 0.9)  # Epochs end at 20, 40, 60 and 80 seconds.
-    assert one.reaching(0.7) == (40, 1)
-    assert one.reaching(0.95) == (None, 0)
-    row = one.rows[0]
-    # 40 seconds before the second epoch and after the last one.
-    assert strategies.fitting(row, 100, 1, 50) == 4
-    assert strategies.fitting(row, 119, 1, 50) == 4
-    assert strategies.fitting(row, 121, 1, 50) == 5
-    assert strategies.fitting(row, 10, 2, 50) == 2
-    assert strategies.fitting(row, 10_000, 1, 50) == 50
-    assert strategies.fewest_epochs("gradual", "resnet18") == 5
-    assert strategies.fewest_epochs("freeze_unfreeze:3", "resnet18") == 4
+    assert freeze_strategies.over_seeds([searched(0, 0.75, 0.7), searched(1, 0.85, None)]) == [
+        "| trial | validation | seconds |",
+        "|---|---|---|",
+        "| probe: head_only | 0.500 (0.500 to 0.500) | 10 |",
+        "| plan: full | 0.800 (0.750 to 0.850) | 20 |",
+        "",
+        "| seed | the winner | validation | test |",
+        "|---|---|---|---|",
+        "| 0 | full | 0.500 | 0.700 |",
+        "| 1 | full | 0.500 | - |",
+    ]
+
+
+def test_freeze_strategies_searches_and_keeps_what_is_found(tmp_path, monkeypatch, capsys):
+    import freeze_strategies
+    from harness import machine, runs
+
+    called: list[list[str]] = []
+
+    def search(command: list[str], environment: dict[str, str]) -> Any:
+        [out] = [word.partition("=")[2] for word in command if word.startswith("--out=")]
+        called.append(command)
+        spec = command[3]
+        result = found("accuracy", (0.5, 0.75)) | {"folder": out, "options": {}, "data": spec}
+        result["command"] = f"jtl train --data {spec} --mask full"
+        for row in result["trials"]:
+            row["owner"] = ["host", 1, 2.0]
+        Path(out).mkdir()
+        Path(out, "search.json").write_text(json.dumps(result), encoding="utf-8")
+        return runs.Ended(31.5, None, 1000)
+
+    monkeypatch.setattr(freeze_strategies, "timed", search)
+    monkeypatch.setattr(machine, "product_rate", lambda: 500.0)
+    words = ["freeze_strategies.py", "--data", "digits", "--train-per-class", "5", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", [*words, "--budget", "30s", "--out", str(tmp_path)])
+    freeze_strategies.main()
+    assert [command[-2] for command in called] == ["--seed=0", "--seed=1"]
+    assert all({"--budget=30s", "--model=efficientnet_lite0"} <= set(c) for c in called)
+    folder = tmp_path / "search_digits_efficientnet_lite0"
+    text = (folder / "search.md").read_text(encoding="utf-8")
+    assert text.startswith("# Search: tiny on digits\n")
+    assert "| plan: full | 0.750 (0.750 to 0.750) | 20 |" in text
+    assert "    jtl train --data digits --mask full\n" in text
+    assert "](trials/" not in text  # Their folders are gone.
+    assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
+    stored = (folder / "searches.json").read_text(encoding="utf-8")
+    for kept_out in ('"owner"', called[0][3]):  # What is of one machine.
+        assert kept_out not in stored
+    assert not {"folder", "options"} & json.loads(stored)["rows"][0]["found"].keys()
+    # Called again, it goes on with what is missing: nothing.
+    freeze_strategies.main()
+    assert len(called) == 2
 
 
 def test_subsets_keep_images_and_validation(tmp_path):
@@ -133,7 +155,7 @@ def test_subsets_keep_images_and_validation(tmp_path):
 
     made = datasets.generate(tmp_path / "made", 30, side=32)
     source = subsets.opened(f"folder:{made.folder}")
-    assert (source.val_given, source.smallest_class) == (True, 9)
+    assert np.bincount(source.splits["train"].labels).tolist() == [9, 9]
     parts = [
         subsets.opened(subsets.write(source, tmp_path / str(seed), {"train": 4, "val": 3}, seed))
         for seed in (0, 1)
@@ -293,17 +315,3 @@ def test_what_does_not_fit_is_a_row_of_its_own(monkeypatch):
     )
     assert row["out_of_memory"] == Full.out_of_memory
     assert (row["tflops"], row["share"], row["ratio"]) == (None, None, None)
-
-
-def test_the_command_of_a_strategy_can_be_pasted():
-    import freeze_strategies
-
-    options = argparse.Namespace(
-        model="resnet18", data="folder:my images", weights="default", batch=32, image_size=0
-    )
-    command = freeze_strategies.command_of(options, arm("rules:head/.*=train;.*=frozen", 1, 0.5))
-    words = shlex.split(command)
-    assert words[:7] == [
-        "python", "-m", "jtl.train", "--model", "resnet18", "--data", "folder:my images",
-    ]  # fmt: skip
-    assert any("rules:head/.*=train;.*=frozen" in word for word in words)
