@@ -85,6 +85,7 @@ def anywhere(found: dict[str, Any], spec: str, options: argparse.Namespace) -> d
 
 def write(store: Store, folder: Path) -> str:
     """The page of the searches that are stored under the newest settings; its text."""
+    from jtl.common.text import counted
     from jtl.search import document, page, plot
 
     settings = store.rows[-1]["settings"]
@@ -97,7 +98,7 @@ def write(store: Store, folder: Path) -> str:
         document.markdown(blocks[:1]),
         *tables.machine_lines(store.facts, store.commands, rates),
         f"{settings['budget']} for each search, from an empty cache folder, with "
-        f"{len(rows)} seed(s); the processes took {_seconds(rows)}. The page is of the first seed.",
+        f"{counted(len(rows), 'seed')}; the processes took {_seconds(rows)}. The page is of the first seed.",
         "",
         *over_seeds(rows),
         "",
