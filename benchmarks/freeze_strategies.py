@@ -98,7 +98,8 @@ def write(store: Store, folder: Path) -> str:
         document.markdown(blocks[:1]),
         *tables.machine_lines(store.facts, store.commands, rates),
         f"{settings['budget']} for each search, from an empty cache folder, with "
-        f"{counted(len(rows), 'seed')}; the processes took {_seconds(rows)}. The page is of the first seed.",
+        f"{counted(len(rows), 'seed')}; the processes took {_seconds(rows)}. The page is "
+        "of the first seed.",
         "",
         *over_seeds(rows),
         "",
