@@ -5,17 +5,17 @@ uses:
 
 - class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
   `split_folders`, `names` (what names of folders and files say), `views` (folders that are bands or
-  views of one thing);
+  views of one thing), `items` (folders that are single things);
 - lists that divide the images of class folders: `split_lists` (entry), `split_list_candidates`
   (which files may be such lists), `split_list_reader` (what one of them says), `split_column`,
   `image_index` (the images that they name);
-- tables (`csv:`): `tables` (entry), `table_files` (reading them), `table_columns`, `table_rows`,
-  `table_labels`, `table_images`, `table_sets` (several files), `metadata_tables` (Hugging Face's
-  among images);
+- tables (`csv:`): `tables` (entry), `table_files` and `table_json` (reading them), `table_columns`,
+  `table_splits`, `table_rows`, `table_labels`, `table_images`, `measurements` (numbers that are no
+  classes), `table_sets` (several files), `metadata_tables` (Hugging Face's among images);
 - labels in file names: `name_labels` (entry), `name_rules`; as numbers or text: `labels`;
   several for each image: `label_sets`;
 - what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
-  `other_labels`, `unread_labels`, `image_groups`;
+  `other_labels`, `unread_labels`; images that belong together: `image_groups`, `name_groups`;
 - files and archives: `stores`, `archives`, `encoded` (decoding on demand);
 - arrays: `npz`, `arrays`, `in_memory`, `cifar` (its pickles: `plain_pickle`), `matlab`; TensorFlow
   Datasets: `tfds`, `tfds_folder`;

@@ -14,7 +14,7 @@ from jtl.common.text import counted, listed
 from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.name_rules import rule_of
 from jtl.data.sources.names import words_of
-from jtl.data.sources.stores import ImageFile, spread
+from jtl.data.sources.stores import ImageFile
 from jtl.data.splits import OpenedSource
 
 WORDS = {
@@ -30,11 +30,6 @@ _MORE = {"lesion", "individual", "animal", "plant", "specimen", "site", "hospita
          "burst", "location", "fold"}  # fmt: skip
 """What they are grouped by in columns; files that are called so may be anything."""
 IN_COLUMNS = frozenset(WORDS | _MORE)
-_IN_NAMES = (
-    r"(?i)(?P<group>(?<![a-z])(?:patient|subject|pat|subj|case|donor|video|slide)[ _-]?\d+)",
-    r"(?i)^(?P<group>.+?)[ ._-]*(?:frame|slice|tile|patch)[ ._-]?\d+",
-)
-"""Rules for the groups in images' names, such as `pat07_3.png` or `surf_2_frame_0012.jpg`."""
 _ENOUGH = 0.5
 """The share of rows that name a group, or of images that are named in a table of groups."""
 _MOST_WORDS = 3
@@ -100,33 +95,6 @@ def with_groups(found: OpenedSource, rule: str) -> OpenedSource:
         groups={name: g for name, g in groups.items() if g},
         notes=tuple(note for note in found.notes if "--group-from" not in note),  # It is done.
     )
-
-
-def note_of_names(images: Sequence[ImageFile]) -> str:
-    """A note where most names say which images belong together, with the rule; else empty.
-
-    Args:
-        images: All images of which some are held out for validation.
-    """
-    folders = {image.parts[:-1] for image in images}
-    for rule in _IN_NAMES:
-        if not all(re.search(rule, image.parts[-1]) for image in spread(images)):
-            continue
-        found = [
-            (image.parts[:-1], match["group"])
-            for image in images
-            if (match := re.search(rule, image.parts[-1]))
-        ]
-        groups = {group for _, group in found}
-        if len(found) < len(images) or not len(folders) < len({*found}):
-            continue  # Where each folder has one, they are the classes.
-        if 1 < len(groups) <= _ENOUGH * len(images):
-            return (
-                f"The images' names may say which belong together ({listed(sorted(groups), 3)}); "
-                "to keep these on one side of a validation split that is held out: "
-                f"--group-from 'regex:{rule}'"
-            )
-    return ""
 
 
 def in_names(rows: Iterable[Sequence[str]], index: ImageIndex) -> list[str]:

@@ -14,14 +14,14 @@ from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.sources import (
-    image_groups,
+    items,
     label_lists,
+    name_groups,
     other_labels,
     paired_masks,
     segmentations,
     split_lists,
     unread_labels,
-    views,
 )
 from jtl.data.sources.class_folders import (
     Classes,
@@ -222,9 +222,11 @@ class _Reader:
             if (divided := self._by_lists(splits["train"], expected=alone)) is not None:
                 splits, places = divided, dict.fromkeys(divided, places["train"])
         if "val" not in splits:
-            images = [i for images in splits["train"].values() for i in images]
-            found = views.altered(images) or image_groups.note_of_names(images)
-            self.findings.notes += filter(None, [found])
+            pairs = [(i, name) for name, images in splits["train"].items() for i in images]
+            found = name_groups.note([i for i, _ in pairs], [name for _, name in pairs])
+            findings.notes += filter(None, [found])
+        if set(splits) == {"train"} and self._level == "auto":
+            findings.notes += filter(None, [items.note(splits["train"], places["train"])])
         if self._tree.hidden:
             findings.leave_out("hidden and system files", *self._tree.hidden)
         findings.leave_out(SPECIAL, *(file.name for file in self._tree.special))

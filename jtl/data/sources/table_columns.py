@@ -16,10 +16,19 @@ from jtl.common.text import listed
 from jtl.data.kinds import by_ending
 from jtl.data.sources.image_groups import IN_COLUMNS
 from jtl.data.sources.label_sets import Reading
-from jtl.data.sources.names import splits_in, words_of
+from jtl.data.sources.measurements import is_measured
+from jtl.data.sources.names import words_of
 from jtl.data.sources.parquet_columns import NO_LABELS
 from jtl.data.sources.split_column import FALSE, TRUE
 from jtl.data.sources.table_files import NoLabels, Table
+from jtl.data.sources.table_splits import (
+    MISSING,
+    flag_of,
+    key_of,
+    named_columns,
+    split_column,
+    unused_splits,
+)
 
 IMAGES = (
     "image", "img", "images", "file", "filename", "file_name", "filepath", "file_path", "path",
@@ -30,28 +39,14 @@ LABELS = (
     "label", "labels", "class", "class_name", "classname", "class_label", "label_name", "category",
     "category_name", "target", "targets", "y", "species", "breed", "diagnosis", "dx", "class_id",
     "label_id", "category_id", "classid", "label_index", "class_index", "choice",
+    "displayname", "display_name",
 )  # fmt: skip
-_SPLITS = ("split", "splits", "subset", "partition", "data_split", "dataset_split", "ml_use")
-"""Of columns that hardly are something else, whatever they hold."""
-_MAYBE_SPLITS = ("set", "phase", "usage", "stage", "mode", "dataset", "fold")
-"""Of columns that may be something else."""
-_OTHER_SPLITS = (
-    *_SPLITS, "set", "phase", "usage", "holdout", "menge", "teilmenge", "aufteilung",
-    "conjunto", "subconjunto", "partición", "particion", "ensemble", "partizione", "insieme",
-)  # fmt: skip
-"""Of columns that are named where they are not used, whatever they hold."""
-MISSING = {"", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "null", "NULL"}
-"""What stands where there is no value."""
 _ENOUGH = 0.5
 """The share of a column that leads to images from which on it is one of images."""
-_FIRST, _MOST_WORDS = 1000, 12
-"""Rows that are looked at first, and how many words for splits a column may have."""
 _NUMBERS = (*TRUE[:2], *FALSE[:2])
 _CORNER = re.compile(r"(?i)(roi|b?box)?[._ -]?[xy][._ -]?(min|max|[0-2])|b?box(es)?")
 _MARKS = {"1", "0", "-1", "1.0", "0.0", "-1.0", *MISSING}
 """What a column holds that says of each image whether it has something."""
-NONE = "none"
-"""For --split-column: the table says no splits."""
 
 
 Hits = Callable[[Sequence[str], bool], tuple[float, object]]
@@ -100,11 +95,11 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
     Raises:
         UserError: A column is missing, or it is not clear which is meant.
     """
-    split = _split(table, asked.split)
+    split = split_column(table, asked.split)
     group = None if asked.group is None else table.column(asked.group, "--group-column")
     label = None if asked.label is None else table.column(asked.label, "--label-column")
     taken = {split, group, label} - {None}
-    image = _image(table, asked.image, [c for c in _named(table) if c not in taken], hits)
+    image = _image(table, asked.image, [c for c in named_columns(table) if c not in taken], hits)
     if label == image:
         raise UserError(f"The column '{table.names[image]}' cannot be both images and labels.")
     one_hot: tuple[int, ...] = ()
@@ -114,7 +109,7 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
         notes += said
     if split is None and asked.split is None:
         used = {image, label, group, *one_hot}
-        notes += _unused_splits(table, [c for c in _named(table) if c not in used])
+        notes += unused_splits(table, [c for c in named_columns(table) if c not in used])
     if corners := [name for name in table.names if _CORNER.fullmatch(name)][:4]:
         notes.append(
             f"The columns {listed(map(repr, corners))} may say a part of each image, such as a "
@@ -122,21 +117,18 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
         )
     if group is None:
         used = {image, label, split, *one_hot}
-        notes += _groups(table, [c for c in _named(table) if c not in used])
+        notes += _groups(table, [c for c in named_columns(table) if c not in used])
     return Columns(image, label, one_hot, split, group, tuple(notes))
 
 
-def _named(table: Table) -> list[int]:
-    return [column for column, name in enumerate(table.names) if name]
-
-
-def _key(name: str) -> str:
-    return name.casefold().replace(" ", "_").replace("-", "_")
+def is_usual_label(name: str) -> bool:
+    """Whether a column is called as those of labels are."""
+    return key_of(name) in LABELS
 
 
 def _usual(table: Table, columns: Sequence[int], known: Sequence[str]) -> list[int]:
     """The columns called as usual, the most usual name first."""
-    keyed = [(known.index(key), c) for c in columns if (key := _key(table.names[c])) in known]
+    keyed = [(known.index(key), c) for c in columns if (key := key_of(table.names[c])) in known]
     return [column for _, column in sorted(keyed)]
 
 
@@ -149,7 +141,7 @@ def _image(
     if asked is not None:
         return table.column(asked, "--image-column")
     usual = _usual(table, columns, IMAGES)
-    rest = [c for c in columns if c not in usual and _key(table.names[c]) not in LABELS]
+    rest = [c for c in columns if c not in usual and key_of(table.names[c]) not in LABELS]
     # Only where no paths lead to images are all folders listed.
     for plain, some in itertools.product((True, False), (usual, rest)):
         looked = {column: hits(table.columns[column], plain) for column in some}
@@ -171,7 +163,7 @@ def _image(
 
 
 def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int, ...], list[str]]:
-    columns = [c for c in _named(table) if c not in taken]
+    columns = [c for c in named_columns(table) if c not in taken]
     usual = _usual(table, columns, LABELS)
     if len(usual) > 1:
         cells = [table.columns[column] for column in usual]
@@ -183,10 +175,12 @@ def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int
         return chosen, (), [f"The column {others} says the same as '{table.names[chosen]}'."]
     if usual:
         return usual[0], (), []
-    flags = tuple(c for c in columns if {*table.columns[c]} <= {*_NUMBERS} and not _flag(table, c))
+    flags = tuple(
+        c for c in columns if {*table.columns[c]} <= {*_NUMBERS} and not flag_of(table, c)
+    )
     if len(flags) > 1:
-        return None, flags, []
-    rest = [c for c in columns if _key(table.names[c]) not in IMAGES]
+        return None, tuple(flags), []
+    rest = [c for c in columns if key_of(table.names[c]) not in IMAGES]
     rest = [c for c in rest if not table.names[c].startswith("Unnamed:")]  # Numbers, by pandas.
     if len(rest) > 1 or (rest and table.has_head):
         rest = [c for c in rest if not {*words_of(table.names[c])} & {*NO_LABELS, *IN_COLUMNS}]
@@ -194,7 +188,11 @@ def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int
         return rest[0], (), []
     _refuse_marks(table, rest)
     if rest:
-        raise _unclear(table, rest, "labels", "none is called label or class")
+        odd = [c for c in rest if is_measured(table.names[c], table.columns[c])]
+        classes = [c for c in rest if c not in odd] + odd
+        numbers = f", and {listed(repr(table.names[c]) for c in odd)} looks like a measurement"
+        why = f"none is called label or class{numbers if odd else ''}"
+        raise _unclear(table, classes, "labels", why)
     raise NoLabels(
         f"{table.path} has no column of labels. Its columns are {table.told()}. Name the one with "
         "the classes with --label-column."
@@ -225,113 +223,6 @@ def _unclear(table: Table, columns: Sequence[int], what: str, why: str) -> UserE
         f"{table.path} has several columns that could hold the {what}: {names}; {why}. Name one: "
         f"--{what[:-1]}-column {table.names[columns[0]]}"
     )
-
-
-def _flag(table: Table, column: int) -> str | None:
-    """The split that a column of 0 and 1 such as `is_test` is for."""
-    words = [word for word in words_of(table.names[column]) if word != "is"]
-    splits = splits_in(table.names[column])
-    if len(words) != 1 or len(splits) != 1 or not table.has_head:
-        return None
-    cells = {cell.lower() for cell in table.columns[column]}
-    return splits.pop() if cells <= {*TRUE, *FALSE} else None
-
-
-def _split(table: Table, asked: str | None) -> int | None:
-    if asked == NONE and NONE not in table.names:
-        return None
-    if asked is not None:
-        column = table.column(asked, "--split-column")
-        split_words(table, column)
-        return column
-    columns = _named(table)
-    named = [c for c in columns if _key(table.names[c]) in _SPLITS]
-    said = [c for c in columns if c not in named and _says_splits(table, c)]
-    flags = [c for c in columns if _flag(table, c)]
-    found = named or said or flags
-    if len(found) > 1:
-        raise UserError(
-            f"{table.path} has several columns that may say splits: "
-            f"{listed(repr(table.names[c]) for c in found)}. Name one: --split-column "
-            f"{table.names[found[0]]}, or none of them: --split-column {NONE}"
-        )
-    if found:
-        split_words(table, found[0])
-    return found[0] if found else None
-
-
-def _says_splits(table: Table, column: int) -> bool:
-    """Whether a column holds nothing but splits."""
-    cells = table.columns[column]
-    words = {*cells[:_FIRST]}
-    if 1 < len(words) <= _MOST_WORDS:
-        words = {*cells}
-    named = _key(table.names[column]) in _MAYBE_SPLITS
-    return 1 < len(words) <= _MOST_WORDS and all(
-        split_in_word(word) and (named or len(words_of(word)) == 1) for word in words
-    )
-
-
-def _unused_splits(table: Table, columns: Sequence[int]) -> list[str]:
-    """A note for each column that may divide the rows into splits, and is not used."""
-    notes = []
-    for column in columns:
-        name, words = table.names[column], {*table.columns[column]} - MISSING
-        if not 1 < len(words) <= min(_MOST_WORDS, len(table.rows) // 2):
-            continue
-        plain = [word for word in words if len(words_of(word)) == 1 and split_in_word(word)]
-        if _key(name) in _OTHER_SPLITS or 2 * len(plain) >= len(words):
-            notes.append(
-                f"The column '{name}' ({listed(sorted(words), 4)}) is not used. If it says splits, "
-                f"write train, val or test in it, and add --split-column {name}; if not, add "
-                f"--split-column {NONE}."
-            )
-    return notes
-
-
-def split_in_word(word: str) -> str | None:
-    """The split that a cell says: train, val or test; None where it says none."""
-    splits = splits_in(word)
-    return next(iter(splits)) if len(splits) == 1 and "unlabelled" not in splits else None
-
-
-def split_words(table: Table, column: int) -> dict[str, str]:
-    """The split of every different cell of a column.
-
-    Raises:
-        UserError: Some say none.
-    """
-    different, name = {*table.columns[column]}, table.names[column]
-    if (flag := _flag(table, column)) is not None:
-        if flag == "train":
-            raise UserError(
-                f"The column '{name}' of {table.path} does not say whether the other rows are for "
-                "validation or for the test. Give a column with the words train, val and test, or "
-                f"hold out a random part: --split-column {NONE}"
-            )
-        return {cell: flag if cell.lower() in TRUE else "train" for cell in different}
-    found = {cell: split_in_word(cell) for cell in different}
-    wrong = [cell for cell, split in found.items() if split is None]
-    if wrong:
-        cell_rows = [
-            n for n, c in zip(table.rows, table.columns[column], strict=True) if c in wrong
-        ]
-        raise UserError(
-            f"The column '{name}' of {table.path} says something else than train, val or test: "
-            f"{listed(map(repr, sorted(wrong)), 5)} in {len(cell_rows):,} row(s), the first being "
-            f"row {cell_rows[0]}. Correct them, name another column with --split-column, or hold "
-            f"out a random part: --split-column {NONE}"
-        )
-    for split in ("train", "val", "test"):
-        same = {tuple(words_of(cell)): cell for cell, one in found.items() if one == split}
-        if len(same) > 1:
-            raise UserError(
-                f"The column '{name}' of {table.path} has several values for the {split} split: "
-                f"{listed(map(repr, sorted(same.values())), 5)}. Write train, val or test in it, "
-                "leave out the rows of one of them, or hold out a random part: "
-                f"--split-column {NONE}"
-            )
-    return {cell: split for cell, split in found.items() if split is not None}
 
 
 def _groups(table: Table, columns: Sequence[int]) -> list[str]:

@@ -6,14 +6,11 @@ one of the largest dependencies for this alone, and take text for numbers: here 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import json
-import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +19,15 @@ from jtl.common.text import listed
 from jtl.data.kinds import LFS_POINTER, by_ending, is_lfs_pointer
 from jtl.data.sources import unread_labels
 from jtl.data.sources.parquet import parquet_library
+from jtl.data.sources.table_json import cell_of, columns_of, objects_in
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Of the files that jtl recognizes as tables."""
 _MOST_BYTES, _MOST_COLUMNS = 2**31, 500
 _HEAD = 512
 _DELIMITERS = ("\t", ";", ",")
+_FIRST_SPACE = "first space"
+"""Between an image's number and a name of several words, as in `0034309 Cessna 172`."""
 _SAMPLE = 20
 """Rows that decide the delimiter."""
 _BINARY = {
@@ -66,11 +66,20 @@ class Table(NamedTuple):
         """The place of a column that was asked for; raises `UserError` if it is not there."""
         if self.names.count(name) == 1:
             return self.names.index(name)
+        inner = [column for column, one in enumerate(self.names) if one.startswith(f"{name}.")]
+        if len(inner) == 1:  # Of an object with one value, as {"label": {"displayName": "ant"}}.
+            return inner[0]
         several = "several columns of that name" if name in self.names else "no such column"
         raise UserError(
             f"{flag} {name}: {self.path} has {several}.{suggest(name, self.names)} Its columns are "
             f"{self.told()}."
         )
+
+    def without_head(self) -> Table:
+        """The table with its first row, which names the columns, as one of the others."""
+        columns = [[name, *cells] for name, cells in zip(self.names, self.columns, strict=True)]
+        names = [str(number) for number in range(1, len(columns) + 1)]
+        return self._replace(names=names, columns=columns, rows=[1, *self.rows], has_head=False)
 
     def told(self) -> str:
         """The columns for people."""
@@ -106,10 +115,9 @@ def read_table(path: Path) -> Table:
     text = _text(data, path)
     if not text.strip():
         raise UserError(f"{path} is empty.")
-    if (objects := _in_one_document(text, path)) is not None:
-        return _of_objects(objects, path)
-    if path.suffix.lower() in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
-        return _of_objects(_lines(text, path), path)
+    if (objects := objects_in(text, path)) is not None:
+        columns, numbers, lists = columns_of(objects, path)
+        return Table(path, list(columns), list(columns.values()), numbers, True, lists)
     return _of_rows(text, path)
 
 
@@ -134,13 +142,15 @@ def _text(data: bytes, path: Path) -> str:
 
 def _of_rows(text: str, path: Path) -> Table:
     begin = re.match(r"sep=(.)\r?\n", text)  # Excel's.
+    comments, head = _comments(text, path)
+    text = text[len(comments) :]
     delimiter = begin[1] if begin else _delimiter(text[: 2**16], path)
     rows: list[list[str]] = []
     numbers, number = array("q"), 0
     for row, line in _cells(text, delimiter, path):
         if (rows or row) and "".join(row).strip() and not (begin and not number):
             rows.append(row)
-            numbers.append(number + 1)
+            numbers.append(comments.count("\n") + number + 1)
         number = line
     if len(rows[0]) > _MOST_COLUMNS:
         raise UserError(
@@ -148,8 +158,10 @@ def _of_rows(text: str, path: Path) -> Table:
             "name image files; save arrays with numpy.savez, and read them as npz:FILE."
         )
     names = [cell.strip() for cell in rows[0]]
-    has_head = not any(by_ending(name) for name in names)
-    if has_head:
+    has_head = bool(head) or not (comments or any(by_ending(name) for name in names))
+    if head:
+        names = head
+    elif has_head:
         rows, numbers = rows[1:], numbers[1:]
     else:
         names = [str(number) for number in range(1, len(names) + 1)]
@@ -170,11 +182,32 @@ def _of_rows(text: str, path: Path) -> Table:
     return Table(path, names, columns, numbers, has_head)
 
 
+def _comments(text: str, path: Path) -> tuple[str, list[str]]:
+    """Lines at the beginning that start with #, and the names of columns among them."""
+    comments = re.match(r"(?:#[^\n]*\n)+(?=[^\n]*\S)", text)
+    if not comments:
+        return "", []
+    rest = text[comments.end() :][: 2**16]
+    delimiter = _delimiter(rest, path)
+    mark = None if delimiter in (" ", _FIRST_SPACE) else delimiter
+    first, *lines = (
+        [cell.strip() for cell in line.lstrip("# ").split(mark)]
+        for line in (rest.partition("\n")[0], *comments[0].splitlines())
+    )
+    if any(by_ending(cell) for cells in lines for cell in cells):
+        return "", []  # Images called so.
+    heads = [cells for cells in lines if len(cells) == len(first)]
+    # Between spaces are sentences, too.
+    return comments[0], heads[-1] if heads and (mark or len(lines) == 1) else []
+
+
 def _cells(text: str, delimiter: str, path: Path) -> Iterator[tuple[list[str], int]]:
     """Every row, and the number of its last line."""
     lines = io.StringIO(text, newline="")
-    if delimiter == " ":
-        yield from ((line.split(), number) for number, line in enumerate(lines, 1))
+    if delimiter in (" ", _FIRST_SPACE):
+        most = -1 if delimiter == " " else 1
+        rows = (line.strip().split(maxsplit=most) for line in lines)
+        yield from ((row, number) for number, row in enumerate(rows, 1))
         return
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     begin = 0
@@ -211,86 +244,16 @@ def _delimiter(text: str, path: Path) -> str:
             "or several labels for an image. Put a comma between the image and its one label, and "
             "quotation marks around names that contain commas."
         )
+    first = [row[0] for row in words]
+    ids = all(any(c.isdigit() for c in name) for name in first) and len({*first}) == len(first)
+    if not best and ids and all(len(row) > 1 for row in words):
+        return _FIRST_SPACE
     if not best:
         raise NoLabels(
             f"{path} has only one column ({lines[0].strip()[:60]!r}). A table has at least a "
             "column of images and one of labels, between commas, semicolons or tabs."
         )
     return best
-
-
-def _in_one_document(text: str, path: Path) -> Iterator[tuple[int, Any]] | None:
-    """The objects of a JSON list, numbered; None where the file is of another form.
-
-    Raises:
-        UserError: It is one JSON object, as of boxes and settings.
-    """
-    start, lines = text.lstrip()[:1], path.suffix.lower() != ".json"
-    kind = unread_labels.kind_of_text(text[: 2**14]) if start in ("{", "[") else None
-    held: Any = None
-    if start == "[" or (start == "{" and (kind or not lines)):
-        with contextlib.suppress(ValueError, RecursionError):
-            held = json.loads(text)
-    studio = kind == unread_labels.LABEL_STUDIO
-    if isinstance(held, list) and not studio:
-        return enumerate(held, 1)
-    if held is None:
-        return None
-    boxes = " They may be of several objects in an image: jtl classifies whole images." * bool(kind)
-    if studio:
-        boxes = " Export them as CSV or as JSON-MIN, in which each image has a row."
-    what = f"holds {kind}" if kind else "is one JSON object"
-    raise UserError(
-        f"{path} {what}, and no table.{boxes} jtl reads JSON objects, one a line or in a list, "
-        'such as {"file_name": "1.jpg", "label": "ant"}.'
-    )
-
-
-def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, row {number} is no JSON: {error}.") from error
-
-
-def _of_objects(objects: Iterable[tuple[int, Any]], path: Path) -> Table:
-    columns: dict[str, list[str]] = {}
-    rows, lists = array("q"), set()
-    for number, values in objects:
-        if not isinstance(values, dict):
-            raise UserError(
-                f"{path}, row {number} is no JSON object, such as "
-                '{"file_name": "1.jpg", "label": "ant"}.'
-            )
-        for name, value in values.items():
-            if name not in columns:
-                columns[name] = [""] * len(rows)
-            cell, is_list = _cell(value)
-            columns[name].append(cell)
-            if is_list:
-                lists.add(name)
-        rows.append(number)
-        if len(values) < len(columns):
-            for cells in columns.values():
-                if len(cells) < len(rows):
-                    cells.append("")
-    return Table(path, list(columns), list(columns.values()), rows, True, frozenset(lists))
-
-
-def _cell(value: Any) -> tuple[str, bool]:
-    """A value as text, and whether it is a list of several."""
-    if isinstance(value, str):
-        return value.strip(), False
-    if isinstance(value, list):
-        inner = [_cell(each)[0] for each in value]
-        return "|".join(inner), len(inner) != 1
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "", False
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value)), False
-    return str(value), False
 
 
 def _of_parquet(path: Path) -> Table:
@@ -303,7 +266,7 @@ def _of_parquet(path: Path) -> Table:
         raise UserError(f"{path} is not a readable Parquet file ({error}).") from error
     columns, lists = [], set()
     for name in read.column_names:
-        cells = [_cell(value) for value in read[name].to_pylist()]
+        cells = [cell_of(value) for value in read[name].to_pylist()]
         columns.append([text for text, _ in cells])
         if any(is_list for _, is_list in cells):
             lists.add(name)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.sources.label_sets import Labels, may_divide, sets_of
+from jtl.data.sources.measurements import is_measured, measurement_told
 from jtl.data.sources.names import words_of
-from jtl.data.sources.table_columns import MISSING, Columns
+from jtl.data.sources.table_columns import Columns, is_usual_label
 from jtl.data.sources.table_files import NAMED, NoLabels, Table
+from jtl.data.sources.table_splits import MISSING
 
 _LIKE_IDS = (20, 0.5)
 """From so many rows on, more different labels than this share of them look like identifiers."""
@@ -66,6 +68,12 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
             f"The labels of {table.path}, column '{name}', are numbers such as {fractions[0]}, no "
             "classes: jtl classifies, and does no regression. Name another column, or make "
             "classes of it."
+        )
+    if not asked and not is_usual_label(name) and is_measured(name, cells):
+        raise UserError(
+            f"{table.path}: {measurement_told(name, cells)} Make a column of classes, such as "
+            "ranges of them, or name another one. If each number is a class: --label-column "
+            f"'{name}'"
         )
     least, share = _LIKE_IDS
     if not asked and len(cells) >= least and len(different) > share * len(cells):

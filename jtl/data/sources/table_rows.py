@@ -8,11 +8,13 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.sources.label_sets import Labels, Reading
+from jtl.data.sources.measurements import is_measured, measurement_told
 from jtl.data.sources.stores import ImageFile, ImageStore
-from jtl.data.sources.table_columns import MISSING, Asked, choose, split_words
+from jtl.data.sources.table_columns import Asked, choose, is_usual_label
 from jtl.data.sources.table_files import NAMED, Table
 from jtl.data.sources.table_images import ImageFinder, Several, count, doubtful
 from jtl.data.sources.table_labels import code_in, label_sets_of, labels_of, rows_told
+from jtl.data.sources.table_splits import MISSING, split_words
 
 
 class Rows(NamedTuple):
@@ -63,6 +65,12 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
         return count(found) / max(len(found), 1), found
 
     columns = choose(table, asked, hits)
+    first = table.names[columns.image]
+    if table.has_head and not first.isalpha() and not (asked.image or asked.label):
+        way, _ = finder.way(table.columns[columns.image])
+        if isinstance(way.find(first), ImageFile):  # As the rows below it lead to images.
+            table = table.without_head()
+            columns = choose(table, asked, hits)
     notes = list(columns.notes)
     splits: list[str] = []
     labels: Sequence[str | Labels]
@@ -74,16 +82,18 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
     else:
         labels = labels_of(table, columns, asked=asked.label is not None)
     cells = [] if columns.label is None else table.columns[columns.label]
+    name = table.names[columns.label or 0]
+    if not is_usual_label(name) and is_measured(name, cells):
+        notes.append(measurement_told(name, cells))
     if (code := code_in(cells)) is not None:
         notes.append(
-            f"'{code}' in the column '{table.names[columns.label or 0]}' is read as a label, as "
+            f"'{code}' in the column '{name}' is read as a label, as "
             "the others are codes of two letters. If it stands for a missing label, remove these "
             "rows."
         )
     empty = set() if all(labels) else {row for row, label in enumerate(labels) if not label}
     untested = empty == {row for row, split in enumerate(splits) if split == "test"}
     if empty and (untested or not asked.several.wanted):
-        name = table.names[columns.label or 0]
         if not untested:
             raise UserError(
                 f"{table.path}, column '{name}': no label for "

@@ -17,16 +17,18 @@ from jtl.common import garbage_collection
 from jtl.common.errors import UserError, suggest
 from jtl.common.text import counted, listed
 from jtl.config.data import Task
+from jtl.data.sources import name_groups
 from jtl.data.sources.encoded import split_of_files
 from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, single_problems
 from jtl.data.sources.names import splits_in_path
 from jtl.data.sources.path_splits import folder_splits
 from jtl.data.sources.stores import ImageFile, spread
-from jtl.data.sources.table_columns import NONE, Asked
+from jtl.data.sources.table_columns import Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
 from jtl.data.sources.table_images import ImageFinder
 from jtl.data.sources.table_rows import Rows, rows_of_table
 from jtl.data.sources.table_sets import beside, lists_beside, tables_in
+from jtl.data.sources.table_splits import NONE
 from jtl.data.splits import OpenedSource, class_problems, split_of
 
 _ORDER = ("train", "val", "test")
@@ -156,6 +158,10 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
             f"{where} has no training images, only those of {listed(sorted(set(splits)))}. Add "
             "some, or say that these are no splits: --split-column none"
         )
+    grouped = groups or any("--group-column" in n for rows in parts.values() for n in rows.notes)
+    if "val" not in splits and not grouped:
+        told = name_groups.note([images[row] for row in order], [labels[row] for row in order])
+        notes += filter(None, [told])
     stores = {name: rows.store for name, rows in parts.items()}
     by_split = {split: [row for row in order if splits[row] == split] for split in _ORDER}
     told_labels = {split: [labels[row] for row in rows] for split, rows in by_split.items() if rows}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from jtl.common.text import listed
+from jtl.data.sources.names import splits_in
 from jtl.data.sources.stores import ImageFile, decoded
 
 _RECORDS = r"(tfrecords?(-\d+-of-\d+)?|lmdb|mdb|rec|arrow)"
@@ -186,6 +187,7 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
         place: The folder or archive that they are in.
         read: As of `by_kind`.
     """
+    files = list(files)
     found = {
         kind: [name for name in names if "submission" not in name.lower()]  # Forms to fill in.
         for kind, names in by_kind(files, read).items()
@@ -201,6 +203,7 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
     if any(found.get(kind) for kind in _HELD if kind != LABEL_STUDIO) and _OF_BOXES not in special:
         special.append(_OF_BOXES)
     tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
+    tables = _likeliest(tables, {file.name: file for file in files}, read)
     if not tables:
         arrays = any(re.search(_WITH_IMAGES, name, re.IGNORECASE) for name in names)
         way = "" if special and (found.keys() == {"tables"} or arrays) else _NOT_READ
@@ -212,3 +215,22 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
             f"{place} "
         )
     return f"Their labels may be in {listed(names, 5)}. {''.join(special)}{way}"
+
+
+def _likeliest(
+    names: list[str], files: Mapping[str, ImageFile], read: Callable[..., bytes] | None
+) -> list[str]:
+    """Tables that may have labels, those of training images first and those of test images last."""
+
+    def has_labels(name: str) -> bool:
+        try:
+            head = decoded(read(files[name], _FIRST_BYTES)).partition("\n")[0] if read else ""
+        except Exception:  # Links to nothing, damaged archives: of many kinds.
+            head = ""
+        return not head or any(separator in head.strip() for separator in ",;\t ")
+
+    def order(name: str) -> int:
+        splits = splits_in(name.rpartition("/")[2])
+        return 0 if splits == {"train"} else 2 if splits == {"test"} else 1
+
+    return sorted(filter(has_labels, names), key=order)

@@ -23,6 +23,8 @@ _OF_BANDS = (
 )
 _BANDS = re.compile(_OF_BANDS, re.IGNORECASE)
 """Names of bands and of stains, which hardly are classes where the files' names are the same."""
+_LETTER = re.compile(r"b\d", re.IGNORECASE)
+"""A band of Landsat, or one of a few classes."""
 _MODES = re.compile(
     r"rgb|ir|infrared|thermal|visible|vis|depth|disparity|flair|t1(w|c|ce|gd)?|t2w?|dwi|adc|pd",
     re.IGNORECASE,
@@ -32,13 +34,19 @@ _DEPTH = re.compile(r"depth\w*|mask\w*|thermal|infrared|disparity|normals|albedo
 _AT_END = re.compile(r"(.+)[ ._-]([a-z][a-z\d]*)")
 """Of names in lower case."""
 _ALTERED = re.compile(
-    r"(.+)([ ._-]+(?:[hv]?[ _-]?flip\w*|rot\w*|mirror\w*|aug\w*|blur\w*|nois[ey]\w*|bright\w*|"
-    r"dark\w*|thumb\w*|resized?|copy|contrast\w*|zoom\w*|shear\w*|shift\w*|jitter\w*|equali[sz]ed?))",
+    r"(.+(?<![ ._-]))([ ._-]+(?:[hv]?[ _-]?flip\w*|rot\w*|mirror\w*|aug\w*|blur\w*|nois[ey]\w*|"
+    r"bright\w*|dark\w*|thumb\w*|resized?|contrast\w*|zoom\w*|shear\w*|shift\w*|jitter\w*|"
+    r"equali[sz]ed?|edit(?:ed)?|bearbeitet|editad[ao]|modifié|(?:copy|kopie|copia)(?: \(?\d+\)?)?)|"
+    r"[ _]?\(\d+\))",
     re.IGNORECASE,
 )
 _COPY_OF = re.compile(
     r"((?:aug(?:mented)?|rot(?:ated)?|flip(?:ped)?|r)[\d_-]*[_-])(.+)", re.IGNORECASE
 )
+_EDITED = re.compile(r"(IMG_)E(\d+)")
+"""What an iPhone calls the edited copy of `IMG_0007`."""
+_DOWNLOADED = re.compile(r"[ _]?\(\d+\)")
+"""Behind the name of a file that was saved twice, or of another one of the same name."""
 _FEW_COPIES = 0.05
 _SMALL = {"thumb", "thumbs", "thumbnail", "thumbnails", "small", "preview", "previews", "resized"}
 _RGB = {"red", "green", "blue"}
@@ -120,7 +128,7 @@ def _called_like_bands(held: Mapping[str, Sequence[ImageFile]], where: str) -> s
     if len(every) < max(2, _SAME * len(some)):
         return ""
     # Images of red things are counted, too.
-    certain = any(_BANDS.fullmatch(name) for name in views)
+    certain = any(_BANDS.fullmatch(name) and not _LETTER.fullmatch(name) for name in views)
     if not certain and _are_counted(sorted(some)):
         return ""
     return (
@@ -161,35 +169,43 @@ def altered(images: Sequence[ImageFile]) -> str:
     Args:
         images: All images of which some are held out.
     """
-    tests = (_ALTERED, _COPY_OF)
+    tests = (_ALTERED, _COPY_OF, _EDITED)
     names = [stem_of(image.parts[-1]) for image in spread(images)]
     if not any(test.fullmatch(name) for name in names for test in tests):
         return ""
     stems: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for image in images:
         stems[image.parts[:-1]][stem_of(image.parts[-1])] = image.name
-    ends: dict[str, str] = {}
+    ends: dict[str, list[tuple[str, str]]] = defaultdict(list)
     starts: dict[str, str] = {}
+    edited: list[str] = []
     copies = 0
     for same in stems.values():
         for stem, name in same.items():
-            end, start = _ALTERED.fullmatch(stem), _COPY_OF.fullmatch(stem)
+            end, start, edit = (test.fullmatch(stem) for test in tests)
             if end and end[1] in same:
-                ends.setdefault(re.sub(r"\d+", "0", end[2]), name)
+                ends[re.sub(r"\d+", "0", end[2])].append((end[1], name))
             elif start and start[2] in same:
                 starts.setdefault(start[1].rstrip("0123456789_-"), name)
-            else:
-                continue
-            copies += 1
+                copies += 1
+            elif edit and edit[1] + edit[2] in same:
+                edited.append(name)
+    for end, found in [*ends.items()]:
+        # `download (1).jpg`, ..., `download (57).jpg` are other images, not copies of one.
+        if _DOWNLOADED.fullmatch(end) and 2 * len({base for base, _ in found}) < len(found):
+            del ends[end]
+    copies += len(edited) + sum(map(len, ends.values()))
     if copies < max(2, _FEW_COPIES * sum(map(len, stems.values()))):
         return ""
     before = rf"((?:{'|'.join(map(re.escape, starts))})[\d_-]*)?" if starts else ""
+    before += "(?:IMG_E?)?" if edited else ""
     numbered = (re.escape(end).replace("0", r"\d+") for end in sorted(ends))
-    behind = f"({'|'.join(numbered)})?" if ends else ""
+    behind = f"({'|'.join(numbered)})*" if ends else ""
     rule = rf"regex:(?:^|/){before}(?P<group>[^/]+?){behind}\.[^./]+$"
+    shown = [*(found[0][1] for found in ends.values()), *starts.values(), *edited[:1]]
     return (
         f"{counted(copies, 'image')} may be altered copies of others by their names, such as "
-        f"{listed([*ends.values(), *starts.values()], 3)}. Of validation images that are held out, "
+        f"{listed(shown, 3)}. Of validation images that are held out, "
         "copies would be trained on. To keep each image and its copies on one side: "
         f"--group-from '{rule}'"
     )

@@ -85,10 +85,12 @@ def test_a_table_that_groups_images_is_told(tmp_path: Path, name: str):
 def test_columns_of_other_things(tmp_path: Path):
     rows = [f"cat_{group}_0.png,{group},{len(group)}" for group in GROUPS]
     text = "\n".join(["image,patient,age_group", *rows])  # A patient each, and one age.
-    assert not find(f"folder:{folder(tmp_path, 'meta.csv', text)}").notes[1:]
+    unused = "which jtl does not use"
+    notes = find(f"folder:{folder(tmp_path, 'meta.csv', text)}").notes
+    assert not any(unused in note for note in notes)
     rows = [f"{label}_{group}_0.png,{label}" for label in ("cat", "dog") for group in GROUPS]
     (tmp_path / "meta.csv").write_text("\n".join(["image,group", *rows]))  # Of the classes.
-    assert not find(f"folder:{tmp_path}").notes[1:]
+    assert not any(unused in note for note in find(f"folder:{tmp_path}").notes)
 
 
 NAMED = {

@@ -92,7 +92,12 @@ def test_a_list_of_one_label_is_a_label(tmp_path: Path):
 def test_objects_and_lists_of_flags_are_no_labels(tmp_path: Path, task: Task):
     options = SourceOptions(label_column="label", task=task)
     with pytest.raises(UserError, match=r"holds objects .*'displayName': 'cat'.* --label-column"):
-        find(rows(tmp_path, [{"displayName": "cat"}, {"displayName": "dog"}]), options)
+        find(
+            table(tmp_path, "label", ["{'displayName': 'cat'}", "{'displayName': 'dog'}"]), options
+        )
+    objects = [{"displayName": name, "confidence": 1} for name in ("cat", "dog")]
+    with pytest.raises(UserError, match=r"no such column.* are file, label.displayName, label.con"):
+        find(rows(tmp_path, [*objects]), options)
     spec = table(tmp_path, "label", ['"[0, 0, 1]"', '"[0, 1, 0]"', '"[1, 0, 0]"'])
     with pytest.raises(UserError, match=r"a 0 or 1 for each class, such as .* name the classes"):
         find(spec, options)
