@@ -57,6 +57,13 @@ _INCOMPLETE = {
 }
 
 
+_ONE_LOGIT = (
+    "the classifier has one output, as those that tell two classes apart by a sigmoid: jtl's "
+    "models have an output for each class, and the softmax of one alone is always 1. Training "
+    "makes a new head; --drop-head of `jtl weights` converts the backbone alone"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Converted:
     """Variables in a Flax tree, with what their source demands of the model.
@@ -174,7 +181,13 @@ def convert(
         counters=counters,
         ignored_because=layout.ignored,
         prefix=layout.prefix,
-        notes=(*layout.notes, *_notes(layout), *_dense_task(layout, everything), *colour_notes),
+        notes=(
+            *layout.notes,
+            *_notes(layout),
+            *_dense_task(layout, everything),
+            *colour_notes,
+            *((_ONE_LOGIT,) if num_classes == 1 else ()),
+        ),
     )
 
 

@@ -42,6 +42,24 @@ def _sequential_resnet(key: str) -> str | None:
     return f"{name}.{match[2]}" if match and name else None
 
 
+_NUMBERED_BLOCK = re.compile(r"features\.(\d+)\.conv\.(\d)\.(\w+)")
+_SEPARABLE = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
+_INVERTED = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
+
+
+def _numbered_mobilenet(key: str) -> str | None:
+    """The key of a MobileNetV2 whose blocks number all layers; of others the key itself.
+
+    As of torchvision 0.2 and tonylins's repository; of d-li14's the last convolution is `conv`.
+    """
+    if match := _NUMBERED_BLOCK.fullmatch(key):
+        block, layer, leaf = match.groups()
+        name = (_SEPARABLE if block == "1" else _INVERTED).get(layer)
+        return f"features.{block}.conv.{name}.{leaf}" if name else None
+    key = re.sub(r"^conv\.([01])\.", r"features.18.\1.", key)
+    return re.sub(r"^classifier\.(weight|bias)$", r"classifier.1.\1", key)
+
+
 def _inside(container: str) -> Callable[[str], str | None]:
     return lambda key: f"{container}.{key}"
 
@@ -60,7 +78,13 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("the layers of a Sequential, as in fastai", _sequential_resnet),
             ("the bare network of transformers", _inside("resnet")),
         )
-    if family in ("densenet", "vgg", "alexnet", "squeezenet", "mobilenet"):
+    if family == "mobilenet":
+        return (
+            AS_IS,
+            ("those of torchvision 0.2, which number all layers of a block", _numbered_mobilenet),
+            ("the layers inside `features`, as in fastai", _inside("features")),
+        )
+    if family in ("densenet", "vgg", "alexnet", "squeezenet"):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
     return (AS_IS,)
 

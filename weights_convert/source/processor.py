@@ -13,6 +13,10 @@ _OTHER = {"do_resize": False, "do_pad": True, "rescale_offset": True}
 """What changes images in a way that jtl does not have."""
 
 
+_WHOLE_FROM, _CONVNEXT_CROP = 384, 224 / 256
+"""From which size on ConvNeXt's processor crops nothing, and what it crops below by default."""
+
+
 def stated(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What a processor states under the names of timm's `pretrained_cfg`, and notes of the rest.
 
@@ -43,6 +47,14 @@ def _framing(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         edge, box = None, [3, size["height"], size["width"]]
     else:
         return {"crop_pct": crop_pct}, [_unused("size", size)] if size else []
+    if edge is not None and _is_number(edge) and _is_of_convnext(said):
+        if edge < _WHOLE_FROM:
+            return {"input_size": box, "crop_pct": crop_pct or _CONVNEXT_CROP}, []
+        note = (
+            f"the {FILE_NAME} is ConvNeXt's, which resizes images as a whole from {_WHOLE_FROM} "
+            "pixels on, whatever their shape, and uses no crop_pct. To train likewise: --fit squash"
+        )
+        return {"input_size": box, "crop_pct": 1.0}, [note]
     crop = said.get("crop_size")
     if crop and said.get("do_center_crop", crop_pct is None) is True:
         sides = crop if isinstance(crop, dict) else {"height": crop, "width": crop}
@@ -57,6 +69,14 @@ def _framing(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         )
         return {"input_size": box, "crop_pct": crop_pct or 1.0}, [note]
     return {"input_size": box, "crop_pct": crop_pct}, []
+
+
+def _is_of_convnext(said: Mapping[str, Any]) -> bool:
+    """Whether it is the processor of ConvNeXt, which transformers takes for ResNets as well."""
+    kind = said.get("image_processor_type") or said.get("feature_extractor_type")
+    named = isinstance(kind, str) and kind.startswith("ConvNext")
+    size = said.get("size")
+    return named or (kind is None and isinstance(size, dict) and _is_number(said.get("crop_pct")))
 
 
 def _normalizing(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -177,6 +177,33 @@ def test_sequential_densenet():
     assert_same(converted, lambda x: torch.relu(features.eval()(x)))
 
 
+@pytest.mark.parametrize("form", ["torchvision 0.2", "tonylins", "d-li14"])
+def test_mobilenets_that_number_all_layers_of_a_block(form: str):
+    """`features.2.conv.3.weight` is the second convolution of the second block."""
+    inner = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+    first = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
+
+    def old(key: str) -> str:
+        if match := re.fullmatch(r"features\.(\d+)\.conv\.([\d.]+)\.(\w+)", key):
+            block, layer, leaf = match.groups()
+            return f"features.{block}.conv.{(first if block == '1' else inner)[layer]}.{leaf}"
+        if form != "torchvision 0.2":
+            key = key.replace("classifier.1.", "classifier.")
+        return key.replace("features.18.", "conv.") if form == "d-li14" else key
+
+    source = network("mobilenet_v2")
+    converted = convert(under("module.", {old(k): a for k, a in state(source).items()}))
+    assert (converted.model, converted.num_classes) == ("mobilenet_v2", 7)
+    assert any("torchvision 0.2" in note for note in converted.notes)
+    assert_same(converted, source.eval())
+
+
+def test_a_classifier_of_one_output_is_said():
+    notes = convert(state(network("resnet18", 1))).notes
+    assert any("has one output" in note and "--drop-head" in note for note in notes)
+    assert not any("one output" in note for note in convert(state(network("resnet18"))).notes)
+
+
 def test_transformers_resnet():
     """`microsoft/resnet-50`, and its network without the classifier."""
     layers = {"conv": "convolution", "bn": "normalization"}
