@@ -28,21 +28,30 @@ docs: $(VENV)/.docs  ## Build the documentation into build/site and run its note
 clean:  ## Remove the virtual environment
 	rm -rf $(VENV)
 
+# uv takes a fifth of pip's time. It does not read pip's settings: where they name an index, or uv
+# does not get through, pip installs.
+define install
+@if $(BIN)/python -m pip config list | grep -qE '[.](index-url|no-index)='; then \
+	echo "pip installs $(1): its settings name an index, which uv does not read" >&2; false; \
+else \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || \
+		{ echo "uv could not install $(1), so pip does" >&2; false; }; \
+fi || $(BIN)/python -m pip install --quiet $(1)
+endef
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade pip uv || \
+		$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	$(call install,-e '.[demo]')
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile -e '.[docs]'
+	$(call install,-e '.[docs]')
 	@touch $@ $(VENV)/.demo
 
-# By name, as it is there by now: what builds the documentation meanwhile never finds it gone.
-$(VENV)/.test: $(VENV)/.docs
-	$(BIN)/python -m pip install --quiet --no-compile 'jtl[test]'
-	# On all cores; what some packages hold for other versions of Python does not compile.
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
-	@touch $@
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e '.[test]')
+	@touch $@ $(VENV)/.docs $(VENV)/.demo

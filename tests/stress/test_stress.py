@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from jtl.runs.checkpoints import saving
 from support.paths import TESTS
+from support.run_folders import SCRIPT, arguments
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,11 +38,23 @@ def images(scripts, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(scripts, images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def tiny_net(tiny_data: Path) -> list[str]:
+    """A program that trains the tiny backbone: what it computes is not the point."""
+    return [
+        sys.executable,
+        str(SCRIPT),
+        "--model=tiny",
+        f"--weights={tiny_data.parent / 'weights'}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    scripts, images: Path, tiny_net: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     kill, _ = scripts
     folder = tmp_path_factory.mktemp("whole") / "run"
-    # Heads in all four phases: little to compile, boundaries all the same.
-    kill.run(kill.command(images, folder, smoke=True))
+    kill.run(kill.command(images, folder, by=tiny_net))
     return kill.final_bits(folder)
 
 
@@ -66,10 +80,10 @@ def epoch_has_begun(kill: Any, folder: Path) -> Callable[[], bool]:
 @pytest.mark.parametrize(
     "moment", [phase_is_logged, phase_is_saved, phase_is_being_saved, epoch_has_begun]
 )
-def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
+def test_killed_at_any_moment(scripts, images, tiny_net, whole, tmp_path, moment):
     kill, _ = scripts
     folder = tmp_path / "run"
-    arguments = kill.command(images, folder, smoke=True)
+    arguments = kill.command(images, folder, by=tiny_net)
     state = kill.killed(arguments, folder, moment(kill, folder))
     assert state is not None, "the run ended before it could be killed"
     assert state.epochs < 8
@@ -80,12 +94,14 @@ def test_killed_at_any_moment(scripts, images, whole, tmp_path, moment):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 8
 
 
-def test_killed_while_saving_within_an_epoch(scripts, images, tmp_path):
+def test_killed_while_saving_within_an_epoch(scripts, images, tiny_net, tmp_path, monkeypatch):
     kill, _ = scripts
     folder, other = tmp_path / "run", tmp_path / "whole"
     arguments, whole = (
-        kill.command(images, place, smoke=True, often=True) for place in (folder, other)
+        kill.command(images, place, smoke=True, often=True, by=tiny_net)
+        for place in (folder, other)
     )
+    monkeypatch.setenv("TINY_OFTEN", "1")
     kill.run(whole)
     state = kill.killed(arguments, folder, kill.in_save(folder / "midway", 3, 0.0))
     assert state is not None, "the run ended before it could be killed"
@@ -93,6 +109,18 @@ def test_killed_while_saving_within_an_epoch(scripts, images, tmp_path):
     kill.resume(arguments)
     assert kill.final_bits(folder) == kill.final_bits(other)
     assert kill.state_of(folder).within == ()
+
+
+def test_a_program_saves_often(scripts, monkeypatch):
+    import trainings
+
+    started: list[str] = []
+    monkeypatch.setattr(saving, "DEFAULT_POLICY", saving.DEFAULT_POLICY)
+    monkeypatch.setattr("runpy.run_module", lambda name, **_: started.append(name))
+    _, option, code = trainings.program(often=True)
+    exec(code, {})
+    assert (option, started) == ("-c", ["jtl.train"])
+    assert (saving.DEFAULT_POLICY.seconds, saving.DEFAULT_POLICY.share) == (0.0, float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +184,6 @@ def test_what_kills_missed_is_drawn_again(scripts, monkeypatch, tmp_path):
 def test_a_run_survives_each_event(scripts, tiny_data, tmp_path, monkeypatch):
     """The short form of what half an hour does with any number of runs."""
     import chaos
-
-    from support.run_folders import SCRIPT, arguments
 
     def start(folder: Path) -> list[str]:
         return [sys.executable, str(SCRIPT), *arguments(tiny_data, folder, epochs=10)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,29 @@ def program(*, often: bool = False) -> list[str]:
     return [sys.executable, *(("-c", OFTEN) if often else ("-m", "jtl.train"))]
 
 
-def command(data: Path, folder: Path, *, smoke: bool = False, often: bool = False) -> list[str]:
-    """A training of four phases."""
+def command(
+    data: Path,
+    folder: Path,
+    *,
+    smoke: bool = False,
+    often: bool = False,
+    by: Sequence[str] | None = None,
+) -> list[str]:
+    """A training of four phases.
+
+    Args:
+        data: Class folders of images.
+        folder: Of the run.
+        smoke: Whether only heads train, which compiles little.
+        often: Whether it saves as often as the disk takes it, and step by step.
+        by: The program and its first options; default jtl's default backbone by `program`.
+    """
     # Augmented images take heads through epochs step by step.
     augment = ("--augment", "light") if smoke and often else ()
     masks = ("head_only", "head_only" if smoke else "last_stage")
     phases = ";".join(f"{EPOCHS},{masks[i % 2]},1e-{2 + i % 2}" for i in range(PHASES))
     return [
-        *(*program(often=often), "--data", f"folder:{data}", "--image-size", "32"),
+        *(*(by or program(often=often)), "--data", f"folder:{data}", "--image-size", "32"),
         *("--phases", phases, "--batch-size", "4", "--ema", "0.9", "--accumulate", "2"),
         *("--run-dir", str(folder), *augment),
     ]
