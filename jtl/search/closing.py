@@ -15,6 +15,7 @@ from jtl.runs import report
 from jtl.runs.files import ENSEMBLE, SEARCH, SUMMARY, fitted_temperature, read_json, write_json
 from jtl.runs.resume import stored_config
 from jtl.search import ensembles, more_images, page, selection, soups
+from jtl.search.backbones import Backbones
 from jtl.search.trial_loop import Engine
 from jtl.search.trials import Trial
 from jtl.train.setup import Setup
@@ -27,12 +28,15 @@ CURVE_SECONDS = 2.0
 """What must be left of the time for the learning curve."""
 
 
-def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, Any]:
+def close(
+    engine: Engine, setup: Setup, compared: Backbones, *, single: bool = False
+) -> dict[str, Any]:
     """Chooses, scores on test images and writes `search.json` and the page.
 
     Args:
         engine: What has trained the trials.
-        setup: A linear probe of the same data.
+        setup: A linear probe of the same data, with the backbone that the plan went on with.
+        compared: The backbones that the search had.
         single: Whether trials are not combined.
 
     Raises:
@@ -58,6 +62,7 @@ def close(engine: Engine, setup: Setup, *, single: bool = False) -> dict[str, An
     found: dict[str, Any] = {
         "data": setup.dataset.spec,
         "model": config.model.model,
+        **compared.as_json(),
         "metric": metric,
         "num_val": len(labels),
         "num_test": 0 if setup.dataset.test is None else len(setup.dataset.test),

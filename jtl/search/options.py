@@ -33,6 +33,11 @@ class SearchConfig:
             accuracy is reported.
             Default: if the data has no test split, 15 % of the training images are held out
             (another share with --test-split).
+        models: Backbones to compare, such as efficientnet_lite0,efficientnet_lite1; those whose
+            weights cannot be had are left out. Each begins with a linear probe, and the better ones
+            go on. Default: --model alone; from a budget of 20m on, with the default --model and
+            --weights, also those whose default weights need no download (installed packages,
+            PyTorch's cache).
         single: Look for a single model only: no ensemble and no average of weights.
         metric: What decides on the validation images: accuracy, macro_f1, balanced_accuracy, auroc
             or loss.
@@ -48,6 +53,7 @@ class SearchConfig:
     out: Path | None = None
     resume: bool = False
     test: bool = True
+    models: Annotated[tuple[str, ...], walk.Metavar("NAME[,NAME...]")] = ()
     single: bool = False
     metric: OneClassMetric = "accuracy"
     class_weights: Literal["none", "balanced"] = "none"
@@ -76,8 +82,8 @@ class Options:
     """
 
     SHORT_HELP: ClassVar[tuple[str, ...]] = (
-        "source", "budget", "out", "resume", "test", "test_split", "metric", "model", "image_size",
-        "device", "json",
+        "source", "budget", "out", "resume", "test", "test_split", "metric", "model", "models",
+        "image_size", "device", "json",
     )  # fmt: skip
     """What the short help explains."""
 
@@ -114,4 +120,31 @@ class Options:
             name: getattr(search, name)
             for name in ("metric", "class_weights", "seed", "device", "cache_budget")
         }
-        return walk.replace(Config(model=self.model, data=data), values)
+        return walk.replace(Config(model=self._model(), data=data), values)
+
+    def _model(self) -> ModelConfig:
+        """The network of the trials that name no other.
+
+        Raises:
+            UserError: The options do not go together, or there is no such backbone.
+        """
+        names = list(self.search.models)
+        if not names:
+            return self.model
+        from jtl.models import registry
+        from jtl.search.backbones import several_refused
+
+        for name in names:
+            registry.get(name)
+        if self.model.model not in (ModelConfig().model, names[0]):
+            raise UserError(
+                f"--model {self.model.model} and --models {','.join(names)} are both given. Name "
+                "all backbones with --models, and leave --model out."
+            )
+        if len(names) > 1 and (single := several_refused(self.model)) is not None:
+            flag = f"--{single.replace('_', '-')}"
+            raise UserError(
+                f"{flag} is for one backbone, and --models names {len(names)}. Leave one of the "
+                "two out."
+            )
+        return dataclasses.replace(self.model, model=names[0])

@@ -85,13 +85,17 @@ def _not_tried(found: dict[str, Any]) -> list[document.Block]:
     if skipped:
         rows = [(t["name"], t["state"], t["message"]) for t in skipped]
         blocks.append(Rows(("trial", "state", "why"), rows))
+    if left_out := found.get("models_left_out"):
+        blocks.append(Rows(("backbone", "why it was left out"), list(left_out.items())))
     if count:
         drawn = counted(count, "variation was", "variations were")
         blocks.append(Text(f"{drawn} drawn for which there was not enough time."))
     return [Heading("Not tried"), *blocks] if blocks else []
 
 
+_FIRST = "the first backbone"
 CHOICES = {
+    "backbone": lambda o: o.get("model", _FIRST),
     "what trains": lambda o: o.get("phases") or o["mask"],
     "head": lambda o: o.get("head", "default"),
     "input size": lambda o: o.get("image_size", "default"),
@@ -122,6 +126,7 @@ def _gains(found: dict[str, Any]) -> list[document.Block]:
             gain = trial["metric"] - floor["metric"]
             told = console_text.apart(found, gain, "+")
             seconds = format_seconds(trial["seconds"])
+            value = found.get("models", [value])[0] if value == _FIRST else value
             rows.append((choice, value, told, seconds))
             choice = ""
     header = ("choice", "value", "best trial's gain over the linear probe", "time")

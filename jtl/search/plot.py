@@ -11,6 +11,7 @@ from jtl.runs.plots import BLUE, GREEN, GREY, ORANGE, metric_name, save
 
 KINDS = {
     "probe": ("linear probe", GREEN, "s"),
+    "backbone": ("linear probe, other backbone", GREEN, "P"),
     "size": ("linear probe, other size", GREEN, "D"),
     "head": ("other head", GREEN, "v"),
     "plan": ("default of each mask", BLUE, "o"),

@@ -49,6 +49,7 @@ class Sampler:
         sizes: tuple[int, ...],
         heads: tuple[str, ...] = ("linear",),
         warm_up: int = 5,
+        model: str | None = None,
     ):
         """Opens the study in a folder, or begins one.
 
@@ -58,12 +59,13 @@ class Sampler:
             sizes: Input sizes to choose from, the default one first.
             heads: Heads to choose from, the default one first.
             warm_up: Trials before which variations are drawn without a model of what is good.
+            model: The backbone, if it is another than the first.
         """
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        self._optuna, self._sizes, self._heads = optuna, sizes, heads
+        self._optuna, self._sizes, self._heads, self._model = optuna, sizes, heads, model
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with _quietly():
             self._study = optuna.create_study(
@@ -108,7 +110,7 @@ class Sampler:
             trial = self._study.ask()
             choices = space.choices(self._sizes, self._heads)
             drawn = {name: trial.suggest_categorical(name, list(choices[name])) for name in choices}
-        candidate = space.varied(drawn, self._sizes[0])
+        candidate = space.with_model(space.varied(drawn, self._sizes[0]), self._model)
         return candidate, trial.number
 
     def pruning(self, number: int) -> Callable[[int, float], bool]:

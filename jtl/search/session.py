@@ -17,31 +17,23 @@ from jtl.common.quantities import format_seconds, parse_seconds
 from jtl.config import walk
 from jtl.config.data import DataConfig, with_scheme
 from jtl.config.options import Config
-from jtl.models import registry
 from jtl.runs.files import CONFIG, SEARCH, read_json, write_json
 from jtl.runs.resume import stored_fingerprint
-from jtl.search import closing, sampling, space
+from jtl.search import backbones, closing, planning
+from jtl.search.backbones import Backbones
 from jtl.search.clock import Budget
 from jtl.search.cost import CostModel
 from jtl.search.options import TEST_SHARE, Options
 from jtl.search.trial_loop import Engine
 from jtl.search.trials import Store
-from jtl.search.workload import Workload
+from jtl.search.workload import Workload, Workloads
 from jtl.train.checks import checked
 from jtl.train.fit import fit
-from jtl.train.setup import Setup, head_fits, prepare_setup
+from jtl.train.setup import Setup, prepare_setup
 
 LOG = "log.txt"
 DEFAULT_BUDGET = 600.0
 """Seconds."""
-SHORTEST = 5.0
-"""Seconds that a linear probe takes at least."""
-SLOW_RATE = 1e10
-"""Operations a second of a slow machine."""
-_TEST_SECONDS = 4.0
-"""To load the winner and compile what scores it, beside the computation."""
-_ENSEMBLE_SHARE = 0.05
-"""The most of the budget that is reserved for scoring an ensemble on the test images."""
 
 
 def run(
@@ -70,10 +62,16 @@ def run(
     walk.check(options)
     given = checked(options.base())
     folder, before = _opened(options, given)
-    if before:
-        given = _stored(given, options, before["options"], folder)
     seconds = _budget(options, before)
-    base, setup = _prepared(given, options, display, begun=bool(before))
+    if before:
+        given = backbones.again(options, given, before)
+        given = _stored(given, options, before["options"], folder)
+        compared = backbones.of_stored(before, given)
+    else:
+        compared = backbones.find(options, given, seconds, display)
+        given = walk.replace(given, {"model": compared.names[0]})
+    base, setups = _prepared(given, options, compared, display, begun=bool(before))
+    setup = setups[compared.names[0]]
     _refuse_changed_images(setup, folder)
     content = base.to_dict()
     try:
@@ -89,19 +87,21 @@ def run(
 
     def note() -> None:
         told = {"budget": budget.total, "seconds": round(budget.spent, 1), "options": content}
-        write_json(folder / SEARCH, {**before, **told})
+        write_json(folder / SEARCH, {**before, **told, **compared.as_json()})
 
     note()
     gone = f", of which {format_seconds(budget.before)} are over" if before else ""
     display.message(f"Searching for {_exactly(seconds)}{gone}; everything is saved in '{folder}'")
-    workload = Workload(setup, base)
+    if len(compared.names) > 1:
+        display.message(f"Comparing backbones: {', '.join(compared.names)}")
+    each = {name: Workload(of_one, base) for name, of_one in setups.items()}
     with _log(folder, display) as log:
         engine = Engine(
             folder=folder,
             base=base,
             budget=budget,
             store=Store(folder),
-            workload=workload,
+            workload=Workloads(each),
             cost=CostModel(),
             labels=setup.dataset.val.labels,
             display=display,
@@ -110,8 +110,9 @@ def run(
             note=note,
             background_plots=background_plots,
         )
-        _try_all(engine, workload, setup, single=options.search.single)
-        return closing.close(engine, setup, single=options.search.single)
+        single = options.search.single
+        chosen = planning.try_all(engine, each, setups, single=single)
+        return closing.close(engine, setups[chosen], compared, single=single)
 
 
 def _exactly(seconds: float) -> str:
@@ -224,84 +225,24 @@ def _refuse_changed_images(setup: Setup, folder: Path) -> None:
 
 
 def _prepared(
-    base: Config, options: Options, display: Display, *, begun: bool
-) -> tuple[Config, Setup]:
-    """Data and network; of data without a test split a part is held out for it."""
+    base: Config, options: Options, compared: Backbones, display: Display, *, begun: bool
+) -> tuple[Config, dict[str, Setup]]:
+    """Data and networks; of data without a test split a part is held out for it."""
     silent = Display(PlainConsole(quiet=True))
     probe = walk.replace(base, {"mask": "head_only"})
     setup = prepare_setup(probe, silent)
     if setup.dataset.test is None and options.search.test and not begun:
         share = {"test_split": TEST_SHARE}
-        base = walk.replace(base, share)
-        setup = prepare_setup(walk.replace(probe, share), silent)
+        base, probe = walk.replace(base, share), walk.replace(probe, share)
+        setup = prepare_setup(probe, silent)
     for line in (
         *setup.dataset.describe().lines(),
         *(f"note: {note}" for note in setup.dataset.notes),
     ):
         display.message(line)
-    return base, setup
-
-
-def _try_all(engine: Engine, workload: Workload, setup: Setup, *, single: bool) -> None:
-    """The plan, then its variations."""
-    base, store, display, budget = engine.base, engine.store, engine.display, engine.budget
-    linear = base.model.head in ("linear", "append")
-    fits = linear and head_fits(base, setup.variables, setup.dataset)
-    probe = space.probe({"solver": "lbfgs"} if fits else {})
-    engine.learn()
-    _warn_of_probe(engine, workload, probe)
-    engine.run([probe])
-    if engine.cost.forward_rate is None:  # Its features were cached, or it failed.
-        engine.cost.forward_rate = workload.measured_rate()
-    if setup.dataset.test is not None:
-        budget.closing = _TEST_SECONDS + workload.closing() / engine.cost.forward_rate
-    engine.resume()
-    size = setup.inputs.device.size
-    if base.data.image_size is None and base.data.upsample is None and linear:
-        least = getattr(registry.get(base.model.model).backbone, "min_size", 32)
-        engine.run(space.sizes(probe, size, least))
-    heads = space.HEADS if base.model.head == "linear" else (base.model.head,)
-    if len(heads) > 1:
-        engine.run(space.heads())
-    engine.run(space.strategies())
-    # Better known by now is what they take, and nothing has to be left for another one.
-    engine.run(space.strategies(whole=True))
-    if budget.closing and not single:
-        budget.closing += min(2 * budget.closing, _ENSEMBLE_SHARE * budget.total)
-    if not sampling.available():
-        display.message(f"note: {sampling.MISSING}")
-        return
-    trials = [trial for trial in store.read() if trial.counts]
-    floor = next((t.metric or 0.0 for t in trials if t.stage == "probe"), 0.0)
-    good = [
-        trial.options["image_size"]
-        for trial in trials
-        if trial.stage == "size" and (trial.metric or 0.0) > floor
-    ]
-    sampler = sampling.Sampler(engine.folder, base.train.seed, (size, *good), heads)
-    if sampler.fresh:
-        sampler.begin([trial for trial in trials if trial.stage == "plan"])
-    engine.vary(sampler)
-
-
-def _warn_of_probe(engine: Engine, workload: Workload, probe: space.Candidate) -> None:
-    """Says where the linear probe, which is trained in any case, will not fit in the time."""
-    if not engine.store.read() and engine.budget.left < SHORTEST:
-        engine.display.message(
-            f"warning: {format_seconds(engine.budget.total)} are hardly enough to start, and for "
-            "nothing but the linear probe, which is trained all the same. Use a longer --budget."
-        )
-    work, epochs = workload.of(probe.options)
-    if work.features / SLOW_RATE < max(engine.budget.left, 10.0):
-        return  # Too little to be worth a measurement.
-    engine.cost.forward_rate = engine.cost.forward_rate or workload.measured_rate()
-    seconds = engine.cost.seconds(work, epochs)
-    if seconds > engine.budget.left:
-        engine.display.message(
-            f"warning: the linear probe alone is predicted to take {format_seconds(seconds)}, more "
-            "than the time that is left, and it is trained all the same. Use a longer --budget, a "
-            "smaller --image-size or fewer images."
-        )
+    first, *others = compared.names
+    more = {name: prepare_setup(walk.replace(probe, {"model": name}), silent) for name in others}
+    return base, {first: setup, **more}
 
 
 class _Log(Display):

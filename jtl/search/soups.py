@@ -41,7 +41,7 @@ LEAST_GAIN = 0.0
 
 
 def families(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials whose weights may be averaged: the same layers, head and input size.
+    """Trials whose weights may be averaged: the same backbone, layers, head and input size.
 
     Returns:
         Those of two and more, the best first, in each and among them.
@@ -51,9 +51,8 @@ def families(trials: Sequence[Trial]) -> list[list[Trial]]:
         options = trial.options
         what = options.get("phases") or options.get("mask")
         if trial.epochs and trial.stage != STAGE:
-            found.setdefault((what, options.get("image_size"), options.get("head")), []).append(
-                trial
-            )
+            key = (what, *(options.get(name) for name in ("model", "image_size", "head")))
+            found.setdefault(key, []).append(trial)
     return [family for family in found.values() if len(family) > 1]
 
 

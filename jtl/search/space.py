@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jtl.config.defaults import mask_defaults
@@ -29,6 +30,8 @@ _SMALL = ("norm_only", "bias_only")
 HEADS = ("linear", "mlp")
 HEAD_SHARE = 0.1
 """The share of the time that is left which a head with a hidden layer may take."""
+BACKBONES_SHARE = 0.5
+"""The share of the time that is left which the probes of other backbones may take together."""
 EPOCHS = (3, 5, 10, 15, 20)
 
 
@@ -62,6 +65,24 @@ def probe(options: dict[str, Any]) -> Candidate:
         options: How, such as {"solver": "lbfgs"}.
     """
     return Candidate("head_only", "probe", {"mask": "head_only", **options})
+
+
+def with_model(candidate: Candidate, model: str | None) -> Candidate:
+    """A candidate with another backbone than the first; None leaves it as it is."""
+    if model is None:
+        return candidate
+    options = {**candidate.options, "model": model}
+    return dataclasses.replace(candidate, name=f"{candidate.name}, model {model}", options=options)
+
+
+def backbones(probes: Mapping[str, Candidate]) -> list[Candidate]:
+    """Linear probes of other backbones than the first, by their names."""
+    share = BACKBONES_SHARE / max(len(probes), 1)
+    each = {
+        model: dataclasses.replace(probe, stage="backbone", share=share)
+        for model, probe in probes.items()
+    }
+    return [with_model(candidate, model) for model, candidate in each.items()]
 
 
 def heads() -> list[Candidate]:

@@ -33,7 +33,8 @@ class Trial:
     Attributes:
         number: From 1 on; 0 of what was not begun.
         name: For people.
-        stage: `probe`, `size`, `head`, `plan`, `search` or `soup`: what it was tried for.
+        stage: What it was tried for: `probe`, `backbone`, `size`, `head`, `plan`, `search` or
+            `soup`.
         options: Options of `jtl train` that differ from those of all trials.
         state: `running`; `done`; `stopped` at an epoch's end because the time was over; `pruned`,
             because others were better after as many epochs; `failed`; or `not begun`.

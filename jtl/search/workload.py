@@ -118,3 +118,22 @@ class Workload:
         setup = self._setup
         size = setup.inputs.device.size
         return flops.count(setup.model, setup.variables, size, lambda _: False).forward
+
+
+class Workloads:
+    """Counts what trials compute with one of several networks."""
+
+    def __init__(self, each: dict[str, Workload]):
+        """Takes what counts for every backbone, that of trials that name none first."""
+        self._each, self._first = each, next(iter(each))
+
+    def of(self, options: dict[str, Any]) -> tuple[Work, int]:
+        """As of `Workload`."""
+        return self[options].of(options)
+
+    def trained(self, options: dict[str, Any]) -> None:
+        """As of `Workload`."""
+        self[options].trained(options)
+
+    def __getitem__(self, options: dict[str, Any]) -> Workload:
+        return self._each[options.get("model", self._first)]

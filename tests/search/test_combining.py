@@ -83,6 +83,7 @@ def test_only_trials_of_the_same_layers_and_size_are_averaged():
         trial(5, 0.9, mask="full", image_size=96),
         trial(6, 0.6, mask="last_stage"),
         trial(7, 0.75, mask="full", head="mlp"),
+        trial(8, 0.75, mask="full", model="resnet18"),
     ]
     assert [[t.number for t in family] for family in soups.families(trials)] == [[4, 3]]
 

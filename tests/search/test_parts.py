@@ -119,6 +119,11 @@ def test_all_that_is_tried_can_be_trained():
         *space.heads(),
         *space.sizes(space.probe({}), 224, 32),
         space.probe({"solver": "lbfgs"}),
+        *space.backbones({"resnet18": space.probe({}), "vgg11": space.probe({})}),
+    ]
+    assert [(c.options["model"], c.share) for c in plan[-2:]] == [
+        ("resnet18", 0.25),
+        ("vgg11", 0.25),
     ]
     variations = [space.varied(each, 224) for each in drawn]
     options = [candidate.options for candidate in variations]
@@ -151,6 +156,9 @@ def test_sizes_are_multiples_of_32_that_the_network_takes():
         (["a", "--no-test", "--test-split", "0.2"], "cannot be combined"),
         (["a", "--cache-views", "2"], "a search chooses it itself"),
         (["a", "--task", "multilabel"], "images with one class each"),
+        (["a", "--models", "resnet18,vgg11", "--model", "vgg13"], "both given"),
+        (["a", "--models", "resnet18,vgg11", "--weights", "x.pth"], "--weights is for one backb"),
+        (["a", "--models", "resnet18,resnet81"], "resnet81"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(given, message):

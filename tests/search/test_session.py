@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -14,9 +15,11 @@ import jtl
 from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.config import walk
+from jtl.models import registry
 from jtl.runs.files import read_json
-from jtl.search import sampling, session, space
-from jtl.search.options import Options
+from jtl.search import backbones, planning, sampling, session, space
+from jtl.search.options import Options, SearchConfig
+from jtl.search.space import Candidate
 from support import tiny
 from support.commands import python
 from support.paths import TESTS
@@ -103,13 +106,110 @@ def test_all_images_choose_without_a_test(tiny_data, tmp_path, planned):
 def test_a_probe_that_does_not_fit_is_announced(tiny_data, tmp_path, planned, monkeypatch):
     said: list[str] = []
     # A machine that takes a second for ten thousand operations.
-    monkeypatch.setattr(session, "SLOW_RATE", 1e4)
+    monkeypatch.setattr(planning, "SLOW_RATE", 1e4)
     monkeypatch.setattr(session.Workload, "measured_rate", lambda workload: 1e4)
     monkeypatch.setattr(tiny.Display, "message", lambda display, text: said.append(text))
     found = searched(tiny_data, tmp_path / "search", "--budget", "30s", "--no-test")
     [warning] = [text for text in said if text.startswith("warning: the linear probe")]
     assert "is predicted to take " in warning
     assert found["trials"][0]["state"] == "done"
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """Another backbone than `tiny`, with the same layers, whose weights cannot be had."""
+    entry = dataclasses.replace(tiny.ENTRY, name="tiny2", default_weights="package:tiny2")
+    monkeypatch.setitem(registry._ENTRIES, "tiny2", entry)
+
+
+def test_several_backbones_begin_and_the_best_goes_on(
+    tiny_data, tmp_path, planned, second, monkeypatch
+):
+    said: list[str] = []
+    monkeypatch.setattr(tiny.Display, "message", lambda display, text: said.append(text))
+    measured = planning.reached
+
+    def reached(engine, first, name):
+        assert measured(engine, first, name) > 0
+        return float(name == "tiny2")
+
+    monkeypatch.setattr(planning, "reached", reached)
+    short = Candidate("last_stage", "plan", {"mask": "last_stage", "epochs": 1})
+    probe = {"mask": "head_only", "solver": "lbfgs", "class_weights": "balanced"}
+    monkeypatch.setattr(space, "strategies", lambda **how: [short])
+    monkeypatch.setattr(space, "heads", lambda: [Candidate("balanced", "head", probe)])
+    out = tmp_path / "search"
+    given = [f"folder:{tiny_data}", "--models", "tiny,tiny2", "--weights", "random", "--no-test"]
+    options = app.parsed(Options, [*given, "--out", str(out)], "jtl search")
+    ticks = itertools.count()
+    found = session.run(options, tiny.quiet(), lambda: 0.05 * next(ticks))
+    assert [(t["name"], t["stage"]) for t in found["trials"]] == [
+        ("head_only", "probe"),
+        ("head_only, model tiny2", "backbone"),
+        ("last_stage, model tiny2", "plan"),
+        ("last_stage", "plan"),
+        ("balanced, model tiny2", "head"),
+    ]
+    assert {t["state"] for t in found["trials"]} == {"done"}
+    stored = [json.loads((out / t["folder"] / "config.json").read_text()) for t in found["trials"]]
+    models = ["tiny", "tiny2", "tiny2", "tiny", "tiny2"]
+    assert [config["model"]["model"] for config in stored] == models
+    assert "Of 2 backbones tiny2 is the best so far; the search goes on with it" in said
+    page = (out / "search.md").read_text()
+    assert "| backbone | tiny" in page
+    # It goes on with the same ones, which may be named again.
+    again = app.parsed(Options, [*given, "--out", str(out), "--resume"], "jtl search")
+    assert session.run(again, tiny.quiet(), lambda: 1.0)["trials"] == found["trials"]
+    other = app.parsed(Options, ["--out", str(out), "--resume", "--models", "tiny"], "jtl search")
+    with pytest.raises(UserError, match=r"compares tiny, tiny2. Leave it out to continue"):
+        session.run(other, tiny.quiet(), lambda: 1.0)
+
+
+def test_backbones_without_weights_are_left_out(second, monkeypatch):
+    options = walk.create(Options, {"source": "digits", "models": ("tiny2", "efficientnet_lite0")})
+    resolve = backbones.weights.resolve
+
+    def known(spec, model, **how):
+        return None if model == "efficientnet_lite0" else resolve(spec, model, **how)
+
+    monkeypatch.setattr(backbones.weights, "resolve", known)
+    found = backbones.find(options, options.base(), 60.0, tiny.quiet())
+    assert found.names == ("efficientnet_lite0",)
+    assert "package:tiny2" in found.left_out["tiny2"]
+    monkeypatch.setattr(backbones.weights, "resolve", resolve)
+    only = dataclasses.replace(options, search=SearchConfig(models=("tiny2", "tiny2")))
+    assert backbones.find(only, only.base(), 60.0, tiny.quiet()).names == ("tiny2",)
+    # A single one is told by what reads its weights; of several none can be had here.
+    entry = dataclasses.replace(tiny.ENTRY, name="tiny3", default_weights="package:tiny3")
+    monkeypatch.setitem(registry._ENTRIES, "tiny3", entry)
+    none = dataclasses.replace(options, search=SearchConfig(models=("tiny2", "tiny3")))
+    with pytest.raises(UserError, match=r"no weights can be had .*\n  tiny2: "):
+        backbones.find(none, none.base(), 60.0, tiny.quiet())
+
+
+def test_in_a_long_search_backbones_that_are_here_are_compared(monkeypatch):
+    asked = []
+
+    def resolve(spec, model, **how):
+        asked.append(model)
+        if model != "efficientnet_lite1":
+            raise UserError("not here")
+
+    monkeypatch.setattr(backbones.weights, "resolve", resolve)
+    options = walk.create(Options, {"source": "digits"})
+
+    def find(given: Options, seconds: float) -> backbones.Backbones:
+        return backbones.find(given, given.base(), seconds, tiny.quiet())
+
+    assert find(options, 1199.0).names == ("efficientnet_lite0",)
+    assert not asked
+    found = find(options, 1200.0)
+    assert (found.names, found.left_out) == (("efficientnet_lite0", "efficientnet_lite1"), {})
+    # Of no backbone are default weights asked for that would be downloaded.
+    assert "resnet18" not in asked
+    for named in ({"model": "resnet18"}, {"weights": "random"}, {"truncate_at": "stage3"}):
+        given = walk.create(Options, {"source": "digits", **named})
+        assert find(given, 1200.0).names == (given.model.model,)
 
 
 def test_from_python(tiny_data, tmp_path):
