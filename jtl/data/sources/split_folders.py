@@ -149,8 +149,8 @@ def without_train(base: Node, named: Mapping[str, SplitName], findings: Findings
     if not train:
         first = findings.path(base.children[ordered[0]])
         return UserError(
-            f"{findings.place} has {told} but no train/. {LAYOUT} To score a model on one of "
-            f"them: jtl evaluate RUN --data {first}. {_AS_CLASSES}"
+            f"{findings.place} has {told} but no train/. {LAYOUT}{_others(base, named, findings)} "
+            f"To score a model on one of them: jtl evaluate RUN --data {first}. {_AS_CLASSES}"
         )
     node = base.children[train[0]]
     classes = f" {_AS_CLASSES}" if len(base.with_images()) > 1 else ""
@@ -161,6 +161,17 @@ def without_train(base: Node, named: Mapping[str, SplitName], findings: Findings
             "after the class in train/, and those of the other folders likewise. "
         )
     return UserError(f"{told}{LAYOUT}{classes}")
+
+
+def _others(base: Node, named: Mapping[str, SplitName], findings: Findings) -> str:
+    """What to do if the only other folder holds the training images."""
+    others = [name for name in base.with_images() if name not in named]
+    if len(others) != 1 or not base.children[others[0]].with_images():
+        return ""
+    return (
+        f" If {others[0]} holds the training images, call it train, or give it alone "
+        f"({findings.path(base.children[others[0]])})."
+    )
 
 
 def _for_retrieval(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jtl.common.errors import UserError
-from jtl.common.text import listed
+from jtl.common.text import counted, listed
 from jtl.data.kinds import by_ending
 from jtl.data.sources.image_groups import IN_COLUMNS
 from jtl.data.sources.label_sets import Reading
@@ -45,6 +45,10 @@ _ENOUGH = 0.5
 """The share of a column that leads to images from which on it is one of images."""
 _NUMBERS = (*TRUE[:2], *FALSE[:2])
 _CORNER = re.compile(r"(?i)(roi|b?box)?[._ -]?[xy][._ -]?(min|max|[0-2])|b?box(es)?")
+_LAST_WORDS = {"label", "class", "category", "species", "breed", "diagnosis"}
+"""Of columns of labels that are called otherwise, such as `object_annotation_category`."""
+_PRESENCE = {"confidence", "present", "presence", "is_present", "positive", "is_positive", "exists"}
+"""Columns that say whether a label is one of the image's."""
 _MARKS = {"1", "0", "-1", "1.0", "0.0", "-1.0", *MISSING}
 """What a column holds that says of each image whether it has something."""
 
@@ -110,6 +114,8 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
     if split is None and asked.split is None:
         used = {image, label, group, *one_hot}
         notes += unused_splits(table, [c for c in named_columns(table) if c not in used])
+    if label is not None:
+        _refuse_negatives(table, [c for c in named_columns(table) if c not in {image, label}])
     if corners := [name for name in table.names if _CORNER.fullmatch(name)][:4]:
         notes.append(
             f"The columns {listed(map(repr, corners))} may say a part of each image, such as a "
@@ -165,6 +171,9 @@ def _image(
 def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int, ...], list[str]]:
     columns = [c for c in named_columns(table) if c not in taken]
     usual = _usual(table, columns, LABELS)
+    if "x" in map(key_of, table.names):  # A place in the image.
+        usual = [column for column in usual if key_of(table.names[column]) != "y"]
+    usual = usual or [c for c in columns if {*words_of(table.names[c])[-1:]} & _LAST_WORDS]
     if len(usual) > 1:
         cells = [table.columns[column] for column in usual]
         pairs = set(zip(*cells, strict=True))
@@ -213,6 +222,19 @@ def _refuse_marks(table: Table, columns: Sequence[int]) -> None:
         )
 
 
+def _refuse_negatives(table: Table, columns: Sequence[int]) -> None:
+    """Raises `UserError` if a column says of which rows the label is not in the image."""
+    for column in columns:
+        name, cells = table.names[column], table.columns[column]
+        if key_of(name) in _PRESENCE and {*cells} in ({"0", "1"}, {"0.0", "1.0"}):
+            wrong = sum(cell in ("0", "0.0") for cell in cells)
+            raise UserError(
+                f"The column '{name}' of {table.path} is 0 in {wrong:,} of "
+                f"{counted(len(cells), 'row')}: their labels may be those that an image does not "
+                "have, as in Open Images. Remove these rows; or, if they count, this column."
+            )
+
+
 def _are_numbers(cells: Sequence[str]) -> bool:
     return all(cell.replace(".", "", 1).isdigit() for cell in cells[:100])
 
@@ -229,7 +251,12 @@ def _groups(table: Table, columns: Sequence[int]) -> list[str]:
     """A note if a column may say which images belong together."""
     for column in columns:
         words = {word.removesuffix("id") or word for word in words_of(table.names[column])}
-        if words & IN_COLUMNS and 2 * len({*table.columns[column]}) <= len(table.rows):
+        of_ecotaxa = table.names[column].startswith("object_")
+        if (
+            words & IN_COLUMNS
+            and not of_ecotaxa
+            and 2 * len({*table.columns[column]}) <= len(table.rows)
+        ):
             name = table.names[column]
             return [
                 f"The column '{name}' may say which images belong together; to keep these on one "

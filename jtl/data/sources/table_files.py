@@ -19,7 +19,7 @@ from jtl.common.text import listed
 from jtl.data.kinds import LFS_POINTER, by_ending, is_lfs_pointer
 from jtl.data.sources import unread_labels
 from jtl.data.sources.parquet import parquet_library
-from jtl.data.sources.table_json import cell_of, columns_of, objects_in
+from jtl.data.sources.table_json import cell_of, columns_of, objects_in, with_objects
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Of the files that jtl recognizes as tables."""
@@ -28,6 +28,7 @@ _HEAD = 512
 _DELIMITERS = ("\t", ";", ",")
 _FIRST_SPACE = "first space"
 """Between an image's number and a name of several words, as in `0034309 Cessna 172`."""
+_TYPE = re.compile(r"\[[ft]\]")
 _SAMPLE = 20
 """Rows that decide the delimiter."""
 _BINARY = {
@@ -143,7 +144,7 @@ def _text(data: bytes, path: Path) -> str:
 def _of_rows(text: str, path: Path) -> Table:
     begin = re.match(r"sep=(.)\r?\n", text)  # Excel's.
     comments, head = _comments(text, path)
-    text = text[len(comments) :]
+    text = _named(text[len(comments) :])
     delimiter = begin[1] if begin else _delimiter(text[: 2**16], path)
     rows: list[list[str]] = []
     numbers, number = array("q"), 0
@@ -167,6 +168,8 @@ def _of_rows(text: str, path: Path) -> Table:
         names = [str(number) for number in range(1, len(names) + 1)]
     if not rows:
         raise UserError(f"{path} has no rows below the names of its columns.")
+    if all(map(_TYPE.fullmatch, rows[0])) and len(rows) > 1:  # EcoTaxa's second row.
+        rows, numbers = rows[1:], numbers[1:]
     width = len(names)
     uneven = [row for row, cells in enumerate(rows) if len(cells) != width]
     broken = [row for row in uneven if any(cell.strip() for cell in rows[row][width:])]
@@ -179,7 +182,23 @@ def _of_rows(text: str, path: Path) -> Table:
     for row in uneven:
         rows[row] = [*rows[row][:width], *[""] * (width - len(rows[row]))]
     columns = [[row[column].strip() for row in rows] for column in range(width)]
+    names, columns = with_objects(names, columns)
     return Table(path, names, columns, numbers, has_head)
+
+
+def _named(text: str) -> str:
+    """A list whose first line is the number of rows, and whose second names the other columns.
+
+    So are those of CelebA and DeepFashion. The number becomes an empty line.
+    """
+    first, _, rest = text.partition("\n")
+    if not first.strip().isdigit():
+        return text
+    lines = rest.strip().split("\n")
+    head, *rows = (len(line.split()) for line in [*lines[:_SAMPLE], *lines[-1:]])
+    if not 0 <= len(lines) - int(first) <= 1 or len({*rows}) != 1:
+        return text
+    return f"\nimage {rest}" if head == rows[0] - 1 and len(lines) > int(first) else f"\n{rest}"
 
 
 def _comments(text: str, path: Path) -> tuple[str, list[str]]:

@@ -111,9 +111,11 @@ class ImageFinder:
             Way(
                 _without_start(index.of_path, cut),
                 f"The paths in the table are those of another place: {counted(cut, 'folder')} at "
-                "their beginning are left out.",
+                "their beginning are left out."
+                if cut
+                else f"The paths in the table start at {self.root}.",
             )
-            for cut in range(1, depth)
+            for cut in range(depth)
         ]
         told = f"Images are found by their names alone, in any folder below {self.root}."
         for way in (*ways, Way(index.of_name, told)):

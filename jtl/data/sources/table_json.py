@@ -97,6 +97,21 @@ def columns_of(
     return columns, rows, frozenset(lists)
 
 
+def with_objects(
+    names: Sequence[str], columns: Sequence[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns of a text, with those of JSON objects in cells as columns of their values."""
+    found: dict[str, list[str]] = {}
+    for name, cells in zip(names, columns, strict=True):
+        inner = None
+        if all(cell[:1] + cell[-1:] in ("", "{}") for cell in cells) and any(cells):
+            with contextlib.suppress(ValueError, RecursionError, UserError):
+                objects = enumerate({name: json.loads(cell or "{}")} for cell in cells)
+                inner, _, _ = columns_of(objects, Path())
+        found.update({name: cells} if not inner or name in inner else inner)
+    return ([*found], [*found.values()]) if len(found) >= len(names) else ([*names], [*columns])
+
+
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """The values of an object and, as `label.name`, those of objects in it."""
     for name, value in values.items():

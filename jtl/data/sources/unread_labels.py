@@ -86,6 +86,8 @@ _SPECIAL = {
     r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
     "jtl gives every image one: export the data in the format Folder Structure. ",
     r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": _OF_BOXES,
+    r"\.npy$": "Save images [N, H, W, 3] and labels [N] together as uint8 and integers: "
+    "numpy.savez('data.npz', x_train=..., y_train=...), to be read as npz:data.npz. ",
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
     _ARRAYS: "Those of SVHN hold the images, too: mat:FOLDER. ",
     r"\.(mdb|lmdb)$": _LMDB,

@@ -96,6 +96,77 @@ def test_names_of_several_words_behind_a_number(tmp_path: Path):
     assert "has only one column" in refused(f"csv:{tmp_path / 't.txt'}")
 
 
+ROWS = ["000001.png -1  1 -1", "000002.png  1 -1 -1", "000003.png  1  1  1"]
+
+
+@pytest.mark.parametrize("head", ["Bald Male Young", "image Bald Male Young"])
+def test_a_list_that_says_how_many_rows_follow(tmp_path: Path, head: str):
+    """CelebA's and DeepFashion's."""
+    images(tmp_path, ["000001", "000002", "000003"])
+    (tmp_path / "t.txt").write_text("\n".join(["3", head, *ROWS, ""]))
+    spec = f"csv:{tmp_path / 't.txt'}"
+    assert labels(spec, label_column="Bald") == {"000001": "-1", "000002": "1", "000003": "1"}
+    assert "its columns 'Bald', 'Male', 'Young' hold 1, 0, -1" in refused(spec)
+    (tmp_path / "000003.png").unlink()
+    assert "row 5 ('000003.png')" in refused(spec, label_column="Bald")
+    (tmp_path / "t.txt").write_text("\n".join(["7", head, *ROWS]))
+    assert "has only one column ('7')" in refused(spec)
+
+
+def test_the_row_of_types_of_ecotaxa(tmp_path: Path):
+    images(tmp_path, ["a", "b"])
+    (tmp_path / "t.tsv").write_text(
+        "img_file_name\timg_rank\tobject_id\tobject_annotation_category\n[t]\t[f]\t[t]\t[t]\n"
+        "a.png\t0\to1\tcopepod\nb.png\t1\to2\tdetritus\n"
+    )
+    assert labels(f"csv:{tmp_path / 't.tsv'}") == {"a": "copepod", "b": "detritus"}
+
+
+def test_objects_in_the_cells_of_a_text(tmp_path: Path):
+    """VIA's table and Labelbox's."""
+    images(tmp_path, ["a", "b"])
+    head = "filename,file_attributes,region_count,region_attributes"
+    rows = [f'{n}.png,"{{""class"":""{c}""}}",0,"{{}}"' for n, c in (("a", "ant"), ("b", "bee"))]
+    (tmp_path / "t.csv").write_text("\n".join([head, *rows]))
+    found = {"a": "ant", "b": "bee"}
+    for column in (None, "file_attributes", "file_attributes.class"):
+        assert labels(f"csv:{tmp_path / 't.csv'}", label_column=column) == found
+
+
+def test_labels_that_images_do_not_have(tmp_path: Path):
+    """Open Images lists what people saw not to be in an image, too."""
+    images(tmp_path, ["a", "b"])
+    head = "ImageID,Source,LabelName,Confidence"
+    rows = [f"{n},verification,{c},{int((n == 'a') == (c == 'cat'))}"
+            for n in "ab" for c in ("cat", "dog")]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join([head, *rows]))
+    spec, asked = f"csv:{tmp_path / 't.csv'}", {"label_column": "LabelName", "task": "multilabel"}
+    assert "'Confidence' of" in (told := refused(spec, **asked))
+    assert "is 0 in 2 of 4 rows" in told
+    (tmp_path / "t.csv").write_text("\n".join([head, *(r for r in rows if r.endswith("1"))]))
+    found = find(spec, SourceOptions(label_column="LabelName", task="multilabel"))
+    assert found.splits["train"].labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_corners_are_no_labels(tmp_path: Path):
+    images(tmp_path, ["a", "b"])
+    text = "patientId,x,y,width,height,Target\na,,,,,0\nb,2,3,4,5,1\nb,7,8,9,6,1\n"
+    (tmp_path / "t.csv").write_text(text)
+    assert labels(f"csv:{tmp_path / 't.csv'}") == {"a": "0", "b": "1"}
+
+
+def test_paths_that_start_at_the_root_of_images(tmp_path: Path):
+    """Places365's `/a/airfield/1.jpg`, below `data`."""
+    images(tmp_path / "data", [])
+    for name in ("airfield", "bakery"):
+        (tmp_path / "data" / name[0]).mkdir()
+        images(tmp_path / "data" / name[0] / name, ["1"])
+    (tmp_path / "t.txt").write_text("/a/airfield/1.png 0\n/b/bakery/1.png 1\n")
+    spec, root = f"csv:{tmp_path / 't.txt'}", str(tmp_path / "data")
+    assert labels(spec, image_root=root) == {"a/airfield/1": "0", "b/bakery/1": "1"}
+    assert f"start at {root}." in " ".join(find(spec, SourceOptions(image_root=root)).notes)
+
+
 def ages(root: Path, name: str, values: list[object]) -> str:
     names = [f"{1377 + n}" for n in range(len(values))]
     images(root, names)
@@ -142,3 +213,11 @@ def test_the_table_of_training_images_is_proposed(tmp_path: Path):
     assert f"--data csv:{tmp_path}/train.csv" in refused(str(tmp_path))
     (tmp_path / "train.csv").unlink()
     assert "csv:" not in refused(str(tmp_path)).replace("csv:FILE", "")
+
+
+def test_the_other_folder_is_named_where_there_is_no_train(tmp_path: Path):
+    for name in ("data_256/a", "data_256/b", "val_256/a", "val_256/b"):
+        (tmp_path / name).mkdir(parents=True)
+        images(tmp_path / name, ["1"])
+    told = refused(str(tmp_path))
+    assert f"call it train, or give it alone ({tmp_path}/data_256). To score" in told
