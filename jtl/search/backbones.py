@@ -13,7 +13,7 @@ from jtl.config import walk
 from jtl.config.model import ModelConfig
 from jtl.config.options import Config
 from jtl.models import registry
-from jtl.search.options import Options
+from jtl.search.options import Options, several_refused
 
 LONG = 1200.0
 """Seconds of a budget from which on backbones beside the default one are compared by themselves."""
@@ -92,15 +92,6 @@ def _local(display: Display) -> list[str]:
             continue
         found.append(name)
     return found
-
-
-def several_refused(model: ModelConfig) -> str | None:
-    """The option that is for one backbone only, if one is given."""
-    usual = ModelConfig()
-    if model.weights not in ("default", "random"):
-        return "weights"
-    single = ("truncate_at", "aux_head", "entry", "strip_prefix", "ignore_keys", "bgr")
-    return next((name for name in single if getattr(model, name) != getattr(usual, name)), None)
 
 
 def again(options: Options, given: Config, before: dict[str, Any]) -> Config:

@@ -132,7 +132,6 @@ class Options:
         if not names:
             return self.model
         from jtl.models import registry
-        from jtl.search.backbones import several_refused
 
         for name in names:
             registry.get(name)
@@ -148,3 +147,12 @@ class Options:
                 "two out."
             )
         return dataclasses.replace(self.model, model=names[0])
+
+
+def several_refused(model: ModelConfig) -> str | None:
+    """The option that is for one backbone only, if one is given."""
+    usual = ModelConfig()
+    if model.weights not in ("default", "random"):
+        return "weights"
+    single = ("truncate_at", "aux_head", "entry", "strip_prefix", "ignore_keys", "bgr")
+    return next((name for name in single if getattr(model, name) != getattr(usual, name)), None)
