@@ -39,6 +39,9 @@ COMMANDS = {
     "predict": Command("jtl.predict.command", "predict the class of images", computes=True),
     "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
     "export": Command("jtl.export.command", "write a model for other libraries", computes=True),
+    "serve": Command(
+        "jtl.serve.command", "a page to try a model on, and an HTTP API", computes=True
+    ),
     "compare": Command("jtl.compare.command", "compare runs side by side"),
     "data": Command("jtl.data.command", "check your images before training (data check)"),
     "cache": Command("jtl.cache.command", "list or delete what jtl has cached"),

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 MODULES = {
     **{
         name: f"jtl.{name}"
-        for name in ("train", "search", "predict", "evaluate", "export", "compare", "data", "cache")
+        for name in (
+            *("train", "search", "predict", "evaluate", "export", "serve"),
+            *("compare", "data", "cache"),
+        )
     },
     "weights": "weights_convert",
 }

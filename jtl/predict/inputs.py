@@ -58,6 +58,11 @@ def items(images: Images) -> list[Item]:
     return list(_items(images, "image"))
 
 
+def of_bytes(data: bytes, name: str) -> Item:
+    """The image that a file's contents are, such as an upload."""
+    return Item(name, functools.partial(_decoded, lambda: data, name))
+
+
 def _items(images: Any, name: str) -> Iterator[Item]:
     if isinstance(images, str):
         yield from _at_path(images)

@@ -228,12 +228,13 @@ def decoded(
     """The images as in training, uint8 [H, W, 3]; of one size but for small square ones."""
 
     def work(rows: range) -> list[np.ndarray | Unreadable]:
-        return [_as_input(batch[row], inputs, several) for row in rows]
+        return [as_input(batch[row], inputs, several) for row in rows]
 
     return [image for part in in_threads(work, len(batch)) for image in part]
 
 
-def _as_input(item: Item, inputs: InputPlan, several: set[str] | None) -> np.ndarray | Unreadable:
+def as_input(item: Item, inputs: InputPlan, several: set[str] | None) -> np.ndarray | Unreadable:
+    """One image as in training, uint8 [H, W, 3], or why it cannot be read; see `decoded`."""
     try:
         shorter = None if inputs.host is None else inputs.host.shorter_side
         image = item.load(inputs.bit_depth, shorter)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jtl.cli import commands as cli
-from support import commands
+from support import commands, serving
 from support.paths import ROOT
 
 README = ROOT / "README.md"
@@ -49,6 +49,8 @@ def run(words: list[str]) -> int:
         from weights_convert.cli import commands as weights
 
         return cli.run_one_of(weights, words[1:], "jtl weights")
+    if words[0] == "serve":
+        return serving.run_and_stop(*words[1:], "--max-batch", 1)[0]
     return commands.main(*words)
 
 
