@@ -30,7 +30,7 @@ _SCHEMES = {
 }  # fmt: skip
 """By the ending of a file's name; of any other path, what lies there tells."""
 _NAMED = (
-    "folder:", "tfds:", "npz:", "parquet:", "csv:", "datasets:", "wds:", "cifar:", "mat:",
+    "folder:", "tfds:", "npz:", "parquet:", "csv:", "datasets:", "wds:", "cifar:", "mat:", "idx:",
 )  # fmt: skip
 """What sources begin with that say their kind."""
 
@@ -95,7 +95,8 @@ class DataConfig:
             the Hugging Face Hub), 'csv:FILE' (a table of image files and labels: .csv, .tsv, .jsonl
             or .parquet), 'datasets:FOLDER' (what Hugging Face's save_to_disk wrote), 'wds:FILES'
             (tar files of WebDataset), 'cifar:FILE' (CIFAR for Python), 'mat:FILES' (MATLAB, as of
-            SVHN), 'digits' (scikit-learn's handwritten digits); see docs/data.md.
+            SVHN), 'idx:FOLDER' (MNIST's files), 'digits' (scikit-learn's handwritten digits); see
+            docs/data.md.
         task: Whether each image has exactly one class (auto), or any number of classes
             (multilabel): the labels are then lists, or columns of 0 and 1; see docs/data.md.
         label_delimiter: With --task multilabel, what separates the labels in a table's cells, such

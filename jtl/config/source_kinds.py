@@ -18,6 +18,12 @@ CIFAR = re.compile(r"cifar-?10(-batches-py|-python)|cifar-?100-python", re.IGNOR
 """The names of CIFAR's folders and archives."""
 SVHN = re.compile(r"(train|test|extra)_32x32\.mat")
 """The names of SVHN's cropped digits."""
+IDX = re.compile(
+    r"(|.+[-_.])(train|t10k|test)[-_.](images|labels)[-_.]idx[13][-_.]ubyte(?:\.gz)?", re.IGNORECASE
+)
+"""The names of MNIST's files: the data set's, the split, and what they hold."""
+IDX_FOLDER = "raw"
+"""Where torchvision puts them."""
 
 _IMAGES = IMAGE_EXTENSIONS + OTHER_IMAGE_EXTENSIONS
 _MOST_ENTRIES, _MOST_FOLDERS = 1000, 50
@@ -33,6 +39,8 @@ def kind_of_place(place: Path) -> str:
             return _of_folder(place)
         if _is_cifar(place):
             return "cifar"
+        if IDX.fullmatch(place.name):
+            return "idx"
         if place.name.lower().endswith(TAR) and is_webdataset(place):
             return "wds"
     except OSError:
@@ -50,6 +58,10 @@ def _of_folder(place: Path) -> str:
         return "cifar"
     if any(SVHN.fullmatch(name) for name in names) and not _with_images(place):
         return "mat"
+    inner = _entries(place / IDX_FOLDER) if (place / IDX_FOLDER).is_dir() else []
+    mnist = any(IDX.fullmatch(name) for name in (*names, *(entry.name for entry in inner)))
+    if mnist and not _with_images(place):
+        return "idx"
     tars = _tars_in(place, names)
     if tars and not _with_images(place) and is_webdataset(tars[0]):
         return "wds"

@@ -102,6 +102,11 @@ SCHEMES: Mapping[str, Scheme] = {
         "MATLAB files of images and labels, as of SVHN",
         "jtl.data.sources.matlab:load_matlab",
     ),
+    "idx": Scheme(
+        "idx:MNIST/raw",
+        "MNIST's files, and those of Fashion-MNIST, KMNIST and EMNIST",
+        "jtl.data.sources.idx:load_idx",
+    ),
     "csv": Scheme(
         "csv:labels.csv",
         "a table of image files and their labels",

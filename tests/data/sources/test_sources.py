@@ -640,6 +640,7 @@ AVAILABLE = """ Give one of these:
   'wds:train-{000..012}.tar' (tar files of WebDataset)
   'cifar:cifar-10-python.tar.gz' (the files of CIFAR-10 or CIFAR-100 for Python)
   'mat:train_32x32.mat' (MATLAB files of images and labels, as of SVHN)
+  'idx:MNIST/raw' (MNIST's files, and those of Fashion-MNIST, KMNIST and EMNIST)
   'csv:labels.csv' (a table of image files and their labels)
   'digits' (1,797 handwritten digits from scikit-learn)"""
 
