@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jtl.api import Classifier as Classifier
+    from jtl.api import Findings as Findings
     from jtl.api import Prediction as Prediction
     from jtl.api import Predictions as Predictions
     from jtl.api import Run as Run
     from jtl.api import Unreadable as Unreadable
     from jtl.api import UserError as UserError
+    from jtl.api import clean as clean
     from jtl.api import fit as fit
     from jtl.api import load as load
     from jtl.search.found import search as search
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 __version__ = version("jtl")
 
 _API = (
-    "Classifier", "Prediction", "Predictions", "Run", "Unreadable", "UserError", "fit", "load",
+    "Classifier", "Findings", "Prediction", "Predictions", "Run", "Unreadable", "UserError",
+    "clean", "fit", "load",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Training and using classifiers from Python: what the commands do, as two functions.
+"""Training and using classifiers from Python: what the commands do, as functions.
 
 Example:
     >>> import tempfile, numpy as np, jtl
@@ -22,6 +22,10 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from jtl.api.finished_run import Run
+from jtl.cleaning.command import OUT
+from jtl.cleaning.command import Options as CleanOptions
+from jtl.cleaning.command import clean as _clean
+from jtl.cleaning.findings import Findings
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
 from jtl.common.text import type_of
@@ -34,7 +38,8 @@ from jtl.predict.predictions import Prediction, Predictions, Unreadable
 from jtl.train.fit import fit as _fit
 
 __all__ = [
-    "Classifier", "Prediction", "Predictions", "Run", "Unreadable", "UserError", "fit", "load",
+    "Classifier", "Findings", "Prediction", "Predictions", "Run", "Unreadable", "UserError",
+    "clean", "fit", "load",
 ]  # fmt: skip
 
 
@@ -79,6 +84,38 @@ def fit(
     with alone():
         device.use(config.run.device)
         return Run.of(_fit(config, display))
+
+
+def clean(
+    data: Any,
+    *,
+    run: Run | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = OUT,
+    display: Display | None = None,
+    **options: Any,
+) -> Findings:
+    """Lists likely mistakes in labelled images as `jtl data clean` does; changes no image.
+
+    Args:
+        data: The images, as of `fit`.
+        run: A run whose backbone looks at the images.
+        out: A new folder for `clean.csv` and the contact sheets.
+        display: Where progress goes; None for stderr.
+        **options: Every other option of the command, with underscores, such as `model`.
+
+    Returns:
+        What was found: `rows`, each with `file`, `label`, `kind`, `suggested`, `score` and
+        `other`; `counts()` by kind and class; and `table`, the file that `exclude` of `fit` takes.
+
+    Raises:
+        UserError: As the command.
+    """
+    folder = getattr(run, "folder", run)
+    values = {"source": as_source(data), "run": folder, "out": out, **options}
+    asked = options_of(CleanOptions, values, "data clean")
+    with alone():
+        device.use(asked.device)
+        return _clean(asked, display or Display())
 
 
 _Options = TypeVar("_Options")

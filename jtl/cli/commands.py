@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from jtl.cli import app, parser
@@ -24,11 +24,13 @@ class Command:
             commands by name, each with its own; imports nothing slow by itself.
         summary: What it does, for the list of commands.
         computes: Whether it computes with JAX for long: then its process is set up for that.
+        more: Modules of what its first word may ask for instead, which compute.
     """
 
     module: str
     summary: str
     computes: bool = False
+    more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 COMMANDS = {
@@ -43,7 +45,11 @@ COMMANDS = {
         "jtl.serve.command", "a page to try a model on, and an HTTP API", computes=True
     ),
     "compare": Command("jtl.compare.command", "compare runs side by side"),
-    "data": Command("jtl.data.command", "check your images before training (data check)"),
+    "data": Command(
+        "jtl.data.command",
+        "check your images before training; find wrong labels (data clean)",
+        more={"clean": "jtl.cleaning.command"},
+    ),
     "cache": Command("jtl.cache.command", "list or delete what jtl has cached"),
     "weights": Command(
         "weights_convert.cli.commands", "convert, list, inspect and export pretrained weights"
@@ -61,6 +67,9 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     """
     words, prog = list(sys.argv[1:] if args is None else args), invocation.command(name)
     command = COMMANDS[name]
+    if words and words[0] in command.more:
+        command = Command(command.more[words[0]], "", computes=True)
+        prog, words = f"{prog} {words[0]}", words[1:]
     computes = command.computes and not set(parser.HELP).intersection(words)
     if computes:
         huge_pages.restart_with_huge_pages()  # Before the slow imports.

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from jtl.common.errors import UserError
 from jtl.common.quantities import whole
-from jtl.config import checks
+from jtl.config import checks, walk
 from jtl.config.source_kinds import kind_of_place
 
 OnBadImage = Literal["error", "skip"]
@@ -126,6 +126,8 @@ class DataConfig:
         group_from: How to read from a file name which images belong together: name, first-word,
             parent or regex:EXPRESSION as for --label-from, such as 'regex:^(?P<group>p[0-9]+)_'.
             Images of one group are never divided between splits.
+        exclude: Leave out the images that this file lists: the clean.csv of `jtl data clean`,
+            another table with the column file, or a text with a name in each line.
         test_split: Hold out this share of the training images for the test, such as 0.15, if the
             data has no test split. Default: none.
         fold: One fold of a cross-validation, such as 2/5: divide the training images into five
@@ -167,6 +169,7 @@ class DataConfig:
     label_from: str | None = None
     group_column: str | None = None
     group_from: str | None = None
+    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
     test_split: Annotated[float | None, checks.positive, checks.share] = None
     fold: Annotated[str | None, _fold] = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.common.text import counted, indented
 from jtl.config import checks, walk
@@ -26,6 +27,8 @@ class Options:
     unreadable, duplicate, in two classes, greyscale, transparent or tiny images, and empty or
     unbalanced classes.
 
+    `jtl data clean` looks for wrong labels and near-duplicates; see its --help.
+
     Exit codes: 0 if there is no problem (there may be warnings), 1 if something would break or
     bias training, 2 if the data cannot be opened.
 
@@ -35,7 +38,7 @@ class Options:
       jtl data check tfds:cifar10
 
     Attributes:
-        action: check.
+        action: check, or clean.
         source: Your images, as for --data of `jtl train`.
         on_bad_image: Report unreadable images as an error (error), or leave them out with a warning
             (skip).
@@ -46,7 +49,7 @@ class Options:
     HELP_FROM: ClassVar = walk.HelpFrom(DataConfig)
     """The source is read as in training."""
 
-    action: Annotated[Literal["check"], walk.Metavar("check")]
+    action: Annotated[Literal["check", "clean"], walk.Metavar("check|clean")]
     source: Annotated[str, walk.Metavar("SOURCE")]
     task: Task = "auto"
     label_delimiter: str | None = None
@@ -59,6 +62,7 @@ class Options:
     label_from: str | None = None
     group_column: str | None = None
     group_from: str | None = None
+    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     on_bad_image: OnBadImage = "error"
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None
@@ -71,6 +75,8 @@ def command(options: Options) -> int:
     Raises:
         UserError: The source cannot be opened, or the montage not be written.
     """
+    if options.action == "clean":
+        raise UserError("write clean before the options: jtl data clean SOURCE ...")
     from jtl.common import fonts
     from jtl.common.progress import Display
     from jtl.data import montage

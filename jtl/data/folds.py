@@ -13,6 +13,9 @@ from jtl.common.text import listed
 from jtl.config.data import fold_of
 from jtl.data.multilabel import class_counts, is_multilabel, pairs
 
+_MANY = 5
+"""Folds; with fewer, labels that share images may have no way to be in several."""
+
 
 class Fold(NamedTuple):
     """The images of one fold.
@@ -70,7 +73,8 @@ def fold(
             f"{count} folds cannot be made: "
             + (
                 f"each class needs {what} in at least two, and these have them in one alone: "
-                f"{listed(sorted(alone))}. If they have several, try another --split-seed."
+                f"{listed(sorted(alone))}. If they have several, try another --split-seed"
+                f"{' or more folds' if count < _MANY else ''}."
                 if alone
                 else f"there are fewer {what}. Use fewer folds."
             )

@@ -178,6 +178,22 @@ class Labelled:
         return len(self._names)
 
 
+class UnreadableImage(NamedTuple):
+    """An image that cannot be read.
+
+    Attributes:
+        split: "train", "val" or "test".
+        name: Its name.
+        classes: Its class index; of images with several classes, all of them.
+        reason: "name: reason".
+    """
+
+    split: str
+    name: str
+    classes: tuple[int, ...]
+    reason: str
+
+
 class LeftOut(NamedTuple):
     """What a source holds and does not give.
 
@@ -205,11 +221,12 @@ class OpenedSource:
         splits: Those of "train", "val" and "test" that there are; "train" always is.
         notes: What a user should know, in sentences.
         problems: Why it cannot be trained on, in sentences; empty if it can.
-        fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.registry.Dataset`.
+        fingerprint: SHA-256 (hex) of the data; see `jtl.data.sources.dataset.Dataset`.
         labels_from: What the labels come from, in words.
         left_out: What is not used.
         splits_from: The lists that divide the images, in words; empty where there are none.
         groups: The group of every image by the image's name, where images belong together.
+        unreadable: Images that were left out.
     """
 
     class_names: tuple[str, ...]
@@ -221,6 +238,7 @@ class OpenedSource:
     left_out: tuple[LeftOut, ...] = ()
     splits_from: str = ""
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unreadable: tuple[UnreadableImage, ...] = ()
 
     @property
     def has_files(self) -> bool:

@@ -20,7 +20,8 @@ from jtl.common.files import replace_text
 from jtl.common.paths import CHECKED, cache_dir
 from jtl.config.data import OnBadImage
 from jtl.data.batches import unreadable
-from jtl.data.splits import OpenedSource, absent
+from jtl.data.multilabel import classes_of
+from jtl.data.splits import OpenedSource, UnreadableImage, absent
 
 if TYPE_CHECKING:
     from jtl.common.progress import Display
@@ -120,7 +121,14 @@ class Verification:
         named = "; ".join(lines[:_MAX_NAMED])
         more = f"; and {len(lines) - _MAX_NAMED} more" if len(lines) > _MAX_NAMED else ""
         note = f"Left out {len(lines)} of {count} images, which cannot be read: {named}{more}."
-        return dataclasses.replace(found, splits=splits, notes=(*found.notes, note))
+        left_out = tuple(
+            UnreadableImage(name, split.names[row], classes_of(split.labels, row), reason)
+            for name, faults in bad.items()
+            for split in (found.splits[name],)
+            for row, reason in faults.items()
+        )
+        notes = (*found.notes, note)
+        return dataclasses.replace(found, splits=splits, notes=notes, unreadable=left_out)
 
     def _memory(self, found: OpenedSource) -> Path | None:
         """The file that remembers these images, as this decoder reads them."""

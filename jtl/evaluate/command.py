@@ -60,6 +60,7 @@ class Options:
     image_root: str | None = None
     label_delimiter: str | None = None
     label_from: str | None = None
+    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
     single: bool = False

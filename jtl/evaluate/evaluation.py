@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -132,6 +133,8 @@ def evaluate_run(
     spec = own if data is None else with_scheme(data)
     bad = on_bad_image or config.on_bad_image
     how = options or registry.options_for(spec, registry.SourceOptions.of(config))
+    if spec != own and how.exclude == config.exclude:  # A list of the run's own images.
+        how = dataclasses.replace(how, exclude=None)
     verify = verification.of(bad, display)
 
     def load(whole: bool, how: registry.SourceOptions = how) -> registry.Dataset:
@@ -155,8 +158,8 @@ def evaluate_run(
         if spec == own or ungrouped == how:
             raise
         dataset = load(True, ungrouped)
-    if dataset.whole and dataset.fingerprint == stored_fingerprint(classifier.folder):
-        dataset = load(whole=False)  # The run's own images by another name.
+    if dataset.whole:
+        dataset = _own_by_another_name(classifier, dataset, load, how)
     if spec != own:
         for line in dataset.describe().lines():
             display.message(line)
@@ -200,6 +203,23 @@ def evaluate_run(
         **_measured(classifier, split, logits, images.labels),
     }
     return Evaluation(told, logits, images, classifier.temperature, classifier.thresholds)
+
+
+def _own_by_another_name(
+    classifier: Classifier,
+    whole: registry.Dataset,
+    load: Callable[..., registry.Dataset],
+    how: registry.SourceOptions,
+) -> registry.Dataset:
+    """The run's own images, split as in training, if these are they; else all of them."""
+    stored, exclude = stored_fingerprint(classifier.folder), classifier.config.data.exclude
+    if whole.fingerprint == stored:
+        return load(whole=False)
+    if exclude is not None and how.exclude is None:
+        with contextlib.suppress(UserError):  # Of others, there may be no such images.
+            own = load(False, dataclasses.replace(how, exclude=exclude))
+            return own if own.fingerprint == stored else whole
+    return whole
 
 
 def _measured(

@@ -255,8 +255,9 @@ def _relocated(stored: Config, started_in: str | None) -> Config:
     }
     if stored.train.class_weights != "none" and balance_of(stored.train.class_weights) is None:
         moved["class_weights"] = found(stored.train.class_weights)
-    if stored.data.image_root is not None:
-        moved["image_root"] = found(stored.data.image_root)
+    for name in ("image_root", "exclude"):
+        if (place := getattr(stored.data, name)) is not None:
+            moved[name] = found(place)
     kind, colon, path = stored.train.mask.partition(":")
     if kind == "rules":
         moved["mask"] = kind + colon + found(path)

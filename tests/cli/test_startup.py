@@ -113,6 +113,6 @@ def test_a_module_runs_the_command_of_its_name():
             [sys.executable, "-m", f"jtl.{name}", "--help"],
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        action = {"data": "check ", "cache": "list|clear "}.get(name, "")
+        action = {"data": "check|clean ", "cache": "list|clear "}.get(name, "")
         assert done.stdout.startswith(f"usage: python -m jtl.{name} {action}[OPTIONS]")
         assert f"\n  python -m jtl.{name} " in done.stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jtl.cleaning import command as clean
 from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.config import walk
@@ -258,7 +259,8 @@ def test_a_plain_path_is_a_source(tmp_path, monkeypatch):
 
 def test_commands_explain_the_options_of_a_source_in_the_same_words():
     trained = walk.options(DataConfig)
-    for kind, default in ((check.Options, None), (evaluate.Options, "Default: as in training.")):
+    kinds = {check.Options: None, clean.Options: None, evaluate.Options: "Default: as in training."}
+    for kind, default in kinds.items():
         shared = {name: option for name, option in walk.options(kind).items() if name in trained}
         assert {"classes", "split_lists", "image_root", "label_from"} <= set(shared)
         for name in set(shared) - {"data", "on_bad_image"}:

@@ -14,11 +14,15 @@ from jtl.train import command as train
 
 def main(command: str, *args: object) -> int:
     """A command in this process; the exit code that the process would have."""
-    module = importlib.import_module(commands.COMMANDS[command].module)
+    known, words = commands.COMMANDS[command], [str(arg) for arg in args]
+    module, prog = known.module, f"jtl {command}"
+    if words and words[0] in known.more:
+        module, prog = known.more[words[0]], f"{prog} {words.pop(0)}"
+    module = importlib.import_module(module)
     run = module.command
     if command == "train":
         run = functools.partial(train.command, background_plots=False)
-    return app.main(module.Options, run, prog=f"jtl {command}", args=[str(arg) for arg in args])
+    return app.main(module.Options, run, prog=prog, args=words)
 
 
 def python(*args: object, **environment: str | None) -> subprocess.CompletedProcess[str]:

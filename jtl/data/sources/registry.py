@@ -12,14 +12,13 @@ from jtl.common.errors import UserError, suggest
 from jtl.config.data import check_delimiter, with_scheme
 from jtl.data import folds, frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
-from jtl.data.description import Description, describe
 from jtl.data.hold_out import hold_out, hold_out_test, refuse_divided
-from jtl.data.multilabel import is_multilabel
+from jtl.data.sources.dataset import Dataset as Dataset
+from jtl.data.sources.exclusion import without_excluded
 from jtl.data.sources.image_groups import with_groups
 from jtl.data.sources.source_options import DEFAULT, SourceOptions
 from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (
-    LeftOut,
     OpenedSource,
     Split,
     TrainingProblem,
@@ -66,6 +65,7 @@ SCHEMES: Mapping[str, Scheme] = {
         "tfds:cifar10",
         "a data set that TensorFlow Datasets has prepared",
         "jtl.data.sources.tfds:load_tfds",
+        options=("task",),
     ),
     "npz": Scheme(
         "npz:mnist.npz",
@@ -130,67 +130,6 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
 }
 """The kinds of sources by the word before the colon."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """The splits of one data set.
-
-    Attributes:
-        spec: What it was loaded by.
-        class_names: The name of every label.
-        train: Images to learn from.
-        val: Images to choose epochs and settings by.
-        test: Images kept for the end, or None.
-        notes: What a user should know about the data, in sentences.
-        fingerprint: SHA-256 (hex) of the data; neither the seed nor the held-out fraction
-            changes it. From the pixels of `digits`; from names, sizes and checksums of what is
-            in a zip or an npz; from names, sizes and modification times of other files.
-        labels_from: What the labels come from, in words.
-        left_out: What the source holds and is not used.
-        held_out: Whether val is a part of train.
-        bit_depth: How many of the 16 bits of images are used; None where there are none.
-        splits_from: The lists that divide the images, in words; empty where there are none.
-        parts: What train is made of, one after the other, where it is all folds but val.
-    """
-
-    spec: str
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split | None
-    notes: tuple[str, ...]
-    fingerprint: str
-    labels_from: str = ""
-    left_out: tuple[LeftOut, ...] = ()
-    held_out: bool = False
-    bit_depth: int | None = None
-    splits_from: str = ""
-    parts: tuple[Split, ...] = ()
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether images may have several labels."""
-        return is_multilabel(self.train.labels)
-
-    @property
-    def whole(self) -> bool:
-        """Whether train and val are the same images, all there are."""
-        return self.train is self.val
-
-    def describe(self) -> Description:
-        """What was understood of the source."""
-        splits: dict[str, Split | None] = {"train": self.train, "val": self.val, "test": self.test}
-        if self.whole:
-            splits = {"": self.train}
-        return describe(
-            self.class_names,
-            splits,
-            self.labels_from,
-            self.left_out,
-            held_out=self.held_out,
-            splits_from=self.splits_from,
-        )
 
 
 def load(
@@ -267,8 +206,7 @@ def load(
         if val is not None:
             raise UserError(
                 f"'{spec}' has a validation split of its own, so there are no folds to make. Leave "
-                "out --folds (--fold), or let its splits be ignored (--split-column none, "
-                "--split-lists ignore)."
+                f"out --folds (--fold), or {_without_splits(spec, found)}."
             )
         train, val, parts, note = folds.fold(train, fold, seed, found.class_names, found.groups)
         notes.append(note)
@@ -280,20 +218,20 @@ def load(
     if val is not train:
         notes += missing_classes(found.class_names, train=train, val=val, test=test)
     return Dataset(
-        spec,
-        found.class_names,
-        train,
-        val,
-        test,
-        tuple(notes),
-        found.fingerprint,
-        found.labels_from,
-        found.left_out,
-        held_out,
-        bits,
-        found.splits_from,
-        parts,
-    )
+        spec, found.class_names, train, val, test, tuple(notes), found.fingerprint,
+        found.labels_from, found.left_out, held_out, bits, found.splits_from, parts,
+        found.groups, found.unreadable,
+    )  # fmt: skip
+
+
+def _without_splits(spec: str, found: OpenedSource) -> str:
+    """How a source may have no validation split, as an advice."""
+    scheme = _scheme(spec)
+    options = scheme.options if scheme and found.splits_from else ()
+    for name, value in (("split_column", "none"), ("split_lists", "ignore")):
+        if name in options:
+            return f"let its splits be ignored with --{name.replace('_', '-')} {value}"
+    return "give training images alone, and the validation images among them"
 
 
 def find(spec: str, options: SourceOptions = DEFAULT) -> OpenedSource:
@@ -316,23 +254,21 @@ def find(spec: str, options: SourceOptions = DEFAULT) -> OpenedSource:
     if options.task != "auto" and "task" not in scheme.options:
         raise UserError(
             f"--task {options.task}: '{spec}' has one class for each image. Several are read from "
-            "tables (csv:labels.csv), npz: and parquet:. Leave --task out."
+            "tables (csv:labels.csv), npz:, parquet: and tfds:. Leave --task out."
         )
-    idle = [
-        field.name
-        for field in dataclasses.fields(options)
-        if field.name not in scheme.options and getattr(options, field.name) != field.default
-    ]
+    given = [f.name for f in dataclasses.fields(options) if getattr(options, f.name) != f.default]
+    idle = [name for name in given if name not in (*scheme.options, "exclude")]
     if idle:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise UserError(f"{flags}: no effect on '{spec}'. Leave it out.")
-    return scheme.find(rest, options)
+    found = scheme.find(rest, options)
+    return found if options.exclude is None else without_excluded(found, options.exclude, spec)
 
 
 def options_for(spec: str, options: SourceOptions) -> SourceOptions:
     """Those of the options that have an effect on a source."""
     scheme = _scheme(spec)
-    return options.within(scheme.options if scheme else ())
+    return options.within((*scheme.options, "exclude") if scheme else ())
 
 
 def _scheme(spec: str) -> Scheme | None:

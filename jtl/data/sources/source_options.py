@@ -26,6 +26,7 @@ class SourceOptions:
         group_from: The part of the images' names that says their groups.
         task: Whether images may have several labels.
         label_delimiter: What stands between these in a table's cells.
+        exclude: A list of images to leave out; every kind of source has it.
     """
 
     classes: ClassLevel = "auto"
@@ -39,6 +40,7 @@ class SourceOptions:
     group_from: str | None = None
     task: Task = "auto"
     label_delimiter: str | None = None
+    exclude: str | None = None
 
     @classmethod
     def of(cls, options: Any) -> SourceOptions:

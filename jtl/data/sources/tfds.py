@@ -15,11 +15,13 @@ import numpy as np
 from jtl.common.errors import UserError, first_line
 from jtl.common.optional import require
 from jtl.common.text import listed
+from jtl.config.data import Task
 from jtl.data.batches import in_threads
 from jtl.data.sources.encoded import EncodedSplit
+from jtl.data.sources.label_sets import indexed_sets, of_flags
 from jtl.data.sources.labels import indexed
 from jtl.data.sources.tfds_folder import prepared_folder
-from jtl.data.splits import OpenedSource, class_problems, split_of
+from jtl.data.splits import OpenedSource, TrainingProblem, class_problems, split_of
 
 HELD_BYTES = 2**30
 """Encoded images up to this size together are kept in memory; others are read when needed."""
@@ -48,7 +50,7 @@ class _Part(NamedTuple):
         ]
 
 
-def load_tfds(rest: str) -> OpenedSource:
+def load_tfds(rest: str, task: Task = "auto") -> OpenedSource:
     """Open a data set that was prepared in the array_record format; nothing is downloaded.
 
     Args:
@@ -57,6 +59,7 @@ def load_tfds(rest: str) -> OpenedSource:
             `~/tensorflow_datasets`. Without SPLITS its splits are told by their names; with
             them, exactly those are used: `TRAIN`, `TRAIN,VAL` or `TRAIN,VAL,TEST`, each in the
             syntax of TFDS, such as `train[:10%]`.
+        task: Whether images may have several labels: sequences of classes, or a vector of 0 and 1.
 
     Raises:
         UserError: If the libraries or the prepared data are missing, it is not a data set of
@@ -72,15 +75,20 @@ def load_tfds(rest: str) -> OpenedSource:
     notes: list[str] = []
     parts = _named(builder, notes) if splits is None else _asked(builder, splits)
     _refuse_overlap(parts)
-    image, label = _features(tfds, builder, name)
+    image, label = _features(tfds, builder, name, several=task == "multilabel")
     held = sum(_bytes(builder, part) for part in parts.values()) <= HELD_BYTES
     where = f"tfds:{name}"
     opened = {
         split: _Records(tfds, builder, part, image, label, held) for split, part in parts.items()
     }
     raw = {split: records.labels() for split, records in opened.items()}
-    names = list(builder.info.features[label].names)
-    class_names, labels, more = indexed(raw, names, where)
+    feature = builder.info.features[label]
+    problems: list[str] = []
+    if task == "multilabel":
+        class_names, labels, more, problems = _sets(raw, feature, where)
+    else:
+        numbers = {split: np.asarray(each, np.int64) for split, each in raw.items()}
+        class_names, labels, more = indexed(numbers, list(feature.names), where)
     found = {
         split: EncodedSplit(
             f"{where} ({parts[split].instruction})",
@@ -91,7 +99,7 @@ def load_tfds(rest: str) -> OpenedSource:
         )
         for split, values in labels.items()
     }
-    problems = class_problems(where, class_names, found)
+    problems += class_problems(where, class_names, found)
     return OpenedSource(
         class_names,
         found,
@@ -180,11 +188,36 @@ def _refuse_overlap(parts: Mapping[str, _Part]) -> None:
                     )
 
 
-def _features(tfds: Any, builder: Any, name: str) -> tuple[str, str]:
-    """The names of the features that are the image and its label."""
+def _sets(
+    raw: Mapping[str, Sequence[Any]], feature: Any, where: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str], list[str]]:
+    """Class names, labels uint8 [N, K] by split, notes, and problems, of several labels."""
+    if not hasattr(feature, "feature"):
+        return *of_flags({s: np.asarray(rows) for s, rows in raw.items()}, None, where), []
+    names = list(feature.feature.names)
+    sets = {s: [tuple({names[int(n)] for n in row}) for row in rows] for s, rows in raw.items()}
+    problems = []
+    if not any(len(row) > 1 for rows in sets.values() for row in rows):
+        told = f"--task multilabel: no image of {where} has several labels. Leave it out."
+        problems.append(TrainingProblem(told))
+    return *indexed_sets(sets, names), [], problems
+
+
+def _is_several(tfds: Any, feature: Any) -> bool:
+    """Whether a feature holds several labels of an image."""
+    if isinstance(feature, tfds.features.Sequence):
+        return isinstance(feature.feature, tfds.features.ClassLabel)
+    vector = type(feature) is tfds.features.Tensor and len(feature.shape) == 1
+    return vector and (feature.shape[0] or 0) > 1 and np.dtype(feature.np_dtype).kind in "iub"
+
+
+def _features(tfds: Any, builder: Any, name: str, *, several: bool) -> tuple[str, str]:
+    """The names of the features that are the image and its label, or labels."""
     features = builder.info.features
     images = [k for k, f in features.items() if type(f) is tfds.features.Image]
-    classes = [k for k, f in features.items() if type(f) is tfds.features.ClassLabel]
+    single = [k for k, f in features.items() if type(f) is tfds.features.ClassLabel]
+    lists = [k for k, f in features.items() if _is_several(tfds, f)]
+    classes = lists if several else single
     supervised = builder.info.supervised_keys or ()
     if len(supervised) == 2 and supervised[0] in images and supervised[1] in classes:
         image, label = supervised
@@ -192,9 +225,13 @@ def _features(tfds: Any, builder: Any, name: str) -> tuple[str, str]:
         image, label = images[0], classes[0]
     else:
         told = ", ".join(f"{k} ({type(f).__name__})" for k, f in features.items())
+        needed = "Sequence of ClassLabel, or one vector of 0 and 1" if several else "ClassLabel"
+        way_out = " If images have several labels: --task multilabel." if lists else ""
+        if several and len(single) == 1:
+            way_out = " Each image has one class: leave --task multilabel out."
         raise UserError(
             f"'{name}' is no data set for image classification: it needs one Image and one "
-            f"ClassLabel, and its features are {told}."
+            f"{needed}, and its features are {told}.{way_out if len(images) == 1 else ''}"
         )
     if np.dtype(features[image].np_dtype) not in (np.uint8, np.uint16):
         raise UserError(f"The images of '{name}' are {features[image].np_dtype}, not uint8.")
@@ -230,15 +267,15 @@ class _Records:
         data = self._source[row][self._image] if self._held is None else self._held[row]
         return data if limit < 0 else data[:limit]
 
-    def labels(self) -> np.ndarray:
-        """The label of every record, int64 [N]."""
-        labels: list[int] = []
+    def labels(self) -> list[Any]:
+        """The label of every record: a number, or an array of several."""
+        labels: list[Any] = []
         with self._readable():
             for examples in in_threads(self._examples, len(self._source)):
-                labels += [int(example[self._label]) for example in examples]
+                labels += [example[self._label] for example in examples]
                 if self._held is not None:
                     self._held += [example[self._image] for example in examples]
-        return np.asarray(labels, np.int64)
+        return labels
 
     def _examples(self, rows: range) -> Sequence[Any]:
         return self._source.__getitems__(list(rows))

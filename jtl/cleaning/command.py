@@ -1,0 +1,180 @@
+"""`jtl data clean SOURCE`: a list of likely mistakes in the data, for people to look through."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from jtl.common.errors import UserError
+from jtl.common.output import print_json
+from jtl.config import checks, walk
+from jtl.config.data import ClassLevel, DataConfig, SplitLists, Task, with_scheme
+from jtl.config.model import ModelConfig
+from jtl.config.run_options import DeviceName
+
+if TYPE_CHECKING:
+    from jtl.cleaning.findings import Findings
+    from jtl.common.progress import Display
+    from jtl.config.options import Config
+
+OUT = Path("cleaning")
+_OF_RUN = ("model", "weights", "image_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Lists likely mistakes in your data: wrong labels, near-duplicates, outliers, damaged files.
+
+    For example:
+      jtl data clean my-images
+      jtl data clean my-images --run runs/mine --out cleaning/second
+      jtl train --data my-images --exclude cleaning/clean.csv
+
+    Labels are compared with what a classifier says that was trained without the image, so nothing
+    is certain: look through the contact sheets (.jpg), and write yes or no into the column exclude
+    of clean.csv. No image is changed or deleted.
+
+    Attributes:
+        source: Your images, as for --data of `jtl train`.
+        run: Look at the images with the backbone of this run, at its image size. Default: with
+            --model and --weights.
+        model: Backbone that looks at the images, as for `jtl train`.
+        weights: Its weights, as for `jtl train`.
+        out: New folder for clean.csv and the contact sheets. Default: cleaning.
+        device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
+        json: Print JSON on stdout instead of text.
+    """
+
+    HELP_FROM: ClassVar = walk.HelpFrom(DataConfig)
+    """The source is read as in training."""
+
+    source: Annotated[str, walk.Metavar("SOURCE")]
+    run: Annotated[Path | None, walk.Metavar("RUN")] = None
+    model: str = ModelConfig.model
+    weights: str = ModelConfig.weights
+    image_size: Annotated[int | None, checks.within(32, 4096)] = None
+    out: Path = OUT
+    task: Task = "auto"
+    label_delimiter: str | None = None
+    classes: ClassLevel = "auto"
+    split_lists: SplitLists = "read"
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    image_root: str | None = None
+    label_from: str | None = None
+    group_column: str | None = None
+    group_from: str | None = None
+    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
+    bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
+    device: DeviceName = "auto"
+    json: bool = False
+
+
+def command(options: Options) -> None:
+    """Writes the list and the contact sheets, and prints how much was found."""
+    from jtl.common.progress import Display
+    from jtl.distributed import device
+
+    device.use(options.device)
+    found = clean(options, Display())
+    if options.json:
+        print_json(found.to_dict())
+        return
+    print("\n".join(found.lines()))
+    if found.rows:
+        print(
+            f"Look through the contact sheets, and write yes or no into the column exclude of "
+            f"{found.table}. To train without these images:\n"
+            f"  {_training_without(options, found.table)}"
+        )
+
+
+def _training_without(options: Options, table: Path) -> str:
+    """The command that trains on the source, read as here, without what is excluded."""
+    from jtl.data.sources.source_options import SourceOptions
+
+    words = ["jtl", "train", "--data", options.source]
+    for field in dataclasses.fields(SourceOptions):
+        value = getattr(options, field.name)
+        if field.name != "exclude" and value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--exclude", str(table)])
+
+
+def clean(options: Options, display: Display) -> Findings:
+    """What is likely wrong in a source; see `jtl.cleaning.clean.clean`."""
+    from jtl.cleaning import clean as cleaning
+
+    cleaning.check_out(options.out)
+    config, notes = _config(options)
+    return cleaning.clean(config, options.out, display, notes)
+
+
+def _config(options: Options) -> tuple[Config, tuple[str, ...]]:
+    """A linear probe of the source, and what to say of it.
+
+    Raises:
+        UserError: The run cannot be used, or options are given that it has of its own.
+    """
+    from jtl.config.options import Config
+
+    shared = set(walk.options(Options)) & set(walk.options(Config)) - {"json"}
+    values: dict[str, Any] = {name: getattr(options, name) for name in shared}
+    values |= {"data": with_scheme(options.source), "on_bad_image": "skip", "augment": "none"}
+    if options.run is None:
+        return walk.replace(Config(), values), ()
+    given = [n for n in _OF_RUN if getattr(options, n) != walk.options(Options)[n].default]
+    if given:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"{flags}: no effect with --run, which has its own. Leave it out.")
+    base, more, notes = _of_run(options, values["data"])
+    kept = {name: value for name, value in values.items() if name not in _OF_RUN}
+    return walk.replace(base, kept | more), notes
+
+
+def _of_run(options: Options, data: str) -> tuple[Config, dict[str, Any], tuple[str, ...]]:
+    """Options of a linear probe on a run's backbone, those of its own data, and a note."""
+    from jtl.config.options import Config
+    from jtl.data.sources.source_options import SourceOptions
+    from jtl.runs.files import missing_run, run_of
+    from jtl.runs.resume import stored_config
+
+    assert options.run is not None
+    if message := missing_run(options.run):
+        raise UserError(message)
+    folder = run_of(options.run)
+    stored = stored_config(folder)
+    base = walk.replace(
+        Config(),
+        {
+            "model": stored.model.model,
+            "weights": str(folder),
+            "truncate_at": stored.model.truncate_at,
+            "dtype": stored.model.dtype,
+            **{
+                name: getattr(stored.data, name)
+                for name in ("image_size", "fit", "upsample", "jpeg_decoding", "cache_dtype")
+            },
+            "seed": stored.train.seed,
+        },
+    )
+    more: dict[str, Any] = {}
+    if stored.data.data == data:  # Split as there, so that its features are found.
+        more = {
+            "split_seed": stored.data.split_seed,
+            "test_split": stored.data.test_split,
+            "fold": stored.data.fold,
+        }
+        own = dataclasses.asdict(SourceOptions.of(stored.data))
+        known = walk.options(Options)
+        more |= {n: v for n, v in own.items() if getattr(options, n) == known[n].default}
+    notes = ()
+    if stored.train.phases is not None or stored.train.mask != "head_only":
+        notes = (
+            "The run trained layers of its backbone on these labels, so it may have learned wrong "
+            "ones. Without --run, or with a head_only run, more of them may be found.",
+        )
+    return base, more, notes
