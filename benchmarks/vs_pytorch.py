@@ -24,21 +24,17 @@ mask `full`, on one batch of images.
 from __future__ import annotations
 
 from harness.comparison import Comparison, main
+from jtl.models import registry
 
+MAIN = ("resnet50", "densenet121", "efficientnet_lite0")
 COMPARISON = Comparison(
     script="vs_pytorch",
     peer="pytorch",
     label="PyTorch + timm",
     packages=("torch", "timm"),
-    models=("resnet50", "densenet121", "efficientnet_lite0"),
+    models=MAIN,
     smoke="resnet18",
-    others=(
-        *("resnet18", "resnet34", "resnet101", "resnet152"),
-        *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d"),
-        *("densenet161", "densenet169", "densenet201", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn"),
-        *("vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet", "squeezenet1_0", "squeezenet1_1"),
-        *("inception_v3", "mobilenet_v2", "efficientnet_lite1", "efficientnet_lite2"),
-    ),
+    others=tuple(name for name in registry.names() if name not in MAIN),
     steps=("forward", "last_stage", "full"),
     trainings=(
         "head_only_1_cold",

@@ -56,7 +56,9 @@ def frozen_modules(model: Any, name: str, mask: str) -> list[torch.nn.Module]:
     if name.startswith("densenet"):
         children = dict(model.features.named_children())
         return [m for key, m in children.items() if key not in ("denseblock4", "norm5")]
-    return [model.conv_stem, model.bn1, *list(model.blocks)[:-1]]
+    # The last convolution before the pooling is a stage there.
+    ends = -2 if name.startswith("mobilenet_v3") else -1
+    return [model.conv_stem, model.bn1, *list(model.blocks)[:ends]]
 
 
 def sequential_modules(model: Any, mask: str) -> list[torch.nn.Module]:

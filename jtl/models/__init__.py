@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jtl.models.chain import Unit as Unit
     from jtl.models.chain import locate as locate
     from jtl.models.heads import HeadSpec as HeadSpec
-    from jtl.models.layers.blocks import NormSpec as NormSpec
+    from jtl.models.norm_spec import NormSpec as NormSpec
     from jtl.models.registry import ModelEntry as ModelEntry
     from jtl.models.registry import Preprocessing as Preprocessing
     from jtl.models.registry import get as get
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "chain": ("ImageClassifier", "Unit", "locate"),
     "heads": ("HeadSpec",),
-    "layers.blocks": ("NormSpec",),
+    "norm_spec": ("NormSpec",),
     "building": ("create", "feature_shape", "output_shape", "variable_shapes"),
     "registry": ("ModelEntry", "Preprocessing", "get", "names"),
 }

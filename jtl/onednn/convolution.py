@@ -24,7 +24,15 @@ from jtl.onednn.primitives import (
 )
 
 Kind = Literal["forward", "input_gradient", "kernel_gradient"]
-Activation = Literal["relu", "relu6"]
+Activation = Literal["relu", "relu6", "silu", "hard_swish"]
+
+# oneDNN's number of each, and the two parameters that it takes.
+_ELEMENTWISE: dict[Activation, tuple[int, float, float]] = {
+    "relu": (interface.RELU, 0.0, 0.0),
+    "relu6": (interface.CLIP, 0.0, 6.0),
+    "silu": (interface.SWISH, 1.0, 0.0),
+    "hard_swish": (interface.HARD_SWISH, 1 / 6, 0.5),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,10 +170,9 @@ class _Builder:
         operations = dnnl.new("dnnl_post_ops_create")
         if of.residual:
             dnnl.do("dnnl_post_ops_append_binary", operations, interface.ADD, self._y)
-        if of.activation == "relu":
-            dnnl.do("dnnl_post_ops_append_eltwise", operations, interface.RELU, 0.0, 0.0)
-        elif of.activation == "relu6":
-            dnnl.do("dnnl_post_ops_append_eltwise", operations, interface.CLIP, 0.0, 6.0)
+        if of.activation is not None:
+            elementwise = _ELEMENTWISE[of.activation]
+            dnnl.do("dnnl_post_ops_append_eltwise", operations, *elementwise)
         attributes = dnnl.new("dnnl_primitive_attr_create")
         dnnl.do("dnnl_primitive_attr_set_post_ops", attributes, operations)
         return attributes

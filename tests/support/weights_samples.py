@@ -13,8 +13,7 @@ from safetensors.numpy import save_file
 from jtl import models
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.rules import Table, leaf_paths, lookup, unflatten
-from weights_convert.convert.tables import TABLES
-from weights_convert.export.targets import has
+from weights_convert.convert.tables import TABLES, has
 
 MODEL = "efficientnet_lite0"
 TIMM_NAME = "tf_efficientnet_lite0.in1k"
@@ -55,7 +54,11 @@ def variables(model: str = MODEL, num_classes: int = 5) -> dict[str, Any]:
 def smallest(table: Table) -> str:
     """The model with the fewest params of those that a table's library has."""
     return min(
-        (name for name in models.names() if has(table, name)),
+        (
+            name
+            for name in models.names()
+            if has(table, name) or (not table.reads and models.get(name).family == table.family)
+        ),
         key=lambda name: models.get(name).published_params,
     )
 

@@ -13,11 +13,9 @@ from weights_convert.convert.tables import TABLES
 # A normalization's mean, which tells how many params the normalization has.
 _MEANS = ("running_mean", "moving_mean")
 # Keys of classifiers that are convolutions.
-_CLASSIFIERS = {t.classifier_key() for t in TABLES if t.layouts.get("head/logits") == "conv"}
-_NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d{1,6}))?/([^/]+)")
+_CLASSIFIERS = {t.classifier_key() for t in TABLES if t.layout_of("head/logits") == "conv"}
+_NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization)(?:_(\d{1,6}))?/([^/]+)")
 _IGNORED = {pattern for table in TABLES for pattern in table.ignored}
-# Channels of the last feature map, for sources without a classifier.
-_FEATURES = (512, 1024, 1280, 1664, 1920, 2048, 2208, 4096)
 
 
 def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
@@ -31,8 +29,8 @@ def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
     kernels = {key: array for key, array in tensors.items() if array.ndim in (2, 4)}
     whole = 2 * sum(means) + sum(array.size for array in kernels.values())
     # (Params without the classifier, channels that it may stand on): of any matrix that may be the
-    # classifier, and of a source without one.
-    ways = [(whole, set(_FEATURES))]
+    # classifier, and of a source without one, whose last feature map is as wide as some tensor.
+    ways = [(whole, {size for array in tensors.values() for size in array.shape})]
     ways += [
         (whole - array.size, set(array.shape))
         for key, array in kernels.items()

@@ -88,7 +88,7 @@ def _similarity(tensors: Mapping[str, np.ndarray], table: Table, entry: models.M
 def classes_of(table: Table, tensors: Mapping[str, np.ndarray]) -> int | None:
     """Width of the source's classifier; None without one."""
     kernel = tensors.get(table.classifier_key())
-    by_pixels = table.layouts.get("head/logits") == "conv"
+    by_pixels = table.layout_of("head/logits") == "conv"
     if kernel is not None and kernel.ndim == (4 if by_pixels else 2):
         return table.leaves.to_target(kernel).shape[-1]
     # A damaged classifier: let the strict fill say what is wrong with it.
@@ -111,7 +111,8 @@ def with_classifier(table: Table, tensors: Mapping[str, np.ndarray]) -> Table:
 
 
 def _tables(model: str) -> list[Table]:
-    return [table for table in TABLES if table.family == models.get(model).family]
+    family = models.get(model).family
+    return [table for table in TABLES if table.family == family and table.reads]
 
 
 def detect(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> Table:

@@ -47,7 +47,7 @@ def without_own_head(
         gone = {*own, *counters} if is_head else {key for key in tensors if key.startswith(prefix)}
         return table, layout.without(gone, "--drop-head")
     kernel = own.get(table.classifier_key())
-    by_pixels = table.layouts.get("head/logits") == "conv"
+    by_pixels = table.layout_of("head/logits") == "conv"
     features = pooled_features(table, model)
     inputs = features
     if kernel is not None and kernel.ndim == 2:

@@ -6,112 +6,17 @@ import contextlib
 import functools
 import os.path
 import re
-from collections.abc import Callable
 from typing import Any
 
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths
-from weights_convert.convert.tables import TABLES
+from weights_convert.convert.rules import Naming
+from weights_convert.convert.tables import TABLES, inside, outputs
 
 _Names = dict[str, str]
-Places = tuple[tuple[str, Callable[..., str]], ...]
-"""(pattern of a layer without params, function from its groups to the unit it is of)."""
-
-
-def _keras_block(stage: str, block: str) -> str:
-    return f"stage{int(stage) - 1}/block{block}"
-
-
-def _torch_block(stage: str, block: str) -> str:
-    return f"stage{stage}/block{int(block) + 1}"
-
-
-def _keras_transition(stage: str) -> str:
-    return f"stage{int(stage) - 1}/transition"
-
-
-def _stem() -> str:
-    return "stem"
-
-
-def _keras_mixed(number: str) -> str:
-    """Keras counts InceptionV3's 3, 5 and 3 blocks from 0."""
-    places = [
-        f"stage{s}/block{b}" for s, depth in ((1, 3), (2, 5), (3, 3)) for b in range(1, depth + 1)
-    ]
-    return places[int(number)] if int(number) < len(places) else f"mixed{number}"
-
-
-def _final() -> str:
-    return "final"
-
-
-def _mobile_block(stage: str, block: str) -> str:
-    return f"stage{int(stage) + 1}/block{int(block) + 1}"
-
-
-def _mobilenet_block(number: str) -> str:
-    """A unit by its number in torchvision, which counts through all stages: the stem is 0."""
-    return models.get("mobilenet_v2").backbone.units()[int(number)].path
-
-
-# timm's MobileNetV2 and EfficientNet-Lite.
-_MOBILE_OUTPUTS: Places = ((r"act1|bn1\.act", _stem), (r"act2|bn2\.act", _final))
-_MOBILE_INSIDE: Places = (
-    (r"blocks\.([0-6])\.(\d+)\.(?:bn\d\.)?(?:act\d?|drop_path|drop)", _mobile_block),
-)
-
-OUTPUTS: dict[str, Places] = {
-    "resnet": (
-        (r"maxpool|pool1_pool", _stem),
-        (r"conv(\d)_block(\d+)_out", _keras_block),
-    ),
-    "densenet": (
-        (r"(?:features\.)?pool0|pool1|pool1_pool", _stem),
-        (r"conv(\d)_block(\d+)_concat", _keras_block),
-        (r"pool([234])_pool", _keras_transition),
-        (r"features\.transition(\d)\.pool", lambda stage: f"stage{stage}/transition"),
-        (r"relu", lambda: "final"),
-    ),
-    "vgg": (
-        # Keras's convolutions and dense layers activate.
-        (r"block(\d)_conv(\d)", lambda stage, block: f"stage{stage}/block{block}"),
-        (r"block(\d)_pool", lambda stage: f"stage{stage}/pool"),
-    ),
-    "squeezenet": ((r"features\.2", _stem),),
-    "mobilenet": (*_MOBILE_OUTPUTS, (r"features\.0\.2", _stem), (r"features\.18\.2", _final)),
-    "efficientnet_lite": _MOBILE_OUTPUTS,
-    "inception": (
-        (r"maxpool2|max_pooling2d_1|Pool2", _stem),
-        (r"mixed(\d+)", _keras_mixed),
-    ),
-}
-"""By family: layers without params whose output is their unit's."""
-
-INSIDE: dict[str, Places] = {
-    "resnet": (
-        (r"relu|act1|conv1_relu|conv1_pad|pool1_pad", _stem),
-        (r"conv(\d)_block(\d+)_(?:\d_relu|add)", _keras_block),
-        (r"layer(\d)\.(\d+)\.(?:relu|act\d|drop_block|aa)", _torch_block),
-    ),
-    "densenet": (
-        (r"features\.relu0|conv1[_/]relu|zero_padding2d(?:_1)?", _stem),
-        (r"conv(\d)_block(\d+)_\d_relu", _keras_block),
-        (
-            r"features\.denseblock(\d)\.denselayer(\d+)\.relu\d",
-            lambda stage, block: f"stage{stage}/block{block}",
-        ),
-        (r"pool([234])_relu", _keras_transition),
-        (r"features\.transition(\d)\.relu", lambda stage: f"stage{stage}/transition"),
-    ),
-    "mobilenet": (
-        *_MOBILE_INSIDE,
-        (r"features\.([1-9]|1[0-7])\.conv\.[01]\.2", _mobilenet_block),
-    ),
-    "efficientnet_lite": _MOBILE_INSIDE,
-}
-"""By family: layers without params inside a unit, where jtl has no name for the place."""
+# How PyTorch's libraries call layers without params inside a block.
+_WITHOUT_PARAMS = re.compile(r"\d|act\d?|gate|drop|drop_path|avgpool|(scale_)?activation")
 
 
 def translate(name: str, model: str) -> str:
@@ -136,7 +41,7 @@ def translate(name: str, model: str) -> str:
     family, modules, libraries = _known(model)
     if any(module == name or module.startswith(name + "/") for module in modules):
         return name
-    if unit := _unit_of(name, OUTPUTS.get(family, ())):
+    if unit := _unit_of(name, outputs(family)):
         return unit
     for called, params in libraries:
         if path := called.get(name) or params.get(name):
@@ -151,7 +56,8 @@ def translate(name: str, model: str) -> str:
             )
         if unit := _numbered(name, family, called, models.get(model).backbone):
             return unit
-    if unit := _unit_of(name, INSIDE.get(family, ())):
+    unit = _unit_of(name, inside(family)) or _around(name, libraries, models.get(model).backbone)
+    if unit:
         layers = [module for module in modules if module.startswith(unit + "/")]
         raise UserError(
             f"'{name}' is a layer without params inside a unit, a place that has no name here. "
@@ -211,8 +117,21 @@ def _numbered(name: str, family: str, called: _Names, backbone: Any) -> str | No
     return units[index] if index in (owner, owner + 1) and index < len(units) else None
 
 
-def _unit_of(name: str, places: Places) -> str | None:
+def _unit_of(name: str, places: tuple[Naming, ...]) -> str | None:
     for pattern, unit in places:
         if match := re.fullmatch(pattern, name):
             return unit(*match.groups())
+    return None
+
+
+def _around(name: str, libraries: tuple[tuple[_Names, _Names], ...], backbone: Any) -> str | None:
+    """The unit around a layer that is named as those without params are."""
+    parent, _, last = name.rpartition(".")
+    if not parent or not _WITHOUT_PARAMS.fullmatch(last):
+        return None
+    for called, _ in libraries:
+        beside = [module for other, module in called.items() if other.startswith(f"{parent}.")]
+        units = {u.path for u in backbone.units() for m in beside if m.startswith(f"{u.path}/")}
+        if len(units) == 1:
+            return units.pop()
     return None

@@ -35,10 +35,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
         r"(.*\.)?features\.(conv|norm)[12]\..*",
         "a DenseNet with a deep stem (timm's densenetblur121d and densenet264d)",
     ),
-    (
-        r"(.*\.)?blocks\.\d+\.\d+\.se\..*|(.*\.)?_blocks\.\d+\._se_.*|block\d[a-z]_se_.*",
-        "EfficientNet, MnasNet or MobileNetV3, with squeeze-and-excitation in its blocks",
-    ),
     (r"(.*\.)?(cls_token|pos_embed|patch_embed\.proj\.weight)", "a vision transformer (ViT, DeiT)"),
     (r"(.*\.)?relative_position_bias_table", "Swin Transformer"),
     (r"(.*\.)?(stages\.\d+\.blocks\.\d+\.conv_dw\.weight|features\..*\.layer_scale)", "ConvNeXt"),
@@ -46,6 +42,10 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (r"(.*\.)?inception\d[a-e]\.branch\d\..*", "GoogLeNet (Inception v1)"),
     (r"(.*\.)?(branch1|stage2\.0\.branch1)\.0\.weight", "ShuffleNet"),
     (r"(.*\.)?backbone\.fpn\..*|(.*\.)?rpn\.head\..*", "a detector, with its pyramid and heads"),
+)
+# Networks of jtl have such keys too: they say something where the rest fits none of them.
+_SQUEEZING = re.compile(
+    r"(.*\.)?blocks\.\d+\.\d+\.se\..*|(.*\.)?_blocks\.\d+\._se_.*|block\d[a-z]_se_.*"
 )
 _KERAS_MOBILENET = re.compile(r"(.*/)?block_\d+_expand/kernel(:0)?")
 _NUMBERED = re.compile(
@@ -131,6 +131,11 @@ def advice(tensors: Mapping[str, np.ndarray]) -> str:
             "folded into the convolutions, as for deployment. Take the weights from before that."
         )
     network = unsupported(tensors)
+    if network is None and any(map(_SQUEEZING.fullmatch, tensors)):
+        network = (
+            "a larger EfficientNet, MnasNet or another MobileNetV3, with squeeze-and-excitation in "
+            "its blocks"
+        )
     return f" They look like those of {network}; jtl has no such network." if network else ""
 
 

@@ -25,6 +25,9 @@ from weights_convert.printable import shown
 # So many of one kind say as much as all: a network of another depth has hundreds.
 _MOST_PROBLEMS = 12
 
+Layout = Literal["dense", "conv", "depthwise"]
+"""What a kernel is in a library, where jtl has another form; see `Table.layouts`."""
+
 Naming = tuple[str, Callable[..., str]]
 """(pattern of a target module's path, function from its groups to the source's module name)."""
 
@@ -133,11 +136,15 @@ class Table:
         conventions: Fields of the backbone's configuration that this library's weights set.
         preprocessing: What this library's weights expect of an image, unless a source states
             its own; None where it depends on the weights.
-        layouts: Target modules whose kernels the source has in another form: as those of a
-            `dense` layer over the flattened pixels, where the target has a convolution, or of a
-            1x1 `conv`, where the target has a dense layer.
+        layouts: By a pattern of target modules, kernels that the source has in another form: as
+            those of a `dense` layer over the flattened pixels, where the target has a convolution,
+            of a 1x1 `conv`, where the target has a dense layer, or [height, width, channels, 1]
+            of a `depthwise` convolution.
         free_classifier: Whether users of the library name the classifier as they like, so that
             a module with the source's only matrix is taken for it.
+        scales: Whether the library's model scales images by layers of its own, as `preprocessing`
+            says. A file of weights alone does not hold their constants.
+        reads: Whether files are read by it; False for names that only an export writes.
     """
 
     library: str
@@ -148,8 +155,15 @@ class Table:
     ignored: tuple[str, ...] = (r".*\.num_batches_tracked",)
     conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: Preprocessing | None = None
-    layouts: Mapping[str, Literal["dense", "conv"]] = dataclasses.field(default_factory=dict)
+    layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
     free_classifier: bool = False
+    scales: bool = False
+    reads: bool = True
+
+    @property
+    def is_of_keras(self) -> bool:
+        """Whether leaves have Keras's names and layouts."""
+        return self.leaves is KERAS
 
     def source_keys(self, backbone: Any, shapes: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
         """The source key of every leaf of `shapes`.
@@ -177,7 +191,7 @@ class Table:
         Raises:
             LookupError: The table has no rule for it.
         """
-        if module == "head/logits":
+        if module == "head/logits" and self.reads:
             return self.classifier
         return module_name(self.modules, backbone, module)
 
@@ -186,6 +200,8 @@ class Table:
         layout = self._layout(path)
         if layout == "conv":
             array = array.reshape(1, 1, *array.shape)
+        if layout == "depthwise":
+            array = array.transpose(0, 1, 3, 2)
         array = self.leaves.to_source(array)
         if layout == "dense":
             # Inputs are flattened in the order that the library's convolutions have them.
@@ -201,6 +217,8 @@ class Table:
         if layout == "dense":
             array = array.reshape(self.leaves.source_shape(shape))
         array = self.leaves.to_target(array)
+        if layout == "depthwise":
+            array = array.transpose(0, 1, 3, 2)
         return array.reshape(shape) if layout == "conv" else array
 
     def source_shape(self, path: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -208,7 +226,14 @@ class Table:
         return self.to_source(path, np.broadcast_to(np.float32(0), shape)).shape
 
     def _layout(self, path: Sequence[str]) -> str | None:
-        return self.layouts.get("/".join(path[1:-1])) if path[-1] == "kernel" else None
+        return self.layout_of("/".join(path[1:-1])) if path[-1] == "kernel" else None
+
+    def layout_of(self, module: str) -> Layout | None:
+        """The form of a module's kernel in `layouts`; None for that of the target."""
+        for pattern, form in self.layouts.items():
+            if re.fullmatch(pattern, module):
+                return form
+        return None
 
     def classifier_key(self, leaf: str = "kernel") -> str:
         """The source key of the classifier's `kernel` or `bias`."""

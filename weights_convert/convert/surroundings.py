@@ -69,7 +69,7 @@ def with_outer_classifier(
         tensors: All tensors of the source.
     """
     matrices = [key for key in layout.unexplained if tensors[key].ndim == 2]
-    if table.leaves is not TORCH or table.layouts.get("head/logits") or len(matrices) != 1:
+    if table.leaves is not TORCH or table.layout_of("head/logits") or len(matrices) != 1:
         return layout
     module = matrices[0].removesuffix("weight")
     names = {

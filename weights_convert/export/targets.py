@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.models import NormSpec
-from weights_convert.catalogue.weights import timm_names
-from weights_convert.convert.rules import KERAS, Table
-from weights_convert.convert.tables import TABLES
+from weights_convert.convert.rules import Table
+from weights_convert.convert.tables import TABLES, has, published
 
 # Library -> suffixes of the files that it reads and an export writes.
 LIBRARIES: dict[str, tuple[str, ...]] = {
@@ -29,21 +29,6 @@ _CONVENTIONS = {
 
 # Pixels of the images whose last feature map a VGG's dense layers fit as it is.
 _FITS_FROM, _SLIDES_FROM = 224, 256
-
-_KERAS = {
-    "resnet50": "ResNet50",
-    "resnet101": "ResNet101",
-    "resnet152": "ResNet152",
-    "densenet121": "DenseNet121",
-    "densenet169": "DenseNet169",
-    "densenet201": "DenseNet201",
-    "inception_v3": "InceptionV3",
-    "vgg16": "VGG16",
-    "vgg19": "VGG19",
-}
-_SAME = {"norm": NormSpec(epsilon=1e-3, momentum=0.9), "padding": "SAME"}
-# What timm's Lite without `tf_` has of its own.
-SYMMETRIC: dict[str, Any] = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +68,16 @@ def choose(
     Raises:
         UserError: The library has none; the message says what differs.
     """
-    candidates = _candidates(to, model)
-    if not candidates:
-        others = [name for name in LIBRARIES if _candidates(name, model)]
+    possible = candidates(to, model)
+    if not possible:
+        others = [name for name in LIBRARIES if candidates(name, model)]
         raise UserError(
             f"{model} cannot be exported to {to}. It can be exported to: "
             f"{', '.join(others) or 'none'}."
         )
     if pool == "flatten" or (pool != "avg" and to != "timm"):
         raise UserError(
-            f"{to}'s {candidates[0].architecture} pools by averages, the model by {pool}. "
+            f"{to}'s {possible[0].architecture} pools by averages, the model by {pool}. "
             + ("Export to timm, which has a switch for it." if pool == "max" else "Train with avg.")
         )
     found = [
@@ -101,7 +86,7 @@ def choose(
             _top_differences(target, num_classes, size)
             + _differences(backbone, target.backbone, size),
         )
-        for target in candidates
+        for target in possible
     ]
     for target, differences in found:
         if not differences:
@@ -130,38 +115,26 @@ def _remedy(to: str, model: str) -> str:
     )
 
 
-def _candidates(to: str, model: str) -> list[TargetModel]:
-    family = models.get(model).family
-    if to == "keras" and keras_name(model) is None:
-        return []
-    tables = [t for t in TABLES if t.family == family and t.library in _CONVENTIONS[to]]
+def candidates(to: str, model: str) -> list[TargetModel]:
+    """The models of library `to` that have the keys of `model`."""
+    tables = [
+        t
+        for t in TABLES
+        if t.family == models.get(model).family
+        and t.library in _CONVENTIONS[to]
+        and (has(t, model) or not t.reads)
+    ]
+    plain: Any = models.get(model).backbone
     return [
-        TargetModel(to, name, table, dataclasses.replace(backbone, **conventions))
+        TargetModel(to, name, table, dataclasses.replace(plain, **{**table.conventions, **own}))
         for table in tables
-        for backbone in [dataclasses.replace(_backbone(model), **table.conventions)]
-        for name, conventions in _architectures(to, model, family)
+        for name, own in _architectures(to, model)
     ]
 
 
 def keras_name(model: str) -> str | None:
     """The name of `model` in `keras.applications`; None if Keras does not have it."""
-    return _KERAS.get(model)
-
-
-def has(table: Table, model: str) -> bool:
-    """Whether the library of `table` has `model`."""
-    if models.get(model).family != table.family:
-        return False
-    if table.library == "transformers":
-        return re.fullmatch(r"resnet\d+", model) is not None
-    if table.library == "keras-squeezenet":
-        return model == "squeezenet1_1"
-    if table.library == "tflite":
-        return model == "mobilenet_v2"
-    if table.leaves is not KERAS:
-        return True
-    only = "resnet50" if is_gone(table) else model
-    return keras_name(model) is not None and model == only
+    return published(model).keras
 
 
 def is_gone(table: Table) -> bool:
@@ -169,17 +142,14 @@ def is_gone(table: Table) -> bool:
     return table.library == "keras (old keys)" and table.family == "resnet"
 
 
-def _backbone(model: str) -> Any:
-    return models.get(model).backbone
-
-
-def _architectures(to: str, model: str, family: str) -> list[tuple[str, dict[str, Any]]]:
+def _architectures(to: str, model: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The model's names in a library, and what each has of its own."""
+    known = published(model)
     if to == "keras":
-        return [(keras_name(model) or model, {})]
+        return [(known.keras, {})] if known.keras else []
     if to != "timm":
         return [(model, {})]
-    own = [_SAME, SYMMETRIC] if family == "efficientnet_lite" else [{}]
-    return list(zip(timm_names(model), own, strict=True))
+    return [(name, network.conventions) for name, network in known.timm.items()] or [(model, {})]
 
 
 def _top_differences(target: TargetModel, num_classes: int | None, size: int) -> list[str]:

@@ -51,6 +51,7 @@ _OURS = "jtl_"
 # What a layer's variables are called, in Keras's order; of normalizations see `_leaf_names`.
 _VARIABLES = {
     "conv2d": ("kernel", "bias"),
+    "depthwise_conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "normalization": ("mean", "variance", "count"),
 }
@@ -151,6 +152,7 @@ def _by_key(variables: list[_Variable]) -> dict[str, Place]:
         paths.setdefault(variable.layer, set()).add(variable.path)
     places: dict[str, Place] = {}
     for path, layer, leaf, place in variables:
+        leaf = "kernel" if leaf == "depthwise_kernel" else leaf  # As Keras 3 calls it.
         key = f"{layer if len(paths[layer]) == 1 else path}/{leaf}"
         if key in places:
             raise UserError(f"it holds {key[:60]!r} twice. {RESAVE}")

@@ -7,14 +7,15 @@ a name that a source states counts, and one that jtl does not know is not taken 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jtl import models
 from jtl.common.errors import UserError, suggest
-from weights_convert.catalogue.weights import timm_names
-from weights_convert.export.targets import SYMMETRIC, keras_name
+from weights_convert.convert.tables import TABLES, has, published
 from weights_convert.printable import shown
 
 # timm's names before it had tags, which its older files state.
@@ -45,15 +46,15 @@ class Declared(NamedTuple):
 
 
 @functools.cache
-def _known() -> dict[str, tuple[str, bool]]:
-    """Name -> (model, whether it pads symmetrically where the model does not)."""
-    known: dict[str, tuple[str, bool]] = {}
+def _known() -> dict[str, Architecture]:
+    """The architectures by name."""
+    known: dict[str, Architecture] = {}
     for model in models.names():
-        lite = models.get(model).family == "efficientnet_lite"
-        for name in (model, *timm_names(model)):
-            known[name] = (model, lite and name == model)
-        if name := keras_name(model):
-            known[name] = (model, False)
+        found = published(model)
+        names: dict[str, Mapping[str, Any]] = {model: {}}
+        names |= {name: network.conventions for name, network in found.timm.items()}
+        names |= {found.keras: {}} if found.keras else {}
+        known |= {name: Architecture(name, model, dict(own)) for name, own in names.items()}
     return known
 
 
@@ -63,10 +64,7 @@ def find(name: str) -> Architecture | None:
     for pattern in _OLD_NAMES:
         if match := re.fullmatch(pattern, name):
             plain = match[1]
-    if plain not in _known():
-        return None
-    model, symmetric = _known()[plain]
-    return Architecture(plain, model, dict(SYMMETRIC) if symmetric else {})
+    return _known().get(plain)
 
 
 def require(declared: Declared, source: str) -> Architecture:
@@ -126,12 +124,36 @@ def check_model(
     )
 
 
+def of_same_keys(model: str, library: str) -> dict[str, Mapping[str, Any]]:
+    """Timm's networks of a model where keys of `library` leave open which of them it is.
+
+    Returns:
+        What each has of its own, by name; the first is the one that keys are taken for. Empty where
+        there is one, or another library's names say which.
+    """
+    known = published(model).timm
+    if library != "timm" or len(known) < 2:
+        return {}
+    return {name: network.conventions for name, network in known.items()}
+
+
 def guess(model: str, library: str) -> str | None:
     """A sentence where keys alone leave the architecture open; None where they do not."""
-    if library != "timm" or models.get(model).family != "efficientnet_lite":
+    if not (networks := of_same_keys(model, library)):
         return None
+    (taken, own), (other, others) = networks.items()
     return (
-        f"a guess: nothing states whether these are weights of timm's tf_{model} or {model}, which "
-        f"have the same keys. They are taken for tf_{model} (padding SAME, epsilon 0.001); if they "
-        f"are not, convert them with --architecture {model} (symmetric padding, epsilon 1e-05)"
+        f"a guess: nothing states whether these are weights of timm's {taken} or {other}, which "
+        f"have the same keys. They are taken for {taken} ({convention(model, own)}); if they are "
+        f"not, convert them with --architecture {other} ({convention(model, others)})"
     )
+
+
+def convention(model: str, own: Mapping[str, Any]) -> str:
+    """What tells a network of timm from the other of the same keys, in words."""
+    table = next(t for t in TABLES if has(t, model) and t.library == "timm")
+    fields = {**table.conventions, **own}
+    plain: Any = models.get(model).backbone
+    backbone = dataclasses.replace(plain, **fields)
+    padding = "padding SAME" if backbone.padding == "SAME" else "symmetric padding"
+    return f"{padding}, epsilon {backbone.norm.epsilon:g}"

@@ -57,7 +57,8 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "downsample_in_bottleneck": (False,),
 }
 _OF_TRANSFORMERS = ("hidden_act", "downsample_in_first_stage", "downsample_in_bottleneck")
-_RELU6 = ("mobilenet", "efficientnet_lite")
+# timm's names of the activations that have several, or others than here.
+_ACTIVATIONS = {"silu": ("silu", "swish"), "hard_swish": ("hardswish",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,14 +162,15 @@ def _differing(
     arguments: Mapping[str, Any], model: str, conventions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The arguments that jtl's network does not have."""
-    family, norm = models.get(model).family, conventions.get("norm")
+    backbone, norm = models.get(model).backbone, conventions.get("norm")
     defaults = dict(_DEFAULTS)
     # Of mmpretrain: where the stride is in a block of three convolutions.
-    wide = getattr(models.get(model).backbone, "block", None) == "bottleneck"
+    wide = getattr(backbone, "block", None) == "bottleneck"
     defaults["style"] = ("pytorch",) if wide else ("pytorch", "caffe")
-    defaults["act_layer"] = ("relu6",) if family in _RELU6 else ("relu",)
-    same = family == "efficientnet_lite" and conventions.get("padding") != "symmetric"
-    defaults["pad_type"] = ("same",) if same else ("",)
+    activation = dict(backbone.units()[0].options).get("activation", "relu")
+    defaults["act_layer"] = _ACTIVATIONS.get(activation, (activation,))
+    padding = conventions.get("padding", getattr(backbone, "padding", "symmetric"))
+    defaults["pad_type"] = ("same",) if padding == "SAME" else ("",)
     defaults["bn_eps"] = (norm.epsilon if norm is not None else models.NormSpec().epsilon,)
     return {
         shown(name, 40): value

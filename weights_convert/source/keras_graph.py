@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jtl.common.errors import UserError
 from weights_convert.printable import shown
@@ -28,7 +28,44 @@ _JOINTS = ("Add", "Concatenate", "Merge")
 # Where the way back from the logits ends: at the backbone's own layers.
 _BACKBONE = (*CONVOLUTIONS, *_JOINTS, "BatchNormalization", "Dense")
 _WITHIN = (*_BACKBONE, *_NEUTRAL, "ZeroPadding2D", "MaxPooling2D", "AveragePooling2D")
+# Keras's names of the activations that have several.
+_NAMES = {"silu": ("silu", "swish"), "hard_swish": ("hard_swish", "hard_silu")}
+_OF_SQUEEZING = ("Multiply", "GlobalAveragePooling2D", "Reshape")
 _BARE = "Convert the backbone alone with --drop-head of `jtl weights`"
+
+
+class Usual(NamedTuple):
+    """What a backbone of jtl has between its first and its last layer.
+
+    Attributes:
+        activations: By Keras's names.
+        squeezes: Whether blocks weigh their channels.
+        ends_activated: Whether an activation ends it.
+        on_pixels: Whether its classifier stands on a map of one pixel, as a convolution.
+    """
+
+    activations: frozenset[str] = frozenset({"relu"})
+    squeezes: bool = False
+    ends_activated: bool = False
+    on_pixels: bool = False
+
+
+PLAIN = Usual()
+
+
+def usual(backbone: Any) -> Usual:
+    """What a configuration of a backbone has."""
+    options = [dict(unit.options) for unit in backbone.units()]
+    squeezes = [squeeze for each in options if (squeeze := each.get("squeeze"))]
+    found = {each["activation"] for each in options if each.get("activation")}
+    found |= {name for squeeze in squeezes for name in (squeeze.activation, squeeze.gate)}
+    return Usual(
+        frozenset(name for activation in found for name in _NAMES.get(activation, (activation,)))
+        | {"relu"},
+        bool(squeezes),
+        bool(options[-1].get("activation")),
+        bool(squeezes) and getattr(backbone, "dense", False),
+    )
 
 
 def layers_of(config: Layer, depth: int = 0) -> Iterator[Layer]:
@@ -40,12 +77,13 @@ def layers_of(config: Layer, depth: int = 0) -> Iterator[Layer]:
             yield layer
 
 
-def check_backbone(config: Layer, epsilon: float | None) -> None:
+def check_backbone(config: Layer, epsilon: float | None, usual: Usual = PLAIN) -> None:
     """Makes sure that the layers between the first and the last convolution are usual ones.
 
     Args:
         config: The model's configuration.
         epsilon: Of the network's batch normalizations; None without any.
+        usual: What the network has there.
 
     Raises:
         UserError: One of them is not what jtl's network has there.
@@ -61,13 +99,18 @@ def check_backbone(config: Layer, epsilon: float | None) -> None:
         elif kind in CONVOLUTIONS:
             if _pair(options.get("dilation_rate", 1)) != (1, 1):
                 raise _within(layer, f"with dilation_rate {options['dilation_rate']}")
-            if (activation := _activation(layer)) not in ("linear", "relu", None):
+            allowed = ("linear", None, *usual.activations)
+            if (activation := _activation(layer)) not in allowed:
                 raise _within(layer, f"with the activation {shown(activation, 40)}")
-        elif not (_is_relu(layer) or _is_linear(layer) or kind in _WITHIN):
+        elif kind == "ReLU" and "hard_sigmoid" in usual.activations:
+            continue  # Its hard sigmoid is a ReLU of at most 6.
+        elif kind in _OF_SQUEEZING and usual.squeezes:
+            continue
+        elif not (_activates(layer, usual) or _is_linear(layer) or kind in _WITHIN):
             raise _within(layer)
 
 
-def check_head(config: Layer, family: str) -> None:
+def check_head(config: Layer, family: str, usual: Usual = PLAIN) -> None:
     """Makes sure that a model's classifier stands on what jtl's stands on, and ends there.
 
     Between backbone and classifier there may be average pooling over all pixels, dropout and
@@ -76,11 +119,12 @@ def check_head(config: Layer, family: str) -> None:
     Args:
         config: The model's configuration.
         family: Of the backbone in jtl.
+        usual: What the backbone has.
 
     Raises:
         UserError: There is another layer; the message names it.
     """
-    ways = [_Way(family) for _ in _outputs(config)]
+    ways = [_Way(family, usual) for _ in _outputs(config)]
     # Of several outputs, such as a feature map beside the logits, the one that has a classifier.
     for way, output in zip(ways, _outputs(config), strict=True):
         if way.follow(output) and way.found_classifier:
@@ -94,9 +138,10 @@ def check_head(config: Layer, family: str) -> None:
 class _Way:
     """The way from a model's logits back to its backbone, checked layer by layer."""
 
-    def __init__(self, family: str):
-        self._family = family
-        self._kernel = CONVOLUTIONS if family == "squeezenet" else ("Dense",)
+    def __init__(self, family: str, usual: Usual):
+        self._family, self._usual = family, usual
+        on_pixels = family == "squeezenet" or usual.on_pixels
+        self._kernel = CONVOLUTIONS if on_pixels else ("Dense",)
         self._pooled = self._vector = self._activated = self._halved = False
         self.found_classifier = False
         self.problem: UserError | None = None
@@ -148,7 +193,7 @@ class _Way:
             self._halved = _pair(options.get("pool_size", 2)) == (2, 2)
             if not self._halved or _pair(options.get("strides") or 2) != (2, 2):
                 raise _refused(layer)
-        elif _is_relu(layer) and not self._halved:
+        elif _activates(layer, self._usual) and not self._halved:
             # Of what the backbone has activated, it changes nothing.
             self._activated = True
         elif not _is_harmless(layer):
@@ -159,8 +204,11 @@ class _Way:
         kind = _kind(layer)
         if kind == "Dense":  # VGG's own, on which its classifier stands.
             return
-        if not (self._pooled or self._vector or self._family == "squeezenet"):
+        within = self._family == "squeezenet" or self._usual.on_pixels
+        if not (self._pooled or self._vector or within):
             raise _refused(layer, "with no pooling between it and the classifier")
+        if self._usual.ends_activated and not self._activated:
+            raise _refused(layer, "with no activation between it and the classifier")
         if self._family in ("resnet", "densenet") and not self._activated:
             raise _refused(layer, "with no ReLU between it and the classifier")
         if self._family == "vgg" and not self._halved:
@@ -295,6 +343,12 @@ def _is_relu(layer: Layer) -> bool:
     if _kind(layer) == "ReLU":
         return not any(options.get(key) for key in ("max_value", "negative_slope", "threshold"))
     return _kind(layer) == "Activation" and options.get("activation") == "relu"
+
+
+def _activates(layer: Layer, usual: Usual) -> bool:
+    """Whether a layer is an activation that the backbone has."""
+    named = _kind(layer) == "Activation" and _activation(layer) in usual.activations
+    return named or _is_relu(layer)
 
 
 def _is_linear(layer: Layer) -> bool:

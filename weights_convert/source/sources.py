@@ -21,6 +21,8 @@ from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert import relatives
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
+from weights_convert.convert.prefixes import MIN_MATCH, quick_match
+from weights_convert.convert.tables import TABLES, has, published
 from weights_convert.printable import file_name, listed
 from weights_convert.read import readers, sharded
 from weights_convert.source import (
@@ -30,12 +32,12 @@ from weights_convert.source import (
     hub,
     keras_graph,
     keras_layers,
-    lite_names,
     metadata,
     normalization,
     packages,
     plain_values,
     processor,
+    same_keys,
 )
 from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
@@ -166,8 +168,8 @@ def convert_source(
             f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
             f"{architectures.OVERRULE}."
         )
-    if found := lite_names.stated(source, file, converted):
-        source, conventions = lite_names.with_stated(source, found), found.conventions
+    if found := same_keys.stated(source, file, converted):
+        source, conventions = same_keys.with_stated(source, found), found.conventions
     for built in source.built:
         arguments.check(
             built,
@@ -183,9 +185,11 @@ def convert_source(
 def _check_graph(config: dict[str, Any], converted: Converted) -> None:
     """Makes sure that a whole Keras model computes what jtl's network does."""
     norm = converted.conventions.get("norm")
-    keras_graph.check_backbone(config, norm.epsilon if norm else None)
+    backbone = models.create(converted.model, conventions=converted.conventions).backbone
+    usual = keras_graph.usual(backbone)
+    keras_graph.check_backbone(config, norm.epsilon if norm else None, usual)
     if converted.num_classes:
-        keras_graph.check_head(config, models.get(converted.model).family)
+        keras_graph.check_head(config, models.get(converted.model).family, usual)
 
 
 def _with_own_layers(
@@ -209,9 +213,25 @@ def _with_own_layers(
         fields, note = normalization.declared(file.tensors, buffers, order)
         source = dataclasses.replace(source, notes=(*source.notes, note))
     else:
-        fields = keras_layers.declared(file.keras_config, file.scaling, file.tensors)
+        layers, note = file.scaling, None
+        if layers and file.keras_config is None:
+            layers, note = _without_applications(file)
+        fields = keras_layers.declared(file.keras_config, layers, file.tensors)
+        source = dataclasses.replace(source, notes=(*source.notes, *([note] if note else [])))
     fields = {key: value for key, value in fields.items() if key not in known}
     return source.declaring(fields, "the model's own layers"), tensors
+
+
+def _without_applications(file: readers.SourceFile) -> tuple[tuple[str, ...], str | None]:
+    """The layers that scale images, less those of Keras's own network; and a note about these."""
+    for table in (t for t in TABLES if t.scales):
+        for name in models.names():
+            if has(table, name) and quick_match(file.tensors, table, models.get(name)) > MIN_MATCH:
+                return (), (
+                    f"layers of the file's model scale images ({listed(file.scaling)}); they are "
+                    f"taken for those that {published(name).keras} of keras.applications has itself"
+                )
+    return file.scaling, None
 
 
 def _checkpoint(

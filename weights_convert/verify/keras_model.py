@@ -28,6 +28,7 @@ from weights_convert.verify.keras_peer import (
     named_for_keras,
     state_of,
     two_sgd_steps,
+    unscaled,
 )
 from weights_convert.verify.libraries import table_of
 
@@ -47,7 +48,7 @@ class KerasModelPeer:
             scaling = keras_layers.declared(config, (), file.tensors)
         except UserError as error:
             raise UserError(f"'{source.name}' cannot be verified: {error}, {_WITHOUT}.") from error
-        self._scaling = (scaling["mean"], scaling["std"]) if scaling else None
+        self._scaling = scaling
         self._model = model = _loaded(keras, checkpoint, source)
         model.trainable = True
         self._seen: dict[str, Any] = {}
@@ -79,7 +80,7 @@ class KerasModelPeer:
 
         def logits_of(params: Any, fixed: Any, images: Any) -> Any:
             _, updated = model.stateless_call(params, fixed, self._bytes(images), training=True)
-            return self._seen[self._out], updated
+            return self._seen[self._out].reshape(len(images), -1), updated
 
         def by_source_key(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {
@@ -106,14 +107,13 @@ class KerasModelPeer:
         # One compilation is enough for a verification; each of its calls has other layers.
         out, seen, whole = run(*state_of(self._model), self._bytes(images))
         arrays = {name: np.asarray(value) for name, value in seen.items()}
-        return np.asarray(out), arrays, [np.asarray(value) for value in whole]
+        # Logits of a convolution over one pixel are vectors, too.
+        out = np.asarray(out).reshape(len(images), -1)
+        return out, arrays, [np.asarray(value) for value in whole]
 
     def _bytes(self, images: Any) -> Any:
         """What the model takes: where its own layers normalize, what they normalize to `images`."""
-        if self._scaling is None:
-            return images
-        mean, std = (np.asarray(values, np.float32) for values in self._scaling)
-        return (images * std.reshape(1, 1, 1, 3) + mean.reshape(1, 1, 1, 3)) * np.float32(255)
+        return unscaled(images, self._scaling)
 
     def _named(self, checkpoint: ConvertedCheckpoint, layers: list[Any]) -> dict[str, str]:
         """{name in the source's keys: the layer's name} of the layers that were converted."""
@@ -132,7 +132,9 @@ class KerasModelPeer:
             )
         if checkpoint.num_classes:
             # Its author named it.
-            dense = [layer for layer in layers if type(layer).__name__ == "Dense"]
+            on_pixels = table.layout_of("head/logits") == "conv"
+            kind = "Conv2D" if on_pixels else "Dense"
+            dense = [layer for layer in layers if type(layer).__name__ == kind]
             heads = [layer for layer in dense if layer.name not in found.values()]
             found[table.classifier] = _classifier(checkpoint, heads)
         return found
@@ -196,7 +198,11 @@ def _classifier(checkpoint: ConvertedCheckpoint, heads: list[Any]) -> str:
     """The layer that was converted; --ignore-keys may have left out others."""
     if len(heads) > 1:
         kernel = checkpoint.variables["params"]["head"]["logits"]["kernel"]
-        heads = [head for head in heads if np.array_equal(np.asarray(head.kernel.value), kernel)]
+        heads = [
+            head
+            for head in heads
+            if np.array_equal(np.asarray(head.kernel.value).reshape(-1, kernel.shape[-1]), kernel)
+        ]
     if len(heads) != 1:
         raise UserError(
             f"the model of '{checkpoint.source}' has {len(heads) or 'no'} Dense layers with the "

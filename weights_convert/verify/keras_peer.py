@@ -8,22 +8,25 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib.metadata
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.export.targets import is_gone, keras_name
+from weights_convert.source import keras_layers
 from weights_convert.source.description import Source
 from weights_convert.verify.libraries import require, table_of
 
-_COUNTED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")
+_COUNTED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization)(?:_(\d+))?")
 
 
 class KerasPeer:
@@ -40,18 +43,20 @@ class KerasPeer:
             )
         size = checkpoint.preprocessing.size
         # Its dense layers see the whole last feature map.
-        fixed = checkpoint.conventions.get("dense") and checkpoint.num_classes
+        fixed = models.get(checkpoint.model).family == "vgg" and checkpoint.num_classes
+        fixed = fixed and checkpoint.conventions.get("dense")
         self.only_size: int | None = size if fixed else None
         self._library = checkpoint.library
         self._build = lambda size: _network(keras, name, size, checkpoint, source)
         self._model = self._build(size)
+        self._scaling = _scaling(self._model)
         self._names = layer_names(self._model, self._library)
         self.reference = (
             f"{name} of keras {keras.__version__}, jax {importlib.metadata.version('jax')}"
         )
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._model(images, training=False))
+        return np.asarray(self._model(self._unscaled(images), training=False))
 
     def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         names = list(names)
@@ -62,7 +67,9 @@ class KerasPeer:
             layer.input if acts else layer.output
             for layer, acts in zip(layers, active, strict=True)
         ]
-        values = self._keras.Model(self._model.inputs, wanted)([images], training=False)
+        values = self._keras.Model(self._model.inputs, wanted)(
+            [self._unscaled(images)], training=False
+        )
         return {
             name: np.asarray(_without_activation(layer, value) if acts else value)
             for name, layer, acts, value in zip(names, layers, active, values, strict=True)
@@ -75,10 +82,14 @@ class KerasPeer:
         model = self._build(images.shape[1])
 
         def logits_of(params: Any, fixed: Any, images: Any) -> Any:
-            return model.stateless_call(params, fixed, images, training=True)
+            return model.stateless_call(params, fixed, self._unscaled(images), training=True)
 
         one, other = two_sgd_steps(model, logits_of, images, labels, learning_rate)
         return self._by_source_key(model, one), self._by_source_key(model, other)
+
+    def _unscaled(self, images: Any) -> Any:
+        """What the network's own layers scale to `images`."""
+        return unscaled(images, self._scaling)
 
     def _by_source_key(self, model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{the source's key: value} of a network's values by path.
@@ -90,6 +101,20 @@ class KerasPeer:
             for name, layer in layer_names(model, self._library).items()
             for variable in model.get_layer(layer).weights
         }
+
+
+def _scaling(model: Any) -> dict[str, Any]:
+    """The mean and standard deviation of layers of the network itself; empty without any."""
+    variables = {f"{x.name}/{v.name}": np.asarray(v.value) for x in model.layers for v in x.weights}
+    return keras_layers.declared(json.loads(model.to_json()), (), variables)
+
+
+def unscaled(images: Any, scaling: Mapping[str, Any]) -> Any:
+    """Bytes that layers of a network normalize to `images`; `images` where there are none."""
+    if not scaling:
+        return images
+    mean, std = (np.asarray(scaling[key], np.float32) for key in ("mean", "std"))
+    return (images * std.reshape(1, 1, 1, 3) + mean.reshape(1, 1, 1, 3)) * np.float32(255)
 
 
 def jax_keras() -> Any:
@@ -227,7 +252,8 @@ def named_for_keras(suffix: str, source: Source) -> Iterator[str]:
 
 def layer_names(model: Any, library: str) -> dict[str, str]:
     """{name in the source's keys: name in today's Keras} of the layers with variables."""
-    layers = [layer for layer in model.layers if layer.weights]
+    # What scales images is no layer of the backbone.
+    layers = [x for x in model.layers if x.weights and type(x).__name__ != "Normalization"]
     if library == "keras" and any(_COUNTED.fullmatch(layer.name) for layer in layers):
         return _counted_from_zero([layer.name for layer in layers])
     if not library.startswith("keras (numbered"):
@@ -235,7 +261,8 @@ def layer_names(model: Any, library: str) -> dict[str, str]:
         renamed = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "predictions": "fc1000"}
         ours = [str(layer.name) for layer in layers]
         return {renamed.get(name, name) if old else name: name for name in ours}
-    classes = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Dense": "dense"}
+    classes = {"Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "Dense": "dense"}
+    classes["BatchNormalization"] = "batch_normalization"
     seen: collections.Counter[str] = collections.Counter()
     names: dict[str, str] = {}
     for layer in layers:

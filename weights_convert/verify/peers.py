@@ -23,6 +23,7 @@ from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import recognize
 from weights_convert.convert.rules import KERAS
 from weights_convert.convert.tables import TABLES
+from weights_convert.export import targets
 from weights_convert.read import readers, sharded
 from weights_convert.source.description import Source
 from weights_convert.verify.libraries import require, table_of
@@ -188,15 +189,26 @@ def _torch_network(checkpoint: ConvertedCheckpoint, source: Source) -> tuple[Any
             identity = require("torch", "timm").nn.Identity()
             network.set_submodule(table_of(checkpoint).classifier, identity)
         return network, "torchvision", name
-    names = timm_names(name)
-    symmetric = checkpoint.conventions.get("padding") == "symmetric"
-    name = names[-1] if symmetric else names[0]
+    name = _timm_name(checkpoint)
     timm = require("timm", "timm")
     options = {}
     if checkpoint.library == "lukemelas":
         # That port's network sets TensorFlow's momentum, for which timm has this switch.
         options["bn_momentum"] = 0.01
     return timm.create_model(name, pretrained=False, num_classes=classes, **options), "timm", name
+
+
+def _timm_name(checkpoint: ConvertedCheckpoint) -> str:
+    """Timm's network that pads and normalizes as the weights' does."""
+    have: Any = models.create(checkpoint.model, conventions=checkpoint.conventions).backbone
+    for target in targets.candidates("timm", checkpoint.model):
+        there = target.backbone
+        if not hasattr(have, "padding") or (have.padding, have.norm.epsilon) == (
+            there.padding,
+            there.norm.epsilon,
+        ):
+            return target.architecture
+    return timm_names(checkpoint.model)[0]
 
 
 def _torch_tensors(torch: Any, checkpoint: ConvertedCheckpoint, source: Source) -> dict[str, Any]:

@@ -198,8 +198,8 @@ def _compare_layers(
     for module, name in names.items():
         ours = np.asarray(lookup(captured, (*module, "__call__"))[0])
         peer_s = theirs[name]
-        if peer_s.ndim == 2 and ours.ndim == 4:  # A dense layer there, over one pixel here.
-            ours = ours.reshape(len(ours), -1)
+        if peer_s.ndim != ours.ndim:  # A dense layer there, over one pixel here; or the reverse.
+            ours, peer_s = (array.reshape(len(array), -1) for array in (ours, peer_s))
         rows.setdefault(_unit_of(model, module), []).append(relative(ours, peer_s))
     return [
         UnitRow(unit.path, len(pairs), max(p[0] for p in pairs), max(p[1] for p in pairs))

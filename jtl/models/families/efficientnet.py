@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0, 1 and 2: EfficientNet (Tan and Le, arXiv 1905.11946) for edge devices.
+"""EfficientNet (Tan and Le, arXiv 1905.11946), and its Lite variants for edge devices.
 
 The Lite variants (the EfficientNet reference implementation's `lite` folder) drop
 squeeze-and-excitation, use ReLU6 instead of swish, and do not scale the stem and the final
@@ -11,21 +11,69 @@ import dataclasses
 import math
 
 from jtl.models.chain import Unit
-from jtl.models.families.mobilenet import Stage, inverted_residuals, round_channels
-from jtl.models.layers.blocks import NormSpec
+from jtl.models.families.mobilenet import Block, mobile_units
+from jtl.models.layers.mobile import Squeeze, round_channels
+from jtl.models.norm_spec import NormSpec
 
-# Their table 1.
-_STAGES = (
-    Stage(1, 3, 1, 16),
-    Stage(6, 3, 2, 24),
-    Stage(6, 5, 2, 40),
-    Stage(6, 3, 2, 80),
-    Stage(6, 5, 1, 112),
-    Stage(6, 5, 2, 192),
-    Stage(6, 3, 1, 320),
+# The first block of each stage, by their table 1; the others do not stride.
+_FIRST = (
+    Block(1, 3, 1, 16),
+    Block(6, 3, 2, 24),
+    Block(6, 5, 2, 40),
+    Block(6, 3, 2, 80),
+    Block(6, 5, 1, 112),
+    Block(6, 5, 2, 192),
+    Block(6, 3, 1, 320),
 )
 _DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _STEM, _FINAL = 32, 1280
+
+
+def _stages(width: float, depths: tuple[int, ...]) -> list[tuple[Block, ...]]:
+    """The blocks of each stage, channels multiplied by `width`."""
+    stages = []
+    for first, depth in zip(_FIRST, depths, strict=True):
+        first = first._replace(features=round_channels(first.features * width))
+        stages.append((first, *[first._replace(strides=1)] * (depth - 1))[:depth])
+    return stages
+
+
+@dataclasses.dataclass(frozen=True)
+class EfficientNet:
+    """Configuration of an EfficientNet.
+
+    Attributes:
+        width: Multiplier of the channels, rounded to multiples of 8.
+        depth: Multiplier of the blocks per stage, rounded up.
+        norm: Batch normalization of the weights' source.
+        padding: `SAME` for weights trained in TensorFlow; `symmetric` pads both sides alike.
+    """
+
+    width: float = 1.0
+    depth: float = 1.0
+    norm: NormSpec = NormSpec()
+    padding: str = "symmetric"
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Number of blocks in each of the seven stages."""
+        return tuple(math.ceil(self.depth * blocks) for blocks in _DEPTHS)
+
+    def units(self) -> tuple[Unit, ...]:
+        """Stem, the blocks of seven stages, and the final 1x1 convolution."""
+        inputs = stem = round_channels(_STEM * self.width)
+        stages: list[list[Block]] = []
+        for blocks in _stages(self.width, self.depths):
+            stages.append([])
+            for block in blocks:
+                # A quarter of the channels before the expansion.
+                squeeze = Squeeze(inputs // 4, "silu", "sigmoid")
+                stages[-1].append(block._replace(activation="silu", squeeze=squeeze))
+                inputs = block.features
+        final = round_channels(_FINAL * self.width)
+        return mobile_units(
+            stem, stages, final, norm=self.norm, padding=self.padding, activation="silu"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +101,5 @@ class EfficientNetLite:
 
     def units(self) -> tuple[Unit, ...]:
         """Stem, the blocks of seven stages, and the final 1x1 convolution to 1280 channels."""
-        stages = [
-            stage._replace(features=round_channels(stage.features * self.width))
-            for stage in _STAGES
-        ]
-        return inverted_residuals(
-            _STEM, stages, self.depths, _FINAL, norm=self.norm, padding=self.padding
-        )
+        stages = _stages(self.width, self.depths)
+        return mobile_units(_STEM, stages, _FINAL, norm=self.norm, padding=self.padding)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 from collections.abc import Iterator
 
 import flax.linen as nn
@@ -14,30 +13,11 @@ from flax.errors import ScopeParamShapeError
 
 from jtl.models.layers.conv import Padding, activate, conv2d, output_shape
 from jtl.models.layers.norm import affine, batch_norm, factor_and_offset
+from jtl.models.norm_spec import NormSpec
 from jtl.onednn import Activation
 
 # PyTorch's and Keras's ImageNet recipes for ReLU networks: variance 2 / fan_out.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-@dataclasses.dataclass(frozen=True)
-class NormSpec:
-    """How the source of a set of weights normalizes; travels with converted weights.
-
-    Attributes:
-        epsilon: Added to the variance before the square root.
-        momentum: Share of the old running statistic that a step keeps (Flax's and Keras's
-            sense; PyTorch's `momentum` is one minus this).
-        unbiased: Whether the running variance is fed with the unbiased batch variance
-            (n - 1 in the denominator), as PyTorch does; Keras 3 feeds the biased one. The
-            batch itself is normalized with the biased variance in both.
-        scale: Whether there is a learned factor beside the learned offset.
-    """
-
-    epsilon: float = 1e-5
-    momentum: float = 0.9
-    unbiased: bool = True
-    scale: bool = True
 
 
 _unfused = contextvars.ContextVar("unfused", default=False)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,16 @@ from jtl.onednn import Activation
 Padding = Literal["SAME", "CEIL"] | int | Pads
 """`SAME` as TensorFlow pads it (more below and right), `CEIL` as PyTorch's pooling in ceil mode (so
 much below and right that the last pixels are in a window), one number for every side, or `Pads`."""
+
+
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
+    "silu": jax.nn.silu,
+    "hard_swish": jax.nn.hard_swish,
+}
+# Those whose gradient their output does not tell.
+_BY_INPUT = ("silu", "hard_swish")
 
 
 def explicit_padding(
@@ -81,7 +92,8 @@ def conv2d(
         strides: (vertical, horizontal) steps in pixels.
         padding: See `Padding`.
         groups: Number of channel groups; C for a depthwise convolution.
-        activation: `relu`, `relu6` or None, applied at the end. Its gradient is 0 at the kinks.
+        activation: Of `ACTIVATIONS`, applied at the end, or None. The gradient of `relu` and
+            `relu6` is 0 at the kinks.
 
     Returns:
         NHWC array of `x`'s dtype.
@@ -136,20 +148,24 @@ def _followed(has_bias: bool, activation, y, *following):
 
 
 def activate(x: jax.Array, activation: Activation | None) -> jax.Array:
-    """max(x, 0), min(max(x, 0), 6), or `x` as it is."""
-    if activation == "relu":
-        return jax.nn.relu(x)
-    return jax.nn.relu6(x) if activation == "relu6" else x
+    """An activation of `x`; `x` as it is for None."""
+    return x if activation is None else ACTIVATIONS[activation](x)
 
 
 def _conv_fwd(x, kernel, bias, residual, strides, pads, groups, activation):
+    if activation in _BY_INPUT:
+        # Two inputs have the same output, so the gradient needs what goes into the activation.
+        z: Any = _conv(x, kernel, bias, residual, strides, pads, groups, None)
+        return activate(z, activation), (x, kernel, bias, residual, z)
     y = _conv(x, kernel, bias, residual, strides, pads, groups, activation)
     return y, (x, kernel, bias, residual, y if activation else None)
 
 
 def _conv_bwd(strides, pads, groups, activation, residuals, dy):
     x, kernel, bias, residual, y = residuals
-    if activation is not None:
+    if activation in _BY_INPUT:
+        [dy] = jax.vjp(ACTIVATIONS[activation], y)[1](dy)
+    elif activation is not None:
         alive = (y > 0) & (y < 6) if activation == "relu6" else y > 0
         dy = jnp.where(alive, dy, jnp.zeros((), dy.dtype))
     window = (x.shape, kernel.shape, strides, pads, groups)

@@ -20,8 +20,7 @@ from weights_convert.checkpoint import folder
 from weights_convert.convert.conversion import convert, identify
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
 from weights_convert.convert.rules import Table, leaf_paths, lookup
-from weights_convert.convert.tables import TABLES
-from weights_convert.export.targets import has
+from weights_convert.convert.tables import TABLES, has
 
 MODEL = samples.MODEL
 KNOWN = [

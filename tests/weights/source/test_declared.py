@@ -20,7 +20,7 @@ from weights_convert.checkpoint import folder
 from weights_convert.convert import relatives
 from weights_convert.export import writer
 from weights_convert.read import readers
-from weights_convert.source import architectures, arguments, lite_names, sources
+from weights_convert.source import architectures, arguments, same_keys, sources
 from weights_convert.source.description import Source
 from weights_convert.verify import peers
 
@@ -107,12 +107,12 @@ def test_names_beside_the_weights_say_which_it_is(name, beside_them, stated):
     file = readers.SourceFile("torch-zip", {}, value=beside_them)
     seen = SimpleNamespace(model=MODEL, library="timm")
     source = Source(Path(name), name)
-    found = lite_names.stated(source, file, cast(Any, seen))
+    found = same_keys.stated(source, file, cast(Any, seen))
     assert (found and found.architecture.name) == stated
     symmetric = {"padding", "norm"} if stated == MODEL else set()
     assert {*(found.conventions if found else {})} == symmetric
     keras = SimpleNamespace(model=MODEL, library="keras")
-    assert lite_names.stated(source, file, cast(Any, keras)) is None
+    assert same_keys.stated(source, file, cast(Any, keras)) is None
 
 
 def test_the_name_of_a_file_says_which_it_is(tmp_path):

@@ -1,7 +1,14 @@
 """AlexNet: names of torchvision."""
 
-from jtl.models.families.alexnet import AlexNet
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weights_convert.convert.published import Published, TorchvisionFile
 from weights_convert.convert.rules import TORCH, Naming, Table
+
+if TYPE_CHECKING:
+    from jtl.models.families.alexnet import AlexNet
 
 # Number of a stage's first convolution in `features`.
 _FIRST = {"1": 0, "2": 3, "3": 6}
@@ -27,3 +34,11 @@ TABLES = (
         layouts={"fc1/conv": "dense", "fc2/conv": "dense"},
     ),
 )
+
+MODELS = {
+    "alexnet": Published(
+        ("torchvision",),
+        torchvision=TorchvisionFile("alexnet-owt-7be5be79.pth", 56.52),
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

@@ -1,8 +1,16 @@
 """DenseNet: names of torchvision and timm, of torchvision before 0.3 (`norm.1`), of Keras."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from jtl.models import NormSpec, Preprocessing
-from jtl.models.families.densenet import DenseNet
+from weights_convert.convert.published import Published, network
 from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.tables.names import keras_block
+
+if TYPE_CHECKING:
+    from jtl.models.families.densenet import DenseNet
 
 
 def _torch(dot: str):
@@ -93,3 +101,72 @@ TABLES = (
     # Keras 3's first .weights.h5 files hold no names, but count the layers of each class.
     _keras_table("keras (numbered)", _keras_numbered, "dense"),
 )
+
+
+def _keras_transition(stage: str) -> str:
+    return f"stage{int(stage) - 1}/transition"
+
+
+OUTPUTS = (
+    (r"(?:features\.)?pool0|pool1|pool1_pool", lambda: "stem"),
+    (r"conv(\d)_block(\d+)_concat", keras_block),
+    (r"pool([234])_pool", _keras_transition),
+    (r"features\.transition(\d)\.pool", lambda stage: f"stage{stage}/transition"),
+    (r"relu", lambda: "final"),
+)
+
+INSIDE = (
+    (r"features\.relu0|conv1[_/]relu|zero_padding2d(?:_1)?", lambda: "stem"),
+    (r"conv(\d)_block(\d+)_\d_relu", keras_block),
+    (
+        r"features\.denseblock(\d)\.denselayer(\d+)\.relu\d",
+        lambda stage, block: f"stage{stage}/block{block}",
+    ),
+    (r"pool([234])_relu", _keras_transition),
+    (r"features\.transition(\d)\.relu", lambda stage: f"stage{stage}/transition"),
+)
+
+MODELS = {
+    "densenet121": Published(
+        (
+            "timm/torchvision",
+            "torchvision (old keys)",
+            "keras",
+            "keras (old keys)",
+            "keras (numbered)",
+        ),
+        timm={
+            "densenet121": network(
+                "ra_in1k tv_in1k", ra_in1k={"224": 75.57, "288": 76.49}, tv_in1k={"224": 74.75}
+            )
+        },
+        keras="DenseNet121",
+    ),
+    "densenet161": Published(
+        ("timm/torchvision", "torchvision (old keys)"),
+        timm={"densenet161": network("tv_in1k", tv_in1k={"224": 77.14})},
+    ),
+    "densenet169": Published(
+        (
+            "timm/torchvision",
+            "torchvision (old keys)",
+            "keras",
+            "keras (old keys)",
+            "keras (numbered)",
+        ),
+        timm={"densenet169": network("tv_in1k", tv_in1k={"224": 75.60})},
+        keras="DenseNet169",
+    ),
+    "densenet201": Published(
+        (
+            "timm/torchvision",
+            "torchvision (old keys)",
+            "keras",
+            "keras (old keys)",
+            "keras (numbered)",
+        ),
+        timm={"densenet201": network("tv_in1k", tv_in1k={"224": 76.90})},
+        keras="DenseNet201",
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

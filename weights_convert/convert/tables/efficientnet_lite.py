@@ -1,9 +1,16 @@
 """EfficientNet-Lite: names of timm (`tf_efficientnet_lite*`) and of lukemelas's port."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from jtl.models import NormSpec
-from jtl.models.families.efficientnet import EfficientNetLite
+from weights_convert.convert.published import Published, network
 from weights_convert.convert.rules import TORCH, Naming, Table
-from weights_convert.convert.tables.mobilenet import timm_modules
+from weights_convert.convert.tables.mobile import TIMM_INSIDE, TIMM_OUTPUTS, timm_modules
+
+if TYPE_CHECKING:
+    from jtl.models.families.efficientnet import EfficientNetLite
 
 
 def _lukemelas(backbone: EfficientNetLite) -> tuple[Naming, ...]:
@@ -46,3 +53,32 @@ TABLES = (
         conventions={"norm": NormSpec(epsilon=1e-3, momentum=0.99)},
     ),
 )
+
+OUTPUTS, INSIDE = TIMM_OUTPUTS, TIMM_INSIDE
+
+# What timm's Lite without `tf_` has of its own.
+_SYMMETRIC = {"norm": NormSpec(epsilon=1e-5, momentum=0.9), "padding": "symmetric"}
+MODELS = {
+    "efficientnet_lite0": Published(
+        ("timm", "lukemelas"),
+        timm={
+            "tf_efficientnet_lite0": network("in1k", in1k={"224": 74.85}),
+            "efficientnet_lite0": network("ra_in1k", conventions=_SYMMETRIC),
+        },
+    ),
+    "efficientnet_lite1": Published(
+        ("timm", "lukemelas"),
+        timm={
+            "tf_efficientnet_lite1": network("in1k"),
+            "efficientnet_lite1": network(conventions=_SYMMETRIC),
+        },
+    ),
+    "efficientnet_lite2": Published(
+        ("timm", "lukemelas"),
+        timm={
+            "tf_efficientnet_lite2": network("in1k"),
+            "efficientnet_lite2": network(conventions=_SYMMETRIC),
+        },
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

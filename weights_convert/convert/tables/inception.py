@@ -1,10 +1,16 @@
 """InceptionV3: names of torchvision and timm, which agree, and of Keras, which has but numbers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from jtl.models import NormSpec, Preprocessing
-from jtl.models.families.inception import STAGES, Branch, InceptionV3, Layer
+from weights_convert.convert.published import Published, network
 from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+
+if TYPE_CHECKING:
+    from jtl.models.families.inception import Branch, InceptionV3
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _FIRST_STAGE = 5  # torchvision numbers stages by the grid's place in the paper's figure.
@@ -26,6 +32,8 @@ def _torch(_backbone: InceptionV3) -> tuple[Naming, ...]:
 
 def _layers(branch: Branch) -> Iterator[tuple[str, int]]:
     """A branch's convolutions, and how many Keras layers lie between each and the block's end."""
+    from jtl.models.families.inception import Layer
+
     depth = 0
     for step in reversed(branch):
         if isinstance(step, str):
@@ -49,20 +57,23 @@ def _keras(by_depth: bool):
 
     They are counted as they were made, or in a file without names as the model lists them.
     """
-    stem = [f"stem/conv{number}" for number in range(1, 1 + len(_STEM))]
-    paths = stem + [
-        f"stage{s}/block{b}/{name}"
-        for s, blocks in enumerate(STAGES, 1)
-        for b, branches in enumerate(blocks, 1)
-        for name in _orders(branches)[by_depth]
-    ]
-    numbers = {path: number for number, path in enumerate(paths)}
-
-    def layer(path: str, kind: str) -> str:
-        name = {"conv": "conv2d", "bn": "batch_normalization"}[kind]
-        return f"{name}_{numbers[path]}" if numbers[path] else name
 
     def modules(_backbone: InceptionV3) -> tuple[Naming, ...]:
+        from jtl.models.families.inception import STAGES
+
+        stem = [f"stem/conv{number}" for number in range(1, 1 + len(_STEM))]
+        paths = stem + [
+            f"stage{s}/block{b}/{name}"
+            for s, blocks in enumerate(STAGES, 1)
+            for b, branches in enumerate(blocks, 1)
+            for name in _orders(branches)[by_depth]
+        ]
+        numbers = {path: number for number, path in enumerate(paths)}
+
+        def layer(path: str, kind: str) -> str:
+            name = {"conv": "conv2d", "bn": "batch_normalization"}[kind]
+            return f"{name}_{numbers[path]}" if numbers[path] else name
+
         return ((r"((?:stem|stage\d/block\d)/\w+)/(conv|bn)", layer),)
 
     return modules
@@ -97,3 +108,30 @@ TABLES = (
     # Keras 3's first .weights.h5 files hold no names, but count the layers of each class.
     _keras_table("keras (numbered)", True, "dense"),
 )
+
+
+def _keras_mixed(number: str) -> str:
+    """Keras counts the 3, 5 and 3 blocks from 0."""
+    places = [
+        f"stage{s}/block{b}" for s, depth in ((1, 3), (2, 5), (3, 3)) for b in range(1, depth + 1)
+    ]
+    return places[int(number)] if int(number) < len(places) else f"mixed{number}"
+
+
+OUTPUTS = (
+    (r"maxpool2|max_pooling2d_1|Pool2", lambda: "stem"),
+    (r"mixed(\d+)", _keras_mixed),
+)
+
+MODELS = {
+    "inception_v3": Published(
+        ("timm/torchvision", "keras", "keras (numbered)"),
+        timm={
+            "inception_v3": network(
+                "gluon_in1k tf_adv_in1k tf_in1k tv_in1k", tv_in1k={"299": 77.29}
+            )
+        },
+        keras="InceptionV3",
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

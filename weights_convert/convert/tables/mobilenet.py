@@ -1,25 +1,18 @@
 """MobileNetV2: names of torchvision and of timm, and the order of TensorFlow Lite."""
 
-from typing import Any
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jtl import models
 from jtl.models import NormSpec, Preprocessing
-from jtl.models.families.mobilenet import MobileNetV2
+from weights_convert.convert.published import Published, network
 from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.tables.mobile import TIMM_INSIDE, TIMM_OUTPUTS, timm_modules
 from weights_convert.read.tflite_files import EPSILON
 
-
-def timm_modules(_backbone: Any) -> tuple[Naming, ...]:
-    """The names in timm, which this family shares with EfficientNet-Lite."""
-    return (
-        (r"stem/conv", lambda: "conv_stem"),
-        (r"stem/bn", lambda: "bn1"),
-        (
-            r"stage(\d)/block(\d+)/(\w+)",
-            lambda stage, block, name: f"blocks.{int(stage) - 1}.{int(block) - 1}.{name}",
-        ),
-        (r"final/conv", lambda: "conv_head"),
-        (r"final/bn", lambda: "bn2"),
-    )
+if TYPE_CHECKING:
+    from jtl.models.families.mobilenet import MobileNetV2
 
 
 # In a block: each convolution but the last is one with its normalization and activation.
@@ -78,3 +71,25 @@ TABLES = (
         layouts={"head/logits": "conv"},
     ),
 )
+
+
+def _block(number: str) -> str:
+    """A unit by its number in torchvision, which counts through all stages: the stem is 0."""
+    return models.get("mobilenet_v2").backbone.units()[int(number)].path
+
+
+OUTPUTS = (
+    *TIMM_OUTPUTS,
+    (r"features\.0\.2", lambda: "stem"),
+    (r"features\.18\.2", lambda: "final"),
+)
+
+INSIDE = (*TIMM_INSIDE, (r"features\.([1-9]|1[0-7])\.conv\.[01]\.2", _block))
+
+MODELS = {
+    "mobilenet_v2": Published(
+        ("torchvision", "timm", "tflite"),
+        timm={"mobilenetv2_100": network("ra_in1k", ra_in1k={"224": 72.98})},
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

@@ -1,8 +1,15 @@
 """SqueezeNet: names of torchvision, and of the keras-squeezenet project."""
 
-from jtl.models.families.squeezenet import SqueezeNet
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weights_convert.convert.published import Published, TorchvisionFile
 from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
 from weights_convert.convert.tables.preprocessing import CAFFE
+
+if TYPE_CHECKING:
+    from jtl.models.families.squeezenet import SqueezeNet
 
 
 def _torch(backbone: SqueezeNet) -> tuple[Naming, ...]:
@@ -54,3 +61,17 @@ TABLES = (
         layouts={"head/logits": "conv"},
     ),
 )
+
+OUTPUTS = ((r"features\.2", lambda: "stem"),)
+
+MODELS = {
+    "squeezenet1_0": Published(
+        ("torchvision",),
+        torchvision=TorchvisionFile("squeezenet1_0-b66bff10.pth", 58.09),
+    ),
+    "squeezenet1_1": Published(
+        ("torchvision", "keras-squeezenet"),
+        torchvision=TorchvisionFile("squeezenet1_1-b8a52dc0.pth", 58.18),
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

@@ -1,11 +1,16 @@
 """VGG: names of torchvision and timm, which number all layers, and of Keras."""
 
-from collections.abc import Callable
-from typing import Literal
+from __future__ import annotations
 
-from jtl.models.families.vgg import VGG
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from weights_convert.convert.published import Published, network
 from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
 from weights_convert.convert.tables.preprocessing import CAFFE
+
+if TYPE_CHECKING:
+    from jtl.models.families.vgg import VGG
 
 _DENSE: dict[str, Literal["dense"]] = {"fc1/conv": "dense", "fc2/conv": "dense"}
 
@@ -86,3 +91,61 @@ TABLES = (
     _keras_table("keras (numbered)", _keras_numbered, "dense_2", dense=True),
     _keras_table("keras (numbered, no top)", _keras_numbered, "dense", dense=False),
 )
+
+OUTPUTS = (
+    # Keras's convolutions and dense layers activate.
+    (r"block(\d)_conv(\d)", lambda stage, block: f"stage{stage}/block{block}"),
+    (r"block(\d)_pool", lambda stage: f"stage{stage}/pool"),
+)
+
+MODELS = {
+    "vgg11": Published(
+        ("torchvision", "timm"),
+        timm={"vgg11": network("tv_in1k", tv_in1k={"224": 69.02})},
+    ),
+    "vgg11_bn": Published(
+        ("torchvision", "timm"),
+        timm={"vgg11_bn": network("tv_in1k", tv_in1k={"224": 70.37})},
+    ),
+    "vgg13": Published(
+        ("torchvision", "timm"),
+        timm={"vgg13": network("tv_in1k", tv_in1k={"224": 69.93})},
+    ),
+    "vgg13_bn": Published(
+        ("torchvision", "timm"),
+        timm={"vgg13_bn": network("tv_in1k", tv_in1k={"224": 71.59})},
+    ),
+    "vgg16": Published(
+        (
+            "torchvision",
+            "timm",
+            "keras",
+            "keras (no top)",
+            "keras (numbered)",
+            "keras (numbered, no top)",
+        ),
+        timm={"vgg16": network("tv_in1k", tv_in1k={"224": 71.59})},
+        keras="VGG16",
+    ),
+    "vgg16_bn": Published(
+        ("torchvision", "timm"),
+        timm={"vgg16_bn": network("tv_in1k", tv_in1k={"224": 73.36})},
+    ),
+    "vgg19": Published(
+        (
+            "torchvision",
+            "timm",
+            "keras",
+            "keras (no top)",
+            "keras (numbered)",
+            "keras (numbered, no top)",
+        ),
+        timm={"vgg19": network("tv_in1k", tv_in1k={"224": 72.38})},
+        keras="VGG19",
+    ),
+    "vgg19_bn": Published(
+        ("torchvision", "timm"),
+        timm={"vgg19_bn": network("tv_in1k", tv_in1k={"224": 74.22})},
+    ),
+}
+"""What is published of each model; see `weights_convert.convert.published`."""

@@ -1,4 +1,4 @@
-"""Which of timm's two EfficientNet-Lite of one name weights are of, by what names beside them say.
+"""Which of timm's two networks with the same keys weights are of, by what names beside them say.
 
 `tf_efficientnet_lite0` and `efficientnet_lite0` have the same keys. A training's options and a
 file's name may say which it was.
@@ -7,6 +7,7 @@ file's name may say which it was.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,17 +21,17 @@ from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
 from weights_convert.source.places import places
 
-_LITE = re.compile(r"(?i)(?<![a-z0-9])(?:tf[-_])?efficientnet[-_]lite[0-4](?![a-z0-9])")
 _KEYS = re.compile(
     r"(?i)arch(itecture)?|((model|backbone|encoder|net|network)(_?(name|arch))?)|timm_model"
 )
 
 
 class Stated(NamedTuple):
-    """What is stated, and the conventions that keys do not show."""
+    """What is stated, and the conventions that keys do not show, also in words."""
 
     architecture: Declared
     conventions: dict[str, Any]
+    convention: str
 
 
 def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | None:
@@ -41,8 +42,7 @@ def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | N
         file: The file that was read.
         converted: What its keys say.
     """
-    family = models.get(converted.model).family
-    if converted.library != "timm" or family != "efficientnet_lite":
+    if not architectures.of_same_keys(converted.model, converted.library):
         return None
     if source.architecture or source.conventions:
         return None
@@ -50,16 +50,16 @@ def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | N
     found = architectures.find(next(iter(said))) if len(said) == 1 else None
     if found is None or found.model != converted.model:
         return None
-    return Stated(Declared(found.name, said[found.name]), found.conventions)
+    convention = architectures.convention(found.model, found.conventions)
+    return Stated(Declared(found.name, said[found.name]), found.conventions, convention)
 
 
 def with_stated(source: Source, found: Stated) -> Source:
     """The source with what is stated, and a note of it."""
     name, by = found.architecture
-    padding = "symmetric padding, epsilon 1e-05" if found.conventions else "padding SAME"
     note = (
-        f"{by} says {name}, so the weights are taken for timm's ({padding}); if they are of "
-        "another network, name it with --architecture"
+        f"{by} says {name}, so the weights are taken for timm's ({found.convention}); if they are "
+        "of another network, name it with --architecture"
     )
     return dataclasses.replace(source, architecture=found.architecture, notes=(*source.notes, note))
 
@@ -70,7 +70,15 @@ def _names(source: Source, file: SourceFile) -> Iterator[tuple[str, str]]:
         for key, value in values.items():
             if isinstance(key, str) and _KEYS.fullmatch(key) and isinstance(value, str):
                 where = shown(f"{place}.{key}" if place else key, 60)
-                for name in _LITE.findall(value[:300]):
+                for name in _pattern().findall(value[:300]):
                     yield name.lower().replace("-", "_"), f"the file's '{where}'"
-    for name in _LITE.findall(source.path.name):
+    for name in _pattern().findall(source.path.name):
         yield name.lower().replace("-", "_"), "the file's name"
+
+
+@functools.cache
+def _pattern() -> re.Pattern[str]:
+    """The names of all networks that share their keys with another."""
+    names = [n for model in models.names() for n in architectures.of_same_keys(model, "timm")]
+    spelled = "|".join(name.replace("_", "[-_]") for name in names)
+    return re.compile(rf"(?i)(?<![a-z0-9])(?:{spelled})(?![a-z0-9])")

@@ -1,0 +1,73 @@
+"""What networks of inverted residuals share: timm's names, and the order of Keras's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from weights_convert.convert.rules import Layout, Naming
+
+
+def timm_block(stage: str, block: str, name: str) -> str:
+    """A layer of a block, which may be inside its squeeze-and-excitation: `se/conv_reduce`."""
+    return f"blocks.{int(stage) - 1}.{int(block) - 1}.{name.replace('/', '.')}"
+
+
+def timm_modules(_backbone: Any) -> tuple[Naming, ...]:
+    """The names of those whose last 1x1 convolution stands before the pooling."""
+    return (
+        (r"stem/conv", lambda: "conv_stem"),
+        (r"stem/bn", lambda: "bn1"),
+        (r"stage(\d)/block(\d+)/(\w+|se/\w+)", timm_block),
+        (r"final/conv", lambda: "conv_head"),
+        (r"final/bn", lambda: "bn2"),
+    )
+
+
+TIMM_OUTPUTS = ((r"act1|bn1\.act", lambda: "stem"), (r"act2|bn2\.act", lambda: "final"))
+TIMM_INSIDE = (
+    (
+        r"blocks\.([0-6])\.(\d+)\.(?:bn\d\.)?(?:act\d?|drop_path|drop)",
+        lambda stage, block: f"stage{int(stage) + 1}/block{int(block) + 1}",
+    ),
+)
+
+# A block's layers in the order in which they work.
+_SEPARABLE = ("conv_dw", "bn1", "se/conv_reduce", "se/conv_expand", "conv_pw", "bn2")
+_INVERTED = ("conv_pw", "bn1", "conv_dw", "bn2", "se/conv_reduce", "se/conv_expand")
+_INVERTED += ("conv_pwl", "bn3")
+# Keras's depthwise kernels are [height, width, channels, 1].
+DEPTHWISE: dict[str, Layout] = {r"stage\d/block\d+/conv_dw": "depthwise"}
+
+
+def keras_numbered(backbone: Any) -> tuple[Naming, ...]:
+    """The names by class and number of Keras's files without names, such as `conv2d_3`."""
+    numbers: dict[str, int] = {}
+    names = {}
+    for path in _in_order(backbone):
+        name = path.rpartition("/")[2]
+        kind = "batch_normalization" if name.startswith("bn") else "conv2d"
+        kind = "depthwise_conv2d" if name == "conv_dw" else kind
+        number = numbers[kind] = numbers.get(kind, -1) + 1
+        names[path] = f"{kind}_{number}" if number else kind
+    return ((r"((?:stem|final|fc|stage\d/block\d+)/.*|head/logits)", _looked_up(names)),)
+
+
+def _in_order(backbone: Any) -> Iterator[str]:
+    """The paths of all layers in the order in which they work, the classifier as a convolution."""
+    for unit in backbone.units():
+        options = dict(unit.options)
+        order = ("conv", "bn") if unit.path in ("stem", "final") else ("conv",)
+        if "kernel_size" in options:
+            order = _INVERTED if "expansion" in options else _SEPARABLE
+        for name in order:
+            if options.get("squeeze") or not name.startswith("se/"):
+                yield f"{unit.path}/{name}"
+    yield "head/logits"
+
+
+def _looked_up(names: dict[str, str]) -> Callable[[str], str]:
+    def name(path: str) -> str:
+        return names[path]  # A KeyError is the LookupError of what there is no rule for.
+
+    return name
