@@ -143,6 +143,13 @@ def _lite(
     )
 
 
+def _mobilenet_v3(size: str, params: int, tag: str, biases: int) -> ModelEntry:
+    backbone = _of("mobilenet_v3:MobileNetV3", size=size)
+    weights = f"timm:mobilenetv3_{size}_100.{tag}"
+    name = f"mobilenet_v3_{size}"
+    return ModelEntry(name, "mobilenet_v3", backbone, params, weights, Preprocessing(), biases)
+
+
 _RESNET50 = ("bottleneck", (3, 4, 6, 3))
 _RESNET101 = ("bottleneck", (3, 4, 23, 3))
 _ENTRIES = {
@@ -184,6 +191,8 @@ _ENTRIES = {
             *("mobilenet_v2", "mobilenet", _of("mobilenet:MobileNetV2"), 3_504_872),
             *("timm:mobilenetv2_100.ra_in1k", Preprocessing()),
         ),
+        _mobilenet_v3("large", 5_483_032, "ra_in1k", 6360),
+        _mobilenet_v3("small", 2_542_856, "lamb_in1k", 3912),
         _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),
         _lite(1, 5_416_680, 1.0, 1.1, 240, 0.882),
         _lite(2, 6_092_072, 1.1, 1.2, 260, 0.89),

@@ -18,6 +18,7 @@ from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNetLite
 from jtl.models.families.inception import InceptionV3
 from jtl.models.families.mobilenet import MobileNetV2
+from jtl.models.families.mobilenet_v3 import MobileNetV3
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
@@ -54,6 +55,8 @@ PUBLISHED_PARAMS = {
     "squeezenet1_1": 1_235_496,
     "inception_v3": 23_834_568,  # timm's, without the auxiliary head.
     "mobilenet_v2": 3_504_872,
+    "mobilenet_v3_large": 5_483_032,
+    "mobilenet_v3_small": 2_542_856,
     "efficientnet_lite0": 4_652_008,
     "efficientnet_lite1": 5_416_680,
     "efficientnet_lite2": 6_092_072,
@@ -75,6 +78,7 @@ OTHERS = (
     ImageClassifier(SqueezeNet((16, 3), (2, 1, 1)), HeadSpec(relu_logits=True), num_classes=5),
     ImageClassifier(InceptionV3(depths=(1, 1, 1)), num_classes=5),
     ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), num_classes=5),
+    ImageClassifier(MobileNetV3("small", (1, 1, 2, 0, 0)), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -156,6 +160,17 @@ def test_every_model_has_a_published_count():
                 "params/stage3/block3/conv_pw/kernel": (1, 1, 32, 192),
                 "params/stage6/block1/conv_dw/kernel": (3, 3, 1, 576),
                 "params/final/conv/kernel": (1, 1, 320, 1280),
+            },
+        ),
+        (
+            "mobilenet_v3_large",
+            {
+                "params/stage1/block1/conv_pw/kernel": (1, 1, 16, 16),
+                "params/stage4/block2/conv_dw/kernel": (3, 3, 1, 200),
+                "params/stage3/block1/se/conv_reduce/kernel": (1, 1, 72, 24),
+                "params/stage5/block2/se/conv_expand/bias": (672,),
+                "batch_stats/final/bn/mean": (960,),
+                "params/fc/conv/bias": (1280,),
             },
         ),
         (

@@ -12,12 +12,14 @@ from jtl.common.trees import leaf_paths, lookup
 from jtl.models.chain import ImageClassifier
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNetLite
+from jtl.models.families.mobilenet_v3 import MobileNetV3
 from weights_convert.convert.rules import unflatten
 
 MODELS = {
     "resnet18": models.create("resnet18", num_classes=5),
     "densenet": ImageClassifier(DenseNet((2, 2), growth=8), num_classes=5),
     "efficientnet_lite": ImageClassifier(EfficientNetLite(0.5, 0.3), num_classes=5),
+    "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 1, 0, 0)), num_classes=5),
 }
 
 

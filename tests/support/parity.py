@@ -103,14 +103,17 @@ def away_from_kinks(model: torch.nn.Module, seed: int = 2) -> torch.nn.Module:
     decides by its rounding, in PyTorch as in XLA; each such flip alone changes the gradients of
     all layers before it by a hundredth. Here channels are well on, or off (a quarter of every
     block's first normalization), with a tail that crosses. The forward ladder has the
-    ordinary biases.
+    ordinary biases, as have those here whose outputs hard-swish activates.
     """
     rng = torch.Generator().manual_seed(seed)
-    for name, module in model.named_modules():
+    modules = [(name, m) for name, m in model.named_modules() if not list(m.children())]
+    for (name, module), (_, following) in zip(modules, [*modules[1:], ("", None)], strict=True):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 0.85, generator=rng)
             module.bias.data.normal_(3, 0.1, generator=rng)
-            if name.endswith(("bn1", "norm1")):
+            if isinstance(following, torch.nn.Hardswish):
+                module.bias.data -= 3  # Its kinks are at -3 and 3.
+            elif name.endswith(("bn1", "norm1")):
                 module.bias.data[::4] *= -1
     return model
 

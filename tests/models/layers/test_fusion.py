@@ -15,7 +15,7 @@ from jtl import models, onednn
 from jtl.common.trees import ParamTree
 from jtl.models.inference import forward
 from jtl.models.layers.blocks import unfused_layers
-from jtl.models.layers.conv import conv2d
+from jtl.models.layers.conv import ACTIVATIONS, conv2d
 from support.networks import MODELS, random_variables
 
 FOLLOWING = [
@@ -25,6 +25,8 @@ FOLLOWING = [
     (True, True, "relu"),
     (True, True, None),
     (False, True, "relu6"),
+    (True, False, "silu"),
+    (True, True, "hard_swish"),
     (False, False, "relu"),
 ]
 # Kernel, strides, groups: 1x1, 3x3, depthwise.
@@ -45,7 +47,7 @@ def test_what_follows_is_part_of_the_convolution(
     bias = jnp.asarray(rng.normal(size=shape[3:]), jnp.float32) if has_bias else None
     residual = jnp.asarray(rng.normal(size=shape), jnp.float32) if has_residual else None
     dy = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    act = {"relu": jax.nn.relu, "relu6": jax.nn.relu6, None: lambda y: y}[activation]
+    act = ACTIVATIONS[activation] if activation else lambda y: y
 
     def fused(x, kernel, bias, residual):
         return plain(x, kernel, bias, residual, activation=activation)

@@ -60,7 +60,9 @@ def randomize(model: keras.Model, seed: int = 0) -> None:
             shape: Any = variable.shape
             name = variable.name
             if name == "kernel":
-                value = rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)
+                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+                fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
+                value = rng.normal(0, (2 / fan_in) ** 0.5, shape)
             elif name == "gamma":
                 # The last of a residual branch is small, or 16 blocks would explode.
                 scale = 0.4 if layer.name.endswith("_3_bn") else 1
@@ -104,6 +106,11 @@ def inception_v3() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
+def mobilenet_v3_small() -> keras.Model:
+    return _application("MobileNetV3Small", include_preprocessing=False)
+
+
+@pytest.fixture(scope="module")
 def vgg16_no_top() -> keras.Model:
     """Without dense layers, for images of any size, and with a classifier of one's own."""
     base = keras.applications.VGG16(
@@ -129,12 +136,13 @@ def narrow_vgg16() -> Iterator[keras.Model]:
         yield _randomized(keras.Model(base.input, logits))
 
 
-def _application(name: str, size: int = SIZE) -> keras.Model:
+def _application(name: str, size: int = SIZE, **options: Any) -> keras.Model:
     model = getattr(keras.applications, name)(
         weights=None,
         input_shape=(size, size, 3),
         classes=CLASSES,
         classifier_activation=None,
+        **options,
     )
     return _randomized(model)
 
@@ -189,6 +197,8 @@ def keras_layer(path: str, family: str, model: keras.Model) -> str:
         return _inception_layer(path, model)
     if family == "vgg":
         return _vgg_layer(path, model)
+    if family == "mobilenet_v3":
+        return _mobile_layer(path, model)
     single = {"pool": "avg_pool", "final": "relu"}
     single["stem"] = {"resnet": "pool1_pool", "densenet": "pool1"}[family]
     if path in single:
@@ -213,6 +223,17 @@ def _inception_layer(path: str, model: keras.Model) -> str:
     return f"mixed{(0, 3, 8)[stage - 1] + block - 1}"
 
 
+def _mobile_layer(path: str, model: keras.Model) -> str:
+    ends = {"stem": "conv_bn", "final": "conv_1_bn", "fc": "conv_2", "pool": "conv_2"}
+    if path not in ends:
+        blocks = [u.path for u in models.get("mobilenet_v3_small").backbone.units()][1:-2]
+        prefix = f"expanded_conv_{blocks.index(path)}_" if blocks.index(path) else "expanded_conv_"
+        names = {layer.name for layer in model.layers}
+        return prefix + ("add" if f"{prefix}add" in names else "project_bn")
+    before = model.get_layer(ends[path]).output
+    return next(x.name for x in model.layers if getattr(x, "input", None) is before)
+
+
 def _vgg_layer(path: str, model: keras.Model) -> str:
     if path == "pool":
         return (_of_kind(model, keras.layers.GlobalAveragePooling2D) or ["fc2"])[0]
@@ -232,7 +253,7 @@ def assert_ladder(peer: keras.Model, converted: Converted) -> None:
     family = models.get(converted.model).family
     sizes = [leaf.size for leaf in jax.tree.leaves(converted.variables["params"])]
     assert sum(sizes) == sum(int(np.prod(v.shape)) for v in peer.trainable_variables)
-    assert len(leaf_paths(converted.variables)) == len(peer.variables)
+    assert len(leaf_paths(converted.variables)) == len(peer.weights)
 
     images = random_images(2, *peer.input_shape[1:3])
     paths = [unit.path for unit in model.units() if unit.path != "head"]
@@ -260,6 +281,7 @@ LIBRARIES = {
     "resnet50": "keras",
     "densenet121": "keras",
     "inception_v3": "keras",
+    "mobilenet_v3_small": "keras",
     "vgg16_no_top": "keras (no top)",
     "narrow_vgg16": "keras",
 }
@@ -276,7 +298,7 @@ def test_ladder_through_every_file_format(name, request, tmp_path):
         if converted is None:
             converted = again
             assert source.format == "keras-weights-h5"
-            assert again.dtypes == {"float32": len(peer.variables)}
+            assert again.dtypes == {"float32": len(peer.weights)}
             assert again.model == name.removesuffix("_no_top")
             assert (again.library, again.num_classes) == (LIBRARIES[name], CLASSES)
             assert_ladder(peer, again)

@@ -182,7 +182,10 @@ def _smooth_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_smooth_pooling")
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("narrow_vgg11", 64), ("squeezenet1_1", 64), ("inception_v3", 128), ("mobilenet_v2", 64)],
+    [
+        *(("narrow_vgg11", 64), ("squeezenet1_1", 64), ("inception_v3", 128)),
+        *(("mobilenet_v2", 64), ("mobilenet_v3_small", 64)),
+    ],
 )
 def test_one_train_step_equals_torchvisions(name, size):
     images = random_images(8, size, size)
@@ -198,7 +201,9 @@ def test_one_train_step_equals_torchvisions(name, size):
     # In double precision: PyTorch's own rounding is as large as the bound for InceptionV3.
     expected_loss = torch_train_step(peer.double(), images, labels, rate)
     expected = convert(tensors(peer), name).variables
-    check_step(loss, after, converted.variables, expected_loss, expected)
+    # MobileNetV3's last stage has four pixels here, and small gradients.
+    moved = 400 if name == "mobilenet_v3_small" else 500
+    check_step(loss, after, converted.variables, expected_loss, expected, moved)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,10 @@ from weights_convert.convert.names import translate
         ("mobilenet_v2", "features.4", "stage3/block1"),
         ("mobilenet_v2", "features.18.2", "final"),
         ("mobilenet_v2", "bn1.act", "stem"),
+        ("mobilenet_v3_large", "features.4", "stage3/block1"),
+        ("mobilenet_v3_small", "features.12.2", "final"),
+        ("mobilenet_v3_small", "blocks.4.2", "stage5/block3"),
+        ("mobilenet_v3_large", "bn1.act", "stem"),
         ("inception_v3", "mixed7", "stage2/block5"),
         ("inception_v3", "Mixed_6e", "stage2/block5"),
     ],
@@ -80,6 +84,8 @@ def test_a_param_s_name_is_its_path(model: str, name: str, path: str):
         ("densenet121", "conv3_block1_1_relu", "Name stage2/block1/bn1, "),
         ("mobilenet_v2", "features.4.conv.0.2", "Name stage3/block1/bn1, "),
         ("efficientnet_lite0", "blocks.3.0.bn1.act", "Name stage4/block1/bn1, "),
+        ("mobilenet_v3_small", "features.4.block.0.2", "Name stage3/block1/bn1, "),
+        ("mobilenet_v3_large", "blocks.4.0.se.gate", "Name stage5/block1/bn1, "),
     ],
 )
 def test_a_place_without_a_name_says_what_has_one(model: str, name: str, said: str):

@@ -27,9 +27,6 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
         ("layer1.0.bn1.IN.weight", "ResNet-IBN"),
         ("layer1.0.downsample.2.weight", "resnet50d"),
         ("features.conv1.weight", "densenetblur121d"),
-        ("blocks.0.0.se.conv_reduce.weight", "EfficientNet"),
-        ("_blocks.0._se_reduce.weight", "EfficientNet"),
-        ("block1a_se_reduce/kernel", "EfficientNet"),
         ("cls_token", "vision transformer"),
         ("stages.0.blocks.0.conv_dw.weight", "ConvNeXt"),
         ("stage2.0.branch1.0.weight", "ShuffleNet"),
@@ -40,6 +37,17 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
 def test_keys_that_give_another_network_away(key, network):
     assert network in (relatives.unsupported({key: KERNEL}) or "")
     with pytest.raises(UserError, match=r"They look like those of .*" + network):
+        identify({key: KERNEL})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["blocks.0.0.se.conv_reduce.weight", "_blocks.0._se_reduce.weight", "block1a_se_reduce/kernel"],
+)
+def test_squeeze_and_excitation_is_named_where_the_rest_fits_nothing(key):
+    # Networks of jtl have such keys, too.
+    assert relatives.unsupported({key: KERNEL}) is None
+    with pytest.raises(UserError, match=r"They look like those of .*EfficientNet"):
         identify({key: KERNEL})
 
 
@@ -54,6 +62,7 @@ def test_no_network_of_ours_looks_like_another():
         ("resnet18", "timm/torchvision"),
         ("mobilenet_v2", "timm"),
         ("efficientnet_lite0", "lukemelas"),
+        ("mobilenet_v3_small", "timm"),
     ):
         assert relatives.unsupported(samples.tensors(model, library)) is None
 
