@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jtl.models import Preprocessing
+
 
 @dataclasses.dataclass(frozen=True)
 class Tag:
@@ -31,10 +33,13 @@ class TimmNetwork:
         tags: Of its pretrained weights.
         conventions: Fields of the backbone's configuration that neither keys nor shapes show, where
             it has others than timm's table says.
+        preprocessing: What its weights expect of an image, unless a source states its own; None
+            for the model's.
     """
 
     tags: Mapping[str, Tag] = dataclasses.field(default_factory=dict)
     conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +73,21 @@ class Published:
 
 
 def network(
-    tags: str = "", conventions: Mapping[str, Any] | None = None, **top1: Mapping[str, float]
+    tags: str = "",
+    conventions: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+    **top1: Mapping[str, float],
 ) -> TimmNetwork:
     """A network of timm.
 
     Args:
         tags: With spaces between them; `TAG@SIZE` where the input size is not the model's.
         conventions: As of `TimmNetwork`.
+        preprocessing: As of `TimmNetwork`.
         **top1: By tag, as of `Tag`.
     """
     found = {}
     for text in tags.split():
         tag, _, size = text.partition("@")
         found[tag] = Tag(top1.get(tag, {}), int(size) if size else None)
-    return TimmNetwork(found, conventions or {})
+    return TimmNetwork(found, conventions or {}, preprocessing)

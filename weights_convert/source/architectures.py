@@ -31,11 +31,14 @@ class Architecture(NamedTuple):
         name: As its library names it.
         model: The backbone.
         conventions: Fields of the backbone's configuration that keys do not show.
+        preprocessing: What its weights expect of an image, unless a source states its own; None
+            for the model's.
     """
 
     name: str
     model: str
     conventions: dict[str, Any]
+    preprocessing: models.Preprocessing | None = None
 
 
 class Declared(NamedTuple):
@@ -51,10 +54,13 @@ def _known() -> dict[str, Architecture]:
     known: dict[str, Architecture] = {}
     for model in models.names():
         found = published(model)
-        names: dict[str, Mapping[str, Any]] = {model: {}}
-        names |= {name: network.conventions for name, network in found.timm.items()}
-        names |= {found.keras: {}} if found.keras else {}
-        known |= {name: Architecture(name, model, dict(own)) for name, own in names.items()}
+        known[model] = Architecture(model, model, {})
+        for name, network in found.timm.items():
+            known[name] = Architecture(
+                name, model, dict(network.conventions), network.preprocessing
+            )
+        if found.keras:
+            known[found.keras] = Architecture(found.keras, model, {})
     return known
 
 

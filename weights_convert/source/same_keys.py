@@ -32,6 +32,7 @@ class Stated(NamedTuple):
     architecture: Declared
     conventions: dict[str, Any]
     convention: str
+    preprocessing: models.Preprocessing | None = None
 
 
 def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | None:
@@ -51,7 +52,8 @@ def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | N
     if found is None or found.model != converted.model:
         return None
     convention = architectures.convention(found.model, found.conventions)
-    return Stated(Declared(found.name, said[found.name]), found.conventions, convention)
+    by = Declared(found.name, said[found.name])
+    return Stated(by, found.conventions, convention, found.preprocessing)
 
 
 def with_stated(source: Source, found: Stated) -> Source:

@@ -141,10 +141,11 @@ def convert_source(
         source = source.described(metadata.of_training(file.settings))
     model = model or source.model
     conventions: dict[str, Any] = {}
+    usual: models.Preprocessing | None = None
     if source.architecture:
         seen = counted(file.tensors)
         found = architectures.check_model(source.architecture, source.name, model, seen)
-        model, conventions = found.model, found.conventions
+        model, conventions, usual = found.model, found.conventions, found.preprocessing
     try:
         relatives.refuse_keras_mobilenet(file.tensors)
         source, tensors = _with_own_layers(source, file)
@@ -170,6 +171,7 @@ def convert_source(
         )
     if found := same_keys.stated(source, file, converted):
         source, conventions = same_keys.with_stated(source, found), found.conventions
+        usual = found.preprocessing
     for built in source.built:
         arguments.check(
             built,
@@ -179,6 +181,8 @@ def convert_source(
             converted.num_classes,
         )
     source = class_names.named(source, file, converted.num_classes)
+    if usual and converted.library == "timm":
+        converted = dataclasses.replace(converted, preprocessing=usual)
     return _checkpoint(source, file, converted, conventions)
 
 
@@ -224,13 +228,18 @@ def _with_own_layers(
 
 def _without_applications(file: readers.SourceFile) -> tuple[tuple[str, ...], str | None]:
     """The layers that scale images, less those of Keras's own network; and a note about these."""
-    for table in (t for t in TABLES if t.scales):
-        for name in models.names():
-            if has(table, name) and quick_match(file.tensors, table, models.get(name)) > MIN_MATCH:
-                return (), (
-                    f"layers of the file's model scale images ({listed(file.scaling)}); they are "
-                    f"taken for those that {published(name).keras} of keras.applications has itself"
-                )
+    share, keras = max(
+        (quick_match(file.tensors, table, models.get(name)), published(name).keras or "")
+        for table in TABLES
+        if table.scales
+        for name in models.names()
+        if has(table, name)
+    )
+    if share >= MIN_MATCH:
+        return (), (
+            f"layers of the file's model scale images ({listed(file.scaling)}); they are taken for "
+            f"those that {keras} of keras.applications has itself"
+        )
     return file.scaling, None
 
 

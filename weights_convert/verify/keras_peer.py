@@ -206,6 +206,9 @@ def _network(
     else:
         options |= {"include_top": False, "pooling": "avg"}
     network = getattr(keras.applications, name)(**options)
+    for layer in network.layers:
+        if type(layer).__name__ == "Dropout":  # Each library draws otherwise what it drops.
+            layer.call = lambda inputs, *_, **__: inputs
     try:
         weights = checkpoint.source_format == "keras-weights-h5"
         with named_for_keras(".weights.h5" if weights else ".h5", source) as path:

@@ -121,6 +121,17 @@ def test_the_name_of_a_file_says_which_it_is(tmp_path):
     assert found.notes[0].startswith(f"the file's name says {MODEL}, so ")
 
 
+def test_networks_of_the_same_keys_expect_other_images(tmp_path):
+    arrays = samples.tensors("mobilenet_v3_small", "timm")
+    found = converted(samples.write_file(tmp_path / "tf_mobilenetv3_small_100.safetensors", arrays))
+    assert (found.conventions["padding"], found.conventions["norm"].epsilon) == ("SAME", 1e-3)
+    half = models.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), interpolation="bilinear")
+    assert found.preprocessing == half
+    plain = converted(samples.write_file(tmp_path / "x.safetensors", arrays))
+    assert (plain.conventions, plain.preprocessing) == ({}, models.Preprocessing())
+    assert "taken for mobilenetv3_small_100 (symmetric padding, epsilon 1e-05)" in plain.notes[0]
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize(
     ("name", "conventions"),

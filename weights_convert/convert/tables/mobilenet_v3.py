@@ -162,6 +162,7 @@ OUTPUTS = (
 
 # timm's `tf_`, and those without: PyTorch's padding and epsilon, which keys do not show.
 _SAME = {"norm": NormSpec(epsilon=_EPSILON), "padding": "SAME"}
+_HALVES = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), interpolation="bilinear")
 _LIBRARIES = ("torchvision", "timm", "keras", "keras (no top)")
 _LIBRARIES += ("keras (old keys)", "keras (old keys, no top)", "keras (numbered, no top)")
 MODELS = {
@@ -173,7 +174,7 @@ MODELS = {
                 ra_in1k={"224": 75.77},
                 miil_in21k_ft_in1k={"224": 77.92},
             ),
-            "tf_mobilenetv3_large_100": network("in1k", _SAME, in1k={"224": 75.52}),
+            "tf_mobilenetv3_large_100": network("in1k", _SAME, _HALVES, in1k={"224": 75.52}),
         },
         keras="MobileNetV3Large",
         torchvision=TorchvisionFile("mobilenet_v3_large-5c1a4163.pth", 75.27),
@@ -182,7 +183,7 @@ MODELS = {
         _LIBRARIES,
         timm={
             "mobilenetv3_small_100": network("lamb_in1k", lamb_in1k={"224": 67.66}),
-            "tf_mobilenetv3_small_100": network("in1k", _SAME, in1k={"224": 67.92}),
+            "tf_mobilenetv3_small_100": network("in1k", _SAME, _HALVES, in1k={"224": 67.92}),
         },
         keras="MobileNetV3Small",
         torchvision=TorchvisionFile("mobilenet_v3_small-047dcff4.pth", 67.67),
