@@ -84,7 +84,7 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("those of torchvision 0.2, which number all layers of a block", _numbered_mobilenet),
             ("the layers inside `features`, as in fastai", _inside("features")),
         )
-    if family in ("densenet", "vgg", "alexnet", "squeezenet"):
+    if family in ("densenet", "vgg", "alexnet", "squeezenet", "mobilenet_v3"):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
     return (AS_IS,)
 
