@@ -22,12 +22,12 @@ def write_program(path: Path, told: Path, *, settings: str = "", code: int = 0) 
     path.chmod(0o755)
 
 
-def made(folder: Path, target: str, **python: str) -> tuple[list[str], str]:
+def made(folder: Path, target: str, settings: str = "") -> tuple[list[str], str]:
     """What is called to make a target in a virtual environment, and what make says."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     told = folder / "told"
-    write_program(folder / "bin" / "python", told, **python)
+    write_program(folder / "bin" / "python", told, settings=settings)
     # Jobs and flags of the make that runs the tests are none of these.
     ran = subprocess.run(
         ["make", f"VENV={folder}", f"{folder}/{target}"],
