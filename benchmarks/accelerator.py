@@ -236,7 +236,7 @@ def parse() -> argparse.Namespace:
         parser.error("--peak-tflops is a positive number")
     if options.smoke:
         options.model, options.arms, options.batch = ["resnet18"], ["full"], [2]
-        options.size, options.steps, options.repeats, options.platform = 64, 1, 2, "cpu"
+        options.size, options.steps, options.repeats, options.platform = 32, 1, 2, "cpu"
         options.peers = [peer for peer in options.peers if peer == "pytorch"]
     return options
 

@@ -15,6 +15,9 @@ from typing import Any
 
 # Before the first import of JAX, which reads it once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# And of PyTorch: its threads would spin while they wait for one another, on cores that the other
+# worker of pytest wants. jtl sets it for oneDNN.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import jax
 import pytest

@@ -53,8 +53,8 @@ def test_an_int8_mobilenet_recognizes_what_is_in_images():
     pixels, labels = images(80)
     pre = checkpoint.preprocessing
     x = (pixels / 255 - np.float32(pre.mean)) / np.float32(pre.std)
-    predict = jax.jit(lambda batch: model.apply(checkpoint.variables, batch, train=False))
-    logits = np.concatenate([predict(jnp.asarray(batch)) for batch in np.split(x, 4)])
+    predict = jax.jit(model.apply)
+    logits = np.concatenate([predict(checkpoint.variables, batch) for batch in np.split(x, 4)])
     # Class 0 is the background.
     assert (logits.argmax(-1) == labels + 1).sum() >= 71
 
