@@ -14,14 +14,14 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage
-from jtl.data import frames, near_duplicates
+from jtl.data import equal_images, frames, near_duplicates
 from jtl.data.batches import in_threads
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.decoding import decode_measured, deep_pixels
 from jtl.data.description import Description, describe
 from jtl.data.hold_out import NO_VALIDATION, too_few
 from jtl.data.image_file import BadImage, open_image
-from jtl.data.multilabel import class_counts, class_text, classes_of, members
+from jtl.data.multilabel import class_counts, classes_of, is_multilabel, members
 from jtl.data.sources.encoded import EncodedSplit
 from jtl.data.splits import Advance, OpenedSource
 from jtl.data.square_fit import crop_warning
@@ -137,9 +137,11 @@ def survey(
     elif unreadable:
         warnings.append(f"{len(unreadable)} of {len(looks)} images cannot be read: left out.")
         problems += _without_readable(looks, found)
-    groups = _equal(looks)
-    problems += _across(groups)
-    warnings += _within(groups, names)
+    groups = equal_images.groups_of(looks)
+    problems += equal_images.across(groups)
+    warnings += equal_images.within(
+        groups, names, several=is_multilabel(found.splits["train"].labels)
+    )
     warnings += _nearly_equal(found, looks)
     warnings += _unusual(looks)
     seen = [look for look in looks if look.size is not None]
@@ -232,47 +234,6 @@ def _sizes(looks: Sequence[SurveyedImage]) -> dict[str, tuple[int, int]] | None:
         return None
     middle = ordered[len(ordered) // 2]
     return {"smallest": ordered[0], "median": middle, "largest": ordered[-1]}
-
-
-def _equal(looks: Iterable[SurveyedImage]) -> list[list[SurveyedImage]]:
-    """The groups of images with the same pixels."""
-    groups = defaultdict(list)
-    for look in looks:
-        if look.fault is None:
-            groups[look.digest].append(look)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _across(groups: Sequence[Sequence[SurveyedImage]]) -> list[str]:
-    """Sentences about equal images in several splits."""
-    shared: dict[tuple[str, ...], list[Sequence[SurveyedImage]]] = defaultdict(list)
-    for group in groups:
-        names = tuple(r for r in ("train", "val", "test") if any(o.split == r for o in group))
-        if len(names) > 1:
-            shared[names].append(group)
-    return [
-        f"{counted(len(found), 'image')} in both {' and '.join(names)}, so accuracy there will "
-        "look better than it is. For example "
-        f"{' = '.join(f'{o.split}: {o.name}' for o in found[0][:3])}. Remove them from one of "
-        "the two."
-        for names, found in shared.items()
-    ]
-
-
-def _within(groups: Sequence[Sequence[SurveyedImage]], class_names: Sequence[str]) -> list[str]:
-    """Sentences about images that a split has twice, and those with several labels."""
-    warnings = []
-    twice = 0
-    for split in ("train", "val", "test"):
-        twice += sum(max(sum(o.split == split for o in group) - 1, 0) for group in groups)
-    if twice:
-        warnings.append(f"{counted(twice, 'duplicate image')} within a split.")
-    torn = [group for group in groups if len({look.classes for look in group}) > 1]
-    if torn:
-        told = " and ".join(f"{o.name} ({class_text(o.classes, class_names)})" for o in torn[0][:3])
-        count = f"{counted(len(torn), 'image')} {'is' if len(torn) == 1 else 'are'}"
-        warnings.append(f"{count} in several classes. For example, {told} are identical.")
-    return warnings
 
 
 def _nearly_equal(found: OpenedSource, looks: Sequence[SurveyedImage]) -> list[str]:

@@ -355,3 +355,17 @@ def test_class_folders_without_any_image(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "labels:   from the names of the folders\n" in out
     assert "has class folders without images: data." in out
+
+
+def test_equal_images_with_several_labels(tmp_path: Path, capsys):
+    root = class_folders(tmp_path, "x", count=8)
+    for index in (1, 2):
+        flat(colour=(9, 9, 9)).save(root / "x" / f"{index}.png")
+    rows = [f"x/{index}.png,{('ant', 'ant|bee', 'bee')[index % 3]}" for index in range(8)]
+    (root / "t.csv").write_text("\n".join(["image,labels", *rows]))
+    assert check(f"csv:{root / 't.csv'}", "--task", "multilabel", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["warnings"]
+    assert (
+        "1 image several times with different labels. For example, x/1.png (ant|bee) and x/2.png "
+        "(bee) are identical: some labels may be missing."
+    ) in told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from jtl.common.errors import UserError
 from jtl.config.data import DataConfig
 from jtl.config.options import Config
 from jtl.data.hold_out import hold_out, hold_out_test
+from jtl.data.sources import registry
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.registry import SourceOptions, load
+from jtl.train.fit import fit
+from support import tiny
 from support.data_files import encode, flat
 
 CLASSES = ("ant", "bee", "cow")
@@ -158,3 +163,26 @@ def test_options_are_kept():
     for share in (0.0, 1.0, -0.5):
         with pytest.raises(UserError, match="--test-split must be"):
             Config(data=DataConfig(test_split=share)).check()
+
+
+def test_a_run_with_groups_goes_on_with_its_split(tiny_data: Path, root: Path, monkeypatch):
+    run = root.parent / "run"
+    config = tiny.config(tiny_data, run, epochs=3)
+    data = DataConfig(f"csv:{root / 'labels.csv'}", test_split=0.2, split_seed=4, **COLUMN)
+    config = dataclasses.replace(config, data=data)
+    seen: list[list[tuple[str, ...]]] = []
+    original = registry.load
+
+    def load_and_note(*args: Any, **options: Any) -> registry.Dataset:
+        dataset = original(*args, **options)
+        assert dataset.test is not None
+        seen.append([tuple(s.names) for s in (dataset.train, dataset.val, dataset.test)])
+        return dataset
+
+    monkeypatch.setattr(registry, "load", load_and_note)
+    tiny.fit_until(1, config, monkeypatch)
+    summary = fit(tiny.resumed(run), tiny.quiet()).summary
+    assert seen[0] == seen[1]
+    assert summary["num_train"] == len(seen[0][0])
+    patients = [{name.split("_")[0] for name in names} for names in seen[0]]
+    assert len(set().union(*patients)) == sum(map(len, patients)) == 10

@@ -16,6 +16,7 @@ from jtl.config.options import Config, RunConfig
 from jtl.data import folds
 from jtl.data.loader import Joined
 from jtl.data.sources.arrays import ArraySplit
+from jtl.data.sources.registry import SourceOptions, load
 from support import tiny
 from support.commands import main
 
@@ -80,6 +81,40 @@ def test_folds_that_cannot_be_made(labels, groups, message: str):
     named = None if groups is None else dict(zip(split.names, groups, strict=True))
     with pytest.raises(UserError, match=f"3 folds cannot be made: {message}"):
         folds.fold(split, "1/3", 0, ("a", "b"), named)
+
+
+def test_labels_that_share_images_may_need_more_folds():
+    # Whichever two of these images share a fold, a label is in it alone.
+    labels = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]] + [[0, 0, 0]] * 5, np.uint8)
+    with pytest.raises(UserError, match=r"2 folds cannot be made: .* or more folds"):
+        folds.fold(split_of(labels), "1/2", 0, ("a", "b", "c"))
+    folds.fold(split_of(labels), "1/3", 0, ("a", "b", "c"))
+
+
+SPLITS = {
+    "arrays": ("npz:x.npz", "or give training images alone, and the validation images among them"),
+    "a column": ("csv:x.csv", "or let its splits be ignored with --split-column none."),
+    "folders": ("folder:tiny", "or give training images alone"),
+}
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_the_way_out_of_own_splits_has_an_effect(case: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.zeros((6, 8, 8), np.uint8)
+    labels = np.arange(6) % 2
+    np.savez("x.npz", x_train=images, y_train=labels, x_val=images, y_val=labels)
+    tiny.write_folder(tmp_path / "tiny", 2, 2)
+    paths = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    rows = [f"{path},{path.parts[2]},{path.parts[1]}" for path in paths]
+    (tmp_path / "x.csv").write_text("\n".join(["image,label,split", *rows]))
+    spec, message = SPLITS[case]
+    with pytest.raises(UserError) as refused:
+        load(spec, fold="1/3")
+    assert message in str(refused.value)
+    assert "--split-lists" not in str(refused.value)
+    if case == "a column":
+        load(spec, SourceOptions(split_column="none"), fold="1/2")
 
 
 def test_files_one_after_the_other_are_one_array():

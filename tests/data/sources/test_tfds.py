@@ -20,7 +20,7 @@ from jtl.common.errors import UserError
 from jtl.data import verification
 from jtl.data.sources import tfds as reader
 from jtl.data.sources.encoded import EncodedSplit
-from jtl.data.sources.registry import load
+from jtl.data.sources.registry import SourceOptions, load
 from jtl.data.sources.tfds_folder import data_folder
 from support import tiny
 from support.commands import main, python
@@ -275,3 +275,65 @@ def test_a_run_and_its_evaluation(
     assert (scores["count"], scores["val_accuracy"]) == (18, summary["test_accuracy"])
     assert scores["val_classes"] == summary["test_classes"]
     assert scores["val_macro_f1"] == summary["test_macro_f1"]
+
+
+SETS = [("bird", "airplane"), ("bird",), (), ("automobile",)] * 3
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Data sets whose images have several labels: sequences of classes, and vectors of 0 and 1."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("several")
+    classes = tfds.features.ClassLabel(names=CLASSES)
+    kinds: dict[str, Any] = {
+        "sequence": (tfds.features.Sequence(classes), list),
+        "vector": (
+            tfds.features.Tensor(shape=(3,), dtype=np.uint8),
+            lambda names: np.array([name in names for name in CLASSES], np.uint8),
+        ),
+    }
+    prepared = {}
+    for kind, (feature, encoded) in kinds.items():
+
+        class Several(tfds.core.GeneratorBasedBuilder):
+            name = f"several_{kind}"
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self, feature=feature):
+                image = tfds.features.Image(shape=(8, 8, 3))
+                features = tfds.features.FeaturesDict({"image": image, "labels": feature})
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, dl_manager):
+                del dl_manager
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self, encoded=encoded):
+                for index, names in enumerate(SETS):
+                    image = Image.new("RGB", (8, 8), (index, index, index))
+                    yield index, {"image": image, "labels": encoded(names)}
+
+        builder = Several(data_dir=folder, file_format="array_record")
+        builder.download_and_prepare()
+        prepared[kind] = folder / f"several_{kind}" / "1.0.0"
+    return prepared
+
+
+@pytest.mark.parametrize("kind", ["sequence", "vector"])
+def test_several_labels(several: dict[str, Path], kind: str):
+    data = load(f"tfds:{several[kind]}", SourceOptions(task="multilabel"))
+    assert data.class_names == (CLASSES if kind == "sequence" else ("0", "1", "2"))
+    found = {}
+    for split in (data.train, data.val):
+        for pixels, labels in zip(all_pixels(split), split.labels, strict=True):
+            found[int(pixels[0, 0, 0])] = {CLASSES[label] for label in np.flatnonzero(labels)}
+    assert found == {index: {*names} for index, names in enumerate(SETS)}
+    with pytest.raises(UserError, match=r"If images have several labels: --task multilabel\.$"):
+        load(f"tfds:{several[kind]}")
+
+
+def test_one_label_where_several_are_asked(prepared: Path):
+    with pytest.raises(UserError, match=r"one class: leave --task multilabel out\.$"):
+        load(f"tfds:{NAME}", SourceOptions(task="multilabel"))
