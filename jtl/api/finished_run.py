@@ -76,12 +76,15 @@ class Run(runs.Run):
         """The same run."""
         return cls(run.folder, run.config, run.summary, History(run.history))
 
-    def evaluate(self, data: Any = None, split: SplitName = "val") -> Evaluation:
+    def evaluate(
+        self, data: Any = None, split: SplitName = "val", *, tta: str | None = None
+    ) -> Evaluation:
         """Scores the best model, as `jtl evaluate` does.
 
         Args:
             data: Other images, as for `jtl.fit`; None for the run's own.
             split: `val` or `test`.
+            tta: Versions of each image that are averaged, as of `Classifier.with_tta`.
 
         Raises:
             UserError: The data cannot be read, or have other classes than the run.
@@ -90,10 +93,10 @@ class Run(runs.Run):
 
         if split not in ("val", "test"):
             raise UserError(f"split must be val or test, not {split!r}.")
-        if data is None and split == "val":
+        if data is None and split == "val" and tta is None:
             return self._on_val
         source = None if data is None else as_source(data)
-        return evaluate_run(self.classifier(), source, Display(), split=split)
+        return evaluate_run(self.classifier().with_tta(tta), source, Display(), split=split)
 
     @functools.cached_property
     def _on_val(self) -> Evaluation:

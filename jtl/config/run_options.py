@@ -11,6 +11,8 @@ from jtl.common.quantities import whole
 from jtl.config import checks, walk
 
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
+TtaName = Literal["flip", "crops", "flip,crops"]
+"""Test-time augmentation: the versions of an image that are averaged."""
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 

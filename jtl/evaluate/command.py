@@ -11,7 +11,7 @@ from jtl.common.output import print_json
 from jtl.common.text import counted, for_terminal
 from jtl.config import walk
 from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists
-from jtl.config.run_options import DeviceName
+from jtl.config.run_options import DeviceName, TtaName
 
 if TYPE_CHECKING:
     from jtl.config.options import Config
@@ -40,6 +40,8 @@ class Options:
         out: Folder for the plots. Default: the run's folder for its own validation images; no plots
             for other images.
         single: Of a search that keeps an ensemble, evaluate the winner alone.
+        tta: Test-time augmentation, as for `jtl predict`: flip, crops or flip,crops. The loss is
+            that of the average probabilities, and no plots go to the run's folder.
         raw_csv: Write names to mistakes.csv unchanged. By default, names that a spreadsheet would
             read as a formula (starting with =, +, - or @) get an apostrophe in front.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
@@ -64,6 +66,7 @@ class Options:
     on_bad_image: OnBadImage | None = None
     out: Path | None = None
     single: bool = False
+    tta: TtaName | None = None
     raw_csv: bool = False
     device: DeviceName = "auto"
     json: bool = False
@@ -83,7 +86,7 @@ def command(options: Options) -> None:
     from jtl.runs.files import SUMMARY, fitted_penalty, read_json, run_of
 
     display = Display()
-    loaded = load_all(options.run, single=options.single)
+    loaded = load_all(options.run, single=options.single).with_tta(options.tta)
     several = isinstance(loaded, Ensemble)
     # The first member has the options of the data that all have in common.
     classifier = loaded.members[0] if several else loaded
@@ -93,11 +96,13 @@ def command(options: Options) -> None:
     else:
         options = dataclasses.replace(options, run=run_of(options.run))
         found = evaluate_run(classifier, options.data, display, *how)
+    if options.tta is not None:
+        found.scores["tta"] = options.tta
     if options.json:
         print_json(found.scores)
     else:
         _print(found.scores, fitted_penalty(options.run))
-    own = options.data is None and options.split == "val"
+    own = options.data is None and options.split == "val" and options.tta is None
     folder = options.out or (options.run if own else None)
     if folder is None:
         return
@@ -144,6 +149,8 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
         chosen = f"ensemble of {counted(scores['members'], 'trial')} (--single: the winner alone)"
     if penalty is not None:
         chosen = f"fitted by L-BFGS with L2 penalty {penalty:g}"
+    if "tta" in scores:
+        chosen += f", average of versions of each image (--tta {scores['tta']})"
     print(f"{data}, {images}, {chosen}")
     calibrated = scores[f"{split}_calibration"]
     if calibrated is None:  # Of several labels.

@@ -8,20 +8,25 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jtl.cache.features import FeatureCache
+from jtl.cache.sizes import memory_budget
 from jtl.common.errors import UserError
 from jtl.common.progress import Display, PlainConsole
 from jtl.common.text import counted, listed
 from jtl.config.data import OnBadImage, with_scheme
 from jtl.data import verification
+from jtl.data.decoded_once import DecodedOnce
 from jtl.data.multilabel import is_multilabel
 from jtl.data.sources import registry
 from jtl.data.splits import OpenedSource, Split, reordered
 from jtl.distributed.sharding import sharding_for
+from jtl.models.inference import score
 from jtl.predict.classifier import Classifier
 from jtl.predict.ensemble import Ensemble
+from jtl.predict.tta import averaged
 from jtl.runs import metrics, multilabel
 from jtl.runs.calibration import calibration
 from jtl.runs.console_text import SPLITS, accuracy_of
@@ -84,17 +89,23 @@ def evaluate_ensemble(
         The `epoch` of its scores is None, and `members` tells how many there are.
     """
     silent = Display(PlainConsole(quiet=True))
-    found = [
-        evaluate_run(member, data, silent if number else display, on_bad_image, split, options)
-        for number, member in enumerate(ensemble.members)
+    members = ensemble.members
+    opened = [
+        _opened(member, data, silent if number else display, on_bad_image, split, options)
+        for number, member in enumerate(members)
     ]
-    first, logits = found[0], ensemble.mixed([each.logits for each in found])
-    labels = first.images.labels
-    if any(not np.array_equal(each.images.labels, labels) for each in found):
+    labels = opened[0][1].labels
+    if any(not np.array_equal(images.labels, labels) for _, images in opened):
         raise UserError(
             f"the members of the ensemble in '{ensemble.folder}' were trained with other splits of "
             "the images. Score the winner alone with --single."
         )
+    shared = _shared(members, opened)
+    found = [
+        _scored(member, dataset, shared or images, split, silent if number else display)
+        for number, (member, (dataset, images)) in enumerate(zip(members, opened, strict=True))
+    ]
+    first, logits = found[0], ensemble.mixed([each.logits for each in found])
     told = first.scores | {
         "epoch": None,
         "members": len(found),
@@ -102,7 +113,25 @@ def evaluate_ensemble(
         f"{split}_loss": -metrics.measure("loss", logits, labels),
         **_of_one_class(split, logits, labels, ensemble.class_names, 1.0),
     }
-    return Evaluation(told, logits, first.images)
+    return Evaluation(told, logits, opened[0][1])
+
+
+def _shared(
+    members: Sequence[Classifier], opened: Sequence[tuple[registry.Dataset, Split]]
+) -> Split | None:
+    """The images, to be decoded once for all members that prepare them alike.
+
+    None where the members' images are not the same, by the data they are of and their names.
+    """
+    (first, images), *others = opened
+    for dataset, other in others:
+        if dataset.fingerprint != first.fingerprint or other.names != images.names:
+            return None
+    if len({member.inputs.bit_depth for member in members}) > 1:
+        return None
+    native = images.native_size()
+    transforms = [member.inputs.host_for(native) for member in members]
+    return DecodedOnce(images, transforms, memory_budget(None) // 2)
 
 
 def evaluate_run(
@@ -128,6 +157,19 @@ def evaluate_run(
         UserError: The data have other classes than the run was trained on, do not have the split,
             or are the run's own and have changed since.
     """
+    opened = _opened(classifier, data, display, on_bad_image, split, options)
+    return _scored(classifier, *opened, split, display)
+
+
+def _opened(
+    classifier: Classifier,
+    data: str | None,
+    display: Display,
+    on_bad_image: OnBadImage | None,
+    split: SplitName,
+    options: registry.SourceOptions | None,
+) -> tuple[registry.Dataset, Split]:
+    """The data and the images of the split; see `evaluate_run`."""
     config = classifier.config.data
     own = with_scheme(config.data)
     spec = own if data is None else with_scheme(data)
@@ -179,6 +221,17 @@ def evaluate_run(
             f"'{spec}' has no validation split, only train and test. Score its test images with "
             "--split test, or give the images to score as a source of their own."
         )
+    return dataset, images
+
+
+def _scored(
+    classifier: Classifier,
+    dataset: registry.Dataset,
+    images: Split,
+    split: SplitName,
+    display: Display,
+) -> Evaluation:
+    """What a run's model says of images that were opened for it."""
     sharding = sharding_for(jax.device_count())
     cache = FeatureCache(
         dataset,
@@ -190,8 +243,18 @@ def evaluate_run(
         display=display,
     )
     variables = jax.device_get(classifier.variables)
-    inputs = cache.read(classifier.meta["start"], variables, {split: images})
-    scores, logits = inputs.evaluate(split, sharding.replicate(classifier.variables))
+    if classifier.versions:
+        inputs = cache.read(None, variables, {split: images})
+        each = [dataclasses.replace(inputs, prepare=version) for version in classifier.versions]
+        logits = averaged(
+            [one.evaluate(split, sharding.replicate(classifier.variables))[1] for one in each],
+            classifier.version_temperature,
+            several=classifier.thresholds is not None,
+        )
+        scores = score(jnp.asarray(logits), jnp.asarray(images.labels)).means()
+    else:
+        inputs = cache.read(classifier.meta["start"], variables, {split: images})
+        scores, logits = inputs.evaluate(split, sharding.replicate(classifier.variables))
     told = {
         "data": dataset.spec,
         "split": split,

@@ -22,6 +22,7 @@ from jtl.data import frames
 from jtl.data.input_plan import InputPlan
 from jtl.distributed.sharding import SINGLE
 from jtl.models import ImageClassifier
+from jtl.predict import tta as tta_module
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs.checkpoints import reading
@@ -51,6 +52,8 @@ class Classifier:
             `--calibrate`); 1 while the run is still training.
         thresholds: Of a classifier for several labels, the probability from which on an image is of
             each class; None of others.
+        versions: The versions of each image whose probabilities are averaged (see `with_tta`).
+        version_temperature: What logits of each version are divided by; `temperature` is 1 then.
     """
 
     folder: Path
@@ -63,6 +66,8 @@ class Classifier:
     meta: dict[str, Any]
     temperature: float = 1.0
     thresholds: tuple[float, ...] | None = None
+    versions: tuple[tta_module.Version, ...] = ()
+    version_temperature: float = 1.0
 
     def __repr__(self) -> str:
         names = listed(self.class_names, 5)
@@ -79,7 +84,32 @@ class Classifier:
         rows = [(str(index), name) for index, name in enumerate(self.class_names[:_SHOWN_CLASSES])]
         return f"<p>{html.lines(repr(self))}</p>{html.table(('index', 'class'), rows)}"
 
-    def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
+    def with_tta(self, tta: str | None) -> Classifier:
+        """The same classifier, which averages the probabilities of several versions of each image.
+
+        Args:
+            tta: As in `--tta` of `jtl predict`: "flip", "crops" or "flip,crops"; None for the image
+                as it is alone.
+
+        Returns:
+            One whose logits are those of the average: they need no temperature any more.
+
+        Raises:
+            UserError: There is no such way, or the classifier takes images whole and has no crops.
+        """
+        kinds = tta_module.kinds(tta)
+        if not kinds:
+            return self
+        inputs, versions = tta_module.versions(self.inputs, kinds)
+        return dataclasses.replace(
+            self,
+            inputs=inputs,
+            temperature=1.0,
+            versions=versions,
+            version_temperature=self.temperature,
+        )
+
+    def predict(self, images: Images, *, top_k: int = TOP, tta: str | None = None) -> Predictions:
         """Classifies images, as `jtl predict` does.
 
         Args:
@@ -87,6 +117,7 @@ class Classifier:
                 pixels [H, W], [H, W, C] or [N, H, W, C] (C = 3 is RGB); a Pillow image;
                 or a list of these. They are resized and cropped as for validation.
             top_k: How many classes single predictions name.
+            tta: As of `with_tta`; `logits` are then those of the average probabilities.
 
         Returns:
             A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
@@ -97,13 +128,14 @@ class Classifier:
             UserError: None of the images can be read, something is no image at all, or a folder
                 holds none.
         """
+        classifier = self.with_tta(tta)
         return predicted(
             self.class_names,
-            functools.partial(classify, self),
+            functools.partial(classify, classifier),
             images,
             top_k,
-            self.temperature,
-            self.thresholds,
+            classifier.temperature,
+            classifier.thresholds,
         )
 
 

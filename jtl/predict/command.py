@@ -13,7 +13,7 @@ from jtl.common.files import check_folder
 from jtl.common.output import print_json
 from jtl.common.text import for_terminal
 from jtl.config import checks, walk
-from jtl.config.run_options import DeviceName
+from jtl.config.run_options import DeviceName, TtaName
 
 if TYPE_CHECKING:
     from jtl.predict.predictions import Prediction, Unreadable
@@ -45,6 +45,10 @@ class Options:
             format: .csv, .jsonl or .parquet. An existing file is replaced. Default: print them.
         explain: Folder for Grad-CAM images showing which regions led to each prediction.
         single: Of a search that keeps an ensemble, use the winner alone.
+        tta: Test-time augmentation: average the probabilities of several versions of each image.
+            flip: the image and its mirror image; crops: its middle and four corners; flip,crops:
+            ten versions. Takes as many times longer. Not for digits or text, which change when
+            mirrored.
         raw_csv: Write file names to .csv unchanged. By default, names that a spreadsheet would read
             as a formula (starting with =, +, - or @) get an apostrophe in front.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
@@ -57,6 +61,7 @@ class Options:
     out: Path | None = None
     explain: Path | None = None
     single: bool = False
+    tta: TtaName | None = None
     raw_csv: bool = False
     device: DeviceName = "auto"
     json: bool = False
@@ -86,13 +91,16 @@ def command(options: Options) -> None:
 
     display = Display()
     classifier = load_all(options.run, single=options.single)
+    augmented = classifier.with_tta(options.tta)
     several_models = isinstance(classifier, Ensemble)
     if several_models and options.explain is not None:
         raise UserError(
             "--explain shows what one model looks at, and the search in "
             f"'{options.run}' keeps an ensemble. Add --single for its winner."
         )
-    how = (1.0, None) if several_models else (classifier.temperature, classifier.thresholds)
+    how = (1.0, None)
+    if not isinstance(augmented, Ensemble):
+        how = augmented.temperature, augmented.thresholds
     top_k = min(options.top_k, len(classifier.class_names))
     images = items(options.images)
     unreadable: list[Unreadable] = []
@@ -106,10 +114,10 @@ def command(options: Options) -> None:
         advance = _nothing
         if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
             advance = stack.enter_context(display.track("predicting", len(images), "images"))
-        if several_models:
-            answers = classifier.classify(images, advance, several)
+        if isinstance(augmented, Ensemble):
+            answers = augmented.classify(images, advance, several)
         else:
-            answers = classify(classifier, images, advance, several)
+            answers = classify(augmented, images, advance, several)
         for answer in answers:
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)

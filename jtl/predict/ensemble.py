@@ -56,12 +56,17 @@ class Ensemble:
             ]
         )
 
-    def predict(self, images: Images, *, top_k: int = TOP) -> Predictions:
+    def with_tta(self, tta: str | None) -> Ensemble:
+        """The same ensemble, whose members average versions of each image; see `Classifier`."""
+        members = tuple(member.with_tta(tta) for member in self.members)
+        return dataclasses.replace(self, members=members)
+
+    def predict(self, images: Images, *, top_k: int = TOP, tta: str | None = None) -> Predictions:
         """Classifies images; see `Classifier.predict`.
 
         The `logits` are logarithms of the average probabilities.
         """
-        return predicted(self.class_names, self.classify, images, top_k)
+        return predicted(self.class_names, self.with_tta(tta).classify, images, top_k)
 
     def classify(
         self,

@@ -19,6 +19,7 @@ from jtl.data.multilabel import DIVIDER
 from jtl.distributed.sharding import DataSharding, sharding_for
 from jtl.models.inference import forward
 from jtl.predict.inputs import SEVERAL, Item
+from jtl.predict.tta import averaged
 from jtl.runs import multilabel
 
 if TYPE_CHECKING:
@@ -263,12 +264,12 @@ def _logits(
         full = list(rows.values())
         # Filled up, so that one compiled program serves all batches of a shape.
         images = np.stack(full + full[-1:] * (size - len(full)))
-        logits = forward(
-            variables,
-            images,
-            model=classifier.model,
-            prepare=classifier.inputs.device,
-            sharding=sharding,
-        )
-        found |= dict(zip(rows, np.asarray(logits), strict=False))
+        how: dict[str, Any] = {"model": classifier.model, "sharding": sharding}
+        versions = classifier.versions or (classifier.inputs.device,)
+        each = [np.asarray(forward(variables, images, prepare=p, **how)) for p in versions]
+        logits = each[0]
+        if classifier.versions:
+            several = classifier.thresholds is not None
+            logits = averaged(each, classifier.version_temperature, several=several)
+        found |= dict(zip(rows, logits, strict=False))
     return found

@@ -52,15 +52,18 @@ class Found:
         """
         return load_all(self.folder, single=single)
 
-    def predict(self, images: Images, *, top_k: int = TOP, single: bool = False) -> Predictions:
+    def predict(
+        self, images: Images, *, top_k: int = TOP, single: bool = False, tta: str | None = None
+    ) -> Predictions:
         """Classifies images with the ensemble if there is one, else with the winner.
 
         Args:
             images: As of `Classifier.predict`.
             top_k: How many classes single predictions name.
             single: Whether the winner predicts in any case.
+            tta: As of `Classifier.with_tta`.
         """
-        return self.classifier(single=single).predict(images, top_k=top_k)
+        return self.classifier(single=single).predict(images, top_k=top_k, tta=tta)
 
     def run(self, trial: str | dict[str, Any]) -> Run:
         """A trial's run.
