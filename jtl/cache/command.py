@@ -103,6 +103,8 @@ def _list(inventory: Inventory, rows: list[Row]) -> None:
     print(f"programs  {format_bytes(sizes['programs'])} (compiled)")
     print(f"weights   {format_bytes(sizes['weights'])} (converted)")
     print(f"checks    {format_bytes(sizes['sizes'])} (which images are readable, and their sizes)")
+    if sizes["remote"]:
+        print(f"copies    {format_bytes(sizes['remote'])} (of data at addresses)")
 
 
 def _lines(row: Row) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from jtl.common.errors import UserError
 from jtl.common.quantities import whole
 from jtl.config import checks, walk
+from jtl.config.addresses import is_address, without_secrets
 from jtl.config.source_kinds import kind_of_place
 
 OnBadImage = Literal["error", "skip"]
@@ -43,6 +44,9 @@ def with_scheme(data: str) -> str:
         ('digits', 'folder:my-images', 'npz:arrays.npz')
     """
     scheme = _SCHEMES.get(os.path.splitext(data)[1].lower())
+    if is_address(data):
+        scheme, _, path = data.partition("://")
+        return with_scheme(path) if scheme.lower() == "file" else without_secrets(data)
     if data == "digits" or data.startswith(_NAMED):
         return data
     if scheme is None and os.path.exists(place := os.path.expanduser(data)):
@@ -95,8 +99,8 @@ class DataConfig:
             the Hugging Face Hub), 'csv:FILE' (a table of image files and labels: .csv, .tsv, .jsonl
             or .parquet), 'datasets:FOLDER' (what Hugging Face's save_to_disk wrote), 'wds:FILES'
             (tar files of WebDataset), 'cifar:FILE' (CIFAR for Python), 'mat:FILES' (MATLAB, as of
-            SVHN), 'idx:FOLDER' (MNIST's files), 'digits' (scikit-learn's handwritten digits); see
-            docs/data.md.
+            SVHN), 'idx:FOLDER' (MNIST's files), 'digits' (scikit-learn's handwritten digits), or an
+            address of any of these (https://, s3://, gs://); see docs/data.md.
         task: Whether each image has exactly one class (auto), or any number of classes
             (multilabel): the labels are then lists, or columns of 0 and 1; see docs/data.md.
         label_delimiter: With --task multilabel, what separates the labels in a table's cells, such

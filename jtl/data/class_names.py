@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from jtl.common.text import counted
 
@@ -53,3 +53,15 @@ def alike_classes(where: str, class_names: Iterable[str]) -> list[str]:
         f"only in case, spaces or Unicode form: {told}. Make them one class, or give them names "
         "that differ more.",
     ]
+
+
+def with_title(name: str, titles: Mapping[str, str]) -> str:
+    """A class as people read it: `n01440764 (tench)`, by the first of the words for it.
+
+    Args:
+        name: The class.
+        titles: What classes are called that have numbers for names; see
+            `jtl.data.sources.class_titles`.
+    """
+    title = titles.get(name, "").partition(",")[0].strip()
+    return f"{name} ({title})" if title and title != name else name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.common.text import counted, indented
-from jtl.config import checks, walk
+from jtl.config import addresses, checks, walk
 from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists, Task
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def command(options: Options) -> int:
     count = sum(len(split) for split in found.splits.values())
     with display.track("checking", count, "images") as advance:
         result = survey(
-            options.source,
+            addresses.without_secrets(options.source)
+            if addresses.is_address(options.source)
+            else options.source,
             found,
             advance,
             on_bad_image=options.on_bad_image,
@@ -109,6 +111,8 @@ def lines(result: Survey) -> list[str]:
     """What was found, for people."""
     from rich.cells import cell_len, set_cell_size
 
+    from jtl.data.class_names import with_title
+
     splits = list(result.counts)
     totals = result.description.splits  # An image of several classes counts in each.
     rows = [(name, [result.counts[split][i] for split in splits])
@@ -118,6 +122,7 @@ def lines(result: Survey) -> list[str]:
         shown = sorted(rows, key=lambda row: row[1][0])
         shown = [*shown[: _MOST_CLASSES // 2], *shown[-(_MOST_CLASSES // 2) :]]
     # Chinese, Japanese and Korean characters are as wide as two letters.
+    shown = [(with_title(name, result.description.titles), row) for name, row in shown]
     width = max(cell_len(name) for name, _ in [*shown, ("all classes", [])])
     whole = sum(result.description.splits.values())
     text = [f"{result.spec}: {whole:,} images, {len(rows)} classes"]

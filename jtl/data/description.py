@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.text import for_terminal, shortened
+from jtl.data.class_names import with_title
 from jtl.data.multilabel import class_counts, class_text, classes_of
 from jtl.data.splits import LONG_NAMES, LeftOut, image_name
 
@@ -33,6 +34,7 @@ class Description:
         left_out: What is not used.
         held_out: Whether the validation images are a part of train.
         splits_from: The lists that divide the images; empty where there are none.
+        titles: What classes are called that have numbers for names.
     """
 
     splits: dict[str, int]
@@ -42,6 +44,7 @@ class Description:
     left_out: tuple[LeftOut, ...]
     held_out: bool = False
     splits_from: str = ""
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Splits and classes, where both come from, and, if any is, what is left out."""
@@ -51,11 +54,11 @@ class Description:
             for split, count in self.splits.items()
         ]
         examples = ", ".join(
-            f"{shortened(name, _LONGEST)} = {shortened(label, _LONGEST)}"
+            f"{shortened(name, _LONGEST)} = {shortened(with_title(label, self.titles), _LONGEST)}"
             for name, label in self.examples
         )
         told = f"{', '.join(split.rstrip() for split in splits)} images"
-        lines = [f"data:     {told} of {len(self.classes):,} classes: {_counts(self.classes)}"]
+        lines = [f"data:     {told} of {len(self.classes):,} classes: {_counts(self._named())}"]
         if self.splits_from:
             lines.append(f"splits:   {self.splits_from}")
         if self.labels_from:
@@ -64,6 +67,9 @@ class Description:
         if self.left_out:
             lines.append(f"left out: {'; '.join(_left_out(each) for each in self.left_out)}")
         return [for_terminal(line) for line in lines]
+
+    def _named(self) -> dict[str, int]:
+        return {with_title(name, self.titles): count for name, count in self.classes.items()}
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -76,6 +82,7 @@ class Description:
                 {"what": what, "count": len(names), "examples": list(names[:_EXAMPLES])}
                 for what, names in self.left_out
             ],
+            **({"titles": dict(self.titles)} if self.titles else {}),
         }
 
 
@@ -87,6 +94,7 @@ def describe(
     *,
     held_out: bool = False,
     splits_from: str = "",
+    titles: Mapping[str, str] | None = None,
 ) -> Description:
     """Describes labelled splits.
 
@@ -98,6 +106,7 @@ def describe(
         left_out: What is not used.
         held_out: Whether the validation images are a part of train.
         splits_from: The lists that divide the images; empty where there are none.
+        titles: What classes are called that have numbers for names.
     """
     splits = {name: split for name, split in splits.items() if split is not None}
     labels = np.concatenate([split.labels for split in splits.values()])
@@ -116,6 +125,7 @@ def describe(
         left_out,
         held_out,
         splits_from,
+        titles or {},
     )
 
 

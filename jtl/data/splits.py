@@ -227,6 +227,7 @@ class OpenedSource:
         splits_from: The lists that divide the images, in words; empty where there are none.
         groups: The group of every image by the image's name, where images belong together.
         unreadable: Images that were left out.
+        titles: What classes are called that have numbers for names, by class.
     """
 
     class_names: tuple[str, ...]
@@ -239,6 +240,7 @@ class OpenedSource:
     splits_from: str = ""
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unreadable: tuple[UnreadableImage, ...] = ()
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def has_files(self) -> bool:

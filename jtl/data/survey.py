@@ -164,7 +164,8 @@ def survey(
         spec, names, counts, _sizes(looks), tuple(problems), tuple(warnings), tuple(notes),
         unreadable, duplicates,
         describe(
-            names, found.splits, found.labels_from, found.left_out, splits_from=found.splits_from
+            names, found.splits, found.labels_from, found.left_out,
+            splits_from=found.splits_from, titles=found.titles,
         ),
     )  # fmt: skip
 

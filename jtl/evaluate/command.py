@@ -101,7 +101,7 @@ def command(options: Options) -> None:
     if options.json:
         print_json(found.scores)
     else:
-        _print(found.scores, fitted_penalty(options.run))
+        _print(found.scores, fitted_penalty(options.run), classifier.class_titles)
     own = options.data is None and options.split == "val" and options.tta is None
     folder = options.out or (options.run if own else None)
     if folder is None:
@@ -134,7 +134,7 @@ def _source_options(options: Options, config: Config) -> SourceOptions | None:
     return dataclasses.replace(options_for(spec, SourceOptions.of(config.data)), **given)
 
 
-def _print(scores: dict[str, Any], penalty: float | None) -> None:
+def _print(scores: dict[str, Any], penalty: float | None, titles: dict[str, str]) -> None:
     from jtl.common.progress import PlainConsole
     from jtl.runs import console_text
 
@@ -166,4 +166,4 @@ def _print(scores: dict[str, Any], penalty: float | None) -> None:
         print(f"macro-F1 {scores[f'{split}_macro_f1']:.3f}")
         confidence = f"mean confidence {calibrated['confidence']:.3f}"
         print(f"{confidence}, {console_text.calibration_error(calibrated)}")
-    PlainConsole().print(console_text.class_table(scores[f"{split}_classes"], split))
+    PlainConsole().print(console_text.class_table(scores[f"{split}_classes"], split, titles=titles))

@@ -27,7 +27,13 @@ from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.model_description import rebuild_model
-from jtl.runs.files import fitted_penalty, fitted_temperature, fitted_thresholds, run_of
+from jtl.runs.files import (
+    class_titles,
+    fitted_penalty,
+    fitted_temperature,
+    fitted_thresholds,
+    run_of,
+)
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
 
@@ -68,6 +74,11 @@ class Classifier:
     thresholds: tuple[float, ...] | None = None
     versions: tuple[tta_module.Version, ...] = ()
     version_temperature: float = 1.0
+
+    @property
+    def class_titles(self) -> dict[str, str]:
+        """What classes are called that have numbers for names, such as n01440764: tench."""
+        return class_titles(self.folder)
 
     def __repr__(self) -> str:
         names = listed(self.class_names, 5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,7 +108,9 @@ def command(options: Options) -> None:
     unreadable: list[Unreadable] = []
     several: set[str] = set()
     with contextlib.ExitStack() as stack:
-        put = _print_json if options.json else _print
+        put = _print_json
+        if not options.json:
+            put = functools.partial(_print, classifier.class_titles)
         if options.out is not None:
             sets = how[1] is not None
             table = tables.writing(options.out, top_k, raw=options.raw_csv, several=sets)
@@ -142,17 +146,18 @@ def _nothing(done: int) -> None:
     """Shows no progress."""
 
 
-def _print(row: Prediction | Unreadable) -> None:
+def _print(titles: Mapping[str, str], row: Prediction | Unreadable) -> None:
     classes = getattr(row, "classes", None)
     if classes is None:  # Unreadable ones are listed at the end.
         return
+    from jtl.data.class_names import with_title
     from jtl.data.multilabel import DIVIDER
 
     labels = getattr(row, "labels", None)
     has = "" if labels is None else f": {DIVIDER.join(labels) or 'none'}"
     print(for_terminal(f"{row.name}{has}"))
     for name, probability in classes:
-        print(f"  {100 * probability:5.1f} %  {for_terminal(name)}")
+        print(f"  {100 * probability:5.1f} %  {for_terminal(with_title(name, titles))}")
 
 
 def _print_json(row: Prediction | Unreadable) -> None:

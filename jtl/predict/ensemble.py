@@ -41,6 +41,11 @@ class Ensemble:
         """Of the probabilities, in order."""
         return self.members[0].class_names
 
+    @property
+    def class_titles(self) -> dict[str, str]:
+        """As of a `Classifier`."""
+        return self.members[0].class_titles
+
     def __repr__(self) -> str:
         members = [
             f"  {weight:.2f} {member.folder.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from rich.text import Text
 from jtl.common.invocation import command
 from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
+from jtl.data.class_names import with_title
 from jtl.runs import metrics
 from jtl.runs.files import CURVES, fitted_penalty
 
@@ -193,7 +195,9 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
         table.add_row(*map(Text, row))  # Paths are no markup.
     console.print(table)
     split = "val" if summary["test_classes"] is None else "test"
-    console.print(class_table(summary[f"{split}_classes"], split, most=LISTED_CLASSES))
+    titles = summary.get("class_titles", {})
+    scores = summary[f"{split}_classes"]
+    console.print(class_table(scores, split, most=LISTED_CLASSES, titles=titles))
     # Outside the table, where no line break comes between what is to be copied.
     run = shlex.quote(str(folder))
     perfect = summary["val_accuracy"] == 1
@@ -210,13 +214,19 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     )
 
 
-def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None = None) -> Table:
+def class_table(
+    scores: dict[str, dict[str, Any]],
+    split: str,
+    most: int | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> Table:
     """How well each class is recognized.
 
     Args:
         scores: As `jtl.runs.metrics.by_class` gives them.
         split: What the images are called.
         most: How many classes are listed: of more, those of the lowest F1; default all.
+        titles: What classes are called that have numbers for names.
     """
     rows = [(name, row) for name, row in scores.items() if row["count"] or row["f1"] is not None]
     title = f"Classes ({SPLITS.get(split, split)} images)"
@@ -230,7 +240,7 @@ def class_table(scores: dict[str, dict[str, Any]], split: str, most: int | None 
         table.add_column(column, justify="right")
     for name, row in rows:
         shares = ["-" if row[k] is None else f"{row[k]:.3f}" for k in shown]
-        table.add_row(Text(name), f"{row['count']:,}", *shares)
+        table.add_row(Text(with_title(name, titles or {})), f"{row['count']:,}", *shares)
     return table
 
 

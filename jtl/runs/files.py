@@ -74,6 +74,15 @@ def fitted_thresholds(folder: Path, epoch: int, classes: int) -> tuple[float, ..
     return (0.5,) * classes
 
 
+def class_titles(folder: Path) -> dict[str, str]:
+    """What the classes of a run are called that have numbers for names; empty of other runs."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return {str(name): str(title) for name, title in summary["class_titles"].items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return {}
+
+
 def fitted_temperature(folder: Path, epoch: int) -> float:
     """What a run divides the logits of an epoch by; 1 where nothing was fitted."""
     fitted = _fitted(folder, epoch, "temperature")

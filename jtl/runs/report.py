@@ -16,6 +16,7 @@ from jtl.config import walk
 from jtl.config.defaults import MaskDefaults, augmentation, filled
 from jtl.config.options import Config
 from jtl.config.training import WITHOUT_STEPS
+from jtl.data.class_names import with_title
 from jtl.runs.console_text import (
     SPLITS,
     accuracy_of,
@@ -177,7 +178,9 @@ def _classes(summary: dict[str, Any]) -> str:
         rows.sort(key=lambda row: 2.0 if row[1]["f1"] is None else row[1]["f1"])
         rows = rows[:_LISTED_CLASSES]
     columns = {"count": "images", **class_columns(summary[f"{split}_classes"])}
-    lines = [(for_markdown(name), *(_number(row[key]) for key in columns)) for name, row in rows]
+    titles = summary.get("class_titles", {})
+    names = {name: for_markdown(with_title(name, titles)) for name, _ in rows}
+    lines = [(names[name], *(_number(row[key]) for key in columns)) for name, row in rows]
     table = _table(lines, ("class", *columns.values()))
     return f"{heading}\n\n{table}"
 

@@ -81,6 +81,7 @@ def summarize(
         "notes": list(setup.dataset.notes),
         "num_classes": len(setup.dataset.class_names),
         "class_names": list(setup.dataset.class_names),
+        **({"class_titles": dict(setup.dataset.titles)} if setup.dataset.titles else {}),
         "class_weights": fixed_inputs(setup)["class_weights"],
         "num_train": len(setup.dataset.train),
         "num_val": len(setup.dataset.val),

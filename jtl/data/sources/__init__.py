@@ -1,7 +1,7 @@
 """Where labelled images come from.
 
-`registry` opens a source by its name and makes a data set of it, read as `source_options` says. It
-uses:
+`registry` opens a source by its name (see `schemes`) and makes a data set of it, read as
+`source_options` says. It uses:
 
 - class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
   `split_folders`, `names` (what names of folders and files say), `views` (folders that are bands or
@@ -20,5 +20,8 @@ uses:
 - arrays: `npz`, `arrays`, `in_memory`, `cifar` (its pickles: `plain_pickle`), `matlab`, `idx`
   (MNIST's files); TensorFlow Datasets: `tfds`, `tfds_folder`;
 - files of one split each: `file_splits`; Arrow's tables: `arrow_tables`, `parquet_columns`, in
-  `parquet` and in `saved_datasets` (of Hugging Face's `datasets`); `webdataset`.
+  `parquet` and in `saved_datasets` (of Hugging Face's `datasets`);
+  `webdataset`, `webdataset_labels`;
+- copies of data at addresses: `remote`, `remote_places`; what ImageNet's classes are called:
+  `class_titles`.
 """

@@ -32,6 +32,7 @@ class Dataset:
         parts: What train is made of, one after the other, where it is all folds but val.
         groups: The group of every image by the image's name, where images belong together.
         unreadable: Images that were left out.
+        titles: What classes are called that have numbers for names, by class.
     """
 
     spec: str
@@ -49,6 +50,7 @@ class Dataset:
     parts: tuple[Split, ...] = ()
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unreadable: tuple[UnreadableImage, ...] = ()
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def multilabel(self) -> bool:
@@ -72,4 +74,5 @@ class Dataset:
             self.left_out,
             held_out=self.held_out,
             splits_from=self.splits_from,
+            titles=self.titles,
         )

@@ -14,7 +14,7 @@ from jtl.common.paths import cache_dir
 from jtl.common.text import listed
 from jtl.config.data import ClassLevel, SplitLists
 from jtl.data.class_names import alike_classes, copied_classes
-from jtl.data.sources import unread_labels
+from jtl.data.sources import class_titles, unread_labels
 from jtl.data.sources.archives import open_store
 from jtl.data.sources.class_folders import Classes
 from jtl.data.sources.encoded import EncodedSplit, split_of_files
@@ -97,6 +97,7 @@ def load_folder(
         split: _split(f"{place} ({split})", store, class_names, classes)
         for split, classes in grouped.items()
     }
+    titles = class_titles.find(class_names, tree.others, store.read, place)
     used = [p for classes in grouped.values() for images in classes.values() for p in images]
     return OpenedSource(
         tuple(class_names),
@@ -104,9 +105,10 @@ def load_folder(
         layout.notes,
         tuple(problems),
         _fingerprint([*used, *layout.read]),
-        layout.labels_from,
-        layout.left_out,
+        layout.labels_from + titles.told,
+        titles.without_file(layout.left_out),
         layout.splits_from,
+        titles=titles.names,
     )
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from jtl.common.errors import UserError, suggest
+from jtl.config.addresses import is_address
 from jtl.config.data import check_delimiter, with_scheme
 from jtl.data import folds, frames, near_duplicates
 from jtl.data.bit_depth import BitDepth, with_bit_depth
 from jtl.data.hold_out import hold_out, hold_out_test, refuse_divided
+from jtl.data.sources import remote
 from jtl.data.sources.dataset import Dataset as Dataset
 from jtl.data.sources.exclusion import without_excluded
-from jtl.data.sources.image_groups import with_groups
+from jtl.data.sources.schemes import SCHEMES, Scheme
 from jtl.data.sources.source_options import DEFAULT, SourceOptions
 from jtl.data.sources.table_files import holds_paths
 from jtl.data.splits import (
@@ -24,112 +25,6 @@ from jtl.data.splits import (
     TrainingProblem,
     missing_classes,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Scheme:
-    """A kind of source.
-
-    Attributes:
-        example: How it is written.
-        told: What it is, for messages.
-        loader: "MODULE:FUNCTION" of what finds it by what follows the colon; imported when asked
-            for, as some need libraries that not every installation has.
-        bare: Whether it is written without a colon.
-        options: The fields of `SourceOptions` that it has.
-    """
-
-    example: str
-    description: str
-    loader: str
-    bare: bool = False
-    options: tuple[str, ...] = ()
-
-    def find(self, rest: str, options: SourceOptions) -> OpenedSource:
-        """Opens the source that `rest` names; raises `UserError` if it cannot."""
-        module, _, function = self.loader.partition(":")
-        finder: Callable[..., OpenedSource] = getattr(importlib.import_module(module), function)
-        names = [name for name in self.options if name != "group_from"]
-        found = finder(rest, **{name: getattr(options, name) for name in names})
-        return found if options.group_from is None else with_groups(found, options.group_from)
-
-
-SCHEMES: Mapping[str, Scheme] = {
-    "folder": Scheme(
-        "folder:my-images",
-        "a folder with one folder per class, or a zip or tar of one",
-        "jtl.data.sources.folder:load_folder",
-        options=("classes", "split_lists", "label_from", "group_from"),
-    ),
-    "tfds": Scheme(
-        "tfds:cifar10",
-        "a data set that TensorFlow Datasets has prepared",
-        "jtl.data.sources.tfds:load_tfds",
-        options=("task",),
-    ),
-    "npz": Scheme(
-        "npz:mnist.npz",
-        "NumPy arrays of images and labels",
-        "jtl.data.sources.npz:load_npz",
-        options=("task",),
-    ),
-    "parquet": Scheme(
-        "parquet:data/*.parquet",
-        "files with encoded images, as used on the Hugging Face Hub",
-        "jtl.data.sources.parquet:load_parquet",
-        options=("image_column", "label_column", "task", "label_delimiter"),
-    ),
-    "datasets": Scheme(
-        "datasets:saved",
-        "a folder that Hugging Face's save_to_disk wrote",
-        "jtl.data.sources.saved_datasets:load_saved",
-        options=("image_column", "label_column", "task", "label_delimiter"),
-    ),
-    "wds": Scheme(
-        "wds:train-{000..012}.tar",
-        "tar files of WebDataset",
-        "jtl.data.sources.webdataset:load_webdataset",
-        options=("image_column", "label_column", "task", "label_delimiter", "group_from"),
-    ),
-    "cifar": Scheme(
-        "cifar:cifar-10-python.tar.gz",
-        "the files of CIFAR-10 or CIFAR-100 for Python",
-        "jtl.data.sources.cifar:load_cifar",
-        options=("label_column",),
-    ),
-    "mat": Scheme(
-        "mat:train_32x32.mat",
-        "MATLAB files of images and labels, as of SVHN",
-        "jtl.data.sources.matlab:load_matlab",
-    ),
-    "idx": Scheme(
-        "idx:MNIST/raw",
-        "MNIST's files, and those of Fashion-MNIST, KMNIST and EMNIST",
-        "jtl.data.sources.idx:load_idx",
-    ),
-    "csv": Scheme(
-        "csv:labels.csv",
-        "a table of image files and their labels",
-        "jtl.data.sources.tables:load_table",
-        options=(
-            "image_column",
-            "label_column",
-            "split_column",
-            "image_root",
-            "group_column",
-            "group_from",
-            "task",
-            "label_delimiter",
-        ),
-    ),
-    "digits": Scheme(
-        "digits",
-        "1,797 handwritten digits from scikit-learn",
-        "jtl.data.sources.arrays:load_digits",
-        bare=True,
-    ),
-}
-"""The kinds of sources by the word before the colon."""
 
 
 def load(
@@ -220,7 +115,7 @@ def load(
     return Dataset(
         spec, found.class_names, train, val, test, tuple(notes), found.fingerprint,
         found.labels_from, found.left_out, held_out, bits, found.splits_from, parts,
-        found.groups, found.unreadable,
+        found.groups, found.unreadable, found.titles,
     )  # fmt: skip
 
 
@@ -244,7 +139,10 @@ def find(spec: str, options: SourceOptions = DEFAULT) -> OpenedSource:
     Raises:
         UserError: If the source is unknown or cannot be opened.
     """
-    rest = with_scheme(spec).partition(":")[2]
+    spec = with_scheme(spec)
+    if is_address(spec):
+        return _find_copy(spec, options)
+    rest = spec.partition(":")[2]
     scheme = _scheme(spec)
     if scheme is None:
         raise _unknown_source(spec)
@@ -265,6 +163,16 @@ def find(spec: str, options: SourceOptions = DEFAULT) -> OpenedSource:
     return found if options.exclude is None else without_excluded(found, options.exclude, spec)
 
 
+def _find_copy(address: str, options: SourceOptions) -> OpenedSource:
+    """What is at an address, by the local copy of it."""
+    copy = remote.copy_of(address)
+    try:
+        found = find(str(copy.path), options)
+    except UserError as error:
+        raise remote.explained(error, address, copy) from error
+    return remote.renamed(found, address, copy)
+
+
 def options_for(spec: str, options: SourceOptions) -> SourceOptions:
     """Those of the options that have an effect on a source."""
     scheme = _scheme(spec)
@@ -273,7 +181,10 @@ def options_for(spec: str, options: SourceOptions) -> SourceOptions:
 
 def _scheme(spec: str) -> Scheme | None:
     """The kind of a source; a Parquet file without images is a table of paths."""
-    word, _, rest = with_scheme(spec).partition(":")
+    spec = with_scheme(spec)
+    if is_address(spec):
+        spec = with_scheme(str(remote.copy_of(spec).path))
+    word, _, rest = spec.partition(":")
     if word == "parquet" and os.path.isfile(place := os.path.expanduser(rest)):
         word = "csv" if holds_paths(Path(place)) else word
     return SCHEMES.get(word)
