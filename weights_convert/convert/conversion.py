@@ -64,6 +64,12 @@ _ONE_LOGIT = (
 )
 
 
+_RADIOGRAPHS = (
+    "'op_threshs' is of a network of TorchXRayVision, which takes grey images with values from "
+    "-1024 to 1024: give --mean 0.5,0.5,0.5 --std 0.00048828,0.00048828,0.00048828"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Converted:
     """Variables in a Flax tree, with what their source demands of the model.
@@ -187,6 +193,7 @@ def convert(
             *_dense_task(layout, everything),
             *colour_notes,
             *((_ONE_LOGIT,) if num_classes == 1 else ()),
+            *((_RADIOGRAPHS,) if any(key.endswith("op_threshs") for key in everything) else ()),
         ),
     )
 

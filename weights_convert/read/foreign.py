@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 _KINDS = {
     ".onnx": "an ONNX model",
     ".msgpack": "Flax's serialization",
@@ -10,12 +13,35 @@ _KINDS = {
     ".pdparams": "a file of PaddlePaddle",
     ".engine": "an engine of TensorRT",
     ".mlmodel": "a Core ML model",
+    ".caffemodel": "a Caffe model",
+    ".params": "a file of MXNet",
+    ".weights": "a file of Darknet",
 }
+_FOLDERS = {
+    r"saved_model\.pb": "a SavedModel of TensorFlow. Load it there with "
+    "tf.keras.models.load_model, and save it with model.save('model.keras')",
+    r".*\.ckpt(-\d+)?\.index|checkpoint": "a checkpoint of TensorFlow. Build the model there, "
+    "load it with load_weights, and save the model with model.save('model.keras')",
+    r"_METADATA|_CHECKPOINT_METADATA|manifest\.ocdbt": "a checkpoint of Orbax. Restore it there, "
+    "and save the arrays by name with safetensors.numpy.save_file",
+    r".*\.distcp": "a distributed checkpoint of PyTorch. Make one file of it: python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch '{}' weights.pth",
+}
+"""By the name of a file in it."""
 _AGAIN = "Download the file again"
 NUMPY = (
     "it is {}. Save its arrays by name as safetensors: safetensors.numpy.save_file("
     "{{name: array for name, array in ...}}, 'weights.safetensors')"
 )
+
+
+def describe_folder(names: Iterable[str], path: str) -> str:
+    """What a folder seems to be that was given for a file, by the names of what is in it."""
+    names = list(names)
+    for pattern, kind in _FOLDERS.items():
+        if any(re.fullmatch(pattern, name) for name in names):
+            return f"it is {kind.format(path)}"
+    return "it is a directory. Name one file inside it"
 
 
 def describe(head: bytes, path: str) -> str:

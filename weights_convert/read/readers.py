@@ -185,13 +185,7 @@ def _check_file(path: str) -> None:
     except ValueError as error:
         raise UserError(f"this is not a path ({error}). Check the path") from None
     if stat.S_ISDIR(status.st_mode):
-        if any(name.endswith(".distcp") for name in os.listdir(path)):
-            raise UserError(
-                "it is a distributed checkpoint of PyTorch. Make one file of it: python -m "
-                f"torch.distributed.checkpoint.format_utils dcp_to_torch '{shown(path, 200)}' "
-                "weights.pth"
-            )
-        raise UserError("it is a directory. Name one file inside it")
+        raise UserError(foreign.describe_folder(os.listdir(path), shown(path, 200)))
     # A pipe or a device would block or never end.
     if not stat.S_ISREG(status.st_mode):
         raise UserError("it is not a regular file. Copy it to a file first")

@@ -16,6 +16,7 @@ from weights_convert.read.torch_pickle import Dropped, Tensor
 _WRAPPERS = (
     *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights"),
     *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "shadow"),
+    *("classy_state_dict", "base_model", "trunk"),  # Of VISSL, in one another.
 )
 # Entries that hold tensors of a training, never a network's.
 _NOT_WEIGHTS = re.compile(r"(?i).*(optim|sched|scaler|rng|criterion|loss|metric|callback).*")

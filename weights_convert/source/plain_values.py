@@ -23,6 +23,12 @@ from weights_convert.source.description import Source
 from weights_convert.source.places import is_name, places
 
 _KEYS = ("input_space", "input_range", "to_rgb", "global_pool", "act_layer", "style")
+_FRAMING = {
+    "interpolation": "--interpolation",
+    "crop_pct": "--crop-pct",
+    "input_size": "--input-size",
+}
+"""How images are resized: options of `jtl weights convert` say the same."""
 _OTHER_POOLS = re.compile(r"(?i)max|gem")
 _LARGEST = 1e30
 
@@ -74,7 +80,7 @@ def _values(found: dict[Any, Any]) -> dict[str, Any]:
         for key, x in found.items()
         if is_name(key) and "." not in key and not (own and isinstance(x, Tensor))
     }
-    values = {key: _plain(plain[key]) for key in _KEYS if key in plain}
+    values = {key: _plain(plain[key]) for key in (*_KEYS, *_FRAMING) if key in plain}
     for key in filter(normalization.MEAN.fullmatch, plain):
         if (other := key[:-4] + "std") in plain:
             values |= {key: _plain(plain[key]), other: _plain(plain[other])}
@@ -153,6 +159,13 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
                 f"{one.told(key)}, which is not used. If the weights expect blue first: --bgr, "
                 "with --mean R,G,B and --std R,G,B"
             )
+        framing = [k for k in _FRAMING if values.get(k) and _field(k) not in known]
+        if framing:
+            which = "which are" if len(framing) > 1 else "which is"
+            flags = " and ".join(_FRAMING[k] for k in framing)
+            notes.append(
+                f"{one.told(*framing)}, {which} not used. If the weights expect it: {flags}"
+            )
         if {"mean", "std"} <= known.keys():
             continue
         for key in filter(normalization.MEAN.fullmatch, values):
@@ -193,6 +206,11 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
     source = dataclasses.replace(source, notes=(*source.notes, note))
     fields = {key: value for key, value in fields.items() if key not in known}
     return source.declaring(fields, "plain values in the file")
+
+
+def _field(key: str) -> str:
+    """What a value is called in `Preprocessing`."""
+    return "size" if key == "input_size" else key
 
 
 def _unclear(mean: Any, std: Any, span: Any) -> str | None:

@@ -204,6 +204,11 @@ def test_a_classifier_of_one_output_is_said():
     assert not any("one output" in note for note in convert(state(network("resnet18"))).notes)
 
 
+def test_torchxrayvision_is_named():
+    tensors = state(network("densenet121")) | {"op_threshs": np.ones(7, np.float32)}
+    assert any("--mean 0.5,0.5,0.5 --std 0.00048828" in note for note in convert(tensors).notes)
+
+
 def test_transformers_resnet():
     """`microsoft/resnet-50`, and its network without the classifier."""
     layers = {"conv": "convolution", "bn": "normalization"}

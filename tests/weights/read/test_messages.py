@@ -51,6 +51,23 @@ def test_entries_to_choose_from(tmp_path):
     assert "'student', 'teacher': name one with --entry. Allowed" in refusal(tmp_path / "dino.pth")
 
 
+FOLDERS = {
+    "saved_model.pb": "a SavedModel of TensorFlow. Load it there with tf.keras.models.load_model",
+    "model.ckpt-100.index": "a checkpoint of TensorFlow. Build the model there",
+    "_METADATA": "a checkpoint of Orbax. Restore it there",
+    "notes.txt": "it is a directory. Name one file inside it",
+}
+
+
+def test_vissl_keeps_the_network_in_three_dictionaries(tmp_path):
+    tensors = {key: torch.from_numpy(array) for key, array in ARRAYS.items()}
+    model = {"trunk": tensors, "heads": {"0.clf.weight": torch.ones(2, 2)}}
+    torch.save({"classy_state_dict": {"base_model": {"model": model}}}, tmp_path / "v.torch")
+    found = readers.read(tmp_path / "v.torch")
+    assert found.tensors.keys() == ARRAYS.keys()
+    assert found.wrappers == ("classy_state_dict", "base_model", "model", "trunk")
+
+
 def test_files_of_other_kinds(tmp_path):
     for name, kind in (("x.onnx", "an ONNX model"), ("x.msgpack", "Flax's serialization")):
         (tmp_path / name).write_bytes(b"\x08\x07\x12\x07" + bytes(600))
@@ -63,3 +80,7 @@ def test_files_of_other_kinds(tmp_path):
     assert "it is a directory. Name one" in refusal(tmp_path / "dcp")
     (tmp_path / "dcp" / "__0_0.distcp").write_bytes(b"x")
     assert "format_utils dcp_to_torch" in refusal(tmp_path / "dcp")
+    for name, told in FOLDERS.items():
+        (tmp_path / f"of {name}").mkdir()
+        (tmp_path / f"of {name}" / name).write_bytes(b"x")
+        assert told in refusal(tmp_path / f"of {name}")

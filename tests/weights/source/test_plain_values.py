@@ -202,3 +202,15 @@ def test_anything_may_stand_there():
     ((place, values),) = plain_values._said(odd, ())
     assert (place, values) == ("", {"mean": "no plain value", "std": "no plain value"})
     assert list(plain_values._said({1: 2, "args": 3, "config": "{" * 100_000}, ())) == []
+
+
+def test_a_stated_way_of_resizing_is_named(tmp_path):
+    """timm's training keeps its options in `args`, most of them empty."""
+    said = {"interpolation": "bilinear", "input_size": (3, 160, 160), "crop_pct": None}
+    (note,) = described(tmp_path, args=argparse.Namespace(model="resnet18", **said)).notes
+    assert "'args.interpolation' is bilinear" in note.replace("'bilinear'", "bilinear")
+    assert "--interpolation and --input-size" in note
+    assert "crop" not in note
+    file = tmp_path / "w.pth"
+    known = Source(file, "w.pth", preprocessing={"interpolation": "bicubic", "size": 224})
+    assert not plain_values.described(known, readers.read(file)).notes
