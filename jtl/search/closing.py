@@ -14,7 +14,7 @@ from jtl.predict.ensemble import load_members
 from jtl.runs import report
 from jtl.runs.files import ENSEMBLE, SEARCH, SUMMARY, fitted_temperature, read_json, write_json
 from jtl.runs.resume import stored_config
-from jtl.search import ensembles, more_images, page, selection, soups
+from jtl.search import ensembles, mirrored, more_images, page, selection, soups
 from jtl.search.backbones import Backbones
 from jtl.search.trial_loop import Engine
 from jtl.search.trials import Trial
@@ -89,6 +89,7 @@ def close(
     (engine.folder / ENSEMBLE).unlink(missing_ok=True)  # Of a session before.
     if not single and len(counting) > 1:
         found["ensemble"] = _ensemble(engine, counting, winner)
+    found["tta"] = mirrored.measure(engine, winner)
     budget = engine.budget
     if setup.dataset.test is not None:
         began = budget.spent

@@ -43,9 +43,12 @@ def print_result(found: dict[str, Any], console: Console) -> None:
     several = _keeps_ensemble(found)
     run = shlex.quote(str(folder if several else folder / found["winner"]))
     which = " (the ensemble; with --single, the winner alone)" if several else ""
+    mirror = found.get("tta") or {}
+    tta = f" --tta {mirror['tta']}" if mirror.get("kept") and not several else ""
     repeat = command("train") + found["command"].removeprefix("jtl train")
     console.print(
-        f"Next{which}:\n  {command('evaluate')} {run}\n  {command('predict')} {run} IMAGES...\n"
+        f"Next{which}:\n  {command('evaluate')} {run}{tta}\n"
+        f"  {command('predict')} {run}{tta} IMAGES...\n"
         f"The whole result: {folder / PAGE}\n{again(found)}:\n  {repeat}",
         soft_wrap=True,
     )
@@ -137,10 +140,25 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
         told.append("There are no test images (--no-test), so no accuracy is unbiased.")
     if (ensemble := found.get("ensemble")) is not None:
         told.append(_of_ensemble(found, ensemble))
+    if (mirror := found.get("tta")) is not None:
+        told.append(_of_mirror_images(found, mirror))
     rest = found["budget"] - found["seconds"]
     why = "; no other trial was expected to fit in the rest" if rest > 0.1 * found["budget"] else ""
     told.append(f"Took {found['seconds']:.0f} s of {found['budget']:.0f} s{why}.")
     return told
+
+
+def _of_mirror_images(found: dict[str, Any], mirror: dict[str, Any]) -> str:
+    """What the average over each image and its mirror image gains."""
+    gain = apart(found, mirror["difference"], "+")
+    error = apart(found, mirror["standard_error"])
+    told = (
+        f"Averaging each image with its mirror image (--tta {mirror['tta']}) changes the winner's "
+        f"validation {found['metric'].replace('_', ' ')} by {gain} (standard error {error})"
+    )
+    if mirror["kept"]:
+        return f"{told}; predicting with it takes twice the time."
+    return f"{told}: no gain beyond chance."
 
 
 def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:

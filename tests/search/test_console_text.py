@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jtl.common.progress import PlainConsole
 from jtl.search import console_text, document, page
 from support.search_results import found
 
@@ -45,3 +46,19 @@ def test_figures_are_told_as_people_know_them(metric, values, told, gain):
     assert f"| what trains | full | {gain} | 20 s |" in written
     assert "| head\\_only | not begun | too \\<slow\\> |" in written
     assert "<td>too &lt;slow&gt;</td>" in document.as_html(blocks)
+
+
+def test_mirror_images_are_used_where_they_gain(capsys):
+    result = found("accuracy", (0.8, 0.84)) | {"folder": "runs/search"}
+    gain = {"tta": "flip", "val_metric": 0.83, "difference": 0.03, "standard_error": 0.01}
+    for kept in (True, False):
+        result["tta"] = {**gain, "kept": kept}
+        console_text.print_result(result, PlainConsole())
+        text = capsys.readouterr().out
+        assert ("evaluate runs/search/trials/001 --tta flip\n" in text) == kept
+        assert ("predict runs/search/trials/001 --tta flip IMAGES" in text) == kept
+        told = (
+            "(--tta flip) changes the winner's validation accuracy by +3.0 points (standard error"
+        )
+        assert told in text
+        assert ("no gain beyond chance.\nTook" in text) != kept

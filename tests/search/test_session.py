@@ -17,7 +17,7 @@ from jtl.common.errors import UserError
 from jtl.config import walk
 from jtl.models import registry
 from jtl.runs.files import read_json
-from jtl.search import backbones, planning, sampling, session, space
+from jtl.search import backbones, mirrored, planning, sampling, session, space
 from jtl.search.options import Options, SearchConfig
 from jtl.search.space import Candidate
 from support import tiny
@@ -38,6 +38,7 @@ def planned(monkeypatch):
     """No variations, and a short plan."""
     monkeypatch.setattr(sampling, "available", lambda: False)
     monkeypatch.setattr(space, "STRATEGIES", ("last_stage",))
+    monkeypatch.setattr(mirrored, "measure", lambda engine, winner: None)
 
 
 def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
