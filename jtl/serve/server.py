@@ -19,6 +19,8 @@ from jtl.serve.app import Service
 
 _GRACE_SECONDS = 30
 """How long what is in progress may take after a signal."""
+_KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle: longer than clients are told to wait, who come again by it."""
 _BACKLOG = 2048
 
 
@@ -119,6 +121,7 @@ def run(service: Service, listening: socket.socket, message: Callable[[str], Any
         ws="none",
         lifespan="on",
         backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config, message)

@@ -194,7 +194,8 @@ function show(one, found) {
     verdict(one, found.labels.join(" · ") || "None of the classes", found.labels.length ? "" : "unsure");
   } else if (found.abstains) {
     verdict(one, "Not sure", "unsure");
-    details.push(`Likeliest: ${first.class}, but its probability is below ${percent(model.abstain)}.`);
+    const share = (100 * first.probability).toFixed(1);
+    details.push(`Likeliest: ${first.class}, with ${share} % of the ${percent(model.abstain)} needed.`);
   } else {
     verdict(one, first.class);
   }
