@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 
 from jtl import onednn
 from jtl.common import huge_pages
+from jtl.data import image_file
 from jtl.models import registry
 from jtl.runs import plot_worker
 from jtl.runs.run import Run
@@ -151,6 +153,15 @@ def shared_data() -> Callable[[str], Path]:
         return found
 
     return path
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As where pillow-heif is not installed."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image_file._has_plugin.cache_clear()
+    yield
+    image_file._has_plugin.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -54,14 +54,14 @@ def open_image(data: bytes) -> Image.Image:
         raise BadImage("the file is empty (0 bytes)")
     _silence_pillow()
     kind = kind_of(data[:HEAD_BYTES])
-    formats: tuple[str, ...] = FORMATS
+    formats, readable = FORMATS, FORMATS
     if kind in _EXTRA_FORMATS and _has_plugin(kind):
-        formats = (_EXTRA_FORMATS[kind],)
+        formats, readable = (_EXTRA_FORMATS[kind],), (*FORMATS, kind)
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as error:
         bands = tiff_bands.of_no_colours(data) if kind == "TIFF" else ""
-        raise BadImage(bands or unreadable_reason(data, FORMATS)) from error
+        raise BadImage(bands or unreadable_reason(data, readable)) from error
 
 
 @functools.cache

@@ -69,6 +69,7 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.usefixtures("without_heif")
 @pytest.mark.parametrize("case", BAD_IMAGES)
 def test_bad_images(tmp_path: Path, case: str):
     name, data, reason = BAD_IMAGES[case]

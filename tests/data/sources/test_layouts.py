@@ -286,6 +286,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.usefixtures("without_heif")
 def test_content_decides_over_endings(tmp_path: Path, kind: str):
     root = grown(tmp_path / "d", "a:2 b:2")
     for name, data in {
@@ -305,6 +306,7 @@ def test_content_decides_over_endings(tmp_path: Path, kind: str):
     assert [left.names for left in found.left_out] == [("a/film.mp4",)]
 
 
+@pytest.mark.usefixtures("without_heif")
 def test_layouts_of_reports(tmp_path: Path):
     cases = SHARED_DATA.parent / "cases" / "layouts.zip"
     if not cases.exists():
