@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,77 @@ def test_growth_is_told(scripts):
         ]
         told = soak.verdict(leaking)
         assert [told[other]["flat"] for other in soak.SHOWN] == [o != name for o in soak.SHOWN]
+
+
+SEARCH = """
+import sys
+from jtl.cli import commands
+from jtl.models import registry
+from jtl.search import mirrored, sampling, space
+from support import tiny
+registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+sampling.available = lambda: False
+mirrored.measure = lambda engine, winner: None
+space.STRATEGIES, space.heads = ("last_stage",), list
+commands.run("search")
+"""
+"""Searches with the tiny backbone, and no longer than its plan takes."""
+
+
+def test_a_killed_search_loses_the_trial_under_way_at_most(scripts, tiny_data, tmp_path):
+    import kill_search
+
+    folder = tmp_path / "search"
+    weights = tiny_data.parent / "weights"
+    words = [sys.executable, "-c", SEARCH, f"folder:{tiny_data}", "--model", "tiny", "--no-test"]
+    words += ["--weights", str(weights), "--budget", "10m"]
+
+    def until(reached: Callable[[], bool]) -> Callable[[], float]:
+        def moment() -> float:
+            end = time.monotonic() + 60
+            while not reached() and time.monotonic() < end:
+                time.sleep(0.005)
+            return 0.0
+
+        return moment
+
+    def second_has_begun() -> bool:
+        return any((folder / "trials").glob("002-*/metrics.jsonl"))
+
+    states, told = kill_search.trial(words, folder, [until(second_has_begun)])
+    assert told == []
+    assert [len(state.finished) for state in states] == [1, 2]
+    assert states[0].running == (2,)
+
+
+def test_what_a_search_loses_is_told(scripts, tmp_path):
+    import kill_search
+
+    def row(number: int, **more: object) -> str:
+        line = {"number": number, "state": "done", "stage": "plan", "options": {"lr": number}}
+        return json.dumps({**line, **more}) + "\n"
+
+    def state(*rows: str, logits: str = "x") -> kill_search.State:
+        (tmp_path / "trials.jsonl").write_text("".join(rows))
+        for number in (1, 2):
+            folder = tmp_path / "trials" / f"00{number}-x"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "val_logits.npy").write_text(logits)
+        return kill_search.state_of(tmp_path)
+
+    running = row(1, state="running")
+    before = state(running, row(1), row(2))
+    assert before.running == ()
+    assert kill_search.lost(before, state(running, row(1), row(2))) == []
+    assert kill_search.lost(before, state(row(1))) == ["trial 2 is finished no more"]
+    assert kill_search.lost(before, state(row(1, seconds=2), row(2))) == [
+        "trial 1 has another line"
+    ]
+    assert kill_search.lost(before, state(row(1), row(2), logits="y")) == [
+        "trial 1 has another val_logits.npy",
+        "trial 2 has another val_logits.npy",
+    ]
+    twice = state(row(1), row(2), row(3, state="running"), row(4, state="running"))
+    assert kill_search.lost(before, twice) == ["several trials were under way: (3, 4)"]
+    again = state(row(1), row(2, options={"lr": 1}))
+    assert 'trained twice: {"lr": 1}' in kill_search.lost(before, again)
