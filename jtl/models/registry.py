@@ -150,6 +150,15 @@ def _mobilenet_v3(size: str, params: int, tag: str, biases: int) -> ModelEntry:
     return ModelEntry(name, "mobilenet_v3", backbone, params, weights, Preprocessing(), biases)
 
 
+def _efficientnet(
+    index: int, params: int, biases: int, width: float, depths: tuple[int, ...], tag: str, size: int
+) -> ModelEntry:
+    name = f"efficientnet_b{index}"
+    backbone = _of("efficientnet:EfficientNet", width=width, depths=depths)
+    pre = Preprocessing(size=size)
+    return ModelEntry(name, "efficientnet", backbone, params, f"timm:{name}.{tag}", pre, biases)
+
+
 _RESNET50 = ("bottleneck", (3, 4, 6, 3))
 _RESNET101 = ("bottleneck", (3, 4, 23, 3))
 _ENTRIES = {
@@ -196,6 +205,11 @@ _ENTRIES = {
         _lite(0, 4_652_008, 1.0, 1.0, 224, 0.875),
         _lite(1, 5_416_680, 1.0, 1.1, 240, 0.882),
         _lite(2, 6_092_072, 1.1, 1.2, 260, 0.89),
+        _efficientnet(0, 5_288_548, 9_340, 1.0, (1, 2, 2, 3, 3, 4, 1), "ra_in1k", 224),
+        _efficientnet(1, 7_794_184, 14_160, 1.0, (2, 3, 3, 4, 4, 5, 2), "ft_in1k", 224),
+        _efficientnet(2, 9_109_994, 15_410, 1.1, (2, 3, 3, 4, 4, 5, 2), "ra_in1k", 256),
+        _efficientnet(3, 12_233_232, 20_080, 1.2, (2, 3, 3, 5, 5, 6, 2), "ra2_in1k", 288),
+        _efficientnet(4, 19_341_616, 29_040, 1.4, (2, 4, 4, 6, 6, 8, 2), "ra2_in1k", 320),
     )
 }
 

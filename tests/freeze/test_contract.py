@@ -28,7 +28,7 @@ from jtl.freeze.phases import Phase
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
-from jtl.models.families.efficientnet import EfficientNetLite
+from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
 from jtl.models.families.inception import InceptionV3
 from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.mobilenet_v3 import MobileNetV3
@@ -62,6 +62,7 @@ MODELS = {
     ),
     "inception": ImageClassifier(InceptionV3(depths=(1, 2, 1)), HEAD, CLASSES),
     "mobilenet": ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), HEAD, CLASSES),
+    "efficientnet": ImageClassifier(EfficientNet(0.25, (1, 1, 1, 0, 0, 0, 0)), HEAD, CLASSES),
     "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 1, 0, 0)), HEAD, CLASSES),
 }
 SIZES = {"alexnet": 63, "inception": 75}

@@ -15,7 +15,7 @@ from jtl.common.errors import UserError
 from jtl.models import HeadSpec, ImageClassifier, NormSpec
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
-from jtl.models.families.efficientnet import EfficientNetLite
+from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
 from jtl.models.families.inception import InceptionV3
 from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.mobilenet_v3 import MobileNetV3
@@ -60,6 +60,11 @@ PUBLISHED_PARAMS = {
     "efficientnet_lite0": 4_652_008,
     "efficientnet_lite1": 5_416_680,
     "efficientnet_lite2": 6_092_072,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
 }
 # A model of each family, the first of the registry.
 FAMILIES = {models.get(name).family: name for name in reversed(models.names())}
@@ -79,6 +84,7 @@ OTHERS = (
     ImageClassifier(InceptionV3(depths=(1, 1, 1)), num_classes=5),
     ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), num_classes=5),
     ImageClassifier(MobileNetV3("small", (1, 1, 2, 0, 0)), num_classes=5),
+    ImageClassifier(EfficientNet(0.25, (1, 1, 2, 0, 0, 0, 0)), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -182,6 +188,16 @@ def test_every_model_has_a_published_count():
                 "params/stage7/block1/conv_pwl/kernel": (1, 1, 1152, 320),
                 "batch_stats/stage2/block1/bn3/mean": (24,),
                 "params/final/conv/kernel": (1, 1, 320, 1280),
+            },
+        ),
+        (
+            "efficientnet_b3",
+            {
+                "params/stem/conv/kernel": (3, 3, 3, 40),
+                "params/stage1/block2/se/conv_reduce/kernel": (1, 1, 24, 6),
+                "params/stage5/block1/conv_dw/kernel": (5, 5, 1, 576),
+                "params/stage6/block6/se/conv_expand/bias": (1392,),
+                "params/final/conv/kernel": (1, 1, 384, 1536),
             },
         ),
     ],

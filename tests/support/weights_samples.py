@@ -54,11 +54,7 @@ def variables(model: str = MODEL, num_classes: int = 5) -> dict[str, Any]:
 def smallest(table: Table) -> str:
     """The model with the fewest params of those that a table's library has."""
     return min(
-        (
-            name
-            for name in models.names()
-            if has(table, name) or (not table.reads and models.get(name).family == table.family)
-        ),
+        (name for name in models.names() if has(table, name)),
         key=lambda name: models.get(name).published_params,
     )
 

@@ -41,6 +41,7 @@ def counted(name: str, size: int, mask: str = "", start: str | None = None) -> f
         ("inception_v3", 299, 5.71),
         ("mobilenet_v2", 224, 0.30),
         ("mobilenet_v3_large", 224, 0.217),
+        ("efficientnet_b0", 224, 0.386),
         ("efficientnet_lite0", 224, 0.385),
     ],
 )

@@ -181,7 +181,7 @@ def convert(
         library=table.library,
         conventions=dict(table.conventions),
         num_classes=num_classes,
-        preprocessing=table.preprocessing,
+        preprocessing=table.preprocessing_of(model),
         dtypes=dict(collections.Counter(tensors[key].dtype.name for key in keys)),
         ignored=tuple(key for key in everything if key not in used),
         counters=counters,
@@ -305,7 +305,7 @@ def recognize(
     if model is None:
         model, table, _ = identified(layout.tensors)
     else:
-        table = with_classifier(detect(layout.tensors, models.get(model)), layout.tensors)
+        table = with_classifier(detect(layout.tensors, models.get(model)), layout.tensors, model)
     table, layout = without_own_head(table, model, layout, drop_head=drop_head)
     if not drop_head and classes_of(table, layout.tensors) is None:
         layout = with_outer_classifier(table, model, layout, tensors)

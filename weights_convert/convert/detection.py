@@ -51,7 +51,7 @@ def identified(tensors: Mapping[str, np.ndarray]) -> Identity:
         found.sort(key=lambda f: -_similarity(tensors, f[2], models.get(f[0])))
     for name, share, table in found:
         if share >= MIN_MATCH:
-            table = with_classifier(table, tensors)
+            table = with_classifier(table, tensors, name)
             return Identity(name, table, share)
     libraries = {f"{t.family} of {t.library}": None for t in TABLES}
     some = listed(sorted(tensors)[:4])
@@ -99,8 +99,11 @@ def classes_of(table: Table, tensors: Mapping[str, np.ndarray]) -> int | None:
     return 1000 if any(key.startswith(prefix) for key in tensors) else None
 
 
-def with_classifier(table: Table, tensors: Mapping[str, np.ndarray]) -> Table:
-    """`table` with the classifier's name in this source, where users choose it."""
+def with_classifier(table: Table, tensors: Mapping[str, np.ndarray], model: str) -> Table:
+    """`table` with the classifier's name in this source, where users or the model choose it."""
+    if not table.classifier:
+        backbone = models.create(model, conventions=dict(table.conventions)).backbone
+        return dataclasses.replace(table, classifier=table.module_name("head/logits", backbone))
     if not table.free_classifier or table.classifier_key() in tensors:
         return table
     leaf = table.classifier_key().removeprefix(table.classifier)
@@ -112,7 +115,7 @@ def with_classifier(table: Table, tensors: Mapping[str, np.ndarray]) -> Table:
 
 def _tables(model: str) -> list[Table]:
     family = models.get(model).family
-    return [table for table in TABLES if table.family == family and table.reads]
+    return [table for table in TABLES if table.family == family]
 
 
 def detect(tensors: Mapping[str, np.ndarray], entry: models.ModelEntry) -> Table:

@@ -84,7 +84,7 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("those of torchvision 0.2, which number all layers of a block", _numbered_mobilenet),
             ("the layers inside `features`, as in fastai", _inside("features")),
         )
-    if family in ("densenet", "vgg", "alexnet", "squeezenet", "mobilenet_v3"):
+    if family in ("densenet", "vgg", "alexnet", "squeezenet", "mobilenet_v3", "efficientnet"):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
     return (AS_IS,)
 
@@ -262,7 +262,7 @@ def _best_match(tensors: Mapping[str, np.ndarray], model: str | None, family: st
     likely = model or counted(tensors)
     names = [likely] if likely else list(models.names())
     entries = [models.get(name) for name in names if models.get(name).family == family]
-    tables = [table for table in TABLES if table.family == family and table.reads]
+    tables = [table for table in TABLES if table.family == family]
     # Reading a few keys first: most tables have none of them.
     return max(
         (quick_match(tensors, table, entry) for entry in entries for table in tables), default=0.0

@@ -130,12 +130,13 @@ class Table:
         family: A family of the model registry.
         modules: From the backbone's configuration to the naming of its modules, first match
             wins. A function because some libraries count blocks through all stages.
-        classifier: The source's name of the module at `head/logits`.
+        classifier: The source's name of the module at `head/logits`; empty where it depends on
+            the model, so that `modules` has it.
         leaves: The library's leaf rules.
         ignored: Patterns of source keys that carry nothing to convert.
         conventions: Fields of the backbone's configuration that this library's weights set.
         preprocessing: What this library's weights expect of an image, unless a source states
-            its own; None where it depends on the weights.
+            its own, for all models or by model; None where it depends on the weights.
         layouts: By a pattern of target modules, kernels that the source has in another form: as
             those of a `dense` layer over the flattened pixels, where the target has a convolution,
             of a 1x1 `conv`, where the target has a dense layer, or [height, width, channels, 1]
@@ -144,7 +145,6 @@ class Table:
             a module with the source's only matrix is taken for it.
         scales: Whether the library's model scales images by layers of its own, as `preprocessing`
             says. A file of weights alone does not hold their constants.
-        reads: Whether files are read by it; False for names that only an export writes.
     """
 
     library: str
@@ -154,16 +154,21 @@ class Table:
     leaves: LeafRules
     ignored: tuple[str, ...] = (r".*\.num_batches_tracked",)
     conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    preprocessing: Preprocessing | None = None
+    preprocessing: Preprocessing | Mapping[str, Preprocessing] | None = None
     layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
     free_classifier: bool = False
     scales: bool = False
-    reads: bool = True
 
     @property
     def is_of_keras(self) -> bool:
         """Whether leaves have Keras's names and layouts."""
         return self.leaves is KERAS
+
+    def preprocessing_of(self, model: str) -> Preprocessing | None:
+        """What the library's weights of a model expect of an image; see `preprocessing`."""
+        if isinstance(self.preprocessing, Mapping):
+            return self.preprocessing.get(model)
+        return self.preprocessing
 
     def source_keys(self, backbone: Any, shapes: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
         """The source key of every leaf of `shapes`.
@@ -191,7 +196,7 @@ class Table:
         Raises:
             LookupError: The table has no rule for it.
         """
-        if module == "head/logits" and self.reads:
+        if module == "head/logits" and self.classifier:
             return self.classifier
         return module_name(self.modules, backbone, module)
 

@@ -117,13 +117,7 @@ def _remedy(to: str, model: str) -> str:
 
 def candidates(to: str, model: str) -> list[TargetModel]:
     """The models of library `to` that have the keys of `model`."""
-    tables = [
-        t
-        for t in TABLES
-        if t.family == models.get(model).family
-        and t.library in _CONVENTIONS[to]
-        and (has(t, model) or not t.reads)
-    ]
+    tables = [t for t in TABLES if has(t, model) and t.library in _CONVENTIONS[to]]
     plain: Any = models.get(model).backbone
     return [
         TargetModel(to, name, table, dataclasses.replace(plain, **{**table.conventions, **own}))
@@ -160,7 +154,9 @@ def _top_differences(target: TargetModel, num_classes: int | None, size: int) ->
         return ["dense layers come with a classifier there, and there is none in the weights"]
     if num_classes and not target.backbone.dense:
         return ["a classifier comes with dense layers there"]
-    if target.backbone.dense and not _FITS_FROM <= size < _SLIDES_FROM:
+    # Those of MobileNetV3 stand on one pixel.
+    sized = target.backbone.dense and hasattr(target.backbone, "fit")
+    if sized and not _FITS_FROM <= size < _SLIDES_FROM:
         return [
             f"images are of {size} pixels, and its dense layers take those of {_FITS_FROM} to "
             f"{_SLIDES_FROM - 1} there (--image-size {_FITS_FROM})"

@@ -95,6 +95,19 @@ def declared(
     }
 
 
+def has_seen_no_images(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a file has a Normalization layer as it begins: of mean 0 and variance 1.
+
+    Such an EfficientNet, which was trained from random weights, has its bytes divided by 255.
+    """
+    found = {key: a for key, a in tensors.items() if re.match(r"(.*/)?normalization(_\d+)?/", key)}
+    means = [a for key, a in found.items() if key.endswith("/mean")]
+    variances = [a for key, a in found.items() if key.endswith("/variance")]
+    return (
+        bool(means) and not any(a.any() for a in means) and all((a == 1).all() for a in variances)
+    )
+
+
 def frames_or_trains(kind: str) -> bool:
     """Whether layers of a kind leave pixels as they are when a network predicts."""
     return kind in _NEUTRAL or kind in _FRAMING or _IN_TRAINING.fullmatch(kind) is not None

@@ -44,20 +44,15 @@ class EfficientNet:
 
     Attributes:
         width: Multiplier of the channels, rounded to multiples of 8.
-        depth: Multiplier of the blocks per stage, rounded up.
+        depths: Number of blocks in each of the seven stages; those of B0 by default.
         norm: Batch normalization of the weights' source.
         padding: `SAME` for weights trained in TensorFlow; `symmetric` pads both sides alike.
     """
 
     width: float = 1.0
-    depth: float = 1.0
+    depths: tuple[int, ...] = _DEPTHS
     norm: NormSpec = NormSpec()
     padding: str = "symmetric"
-
-    @property
-    def depths(self) -> tuple[int, ...]:
-        """Number of blocks in each of the seven stages."""
-        return tuple(math.ceil(self.depth * blocks) for blocks in _DEPTHS)
 
     def units(self) -> tuple[Unit, ...]:
         """Stem, the blocks of seven stages, and the final 1x1 convolution."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def randomize(model: keras.Model, seed: int = 0) -> None:
     """Values that a wrong conversion could not hide behind; activations keep their scale."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            continue  # New ones, which have seen no images, do nothing.
         for variable in layer.weights:
             shape: Any = variable.shape
             name = variable.name
@@ -108,6 +111,11 @@ def inception_v3() -> keras.Model:
 @pytest.fixture(scope="module")
 def mobilenet_v3_small() -> keras.Model:
     return _application("MobileNetV3Small", include_preprocessing=False)
+
+
+@pytest.fixture(scope="module")
+def efficientnet_b0() -> keras.Model:
+    return _application("EfficientNetB0")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +205,8 @@ def keras_layer(path: str, family: str, model: keras.Model) -> str:
         return _inception_layer(path, model)
     if family == "vgg":
         return _vgg_layer(path, model)
+    if family == "efficientnet":
+        return _efficientnet_layer(path, model)
     if family == "mobilenet_v3":
         return _mobile_layer(path, model)
     single = {"pool": "avg_pool", "final": "relu"}
@@ -221,6 +231,16 @@ def _inception_layer(path: str, model: keras.Model) -> str:
         return "avg_pool"
     stage, block = (int(part[-1]) for part in path.split("/"))
     return f"mixed{(0, 3, 8)[stage - 1] + block - 1}"
+
+
+def _efficientnet_layer(path: str, model: keras.Model) -> str:
+    ends = {"stem": "stem_activation", "final": "top_activation", "pool": "avg_pool"}
+    if path in ends:
+        return ends[path]
+    stage, block = (int(re.sub(r"\D", "", part)) for part in path.split("/"))
+    prefix = f"block{stage}{'abcd'[block - 1]}_"
+    names = {layer.name for layer in model.layers}
+    return prefix + ("add" if f"{prefix}add" in names else "project_bn")
 
 
 def _mobile_layer(path: str, model: keras.Model) -> str:
@@ -248,17 +268,25 @@ def relative_error(actual: Any, expected: np.ndarray) -> float:
     return float(np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max())
 
 
+def backbone_weights(peer: keras.Model) -> int:
+    """How many weights there are, but for those of layers that scale images."""
+    scaling = [x for x in peer.layers if isinstance(x, keras.layers.Normalization)]
+    return len(peer.weights) - sum(len(layer.weights) for layer in scaling)
+
+
 def assert_ladder(peer: keras.Model, converted: Converted) -> None:
     model = build(converted)
     family = models.get(converted.model).family
     sizes = [leaf.size for leaf in jax.tree.leaves(converted.variables["params"])]
     assert sum(sizes) == sum(int(np.prod(v.shape)) for v in peer.trainable_variables)
-    assert len(leaf_paths(converted.variables)) == len(peer.weights)
+    assert len(leaf_paths(converted.variables)) == backbone_weights(peer)
 
     images = random_images(2, *peer.input_shape[1:3])
     paths = [unit.path for unit in model.units() if unit.path != "head"]
     *expected, expected_logits = run_layers(
-        peer, [keras_layer(path, family, peer) for path in paths], images
+        peer,
+        [keras_layer(path, family, peer) for path in paths],
+        images * 255 if family == "efficientnet" else images,  # Its first layer divides by 255.
     )
     logits, intermediates = run_units(model, converted.variables, images)
     errors, before = {}, np.zeros((0,))
@@ -282,6 +310,7 @@ LIBRARIES = {
     "densenet121": "keras",
     "inception_v3": "keras",
     "mobilenet_v3_small": "keras",
+    "efficientnet_b0": "keras",
     "vgg16_no_top": "keras (no top)",
     "narrow_vgg16": "keras",
 }
@@ -294,11 +323,12 @@ def test_ladder_through_every_file_format(name, request, tmp_path):
     for file, save in SAVE.items():
         save(peer, tmp_path / file)
         source = readers.read(tmp_path / file)
-        again = convert(source.tensors, name if name.startswith("narrow") else None)
+        arrays = {k: a for k, a in source.tensors.items() if not k.startswith("normalization")}
+        again = convert(arrays, name if name.startswith("narrow") else None)
         if converted is None:
             converted = again
             assert source.format == "keras-weights-h5"
-            assert again.dtypes == {"float32": len(peer.weights)}
+            assert again.dtypes == {"float32": backbone_weights(peer)}
             assert again.model == name.removesuffix("_no_top")
             assert (again.library, again.num_classes) == (LIBRARIES[name], CLASSES)
             assert_ladder(peer, again)
@@ -410,9 +440,12 @@ def test_files_of_early_keras_3_hold_no_names(name, request, tmp_path):
         for group in [file, *layers.values()]:
             group["vars"].attrs.pop("name", None)
     source = readers.read(tmp_path / "a.weights.h5").tensors
-    assert {"conv2d/kernel", "dense/bias"} <= source.keys()
+    source = {k: a for k, a in source.items() if not k.startswith("normalization")}
+    assert "conv2d/kernel" in source
+    assert not {"conv", "conv1_conv", "block1_conv1"} & {key.split("/")[0] for key in source}
     model = name if name.startswith("narrow") else None
-    converted, expected = convert(source, model), convert(tensors(peer), model)
+    named = {k: a for k, a in tensors(peer).items() if not k.startswith("normalization")}
+    converted, expected = convert(source, model), convert(named, model)
     numbered = "(numbered, no top)" if name.endswith("_no_top") else "(numbered)"
     assert converted.library == f"keras {numbered}"
     assert converted.model == name.removesuffix("_no_top")

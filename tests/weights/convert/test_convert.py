@@ -18,6 +18,7 @@ from jtl.models import Preprocessing
 from support import weights_samples as samples
 from weights_convert.checkpoint import folder
 from weights_convert.convert.conversion import convert, identify
+from weights_convert.convert.detection import with_classifier
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
 from weights_convert.convert.rules import Table, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES, has
@@ -61,10 +62,11 @@ def test_identify(table, name, counts):
     for num_classes in counts:
         tensors = tensors_of(table, name, num_classes)
         found, told = identify(tensors)
-        assert (found.model, found.table) == (name, table)
+        named = with_classifier(table, tensors, name)
+        assert (found.model, found.table) == (name, named)
         assert told == (
             f"{name} in {table.library} keys (100% of its backbone's keys are there), "
-            + (f"classifier '{table.classifier}' with {num_classes} classes" if num_classes else "")
+            + (f"classifier '{named.classifier}' with {num_classes} classes" if num_classes else "")
             + ("" if num_classes else "no classifier")
         )
         # A part of it would be known without tracing every model.

@@ -41,6 +41,9 @@ from weights_convert.convert.names import translate
         ("mobilenet_v3_small", "features.12.2", "final"),
         ("mobilenet_v3_small", "blocks.4.2", "stage5/block3"),
         ("mobilenet_v3_large", "bn1.act", "stem"),
+        ("efficientnet_b0", "features.3.1", "stage3/block2"),
+        ("efficientnet_b0", "block6d", "stage6/block4"),
+        ("efficientnet_b2", "top_activation", "final"),
         ("inception_v3", "mixed7", "stage2/block5"),
         ("inception_v3", "Mixed_6e", "stage2/block5"),
     ],
@@ -85,6 +88,7 @@ def test_a_param_s_name_is_its_path(model: str, name: str, path: str):
         ("mobilenet_v2", "features.4.conv.0.2", "Name stage3/block1/bn1, "),
         ("efficientnet_lite0", "blocks.3.0.bn1.act", "Name stage4/block1/bn1, "),
         ("mobilenet_v3_small", "features.4.block.0.2", "Name stage3/block1/bn1, "),
+        ("efficientnet_b0", "features.2.0.block.2.scale_activation", "Name stage2/block1/bn1, "),
         ("mobilenet_v3_large", "blocks.4.0.se.gate", "Name stage5/block1/bn1, "),
     ],
 )

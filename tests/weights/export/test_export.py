@@ -350,6 +350,15 @@ def test_dense_layers_take_images_of_one_size_in_keras():
         choose("keras", "vgg16", backbone, "avg", 5, size=96)
 
 
+def test_dense_layers_on_one_pixel_take_images_of_any_size():
+    table = next(t for t in TABLES if (t.family, t.library) == ("mobilenet_v3", "keras"))
+    backbone = models.create("mobilenet_v3_small", conventions=dict(table.conventions)).backbone
+    target = choose("keras", "mobilenet_v3_small", backbone, "avg", 5, size=96)
+    assert (target.architecture, target.table.library) == ("MobileNetV3Small", "keras (numbered)")
+    with pytest.raises(UserError, match="dense layers come with a classifier there"):
+        choose("keras", "mobilenet_v3_small", backbone, "avg", None)
+
+
 # Places.
 
 

@@ -24,6 +24,29 @@ def timm_modules(_backbone: Any) -> tuple[Naming, ...]:
     )
 
 
+def lukemelas(backbone: Any) -> tuple[Naming, ...]:
+    """The names of lukemelas's port of EfficientNet and its Lite variants."""
+    # The expansion, where a block has one, comes with the norm that is numbered 0.
+    squeeze = {"se/conv_reduce": "_se_reduce", "se/conv_expand": "_se_expand"}
+    separable = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv"}
+    separable |= squeeze | {"bn2": "_bn2"}
+    inverted = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv"}
+    inverted |= squeeze | {"bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
+
+    def block(stage: str, index: str, name: str) -> str:
+        number = sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
+        names = separable if stage == "1" else inverted
+        return f"_blocks.{number}.{names[name]}"
+
+    return (
+        (r"stem/conv", lambda: "_conv_stem"),
+        (r"stem/bn", lambda: "_bn0"),
+        (r"stage(\d)/block(\d+)/(\w+|se/\w+)", block),
+        (r"final/conv", lambda: "_conv_head"),
+        (r"final/bn", lambda: "_bn1"),
+    )
+
+
 TIMM_OUTPUTS = ((r"act1|bn1\.act", lambda: "stem"), (r"act2|bn2\.act", lambda: "final"))
 TIMM_INSIDE = (
     (

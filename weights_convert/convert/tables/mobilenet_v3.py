@@ -101,13 +101,7 @@ def _keras(*, old: bool):
 _EPSILON = 1e-3
 
 
-def _numbered_no_top(backbone: MobileNetV3) -> tuple[Naming, ...]:
-    return tuple(
-        (pattern.replace("|head/logits", ""), name) for pattern, name in keras_numbered(backbone)
-    )
-
-
-def _keras_table(library: str, modules, classifier: str, *, dense: bool, reads: bool = True):
+def _keras_table(library: str, modules, classifier: str, *, dense: bool):
     return Table(
         library,
         "mobilenet_v3",
@@ -127,7 +121,6 @@ def _keras_table(library: str, modules, classifier: str, *, dense: bool, reads: 
         layouts={**DEPTHWISE, **({"head/logits": "conv"} if dense else {})},
         free_classifier=not dense,
         scales=True,
-        reads=reads,
     )
 
 
@@ -147,9 +140,9 @@ TABLES = (
     _keras_table("keras (no top)", _keras(old=False), "predictions", dense=False),
     _keras_table("keras (old keys)", _keras(old=True), "Logits", dense=True),
     _keras_table("keras (old keys, no top)", _keras(old=True), "predictions", dense=False),
-    # The number of the classifier depends on the network, so such files are written only.
-    _keras_table("keras (numbered)", keras_numbered, "conv2d", dense=True, reads=False),
-    _keras_table("keras (numbered, no top)", _numbered_no_top, "dense", dense=False),
+    # Keras 3's first .weights.h5 files hold no names, but count the layers of each class.
+    _keras_table("keras (numbered)", keras_numbered, "", dense=True),
+    _keras_table("keras (numbered, no top)", keras_numbered, "dense", dense=False),
 )
 
 
@@ -164,7 +157,8 @@ OUTPUTS = (
 _SAME = {"norm": NormSpec(epsilon=_EPSILON), "padding": "SAME"}
 _HALVES = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), interpolation="bilinear")
 _LIBRARIES = ("torchvision", "timm", "keras", "keras (no top)")
-_LIBRARIES += ("keras (old keys)", "keras (old keys, no top)", "keras (numbered, no top)")
+_LIBRARIES += ("keras (old keys)", "keras (old keys, no top)", "keras (numbered)")
+_LIBRARIES += ("keras (numbered, no top)",)
 MODELS = {
     "mobilenet_v3_large": Published(
         _LIBRARIES,
