@@ -50,9 +50,9 @@ def close(
     if not single and (soup := soups.cook(engine, counting)) is not None:
         trials, counting = [*trials, soup], [*counting, soup]
     metric, labels = engine.base.train.metric, engine.labels
+    alone = {t.number: _alone(engine, t, trials) for t in counting}
     scored = [
-        selection.Scored(engine.store.logits(t), t.metric or 0.0, t.seconds or 0.0)
-        for t in counting
+        selection.Scored(engine.store.logits(t), t.metric or 0.0, alone[t.number]) for t in counting
     ]
     least = NOTICEABLE_SHARE * engine.budget.total
     choice = selection.choose(metric, scored, labels, least)
@@ -102,13 +102,28 @@ def close(
         "budget": budget.total,
         "seconds": round(budget.spent, 1),
         **found,
-        "trials": [{**dataclasses.asdict(t), "folder": t.folder} for t in trials],
+        "trials": [
+            {**dataclasses.asdict(t), "folder": t.folder, "alone": alone.get(t.number)}
+            for t in trials
+        ],
         "options": engine.base.to_dict(),
         "folder": str(engine.folder),
     }
     write_json(engine.folder / SEARCH, found)
     page.write(engine.folder, found)
     return read_json(engine.folder / SEARCH)
+
+
+def _alone(engine: Engine, trial: Trial, trials: list[Trial]) -> float:
+    """Seconds that a trial is predicted to take if nothing is there of the others.
+
+    Later trials find features and compiled programs of earlier ones, so what they took says little
+    of what they cost.
+    """
+    if members := trial.options.get("soup"):
+        return sum(_alone(engine, other, trials) for other in trials if other.number in members)
+    work, _ = engine.workload.of(trial.options, alone=True)
+    return round(engine.cost.seconds(work, trial.epochs, alone=True), 3)
 
 
 def _tested(engine: Engine, folder: Path) -> float:

@@ -70,6 +70,11 @@ def ordered(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(trials, key=lambda t: (t["metric"] is None, -(t["metric"] or 0.0), t["number"]))
 
 
+def alone(trial: dict[str, Any]) -> float:
+    """Seconds that a trial takes, started alone; that it took, by older versions of jtl."""
+    return trial["seconds"] if trial.get("alone") is None else trial["alone"]
+
+
 def shown(found: dict[str, Any], value: float) -> str:
     """A metric for people, as precisely as it is known."""
     if found["metric"] == "loss":
@@ -114,7 +119,8 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
             f"{found['best_name']} has a better validation {metric} "
             f"({shown(found, found['best_val_metric'])}), but the difference of "
             f"{apart(found, found['difference'])} is within chance (standard error "
-            f"{apart(found, found['standard_error'])}), and the winner took less time."
+            f"{apart(found, found['standard_error'])}), and the winner takes less time if it is "
+            "trained alone."
         )
     low, high = bounds(found["val_interval"])
     tried = sum(1 for row in found["trials"] if row["metric"] is not None)

@@ -59,9 +59,15 @@ class CostModel:
         self._programs: set[Hashable] = set()
         self.margin = MARGIN
 
-    def seconds(self, work: Work, epochs: int) -> float:
-        """Seconds that a trial takes from its setup to its summary."""
-        return self._fixed(work) + epochs * self.epoch_seconds(work)
+    def seconds(self, work: Work, epochs: int, *, alone: bool = False) -> float:
+        """Seconds that a trial takes from its setup to its summary.
+
+        Args:
+            work: What it computes.
+            epochs: That it trains.
+            alone: Whether its step is compiled even if one of an earlier trial is the same.
+        """
+        return self._fixed(work, alone=alone) + epochs * self.epoch_seconds(work)
 
     def epochs_within(self, work: Work, seconds: float, most: int) -> int:
         """The most epochs that fit in a time; 0 if none do."""
@@ -79,12 +85,12 @@ class CostModel:
         """Takes what a whole trial was predicted to take and took: the next may err as much."""
         self.margin = min(max(MARGIN, seconds / max(predicted, 1.0)), LARGEST_MARGIN)
 
-    def _fixed(self, work: Work) -> float:
+    def _fixed(self, work: Work, *, alone: bool = False) -> float:
         steps = work.epoch > 0
         seconds = self._overhead.get(steps, FIRST_OVERHEAD)
         if work.features and self.forward_rate:
             seconds += work.features / self.forward_rate
-        if steps and work.program not in self._programs:
+        if steps and (alone or work.program not in self._programs):
             start = FIRST_START if self._start is None else self._start
             seconds += start * _compiled(work)
         return seconds

@@ -38,9 +38,10 @@ def page(found: dict[str, Any], png: bytes, *, runs: bool = True) -> list[docume
         Text(" ".join(console_text.lines(found))),
         document.Plot(f"Validation {metric} against seconds", PLOT, png),
         Text(
-            f"Validation {metric} and seconds of every trial, with 95 % intervals. Along the "
-            "Pareto front no trial is better without taking longer. A trial uses features and "
-            "compiled programs of those before it; alone it would take longer."
+            f"Validation {metric} of every trial, with 95 % intervals, and the seconds that it is "
+            "predicted to take if it is started alone: in the search it may have taken less, as "
+            "it found features and compiled programs of those before it. Along the Pareto front "
+            "no trial is better without taking longer."
         ),
         Heading("Trials"),
         _trials(found, runs=runs),
@@ -70,12 +71,13 @@ def _trials(found: dict[str, Any], *, runs: bool) -> Rows:
                 f"{bounds[0]:.3f} to {bounds[1]:.3f}",
                 f"{trial['epochs'] or '-'}",
                 format_seconds(trial["seconds"]),
+                format_seconds(console_text.alone(trial)),
                 *([document.Link(f"{trial['number']:03d}", trial["folder"])] if runs else []),
             )
         )
     reached = f"validation {metric_name(found['metric'])}"
-    header = ("trial", reached, "95 % interval", "epochs", "time", *(["run"] if runs else []))
-    return Rows(header, rows)
+    header = ("trial", reached, "95 % interval", "epochs", "time", "time alone")
+    return Rows((*header, *(["run"] if runs else [])), rows)
 
 
 def _not_tried(found: dict[str, Any]) -> list[document.Block]:
@@ -125,11 +127,11 @@ def _gains(found: dict[str, Any]) -> list[document.Block]:
         for value, trial in sorted(best.items(), key=lambda item: -item[1]["metric"]):
             gain = trial["metric"] - floor["metric"]
             told = console_text.apart(found, gain, "+")
-            seconds = format_seconds(trial["seconds"])
+            seconds = format_seconds(console_text.alone(trial))
             value = found.get("models", [value])[0] if value == _FIRST else value
             rows.append((choice, value, told, seconds))
             choice = ""
-    header = ("choice", "value", "best trial's gain over the linear probe", "time")
+    header = ("choice", "value", "best trial's gain over the linear probe", "time alone")
     chance = (
         f"Differences below about {console_text.apart(found, _chance(found))} are within chance on "
         f"{found['num_val']:,} validation images."

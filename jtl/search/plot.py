@@ -8,6 +8,7 @@ from typing import Any
 
 from jtl.common.text import shortened
 from jtl.runs.plots import BLUE, GREEN, GREY, ORANGE, metric_name, save
+from jtl.search import console_text
 
 KINDS = {
     "probe": ("linear probe", GREEN, "s"),
@@ -41,7 +42,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     trials = [
-        {**t, "seconds": max(t["seconds"], 0.01)}
+        {**t, "seconds": max(console_text.alone(t), 0.01)}
         for t in found["trials"]
         if t["metric"] is not None
     ]
@@ -83,7 +84,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
             fontsize=8,
             parse_math=False,
         )
-    axes.set_xlabel("seconds that the trial took")
+    axes.set_xlabel("seconds that the trial takes, started alone (predicted)")
     axes.set_ylabel(f"validation {metric_name(found['metric'])}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -22,7 +22,7 @@ class Scored:
     Attributes:
         logits: Of the validation images, float [N, num_classes].
         metric: What it reached.
-        seconds: That it took.
+        seconds: That it takes, started alone.
     """
 
     logits: np.ndarray

@@ -28,11 +28,12 @@ class Workload:
         self._flops: dict[Any, flops.Flops] = {}
         self._cached: set[Any] = set()
 
-    def of(self, options: dict[str, Any]) -> tuple[Work, int]:
+    def of(self, options: dict[str, Any], *, alone: bool = False) -> tuple[Work, int]:
         """What a trial computes, and its epochs.
 
         Args:
             options: Options of `jtl train` that differ from those of all trials.
+            alone: Whether no features are cached that earlier trials have computed.
 
         Raises:
             UserError: They cannot be trained with.
@@ -47,7 +48,8 @@ class Workload:
         for plan in plans:
             start = self._start(config, plan)
             counted = self._count(plan, start)
-            if start is not None and self._key(config, start) not in self._cached:
+            known = not alone and start is not None and self._key(config, start) in self._cached
+            if start is not None and not known:
                 features += scale * counted.prefix * (train * views + val)
             if not solved:
                 each = counted.step * train + counted.forward * val
@@ -127,9 +129,9 @@ class Workloads:
         """Takes what counts for every backbone, that of trials that name none first."""
         self._each, self._first = each, next(iter(each))
 
-    def of(self, options: dict[str, Any]) -> tuple[Work, int]:
+    def of(self, options: dict[str, Any], *, alone: bool = False) -> tuple[Work, int]:
         """As of `Workload`."""
-        return self[options].of(options)
+        return self[options].of(options, alone=alone)
 
     def trained(self, options: dict[str, Any]) -> None:
         """As of `Workload`."""

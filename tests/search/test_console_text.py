@@ -62,3 +62,12 @@ def test_mirror_images_are_used_where_they_gain(capsys):
         )
         assert told in text
         assert ("no gain beyond chance.\nTook" in text) != kept
+
+
+def test_trials_are_compared_by_what_they_take_alone():
+    result = found("accuracy", (0.8, 0.84))
+    for row, seconds in zip(result["trials"], (100.0, 80.0, None), strict=True):
+        row["alone"] = seconds
+    written = document.markdown(page.page(result, b"png"))
+    assert "| what trains | full | +4.0 points | 80 s |" in written
+    assert "| 20 s | 80 s | [002](trials/002) |" in written

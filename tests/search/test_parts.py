@@ -57,6 +57,7 @@ def test_what_is_measured_is_predicted():
     assert cost.seconds(known, 5) == pytest.approx(1 + 5 * 2)
     other = Work(features=0, epoch=8e9, share=1.0, program="b")
     assert cost.seconds(other, 5) > cost.seconds(known, 5) + 7
+    assert cost.seconds(known, 5, alone=True) == cost.seconds(other, 5)
     half = Work(features=0, epoch=4e9, share=0.5, program="a")
     assert cost.epoch_seconds(half) == pytest.approx(0.9 + EPOCH_OVERHEAD)
     assert cost.epochs_within(known, 1.15 * 7.01, 10) == 3

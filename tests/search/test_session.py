@@ -50,6 +50,7 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
     winner = tmp_path / "search" / found["winner"]
     summary = read_json(winner / "summary.json")
     assert found["val_metric"] == summary["val_accuracy"]
+    assert all(t["alone"] > 0 for t in found["trials"])
     # A part was held out for the test, and scored once: no other trial knows it.
     assert found["num_test"] > 0
     assert found["test_accuracy"] == summary["test_accuracy"]

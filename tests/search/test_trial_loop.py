@@ -38,12 +38,12 @@ class Work1(CostModel):
     def epoch_seconds(self, work: Work) -> float:
         return work.epoch
 
-    def _fixed(self, work: Work) -> float:
+    def _fixed(self, work: Work, *, alone: bool = False) -> float:
         return 1.0
 
 
 class Counted:
-    def of(self, options: dict[str, Any]) -> tuple[Work, int]:
+    def of(self, options: dict[str, Any], *, alone: bool = False) -> tuple[Work, int]:
         mask = options.get("mask", "lp_ft")
         if mask == "head_only":
             return Work(0, 0), 0

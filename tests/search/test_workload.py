@@ -32,6 +32,7 @@ def test_features_are_computed_once(workload):
     assert work.features > 0
     workload.trained(probe)
     assert workload.of({**probe, "class_weights": "balanced"})[0].features == 0
+    assert workload.of(probe, alone=True)[0] == work
     # At another size they are others, in proportion to the pixels.
     assert workload.of({**probe, "image_size": 64})[0].features == pytest.approx(4 * work.features)
     # Those of a later cut, too.

@@ -1,25 +1,28 @@
 """Does a search that is killed lose nothing but the trial that was under way?
 
-    python tests/stress/kill_search.py                 # 10 kills; some minutes
+    python tests/stress/kill_search.py                 # 10 kills; ten minutes
     python tests/stress/kill_search.py --kills 30 --seed 7 --longest 40
 
-A search is ended by SIGKILL at a moment drawn at random, from the start of its process on, and goes
-on with `--resume`, again and again; the last session ends by itself. After each kill and at the end
-every trial that was finished before must be as it was: its line, the figures of its epochs, the
-logits of its validation images, its checkpoints. At most one trial may have been under way, none is
-trained twice, and at the end there is a winner. Exits 1 if anything was lost.
+A search is ended by SIGKILL at a moment drawn at random (one of four from the start of its process
+on, the others from its first trial on), and goes on with `--resume`, again and again; the last
+session ends by itself. After each kill and at the end every trial that was finished before must be
+as it was: its line, the figures of its epochs, the logits of its validation images, its
+checkpoints. At most one trial may have been under way, none is trained twice, and at the end there
+is a winner. Exits 1 if anything was lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +31,8 @@ from typing import Any
 from trainings import run, write_images
 
 FINISHED = ("done", "stopped", "pruned")
+LONGEST_START = 300.0
+"""Seconds in which a session begins a trial, on the slowest machine."""
 KEPT = ("metrics.jsonl", "val_logits.npy", "config.json")
 """Files of a finished trial that nothing may change; a winner's summary gets a test accuracy."""
 
@@ -132,6 +137,18 @@ def trial(
     return states[1:], told
 
 
+def _moment(folder: Path | None, draw: random.Random, longest: float) -> float:
+    """Seconds that are drawn; of a folder's search, after it has begun a trial of its session."""
+    if folder is not None:
+        path, end = folder / "trials.jsonl", time.monotonic() + LONGEST_START
+        before = path.stat().st_mtime_ns if path.is_file() else 0
+        while time.monotonic() < end:
+            if path.is_file() and path.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+    return draw.uniform(0.0, longest)
+
+
 def main() -> int:
     """The exit code: 1 if anything was lost."""
     parser = argparse.ArgumentParser(
@@ -140,16 +157,21 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10, help="how many (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--longest", type=float, default=20.0,
-        help="seconds of a session at most (default: 20)")  # fmt: skip
+        help="seconds until a kill at most (default: 20)")  # fmt: skip
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    budget = round(0.7 * options.kills * options.longest) + 60
+    budget = round(3 * options.kills * options.longest) + 60  # Every start counts, too.
     with tempfile.TemporaryDirectory(prefix="jtl-kill-") as scratch:
         data = write_images(Path(scratch, "images"), 90, 32)
         words = [sys.executable, "-m", "jtl.search", f"folder:{data}", "--budget", f"{budget}s"]
         words += ["--weights", "random", "--image-size", "32"]
-        moments = [lambda: draw.uniform(0.5, options.longest)] * options.kills
-        states, told = trial(words, Path(scratch, "search"), moments)
+        folder = Path(scratch, "search")
+        # One of four at any moment from the start of its process on, the others among trials.
+        moments = [
+            functools.partial(_moment, folder if number % 4 else None, draw, options.longest)
+            for number in range(options.kills)
+        ]
+        states, told = trial(words, folder, moments)
     under_way = sum(bool(state.running) for state in states[:-1])
     print(f"{options.kills} kills, {under_way} of them within a trial; {len(told)} losses")
     return 1 if told else 0
