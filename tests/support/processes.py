@@ -28,10 +28,24 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ("support.tiny_train", "jtl.cli.commands", "jtl.runs.checkpoints.managers")
+IMPORTED = (
+    "support.tiny_train",
+    "jtl.cli.commands",
+    "jtl.runs.checkpoints.managers",
+    # What a training imports on its way: as much processor time as the tiny net's compilation.
+    "jtl.data.sources.folder",
+    "weights_convert.source.sources",
+    "scipy.optimize",
+)
 """What children have imported."""
 READ_EARLY = ("GLIBC_", "JAX_", "KERAS_", "LD_", "MPL", "OMP_", "PYTHON", "TF_", "XLA_")
 """Variables that imports or the start of Python read: a server has them as its children do."""
+PROGRAMS = (
+    "compilation_cache_dir",
+    "persistent_cache_min_compile_time_secs",
+    "persistent_cache_min_entry_size_bytes",
+)
+"""Settings of JAX that a child takes from its own variables: nothing is compiled before."""
 SIZE = 2**17
 """Bytes that hold what a process is started with."""
 _Start = subprocess.Popen
@@ -84,7 +98,14 @@ class Popen(_Start):  # type: ignore[type-arg]
 
 
 def _early(environment: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(item for item in environment.items() if item[0].startswith(READ_EARLY)))
+    late = {f"JAX_{name}".upper() for name in PROGRAMS}
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in environment.items()
+            if name.startswith(READ_EARLY) and name not in late
+        )
+    )
 
 
 def _can_fork(asked: dict[str, Any]) -> bool:
@@ -176,6 +197,7 @@ def run(order: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
+    _set_up_programs(order["environment"])
     random.seed()
     _reopen_standard_streams()
     sys.orig_argv[:] = order["words"]
@@ -191,6 +213,17 @@ def run(order: dict[str, Any]) -> None:
         sys.argv[:] = [first, *rest]
         sys.path[0] = str(Path(first).resolve().parent)
         runpy.run_path(first, run_name="__main__")
+
+
+def _set_up_programs(environment: dict[str, str]) -> None:
+    """Sets what JAX reads from variables when it is imported."""
+    import jax
+
+    for name in PROGRAMS:
+        setting, given = f"jax_{name}", environment.get(f"JAX_{name}".upper())
+        if given is not None:
+            kind = type(jax.config.values[setting])
+            jax.config.update(setting, given if kind in (str, type(None)) else kind(given))
 
 
 def _reopen_standard_streams() -> None:
