@@ -10,9 +10,11 @@ Everybody starts from the same weights and the same image files, at the same inp
 timed as a user waits: one process from its start to its end, nothing cached. jtl trains with the
 defaults of each mask. The others train as their own users would write it (benchmarks/peers), for
 as many epochs as fit into the time of jtl's `full`, and into `--times` as much; how many those
-are is found by a training of one epoch, which is kept as a result. Test accuracy is of the epoch
-that was best on validation (fastai: of the last one, as `fine_tune` keeps no other). A result is
-written as soon as it is there: stop the script when you like, and start it again to go on.
+are is found by a training of one epoch with seed 0, which is kept as a result (`--times 0` does
+that alone). Once it is known, more seeds need no quiet machine: `--busy` keeps no seconds. Test
+accuracy is of the epoch that was best on validation (fastai: of the last one, as `fine_tune`
+keeps no other). A result is written as soon as it is there: stop the script when you like, and
+start it again to go on.
 
 fastai asks for versions that jtl's environment does not have, so it needs one of its own:
 PyTorch and timm, `pip install --no-deps fastai`, then what it imports.
@@ -92,7 +94,11 @@ class Trainings:
         if found is None:
             print(f"{trial.data} seed {trial.seed}: {trial.arm}", file=sys.stderr, flush=True)
             train = self._by_jtl if trial.arm in OURS else self._by_peer
+            if self._options.busy and trial.seed == 0 and _sets_time(trial):
+                sys.exit(f"{trial} tells the others how long to train: run it without --busy")
             found = train(trial)
+            if self._options.busy:
+                found |= {"seconds": None}
             self._results.add(trial, **found)
         return found
 
@@ -142,7 +148,7 @@ class Trainings:
 
     def _by_peer(self, trial: Trial) -> dict[str, Any]:
         epochs = 1 if trial.times == 0 else self._fitting(trial)
-        once = dataclasses.replace(trial, times=0)
+        once = dataclasses.replace(trial, times=0.0)
         if epochs == 1 and trial.times and (found := self._results.find(once)) is not None:
             return {key: value for key, value in found.items() if key != "trial"}
         script, options = PEERS[trial.arm]
@@ -176,9 +182,9 @@ class Trainings:
 
     def _fitting(self, trial: Trial) -> int:
         """How many epochs end within the time."""
-        full = self.find(dataclasses.replace(trial, arm="full", times=1))
+        full = self.find(dataclasses.replace(trial, arm="full", times=1, seed=0))
         arm = _as_fast(trial.arm)
-        once = self.find(dataclasses.replace(trial, arm=arm, times=0, seed=0))
+        once = self.find(dataclasses.replace(trial, arm=arm, times=0.0, seed=0))
         left = trial.times * full["seconds"] - once["seconds"]
         return max(1 + int(left / once["epoch_seconds"]), 1)
 
@@ -223,6 +229,11 @@ def _as_fast(arm: str) -> str:
     )
 
 
+def _sets_time(trial: Trial) -> bool:
+    """Whether the others' numbers of epochs follow from how long this trial takes."""
+    return trial.arm == "full" or trial.times == 0
+
+
 def trials(options: argparse.Namespace) -> Iterator[Trial]:
     """Seed by seed, so that a part of them can be compared."""
     for seed in range(options.seeds):
@@ -249,6 +260,7 @@ def parse() -> argparse.Namespace:
     add("--peers", nargs="*", default=list(PEERS), choices=PEERS)
     add("--fastai", type=Path, default=Path(sys.executable), help="the Python that has fastai")
     add("--out", type=Path, default=machine.RESULTS, help="folder of the results")
+    add("--busy", action="store_true", help="other work runs beside: keep no seconds")
     add("--redraw", action="store_true", help="run nothing, draw what is there")
     add("--smoke", action="store_true", help="a small backbone, few images, timm alone")
     options = parser.parse_args()

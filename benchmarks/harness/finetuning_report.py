@@ -28,15 +28,17 @@ def describe(rows: Sequence[Row]) -> list[str]:
         "# Fine-tuning with jtl, fastai and timm",
         "",
         "Medians over the seeds, with their range. Seconds are those of the whole process, with "
-        "nothing cached. `time` says how many times as long as jtl's `full` the other library was "
-        "allowed to train; the number of epochs follows from it. Accuracy and expected calibration "
-        "error are measured on the test images, or on the validation images if there is no test "
-        "split; the error in brackets is without temperature scaling.",
+        "nothing cached, of those seeds that were trained with nothing else at work; where there "
+        "is none (~), they are what the library was allowed. `time` says how many times as long as "
+        "jtl's `full` that is; the number of epochs follows from it. Accuracy and expected "
+        "calibration error are measured on the test images, or on the validation images if there "
+        "is no test split; the error in brackets is without temperature scaling.",
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
         of_data = [row for row in rows if row["data"] == data and row["times"]]
         groups = _groups(of_data)
+        full = _full_seconds(of_data)
         first = of_data[0]
         images = next((row["tested"] for row in of_data if row.get("tested")), "?")
         split = "validation" if first["test"] is None else "test"
@@ -48,7 +50,7 @@ def describe(rows: Sequence[Row]) -> list[str]:
                     "": [_name(group[0]) for group in groups],
                     "time": [f"{group[0]['times']:g}x" for group in groups],
                     "epochs": [f"{_median(group, 'epochs'):g}" for group in groups],
-                    "seconds": [f"{_median(group, 'seconds'):.0f}" for group in groups],
+                    "seconds": [_seconds(group, full)[0] for group in groups],
                     "accuracy": [_accuracies(group) for group in groups],
                     "calibration error": [_calibration(group) for group in groups],
                     "seeds": [len(group) for group in groups],
@@ -83,16 +85,19 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         unused.axis("off")
     arms = list(dict.fromkeys(_name(row) for row in rows))
     for data, axes in zip(names, panels.flat, strict=False):
-        for group in _groups([row for row in rows if row["data"] == data and row["times"]]):
+        of_data = [row for row in rows if row["data"] == data and row["times"]]
+        full = _full_seconds(of_data)
+        for group in _groups(of_data):
             number = arms.index(_name(group[0]))
-            seconds, values = [row["seconds"] for row in group], [_score(row) for row in group]
+            values = [_score(row) for row in group]
+            seconds = [_seconds(group, full)[1]] * len(group)
             ours = group[0]["arm"] in OURS
             style = {"marker": MARKS[number % len(MARKS)], "ls": ""}
             # Filled or not, so that who is who can be seen without colours, too.
             style |= {"color": BLUE} if ours else {"color": ORANGE, "fillstyle": "none"}
             if len(group) > 1:
                 axes.plot(seconds, values, alpha=0.35, ms=4, **style)
-            middle = statistics.median(seconds), statistics.median(values)
+            middle = seconds[0], statistics.median(values)
             axes.plot(*middle, ms=9, label=_name(group[0]), **style)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -133,6 +138,22 @@ def _score(row: Row) -> float:
 
 def _median(group: Sequence[Row], key: str) -> float:
     return statistics.median(row[key] for row in group)
+
+
+def _full_seconds(rows: Sequence[Row]) -> float:
+    """What jtl's `full` takes, which is what the others are allowed."""
+    timed = (row for row in rows if row["arm"] == "full" and row["seconds"])
+    return _median(list(timed), "seconds")
+
+
+def _seconds(group: Sequence[Row], full: float) -> tuple[str, float]:
+    """Of trainings that were timed; else what they were allowed, which a ~ tells."""
+    timed = [row for row in group if row["seconds"] is not None]
+    if timed:
+        seconds = _median(timed, "seconds")
+        return f"{seconds:.0f}", seconds
+    allowed = full * group[0]["times"]
+    return f"~{allowed:.0f}", allowed
 
 
 def _calibration(group: Sequence[Row]) -> str:
