@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.data.multilabel import rows_by_class
+
 NEAR = 0.95
 """The cosine from which on two images are near-duplicates."""
 NEIGHBOURS = 5
@@ -89,8 +91,7 @@ def outliers(units: np.ndarray, labels: np.ndarray, far: float = FAR) -> list[Ou
         far: In robust standard deviations.
     """
     found = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for _, members in rows_by_class(labels):
         if len(members) < FEWEST:
             continue
         own, distances = units[members], np.empty(len(members))

@@ -15,7 +15,7 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.quantities import number
 from jtl.common.text import listed
 from jtl.config.training import balance_of
-from jtl.data.multilabel import is_multilabel, pairs
+from jtl.data.multilabel import is_multilabel, pairs, rows_by_class
 
 _LEAST, _MOST = 1e-6, 1e6
 """Of a weight that is given: others would be 0 or infinite in float32, or drown all else."""
@@ -179,14 +179,13 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """
     random = np.random.default_rng([seed, epoch, 1])
     images, classes = pairs(labels)
-    present = np.unique(classes)
-    total, count = len(labels), len(present)
+    by_class = [images[rows] for _, rows in rows_by_class(classes)]
+    total, count = len(labels), len(by_class)
     # What cannot be divided goes to classes drawn anew in each epoch.
     quota = np.full(count, total // count)
     quota[random.permutation(count)[: total % count]] += 1
     drawn = []
-    for label, wanted in zip(present, quota.tolist(), strict=True):
-        members = images[classes == label]
+    for members, wanted in zip(by_class, quota.tolist(), strict=True):
         rounds = [random.permutation(members) for _ in range(-(-wanted // len(members)))]
         drawn.append(np.concatenate(rounds or [members])[:wanted])
     return random.permutation(np.concatenate(drawn)).astype(np.int32)

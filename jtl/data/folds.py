@@ -11,7 +11,7 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.data import fold_of
-from jtl.data.multilabel import class_counts, is_multilabel, pairs
+from jtl.data.multilabel import class_counts, is_multilabel, pairs, rows_by_class
 
 _MANY = 5
 """Folds; with fewer, labels that share images may have no way to be in several."""
@@ -104,8 +104,8 @@ def assigned(
     random = np.random.default_rng((seed, 2))
     if groups is None and not is_multilabel(labels):
         place, start = np.empty(len(labels), np.int64), 0
-        for label in np.unique(labels):
-            members = random.permutation(np.flatnonzero(labels == label))
+        for _, rows in rows_by_class(labels):
+            members = random.permutation(rows)
             # Each class begins where the one before has ended, so that folds are of one size.
             place[members] = (start + np.arange(len(members))) % count
             start += len(members)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
-from jtl.data.multilabel import is_multilabel, pairs
+from jtl.data.multilabel import is_multilabel, pairs, rows_by_class
 
 FEW = 20
 """Images: of fewer, all of which are recognized, accuracy may as well be below 84 %."""
@@ -121,8 +121,7 @@ def _divided(
 def _by_images(labels: np.ndarray, random: np.random.Generator, fraction: float) -> np.ndarray:
     """The images to hold out, bool [N]."""
     held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for _, members in rows_by_class(labels):
         # Both parts get an image of every class that has two; train comes first.
         count = min(max(math.floor(len(members) * fraction + 0.5), 1), len(members) - 1)
         held_out[random.permutation(members)[:count]] = True

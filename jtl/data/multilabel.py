@@ -56,6 +56,17 @@ def members(labels: np.ndarray, label: int) -> np.ndarray:
     return np.flatnonzero(labels[:, label] if is_multilabel(labels) else labels == label)
 
 
+def rows_by_class(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Every class that there is, and its images in their order; in one pass for all classes.
+
+    Args:
+        labels: One class for each image, int [N].
+    """
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    return list(zip(classes.tolist(), np.split(order, starts)[1:], strict=True))
+
+
 def pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every image with each of its classes: two arrays of integers.
 

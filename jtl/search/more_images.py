@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.common.progress import Display
+from jtl.data.multilabel import rows_by_class
 from jtl.optim import lbfgs
 from jtl.train import linear_probe
 from jtl.train.setup import Setup, feature_cache, head_fits
@@ -55,7 +56,7 @@ def learning_curve(setup: Setup, display: Display) -> list[dict[str, Any]]:
 def part(labels: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
     """Indices of a share of the images, the same share of every class, at least one of each."""
     rows = [
-        random.permutation(np.flatnonzero(labels == label))[: max(round(share * count), 1)]
-        for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
+        random.permutation(members)[: max(round(share * len(members)), 1)]
+        for _, members in rows_by_class(labels)
     ]
     return np.sort(np.concatenate(rows))

@@ -12,7 +12,8 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.data import DataConfig
 from jtl.config.options import Config
-from jtl.data.hold_out import hold_out, hold_out_test
+from jtl.data import balance, folds
+from jtl.data.hold_out import _by_images, hold_out, hold_out_test
 from jtl.data.sources import registry
 from jtl.data.sources.arrays import ArraySplit
 from jtl.data.sources.registry import SourceOptions, load
@@ -186,3 +187,26 @@ def test_a_run_with_groups_goes_on_with_its_split(tiny_data: Path, root: Path, m
     assert summary["num_train"] == len(seen[0][0])
     patients = [{name.split("_")[0] for name in names} for names in seen[0]]
     assert len(set().union(*patients)) == sum(map(len, patients)) == 10
+
+
+def test_thousands_of_classes_take_one_pass(monkeypatch):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5000), 3)).astype(np.int32)
+    held_out = _by_images(labels, np.random.default_rng(1), 0.34)
+    place = folds.assigned(labels, 3, 0)
+    order = balance.balanced_order(labels, 0, 1)
+    # As with a pass for each class, which this was before.
+    random, expected = np.random.default_rng(1), np.zeros(len(labels), bool)
+    for label in range(5000):
+        expected[random.permutation(np.flatnonzero(labels == label))[:1]] = True
+    np.testing.assert_array_equal(held_out, expected)
+    assert (np.bincount(labels[held_out]) == 1).all()
+    assert (np.bincount(labels * 3 + place) == 1).all()
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(labels)))
+
+    def looked_for(*_: object) -> None:
+        raise AssertionError("a pass over all labels for a class")
+
+    monkeypatch.setattr(np, "flatnonzero", looked_for)
+    _by_images(labels, np.random.default_rng(1), 0.34)
+    folds.assigned(labels, 3, 0)
+    balance.balanced_order(labels, 0, 1)
