@@ -43,11 +43,16 @@ def skip_at_exit() -> None:
 
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """Collects no garbage inside the `with` block, for work that makes many objects that stay."""
+    """Collects no garbage inside the `with` block, for work that makes many objects that stay.
+
+    In a command, these are looked through no more after it, which would take seconds.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            if is_command(sys.orig_argv):
+                gc.freeze()
             gc.enable()

@@ -267,7 +267,11 @@ class EncodedSplit(Labelled):
 
 
 def split_of_files(
-    where: str, images: Sequence[ImageFile], labels: np.ndarray, store: ImageReader
+    where: str,
+    images: Sequence[ImageFile],
+    labels: np.ndarray,
+    store: ImageReader,
+    names: Sequence[str] | None = None,
 ) -> EncodedSplit:
     """The split that consists of image files.
 
@@ -276,6 +280,7 @@ def split_of_files(
         images: The files.
         labels: int32 [N], the class of every file.
         store: What reads them.
+        names: Those of the files, where they are known.
     """
 
     def fetch(row: int, limit: int) -> bytes:
@@ -285,7 +290,8 @@ def split_of_files(
         return store.read(image, limit)
 
     total = sum(max(image.size, 0) for image in images)
-    return EncodedSplit(where, [i.name for i in images], labels, fetch, stored_bytes=total)
+    names = [image.name for image in images] if names is None else names
+    return EncodedSplit(where, names, labels, fetch, stored_bytes=total)
 
 
 class _Headers(NamedTuple):

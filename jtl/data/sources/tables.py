@@ -176,6 +176,7 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
                 [images[rows[place]] for place in sorted_rows],
                 indices[sorted_rows],
                 stores.get(split) or stores[""],
+                [names[rows[place]] for place in sorted_rows],
             )
     told = dict.fromkeys(rows.told for rows in parts.values())
     splits_told = dict.fromkeys(rows.splits_told for rows in parts.values())
@@ -188,6 +189,7 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
         (*problems, *class_problems(where, classes, opened)),
         _fingerprint(
             [images[row] for row in order],
+            [names[row] for row in order],
             [labels[row] for row in order],
             [splits[row] for row in order],
             [groups[row] for row in order] if groups else [],
@@ -264,6 +266,7 @@ def _without_doubles(
 
 def _fingerprint(
     images: Sequence[ImageFile],
+    names: Sequence[str],
     labels: Sequence[str | Labels],
     splits: Sequence[str],
     groups: Sequence[str],
@@ -277,7 +280,7 @@ def _fingerprint(
     told = []
     for row, image in enumerate(images):
         label, split, folders = labels[row], splits[row], image.parts[:-1]
-        told.append(f"{image.name}\0{image.size}\0{image.stamp}")
+        told.append(f"{names[row]}\0{image.size}\0{image.stamp}")
         if folders[-1:] != (label,):
             told[-1] += f"\0label {label if isinstance(label, str) else json.dumps(label)}"
         if (said_by(folders) or {"train"}) != {split}:
