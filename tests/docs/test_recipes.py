@@ -319,6 +319,55 @@ def test_densenet_in_three_arms(arm: str, tmp_path: Path):
     assert summary["frozen_unchanged"]
 
 
+@pytest.fixture
+def few(tiny_model: str, tmp_path: Path) -> list[str]:
+    """Options of a small training on class folders of images, in pairs `0_0.png`, `0_1.png`, ..."""
+    root = tiny.write_folder(tmp_path / "images", 10, 0) / "train"
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        path.rename(path.with_name(f"{number // 2}_{number % 2}.png"))
+    weights = tiny.write_weights(tmp_path / "weights")
+    return ["--data", f"folder:{root}", "--model", "tiny", "--weights", str(weights)]
+
+
+SMALL_ONES = (
+    "five folds of groups",
+    "images that belong together",
+    "wide images as a whole",
+    "a rare class counts",
+    "a rare class is drawn",
+)
+
+
+@pytest.mark.parametrize("what", SMALL_ONES)
+def test_groups_folds_fits_and_weights(what: str, few: list[str], tmp_path: Path):
+    run = tmp_path / "run"
+    given = [*recipe(what), *few, "--epochs", "1", "--run-dir", str(run)]
+    assert commands.main("train", *given, "--image-size", "32") == 0
+    if "folds" in what:
+        assert json.loads((run / "folds.json").read_text())["folds"] == 5
+        run = run / "fold-1"
+    summary = json.loads((run / "summary.json").read_text())
+    config = json.loads((run / "config.json").read_text())
+    assert (config["data"]["fit"] == "squash") == ("wide" in what)
+    assert (summary["class_weights"] is not None) == ("counts" in what)
+    assert (config["train"]["sampler"] == "balanced") == ("drawn" in what)
+    grouped = any("groups" in note for note in summary["notes"])
+    assert grouped == (what in ("images that belong together", "five folds of groups"))
+
+
+def test_wrong_labels(few: list[str], elsewhere: Path):
+    [row] = [line for line in PAGE.read_text("utf-8").splitlines() if "| wrong labels" in line]
+    clean, train_ = re.findall(r"`jtl (.*?)`", row)
+    assert clean == "data clean folder:images"
+    assert commands.main("data", "clean", few[1], *few[2:]) == 0
+    words = [*shlex.split(train_)[1:], *few, "--epochs", "1", "--run-dir", "run"]
+    assert commands.main("train", *words) == 0
+    text = Path("cleaning/clean.csv").read_text()
+    excluded = {line.split(",")[0] for line in text.splitlines() if line.endswith(",yes")}
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["num_train"] + summary["num_val"] == 30 - len(excluded)
+
+
 def config_of(command: str) -> Config:
     """What a command of the page would train."""
     found: list[Config] = []
@@ -330,7 +379,7 @@ def config_of(command: str) -> Config:
 
 def test_every_command_of_the_page_is_one():
     commands_ = re.findall(r"`(jtl train .*?)`", PAGE.read_text(encoding="utf-8"))
-    assert len(commands_) == 19
+    assert len(commands_) == 25
     for command in commands_:
         config_of(command)
 
