@@ -16,7 +16,7 @@
   several for each image: `label_sets`;
 - what lies beside images and is no image: `segmentations`, `paired_masks`, `label_lists`,
   `other_labels`, `unread_labels`; images that belong together: `image_groups`, `name_groups`;
-- files and archives: `stores`, `archives`, `encoded` (decoding on demand);
+- files and archives: `stores`, `archives`, `tar_headers`, `encoded` (decoding on demand);
 - arrays: `npz`, `arrays`, `in_memory`, `cifar` (its pickles: `plain_pickle`), `matlab`, `idx`
   (MNIST's files); TensorFlow Datasets: `tfds`, `tfds_folder`;
 - files of one split each: `file_splits`; Arrow's tables: `arrow_tables`, `parquet_columns`, in

@@ -9,7 +9,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -28,6 +28,7 @@ from jtl.data.sources.stores import (
     sorted_tree,
     unreadable_place,
 )
+from jtl.data.sources.tar_headers import Member, plain_members
 
 _ENCRYPTED = 0x1  # bit of a zip member's flags
 _TAR_ENDINGS = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -213,7 +214,7 @@ class TarStore:
 
     def __init__(self, path: Path, *, keep_open: bool = True) -> None:
         self._path, self._keep_open = path, keep_open
-        # OpenedSource out before the table of contents: with "r:*" tarfile would not tell.
+        # Found out before the table of contents: with "r:*" tarfile would not tell.
         with open(path, "rb") as file:
             self._compressed = not _is_plain_tar(file.read(_TAR_BLOCK))
         self._file: int | None = None
@@ -229,6 +230,8 @@ class TarStore:
         if not self._compressed and self._file is None and self._keep_open:
             self._file = os.open(self._path, os.O_RDONLY)
         try:
+            if not self._compressed and (members := plain_members(self._path)) is not None:
+                return self._plain(members)
             with tarfile.open(self._path, "r:*" if self._compressed else "r:") as archive:
                 tree = self._list(archive)
         # What damage in an archive and in what compresses it provokes, by its kind.
@@ -263,6 +266,13 @@ class TarStore:
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
             os.close(self._file)  # pyright: ignore[reportArgumentType]
+
+    def _plain(self, members: Iterable[Member]) -> Tree:
+        listing, stamp = _Listing(self._path), self._path.stat().st_mtime_ns
+        for name, folder, offset, size in members:
+            if (parts := listing.add(name, folder=folder)) is not None:
+                listing.files[parts] = ImageFile(parts, offset, size, stamp)
+        return listing.tree(lambda file: self.read(file, HEAD_BYTES))
 
     def _list(self, archive: tarfile.TarFile) -> Tree:
         listing = _Listing(self._path)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from jtl.common import garbage_collection
 from jtl.common.errors import UserError
+from jtl.common.progress import Display
 from jtl.common.text import counted, listed
 from jtl.config.data import Task
 from jtl.config.source_kinds import TAR
@@ -59,18 +62,31 @@ def load_webdataset(
         UserError: Files are missing or damaged, samples lack a label, or it is not clear which
             image or label is meant.
     """
+    with garbage_collection.paused():  # It would take half of the time over millions of samples.
+        return _load(patterns, image_column, label_column, task, label_delimiter)
+
+
+def _load(
+    patterns: str,
+    image_column: str | None,
+    label_column: str | None,
+    task: Task,
+    label_delimiter: str | None,
+) -> OpenedSource:
     files, left_out = by_split(files_of(patterns, _KIND), _KIND)
     paths = [path for same in files.values() for path in same]
     top = Path(os.path.commonpath([path.parent for path in paths]))
     notes: list[str] = []
-    samples = {
-        split: [
-            sample
-            for path in same
-            for sample in _samples(path, top, keep_open=len(paths) <= _MOST_OPEN)
-        ]
-        for split, same in files.items()
-    }
+    samples: dict[str, list[Sample]] = {}
+    many = len(paths) > _MOST_OPEN
+    # A million samples take half a minute.
+    track = Display().track("listing", len(paths), "files") if many else nullcontext(lambda _: None)
+    with track as advance:
+        for split, same in files.items():
+            samples[split] = []
+            for path in same:
+                samples[split] += _samples(path, top, keep_open=not many)
+                advance(1)
     left = [*left_out]
     for split, found in samples.items():
         without = [sample.name for sample in found if not sample.images]
