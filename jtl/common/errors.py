@@ -37,7 +37,8 @@ def suggest(word: str, candidates: Iterable[str], cutoff: float = 0.5) -> str:
     return f" Did you mean '{lower[close[0]]}'?" if close else ""
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of system errors that say that files find no room."""
 _REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
     errno.ENAMETOOLONG, errno.ELOOP,
@@ -54,7 +55,7 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     for link in _chain(error):
         text = str(link)
-        if isinstance(link, OSError) and link.errno in (*_FULL, *_REFUSED):
+        if isinstance(link, OSError) and link.errno in (*DISK_FULL, *_REFUSED):
             what = (link.strerror or text) + (f": '{link.filename}'" if link.filename else "")
             return f"{what}. {_advice(link.errno)}".rstrip()
         # TensorStore, which writes checkpoints, has only words for it.
@@ -70,7 +71,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _advice(number: int) -> str:
-    if number in _FULL:
+    if number in DISK_FULL:
         return "Free some space, or write elsewhere."
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Allow it, or name another place."

@@ -75,13 +75,16 @@ def _copied(address: str) -> Copy:
         kept = folder / _DATA / str(about["name"]) if about else None
         try:
             if not addresses.is_whole(address):
-                raise Refused("it was stored without its query, which may hold a password")
+                raise Refused(
+                    "it was stored without its query, which may hold a password. Give the whole "
+                    "address with --data."
+                )
             place = place_of(address)
             found = _in_time(place.look)
         except Refused as error:
             if kept is None or not error.passing:
                 raise UserError(f"{address} cannot be read: {error}") from error
-            return Copy(kept, f"{address} could not be looked at ({error}); the copy is used.")
+            return Copy(kept, f"{address} could not be looked at: {error} The copy is used.")
         if kept is not None and about.get("version") == found.version:
             return Copy(kept)
         return Copy(_fetch(address, place, found, folder))

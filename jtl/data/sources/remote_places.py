@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from jtl.common.errors import UserError, first_line
+from jtl.common.errors import DISK_FULL, UserError, first_line
 from jtl.common.optional import require
 from jtl.config import addresses
 
@@ -244,6 +244,8 @@ class _Storage:
         except UserError:
             raise
         except Exception as error:  # Of many kinds, by storage.
+            if getattr(error, "errno", None) in DISK_FULL:  # That of this machine.
+                raise
             raise self._refused(error) from None
         finally:
             pool.shutdown(cancel_futures=True)

@@ -66,8 +66,8 @@ _TFRECORD = (
     "image into a folder named after its class. "
 )
 _ARRAYS = r"(^|/)[^/]*_32x32\.mat$"
-_WITH_IMAGES = rf"{_ARRAYS}|\.{_RECORDS}$"
-"""The names of files that hold images, too."""
+_WITH_IMAGES = rf"{_ARRAYS}|\.{_RECORDS}$|\.cls$"
+"""The names of files that hold images, too, or come with them in files that jtl reads."""
 _FILES = {
     ".mat": _MATLAB,
     ".mdb": _LMDB,
@@ -89,6 +89,7 @@ _SPECIAL = {
     r"\.npy$": "Save images [N, H, W, 3] and labels [N] together as uint8 and integers: "
     "numpy.savez('data.npz', x_train=..., y_train=...), to be read as npz:data.npz. ",
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
+    r"\.cls$": "If they come from tar files of WebDataset, give these: wds:FILES. ",
     _ARRAYS: "Those of SVHN hold the images, too: mat:FOLDER. ",
     r"\.(mdb|lmdb)$": _LMDB,
     r"\.rec$": _RECORDIO,

@@ -206,7 +206,9 @@ def test_files_of_office_programs_and_of_webdataset(tmp_path: Path):
     (tmp_path / "a" / "ant" / "~$x.jpg").write_bytes(b"x")
     assert counts(tmp_path / "a") == {"train": {"ant": 2, "bee": 2}}
     grown(tmp_path / "b", "x:2 x/0.cls x/1.cls")
-    assert "Their labels may be in 0.cls, 1.cls." in refused(f"folder:{tmp_path / 'b/x'}")
+    told = refused(f"folder:{tmp_path / 'b/x'}")
+    assert "Their labels may be in 0.cls, 1.cls. If they come from tar files of WebDataset" in told
+    assert "jtl does not read" not in told
 
 
 @pytest.mark.parametrize("form", ["{}/{}.png", "pics/{}_{}.png", "data/{}_images/x{}.png"])
