@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jtl.api import clean as clean
     from jtl.api import fit as fit
     from jtl.api import load as load
+    from jtl.embed.function import embed as embed
     from jtl.search.found import search as search
 
 __version__ = version("jtl")
@@ -27,16 +28,17 @@ _API = (
     "Classifier", "Findings", "Prediction", "Predictions", "Run", "Unreadable", "UserError",
     "clean", "fit", "load",
 )  # fmt: skip
+_CALLABLE_MODULES = ("embed", "search")
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: commands that need none of it start sooner.
     if name in _API:
         return getattr(import_module("jtl.api"), name)
-    if name == "search":
-        return import_module("jtl.search")
+    if name in _CALLABLE_MODULES:
+        return import_module(f"jtl.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_API, "search"})
+    return sorted({*globals(), *_API, *_CALLABLE_MODULES})

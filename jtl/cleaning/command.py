@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel, DataConfig, SplitLists, Task, with_scheme
+from jtl.config.data import ClassLevel, DataConfig, SplitLists, Task
 from jtl.config.model import ModelConfig
 from jtl.config.run_options import DeviceName
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from jtl.config.options import Config
 
 OUT = Path("cleaning")
-_OF_RUN = ("model", "weights", "image_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,61 +118,15 @@ def _config(options: Options) -> tuple[Config, tuple[str, ...]]:
         UserError: The run cannot be used, or options are given that it has of its own.
     """
     from jtl.config.options import Config
+    from jtl.train.probe_config import probe_config, trained_backbone
 
     shared = set(walk.options(Options)) & set(walk.options(Config)) - {"json"}
-    values: dict[str, Any] = {name: getattr(options, name) for name in shared}
-    values |= {"data": with_scheme(options.source), "on_bad_image": "skip", "augment": "none"}
-    if options.run is None:
-        return walk.replace(Config(), values), ()
-    given = [n for n in _OF_RUN if getattr(options, n) != walk.options(Options)[n].default]
-    if given:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UserError(f"{flags}: no effect with --run, which has its own. Leave it out.")
-    base, more, notes = _of_run(options, values["data"])
-    kept = {name: value for name, value in values.items() if name not in _OF_RUN}
-    return walk.replace(base, kept | more), notes
-
-
-def _of_run(options: Options, data: str) -> tuple[Config, dict[str, Any], tuple[str, ...]]:
-    """Options of a linear probe on a run's backbone, those of its own data, and a note."""
-    from jtl.config.options import Config
-    from jtl.data.sources.source_options import SourceOptions
-    from jtl.runs.files import missing_run, run_of
-    from jtl.runs.resume import stored_config
-
-    assert options.run is not None
-    if message := missing_run(options.run):
-        raise UserError(message)
-    folder = run_of(options.run)
-    stored = stored_config(folder)
-    base = walk.replace(
-        Config(),
-        {
-            "model": stored.model.model,
-            "weights": str(folder),
-            "truncate_at": stored.model.truncate_at,
-            "dtype": stored.model.dtype,
-            **{
-                name: getattr(stored.data, name)
-                for name in ("image_size", "fit", "upsample", "jpeg_decoding", "cache_dtype")
-            },
-            "seed": stored.train.seed,
-        },
+    values = {name: getattr(options, name) for name in shared}
+    defaults = {name: walk.options(Options)[name].default for name in shared}
+    config, stored = probe_config(options.source, options.run, values, defaults)
+    if stored is None or not trained_backbone(stored):
+        return config, ()
+    return config, (
+        "The run trained layers of its backbone on these labels, so it may have learned wrong "
+        "ones. Without --run, or with a head_only run, more of them may be found.",
     )
-    more: dict[str, Any] = {}
-    if stored.data.data == data:  # Split as there, so that its features are found.
-        more = {
-            "split_seed": stored.data.split_seed,
-            "test_split": stored.data.test_split,
-            "fold": stored.data.fold,
-        }
-        own = dataclasses.asdict(SourceOptions.of(stored.data))
-        known = walk.options(Options)
-        more |= {n: v for n, v in own.items() if getattr(options, n) == known[n].default}
-    notes = ()
-    if stored.train.phases is not None or stored.train.mask != "head_only":
-        notes = (
-            "The run trained layers of its backbone on these labels, so it may have learned wrong "
-            "ones. Without --run, or with a head_only run, more of them may be found.",
-        )
-    return base, more, notes

@@ -40,6 +40,7 @@ COMMANDS = {
     ),
     "predict": Command("jtl.predict.command", "predict the class of images", computes=True),
     "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
+    "embed": Command("jtl.embed.command", "turn images into features", computes=True),
     "export": Command("jtl.export.command", "write a model for other libraries", computes=True),
     "serve": Command(
         "jtl.serve.command", "a page to try a model on, and an HTTP API", computes=True
