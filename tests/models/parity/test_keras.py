@@ -36,7 +36,7 @@ from weights_convert.convert.counting import from_zero
 from weights_convert.convert.rules import KERAS, leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
 from weights_convert.read import readers
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 from weights_convert.verify import peers, report
 
 SIZE, CLASSES = 64, 10
@@ -507,7 +507,7 @@ def test_preprocessing(name, module):
 def test_a_files_preprocessing_reaches_the_checkpoint(densenet121, resnet50, tmp_path):
     for model, order in ((resnet50, "bgr"), (densenet121, "rgb")):
         model.save_weights(tmp_path / "a.weights.h5", overwrite=True)
-        found = sources.convert_source(sources.locate(str(tmp_path / "a.weights.h5")))
+        found = source_conversion.convert_source(sources.locate(str(tmp_path / "a.weights.h5")))
         assert found.preprocessing.channel_order == order
         assert found.source_format == "keras-weights-h5"
 
@@ -520,7 +520,7 @@ def test_every_layer_is_compared_before_its_activation(name, request, tmp_path):
     located = sources.locate(str(tmp_path / "a.weights.h5"))
     source = dataclasses.replace(located, preprocessing={"size": size})
     # Keras's own network has no classifier behind VGG16's last pooling.
-    found = sources.convert_source(source, drop_head=name.startswith("vgg"))
+    found = source_conversion.convert_source(source, drop_head=name.startswith("vgg"))
     peer = peers.load(found, source)
     model = report.build(found)
     rows, figures = report._compare_forward(peer, model, found, [random_images(2, size, size)])

@@ -38,7 +38,7 @@ from support.parity import (
     train_step,
 )
 from weights_convert.convert.conversion import convert
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
@@ -104,7 +104,7 @@ def test_timms_own_lite_pads_and_normalizes_otherwise(tmp_path):
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file(tensors(peer), path)
     found, guessed = (
-        sources.convert_source(sources.locate(str(path), architecture=name))
+        source_conversion.convert_source(sources.locate(str(path), architecture=name))
         for name in ("efficientnet_lite0", None)
     )
     model, other = (

@@ -22,9 +22,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 source = sources.locate(sys.argv[1])
-converted = sources.convert_source(source)
+converted = source_conversion.convert_source(source)
 print("ready", flush=True)
 for number in range(10_000):
     converted_folder.write(Path(sys.argv[2]) / str(number), converted)

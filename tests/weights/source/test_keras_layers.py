@@ -19,7 +19,7 @@ from jtl import models
 from jtl.common.errors import UserError
 from jtl.data.preprocessing import Prepare
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
-from weights_convert.source import keras_layers, sources
+from weights_convert.source import keras_layers, source_conversion, sources
 
 SIZE = 64
 BOUND = 1e-4
@@ -148,7 +148,7 @@ def test_layers_that_scale_an_image_become_its_preprocessing(tmp_path, base, cas
     layers = LAYERS[case]()
     model = whole(base, layers, 5)
     model.save(tmp_path / file)
-    checkpoint = sources.convert_source(sources.locate(str(tmp_path / file)))
+    checkpoint = source_conversion.convert_source(sources.locate(str(tmp_path / file)))
     assert (checkpoint.model, checkpoint.num_classes) == ("densenet121", 5)
     assert checkpoint.reading.preprocessing_by == "the model's own layers"
     assert checkpoint.source_format == {"model.keras": "keras-archive"}.get(file, "keras-h5")
@@ -160,7 +160,7 @@ def test_layers_that_scale_an_image_become_its_preprocessing(tmp_path, base, cas
 
 def test_without_such_layers_the_usual_preprocessing_stands(tmp_path, base):
     whole(base, [], 5).save(tmp_path / "model.keras")
-    checkpoint = sources.convert_source(sources.locate(str(tmp_path / "model.keras")))
+    checkpoint = source_conversion.convert_source(sources.locate(str(tmp_path / "model.keras")))
     assert checkpoint.preprocessing == models.Preprocessing()
     assert checkpoint.reading.preprocessing_by == "the usual of such weights"
 
@@ -174,13 +174,13 @@ def test_weights_alone_do_not_hold_the_constants(tmp_path, base, file):
     else:
         model.save_weights(tmp_path / file)
     with pytest.raises(UserError, match=r"\(rescaling.*\).*model.save\('model.keras'\)") as caught:
-        sources.convert_source(sources.locate(str(tmp_path / file)))
+        source_conversion.convert_source(sources.locate(str(tmp_path / file)))
     assert "--mean, --std and --bgr" in str(caught.value)
     # Whoever knows them says so.
     source = sources.locate(str(tmp_path / file))
     half = (0.5, 0.5, 0.5)
     source = source.declaring({"mean": half, "std": half}, "the flags")
-    checkpoint = sources.convert_source(source)
+    checkpoint = source_conversion.convert_source(source)
     assert_same_input(checkpoint, [scaling])
     assert_same_weights(checkpoint, base)
 
@@ -204,7 +204,7 @@ def test_operations_before_the_network_are_refused(tmp_path, base):
     x = base(keras.ops.square(x))
     keras.Model(inputs, x).save(tmp_path / "model.keras")
     with pytest.raises(UserError, match=r"a layer Square .*whose effect on an image is not read"):
-        sources.convert_source(sources.locate(str(tmp_path / "model.keras")))
+        source_conversion.convert_source(sources.locate(str(tmp_path / "model.keras")))
 
 
 @pytest.mark.parametrize("file", ["model.keras", "model.h5"])
@@ -214,8 +214,8 @@ def test_a_graph_that_jtl_does_not_have_is_refused_with_its_head(tmp_path, base,
     keras.Model(base.input, keras.layers.Dense(5)(x)).save(tmp_path / file)
     source = sources.locate(str(tmp_path / file))
     with pytest.raises(UserError, match=r"GlobalMaxPooling2D .*--drop-head"):
-        sources.convert_source(source)
-    checkpoint = sources.convert_source(source, drop_head=True)
+        source_conversion.convert_source(source)
+    checkpoint = source_conversion.convert_source(source, drop_head=True)
     assert checkpoint.num_classes is None
     assert_same_weights(checkpoint, base)
 
@@ -225,7 +225,7 @@ def test_blue_first(tmp_path, base):
     whole(base, [], 5).save_weights(tmp_path / "w.weights.h5")
     source = sources.locate(str(tmp_path / "w.weights.h5"), bgr=True)
     source = source.declaring({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "the flags")
-    checkpoint = sources.convert_source(source)
+    checkpoint = source_conversion.convert_source(source)
     assert checkpoint.preprocessing.channel_order == "bgr"
     assert_same_input(checkpoint, [lambda x: x[..., ::-1] / 127.5 - 1])
 
@@ -239,7 +239,7 @@ def test_a_head_of_two_dense_layers_is_left_out_and_said(tmp_path, base, file, n
     (model.save_weights if "weights" in file else model.save)(tmp_path / file)
     for drop_head in (False, True):
         source = sources.locate(str(tmp_path / file), "densenet121")
-        checkpoint = sources.convert_source(source, drop_head=drop_head)
+        checkpoint = source_conversion.convert_source(source, drop_head=drop_head)
         assert checkpoint.num_classes is None
         (keys,) = checkpoint.reading.ignored_because.values()
         assert len(keys) == 4
@@ -272,4 +272,4 @@ def test_a_damaged_archive(tmp_path, base):
     good[len(good) // 2] ^= 1
     (tmp_path / "model.keras").write_bytes(good)
     with pytest.raises(UserError, match=r"damaged .keras archive"):
-        sources.convert_source(sources.locate(str(tmp_path / "model.keras")))
+        source_conversion.convert_source(sources.locate(str(tmp_path / "model.keras")))

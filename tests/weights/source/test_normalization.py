@@ -7,7 +7,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from support import weights_samples as samples
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 
 NETWORK = samples.tensors("resnet18", "timm/torchvision")
 BGR = [103.53, 116.28, 123.675]
@@ -20,7 +20,7 @@ def stored(tmp_path, prefix, name, mean, std, shape=(3,), **options):
         tensors[name + leaf] = np.reshape(np.array(values, np.float32), shape)
     file = samples.write_file(tmp_path / "x.safetensors", tensors)
     source = sources.locate(str(file), "resnet18", **options)
-    return sources.convert_source(source, "resnet18")
+    return source_conversion.convert_source(source, "resnet18")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_flags_decide_about_constants_that_are_unclear(tmp_path):
     file = samples.write_file(tmp_path / "x.safetensors", tensors)
     values = (0.1, 0.2, 0.3)
     source = sources.locate(str(file)).declaring({"mean": values, "std": values}, "the flags")
-    assert sources.convert_source(source).preprocessing.mean == values
+    assert source_conversion.convert_source(source).preprocessing.mean == values
 
 
 @pytest.mark.parametrize("name", ["label_scaler.", "denormalize.", "y_"])

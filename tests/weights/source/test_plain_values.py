@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from jtl.common.errors import UserError
 from support import weights_samples as samples
 from weights_convert.read import readers
-from weights_convert.source import arguments, plain_values, sources
+from weights_convert.source import arguments, plain_values, source_conversion, sources
 from weights_convert.source.description import Source
 
 torch = pytest.importorskip("torch")
@@ -31,7 +31,7 @@ def converted(tmp_path, model="resnet18", bgr=False, drop_head=False, **beside):
     file = tmp_path / "w.pth"
     torch.save({"state_dict": state(model), **beside}, file)
     source = sources.locate(str(file), model, bgr=bgr)
-    return sources.convert_source(source, model, drop_head=drop_head)
+    return source_conversion.convert_source(source, model, drop_head=drop_head)
 
 
 def described(tmp_path, **beside):
@@ -184,7 +184,7 @@ def test_the_header_of_a_safetensors_file_counts(tmp_path):
 
     def saved(**config):
         save_file(tensors, file, {"format": "pt", "config": json.dumps(config)})
-        return sources.convert_source(sources.locate(str(file), "resnet18"), "resnet18")
+        return source_conversion.convert_source(sources.locate(str(file), "resnet18"), "resnet18")
 
     assert saved(pretrained_cfg=STATED).preprocessing.mean == (0.5, 0.4, 0.3)
     with pytest.raises(UserError, match="pooled by max"):

@@ -17,7 +17,7 @@ from jtl import models
 from jtl.common.errors import UserError
 from support.paths import SHARED_DATA as SHARED
 from weights_convert.read.readers import read
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 
 WEIGHTS = SHARED / "weights"
 TFLITE = WEIGHTS / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
@@ -45,7 +45,7 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
 @needs_tflite
 @pytest.mark.slow
 def test_an_int8_mobilenet_recognizes_what_is_in_images():
-    checkpoint = sources.convert_source(sources.locate(str(TFLITE)))
+    checkpoint = source_conversion.convert_source(sources.locate(str(TFLITE)))
     assert (checkpoint.model, checkpoint.library) == ("mobilenet_v2", "tflite")
     assert (checkpoint.num_classes, checkpoint.num_params) == (1001, 3_506_153)
     assert any("--bn frozen" in note for note in checkpoint.notes)
@@ -82,7 +82,7 @@ def test_damaged_tflite_files_are_read_or_refused(tmp_path):
 def test_a_keras_1_file_whose_names_say_nothing():
     """`uniform12`, `conv1_b`: the order in a layer decides what a variable is."""
     for model in (None, "squeezenet1_1"):
-        checkpoint = sources.convert_source(sources.locate(str(SQUEEZENET), model))
+        checkpoint = source_conversion.convert_source(sources.locate(str(SQUEEZENET), model))
         assert (checkpoint.model, checkpoint.num_classes) == ("squeezenet1_1", None)
         assert (checkpoint.num_params, checkpoint.library) == (722_496, "keras-squeezenet")
         assert checkpoint.preprocessing.channel_order == "bgr"
@@ -120,7 +120,7 @@ def test_the_squeezenet_computes_what_keras_computes(size):
             layer.set_weights([source[f"{name}/kernel"], source[f"{name}/bias"]])
         pixels = np.random.default_rng(0).uniform(-110, 140, (2, size, size, 3)).astype(np.float32)
         expected = np.asarray(network(pixels))
-    checkpoint = sources.convert_source(sources.locate(str(SQUEEZENET)))
+    checkpoint = source_conversion.convert_source(sources.locate(str(SQUEEZENET)))
     model = models.create("squeezenet1_1", head=None, conventions=checkpoint.conventions)
     ours = np.asarray(model.apply(checkpoint.variables, jnp.asarray(pixels), train=False))
     assert ours.shape == expected.shape

@@ -17,7 +17,7 @@ from keras import layers
 
 from jtl.common.errors import UserError
 from weights_convert.__main__ import main
-from weights_convert.source import keras_graph, sources
+from weights_convert.source import keras_graph, source_conversion, sources
 from weights_convert.verify import keras_model, keras_peer, peers
 from weights_convert.verify import report as verify
 
@@ -106,7 +106,7 @@ def test_what_follows_the_logits_is_found(base, tmp_path, monkeypatch):
     monkeypatch.setattr(keras_graph, "check_head", lambda *_: None)
     path = save(base, tmp_path / "m.keras", *HEAD()[:2], layers.Dense(5), layers.ReLU())
     source = sources.locate(str(path))
-    peer = peers.load(sources.convert_source(source), source)
+    peer = peers.load(source_conversion.convert_source(source), source)
     with pytest.raises(UserError, match="neither its classifier's logits nor their softmax"):
         peer.forward(np.random.default_rng(0).standard_normal((2, SIZE, SIZE, 3)).astype("f"))
 

@@ -17,7 +17,7 @@ from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import leaf_paths, lookup
 from weights_convert.convert.tables import TABLES
-from weights_convert.source import sources
+from weights_convert.source import source_conversion, sources
 from weights_convert.verify import peers
 from weights_convert.verify import report as verify
 from weights_convert.verify.tables import Figure, UnitRow, Verification
@@ -192,7 +192,7 @@ def biased_variances(before, after):
 @pytest.mark.peer
 def test_a_bare_backbone_is_compared_by_its_features(resnet18):
     source = sources.locate(str(resnet18))
-    found = sources.convert_source(source, drop_head=True)
+    found = source_conversion.convert_source(source, drop_head=True)
     peer = peers.load(found, source)
     images = np.zeros((2, SIZE, SIZE, 3), np.float32)
     assert peer.forward(images).shape == (2, 512)
@@ -213,7 +213,7 @@ def test_pytorch_loads_what_training_scripts_keep(resnet18, tmp_path):
     torch.save(checkpoint, path)
     for entry, zero in (("model", False), ("model_ema", True)):
         source = sources.locate(str(path), entry=entry)
-        peer = peers.load(sources.convert_source(source), source)
+        peer = peers.load(source_conversion.convert_source(source), source)
         logits = peer.forward(np.ones((1, SIZE, SIZE, 3), np.float32))
         assert (not logits.any()) is zero
 
@@ -261,7 +261,7 @@ def test_keras_loads_files_of_any_name(keras_files, tmp_path, file, name):
     path = tmp_path / name
     path.symlink_to(keras_files[file])
     source = dataclasses.replace(sources.locate(str(path)), preprocessing={"size": SIZE})
-    found = sources.convert_source(source)
+    found = source_conversion.convert_source(source)
     peer = peers.load(found, source)
     kernel = peer._model.get_layer("conv1_conv").get_weights()[0]
     np.testing.assert_array_equal(kernel, found.variables["params"]["stem"]["conv1"]["kernel"])
@@ -288,7 +288,7 @@ def test_a_conversion_is_verified_against_keras(keras_files, tmp_path):
 
 def test_lukemelas_is_named_by_its_order_not_by_our_table():
     source = sources.locate(PACKAGE, samples.MODEL)
-    found = sources.convert_source(source)
+    found = source_conversion.convert_source(source)
     peer = peers.load(found, source)
     assert peer.reference.startswith("tf_efficientnet_lite0 of timm ")
     images = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3)).astype(np.float32)
@@ -304,7 +304,7 @@ def test_lukemelas_in_another_order_cannot_be_compared(tmp_path):
     original = samples.tensors(samples.MODEL, "lukemelas")
     save_file({key: np.ascontiguousarray(original[key]) for key in sorted(original)}, path)
     source = sources.locate(str(path))
-    found = sources.convert_source(source)
+    found = source_conversion.convert_source(source)
     with pytest.raises(UserError, match="in another order than that network has them"):
         peers.load(found, source)
 
@@ -344,7 +344,7 @@ def test_a_network_that_keras_does_not_have(model, library):
 @pytest.mark.peer
 def test_a_step_of_the_peer_starts_from_the_source(resnet18):
     source = sources.locate(str(resnet18))
-    peer = peers.load(sources.convert_source(source), source)
+    peer = peers.load(source_conversion.convert_source(source), source)
     images = np.random.default_rng(0).standard_normal((4, SIZE, SIZE, 3)).astype(np.float32)
     first, _ = peer.sgd_steps(images, np.arange(4), 0.1)
     again, rounded = peer.sgd_steps(images, np.arange(4), 0.1)
@@ -356,7 +356,7 @@ def test_a_step_of_the_peer_starts_from_the_source(resnet18):
 @pytest.mark.peer
 @pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
 def test_our_step_is_compared_without_coarse_sums(resnet18, monkeypatch):
-    converted = sources.convert_source(sources.locate(str(resnet18)))
+    converted = source_conversion.convert_source(sources.locate(str(resnet18)))
     images = np.zeros((2, SIZE, SIZE, 3), np.float32)
     kinds, called = set(), onednn.call
     monkeypatch.setattr(
@@ -376,7 +376,7 @@ def test_the_peer_is_the_library_that_the_source_names(resnet18, conventions, ne
     source = sources.locate(str(resnet18))
     if library == "timm":
         source = dataclasses.replace(source, name="timm:resnet18.tv_in1k")
-    peer = peers.load(sources.convert_source(source), source)
+    peer = peers.load(source_conversion.convert_source(source), source)
     assert peer.reference.startswith(f"{network} of {library} ")
 
 

@@ -1,4 +1,4 @@
-"""MobileNetV2: names of torchvision and of timm, and the order of TensorFlow Lite."""
+"""MobileNetV2: names of torchvision, timm and Keras, and the order of TensorFlow Lite."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 from jtl import models
 from jtl.models import NormSpec, Preprocessing
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
-from weights_convert.convert.tables.mobile import TIMM_INSIDE, TIMM_OUTPUTS, timm_modules
+from weights_convert.convert.rules import KERAS, TORCH, Modules, Naming, Table
+from weights_convert.convert.tables.mobile import (
+    DEPTHWISE,
+    TIMM_INSIDE,
+    TIMM_OUTPUTS,
+    keras_numbered,
+    timm_modules,
+)
 from weights_convert.read.tflite_files import EPSILON
 
 if TYPE_CHECKING:
@@ -53,6 +59,50 @@ def _tflite(backbone: MobileNetV2) -> tuple[Naming, ...]:
     )
 
 
+def _keras(backbone: MobileNetV2) -> tuple[Naming, ...]:
+    """The names of `keras.applications`, which counts blocks through all stages."""
+    separable = {"conv_dw": "depthwise", "bn1": "depthwise_BN", "conv_pw": "project"}
+    separable |= {"bn2": "project_BN"}
+    inverted = {"conv_pw": "expand", "bn1": "expand_BN", "conv_dw": "depthwise"}
+    inverted |= {"bn2": "depthwise_BN", "conv_pwl": "project", "bn3": "project_BN"}
+
+    def block(stage: str, index: str, name: str) -> str:
+        number = sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
+        if number == 0:
+            return f"expanded_conv_{separable[name]}"
+        return f"block_{number}_{inverted[name]}"
+
+    return (
+        (r"stem/(conv|bn)", lambda kind: {"conv": "Conv1", "bn": "bn_Conv1"}[kind]),
+        (r"stage(\d)/block(\d+)/(\w+)", block),
+        (r"final/(conv|bn)", lambda kind: {"conv": "Conv_1", "bn": "Conv_1_bn"}[kind]),
+    )
+
+
+def _numbered(backbone: MobileNetV2) -> tuple[Naming, ...]:
+    """As `keras_numbered` has them; the classifier is a dense layer."""
+    ((pattern, name),) = keras_numbered(backbone)
+    return ((pattern.replace("|head/logits", ""), name),)
+
+
+def _keras_table(library: str, modules: Modules, classifier: str) -> Table:
+    return Table(
+        library,
+        "mobilenet",
+        modules,
+        classifier,
+        KERAS,
+        ignored=(r".*seed_generator.*",),
+        conventions={
+            "norm": NormSpec(epsilon=1e-3, momentum=0.999, unbiased=False),
+            "padding": "SAME",
+        },
+        preprocessing=Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        layouts=DEPTHWISE,
+        free_classifier=True,
+    )
+
+
 TABLES = (
     Table("torchvision", "mobilenet", _torchvision, "classifier.1", TORCH),
     Table("timm", "mobilenet", timm_modules, "classifier", TORCH),
@@ -70,6 +120,8 @@ TABLES = (
         preprocessing=Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         layouts={"head/logits": "conv"},
     ),
+    _keras_table("keras", _keras, "predictions"),
+    _keras_table("keras (numbered)", _numbered, "dense"),
 )
 
 
@@ -88,7 +140,7 @@ INSIDE = (*TIMM_INSIDE, (r"features\.([1-9]|1[0-7])\.conv\.[01]\.2", _block))
 
 MODELS = {
     "mobilenet_v2": Published(
-        ("torchvision", "timm", "tflite"),
+        ("torchvision", "timm", "tflite", "keras", "keras (numbered)"),
         timm={"mobilenetv2_100": network("ra_in1k", ra_in1k={"224": 72.98})},
     ),
 }

@@ -1,0 +1,207 @@
+"""Reads a source's file and converts it, with all that is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from jtl import models
+from jtl.common.errors import UserError
+from weights_convert.checkpoint.description import Reading
+from weights_convert.checkpoint.folder import ConvertedCheckpoint
+from weights_convert.convert.conversion import Converted, convert
+from weights_convert.convert.counting import counted
+from weights_convert.convert.prefixes import MIN_MATCH, quick_match
+from weights_convert.convert.tables import TABLES, has, published
+from weights_convert.printable import listed
+from weights_convert.read import readers
+from weights_convert.source import (
+    architectures,
+    arguments,
+    class_names,
+    keras_graph,
+    keras_layers,
+    metadata,
+    normalization,
+    plain_values,
+    same_keys,
+)
+from weights_convert.source.description import Source
+
+# Variables of Keras's layer that normalizes an image, not a network's features.
+_NORMALIZATION = re.compile(r"(.*/)?\w*normalization(_\d+)?/(mean|variance|count)")
+# Who states the preprocessing where nobody else does.
+_USUAL = "the usual of such weights"
+
+
+def convert_source(
+    source: Source, model: str | None = None, *, drop_head: bool = False
+) -> ConvertedCheckpoint:
+    """Reads and converts `source` for the backbone `model`, in memory.
+
+    Args:
+        source: As `locate` gives it.
+        model: The backbone; default that of the source, else the one its keys belong to.
+        drop_head: Whether to leave the source's classifier out.
+
+    Raises:
+        UserError: The file cannot be read or is not of this model.
+    """
+    file = readers.read(source.path, source.entry)
+    source = source.described(metadata.of_header(file.metadata, "the file's header"))
+    if file.settings:
+        source = source.described(metadata.of_training(file.settings))
+    model = model or source.model
+    conventions: dict[str, Any] = {}
+    usual: models.Preprocessing | None = None
+    if source.architecture:
+        seen = counted(file.tensors)
+        found = architectures.check_model(source.architecture, source.name, model, seen)
+        model, conventions, usual = found.model, found.conventions, found.preprocessing
+    try:
+        source, tensors = _with_own_layers(source, file)
+        source = plain_values.described(source, file)
+        converted = convert(
+            tensors,
+            model,
+            drop_head=drop_head,
+            strip_prefix=source.strip_prefix,
+            ignore_keys=source.ignore_keys,
+        )
+        if file.keras_config:
+            _check_graph(file.keras_config, converted)
+    except UserError as error:
+        target = f" for {model}" if model else ""
+        raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
+    if conventions and converted.library != "timm":
+        raise UserError(
+            f"{source.architecture.by if source.architecture else ''} says that '{source.name}' "
+            f"holds weights of timm's {converted.model}, but its keys are {converted.library}'s, "
+            f"whose network is timm's tf_{converted.model}. Correct or remove what says so, or "
+            f"{architectures.OVERRULE}."
+        )
+    if found := same_keys.stated(source, file, converted):
+        source, conventions = same_keys.with_stated(source, found), found.conventions
+        usual = found.preprocessing
+    for built in source.built:
+        arguments.check(
+            built,
+            source.name,
+            converted.model,
+            {**converted.conventions, **conventions},
+            converted.num_classes,
+        )
+    source = class_names.named(source, file, converted.num_classes)
+    if usual and converted.library == "timm":
+        converted = dataclasses.replace(converted, preprocessing=usual)
+    return _checkpoint(source, file, converted, conventions)
+
+
+def _check_graph(config: dict[str, Any], converted: Converted) -> None:
+    """Makes sure that a whole Keras model computes what jtl's network does."""
+    norm = converted.conventions.get("norm")
+    backbone = models.create(converted.model, conventions=converted.conventions).backbone
+    usual = keras_graph.usual(backbone)
+    keras_graph.check_backbone(config, norm.epsilon if norm else None, usual)
+    if converted.num_classes:
+        keras_graph.check_head(config, models.get(converted.model).family, usual)
+
+
+def _with_own_layers(
+    source: Source, file: readers.SourceFile
+) -> tuple[Source, dict[str, np.ndarray]]:
+    """What a model's own layers say of an image, and the tensors without theirs."""
+    normalizing = [key for key in file.tensors if _NORMALIZATION.fullmatch(key)]
+    tensors = {key: array for key, array in file.tensors.items() if key not in normalizing}
+    size, notes = keras_layers.framing(file.keras_config)
+    source = dataclasses.replace(source, notes=(*source.notes, *notes))
+    if size and "size" not in source.preprocessing:
+        source = source.declaring({"size": size}, "the model's own layers")
+    # Whoever says it all overrules the layers, which may be of a kind that nobody can read.
+    buffers = normalization.pairs(tensors)
+    tensors = {k: a for k, a in tensors.items() if not any(k in pair for pair in buffers)}
+    if {"mean", "std"} <= source.preprocessing.keys():
+        return source, tensors
+    known = source.preprocessing
+    if buffers:
+        order = known.get("channel_order")
+        fields, note = normalization.declared(file.tensors, buffers, order)
+        source = dataclasses.replace(source, notes=(*source.notes, note))
+    else:
+        layers, note = file.scaling, None
+        if layers and file.keras_config is None:
+            layers, note = _without_applications(file)
+        fields = keras_layers.declared(file.keras_config, layers, file.tensors)
+        if note and keras_layers.has_seen_no_images(file.tensors):
+            fields = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        source = dataclasses.replace(source, notes=(*source.notes, *([note] if note else [])))
+    fields = {key: value for key, value in fields.items() if key not in known}
+    return source.declaring(fields, "the model's own layers"), tensors
+
+
+def _without_applications(file: readers.SourceFile) -> tuple[tuple[str, ...], str | None]:
+    """The layers that scale images, less those of Keras's own network; and a note about these."""
+    share, keras = max(
+        (quick_match(file.tensors, table, models.get(name)), published(name).keras or "")
+        for table in TABLES
+        if table.scales
+        for name in models.names()
+        if has(table, name)
+    )
+    if share >= MIN_MATCH:
+        return (), (
+            f"layers of the file's model scale images ({listed(file.scaling)}); they are taken for "
+            f"those that {keras} of keras.applications has itself"
+        )
+    return file.scaling, None
+
+
+def _checkpoint(
+    source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
+) -> ConvertedCheckpoint:
+    preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
+    notes = [*source.notes, *file.notes, *converted.notes]
+    guess = architectures.guess(converted.model, converted.library)
+    if guess and not source.architecture and not source.conventions:
+        notes.append(guess)
+    if file.entries:
+        notes.append(
+            f"the weights are those of the entry '{file.wrappers[0]}'; there are others under "
+            f"{listed(file.entries)} (take one with --entry)"
+        )
+    return ConvertedCheckpoint(
+        model=converted.model,
+        variables=converted.variables,
+        library=converted.library,
+        conventions={**converted.conventions, **conventions, **source.conventions},
+        num_classes=converted.num_classes,
+        class_names=source.class_names if converted.num_classes else None,
+        preprocessing=dataclasses.replace(preprocessing, **source.preprocessing),
+        source=source.name,
+        sha256=file.sha256,
+        licence=source.licence,
+        source_format=file.format,
+        revision=source.revision,
+        notes=tuple(notes),
+        counters=converted.counters,
+        reading=Reading(
+            wrappers=file.wrappers,
+            left_out=file.left_out,
+            prefix=converted.prefix,
+            ignored=converted.ignored,
+            ignored_because=converted.ignored_because,
+            dtypes=converted.dtypes,
+            preprocessing_by=_preprocessing_by(source),
+        ),
+    )
+
+
+def _preprocessing_by(source: Source) -> str:
+    """Who states the preprocessing, in words."""
+    by = list(dict.fromkeys(source.preprocessing_by))
+    if not {"mean", "std"} <= source.preprocessing.keys():
+        by.append(_USUAL)
+    return ", ".join(by)
