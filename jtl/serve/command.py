@@ -15,7 +15,6 @@ from jtl.config.run_options import DeviceName
 
 NEEDED = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 """What the extra `serve` installs."""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _power_of_two(flag: str, value: int) -> None:
@@ -127,7 +126,7 @@ def command(options: Options) -> int:
             request_bytes=parse_bytes("--max-upload", options.max_upload),
             pixels=options.max_megapixels * 10**6,
         )
-        hosts = _LOOPBACK if options.host in _LOOPBACK else None
+        hosts = server.own_names(listening, options.host)
         examples = Examples(model.first) if options.examples else None
         service = Service(model, limits, hosts=hosts, examples=examples)
         if hosts is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -63,6 +64,19 @@ def _refused(host: str, port: int, error: OSError) -> str:
         f"cannot listen on --host {host}, port {port}: {error.strerror}. Give an address of this "
         "computer, or leave --host out."
     )
+
+
+def own_names(listening: socket.socket, host: str) -> tuple[str, ...] | None:
+    """The names of a server that only this computer reaches; None of others.
+
+    Args:
+        listening: See `bound`.
+        host: As it was asked for.
+    """
+    place = listening.getsockname()[0]
+    if not ipaddress.ip_address(place).is_loopback:
+        return None
+    return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", place, host.lower())))
 
 
 def address(listening: socket.socket) -> str:

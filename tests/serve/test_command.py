@@ -84,6 +84,10 @@ def test_addresses():
         with server.bound(host, 0) as listening:
             port = listening.getsockname()[1]
             assert server.address(listening) == f"http://{shown or 'localhost'}:{port}"
+            assert (server.own_names(listening, host) is None) == (host == "0.0.0.0")
+    with server.bound("127.0.0.2", 0) as listening:
+        names = server.own_names(listening, "127.0.0.2")
+        assert names == ("localhost", "127.0.0.1", "::1", "127.0.0.2")
     with contextlib.suppress(UserError), server.bound("::1", 0) as listening:  # Without IPv6.
         assert server.address(listening).startswith("http://[::1]:")
 
