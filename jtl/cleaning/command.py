@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from jtl.common.output import print_json
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel, DataConfig, SplitLists, Task
+from jtl.config.data import DataConfig
 from jtl.config.model import ModelConfig
 from jtl.config.run_options import DeviceName
+from jtl.data.sources.source_options import DEFAULT, SourceOptions
 
 if TYPE_CHECKING:
     from jtl.cleaning.findings import Findings
@@ -54,18 +55,7 @@ class Options:
     weights: str = ModelConfig.weights
     image_size: Annotated[int | None, checks.within(32, 4096)] = None
     out: Path = OUT
-    task: Task = "auto"
-    label_delimiter: str | None = None
-    classes: ClassLevel = "auto"
-    split_lists: SplitLists = "read"
-    image_column: str | None = None
-    label_column: str | None = None
-    split_column: str | None = None
-    image_root: str | None = None
-    label_from: str | None = None
-    group_column: str | None = None
-    group_from: str | None = None
-    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
+    reading: SourceOptions = DEFAULT
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     device: DeviceName = "auto"
     json: bool = False
@@ -92,13 +82,10 @@ def command(options: Options) -> None:
 
 def _training_without(options: Options, table: Path) -> str:
     """The command that trains on the source, read as here, without what is excluded."""
-    from jtl.data.sources.source_options import SourceOptions
-
-    words = ["jtl", "train", "--data", options.source]
-    for field in dataclasses.fields(SourceOptions):
-        value = getattr(options, field.name)
-        if field.name != "exclude" and value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    words, known = ["jtl", "train", "--data", options.source], walk.options(SourceOptions)
+    for name, value in walk.changed(options.reading).items():
+        if name != "exclude":
+            words += [known[name].flag, str(value)]
     return shlex.join([*words, "--exclude", str(table)])
 
 
@@ -121,8 +108,9 @@ def _config(options: Options) -> tuple[Config, tuple[str, ...]]:
     from jtl.train.probe_config import probe_config, trained_backbone
 
     shared = set(walk.options(Options)) & set(walk.options(Config)) - {"json"}
-    values = {name: getattr(options, name) for name in shared}
-    defaults = {name: walk.options(Options)[name].default for name in shared}
+    known = walk.options(Options)
+    values = {name: walk.value(options, known[name]) for name in shared}
+    defaults = {name: known[name].default for name in shared}
     config, stored = probe_config(options.source, options.run, values, defaults)
     if stored is None or not trained_backbone(stored):
         return config, ()

@@ -10,7 +10,8 @@ from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.common.text import counted, indented
 from jtl.config import addresses, checks, walk
-from jtl.config.data import ClassLevel, DataConfig, OnBadImage, SplitLists, Task
+from jtl.config.data import DataConfig, OnBadImage
+from jtl.data.sources.source_options import DEFAULT, SourceOptions
 
 if TYPE_CHECKING:
     from jtl.data.survey import Survey
@@ -51,18 +52,7 @@ class Options:
 
     action: Annotated[Literal["check", "clean"], walk.Metavar("check|clean")]
     source: Annotated[str, walk.Metavar("SOURCE")]
-    task: Task = "auto"
-    label_delimiter: str | None = None
-    classes: ClassLevel = "auto"
-    split_lists: SplitLists = "read"
-    image_column: str | None = None
-    label_column: str | None = None
-    split_column: str | None = None
-    image_root: str | None = None
-    label_from: str | None = None
-    group_column: str | None = None
-    group_from: str | None = None
-    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
+    reading: SourceOptions = DEFAULT
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     on_bad_image: OnBadImage = "error"
     montage: Annotated[Path | None, walk.Metavar("FILE.png"), checks.png] = None
@@ -84,7 +74,7 @@ def command(options: Options) -> int:
     from jtl.data.survey import survey
 
     display = Display()
-    found = registry.find(options.source, registry.SourceOptions.of(options))
+    found = registry.find(options.source, options.reading)
     if options.montage is not None:
         montage.draw(found, options.montage)
         if (told := fonts.note(found.class_names)) is not None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from jtl.common.output import print_json
 from jtl.common.text import counted, for_terminal
 from jtl.config import checks, walk
-from jtl.config.data import ClassLevel, DataConfig, SplitLists, Task
+from jtl.config.data import DataConfig
 from jtl.config.model import ModelConfig
 from jtl.config.run_options import DeviceName
+from jtl.data.sources.source_options import DEFAULT, SourceOptions
 
 if TYPE_CHECKING:
     from jtl.common.progress import Display
@@ -59,18 +60,7 @@ class Options:
     unlabelled: bool = False
     probes: bool = True
     image_size: Annotated[int | None, checks.within(32, 4096)] = None
-    task: Task = "auto"
-    label_delimiter: str | None = None
-    classes: ClassLevel = "auto"
-    split_lists: SplitLists = "read"
-    image_column: str | None = None
-    label_column: str | None = None
-    split_column: str | None = None
-    image_root: str | None = None
-    label_from: str | None = None
-    group_column: str | None = None
-    group_from: str | None = None
-    exclude: Annotated[str | None, walk.Metavar("FILE")] = None
+    reading: SourceOptions = DEFAULT
     bit_depth: Annotated[int | Literal["auto"], checks.within(8, 16)] = "auto"
     device: DeviceName = "auto"
     json: bool = False
@@ -110,8 +100,9 @@ def embed(options: Options, images: Any, display: Display) -> Embeddings:
 
     writing.check_out(options.out)
     shared = set(walk.options(Options)) & set(walk.options(Config)) - {"json", "model"}
-    values = {name: getattr(options, name) for name in shared}
-    defaults = {name: walk.options(Options)[name].default for name in shared}
+    known = walk.options(Options)
+    values = {name: walk.value(options, known[name]) for name in shared}
+    defaults = {name: known[name].default for name in shared}
     compute = computing.unlabelled if options.unlabelled else computing.labelled
     found = compute(options.model, images, values, defaults, display)
     if found.unreadable:

@@ -97,7 +97,7 @@ def grown(root: Path, tree: str | list[str]) -> Path:
 
 def counts(path: Path, classes: Any = "auto") -> dict[str, dict[str, int]]:
     """The number of images by split and class; only of classes that have any."""
-    found = find(f"folder:{path}", SourceOptions(classes))
+    found = find(f"folder:{path}", SourceOptions(classes=classes))
     assert not found.problems, found.problems
     return {
         name: {

@@ -187,7 +187,7 @@ def test_no_image_is_lost_without_a_word(tmp_path: Path):
                 (place / f"{draw.randint(0, 99)}.png").write_bytes(PNG[:40])
         classes = draw.choice(["auto", "auto", "top", "leaf"])
         try:
-            found = find(f"folder:{root}", SourceOptions(classes))
+            found = find(f"folder:{root}", SourceOptions(classes=classes))
         except UserError:
             outcomes["refused"] += 1
             continue
@@ -207,7 +207,7 @@ def test_the_level_of_classes_can_be_said(tmp_path: Path):
     shutil.rmtree(tmp_path / "more")
     assert counts(tmp_path, "leaf") == {"train": {"ants": 2, "bees": 3, "other": 4}}
     with pytest.raises(UserError, match="--classes: no effect on 'digits'"):
-        load("digits", SourceOptions("leaf"))
+        load("digits", SourceOptions(classes="leaf"))
 
 
 def test_leaves_of_all_splits_are_read_alike(tmp_path: Path):
