@@ -10,7 +10,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.config.data import with_scheme
-from jtl.data.sources.registry import find
+from jtl.data.sources.registry import find, load
 
 IMAGES = np.zeros((6, 5, 4), np.uint8)
 IMAGES[:, 0, -1] = 200
@@ -83,21 +83,51 @@ def test_the_sets_of_emnist(tmp_path: Path):
     assert (image[0, -1].tolist(), image[-1, 0].tolist()) == ([4] * 3, [200] * 3)
 
 
-DAMAGED = {
-    "lacks the train labels": ("train-labels-idx1-ubyte", None),
-    "it is damaged": ("train-images-idx3-ubyte", encoded(IMAGES)[:-1]),
-    "is no IDX file of bytes with 3": ("train-images-idx3-ubyte", b"nothing"),
-    "holds 6 images, and": ("train-labels-idx1-ubyte", encoded(LABELS[:4])),
-    "is damaged (": ("t10k-images-idx3-ubyte", gzip.compress(encoded(IMAGES))[:-9]),
+TRAIN, TEST = "train-{}-ubyte", "t10k-{}-ubyte"
+IMAGE_FILE, LABEL_FILE = TRAIN.format("images-idx3"), TRAIN.format("labels-idx1")
+FLOATS = bytes([0, 0, 13, 3]) + encoded(IMAGES)[4:]
+DAMAGED: dict[str, tuple[str, bytes | None, str]] = {
+    "no labels": (LABEL_FILE, None, "lacks the train labels"),
+    "no images": (IMAGE_FILE, None, "lacks the train images"),
+    "no test labels": (TEST.format("labels-idx1"), None, "lacks the test labels"),
+    "half a file": (IMAGE_FILE, encoded(IMAGES)[:-1], "[6, 5, 4] bytes, and holds 119: it is dam"),
+    "more than its size": (IMAGE_FILE, encoded(IMAGES) + b"x", "and holds 121: it is damaged"),
+    "text": (IMAGE_FILE, b"nothing", "is no IDX file of bytes with 3"),
+    "a page of a web server": (
+        LABEL_FILE,
+        b"<!DOCTYPE html>" * 9,
+        "is no IDX file of bytes with 1",
+    ),
+    "an empty file": (LABEL_FILE, b"", "is no IDX file of bytes with 1"),
+    "half a head": (IMAGE_FILE, encoded(IMAGES)[:10], "is no IDX file of bytes with 3"),
+    "floats": (IMAGE_FILE, FLOATS, "is no IDX file of bytes with 3"),
+    "labels for images": (IMAGE_FILE, encoded(LABELS), "is no IDX file of bytes with 3"),
+    "images for labels": (LABEL_FILE, encoded(IMAGES), "is no IDX file of bytes with 1"),
+    "other labels": (LABEL_FILE, encoded(LABELS[:4]), "holds 6 images, and"),
+    "no image": (IMAGE_FILE, encoded(IMAGES[:0]), "[0, 5, 4] bytes, and holds 0"),
+    "one class": (LABEL_FILE, encoded(LABELS * 0 + 7), "only 1 class, '7'"),
+    "half a gzip": (IMAGE_FILE, gzip.compress(encoded(IMAGES))[:-9], "is damaged ("),
+    "a gzip of text": (IMAGE_FILE, gzip.compress(b"nothing"), "is no IDX file of bytes with 3"),
 }
 
 
-@pytest.mark.parametrize("told", DAMAGED)
-def test_damage(tmp_path: Path, told: str):
-    name, data = DAMAGED[told]
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damage(tmp_path: Path, case: str):
+    name, data, told = DAMAGED[case]
     file = written(tmp_path) / name
     file.unlink() if data is None else file.write_bytes(data)
-    assert told in refused(tmp_path)
+    if case == "one class":
+        (tmp_path / TEST.format("images-idx3")).unlink()
+        (tmp_path / TEST.format("labels-idx1")).unlink()
+    with pytest.raises(UserError) as caught:
+        load(f"idx:{tmp_path}")
+    assert told in str(caught.value)
+
+
+def test_places_without_files(tmp_path: Path):
+    (tmp_path / "x.txt").write_text("x")
+    assert "holds none of MNIST's files" in refused(f"idx:{tmp_path}")
+    assert "There is no folder" in refused(f"idx:{tmp_path}/none/x")
 
 
 def test_one_file_alone(tmp_path: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -153,17 +152,3 @@ def test_a_flat_folder_names_the_option(tmp_path: Path, folder: str):
     with pytest.raises(UserError) as caught:
         find(f"folder:{tmp_path / 'y'}")
     assert "--label-from" not in str(caught.value)
-
-
-def test_real_images_with_their_classes_in_their_names(tmp_path: Path):
-    source = Path("../shared/data/ants-bees.zip")
-    if not source.exists():
-        pytest.skip("no shared data")
-    with zipfile.ZipFile(source) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".jpg") and "/val/" in name]
-        for number, name in enumerate(sorted(names)[::10]):
-            label = name.split("/")[-2]
-            (tmp_path / f"{label}_{number}.jpg").write_bytes(archive.read(name))
-    data = load(str(tmp_path), SourceOptions(label_from="name"))
-    assert data.class_names == ("ants", "bees")
-    assert "from the names of the files, such as ants_0.jpg = ants" in data.describe().lines()[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -421,22 +420,3 @@ def test_metadata_in_a_folder_of_images_is_found(root: Path, name: str):
     shutil.copytree(root / "im", test)
     written(test, head + "e.png,ant\n", "metadata.csv")
     assert pairs(find(str(root / "s"))) == READ | {"test": {"e": "ant"}}
-
-
-def test_real_images_as_in_kaggles_dog_breeds(tmp_path: Path):
-    """`labels.csv` with `id,breed` beside `train/ID.jpg`."""
-    source = Path("../shared/data/ants-bees.zip")
-    if not source.exists():
-        pytest.skip("no shared data")
-    lines = ["id,breed"]
-    (tmp_path / "train").mkdir()
-    with zipfile.ZipFile(source) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".jpg") and "/val/" in name]
-        for number, name in enumerate(sorted(names)[::10]):
-            (tmp_path / f"train/{number:03d}.jpg").write_bytes(archive.read(name))
-            lines.append(f"{number:03d},{name.split('/')[-2]}")
-    written(tmp_path, "\n".join(lines))
-    data = load(str(tmp_path / "labels.csv"))
-    assert data.class_names == ("ants", "bees")
-    assert len(data.train) + len(data.val) == len(lines) - 1
-    assert "Images are found by their names alone" in data.notes[0]
