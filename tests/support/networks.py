@@ -19,7 +19,7 @@ MODELS = {
     "resnet18": models.create("resnet18", num_classes=5),
     "densenet": ImageClassifier(DenseNet((2, 2), growth=8), num_classes=5),
     "efficientnet_lite": ImageClassifier(EfficientNetLite(0.5, 0.3), num_classes=5),
-    "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 1, 0, 0)), num_classes=5),
+    "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 0, 1, 0, 0)), num_classes=5),
 }
 
 

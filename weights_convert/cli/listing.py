@@ -43,7 +43,8 @@ def command(options: Options) -> None:
     else:
         print(weights.overview(entries))
         print(
-            "\nTop-1 accuracy (ImageNet) and licence are those of the default weights.\n"
+            "\nTop-1 accuracy (ImageNet, as published by timm or torchvision) and licence are\n"
+            "those of the default weights.\n"
             "published: how many pretrained weights of the model you can choose from.\n"
             f"All weights of a model: {command_line('weights')} list {entries[0]['model']}"
         )

@@ -218,10 +218,13 @@ def _loading(
     name = target.architecture
     if target.library == "keras":
         # Its classifiers take one size, which is another by default for some.
-        options = f"classes={num_classes}, input_shape=({size}, {size}, 3)"
-        network = f"keras.applications.{name}(weights=None, {options})"
+        options = f"weights=None, classes={num_classes}, input_shape=({size}, {size}, 3)"
         if not num_classes:
-            network = f"keras.applications.{name}(weights=None, include_top=False)"
+            options = "weights=None, include_top=False"
+        if target.table.family == "mobilenet_v3":
+            # By jtl's own mean and standard deviation, which may be others than its layer's.
+            options += ", include_preprocessing=False"
+        network = f"keras.applications.{name}({options})"
         return f'import keras\nmodel = {network}\nmodel.load_weights("FILE")'
     load = 'model.load_state_dict(safetensors.torch.load_file("FILE"), strict=True)\nmodel.eval()'
     if target.library == "timm":

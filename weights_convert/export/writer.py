@@ -34,6 +34,7 @@ _OTHER_LOGITS = (
     "head: its logits are linear on pooled features, where SqueezeNet's are a ReLU's on each pixel "
     "and pooled then, or the other way round; train with --head conv for SqueezeNet alone"
 )
+_SCALING = ("mean", "variance", "count")
 _NORMS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -238,9 +239,18 @@ def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> Targ
         to, found.model, found.backbone, found.pool, found.num_classes, found.preprocessing.size
     )
     tensors = source_tensors(target.table, found.backbone, found.variables, found.counters)
+    if target.library == "keras" and models.get(found.model).family == "efficientnet":
+        tensors |= _scaling(found.preprocessing)
     with _appearing_whole(out, overwrite) as partial:
         _write(partial, tensors, metadata(found, target), target)
     return target
+
+
+def _scaling(preprocessing: models.Preprocessing) -> dict[str, np.ndarray]:
+    """What Keras's EfficientNet keeps in a layer that normalizes its images, divided by 255."""
+    mean, std = (np.asarray(x, np.float32) for x in (preprocessing.mean, preprocessing.std))
+    values = (mean, np.square(std), np.zeros((), np.int32))
+    return {f"normalization/{name}": x for name, x in zip(_SCALING, values, strict=True)}
 
 
 def _check_out(to: str, out: Path, overwrite: bool) -> None:
@@ -281,7 +291,8 @@ def _write_keras(path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[s
     """Keras 3's layout: `layers/LAYER/vars/INDEX`, in the order a layer makes its variables."""
     import h5py
 
-    orders = {"dense": _KERNELS, "conv2d": _KERNELS, "batch_normalization": _NORMS}
+    orders = dict.fromkeys(("dense", "conv2d", "depthwise_conv2d"), _KERNELS)
+    orders |= {"batch_normalization": _NORMS, "normalization": _SCALING}
     with h5py.File(path, "w") as file:
         file.create_group("vars")
         for key, array in tensors.items():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.models.registry import IMAGENET_STD
 from weights_convert.printable import listed, shown
 from weights_convert.source import keras_config
 from weights_convert.source.metadata import pixels
@@ -97,17 +98,25 @@ def declared(
     }
 
 
-def has_seen_no_images(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether a file has a Normalization layer as it begins: of mean 0 and variance 1.
+def of_application(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The mean and standard deviation that a file of weights of EfficientNet holds.
 
-    Such an EfficientNet, which was trained from random weights, has its bytes divided by 255.
+    Its layer Normalization follows a division by 255. The published files' variances are ImageNet's
+    standard deviations, for which the published network has a layer more that no file shows.
+
+    Returns:
+        Empty for the published ones, and without such a layer.
     """
-    found = {key: a for key, a in tensors.items() if re.match(r"(.*/)?normalization(_\d+)?/", key)}
-    means = [a for key, a in found.items() if key.endswith("/mean")]
-    variances = [a for key, a in found.items() if key.endswith("/variance")]
-    return (
-        bool(means) and not any(a.any() for a in means) and all((a == 1).all() for a in variances)
-    )
+    found = {}
+    for key, array in tensors.items():
+        if match := re.fullmatch(r"(?:.*/)?normalization(?:_\d+)?/(mean|variance)", key):
+            found[match[1]] = np.asarray(array, np.float64).ravel()
+    if found.keys() != {"mean", "variance"} or {x.size for x in found.values()} != {3}:
+        return {}
+    if np.allclose(found["variance"], IMAGENET_STD, atol=1e-4):
+        return {}
+    deviation = np.maximum(np.sqrt(found["variance"]), _EPSILON)
+    return {"mean": tuple(found["mean"].tolist()), "std": tuple(deviation.tolist())}
 
 
 def frames_or_trains(kind: str) -> bool:

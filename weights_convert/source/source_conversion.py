@@ -135,8 +135,8 @@ def _with_own_layers(
         if layers and file.keras_config is None:
             layers, note = _without_applications(file)
         fields = keras_layers.declared(file.keras_config, layers, file.tensors)
-        if note and keras_layers.has_seen_no_images(file.tensors):
-            fields = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        if note:
+            fields = keras_layers.of_application(file.tensors)
         source = dataclasses.replace(source, notes=(*source.notes, *([note] if note else [])))
     fields = {key: value for key, value in fields.items() if key not in known}
     return source.declaring(fields, "the model's own layers"), tensors

@@ -18,7 +18,7 @@ from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.rules import counter_key, fill, leaf_paths, lookup
-from weights_convert.convert.tables import TABLES
+from weights_convert.convert.tables import TABLES, published
 from weights_convert.export import writer
 from weights_convert.export.targets import choose
 from weights_convert.read import readers
@@ -313,15 +313,25 @@ def test_a_library_without_the_model(to, model, message):
         choose(to, model, models.get(model).backbone, "avg", 5)
 
 
-def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
-    table = next(t for t in TABLES if (t.family, t.library) == ("densenet", "keras"))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("DenseNet121", ""),
+        ("MobileNetV3Small", ", include_preprocessing=False"),
+        ("EfficientNetB0", ""),
+    ],
+)
+def test_an_export_for_keras_comes_back_as_it_was(tmp_path, name, options):
+    backbone = next(model for model in models.names() if published(model).keras == name)
+    family = models.get(backbone).family
+    table = next(t for t in TABLES if (t.family, t.library) == (family, "keras"))
     conventions = dict(table.conventions)
-    model = models.create("densenet121", num_classes=3, conventions=conventions)
+    model = models.create(backbone, num_classes=3, conventions=conventions)
     rng = np.random.default_rng(0)
     shapes = models.variable_shapes(model)
     variables = fill_with(shapes, lambda shape: rng.random(shape, np.float32))
     found = samples.checkpoint(
-        model="densenet121",
+        model=backbone,
         library="keras",
         variables=variables,
         conventions=conventions,
@@ -333,10 +343,11 @@ def test_an_export_for_keras_comes_back_as_it_was(tmp_path):
     converted_folder.write(tmp_path / "converted", found)
     out = tmp_path / "x.weights.h5"
     target = writer.export(tmp_path / "converted", "keras", out)
-    assert "DenseNet121(weights=None, classes=3, input_shape=(96, 96, 3))" in target.loading
+    made = f"{name}(weights=None, classes=3, input_shape=(96, 96, 3){options})"
+    assert made in target.loading
 
     back = source_conversion.convert_source(sources.locate(str(out)))
-    assert (back.model, back.num_classes, back.licence) == ("densenet121", 3, "mine")
+    assert (back.model, back.num_classes, back.licence) == (backbone, 3, "mine")
     assert back.class_names == ("a", "b", "c\u00e9")
     assert back.preprocessing == found.preprocessing
     for path in leaf_paths(variables):

@@ -160,6 +160,7 @@ MODELS = {
             "resnet18": network(
                 "a1_in1k a2_in1k a3_in1k@160 fb_ssl_yfcc100m_ft_in1k "
                 "fb_swsl_ig1b_ft_in1k gluon_in1k tv_in1k",
+                a1_in1k={"288": 73.16},
                 tv_in1k={"224": 69.76},
             )
         },
@@ -169,6 +170,7 @@ MODELS = {
         timm={
             "resnet34": network(
                 "a1_in1k a2_in1k a3_in1k@160 bt_in1k gluon_in1k ra4_e3600_r224_in1k tv_in1k",
+                a1_in1k={"288": 77.92},
                 tv_in1k={"224": 73.31},
             )
         },
@@ -193,6 +195,7 @@ MODELS = {
         timm={
             "resnet101": network(
                 "a1_in1k a1h_in1k a2_in1k a3_in1k@160 gluon_in1k tv_in1k tv2_in1k@176",
+                a1h_in1k={"288": 82.78},
                 tv_in1k={"224": 77.37},
                 tv2_in1k={"224": 81.89},
             )
@@ -204,6 +207,7 @@ MODELS = {
         timm={
             "resnet152": network(
                 "a1_in1k a1h_in1k a2_in1k a3_in1k@160 gluon_in1k tv_in1k tv2_in1k@176",
+                a1h_in1k={"288": 83.45},
                 tv_in1k={"224": 78.31},
                 tv2_in1k={"224": 82.28},
             )
@@ -232,6 +236,7 @@ MODELS = {
             "resnext50_32x4d": network(
                 "a1_in1k a1h_in1k a2_in1k a3_in1k@160 fb_ssl_yfcc100m_ft_in1k "
                 "fb_swsl_ig1b_ft_in1k gluon_in1k ra_in1k tv_in1k tv2_in1k@176",
+                a1h_in1k={"288": 82.01},
                 tv_in1k={"224": 77.62},
                 tv2_in1k={"224": 81.20},
             )
