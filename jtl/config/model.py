@@ -25,8 +25,10 @@ class ModelConfig:
             densenet169, densenet201, vgg11, vgg13, vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn,
             vgg19_bn, alexnet, squeezenet1_0, squeezenet1_1, inception_v3, mobilenet_v2,
             mobilenet_v3_large, mobilenet_v3_small, efficientnet_lite0, efficientnet_lite1,
-            efficientnet_lite2, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3
-            or efficientnet_b4.
+            efficientnet_lite2, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3,
+            efficientnet_b4, efficientnet_v2_b0, efficientnet_v2_b1, efficientnet_v2_b2,
+            efficientnet_v2_b3, efficientnet_v2_s, regnet_y_400mf, regnet_y_800mf, regnety_008,
+            regnet_y_1_6gf or regnet_y_3_2gf.
         weights: Pretrained weights: 'default' (the model's ImageNet weights) or another source.
             Others: 'timm:NAME' (from the timm hub, such as timm:resnet50.tv_in1k), 'package:NAME'
             (an installed package), 'torchvision:NAME' (from PyTorch's cache, such as

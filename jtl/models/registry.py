@@ -94,7 +94,7 @@ def _of(family: str, **fields: Any) -> Callable[[], Backbone]:
 
 
 _BILINEAR = Preprocessing(interpolation="bilinear")
-_HALVES = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), size=299)
+_HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def _resnet(
@@ -159,6 +159,29 @@ def _efficientnet(
     return ModelEntry(name, "efficientnet", backbone, params, f"timm:{name}.{tag}", pre, biases)
 
 
+def _regnet(
+    name: str, params: int, biases: int, tag: str, group: int, *stages: tuple[int, int]
+) -> ModelEntry:
+    backbone = _of("regnet:RegNetY", stages=stages, group_width=group)
+    crop = {"tv2_in1k": 0.965, "ra_in1k": 0.95, "pycls_in1k": 0.875}[tag.partition(".")[2]]
+    pre = Preprocessing(crop_pct=crop)
+    return ModelEntry(name, "regnet", backbone, params, f"timm:{tag}", pre, biases)
+
+
+def _efficientnet_v2(
+    size: str,
+    params: int,
+    biases: int,
+    pre: Preprocessing,
+    width: float = 1.0,
+    depth: float = 1.0,
+) -> ModelEntry:
+    options = dict(size="s" if size == "s" else "base", width=width, depth=depth)
+    backbone = _of("efficientnet_v2:EfficientNetV2", **options)
+    name, weights = f"efficientnet_v2_{size}", f"timm:tf_efficientnetv2_{size}.in1k"
+    return ModelEntry(name, "efficientnet_v2", backbone, params, weights, pre, biases)
+
+
 _RESNET50 = ("bottleneck", (3, 4, 6, 3))
 _RESNET101 = ("bottleneck", (3, 4, 23, 3))
 _ENTRIES = {
@@ -194,7 +217,7 @@ _ENTRIES = {
         _squeezenet("1_1", 1_235_496, 64 + 2880, (64, 3), (2, 2, 4)),
         ModelEntry(
             *("inception_v3", "inception", _of("inception:InceptionV3"), 23_834_568),
-            *("timm:inception_v3.tv_in1k", _HALVES),
+            *("timm:inception_v3.tv_in1k", Preprocessing(*_HALVES, size=299)),
         ),
         ModelEntry(
             *("mobilenet_v2", "mobilenet", _of("mobilenet:MobileNetV2"), 3_504_872),
@@ -210,6 +233,37 @@ _ENTRIES = {
         _efficientnet(2, 9_109_994, 15_410, 1.1, (2, 3, 3, 4, 4, 5, 2), "ra_in1k", 256),
         _efficientnet(3, 12_233_232, 20_080, 1.2, (2, 3, 3, 5, 5, 6, 2), "ra2_in1k", 288),
         _efficientnet(4, 19_341_616, 29_040, 1.4, (2, 4, 4, 6, 6, 8, 2), "ra2_in1k", 320),
+        _efficientnet_v2("b0", 7_139_704, 13_520, Preprocessing(size=192)),
+        _efficientnet_v2(
+            "b1", 8_141_052, 15_828, Preprocessing(crop_pct=0.882, size=192), 1.0, 1.1
+        ),
+        _efficientnet_v2(
+            "b2", 10_096_086, 18_414, Preprocessing(crop_pct=0.89, size=208), 1.1, 1.2
+        ),
+        _efficientnet_v2(
+            "b3", 14_358_406, 24_742, Preprocessing(crop_pct=0.904, size=240), 1.2, 1.4
+        ),
+        _efficientnet_v2("s", 21_458_488, 35_192, Preprocessing(*_HALVES, crop_pct=1.0, size=300)),
+        _regnet(
+            *("regnet_y_400mf", 4_344_144, 5_208, "regnety_004.tv2_in1k", 8),
+            *((1, 48), (3, 104), (6, 208), (6, 440)),
+        ),
+        _regnet(
+            *("regnet_y_800mf", 6_432_512, 5_592, "regnety_008_tv.tv2_in1k", 16),
+            *((1, 64), (3, 144), (8, 320), (2, 784)),
+        ),
+        _regnet(
+            *("regnety_008", 6_263_168, 5_496, "regnety_008.pycls_in1k", 16),
+            *((1, 64), (3, 128), (8, 320), (2, 768)),
+        ),
+        _regnet(
+            *("regnet_y_1_6gf", 11_202_430, 10_166, "regnety_016.tv2_in1k", 24),
+            *((2, 48), (6, 120), (17, 336), (2, 888)),
+        ),
+        _regnet(
+            *("regnet_y_3_2gf", 19_436_338, 12_410, "regnety_032.ra_in1k", 24),
+            *((2, 72), (5, 216), (13, 576), (1, 1512)),
+        ),
     )
 }
 

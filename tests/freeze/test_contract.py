@@ -29,9 +29,11 @@ from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
+from jtl.models.families.efficientnet_v2 import EfficientNetV2
 from jtl.models.families.inception import InceptionV3
 from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.mobilenet_v3 import MobileNetV3
+from jtl.models.families.regnet import RegNetY
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
@@ -63,6 +65,8 @@ MODELS = {
     "inception": ImageClassifier(InceptionV3(depths=(1, 2, 1)), HEAD, CLASSES),
     "mobilenet": ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), HEAD, CLASSES),
     "efficientnet": ImageClassifier(EfficientNet(0.25, (1, 1, 0, 0, 0, 0, 0)), HEAD, CLASSES),
+    "efficientnet_v2": ImageClassifier(EfficientNetV2("base", 0.25, 0.3, stages=2), HEAD, CLASSES),
+    "regnet": ImageClassifier(RegNetY(((1, 16), (1, 24)), 8), HEAD, CLASSES),
     "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 0, 0, 0)), HEAD, CLASSES),
 }
 SIZES = {"alexnet": 63, "inception": 75}

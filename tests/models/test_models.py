@@ -16,9 +16,11 @@ from jtl.models import HeadSpec, ImageClassifier, NormSpec
 from jtl.models.families.alexnet import AlexNet
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
+from jtl.models.families.efficientnet_v2 import EfficientNetV2
 from jtl.models.families.inception import InceptionV3
 from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.mobilenet_v3 import MobileNetV3
+from jtl.models.families.regnet import RegNetY
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
@@ -65,6 +67,16 @@ PUBLISHED_PARAMS = {
     "efficientnet_b2": 9_109_994,
     "efficientnet_b3": 12_233_232,
     "efficientnet_b4": 19_341_616,
+    "efficientnet_v2_b0": 7_139_704,
+    "efficientnet_v2_b1": 8_141_052,
+    "efficientnet_v2_b2": 10_096_086,
+    "efficientnet_v2_b3": 14_358_406,
+    "efficientnet_v2_s": 21_458_488,
+    "regnet_y_400mf": 4_344_144,
+    "regnet_y_800mf": 6_432_512,
+    "regnety_008": 6_263_168,
+    "regnet_y_1_6gf": 11_202_430,
+    "regnet_y_3_2gf": 19_436_338,
 }
 # A model of each family, the first of the registry.
 FAMILIES = {models.get(name).family: name for name in reversed(models.names())}
@@ -85,6 +97,8 @@ OTHERS = (
     ImageClassifier(MobileNetV2(0.25, (1, 2, 1, 0, 0, 0, 0)), num_classes=5),
     ImageClassifier(MobileNetV3("small", (1, 0, 1, 0, 0)), num_classes=5),
     ImageClassifier(EfficientNet(0.25, (1, 0, 1, 0, 0, 0, 0)), num_classes=5),
+    ImageClassifier(EfficientNetV2("base", 0.25, 0.3, stages=3), num_classes=5),
+    ImageClassifier(RegNetY(((1, 8), (1, 16), (1, 24)), 8), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -198,6 +212,25 @@ def test_every_model_has_a_published_count():
                 "params/stage5/block1/conv_dw/kernel": (5, 5, 1, 576),
                 "params/stage6/block6/se/conv_expand/bias": (1392,),
                 "params/final/conv/kernel": (1, 1, 384, 1536),
+            },
+        ),
+        (
+            "efficientnet_v2_b3",
+            {
+                # Rounded to the nearest multiples of 8, though 16 is less than 0.9 times 19.2.
+                "params/stage1/block2/conv/kernel": (3, 3, 16, 16),
+                "params/stage2/block1/conv_exp/kernel": (3, 3, 16, 64),
+                "params/stage3/block3/conv_pwl/kernel": (1, 1, 224, 56),
+                "params/stage6/block12/se/conv_reduce/kernel": (1, 1, 1392, 58),
+            },
+        ),
+        (
+            "regnet_y_800mf",
+            {
+                "params/stem/conv/kernel": (3, 3, 3, 32),
+                "params/stage2/block1/se/conv_reduce/kernel": (1, 1, 144, 16),
+                "params/stage3/block8/conv2/kernel": (3, 3, 16, 320),
+                "params/stage4/block1/down/conv/kernel": (1, 1, 320, 784),
             },
         ),
     ],

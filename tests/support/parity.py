@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 import torch
+import torchvision
 
 from jtl import models
 from jtl.models.layers.blocks import unfused_layers
@@ -204,7 +205,7 @@ def torch_train_step(
     """The same step in PyTorch, in place; returns the loss."""
     model.train()
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, (torch.nn.Dropout, torchvision.ops.StochasticDepth)):
             module.p = 0.0
     tx = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=MOMENTUM)
     dtype = next(model.parameters()).dtype

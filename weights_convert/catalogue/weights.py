@@ -74,6 +74,8 @@ def licence_of(name: str) -> str | None:
 def _licence(architecture: str, tag: str) -> str:
     if tag in _RESEARCH:
         return "cc-by-nc-4.0"
+    if tag.startswith("pycls"):
+        return "mit"
     # The hub states Apache-2.0 of torchvision's DenseNets and InceptionV3, BSD of the others.
     apache = architecture.startswith(("densenet", "inception"))
     return "bsd-3-clause" if tag in _TORCHVISION and not apache else "apache-2.0"

@@ -21,7 +21,7 @@ from weights_convert.printable import listed, shown
 MIN_MATCH = 0.5
 # What the convolutions of a unit may be called in jtl.
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw", "squeeze")
-_CONVOLUTIONS += ("branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
+_CONVOLUTIONS += ("conv_exp", "branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
 # A network has at least this share of its file's keys; of MoCo's two, each has half.
 _MIN_SHARE = 0.2
 _MAX_PREFIXES = 8
@@ -84,9 +84,18 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("those of torchvision 0.2, which number all layers of a block", _numbered_mobilenet),
             ("the layers inside `features`, as in fastai", _inside("features")),
         )
-    if family in ("densenet", "vgg", "alexnet", "squeezenet", "mobilenet_v3", "efficientnet"):
+    if _has_features(family):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
     return (AS_IS,)
+
+
+@functools.cache
+def _has_features(family: str) -> bool:
+    """Whether a library has the family's convolutions inside a module `features`."""
+    name = next(n for n in models.names() if models.get(n).family == family)
+    tables = [table for table in TABLES if table.family == family]
+    units = [_convolutions(table.modules, models.get(name).backbone)[0] for table in tables]
+    return any(key.startswith("features.") for names in units for key in names)
 
 
 class Place(NamedTuple):

@@ -36,7 +36,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (r"(.*\.)?(cls_token|pos_embed|patch_embed\.proj\.weight)", "a vision transformer (ViT, DeiT)"),
     (r"(.*\.)?relative_position_bias_table", "Swin Transformer"),
     (r"(.*\.)?(stages\.\d+\.blocks\.\d+\.conv_dw\.weight|features\..*\.layer_scale)", "ConvNeXt"),
-    (r"(.*\.)?(s\d|trunk_output\.block\d)\.(b\d|block\d-\d)\..*", "RegNet"),
+    (r"(.*\.)?(s\d|trunk_output\.block\d)\.(b\d|block\d-\d)\..*", "another RegNet"),
     (r"(.*\.)?inception\d[a-e]\.branch\d\..*", "GoogLeNet (Inception v1)"),
     (r"(.*\.)?(branch1|stage2\.0\.branch1)\.0\.weight", "ShuffleNet"),
     (r"(.*\.)?backbone\.fpn\..*|(.*\.)?rpn\.head\..*", "a detector, with its pyramid and heads"),

@@ -26,6 +26,8 @@ _CONVENTIONS = {
     # How Keras 3 itself writes .weights.h5.
     "keras": ("keras (numbered)", "keras (numbered, no top)"),
 }
+# Keras's networks that can leave out their own layers that scale images.
+_OPTIONAL_SCALING = ("mobilenet_v3", "efficientnet_v2")
 
 # Pixels of the images whose last feature map a VGG's dense layers fit as it is.
 _FITS_FROM, _SLIDES_FROM = 224, 256
@@ -221,7 +223,7 @@ def _loading(
         options = f"weights=None, classes={num_classes}, input_shape=({size}, {size}, 3)"
         if not num_classes:
             options = "weights=None, include_top=False"
-        if target.table.family == "mobilenet_v3":
+        if target.table.family in _OPTIONAL_SCALING:
             # By jtl's own mean and standard deviation, which may be others than its layer's.
             options += ", include_preprocessing=False"
         network = f"keras.applications.{name}({options})"

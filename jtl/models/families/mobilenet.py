@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jtl.models.chain import Unit, unit
 from jtl.models.layers.mobile import (
     DepthwiseSeparable,
     Final,
+    FusedBlock,
+    FusedInvertedResidual,
     InvertedResidual,
     Squeeze,
     Stem,
@@ -29,7 +31,8 @@ class Block(NamedTuple):
         strides: Of the same.
         features: Channels of the output.
         activation: After every convolution but the last.
-        squeeze: How it weighs its channels; None where it does not.
+        squeeze: How it weighs its channels; None where it does not, as where it is fused.
+        fused: Whether one full convolution stands for the expansion and the depthwise one.
     """
 
     expansion: float
@@ -38,6 +41,7 @@ class Block(NamedTuple):
     features: int
     activation: Activation = "relu6"
     squeeze: Squeeze | None = None
+    fused: bool = False
 
 
 def mobile_units(
@@ -64,20 +68,22 @@ def mobile_units(
     inputs = stem
     for s, blocks in enumerate(stages, 1):
         for b, block in enumerate(blocks, 1):
-            options = dict(
+            options: dict[str, Any] = dict(
                 features=block.features,
                 kernel_size=block.kernel_size,
                 strides=block.strides,
                 residual=block.strides == 1 and block.features == inputs,
                 activation=block.activation,
-                squeeze=block.squeeze,
                 **common,
             )
-            path = f"stage{s}/block{b}"
-            if block.expansion == 1:
-                units.append(unit(path, DepthwiseSeparable, **options))
-            else:
-                units.append(unit(path, InvertedResidual, expansion=block.expansion, **options))
+            plain, expanding = FusedBlock, FusedInvertedResidual
+            if not block.fused:
+                plain, expanding = DepthwiseSeparable, InvertedResidual
+                options["squeeze"] = block.squeeze
+            if block.expansion != 1:
+                options["expansion"] = block.expansion
+            module = plain if block.expansion == 1 else expanding
+            units.append(unit(f"stage{s}/block{b}", module, **options))
             inputs = block.features
     return (*units, unit("final", Final, features=final, norm=norm, activation=activation))
 

@@ -1,6 +1,6 @@
 """The blocks of networks for small devices: depthwise convolutions between 1x1 convolutions.
 
-MobileNetV2 and V3, EfficientNet and its Lite variants are made of them. A block may weigh its
+MobileNetV2 and V3, EfficientNet and its relatives are made of them. A block may weigh its
 channels by what the whole image shows (squeeze-and-excitation, Hu et al., arXiv 1709.01507).
 """
 
@@ -34,10 +34,10 @@ class Squeeze(NamedTuple):
     gate: Gate
 
 
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, but never less than 90 % of `channels`."""
+def round_channels(channels: float, divisor: int = 8, least: float = 0.9) -> int:
+    """The nearest multiple of `divisor`, but never less than 90 % of `channels`, or `least`."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+    return rounded + divisor if rounded < least * channels else rounded
 
 
 def _padding(kind: str, kernel_size: int) -> Padding:
@@ -126,6 +126,49 @@ class InvertedResidual(nn.Module):
         if self.squeeze is not None:
             y = SqueezeExcite(self.squeeze, name="se")(y, train=train)
         return conv_norm(y, conv_pwl, bn3, train=train, residual=x if self.residual else None)
+
+
+class FusedInvertedResidual(nn.Module):
+    """Full convolution that expands, linear 1x1: Fused-MBConv of EfficientNetV2."""
+
+    features: int
+    kernel_size: int
+    strides: int
+    expansion: float
+    residual: bool
+    activation: Activation
+    norm: NormSpec
+    padding: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        pads = _padding(self.padding, self.kernel_size)
+        channels = round_channels(self.expansion * x.shape[-1])
+        conv_exp = Conv(channels, self.kernel_size, self.strides, pads, name="conv_exp")
+        conv_pwl = Conv(self.features, 1, 1, 0, name="conv_pwl")
+        bn1, bn2 = (BatchNorm(self.norm, name=f"bn{i}") for i in (1, 2))
+        y = conv_norm(x, conv_exp, bn1, train=train, activation=self.activation)
+        return conv_norm(y, conv_pwl, bn2, train=train, residual=x if self.residual else None)
+
+
+class FusedBlock(nn.Module):
+    """One full convolution: the fused block without expansion. The shortcut is not activated."""
+
+    features: int
+    kernel_size: int
+    strides: int
+    residual: bool
+    activation: Activation
+    norm: NormSpec
+    padding: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        pads = _padding(self.padding, self.kernel_size)
+        conv = Conv(self.features, self.kernel_size, self.strides, pads, name="conv")
+        norm = BatchNorm(self.norm, name="bn1")
+        y = conv_norm(x, conv, norm, train=train, activation=self.activation)
+        return x + y if self.residual else y
 
 
 class Final(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def randomize(model: keras.Model, seed: int = 0) -> None:
                 value = rng.normal(0, (2 / fan_in) ** 0.5, shape)
             elif name == "gamma":
                 # The last of a residual branch is small, or 16 blocks would explode.
-                scale = 0.4 if layer.name.endswith("_3_bn") else 1
+                scale = 0.4 if layer.name.endswith(("_3_bn", "project_bn")) else 1
                 value = scale * rng.uniform(0.5, 1.5, shape)
             elif name == "moving_variance":
                 value = rng.uniform(0.5, 1.5, shape)
@@ -116,6 +117,11 @@ def mobilenet_v3_small() -> keras.Model:
 @pytest.fixture(scope="module")
 def efficientnet_b0() -> keras.Model:
     return _application("EfficientNetB0")
+
+
+@pytest.fixture(scope="module")
+def efficientnet_v2_b0() -> keras.Model:
+    return _application("EfficientNetV2B0", include_preprocessing=False)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +211,7 @@ def keras_layer(path: str, family: str, model: keras.Model) -> str:
         return _inception_layer(path, model)
     if family == "vgg":
         return _vgg_layer(path, model)
-    if family == "efficientnet":
+    if family.startswith("efficientnet"):
         return _efficientnet_layer(path, model)
     if family == "mobilenet_v3":
         return _mobile_layer(path, model)
@@ -238,9 +244,10 @@ def _efficientnet_layer(path: str, model: keras.Model) -> str:
     if path in ends:
         return ends[path]
     stage, block = (int(re.sub(r"\D", "", part)) for part in path.split("/"))
-    prefix = f"block{stage}{'abcd'[block - 1]}_"
+    prefix = f"block{stage}{string.ascii_lowercase[block - 1]}_"
     names = {layer.name for layer in model.layers}
-    return prefix + ("add" if f"{prefix}add" in names else "project_bn")
+    ends = ("add", "project_activation", "project_bn")
+    return next(prefix + end for end in ends if prefix + end in names)
 
 
 def _mobile_layer(path: str, model: keras.Model) -> str:
@@ -311,6 +318,7 @@ LIBRARIES = {
     "inception_v3": "keras",
     "mobilenet_v3_small": "keras",
     "efficientnet_b0": "keras",
+    "efficientnet_v2_b0": "keras",
     "vgg16_no_top": "keras (no top)",
     "narrow_vgg16": "keras",
 }

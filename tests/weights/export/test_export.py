@@ -319,6 +319,7 @@ def test_a_library_without_the_model(to, model, message):
         ("DenseNet121", ""),
         ("MobileNetV3Small", ", include_preprocessing=False"),
         ("EfficientNetB0", ""),
+        ("EfficientNetV2B0", ", include_preprocessing=False"),
     ],
 )
 def test_an_export_for_keras_comes_back_as_it_was(tmp_path, name, options):

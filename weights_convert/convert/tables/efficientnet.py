@@ -11,6 +11,7 @@ from weights_convert.convert.tables.mobile import (
     DEPTHWISE,
     TIMM_INSIDE,
     TIMM_OUTPUTS,
+    keras_names,
     keras_numbered,
     lukemelas,
     timm_modules,
@@ -23,36 +24,19 @@ _LAYERS = {"conv": "0", "bn": "1"}
 # Each convolution is one with its normalization and activation.
 _SEPARABLE = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "2.0", "bn2": "2.1"}
 _SEPARABLE |= {"se/conv_reduce": "1.fc1", "se/conv_expand": "1.fc2"}
-_INVERTED = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"}
-_INVERTED |= {"se/conv_reduce": "2.fc1", "se/conv_expand": "2.fc2", "conv_pwl": "3.0", "bn3": "3.1"}
+INVERTED = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"}
+INVERTED |= {"se/conv_reduce": "2.fc1", "se/conv_expand": "2.fc2", "conv_pwl": "3.0", "bn3": "3.1"}
 
 
 def _torchvision(_backbone: EfficientNet) -> tuple[Naming, ...]:
     def block(stage: str, index: str, name: str) -> str:
-        names = _SEPARABLE if stage == "1" else _INVERTED
+        names = _SEPARABLE if stage == "1" else INVERTED
         return f"features.{stage}.{int(index) - 1}.block.{names[name]}"
 
     return (
         (r"stem/(conv|bn)", lambda kind: f"features.0.{_LAYERS[kind]}"),
         (r"stage(\d)/block(\d)/(\w+|se/\w+)", block),
         (r"final/(conv|bn)", lambda kind: f"features.8.{_LAYERS[kind]}"),
-    )
-
-
-def _keras(_backbone: EfficientNet) -> tuple[Naming, ...]:
-    inverted = {"conv_pw": "expand_conv", "bn1": "expand_bn", "conv_dw": "dwconv", "bn2": "bn"}
-    inverted |= {"conv_pwl": "project_conv", "bn3": "project_bn"}
-    separable = {"conv_dw": "dwconv", "bn1": "bn", "conv_pw": "project_conv", "bn2": "project_bn"}
-    squeeze = {"se/conv_reduce": "se_reduce", "se/conv_expand": "se_expand"}
-
-    def block(stage: str, index: str, name: str) -> str:
-        names = squeeze | (separable if stage == "1" else inverted)
-        return f"block{stage}{'abcdefgh'[int(index) - 1]}_{names[name]}"
-
-    return (
-        (r"stem/(conv|bn)", lambda kind: f"stem_{kind}"),
-        (r"stage(\d)/block(\d)/(\w+|se/\w+)", block),
-        (r"final/(conv|bn)", lambda kind: f"top_{kind}"),
     )
 
 
@@ -104,7 +88,7 @@ TABLES = (
         TORCH,
         conventions={"norm": NormSpec(epsilon=_EPSILON, momentum=0.99), "padding": "SAME"},
     ),
-    _keras_table("keras", _keras, "predictions"),
+    _keras_table("keras", keras_names("dwconv"), "predictions"),
     # Keras 3's first .weights.h5 files hold no names, but count the layers of each class.
     _keras_table("keras (numbered)", keras_numbered, "dense"),
 )

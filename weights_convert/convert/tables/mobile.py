@@ -1,7 +1,8 @@
-"""What networks of inverted residuals share: timm's names, and the order of Keras's layers."""
+"""What networks of inverted residuals share: names of timm and Keras, the order of its layers."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,6 +48,37 @@ def lukemelas(backbone: Any) -> tuple[Naming, ...]:
     )
 
 
+def keras_names(depthwise: str) -> Callable[[Any], tuple[Naming, ...]]:
+    """Keras's names for EfficientNet and its second version, whose depthwise layer differs."""
+    common = {"conv_dw": depthwise, "se/conv_reduce": "se_reduce", "se/conv_expand": "se_expand"}
+    # By the module of a block.
+    names = {
+        "DepthwiseSeparable": common
+        | {"bn1": "bn", "conv_pw": "project_conv", "bn2": "project_bn"},
+        "InvertedResidual": common
+        | {"conv_pw": "expand_conv", "bn1": "expand_bn", "bn2": "bn"}
+        | {"conv_pwl": "project_conv", "bn3": "project_bn"},
+        "FusedInvertedResidual": {"conv_exp": "expand_conv", "bn1": "expand_bn"}
+        | {"conv_pwl": "project_conv", "bn2": "project_bn"},
+        "FusedBlock": {"conv": "project_conv", "bn1": "project_bn"},
+    }
+
+    def modules(backbone: Any) -> tuple[Naming, ...]:
+        kinds = {unit.path: unit.module.__name__ for unit in backbone.units()}
+
+        def block(stage: str, index: str, name: str) -> str:
+            kind = kinds[f"stage{stage}/block{index}"]
+            return f"block{stage}{string.ascii_lowercase[int(index) - 1]}_{names[kind][name]}"
+
+        return (
+            (r"stem/(conv|bn)", lambda kind: f"stem_{kind}"),
+            (r"stage(\d)/block(\d+)/(\w+|se/\w+)", block),
+            (r"final/(conv|bn)", lambda kind: f"top_{kind}"),
+        )
+
+    return modules
+
+
 TIMM_OUTPUTS = ((r"act1|bn1\.act", lambda: "stem"), (r"act2|bn2\.act", lambda: "final"))
 TIMM_INSIDE = (
     (
@@ -55,10 +87,17 @@ TIMM_INSIDE = (
     ),
 )
 
-# A block's layers in the order in which they work.
-_SEPARABLE = ("conv_dw", "bn1", "se/conv_reduce", "se/conv_expand", "conv_pw", "bn2")
-_INVERTED = ("conv_pw", "bn1", "conv_dw", "bn2", "se/conv_reduce", "se/conv_expand")
-_INVERTED += ("conv_pwl", "bn3")
+# The layers of units in the order in which they work.
+_SQUEEZE = ("se/conv_reduce", "se/conv_expand")
+_ORDERS = {
+    "Stem": ("conv", "bn"),
+    "DepthwiseSeparable": ("conv_dw", "bn1", *_SQUEEZE, "conv_pw", "bn2"),
+    "InvertedResidual": ("conv_pw", "bn1", "conv_dw", "bn2", *_SQUEEZE, "conv_pwl", "bn3"),
+    "FusedInvertedResidual": ("conv_exp", "bn1", "conv_pwl", "bn2"),
+    "FusedBlock": ("conv", "bn1"),
+    "Final": ("conv", "bn"),
+    "PooledDense": ("conv",),
+}
 # Keras's depthwise kernels are [height, width, channels, 1].
 DEPTHWISE: dict[str, Layout] = {r"stage\d/block\d+/conv_dw": "depthwise"}
 
@@ -79,12 +118,9 @@ def keras_numbered(backbone: Any) -> tuple[Naming, ...]:
 def _in_order(backbone: Any) -> Iterator[str]:
     """The paths of all layers in the order in which they work, the classifier as a convolution."""
     for unit in backbone.units():
-        options = dict(unit.options)
-        order = ("conv", "bn") if unit.path in ("stem", "final") else ("conv",)
-        if "kernel_size" in options:
-            order = _INVERTED if "expansion" in options else _SEPARABLE
-        for name in order:
-            if options.get("squeeze") or not name.startswith("se/"):
+        squeezes = dict(unit.options).get("squeeze")
+        for name in _ORDERS[unit.module.__name__]:
+            if squeezes or name not in _SQUEEZE:
                 yield f"{unit.path}/{name}"
     yield "head/logits"
 
