@@ -27,6 +27,8 @@ GRID = tuple(float(f"{value:.4g}") for value in np.logspace(1, -5, 25))
 
 MAX_ITERATIONS = 500
 """The most steps of L-BFGS for one penalty."""
+_STATE = 25
+"""Copies of the solution, in float64, that L-BFGS-B works with: ten pairs and five more."""
 _ON_THE_WAY = {"gtol": 1e-4, "ftol": 1e-7}
 """When a fit is close enough to be compared with others; see `scipy.optimize.minimize`."""
 _AT_THE_END = {"gtol": 1e-6, "ftol": 1e-10}
@@ -109,6 +111,20 @@ def fit_path(
 def best(path: list[Solution]) -> Solution:
     """The fit of the best score; among equals, of lowest validation loss."""
     return max(path, key=lambda fit: (fit.score, -fit.val_loss))
+
+
+def needed_bytes(images: int, width: int, classes: int) -> int:
+    """How much memory a fit takes: with thousands of classes, features are the least of it.
+
+    Args:
+        images: N, of all splits.
+        width: C.
+        classes: K.
+    """
+    features = 3 * images * width  # And two copies of them.
+    scores = 4 * images * classes  # Targets, logits, probabilities and the gradient.
+    solutions = (2 * _STATE + len(GRID)) * width * classes
+    return 4 * (features + scores + solutions)
 
 
 class _Problem:

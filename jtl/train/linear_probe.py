@@ -122,8 +122,8 @@ def accuracies(setup: Setup, cache: FeatureCache, read: PhaseInputs | None) -> d
     size = setup.inputs.device.size
     image = jax.ShapeDtypeStruct((1, size, size, 3), setup.inputs.device.dtype)
     outputs = models.output_shape(setup.model, setup.variables, image, "head").size
-    # Centred and transposed copies come on top.
-    needed = 3 * 4 * outputs * sum(map(len, splits.values()))
+    count = sum(map(len, splits.values()))
+    needed = lbfgs.needed_bytes(count, outputs, len(dataset.class_names))
     if processes.is_distributed() or needed > memory_budget(setup.config.run.cache_budget):
         return {}
     cache.display.message("For comparison: training the classifier alone (a linear probe)")

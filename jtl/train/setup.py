@@ -34,6 +34,7 @@ from jtl.freeze.phase_plan import PhasePlan, plan_phases
 from jtl.freeze.phases import Phase
 from jtl.models import ImageClassifier, heads
 from jtl.models.initialization import initialize
+from jtl.optim import lbfgs
 from jtl.optim.recipe import Recipe, recipe
 from jtl.runs import metrics
 from jtl.runs.checkpoints.model_description import describe_model
@@ -279,10 +280,10 @@ def feature_cache(setup: Setup, display: Display) -> FeatureCache:
 
 
 def head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -> bool:
-    """Whether L-BFGS has room for the features that the head gets, and for two copies of them."""
-    width = variables["params"]["head"]["logits"]["kernel"].shape[0]
-    count = len(dataset.train) + len(dataset.val)
-    return 3 * 4 * width * count <= memory_budget(config.run.cache_budget)
+    """Whether L-BFGS has room for the features that the head gets, and for its work."""
+    width, classes = variables["params"]["head"]["logits"]["kernel"].shape
+    needed = lbfgs.needed_bytes(len(dataset.train) + len(dataset.val), width, classes)
+    return needed <= memory_budget(config.run.cache_budget)
 
 
 def _check_accumulation(config: Config, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import types
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from jtl.runs.checkpoints import reading
 from jtl.train.automatic import augmented, chosen, mismatch
 from jtl.train.checks import checked
 from jtl.train.fit import fit
-from jtl.train.setup import prepare_setup
+from jtl.train.setup import head_fits, prepare_setup
 from support import tiny
 
 
@@ -77,6 +78,26 @@ def test_whoever_asks_for_steps_gets_steps(options: dict[str, Any]):
 
 def test_features_that_do_not_fit_in_memory_take_steps():
     assert chosen(Config(), tiny.variables(), in_memory=False).train.solver == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "budget", "fits"),
+    [
+        (10, 5_000, "100MB", True),
+        (10, 50_000, "100MB", False),
+        # Features of 120 MB, but 2,000 MB of what is computed of each image and class.
+        (5_000, 10_000, "1GB", False),
+        (5_000, 10_000, "4GB", True),
+        (20_000, 10_000, "4GB", False),
+    ],
+)
+def test_a_head_of_thousands_of_classes_needs_memory(
+    classes: int, images: int, budget: str, fits: bool
+):
+    kernel = jax.ShapeDtypeStruct((1_000, classes), np.float32)
+    variables: Any = {"params": {"head": {"logits": {"kernel": kernel}}}}
+    data: Any = types.SimpleNamespace(train=range(images * 4 // 5), val=range(images // 5))
+    assert head_fits(of(cache_budget=budget), variables, data) is fits
 
 
 def test_what_was_given_stays():
