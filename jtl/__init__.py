@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jtl.api import fit as fit
     from jtl.api import load as load
     from jtl.embed.function import embed as embed
+    from jtl.publish.function import publish as publish
     from jtl.search.found import search as search
 
 __version__ = version("jtl")
@@ -28,7 +29,7 @@ _API = (
     "Classifier", "Findings", "Prediction", "Predictions", "Run", "Unreadable", "UserError",
     "clean", "fit", "load",
 )  # fmt: skip
-_CALLABLE_MODULES = ("embed", "search")
+_CALLABLE_MODULES = ("embed", "publish", "search")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,3 +178,10 @@ def export(folder: Path, to: str, path: Path) -> TargetModel:
     from weights_convert.export import writer
 
     return writer.export(folder, to, path)
+
+
+def fetch(repo: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """Files on the Hugging Face hub; see `weights_convert.source.hub.fetch_files`."""
+    from weights_convert.source import hub
+
+    return hub.fetch_files(repo, files, revision)

@@ -42,6 +42,9 @@ COMMANDS = {
     "evaluate": Command("jtl.evaluate.command", "measure how good a model is", computes=True),
     "embed": Command("jtl.embed.command", "turn images into features", computes=True),
     "export": Command("jtl.export.command", "write a model for other libraries", computes=True),
+    "publish": Command(
+        "jtl.publish.command", "put a model on the Hugging Face hub, with a model card"
+    ),
     "serve": Command(
         "jtl.serve.command", "a page to try a model on, and an HTTP API", computes=True
     ),

@@ -15,6 +15,7 @@ from jtl.data import verification
 from jtl.data.multilabel import is_multilabel
 from jtl.data.sources import registry
 from jtl.data.splits import OpenedSource, Split, reordered
+from jtl.predict import published
 from jtl.predict.classifier import Classifier
 from jtl.runs.resume import stored_fingerprint
 
@@ -44,6 +45,11 @@ def opened_for(
         UserError: As of `jtl.evaluate.evaluation.evaluate_run`.
     """
     config = classifier.config.data
+    if data is None and config.data.startswith(published.UNPUBLISHED):
+        raise UserError(
+            f"the model in '{classifier.folder}' was published without its images. Give images to "
+            "score it on with --data."
+        )
     own = with_scheme(config.data)
     spec = own if data is None else with_scheme(data)
     bad = on_bad_image or config.on_bad_image

@@ -22,6 +22,7 @@ from jtl.data import frames
 from jtl.data.input_plan import InputPlan
 from jtl.distributed.sharding import SINGLE
 from jtl.models import ImageClassifier
+from jtl.predict import published
 from jtl.predict import tta as tta_module
 from jtl.predict.inputs import Images, items
 from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
@@ -185,21 +186,30 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
     """Reads a run's best checkpoint; the run may be training meanwhile, which goes on undisturbed.
 
     Args:
-        run: The run's folder, or what `jtl.fit` gave; of a search's folder, its winner is read.
+        run: The run's folder, or what `jtl.fit` gave; of a search's folder, its winner is read. Or
+            what `jtl publish` wrote: a folder, or `hf:USER/NAME` (`hf:USER/NAME@REVISION`) on the
+            Hugging Face hub.
 
     Raises:
         UserError: This is no path; the folder is no run or has no finished checkpoint yet; or its
-            checkpoint or `config.json` is damaged, or of another version of jtl.
+            checkpoint or `config.json` is damaged, or of another version of jtl; or the hub has no
+            such classifier, or cannot be reached.
     """
     folder = run.folder if isinstance(run, (Run, Classifier)) else as_path(run, "run")
-    folder = run_of(folder)
-    restored = reading.restore(folder)
-    config = stored_config(folder)
+    if str(folder).startswith(published.PREFIX):
+        folder = published.fetch(str(folder))
+    if published.is_published(folder):
+        found: Any = published.read(folder)
+        config = found.config
+    else:
+        folder = run_of(folder)
+        found = reading.restore(folder)
+        config = stored_config(folder)
     try:
-        model, inputs = rebuild_model(restored.meta)
+        model, inputs = rebuild_model(found.meta)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"the checkpoint of epoch {restored.epoch} in '{folder}' is of another version of jtl "
+            f"the checkpoint of epoch {found.epoch} in '{folder}' is of another version of jtl "
             f"({type(error).__name__}: {error})."
         ) from error
     garbage_collection.resume()
@@ -207,13 +217,13 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
         folder=folder,
         config=config,
         model=model,
-        variables=SINGLE.replicate(restored.variables),
+        variables=SINGLE.replicate(found.variables),
         inputs=inputs,
-        class_names=tuple(restored.meta["class_names"]),
-        epoch=restored.epoch,
-        meta=restored.meta,
-        temperature=fitted_temperature(folder, restored.epoch),
-        thresholds=fitted_thresholds(folder, restored.epoch, len(restored.meta["class_names"]))
-        if restored.meta.get("task") == "multilabel"
+        class_names=tuple(found.meta["class_names"]),
+        epoch=found.epoch,
+        meta=found.meta,
+        temperature=fitted_temperature(folder, found.epoch),
+        thresholds=fitted_thresholds(folder, found.epoch, len(found.meta["class_names"]))
+        if found.meta.get("task") == "multilabel"
         else None,
     )

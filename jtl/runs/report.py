@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jtl.common import markdown
 from jtl.common.files import replace_text
 from jtl.common.text import counted, for_markdown
 from jtl.config import walk
@@ -65,14 +65,14 @@ def page(summary: dict[str, Any], config: Config, plots: Sequence[str]) -> str:
         plots: Names of `PLOTS` to show.
     """
     parts = [
-        f"# {summary['model']} on {_code(summary['data'])}",
+        f"# {summary['model']} on {markdown.code(summary['data'])}",
         _results(summary, config),
         *(f"![{title}]({name})\n\n{title}." for name, title in _titles(plots, config)),
         _classes(summary),
         "## Training",
-        _table(_training(summary, config)),
+        markdown.table(_training(summary, config)),
         "## Data",
-        _table(_data(summary)),
+        markdown.table(_data(summary)),
         *(f"- {for_markdown(note)}" for note in summary["notes"]),
         "## How to reproduce",
         _repeat(summary, config),
@@ -108,7 +108,7 @@ def _results(summary: dict[str, Any], config: Config) -> str:
             figures = [count_of(summary, split), *(summary[f"{split}_{key}"] for key in shown)]
             loss = _number(summary["val_loss"]) if split == "val" else ""
             rows.append((name, *map(_number, figures), loss))
-    text = _table(rows, ("split", "images", *shown.values(), "loss"))
+    text = markdown.table(rows, ("split", "images", *shown.values(), "loss"))
     if summary["test_accuracy"] is not None:
         text += (
             f"\n\nTest {'exact match' if several else 'accuracy'}: "
@@ -181,21 +181,22 @@ def _classes(summary: dict[str, Any]) -> str:
     titles = summary.get("class_titles", {})
     names = {name: for_markdown(with_title(name, titles)) for name, _ in rows}
     lines = [(names[name], *(_number(row[key]) for key in columns)) for name, row in rows]
-    table = _table(lines, ("class", *columns.values()))
+    table = markdown.table(lines, ("class", *columns.values()))
     return f"{heading}\n\n{table}"
 
 
 def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
     share = 100 * summary["trainable_params"] / summary["total_params"]
     weights = summary["weights"]
-    source = _code(weights["name"])
+    source = markdown.code(weights["name"])
     if weights.get("licence"):
-        source += f", licence {_one_line(weights['licence'])}"
+        source += f", licence {markdown.one_line(weights['licence'])}"
     solved = config.train.solver == "lbfgs"
     phases = [
-        f"{_code(p['mask'])}, fitted to its optimum"
+        f"{markdown.code(p['mask'])}, fitted to its optimum"
         if solved
-        else f"{counted(p['epochs'], 'epoch')} of {_code(p['mask'])} at learning rate {p['lr']:g}"
+        else f"{counted(p['epochs'], 'epoch')} of {markdown.code(p['mask'])} at learning rate "
+        f"{p['lr']:g}"
         for p in summary["phases"]
     ]
     return [
@@ -207,7 +208,7 @@ def _training(summary: dict[str, Any], config: Config) -> list[tuple[str, str]]:
             f"{summary['trainable_params']:,} of {summary['total_params']:,} ({share:.3g} %)",
         ),
         ("frozen layers", frozen_layers(summary)),
-        ("head", _code(summary["head"])),
+        ("head", markdown.code(summary["head"])),
         ("input", f"{summary['image_size']} pixels"),
         ("augmentation", for_markdown(str(summary["augmentation"]))),
         *([] if solved else [("epochs", f"{summary['epochs']} (best: {summary['best_epoch']})")]),
@@ -241,10 +242,10 @@ def _optimizer(config: Config) -> str:
 
 def _data(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
-        ("source", _code(summary["data"])),
+        ("source", markdown.code(summary["data"])),
         ("images", f"{summary['num_train']:,} training, {summary['num_val']:,} validation"),
         ("classes", f"{summary['num_classes']:,}"),
-        ("fingerprint", _code(summary["data_fingerprint"])),
+        ("fingerprint", markdown.code(summary["data_fingerprint"])),
     ]
 
 
@@ -314,21 +315,7 @@ def _is_automatic(name: str, config: Config, given: Mapping[str, Any]) -> bool:
     return train.solver == ("lbfgs" if convex and not steps else "sgd")
 
 
-def _table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> str:
-    header = ["" for _ in rows[0]] if header is None else header
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
-def _code(text: str) -> str:
-    return f"`{_one_line(str(text)).replace('`', chr(39)).replace('|', chr(92) + '|')}`"

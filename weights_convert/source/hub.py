@@ -1,4 +1,4 @@
-"""timm's weights on the Hugging Face hub.
+"""Weights on the Hugging Face hub: timm's, and what `jtl publish` put there.
 
 The hub's own client does the work, so its settings hold: HF_HOME and HF_HUB_CACHE (where
 files are kept), HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN. What this module adds is an answer
@@ -14,6 +14,7 @@ import os
 import queue
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ _PATIENCE = 5.0
 _OTHER_WAYS = (
     "Give the path of a file instead (model.safetensors from the model's page on the hub, or a "
     ".pth file), or point HF_HOME at a folder whose cache holds it."
+)
+_OTHER_FOLDER = (
+    "Give the path of a folder with the repository's files instead, or point HF_HOME at a folder "
+    "whose cache holds it."
 )
 
 
@@ -74,8 +79,8 @@ def fetch(name: str, revision: str | None = None) -> HubFile:
             weights = _download(repo, WEIGHTS, revision)
         # The client's transport has changed its exceptions' types between versions.
         except Exception as error:
-            raise _explained(error, name, revision) from error
-    _check_body(weights, name)
+            raise _explained(error, repo, revision) from error
+    _check_body(weights, repo)
     # The cache has one folder per commit; both files must come from the same.
     commit = weights.parent.name
     config = _cached(repo, CONFIG, commit)
@@ -86,6 +91,38 @@ def fetch(name: str, revision: str | None = None) -> HubFile:
         except Exception as error:  # As above.
             without = _without_config(error, name, was_cached)
     return HubFile(weights, {} if config is None else _parsed(config), commit, without)
+
+
+def fetch_files(repo: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """Finds files of a repository in the hub's local cache, or downloads them.
+
+    Cached files are taken as they are, without asking whether the hub has newer ones.
+
+    Args:
+        repo: USER/NAME.
+        files: Names of files.
+        revision: A branch, tag or commit; default the hub's main branch.
+
+    Returns:
+        The folder of one commit in the cache, in which all of them are.
+
+    Raises:
+        UserError: One is missing, access is refused, or the hub cannot be reached.
+    """
+    folder = None
+    for name in files:
+        found = _cached(repo, name, revision)
+        if found is None:
+            try:
+                found = _download(repo, name, revision)
+            except Exception as error:  # As in `fetch`.
+                raise _explained(error, repo, revision, name) from error
+        _check_body(found, repo)
+        # The cache has one folder per commit; all files must come from the same.
+        folder = found.parent
+        revision = folder.name
+    assert folder is not None
+    return folder
 
 
 def _without_config(error: Exception, name: str, was_cached: bool) -> str:
@@ -112,7 +149,7 @@ def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _check_body(path: Path, name: str) -> None:
+def _check_body(path: Path, repo: str) -> None:
     """Makes sure that a file of the hub's cache has the content that the hub named it by.
 
     The client checks a download's length alone. Large files are stored under their SHA-256,
@@ -125,7 +162,7 @@ def _check_body(path: Path, name: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != blob.name:
         raise UserError(
-            f"timm/{name} came damaged: its SHA-256 is {found}, the hub says {blob.name}. Delete "
+            f"{repo} came damaged: its SHA-256 is {found}, the hub says {blob.name}. Delete "
             f"'{blob}' and try again."
         )
 
@@ -140,9 +177,9 @@ def _cached(repo: str, file: str, revision: str | None) -> Path | None:
         found = try_to_load_from_cache(repo, file, revision=revision)
         return Path(found) if isinstance(found, str) else None
     except HFValidationError:
+        example = "timm:resnet50.a1_in1k" if repo.startswith("timm/") else "hf:USER/NAME"
         raise UserError(
-            f"'{repo.removeprefix('timm/')}' cannot be a name on the hub. Write it as in "
-            "timm:resnet50.a1_in1k."
+            f"'{repo.removeprefix('timm/')}' cannot be a name on the hub. Write it as in {example}."
         ) from None
 
 
@@ -179,34 +216,39 @@ def _ask(repo: str, file: str, revision: str | None) -> Exception | None:
         return TimeoutError(f"no answer within {patience:g} s (HF_HUB_ETAG_TIMEOUT waits longer)")
 
 
-def _explained(error: Exception, name: str, revision: str | None) -> UserError:
+def _explained(error: Exception, repo: str, revision: str | None, file: str = WEIGHTS) -> UserError:
     from huggingface_hub import constants, errors
 
     status = _status(error)
+    timm = repo.startswith("timm/")
+    word, name = ("timm", repo.removeprefix("timm/")) if timm else ("hf", repo)
+    others = _OTHER_WAYS if timm else _OTHER_FOLDER
     tried = f"looked in the local cache ({constants.HF_HUB_CACHE})"
     if isinstance(error, errors.RevisionNotFoundError):
         return Unavailable(
-            f"timm/{name} has no revision '{revision}' on the hub. Name a branch, a tag or a "
-            f"commit of it, or none: timm:{name}."
+            f"{repo} has no revision '{revision}' on the hub. Name a branch, a tag or a "
+            f"commit of it, or none: {word}:{name}."
         )
     missing = isinstance(error, errors.RepositoryNotFoundError) or status == 404
     if isinstance(error, errors.GatedRepoError) or (status in (401, 403) and not missing):
         return Unavailable(
-            f"the hub refuses timm/{name} (status {status}). Accept its terms on its page and "
-            f"set HF_TOKEN to a token that may read it. {_OTHER_WAYS}"
+            f"the hub refuses {repo} (status {status}). Accept its terms on its page and "
+            f"set HF_TOKEN to a token that may read it. {others}"
         )
     if isinstance(error, errors.EntryNotFoundError) and status is not None:
-        return Unavailable(f"timm/{name} on the hub has no {WEIGHTS}. {_OTHER_WAYS}")
+        return Unavailable(f"{repo} on the hub has no {file}. {others}")
     if missing:
+        advice = "Check its name; of a private one, set HF_TOKEN to a token that may read it."
+        if timm:
+            advice = f"{suggest(name, known_names()).strip()} Write model and tag as timm does, "
+            advice = f"{advice.strip()} resnet50.a1_in1k."
         return Unavailable(
-            f"timm/{name} is not on the hub (status {status}), or it is private."
-            f"{suggest(name, known_names())} Write model and tag as timm does, "
-            "resnet50.a1_in1k."
+            f"{repo} is not on the hub (status {status}), or it is private. {advice}"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return Unavailable(f"timm/{name}: {tried}; HF_HUB_OFFLINE forbids asking. {_OTHER_WAYS}")
+        return Unavailable(f"{repo}: {tried}; HF_HUB_OFFLINE forbids asking. {others}")
     asked = f"asked the hub, which failed ({type(error).__name__}: {shown(first_line(error), 200)})"
-    return Unavailable(f"timm/{name} is not available: {tried}; {asked}. {_OTHER_WAYS}")
+    return Unavailable(f"{repo} is not available: {tried}; {asked}. {others}")
 
 
 def known_names() -> list[str]:
