@@ -125,7 +125,7 @@ def _write(findings: Findings, pool: Pool, out: Path, display: Display) -> None:
     pages = {
         f"{sheets.NAMES[kind]}-{number}.jpg": page
         for kind in KINDS
-        for number, page in enumerate(sheets.pages_of(findings.of_kind(kind)), 1)
+        for number, page in enumerate(sheets.pages_of(findings.rows, kind), 1)
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

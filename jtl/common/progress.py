@@ -142,6 +142,8 @@ class Pace:
             unit: What is counted, in the plural.
         """
         rate = f"{self.rate():,.0f}"
+        if rate == "0":
+            rate = f"{self.rate():.1g}"
         return f"{rate} {unit.removesuffix('s') if rate == '1' else unit}/s"
 
     def left(self) -> str:

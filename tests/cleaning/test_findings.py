@@ -8,8 +8,8 @@ import io
 import numpy as np
 import pytest
 
-from jtl.cleaning import neighbours, wrong_labels
-from jtl.cleaning.findings import WRONG, Finding, as_csv
+from jtl.cleaning import neighbours, sheets, wrong_labels
+from jtl.cleaning.findings import KINDS, NEAR, OUTLIER, WRONG, Finding, as_csv
 
 
 def blobs(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -116,3 +116,17 @@ def test_a_spreadsheet_runs_no_cell():
     read = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert [row["file"].removeprefix("'") for row in read] == names
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in read for cell in row.values())
+
+
+def test_sheets_number_findings_as_the_rows_of_the_table():
+    kinds = [WRONG] * 40 + [NEAR] * 20 + [OUTLIER] * 3
+    rows = [
+        Finding(f"{number}.jpg", "train", "a", kind, "", 1.0, "", False)
+        for number, kind in enumerate(kinds)
+    ]
+    lines = as_csv(rows).splitlines()
+    pages = {kind: sheets.pages_of(rows, kind) for kind in KINDS}
+    assert [[len(page) for page in pages[kind]] for kind in KINDS] == [[30, 10], [15, 5], [3], []]
+    found = [item for kind in KINDS for page in pages[kind] for item in page]
+    assert [finding for _, finding in found] == rows
+    assert all(lines[row - 1].startswith(f"{finding.file},") for row, finding in found)

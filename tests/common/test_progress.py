@@ -82,6 +82,8 @@ def test_rate_leaves_out_what_was_done_before():
 def test_the_rate_has_the_right_plural():
     assert paced([(0.0, 0), (10.0, 10)]).shown("images") == "1 image/s"
     assert paced([(0.0, 0), (10.0, 20)]).shown("images") == "2 images/s"
+    assert paced([(0.0, 0), (30.0, 2)]).shown("folds") == "0.07 folds/s"
+    assert paced([(0.0, 0), (30.0, 0)]).shown("folds") == "0 folds/s"
 
 
 @pytest.mark.parametrize(
