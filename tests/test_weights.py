@@ -15,9 +15,10 @@ from huggingface_hub import constants
 from jtl import models, weights
 from jtl.common import paths
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from support import weights_samples as samples
 from weights_convert.checkpoint import folder
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 from weights_convert.source import packages, source_conversion
 
 MODEL = samples.MODEL

@@ -177,7 +177,7 @@ _SIMPLE: dict[str, Callable[[Sequence[Unit]], tuple[Rule, ...]]] = {
     "last_stage": lambda units: (_HEAD, *_units_train(_stages(units, "last_stages", "1"))),
     "norm_only": lambda units: (
         _HEAD,
-        Rule(r"(.*/)?bn\d*/(scale|bias)", "norm"),
+        Rule(r"(.*/)?(bn|norm)\d*/(scale|bias)", "norm"),
         _REST_FROZEN,
     ),
     "bias_only": lambda units: (_HEAD, Rule(r".*/bias", "bias"), _REST_FROZEN),

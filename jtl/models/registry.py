@@ -55,7 +55,7 @@ class ModelEntry:
         default_weights: As in `--weights`: a weight source of `jtl.weights`.
         preprocessing: Of `default_weights`, for sources that do not state their own.
         published_biases: Of the published params, how many are biases of the backbone's layers,
-            other than of normalizations.
+            other than of batch normalizations; with all others that are in no kernel.
     """
 
     name: str
@@ -182,6 +182,16 @@ def _efficientnet_v2(
     return ModelEntry(name, "efficientnet_v2", backbone, params, weights, pre, biases)
 
 
+def _convnext(
+    name: str, params: int, others: int, depths: tuple[int, ...], width: int, tag: str, crop: float
+) -> ModelEntry:
+    name = f"convnext_{name}"
+    channels = tuple(width << stage for stage in range(4))
+    backbone = _of("convnext:ConvNeXt", depths=depths, channels=channels)
+    pre = Preprocessing(crop_pct=crop)
+    return ModelEntry(name, "convnext", backbone, params, f"timm:{name}.{tag}", pre, others)
+
+
 _RESNET50 = ("bottleneck", (3, 4, 6, 3))
 _RESNET101 = ("bottleneck", (3, 4, 23, 3))
 _ENTRIES = {
@@ -264,6 +274,9 @@ _ENTRIES = {
             *("regnet_y_3_2gf", 19_436_338, 12_410, "regnety_032.ra_in1k", 24),
             *((2, 72), (5, 216), (13, 576), (1, 1512)),
         ),
+        _convnext("tiny", 28_589_128, 64_128, (3, 3, 9, 3), 96, "in12k_ft_in1k", 0.95),
+        _convnext("small", 50_223_688, 126_336, (3, 3, 27, 3), 96, "in12k_ft_in1k", 0.95),
+        _convnext("base", 88_591_464, 168_448, (3, 3, 27, 3), 128, "fb_in22k_ft_in1k", 0.875),
     )
 }
 

@@ -24,7 +24,7 @@ from jtl.onednn.primitives import (
 )
 
 Kind = Literal["forward", "input_gradient", "kernel_gradient"]
-Activation = Literal["relu", "relu6", "silu", "hard_swish"]
+Activation = Literal["relu", "relu6", "silu", "hard_swish", "gelu"]
 
 # oneDNN's number of each, and the two parameters that it takes.
 _ELEMENTWISE: dict[Activation, tuple[int, float, float]] = {
@@ -32,6 +32,7 @@ _ELEMENTWISE: dict[Activation, tuple[int, float, float]] = {
     "relu6": (interface.CLIP, 0.0, 6.0),
     "silu": (interface.SWISH, 1.0, 0.0),
     "hard_swish": (interface.HARD_SWISH, 1 / 6, 0.5),
+    "gelu": (interface.GELU, 0.0, 0.0),
 }
 
 

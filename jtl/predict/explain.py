@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from jtl.common.text import percent, shortened
 from jtl.common.trees import ParamTree
 from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier
+from jtl.models.building import output_shape
 from jtl.predict.inputs import Item
 from jtl.predict.predictions import BATCH, Unreadable, decoded, likeliest
 from jtl.runs import plots
@@ -33,7 +35,9 @@ def grad_cam(
 
     The channels of the backbone's last feature map, each weighted by the mean gradient of the
     class's logit with respect to it, summed, and negative values set to zero
-    (arXiv 1610.02391, equations 1 and 2).
+    (arXiv 1610.02391, equations 1 and 2). The map is the last of more than one pixel; of a
+    transformer it is what its last block takes, without the tokens that are no patch, because
+    the class token alone leaves that block for the classifier.
 
     Args:
         variables: {"params", "batch_stats"}.
@@ -45,18 +49,43 @@ def grad_cam(
         (maps float32 [N, h, w], each from 0 to 1, all zeros where nothing spoke for the class;
         logits float32 [N, num_classes]).
     """
-    head = model.units()[len(model.backbone.units())].path
-    features: Any = model.apply(variables, prepare(images), stop=head)
+    prepared = prepare(images)
+    place = _explained(model, variables, prepared)
+    features: Any = model.apply(variables, prepared, stop=place)
 
     def chosen(features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits: Any = model.apply(variables, features, start=head)
+        logits: Any = model.apply(variables, features, start=place)
         return logits.max(-1).sum(), logits
 
     gradients, logits = jax.grad(chosen, has_aux=True)(features)
+    if (others := getattr(model.backbone, "prefix_tokens", None)) is not None:
+        features, gradients = (_patches(array, others) for array in (features, gradients))
     weights = gradients.astype(jnp.float32).mean((1, 2), keepdims=True)
     maps = jax.nn.relu((weights * features.astype(jnp.float32)).sum(-1))
     highest = maps.max((1, 2), keepdims=True)
     return maps / jnp.where(highest > 0, highest, 1.0), logits
+
+
+def _explained(model: ImageClassifier, variables: ParamTree, images: jax.Array) -> str:
+    """The unit whose input is explained."""
+    chain = [unit.path for unit in model.units()]
+    last = len(model.backbone.units())
+    if hasattr(model.backbone, "prefix_tokens"):
+        return [unit.path for unit in model.backbone.units() if unit.stage][-1]
+    # What follows the last map, such as dense layers, may give a single pixel.
+    shown = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    for place in reversed(chain[1 : last + 1]):
+        shape = output_shape(model, variables, shown, place).shape
+        if shape[1] * shape[2] > 1:
+            return place
+    return chain[last]
+
+
+def _patches(tokens: jax.Array, others: int) -> jax.Array:
+    """The tokens of a square image's patches [N, L, 1, C] as a map [N, h, w, C]."""
+    tokens = tokens[:, others:]
+    side = math.isqrt(tokens.shape[1])
+    return tokens.reshape(len(tokens), side, -1, tokens.shape[-1])
 
 
 def write_explanations(

@@ -23,6 +23,7 @@ from jtl.cache import extraction, sizes
 from jtl.cache.keys import key_of, prefix_of
 from jtl.common.errors import UserError
 from jtl.common.progress import Display
+from jtl.common.trees import lookup
 from jtl.config.options import Config
 from jtl.data import verification
 from jtl.data.augment import PRESETS, View
@@ -44,7 +45,7 @@ from jtl.train.setup import prepare_setup
 from jtl.train.trainer import Trainer
 from support import tiny
 from support.data_files import flat
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 
 pytestmark = pytest.mark.slow
 

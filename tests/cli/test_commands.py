@@ -215,7 +215,7 @@ def test_every_model_can_be_typed_from_the_help(capsys):
     main("train", "--help-all")
     text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     told = text[text.index("One of resnet18") : text.index("(default: efficientnet_lite0)")]
-    assert set(re.findall(r"\w+\d\w*|\w+net", told)) == set(models.names()) - {"tiny"}
+    assert set(re.findall(r"\w+[\d_]\w*|\w+net", told)) == set(models.names()) - {"tiny"}
 
 
 def test_the_short_help_is_for_newcomers(capsys, monkeypatch):

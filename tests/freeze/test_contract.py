@@ -27,6 +27,7 @@ from jtl.freeze.phase_plan import plan_phases
 from jtl.freeze.phases import Phase
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.convnext import ConvNeXt
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
 from jtl.models.families.efficientnet_v2 import EfficientNetV2
@@ -68,6 +69,7 @@ MODELS = {
     "efficientnet_v2": ImageClassifier(EfficientNetV2("base", 0.25, 0.3, stages=2), HEAD, CLASSES),
     "regnet": ImageClassifier(RegNetY(((1, 16), (1, 24)), 8), HEAD, CLASSES),
     "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 0, 0, 0)), HEAD, CLASSES),
+    "convnext": ImageClassifier(ConvNeXt((1, 1, 1, 1), (8, 8, 16, 16)), HEAD, CLASSES),
 }
 SIZES = {"alexnet": 63, "inception": 75}
 WITHOUT_NORM = ("alexnet", "squeezenet")
@@ -195,6 +197,8 @@ def test_only_what_trains_has_a_state(family: str, mask: str):
         ("inception", "norm_only"),
         ("mobilenet", "from:stage2/block1"),
         ("mobilenet", "first_stages:1"),
+        ("convnext", "last_stage"),
+        ("convnext", "norm_only"),
     ],
 )
 def test_a_mask_governs_everything(family: str, mask: str):

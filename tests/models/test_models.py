@@ -12,8 +12,10 @@ from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 
 from jtl import models
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from jtl.models import HeadSpec, ImageClassifier, NormSpec
 from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.convnext import ConvNeXt
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
 from jtl.models.families.efficientnet_v2 import EfficientNetV2
@@ -27,7 +29,7 @@ from jtl.models.families.vgg import VGG
 from jtl.models.layers import blocks
 from support import tiny
 from support.networks import random_variables
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 
 # torchvision's model pages; EfficientNet-Lite: timm's results tables (4.65 M, 5.42 M, 6.09 M).
 PUBLISHED_PARAMS = {
@@ -77,6 +79,9 @@ PUBLISHED_PARAMS = {
     "regnety_008": 6_263_168,
     "regnet_y_1_6gf": 11_202_430,
     "regnet_y_3_2gf": 19_436_338,
+    "convnext_tiny": 28_589_128,
+    "convnext_small": 50_223_688,
+    "convnext_base": 88_591_464,
 }
 # A model of each family, the first of the registry.
 FAMILIES = {models.get(name).family: name for name in reversed(models.names())}
@@ -99,6 +104,7 @@ OTHERS = (
     ImageClassifier(EfficientNet(0.25, (1, 0, 1, 0, 0, 0, 0)), num_classes=5),
     ImageClassifier(EfficientNetV2("base", 0.25, 0.3, stages=3), num_classes=5),
     ImageClassifier(RegNetY(((1, 8), (1, 16), (1, 24)), 8), num_classes=5),
+    ImageClassifier(ConvNeXt((1, 1, 2, 1), (8, 8, 16, 16)), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -205,6 +211,17 @@ def test_every_model_has_a_published_count():
             },
         ),
         (
+            "convnext_tiny",
+            {
+                "params/stem/norm/scale": (96,),
+                "params/stage1/block1/conv_dw/kernel": (7, 7, 1, 96),
+                "params/stage3/block9/fc1/kernel": (1, 1, 384, 1536),
+                "params/stage3/downsample/conv/kernel": (2, 2, 192, 384),
+                "params/stage4/block3/layer_scale/gamma": (768,),
+                "params/final/norm/bias": (768,),
+            },
+        ),
+        (
             "efficientnet_b3",
             {
                 "params/stem/conv/kernel": (3, 3, 3, 40),
@@ -305,7 +322,8 @@ def test_stages_are_boundaries(model):
     size = max(32, getattr(model.backbone, "min_size", 1))
     variables, images = random_variables(model), random_images(2, size, size)
     features = jax.jit(functools.partial(model.apply, stop="stage3"))(variables, images)
-    first = functools.partial(model.apply, stop="stage3/block1")
+    begin = next(unit.path for unit in model.units() if unit.stage == "stage3")
+    first = functools.partial(model.apply, stop=begin)
     assert features.shape == jax.eval_shape(first, variables, images).shape
     # A part needs only its own variables.
     own = {

@@ -37,7 +37,7 @@ def random_variables(model: ImageClassifier, size: int = 96) -> Any:
         if path[-1] == "kernel":
             fan_in = np.prod(shape[:-1])
             leaves[path] = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
-        elif path[-1] in ("scale", "var"):
+        elif path[-1] in ("scale", "var", "gamma"):
             leaves[path] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         else:
             leaves[path] = rng.normal(0, 0.1, shape).astype(np.float32)

@@ -13,9 +13,10 @@ import torch
 import torchvision
 
 from jtl import models
+from jtl.common.trees import lookup
 from jtl.models.layers.blocks import unfused_layers
 from weights_convert.convert.conversion import Converted
-from weights_convert.convert.rules import Table, leaf_paths, lookup
+from weights_convert.convert.rules import Table, leaf_paths
 
 # Largest difference of a unit's output from timm's, relative to the unit's largest value.
 # Measured over all units of the eight models below: jtl 1.4e-6 and timm's own float32 1.4e-6
@@ -33,6 +34,9 @@ UPDATE_BOUND = 2e-4
 ROUNDING = 2.0**-22
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
+
+_NORMS = (torch.nn.BatchNorm2d, torch.nn.LayerNorm)
+_FACTORS = ("gamma", "layer_scale")  # Of residual branches: nearly zero in a new network.
 
 
 def randomize(
@@ -52,14 +56,20 @@ def randomize(
             module.bias.data.normal_(0, 0.1, generator=rng)
             module.running_mean.normal_(0, 0.1, generator=rng)
             module.running_var.uniform_(0.5, 1.5, generator=rng)
+        elif isinstance(module, torch.nn.LayerNorm):
+            module.weight.data.uniform_(0.5, 1.5, generator=rng)
+            module.bias.data.normal_(0, 0.1, generator=rng)
         elif isinstance(module, torch.nn.Conv2d):
             module.weight.data.normal_(0, 1, generator=rng)
         elif isinstance(module, torch.nn.Linear):
             module.weight.data.normal_(0, module.in_features**-0.5, generator=rng)
             module.bias.data.normal_(0, 0.1, generator=rng)
+        for name, array in module.named_parameters(recurse=False):
+            if name in _FACTORS:
+                array.data.uniform_(0.5, 1.5, generator=rng)
 
     layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
-    normalized = any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    normalized = any(isinstance(module, _NORMS) for module in model.modules())
 
     if not normalized:
         for layer in layers:
@@ -277,8 +287,8 @@ def check_layers(
     table: Table,
 ) -> None:
     """Compares every layer that owns params with the peer's, called as the table says."""
-    layers = dict.fromkeys(path[1:-1] for path in leaf_paths(variables))
-    names = {layer: table.module_name("/".join(layer), model.backbone) for layer in layers}
+    layers = list(dict.fromkeys(path[1:-1] for path in leaf_paths(variables)))
+    names = table.layer_names(layers, model.backbone)
     expected = layer_outputs(peer, names.values(), images)
     ours = run_layers(model, variables, images)
     errors = {}
@@ -286,7 +296,10 @@ def check_layers(
         want = expected[name]
         assert np.abs(want).max() < 100, f"{name} explodes"
         assert want.std() > 0.1, f"{name} vanishes"
-        errors[name] = relative_error(lookup(ours, (*layer, "__call__"))[0], want)
+        actual = lookup(ours, (*layer, "__call__"))[0]
+        if want.ndim == 4 and want.size == actual.size and want.shape != actual.shape:
+            want = want.transpose(0, 3, 1, 2)  # With channels last there, too.
+        errors[name] = relative_error(actual, want)
     wrong = {name: error for name, error in errors.items() if error > UNIT_BOUND}
     assert wrong == {}, wrong
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from jtl import models
 from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.progress import Display
-from jtl.common.trees import prune, within
+from jtl.common.trees import lookup, prune, within
 from jtl.config.augment import AugmentConfig, Preset
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.data.preprocessing import Prepare
@@ -36,7 +36,7 @@ from jtl.train.fit import fit
 from jtl.train.setup import Setup, feature_cache, prepare_setup
 from jtl.train.trainer import Trainer
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.convert.rules import leaf_paths, lookup, unflatten
+from weights_convert.convert.rules import leaf_paths, unflatten
 
 SIZE = 8
 NORM = NormSpec()

@@ -11,8 +11,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jtl import models
+from jtl.common.trees import lookup
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
-from weights_convert.convert.rules import Table, leaf_paths, lookup, unflatten
+from weights_convert.convert.rules import Table, leaf_paths, unflatten
 from weights_convert.convert.tables import TABLES, has
 
 MODEL = "efficientnet_lite0"

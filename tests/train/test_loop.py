@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from jtl.distributed.sharding import DataSharding
 from jtl.evaluate.evaluation import evaluate_run
 from jtl.predict import classifier as evaluation
@@ -28,7 +29,7 @@ from jtl.train.run_records import frozen_unchanged
 from jtl.train.setup import prepare_setup
 from jtl.train.trainer import Trainer
 from support import commands, tiny
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 
 
 def start_of(run):

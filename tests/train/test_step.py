@@ -11,14 +11,14 @@ import numpy as np
 import optax
 import pytest
 
-from jtl.common.trees import merge
+from jtl.common.trees import lookup, merge
 from jtl.models.inference import Metrics, forward, score
 from jtl.optim import optimizers
 from jtl.train import step
 from jtl.train.state import TrainState, init_state
 from jtl.train.step import Batch, Constants
 from support import tiny
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 
 BATCH = 6
 # Params are of order one and a step of 0.05; two programs for one step round differently.

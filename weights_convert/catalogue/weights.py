@@ -34,6 +34,8 @@ class Weights:
 
 
 _RESEARCH = ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k", "fb_wsl_ig1b_ft_in1k")
+_DINOV3 = "dinov3_lvd1689m"
+"""Meta's licence of DINOv3, which is not free: it binds who uses and who passes on the weights."""
 _TORCHVISION = ("tv_in1k", "tv2_in1k")
 
 
@@ -76,6 +78,8 @@ def _licence(architecture: str, tag: str) -> str:
         return "cc-by-nc-4.0"
     if tag.startswith("pycls"):
         return "mit"
+    if tag == _DINOV3:
+        return "dinov3-license"
     # The hub states Apache-2.0 of torchvision's DenseNets and InceptionV3, BSD of the others.
     apache = architecture.startswith(("densenet", "inception"))
     return "bsd-3-clause" if tag in _TORCHVISION and not apache else "apache-2.0"

@@ -30,7 +30,7 @@ from jtl.common.orbax_arrays import read_tree
 from jtl.common.paths import plain_path
 from jtl.common.trees import leaf_paths, lookup
 from weights_convert.checkpoint import card, description
-from weights_convert.convert.rules import report
+from weights_convert.convert.filling import report
 from weights_convert.printable import is_text
 
 VARIABLES = "variables"

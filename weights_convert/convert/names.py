@@ -44,9 +44,11 @@ def translate(name: str, model: str) -> str:
     if unit := _unit_of(name, outputs(family)):
         return unit
     for called, params in libraries:
-        if path := called.get(name) or params.get(name):
-            return path
         below = [m for n, m in called.items() if n.startswith((name + ".", name + "_"))]
+        # A block there may own a param itself.
+        is_block = any(n.startswith(f"{name}.") for n in called)
+        if path := (None if is_block else called.get(name)) or params.get(name):
+            return path
         if below and (shared := os.path.commonpath(below)):
             return shared
         if below:
@@ -89,8 +91,8 @@ def _known(model: str) -> tuple[str, tuple[str, ...], tuple[tuple[_Names, _Names
         for collection, *inner, leaf in leaves:
             module = "/".join(inner)
             if collection == "params" and module in names:
-                own = table.leaves.leaf_name(collection, leaf, norm=tuple(inner) in norms)
-                params[names[module] + table.leaves.separator + own] = f"{module}/{leaf}"
+                own = table.leaf_name(collection, leaf, norm=tuple(inner) in norms)
+                params[table.key(names[module], own)] = f"{module}/{leaf}"
         libraries.append((called, params))
     return entry.family, modules, tuple(libraries)
 

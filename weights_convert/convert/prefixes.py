@@ -14,6 +14,7 @@ from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.convert.counting import counted
 from weights_convert.convert.rules import Modules, Table, module_name
+from weights_convert.convert.spellings import facebook_convnext, transformers_convnext
 from weights_convert.convert.tables import TABLES
 from weights_convert.printable import listed, shown
 
@@ -83,6 +84,12 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             AS_IS,
             ("those of torchvision 0.2, which number all layers of a block", _numbered_mobilenet),
             ("the layers inside `features`, as in fastai", _inside("features")),
+        )
+    if family == "convnext":
+        return (
+            AS_IS,
+            ("those of Facebook's repositories", facebook_convnext),
+            ("those of transformers", transformers_convnext),
         )
     if _has_features(family):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))

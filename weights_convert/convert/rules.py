@@ -16,17 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jtl.common.errors import UserError
-from jtl.common.text import counted, indented
-from jtl.common.trees import leaf_paths, lookup
+from jtl.common.trees import leaf_paths
 from jtl.models import Preprocessing
-from weights_convert.printable import shown
 
-# So many of one kind say as much as all: a network of another depth has hundreds.
-_MOST_PROBLEMS = 12
-
-Layout = Literal["dense", "conv", "depthwise"]
-"""What a kernel is in a library, where jtl has another form; see `Table.layouts`."""
+Layout = Literal["dense", "conv", "depthwise", "channels"]
+"""What an array is in a library, where jtl has another form; see `Table.layouts`."""
 
 Naming = tuple[str, Callable[..., str]]
 """(pattern of a target module's path, function from its groups to the source's module name)."""
@@ -77,6 +71,7 @@ TORCH = LeafRules(
         ("params", "kernel"): "weight",
         ("params", "bias"): "bias",
         ("params", "scale"): "weight",
+        ("params", "gamma"): "gamma",
         ("batch_stats", "mean"): "running_mean",
         ("batch_stats", "var"): "running_var",
     },
@@ -91,6 +86,7 @@ KERAS = LeafRules(
         ("params", "kernel"): "kernel",
         ("params", "bias"): "bias",
         ("params", "scale"): "gamma",
+        ("params", "gamma"): "gamma",
         ("batch_stats", "mean"): "moving_mean",
         ("batch_stats", "var"): "moving_variance",
     },
@@ -140,7 +136,12 @@ class Table:
         layouts: By a pattern of target modules, kernels that the source has in another form: as
             those of a `dense` layer over the flattened pixels, where the target has a convolution,
             of a 1x1 `conv`, where the target has a dense layer, or [height, width, channels, 1]
-            of a `depthwise` convolution.
+            of a `depthwise` convolution. By a pattern of other leaves, whose path it must match:
+            [C, 1, 1] of `channels` where the target has [C].
+        leaf_names: By the target's name of a leaf, the library's in this family, where it is not
+            that of `leaves`.
+        uncalled: Patterns of target modules that the library does not call as layers, so that
+            they have no output of their own there.
         free_classifier: Whether users of the library name the classifier as they like, so that
             a module with the source's only matrix is taken for it.
         scales: Whether the library's model scales images by layers of its own, as `preprocessing`
@@ -156,6 +157,8 @@ class Table:
     conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: Preprocessing | Mapping[str, Preprocessing] | None = None
     layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
+    leaf_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    uncalled: tuple[str, ...] = ()
     free_classifier: bool = False
     scales: bool = False
 
@@ -181,14 +184,46 @@ class Table:
             {path from collection to leaf: source key}.
         """
         paths = leaf_paths(shapes)
-        norms = {path[1:-1] for path in paths if path[-1] == "mean"}
+        norms = {path[1:-1] for path in paths if path[-1] in ("mean", "scale")}
         keys = {}
         for path in paths:
             collection, *module, leaf = path
             norm = tuple(module) in norms
-            name = self.leaves.leaf_name(collection, leaf, norm=norm)
-            keys[path] = self.module_name("/".join(module), backbone) + self.leaves.separator + name
+            name = self.leaf_name(collection, leaf, norm=norm)
+            keys[path] = self.key(self.module_name("/".join(module), backbone), name)
         return keys
+
+    def key(self, module: str, leaf: str) -> str:
+        """The source key of a leaf, by the source's names.
+
+        A module without a name is the network itself; one that ends with `_` is the beginning of
+        its leaves' names.
+        """
+        return module + (self.leaves.separator if module and module[-1] != "_" else "") + leaf
+
+    def layer_names(
+        self, modules: Sequence[tuple[str, ...]], backbone: Any
+    ) -> dict[tuple[str, ...], str]:
+        """What the source calls the layers whose outputs both have, by their target's path.
+
+        Where the source has a leaf in the module around other layers (a block that owns factors),
+        it is that module's output.
+        """
+        names = {}
+        for module in modules:
+            path = "/".join(module)
+            if not any(re.fullmatch(pattern, path) for pattern in self.uncalled):
+                names[module] = self.module_name(path, backbone)
+        found = {}
+        for module, name in names.items():
+            around = any(n.startswith(name + self.leaves.separator) for n in names.values())
+            if name:
+                found[module[:-1] if around else module] = name
+        return found
+
+    def leaf_name(self, collection: str, leaf: str, *, norm: bool) -> str:
+        """The library's name of a leaf; `norm` if it belongs to a normalization."""
+        return self.leaf_names.get(leaf) or self.leaves.leaf_name(collection, leaf, norm=norm)
 
     def module_name(self, module: str, backbone: Any) -> str:
         """The source's name of the target module at the path `module`.
@@ -208,6 +243,8 @@ class Table:
         if layout == "depthwise":
             array = array.transpose(0, 1, 3, 2)
         array = self.leaves.to_source(array)
+        if layout == "channels":
+            array = array[:, None, None]
         if layout == "dense":
             # Inputs are flattened in the order that the library's convolutions have them.
             outputs_first = self.leaves.dense_axes == (1, 0)
@@ -224,19 +261,19 @@ class Table:
         array = self.leaves.to_target(array)
         if layout == "depthwise":
             array = array.transpose(0, 1, 3, 2)
-        return array.reshape(shape) if layout == "conv" else array
+        return array.reshape(shape) if layout in ("conv", "channels") else array
 
     def source_shape(self, path: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]:
         """The source's shape of a leaf that has `shape` in the target."""
         return self.to_source(path, np.broadcast_to(np.float32(0), shape)).shape
 
     def _layout(self, path: Sequence[str]) -> str | None:
-        return self.layout_of("/".join(path[1:-1])) if path[-1] == "kernel" else None
+        return self.layout_of("/".join(path[1:-1] if path[-1] == "kernel" else path[1:]))
 
-    def layout_of(self, module: str) -> Layout | None:
-        """The form of a module's kernel in `layouts`; None for that of the target."""
+    def layout_of(self, place: str) -> Layout | None:
+        """The form of a module's kernel, or of another leaf; None for that of the target."""
         for pattern, form in self.layouts.items():
-            if re.fullmatch(pattern, module):
+            if re.fullmatch(pattern, place):
                 return form
         return None
 
@@ -256,83 +293,11 @@ def unflatten(leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     return tree
 
 
-def fill(
-    table: Table, backbone: Any, shapes: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Fills a target tree from source tensors, or reports everything that does not fit.
-
-    Args:
-        table: The library's table.
-        backbone: Configuration of the target model.
-        shapes: Its tree of shapes.
-        tensors: Source arrays by key; floating of any width.
-
-    Returns:
-        The tree of float32 arrays, contiguous in the target's layout, copied from the source.
-        float16 and bfloat16 fit into float32 exactly; float64 is rounded to the nearest (ties
-        to even), and a number that would overflow is a problem, as infinity is.
-
-    Raises:
-        UserError: Keys are missing or unexpected, shapes differ, or values are not finite
-            numbers; one message counts all of it and shows the first.
-    """
-    keys = table.source_keys(backbone, shapes)
-    problems, leaves = [], {}
-    for path, key in keys.items():
-        expected = tuple(lookup(shapes, path).shape)
-        if key not in tensors:
-            problems.append(f"missing    {shown(key)} (for {'/'.join(path[1:])}, shape {expected})")
-            continue
-        array = tensors[key]
-        wanted = table.source_shape(path, expected)
-        name = shown(key)
-        if array.shape != wanted:
-            problems.append(f"shape      {name} is {array.shape}, expected {wanted}")
-        elif not _is_floating(array):
-            problems.append(f"dtype      {name} is {array.dtype}, expected a floating type")
-        else:
-            # A copy, because the source may be a mapped file; too large a float64 turns infinite.
-            with np.errstate(over="ignore"):
-                array = table.to_target(path, array, expected)
-                array = np.array(array, dtype=np.float32, order="C")
-            if not np.isfinite(array).all():
-                problems.append(f"values     {name} holds NaN or infinity")
-            elif path[-1] == "var" and (array < 0).any():
-                problems.append(f"values     {name} is a variance with negative values")
-            leaves[path] = array
-    used = set(keys.values())
-    for key in tensors:
-        if key not in used and not is_ignored(table, key):
-            problems.append(f"unexpected {shown(key)}, shape {tensors[key].shape}")
-    if problems:
-        fitting = sum(problem.startswith(("dtype", "values")) for problem in problems)
-        much = len(problems) - fitting > _MOST_PROBLEMS
-        raise UserError(
-            report(problems, "between the source and the model")
-            + (
-                "\nSo many are not damage: it is another network, perhaps deeper or wider, "
-                "or its layers have other names." * much
-            )
-        )
-    return {**{collection: {} for collection in shapes}, **unflatten(leaves)}
-
-
 def is_ignored(table: Table, key: str) -> bool:
     """Whether a source's key is its library's bookkeeping, which carries nothing to convert."""
     return any(re.fullmatch(pattern, key) for pattern in table.ignored)
 
 
-def _is_floating(array: np.ndarray) -> bool:
-    # bfloat16 is not a subtype of NumPy's floating, but names itself a float.
-    return np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
-
-
 def counter_key(key: str) -> str:
     """PyTorch's key of how many batches the normalization that owns `key` has seen."""
     return key.rpartition(".")[0] + ".num_batches_tracked"
-
-
-def report(problems: Sequence[str], where: str) -> str:
-    """How many problems there are, and the first of them, a line each."""
-    lines = indented(problems, _MOST_PROBLEMS)
-    return "\n".join([f"{counted(len(problems), 'problem')} {where}:", *lines])

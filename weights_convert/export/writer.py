@@ -26,7 +26,8 @@ from jtl.common.errors import UserError
 from jtl.common.trees import lookup
 from weights_convert.checkpoint import description
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.convert.rules import TORCH, Table, counter_key, report
+from weights_convert.convert.filling import report
+from weights_convert.convert.rules import TORCH, Table, counter_key
 from weights_convert.export.targets import LIBRARIES, TargetModel, choose
 
 _KERNELS = ("kernel", "bias")

@@ -192,12 +192,14 @@ def _compare_layers(
     table = peers.table_of(checkpoint)
     # Convolutions, normalizations and dense layers: every module that owns params.
     modules = list(dict.fromkeys(p[1:-1] for p in leaf_paths(checkpoint.variables)))
-    names = {m: table.module_name("/".join(m), model.backbone) for m in modules}
+    names = table.layer_names(modules, model.backbone)
     theirs = peer.layers(images, names.values())
     rows: dict[str, list[tuple[float, float]]] = {}
     for module, name in names.items():
         ours = np.asarray(lookup(captured, (*module, "__call__"))[0])
         peer_s = theirs[name]
+        if ours.ndim == 4 and peer_s.ndim == 4 and peer_s.shape != ours.shape:
+            peer_s = peer_s.transpose(0, 3, 1, 2)  # It has channels last there, too.
         if peer_s.ndim != ours.ndim:  # A dense layer there, over one pixel here; or the reverse.
             ours, peer_s = (array.reshape(len(array), -1) for array in (ours, peer_s))
         rows.setdefault(_unit_of(model, module), []).append(relative(ours, peer_s))
@@ -210,7 +212,7 @@ def _compare_layers(
 
 def _unit_of(model: models.ImageClassifier, module: tuple[str, ...]) -> str:
     path = "/".join(module)
-    return next(u.path for u in model.units() if path.startswith(f"{u.path}/"))
+    return next(u.path for u in model.units() if f"{path}/".startswith(f"{u.path}/"))
 
 
 def _as_vectors(model: models.ImageClassifier, out: Any) -> Any:

@@ -37,6 +37,11 @@ def unfused_layers() -> Iterator[None]:
         _unfused.reset(token)
 
 
+def is_unfused() -> bool:
+    """Whether a layer inside `unfused_layers` is traced."""
+    return _unfused.get()
+
+
 _shapes_only = contextvars.ContextVar("shapes_only", default=False)
 
 
@@ -55,6 +60,11 @@ def shapes_only(active: bool = True) -> Iterator[None]:
         yield
     finally:
         _shapes_only.reset(token)
+
+
+def is_shapes_only() -> bool:
+    """Whether a layer inside `shapes_only` is traced."""
+    return _shapes_only.get()
 
 
 _statistics: contextvars.ContextVar[bool | None] = contextvars.ContextVar("stats", default=None)

@@ -37,9 +37,10 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "relu6": jax.nn.relu6,
     "silu": jax.nn.silu,
     "hard_swish": jax.nn.hard_swish,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
 # Those whose gradient their output does not tell.
-_BY_INPUT = ("silu", "hard_swish")
+_BY_INPUT = ("silu", "hard_swish", "gelu")
 
 
 def explicit_padding(

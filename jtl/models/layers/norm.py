@@ -109,7 +109,7 @@ def _plain(x, scale, bias, *, epsilon, with_relu):
     """
     wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
     mean = jnp.mean(wide, axes)
-    var = jnp.mean(jnp.square(wide - _along(mean, x)), axes)
+    var = jnp.mean(jnp.square(wide - along(mean, x)), axes)
     y = affine(wide, scale, bias, mean, var, epsilon)
     return (jax.nn.relu(y) if with_relu else y).astype(x.dtype), mean, var
 
@@ -119,11 +119,11 @@ def _plain_gradient(x, dy, mean, var, scale, bias, *, epsilon, with_relu):
     if with_relu:
         g = jnp.where(affine(wide, scale, bias, mean, var, epsilon) > 0, g, 0.0)
     inverse = lax.rsqrt(var + epsilon)
-    normalized = (wide - _along(mean, x)) * _along(inverse, x)
+    normalized = (wide - along(mean, x)) * along(inverse, x)
     dbias, dscale = jnp.sum(g, axes), jnp.sum(g * normalized, axes)
     count = x.size // x.shape[-1]
-    common = _along(dbias / count, x) + normalized * _along(dscale / count, x)
-    return (_along(scale * inverse, x) * (g - common)).astype(x.dtype), dscale, dbias
+    common = along(dbias / count, x) + normalized * along(dscale / count, x)
+    return (along(scale * inverse, x) * (g - common)).astype(x.dtype), dscale, dbias
 
 
 def affine(
@@ -136,7 +136,7 @@ def affine(
 ) -> jax.Array:
     """Normalization with given statistics [C], as one factor and one offset per channel."""
     factor, offset = factor_and_offset(scale, bias, mean, var, epsilon)
-    return x * _along(factor, x) + _along(offset, x)
+    return x * along(factor, x) + along(offset, x)
 
 
 def factor_and_offset(
@@ -147,5 +147,6 @@ def factor_and_offset(
     return factor, bias - mean * factor
 
 
-def _along(channels: jax.Array, x: jax.Array) -> jax.Array:
+def along(channels: jax.Array, x: jax.Array) -> jax.Array:
+    """A value per channel with axes to go with `x`, whose last axis they are."""
     return channels.reshape((1,) * (x.ndim - 1) + (-1,))

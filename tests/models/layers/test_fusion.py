@@ -27,6 +27,7 @@ FOLLOWING = [
     (False, True, "relu6"),
     (True, False, "silu"),
     (True, True, "hard_swish"),
+    (True, True, "gelu"),
     (False, False, "relu"),
 ]
 # Kernel, strides, groups: 1x1, 3x3, depthwise.

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from jtl import models
+from jtl.common.trees import lookup
 from jtl.data.preprocessing import Prepare
 from jtl.models import NormSpec, registry
 from support.parity import (
@@ -34,7 +35,7 @@ from support.parity import (
 )
 from weights_convert.convert.conversion import Converted, convert, identify
 from weights_convert.convert.counting import from_zero
-from weights_convert.convert.rules import KERAS, leaf_paths, lookup
+from weights_convert.convert.rules import KERAS, leaf_paths
 from weights_convert.convert.tables import TABLES
 from weights_convert.read import readers
 from weights_convert.source import source_conversion, sources

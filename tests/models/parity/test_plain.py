@@ -47,7 +47,7 @@ from support.parity import (
     train_step,
 )
 from weights_convert.convert.conversion import convert
-from weights_convert.convert.rules import fill
+from weights_convert.convert.filling import fill
 from weights_convert.convert.tables import TABLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]

@@ -14,10 +14,11 @@ import pytest
 
 from jtl import models
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from support import weights_samples as samples
 from weights_convert.checkpoint import description
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 
 
 def edit(folder: Path, **changes) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from jtl import models
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from jtl.data.preprocessing import Prepare
 from jtl.models import Preprocessing
 from support import weights_samples as samples
@@ -20,7 +21,7 @@ from weights_convert.checkpoint import folder
 from weights_convert.convert.conversion import convert, identify
 from weights_convert.convert.detection import with_classifier
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
-from weights_convert.convert.rules import Table, leaf_paths, lookup
+from weights_convert.convert.rules import Table, leaf_paths
 from weights_convert.convert.tables import TABLES, has
 
 MODEL = samples.MODEL

@@ -49,6 +49,10 @@ from weights_convert.convert.names import translate
         ("regnet_y_400mf", "trunk_output.block3.block3-5", "stage3/block6"),
         ("regnety_008", "s4.b2", "stage4/block2"),
         ("regnety_008", "stem.bn.act", "stem"),
+        ("convnext_tiny", "stages.2.blocks.8", "stage3/block9"),
+        ("convnext_tiny", "stages.1.downsample", "stage2/downsample"),
+        ("convnext_tiny", "features.5.8", "stage3/block9"),
+        ("convnext_tiny", "features.4", "stage3/downsample"),
         ("inception_v3", "mixed7", "stage2/block5"),
         ("inception_v3", "Mixed_6e", "stage2/block5"),
     ],
@@ -95,6 +99,7 @@ def test_a_param_s_name_is_its_path(model: str, name: str, path: str):
         ("mobilenet_v3_small", "features.4.block.0.2", "Name stage3/block1/bn1, "),
         ("efficientnet_b0", "features.2.0.block.2.scale_activation", "Name stage2/block1/bn1, "),
         ("mobilenet_v3_large", "blocks.4.0.se.gate", "Name stage5/block1/bn1, "),
+        ("convnext_tiny", "stages.2.blocks.0.mlp.act", "Name stage3/block1/conv_dw, "),
     ],
 )
 def test_a_place_without_a_name_says_what_has_one(model: str, name: str, said: str):

@@ -28,7 +28,7 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
         ("layer1.0.downsample.2.weight", "resnet50d"),
         ("features.conv1.weight", "densenetblur121d"),
         ("cls_token", "vision transformer"),
-        ("stages.0.blocks.0.conv_dw.weight", "ConvNeXt"),
+        ("stages.0.blocks.0.mlp.grn.weight", "ConvNeXt V2"),
         ("stage2.0.branch1.0.weight", "ShuffleNet"),
         ("visual.attnpool.positional_embedding", "CLIP's ResNet"),
         ("backbone.bottom_up.res2.0.conv1.norm.weight", "detectron2's ResNet"),

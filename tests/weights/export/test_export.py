@@ -13,11 +13,13 @@ from safetensors.numpy import load_file
 
 from jtl import models
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from support import checkpoints
 from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.convert.rules import counter_key, fill, leaf_paths, lookup
+from weights_convert.convert.filling import fill
+from weights_convert.convert.rules import counter_key, leaf_paths
 from weights_convert.convert.tables import TABLES, published
 from weights_convert.export import writer
 from weights_convert.export.targets import choose

@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 
 from jtl import models, onednn
 from jtl.common.errors import UserError
+from jtl.common.trees import lookup
 from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder as converted_folder
-from weights_convert.convert.rules import leaf_paths, lookup
+from weights_convert.convert.rules import leaf_paths
 from weights_convert.convert.tables import TABLES
 from weights_convert.source import source_conversion, sources
 from weights_convert.verify import peers
