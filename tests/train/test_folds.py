@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +172,41 @@ def test_runs_of_folds(data: Path, tmp_path: Path, monkeypatch, capsys):
     assert again["val_loss"] == told["val_loss"]
     assert main("train", "--resume", "--folds", "4", "--run-dir", out) == 2
     assert "Resume with --folds 3" in capsys.readouterr().err
+
+
+def test_folds_of_groups_are_the_same_after_a_resume(data: Path, tmp_path: Path, monkeypatch):
+    """Folds that are missing and are made again, without a word on groups."""
+    for number, path in enumerate(sorted(data.rglob("*.png"))):
+        path.rename(path.with_name(f"p{number // 2}_{number % 2}.png"))
+    monkeypatch.setenv("JTL_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "runs"
+    seen: list[tuple[set[str], set[str]]] = []
+    original = folds.fold
+
+    def noted(*args: Any, **options: Any) -> folds.Fold:
+        made = original(*args, **options)
+        seen.append((patients(made.train.names), patients(made.val.names)))
+        return made
+
+    monkeypatch.setattr(folds, "fold", noted)
+    given = ["--model", "tiny", "--weights", tmp_path / "weights", "--data", data]
+    given += ["--group-from", "regex:^(?P<group>p[0-9]+)_", "--folds", "3", "--epochs", "1"]
+    assert main("train", *given, "--run-dir", out) == 0
+    first = list(seen)
+    told = json.loads((out / "folds.json").read_text())
+    for number in (2, 3):
+        shutil.rmtree(out / f"fold-{number}")
+    seen.clear()
+    assert main("train", "--resume", "--folds", "3", "--run-dir", out) == 0
+    assert json.loads((out / "folds.json").read_text())["val_loss"] == told["val_loss"]
+    assert all(train.isdisjoint(val) and len(train | val) == 9 for train, val in first)
+    assert len({frozenset(val) for _, val in first}) == 3
+    assert seen
+    assert all(made in first for made in seen)
+
+
+def patients(names: Iterable[str]) -> set[str]:
+    return {name.rpartition("/")[2].split("_")[0] for name in names}
 
 
 REFUSED = {
