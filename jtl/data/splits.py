@@ -194,6 +194,9 @@ class UnreadableImage(NamedTuple):
     reason: str
 
 
+UNLABELLED = "images without labels"
+
+
 class LeftOut(NamedTuple):
     """What a source holds and does not give.
 

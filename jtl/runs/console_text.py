@@ -202,12 +202,15 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     run = shlex.quote(str(folder))
     perfect = summary["val_accuracy"] == 1
     look = "see how it does" if perfect else "look at its mistakes"
+    images = "IMAGES..."
+    if unlabelled := summary.get("unlabelled_folder"):  # Runs of earlier versions do not say.
+        images = f"{shlex.quote(unlabelled)} --out submission.csv"
     console.print(
         f"Report: {folder / 'report.md'}\n"
         f"Plot:   {folder / CURVES}\n"
         f"Next: {look}, then use it:\n"
         f"  {command('evaluate')} {run}\n"
-        f"  {command('predict')} {run} IMAGES...",
+        f"  {command('predict')} {run} {images}",
         markup=False,
         emoji=False,
         soft_wrap=True,

@@ -79,6 +79,7 @@ def summarize(
         "data": setup.dataset.spec,
         "data_fingerprint": setup.dataset.fingerprint,
         "notes": list(setup.dataset.notes),
+        "unlabelled_folder": setup.dataset.unlabelled_folder,
         "num_classes": len(setup.dataset.class_names),
         "class_names": list(setup.dataset.class_names),
         **({"class_titles": dict(setup.dataset.titles)} if setup.dataset.titles else {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         assert told in captured.out
     assert "training:" not in captured.out
     assert "training:" in captured.err
+
+
+def test_images_without_labels_are_what_one_wants_predicted(tiny_data, tmp_path, capsys):
+    data, folder = tmp_path / "my data", tmp_path / "run"
+    shutil.copytree(tiny_data, data)
+    (data / "test").mkdir()
+    for number, path in enumerate(sorted((data / "val").rglob("*.png"))[::2]):
+        shutil.copy(path, data / "test" / f"{number}.png")
+    options = ["--model", "tiny", "--weights", tiny_data.parent / "weights", "--epochs", 1]
+    assert main("train", *options, "--data", data, "--run-dir", folder) == 0
+    words = f"predict {folder} '{data}/test' --out submission.csv"
+    assert f"  jtl {words}\n" in capsys.readouterr().out
+    out = tmp_path / "submission.csv"
+    assert main(*shlex.split(words)[:-1], out) == 0
+    assert len(out.read_text().splitlines()) == 1 + 5
 
 
 @pytest.mark.usefixtures("real_plots")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 
 from jtl.data.description import Description, describe
 from jtl.data.multilabel import is_multilabel
-from jtl.data.splits import LeftOut, Split, UnreadableImage
+from jtl.data.splits import UNLABELLED, LeftOut, Split, UnreadableImage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,17 @@ class Dataset:
     def whole(self) -> bool:
         """Whether train and val are the same images, all there are."""
         return self.train is self.val
+
+    @property
+    def unlabelled_folder(self) -> str | None:
+        """The folder whose images have no labels, such as `test`; None unless there is one."""
+        names = [name for left in self.left_out if left.what == UNLABELLED for name in left.names]
+        kind, _, root = self.spec.partition(":")
+        if kind != "folder" or not names:
+            return None
+        inner = os.path.commonpath([os.path.dirname(name) for name in names])
+        folder = os.path.join(os.path.expanduser(root), inner)
+        return folder if inner and os.path.isdir(folder) else None
 
     def describe(self) -> Description:
         """What was understood of the source."""

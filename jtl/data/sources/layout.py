@@ -40,7 +40,7 @@ from jtl.data.sources.split_folders import (
     without_train,
 )
 from jtl.data.sources.stores import ImageFile, Tree
-from jtl.data.splits import LeftOut
+from jtl.data.splits import UNLABELLED, LeftOut
 
 SPECIAL = "pipes, sockets and devices"
 """What is left out."""
@@ -186,7 +186,7 @@ class _Reader:
                         f"{'/'.join(folder.parts)} has no class folders: it is not used for "
                         "testing."
                     )
-                    findings.leave_out("images without labels", *(f.name for f in loose))
+                    findings.leave_out(UNLABELLED, *(f.name for f in loose))
                     continue
                 raise UserError(
                     f"{places[split]} has no class folders, and no list next to it names a class "

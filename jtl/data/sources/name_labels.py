@@ -16,7 +16,7 @@ from jtl.data.sources.path_splits import folder_splits, named
 from jtl.data.sources.stores import ImageFile, ImageStore, Tree
 from jtl.data.sources.table_rows import Rows
 from jtl.data.sources.tables import open_rows
-from jtl.data.splits import LeftOut, OpenedSource
+from jtl.data.splits import UNLABELLED, LeftOut, OpenedSource
 
 _NAMED = 5
 _LIKE_IDS, _NEARLY_ALL = 0.5, 0.95
@@ -63,13 +63,13 @@ def open_by_names(
         notes += found.notes
         splits = {name: found.split_of.get(name, found.rest) for name in splits}
         left["images in no list of a split"] = [n for n, split in splits.items() if split is None]
-    left["images without labels"] = [n for n, split in splits.items() if split == "unlabelled"]
+    left[UNLABELLED] = [n for n, split in splits.items() if split == "unlabelled"]
     images = [image for image in images if splits[image.name] in ("train", "val", "test")]
     labels = [rule.label_of(image) for image in images]
     tests = [label for label, i in zip(labels, images, strict=True) if splits[i.name] == "test"]
     if tests and not any(tests):
         notes.append(f"No test image has a label in its name by --label-from {text}: not used.")
-        left["images without labels"] += [i.name for i in images if splits[i.name] == "test"]
+        left[UNLABELLED] += [i.name for i in images if splits[i.name] == "test"]
         images = [image for image in images if splits[image.name] != "test"]
         labels = [rule.label_of(image) for image in images]
     found_labels = _all_labels(images, labels, text, place)

@@ -17,6 +17,7 @@ from jtl.data.sources.names import (
     split_in,
     sure_split,
 )
+from jtl.data.splits import UNLABELLED
 
 LAYOUT = (
     "Expected train/CLASS/IMAGE with optional val/ and test/ next to train/, "
@@ -215,7 +216,7 @@ def by_class(base: Node, findings: Findings) -> dict[str, Node] | None:
     for name, split in found.items():
         if split is None or split == "unlabelled":
             files = (f for n in held if name in n.children for f in n.children[name].files())
-            findings.leave_out("images without labels", *files)
+            findings.leave_out(UNLABELLED, *files)
             continue
         parts = {n.name: n.children[name] for n in held if name in n.children}
         turned[split] = Node(base.parts, [], [], parts)
@@ -230,6 +231,6 @@ def labelled(base: Node, findings: Findings) -> Node:
         return base
     findings.notes.append(f"{listed(unlabelled)} is taken for images without labels, not a class.")
     for name in unlabelled:
-        findings.leave_out("images without labels", *base.children[name].files())
+        findings.leave_out(UNLABELLED, *base.children[name].files())
     kept = {name: child for name, child in base.children.items() if name not in unlabelled}
     return Node(base.parts, base.images, base.others, kept)
