@@ -141,12 +141,19 @@ def enter(node: Node, leave_out: Callable[..., None], *, in_split: bool) -> Node
         held = node.with_images()
         if len(held) != 1 or not node.holds_folders or not node.children[held[0]].holds_folders:
             return node
-        if not in_split and sure_split(held[0]) not in (None, "unlabelled"):
+        split = None if in_split else sure_split(held[0])
+        if split not in (None, "unlabelled") and not _holds_splits(node.children[held[0]]):
             return node
         leave_out(STRAYS, *(image.name for image in node.images))
         beside = (child for name, child in node.children.items() if name != held[0])
         leave_out(EMPTY, *("/".join(child.parts) for child in beside))
         node = node.children[held[0]]
+
+
+def _holds_splits(node: Node) -> bool:
+    """Whether all folders in one are splits, so that it only encloses them, whatever its name."""
+    splits = {sure_split(name) for name in node.with_images()}
+    return len(splits) > 1 and "train" in splits and None not in splits
 
 
 def only_images(node: Node, leave_out: Callable[..., None]) -> Node:

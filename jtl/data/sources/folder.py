@@ -69,7 +69,7 @@ def load_folder(
             f"{place} holds no images, but archives: {listed(archives, 3)}. Unpack them, and put "
             f"the images of each class into a folder named after the class. {LAYOUT}"
         )
-    given = place.parent == cache_dir() / FOLDER
+    given, by_names = place.parent == cache_dir() / FOLDER, ""
     if given:
         layout = _as_given(tree, place)
     else:
@@ -81,10 +81,11 @@ def load_folder(
             if "has no class folders" in str(error) and (told := way_out(tree.images, place)):
                 raise UserError(f"{error} {told}") from error
             raise
-        few = len(layout.splits["train"]) < 2
-        if few and (found := by_metadata(tree, place, store)) is not None:
-            return found
-    problems = _class_problems(layout, place)
+        if len(layout.splits["train"]) < 2:
+            if (found := by_metadata(tree, place, store)) is not None:
+                return found
+            by_names = way_out(tree.images, place)
+    problems = _class_problems(layout, place, by_names)
     if classes != "top" and not given:
         copies = copied_classes(layout.places["train"], sorted(layout.splits["train"]))
         problems += map(TrainingProblem, copies)
@@ -147,8 +148,8 @@ def _split(
     return split_of_files(where, images, labels, store)
 
 
-def _class_problems(layout: Layout, path: Path) -> list[str]:
-    """What is wrong with the classes, in sentences."""
+def _class_problems(layout: Layout, path: Path, by_names: str) -> list[str]:
+    """What is wrong with the classes, in sentences; `by_names` is that names may say them."""
     train = sorted(layout.splits["train"])
     problems = alike_classes(layout.places["train"], train)
     empty = sorted(name for name, images in layout.splits["train"].items() if not images)
@@ -180,7 +181,7 @@ def _class_problems(layout: Layout, path: Path) -> list[str]:
         problems.append(
             TrainingProblem(
                 f"{path} has only one class, {train[0]!r}; a classifier needs at least two. "
-                f"{LAYOUT}"
+                f"{LAYOUT} {by_names}".rstrip()
             )
         )
     return problems

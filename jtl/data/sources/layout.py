@@ -221,10 +221,11 @@ class _Reader:
             alone = base.parts == folders["train"].parts
             if (divided := self._by_lists(splits["train"], expected=alone)) is not None:
                 splits, places = divided, dict.fromkeys(divided, places["train"])
-        if "val" not in splits:
-            pairs = [(i, name) for name, images in splits["train"].items() for i in images]
-            found = name_groups.note([i for i, _ in pairs], [name for _, name in pairs])
-            findings.notes += filter(None, [found])
+        pairs = {
+            split: [(i, name) for name, images in classes.items() for i in images]
+            for split, classes in splits.items()
+        }
+        findings.notes += filter(None, [name_groups.note(pairs)])
         if set(splits) == {"train"} and self._level == "auto":
             findings.notes += filter(None, [items.note(splits["train"], places["train"])])
         if self._tree.hidden:

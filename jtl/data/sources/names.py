@@ -116,6 +116,11 @@ def split_in(name: str) -> SplitName | None:
     return SplitName("train" if both else splits.pop(), not others)
 
 
+def says_no_label(name: str) -> bool:
+    """Whether a name says that there is no label yet, as `unlabeled` or `to be labeled`."""
+    return "".join(words_of(name)) in (*_WITHOUT_LABELS, "unlabeled", "unlabelled")
+
+
 def sure_split(name: str) -> str | None:
     """The split that a name stands for if it says nothing else, as `training_set`; else None."""
     found = split_in(name)

@@ -47,6 +47,9 @@ _NUMBERS = (*TRUE[:2], *FALSE[:2])
 _CORNER = re.compile(r"(?i)(roi|b?box)?[._ -]?[xy][._ -]?(min|max|[0-2])|b?box(es)?")
 _LAST_WORDS = {"label", "class", "category", "species", "breed", "diagnosis"}
 """Of columns of labels that are called otherwise, such as `object_annotation_category`."""
+_OF_PERSONS = {"age", "ages", "sex", "gender", "weight", "height", "race", "ethnicity", "position",
+               "orientation", "count"}  # fmt: skip
+"""What columns say of persons and others, which many have in common."""
 _PRESENCE = {"confidence", "present", "presence", "is_present", "positive", "is_positive", "exists"}
 """Columns that say whether a label is one of the image's."""
 _MARKS = {"1", "0", "-1", "1.0", "0.0", "-1.0", *MISSING}
@@ -251,6 +254,8 @@ def _groups(table: Table, columns: Sequence[int]) -> list[str]:
     """A note if a column may say which images belong together."""
     for column in columns:
         words = {word.removesuffix("id") or word for word in words_of(table.names[column])}
+        if words & _OF_PERSONS:
+            continue
         of_ecotaxa = table.names[column].startswith("object_")
         if (
             words & IN_COLUMNS

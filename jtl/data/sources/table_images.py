@@ -120,7 +120,7 @@ class ImageFinder:
         told = f"Images are found by their names alone, in any folder below {self.root}."
         for way in (*ways, Way(index.of_name, told)):
             found = [way.find(text) for text in sample]
-            if count(found) > count(best[1]):
+            if _hits(found) > _hits(best[1]):
                 best = (way, found)
         return best
 
@@ -240,6 +240,11 @@ class _TreeIndex:
 def count(found: Iterable[Found]) -> int:
     """How many are images."""
     return sum(isinstance(each, ImageFile) for each in found)
+
+
+def _hits(found: Sequence[Found]) -> tuple[int, int]:
+    """How many are images, and how many may be one of several."""
+    return count(found), sum(isinstance(each, Several) for each in found)
 
 
 def _stems(names: Iterable[str]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.sources.label_sets import Labels, may_divide, sets_of
 from jtl.data.sources.measurements import is_measured, measurement_told
-from jtl.data.sources.names import words_of
+from jtl.data.sources.names import says_no_label, words_of
 from jtl.data.sources.table_columns import Columns, is_usual_label
 from jtl.data.sources.table_files import NAMED, NoLabels, Table
 from jtl.data.sources.table_splits import MISSING
@@ -21,6 +21,7 @@ _LIKE_IDS = (20, 0.5)
 """From so many rows on, more different labels than this share of them look like identifiers."""
 _ONE, _ONES = "1", ("1", "1.0")
 _WHOLE, _FRACTION = re.compile(r"-?\d+\.0+"), re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?")
+_NUMBERS = re.compile(r"\d+( +\d+)*")
 _LIST = re.compile(r"\[.*\]", re.DOTALL)
 _SEPARATORS = ";,"
 _OF_SETS = {"labels", "tags", "keywords", "attributes"}
@@ -51,14 +52,16 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
     name, cells = table.names[columns.label], _cells(table, columns.label)
     cells = _one_each(cells)
     different = {*cells} - {""}
-    several, way_out = _several(different, is_list=name in table.lists), ""
+    several = _several(different, is_list=name in table.lists)
+    multi, way_out = _MULTI, ""
     if not several and (several := _sets_of_words(different, {*words_of(name)})):
+        multi = _MULTI.replace("multilabel", "multilabel --label-delimiter ' '", 1)
         way_out = " If each is the name of one class, write it without spaces."
     if several:
         rows = rows_told(table, lambda row: cells[row] in several)
         raise UserError(
             f"The column '{name}' of {table.path} has several labels for an image: {rows}, such as "
-            f"{sorted(several)[0]!r}. {_MULTI}{way_out}"
+            f"{sorted(several)[0]!r}. {multi}{way_out}"
         )
     if all(map(_WHOLE.fullmatch, different)):  # As pandas writes integers among gaps.
         return [cell.partition(".")[0] for cell in cells]
@@ -126,7 +129,7 @@ def label_sets_of(table: Table, columns: Columns, delimiter: str | None) -> list
 
 def _cells(table: Table, column: int) -> list[str]:
     """A column of labels, empty where there is none; raises `NoLabels` if all are."""
-    missing = MISSING - {code_in(table.columns[column])}
+    missing = missing_in(table.columns[column])
     cells = [
         "" if cell in missing else cell if cell.isascii() else unicodedata.normalize("NFC", cell)
         for cell in table.columns[column]
@@ -230,6 +233,8 @@ def _sets_of_words(labels: set[str], column: set[str]) -> set[str]:
     """
     words = {label: frozenset(label.split()) for label in labels}
     several = {label for label, own in words.items() if len(own) > 1}
+    if all(map(_NUMBERS.fullmatch, labels)):  # `16 0`, as of the Human Protein Atlas.
+        return several
     alone = {label for label in several if words[label] <= labels}
     if len(alone) > 1 and 2 * len(alone) >= len(several):
         return several
@@ -244,6 +249,22 @@ def _sets_of_words(labels: set[str], column: set[str]) -> set[str]:
     shared = {label for label in several if sum(owners[word] > 1 for word in words[label]) > 1}
     within = column & _OF_TAGS or any(words[a] < words[b] for a in several for b in several)
     return several if within and 2 * len(shared) >= len(several) else set()
+
+
+def missing_in(cells: Sequence[str]) -> set[str]:
+    """What stands for a missing label in a column.
+
+    That is what does so anywhere, except a code (see `code_in`); words such as `unlabeled`; `?`
+    among words; and -1 among numbers from 0 on, unless only one of them is there.
+    """
+    different = {*cells} - MISSING
+    found = (MISSING - {code_in(cells)}) | set(filter(says_no_label, different))
+    rest = different - found
+    if len(rest) > 2 and "-1" in rest and all(cell.isdigit() for cell in rest - {"-1"}):
+        found.add("-1")
+    if "?" in rest and all(len(cell) > 1 for cell in rest - {"?"}):
+        found.add("?")
+    return found
 
 
 def code_in(cells: Sequence[str]) -> str | None:

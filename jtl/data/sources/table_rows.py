@@ -13,7 +13,7 @@ from jtl.data.sources.stores import ImageFile, ImageStore
 from jtl.data.sources.table_columns import Asked, choose, is_usual_label
 from jtl.data.sources.table_files import NAMED, Table
 from jtl.data.sources.table_images import ImageFinder, Several, count, doubtful
-from jtl.data.sources.table_labels import code_in, label_sets_of, labels_of, rows_told
+from jtl.data.sources.table_labels import code_in, label_sets_of, labels_of, missing_in, rows_told
 from jtl.data.sources.table_splits import MISSING, split_words
 
 
@@ -138,12 +138,12 @@ def rows_of_table(table: Table, asked: Asked, finder: ImageFinder) -> Rows:
 
 def _missing(cells: Sequence[str]) -> str:
     """A sentence about words that are taken for missing labels."""
-    marks = sorted(map(repr, MISSING & {*cells} - {"", code_in(cells)}))
+    marks = sorted(map(repr, missing_in(cells) & {*cells} - {""}))
     if not marks:
         return ""
     return (
-        f"{listed(marks)} stands for a missing label here, as in pandas and R; if it is a class, "
-        "call it otherwise. "
+        f"{listed(marks)} {'stands' if len(marks) == 1 else 'stand'} for a missing label here, as "
+        "in pandas, R and many data sets; if it is a class, call it otherwise. "
     )
 
 

@@ -39,9 +39,9 @@ def tables_in(place: Path) -> dict[str, Path]:
             by_split.setdefault(splits.pop(), []).append(table)
     if not tables:
         for folder in sorted(child for child in place.iterdir() if child.is_dir()):
-            split = split_of(folder.name)
-            if split is not None:
-                inner = [t for t in _tables(folder) if t.stem.lower() == METADATA]
+            if split := split_of(folder.name):
+                inner = _tables(folder)
+                inner = [t for t in inner if t.stem.lower() == METADATA] or inner
                 by_split.setdefault(split, []).extend(inner)
     for split, same in by_split.items():
         if len(same) > 1 and split in _ORDER:
@@ -101,9 +101,17 @@ def lists_beside(place: Path) -> list[str]:
 
 def beside(place: Path) -> list[str]:
     """A note if other tables beside one of training images may be those of the other splits."""
-    if place.is_dir() or split_of(place.stem) != "train":
+    if place.is_dir() or splits_in(place.stem) != {"train"}:
         return []
-    names = [t.name for t in _tables(place.parent) if split_of(t.stem) in ("val", "test")]
+    names = [t.name for t in _tables(place.parent) if splits_in(t.stem) in ({"val"}, {"test"})]
     if not names:
         return []
-    return [f"{listed(names)} next to {place.name}: not read. To use them: csv:{place.parent}"]
+    told = f"{listed(names)} next to {place.name}: not read. "
+    try:
+        tables_in(place.parent)
+    except UserError:  # Several for one split.
+        return [
+            f"{told}If they say validation or test images, put the tables of train, val and test "
+            "that belong together into a folder, and give that as csv:FOLDER."
+        ]
+    return [f"{told}To use them: csv:{place.parent}"]

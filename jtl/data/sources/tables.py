@@ -159,11 +159,14 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
             "some, or say that these are no splits: --split-column none"
         )
     grouped = groups or any("--group-column" in n for rows in parts.values() for n in rows.notes)
-    if "val" not in splits and not grouped:
-        told = name_groups.note([images[row] for row in order], [labels[row] for row in order])
-        notes += filter(None, [told])
     stores = {name: rows.store for name, rows in parts.items()}
     by_split = {split: [row for row in order if splits[row] == split] for split in _ORDER}
+    if not grouped:
+        pairs = {
+            split: [(images[row], labels[row]) for row in rows]
+            for split, rows in by_split.items() if rows
+        }  # fmt: skip
+        notes += filter(None, [name_groups.note(pairs)])
     told_labels = {split: [labels[row] for row in rows] for split, rows in by_split.items() if rows}
     classes, indexed = (indexed_sets if several else _indexed)(told_labels)
     opened = {}
@@ -182,6 +185,8 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
     splits_told = dict.fromkeys(rows.splits_told for rows in parts.values())
     if "" not in parts and len(parts) > 1:
         splits_told = dict.fromkeys(rows.file for rows in parts.values())
+        if len(splits_told) == 1:
+            splits_told = [f"{file} in the folder of each" for file in splits_told]
     return OpenedSource(
         classes,
         opened,

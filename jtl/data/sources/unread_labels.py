@@ -46,7 +46,8 @@ _NOT_READ = (
     "jtl does not read labels from such files: sort the images into class folders, or make a table "
     "of them with the columns file, label and (for splits) split, and give it as csv:FILE. "
 )
-_NO_TABLE = r"\.xlsx?$|(^|/)_classes\.csv$"
+_NO_TABLE = r"\.xlsx?$"
+_OF_ROBOFLOW = r"(^|/)_classes\.csv$"
 _OF_BOXES = "They may hold boxes, of several objects in an image: jtl classifies whole images. "
 _MATLAB = (
     "If they hold images and a label for each, as those of SVHN do: mat:FILE. Others load with "
@@ -83,8 +84,8 @@ _FILES = {
 }
 """What to say of a file that is given as a source."""
 _SPECIAL = {
-    r"(^|/)_classes\.csv$": "Roboflow's _classes.csv may name several classes for an image, and "
-    "jtl gives every image one: export the data in the format Folder Structure. ",
+    _OF_ROBOFLOW: "Roboflow's _classes.csv may name several classes for an image: if so, add "
+    "--task multilabel. ",
     r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": _OF_BOXES,
     r"\.npy$": "Save images [N, H, W, 3] and labels [N] together as uint8 and integers: "
     "numpy.savez('data.npz', x_train=..., y_train=...), to be read as npz:data.npz. ",
@@ -211,12 +212,16 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
         arrays = any(re.search(_WITH_IMAGES, name, re.IGNORECASE) for name in names)
         way = "" if special and (found.keys() == {"tables"} or arrays) else _NOT_READ
     elif place.is_dir():
-        way = f"To read labels from a table: --data csv:{place}/{tables[0]} "
+        given = tables[0]
+        if re.search(_OF_ROBOFLOW, given) and "/" in given:  # One in the folder of each split.
+            given = given.rpartition("/")[0].rpartition("/")[0]
+        way = f"To read labels from a table: --data csv:{Path(place, given)} "
     else:
         way = (
             f"To read labels from a table: unpack it, and give --data csv:{tables[0]} --image-root "
             f"{place} "
         )
+    names = [*tables, *(name for name in names if name not in tables)]
     return f"Their labels may be in {listed(names, 5)}. {''.join(special)}{way}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
@@ -47,7 +47,7 @@ _EDITED = re.compile(r"(IMG_)E(\d+)")
 """What an iPhone calls the edited copy of `IMG_0007`."""
 _DOWNLOADED = re.compile(r"[ _]?\(\d+\)")
 """Behind the name of a file that was saved twice, or of another one of the same name."""
-_FEW_COPIES = 0.05
+_FEW_COPIES, _FEWEST_COPIES = 0.05, 2
 _SMALL = {"thumb", "thumbs", "thumbnail", "thumbnails", "small", "preview", "previews", "resized"}
 _RGB = {"red", "green", "blue"}
 _SAME, _NEARLY_ALL = 0.5, 0.9
@@ -195,7 +195,7 @@ def altered(images: Sequence[ImageFile]) -> str:
         if _DOWNLOADED.fullmatch(end) and 2 * len({base for base, _ in found}) < len(found):
             del ends[end]
     copies += len(edited) + sum(map(len, ends.values()))
-    if copies < max(2, _FEW_COPIES * sum(map(len, stems.values()))):
+    if copies < max(_FEWEST_COPIES, _FEW_COPIES * sum(map(len, stems.values()))):
         return ""
     before = rf"((?:{'|'.join(map(re.escape, starts))})[\d_-]*)?" if starts else ""
     before += "(?:IMG_E?)?" if edited else ""
@@ -209,6 +209,46 @@ def altered(images: Sequence[ImageFile]) -> str:
         "copies would be trained on. To keep each image and its copies on one side: "
         f"--group-from '{rule}'"
     )
+
+
+def altered_across(splits: Mapping[str, Sequence[tuple[ImageFile, Hashable]]]) -> str:
+    """A note where images are called like altered copies of those of another split; else empty.
+
+    Args:
+        splits: The images and their classes by split.
+    """
+    some = (image for each in splits.values() for image in spread([i for i, _ in each]))
+    if not any(_original(stem_of(image.parts[-1])) for image in some):
+        return ""
+    stems = {
+        split: {(label, stem_of(image.parts[-1])): image.name for image, label in images}
+        for split, images in splits.items()
+    }
+    pairs = []
+    for split, own in stems.items():
+        for (label, stem), name in own.items():
+            base = _original(stem)
+            if base is None or (label, base) in own:
+                continue  # Numbers may begin anew in each split.
+            found = (o[label, base] for s, o in stems.items() if s != split and (label, base) in o)
+            pairs += [(name, other) for other in found]
+    if len(pairs) < _FEWEST_COPIES:
+        return ""
+    copy, other = pairs[0]
+    return (
+        f"{counted(len(pairs), 'image')} may be altered copies of images in another split by their "
+        f"names, such as {copy} of {other}. If so, the accuracy says little about new images: put "
+        "each image and its copies into one split."
+    )
+
+
+def _original(stem: str) -> str | None:
+    """The name of the image that one is called an altered copy of; None where there is none."""
+    if (end := _ALTERED.fullmatch(stem)) and not _DOWNLOADED.fullmatch(end[2]):
+        return end[1]
+    if start := _COPY_OF.fullmatch(stem):
+        return start[2]
+    return edit[1] + edit[2] if (edit := _EDITED.fullmatch(stem)) else None
 
 
 def _stem(image: ImageFile) -> str:

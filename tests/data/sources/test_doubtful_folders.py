@@ -299,7 +299,7 @@ def test_letters_may_differ_in_case(tmp_path: Path):
 
 LABEL_FILES = {
     "train/_annotations.coco.json": "They may hold boxes, of several objects in an image",
-    "train/_classes.csv": "export the data in the format Folder Structure",
+    "train/_classes.csv": "may name several classes for an image: if so, add --task multilabel",
     "metadata.jsonl": "To read labels from a table: --data csv:",
     "imagelabels.mat": "jtl does not read labels from such files: sort",
     "annotations/x.xml": "jtl classifies whole images",

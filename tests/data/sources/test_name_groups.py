@@ -37,6 +37,9 @@ FORMS = {
     "malaria": ("C{g}P61ThinF_IMG_2015_cell_{i}9", "C{g}P61"),
     "slices": ("patient{g}_slice{i}", "patient{g}"),
     "short": ("P{g:02}_view{i}x", "P{g:02}"),
+    "sites of a well": ("B{g:02}_s{i}", "B{g:02}"),
+    "tiles": ("{g}0253_idx5_x{i}51_y101_class0", "{g}0253_idx5"),
+    "frames": ("S{g:03}_004_0000001{i}", "S{g:03}_004"),
     "Roboflow": ("shot{g}_jpg.rf.{i}0abcdef12", "shot{g}_jpg"),
 }
 
@@ -70,6 +73,39 @@ def test_both_sides_of_a_person_also_where_a_table_has_the_labels(tmp_path: Path
         table.write_text("\n".join([f"image,label,{column}", *lines]))
         asked = SourceOptions(group_column=column if column == "pair" else None)
         assert not any("--group-from" in note for note in find(spec, asked).notes)
+
+
+ACROSS = {
+    "patients": ("patient{g:02}_{i}", "of patient01"),
+    "versions by Roboflow": ("shot{g}_jpg.rf.{i}0abcdef12", "of shot1_jpg"),
+    "edited": ("IMG_{g}{edited}", "IMG_1-edited.png of train/a/IMG_1.png"),
+}
+
+
+@pytest.mark.parametrize("case", ACROSS)
+def test_images_of_one_thing_in_two_splits(tmp_path: Path, case: str):
+    form, told = ACROSS[case]
+    names = [
+        f"{split}/{c}/{form.format(g=g, i=i, edited='-edited' * (split == 'val'))}.png"
+        for c, groups in {"a": (1, 2, 3), "b": (4, 5, 6)}.items()
+        for g in groups for i, split in enumerate(("train", "train", "val"))
+    ]  # fmt: skip
+    (note,) = find(images(tmp_path / "torn", names)).notes
+    assert "into one split" in note
+    assert told in note
+
+
+def test_images_of_each_thing_in_one_split(tmp_path: Path):
+    """Also where numbers begin anew in each split, and `1-edited.png` is a copy of its own."""
+    groups = {"train": (1, 2, 4, 5), "val": (3, 6)}
+    whole = [
+        f"{split}/{'ab'[g > 3]}/patient{g:02}_{i}.png"
+        for split, same in groups.items() for g in same for i in range(3)
+    ]  # fmt: skip
+    copies = [f"{n}{edited}.png" for n in "12" for edited in ("", "-edited")]
+    anew = [f"{split}/{c}/{name}" for split in groups for c in "ab" for name in copies]
+    for place, names in {"whole": whole, "anew": anew}.items():
+        assert not find(images(tmp_path / place, names)).notes
 
 
 NO_GROUPS = {

@@ -1,0 +1,132 @@
+"""Forms of public data sets in which splits, labels or copies were not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jtl.common.errors import UserError
+from jtl.data.sources.registry import SourceOptions, find
+from support.data_files import counts, encode, flat
+
+PNG = encode(flat(4, 4), "PNG")
+
+
+def placed(root: Path, names: list[str]) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(PNG)
+    return root
+
+
+def table(root: Path, labels: list[str], head: str = "file,label") -> str:
+    placed(root, [f"{number}.png" for number in range(len(labels))])
+    rows = [f"{number}.png,{label}" for number, label in enumerate(labels)]
+    (root / "t.csv").write_text("\n".join([head, *rows]))
+    return f"csv:{root / 't.csv'}"
+
+
+def refused(spec: str, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        find(spec, SourceOptions(**options))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "mark"),
+    [
+        (["0", "1", "-1"], "-1"),
+        (["ant", "bee", "?"], "?"),
+        (["ant", "bee", "To label"], "To label"),
+    ],
+)
+def test_what_stands_for_a_missing_label_is_no_class(tmp_path: Path, labels: list[str], mark: str):
+    told = refused(table(tmp_path, labels * 4))
+    assert "no label for 4 of 12 rows" in told
+    assert f"{mark!r} stands for a missing label" in told
+    assert "if it is a class, call it otherwise" in told
+
+
+@pytest.mark.parametrize("labels", [["-1", "1"], ["a", "b", "?"], ["ant", "-1", "bee"]])
+def test_such_marks_may_be_classes(tmp_path: Path, labels: list[str]):
+    assert find(table(tmp_path, labels * 4)).class_names == tuple(sorted(labels))
+
+
+def test_numbers_with_spaces_between_them_are_several_labels(tmp_path: Path):
+    """As of iMet and of the Human Protein Atlas."""
+    spec = table(tmp_path, ["16 0", "7", "7 16"] * 4, "Id,Target")
+    told = refused(spec)
+    assert "has several labels for an image: 8 of 12 rows" in told
+    assert "--task multilabel --label-delimiter ' '" in told
+    found = find(spec, SourceOptions(task="multilabel", label_delimiter=" "))
+    assert found.class_names == ("0", "16", "7")
+
+
+@pytest.mark.parametrize(
+    ("head", "grouped"), [("Patient Age", False), ("Patient Sex", False), ("Patient ID", True)]
+)
+def test_what_patients_have_in_common_groups_no_images(tmp_path: Path, head: str, grouped: bool):
+    labels = [f"{'ab'[number % 2]},{number // 4}" for number in range(12)]
+    notes = find(table(tmp_path, labels, f"file,label,{head}")).notes
+    assert any("--group-column" in note for note in notes) == grouped
+
+
+SIBLINGS = [
+    ("fairface_label_train", ["fairface_label_val"]),
+    ("a. Training Labels", ["b. Testing Labels"]),
+    ("train_subset0", ["train_subset1", "val_subset0", "val_subset1"]),
+]
+
+
+@pytest.mark.parametrize(("train", "others"), SIBLINGS)
+def test_tables_of_other_splits_beside_one_are_named(tmp_path: Path, train: str, others: list[str]):
+    placed(tmp_path, [f"{number}.png" for number in range(6)])
+    for place, name in enumerate([train, *others]):
+        rows = [f"{number}.png,{'ab'[number % 2]}" for number in (place, place + 1)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["file,label", *rows]))
+    (note,) = find(f"csv:{tmp_path / train}.csv").notes
+    left = [f"{name}.csv" for name in others if "train" not in name]
+    assert note.startswith(f"{', '.join(left)} next to {train}.csv: not read.")
+    assert ("csv:FOLDER" if len(others) > 1 else f"csv:{tmp_path}") in note
+
+
+def test_a_table_in_the_folder_of_each_split(tmp_path: Path):
+    """As Roboflow writes them for images of several classes."""
+    for split in ("train", "valid", "test"):
+        names = [f"{split}/{split}{n}_jpg.rf.{n:032x}.png" for n in range(4)]
+        placed(tmp_path, names)
+        rows = [f"{name.partition('/')[2]}, {n % 2}, 1" for n, name in enumerate(names)]
+        (tmp_path / split / "_classes.csv").write_text("\n".join(["filename, ant, bee", *rows]))
+    assert f"--data csv:{tmp_path} " in refused(str(tmp_path))
+    assert "several labels for an image" in refused(f"csv:{tmp_path}")
+    found = find(f"csv:{tmp_path}", SourceOptions(task="multilabel"))
+    assert {split: len(part) for split, part in found.splits.items()} == {
+        "train": 4, "val": 4, "test": 4,
+    }  # fmt: skip
+    assert found.splits_from == "_classes.csv in the folder of each"
+
+
+def test_a_name_without_ending_may_be_that_of_an_image_and_of_its_mask(tmp_path: Path):
+    spec = table(tmp_path, ["a", "b"] * 2)
+    for number in range(4):
+        placed(tmp_path, [f"im/{number}x.png", f"im/{number}x.tif"])
+    rows = [f"{number}x,{'ab'[number % 2]}" for number in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,label", *rows]))
+    assert "may name several images, such as row 2 ('0x'): im/0x.png, im/0x.tif" in refused(spec)
+
+
+@pytest.mark.parametrize("around", ["Dev", "training_data", "test"])
+def test_a_folder_around_the_splits_may_be_called_like_one(tmp_path: Path, around: str):
+    names = [f"{around}/{s}/{c}/{s}{n}.png" for s in ("Train", "Test") for c in "ab" for n in "12"]
+    assert counts(placed(tmp_path, names)) == {
+        "train": {"a": 2, "b": 2}, "test": {"a": 2, "b": 2},
+    }  # fmt: skip
+
+
+def test_one_folder_of_images_called_after_their_classes(tmp_path: Path):
+    names = [f"NEU surface/{c}_{n}.png" for c in ("Cr", "In", "PS") for n in range(1, 5)]
+    (problem,) = find(f"folder:{placed(tmp_path, names)}").problems
+    assert "only one class" in problem
+    assert "--label-from name" in problem
