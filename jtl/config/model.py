@@ -28,7 +28,9 @@ class ModelConfig:
             efficientnet_lite2, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3,
             efficientnet_b4, efficientnet_v2_b0, efficientnet_v2_b1, efficientnet_v2_b2,
             efficientnet_v2_b3, efficientnet_v2_s, regnet_y_400mf, regnet_y_800mf, regnety_008,
-            regnet_y_1_6gf, regnet_y_3_2gf, convnext_tiny, convnext_small or convnext_base.
+            regnet_y_1_6gf, regnet_y_3_2gf, convnext_tiny, convnext_small, convnext_base,
+            vit_tiny_patch16, vit_small_patch16, vit_small_patch32, vit_base_patch16,
+            vit_base_patch32, vit_small_patch14 or vit_base_patch14.
         weights: Pretrained weights: 'default' (the model's ImageNet weights) or another source.
             Others: 'timm:NAME' (from the timm hub, such as timm:resnet50.tv_in1k), 'package:NAME'
             (an installed package), 'torchvision:NAME' (from PyTorch's cache, such as

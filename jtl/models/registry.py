@@ -192,6 +192,19 @@ def _convnext(
     return ModelEntry(name, "convnext", backbone, params, f"timm:{name}.{tag}", pre, others)
 
 
+def _vit(
+    size: str, patch: int, params: int, others: int, weights: str, **fields: Any
+) -> ModelEntry:
+    channels = {"tiny": 192, "small": 384, "base": 768}[size]
+    backbone = _of("vit:ViT", channels=channels, patch=patch, **fields)
+    pre = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9)
+    if "dinov2" in weights:
+        pre = Preprocessing()
+    return ModelEntry(f"vit_{size}_patch{patch}", "vit", backbone, params, weights, pre, others)
+
+
+_AUGREG = "augreg_in21k_ft_in1k"
+_DINOV2 = {"grid": 37, "layer_scale": True}
 _RESNET50 = ("bottleneck", (3, 4, 6, 3))
 _RESNET101 = ("bottleneck", (3, 4, 23, 3))
 _ENTRIES = {
@@ -277,6 +290,19 @@ _ENTRIES = {
         _convnext("tiny", 28_589_128, 64_128, (3, 3, 9, 3), 96, "in12k_ft_in1k", 0.95),
         _convnext("small", 50_223_688, 126_336, (3, 3, 27, 3), 96, "in12k_ft_in1k", 0.95),
         _convnext("base", 88_591_464, 168_448, (3, 3, 27, 3), 128, "fb_in22k_ft_in1k", 0.875),
+        _vit("tiny", 16, 5_717_416, 68_544, f"timm:vit_tiny_patch16_224.{_AUGREG}"),
+        _vit("small", 16, 22_050_664, 137_088, f"timm:vit_small_patch16_224.{_AUGREG}"),
+        _vit("small", 32, 22_878_952, 80_640, f"timm:vit_small_patch32_224.{_AUGREG}", grid=7),
+        _vit("base", 16, 86_567_656, 274_176, f"timm:vit_base_patch16_224.{_AUGREG}"),
+        _vit("base", 32, 88_224_232, 161_280, f"timm:vit_base_patch32_224.{_AUGREG}", grid=7),
+        _vit(
+            *("small", 14, 22_441_192, 596_736, "timm:vit_small_patch14_dinov2.lvd142m"),
+            **_DINOV2,
+        ),
+        _vit(
+            *("base", 14, 87_348_712, 1_193_472, "timm:vit_base_patch14_dinov2.lvd142m"),
+            **_DINOV2,
+        ),
     )
 }
 

@@ -177,9 +177,16 @@ def _unmasked(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.GradientTransformationExtraArgs(lambda params: strip(tx.init(params)), update)
 
 
+_NOT_DECAYED = ("cls_token", "reg_token", "pos_embed")
+"""Of vision transformers: inputs rather than kernels, which no published recipe decays."""
+
+
 def _kernels(params: Any) -> Any:
-    """Which leaves weight decay acts on: those with more than one axis."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """Which leaves weight decay acts on: those with more than one axis, but for tokens."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: leaf.ndim > 1 and getattr(path[-1], "key", None) not in _NOT_DECAYED,
+        params,
+    )
 
 
 def wrapped(

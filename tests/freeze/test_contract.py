@@ -38,6 +38,7 @@ from jtl.models.families.regnet import RegNetY
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
+from jtl.models.families.vit import ViT
 from jtl.models.inference import forward
 from jtl.optim import optimizers
 from jtl.optim.recipe import Rates, Recipe
@@ -70,6 +71,7 @@ MODELS = {
     "regnet": ImageClassifier(RegNetY(((1, 16), (1, 24)), 8), HEAD, CLASSES),
     "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 0, 0, 0)), HEAD, CLASSES),
     "convnext": ImageClassifier(ConvNeXt((1, 1, 1, 1), (8, 8, 16, 16)), HEAD, CLASSES),
+    "vit": ImageClassifier(ViT(64, 16, 4, grid=3, registers=1, layer_scale=True), HEAD, CLASSES),
 }
 SIZES = {"alexnet": 63, "inception": 75}
 WITHOUT_NORM = ("alexnet", "squeezenet")
@@ -112,6 +114,8 @@ def optimizer(labels: ParamTree, wrapper: str) -> optax.GradientTransformation:
 @functools.cache
 def case(family: str, mask: str) -> Any:
     model, variables = MODELS[family], variables_of(family)
+    if family == "vit":  # Its blocks are numbered through all stages.
+        mask = mask.replace("stage2/block1", "stage2/block2")
     labels = label_tree(parse(mask, model.units()), variables["params"])
     cut = find_cut(labels, model.units())
     trains, live = trainable(labels), within(cut.stats_units)
@@ -199,6 +203,7 @@ def test_only_what_trains_has_a_state(family: str, mask: str):
         ("mobilenet", "first_stages:1"),
         ("convnext", "last_stage"),
         ("convnext", "norm_only"),
+        ("vit", "last_stage"),
     ],
 )
 def test_a_mask_governs_everything(family: str, mask: str):

@@ -26,6 +26,7 @@ from jtl.models.families.regnet import RegNetY
 from jtl.models.families.resnet import ResNet
 from jtl.models.families.squeezenet import SqueezeNet
 from jtl.models.families.vgg import VGG
+from jtl.models.families.vit import ViT
 from jtl.models.layers import blocks
 from support import tiny
 from support.networks import random_variables
@@ -82,6 +83,13 @@ PUBLISHED_PARAMS = {
     "convnext_tiny": 28_589_128,
     "convnext_small": 50_223_688,
     "convnext_base": 88_591_464,
+    "vit_tiny_patch16": 5_717_416,  # timm's, as of those that follow.
+    "vit_small_patch16": 22_050_664,
+    "vit_small_patch32": 22_878_952,
+    "vit_base_patch16": 86_567_656,
+    "vit_base_patch32": 88_224_232,
+    "vit_small_patch14": 22_441_192,
+    "vit_base_patch14": 87_348_712,
 }
 # A model of each family, the first of the registry.
 FAMILIES = {models.get(name).family: name for name in reversed(models.names())}
@@ -105,6 +113,7 @@ OTHERS = (
     ImageClassifier(EfficientNetV2("base", 0.25, 0.3, stages=3), num_classes=5),
     ImageClassifier(RegNetY(((1, 8), (1, 16), (1, 24)), 8), num_classes=5),
     ImageClassifier(ConvNeXt((1, 1, 2, 1), (8, 8, 16, 16)), num_classes=5),
+    ImageClassifier(ViT(64, patch=8, depth=4, registers=1), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -219,6 +228,18 @@ def test_every_model_has_a_published_count():
                 "params/stage3/downsample/conv/kernel": (2, 2, 192, 384),
                 "params/stage4/block3/layer_scale/gamma": (768,),
                 "params/final/norm/bias": (768,),
+            },
+        ),
+        (
+            "vit_small_patch14",
+            {
+                "params/stem/conv/kernel": (14, 14, 3, 384),
+                "params/stem/pos_embed": (1, 1370, 384),
+                "params/stem/cls_token": (1, 1, 384),
+                "params/stage1/block1/qkv/kernel": (1, 1, 384, 1152),
+                "params/stage3/block9/layer_scale2/gamma": (384,),
+                "params/stage4/block12/fc2/kernel": (1, 1, 1536, 384),
+                "params/final/norm/scale": (384,),
             },
         ),
         (

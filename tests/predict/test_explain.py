@@ -8,10 +8,15 @@ import pytest
 from PIL import Image
 
 from jtl.common.text import percent
+from jtl.data.preprocessing import Prepare
+from jtl.models import ImageClassifier, Preprocessing
+from jtl.models.families.vgg import VGG
+from jtl.models.families.vit import ViT
 from jtl.predict import classifier, explain
 from jtl.predict.inputs import items
 from support import tiny
 from support.commands import main
+from support.networks import random_variables
 
 
 def test_under_a_linear_head_it_is_the_classes_own_weights():
@@ -32,6 +37,24 @@ def test_under_a_linear_head_it_is_the_classes_own_weights():
     assert maps.shape == (5, 4, 4)
     plain = tiny.MODEL.apply(tree, tiny.PREPARE(images))
     np.testing.assert_allclose(logits, np.asarray(plain), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone",
+    [VGG((1, 1, 1, 1, 1), False, (8, 8)), ViT(64, 16, 4, grid=4, registers=1)],
+    ids=lambda backbone: type(backbone).__name__,
+)
+def test_the_map_is_one_of_many_pixels(backbone):
+    """Also where the features end as one pixel, by dense layers or a class token."""
+    model = ImageClassifier(backbone, num_classes=3)
+    tree = random_variables(model, 64)
+    prepare = Prepare(64, Preprocessing(size=64), "float32")
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    maps, logits = explain.grad_cam(tree, images, model=model, prepare=prepare)
+    side = 2 if isinstance(backbone, VGG) else 4
+    assert (maps.shape, logits.shape) == ((2, side, side), (2, 3))
+    assert np.unique(np.asarray(maps)).size > side
 
 
 def test_a_image_for_each_prediction(tiny_run, tiny_data, tmp_path, capsys):

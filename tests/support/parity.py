@@ -67,6 +67,11 @@ def randomize(
         for name, array in module.named_parameters(recurse=False):
             if name in _FACTORS:
                 array.data.uniform_(0.5, 1.5, generator=rng)
+            elif array.ndim == 3:  # Tokens and the embeddings of their positions.
+                array.data.normal_(0, 0.5, generator=rng)
+            elif name.startswith("in_proj_"):
+                scale = 0.1 if array.ndim == 1 else array.shape[1] ** -0.5
+                array.data.normal_(0, scale, generator=rng)
 
     layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
     normalized = any(isinstance(module, _NORMS) for module in model.modules())

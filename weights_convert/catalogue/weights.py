@@ -33,7 +33,7 @@ class Weights:
     top1: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-_RESEARCH = ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k", "fb_wsl_ig1b_ft_in1k")
+_RESEARCH = ("mae", "fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k", "fb_wsl_ig1b_ft_in1k")
 _DINOV3 = "dinov3_lvd1689m"
 """Meta's licence of DINOv3, which is not free: it binds who uses and who passes on the weights."""
 _TORCHVISION = ("tv_in1k", "tv2_in1k")

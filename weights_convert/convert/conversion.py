@@ -22,6 +22,7 @@ from weights_convert.convert.detection import (
     with_classifier,
 )
 from weights_convert.convert.filling import fill
+from weights_convert.convert.fused import fused
 from weights_convert.convert.heads import OWN_HEAD, without_own_head
 from weights_convert.convert.layout import Layout, arrange
 from weights_convert.convert.rules import TORCH, Table, counter_key
@@ -82,6 +83,7 @@ class Converted:
         library: The source's naming convention.
         conventions: Fields for `jtl.models.create(..., conventions=...)`.
         num_classes: Width of the source's classifier; None without one.
+        shown: Of `conventions`, what keys and shapes show.
         preprocessing: What the library's weights expect of an image, unless the source states
             its own; None where it depends on the weights.
         dtypes: Source dtype -> number of converted tensors that had it. All become float32:
@@ -99,6 +101,7 @@ class Converted:
     library: str
     conventions: dict[str, Any]
     num_classes: int | None
+    shown: dict[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: models.Preprocessing | None = None
     dtypes: dict[str, int] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
@@ -130,7 +133,7 @@ def convert(
         UserError: The tensors are of another architecture or do not fit exactly; the message
             counts the problems and lists the first, or names the network that it looks like.
     """
-    everything = from_zero(tensors)
+    everything = fused(from_zero(tensors))
     options = {"strip_prefix": strip_prefix, "ignore_keys": ignore_keys}
     try:
         model, table, layout = recognize(everything, model, drop_head=drop_head, **options)
@@ -182,6 +185,7 @@ def convert(
         library=table.library,
         conventions=dict(table.conventions),
         num_classes=num_classes,
+        shown=dict(table.shown_by(tensors)) if table.shown_by else {},
         preprocessing=table.preprocessing_of(model),
         dtypes=dict(collections.Counter(tensors[key].dtype.name for key in keys)),
         ignored=tuple(key for key in everything if key not in used),
@@ -269,7 +273,7 @@ def identify(tensors: Mapping[str, np.ndarray]) -> tuple[Identity, str]:
     Raises:
         UserError: They are of no backbone that jtl knows, or of several.
     """
-    everything = from_zero(tensors)
+    everything = fused(from_zero(tensors))
     layout = arrange(everything)
     found = identified(layout.tensors)
     model, table, share = found

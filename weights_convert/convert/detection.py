@@ -100,7 +100,8 @@ def classes_of(table: Table, tensors: Mapping[str, np.ndarray]) -> int | None:
 
 
 def with_classifier(table: Table, tensors: Mapping[str, np.ndarray], model: str) -> Table:
-    """`table` with the classifier's name in this source, where users or the model choose it."""
+    """`table` with what this source shows: conventions, and a classifier's name of its author."""
+    table = table.of(tensors)
     if not table.classifier:
         backbone = models.create(model, conventions=dict(table.conventions)).backbone
         return dataclasses.replace(table, classifier=table.module_name("head/logits", backbone))

@@ -41,7 +41,7 @@ def translate(name: str, model: str) -> str:
     family, modules, libraries = _known(model)
     if any(module == name or module.startswith(name + "/") for module in modules):
         return name
-    if unit := _unit_of(name, outputs(family)):
+    if unit := _unit_of(name, outputs(family)) or _block(name, model):
         return unit
     for called, params in libraries:
         below = [m for n, m in called.items() if n.startswith((name + ".", name + "_"))]
@@ -67,6 +67,15 @@ def translate(name: str, model: str) -> str:
             "the whole unit."
         )
     return name
+
+
+def _block(name: str, model: str) -> str | None:
+    """The one block called `name`, such as `block9`, in whatever stage it is; None for several."""
+    if not re.fullmatch(r"block\d+", name):
+        return None
+    paths = [unit.path for unit in models.get(model).backbone.units()]
+    found = [path for path in paths if path.endswith(f"/{name}")]
+    return found[0] if len(found) == 1 else None
 
 
 @functools.cache

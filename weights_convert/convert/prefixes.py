@@ -14,14 +14,18 @@ from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.convert.counting import counted
 from weights_convert.convert.rules import Modules, Table, module_name
-from weights_convert.convert.spellings import facebook_convnext, transformers_convnext
+from weights_convert.convert.spellings import (
+    facebook_convnext,
+    transformers_convnext,
+    transformers_vit,
+)
 from weights_convert.convert.tables import TABLES
 from weights_convert.printable import listed, shown
 
 # Below this share of a network's units, tensors are taken for something else.
 MIN_MATCH = 0.5
 # What the convolutions of a unit may be called in jtl.
-_CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw", "squeeze")
+_CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw", "squeeze", "qkv")
 _CONVOLUTIONS += ("conv_exp", "branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
 # A network has at least this share of its file's keys; of MoCo's two, each has half.
 _MIN_SHARE = 0.2
@@ -91,6 +95,8 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("those of Facebook's repositories", facebook_convnext),
             ("those of transformers", transformers_convnext),
         )
+    if family == "vit":
+        return (AS_IS, ("those of transformers", transformers_vit))
     if _has_features(family):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
     return (AS_IS,)
@@ -287,9 +293,9 @@ def _best_match(tensors: Mapping[str, np.ndarray], model: str | None, family: st
 
 def quick_match(tensors: Mapping[str, Any], table: Table, entry: models.ModelEntry) -> float:
     """The share of units that have a convolution in `tensors`, known without tracing the model."""
-    leaf = table.leaves.separator + table.leaves.names["params", "kernel"]
+    leaf = table.leaves.names["params", "kernel"]
     units = _convolutions(table.modules, entry.backbone)
-    found = (any(f"{name}{leaf}" in tensors for name in names) for names in units)
+    found = (any(table.key(name, leaf) in tensors for name in names) for names in units)
     return sum(found) / len(units)
 
 

@@ -49,10 +49,12 @@ class TorchvisionFile:
     Attributes:
         name: Of the file, which ends with the first digits of its SHA-256.
         top1: Published top-1 accuracy in percent.
+        model: The network's name there; None for jtl's.
     """
 
     name: str
     top1: float
+    model: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

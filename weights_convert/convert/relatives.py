@@ -33,7 +33,13 @@ _KEYS: tuple[tuple[str, str], ...] = (
         r"(.*\.)?features\.(conv|norm)[12]\..*",
         "a DenseNet with a deep stem (timm's densenetblur121d and densenet264d)",
     ),
-    (r"(.*\.)?(cls_token|pos_embed|patch_embed\.proj\.weight)", "a vision transformer (ViT, DeiT)"),
+    (r"(.*\.)?dist(illation)?_token", "a distilled DeiT, with two class tokens"),
+    (r"(.*\.)?(pre_layrnorm|ln_pre)\.weight", "CLIP's vision transformer in its own layout"),
+    (r"(.*\.)?attn_pool\..*", "SigLIP's vision transformer, which pools by attention"),
+    (
+        r"(.*\.)?(storage_tokens|rope_embed\..*)",
+        "DINOv3's ViT, with rotary positions",
+    ),
     (r"(.*\.)?relative_position_bias_table", "Swin Transformer"),
     (r"(.*\.)?(s\d|trunk_output\.block\d)\.(b\d|block\d-\d)\..*", "another RegNet"),
     (r"(.*\.)?grn\.(weight|bias|gamma|beta)", "ConvNeXt V2, with response normalization"),
@@ -45,6 +51,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
 _SQUEEZING = re.compile(
     r"(.*\.)?blocks\.\d+\.\d+\.se\..*|(.*\.)?_blocks\.\d+\._se_.*|block\d[a-z]_se_.*"
 )
+_TOKENS = re.compile(r"(.*\.)?(cls_token|pos_embed|patch_embed\.proj\.weight)")
 _NUMBERED = re.compile(
     r"(convolution2d|conv2d|batch_?normalization|dense|separable_?conv2d)(_\d+)?/.*"
 )
@@ -124,6 +131,8 @@ def advice(tensors: Mapping[str, np.ndarray]) -> str:
             "a larger EfficientNet, MnasNet or another MobileNetV3, with squeeze-and-excitation in "
             "its blocks"
         )
+    if network is None and any(map(_TOKENS.fullmatch, tensors)):
+        network = "another vision transformer, perhaps a larger one or one with other parts"
     return f" They look like those of {network}; jtl has no such network." if network else ""
 
 

@@ -31,7 +31,8 @@ class LeafRules:
     """How a library names and lays out the leaves of a module.
 
     Attributes:
-        names: (target collection, target leaf name) -> source leaf name.
+        names: (target collection, target leaf name) -> source leaf name; those missing here have
+            the target's name.
         norm_names: The same for the leaves of normalizations, where they have names of their
             own; those missing here are in `names`.
         separator: Between a module's name and a leaf's.
@@ -49,7 +50,7 @@ class LeafRules:
         """The source's name of a leaf; `norm` if it belongs to a normalization."""
         if norm and (collection, leaf) in self.norm_names:
             return self.norm_names[collection, leaf]
-        return self.names[collection, leaf]
+        return self.names.get((collection, leaf), leaf)
 
     def to_target(self, array: np.ndarray) -> np.ndarray:
         """The source array in the target's layout; a view."""
@@ -71,7 +72,6 @@ TORCH = LeafRules(
         ("params", "kernel"): "weight",
         ("params", "bias"): "bias",
         ("params", "scale"): "weight",
-        ("params", "gamma"): "gamma",
         ("batch_stats", "mean"): "running_mean",
         ("batch_stats", "var"): "running_var",
     },
@@ -86,7 +86,6 @@ KERAS = LeafRules(
         ("params", "kernel"): "kernel",
         ("params", "bias"): "bias",
         ("params", "scale"): "gamma",
-        ("params", "gamma"): "gamma",
         ("batch_stats", "mean"): "moving_mean",
         ("batch_stats", "var"): "moving_variance",
     },
@@ -142,6 +141,8 @@ class Table:
             that of `leaves`.
         uncalled: Patterns of target modules that the library does not call as layers, so that
             they have no output of their own there.
+        shown_by: From a source's tensors to the fields of the backbone's configuration that their
+            keys and shapes show, such as the number of tokens; None where there are none.
         free_classifier: Whether users of the library name the classifier as they like, so that
             a module with the source's only matrix is taken for it.
         scales: Whether the library's model scales images by layers of its own, as `preprocessing`
@@ -159,6 +160,7 @@ class Table:
     layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
     leaf_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
+    shown_by: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     free_classifier: bool = False
     scales: bool = False
 
@@ -200,6 +202,13 @@ class Table:
         its leaves' names.
         """
         return module + (self.leaves.separator if module and module[-1] != "_" else "") + leaf
+
+    def of(self, tensors: Mapping[str, Any]) -> Table:
+        """The table with `conventions` as a source's tensors show them."""
+        if self.shown_by is None:
+            return self
+        shown = {**self.conventions, **self.shown_by(tensors)}
+        return dataclasses.replace(self, conventions=shown)
 
     def layer_names(
         self, modules: Sequence[tuple[str, ...]], backbone: Any

@@ -1,4 +1,4 @@
-"""Other names of ConvNeXt's layers, made timm's."""
+"""Other names of the layers of ConvNeXt and of vision transformers, made timm's."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ _TRANSFORMERS = (
     (r"(?:convnext\.)?layer_?norm\.", "head.norm."),
     (r"classifier\.", "head.fc."),
 )
+# In transformers, its older and its newer names, of ViT, DeiT and DINOv2.
+_TRANSFORMERS_VIT = (
+    (r"(?:vit|deit|dinov2|dinov2_with_registers)\.", ""),
+    (r"embeddings\.position_embeddings$", "pos_embed"),
+    (r"embeddings\.(cls_token|reg_token)$", r"\1"),
+    (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+    (r"(blocks\.\d+)\.attention\.(?:attention\.)?qkv\.", r"\1.attn.qkv."),
+    (r"(blocks\.\d+)\.attention\.(?:output\.dense|o_proj)\.", r"\1.attn.proj."),
+    (r"(blocks\.\d+)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"(blocks\.\d+)\.layernorm_before\.", r"\1.norm1."),
+    (r"(blocks\.\d+)\.layernorm_after\.", r"\1.norm2."),
+    (r"(blocks\.\d+)\.layer_scale(\d)\.lambda1$", r"\1.ls\2.gamma"),
+    (r"layernorm\.", "norm."),
+    (r"classifier\.", "head."),
+)
 
 
 def facebook_convnext(key: str) -> str | None:
@@ -44,6 +61,15 @@ def facebook_convnext(key: str) -> str | None:
 
 def transformers_convnext(key: str) -> str:
     """A key of transformers' ConvNext or DINOv3ConvNext."""
-    for pattern, name in _TRANSFORMERS:  # One after the other.
+    return _renamed(key, _TRANSFORMERS)
+
+
+def transformers_vit(key: str) -> str:
+    """A key of transformers' ViT, DeiT or DINOv2."""
+    return _renamed(key, _TRANSFORMERS_VIT)
+
+
+def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    for pattern, name in names:  # One after the other.
         key = re.sub(f"^{pattern}", name, key)
     return key

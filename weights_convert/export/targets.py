@@ -11,7 +11,7 @@ from jtl import models
 from jtl.common.errors import UserError
 from jtl.models import NormSpec
 from weights_convert.convert.rules import Table
-from weights_convert.convert.tables import TABLES, has, published
+from weights_convert.convert.tables import TABLES, has, published, torchvision_name
 
 # Library -> suffixes of the files that it reads and an export writes.
 LIBRARIES: dict[str, tuple[str, ...]] = {
@@ -86,6 +86,7 @@ def choose(
         (
             target,
             _top_differences(target, num_classes, size)
+            + _position_differences(target, backbone, size)
             + _differences(backbone, target.backbone, size),
         )
         for target in possible
@@ -94,9 +95,7 @@ def choose(
         if not differences:
             return dataclasses.replace(
                 target,
-                loading=_loading(
-                    target, pool, num_classes, getattr(backbone, "aux_classes", 0), size
-                ),
+                loading=_loading(target, pool, num_classes, backbone, size),
                 notes=_notes(backbone, target.backbone),
             )
     listed = "\n".join(
@@ -144,7 +143,7 @@ def _architectures(to: str, model: str) -> list[tuple[str, Mapping[str, Any]]]:
     if to == "keras":
         return [(known.keras, {})] if known.keras else []
     if to != "timm":
-        return [(model, {})]
+        return [(torchvision_name(model), {})]
     return [(name, network.conventions) for name, network in known.timm.items()] or [(model, {})]
 
 
@@ -166,10 +165,24 @@ def _top_differences(target: TargetModel, num_classes: int | None, size: int) ->
     return []
 
 
+def _position_differences(target: TargetModel, backbone: Any, size: int) -> list[str]:
+    """Where position embeddings are for images of one size, and the library resizes none."""
+    own = getattr(backbone, "image_size", size)
+    if target.library == "timm" or own == size:
+        return []
+    return [
+        f"images are of {size} pixels, and the position embeddings are for {own} there "
+        f"(--image-size {own})"
+    ]
+
+
 def _differences(have: Any, want: Any, size: int) -> list[str]:
     """What makes two configurations compute differently; names the weights' side first."""
     differences = []
     for field in dataclasses.fields(want):
+        # Their libraries make the table of positions that an option says.
+        if field.name == "grid":
+            continue
         # Dropout is of further training alone; how dense layers fit, of larger images.
         if field.name == "dropout" or (field.name == "fit" and size < _SLIDES_FROM):
             continue
@@ -215,8 +228,9 @@ def _notes(have: Any, want: Any) -> tuple[str, ...]:
 
 
 def _loading(
-    target: TargetModel, pool: str, num_classes: int | None, aux_classes: int, size: int
+    target: TargetModel, pool: str, num_classes: int | None, backbone: Any, size: int
 ) -> str:
+    aux_classes = getattr(backbone, "aux_classes", 0)
     name = target.architecture
     if target.library == "keras":
         # Its classifiers take one size, which is another by default for some.
@@ -229,13 +243,20 @@ def _loading(
         network = f"keras.applications.{name}({options})"
         return f'import keras\nmodel = {network}\nmodel.load_weights("FILE")'
     load = 'model.load_state_dict(safetensors.torch.load_file("FILE"), strict=True)\nmodel.eval()'
+    positions = getattr(backbone, "image_size", None)
     if target.library == "timm":
         options = f", num_classes={num_classes or 0}"
+        if positions:
+            options += f", img_size={positions}"
+            options += ', global_pool="avg"' if backbone.pooling == "avg" else ""
+        if positions and size != positions:
+            options += ", dynamic_img_size=True"
         options += f', global_pool="{pool}"' if pool != "avg" else ""
         options += ", aux_logits=True" if aux_classes else ""
         network = f'model = timm.create_model("{name}"{options})'
         return f"import safetensors.torch\nimport timm\n{network}\n{load}"
     options = [f"num_classes={num_classes}"] if num_classes else []
+    options += [f"image_size={positions}"] if positions else []
     if name == "inception_v3":  # Without minutes of drawing weights.
         options += [f"aux_logits={bool(aux_classes)}", "init_weights=False"]
     lines = [f"model = torchvision.models.{name}({', '.join(options)})"]

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jtl import models
@@ -130,8 +131,15 @@ def check_model(
     )
 
 
-def of_same_keys(model: str, library: str) -> dict[str, Mapping[str, Any]]:
+def of_same_keys(
+    model: str, library: str, shown: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Mapping[str, Any]]:
     """Timm's networks of a model where keys of `library` leave open which of them it is.
+
+    Args:
+        model: The backbone.
+        library: Whose keys there are.
+        shown: Fields of the backbone's configuration that the tensors show.
 
     Returns:
         What each has of its own, by name; the first is the one that keys are taken for. Empty where
@@ -140,26 +148,39 @@ def of_same_keys(model: str, library: str) -> dict[str, Mapping[str, Any]]:
     known = published(model).timm
     if library != "timm" or len(known) < 2:
         return {}
-    return {name: network.conventions for name, network in known.items()}
+    found = {
+        name: network.conventions
+        for name, network in known.items()
+        if all(getattr(_backbone(model, network.conventions), k) == v for k, v in shown.items())
+    }
+    return found if len(found) > 1 else {}
 
 
-def guess(model: str, library: str) -> str | None:
+def guess(model: str, library: str, shown: Mapping[str, Any]) -> str | None:
     """A sentence where keys alone leave the architecture open; None where they do not."""
-    if not (networks := of_same_keys(model, library)):
+    if not (networks := of_same_keys(model, library, shown)):
         return None
-    (taken, own), (other, others) = networks.items()
+    taken, other = networks
+    mine, others = (convention(_known()[name]) for name in networks)
     return (
         f"a guess: nothing states whether these are weights of timm's {taken} or {other}, which "
-        f"have the same keys. They are taken for {taken} ({convention(model, own)}); if they are "
-        f"not, convert them with --architecture {other} ({convention(model, others)})"
+        f"have the same keys. They are taken for {taken} ({mine}); if they are not, convert them "
+        f"with --architecture {other} ({others})"
     )
 
 
-def convention(model: str, own: Mapping[str, Any]) -> str:
-    """What tells a network of timm from the other of the same keys, in words."""
+def _backbone(model: str, own: Mapping[str, Any]) -> Any:
+    """The configuration of a network of timm that has `own` fields."""
     table = next(t for t in TABLES if has(t, model) and t.library == "timm")
-    fields = {**table.conventions, **own}
     plain: Any = models.get(model).backbone
-    backbone = dataclasses.replace(plain, **fields)
+    return dataclasses.replace(plain, **{**table.conventions, **own})
+
+
+def convention(network: Architecture) -> str:
+    """What tells a network of timm from the other of the same keys, in words."""
+    backbone = _backbone(network.model, network.conventions)
+    if not hasattr(backbone, "padding"):
+        usual = network.preprocessing or models.get(network.model).preprocessing
+        return f"images normalized by the mean {', '.join(f'{x:g}' for x in usual.mean)}"
     padding = "padding SAME" if backbone.padding == "SAME" else "symmetric padding"
     return f"{padding}, epsilon {backbone.norm.epsilon:g}"

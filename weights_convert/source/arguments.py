@@ -35,7 +35,10 @@ _HARMLESS = re.compile(
 _SHAPES = re.compile(
     r"layers|channels|block|cardinality|base_width|stem_width|growth_rate|block_config|bn_size|cfg|"
     r"channel_multiplier|depth_multiplier|stem_size|num_features|mlp_ratio|channel_divisor|"
-    r"fix_stem_head|aux_logits|round_chs_fn|head_hidden_size"
+    r"fix_stem_head|aux_logits|round_chs_fn|head_hidden_size|"
+    # Of ConvNeXt and of vision transformers.
+    r"depths?|dims|patch_size|embed_dim|(ls_)?init_values?|reg_tokens|no_embed_class|class_token|"
+    r"fc_norm|pre_norm|conv_mlp|use_grn|head_norm_first|dynamic_img_\w+"
 )
 # The values that change nothing.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
@@ -48,7 +51,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "avg_down": (False,),
     "aa_layer": ("",),
     "block_args": ({}, []),
-    "norm_layer": ("", "bn", "batchnorm", "batchnorm2d", "batchnormact2d"),
+    "norm_layer": ("", "bn", "batchnorm", "batchnorm2d", "batchnormact2d", "layernorm"),
     "norm_kwargs": ({},),
     "features_only": (False,),
     # Of transformers.
@@ -57,6 +60,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "downsample_in_bottleneck": (False,),
 }
 _OF_TRANSFORMERS = ("hidden_act", "downsample_in_first_stage", "downsample_in_bottleneck")
+_POOLED = {"avg": "averages them", "token": "takes the class token"}
 # timm's names of the activations that have several, or others than here.
 _ACTIVATIONS = {"silu": ("silu", "swish"), "hard_swish": ("hardswish",)}
 
@@ -150,10 +154,12 @@ def check(
             f"{model} does not have. Its weights would give other results there. If that is not "
             "how it was built, correct or remove what says so."
         )
-    if built.pool not in (None, *AVERAGES) and num_classes:
+    pooling = conventions.get("pooling", getattr(models.get(model).backbone, "pooling", "avg"))
+    pools = AVERAGES if pooling == "avg" else (pooling,)
+    if built.pool not in (None, *pools) and num_classes:
         raise UserError(
             f"{built.by} says that the classifier of '{source}' stands on features pooled by "
-            f"{built.pool or 'nothing'}; jtl's averages them, and would give other results. "
+            f"{built.pool or 'nothing'}; jtl's {_POOLED[pooling]}, and would give other results. "
             "Convert the backbone alone with --drop-head of `jtl weights`."
         )
 
@@ -162,12 +168,17 @@ def _differing(
     arguments: Mapping[str, Any], model: str, conventions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The arguments that jtl's network does not have."""
-    backbone, norm = models.get(model).backbone, conventions.get("norm")
+    backbone: Any = models.get(model).backbone
+    norm = conventions.get("norm")
     defaults = dict(_DEFAULTS)
     # Of mmpretrain: where the stride is in a block of three convolutions.
     wide = getattr(backbone, "block", None) == "bottleneck"
     defaults["style"] = ("pytorch",) if wide else ("pytorch", "caffe")
     activation = dict(backbone.units()[0].options).get("activation", "relu")
+    activation = getattr(backbone, "activation", activation)
+    if hasattr(backbone, "prefix_tokens"):
+        defaults["num_heads"] = (backbone.channels // 64,)
+        defaults["qkv_bias"] = (True,)
     defaults["act_layer"] = _ACTIVATIONS.get(activation, (activation,))
     padding = conventions.get("padding", getattr(backbone, "padding", "symmetric"))
     defaults["pad_type"] = ("same",) if padding == "SAME" else ("",)

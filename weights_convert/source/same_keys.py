@@ -43,7 +43,7 @@ def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | N
         file: The file that was read.
         converted: What its keys say.
     """
-    if not architectures.of_same_keys(converted.model, converted.library):
+    if not architectures.of_same_keys(converted.model, converted.library, converted.shown):
         return None
     if source.architecture or source.conventions:
         return None
@@ -51,7 +51,7 @@ def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | N
     found = architectures.find(next(iter(said))) if len(said) == 1 else None
     if found is None or found.model != converted.model:
         return None
-    convention = architectures.convention(found.model, found.conventions)
+    convention = architectures.convention(found)
     by = Declared(found.name, said[found.name])
     return Stated(by, found.conventions, convention, found.preprocessing)
 

@@ -86,6 +86,7 @@ def convert_source(
     if found := same_keys.stated(source, file, converted):
         source, conventions = same_keys.with_stated(source, found), found.conventions
         usual = found.preprocessing
+    conventions = {**conventions, **converted.shown}
     for built in source.built:
         arguments.check(
             built,
@@ -163,8 +164,11 @@ def _checkpoint(
     source: Source, file: readers.SourceFile, converted: Converted, conventions: dict[str, Any]
 ) -> ConvertedCheckpoint:
     preprocessing = converted.preprocessing or models.get(converted.model).preprocessing
+    backbone = models.create(converted.model, conventions=converted.conventions).backbone
+    if size := getattr(backbone, "image_size", None):
+        preprocessing = dataclasses.replace(preprocessing, size=size)
     notes = [*source.notes, *file.notes, *converted.notes]
-    guess = architectures.guess(converted.model, converted.library)
+    guess = architectures.guess(converted.model, converted.library, converted.shown)
     if guess and not source.architecture and not source.conventions:
         notes.append(guess)
     if file.entries:

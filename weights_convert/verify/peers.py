@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import importlib
 import importlib.metadata
 import re
@@ -21,8 +22,9 @@ from jtl.common.errors import UserError
 from weights_convert.catalogue.weights import timm_names
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import recognize
+from weights_convert.convert.fused import fused
 from weights_convert.convert.rules import KERAS
-from weights_convert.convert.tables import TABLES
+from weights_convert.convert.tables import TABLES, torchvision_name
 from weights_convert.export import targets
 from weights_convert.read import readers, sharded
 from weights_convert.source.description import Source
@@ -83,11 +85,12 @@ def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
 class TorchPeer:
     """A network of timm or torchvision."""
 
-    only_size: int | None = None
-
     def __init__(self, checkpoint: ConvertedCheckpoint, source: Source):
         self._torch = torch = require("torch", "timm")
         self._model, library, name = _torch_network(checkpoint, source)
+        have: Any = models.create(checkpoint.model, conventions=checkpoint.conventions).backbone
+        # Position embeddings are resized by jtl alone.
+        self.only_size = getattr(have, "image_size", None)
         tensors = _torch_tensors(torch, checkpoint, source)
         ignored = [p for p in table_of(checkpoint).ignored if "num_batches_tracked" not in p]
         tensors = {
@@ -184,17 +187,23 @@ def _torch_network(checkpoint: ConvertedCheckpoint, source: Source) -> tuple[Any
         options: dict[str, Any] = {"num_classes": classes} if classes else {}
         if entry.family == "inception":
             options |= {"aux_logits": False, "init_weights": False}
-        network = torchvision.models.get_model(name, **options)
+        backbone: Any = models.create(name, conventions=checkpoint.conventions).backbone
+        if size := getattr(backbone, "image_size", None):
+            options["image_size"] = size
+        network = torchvision.models.get_model(torchvision_name(name), **options)
         if not classes:
             identity = require("torch", "timm").nn.Identity()
             network.set_submodule(table_of(checkpoint).classifier, identity)
         return network, "torchvision", name
-    name = _timm_name(checkpoint)
-    timm = require("timm", "timm")
     options = {}
     if checkpoint.library == "lukemelas":
         # That port's network sets TensorFlow's momentum, for which timm has this switch.
         options["bn_momentum"] = 0.01
+    backbone: Any = models.create(name, conventions=checkpoint.conventions).backbone
+    if hasattr(backbone, "image_size"):
+        options |= {"img_size": backbone.image_size, "global_pool": backbone.pooling}
+    name = _timm_name(checkpoint)
+    timm = require("timm", "timm")
     return timm.create_model(name, pretrained=False, num_classes=classes, **options), "timm", name
 
 
@@ -202,18 +211,23 @@ def _timm_name(checkpoint: ConvertedCheckpoint) -> str:
     """Timm's network that pads and normalizes as the weights' does."""
     have: Any = models.create(checkpoint.model, conventions=checkpoint.conventions).backbone
     for target in targets.candidates("timm", checkpoint.model):
-        there = target.backbone
-        if not hasattr(have, "padding") or (have.padding, have.norm.epsilon) == (
-            there.padding,
-            there.norm.epsilon,
-        ):
+        if _deciding(have) == _deciding(target.backbone):
             return target.architecture
     return timm_names(checkpoint.model)[0]
+
+
+def _deciding(backbone: Any) -> tuple[Any, ...]:
+    """What tells timm's networks of one model apart; Nones where a family has no such field."""
+    fields = ("padding", "class_token", "embeds_class", "registers", "layer_scale", "pooling")
+    fields += ("norm_pre",)
+    norm = getattr(backbone, "norm", None)
+    return (norm and norm.epsilon, *(getattr(backbone, name, None) for name in fields))
 
 
 def _torch_tensors(torch: Any, checkpoint: ConvertedCheckpoint, source: Source) -> dict[str, Any]:
     """The file's state dict by the library's own reader, as float32, under the library's keys."""
     file = readers.read(source.path, source.entry)
+    file = dataclasses.replace(file, tensors=dict(fused(file.tensors)))
     index = sharded.is_index(source.path)
     places = sorted(set(sharded.read_index(str(source.path)).values())) if index else [source.path]
     loaded: dict[str, Any] = {}
@@ -231,6 +245,9 @@ def _torch_tensors(torch: Any, checkpoint: ConvertedCheckpoint, source: Source) 
         strip_prefix=source.strip_prefix,
         ignore_keys=source.ignore_keys,
     )
+    if {layout.origin[key] for key in layout.tensors} - loaded.keys():
+        arrays = fused({key: value.float().numpy() for key, value in loaded.items()})
+        loaded = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
     tensors = {key: loaded[layout.origin[key]] for key in layout.tensors}
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jtl.models.chain import Unit, unit
 from jtl.models.layers.blocks import Conv, conv_norm
 from jtl.models.layers.layer_norm import LayerNorm, LayerScale, scaled
+from jtl.onednn import Activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ConvNeXt:
     depths: tuple[int, ...] = (3, 3, 9, 3)
     channels: tuple[int, ...] = (96, 192, 384, 768)
 
+    activation: ClassVar[Activation] = "gelu"
     min_size: ClassVar[int] = 32
     """The stem and three downsamplings divide the sides by 32, rounded down."""
 

@@ -39,6 +39,9 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "hard_swish": jax.nn.hard_swish,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
+_PATCH = 8
+"""From which size on windows that lie side by side are computed as a product over patches: oneDNN
+3.2 reads memory that is not there in the gradients of windows of 16 x 16."""
 # Those whose gradient their output does not tell.
 _BY_INPUT = ("silu", "hard_swish", "gelu")
 
@@ -111,7 +114,19 @@ def conv2d(
         y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[-1])
         following = [array for array in (bias, residual) if array is not None]
         return _followed(bias is not None, activation, y[:, None, None, :], *following)
+    beside = tuple(strides) == kernel.shape[:2] and pads == ((0, 0), (0, 0))
+    if beside and groups == 1 and min(strides) >= _PATCH:
+        x, kernel = _patches(x, strides), kernel.reshape(1, 1, -1, kernel.shape[-1])
+        strides = (1, 1)
     return _conv(x, kernel, bias, residual, strides, pads, groups, activation)
+
+
+def _patches(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The pixels of every patch as the channels of one: [N, H, W, C] -> [N, h, w, C * pixels]."""
+    rows, columns = x.shape[1] // size[0], x.shape[2] // size[1]
+    x = x[:, : rows * size[0], : columns * size[1]]
+    x = x.reshape(x.shape[0], rows, size[0], columns, size[1], x.shape[3])
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], rows, columns, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))

@@ -31,7 +31,7 @@ from support.weights_samples import smallest
 from weights_convert.catalogue.weights import timm_names
 from weights_convert.convert.conversion import convert
 from weights_convert.convert.rules import Table
-from weights_convert.convert.tables import TABLES
+from weights_convert.convert.tables import TABLES, torchvision_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
@@ -41,7 +41,7 @@ CLASSES = 10
 def torchvision_peer(name: str) -> Any:
     # What no model of jtl has by default, and what would take a minute.
     options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
-    return torchvision.models.get_model(name, num_classes=CLASSES, **options)
+    return torchvision.models.get_model(torchvision_name(name), num_classes=CLASSES, **options)
 
 
 def timm_peer(name: str) -> Any:
@@ -67,8 +67,11 @@ def cases() -> dict[str, tuple[Table, str]]:
 
 @pytest.mark.parametrize(("table", "name"), cases().values(), ids=cases())
 def test_ladder(table, name):
-    least = max(64, getattr(models.get(name).backbone, "min_size", 1))
+    backbone: Any = models.get(name).backbone
+    least = max(64, getattr(backbone, "min_size", 1))
     images = random_images(2, least + 3, least + 33)
+    if size := getattr(backbone, "image_size", None):  # The peers resize no positions.
+        images = random_images(2, size, size)
     peer = randomize(PEERS[table.library](name), nchw(images))
     source = tensors(peer)
     converted = convert(source)

@@ -46,6 +46,12 @@ def has(table: Table, model: str) -> bool:
     return table.library in published(model).libraries
 
 
+def torchvision_name(model: str) -> str:
+    """What torchvision calls a model."""
+    file = published(model).torchvision
+    return (file and file.model) or model
+
+
 def outputs(family: str) -> tuple[Naming, ...]:
     """The family's `OUTPUTS`."""
     return getattr(_FAMILIES.get(family), "OUTPUTS", ())
@@ -56,4 +62,12 @@ def inside(family: str) -> tuple[Naming, ...]:
     return getattr(_FAMILIES.get(family), "INSIDE", ())
 
 
-__all__ = ["TABLES", "TABLES_VERSION", "has", "inside", "outputs", "published"]
+__all__ = [
+    "TABLES",
+    "TABLES_VERSION",
+    "has",
+    "inside",
+    "outputs",
+    "published",
+    "torchvision_name",
+]

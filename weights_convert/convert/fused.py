@@ -1,0 +1,56 @@
+"""Tensors that vision transformers of different sources divide differently, made timm's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+_QUERY = re.compile(r"(.*\.)(?:query|(q_proj))\.(weight|bias)")
+_REGISTERS = "register_tokens"
+
+
+def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The tensors as timm has them.
+
+    * Queries, keys and values of three layers, as in transformers, become one layer `qkv`.
+    * DINOv2's registers: its class token has a position embedding and they have none, so that
+      timm adds it to the token.
+
+    Args:
+        tensors: By key, in PyTorch's layouts.
+    """
+    found = dict(tensors)
+    for key in tensors:
+        if match := _QUERY.fullmatch(key):
+            _join(found, key, match)
+        elif key.endswith(_REGISTERS):
+            _add_position(found, key.removesuffix(_REGISTERS))
+    return found if len(found) != len(tensors) or found.keys() != tensors.keys() else tensors
+
+
+def _join(tensors: dict[str, np.ndarray], key: str, match: re.Match[str]) -> None:
+    parent, short, leaf = match.groups()
+    names = ("q_proj", "k_proj", "v_proj") if short else ("query", "key", "value")
+    keys = [f"{parent}{name}.{leaf}" for name in names]
+    parts = [tensors.get(name) for name in keys]
+    joined = f"{parent}qkv.{leaf}"
+    shape = tensors[key].shape
+    if joined in tensors or any(part is None or part.shape != shape for part in parts):
+        return
+    for name in keys:
+        del tensors[name]
+    tensors[joined] = np.concatenate([part for part in parts if part is not None])
+
+
+def _add_position(tensors: dict[str, np.ndarray], parent: str) -> None:
+    token = tensors.get(f"{parent}cls_token")
+    for name in ("pos_embed", "position_embeddings"):
+        positions = tensors.get(parent + name)
+        if token is None or positions is None or positions.ndim != 3 or token.ndim != 3:
+            continue
+        wide = np.promote_types(token.dtype, np.float32)
+        tensors[f"{parent}cls_token"] = token.astype(wide) + positions[:, :1].astype(wide)
+        tensors[parent + name] = positions[:, 1:]
+        tensors[f"{parent}reg_token"] = tensors.pop(f"{parent}{_REGISTERS}")
