@@ -111,6 +111,7 @@ def _programs_in_bounds() -> Iterator[None]:
 def _steps_alone() -> Iterator[dict[str, Any]]:
     """Trainings in this process leave blank plots and no linear probe; gives what makes them."""
     originals = {"_draw": plot_worker._draw, "fine_tunes": automatic.fine_tunes}
+    originals |= {name: getattr(module, name) for module, name in quick.LATER}
     with pytest.MonkeyPatch.context() as patch:
         quick.spare(patch)
         quick.lower_and_keep(patch)
@@ -121,6 +122,15 @@ def _steps_alone() -> Iterator[dict[str, Any]]:
 def real_plots(_steps_alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings in this process draw their plots."""
     monkeypatch.setattr(plot_worker, "_draw", _steps_alone["_draw"])
+
+
+@pytest.fixture
+def real_report(
+    real_plots: None, _steps_alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands in this process leave all that they do for users."""
+    for module, name in quick.LATER:
+        monkeypatch.setattr(module, name, _steps_alone[name])
 
 
 @pytest.fixture

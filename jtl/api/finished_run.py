@@ -13,13 +13,14 @@ from jtl.common.optional import require
 from jtl.common.paths import as_path
 from jtl.common.progress import Display
 from jtl.common.text import counted, listed
-from jtl.evaluate import outputs
-from jtl.evaluate.evaluation import Evaluation, SplitName, evaluate_run
+from jtl.evaluate.evaluation import SplitName, evaluate_run
 from jtl.predict.classifier import Classifier, load
 from jtl.predict.inputs import Images, items
 from jtl.runs import console_text
+from jtl.runs import evaluation_files as outputs
 from jtl.runs import run as runs
-from jtl.runs.files import CURVES
+from jtl.runs.evaluation import Evaluation
+from jtl.runs.files import CURVES, HTML_REPORT
 from jtl.runs.report import PAGE
 
 
@@ -183,7 +184,8 @@ class Run(runs.Run):
         )
         if console_text.is_multilabel(summary):
             reached = f"mAP {summary['val_map']:.3f}"
-        return f"{first}\nvalidation {reached}\nreport: {self.folder / PAGE}"
+        page = HTML_REPORT if (self.folder / HTML_REPORT).is_file() else PAGE
+        return f"{first}\nvalidation {reached}\nreport: {self.folder / page}"
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{html.lines(repr(self))}</p>"]

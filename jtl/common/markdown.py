@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from jtl.common.text import for_terminal
+
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> str:
     """Rows as a table; cells are Markdown already.
@@ -20,7 +22,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) ->
 
 def code(text: str) -> str:
     """Text as code in a line or in a cell, whatever its signs."""
-    plain = one_line(str(text)).replace("`", "'").replace("|", "\\|")
+    plain = for_terminal(one_line(str(text))).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`"
 
 

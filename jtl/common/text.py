@@ -107,9 +107,14 @@ def for_terminal(text: str) -> str:
 
 def for_markdown(text: str) -> str:
     """Text as it is, in one line: what Markdown would take for markup is escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", re.sub(r"\s+", " ", text))
+    line = re.sub(r"\s+", " ", text).translate(_CONTROL)
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", line)
 
 
 def for_spreadsheet(text: str) -> str:
-    """Text that spreadsheets do not run: what looks like a formula gets an apostrophe before it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """Text that does nothing in a spreadsheet or terminal.
+
+    What looks like a formula gets an apostrophe before it, control characters become U+FFFD.
+    """
+    shown = for_terminal(text)
+    return f"'{shown}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else shown

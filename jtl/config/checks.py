@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.common.quantities import parse_bytes, parse_seconds
+from jtl.common.quantities import number, parse_bytes, parse_seconds
 from jtl.config import walk
 
 LARGEST_SEED = 2**31 - 1
@@ -53,6 +53,24 @@ def share(flag: str, value: float | None) -> None:
     """Refuses what is not from 0 on and below 1."""
     if value is not None and not 0 <= value < 1:
         raise UserError(f"{flag} must be at least 0 and below 1, not {value}.")
+
+
+def abstention(flag: str, value: str | None) -> tuple[str, float]:
+    """Refuses what is neither a probability nor `error:` and a share of wrong answers.
+
+    Returns:
+        (`threshold` or `error`, the share).
+    """
+    if value is None:
+        return "threshold", 0.0
+    kind, divider, text = value.rpartition(":")
+    found = number(text)
+    if found is not None and 0 <= found < 1 and (not divider or kind == "error"):
+        return ("error" if divider else "threshold"), found
+    raise UserError(
+        f"{flag} must be a probability of at least 0 and below 1, such as 0.9, or a share of wrong "
+        f"answers, such as error:0.05, not '{value}'."
+    )
 
 
 def size(flag: str, value: str | None) -> None:

@@ -29,8 +29,9 @@ class Options:
     By default it uses the run's own validation images, with the same computation as in training,
     so the results match the run's summary. It then adds confusion.png, reliability.png (does
     confidence match accuracy?), mistakes.png (the most confident mistakes) and mistakes.csv (all
-    of them) to the run's folder, and shows the plots in report.md. If images have several labels,
-    it measures mAP, F1 and exact match, and classes.png takes the place of the first two plots.
+    of them) to the run's folder, and shows the plots in report.md; training does so, too. A run of
+    an earlier version also gets report.html. If images have several labels, it measures mAP, F1 and
+    exact match, and classes.png takes the place of the first two plots.
 
     Attributes:
         run: Folder that `jtl train` or `jtl search` wrote.
@@ -43,7 +44,8 @@ class Options:
         tta: Test-time augmentation, as for `jtl predict`: flip, crops or flip,crops. The loss is
             that of the average probabilities, and no plots go to the run's folder.
         raw_csv: Write names to mistakes.csv unchanged. By default, names that a spreadsheet would
-            read as a formula (starting with =, +, - or @) get an apostrophe in front.
+            read as a formula (starting with =, +, - or @) get an apostrophe in front, and control
+            characters are replaced.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
         json: Print JSON on stdout instead of text.
     """
@@ -79,11 +81,13 @@ def command(options: Options) -> None:
     device.use(options.device)
     from jtl.common import fonts
     from jtl.common.progress import Display
-    from jtl.evaluate import outputs
+    from jtl.evaluate import completion
     from jtl.evaluate.evaluation import evaluate_ensemble, evaluate_run
     from jtl.predict.ensemble import Ensemble, load_all
+    from jtl.runs import evaluation_files as outputs
+    from jtl.runs import plot_worker
     from jtl.runs import report as report_page
-    from jtl.runs.files import SUMMARY, fitted_penalty, read_json, run_of
+    from jtl.runs.files import HTML_REPORT, SUMMARY, fitted_penalty, read_json, run_of
 
     display = Display()
     loaded = load_all(options.run, single=options.single).with_tta(options.tta)
@@ -112,6 +116,11 @@ def command(options: Options) -> None:
         summary = read_json(options.run / SUMMARY) | found.scores
         report_page.write(options.run, summary, classifier.config)
         written.append(report_page.PAGE)
+        if not several:
+            completion.write_steps(classifier, found)
+        if not several and not (options.run / HTML_REPORT).is_file():
+            completion.write_page(classifier, found, summary, plot_worker.draw_now)
+            written.append(HTML_REPORT)
     if not {outputs.CONFUSION, outputs.CLASSES} & {*written}:
         display.message(
             f"No {outputs.CONFUSION}: the names of {len(classifier.class_names):,} classes would "

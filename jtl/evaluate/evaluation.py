@@ -26,46 +26,7 @@ from jtl.predict.ensemble import Ensemble
 from jtl.predict.tta import averaged
 from jtl.runs import metrics, multilabel
 from jtl.runs.calibration import calibration
-from jtl.runs.console_text import SPLITS, accuracy_of
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
-    """A run's model, scored.
-
-    Attributes:
-        scores: {"data", "split", "whole" (whether all images of the source, which has no splits),
-            "count", "epoch"}, and beginning with the split's name "accuracy",
-            "loss", "macro_f1", "classes" (see `jtl.runs.metrics.by_class`) and "calibration" (see
-            `jtl.runs.calibration`); of several labels what `jtl.runs.multilabel.scores` has.
-        logits: float32 [N, num_classes].
-        images: What was looked at, its labels by the run's classes.
-        temperature: What logits are divided by before they become probabilities.
-        thresholds: Of every class, where images may have several labels; else None.
-    """
-
-    scores: dict[str, Any]
-    logits: np.ndarray
-    images: Split
-    temperature: float = 1.0
-    thresholds: tuple[float, ...] | None = None
-
-    def __repr__(self) -> str:
-        scores, split = self.scores, self.scores["split"]
-        if self.thresholds is not None:
-            mean = scores[f"{split}_map"]
-            told = "-" if mean is None else f"{mean:.3f}"  # None where no image has a class.
-            return (
-                f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
-                f"mAP {told}, loss {scores[f'{split}_loss']:.3f}, "
-                f"macro-F1 {scores[f'{split}_macro_f1']:.3f}"
-            )
-        accuracy = accuracy_of(scores[f"{split}_accuracy"], scores["count"])
-        return (
-            f"evaluation on {scores['data']} ({SPLITS[split]} images)\n"
-            f"accuracy {accuracy}\n"
-            f"loss {scores[f'{split}_loss']:.3f}, macro-F1 {scores[f'{split}_macro_f1']:.3f}"
-        )
+from jtl.runs.evaluation import Evaluation
 
 
 def evaluate_ensemble(
@@ -195,7 +156,8 @@ def _scored(
         f"{split}_loss": scores["loss"],
         **_measured(classifier, split, logits, images.labels),
     }
-    return Evaluation(told, logits, images, classifier.temperature, classifier.thresholds)
+    how = classifier.temperature, classifier.thresholds
+    return Evaluation(told, logits, images, *how, dataset)
 
 
 def _measured(

@@ -66,6 +66,33 @@ def forward(
     return sharding.replicated(y) if stop is None else sharding.sharded(y)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "prepare", "sharding"))
+def forward_with_features(
+    variables: ParamTree,
+    x: jax.Array,
+    *,
+    model: ImageClassifier,
+    prepare: Callable[[jax.Array], jax.Array],
+    sharding: DataSharding = SINGLE,
+) -> tuple[jax.Array, jax.Array]:
+    """Inference on whole images: float32 logits [N, num_classes] and pooled features [N, C]."""
+    end = feature_end(model)
+    maps: Any = model.apply(variables, prepare(sharding.sharded(x)), stop=end)
+    logits: Any = model.apply(variables, maps, start=end)
+    return sharding.replicated(logits), sharding.replicated(pool_features(maps))
+
+
+def feature_end(model: ImageClassifier) -> str:
+    """Path of the unit that takes the backbone's last feature map [N, H, W, C]."""
+    paths = [unit.path for unit in model.units()]
+    return next(path for path in ("pool", "classifier", "head") if path in paths)
+
+
+def pool_features(maps: jax.Array | np.ndarray) -> jax.Array:
+    """Feature maps [N, H, W, C] averaged over their pixels, or vectors [N, C]: float32 [N, C]."""
+    return jnp.mean(maps, axis=tuple(range(1, maps.ndim - 1)), dtype=jnp.float32)
+
+
 @jax.jit
 def score(logits: jax.Array, labels: jax.Array) -> Metrics:
     """Sums over a batch; examples labelled -1 are padding and do not count.

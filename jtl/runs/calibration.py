@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.runs import multilabel
+
 BINS = 15
 """As Guo et al. have it (2017, arXiv 1706.04599)."""
 
@@ -97,3 +99,20 @@ def calibration(
         "confidence": float(confidence.sum() / count),
         "bins": listed,
     }
+
+
+def probabilities(
+    logits: np.ndarray, temperature: float = 1.0, *, several: bool = False
+) -> np.ndarray:
+    """Softmax of logits over temperature along the last axis, in float32.
+
+    Args:
+        logits: float [..., num_classes].
+        temperature: See `fit_temperature`.
+        several: Whether images may have several classes: then each has the sigmoid of its logit.
+    """
+    import jax  # Late: who draws does without.
+
+    if several:
+        return multilabel.sigmoid(logits)
+    return np.asarray(jax.nn.softmax(logits.astype(np.float32) / np.float32(temperature)))

@@ -18,7 +18,7 @@ from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
 from jtl.data.class_names import with_title
 from jtl.runs import metrics
-from jtl.runs.files import CURVES, fitted_penalty
+from jtl.runs.files import CURVES, HTML_REPORT, fitted_penalty
 
 if TYPE_CHECKING:
     from jtl.distributed.sharding import DataSharding
@@ -137,8 +137,17 @@ def calibration_error(calibrated: dict[str, Any]) -> str:
     return f"expected calibration error {error:.3f}{scaled}"
 
 
-def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
-    """The closing table: what was trained, how well, where it is, and what to do next."""
+def print_summary(
+    summary: dict[str, Any], folder: Path, console: Console, *, html: bool = False
+) -> None:
+    """The closing table: what was trained, how well, where it is, and what to do next.
+
+    Args:
+        summary: As in `summary.json`.
+        folder: The run's.
+        console: Where it is printed.
+        html: Whether there is `report.html`.
+    """
     table = Table(show_header=False, title="Trained", title_justify="left", min_width=60)
     weights = summary["weights"]["name"]
     share = 100 * summary["trainable_params"] / summary["total_params"]
@@ -206,7 +215,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     if unlabelled := summary.get("unlabelled_folder"):  # Runs of earlier versions do not say.
         images = f"{shlex.quote(unlabelled)} --out submission.csv"
     console.print(
-        f"Report: {folder / 'report.md'}\n"
+        f"Report: {folder / (HTML_REPORT if html else 'report.md')}\n"
         f"Plot:   {folder / CURVES}\n"
         f"Next: {look}, then use it:\n"
         f"  {command('evaluate')} {run}\n"

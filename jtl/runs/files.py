@@ -11,6 +11,9 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.files import replace_text
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+HTML_REPORT = "report.html"
+TABLE = "mistakes.csv"
+"""All mistakes among the validation images."""
 SEARCH = "search.json"
 """In a folder of `jtl search`, which has a run for each trial below it."""
 ENSEMBLE = "ensemble.json"

@@ -18,10 +18,10 @@ from jtl.common.errors import UserError
 from jtl.common.text import listed
 from jtl.config.options import Config
 from jtl.distributed import processes
-from jtl.runs import data_contents, report
+from jtl.runs import data_contents, familiarity, report, selective
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import FOLDER, TEMPORARY_FOLDER
-from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY
+from jtl.runs.files import CONFIG, HTML_REPORT, METRICS, SUMMARY, TABLE
 from jtl.runs.lock import LOCK, locked
 from jtl.runs.trackers import LEFTOVERS, TRACKER_FOLDERS
 
@@ -31,7 +31,8 @@ BEGUN = ".jtl-begun"
 """Stands from when a run claims its folder until `config.json` does: what is there is the run's."""
 _OWN = (
     METRICS, PROFILE, data_contents.FILE, FOLDER, TEMPORARY_FOLDER, SUMMARY,
-    CURVES, report.PAGE, *LEFTOVERS, CONFIG,
+    *report.PLOTS, TABLE, report.PAGE, HTML_REPORT, familiarity.FILE, selective.FILE, *LEFTOVERS,
+    CONFIG,
 )  # fmt: skip
 """What a run writes; `config.json` goes last, as the run goes on by it."""
 _DRAFT = re.compile(

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from jtl.distributed import processes
 from jtl.runs import data_contents, metrics, report
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
-from jtl.runs.console_text import measured
+from jtl.runs.console_text import is_multilabel, measured
+from jtl.runs.evaluation_plots import MOST_CLASSES
 from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
 from jtl.runs.plot_worker import PlotWorker
@@ -111,13 +112,18 @@ class Run:
                 best, at = score, line["epoch"]
         return at
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Writes `summary.json` and `report.md`."""
+    def finish(self, summary: dict[str, Any], coming: Iterable[str] = ()) -> None:
+        """Writes `summary.json` and `report.md`.
+
+        Args:
+            summary: The results.
+            coming: Those of `report.PLOTS` that will be drawn, if the run has what they show.
+        """
         self.summary = summary
         if not processes.is_primary():
             return
         write_json(self.folder / SUMMARY, self.summary)
-        report.write(self.folder, self.summary, self.config)
+        report.write(self.folder, self.summary, self.config, _drawn(self.summary, coming))
         if self.trackers is not None:
             self.trackers.close(self.summary)
 
@@ -137,6 +143,18 @@ class Run:
         )
         path = self.folder / CURVES
         plot_worker.draw("draw_curves", path, history=self.history, best_epoch=best, title=title)
+
+
+def _drawn(summary: dict[str, Any], coming: Iterable[str]) -> list[str]:
+    """Those of the plots that the validation images give."""
+    several = is_multilabel(summary)
+    gives = {
+        "confusion.png": not several and summary["num_classes"] <= MOST_CLASSES,
+        "reliability.png": not several,
+        "classes.png": several,
+        "mistakes.png": summary["val_accuracy"] < 1,
+    }
+    return [name for name in coming if gives.get(name, False)]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from jtl.common.errors import UserError
 from jtl.evaluate.evaluation import evaluate_ensemble, evaluate_run
 from jtl.predict.classifier import load
 from jtl.predict.ensemble import load_members
-from jtl.runs import report
+from jtl.runs import report, report_contents
 from jtl.runs.files import ENSEMBLE, SEARCH, SUMMARY, fitted_temperature, read_json, write_json
 from jtl.runs.resume import stored_config
 from jtl.search import ensembles, mirrored, more_images, page, selection, soups
@@ -77,7 +77,7 @@ def close(
         "standard_error": choice.error,
         "corrected_val_accuracy": None,
         "test_accuracy": None,
-        "command": shlex.join(["jtl", "train", *report.arguments(config)]),
+        "command": shlex.join(["jtl", "train", *report_contents.arguments(config)]),
         "notes": list(setup.dataset.notes),
     }
     found["variations_too_slow"] = engine.too_slow

@@ -17,7 +17,7 @@ def command(options: Options, *, background_plots: bool = True) -> None:
     """
     from jtl.common.progress import Display, PlainConsole
     from jtl.distributed import device
-    from jtl.search import clock, console_text, session
+    from jtl.search import clock, console_text, session, winner
 
     device.use(options.search.device)
     found = session.run(
@@ -27,3 +27,4 @@ def command(options: Options, *, background_plots: bool = True) -> None:
         print_json(found)
     else:
         console_text.print_result(found, PlainConsole())
+    winner.write_report(found, background_plots=background_plots)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 from collections.abc import Sequence
 
 from jtl.common.text import for_markdown
@@ -44,6 +43,11 @@ class Plot:
     title: str
     file: str
     png: bytes
+
+    @property
+    def source(self) -> str:
+        """The content as an address."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,51 +103,10 @@ def _markdown_cell(cell: Cell) -> str:
     return for_markdown(cell)
 
 
-_STYLE = """
-body { font-family: system-ui, sans-serif; line-height: 1.5; max-width: 60rem; margin: 2rem auto;
-       padding: 0 1rem; color: #222; background: #fff; }
-h1, h2, p { overflow-wrap: anywhere; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { text-align: left; padding: .3rem .8rem;
-        border-bottom: 1px solid #ddd; vertical-align: top; }
-pre { background: #f4f4f4; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-img { max-width: 100%; }
-@media (max-width: 40rem) { body { margin: 1rem auto; } h1 { font-size: 1.4rem; }
-  th, td { padding: .3rem .4rem; font-size: .85rem; } }
-"""
-
-
 def as_html(blocks: Sequence[Block]) -> str:
     """The page as HTML that needs no other file; whatever comes from outside is escaped."""
+    from jtl.common import pages  # Jinja2 takes a moment.
+
     title = next(block.text for block in blocks if isinstance(block, Heading))
-    body = "\n".join(_html(block, title=not at) for at, block in enumerate(blocks))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
-
-
-def _html(block: Block, *, title: bool) -> str:
-    if isinstance(block, Heading):
-        tag = "h1" if title else "h2"
-        return f"<{tag}>{html.escape(block.text)}</{tag}>"
-    if isinstance(block, Text):
-        return f"<p>{html.escape(block.text)}</p>"
-    if isinstance(block, Code):
-        return f"<pre>{html.escape(block.text)}</pre>"
-    if isinstance(block, Plot):
-        data = base64.b64encode(block.png).decode("ascii")
-        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(block.title)}">'
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in block.header)
-    body = "\n".join(
-        f"<tr>{''.join(f'<td>{_html_cell(cell)}</td>' for cell in row)}</tr>" for row in block.rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
-
-
-def _html_cell(cell: Cell) -> str:
-    if isinstance(cell, Link):
-        return f'<a href="{html.escape(cell.target)}">{html.escape(cell.text)}</a>'
-    return html.escape(cell)
+    named = [(type(block).__name__, block) for block in blocks]
+    return pages.render("jtl.search", "blocks.html", title=title, blocks=named)

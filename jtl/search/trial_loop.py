@@ -228,7 +228,9 @@ class Engine:
                 self._config(trial),
                 self.log,
                 background_plots=self.background_plots,
-                observer=Observer(watched.after_epoch, watched.scored, tests=False, probes=False),
+                observer=Observer(
+                    watched.after_epoch, watched.scored, tests=False, probes=False, reports=False
+                ),
             )
             seconds = self.budget.spent - began
             trial = self._finished(trial, run, watched, seconds)

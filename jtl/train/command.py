@@ -63,6 +63,8 @@ def _command(config: Config, background_plots: bool) -> None:
     from jtl.common.progress import Display
     from jtl.distributed import processes
     from jtl.runs import console_text
+    from jtl.runs.files import HTML_REPORT
+    from jtl.runs.plot_worker import PlotWorker
     from jtl.train import batch_size, dry_run, preview
     from jtl.train.checks import checked
     from jtl.train.fit import fit
@@ -87,10 +89,12 @@ def _command(config: Config, background_plots: bool) -> None:
         told = folds.fit_folds(checked(config), Display(), background_plots=background_plots)
         _print(config, told, folds.print_folds)
     else:
-        run = fit(config, background_plots=background_plots)
-        _print(
-            config, run.summary, functools.partial(console_text.print_summary, folder=run.folder)
-        )
+        with PlotWorker(background=background_plots) as worker:
+            run = fit(config, worker=worker)
+            html = worker.has_more or (run.folder / HTML_REPORT).is_file()
+            told = functools.partial(console_text.print_summary, folder=run.folder, html=html)
+            _print(config, run.summary, told)
+            sys.stdout.flush()  # What follows takes a moment.
 
 
 def _print(config: Config, told: dict[str, Any], table: Callable[..., None]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from jtl.common.progress import Display
 from jtl.common.signals import Stop, listening
 from jtl.config.options import Config
@@ -25,6 +27,7 @@ def fit(
     *,
     background_plots: bool = False,
     observer: Observer = Observer(),
+    worker: PlotWorker | None = None,
 ) -> Run:
     """Trains a classifier and writes its run folder.
 
@@ -33,6 +36,8 @@ def fit(
         display: Where progress goes; default stderr.
         background_plots: Whether plots are drawn in a process beside, as for commands.
         observer: Who hears of the epochs, and may end the training.
+        worker: Who draws the plots, so that they can come after the results; its block has begun,
+            and they are there when it ends. Default: one of its own.
 
     Returns:
         The run: its folder and summary.
@@ -63,7 +68,11 @@ def fit(
             run.config = setup.config
             for line in (*opening_lines(setup), *automatic.lines(setup, config)):
                 display.message(line)
-        _go(setup, run, display, stop, PlotWorker(background=background_plots), observer)
+        with contextlib.ExitStack() as stack:
+            if worker is None:
+                worker = stack.enter_context(PlotWorker(background=background_plots))
+            worker.start()
+            _go(setup, run, display, stop, worker, observer)
     return run
 
 
@@ -75,8 +84,5 @@ def _go(
         preview.show_batch(setup, display)
     options, done = run.config.to_dict(), len(run.history)
     log_to = run.config.run.log_to if processes.is_primary() else ()
-    with (
-        worker as plotter,
-        trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers,
-    ):
-        Training(setup, run, display, stop, plotter, observer).run_phases()
+    with trackers.opened(log_to, run.folder, options, done, display.message) as run.trackers:
+        Training(setup, run, display, stop, worker, observer).run_phases()

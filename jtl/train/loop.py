@@ -18,14 +18,16 @@ from jtl.common.signals import Interrupted, Stop
 from jtl.common.trees import ParamTree
 from jtl.distributed import processes
 from jtl.freeze.phase_plan import PhasePlan
-from jtl.runs import console_text
+from jtl.runs import console_text, selective
+from jtl.runs.calibration import probabilities
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import EpochProgress, Restored, Snapshot, TemporaryCheckpoint
 from jtl.runs.checkpoints.managers import remove_temporary
 from jtl.runs.checkpoints.saving import Checkpointer
 from jtl.runs.plot_worker import PlotWorker
+from jtl.runs.report import PLOTS
 from jtl.runs.run import Run
-from jtl.train import automatic, memory_estimate, profiling
+from jtl.train import after_results, automatic, memory_estimate, profiling
 from jtl.train.observer import Observer
 from jtl.train.restore import restored_part, snapshot_of, start_of
 from jtl.train.run_records import run_content, summarize
@@ -301,7 +303,7 @@ class Training:
             from jtl.train import linear_probe
 
             probed = linear_probe.accuracies(self.setup, self._cache, self._inputs)
-        test_accuracy, logits = None, {"val": self._val_logits}
+        test_accuracy, logits, inputs = None, {"val": self._val_logits}, self._inputs
         if self.observer.tests and self.setup.dataset.test is not None:
             self._inputs = None  # Their memory is free for the test split.
             scores, logits["test"] = self._evaluated("test", best)
@@ -314,7 +316,16 @@ class Training:
             "features_reused": self._cache.reused,
             "probe_accuracies": probed,
         }
-        self.run.finish(summarize(self.setup, best, self.run.history, logits, measured))
+        summary = summarize(self.setup, best, self.run.history, logits, measured)
+        if processes.is_primary() and not self.setup.dataset.multilabel:
+            shares = probabilities(self._val_logits, summary["temperature"]).max(-1)
+            right = self._val_logits.argmax(-1) == self.setup.dataset.val.labels
+            selective.save(self.run.folder, best.epoch, selective.steps(shares, right))
+        reports = self.observer.reports and processes.is_primary()
+        self.run.finish(summary, PLOTS if reports else ())
+        if reports:
+            how = inputs, self.plotter, self.display
+            after_results.put_off(self.setup, self.run, best, self._val_logits, *how)
         if (note := console_text.probe_note(self.run.summary)) is not None:
             self.display.message(note)
 

@@ -29,9 +29,12 @@ class Observer:
             before the summary is written.
         tests: Whether the best epoch is scored on the test split, too.
         probes: Whether a fine-tuning is held against a linear probe at its end.
+        reports: Whether the run gets `report.html`, the plots of its validation images and the
+            features that new images are compared with.
     """
 
     after_epoch: Callable[[dict[str, Any]], bool] = _go_on
     scored: Callable[[np.ndarray], None] = _ignore
     tests: bool = True
     probes: bool = True
+    reports: bool = True

@@ -18,11 +18,11 @@ from jtl.data.input_plan import InputPlan
 from jtl.data.loader import batches_of
 from jtl.data.multilabel import DIVIDER
 from jtl.data.preprocessing import Prepare
+from jtl.runs import sheets
 from jtl.train.setup import Setup
 
 MOST = 32
 """Images on a sheet."""
-COLUMNS = 8
 _LONGEST_NAME = 18
 
 
@@ -38,7 +38,7 @@ def show_batch(setup: Setup, display: Display) -> None:
     images, targets = first_batch(setup)
     names = shortened_apart(setup.dataset.class_names, _LONGEST_NAME)
     called = all_named if setup.dataset.multilabel else named
-    sheet = draw(images[:MOST], [called(shares, names) for shares in targets[:MOST]])
+    sheet = sheets.draw(images[:MOST], [called(shares, names) for shares in targets[:MOST]])
     try:
         replace_bytes(path, sheet)
     except OSError as error:
@@ -107,37 +107,3 @@ def all_named(shares: np.ndarray, class_names: Sequence[str]) -> str:
         for i in np.flatnonzero(shares >= 0.005).tolist()
     ]
     return shortened(DIVIDER.join(told) or "none", 2 * _LONGEST_NAME)
-
-
-def draw(
-    images: np.ndarray,
-    labels: Sequence[str],
-    *,
-    columns: int = COLUMNS,
-    width: float = 1.5,
-    size: int = 8,
-) -> bytes:
-    """A labelled sheet of images [N, H, W, 3] from 0 to 1: the content of a PNG file.
-
-    Args:
-        images: The images.
-        labels: What is written above each; all have as many lines.
-        columns: Images beside each other.
-        width: Of an image, in inches.
-        size: Of the letters, in points.
-    """
-    # The object interface needs no display and leaves no global state behind.
-    from matplotlib.figure import Figure
-
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    lines = max(label.count("\n") for label in labels)
-    height = width + 0.3 + 0.13 * lines
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
-    for cell, image, text in zip(cells, images, labels, strict=False):
-        cell.imshow(image, interpolation="nearest")
-        cell.set_title(text, fontsize=size, parse_math=False)
-    return fonts.png(figure)

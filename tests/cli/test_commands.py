@@ -110,7 +110,7 @@ def test_the_closing_table(tiny_data, tmp_path, capsys, monkeypatch):
         "51 of 1,711 parameters",
         "unchanged (every value compared)",
         console_text.accuracy_of(summary["val_accuracy"], 9),
-        f"{folder}/report.md",
+        f"{folder}/report.html",
         f"jtl evaluate {folder}",
         f"jtl predict {folder} IMAGES...",
     ):
@@ -144,7 +144,7 @@ def test_paths_with_the_signs_of_markup_and_formulas(tiny_data, tmp_path, capsys
     assert main("train", *options, "--data", f"folder:{data}", "--run-dir", folder) == 0
     captured = capsys.readouterr()
     assert f"folder:{data}, 3 classes" in captured.out
-    assert f"Report: {folder}/report.md\n" in captured.out
+    assert f"Report: {folder}/report.html\n" in captured.out
     assert f"jtl predict '{folder}' IMAGES..." in captured.out
     assert f"folder:{data}: 18 training" in captured.err
     assert (folder / "curves.png").stat().st_size > 10_000

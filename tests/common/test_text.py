@@ -53,10 +53,18 @@ def test_lines_and_tabs_stay():
     assert text.for_terminal("a\tb\nc é 猫") == "a\tb\nc é 猫"
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@SUM(A1)", "\t=1"])
 def test_formulas_become_text(cell):
     assert text.for_spreadsheet(cell) == "'" + cell
     assert text.for_spreadsheet("cat" + cell) == "cat" + cell
+
+
+def test_control_characters_do_nothing_in_a_table():
+    # Some spreadsheets take a line break before a formula for none.
+    assert text.for_spreadsheet("\r=1") == "'\ufffd=1"
+    assert text.for_spreadsheet("\x1b[31mred") == "\ufffd[31mred"
+    assert text.for_markdown("\x1b[31m") == "\ufffd\\[31m"
+    assert text.for_spreadsheet("two\nlines") == "two\nlines"
 
 
 def test_markup_becomes_text():

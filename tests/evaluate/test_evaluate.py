@@ -23,9 +23,10 @@ from jtl.cli import app
 from jtl.config import walk
 from jtl.config.defaults import filled
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, StepsConfig, TrainConfig
-from jtl.evaluate import outputs, plots
 from jtl.predict import classifier as evaluation
-from jtl.runs import report
+from jtl.runs import evaluation_files as outputs
+from jtl.runs import evaluation_plots as plots
+from jtl.runs import report, report_contents
 from jtl.runs.calibration import WIDEST, calibration, fit_temperature
 from jtl.train import command as train
 from jtl.train.fit import fit
@@ -145,14 +146,13 @@ def test_names_in_the_table_are_escaped_unless_asked(run, flag, monkeypatch):
     assert (run / "mistakes.csv").read_text() == "x"
 
 
-def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch):
+def test_the_sheet_of_mistakes_names_files_classes_and_probabilities():
     drawn: list[Any] = []
-    monkeypatch.setattr(outputs.preview, "draw", lambda images, told, **how: drawn.append(told))
     inputs = SimpleNamespace(host_for=lambda size: None, device=SimpleNamespace(size=8))
     species = ("Bombus_terrestris_audax", "Bombus_terrestris_lusitanicus")
     names = ("val/" + "a" * 40 + "/1.png", "b.png")
     classifier: Any = SimpleNamespace(inputs=inputs, class_names=species)
-    outputs.mistakes(wrong(names), classifier)
+    drawn.append(outputs.mistakes(wrong(names), classifier)["labels"])
     assert drawn == [
         [
             "b.png\npredicted (>99 %):\nBombus_terrestris_lusitanicus\n"
@@ -162,7 +162,7 @@ def test_the_sheet_of_mistakes_names_files_classes_and_probabilities(monkeypatch
         ]
     ]
     classifier.class_names = ("ant", "bee")
-    outputs.mistakes(wrong(names), classifier)
+    drawn.append(outputs.mistakes(wrong(names), classifier)["labels"])
     assert drawn[1][0] == "b.png\npredicted bee: >99 %\nactual ant: <1 %"
 
 
@@ -333,7 +333,9 @@ def test_the_report_tells_the_figures(tiny_run):
     assert "| trained | 2 epochs of `head_only` at learning rate 0.05 |" in page
     assert "| optimizer | adamw, cosine schedule, 4 images per step |" in page
     assert "![Loss and accuracy by epoch](curves.png)" in page
-    assert "confusion.png" not in page
+    # Drawn once the results have been printed.
+    assert "](confusion.png)" in page
+    assert "](reliability.png)" in page
 
 
 def test_the_report_tells_what_is_not_usual(tiny_run):
@@ -390,13 +392,13 @@ def test_the_reports_command_repeats_the_run(tiny_run, tmp_path, capsys):
 )
 def test_arguments_give_the_configuration(config: Config, monkeypatch):
     seen = []
-    args = report.arguments(config)
+    args = report_contents.arguments(config)
     assert app.main(Config, seen.append, prog="x", args=args) == 0
     assert seen == [config]
     with_run = Config(config.model, config.data, config.train, RunConfig(Path("x"), json=True))
-    assert report.arguments(with_run) == args
+    assert report_contents.arguments(with_run) == args
     # A run's folder has the mask's defaults written out: evaluating does not make it longer.
-    assert report.arguments(filled(config)) == args
+    assert report_contents.arguments(filled(config)) == args
 
 
 @pytest.mark.parametrize(
@@ -438,7 +440,7 @@ def test_the_reports_command_leaves_out_what_auto_chose(given, left):
     values = {"solver": "sgd" if steps else "lbfgs"}
     values["bn"] = "frozen" if "--bn" not in given else seen[0].train.bn
     config = filled(walk.replace(seen[0], values))
-    assert {word for word in report.arguments(config) if word.startswith("--")} == left
+    assert {word for word in report_contents.arguments(config) if word.startswith("--")} == left
 
 
 def test_names_are_no_markup_in_a_report(tiny_run):

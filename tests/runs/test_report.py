@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jtl.evaluate import plots as evaluation_plots
-from jtl.runs import console_text, plot_worker, plots
+from jtl.runs import console_text, evaluation_plots, plot_worker, plots
 from jtl.train import dry_run
 
 SUMMARY: dict[str, Any] = {
@@ -319,8 +318,8 @@ import sys
 from pathlib import Path
 from jtl.runs import plot_worker
 plot_worker._MAIN = "import json, sys; open('flags', 'w').write(repr(sys.flags))"
-with plot_worker.PlotWorker(background=True):
-    pass
+with plot_worker.PlotWorker(background=True) as beside:
+    beside.start()
 print(repr(sys.flags))
 """
 
@@ -354,6 +353,7 @@ def test_a_image_that_cannot_be_drawn_is_told(tmp_path: Path):
 
 def test_a_run_that_fails_ends_its_painter(tmp_path: Path):
     beside = plot_worker.PlotWorker(background=True)
+    beside.start()
     beside.draw("draw_curves", tmp_path / "c.png", history=[], best_epoch=2, title="tiny")
     with pytest.raises(ZeroDivisionError), beside:
         raise ZeroDivisionError

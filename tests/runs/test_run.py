@@ -35,7 +35,7 @@ def test_the_folder_of_a_run(tiny_run):
     files = {path.name for path in tiny_run.folder.iterdir()}
     assert files == {
         "config.json", "metrics.jsonl", "summary.json", "curves.png", "report.md", "checkpoints",
-        "data.json",
+        "data.json", "selective.json",
     }  # fmt: skip
     assert (tiny_run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((tiny_run.folder / "summary.json").read_text())

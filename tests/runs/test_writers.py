@@ -199,7 +199,7 @@ def test_a_barely_begun_folder_starts(tiny_data, tmp_path, leftovers, capsys):
     assert commands.main("train", *words, *(["--resume"] if leftovers else [])) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints", "config.json", "curves.png", "data.json", "metrics.jsonl",
-        "report.md", "summary.json",
+        "report.md", "selective.json", "summary.json",
     ]  # fmt: skip
     assert ("starting it now" in capsys.readouterr().err) == bool(leftovers)
 

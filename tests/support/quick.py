@@ -14,13 +14,27 @@ from jax._src.interpreters import mlir
 from PIL import Image
 
 from jtl.common.files import replace_bytes
-from jtl.runs import plot_worker, plots
-from jtl.train import automatic
+from jtl.evaluate import completion
+from jtl.runs import plot_worker
+from jtl.search import winner
+from jtl.train import after_results, automatic
+
+LATER: list[tuple[Any, str]] = [
+    (after_results, "make"),
+    (completion, "write_page"),
+    (winner, "write_report"),
+]
+"""What commands do after their results; see the fixture `real_report`."""
 
 
 def spare(patch: pytest.MonkeyPatch) -> None:
-    """Lets trainings leave blank plots, and no linear probe where they fine-tune."""
+    """Lets trainings leave blank curves alone, and no linear probe where they fine-tune.
+
+    Nor do they, evaluations and searches leave `report.html`.
+    """
     patch.setattr(plot_worker, "_draw", _draw_nothing)
+    for module, name in LATER:
+        patch.setattr(module, name, lambda *given, **options: None)
     patch.setattr(automatic, "fine_tunes", lambda setup: False)
 
 
@@ -58,7 +72,7 @@ def _share_contexts(patch: pytest.MonkeyPatch) -> None:
 def _draw_nothing(asked: dict[str, Any]) -> None:
     """Takes what `plot_worker` asks for, and writes a PNG of one pixel."""
     arguments = dict(asked)
-    function = getattr(plots, arguments.pop("function"))
+    function = plot_worker.function_named(arguments.pop("function"))
     inspect.signature(function).bind(**arguments)
     content = io.BytesIO()
     Image.new("L", (1, 1)).save(content, format="png")

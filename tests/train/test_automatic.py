@@ -19,7 +19,7 @@ from jtl.common.progress import Display
 from jtl.config import walk
 from jtl.config.options import Config
 from jtl.optim import optimizers
-from jtl.runs import console_text, report
+from jtl.runs import console_text, report_contents
 from jtl.runs.checkpoints import reading
 from jtl.train.automatic import augmented, chosen, mismatch
 from jtl.train.checks import checked
@@ -177,7 +177,9 @@ def test_crops_are_for_those_who_fine_tune_every_layer(options: dict[str, Any], 
     assert config.augment.augment == expected
     # The command that repeats it holds what was given, and not what follows from it.
     told = options.get("augment", options.get("flip", "auto")) != "auto"
-    assert any(word in ("--augment", "--flip") for word in report.arguments(config)) == told
+    assert (
+        any(word in ("--augment", "--flip") for word in report_contents.arguments(config)) == told
+    )
 
 
 def test_crops_are_told_and_kept_with_the_run(tiny_data, tmp_path):

@@ -7,7 +7,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,29 +17,60 @@ from jtl.common.text import for_spreadsheet, percent, shortened, shortened_apart
 from jtl.data.decoding import HostTransform
 from jtl.data.multilabel import joined
 from jtl.data.splits import image_name
-from jtl.evaluate import plots
-from jtl.predict.predictions import probabilities
-from jtl.runs import metrics
+from jtl.runs import evaluation_plots as plots
+from jtl.runs import metrics, plot_worker, sheets
+from jtl.runs.calibration import probabilities
 from jtl.runs.console_text import SPLITS
 from jtl.runs.console_text import measured as measured_by
+from jtl.runs.files import TABLE
 from jtl.runs.multilabel import chosen, names_of, sigmoid
 from jtl.runs.plots import curves_title
-from jtl.train import preview
 
 if TYPE_CHECKING:
-    from jtl.evaluate.evaluation import Evaluation
-    from jtl.predict.classifier import Classifier
+    from jtl.config.options import Config
+    from jtl.data.input_plan import InputPlan
+    from jtl.runs.evaluation import Evaluation
 
 CONFUSION, RELIABILITY, MISTAKES = "confusion.png", "reliability.png", "mistakes.png"
 CLASSES = "classes.png"
-TABLE = "mistakes.csv"
 SHOWN = 24
 """Mistakes on the sheet; the table has all."""
-_COLUMNS, _WIDTH, _LONGEST_LINE, _LONGEST_CLASS = 6, 2.1, 30, 18
+_LAYOUT: dict[str, Any] = dict(columns=6, width=2.1, size=7)
+_LONGEST_LINE, _LONGEST_CLASS = 30, 18
+
+
+class Scored(Protocol):
+    """What was scored: a classifier, a member of an ensemble, or a training at its end."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the logits, in order."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """The run's options."""
+        ...
+
+    @property
+    def inputs(self) -> InputPlan:
+        """How images become the network's input."""
+        ...
+
+
+class Draw(Protocol):
+    """As `plot_worker.draw_now`, now or later."""
+
+    def __call__(self, function: str, path: Path, **arguments: Any) -> None: ...
 
 
 def write(
-    evaluation: Evaluation, classifier: Classifier, folder: Path, *, raw_csv: bool = False
+    evaluation: Evaluation,
+    classifier: Scored,
+    folder: Path,
+    *,
+    raw_csv: bool = False,
+    draw: Draw = plot_worker.draw_now,
 ) -> list[str]:
     """Writes `confusion.png`, `reliability.png`, `mistakes.csv` and, if any, `mistakes.png`.
 
@@ -52,6 +83,7 @@ def write(
         folder: Where to; made if it is missing.
         raw_csv: Whether the table holds names as they are, also such as spreadsheets would take
             for formulas.
+        draw: What draws the plots.
 
     Returns:
         The files' names.
@@ -77,14 +109,14 @@ def write(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = _plots(evaluation, names, folder, title)
+        written = _plots(evaluation, names, folder, title, draw)
         table = mistakes_table(evaluation, names, raw=raw_csv)
         replace_bytes(folder / TABLE, table.encode("utf-8", "backslashreplace"))
         sheet = mistakes(evaluation, classifier)
         if sheet is None:
             (folder / MISTAKES).unlink(missing_ok=True)
             return [*written, TABLE]
-        replace_bytes(folder / MISTAKES, sheet)
+        draw("draw_sheet", folder / MISTAKES, **sheet)
         return [*written, MISTAKES, TABLE]
     except OSError as error:
         raise UserError(
@@ -92,24 +124,28 @@ def write(
         ) from error
 
 
-def _plots(evaluation: Evaluation, names: list[str], folder: Path, title: str) -> list[str]:
+def _plots(
+    evaluation: Evaluation, names: list[str], folder: Path, title: str, draw: Draw
+) -> list[str]:
     """Draws what is confused and whether confidence is right, or how each class is recognized."""
     scores, written = evaluation.scores, []
     split = scores["split"]
     if evaluation.thresholds is not None:
-        plots.draw_classes(folder / CLASSES, scores=scores[f"{split}_classes"], title=title)
+        draw("draw_classes", folder / CLASSES, scores=scores[f"{split}_classes"], title=title)
         return [CLASSES]
     labels, predicted = evaluation.images.labels, evaluation.logits.argmax(-1)
     calibrated = scores[f"{split}_calibration"]
     if len(names) <= plots.MOST_CLASSES:
-        plots.draw_confusion(
+        draw(
+            "draw_confusion",
             folder / CONFUSION,
-            counts=confusion(labels, predicted, len(names)),
+            counts=confusion(labels, predicted, len(names)).tolist(),
             class_names=names,
             title=title,
         )
         written.append(CONFUSION)
-    plots.draw_reliability(
+    draw(
+        "draw_reliability",
         folder / RELIABILITY,
         bins=calibrated["bins"],
         error=calibrated["expected_calibration_error"],
@@ -191,8 +227,8 @@ def _multilabel_mistakes(
     return found
 
 
-def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
-    """A sheet of the most confident mistakes, a PNG; None where there is no mistake."""
+def mistakes(evaluation: Evaluation, classifier: Scored) -> dict[str, Any] | None:
+    """A sheet of the most confident mistakes, as `draw_sheet` takes it; None without a mistake."""
     found = mistakes_of(evaluation, classifier.class_names)[:SHOWN]
     if not found:
         return None
@@ -202,7 +238,7 @@ def mistakes(evaluation: Evaluation, classifier: Classifier) -> bytes | None:
     if host is None:
         host = HostTransform(inputs.device.size, 1.0, "bilinear")
     images = evaluation.images.read(np.array([one.row for one in found]), host)
-    return preview.draw(images / 255.0, told, columns=_COLUMNS, width=_WIDTH, size=7)
+    return {"images": [sheets.packed(image) for image in images], "labels": told, **_LAYOUT}
 
 
 def _captions(evaluation: Evaluation, found: Sequence[Mistake]) -> list[str]:
