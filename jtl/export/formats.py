@@ -13,6 +13,7 @@ from PIL import Image
 
 from jtl.common import optional
 from jtl.data.square_fit import fill_of
+from jtl.runs import familiarity, selective
 from jtl.runs.environment import versions
 
 if TYPE_CHECKING:
@@ -119,6 +120,23 @@ def _fit_of(classifier: Classifier) -> dict[str, Any]:
     return {"fit": classifier.inputs.fit, **fill}
 
 
+def _trust_facts(classifier: Classifier) -> dict[str, Any]:
+    """From which probability on answers can be trusted, and how far images may be from training."""
+    found: dict[str, Any] = {}
+    steps = selective.load(classifier.folder, classifier.epoch)
+    if steps is not None and classifier.thresholds is None:
+        each = {f"error:{error:g}": steps.for_error(error) for error in selective.TARGETS}
+        found["abstain"] = {name: came for name, came in each.items() if came is not None}
+    if classifier.familiarity is not None:
+        found["out_of_distribution"] = {
+            "score": f"distance of the pooled features, at length 1, to those of the "
+            f"{familiarity.NEAREST}th nearest training image",
+            "features": f"{familiarity.FILE} in the run's folder",
+            "usual": classifier.familiarity.limit,
+        }
+    return found
+
+
 def facts(classifier: Classifier) -> dict[str, Any]:
     """What a user of an export must know, for JSON."""
     stored = classifier.meta["input"]
@@ -132,5 +150,6 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "epoch": classifier.epoch,
         "temperature": classifier.temperature,
         **_multilabel_facts(classifier),
+        **_trust_facts(classifier),
         "versions": versions(),
     }

@@ -17,6 +17,7 @@ from jtl.common.errors import UserError
 from jtl.common.paths import as_path
 from jtl.common.text import counted, listed
 from jtl.common.trees import ParamTree
+from jtl.config import checks
 from jtl.config.options import Config
 from jtl.data import frames
 from jtl.data.input_plan import InputPlan
@@ -25,9 +26,19 @@ from jtl.models import ImageClassifier
 from jtl.predict import published
 from jtl.predict import tta as tta_module
 from jtl.predict.inputs import Images, items
-from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, unreadable_lines
+from jtl.predict.predictions import (
+    TOP,
+    Answer,
+    Predictions,
+    Trust,
+    Unreadable,
+    classify,
+    unreadable_lines,
+)
+from jtl.runs import familiarity, selective
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.model_description import rebuild_model
+from jtl.runs.familiarity import Familiarity
 from jtl.runs.files import (
     class_titles,
     fitted_penalty,
@@ -61,6 +72,8 @@ class Classifier:
             each class; None of others.
         versions: The versions of each image whose probabilities are averaged (see `with_tta`).
         version_temperature: What logits of each version are divided by; `temperature` is 1 then.
+        familiarity: The training images' features, in which new images look for their like; None
+            of runs that have none.
     """
 
     folder: Path
@@ -75,6 +88,7 @@ class Classifier:
     thresholds: tuple[float, ...] | None = None
     versions: tuple[tta_module.Version, ...] = ()
     version_temperature: float = 1.0
+    familiarity: Familiarity | None = None
 
     @property
     def class_titles(self) -> dict[str, str]:
@@ -121,7 +135,47 @@ class Classifier:
             version_temperature=self.temperature,
         )
 
-    def predict(self, images: Images, *, top_k: int = TOP, tta: str | None = None) -> Predictions:
+    def trust(self, abstain: float | str | None = None, flag: str = "abstain") -> tuple[Trust, str]:
+        """How far its answers go.
+
+        Args:
+            abstain: The probability of the likeliest class below which it is not sure; or
+                `error:0.05` for the smallest one that keeps the share of wrong answers on the
+                validation images below that. None for never.
+            flag: What asks, for messages.
+
+        Returns:
+            (that, what the probability comes to on the validation images, in words).
+
+        Raises:
+            UserError: The error cannot be had or was not measured, or images may have several
+                classes.
+        """
+        limit = None if self.familiarity is None else self.familiarity.limit
+        if abstain is None:
+            return Trust(limit=limit), ""
+        if self.thresholds is not None:
+            raise UserError(
+                f"{flag} is for models with one class per image. This one has a threshold for each "
+                "class already, and may name none."
+            )
+        steps = None if self.versions else selective.load(self.folder, self.epoch)
+        if self.versions and checks.abstention(flag, str(abstain))[0] == "error":
+            raise UserError(
+                f"{flag} {abstain} is measured on images as they are, not on several versions of "
+                "each. Give a probability, or leave test-time augmentation out."
+            )
+        threshold, told = selective.resolved(flag, abstain, steps, self.folder)
+        return Trust(threshold, limit), told
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        top_k: int = TOP,
+        tta: str | None = None,
+        abstain: float | str | None = None,
+    ) -> Predictions:
         """Classifies images, as `jtl predict` does.
 
         Args:
@@ -130,6 +184,7 @@ class Classifier:
                 or a list of these. They are resized and cropped as for validation.
             top_k: How many classes single predictions name.
             tta: As of `with_tta`; `logits` are then those of the average probabilities.
+            abstain: As of `trust`.
 
         Returns:
             A sequence of `Prediction`, with `labels`, `probabilities` and `logits` of all;
@@ -138,9 +193,10 @@ class Classifier:
 
         Raises:
             UserError: None of the images can be read, something is no image at all, or a folder
-                holds none.
+                holds none; or as of `trust`.
         """
         classifier = self.with_tta(tta)
+        trust, _ = classifier.trust(abstain)
         return predicted(
             self.class_names,
             functools.partial(classify, classifier),
@@ -148,28 +204,31 @@ class Classifier:
             top_k,
             classifier.temperature,
             classifier.thresholds,
+            trust,
         )
 
 
 def predicted(
     class_names: Sequence[str],
-    classify: Callable[..., Iterator[tuple[str, np.ndarray] | Unreadable]],
+    classify: Callable[..., Iterator[Answer | Unreadable]],
     images: Images,
     top_k: int,
     temperature: float = 1.0,
     thresholds: Sequence[float] | None = None,
+    trust: Trust = Trust(),
 ) -> Predictions:
     """What a classifier or several say of images; see `Classifier.predict`."""
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise UserError(f"top_k must be a whole number of at least 1, not {top_k!r}.")
-    names, rows, unreadable = [], [], []
+    names, rows, distances, unreadable = [], [], [], []
     several: set[str] = set()
     for answer in classify(items(images), several=several):
         if isinstance(answer, Unreadable):
             unreadable.append(answer)
         else:
-            names.append(answer[0])
-            rows.append(answer[1])
+            names.append(answer.name)
+            rows.append(answer.logits)
+            distances.append(answer.distance)
     if unreadable:
         told = unreadable_lines(unreadable, len(names) + len(unreadable))
         if not names:
@@ -178,7 +237,8 @@ def predicted(
     if several:
         warnings.warn(frames.told(sorted(several)), stacklevel=3)
     logits = np.stack(rows) if rows else np.zeros((0, len(class_names)), np.float32)
-    how = temperature, thresholds
+    known = None if None in distances else np.array(distances, np.float32)
+    how = temperature, thresholds, known, trust
     return Predictions(class_names, names, logits, unreadable, top_k, *how)
 
 
@@ -226,4 +286,5 @@ def load(run: str | os.PathLike[str] | Run | Classifier) -> Classifier:
         thresholds=fitted_thresholds(folder, found.epoch, len(found.meta["class_names"]))
         if found.meta.get("task") == "multilabel"
         else None,
+        familiarity=familiarity.load(folder, found.epoch),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from jtl.common.errors import UserError
 from jtl.common.files import check_folder
 from jtl.common.output import print_json
-from jtl.common.text import for_terminal
+from jtl.common.text import counted, for_terminal
 from jtl.config import checks, walk
 from jtl.config.run_options import DeviceName, TtaName
 
@@ -34,7 +34,8 @@ class Options:
 
     Images are resized and cropped as for validation. Unreadable images are listed at the end.
     jtl always chooses among the classes it was trained on. If other things can appear, train with
-    a class `other`.
+    a class `other`, and see which images it calls unlike the training images: these are farther
+    from them than 95 % of the validation images (see docs/trust.md).
 
     Exit codes: 0 if at least one image was predicted, 2 if none could be read or anything else is
     wrong, 130 after Ctrl-C.
@@ -51,6 +52,9 @@ class Options:
             flip: the image and its mirror image; crops: its middle and four corners; flip,crops:
             ten versions. Takes as many times longer. Not for digits or text, which change when
             mirrored.
+        abstain: Say "not sure" where the probability of the likeliest class is below this, such as
+            0.9. error:0.05 finds the smallest such probability that keeps the share of wrong
+            answers on the validation images below 5 %, and says how many images get an answer.
         raw_csv: Write file names to .csv unchanged. By default, names that a spreadsheet would read
             as a formula (starting with =, +, - or @) get an apostrophe in front.
         device: Device to compute on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
@@ -64,6 +68,7 @@ class Options:
     explain: Path | None = None
     single: bool = False
     tta: TtaName | None = None
+    abstain: Annotated[str | None, walk.Metavar("P"), checks.abstention] = None
     raw_csv: bool = False
     device: DeviceName = "auto"
     json: bool = False
@@ -100,12 +105,16 @@ def command(options: Options) -> None:
             "--explain shows what one model looks at, and the search in "
             f"'{options.run}' keeps an ensemble. Add --single for its winner."
         )
-    how = (1.0, None)
+    trust, comes_to = augmented.trust(options.abstain, "--abstain")
+    if comes_to:
+        display.message(f"--abstain {options.abstain}: {comes_to}")
+    how = (1.0, None, trust)
     if not isinstance(augmented, Ensemble):
-        how = augmented.temperature, augmented.thresholds
+        how = augmented.temperature, augmented.thresholds, trust
     top_k = min(options.top_k, len(classifier.class_names))
     images = items(options.images)
     unreadable: list[Unreadable] = []
+    unusual = 0
     several: set[str] = set()
     with contextlib.ExitStack() as stack:
         put = _print_json
@@ -113,7 +122,9 @@ def command(options: Options) -> None:
             put = functools.partial(_print, classifier.class_titles)
         if options.out is not None:
             sets = how[1] is not None
-            table = tables.writing(options.out, top_k, raw=options.raw_csv, several=sets)
+            table = tables.writing(
+                options.out, top_k, raw=options.raw_csv, several=sets, trust=trust
+            )
             put = stack.enter_context(table)
         advance = _nothing
         if options.out is not None or (len(images) >= _MANY and not sys.stdout.isatty()):
@@ -127,13 +138,21 @@ def command(options: Options) -> None:
                 unreadable.append(answer)
                 put(answer)
             else:
-                put(likeliest(*answer, classifier.class_names, top_k, *how))
+                said = likeliest(answer, classifier.class_names, top_k, *how)
+                unusual += bool(said.unusual)
+                put(said)
         if len(unreadable) == len(images):
             raise UserError(unreadable_lines(unreadable, len(images)))
     if unreadable:
         display.message(unreadable_lines(unreadable, len(images)))
     if several:
         display.message(frames.told(sorted(several)))
+    if unusual:
+        count = f"{unusual:,} of {counted(len(images), 'image')}"
+        display.message(
+            f"note: {count} {'is' if unusual == 1 else 'are'} unlike the training images, so what "
+            "is predicted means little there (see docs/trust.md)"
+        )
     if options.explain is not None and not several_models:
         with display.track("explaining", len(images), "images") as advance:
             write_explanations(classifier, images, options.explain, advance)
@@ -155,6 +174,8 @@ def _print(titles: Mapping[str, str], row: Prediction | Unreadable) -> None:
 
     labels = getattr(row, "labels", None)
     has = "" if labels is None else f": {DIVIDER.join(labels) or 'none'}"
+    has = ": not sure" if getattr(row, "abstains", None) else has
+    has += ", unlike the training images" if getattr(row, "unusual", None) else ""
     print(for_terminal(f"{row.name}{has}"))
     for name, probability in classes:
         print(f"  {100 * probability:5.1f} %  {for_terminal(with_title(name, titles))}")

@@ -13,9 +13,18 @@ import numpy as np
 from jtl.common.errors import UserError
 from jtl.common.paths import as_path
 from jtl.common.text import counted, listed
+from jtl.config import checks
 from jtl.predict.classifier import Classifier, load, predicted
 from jtl.predict.inputs import Images, Item
-from jtl.predict.predictions import TOP, Predictions, Unreadable, classify, probabilities
+from jtl.predict.predictions import (
+    TOP,
+    Answer,
+    Predictions,
+    Trust,
+    Unreadable,
+    classify,
+    probabilities,
+)
 from jtl.runs.files import CONFIG, ENSEMBLE, SEARCH, read_json, run_of
 
 _LEAST = 1e-12
@@ -66,19 +75,38 @@ class Ensemble:
         members = tuple(member.with_tta(tta) for member in self.members)
         return dataclasses.replace(self, members=members)
 
-    def predict(self, images: Images, *, top_k: int = TOP, tta: str | None = None) -> Predictions:
+    def trust(self, abstain: float | str | None = None, flag: str = "abstain") -> tuple[Trust, str]:
+        """How far its answers go; see `Classifier.trust`. Only a probability can be asked for."""
+        if abstain is not None and checks.abstention(flag, str(abstain))[0] == "error":
+            raise UserError(
+                f"{flag} {abstain} is measured for single models, and the search in "
+                f"'{self.folder}' keeps an ensemble. Give a probability, or use its winner alone "
+                "(--single)."
+            )
+        return Trust(None if abstain is None else float(abstain)), ""
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        top_k: int = TOP,
+        tta: str | None = None,
+        abstain: float | str | None = None,
+    ) -> Predictions:
         """Classifies images; see `Classifier.predict`.
 
         The `logits` are logarithms of the average probabilities.
         """
-        return predicted(self.class_names, self.with_tta(tta).classify, images, top_k)
+        trust, _ = self.trust(abstain)
+        classify = self.with_tta(tta).classify
+        return predicted(self.class_names, classify, images, top_k, trust=trust)
 
     def classify(
         self,
         items: Sequence[Item],
         advance: Callable[[int], Any] = lambda n: None,
         several: set[str] | None = None,
-    ) -> Iterator[tuple[str, np.ndarray] | Unreadable]:
+    ) -> Iterator[Answer | Unreadable]:
         """As `jtl.predict.predictions.classify`; the logits are those of `mixed`."""
         answers = [
             classify(member, items, advance if member is self.members[-1] else _nothing, several)
@@ -89,7 +117,7 @@ class Ensemble:
             if failed is not None:
                 yield failed
             else:
-                yield row[0][0], self.mixed([answer[1] for answer in row])
+                yield Answer(row[0][0], self.mixed([answer[1] for answer in row]))
 
     def mixed(self, logits: Sequence[np.ndarray]) -> np.ndarray:
         """Logarithms of the average probabilities, float32.

@@ -20,7 +20,7 @@ from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier
 from jtl.models.building import output_shape
 from jtl.predict.inputs import Item
-from jtl.predict.predictions import BATCH, Unreadable, decoded, likeliest
+from jtl.predict.predictions import BATCH, Answer, Unreadable, decoded, likeliest
 from jtl.runs import plots
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _write(classifier: Classifier, name: str, image: np.ndarray, path: Path) -> 
     )
     seen = np.asarray(device.resize(jnp.asarray(image[None]))[0]) / 255.0
     how = classifier.temperature, classifier.thresholds
-    said = likeliest(name, np.asarray(logits[0]), classifier.class_names, 1, *how)
+    said = likeliest(Answer(name, np.asarray(logits[0])), classifier.class_names, 1, *how)
     title = f"{shortened(name, 70)}\n{shortened(said.label, 50)} ({percent(said.probability)})"
     draw(path, image=seen, heat=np.asarray(maps[0]), title=title)
 

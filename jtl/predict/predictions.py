@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -17,10 +17,11 @@ from jtl.data.image_file import BadImage
 from jtl.data.input_plan import InputPlan
 from jtl.data.multilabel import DIVIDER
 from jtl.distributed.sharding import DataSharding, sharding_for
-from jtl.models.inference import forward
+from jtl.models.inference import forward, forward_with_features
 from jtl.predict.inputs import SEVERAL, Item
 from jtl.predict.tta import averaged
 from jtl.runs import multilabel
+from jtl.runs.calibration import probabilities
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -34,6 +35,28 @@ TOP = 5
 
 
 @dataclasses.dataclass(frozen=True)
+class Trust:
+    """How far a classifier's answers go.
+
+    Attributes:
+        abstain: The probability of the likeliest class below which it is not sure; None for never.
+        limit: The distance from the training images above which an image is unusual; None where
+            distances are not known.
+    """
+
+    abstain: float | None = None
+    limit: float | None = None
+
+    def abstains(self, probability: float) -> bool | None:
+        """Whether it is not sure, by the probability of the likeliest class; None without limit."""
+        return None if self.abstain is None else probability < self.abstain
+
+    def is_unusual(self, distance: float | None) -> bool | None:
+        """Whether an image is unlike the training images; None where that is not known."""
+        return None if self.limit is None or distance is None else distance > self.limit
+
+
+@dataclasses.dataclass(frozen=True)
 class Prediction:
     """What a classifier says of one image.
 
@@ -42,11 +65,18 @@ class Prediction:
         classes: (class name, probability), the likeliest first.
         labels: The classes that the image has, of a classifier for several labels: those whose
             probability is above their threshold, in their order. None of other classifiers.
+        abstains: Whether the likeliest class is less probable than `--abstain`; None without that.
+        distance: How far the image is from the training images; see `jtl.runs.familiarity`. None
+            of runs that have not stored these.
+        unusual: Whether that is farther than 95 % of the validation images are.
     """
 
     name: str
     classes: tuple[tuple[str, float], ...]
     labels: tuple[str, ...] | None = None
+    abstains: bool | None = None
+    distance: float | None = None
+    unusual: bool | None = None
 
     @property
     def label(self) -> str:
@@ -57,6 +87,20 @@ class Prediction:
     def probability(self) -> float:
         """The probability of the likeliest class, as the classifier estimates it."""
         return self.classes[0][1]
+
+
+class Answer(NamedTuple):
+    """What a classifier computes of one image.
+
+    Attributes:
+        name: As of a `Prediction`.
+        logits: float32 [num_classes].
+        distance: From the training images; None where these are not stored.
+    """
+
+    name: str
+    logits: np.ndarray
+    distance: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +136,9 @@ class Predictions(Sequence[Prediction]):
         temperature: What logits are divided by before they become probabilities.
         thresholds: Of every class, where images may have several: the probability from which on an
             image is of the class. None where each has one.
+        distances: How far each image is from the training images, float32 [N]; None where these are
+            not stored.
+        trust: What decides whether a prediction abstains, and whether an image is unusual.
     """
 
     def __init__(
@@ -103,8 +150,11 @@ class Predictions(Sequence[Prediction]):
         top_k: int = TOP,
         temperature: float = 1.0,
         thresholds: Sequence[float] | None = None,
+        distances: np.ndarray | None = None,
+        trust: Trust = Trust(),
     ):
         """Takes what was computed; single predictions name `top_k` classes."""
+        self.distances, self.trust = distances, trust
         self.class_names, self.names = tuple(class_names), tuple(names)
         self.logits, self.unreadable = logits, tuple(unreadable)
         self._top_k, self.temperature = top_k, temperature
@@ -134,11 +184,13 @@ class Predictions(Sequence[Prediction]):
         if isinstance(index, slice):
             part = self.names[index], self.logits[index]
             same: dict[str, Any] = {"top_k": self._top_k, "temperature": self.temperature}
-            same["thresholds"] = self.thresholds
+            same |= {"thresholds": self.thresholds, "trust": self.trust}
+            same["distances"] = None if self.distances is None else self.distances[index]
             return Predictions(self.class_names, *part, **same)
-        row = self.names[index], self.logits[index]
-        how = self._top_k, self.temperature, self.thresholds
-        return likeliest(*row, self.class_names, *how)
+        distance = None if self.distances is None else float(self.distances[index])
+        answer = Answer(self.names[index], self.logits[index], distance)
+        how = self._top_k, self.temperature, self.thresholds, self.trust
+        return likeliest(answer, self.class_names, *how)
 
     def __repr__(self) -> str:
         lines = [f"  {p.name}: {_text(p)}" for p in self[:TOP]]
@@ -153,39 +205,33 @@ def _text(one: Prediction) -> str:
     return f"{one.label} ({one.probability:.1%})"
 
 
-def probabilities(
-    logits: np.ndarray, temperature: float = 1.0, *, several: bool = False
-) -> np.ndarray:
-    """Softmax of logits over temperature along the last axis, in float32.
-
-    Args:
-        logits: float [..., num_classes].
-        temperature: See `jtl.runs.calibration`.
-        several: Whether images may have several classes: then each has the sigmoid of its logit.
-    """
-    if several:
-        return multilabel.sigmoid(logits)
-    return np.asarray(jax.nn.softmax(logits.astype(np.float32) / np.float32(temperature)))
-
-
 def likeliest(
-    name: str,
-    logits: np.ndarray,
+    answer: Answer,
     class_names: Sequence[str],
     top_k: int,
     temperature: float = 1.0,
     thresholds: Sequence[float] | None = None,
+    trust: Trust = Trust(),
 ) -> Prediction:
-    """The `top_k` likeliest classes by one image's logits [num_classes].
+    """The `top_k` likeliest classes of one image.
 
     With thresholds, all that the image has, too; see `Predictions`.
     """
+    logits = answer.logits
     shares = probabilities(logits, temperature, several=thresholds is not None)
     order = np.argsort(-logits, kind="stable")[:top_k]
     labels = None
     if thresholds is not None:
         labels = multilabel.names_of(multilabel.chosen(logits[None], thresholds)[0], class_names)
-    return Prediction(name, tuple((class_names[int(i)], float(shares[i])) for i in order), labels)
+    classes = tuple((class_names[int(i)], float(shares[i])) for i in order)
+    return Prediction(
+        answer.name,
+        classes,
+        labels,
+        trust.abstains(classes[0][1]),
+        answer.distance,
+        trust.is_unusual(answer.distance),
+    )
 
 
 def classify(
@@ -193,7 +239,7 @@ def classify(
     items: Sequence[Item],
     advance: Callable[[int], Any] = lambda n: None,
     several: set[str] | None = None,
-) -> Iterator[tuple[str, np.ndarray] | Unreadable]:
+) -> Iterator[Answer | Unreadable]:
     """Runs a classifier over images, the next batch decoded in the meantime.
 
     Args:
@@ -203,7 +249,7 @@ def classify(
         several: Gets the names of images that have frames or pages after the first.
 
     Yields:
-        For every image in order (name, logits float32 [num_classes]), or why there are none.
+        An answer for every image in order, or why there is none.
     """
     sharding = sharding_for(jax.device_count())
     variables = sharding.replicate(classifier.variables)
@@ -216,11 +262,11 @@ def classify(
             loaded = waiting.result()
             if number < len(batches):
                 waiting = pool.submit(decoded, batches[number], classifier.inputs, several)
-            logits = _logits(classifier, variables, sharding, loaded, size)
+            found = _computed(classifier, variables, sharding, loaded, size)
             advance(len(batch))
             for row, item in enumerate(batch):
                 failure = loaded[row]
-                yield failure if isinstance(failure, Unreadable) else (item.name, logits[row])
+                yield failure if isinstance(failure, Unreadable) else Answer(item.name, *found[row])
 
 
 def decoded(
@@ -247,14 +293,14 @@ def as_input(item: Item, inputs: InputPlan, several: set[str] | None) -> np.ndar
         return Unreadable(item.name, str(error).removeprefix(f"{item.name}: "))
 
 
-def _logits(
+def _computed(
     classifier: Classifier,
     variables: ParamTree,
     sharding: DataSharding,
     loaded: Sequence[np.ndarray | Unreadable],
     size: int,
-) -> dict[int, np.ndarray]:
-    """Logits float32 [num_classes] of the readable images, by their place in the batch."""
+) -> dict[int, tuple[np.ndarray, float | None]]:
+    """Logits float32 [num_classes] and distances of the readable images, by place in the batch."""
     shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
     for row, image in enumerate(loaded):
         if not isinstance(image, Unreadable):
@@ -266,10 +312,18 @@ def _logits(
         images = np.stack(full + full[-1:] * (size - len(full)))
         how: dict[str, Any] = {"model": classifier.model, "sharding": sharding}
         versions = classifier.versions or (classifier.inputs.device,)
-        each = [np.asarray(forward(variables, images, prepare=p, **how)) for p in versions]
+        distances: Sequence[float | None] = [None] * size
+        each = []
+        for prepare in versions:
+            if classifier.familiarity is not None and not each:  # Of the first version.
+                logits, features = forward_with_features(variables, images, prepare=prepare, **how)
+                distances = classifier.familiarity.scores(np.asarray(features)).tolist()
+            else:
+                logits = forward(variables, images, prepare=prepare, **how)
+            each.append(np.asarray(logits))
         logits = each[0]
         if classifier.versions:
             several = classifier.thresholds is not None
             logits = averaged(each, classifier.version_temperature, several=several)
-        found |= dict(zip(rows, logits, strict=False))
+        found |= dict(zip(rows, zip(logits, distances, strict=True), strict=False))
     return found

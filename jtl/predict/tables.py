@@ -16,7 +16,7 @@ from jtl.common.errors import UserError
 from jtl.common.optional import require
 from jtl.common.text import for_spreadsheet
 from jtl.data.multilabel import joined
-from jtl.predict.predictions import Prediction, Unreadable
+from jtl.predict.predictions import Prediction, Trust, Unreadable
 
 Put = Callable[[Prediction | Unreadable], None]
 
@@ -25,7 +25,14 @@ _ROWS = 8192
 
 
 @contextlib.contextmanager
-def writing(path: Path, top_k: int, *, raw: bool = False, several: bool = False) -> Iterator[Put]:
+def writing(
+    path: Path,
+    top_k: int,
+    *,
+    raw: bool = False,
+    several: bool = False,
+    trust: Trust = Trust(),
+) -> Iterator[Put]:
     """A table that is at `path` when all is written, replacing what was there; else not at all.
 
     A row holds an image's `name`, its `class` and `probability`, those of the next likeliest as
@@ -40,6 +47,8 @@ def writing(path: Path, top_k: int, *, raw: bool = False, several: bool = False)
         raw: Whether a .csv file holds names as they are, also such as spreadsheets would take for
             formulas.
         several: Whether images may have several labels.
+        trust: Whether rows say that the classifier abstains (`abstains`, true or false), and how
+            far images are from the training images (`distance`, and `unusual`, true or false).
 
     Yields:
         What takes a row.
@@ -47,7 +56,7 @@ def writing(path: Path, top_k: int, *, raw: bool = False, several: bool = False)
     Raises:
         UserError: The ending is another, a library is missing, or the file cannot be written.
     """
-    columns = _columns(top_k, several)
+    columns = _columns(top_k, several, trust)
     formats = {".csv": functools.partial(_csv, raw=raw), ".jsonl": _jsonl, ".parquet": _parquet}
     form = formats.get(path.suffix.lower())
     if form is None:
@@ -72,7 +81,18 @@ def as_json(row: Prediction | Unreadable) -> dict[str, Any]:
     if isinstance(row, Unreadable):
         return {"name": row.name, "error": row.reason}
     labels = {} if row.labels is None else {"labels": list(row.labels)}
-    return {"name": row.name, **labels, "classes": [list(pair) for pair in row.classes]}
+    return {
+        "name": row.name,
+        **labels,
+        "classes": [list(pair) for pair in row.classes],
+        **_trusted(row),
+    }
+
+
+def _trusted(row: Prediction) -> dict[str, Any]:
+    """What is known of how far a row can be trusted."""
+    found = {"abstains": row.abstains, "distance": row.distance, "unusual": row.unusual}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager
@@ -87,7 +107,9 @@ def _csv(path: Path, columns: dict[str, type], raw: bool) -> Iterator[Put]:
     def put(row: Prediction | Unreadable) -> None:
         cells = _cells(row)
         for column, value in cells.items():
-            if isinstance(value, float):
+            if isinstance(value, bool):
+                cells[column] = str(value).lower()
+            elif isinstance(value, float):
                 cells[column] = f"{value:.6g}"
             elif not raw:
                 cells[column] = for_spreadsheet(value)
@@ -109,7 +131,7 @@ def _parquet(path: Path, columns: dict[str, type]) -> Iterator[Put]:
     more = ", or write .csv or .jsonl"
     pyarrow = require("pyarrow", "writing .parquet", "jtl[parquet]", more)
     parquet = require("pyarrow.parquet", "writing .parquet", "jtl[parquet]", more)
-    types = {str: pyarrow.string(), float: pyarrow.float32()}
+    types = {str: pyarrow.string(), float: pyarrow.float32(), bool: pyarrow.bool_()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as file:
@@ -130,10 +152,12 @@ def _parquet(path: Path, columns: dict[str, type]) -> Iterator[Put]:
         flush()
 
 
-def _columns(top_k: int, several: bool) -> dict[str, type]:
+def _columns(top_k: int, several: bool, trust: Trust) -> dict[str, type]:
     columns: dict[str, type] = {"name": str} | ({"labels": str} if several else {})
     for suffix in _suffixes(top_k):
         columns |= {f"class{suffix}": str, f"probability{suffix}": float}
+    columns |= {"abstains": bool} if trust.abstain is not None else {}
+    columns |= {"distance": float, "unusual": bool} if trust.limit is not None else {}
     return columns | {"error": str}
 
 
@@ -145,7 +169,7 @@ def _cells(row: Prediction | Unreadable) -> dict[str, Any]:
         cells["labels"] = joined(row.labels)
     for suffix, (name, share) in zip(_suffixes(len(row.classes)), row.classes, strict=True):
         cells |= {f"class{suffix}": name, f"probability{suffix}": share}
-    return cells
+    return cells | _trusted(row)
 
 
 def _suffixes(top_k: int) -> list[str]:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,7 +27,7 @@ from jtl.serve.errors import Refused
 from jtl.serve.examples import Examples
 from jtl.serve.guard import ROUTE, Guard
 from jtl.serve.measures import CONTENT_TYPE
-from jtl.serve.model import ServedModel
+from jtl.serve.model import Computed, ServedModel
 from jtl.serve.pipeline import Limits, Pipeline, Unfit
 
 _PAGE = {
@@ -122,14 +121,14 @@ class Service:
         with self.pipeline.request() as share:
             sent = await uploads.read(request, self.limits.request_bytes, share)
             several: set[str] = set()
-            found = await self.pipeline.logits(sent.images, several)
+            found = await self.pipeline.computed(sent.images, several)
         top_k = min(sent.top_k or TOP, len(self.model.class_names))
         rows = []
-        for image, logits in zip(sent.images, found, strict=True):
-            if isinstance(logits, Unfit):
-                rows.append({"name": image.name, "error": logits.reason})
+        for image, computed in zip(sent.images, found, strict=True):
+            if isinstance(computed, Unfit):
+                rows.append({"name": image.name, "error": computed.reason})
             else:
-                rows.append(self._row(image.name, logits, top_k, image.name in several))
+                rows.append(self._row(image.name, computed, top_k, image.name in several))
         bad = [one for one in found if isinstance(one, Unfit)]
         if len(bad) == len(found):
             said = "; ".join(f"{one.name}: {one.reason}" for one in bad)
@@ -138,16 +137,18 @@ class Service:
             return _json({"error": said, "predictions": rows}, status)
         return _json({"model": self.model.name, "predictions": rows})
 
-    def _row(self, name: str, logits: np.ndarray, top_k: int, several: bool) -> dict[str, Any]:
-        said = self.model.prediction(name, logits, top_k)
+    def _row(self, name: str, computed: Computed, top_k: int, several: bool) -> dict[str, Any]:
+        said = self.model.prediction(name, computed, top_k)
         row: dict[str, Any] = {
             "name": name,
             "classes": [{"class": one, "probability": share} for one, share in said.classes],
         }
         if said.labels is not None:
             row["labels"] = list(said.labels)
-        if self.model.abstain is not None:
-            row["abstains"] = self.model.abstains(said.probability)
+        if said.abstains is not None:
+            row["abstains"] = said.abstains
+        if said.unusual is not None:
+            row |= {"distance": said.distance, "unusual": said.unusual}
         if several:
             row["note"] = "It has several frames or pages; this is the first."
         return row
@@ -237,11 +238,12 @@ class Service:
             data = await uploads.whole_body(request, self.limits.request_bytes, share)
             length = request.headers.get(protocol.HEADER_LENGTH)
             asked = await run_in_threadpool(protocol.read, data, length)
-            found = await self.pipeline.logits(asked.images, set())
+            found = await self.pipeline.computed(asked.images, set())
         bad = [one for one in found if isinstance(one, Unfit)]
         if bad:
             raise Refused(bad[0].status, "; ".join(f"{one.name}: {one.reason}" for one in bad))
-        content, headers = protocol.answer(self.model, asked, np.stack(found))  # pyright: ignore
+        computed = [one for one in found if not isinstance(one, Unfit)]
+        content, headers = protocol.answer(self.model, asked, computed)
         return Response(content, headers=headers)
 
 

@@ -6,23 +6,29 @@ import functools
 import io
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jtl.common.errors import UserError
 from jtl.data.input_plan import InputPlan
 from jtl.data.preprocessing import Prepare
 from jtl.distributed.sharding import sharding_for
-from jtl.models.inference import forward
+from jtl.models.inference import forward, forward_with_features
 from jtl.predict.classifier import Classifier
 from jtl.predict.ensemble import Ensemble
 from jtl.predict.explain import grad_cam
 from jtl.predict.inputs import Item
-from jtl.predict.predictions import Prediction, Unreadable, as_input, likeliest, probabilities
+from jtl.predict.predictions import (
+    Answer,
+    Prediction,
+    Unreadable,
+    as_input,
+    likeliest,
+    probabilities,
+)
 from jtl.runs import multilabel
 
 Inputs = tuple[np.ndarray, ...]
@@ -34,6 +40,18 @@ _COLOURED = 0.65
 """The share of the colour where most spoke for the class."""
 
 
+class Computed(NamedTuple):
+    """What the networks give for an image.
+
+    Attributes:
+        logits: float32 [num_classes].
+        distance: From the training images; None where these are not stored.
+    """
+
+    logits: np.ndarray
+    distance: float | None
+
+
 class ServedModel:
     """A classifier, or an ensemble, whose programs are compiled for batches of fixed sizes.
 
@@ -41,7 +59,8 @@ class ServedModel:
         name: What it is called.
         class_names: Of the logits, in order.
         sizes: Of batches: the powers of two up to the largest one, times the devices.
-        abstain: The probability of the likeliest class below which it is not sure; None for never.
+        trust: How far its answers go.
+        comes_to: What `--abstain` comes to on the validation images, in words.
         first: The classifier, or the first member of the ensemble.
     """
 
@@ -50,22 +69,18 @@ class ServedModel:
         classifier: Classifier | Ensemble,
         name: str,
         max_batch: int = 32,
-        abstain: float | None = None,
+        abstain: float | str | None = None,
     ):
         """Takes what `jtl.predict.ensemble.load_all` gives.
 
         Raises:
-            UserError: It is to abstain, and images may have several classes.
+            UserError: It is to abstain, and cannot; see `Classifier.trust`.
         """
         self._ensemble = classifier if isinstance(classifier, Ensemble) else None
         self._members = classifier.members if isinstance(classifier, Ensemble) else (classifier,)
-        self.first, self.name, self.abstain = self._members[0], name, abstain
+        self.first, self.name = self._members[0], name
+        self.trust, self.comes_to = classifier.trust(abstain, "--abstain")
         self.class_names = classifier.class_names
-        if abstain is not None and self.thresholds is not None:
-            raise UserError(
-                "--abstain is for models with one class per image. This one has a threshold for "
-                "each class already, and may name none."
-            )
         self._sharding = sharding_for(jax.device_count())
         count = self._sharding.count
         self.sizes = tuple(count * 2**power for power in range(max_batch.bit_length()))
@@ -92,7 +107,8 @@ class ServedModel:
             "classes": list(self.class_names),
             "task": "multiclass" if self.thresholds is None else "multilabel",
             "thresholds": None if self.thresholds is None else list(self.thresholds),
-            "abstain": self.abstain,
+            "abstain": self.trust.abstain,
+            "usual_distance": self.trust.limit,
             "explains": self.explains,
             "backbone": config.model.model if self._ensemble is None else "ensemble",
             "members": len(self._members),
@@ -126,7 +142,11 @@ class ServedModel:
         return tuple(found)
 
     def logits(self, batch: Sequence[Inputs]) -> np.ndarray:
-        """Logits float32 [N, num_classes]; of an ensemble see `Ensemble.mixed`.
+        """Logits float32 [N, num_classes]; as of `computed`."""
+        return np.stack([each.logits for each in self.computed(batch)])
+
+    def computed(self, batch: Sequence[Inputs]) -> list[Computed]:
+        """What the networks give; logits of an ensemble are those of `Ensemble.mixed`.
 
         Args:
             batch: No more images than the largest of `sizes`.
@@ -134,18 +154,21 @@ class ServedModel:
         size = next(size for size in self.sizes if size >= len(batch))
         rows = [*batch, *[batch[-1]] * (size - len(batch))]
         stacks = {plan: np.stack([row[i] for row in rows]) for i, plan in enumerate(self._plans)}
-        found = [
-            forward(
-                variables,
-                stacks[member.inputs],  # pyright: ignore[reportArgumentType]
-                model=member.model,
-                prepare=member.inputs.device,
-                sharding=self._sharding,
+        distances: Sequence[float | None] = [None] * len(batch)
+        found = []
+        for member, variables in zip(self._members, self._variables, strict=True):
+            how: dict[str, Any] = dict(
+                model=member.model, prepare=member.inputs.device, sharding=self._sharding
             )
-            for member, variables in zip(self._members, self._variables, strict=True)
-        ]
-        whole = [np.asarray(logits)[: len(batch)] for logits in found]
-        return whole[0] if self._ensemble is None else self._ensemble.mixed(whole)
+            images: Any = stacks[member.inputs]
+            if self.trust.limit is not None and member.familiarity is not None:
+                logits, features = forward_with_features(variables, images, **how)
+                distances = member.familiarity.scores(np.asarray(features)[: len(batch)]).tolist()
+            else:
+                logits = forward(variables, images, **how)
+            found.append(np.asarray(logits)[: len(batch)])
+        logits = found[0] if self._ensemble is None else self._ensemble.mixed(found)
+        return [Computed(*each) for each in zip(logits, distances, strict=True)]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """The probability of every class, float32 [..., num_classes]."""
@@ -158,13 +181,10 @@ class ServedModel:
         picked = multilabel.chosen(logits, self.thresholds)
         return [multilabel.names_of(row, self.class_names) for row in picked]
 
-    def prediction(self, name: str, logits: np.ndarray, top_k: int) -> Prediction:
-        """What it says of one image, by its logits [num_classes]."""
-        return likeliest(name, logits, self.class_names, top_k, *self._how)
-
-    def abstains(self, probability: float) -> bool:
-        """Whether it is not sure, by the probability of the likeliest class."""
-        return self.abstain is not None and probability < self.abstain
+    def prediction(self, name: str, computed: Computed, top_k: int) -> Prediction:
+        """What it says of one image."""
+        answer = Answer(name, computed.logits, computed.distance)
+        return likeliest(answer, self.class_names, top_k, *self._how, self.trust)
 
     @property
     def _how(self) -> tuple[float, tuple[float, ...] | None]:

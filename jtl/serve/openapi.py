@@ -242,9 +242,15 @@ def _schemas(model: ServedModel) -> Schema:
     }
     if model.thresholds is not None:
         row["labels"] = {**_list(_TEXT), "description": "All classes that the image has."}
-    if model.abstain is not None:
-        about = f"The likeliest class is less probable than {model.abstain:g}: not sure."
+    trust = model.trust
+    if trust.abstain is not None:
+        about = f"The likeliest class is less probable than {trust.abstain:g}: not sure."
         row["abstains"] = {"type": "boolean", "description": about}
+    if trust.limit is not None:
+        row["distance"] = {"type": "number", "description": "How far the image is from the "
+                           "training images, by the network's features."}  # fmt: skip
+        about = f"That is more than {trust.limit:.4g}: unlike the training images."
+        row["unusual"] = {"type": "boolean", "description": about}
     tensor = {"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})}
     parameters: Schema = {"type": "object"}
     data: Schema = {"type": "array", "items": {}}
@@ -285,6 +291,7 @@ def _schemas(model: ServedModel) -> Schema:
             {"name": _TEXT, "classes": _list(_TEXT), "task": {"enum": ["multiclass", "multilabel"]},
              "thresholds": {"type": ["array", "null"], "items": _SHARE},
              "abstain": {"type": ["number", "null"]}, "explains": {"type": "boolean"},
+             "usual_distance": {"type": ["number", "null"]},
              "backbone": either, "members": {"type": "integer"},
              "image_size": {"type": "integer"}, "version": _TEXT,
              "limits": {"type": "object", "additionalProperties": {"type": "integer"}}}

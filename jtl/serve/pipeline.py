@@ -10,15 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from jtl.predict.inputs import Item, of_bytes
 from jtl.predict.predictions import Unreadable
 from jtl.serve import uploads
 from jtl.serve.batcher import Batcher
 from jtl.serve.errors import Refused
 from jtl.serve.measures import Measures
-from jtl.serve.model import Inputs, ServedModel
+from jtl.serve.model import Computed, Inputs, ServedModel
 from jtl.serve.uploads import Memory, Share, Upload
 
 _LONGEST_WAIT = 30
@@ -65,7 +63,7 @@ class Pipeline:
         self.in_progress = 0
         self.memory = Memory(_HELD * limits.request_bytes)
         self.measures = Measures(lambda: self.in_progress, limits.queue, model.sizes)
-        self.batcher = Batcher(model.logits, model.sizes, self.measures.batch)
+        self.batcher = Batcher(model.computed, model.sizes, self.measures.batch)
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
         # Images that are decoded and not computed yet: two batches, and what threads work on.
         self._decoded = asyncio.Semaphore(2 * model.sizes[-1] + self._cores)
@@ -105,16 +103,16 @@ class Pipeline:
         with self.admitted(1), self.memory.share() as share:
             yield share
 
-    async def logits(
+    async def computed(
         self, images: Sequence[Upload | Item], several: set[str]
-    ) -> list[np.ndarray | Unfit]:
-        """Logits [num_classes] of each image, or why there are none."""
+    ) -> list[Computed | Unfit]:
+        """What the model gives for each image, or why it gives nothing."""
         if len(images) > self._limits.queue:
             raise uploads.too_many(len(images), self._limits.queue)
         with self.admitted(len(images) - 1):
             return list(await asyncio.gather(*(self._one(image, several) for image in images)))
 
-    async def _one(self, image: Upload | Item, several: set[str]) -> np.ndarray | Unfit:
+    async def _one(self, image: Upload | Item, several: set[str]) -> Computed | Unfit:
         async with self._decoded:
             inputs = await self.inputs(image, several)
             if isinstance(inputs, Unfit):

@@ -19,7 +19,7 @@ from jtl.common.quantities import whole
 from jtl.data.multilabel import joined
 from jtl.predict.inputs import Item, items
 from jtl.serve.errors import Refused
-from jtl.serve.model import ServedModel
+from jtl.serve.model import Computed, ServedModel
 from jtl.serve.uploads import MOST_IMAGES, Upload, decoded_base64, parsed, too_many
 
 VERSION = "1"
@@ -74,8 +74,10 @@ def metadata(model: ServedModel) -> dict[str, Any]:
     }
     if model.thresholds is not None:
         outputs["labels"] = ("BYTES", [-1])
-    if model.abstain is not None:
+    if model.trust.abstain is not None:
         outputs["abstains"] = ("BOOL", [-1])
+    if model.trust.limit is not None:
+        outputs |= {"distance": ("FP32", [-1]), "unusual": ("BOOL", [-1])}
     return {
         "name": model.name,
         "versions": [VERSION],
@@ -228,18 +230,19 @@ def _split(binary: bytes) -> list[bytes]:
 
 
 def answer(
-    model: ServedModel, request: Inference, logits: np.ndarray
+    model: ServedModel, request: Inference, computed: Sequence[Computed]
 ) -> tuple[bytes, dict[str, str]]:
     """The answer to a request to infer: its body, and its headers.
 
     Args:
         model: What answers.
         request: As `read` gives it.
-        logits: Of its images, float32 [N, num_classes].
+        computed: Of its images.
 
     Raises:
         Refused: There is no such output.
     """
+    logits = np.stack([each.logits for each in computed])
     shares = model.probabilities(logits)
     likeliest = np.argmax(logits, -1)
     made: dict[str, tuple[str, Any]] = {
@@ -249,8 +252,12 @@ def answer(
     }
     if model.thresholds is not None:
         made["labels"] = ("BYTES", [joined(names) for names in model.chosen(logits)])
-    if model.abstain is not None:
-        made["abstains"] = ("BOOL", np.array([model.abstains(share) for share in shares.max(-1)]))
+    trust = model.trust
+    if trust.abstain is not None:
+        made["abstains"] = ("BOOL", shares.max(-1) < trust.abstain)
+    if trust.limit is not None:
+        distances = np.array([each.distance for each in computed], np.float32)
+        made |= {"distance": ("FP32", distances), "unusual": ("BOOL", distances > trust.limit)}
     wanted = request.outputs or [Wanted(name, request.binary) for name in made if name != "logits"]
     outputs, parts = [], []
     for one in wanted:

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
     ("options", "message"),
     [
         (["--port", "70000"], "--port must be from 0 to 65535, not 70000"),
-        (["--abstain", "1.5"], "--abstain must be at least 0 and below 1, not 1.5"),
+        (["--abstain", "1.5"], "--abstain must be a probability of at least 0 and below 1"),
         (["--max-batch", "24"], "--max-batch must be a power of two, not 24"),
         (["--max-upload", "many"], "--max-upload must be a size such as 4GB"),
         (["--max-upload", "0"], "--max-upload must be at least 1 byte"),

@@ -199,6 +199,7 @@ function show(one, found) {
   } else {
     verdict(one, first.class);
   }
+  if (found.unusual) details.push("Unlike the images it was trained on, so this may mean little.");
   if (one.label !== null) details.push(`Labelled ${one.label}.`);
   if (found.note) details.push(found.note);
   one.part(".detail").textContent = details.join(" ");
