@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jtl.common.text import for_terminal
@@ -16,11 +16,17 @@ def png(figure: Any) -> bytes:
     """A matplotlib figure as the content of a PNG file, 120 pixels an inch."""
     use_for_names(figure)
     content = io.BytesIO()
-    with warnings.catch_warnings():
-        # `note` tells of characters that no font has, where it matters.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with boxes_allowed():
         figure.savefig(content, format="png", dpi=120)
     return content.getvalue()
+
+
+@contextlib.contextmanager
+def boxes_allowed() -> Iterator[None]:
+    """Draws and measures characters that no font has without a warning: `note` tells of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def use_for_names(figure: Any) -> None:

@@ -241,6 +241,7 @@ def save(figure: Any, path: str | Path, title: str | None) -> None:
     if title is not None:
         heading = figure.suptitle(title, fontsize=10, parse_math=False)
         fonts.use_for_names(figure)
-        too_wide = heading.get_window_extent().width / (0.95 * figure.bbox.width)
+        with fonts.boxes_allowed():
+            too_wide = heading.get_window_extent().width / (0.95 * figure.bbox.width)
         heading.set_fontsize(10 / max(too_wide, 1.0))
     replace_bytes(Path(path), fonts.png(figure))

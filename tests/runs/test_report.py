@@ -184,6 +184,14 @@ def test_curves(count: int, data: str, tmp_path: Path):
     assert (title < 128).any()
 
 
+def test_names_are_measured_without_a_warning_where_no_font_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("jtl.common.fonts.fallbacks", lambda text: ())
+    title = plots.curves_title(model="tiny", mask="full", data="folder:写真", accuracy="0.500")
+    plots.draw_curves(tmp_path / "curves.png", history=history(2), best_epoch=1, title=title)
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """The figures that a test draws; their files are empty."""
