@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +16,7 @@ from PIL import Image
 
 from jtl.common import optional
 from jtl.data.square_fit import fill_of
+from jtl.export.how import AS_USUAL, How
 from jtl.runs import familiarity, selective
 from jtl.runs.environment import versions
 
@@ -29,12 +33,17 @@ class ExportedOutputs:
         reference: The library and its version.
         loading: Lines of Python that load the file and run it; `FILE` stands for its path.
         rounding: Largest difference of logits that rounding explains, relative to the largest.
+        milliseconds: What an image by itself takes; None where that was not measured.
+        scores: `accuracy_before` and `accuracy_after` on validation images, where the numbers of
+            the network were made coarser.
     """
 
     logits: np.ndarray
     reference: str
     loading: str
     rounding: float
+    milliseconds: float | None = None
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class ExportWriter(Protocol):
@@ -59,15 +68,19 @@ class ExportFormat:
         name: Of its file or folder by default.
         suffix: What its file must end in; of a folder nothing.
         writer: "MODULE:FUNCTION" of its `ExportWriter`; imported when asked for.
+        choices: Whether it takes a `How`.
     """
 
     name: str
     suffix: str
     writer: str
+    choices: bool = False
 
-    def load(self) -> ExportWriter:
+    def load(self, how: How = AS_USUAL) -> ExportWriter:
+        """What writes it; if it has choices, with these."""
         module, _, function = self.writer.partition(":")
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
+        return functools.partial(found, how=how) if self.choices else found
 
 
 FORMATS = {
@@ -77,7 +90,8 @@ FORMATS = {
         "torchvision.safetensors", ".safetensors", "jtl.export.libraries:write_torchvision"
     ),
     "keras": ExportFormat("keras.weights.h5", ".weights.h5", "jtl.export.libraries:write_keras"),
-    "onnx": ExportFormat("model.onnx", ".onnx", "jtl.export.onnx:write"),
+    "onnx": ExportFormat("model.onnx", ".onnx", "jtl.export.onnx:write", choices=True),
+    "tflite": ExportFormat("model.tflite", ".tflite", "jtl.export.tflite:write", choices=True),
     "savedmodel": ExportFormat("saved_model", "", "jtl.export.savedmodel:write"),
 }
 """The forms by the word of `--to`."""
@@ -86,6 +100,17 @@ FORMATS = {
 def require(name: str, to: str, extra: str) -> Any:
     """The module `name`, or an error that says how to get it."""
     return optional.require(name, f"exporting to {to}", f"jtl[{extra}]")
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Milliseconds of a call: the median of several, after one that does not count."""
+    run()
+    seconds = []
+    while len(seconds) < 3 or (sum(seconds) < 0.3 and len(seconds) < 50):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds))
 
 
 def fitted(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:

@@ -1,18 +1,19 @@
-"""ONNX, by PyTorch's exporter from the network of timm or torchvision, normalization included."""
+"""ONNX: straight from what JAX computes, or by PyTorch's exporter where that has no node for it."""
 
 from __future__ import annotations
 
 import json
-import logging
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.export.formats import ExportedOutputs, facts, fitted, require
-from jtl.export.libraries import torch_network
+from jtl.export import calibration, onnx_graph, onnx_precision
+from jtl.export.formats import ExportedOutputs, facts, require, timed
+from jtl.export.how import AS_USUAL, How
+from jtl.export.pixels import as_accelerators_compute, inputs, logits_of_pixels
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -20,95 +21,76 @@ if TYPE_CHECKING:
 LOADING = """\
 import onnxruntime
 session = onnxruntime.InferenceSession("FILE")
-(logits,) = session.run(None, {"images": images})  # uint8 RGB [N, SIZE, SIZE, 3], any N"""
-_OPSET = 20
+(logits,) = session.run(None, {"images": images})  # INPUT, any N"""
+_ROUNDING = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
+"""What each number format costs; of int8 the accuracy says more."""
 
 
-def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
+def write(
+    classifier: Classifier, path: Path, samples: list[np.ndarray], how: How = AS_USUAL
+) -> ExportedOutputs:
     """See `jtl.export.formats.ExportWriter`. It takes images that are resized and cropped."""
-    torch = require("torch", "onnx", "onnx")
-    for name in ("onnxscript", "onnxruntime", "onnx"):
-        require(name, "onnx", "onnx")
-    weights = path.with_name("weights.safetensors")
-    try:
-        network = _network(classifier, weights)
-    finally:
-        weights.unlink(missing_ok=True)
-    images = np.rint(fitted(classifier, samples)).astype(np.uint8)
-    _export(torch, _with_normalization(torch, network, classifier), images, path)
-    _describe(path, classifier)
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path)
+    onnx = require("onnx", "onnx", "onnx")
+    runtime = require("onnxruntime", "onnx", "onnx")
+    model = _converted(onnx, classifier, how)
+    images = inputs(classifier, samples, how)
+    scores: dict[str, float] = {}
+    if how.precision == "float16":
+        model = onnx_precision.float16(model)
+    elif how.precision == "int8":
+        given, before = calibration.images_of(classifier, how), _runner(runtime, model)
+        model = onnx_precision.int8(model, given.train, path.parent)
+        scores = calibration.scores(given, before, _runner(runtime, model))
+    _describe(model, classifier, how)
+    onnx.save(model, path)
+    session = runtime.InferenceSession(path)
     (logits,) = session.run(None, {"images": images})
-    size = str(images.shape[1])
+    size, float_input = str(images.shape[1]), how.preprocessing == "none"
+    given_as = f"{'normalized float32' if float_input else 'uint8 RGB'} [N, {size}, {size}, 3]"
+    # Small images are enlarged by the device, and here rounded to whole values after it.
+    enlarged = classifier.inputs.host is None and not float_input
     return ExportedOutputs(
         np.asarray(logits),
-        f"onnxruntime {onnxruntime.__version__}",
-        LOADING.replace("SIZE", size),
-        # Small images are enlarged by the device, and here rounded to whole values after it.
-        rounding=1e-4 if classifier.inputs.host is not None else 1e-2,
+        f"onnxruntime {runtime.__version__}",
+        LOADING.replace("INPUT", given_as),
+        rounding=max(_ROUNDING[how.precision], 1e-2 if enlarged else 0.0),
+        milliseconds=timed(lambda: session.run(None, {"images": images[:1]})),
+        scores=scores,
     )
 
 
-def _network(classifier: Classifier, weights: Path) -> Any:
+def _runner(runtime: Any, model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """From images to logits."""
+    session = runtime.InferenceSession(model.SerializeToString())
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+def _converted(onnx: Any, classifier: Classifier, how: How) -> Any:
+    """The ONNX model, in float32.
+
+    Raises:
+        UserError: It cannot be written, or PyTorch would be needed for it and is missing.
+    """
     try:
-        return torch_network(classifier, weights, "timm")[0]
-    except UserError:
-        if weights.exists():
+        with as_accelerators_compute():
+            function, image = logits_of_pixels(classifier, how)
+            return onnx_graph.convert(onnx, function, image, classifier.meta["model"])
+    except UserError as error:
+        if how.preprocessing != "normalize":
             raise
-        # What timm has no name for torchvision may have; if not, timm's reason is as good.
-        return torch_network(classifier, weights, "torchvision")[0]
+        from jtl.export import onnx_torch
+
+        try:
+            return onnx_torch.converted(classifier)
+        except UserError as other:
+            raise UserError(
+                f"{error} PyTorch's exporter cannot write it either: {other}"
+            ) from other
 
 
-def _with_normalization(torch: Any, network: Any, classifier: Classifier) -> Any:
-    preprocessing = classifier.inputs.device.preprocessing
-
-    class Whole(torch.nn.Module):
-        """uint8 NHWC -> logits."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.register_buffer("mean", torch.tensor(preprocessing.mean))
-            self.register_buffer("std", torch.tensor(preprocessing.std))
-
-        def forward(self, images: Any) -> Any:
-            x = (images.to(torch.float32) / 255.0 - self.mean) / self.std
-            if preprocessing.channel_order == "bgr":
-                x = x.flip(-1)
-            return self.network(x.permute(0, 3, 1, 2))
-
-    return Whole().eval()
-
-
-def _export(torch: Any, whole: Any, images: np.ndarray, path: Path) -> None:
-    batch = torch.export.Dim("batch")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # Remarks of PyTorch's on its own code.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            whole,
-            # Of two images at least: of one, the exporter would take the batch for constant.
-            (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),),
-            path,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes={"images": {0: batch}},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            opset_version=_OPSET,
-        )
-
-
-def _describe(path: Path, classifier: Classifier) -> None:
+def _describe(model: Any, classifier: Classifier, how: How) -> None:
     """Writes what a user must know into the file itself."""
-    import onnx
-
-    model = onnx.load(path)
-    for name, value in facts(classifier).items():
+    about = {**facts(classifier), "precision": how.precision, "input": how.preprocessing}
+    for name, value in about.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         model.metadata_props.add(key=name, value=text)
-    onnx.save(model, path)

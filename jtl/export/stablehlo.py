@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import onednn
-from jtl.export.formats import ExportedOutputs, facts, require
+from jtl.export.formats import ExportedOutputs, facts, timed
 from jtl.export.inference import logits_of
 
 if TYPE_CHECKING:
@@ -50,10 +50,21 @@ def exported(classifier: Classifier) -> jax.export.Exported:
 
 def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:
     """See `jtl.export.formats.ExportWriter`. Beside the program, `FILE.json` tells its classes."""
-    require("flatbuffers", "stablehlo", "export")
     path.write_bytes(exported(classifier).serialize())
-    text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)
-    path.with_name(path.name + ".json").write_text(text + "\n", encoding="utf-8")
+    write_facts(path, classifier)
     program = jax.export.deserialize(bytearray(path.read_bytes()))
     logits = [np.asarray(jax.jit(program.call)(image[None]))[0] for image in samples]
-    return ExportedOutputs(np.stack(logits), f"jax {jax.__version__}", LOADING, rounding=1e-2)
+    run = jax.jit(program.call)
+    return ExportedOutputs(
+        np.stack(logits),
+        f"jax {jax.__version__}",
+        LOADING,
+        rounding=1e-2,
+        milliseconds=timed(lambda: run(samples[0][None]).block_until_ready()),
+    )
+
+
+def write_facts(path: Path, classifier: Classifier) -> None:
+    """Writes what a user must know beside an export, as `FILE.json`."""
+    text = json.dumps(facts(classifier), indent=2, ensure_ascii=False)
+    path.with_name(path.name + ".json").write_text(text + "\n", encoding="utf-8")

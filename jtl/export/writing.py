@@ -11,7 +11,8 @@ import numpy as np
 from jtl.common import files
 from jtl.common.errors import UserError, suggest
 from jtl.data.sources import registry
-from jtl.export.formats import FORMATS, ExportedOutputs
+from jtl.export.formats import FORMATS, ExportedOutputs, timed
+from jtl.export.how import AS_USUAL, How
 from jtl.predict.predictions import probabilities
 from jtl.runs.files import SUMMARY
 from jtl.runs.multilabel import chosen
@@ -39,6 +40,10 @@ class Exported:
         probability_difference: The largest.
         same_class: Images with the same likeliest class, or the same classes, of `count`.
         count: Images.
+        megabytes: Size of the file or the folder.
+        milliseconds: What an image by itself takes in it, and in jtl (`run`); None where that was
+            not measured.
+        scores: Accuracies on validation images before and after its numbers became coarser.
     """
 
     path: str
@@ -50,10 +55,18 @@ class Exported:
     probability_difference: float
     same_class: int
     count: int
+    megabytes: float
+    milliseconds: dict[str, float | None]
+    scores: dict[str, float]
 
 
 def export(
-    classifier: Classifier, to: str, out: Path | None = None, *, overwrite: bool = False
+    classifier: Classifier,
+    to: str,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    how: How = AS_USUAL,
 ) -> Exported:
     """Writes a run's best model in another form.
 
@@ -62,19 +75,21 @@ def export(
         to: One of `FORMATS`.
         out: The file or folder to write; None for one in the run's `exports`.
         overwrite: Whether to replace what is there.
+        how: What may be chosen of some forms.
 
     Raises:
-        UserError: The form cannot hold the model, a library is missing, `out` cannot be
-            written, or what was written does not predict as the run does. Nothing is left then.
+        UserError: A choice has no effect, the form cannot hold the model, a library is missing,
+            `out` cannot be written, or what was written does not predict as the run does. Nothing
+            is left then.
     """
-    out = _place(classifier, to, out, overwrite)
+    out = _place(classifier, to, out, overwrite, how)
     images, told = samples(classifier)
     missing = [p for p in (out.parent, *out.parent.parents) if not p.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(out.parent)
         with files.replacing(out) as unfinished:
-            answers = FORMATS[to].load()(classifier, unfinished, images)
+            answers = FORMATS[to].load(how)(classifier, unfinished, images)
             found = _compared(classifier, answers, images)
     except OSError as error:
         if error.errno is None:
@@ -92,18 +107,48 @@ def export(
             "\n# Each class has its own probability: 1 / (1 + exp(-logit)). An image has the\n"
             f"# class if that is above its threshold, in {classifier.folder / SUMMARY}."
         )
-    return Exported(str(out), to, loading, answers.reference, told, **found)
+    own = None
+    if answers.milliseconds is not None:
+        own = timed(lambda: classifier.predict(images[0]))
+    return Exported(
+        str(out),
+        to,
+        loading,
+        answers.reference,
+        told,
+        **found,
+        megabytes=_megabytes(out),
+        milliseconds={"run": own, "export": answers.milliseconds},
+        scores=dict(answers.scores),
+    )
 
 
-def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool) -> Path:
+def _megabytes(path: Path) -> float:
+    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    return sum(part.stat().st_size for part in parts) / 1e6
+
+
+def _place(classifier: Classifier, to: str, out: Path | None, overwrite: bool, how: How) -> Path:
     target = FORMATS.get(to)
     if target is None:
         raise UserError(
             f"there is no export format '{to}'.{suggest(str(to), FORMATS)} The formats are: "
             f"{', '.join(FORMATS)}."
         )
+    if not target.choices and how != AS_USUAL:
+        given = [
+            f"--{n} {v}" for n, v in dataclasses.asdict(how).items() if v != getattr(AS_USUAL, n)
+        ]
+        able = [name for name, form in FORMATS.items() if form.choices]
+        raise UserError(
+            f"{' and '.join(given)}: no effect with --to {to}, only with --to {', '.join(able)}. "
+            "Leave it out."
+        )
     if out is None:
-        out = classifier.folder / "exports" / target.name
+        name = target.name
+        if how.precision != "float32":
+            name = name.replace(target.suffix, f"-{how.precision}{target.suffix}")
+        out = classifier.folder / "exports" / name
         files.refuse_link(out.parent)
     if not out.name.endswith(target.suffix):
         raise UserError(f"--out '{out}' must end in {target.suffix}, as exports to {to} do.")
