@@ -237,7 +237,15 @@ def _reparametrized(tensors: Mapping[str, np.ndarray]) -> str:
 def _dense_task(layout: Layout, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """What to know of a network for segmentation or detection, of which the backbone is taken."""
     left_out = (key for keys in layout.ignored.values() for key in keys)
-    found = [key for key in left_out if _DENSE_TASK.fullmatch(key) and tensors[key].ndim == 4]
+    own = {key.removeprefix(layout.prefix) for key in layout.origin.values()}
+    found = [
+        key
+        for key in left_out
+        if _DENSE_TASK.fullmatch(key)
+        and tensors[key].ndim == 4
+        # Not in an average of the network itself, such as `ema_model.module.`.
+        and not any(key[dot.end() :] in own for dot in re.finditer(r"\.", key))
+    ]
     if not found:
         return ()
     return (

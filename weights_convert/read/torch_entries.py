@@ -19,7 +19,10 @@ _WRAPPERS = (
     *("classy_state_dict", "base_model", "trunk"),  # Of VISSL, in one another.
 )
 # Entries that hold tensors of a training, never a network's.
-_NOT_WEIGHTS = re.compile(r"(?i).*(optim|sched|scaler|rng|criterion|loss|metric|callback).*")
+_NOT_WEIGHTS = re.compile(
+    r"(?i).*(optim|sched|scaler|rng|criterion|loss|metric|callback).*|(max_)?exp_avg\w*|"
+    r"momentum_buffers?|fisher\w*|grad(ient)?s?|\w*task_vectors?|deltas?|importances?|omegas?"
+)
 # Single tensors beside a state dict, such as DINO's center and MoCo's queue.
 _OF_TRAINING = re.compile(
     r"(?i)center|queue\w*|epoch|(global_)?step|iter\w*|best\w*|acc\w*|loss\w*"

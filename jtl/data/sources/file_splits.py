@@ -15,6 +15,7 @@ from jtl.common.text import counted, listed
 from jtl.data.sources.names import splits_in
 from jtl.data.splits import LeftOut
 
+_OF_SEVERAL = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_FILES = 100_000
 
@@ -95,6 +96,30 @@ def _of_range(pattern: str) -> list[str]:
             f"{counted(len(missing), 'file')} of '{pattern}' missing: {listed(missing, 3)}."
         )
     return names
+
+
+def refuse_missing(patterns: str, files: Iterable[Path]) -> None:
+    """Raises `UserError` if a folder lacks some of the files that names such as these count.
+
+    Args:
+        patterns: What was given; who names files or a pattern may mean some of them.
+        files: Those that are there, such as `train-00000-of-00003.parquet`.
+    """
+    if not any(os.path.isdir(os.path.expanduser(place.strip())) for place in patterns.split(",")):
+        return
+    there: dict[tuple[Path, str, int, str], set[int]] = {}
+    for path in files:
+        if match := _OF_SEVERAL.fullmatch(path.name):
+            key = path.parent, match[1], int(match[3]), match[4]
+            there.setdefault(key, set()).add(int(match[2]))
+    for (folder, start, count, end), numbers in there.items():
+        if len(numbers) < count <= _MOST_FILES:
+            lost = [f"{start}-{n:05}-of-{count:05}{end}" for n in range(count) if n not in numbers]
+            raise UserError(
+                f"{folder} lacks {len(lost):,} of {counted(count, 'file')}, going by their names: "
+                f"{listed(lost, 3)}. Download them; or name the files to use, with a pattern such "
+                f"as '{folder}/{start}-*{end}'."
+            )
 
 
 def by_split(

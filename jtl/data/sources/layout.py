@@ -264,12 +264,17 @@ class _Reader:
         kinds = unread_labels.by_kind(others, self._read)
         if names := [name for same in kinds.values() for name in same]:
             told = (
-                f"{listed(same, 3)} ({kind})" if kind.startswith("boxes") else listed(same)
+                f"{listed(same, 3)} ({kind})" if "boxes" in kind else listed(same)
                 for kind, same in kinds.items()
             )
             self.findings.notes.append(
                 f"Labels come from the folders; {'; '.join(told)} next to them "
                 f"{'is' if len(names) == 1 else 'are'} not read."
+            )
+        if any(name.lower().endswith((".xls", ".xlsx")) for name in names):
+            self.findings.notes.append(
+                "jtl does not read Excel workbooks. If they give the images other labels, the "
+                "folders may be places or patients: save them as CSV, and jtl compares."
             )
         if packed := unread_labels.archives(self._tree.others):
             self.findings.notes.append(

@@ -67,7 +67,8 @@ _PARTS = (
 _GROUPS = (
     "patient", "pat", "subject", "participant", "donor", "sequence", "seq", "video", "clip", "case",
     "study", "session", "plate", "slide", "scan", "volume", "tracklet", "camera", "cam", "site",
-    "hospital", "center", "centre", "week", "patch", "tile", "base",
+    "hospital", "center", "centre", "week", "patch", "tile", "base", "user", "plot", "annotator",
+    "rater",
 )  # fmt: skip
 """What stands before the number in the name of a group of images, such as `patient00042`."""
 _PERSONS = (
@@ -75,6 +76,23 @@ _PERSONS = (
     "slide", "scan", "volume", "tracklet",
 )  # fmt: skip
 """Those of which the name may say more, unlike `week 3 seedlings`."""
+
+
+_NO_CLASSES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(19[6-9]|20[0-3])\d([-_.]?(0[1-9]|1[0-2])([-_.]?[0-3]\d([T_ -]?\d{4,6})?)?)?",
+        r"[0-3]?\d[-_.][01]?\d[-_.](19|20)\d\d",
+        r"(?=\d*[a-z_])\d{3}[a-z0-9_]{5}",  # `100CANON`, as cameras call folders.
+        r"(VID|IMG|DJI|PXL|GOPR?|MVI)[_-]?\d{4,}.*",
+        r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}",
+        r"TCGA[-_]\w\w[-_]\w{4}.*|LIDC-IDRI-\d+|sub-[0-9a-z]+|S[12][A-D]_[A-Z0-9]{6,}_.*",
+        r"x_?\d+[_-]?y_?\d+",
+        r"\d{2,4}x(\d{2,4})?",  # Magnifications and sizes.
+        r"jpe?g|png|tiff?|bmp|webp",
+    )
+)
+"""What folders are called that hardly are classes: dates, cameras' and published names, tiles."""
 
 
 class SplitName(NamedTuple):
@@ -118,7 +136,7 @@ def split_in(name: str) -> SplitName | None:
 
 def says_no_label(name: str) -> bool:
     """Whether a name says that there is no label yet, as `unlabeled` or `to be labeled`."""
-    return "".join(words_of(name)) in (*_WITHOUT_LABELS, "unlabeled", "unlabelled")
+    return "".join(words_of(name)) in (*_WITHOUT_LABELS, "unlabeled", "unlabelled", "todo", "tbd")
 
 
 def sure_split(name: str) -> str | None:
@@ -188,8 +206,12 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
     Parts have one stem, which ends in a word for images or parts, and differ in what follows it:
     a number, a single letter or nothing. A single name counts where it is only such a word and a
     number. Numbered classes (`class_0`, `s12`, `n01440764`, `001.frame`) have other stems or none.
-    Of groups of images (`patient00042`) the number may have any length.
+    Of groups of images (`patient00042`) the number may have any length. Dates and the like are
+    parts, too, if all names are of one such kind.
     """
+    names = list(names)
+    if len(names) > 1 and any(all(map(p.fullmatch, names)) for p in _NO_CLASSES):
+        return sorted(names)
     by_stem: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         words = [word for word in words_of(name) if not word.isdigit() and word != "of"]

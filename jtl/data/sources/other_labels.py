@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.text import listed
@@ -17,6 +18,7 @@ from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import words_of
 from jtl.data.sources.split_column import rows_of, rows_of_objects
 from jtl.data.sources.stores import ImageFile, decoded
+from jtl.data.sources.unread_labels import COCO, kind_of_text
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", "metadata.json")
 _HEADS = {
@@ -25,8 +27,11 @@ _HEADS = {
 }  # fmt: skip
 _OF_CLASSES = {*_HEADS, "type", "breed", "genus", "name", "names"}
 """Words in the names of columns that may name the folders otherwise, such as `ClassId`."""
-_FIRST_BYTES = 2**14
+_FIRST_BYTES, _FEW_BYTES = 2**14, 2**12
+"""Of a table, and of what may be something else."""
 _MOST_FILES = 30
+_MOST_BYTES, _MOST_ROWS = 2**28, 2000
+"""Of a file that must be read whole, and of what it says."""
 _ENOUGH = 0.5
 """The share of a table's rows that must name a class folder or an image; the share of the folders
 with several labels, or of labels by folders, from which these are something else."""
@@ -48,7 +53,11 @@ def refuse(
         read: What gives a file's contents, with a second argument at most so many bytes.
         labels_told: How to read labels from the tables.
     """
-    tables = [file for file in files if file.name.lower().endswith(_ENDINGS)]
+    tables = [
+        file
+        for file in files
+        if file.name.lower().endswith((*_ENDINGS, ".json")) and file.size <= _MOST_BYTES
+    ]
     if len(classes) < 2 or not tables:
         return
     images = [image for same in classes.values() for image in same]
@@ -56,7 +65,14 @@ def refuse(
     class_of = {image.name: label for label, same in classes.items() for image in same}
     for file in tables[:_MOST_FILES]:
         try:
-            rows = _rows(decoded(read(file, _FIRST_BYTES)))
+            is_table = file.name.lower().endswith(_ENDINGS)
+            text = decoded(read(file, _FIRST_BYTES if is_table else _FEW_BYTES))
+            if kind_of_text(text) == COCO:
+                rows = _rows_of_coco(json.loads(decoded(read(file))))
+            elif is_table:
+                rows = _rows(text)
+            else:
+                continue
         except Exception:  # Links to nothing, damaged archives and tables: of many kinds.
             continue
         if rows and (labels := _labels(rows, index, class_of)):
@@ -73,6 +89,20 @@ def _rows(text: str) -> list[list[str]]:
     if text.lstrip().startswith("["):  # JSON, a list of flat objects.
         return list(rows_of_objects(json.loads(text.rpartition("}")[0] + "}]")))
     return list(rows_of(text.rpartition("\n")[0]))
+
+
+def _rows_of_coco(content: Any) -> list[list[str]]:
+    """The images of COCO's format and what they show, of those that show one kind of thing.
+
+    So camera traps say their labels, with a place for each image, and no boxes.
+    """
+    names = {each["id"]: str(each["file_name"]) for each in content["images"]}
+    categories = {each["id"]: str(each["name"]) for each in content["categories"]}
+    shown: dict[Any, set[str]] = defaultdict(set)
+    for each in content["annotations"]:
+        shown[each["image_id"]].add(categories[each["category_id"]])
+    rows = [[names[image], *labels] for image, labels in shown.items() if len(labels) == 1]
+    return [["", "file_name", "label"], *([", ".join(row), *row] for row in rows[:_MOST_ROWS])]
 
 
 def _labels(

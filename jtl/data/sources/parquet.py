@@ -14,7 +14,13 @@ from jtl.common.optional import require
 from jtl.config.data import Task
 from jtl.data.kinds import HEAD_BYTES, LFS_POINTER, is_lfs_pointer
 from jtl.data.sources.arrow_tables import Asked, Tables, open_tables
-from jtl.data.sources.file_splits import FileKind, by_split, files_of, fingerprint
+from jtl.data.sources.file_splits import (
+    FileKind,
+    by_split,
+    files_of,
+    fingerprint,
+    refuse_missing,
+)
 from jtl.data.sources.parquet_columns import Columns, common_columns
 from jtl.data.splits import OpenedSource
 
@@ -49,7 +55,9 @@ def load_parquet(
         UserError: If pyarrow is missing, files cannot be read, or they hold no such columns.
     """
     parquet = parquet_library()
-    files, left_out = by_split(files_of(patterns, _KIND), _KIND)
+    found = files_of(patterns, _KIND)
+    refuse_missing(patterns, found)
+    files, left_out = by_split(found, _KIND)
     readers = {}
     for path in (path for paths in files.values() for path in paths):
         try:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
 from jtl.data.kinds import by_ending
+from jtl.data.sources import unused_columns
 from jtl.data.sources.image_groups import IN_COLUMNS
 from jtl.data.sources.label_sets import Reading
 from jtl.data.sources.measurements import is_measured
@@ -47,9 +48,6 @@ _NUMBERS = (*TRUE[:2], *FALSE[:2])
 _CORNER = re.compile(r"(?i)(roi|b?box)?[._ -]?[xy][._ -]?(min|max|[0-2])|b?box(es)?")
 _LAST_WORDS = {"label", "class", "category", "species", "breed", "diagnosis"}
 """Of columns of labels that are called otherwise, such as `object_annotation_category`."""
-_OF_PERSONS = {"age", "ages", "sex", "gender", "weight", "height", "race", "ethnicity", "position",
-               "orientation", "count"}  # fmt: skip
-"""What columns say of persons and others, which many have in common."""
 _PRESENCE = {"confidence", "present", "presence", "is_present", "positive", "is_positive", "exists"}
 """Columns that say whether a label is one of the image's."""
 _MARKS = {"1", "0", "-1", "1.0", "0.0", "-1.0", *MISSING}
@@ -126,7 +124,8 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
         )
     if group is None:
         used = {image, label, split, *one_hot}
-        notes += _groups(table, [c for c in named_columns(table) if c not in used])
+        rest = [c for c in named_columns(table) if c not in used]
+        notes += unused_columns.notes(table, None if asked.label else label, rest)
     return Columns(image, label, one_hot, split, group, tuple(notes))
 
 
@@ -248,23 +247,3 @@ def _unclear(table: Table, columns: Sequence[int], what: str, why: str) -> UserE
         f"{table.path} has several columns that could hold the {what}: {names}; {why}. Name one: "
         f"--{what[:-1]}-column {table.names[columns[0]]}"
     )
-
-
-def _groups(table: Table, columns: Sequence[int]) -> list[str]:
-    """A note if a column may say which images belong together."""
-    for column in columns:
-        words = {word.removesuffix("id") or word for word in words_of(table.names[column])}
-        if words & _OF_PERSONS:
-            continue
-        of_ecotaxa = table.names[column].startswith("object_")
-        if (
-            words & IN_COLUMNS
-            and not of_ecotaxa
-            and 2 * len({*table.columns[column]}) <= len(table.rows)
-        ):
-            name = table.names[column]
-            return [
-                f"The column '{name}' may say which images belong together; to keep these on one "
-                f"side of a validation split that is held out: --group-column {name}"
-            ]
-    return []

@@ -23,6 +23,8 @@ _ONE, _ONES = "1", ("1", "1.0")
 _WHOLE, _FRACTION = re.compile(r"-?\d+\.0+"), re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?")
 _NUMBERS = re.compile(r"\d+( +\d+)*")
 _LIST = re.compile(r"\[.*\]", re.DOTALL)
+_IGNORED, _LARGEST = {"-1", "255"}, 254
+"""What many programs leave out of a loss, and the number from which on there may be so many."""
 _SEPARATORS = ";,"
 _OF_SETS = {"labels", "tags", "keywords", "attributes"}
 """Words in the names of columns whose cells may be several words in any order."""
@@ -255,13 +257,15 @@ def missing_in(cells: Sequence[str]) -> set[str]:
     """What stands for a missing label in a column.
 
     That is what does so anywhere, except a code (see `code_in`); words such as `unlabeled`; `?`
-    among words; and -1 among numbers from 0 on, unless only one of them is there.
+    among words; and -1 or 255 among lower numbers from 0 on, unless only one of them is there.
     """
     different = {*cells} - MISSING
     found = (MISSING - {code_in(cells)}) | set(filter(says_no_label, different))
     rest = different - found
-    if len(rest) > 2 and "-1" in rest and all(cell.isdigit() for cell in rest - {"-1"}):
-        found.add("-1")
+    for mark in _IGNORED & rest:
+        others = rest - {mark}
+        if len(others) > 1 and all(cell.isdigit() and int(cell) < _LARGEST for cell in others):
+            found.add(mark)
     if "?" in rest and all(len(cell) > 1 for cell in rest - {"?"}):
         found.add("?")
     return found

@@ -16,7 +16,7 @@ _SPLITS = ("split", "splits", "subset", "partition", "data_split", "dataset_spli
 _MAYBE_SPLITS = ("set", "phase", "usage", "stage", "mode", "dataset", "fold")
 """Of columns that may be something else."""
 _OTHER_SPLITS = (
-    *_SPLITS, "set", "phase", "usage", "holdout", "menge", "teilmenge", "aufteilung",
+    *_SPLITS, "set", "phase", "usage", "holdout", "cohort", "menge", "teilmenge", "aufteilung",
     "conjunto", "subconjunto", "partición", "particion", "ensemble", "partizione", "insieme",
 )  # fmt: skip
 """Of columns that are named where they are not used, whatever they hold."""
@@ -43,7 +43,7 @@ def flag_of(table: Table, column: int) -> str | None:
     """The split that a column of 0 and 1 such as `is_test` is for."""
     words = [word for word in words_of(table.names[column]) if word != "is"]
     splits = splits_in(table.names[column])
-    if len(words) != 1 or len(splits) != 1 or not table.has_head:
+    if len(words) != 1 or len(splits) != 1 or splits == {"unlabelled"} or not table.has_head:
         return None
     cells = {cell.lower() for cell in table.columns[column]}
     return splits.pop() if cells <= {*TRUE, *FALSE} else None
@@ -101,7 +101,8 @@ def unused_splits(table: Table, columns: Sequence[int]) -> list[str]:
         if not 1 < len(words) <= min(_MOST_WORDS, len(table.rows) // 2):
             continue
         plain = [word for word in words if len(words_of(word)) == 1 and split_in_word(word)]
-        if key_of(name) in _OTHER_SPLITS or 2 * len(plain) >= len(words):
+        named = key_of(name) in _OTHER_SPLITS or splits_in(name) - {"unlabelled"}
+        if named or 2 * len(plain) >= len(words):
             notes.append(
                 f"The column '{name}' ({listed(sorted(words), 4)}) is not used. If it says splits, "
                 f"write train, val or test in it, and add --split-column {name}; if not, add "

@@ -13,9 +13,10 @@ from jtl.data.sources.stores import ImageFile, decoded
 
 _RECORDS = r"(tfrecords?(-\d+-of-\d+)?|lmdb|mdb|rec|arrow)"
 """The endings of files that hold images and labels."""
+COCO = "labels or boxes in the format of COCO"
 _KINDS = {
     "tables": r"\.(csv|tsv|jsonl|xlsx?)$",
-    "boxes in the format of COCO": r"(^|/)(instances_[^/]*|[^/]*coco[^/]*)\.json$",
+    COCO: r"(^|/)(instances_[^/]*|[^/]*coco[^/]*)\.json$",
     "MATLAB files": r"\.mat$",
     "lists in XML": r"(^|/)[^/]*(label|list|class|info)[^/]*\.xml$",
     "boxes in the format of Pascal VOC": r"\.xml$",
@@ -31,7 +32,7 @@ LABEL_STUDIO = "annotations of Label Studio"
 _HELD = {
     _VIA: r"[\s\S]*\"_via_|(?=[\s\S]*\"regions\"\s*:)[\s\S]*\"filename\"\s*:",
     _LABELME: r"(?=[\s\S]*\"shapes\"\s*:)[\s\S]*\"(imagePath|imageData)\"\s*:",
-    "boxes in the format of COCO": r"(?=[\s\S]*\"images\"\s*:\s*\[)"
+    COCO: r"(?=[\s\S]*\"images\"\s*:\s*\[)"
     r"[\s\S]*\"(annotations|categories|file_name)\"\s*:",
     LABEL_STUDIO: r"(?=[\s\S]*\"annotations\"\s*:\s*\[)[\s\S]*\"data\"\s*:\s*\{",
     # A class, and a centre and sides that are shares of the image's.
@@ -67,7 +68,7 @@ _TFRECORD = (
     "image into a folder named after its class. "
 )
 _ARRAYS = r"(^|/)[^/]*_32x32\.mat$"
-_WITH_IMAGES = rf"{_ARRAYS}|\.{_RECORDS}$|\.cls$"
+_WITH_IMAGES = rf"{_ARRAYS}|\.{_RECORDS}$|\.cls$|\.npz$"
 """The names of files that hold images, too, or come with them in files that jtl reads."""
 _FILES = {
     ".mat": _MATLAB,
@@ -89,6 +90,7 @@ _SPECIAL = {
     r"coco[^/]*\.json$|(^|/)(?![^/]*(label|list|class|info))[^/]*\.xml$": _OF_BOXES,
     r"\.npy$": "Save images [N, H, W, 3] and labels [N] together as uint8 and integers: "
     "numpy.savez('data.npz', x_train=..., y_train=...), to be read as npz:data.npz. ",
+    r"\.npz$": "To read images and labels in an .npz: npz:FILE. ",
     r"\.(h5|hdf5)$": "Arrays can be saved with numpy.savez and read as npz:FILE. ",
     r"\.cls$": "If they come from tar files of WebDataset, give these: wds:FILES. ",
     _ARRAYS: "Those of SVHN hold the images, too: mat:FOLDER. ",

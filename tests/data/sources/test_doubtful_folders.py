@@ -239,7 +239,7 @@ def test_masks_are_counted_and_named(tmp_path: Path):
     note = "5 images left out as masks or parts of others, for example a/a-0_mask.png."
     assert f"{note} To keep them: --classes top." in found.notes
     assert counts(tmp_path, "top") == {"train": {"a": 4, "b": 6}}
-    (note,) = find(f"folder:{tmp_path}", SourceOptions("top")).notes
+    (note,) = find(f"folder:{tmp_path}", SourceOptions(classes="top")).notes
     assert note.startswith("5 images may be masks of others by their names, and are kept")
     (left,) = found.left_out
     assert (left.what, len(left.names)) == ("masks next to their images", 5)
@@ -269,7 +269,7 @@ def test_copies_of_a_class_are_no_classes(tmp_path: Path, copy: str):
     grown(tmp_path, [f"{name}:2" for name in ("cats", "dogs", copy)])
     with pytest.raises(UserError, match=f"look like copies of others: '{re.escape(copy)}' of 'cat"):
         load(f"folder:{tmp_path}")
-    for options, whole in ((SourceOptions("top"), False), (SourceOptions(), True)):
+    for options, whole in ((SourceOptions(classes="top"), False), (SourceOptions(), True)):
         assert len(load(f"folder:{tmp_path}", options, whole=whole).class_names) == 3
     np.savez(tmp_path / "x.npz", images=np.zeros((6, 8, 8, 3), np.uint8), labels=["cats", copy] * 3)
     assert find(f"npz:{tmp_path / 'x.npz'}").problems == ()
@@ -320,7 +320,7 @@ def test_files_of_labels_are_named(tmp_path: Path, name: str):
     name = name.removeprefix("train/")
     grown(tmp_path / "d", ["a:2", "b:2", name])
     found = find(f"folder:{tmp_path / 'd'}")
-    told = re.sub(r" \(boxes [^)]*\)", "", "\n".join(found.notes))
+    told = re.sub(r" \((labels or )?boxes [^)]*\)", "", "\n".join(found.notes))
     assert f"Labels come from the folders; {name} next to them is not read." in told
     assert (name,) in [left.names for left in found.left_out]
 

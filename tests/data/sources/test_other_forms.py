@@ -48,7 +48,10 @@ def test_a_list_of_objects_in_json_is_a_table(root: Path, indent: int | None):
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize(
     ("held", "told"),
-    [(COCO, "holds boxes in the format of COCO, and no table"), (LABELS, "is one JSON object")],
+    [
+        (COCO, "holds labels or boxes in the format of COCO, and no table"),
+        (LABELS, "is one JSON object"),
+    ],
 )
 def test_one_object_in_json_is_no_table(root: Path, held: Any, told: str, indent: int | None):
     (root / "x.json").write_text(json.dumps(held, indent=indent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,110 @@ def test_one_folder_of_images_called_after_their_classes(tmp_path: Path):
     (problem,) = find(f"folder:{placed(tmp_path, names)}").problems
     assert "only one class" in problem
     assert "--label-from name" in problem
+
+
+NO_CLASSES = [
+    "100CANON 101CANON", "100_0001 100_0002", "2021-05-03 2021-05-04", "03.05.2021 04.05.2021",
+    "2018 2019", "2019_01 2019_02", "TCGA_CS_4941_19960909 TCGA_CS_4942_19970222",
+    "LIDC-IDRI-0001 LIDC-IDRI-0002", "user_01 user_02", "VID_20210503_1412 VID_20210504_1412",
+    "40X 100X", "224x224 512x512", "jpg png", "x_100_y_200 x_300_y_200", "annotator1 annotator2",
+    "123e4567-e89b-12d3-a456-426614174000 223e4567-e89b-12d3-a456-426614174000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NO_CLASSES)
+def test_dates_and_the_like_are_hardly_classes(tmp_path: Path, names: str):
+    root = placed(tmp_path, [f"{name}/{name}-{n}.png" for name in names.split() for n in "123"])
+    assert "If they are classes, add --classes top" in refused(str(root))
+    assert find(str(root), SourceOptions(classes="top")).class_names == tuple(sorted(names.split()))
+
+
+@pytest.mark.parametrize("names", ["1901 1902", "20 50 2000", "5x 10x", "abcd1234 efgh5678"])
+def test_numbers_may_be_classes(tmp_path: Path, names: str):
+    root = placed(tmp_path, [f"{name}/{name}-{n}.png" for name in names.split() for n in "123"])
+    assert find(str(root)).class_names == tuple(sorted(names.split()))
+
+
+UNUSED = {
+    "corrected_label": ("b a b a b b b a", "says other classes than 'label' in 1 of 8 rows"),
+    "exclude": ("0 0 1 0 0 1 0 0", "'exclude' (0, 1) is not used: all rows count"),
+    "in_train_set": ("1 1 1 1 1 1 0 0", "--split-column in_train_set"),
+    "cohort": ("discovery validation replication other " * 2, "--split-column cohort"),
+    "mrn": ("17 17 17 18 18 19 19 19", "--group-column mrn"),
+    "source_image": ("x x x y y z z z", "--group-column source_image"),
+}
+
+
+@pytest.mark.parametrize("column", UNUSED)
+def test_what_columns_that_are_not_used_may_say(tmp_path: Path, column: str):
+    cells, told = UNUSED[column]
+    labels = [f"{'ba'[n % 2]},{cell}" for n, cell in enumerate(cells.split())]
+    (note,) = find(table(tmp_path, labels, f"file,label,{column}")).notes
+    assert told in note
+
+
+@pytest.mark.parametrize("column", ["width", "area_id", "genus_id", "description"])
+def test_other_columns_are_passed_over(tmp_path: Path, column: str):
+    cells = {"genus_id": "01" * 4}.get(column, "12345678")
+    labels = [f"{'ab'[n % 2]},{cell}" for n, cell in enumerate(cells)]
+    assert not find(table(tmp_path, labels, f"file,label,{column}")).notes
+
+
+def test_a_class_called_unlabeled_says_no_splits(tmp_path: Path):
+    """Roboflow adds a column of this name, which is 0 where an image has a label."""
+    labels = [f"{n % 2},{1 - n % 2},0" for n in range(8)]
+    found = find(table(tmp_path, labels, "filename,ant,bee,Unlabeled"))
+    assert not found.splits_from
+    assert found.class_names == ("ant", "bee")
+
+
+def test_a_folder_that_lacks_some_of_its_files_is_refused(tmp_path: Path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = {"image": [{"bytes": PNG}] * 4, "label": ["a", "b"] * 2}
+    for number in (0, 2):
+        parquet.write_table(pa.table(rows), tmp_path / f"train-{number:05}-of-00003.parquet")
+    told = refused(f"parquet:{tmp_path}")
+    assert "lacks 1 of 3 files, going by their names: train-00001-of-00003.parquet" in told
+    assert len(find(f"parquet:{tmp_path}/train-*.parquet").splits["train"]) == 8
+
+
+def test_arrays_beside_nothing_else_are_named(tmp_path: Path):
+    (tmp_path / "bloodmnist.npz").write_bytes(b"PK")
+    told = refused(f"folder:{tmp_path}")
+    assert "npz:FILE" in told
+    assert "does not read" not in told
+
+
+def coco(names: list[str], labels: list[str]) -> str:
+    """As of iWildCam: a category for each image, and no boxes."""
+    categories = sorted({*labels})
+    return json.dumps({
+        "info": {"version": "x" * 2_000},
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": categories.index(label)}
+            for n, label in enumerate(labels)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(categories)],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("info", [True, False])
+def test_places_of_camera_traps_are_no_classes(tmp_path: Path, info: bool):
+    names = [f"images/loc{place}/{place}{n}.png" for place in range(3) for n in range(4)]
+    placed(tmp_path, names)
+    text = coco([name.removeprefix("images/") for name in names], ["deer", "empty"] * 6)
+    if not info:
+        text = text.replace("x" * 2_000, "")
+    (tmp_path / "annotations.json").write_text(text)
+    told = refused(str(tmp_path))
+    assert "annotations.json gives their images other labels (deer, empty)" in told
+    # Folders that are the categories are classes.
+    (tmp_path / "annotations.json").write_text(coco(names, [name.split("/")[1] for name in names]))
+    assert find(str(tmp_path)).class_names == ("loc0", "loc1", "loc2")
+
+
+def test_a_workbook_may_say_other_labels(tmp_path: Path):
+    placed(tmp_path, [f"{place}/{place}{n}.png" for place in ("Alpine", "Forest") for n in "123"])
+    (tmp_path / "records.xlsx").write_bytes(b"PK")
+    assert any("save them as CSV, and jtl compares" in note for note in find(str(tmp_path)).notes)

@@ -27,7 +27,7 @@ def test_boxes_beside_images(tmp_path: Path, kind: str):
     for file in files:
         (tmp_path / file).write_text(text)
     found = find(f"folder:{tmp_path}")
-    told = f"boxes in the format of {kind}"
+    told = f"{'labels or ' * (kind == 'COCO')}boxes in the format of {kind}"
     assert {left.what: len(left.names) for left in found.left_out} == {told: len(files)}
     assert f"Labels come from the folders; {min(files)}" in found.notes[0]
     assert f"({told}) next to them" in found.notes[0]

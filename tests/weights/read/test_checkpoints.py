@@ -184,6 +184,17 @@ def test_entries_that_are_a_choice(tmp_path):
     assert read(tmp_path / "x.pth", "teacher").wrappers == ("teacher",)
 
 
+@pytest.mark.parametrize(
+    "name", ["exp_avg", "fisher", "gradients", "task_vector", "momentum_buffer"]
+)
+def test_what_an_optimizer_keeps_of_each_weight_is_none(tmp_path, name):
+    torch.save({"epoch": 3, name: STATE}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=f"holds no tensors by name, but 'epoch', '{name}'"):
+        read(tmp_path / "x.pth")
+    torch.save({"model": STATE, name: STATE}, tmp_path / "x.pth")
+    assert read(tmp_path / "x.pth").wrappers == ("model",)
+
+
 # Several files.
 
 
