@@ -107,6 +107,15 @@ class Graph:
             return self.initializer(value.array, "constant")
         return self._turned(value.name, (0, 2, 3, 1)) if value.channels_first else value.name
 
+    def for_every_image(self, value: Value, out: Any) -> str:
+        """The tensor, repeated where it is the same for all images, such as a class token."""
+        name = self.plain(value)
+        if not isinstance(value.shape[0], int) or isinstance(out.shape[0], int):
+            return name
+        sides = self.node("Shape", ["images"], start=0, end=1)
+        ones = self.initializer(np.ones(len(value.shape) - 1, np.int64), "shape")
+        return self.node("Expand", [name, self.node("Concat", [sides, ones], axis=0)])
+
     def channels_first(self, value: Value) -> str:
         """The tensor [N, C, H, W] of a value [N, H, W, C]."""
         if value.array is not None:
@@ -225,7 +234,8 @@ def _evaluated(
             values = [read(variable) for variable in eqn.invars]
             arrays = [value.array for value in values]
             (out,) = eqn.outvars
-            if all(array is not None for array in arrays) and _is_fixed(out.aval.shape):
+            foldable = _is_fixed(out.aval.shape) or onnx_primitives.folds_by_numpy(name)
+            if foldable and all(array is not None for array in arrays):
                 known_arrays = [array for array in arrays if array is not None]
                 found = [graph.given(onnx_primitives.folded(name, known_arrays, eqn))]
             else:

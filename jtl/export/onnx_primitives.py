@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +123,31 @@ def _product(graph: Graph, values: list[Value], params: dict[str, Any], out: Any
     rank = len(left.shape)
     plain = (tuple(contracted[0]), tuple(contracted[1])) == ((rank - 1,), (0,))
     if not plain or any(batched) or len(right.shape) != 2:
-        raise UserError("the network has a product that is none of a dense layer.")
+        equation = _equation(contracted, batched, rank, len(right.shape))
+        given = [graph.plain(left), graph.plain(right)]
+        return graph.value(graph.node("Einsum", given, equation=equation), out)
     node = graph.node("MatMul", [graph.plain(left), graph.plain(right)])
     return graph.value(node, out)
+
+
+def _equation(contracted: Any, batched: Any, left: int, right: int) -> str:
+    """A product such as of attention, in Einstein's notation; see `jax.lax.dot_general`.
+
+    Args:
+        contracted: Axes of both operands that are summed over.
+        batched: Axes of both that stay, and come first in the output.
+        left: Axes of the first operand.
+        right: Of the second.
+    """
+    first = string.ascii_lowercase[:left]
+    second = list(string.ascii_lowercase[left : left + right])
+    for axes in (contracted, batched):
+        for mine, other in zip(*axes, strict=True):
+            second[other] = first[mine]
+    kept = [first[axis] for axis in batched[0]]
+    gone = {first[axis] for axis in contracted[0]} | set(kept)
+    rest = [letter for letter in (*first, *second) if letter not in gone]
+    return f"{first},{''.join(second)}->{''.join(kept + rest)}"
 
 
 def _reshape(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
@@ -141,9 +164,10 @@ def _broadcast(graph: Graph, values: list[Value], params: dict[str, Any], out: A
     sides = [1] * len(out.shape)
     for axis, side in zip(place, value.shape, strict=True):
         sides[axis] = side
-    if any(a != b for a, b in zip(sides, out.shape, strict=True) if isinstance(b, int)):
-        if value.array is None:
-            raise UserError("the network repeats values in a way that jtl cannot write as ONNX.")
+    repeated = any(a != b for a, b in zip(sides, out.shape, strict=True) if isinstance(b, int))
+    if repeated and value.array is None:
+        raise UserError("the network repeats values in a way that jtl cannot write as ONNX.")
+    if value.array is not None:  # What differs for no image has one row, until all are joined.
         fixed = [b if isinstance(b, int) else 1 for b in out.shape]
         return graph.given(np.broadcast_to(value.array.reshape(sides), fixed))
     shape = [side if isinstance(side, int) else -1 for side in sides]
@@ -161,7 +185,7 @@ def _concatenate(graph: Graph, values: list[Value], params: dict[str, Any], out:
         names = [graph.channels_first(value) for value in values]
         node = graph.node("Concat", names, axis=_NHWC_TO_NCHW.index(axis))
         return graph.value(node, out, channels_first=True)
-    names = [graph.plain(value) for value in values]
+    names = [graph.for_every_image(value, out) for value in values]
     return graph.value(graph.node("Concat", names, axis=axis), out)
 
 
@@ -230,6 +254,30 @@ def _square(graph: Graph, values: list[Value], params: dict[str, Any], out: Any)
     return graph.elementwise("Mul", [values[0], values[0]], out)
 
 
+def _erfc(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
+    one = graph.given(np.ones((), values[0].dtype))
+    return graph.elementwise("Sub", [one, graph.elementwise("Erf", values, out)], out)
+
+
+def _gather(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
+    """One place or a part of an axis, such as the class token."""
+    value, rows = values[0], graph.constant(values[1])
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+    axes = tuple(numbers.start_index_map)
+    whole = all(sizes[i] == side for i, side in enumerate(value.shape) if i not in axes)
+    collapsed = tuple(numbers.collapsed_slice_dims)
+    if rows.size == 1 and len(axes) == 1 and not collapsed and whole:
+        start = int(rows.item())
+        sides = [[start], [start + int(sizes[axes[0]])], list(axes)]
+        given = [graph.initializer(np.array(side, np.int64), "slice") for side in sides]
+        return graph.value(graph.node("Slice", [graph.plain(value), *given]), out)
+    if rows.size != 1 or collapsed != axes or not whole:
+        raise UserError("the network gathers values in a way that jtl cannot write as ONNX.")
+    index = graph.initializer(np.array(int(rows.item()), np.int64), "index")
+    node = graph.node("Gather", [graph.plain(value), index], axis=int(axes[0]))
+    return graph.value(node, out)
+
+
 def _same(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
     return values[0]
 
@@ -249,6 +297,8 @@ _WRITERS: dict[str, Writer] = {
     "concatenate": _concatenate,
     "pad": _pad,
     "slice": _slice,
+    "erfc": _erfc,
+    "gather": _gather,
     "rev": _reverse,
     "transpose": _transpose,
     "clamp": _clamp,
@@ -258,6 +308,11 @@ _WRITERS: dict[str, Writer] = {
     "stop_gradient": _same,
     "optimization_barrier": _same,
 }
+
+
+def folds_by_numpy(name: str) -> bool:
+    """Whether known operands give a known output that may be broadcast to all images later."""
+    return name in _NUMPY
 
 
 def folded(name: str, arrays: Sequence[np.ndarray], eqn: Any) -> np.ndarray:

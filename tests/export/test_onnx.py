@@ -60,6 +60,8 @@ SIZES = {
     "efficientnet_lite0": 32,
     "vgg11_bn": 32,
     "resnext50_32x4d": 32,
+    "vit_tiny_patch16": 32,
+    "convnext_tiny": 32,
 }
 QUICK = ("squeezenet1_1",)
 
