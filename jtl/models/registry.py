@@ -103,8 +103,11 @@ def _resnet(
     # The a1 recipe (ResNet strikes back, arXiv 2110.00476) evaluates at 288 without a margin;
     # 224 with 0.95 is its training-size protocol.
     pre = Preprocessing(crop_pct=0.95) if tag.startswith("a1") else Preprocessing()
+    if name in ("resnet101d", "resnet152d"):
+        pre = Preprocessing(crop_pct=0.95, size=256)
     backbone = _of("resnet:ResNet", block=block, depths=depths, **options)
-    return ModelEntry(name, "resnet", backbone, params, f"timm:{name}.{tag}", pre)
+    family = "resnet_d" if options.get("form_d") else "resnet"
+    return ModelEntry(name, family, backbone, params, f"timm:{name}.{tag}", pre)
 
 
 def _densenet(
@@ -166,6 +169,30 @@ def _regnet(
     crop = {"tv2_in1k": 0.965, "ra_in1k": 0.95, "pycls_in1k": 0.875}[tag.partition(".")[2]]
     pre = Preprocessing(crop_pct=crop)
     return ModelEntry(name, "regnet", backbone, params, f"timm:{tag}", pre, biases)
+
+
+def _mnasnet(
+    name: str, params: int, weights: str, width: float = 1.0, variant: str = "b1", biases: int = 0
+) -> ModelEntry:
+    backbone = _of("mnasnet:MnasNet", variant=variant, width=width)
+    pre = _BILINEAR if weights.startswith("torchvision") else Preprocessing()
+    if name in ("mnasnet0_75", "mnasnet1_3"):
+        pre = dataclasses.replace(pre, crop_pct=224 / 232)
+    return ModelEntry(name, "mnasnet", backbone, params, weights, pre, biases)
+
+
+def _hgnet(
+    index: int,
+    params: int,
+    affine: int,
+    stem: tuple[int, int],
+    layers: int,
+    *stages: tuple[int, int, int],
+) -> ModelEntry:
+    name, options = f"hgnetv2_b{index}", dict(stem=stem, stages=stages, layers=layers)
+    backbone = _of("hgnet:HGNetV2", affine=affine > 0, **options)
+    weights, pre = f"timm:{name}.ssld_stage2_ft_in1k", Preprocessing(crop_pct=0.965)
+    return ModelEntry(name, "hgnet", backbone, params, weights, pre, affine)
 
 
 def _efficientnet_v2(
@@ -303,6 +330,39 @@ _ENTRIES = {
             *("base", 14, 87_348_712, 1_193_472, "timm:vit_base_patch14_dinov2.lvd142m"),
             **_DINOV2,
         ),
+        _mnasnet("mnasnet0_5", 2_218_512, "torchvision:mnasnet0_5", 0.5),
+        _mnasnet("mnasnet0_75", 3_170_208, "torchvision:mnasnet0_75", 0.75),
+        _mnasnet("mnasnet1_0", 4_383_312, "timm:mnasnet_100.rmsp_in1k"),
+        _mnasnet("mnasnet1_3", 6_282_256, "torchvision:mnasnet1_3", 1.3),
+        _mnasnet("semnasnet_075", 2_912_278, "timm:semnasnet_075.rmsp_in1k", 0.75, "a1", 3_286),
+        _mnasnet("semnasnet_100", 3_887_038, "timm:semnasnet_100.rmsp_in1k", 1.0, "a1", 4_238),
+        _mnasnet("mnasnet_small", 2_030_264, "timm:mnasnet_small.lamb_in1k", 1.0, "small", 2_600),
+        _hgnet(
+            *(0, 5_996_550, 62, (16, 16), 3),
+            *((16, 64, 1), (32, 256, 1), (64, 512, 2), (128, 1024, 1)),
+        ),
+        _hgnet(
+            *(1, 6_343_158, 62, (24, 32), 3),
+            *((32, 64, 1), (48, 256, 1), (96, 512, 2), (192, 1024, 1)),
+        ),
+        _hgnet(
+            *(2, 11_221_356, 84, (24, 32), 4),
+            *((32, 96, 1), (64, 384, 1), (128, 768, 3), (256, 1536, 1)),
+        ),
+        _hgnet(
+            *(3, 16_292_216, 96, (24, 32), 5),
+            *((32, 128, 1), (64, 512, 1), (128, 1024, 3), (256, 2048, 1)),
+        ),
+        _hgnet(
+            *(4, 19_796_680, 0, (32, 48), 6),
+            *((48, 128, 1), (96, 512, 1), (192, 1024, 3), (384, 2048, 1)),
+        ),
+        _resnet("resnet18d", 11_708_744, "basic", (2, 2, 2, 2), "ra2_in1k", form_d=True),
+        _resnet("resnet26d", 16_014_408, "bottleneck", (2, 2, 2, 2), "bt_in1k", form_d=True),
+        _resnet("resnet34d", 21_816_904, "basic", (3, 4, 6, 3), "ra2_in1k", form_d=True),
+        _resnet("resnet50d", 25_576_264, *_RESNET50, "a1_in1k", form_d=True),
+        _resnet("resnet101d", 44_568_392, *_RESNET101, "ra2_in1k", form_d=True),
+        _resnet("resnet152d", 60_212_040, "bottleneck", (3, 8, 36, 3), "ra2_in1k", form_d=True),
     )
 }
 

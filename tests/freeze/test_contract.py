@@ -31,7 +31,9 @@ from jtl.models.families.convnext import ConvNeXt
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
 from jtl.models.families.efficientnet_v2 import EfficientNetV2
+from jtl.models.families.hgnet import HGNetV2
 from jtl.models.families.inception import InceptionV3
+from jtl.models.families.mnasnet import MnasNet
 from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.mobilenet_v3 import MobileNetV3
 from jtl.models.families.regnet import RegNetY
@@ -69,6 +71,11 @@ MODELS = {
     "efficientnet": ImageClassifier(EfficientNet(0.25, (1, 1, 0, 0, 0, 0, 0)), HEAD, CLASSES),
     "efficientnet_v2": ImageClassifier(EfficientNetV2("base", 0.25, 0.3, stages=2), HEAD, CLASSES),
     "regnet": ImageClassifier(RegNetY(((1, 16), (1, 24)), 8), HEAD, CLASSES),
+    "mnasnet": ImageClassifier(MnasNet("small", stages=2), HEAD, CLASSES),
+    "hgnet": ImageClassifier(
+        HGNetV2((8, 8), ((8, 16, 1), (8, 24, 1), (8, 24, 1)), 2, True, 16), HEAD, CLASSES
+    ),
+    "resnet_d": ImageClassifier(ResNet("basic", (1, 1), form_d=True), HEAD, CLASSES),
     "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 0, 0, 0)), HEAD, CLASSES),
     "convnext": ImageClassifier(ConvNeXt((1, 1, 1, 1), (8, 8, 16, 16)), HEAD, CLASSES),
     "vit": ImageClassifier(ViT(64, 16, 4, grid=3, registers=1, layer_scale=True), HEAD, CLASSES),

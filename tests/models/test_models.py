@@ -19,7 +19,9 @@ from jtl.models.families.convnext import ConvNeXt
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
 from jtl.models.families.efficientnet_v2 import EfficientNetV2
+from jtl.models.families.hgnet import HGNetV2
 from jtl.models.families.inception import InceptionV3
+from jtl.models.families.mnasnet import MnasNet
 from jtl.models.families.mobilenet import MobileNetV2
 from jtl.models.families.mobilenet_v3 import MobileNetV3
 from jtl.models.families.regnet import RegNetY
@@ -90,6 +92,24 @@ PUBLISHED_PARAMS = {
     "vit_base_patch32": 88_224_232,
     "vit_small_patch14": 22_441_192,
     "vit_base_patch14": 87_348_712,
+    "mnasnet0_5": 2_218_512,
+    "mnasnet0_75": 3_170_208,
+    "mnasnet1_0": 4_383_312,
+    "mnasnet1_3": 6_282_256,
+    "semnasnet_075": 2_912_278,
+    "semnasnet_100": 3_887_038,
+    "mnasnet_small": 2_030_264,
+    "hgnetv2_b0": 5_996_550,
+    "hgnetv2_b1": 6_343_158,
+    "hgnetv2_b2": 11_221_356,
+    "hgnetv2_b3": 16_292_216,
+    "hgnetv2_b4": 19_796_680,
+    "resnet18d": 11_708_744,
+    "resnet26d": 16_014_408,
+    "resnet34d": 21_816_904,
+    "resnet50d": 25_576_264,
+    "resnet101d": 44_568_392,
+    "resnet152d": 60_212_040,
 }
 # A model of each family, the first of the registry.
 FAMILIES = {models.get(name).family: name for name in reversed(models.names())}
@@ -114,6 +134,11 @@ OTHERS = (
     ImageClassifier(RegNetY(((1, 8), (1, 16), (1, 24)), 8), num_classes=5),
     ImageClassifier(ConvNeXt((1, 1, 2, 1), (8, 8, 16, 16)), num_classes=5),
     ImageClassifier(ViT(64, patch=8, depth=4, registers=1), num_classes=5),
+    ImageClassifier(MnasNet("small", stages=3), num_classes=5),
+    ImageClassifier(
+        HGNetV2((8, 8), ((8, 16, 1), (8, 24, 1), (8, 24, 1)), 2, True, 16), num_classes=5
+    ),
+    ImageClassifier(ResNet("basic", (1, 1, 1), form_d=True), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -260,6 +285,33 @@ def test_every_model_has_a_published_count():
                 "params/stage2/block1/conv_exp/kernel": (3, 3, 16, 64),
                 "params/stage3/block3/conv_pwl/kernel": (1, 1, 224, 56),
                 "params/stage6/block12/se/conv_reduce/kernel": (1, 1, 1392, 58),
+            },
+        ),
+        (
+            "semnasnet_100",
+            {
+                "params/stage1/block1/conv_dw/kernel": (3, 3, 1, 32),
+                "params/stage3/block1/se/conv_reduce/kernel": (1, 1, 72, 6),
+                "params/final/conv/kernel": (1, 1, 320, 1280),
+            },
+        ),
+        (
+            "hgnetv2_b1",
+            {
+                "params/stem/layer2a/conv/kernel": (2, 2, 24, 12),
+                "params/stem/layer3/conv/kernel": (3, 3, 48, 24),
+                "params/stage2/downsample/conv/kernel": (3, 3, 1, 64),
+                "params/stage3/block2/layer1/conv_pw/conv/kernel": (1, 1, 512, 96),
+                "params/stage3/block2/squeeze/conv/kernel": (1, 1, 800, 256),
+                "params/stage4/block1/excite/affine/factor": (1,),
+                "params/fc/conv/kernel": (1, 1, 1024, 2048),
+            },
+        ),
+        (
+            "resnet50d",
+            {
+                "params/stem/conv3/kernel": (3, 3, 32, 64),
+                "params/stage2/block1/down/conv/kernel": (1, 1, 256, 512),
             },
         ),
         (

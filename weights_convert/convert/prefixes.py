@@ -26,6 +26,7 @@ from weights_convert.printable import listed, shown
 MIN_MATCH = 0.5
 # What the convolutions of a unit may be called in jtl.
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_dw", "conv_pw", "squeeze", "qkv")
+_CONVOLUTIONS += ("layer1/conv", "squeeze/conv")
 _CONVOLUTIONS += ("conv_exp", "branch1x1/conv", "branch3x3/conv", "branch3x3_1/conv")
 # A network has at least this share of its file's keys; of MoCo's two, each has half.
 _MIN_SHARE = 0.2

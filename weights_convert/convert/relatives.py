@@ -26,8 +26,8 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (_BLOCK + r"bn\d\.(IN|BN)\..*", "ResNet-IBN, with instance normalization"),
     (
         _BLOCK + r"downsample\.2\..*|(.*\.)?conv1\.[14]\.running_mean",
-        "a ResNet with a deep stem or averaging shortcuts (timm's resnet-c, -d, -s and -t, such as "
-        "resnet50d)",
+        "a ResNet with another deep stem or averaging shortcuts (timm's resnet-c, -s and -t, such "
+        "as resnet50c)",
     ),
     (
         r"(.*\.)?features\.(conv|norm)[12]\..*",

@@ -72,6 +72,7 @@ TORCH = LeafRules(
         ("params", "kernel"): "weight",
         ("params", "bias"): "bias",
         ("params", "scale"): "weight",
+        ("params", "factor"): "scale",
         ("batch_stats", "mean"): "running_mean",
         ("batch_stats", "var"): "running_var",
     },

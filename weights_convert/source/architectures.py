@@ -90,8 +90,8 @@ def require(declared: Declared, source: str) -> Architecture:
         raise UserError(
             f"{declared.by} says that '{source}' holds weights of {name}, which jtl does not "
             f"support.{suggest(name, _known())} Reading them as another network would give wrong "
-            f"results. jtl supports: {', '.join(_known())}. If the name is wrong, correct it, or "
-            f"{OVERRULE}."
+            f"results. `jtl weights list` shows what jtl supports. If the name is wrong, correct "
+            f"it, or {OVERRULE}."
         )
     return found
 

@@ -45,6 +45,13 @@ def avg_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
     return nn.avg_pool(x, (window, window), (strides, strides), "VALID")
 
 
+def halve(x: jax.Array) -> jax.Array:
+    """Average of 2x2 pixels, and of those that there are at an odd edge: PyTorch's ceil mode."""
+    odd = [(0, size % 2) for size in x.shape[1:3]]
+    # A pixel twice has the average of itself.
+    return avg_pool(jnp.pad(x, ((0, 0), *odd, (0, 0)), mode="edge"), 2, 2)
+
+
 def neighbourhood_avg(x: jax.Array, window: int, *, counts_padding: bool) -> jax.Array:
     """Averages each pixel's neighbourhood: average pooling with stride 1 that keeps the size.
 

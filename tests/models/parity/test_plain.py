@@ -186,6 +186,7 @@ def _smooth_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
         *(("narrow_vgg11", 64), ("squeezenet1_1", 64), ("inception_v3", 128)),
         *(("mobilenet_v2", 64), ("mobilenet_v3_small", 64), ("efficientnet_v2_s", 64)),
         ("regnet_y_400mf", 64),
+        ("mnasnet0_5", 64),
     ],
 )
 def test_one_train_step_equals_torchvisions(name, size):

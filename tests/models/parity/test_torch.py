@@ -130,7 +130,9 @@ def test_conversion_is_strict():
         convert(source | {"layer1.0.conv1.weight": kernel.transpose(2, 3, 1, 0)}, "resnet18")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "densenet121", "efficientnet_lite0", "resnet18d", "hgnetv2_b0"]
+)
 def test_one_train_step_equals_timms(name):
     # 8 images of 64 pixels leave 32 values per channel to the last stage's normalization.
     images = random_images(8, 64, 64)

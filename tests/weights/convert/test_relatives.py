@@ -25,7 +25,7 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
         ("layer1.0.convs.0.weight", "Res2Net"),
         ("layer1.0.conv2.fc1.weight", "ResNeSt"),
         ("layer1.0.bn1.IN.weight", "ResNet-IBN"),
-        ("layer1.0.downsample.2.weight", "resnet50d"),
+        ("layer1.0.downsample.2.weight", "resnet50c"),
         ("features.conv1.weight", "densenetblur121d"),
         ("dist_token", "distilled DeiT"),
         ("attn_pool.q.weight", "SigLIP"),
@@ -55,7 +55,7 @@ def test_squeeze_and_excitation_is_named_where_the_rest_fits_nothing(key):
 def test_a_deep_stem_is_one_of_a_resnet_alone():
     stem = {"conv1.1.running_mean": KERNEL}
     assert relatives.unsupported(stem) is None
-    assert "resnet50d" in (relatives.unsupported(stem | {"layer1.0.conv1.weight": KERNEL}) or "")
+    assert "resnet50c" in (relatives.unsupported(stem | {"layer1.0.conv1.weight": KERNEL}) or "")
 
 
 def test_no_network_of_ours_looks_like_another():

@@ -228,7 +228,7 @@ def test_every_timm_network_of_these_keys_is_told_apart():
 
     known = {name for name in architectures._known() if name[0].islower()} - {*models.names()}
     assert known <= {*timm.list_models(), *torchvision.models.list_models()}
-    for name in ("resnetblur50", "resnet50d", "resnet50c", "densenet264d", "efficientnet_b5"):
+    for name in ("resnetblur50", "resnet50t", "resnet50c", "densenet264d", "efficientnet_b5"):
         assert architectures.find(name) is None
 
 
