@@ -30,11 +30,10 @@ class ModelConfig:
             efficientnet_v2_b3, efficientnet_v2_s, regnet_y_400mf, regnet_y_800mf, regnety_008,
             regnet_y_1_6gf, regnet_y_3_2gf, convnext_tiny, convnext_small, convnext_base,
             vit_tiny_patch16, vit_small_patch16, vit_small_patch32, vit_base_patch16,
-            vit_base_patch32, vit_small_patch14, vit_base_patch14,
-            mnasnet0_5, mnasnet0_75, mnasnet1_0, mnasnet1_3,
-            semnasnet_075, semnasnet_100, mnasnet_small, hgnetv2_b0, hgnetv2_b1, hgnetv2_b2,
-            hgnetv2_b3, hgnetv2_b4, resnet18d, resnet26d, resnet34d, resnet50d, resnet101d or
-            resnet152d.
+            vit_base_patch32, vit_small_patch14, vit_base_patch14, mnasnet0_5, mnasnet0_75,
+            mnasnet1_0, mnasnet1_3, semnasnet_075, semnasnet_100, mnasnet_small, hgnetv2_b0,
+            hgnetv2_b1, hgnetv2_b2, hgnetv2_b3, hgnetv2_b4, resnet18d, resnet26d, resnet34d,
+            resnet50d, resnet101d, resnet152d or resnetv2_50x1_bit.
         weights: Pretrained weights: 'default' (the model's ImageNet weights) or another source.
             Others: 'timm:NAME' (from the timm hub, such as timm:resnet50.tv_in1k), 'package:NAME'
             (an installed package), 'torchvision:NAME' (from PyTorch's cache, such as

@@ -363,6 +363,13 @@ _ENTRIES = {
         _resnet("resnet50d", 25_576_264, *_RESNET50, "a1_in1k", form_d=True),
         _resnet("resnet101d", 44_568_392, *_RESNET101, "ra2_in1k", form_d=True),
         _resnet("resnet152d", 60_212_040, "bottleneck", (3, 8, 36, 3), "ra2_in1k", form_d=True),
+        ModelEntry(
+            *("resnetv2_50x1_bit", "bit", _of("bit:BiT"), 25_549_352),
+            "timm:resnetv2_50x1_bit.goog_distilled_in1k",
+            Preprocessing(*_HALVES),
+            # All of its normalizations, none of which has running statistics to count them by.
+            45_440,
+        ),
     )
 }
 

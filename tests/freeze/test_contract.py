@@ -27,6 +27,7 @@ from jtl.freeze.phase_plan import plan_phases
 from jtl.freeze.phases import Phase
 from jtl.models import HeadSpec, ImageClassifier, NormSpec, Preprocessing
 from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.bit import BiT
 from jtl.models.families.convnext import ConvNeXt
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
@@ -76,6 +77,7 @@ MODELS = {
         HGNetV2((8, 8), ((8, 16, 1), (8, 24, 1), (8, 24, 1)), 2, True, 16), HEAD, CLASSES
     ),
     "resnet_d": ImageClassifier(ResNet("basic", (1, 1), form_d=True), HEAD, CLASSES),
+    "bit": ImageClassifier(BiT((1, 1)), HEAD, CLASSES),
     "mobilenet_v3": ImageClassifier(MobileNetV3("small", (1, 1, 0, 0, 0)), HEAD, CLASSES),
     "convnext": ImageClassifier(ConvNeXt((1, 1, 1, 1), (8, 8, 16, 16)), HEAD, CLASSES),
     "vit": ImageClassifier(ViT(64, 16, 4, grid=3, registers=1, layer_scale=True), HEAD, CLASSES),

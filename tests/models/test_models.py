@@ -15,6 +15,7 @@ from jtl.common.errors import UserError
 from jtl.common.trees import lookup
 from jtl.models import HeadSpec, ImageClassifier, NormSpec
 from jtl.models.families.alexnet import AlexNet
+from jtl.models.families.bit import BiT
 from jtl.models.families.convnext import ConvNeXt
 from jtl.models.families.densenet import DenseNet
 from jtl.models.families.efficientnet import EfficientNet, EfficientNetLite
@@ -110,6 +111,7 @@ PUBLISHED_PARAMS = {
     "resnet50d": 25_576_264,
     "resnet101d": 44_568_392,
     "resnet152d": 60_212_040,
+    "resnetv2_50x1_bit": 25_549_352,
 }
 # A model of each family, the first of the registry.
 FAMILIES = {models.get(name).family: name for name in reversed(models.names())}
@@ -139,6 +141,7 @@ OTHERS = (
         HGNetV2((8, 8), ((8, 16, 1), (8, 24, 1), (8, 24, 1)), 2, True, 16), num_classes=5
     ),
     ImageClassifier(ResNet("basic", (1, 1, 1), form_d=True), num_classes=5),
+    ImageClassifier(BiT((1, 1, 1)), num_classes=5),
 )
 each_family = pytest.mark.parametrize(
     "model", SHALLOW, ids=lambda model: type(model.backbone).__name__
@@ -305,6 +308,15 @@ def test_every_model_has_a_published_count():
                 "params/stage3/block2/squeeze/conv/kernel": (1, 1, 800, 256),
                 "params/stage4/block1/excite/affine/factor": (1,),
                 "params/fc/conv/kernel": (1, 1, 1024, 2048),
+            },
+        ),
+        (
+            "resnetv2_50x1_bit",
+            {
+                "params/stem/conv/kernel": (7, 7, 3, 64),
+                "params/stage2/block1/norm1/scale": (256,),
+                "params/stage3/block1/down/conv/kernel": (1, 1, 512, 1024),
+                "params/final/norm/bias": (2048,),
             },
         ),
         (

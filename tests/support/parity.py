@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import torch
 import torchvision
+from timm.layers import StdConv2d
 from timm.models.hgnet import LearnableAffineBlock
 
 from jtl import models
@@ -36,7 +37,7 @@ ROUNDING = 2.0**-22
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
 
-_NORMS = (torch.nn.BatchNorm2d, torch.nn.LayerNorm)
+_NORMS = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
 _FACTORS = ("gamma", "layer_scale")  # Of residual branches: nearly zero in a new network.
 
 
@@ -51,8 +52,12 @@ def randomize(
     is no normalization, each layer has biases around `offset`, every fourth around its negative.
     """
     rng = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.GroupNorm):  # BiT's, whose kernels have no scale
+            large = 8 if name.endswith("norm2") else 4  # Before 3x3 kernels.
+            module.weight.data.uniform_(0.5, 1.5, generator=rng).div_(large)
+            module.bias.data.normal_(0, 0.1, generator=rng).div_(large)
+        elif isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5, generator=rng)
             module.bias.data.normal_(0, 0.1, generator=rng)
             module.running_mean.normal_(0, 0.1, generator=rng)
@@ -107,7 +112,8 @@ def randomize(
         for layer in layers:
             if layer.bias is not None:
                 layer.bias.data.normal_(0, 0.1, generator=own)
-    hooks = [layer.register_forward_hook(to_unit_spread) for layer in layers]
+    scaled = [layer for layer in layers if not isinstance(layer, StdConv2d)]
+    hooks = [layer.register_forward_hook(to_unit_spread) for layer in scaled]
     with torch.no_grad():
         model.eval()(images)
     for hook in hooks:
@@ -263,6 +269,16 @@ def hooked_outputs(
     return outputs
 
 
+def bound_beside(peer: torch.nn.Module) -> float:
+    """How far a layer's output or the logits may be from a peer's, relative to the largest value.
+
+    Where each image normalizes for itself, PyTorch's own float32 is as far from its float64: 1.6e-5
+    in BiT's last block and 7.9e-6 in its logits. Measured between the two: 2.2e-5 and 1.1e-5.
+    """
+    by_image = any(isinstance(module, torch.nn.GroupNorm) for module in peer.modules())
+    return 3e-5 if by_image else UNIT_BOUND
+
+
 def layer_outputs(
     model: torch.nn.Module, names: Iterable[str], images: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -309,7 +325,8 @@ def check_layers(
         if want.ndim == 4 and want.size == actual.size and want.shape != actual.shape:
             want = want.transpose(0, 3, 1, 2)  # With channels last there, too.
         errors[name] = relative_error(actual, want)
-    wrong = {name: error for name, error in errors.items() if error > UNIT_BOUND}
+    bound = bound_beside(peer)
+    wrong = {name: error for name, error in errors.items() if error > bound}
     assert wrong == {}, wrong
 
 

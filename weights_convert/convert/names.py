@@ -44,7 +44,7 @@ def translate(name: str, model: str) -> str:
     if unit := _unit_of(name, outputs(family)) or _block(name, model):
         return unit
     for called, params in libraries:
-        below = [m for n, m in called.items() if n.startswith((name + ".", name + "_"))]
+        below = [m for n, m in called.items() if n.startswith((name + ".", name + "_", name + "/"))]
         # A block there may own a param itself.
         is_block = any(n.startswith(f"{name}.") for n in called)
         if path := (None if is_block else called.get(name)) or params.get(name):

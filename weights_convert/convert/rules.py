@@ -187,6 +187,7 @@ class Table:
             {path from collection to leaf: source key}.
         """
         paths = leaf_paths(shapes)
+        # Some have no scale, and those of groups no running statistics.
         norms = {path[1:-1] for path in paths if path[-1] in ("mean", "scale")}
         keys = {}
         for path in paths:

@@ -29,9 +29,9 @@ _FOLDERS = {
 }
 """By the name of a file in it."""
 _AGAIN = "Download the file again"
-NUMPY = (
-    "it is {}. Save its arrays by name as safetensors: safetensors.numpy.save_file("
-    "{{name: array for name, array in ...}}, 'weights.safetensors')"
+_NUMPY = (
+    "it is a NumPy .npy file, which holds one array. Save all arrays by name: "
+    "numpy.savez('weights.npz', **{name: array for name, array in ...})"
 )
 
 
@@ -61,7 +61,7 @@ def describe(head: bytes, path: str) -> str:
         if head.startswith(magic):
             return f"it is compressed with {packer}. Unpack it first"
     if head.startswith(b"\x93NUMPY"):
-        return NUMPY.format("a NumPy .npy file")
+        return _NUMPY
     if head[257:262] == b"ustar":
         return (
             "it is a tar archive, perhaps of PyTorch before 0.1.10. "

@@ -6,6 +6,7 @@
 * `torch.save`'s zip archive, the default since PyTorch 1.6;
 * `torch.save`'s older stream of pickles;
 * HDF5 and `.keras` archives, as Keras writes them: see `h5_files`;
+* NumPy's `.npz` archives, as big_vision has them: see `numpy_files`;
 * TensorFlow Lite, dequantized: see `tflite_files`;
 * several such files beside an index, as on the Hugging Face hub: see `sharded`.
 
@@ -31,6 +32,7 @@ from weights_convert.printable import listed, shown
 from weights_convert.read import (
     foreign,
     h5_files,
+    numpy_files,
     safetensors_files,
     sharded,
     tflite_files,
@@ -39,7 +41,7 @@ from weights_convert.read import (
 
 _ALLOWED = (
     "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 and "
-    ".keras files that Keras wrote, and .tflite files."
+    ".keras files that Keras wrote, .npz files of arrays by name, and .tflite files."
 )
 _AGAIN = "Download the file again"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -56,7 +58,8 @@ class SourceFile:
 
     Attributes:
         format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
-            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`) or "tflite".
+            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`), "npz" or
+            "tflite".
         tensors: Read-only arrays by name, in the file's order, dtype as stored (bfloat16 is
             `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
             they are in use, it must not be overwritten or cut.
@@ -200,7 +203,7 @@ def _format_of(data: mmap.mmap, path: str) -> str:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         # NumPy's own archive has nothing else.
         if b".npy" in head[30:]:
-            raise UserError(foreign.NUMPY.format("a NumPy .npz archive"))
+            return "npz"
         return "zip"
     if head.startswith(_HDF5):
         return "h5"
@@ -243,6 +246,11 @@ def _read_zip(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     return SourceFile("torch-zip", metadata={}, **torch_files.read_zip(data, entry)._asdict())
 
 
+def _read_npz(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
+    _no_entries(entry)
+    return SourceFile("npz", numpy_files.read(path))
+
+
 def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     return SourceFile("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
 
@@ -282,6 +290,7 @@ def _without_prefixes(
 _READERS: dict[str, Callable[[str, mmap.mmap, str | None], SourceFile]] = {
     "safetensors": _read_safetensors,
     "zip": _read_zip,
+    "npz": _read_npz,
     "torch-legacy": _read_torch_legacy,
     "h5": _read_h5,
     "tflite": _read_tflite,

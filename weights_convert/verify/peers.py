@@ -23,7 +23,7 @@ from weights_convert.catalogue.weights import timm_names
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import recognize
 from weights_convert.convert.fused import fused
-from weights_convert.convert.rules import KERAS
+from weights_convert.convert.rules import KERAS, TORCH
 from weights_convert.convert.tables import TABLES, torchvision_name
 from weights_convert.export import targets
 from weights_convert.read import readers, sharded
@@ -86,12 +86,26 @@ class TorchPeer:
     """A network of timm or torchvision."""
 
     def __init__(self, checkpoint: ConvertedCheckpoint, source: Source):
-        self._torch = torch = require("torch", "timm")
+        self._torch = require("torch", "timm")
+        self._leaves = table_of(checkpoint).leaves
         self._model, library, name = _torch_network(checkpoint, source)
         have: Any = models.create(checkpoint.model, conventions=checkpoint.conventions).backbone
         # Position embeddings are resized by jtl alone.
         self.only_size = getattr(have, "image_size", None)
-        tensors = _torch_tensors(torch, checkpoint, source)
+        if checkpoint.library == "big_vision":
+            # timm has a reader of its own for these files.
+            self._model.load_pretrained(str(source.path))
+            self._renamed = _by_timm(checkpoint, self._model.state_dict())
+        else:
+            self._load(checkpoint, source, library)
+        versions = [
+            f"{p} {importlib.metadata.version(p)}" for p in dict.fromkeys([library, "torch"])
+        ]
+        self.reference = f"{name} of {', '.join(versions)}"
+
+    def _load(self, checkpoint: ConvertedCheckpoint, source: Source, library: str) -> None:
+        """Reads the file with the library, into its network."""
+        tensors = _torch_tensors(self._torch, checkpoint, source)
         ignored = [p for p in table_of(checkpoint).ignored if "num_batches_tracked" not in p]
         tensors = {
             key: value
@@ -104,10 +118,6 @@ class TorchPeer:
             self._model.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise UserError(f"{library} cannot load '{source.name}': {error}") from error
-        versions = [
-            f"{p} {importlib.metadata.version(p)}" for p in dict.fromkeys([library, "torch"])
-        ]
-        self.reference = f"{name} of {', '.join(versions)}"
 
     def _input(self, images: np.ndarray) -> Any:
         return self._torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
@@ -120,7 +130,7 @@ class TorchPeer:
         """See `Peer`. Of timm's normalizations that activate, what goes into the activation."""
         outputs: dict[str, np.ndarray] = {}
         here = {
-            old.rpartition(".")[0]: new.rpartition(".")[0]
+            old.rpartition("/" if "/" in old else ".")[0]: new.rpartition(".")[0]
             for new, (old, _) in self._renamed.items()
         }
         handles = []
@@ -155,7 +165,8 @@ class TorchPeer:
             # A copy, so that every step starts from the source's weights.
             network = copy.deepcopy(self._model).to(dtype).train()
             for module in network.modules():
-                if isinstance(module, torch.nn.Dropout):
+                # Dropout, and torchvision's StochasticDepth.
+                if isinstance(getattr(module, "p", None), float):
                     module.p = 0.0
             optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
             logits = network(self._input(images).to(dtype))
@@ -163,12 +174,16 @@ class TorchPeer:
             optimizer.step()
             state = network.state_dict()
             return {
-                old: state[new].detach().numpy()
+                old: self._as_stored(state[new].detach().numpy())
                 for new, (old, _) in self._renamed.items()
                 if not new.endswith("num_batches_tracked")
             }
 
         return step(torch.float64), step(torch.float32)
+
+    def _as_stored(self, array: np.ndarray) -> np.ndarray:
+        """A tensor of the network in the layout of the source."""
+        return self._leaves.to_source(TORCH.to_target(array))
 
 
 def _nhwc(tensor: Any) -> np.ndarray:
@@ -290,14 +305,28 @@ def _renaming(
     return {new: (old, tensors[old]) for new, old in zip(ours, theirs, strict=True)}
 
 
+def _by_timm(
+    checkpoint: ConvertedCheckpoint, state: Mapping[str, Any]
+) -> dict[str, tuple[str, Any]]:
+    """{timm's key: (the source's key, timm's tensor)}."""
+    names = _timms_names(checkpoint)
+    return {name: (key, state[name]) for key, name in names.items()}
+
+
 def _in_timms_names(
     checkpoint: ConvertedCheckpoint, tensors: Mapping[str, Any]
 ) -> dict[str, tuple[str, Any]]:
-    """{timm's key: (transformers' key, tensor)}: the networks are the same."""
-    timm = next(t for t in TABLES if (t.family, t.library) == ("resnet", "timm/torchvision"))
+    """{timm's key: (the source's key, tensor)}: the networks are the same."""
+    names = _timms_names(checkpoint)
+    return {names[key]: (key, tensor) for key, tensor in tensors.items() if key in names}
+
+
+def _timms_names(checkpoint: ConvertedCheckpoint) -> dict[str, str]:
+    """{the source's key: timm's key}."""
+    family = models.get(checkpoint.model).family
+    timm = next(t for t in TABLES if t.family == family and t.library.startswith("timm"))
     backbone = models.get(checkpoint.model).backbone
     theirs, ours = (
         table.source_keys(backbone, checkpoint.variables) for table in (table_of(checkpoint), timm)
     )
-    names = {key: ours[path] for path, key in theirs.items()}
-    return {names[key]: (key, tensor) for key, tensor in tensors.items() if key in names}
+    return {key: ours[path] for path, key in theirs.items()}

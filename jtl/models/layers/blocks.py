@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.errors import ScopeParamShapeError
+from jax import lax
 
 from jtl.models.layers.conv import Padding, activate, conv2d, output_shape
 from jtl.models.layers.norm import affine, batch_norm, factor_and_offset
@@ -108,6 +109,9 @@ class Conv(nn.Module):
 
     Params are float32; the computation runs in the dtype of the input. A kernel of two sizes is
     (height, width).
+
+    With `standardize` the kernel of each output channel has mean 0 and variance 1 in every call
+    (weight standardization, Qiao et al., arXiv 1903.10520); it is what is added to the variance.
     """
 
     features: int
@@ -116,6 +120,7 @@ class Conv(nn.Module):
     padding: Padding = "SAME"
     groups: int = 1
     use_bias: bool = False
+    standardize: float | None = None
 
     @nn.compact
     def __call__(
@@ -140,6 +145,10 @@ class Conv(nn.Module):
         if shapes_only:
             result = output_shape(x.shape, shape, strides, self.padding)
             return jnp.zeros(result, x.dtype)
+        if self.standardize is not None:
+            mean = jnp.mean(kernel, (0, 1, 2), keepdims=True)
+            var = jnp.mean(jnp.square(kernel - mean), (0, 1, 2), keepdims=True)
+            kernel = (kernel - mean) * lax.rsqrt(var + self.standardize)
         if factor is not None and offset is not None:  # A normalization's, folded in.
             kernel = kernel * factor.reshape(1, 1, 1, -1)
             bias = offset if bias is None else offset + bias * factor

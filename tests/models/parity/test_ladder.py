@@ -16,7 +16,7 @@ import torchvision
 
 from jtl import models
 from support.parity import (
-    LOGITS_BOUND,
+    bound_beside,
     build,
     check_counts_and_shapes,
     check_layers,
@@ -83,4 +83,4 @@ def test_ladder(table, name):
     with torch.no_grad():
         expected = peer(nchw(images)).numpy()
     assert np.std(expected) > 0.1
-    assert relative_error(logits, expected) <= LOGITS_BOUND
+    assert relative_error(logits, expected) <= bound_beside(peer)

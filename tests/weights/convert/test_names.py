@@ -63,6 +63,8 @@ from weights_convert.convert.names import translate
         ("hgnetv2_b0", "head.last_conv", "fc"),
         ("resnet50d", "layer2.0", "stage2/block1"),
         ("resnet50d", "maxpool", "stem"),
+        ("resnetv2_50x1_bit", "stages.3.blocks.2", "stage4/block3"),
+        ("resnetv2_50x1_bit", "resnet/block2/unit01", "stage2/block1"),
         ("inception_v3", "mixed7", "stage2/block5"),
         ("inception_v3", "Mixed_6e", "stage2/block5"),
     ],

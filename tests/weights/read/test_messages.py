@@ -26,13 +26,26 @@ def refusal(path) -> str:
 
 
 def test_numpys_files(tmp_path):
-    np.savez(tmp_path / "w.npz", **ARRAYS)
-    np.savez_compressed(tmp_path / "c.npz", **ARRAYS)
-    np.save(tmp_path / "w.npy", np.array(ARRAYS, object))
-    for name in ("w.npz", "c.npz", "w.npy"):
-        message = refusal(tmp_path / name)
-        assert f"it is a NumPy .{name[-3:]} " in message
-        assert "safetensors.numpy.save_file(" in message
+    np.save(tmp_path / "w.npy", ARRAYS["fc.bias"])
+    assert "it is a NumPy .npy file, which holds one array" in refusal(tmp_path / "w.npy")
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "w.npz", **ARRAYS)
+        found = readers.read(tmp_path / "w.npz")
+        assert found.format == "npz"
+        assert found.tensors.keys() == ARRAYS.keys()
+        for key, array in ARRAYS.items():
+            np.testing.assert_array_equal(found.tensors[key], array)
+    whole = (tmp_path / "w.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-30])
+    assert "it is a damaged NumPy .npz archive" in refusal(tmp_path / "cut.npz")
+    flipped = bytearray(whole)
+    flipped[len(whole) // 4] ^= 0xFF
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    assert "it is a damaged NumPy .npz archive" in refusal(tmp_path / "flipped.npz")
+    np.savez(tmp_path / "o.npz", x=np.array([{}], object), allow_pickle=True)
+    assert "its array 'x' holds Python objects" in refusal(tmp_path / "o.npz")
+    np.savez(tmp_path / "t.npz", x=np.array(["text"]))
+    assert "its array 'x' holds <U4, not numbers" in refusal(tmp_path / "t.npz")
 
 
 def test_arrays_in_a_checkpoint_and_in_a_pickle(tmp_path):
