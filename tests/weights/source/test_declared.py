@@ -105,13 +105,13 @@ def test_a_guess_is_called_one_everywhere(lite, tmp_path, capsys):
 )
 def test_names_beside_the_weights_say_which_it_is(name, beside_them, stated):
     file = readers.SourceFile("torch-zip", {}, value=beside_them)
-    seen = SimpleNamespace(model=MODEL, library="timm")
+    seen = SimpleNamespace(model=MODEL, library="timm", shown={})
     source = Source(Path(name), name)
     found = same_keys.stated(source, file, cast(Any, seen))
     assert (found and found.architecture.name) == stated
     symmetric = {"padding", "norm"} if stated == MODEL else set()
     assert {*(found.conventions if found else {})} == symmetric
-    keras = SimpleNamespace(model=MODEL, library="keras")
+    keras = SimpleNamespace(model=MODEL, library="keras", shown={})
     assert same_keys.stated(source, file, cast(Any, keras)) is None
 
 
