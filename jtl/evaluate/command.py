@@ -118,7 +118,6 @@ def command(options: Options) -> None:
         written.append(report_page.PAGE)
         if not several:
             completion.write_steps(classifier, found)
-        if not several and not (options.run / HTML_REPORT).is_file():
             completion.write_page(classifier, found, summary, plot_worker.draw_now)
             written.append(HTML_REPORT)
     if not {outputs.CONFUSION, outputs.CLASSES} & {*written}:

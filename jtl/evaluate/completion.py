@@ -1,4 +1,4 @@
-"""`report.html` of a run that has none: of an earlier version, or a trial of a search."""
+"""`report.html` with what a training leaves out to end soon: t-SNE, and a pass for features."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def write_page(
         draw: What draws.
     """
     assert evaluation.dataset is not None
+    rows = completion.chosen_rows(evaluation.dataset)
+    if classifier.familiarity is not None:
+        del rows["train"]
     features = completion.computed(
         evaluation.dataset,
-        completion.chosen_rows(evaluation.dataset),
+        rows,
         model=classifier.model,
         variables=classifier.variables,
         inputs=classifier.inputs,
     )
-    completion.write_page(
-        classifier.folder, evaluation, classifier, summary, features, draw, classifier.epoch
-    )
+    how = summary, features, draw, classifier.epoch
+    completion.write_page(classifier.folder, evaluation, classifier, *how, neighbours=True)
 
 
 def write_steps(classifier: Classifier, evaluation: Evaluation) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class SomeFeatures:
 
     Attributes:
         rows: Which, integers, by `train` and `val`.
-        values: float32 [n, C] of each.
+        values: float32 [n, C] of each; `train` may be missing where it is stored already.
     """
 
     rows: Mapping[str, np.ndarray]
@@ -71,19 +71,22 @@ def write_page(
     features: SomeFeatures | None,
     draw: Draw,
     epoch: int,
+    *,
+    neighbours: bool = False,
 ) -> None:
-    """As `complete`, but without the plots."""
+    """As `complete`, but without the plots, and with `feature_map.places`'s `neighbours`."""
     on_map = None
     if features is not None:
         on_map = features.rows["val"], features.values["val"]
-        found = familiarity.fitted(features.values["train"], features.values["val"], epoch)
+        train = features.values.get("train")
+        found = None if train is None else familiarity.fitted(train, on_map[1], epoch)
         if found is not None:
             found.save(folder)
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     history = [json.loads(line) for line in lines]
     names = scored.class_names
     shown = content.gather(evaluation, names, summary, scored.config, history, on_map)
-    draw("write_report", folder / HTML_REPORT, **shown)
+    draw("write_report", folder / HTML_REPORT, neighbours=neighbours, **shown)
 
 
 def chosen_rows(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -109,6 +112,5 @@ def computed(
 ) -> SomeFeatures:
     """The features of images, by a pass of the network over them."""
     how: dict[str, Any] = dict(model=model, variables=variables, inputs=inputs)
-    splits: Sequence[str] = ("train", "val")
-    values = {name: pooled_features(getattr(dataset, name), rows[name], **how) for name in splits}
+    values = {name: pooled_features(getattr(dataset, name), rows[name], **how) for name in rows}
     return SomeFeatures(rows, values)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jtl.common.files import replace_bytes
+from jtl.common.principal_axes import principal_axes
 
 FILE = "training-features.npz"
 NEAREST = 5
@@ -107,7 +108,7 @@ def fitted(train: np.ndarray, validation: np.ndarray, epoch: int) -> Familiarity
         return None
     unit = _normalized(train)
     mean = unit.mean(0)
-    axes = np.linalg.svd(unit - mean, full_matrices=False)[2][:DIMENSIONS].T
+    axes = principal_axes(unit - mean, DIMENSIONS)
     # As they will be read back.
     mean, axes = (each.astype(np.float16).astype(np.float32) for each in (mean, axes))
     rows, rest = _placed(train, mean, axes)

@@ -303,9 +303,12 @@ class Training:
             from jtl.train import linear_probe
 
             probed = linear_probe.accuracies(self.setup, self._cache, self._inputs)
-        test_accuracy, logits, inputs = None, {"val": self._val_logits}, self._inputs
+        reports = self.observer.reports and processes.is_primary()
+        # Before the memory of what they are computed from is free for the test split.
+        features = after_results.at_hand(self.setup, best, self._inputs) if reports else None
+        test_accuracy, logits = None, {"val": self._val_logits}
         if self.observer.tests and self.setup.dataset.test is not None:
-            self._inputs = None  # Their memory is free for the test split.
+            self._inputs = None
             scores, logits["test"] = self._evaluated("test", best)
             test_accuracy = scores["accuracy"]
         measured = {
@@ -321,10 +324,9 @@ class Training:
             shares = probabilities(self._val_logits, summary["temperature"]).max(-1)
             right = self._val_logits.argmax(-1) == self.setup.dataset.val.labels
             selective.save(self.run.folder, best.epoch, selective.steps(shares, right))
-        reports = self.observer.reports and processes.is_primary()
         self.run.finish(summary, PLOTS if reports else ())
         if reports:
-            how = inputs, self.plotter, self.display
+            how = features, self.plotter, self.display
             after_results.put_off(self.setup, self.run, best, self._val_logits, *how)
         if (note := console_text.probe_note(self.run.summary)) is not None:
             self.display.message(note)

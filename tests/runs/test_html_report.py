@@ -197,13 +197,15 @@ def test_the_map_keeps_neighbours_together():
     centers = random.normal(size=(3, 40))
     labels = np.repeat(np.arange(3), 30)
     features = centers[labels] + 0.1 * random.normal(size=(90, 40))
-    found, method = feature_map.places(feature_map.components(features).tolist())
+    components = feature_map.components(features).tolist()
+    assert feature_map.places(components, neighbours=False)[1] == "PCA"
+    found, method = feature_map.places(components, neighbours=True)
     assert method in ("t-SNE", "PCA")
     assert found.min() == 0
     assert found.max() == 1
     apart = np.linalg.norm(found[:, None] - found[None], axis=-1) + np.eye(90)
     assert (labels[apart.argmin(1)] == labels).all()
-    few, method = feature_map.places(feature_map.components(features[:4]).tolist())
+    few, method = feature_map.places(feature_map.components(features[:4]).tolist(), neighbours=True)
     assert (few.shape, method) == ((4, 2), "PCA")
 
 
@@ -221,7 +223,7 @@ def test_a_training_leaves_its_report(tmp_path, tiny_data):
         for split in ("train", "val"):
             (folder / split / old).rename(folder / split / new)
     weights = str(tiny_data.parent / "weights")
-    options: dict[str, Any] = dict(weights=weights, mask="full", epochs=2)
+    options: dict[str, Any] = dict(weights=weights, mask="full", epochs=5)
     run = fit(tiny.config(folder, tmp_path / "run", **options), tiny.quiet())
     files = {path.name for path in run.folder.iterdir()}
     assert {"report.html", "confusion.png", "reliability.png", "mistakes.csv"} <= files
@@ -264,7 +266,7 @@ def test_names_in_markdown_and_tables():
 def test_results_stand_where_images_are_gone_before_the_report(tmp_path, tiny_data, capsys):
     folder = tiny.write_folder(tmp_path / "data", train=8, val=4)
     weights = str(tiny_data.parent / "weights")
-    options = tiny.config(folder, tmp_path / "run", weights=weights, mask="full")
+    options = tiny.config(folder, tmp_path / "run", weights=weights, mask="full", epochs=5)
     with plot_worker.PlotWorker() as worker:
         run = fit(options, worker=worker)
         assert run.summary["num_val"] == 12

@@ -20,6 +20,7 @@ from jtl.search import winner
 from jtl.train import after_results, automatic
 
 LATER: list[tuple[Any, str]] = [
+    (after_results, "at_hand"),
     (after_results, "make"),
     (completion, "write_page"),
     (winner, "write_report"),

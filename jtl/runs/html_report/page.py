@@ -14,21 +14,22 @@ from jtl.runs.html_report import charts, feature_map
 _HERE = "jtl.runs.html_report"
 
 
-def write_report(path: str | Path, **content: Any) -> None:
+def write_report(path: str | Path, *, neighbours: bool = False, **content: Any) -> None:
     """Writes `report.html`.
 
     Args:
         path: The file.
+        neighbours: See `feature_map.places`.
         content: As `jtl.runs.html_report.content.gather` gives it.
     """
-    replace_text(Path(path), page(content))
+    replace_text(Path(path), page(content, neighbours=neighbours))
 
 
-def page(content: dict[str, Any]) -> str:
+def page(content: dict[str, Any], *, neighbours: bool = False) -> str:
     """The page; see `write_report`."""
     on_map = method = None
     if (points := content["map"]) is not None:
-        found, method = feature_map.places(points["features"])
+        found, method = feature_map.places(points["features"], neighbours=neighbours)
         on_map = charts.scatter(content, found.tolist())
     calibration, curve = content["calibration"], content["selective"]
     return pages.render(
