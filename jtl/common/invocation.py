@@ -12,7 +12,7 @@ MODULES = {
         name: f"jtl.{name}"
         for name in (
             *("train", "search", "predict", "evaluate", "export", "serve"),
-            *("compare", "data", "cache"),
+            *("embed", "publish", "compare", "data", "cache"),
         )
     },
     "weights": "weights_convert",

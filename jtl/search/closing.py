@@ -50,7 +50,7 @@ def close(
     if not single and (soup := soups.cook(engine, counting)) is not None:
         trials, counting = [*trials, soup], [*counting, soup]
     metric, labels = engine.base.train.metric, engine.labels
-    alone = {t.number: _alone(engine, t, trials) for t in counting}
+    alone = _seconds_alone(engine, counting, trials)
     scored = [
         selection.Scored(engine.store.logits(t), t.metric or 0.0, alone[t.number]) for t in counting
     ]
@@ -112,6 +112,14 @@ def close(
     write_json(engine.folder / SEARCH, found)
     page.write(engine.folder, found)
     return read_json(engine.folder / SEARCH)
+
+
+def _seconds_alone(engine: Engine, counting: list[Trial], trials: list[Trial]) -> dict[int, float]:
+    """`_alone` of each; those of a session before stay, so that it does not change its mind."""
+    path = engine.folder / SEARCH
+    before = read_json(path).get("trials", ()) if path.is_file() else ()
+    known = {row["number"]: row["alone"] for row in before if row.get("alone") is not None}
+    return {t.number: known.get(t.number) or _alone(engine, t, trials) for t in counting}
 
 
 def _alone(engine: Engine, trial: Trial, trials: list[Trial]) -> float:

@@ -189,7 +189,7 @@ HELP = {
     "export": [
         "usage: jtl export [OPTIONS] RUN\n",
         "  jtl export runs/mine --to stablehlo\n",
-        "--to {stablehlo,timm,torchvision,keras,savedmodel,onnx} ",
+        "--to {stablehlo,timm,torchvision,keras,savedmodel,onnx,tflite} ",
     ],
     "search": [
         "usage: jtl search [OPTIONS] SOURCE\n",

@@ -132,12 +132,18 @@ def away_from_kinks(model: torch.nn.Module, seed: int = 2) -> torch.nn.Module:
     ordinary biases, as have those here whose outputs hard-swish activates.
     """
     rng = torch.Generator().manual_seed(seed)
-    modules = [(name, m) for name, m in model.named_modules() if not list(m.children())]
+    norm = torch.nn.BatchNorm2d
+    modules = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, norm) or not list(module.children())
+    ]
     for (name, module), (_, following) in zip(modules, [*modules[1:], ("", None)], strict=True):
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, norm):
             module.weight.data.uniform_(0.5, 0.85, generator=rng)
             module.bias.data.normal_(3, 0.1, generator=rng)
-            if isinstance(following, torch.nn.Hardswish):
+            # timm's normalizations have their activation within.
+            if isinstance(getattr(module, "act", following), torch.nn.Hardswish):
                 module.bias.data -= 3  # Its kinks are at -3 and 3.
             elif name.endswith(("bn1", "norm1")):
                 module.bias.data[::4] *= -1
