@@ -3,7 +3,8 @@
 What accelerators compute is written: of `jax.lax.platform_dependent` the default branch. What
 depends on parameters alone is computed here, such as the factors of batch normalization. Images
 are [N, H, W, C] in JAX and [N, C, H, W] in ONNX: convolutions give the latter, which stays as it
-is until something needs the former.
+is until something needs the former. Images of one pixel or of one channel have their numbers in the
+same order either way, so that nothing is turned for them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from jtl.export import onnx_primitives
+from jtl.export.onnx_primitives import NHWC_TO_NCHW
 
 OPSET = 20
 IR_VERSION = 10
@@ -57,7 +59,9 @@ class Graph:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._known: dict[tuple[Any, ...], str] = {}
-        self._transposed: dict[tuple[str, bool], str] = {}
+        self._turned_before: dict[tuple[str, bool], str] = {}
+        self._reshaped_before: dict[tuple[str, tuple[int, ...]], str] = {}
+        self._source: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._count = 0
 
     def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -105,7 +109,7 @@ class Graph:
         """The tensor with its axes in JAX's order."""
         if value.array is not None:
             return self.initializer(value.array, "constant")
-        return self._turned(value.name, (0, 2, 3, 1)) if value.channels_first else value.name
+        return self._turned(value) if value.channels_first else value.name
 
     def for_every_image(self, value: Value, out: Any) -> str:
         """The tensor, repeated where it is the same for all images, such as a class token."""
@@ -123,13 +127,52 @@ class Graph:
             if array.ndim == 4:
                 array = array.transpose(0, 3, 1, 2)
             return self.initializer(array, "constant")
-        return value.name if value.channels_first else self._turned(value.name, (0, 3, 1, 2))
+        return value.name if value.channels_first else self._turned(value)
 
-    def _turned(self, name: str, order: tuple[int, ...]) -> str:
-        key = name, order[1] == 3
-        if key not in self._transposed:
-            self._transposed[key] = self.node("Transpose", [name], perm=list(order))
-        return self._transposed[key]
+    def _turned(self, value: Value) -> str:
+        """The tensor in the order which it has not."""
+        if _has_one_order(value.shape):
+            order = range(4) if value.channels_first else NHWC_TO_NCHW
+            return self._reshaped(value, [value.shape[axis] for axis in order])
+        key = value.name, value.channels_first
+        if key not in self._turned_before:
+            order = (0, 2, 3, 1) if value.channels_first else NHWC_TO_NCHW
+            turned = self.node("Transpose", [value.name], perm=list(order))
+            self._turned_before[key] = turned
+        return self._turned_before[key]
+
+    def reshape(self, value: Value, sides: Sequence[Any], out: Any) -> Value:
+        """What has these sides and the same elements in JAX's order.
+
+        An image of one pixel is [N, C, 1, 1]: what comes of it meets convolutions or larger images.
+
+        Args:
+            value: Of as many elements.
+            sides: Those of `out`, or 1 where it is broadcast to all images later.
+            out: Has the shape and dtype in JAX.
+        """
+        first = len(sides) == 4 and sides[1] == sides[2] == 1
+        order = NHWC_TO_NCHW if first else range(len(sides))
+        name = self._reshaped(value, [sides[axis] for axis in order])
+        return self.value(name, out, channels_first=first)
+
+    def _reshaped(self, value: Value, sides: Sequence[Any]) -> str:
+        """The tensor with these sides; of several such steps the last one is enough."""
+        shape = value.shape
+        if value.channels_first and _has_one_order(shape):
+            name, shape = value.name, [shape[axis] for axis in NHWC_TO_NCHW]
+        else:
+            name = self.plain(value)
+        name, shape = self._source.get(name, (name, _inferred(shape)))
+        wanted = _inferred(sides)
+        if wanted == shape:
+            return name
+        key = name, wanted
+        if key not in self._reshaped_before:
+            given = [name, self.initializer(np.array(wanted, np.int64), "shape")]
+            self._reshaped_before[key] = self.node("Reshape", given)
+            self._source[self._reshaped_before[key]] = name, shape
+        return self._reshaped_before[key]
 
     def cast(self, value: Value, dtype: np.dtype) -> Value:
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(dtype)
@@ -187,7 +230,10 @@ def convert(
     kinds = helper.np_dtype_to_tensor_dtype
     given = helper.make_tensor_value_info("images", kinds(start.dtype), _sides(start.shape))
     gives = helper.make_tensor_value_info("logits", kinds(logits.dtype), _sides(logits.shape))
-    body = helper.make_graph(graph.used("logits"), name, [given], [gives], graph.initializers)
+    nodes = graph.used("logits")
+    needed = {each for node in nodes for each in node.input}
+    arrays = [array for array in graph.initializers if array.name in needed]
+    body = helper.make_graph(nodes, name, [given], [gives], arrays)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(body, opset_imports=opsets, producer_name="jtl")
     model.ir_version = IR_VERSION
@@ -197,6 +243,16 @@ def convert(
 
 def _is_single(value: Value) -> bool:
     return value.array is not None and value.array.size == 1
+
+
+def _has_one_order(shape: Sequence[Any]) -> bool:
+    """Whether the numbers of [N, H, W, C] and [N, C, H, W] come in the same order."""
+    return len(shape) == 4 and (shape[3] == 1 or shape[1] == shape[2] == 1)
+
+
+def _inferred(shape: Sequence[Any]) -> tuple[int, ...]:
+    """As `Reshape` takes it: what is not fixed follows from the rest."""
+    return tuple(side if isinstance(side, int) else -1 for side in shape)
 
 
 def _sides(shape: Sequence[Any]) -> list[int | str]:

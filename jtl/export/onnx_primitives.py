@@ -23,7 +23,8 @@ _ELEMENTWISE = {
     "logistic": "Sigmoid", "exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt",
     "neg": "Neg", "abs": "Abs", "erf": "Erf", "floor": "Floor",
 }  # fmt: skip
-_NHWC_TO_NCHW = (0, 3, 1, 2)
+NHWC_TO_NCHW = (0, 3, 1, 2)
+"""The axes of JAX's images in the order of ONNX."""
 
 
 def write(graph: Graph, name: str, values: list[Value], params: dict[str, Any], out: Any) -> Value:
@@ -54,7 +55,7 @@ def _convert(graph: Graph, values: list[Value], params: dict[str, Any], out: Any
 def _convolution(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
     image, kernel = values
     spec = params["dimension_numbers"]
-    if (tuple(spec.lhs_spec), tuple(spec.out_spec)) != (_NHWC_TO_NCHW, _NHWC_TO_NCHW):
+    if (tuple(spec.lhs_spec), tuple(spec.out_spec)) != (NHWC_TO_NCHW, NHWC_TO_NCHW):
         raise UserError("the network has a convolution in another layout than NHWC.")
     weights = np.ascontiguousarray(np.transpose(graph.constant(kernel), spec.rhs_spec))
     node = graph.node(
@@ -109,8 +110,10 @@ def _reduce(op: str) -> Writer:
         (value,) = values
         axes = list(params["axes"])
         name = graph.plain(value)
-        if value.channels_first and axes == [1, 2]:  # What is left is [N, C] either way.
-            name, axes = graph.channels_first(value), [2, 3]
+        if value.channels_first and (3 in axes or {1, 2} <= set(axes)):
+            # What is left has one order, such as [N, C] or [N, H, W].
+            name = graph.channels_first(value)
+            axes = [NHWC_TO_NCHW.index(axis) for axis in axes]
         given = [name, graph.initializer(np.array(axes, np.int64), "axes")]
         return graph.value(graph.node(op, given, keepdims=0), out)
 
@@ -151,10 +154,7 @@ def _equation(contracted: Any, batched: Any, left: int, right: int) -> str:
 
 
 def _reshape(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
-    (value,) = values
-    shape = [side if isinstance(side, int) else -1 for side in out.shape]
-    given = [graph.plain(value), graph.initializer(np.array(shape, np.int64), "shape")]
-    return graph.value(graph.node("Reshape", given), out)
+    return graph.reshape(values[0], out.shape, out)
 
 
 def _broadcast(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
@@ -170,20 +170,14 @@ def _broadcast(graph: Graph, values: list[Value], params: dict[str, Any], out: A
     if value.array is not None:  # What differs for no image has one row, until all are joined.
         fixed = [b if isinstance(b, int) else 1 for b in out.shape]
         return graph.given(np.broadcast_to(value.array.reshape(sides), fixed))
-    shape = [side if isinstance(side, int) else -1 for side in sides]
-    given = [graph.plain(value), graph.initializer(np.array(shape, np.int64), "shape")]
-    return graph.value(graph.node("Reshape", given), out)
-
-
-def _squeeze(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
-    return _reshape(graph, values, params, out)
+    return graph.reshape(value, sides, out)
 
 
 def _concatenate(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
     axis = params["dimension"]
     if len(out.shape) == 4 and any(value.channels_first for value in values):
         names = [graph.channels_first(value) for value in values]
-        node = graph.node("Concat", names, axis=_NHWC_TO_NCHW.index(axis))
+        node = graph.node("Concat", names, axis=NHWC_TO_NCHW.index(axis))
         return graph.value(node, out, channels_first=True)
     names = [graph.for_every_image(value, out) for value in values]
     return graph.value(graph.node("Concat", names, axis=axis), out)
@@ -196,7 +190,7 @@ def _pad(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) ->
         raise UserError("the network pads between pixels, which jtl cannot write as ONNX.")
     first, name = image.channels_first, graph.plain(image)
     if first:
-        config, name = [config[axis] for axis in _NHWC_TO_NCHW], graph.channels_first(image)
+        config, name = [config[axis] for axis in NHWC_TO_NCHW], graph.channels_first(image)
     pads = np.array([each[0] for each in config] + [each[1] for each in config], np.int64)
     node = graph.node("Pad", [name, graph.initializer(pads, "pads"), graph.plain(filling)])
     return graph.value(node, out, channels_first=first)
@@ -217,7 +211,7 @@ def _slice(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) 
     first, name = value.channels_first, graph.plain(value)
     if first:
         name = graph.channels_first(value)
-        rows = [(_NHWC_TO_NCHW.index(axis), *rest) for axis, *rest in rows]
+        rows = [(NHWC_TO_NCHW.index(axis), *rest) for axis, *rest in rows]
     axes, starts, stops, steps = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     arrays = [graph.initializer(array, "slice") for array in (starts, stops, axes, steps)]
     return graph.value(graph.node("Slice", [name, *arrays]), out, channels_first=first)
@@ -292,7 +286,7 @@ _WRITERS: dict[str, Writer] = {
     "reduce_max": _reduce("ReduceMax"),
     "dot_general": _product,
     "reshape": _reshape,
-    "squeeze": _squeeze,
+    "squeeze": _reshape,
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "pad": _pad,
