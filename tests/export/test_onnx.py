@@ -59,7 +59,6 @@ SIZES = {
     "densenet121": 32,
     "efficientnet_b0": 32,
     "efficientnet_lite0": 32,
-    "vgg11_bn": 32,
     "resnext50_32x4d": 32,
     "vit_tiny_patch16": 32,
     "convnext_tiny": 32,
