@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jtl.common.errors import UserError
+from jtl.common.progress import Display, PlainConsole
 from jtl.data.multilabel import is_multilabel
-from jtl.data.sources import registry
+from jtl.evaluate.images import opened_for
 from jtl.export.how import How
 from jtl.export.pixels import inputs
 
@@ -46,18 +47,11 @@ def images_of(classifier: Classifier, how: How) -> Images:
         how: What the graph takes.
 
     Raises:
-        UserError: They are not there any more.
+        UserError: They are not there any more, or not as they were.
     """
-    config = classifier.config
+    quiet = Display(PlainConsole(quiet=True))
     try:
-        dataset = registry.load(
-            config.data.data,
-            registry.SourceOptions.of(config.data),
-            seed=config.split_seed,
-            test_fraction=config.data.test_split,
-            fold=config.data.fold,
-            bit_depth=classifier.inputs.bit_depth,
-        )
+        dataset, _ = opened_for(classifier, None, quiet, None, "val", None)
     except UserError as error:
         raise UserError(
             f"--precision int8 measures the network on the run's training images, and they cannot "

@@ -12,13 +12,11 @@ import numpy as np
 from PIL import Image
 
 from jtl.common.progress import Display, PlainConsole
-from jtl.data import verification
 from jtl.data.decoding import decode
 from jtl.data.kinds import HEAD_BYTES, kind_of
 from jtl.data.multilabel import DIVIDER, is_multilabel
-from jtl.data.sources import registry
+from jtl.evaluate.images import opened_for
 from jtl.predict.classifier import Classifier
-from jtl.runs.resume import stored_fingerprint
 
 COUNT = 8
 _SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp"}
@@ -60,19 +58,8 @@ class Examples:
             self.found = self._find()
 
     def _find(self) -> list[Example]:
-        classifier, config = self._classifier, self._classifier.config
         quiet = Display(PlainConsole(quiet=True))
-        dataset = registry.load(
-            config.data.data,
-            registry.SourceOptions.of(config.data),
-            seed=config.split_seed,
-            test_fraction=config.data.test_split,
-            fold=config.data.fold,
-            verify=verification.of(config.data.on_bad_image, quiet),
-            bit_depth=classifier.inputs.bit_depth,
-        )
-        if dataset.fingerprint != stored_fingerprint(classifier.folder):
-            return []
+        dataset, _ = opened_for(self._classifier, None, quiet, None, "val", None)
         labels, names = dataset.val.labels, dataset.class_names
         found = []
         for row in _spread(labels):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,21 @@ def test_int8_needs_the_training_images(resnet, tmp_path):
     with pytest.raises(UserError, match="int8 measures the network on the run's training images"):
         writing.export(moved, "onnx", tmp_path / "m.onnx", how=How("int8"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_needs_the_images_as_they_were(resnet):
+    new = (
+        Path(resnet.config.data.data.removeprefix("folder:"))
+        / "train"
+        / tiny.CLASSES[0]
+        / "new.png"
+    )
+    shutil.copy(next(new.parent.iterdir()), new)
+    try:
+        with pytest.raises(UserError, match="have changed since the run"):
+            calibration.images_of(resnet, How("int8"))
+    finally:
+        new.unlink()
 
 
 def test_accuracies_are_of_both_and_none_of_several_labels():
