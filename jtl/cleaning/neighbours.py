@@ -1,7 +1,7 @@
 """Images that are nearly the same, and images that are unlike all others of their class.
 
-Both are told by the cosine of the angle between features, from which the mean of all is taken:
-without that, features of photographs point in nearly one direction.
+Both are measured by the cosine of the angle between features, after the mean of all features is
+subtracted: without that, features of photographs point in nearly one direction.
 """
 
 from __future__ import annotations

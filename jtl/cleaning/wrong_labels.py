@@ -24,7 +24,7 @@ from jtl.runs import metrics
 
 FOLDS = 5
 _SURE = 0.1
-"""Below this probability a label is taken for wrong in any case: where classes are told apart well,
+"""Below this probability a label always counts as wrong: where classes are told apart well,
 half of the wrong labels do not count, as their images are less typical than the average."""
 _FEWEST = 2
 """Images of a class, or groups with it, from which its labels can be judged."""
