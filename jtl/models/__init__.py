@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from jtl.models.chain import ImageClassifier as ImageClassifier
     from jtl.models.chain import Unit as Unit
     from jtl.models.chain import locate as locate
+    from jtl.models.entry import ModelEntry as ModelEntry
+    from jtl.models.entry import Preprocessing as Preprocessing
     from jtl.models.heads import HeadSpec as HeadSpec
     from jtl.models.norm_spec import NormSpec as NormSpec
-    from jtl.models.registry import ModelEntry as ModelEntry
-    from jtl.models.registry import Preprocessing as Preprocessing
     from jtl.models.registry import get as get
     from jtl.models.registry import names as names
 
@@ -23,7 +23,8 @@ _NAMES = {
     "heads": ("HeadSpec",),
     "norm_spec": ("NormSpec",),
     "building": ("create", "feature_shape", "output_shape", "variable_shapes"),
-    "registry": ("ModelEntry", "Preprocessing", "get", "names"),
+    "entry": ("ModelEntry", "Preprocessing"),
+    "registry": ("get", "names"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -172,7 +172,7 @@ def vgg16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     entry = models.get("vgg16")
     backbone: Any = dataclasses.replace(entry.backbone, widths=(16, 16))
     entry = dataclasses.replace(entry, build=lambda: backbone)
-    monkeypatch.setitem(registry._ENTRIES, "vgg16", entry)
+    monkeypatch.setitem(registry.ENTRIES, "vgg16", entry)
     file = tmp_path / "vgg16.safetensors"
     save_file(tensors_of("vgg16", "torchvision", HeadSpec()), file)
     return file
@@ -230,7 +230,7 @@ def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
         entry = models.get(name)
         backbone: Any = dataclasses.replace(entry.backbone, depths=(1, 1, 1, 1), **options)
         entry = dataclasses.replace(entry, build=functools.partial(dataclasses.replace, backbone))
-        monkeypatch.setitem(registry._ENTRIES, name, entry)
+        monkeypatch.setitem(registry.ENTRIES, name, entry)
 
 
 @pytest.fixture

@@ -490,7 +490,7 @@ def test_nothing_is_written_through_links_of_explanations(run, tiny_data, tmp_pa
 def test_standard_streams_may_be_closed(run, tiny_data, tmp_path, closed):
     code = (
         "import sys; from jtl.models import registry; from support import tiny; "
-        "from support.commands import main; registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY; "
+        "from support.commands import main; registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY; "
         "sys.exit(main('predict', sys.argv[1], sys.argv[2], '--out', sys.argv[3]))"
     )
     command = [sys.executable, "-c", code, run.folder, files_of(tiny_data)[0], tmp_path / "t.csv"]

@@ -121,7 +121,7 @@ def test_a_probe_that_does_not_fit_is_announced(tiny_data, tmp_path, planned, mo
 def second(monkeypatch):
     """Another backbone than `tiny`, with the same layers, whose weights cannot be had."""
     entry = dataclasses.replace(tiny.ENTRY, name="tiny2", default_weights="package:tiny2")
-    monkeypatch.setitem(registry._ENTRIES, "tiny2", entry)
+    monkeypatch.setitem(registry.ENTRIES, "tiny2", entry)
 
 
 def test_several_backbones_begin_and_the_best_goes_on(
@@ -183,7 +183,7 @@ def test_backbones_without_weights_are_left_out(second, monkeypatch):
     assert backbones.find(only, only.base(), 60.0, tiny.quiet()).names == ("tiny2",)
     # A single one is told by what reads its weights; of several none can be had here.
     entry = dataclasses.replace(tiny.ENTRY, name="tiny3", default_weights="package:tiny3")
-    monkeypatch.setitem(registry._ENTRIES, "tiny3", entry)
+    monkeypatch.setitem(registry.ENTRIES, "tiny3", entry)
     none = dataclasses.replace(options, search=SearchConfig(models=("tiny2", "tiny3")))
     with pytest.raises(UserError, match=r"no weights can be had .*\n  tiny2: "):
         backbones.find(none, none.base(), 60.0, tiny.quiet())

@@ -231,7 +231,7 @@ from jtl.cli import commands
 from jtl.models import registry
 from jtl.search import mirrored, sampling, space
 from support import tiny
-registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
 sampling.available = lambda: False
 mirrored.measure = lambda engine, winner: None
 space.STRATEGIES, space.heads = ("last_stage",), list

@@ -141,7 +141,7 @@ def flat(tree: Any) -> np.ndarray:
 
 def main(folder: Path) -> None:
     assert jax.device_count() == max(COUNTS)
-    registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
     patch = pytest.MonkeyPatch()
     quick.spare(patch)
     quick.lower_and_keep(patch)

@@ -56,7 +56,7 @@ def run(words: list[str], kill_after: int | None) -> None:
 
 
 if __name__ == "__main__":
-    registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
     kills = [int(number) for number in sys.argv[1].split(",")]
     words = sys.argv[2:]
     for number, kill_after in enumerate([*kills, None]):

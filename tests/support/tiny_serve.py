@@ -12,5 +12,5 @@ from jtl.serve import command as serve
 from support import tiny
 
 if __name__ == "__main__":
-    registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
     app.end(app.main(serve.Options, serve.command, prog="jtl serve"))

@@ -75,7 +75,7 @@ def commands() -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
     # What shells start in the background ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     patch = pytest.MonkeyPatch()

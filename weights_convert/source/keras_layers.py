@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.models.registry import IMAGENET_STD
+from jtl.models.entry import IMAGENET_STD
 from weights_convert.printable import listed, shown
 from weights_convert.source import keras_config
 from weights_convert.source.metadata import pixels

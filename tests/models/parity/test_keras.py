@@ -147,7 +147,7 @@ def narrow_vgg16() -> Iterator[keras.Model]:
     backbone: Any = dataclasses.replace(entry.backbone, widths=(32, 32))
     entry = dataclasses.replace(entry, name="narrow_vgg16", build=lambda: backbone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._ENTRIES, entry.name, entry)
+        patch.setitem(registry.ENTRIES, entry.name, entry)
         yield _randomized(keras.Model(base.input, logits))
 
 

@@ -64,7 +64,7 @@ def _narrow():
             backbone: Any = dataclasses.replace(entry.backbone, widths=(WIDTH, WIDTH))
             build = functools.partial(dataclasses.replace, backbone)
             narrow = dataclasses.replace(entry, name=f"narrow_{name}", build=build)
-            patch.setitem(registry._ENTRIES, narrow.name, narrow)
+            patch.setitem(registry.ENTRIES, narrow.name, narrow)
         yield
 
 
