@@ -13,6 +13,9 @@ again, the script goes on with what is missing.
 
 Steps: `forward` is a frozen backbone with its head, in inference mode; `last_stage` and `full`
 are training steps with SGD and momentum under jtl's mask of that name, without cached features.
+With `_bfloat16` both compute in that format (PyTorch by `torch.autocast`, for processors that have
+instructions for it); with `_compiled` after it PyTorch uses `torch.compile` too, which needs a
+compiler for C++. These are measured where `--arms` names them.
 
 Trainings, timed from the start of the process to its end: `last_stage_10` and `head_only_10_cold`
 train 10 epochs, jtl with an empty cache folder; `head_only_10_warm` is the latter again with
@@ -36,6 +39,11 @@ COMPARISON = Comparison(
     smoke="resnet18",
     others=tuple(name for name in registry.names() if name not in MAIN),
     steps=("forward", "last_stage", "full"),
+    more_steps=tuple(
+        f"{arm}_bfloat16{compiled}"
+        for arm in ("forward", "last_stage", "full")
+        for compiled in ("", "_compiled")
+    ),
     trainings=(
         "head_only_1_cold",
         "head_only_10_cold",
@@ -47,6 +55,9 @@ COMPARISON = Comparison(
     targets={
         "forward": 1.0,
         "full": 1.0,
+        "forward_bfloat16": 1.1,
+        "last_stage_bfloat16": 1.0,
+        "full_bfloat16": 1.0,
         "head_only_1_cold": 0.9,
         "head_only_10_cold": 7.0,
         "head_only_10_warm": 50.0,

@@ -36,6 +36,7 @@ class Comparison:
         conventions: Whose networks jtl builds in single steps.
         notes: Sentences below the tables.
         others: Backbones that are measured where `--model` names them.
+        more_steps: Arms of single steps that are measured where `--arms` names them.
     """
 
     script: str
@@ -52,11 +53,17 @@ class Comparison:
     conventions: str
     notes: tuple[str, ...]
     others: tuple[str, ...] = ()
+    more_steps: tuple[str, ...] = ()
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Of both kinds."""
+        """Those that are measured unless others are named."""
         return (*self.steps, *self.trainings)
+
+    @property
+    def all_steps(self) -> tuple[str, ...]:
+        """Arms of single steps."""
+        return (*self.steps, *self.more_steps)
 
 
 def main(what: Comparison, doc: str) -> None:
@@ -95,7 +102,9 @@ def parse(what: Comparison, doc: str) -> argparse.Namespace:
     parser.add_argument(
         "--model", nargs="+", default=what.models, choices=(*what.models, *what.others)
     )
-    parser.add_argument("--arms", nargs="+", default=what.arms, choices=what.arms)
+    parser.add_argument(
+        "--arms", nargs="+", default=what.arms, choices=(*what.all_steps, *what.trainings)
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--repeats", type=int, default=7, help="steps of each library")
@@ -121,7 +130,7 @@ def measure_steps(
     settings = steps.StepSettings(options.batch, options.size, options.repeats)
     stored = dataclasses.asdict(settings)
     for model in options.model:
-        for arm in what.steps:
+        for arm in what.all_steps:
             if arm not in options.arms:
                 continue
             if options.again or not store.find(stored, kind="step", model=model, arm=arm):
@@ -185,7 +194,7 @@ def ordered(what: Comparison, store: Store) -> list[Row]:
     return store.ordered(
         ("kind", ("step", "training")),
         ("model", (*what.models, *what.others, what.smoke)),
-        ("arm", what.arms),
+        ("arm", (*what.all_steps, *what.trainings)),
     )
 
 
@@ -215,9 +224,9 @@ def step_lines(rows: list[Row], peer: str) -> list[str]:
     return [
         "## Single steps",
         "",
-        f"float32, {size} pixels, batch {batch}; medians of {repeats} "
-        f"steps of each in turn. Pairs are: jtl, {peer}. The ratio is jtl's speed over the "
-        "other's, with the range over the pairs of steps; above 1 jtl is faster.",
+        f"float32 unless the arm says otherwise, {size} pixels, batch {batch}; medians of "
+        f"{repeats} steps of each in turn. Pairs are: jtl, {peer}. The ratio is jtl's speed over "
+        "the other's, with the range over the pairs of steps; above 1 jtl is faster.",
         "",
         *tables.table(
             {

@@ -28,6 +28,11 @@ ARMS = {
     "head_only": "head_only\nstep",
     "last_stage": "last_stage\nstep",
     "full": "full\nstep",
+    **{
+        f"{arm}_bfloat16{compiled}": f"{arm},\nbfloat16" + (",\ncompiled" if compiled else "")
+        for arm in ("forward", "last_stage", "full")
+        for compiled in ("", "_compiled")
+    },
     "head_only_1_cold": "head_only,\n1 epoch,\ncold",
     "head_only_10_cold": "head_only,\n10 epochs,\ncold",
     "head_only_10_warm": "head_only,\nother lr,\nwarm",

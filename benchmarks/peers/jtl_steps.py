@@ -2,7 +2,8 @@
 
 python benchmarks/peers/jtl_steps.py MODEL ARM BATCH SIZE CLASSES [LIBRARY]
 
-ARM is `forward`, or a mask for a train step with SGD and momentum, from images. LIBRARY is whose
+ARM is `forward`, or a mask for a train step with SGD and momentum, from images; with `_bfloat16` it
+computes in that format, and `_compiled` after it says that PyTorch compiles. LIBRARY is whose
 conventions (strides, biases, epsilon) the network follows; default PyTorch's.
 """
 
@@ -23,6 +24,13 @@ def random_images(batch: int, size: int, classes: int) -> tuple[np.ndarray, np.n
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, size, size, 3), dtype=np.float32)
     return images, rng.integers(0, classes, batch).astype(np.int32)
+
+
+def split(arm: str) -> tuple[str, str, bool]:
+    """What an arm computes, in which number format, and whether PyTorch compiles it."""
+    computed, compiled = arm.removesuffix("_compiled"), arm.endswith("_compiled")
+    what = computed.removesuffix("_bfloat16")
+    return what, "float32" if what == computed else "bfloat16", compiled
 
 
 def conventions(model: str, library: str) -> dict[str, Any]:
@@ -130,13 +138,15 @@ def main(name: str, arm: str, batch: int, size: int, classes: int, library: str 
         from jtl.models.initialization import initialize
 
         images, labels = map(jnp.asarray, random_images(batch, size, classes))
+        what, dtype, _ = split(arm)
+        images = images.astype(dtype)
         follows = conventions(name, library) if library else None
         model = models.create(name, num_classes=classes, conventions=follows)
         variables = initialize(model, None, size=size, seed=0)
-        if arm == "forward":
+        if what == "forward":
             made.append(Forward(model, variables, images))
         else:
-            made.append(Step(arm, model, variables, images, labels))
+            made.append(Step(what, model, variables, images, labels))
         return made[0].take, {"optimizer_bytes": made[0].optimizer_bytes}
 
     workers.serve(prepare, product.of_jax, lambda: flops(made[0]))

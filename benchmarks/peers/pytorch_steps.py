@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from harness import product, workers
-from peers.jtl_steps import random_images
+from peers.jtl_steps import random_images, split
 
 
 def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
@@ -25,13 +25,16 @@ def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
         # A NHWC array seen as NCHW is what PyTorch calls channels_last.
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
         targets = torch.from_numpy(labels).long()
-        model, frozen = create(name, classes, "full" if arm == "forward" else arm)
-        if arm == "forward":
+        what, dtype, compiled = split(arm)
+        model, frozen = create(name, classes, "full" if what == "forward" else what)
+        run = torch.compile(model) if compiled else model
+        narrow = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+        if what == "forward":
             model.eval()
 
             def forward() -> None:
-                with torch.inference_mode():
-                    model(inputs)
+                with torch.inference_mode(), narrow:
+                    run(inputs)
 
             return forward, {"optimizer_bytes": 0}
         training_mode(model, frozen)
@@ -41,7 +44,9 @@ def main(name: str, arm: str, batch: int, size: int, classes: int) -> None:
 
         def step() -> None:
             optimizer.zero_grad()
-            loss(model(inputs), targets).backward()
+            with narrow:  # The gradients are computed as the values were.
+                value = loss(run(inputs), targets)
+            value.backward()
             optimizer.step()
 
         return step, {"optimizer_bytes": 4 * sum(p.numel() for p in trained)}
