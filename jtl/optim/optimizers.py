@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
+from jtl.common.platforms import by_platform
 from jtl.common.trees import FROZEN, lookup
 from jtl.config.training import OptimizerName
 
@@ -145,6 +147,8 @@ def transform(
         momentum: Of `sgd`; 0 for none.
     """
     optimizer: Any = getattr(optax, name)
+    if callable(learning_rate):
+        learning_rate = _computed_once(learning_rate)
     if name in DECOUPLED:
         return _unmasked(optimizer(learning_rate, weight_decay=weight_decay, mask=_kernels))
     if name == "sgd":
@@ -152,6 +156,27 @@ def transform(
     else:
         tx = optimizer(learning_rate)
     return _unmasked(optax.chain(optax.add_decayed_weights(weight_decay, _kernels), tx))
+
+
+def _computed_once(schedule: optax.Schedule) -> optax.Schedule:
+    """A schedule that the program of a step holds once.
+
+    XLA for CPUs computes a number anew wherever it is used: a cosine in the update of every leaf,
+    which takes seconds to compile. Into a branch it does not look. On an accelerator a branch
+    waits for the device, so there it stays as it is.
+    """
+
+    def in_a_branch(count: jax.Array) -> jax.Array:
+        # No count is negative, which the compiler does not know.
+        return lax.cond(count < 0, lambda _: jnp.float32(0), plain, count)
+
+    def plain(count: jax.Array) -> jax.Array:
+        return jnp.asarray(schedule(count), jnp.float32)
+
+    def share(count: jax.Array) -> jax.Array:
+        return by_platform(count, cpu=in_a_branch, default=plain)
+
+    return share
 
 
 def _unmasked(tx: optax.GradientTransformation) -> optax.GradientTransformation:
