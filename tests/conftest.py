@@ -225,18 +225,15 @@ def library(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def xla_only() -> Iterator[None]:
     """Traces without oneDNN, whose work XLA's analyses do not see."""
-    # What is traced already, with or without it, would be used again.
-    jax.clear_caches()
     with onednn.disabled():
         yield
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
 def tiny_model() -> Iterator[str]:
     """The name under which the registry knows the tiny backbone during a test module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._ENTRIES, tiny.ENTRY.name, tiny.ENTRY)
+        patch.setitem(registry.ENTRIES, tiny.ENTRY.name, tiny.ENTRY)
         yield tiny.ENTRY.name
 
 

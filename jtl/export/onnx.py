@@ -13,7 +13,7 @@ from jtl.common.errors import UserError
 from jtl.export import calibration, onnx_graph, onnx_precision
 from jtl.export.formats import ExportedOutputs, facts, require, timed
 from jtl.export.how import AS_USUAL, How
-from jtl.export.pixels import as_accelerators_compute, inputs, logits_of_pixels
+from jtl.export.pixels import for_everywhere, inputs, logits_of_pixels
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -72,7 +72,7 @@ def _converted(onnx: Any, classifier: Classifier, how: How) -> Any:
         UserError: It cannot be written, or PyTorch would be needed for it and is missing.
     """
     try:
-        with as_accelerators_compute():
+        with for_everywhere():
             function, image = logits_of_pixels(classifier, how)
             return onnx_graph.convert(onnx, function, image, classifier.meta["model"])
     except UserError as error:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import onednn
+from jtl.common.platforms import everywhere
 from jtl.data.preprocessing import Prepare
 from jtl.export.formats import fitted
 from jtl.export.how import How
@@ -21,14 +22,10 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def as_accelerators_compute() -> Iterator[None]:
-    """Traces without oneDNN, which is this process's."""
-    jax.clear_caches()
-    try:
-        with onednn.disabled():
-            yield
-    finally:
-        jax.clear_caches()
+def for_everywhere() -> Iterator[None]:
+    """Traces for every platform, and without oneDNN, which is this process's."""
+    with onednn.disabled(), everywhere():
+        yield
 
 
 def logits_of_pixels(

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtl import onednn
 from jtl.export.formats import ExportedOutputs, facts, timed
 from jtl.export.inference import logits_of
+from jtl.export.pixels import for_everywhere
 
 if TYPE_CHECKING:
     from jtl.predict.classifier import Classifier
@@ -40,12 +40,8 @@ def exported(classifier: Classifier) -> jax.export.Exported:
     )
     batch, height, width = jax.export.symbolic_shape("batch, height, width")
     images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)
-    jax.clear_caches()  # What is traced with oneDNN would be used again.
-    try:
-        with onednn.disabled():
-            return jax.export.export(jax.jit(call), platforms=PLATFORMS)(images)
-    finally:
-        jax.clear_caches()
+    with for_everywhere():
+        return jax.export.export(jax.jit(call), platforms=PLATFORMS)(images)
 
 
 def write(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:

@@ -15,7 +15,7 @@ from jtl.export import calibration
 from jtl.export.formats import ExportedOutputs, require, timed
 from jtl.export.how import AS_USUAL, How
 from jtl.export.onnx_precision import quiet
-from jtl.export.pixels import as_accelerators_compute, inputs, logits_of_pixels
+from jtl.export.pixels import for_everywhere, inputs, logits_of_pixels
 from jtl.export.stablehlo import write_facts
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _converted(converter: Any, classifier: Classifier, how: How) -> bytes:
     from litert_converter.mlir import ir, passmanager  # pyright: ignore[reportMissingImports]
     from litert_converter.mlir.dialects import stablehlo  # pyright: ignore[reportMissingImports]
 
-    with as_accelerators_compute():
+    with for_everywhere():
         function, image = logits_of_pixels(classifier, how, batch=1)
         program = jax.export.export(jax.jit(function), platforms=("tpu",))(image)
     context = ir.Context()

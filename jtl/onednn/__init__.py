@@ -8,7 +8,15 @@ calls. A call costs some 20 microseconds beside operations of milliseconds, and 
 interpreter's lock is free while oneDNN works.
 """
 
-from jtl.onednn.calls import TARGET, available, call, disabled, installed, with_workspace
+from jtl.onednn.calls import (
+    TARGET,
+    available,
+    call,
+    computes,
+    disabled,
+    installed,
+    with_workspace,
+)
 from jtl.onednn.convolution import Activation, Convolution, Kind
 from jtl.onednn.normalization import Normalization
 from jtl.onednn.pooling import MaxPooling, NeighbourhoodAverage
@@ -23,6 +31,7 @@ __all__ = [
     "Normalization",
     "available",
     "call",
+    "computes",
     "disabled",
     "installed",
     "with_workspace",

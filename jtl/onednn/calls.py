@@ -7,13 +7,11 @@ version 0), which jaxlib promises to keep for at least a year after a change.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import ctypes
 import dataclasses
 import functools
-from collections.abc import Iterator
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.ffi
@@ -98,7 +96,8 @@ class _CallFrame(ctypes.Structure):
     )
 
 
-_left_out: contextvars.ContextVar[tuple[type, ...]] = contextvars.ContextVar("left_out", default=())
+# JAX's own kind of context: what was traced outside is not used again inside.
+_left_out = jax.make_user_context(default_value=())
 _by_attribute: dict[bytes, PrimitiveSequence] = {}
 
 
@@ -132,20 +131,13 @@ def _addresses(buffers: _Buffers) -> list[int]:
     return [buffers.items[index].contents.data for index in range(buffers.size)]
 
 
-@contextlib.contextmanager
-def disabled(*operations: type[Operation]) -> Iterator[None]:
+def disabled(*operations: type[Operation]) -> contextlib.AbstractContextManager[Any]:
     """Traces without oneDNN inside: for programs that go elsewhere, or whose work is counted.
-
-    What was traced before stays as it was, so trace a function of your own.
 
     Args:
         operations: What is not oneDNN's inside; default everything.
     """
-    token = _left_out.set(operations or (object,))
-    try:
-        yield
-    finally:
-        _left_out.reset(token)
+    return _left_out(operations or (object,))
 
 
 @functools.cache
@@ -159,25 +151,31 @@ def installed() -> bool:
     return True
 
 
-def available(operation: Operation, dtype: jnp.dtype) -> bool:
+def computes(dtype: Any) -> bool:
+    """Whether oneDNN can be used, and this processor has instructions for this number format."""
+    dnnl = library.load() if installed() else None
+    return dnnl is not None and jnp.dtype(dtype).name in dnnl.dtypes
+
+
+def available(operation: Operation) -> bool:
     """Whether oneDNN is there and has an implementation; makes it ready if so."""
-    return _usable(operation, dtype) and operations.program(operation) is not None
+    return _usable(operation) and operations.program(operation) is not None
 
 
 _WithWorkspace = TypeVar("_WithWorkspace", Normalization, MaxPooling)
 
 
-def with_workspace(operation: _WithWorkspace, dtype: jnp.dtype) -> _WithWorkspace | None:
+def with_workspace(operation: _WithWorkspace) -> _WithWorkspace | None:
     """The operation with the size of its workspace; None where it is not `available`."""
-    size = operations.workspace_bytes(operation) if _usable(operation, dtype) else None
+    size = operations.workspace_bytes(operation) if _usable(operation) else None
     if size is None:
         return None
     operation = dataclasses.replace(operation, workspace=size)
-    return operation if available(operation, dtype) else None
+    return operation if available(operation) else None
 
 
-def _usable(operation: Operation, dtype: jnp.dtype) -> bool:
-    return not isinstance(operation, _left_out.get()) and dtype == jnp.float32 and installed()
+def _usable(operation: Operation) -> bool:
+    return not isinstance(operation, _left_out.value) and computes(operation.dtype)
 
 
 def call(operation: Operation, *arrays: jax.Array) -> list[jax.Array]:

@@ -16,7 +16,9 @@ from jtl.onednn.library import Library
 from jtl.onednn.primitives import (
     FLOAT32,
     Array,
+    Dtype,
     PrimitiveSequence,
+    any_layout,
     channel_layout,
     dims,
     image_layout,
@@ -51,6 +53,7 @@ class Convolution:
         bias: Forward only: whether a value per channel, the next argument, is added.
         residual: Forward only: whether an array of y's shape, the last argument, is added.
         activation: Forward only: what is applied at the end.
+        dtype: Of all arrays but the bias, which is float32.
     """
 
     kind: Kind
@@ -63,6 +66,7 @@ class Convolution:
     bias: bool = False
     residual: bool = False
     activation: Activation | None = None
+    dtype: Dtype = FLOAT32
 
     def results(self) -> tuple[Array, ...]:
         """Shape and dtype of what is computed."""
@@ -71,7 +75,7 @@ class Convolution:
             "input_gradient": self.images,
             "kernel_gradient": self.kernel,
         }
-        return ((by_kind[self.kind], FLOAT32),)
+        return ((by_kind[self.kind], self.dtype),)
 
     def build(self, dnnl: Library) -> PrimitiveSequence:
         """Compiles it, in about a millisecond.
@@ -87,13 +91,12 @@ class _Builder:
 
     def __init__(self, dnnl: Library, of: Convolution):
         self._dnnl, self._of = dnnl, of
-        self._x, self._y = image_layout(dnnl, of.images), image_layout(dnnl, of.outputs)
-        shape, strides = _kernel_layout(of.kernel, of.groups)
-        self._plain = strided_layout(dnnl, shape, strides)
-        self._any = dnnl.new(
-            *("dnnl_memory_desc_create_with_tag", len(shape), dims(shape)),
-            *(interface.FLOAT32, interface.ANY_LAYOUT),
+        self._x, self._y = (
+            image_layout(dnnl, shape, of.dtype) for shape in (of.images, of.outputs)
         )
+        shape, strides = _kernel_layout(of.kernel, of.groups)
+        self._plain = strided_layout(dnnl, shape, strides, of.dtype)
+        self._any = any_layout(dnnl, shape, of.dtype)
         top, bottom, left, right = of.pads
         self._window = (
             *(dims(of.strides), dims((0, 0))),  # A dilation of 0 is none.

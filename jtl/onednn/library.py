@@ -29,7 +29,11 @@ class OneDnnError(RuntimeError):
 
 
 class Library:
-    """The loaded library, an engine for the CPU and a stream on it."""
+    """The loaded library, an engine for the CPU and a stream on it.
+
+    Attributes:
+        dtypes: Names of those that this processor computes with.
+    """
 
     def __init__(self, path: str):
         """Loads the library at `path`; OSError if that cannot be."""
@@ -46,6 +50,11 @@ class Library:
         self.query, self.size = query, size
         self.engine = self.new("dnnl_engine_create", CPU, 0)
         self.stream = self.new("dnnl_stream_create", self.engine, IN_ORDER)
+        isa = self._library.dnnl_get_effective_cpu_isa()
+        self.dtypes = {"float32"}
+        # On others it would be emulated, which is slower than float32.
+        if isa & interface.AVX512_BF16 == interface.AVX512_BF16:
+            self.dtypes.add("bfloat16")
         # Called with every convolution: without a look-up by name.
         self.execute = self._library.dnnl_primitive_execute
         self.set_handle = self._library.dnnl_memory_set_data_handle

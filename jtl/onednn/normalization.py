@@ -19,6 +19,7 @@ from jtl.onednn.primitives import (
     FLOAT32,
     UINT8,
     Array,
+    Dtype,
     PrimitiveSequence,
     channel_layout,
     image_layout,
@@ -38,6 +39,7 @@ class Normalization:
         relu: Whether y is the ReLU of the normalized images; the workspace then remembers
             where it was positive.
         workspace: Its size in bytes, as `workspace_bytes` gives it; 0 without one.
+        dtype: Of x, y and their gradients; everything else is float32.
     """
 
     kind: Literal["normalization", "normalization_gradient"]
@@ -45,10 +47,11 @@ class Normalization:
     epsilon: float
     relu: bool
     workspace: int = 0
+    dtype: Dtype = FLOAT32
 
     def results(self) -> tuple[Array, ...]:
         """Shape and dtype of what is computed."""
-        image, channel = (self.images, FLOAT32), (self.images[3:], FLOAT32)
+        image, channel = (self.images, self.dtype), (self.images[3:], FLOAT32)
         workspace = [((self.workspace,), UINT8)] if self.relu else []
         return image, channel, channel, *(workspace if self.kind == "normalization" else [])
 
@@ -58,7 +61,7 @@ class Normalization:
         Raises:
             OneDnnError: oneDNN has no implementation.
         """
-        x, channel = image_layout(dnnl, self.images), channel_layout(dnnl, self.images[3])
+        x, channel = self._image(dnnl), channel_layout(dnnl, self.images[3])
         forward = self._forward(dnnl)
         sequence = PrimitiveSequence(dnnl)
         if self.kind == "normalization":
@@ -90,6 +93,9 @@ class Normalization:
         """What the workspace needs on this processor; OneDnnError if nothing implements it."""
         return workspace_bytes(dnnl, self._forward(dnnl)) if self.relu else 0
 
+    def _image(self, dnnl: Library) -> c_void_p:
+        return image_layout(dnnl, self.images, self.dtype)
+
     def _flags(self) -> int:
         affine = interface.USE_SCALE | interface.USE_SHIFT
         return affine | (interface.FUSE_RELU if self.relu else 0)
@@ -99,7 +105,7 @@ class Normalization:
 
     def _first(self, dnnl: Library) -> c_void_p:
         """The implementation that oneDNN prefers."""
-        x = image_layout(dnnl, self.images)
+        x = self._image(dnnl)
         return dnnl.new(
             "dnnl_batch_normalization_forward_primitive_desc_create",
             *(dnnl.engine, interface.FORWARD_TRAINING, x, x, self.epsilon, self._flags(), None),

@@ -12,6 +12,7 @@ from jtl.onednn.primitives import (
     FLOAT32,
     UINT8,
     Array,
+    Dtype,
     PrimitiveSequence,
     dims,
     image_layout,
@@ -31,6 +32,7 @@ class MaxPooling:
         strides: (vertical, horizontal).
         pads: (top, bottom, left, right).
         workspace: Size in bytes of what remembers where each maximum was.
+        dtype: Of x, y and their gradients.
     """
 
     kind: Literal["pooling", "pooling_gradient"]
@@ -40,12 +42,13 @@ class MaxPooling:
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     workspace: int = 0
+    dtype: Dtype = FLOAT32
 
     def results(self) -> tuple[Array, ...]:
         """Shape and dtype of what is computed."""
         if self.kind == "pooling_gradient":
-            return ((self.images, FLOAT32),)
-        return (self.outputs, FLOAT32), ((self.workspace,), UINT8)
+            return ((self.images, self.dtype),)
+        return (self.outputs, self.dtype), ((self.workspace,), UINT8)
 
     def build(self, dnnl: Library) -> PrimitiveSequence:
         """Compiles it.
@@ -53,7 +56,7 @@ class MaxPooling:
         Raises:
             OneDnnError: oneDNN has no implementation.
         """
-        x, y = image_layout(dnnl, self.images), image_layout(dnnl, self.outputs)
+        x, y = self._images(dnnl)
         forward = self._forward(dnnl)
         sequence = PrimitiveSequence(dnnl)
         if self.kind == "pooling_gradient":
@@ -77,12 +80,17 @@ class MaxPooling:
         return workspace_bytes(dnnl, self._forward(dnnl))
 
     def _forward(self, dnnl: Library) -> c_void_p:
-        x, y = image_layout(dnnl, self.images), image_layout(dnnl, self.outputs)
+        x, y = self._images(dnnl)
         return dnnl.new(
             "dnnl_pooling_forward_primitive_desc_create",
             *(dnnl.engine, interface.FORWARD_TRAINING, interface.MAXIMUM, x, y),
             *(*self._window(), None),
         )
+
+    def _images(self, dnnl: Library) -> tuple[c_void_p, c_void_p]:
+        """The layouts of x and y."""
+        x, y = (image_layout(dnnl, shape, self.dtype) for shape in (self.images, self.outputs))
+        return x, y
 
     def _window(self) -> tuple:
         top, bottom, left, right = self.pads
@@ -101,10 +109,12 @@ class NeighbourhoodAverage:
     Attributes:
         images: x's and y's (N, H, W, C).
         window: Height and width of the neighbourhood, odd.
+        dtype: float32, in which its callers add.
     """
 
     images: tuple[int, ...]
     window: int
+    dtype: Literal["float32"] = "float32"
 
     def results(self) -> tuple[Array, ...]:
         """Shape and dtype of what is computed."""

@@ -10,14 +10,19 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from ctypes import c_int, c_void_p
+from typing import Literal
 
 from jtl.onednn import interface, library
 from jtl.onednn.interface import Dims
 from jtl.onednn.library import Library
 
-FLOAT32, UINT8 = "float32", "uint8"
+Dtype = Literal["float32", "bfloat16"]
+"""Of images and kernels. What is kept per channel is always float32, and so are all sums."""
+FLOAT32: Dtype = "float32"
+UINT8 = "uint8"
 Array = tuple[tuple[int, ...], str]
 """Shape and dtype."""
+_NUMBERS: dict[Dtype, int] = {"float32": interface.FLOAT32, "bfloat16": interface.BFLOAT16}
 _ALIGNMENT = 64  # Bytes of a cache line, and of the widest vector.
 
 
@@ -109,18 +114,28 @@ class PrimitiveSequence:
             dnnl.wait(dnnl.stream)
 
 
-def strided_layout(dnnl: Library, shape: Sequence[int], strides: Sequence[int]) -> c_void_p:
-    """The description of a float32 array in memory."""
+def strided_layout(
+    dnnl: Library, shape: Sequence[int], strides: Sequence[int], dtype: Dtype = FLOAT32
+) -> c_void_p:
+    """The description of an array in memory."""
     return dnnl.new(
         *("dnnl_memory_desc_create_with_strides", len(shape), dims(shape)),
-        *(interface.FLOAT32, dims(strides)),
+        *(_NUMBERS[dtype], dims(strides)),
     )
 
 
-def image_layout(dnnl: Library, shape: Sequence[int]) -> c_void_p:
+def any_layout(dnnl: Library, shape: Sequence[int], dtype: Dtype) -> c_void_p:
+    """The description of an array that a primitive may lay out as it likes."""
+    return dnnl.new(
+        *("dnnl_memory_desc_create_with_tag", len(shape), dims(shape)),
+        *(_NUMBERS[dtype], interface.ANY_LAYOUT),
+    )
+
+
+def image_layout(dnnl: Library, shape: Sequence[int], dtype: Dtype = FLOAT32) -> c_void_p:
     """The description of NHWC images; oneDNN's order is N, C, H, W."""
     n, h, w, c = shape
-    return strided_layout(dnnl, (n, c, h, w), (h * w * c, 1, w * c, c))
+    return strided_layout(dnnl, (n, c, h, w), (h * w * c, 1, w * c, c), dtype)
 
 
 def channel_layout(dnnl: Library, length: int) -> c_void_p:

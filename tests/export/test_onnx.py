@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl import models, onednn
+from jtl import models
 from jtl.common.errors import UserError
 from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from jtl.export import calibration, onnx_graph, writing
 from jtl.export.how import How
+from jtl.export.pixels import for_everywhere
 from jtl.models.initialization import initialize
 from jtl.models.layers.conv import conv2d
 from jtl.predict import classifier as evaluation
@@ -84,7 +85,7 @@ def test_a_network_of_each_family(name: str):
         return found
 
     (batch,) = jax.export.symbolic_shape("batch")
-    with onednn.disabled():
+    with for_everywhere():
         shape = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
         written = onnx_graph.convert(onnx, logits, shape, name)
     images = images_of(2, size)
@@ -117,7 +118,7 @@ def test_images_of_one_pixel_or_one_channel_are_not_turned():
         return one.reshape(one.shape[0], -1) + x.reshape(x.shape[0], -1)[:, :3]
 
     (batch,) = jax.export.symbolic_shape("batch")
-    with onednn.disabled():
+    with for_everywhere():
         shape = jax.ShapeDtypeStruct((batch, 4, 5, 3), jnp.float32)
         written = onnx_graph.convert(onnx, function, shape, "small")
     images = random.normal(0, 1, (2, 4, 5, 3)).astype(np.float32)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax import export
 
+from jtl.common.platforms import everywhere
 from jtl.data import loader
 from jtl.models import inference, registry
 from jtl.train import step as steps
@@ -67,9 +68,10 @@ class Lowering:
         x = self.groups["batch"].x if "batch" in self.groups else self.groups["x"]
         told["x_shape"] = x.shape
         for platform in ACCELERATORS:
-            exported = export.export(self.function, platforms=[platform])(
-                *arguments, **self.options
-            )
+            with everywhere():
+                exported = export.export(self.function, platforms=[platform])(
+                    *arguments, **self.options
+                )
             (folder / f"{platform}.mlir").write_text(exported.mlir_module())
             told["kept"] = exported.module_kept_var_idx
             told["devices"] = exported.nr_devices
@@ -155,7 +157,7 @@ def lowerings(data: Path) -> dict[str, Callable[[], Lowering]]:
 
 def main(folder: Path) -> None:
     assert jax.device_count() == DEVICES
-    registry._ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
+    registry.ENTRIES[tiny.ENTRY.name] = tiny.ENTRY
     data = tiny.write_folder(folder / "data", train=13, val=7)
     tiny.write_weights(folder / "weights")
     for name, make in lowerings(data).items():

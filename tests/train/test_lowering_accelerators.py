@@ -20,6 +20,7 @@ import pytest
 from jax import export, lax
 
 from jtl import models, onednn
+from jtl.common.platforms import everywhere
 from jtl.common.trees import prune, within
 from jtl.data.decoding import HostTransform
 from jtl.data.input_plan import InputPlan
@@ -121,8 +122,9 @@ class Step:
         return steps.TrainStep(**self.options)
 
     def lowered(self, platform: str, function: Any = steps.train_step) -> Program:
-        exporting = export.export(function, platforms=[platform])
-        return Program.of(exporting(*self.arguments, step=self.step))
+        with everywhere():
+            exporting = export.export(function, platforms=[platform])
+            return Program.of(exporting(*self.arguments, step=self.step))
 
     def unexported(self, platform: str) -> Program:
         """Also of what `jax.export` refuses by itself."""
@@ -160,13 +162,14 @@ def test_a_step_is_convolutions_in_its_number_format(name, mask, first, dtype, p
 def test_the_frozen_forward_is_convolutions_in_its_number_format(dtype, platform):
     network = NETWORKS["efficientnet_lite0"]
     for stop in (None, "head"):
-        exported = export.export(forward, platforms=[platform])(
-            network.variables,
-            network.images(),
-            model=network.model,
-            stop=stop,
-            prepare=network.prepare(dtype),
-        )
+        with everywhere():
+            exported = export.export(forward, platforms=[platform])(
+                network.variables,
+                network.images(),
+                model=network.model,
+                stop=stop,
+                prepare=network.prepare(dtype),
+            )
         program = Program.of(exported)
         check_convolutions(program, kernels(network.variables["params"]), DTYPES[dtype])
         check_alone(program)
@@ -182,13 +185,14 @@ def test_an_epoch_over_features_runs_alone_on_the_device(platform):
     labels, batches = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((12,), (4, 3)))
     state, constants, _ = step.arguments
     table = steps.Batch(features, labels)
-    exported = export.export(steps.train_epoch, platforms=[platform])(
-        state,
-        constants,
-        table,
-        batches,
-        step=dataclasses.replace(step.step, start="head", prepare=None),
-    )
+    with everywhere():
+        exported = export.export(steps.train_epoch, platforms=[platform])(
+            state,
+            constants,
+            table,
+            batches,
+            step=dataclasses.replace(step.step, start="head", prepare=None),
+        )
     program = Program.of(exported)
     assert len(program.named("while")) == 1
     assert {k for op in program.named("dot_general") for k in op.operands} == {"bf16"}
@@ -281,8 +285,6 @@ def test_a_computation_in_another_number_format_shows():
 @pytest.mark.skipif(not onednn.installed(), reason="oneDNN is not installed")
 def test_a_library_of_the_cpu_shows(monkeypatch):
     step = full_step()
-    jax.clear_caches()
-    monkeypatch.setattr(lax, "platform_dependent", lambda *x, cpu, default: cpu(*x))
     program = step.unexported("cpu")
     assert onednn.TARGET in {op.target for op in program.named("custom_call")}
     with pytest.raises(AssertionError):

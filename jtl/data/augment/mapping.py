@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from jtl.common.platforms import by_platform
+
 
 def each(function: Callable[..., jax.Array], images: jax.Array, *draws: Any) -> jax.Array:
     """Applies a function of one image and its draws to every image.
@@ -21,7 +23,7 @@ def each(function: Callable[..., jax.Array], images: jax.Array, *draws: Any) -> 
         images: [N, H, W, C].
         draws: Trees of arrays [N, ...].
     """
-    return lax.platform_dependent(
+    return by_platform(
         images,
         *draws,
         cpu=lambda *arguments: lax.map(lambda one: function(*one), arguments),

@@ -7,9 +7,9 @@ of, so those take another lowering of the same sum:
 * 1x1 convolutions are one matrix product over all pixels;
 * depthwise convolutions are a sum of shifted products, which XLA fuses into one pass.
 
-The choice is made by `jax.lax.platform_dependent` while a program is lowered, so one traced
-program exports for every platform. The gradients are those of the chosen lowering, by the
-same rule: nothing of one platform's lowering is traced into another's.
+The choice is that of `jtl.common.platforms`, and one program can be exported for every platform.
+The gradients are those of the chosen lowering, by the same rule: nothing of one platform's
+lowering is traced into another's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jtl import onednn
+from jtl.common.platforms import by_platform
 from jtl.models.layers.xla_convolution import Pads, direct, fastest_on_cpu
 from jtl.onednn import Activation
 
@@ -143,16 +144,16 @@ def _conv(x, kernel, bias, residual, strides, pads, groups, activation):
 
     def on_cpu(x, kernel, *following):
         operation = dataclasses.replace(
-            _operation("forward", *window),
+            _operation("forward", x.dtype, *window),
             bias=bias is not None,
             residual=residual is not None,
             activation=activation,
         )
-        if onednn.available(operation, x.dtype):
+        if onednn.available(operation):
             return onednn.call(operation, x, kernel, *following)[0]
         return followed(_on_cpu("forward", *window)(x, kernel), *following)
 
-    return lax.platform_dependent(x, kernel, *following, cpu=on_cpu, default=by_xla(direct))
+    return by_platform(x, kernel, *following, cpu=on_cpu, default=by_xla(direct))
 
 
 def _followed(has_bias: bool, activation, y, *following):
@@ -200,7 +201,7 @@ def _by_platform(kind: onednn.Kind, *window):
 
     def choose(first, second):
         on_cpu, default = _on_cpu(kind, *window), _of(direct, kind, *window)
-        return lax.platform_dependent(first, second, cpu=on_cpu, default=default)
+        return by_platform(first, second, cpu=on_cpu, default=default)
 
     return choose
 
@@ -209,8 +210,8 @@ def _on_cpu(kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups):
     window = (x_shape, kernel_shape, strides, pads, groups)
 
     def run(first, second):
-        operation = _operation(kind, *window)
-        if onednn.available(operation, first.dtype):
+        operation = _operation(kind, first.dtype, *window)
+        if onednn.available(operation):
             return onednn.call(operation, first, second)[0]
         return _of(fastest_on_cpu(x_shape, kernel_shape, groups), kind, *window)(first, second)
 
@@ -249,10 +250,11 @@ _ARRAYS = {
 
 
 def _operation(
-    kind: onednn.Kind, x_shape, kernel_shape, strides, pads, groups
+    kind: onednn.Kind, dtype, x_shape, kernel_shape, strides, pads, groups
 ) -> onednn.Convolution:
     outputs = output_shape(x_shape, kernel_shape, strides, pads)
     around = (*pads[0], *pads[1])
     return onednn.Convolution(
-        kind, tuple(x_shape), tuple(kernel_shape), outputs, tuple(strides), around, groups
+        *(kind, tuple(x_shape), tuple(kernel_shape), outputs, tuple(strides), around, groups),
+        dtype=dtype.name,
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jtl import onednn
+from jtl.common.platforms import by_platform
 
 
 def batch_norm(
@@ -57,7 +58,7 @@ def _forward(x, scale, bias, epsilon, with_relu):
     def default(x, scale, bias):
         return *by_xla(x, scale, bias), *remembered
 
-    return lax.platform_dependent(x, scale, bias, cpu=on_cpu, default=default)
+    return by_platform(x, scale, bias, cpu=on_cpu, default=default)
 
 
 def _fwd(x, scale, bias, epsilon, with_relu):
@@ -82,7 +83,7 @@ def _bwd(epsilon, with_relu, residuals, cotangents):
         return tuple(onednn.call(operation, x, dy, mean, var, scale, *workspace))
 
     arrays = (x, dy, mean, var, scale, bias, *workspace)
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=default)
+    return by_platform(*arrays, cpu=on_cpu, default=default)
 
 
 _batch_norm.defvjp(_fwd, _bwd)
@@ -92,9 +93,11 @@ def _operation(kind, x, epsilon, with_relu) -> onednn.Normalization | None:
     """oneDNN's, where it has one for both directions."""
     if x.ndim != 4:
         return None
-    forward = onednn.Normalization("normalization", x.shape, epsilon, with_relu)
-    backward = onednn.Normalization("normalization_gradient", x.shape, epsilon, with_relu)
-    fitted = [onednn.with_workspace(operation, x.dtype) for operation in (forward, backward)]
+    what: Any = {"images": x.shape, "epsilon": epsilon, "relu": with_relu, "dtype": x.dtype.name}
+    fitted = [
+        onednn.with_workspace(onednn.Normalization(direction, **what))
+        for direction in ("normalization", "normalization_gradient")
+    ]
     if None in fitted:
         return None
     return fitted[0] if kind == "normalization" else fitted[1]

@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 
 from jtl import onednn
+from jtl.common.platforms import by_platform
 from jtl.models.layers.conv import Padding, explicit_padding
 from jtl.models.layers.xla_convolution import Pads
 
@@ -80,9 +81,9 @@ def _neighbourhood_avg(x: jax.Array, window: int) -> jax.Array:
     operation = onednn.NeighbourhoodAverage(x.shape, window)
 
     def on_cpu(x):
-        return onednn.call(operation, x)[0] if onednn.available(operation, x.dtype) else by_xla(x)
+        return onednn.call(operation, x)[0] if onednn.available(operation) else by_xla(x)
 
-    return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+    return by_platform(x, cpu=on_cpu, default=by_xla)
 
 
 # Each pixel counts as much for its neighbour as the neighbour for it.
@@ -135,7 +136,7 @@ def _shares(pixels: int, windows: int) -> np.ndarray:
 def _max_pool(x, window, strides, pads):
     kind = {"window": window, "strides": strides, "pads": pads}
     by_axes, plain = (functools.partial(f, **kind) for f in (_by_axes, _plain))
-    return lax.platform_dependent(x, cpu=by_axes, default=plain)
+    return by_platform(x, cpu=by_axes, default=plain)
 
 
 def _forward(x, window, strides, pads):
@@ -157,7 +158,7 @@ def _forward(x, window, strides, pads):
             return lax.cond(jnp.isnan(jnp.max(x)), without_onednn, lambda x, y: y, x, y), workspace
         return _shifted(x, window=window, strides=strides, pads=pads)
 
-    y, where = lax.platform_dependent(x, cpu=on_cpu, default=default)
+    y, where = by_platform(x, cpu=on_cpu, default=default)
     # Each platform's gradient needs one of the two; the compiler drops the other.
     return y, (x, where)
 
@@ -186,7 +187,7 @@ def _backward(window, strides, pads, residuals, dy):
             return onednn.call(operation, dy, where)[0]
         return shifted(where, dy)
 
-    return (lax.platform_dependent(x, where, dy, cpu=on_cpu, default=default),)
+    return (by_platform(x, where, dy, cpu=on_cpu, default=default),)
 
 
 _max_pool.defvjp(_forward, _backward)
@@ -203,7 +204,8 @@ def _operation(kind, x, window, strides, pads) -> onednn.MaxPooling | None:
     outputs = (x.shape[0], rows, columns, x.shape[3])
     shapes = (x.shape, outputs, (window, window), (strides, strides), (top, bottom, left, right))
     kinds: tuple[Any, ...] = ("pooling", "pooling_gradient")
-    fitted = {k: onednn.with_workspace(onednn.MaxPooling(k, *shapes), x.dtype) for k in kinds}
+    operations = (onednn.MaxPooling(kind, *shapes, dtype=x.dtype.name) for kind in kinds)
+    fitted = {one.kind: onednn.with_workspace(one) for one in operations}
     return None if None in fitted.values() else fitted[kind]
 
 

@@ -20,6 +20,7 @@ from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms.autoaugment import _apply_op
 
 from jtl.common.errors import UserError
+from jtl.common.platforms import everywhere
 from jtl.data.augment import PRESETS, Augment, Augmentation, colour, geometric, mixing, policy
 from jtl.data.augment.keys import Stream, example_keys, stream_keys
 from jtl.data.augment.mapping import each
@@ -508,7 +509,9 @@ def test_hashed_and_compared_by_value():
 def test_accelerators_run_all_of_it_by_themselves(platform):
     augment = augmentation(EVERYTHING, 32)
     arguments = (photos(40), tiny.labels(COUNT), np.arange(COUNT), 1, 0)
-    exported = export.export(jax.jit(lambda *a: augment(KEY, *a)), platforms=[platform])(*arguments)
+    with everywhere():
+        exporting = export.export(jax.jit(lambda *a: augment(KEY, *a)), platforms=[platform])
+        exported = exporting(*arguments)
     text = exported.mlir_module()
     assert not re.findall(r"callback|infeed|outfeed", text)
     assert not re.findall(r"x?f64\b", text)
