@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jtl.common.platforms import everywhere
 from jtl.common.trees import ParamTree
 from jtl.models.inference import forward
 
@@ -74,7 +75,8 @@ def count(
 
 def _traced(model: Any, variables: Any, x: Any, **part: str | None) -> ClosedJaxpr:
     function = functools.partial(inspect.unwrap(forward), model=model, **part)
-    return jax.make_jaxpr(function)(variables, x)
+    with everywhere():  # In what CPUs get, foreign calls hide what is computed.
+        return jax.make_jaxpr(function)(variables, x)
 
 
 def _walk(jaxpr: Jaxpr, trained: Sequence[bool]) -> tuple[float, float, list[bool]]:
