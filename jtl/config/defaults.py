@@ -27,6 +27,7 @@ _DEFAULTS = {
     "last_stages": MaskDefaults(lr=3e-4),
     "norm_only": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.0),
     "bias_only": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.0),
+    "lora": MaskDefaults(10, 1e-3, 1.0, 0.0, 0.1),
 }
 _OPTIMIZERS = {"sgd": (10.0, 0.5), "lion": (0.1, 10.0), "lamb": (10.0, 1.0), "adagrad": (10.0, 1.0)}
 """Multiples of learning rate and weight decay beside those of AdamW."""

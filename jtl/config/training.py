@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Annotated, Literal
 
 from jtl.common.errors import UserError
@@ -94,9 +95,11 @@ class TrainConfig:
     Attributes:
         mask: Which layers are trained, while all others stay frozen: head_only (the new classifier
             alone), last_stage (also the last layers), full (every layer) or another mask. Others:
-            last_stages:K, from:PATH, first_stages:K, norm_only, bias_only, rules:FILE (one rule
-            per line), or the rules themselves, such as
+            last_stages:K, from:PATH, first_stages:K, norm_only, bias_only, lora:RANK (low-rank
+            adapters), rules:FILE (one rule per line), or the rules themselves, such as
             'rules:stage4/.*=x0.1;head/.*=train;.*=frozen'; see docs/freezing.md.
+        lora_alpha: Strength of the adapters of --mask lora:RANK: what they add to a layer is
+            multiplied by this number divided by RANK.
         phases: Train in phases with different masks, instead of one --mask: lp_ft, gradual,
             freeze_unfreeze:EPOCHS, or a list of epochs, mask and learning rate, such as
             '3,head_only,3e-3;7,last_stage,1e-4'. Default: one mask for all epochs.
@@ -124,16 +127,16 @@ class TrainConfig:
         batch_size: Images per training step, or auto. auto takes as many as fit in memory, up to
             512 and at most a tenth of the training images.
         lr: Peak learning rate. Default: 1e-3 for head_only, 3e-4 for last_stage, else 1e-4;
-            norm_only and bias_only as head_only, last_stages:K as last_stage; ten times that for
-            sgd, lamb and adagrad, a tenth for lion.
+            norm_only, bias_only and lora:RANK as head_only, last_stages:K as last_stage; ten times
+            that for sgd, lamb and adagrad, a tenth for lion.
         head_lr_mult: Multiple of the learning rate for the head. Default: 1 for head_only,
-            norm_only and bias_only, else 10.
+            norm_only, bias_only and lora:RANK, else 10.
         layer_decay: Layer-wise learning-rate decay: each block learns at this multiple of the next
             block's rate; 1 for the same rate everywhere.
         optimizer: Optimizer (from optax): adamw, sgd (with Nesterov momentum), lion and others.
         weight_decay: Weight decay of the trained parameters; 0 for none. Default: none for
-            head_only, norm_only and bias_only, else 1e-3; half of that for sgd, ten times that for
-            lion.
+            head_only, norm_only, bias_only and lora:RANK, else 1e-3; half of that for sgd, ten
+            times that for lion.
         l2_sp: L2-SP penalty, which pulls backbone parameters towards their pretrained values; 0 for
             none.
         schedule: Learning-rate schedule of each phase: cosine decay to zero; constant; step
@@ -155,6 +158,7 @@ class TrainConfig:
     """
 
     mask: str = "head_only"
+    lora_alpha: Annotated[float, checks.positive] = 8.0
     phases: str | None = None
     extended: Annotated[tuple[int, ...], _epochs] = ()
     bn: BatchNormMode = "auto"
@@ -196,6 +200,7 @@ class TrainConfig:
             checks.idle(
                 self, ("l2_sp", "layer_decay"), f"{why}Choose another mask, or leave it out."
             )
+        self._check_adapters()
         if self.min_delta and not self.patience:
             raise UserError("--min-delta: no effect without --patience. Add that, or leave it out.")
         if self.sampler == "balanced" and balance_of(self.class_weights) is not None:
@@ -208,6 +213,17 @@ class TrainConfig:
         elif self.solver == "sgd":
             why = f"no effect with --solver {self.solver}, only with --solver lbfgs."
             checks.idle(self, ("l2",), f"{why} Add that, or use --weight-decay instead.")
+
+    def _check_adapters(self) -> None:
+        """Refuses options that adapters do not go with, or that do nothing without adapters."""
+        if not re.search(r"(^|[,\s])lora\b", self.phases or self.mask):
+            why = "no effect without --mask lora:RANK. Add that, or leave it out."
+            checks.idle(self, ("lora_alpha",), why)
+        elif self.l2_sp:
+            raise UserError(
+                "--l2-sp pulls the backbone's own parameters, which adapters (lora:RANK) leave as "
+                "they are. Leave one of them out; --weight-decay pulls the adapters towards zero."
+            )
 
     def _check_lbfgs(self) -> None:
         if self.bn == "train":

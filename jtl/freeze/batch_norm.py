@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from jtl.config.training import BatchNormMode
 
-_NEW = frozenset({"head", "aux"})
+NEW_UNITS = frozenset({"head", "aux"})
 """Units that no weights come with, so that there are no running averages to keep."""
 
 
@@ -24,4 +24,4 @@ def units_with_batch_statistics(
         trained: Paths of those with a trainable leaf.
         mode: `frozen`: new ones that train; `batch` and `auto`: those that train; `train`: all.
     """
-    return {"frozen": trained & _NEW, "train": frozenset(units)}.get(mode, trained)
+    return {"frozen": trained & NEW_UNITS, "train": frozenset(units)}.get(mode, trained)

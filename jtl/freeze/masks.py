@@ -15,6 +15,7 @@ from typing import Any
 from jtl.common.errors import UserError, suggest
 from jtl.common.quantities import whole
 from jtl.common.trees import FROZEN
+from jtl.freeze import lora
 from jtl.freeze.rules import Rule, read_rules
 from jtl.models.chain import Unit, locate
 
@@ -36,6 +37,11 @@ class Mask:
     inside: str | None = None
     text: str | None = None
 
+    @property
+    def adapts(self) -> bool:
+        """Whether it trains adapters; under other masks they stay as they are."""
+        return any(rule.label == lora.NAME for rule in self.rules)
+
 
 _HEAD = Rule(r"head/.*", "head")
 _REST_FROZEN = Rule(r".*", FROZEN)
@@ -48,6 +54,8 @@ FORMS = {
     "first_stages:K": "the stem, the first K stages and the head, such as first_stages:1",
     "norm_only": "scales and biases of normalization, and the head",
     "bias_only": "biases, and the head (BitFit)",
+    "lora:RANK": "low-rank adapters of the backbone's dense layers and 1x1 convolutions, and the "
+    "head (LoRA), such as lora:8",
     "full": "everything",
     "rules:FILE": "your own rules, such as rules:my-rules.txt with one per line, or directly "
     "'rules:stage4/.*=train;head/.*=train;.*=frozen'",
@@ -74,7 +82,8 @@ def check_form(text: str) -> str:
         raise UserError(f"mask '{text}': write it as {wanted} ({FORMS[wanted]}).")
     raise UserError(
         f"unknown mask '{text}'.{suggest(name, names())} The masks are: {', '.join(FORMS)}. K is a "
-        "number of stages, PATH a stage or block such as stage3/block1, FILE holds your own rules."
+        "number of stages, PATH a stage or block such as stage3/block1, RANK a number such as 8, "
+        "FILE holds your own rules."
     )
 
 
@@ -97,6 +106,9 @@ def parse(
     argument = text.partition(":")[2]
     if name in _SIMPLE:
         return Mask(text, _SIMPLE[name](units))
+    if name == lora.NAME:
+        lora.rank_of(text)
+        return Mask(text, (_HEAD, Rule(lora.PATTERN, lora.NAME), _REST_FROZEN))
     if name == "rules":
         rules, content = read_rules(argument, translate)
         return Mask(text, rules, text=content)
@@ -204,6 +216,8 @@ def label_tree(mask: Mask, params: dict[str, Any]) -> dict[str, Any]:
     uncovered: list[str] = []
 
     def decide(path: str) -> str:
+        if lora.is_adapter(path) and not mask.adapts:
+            return FROZEN
         paths.append(path)
         for rule in mask.rules:
             if re.fullmatch(rule.pattern, path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from jtl.common.errors import UserError
 from jtl.common.trees import ParamTree
+from jtl.freeze import lora
 from jtl.models import Preprocessing
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import FOLDER, Restored
@@ -124,11 +125,13 @@ def _weights(
     Raises:
         UserError: It is of another version.
     """
-    meta = restored.meta
+    meta, trees = restored.meta, restored.variables
+    if resumed:  # What adapters are for has stayed as it was loaded.
+        trees = {**restored.saved, "params": lora.without(restored.saved["params"])}
     # New in every run, as the head is: for other classes.
     variables = {
         kind: {unit: leaves for unit, leaves in units.items() if unit != "aux"}
-        for kind, units in restored.variables.items()
+        for kind, units in trees.items()
     }
     try:
         head = meta["head"]

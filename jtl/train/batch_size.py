@@ -78,7 +78,7 @@ def _of_phase(setup: Setup, plan: PhasePlan, at_most: int) -> int:
     else:
         estimate = cache.estimate(inputs.start, setup.variables, splits)
         kept = estimate.nbytes if inputs.place == "memory" else 0
-    trainer = Trainer(setup, plan, inputs, setup.variables)
+    trainer = Trainer(setup, plan, inputs, setup.start)
     # What each of many processes compiles must not depend on its own memory: on some platforms
     # they compile together.
     room = int(processes.all_gather([memory_estimate.free_for_steps(kept)]).min())

@@ -15,6 +15,7 @@ from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes, format_seconds
 from jtl.common.text import counted
+from jtl.freeze import lora
 from jtl.freeze.cut import trainable
 from jtl.freeze.phase_plan import PhasePlan
 from jtl.models.inference import forward
@@ -55,8 +56,8 @@ def _phase(setup: Setup, plan: PhasePlan) -> dict[str, Any]:
     splits = {"train": setup.dataset.train, "val": setup.dataset.val}
     inputs = cache.plan(plan.cut.features_at, setup.variables, splits)
     estimate = cache.estimate(inputs.start, setup.variables, splits) if inputs.start else None
-    total = sum(leaf.size for leaf in jax.tree.leaves(setup.variables))
-    params = jax.eval_shape(lambda: plan.trainable_params(setup.variables))
+    total = sum(leaf.size for leaf in jax.tree.leaves(setup.start))
+    params = jax.eval_shape(lambda: plan.trainable_params(setup.start))
     trained = sum(leaf.size for leaf in jax.tree.leaves(params))
     groups = groups_of(setup, plan)
     cost = _cost(setup, plan, inputs)
@@ -92,7 +93,8 @@ def _cost(setup: Setup, plan: PhasePlan, inputs: PhaseInputs) -> dict[str, Any]:
     many operations a second. To compile and take a real step would take ten times as long.
     """
     size, batch = setup.inputs.device.size, min(setup.config.train.batch, len(setup.dataset.train))
-    counted = flops.count(setup.model, setup.variables, size, trainable(plan.labels), inputs.start)
+    trains = lora.changes(plan.labels, trainable(plan.labels))
+    counted = flops.count(setup.model, setup.variables, size, trains, inputs.start)
     whole = counted.prefix + counted.forward
     # The part in which most of the work is: the frozen layers, or all of them.
     stop = inputs.start if counted.prefix > whole / 2 else None

@@ -156,7 +156,9 @@ class Training:
             splits = {"train": self.setup.dataset.train, "val": self.setup.dataset.val}
             began = time.perf_counter()
             try:
-                self._inputs = self._cache.read(cut, jax.device_get(variables), splits)
+                self._inputs = self._cache.read(
+                    cut, self.setup.plain(jax.device_get(variables)), splits
+                )
             except Interrupted as stopped:
                 if cut is None or self._cache.folder is None:
                     raise

@@ -90,7 +90,7 @@ def _tried(setup: Setup, fit: loop.Training, display: Display) -> tuple[np.ndarr
     """The rates, and the losses of as many of them as were tried."""
     plan, train = setup.plans[0], setup.config.train
     inputs = fit.read_inputs(plan, setup.variables)
-    trainer = Trainer(setup, plan, inputs, setup.variables)
+    trainer = Trainer(setup, plan, inputs, setup.start)
     assert plan.phase.lr is not None  # Filled in when the phases were planned.
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
     labels, losses = inputs.examples["train"].labels, list[float]()

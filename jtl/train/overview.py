@@ -39,7 +39,7 @@ def opening_lines(setup: Setup) -> Iterator[str]:
 def groups_of(setup: Setup, plan: PhasePlan) -> list[dict[str, Any]]:
     """The leaves by label, params first by the label's order in the tree, frozen last."""
     groups: dict[str, dict[str, Any]] = {}
-    params = setup.variables["params"]
+    params = setup.start["params"]
     units = [unit.path for unit in setup.model.units()]
     with_norm = {unit for unit in units if has_path(setup.variables.get("batch_stats", {}), unit)}
     for path in leaf_paths(params):

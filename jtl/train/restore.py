@@ -34,12 +34,12 @@ def start_of(setup: Setup, run: Run) -> tuple[ParamTree, Any, int]:
     """
     done = len(run.history) if run.resumed_at is None else run.resumed_at.latest
     if not done:
-        return setup.variables, None, 0
+        return setup.start, None, 0
     plan = setup.plan_of(done)
     latest = reading.restore(run.folder, "latest", _saved_shapes(setup, plan))
     if done < plan.last_epoch:
-        return latest.variables, latest.opt_state, done
-    variables, opt_state = last_step_of(plan, latest.variables, latest.opt_state)
+        return latest.saved, latest.opt_state, done
+    variables, opt_state = last_step_of(plan, latest.saved, latest.opt_state)
     return variables, setup.sharding.replicate(opt_state), done
 
 
@@ -51,7 +51,7 @@ def _saved_shapes(setup: Setup, plan: PhasePlan) -> Any:
         params, stats = plan.trainable_params(variables), plan.live_batch_stats(variables)
         return init_state(params, stats, tx, ema=plan.recipe.ema).saved()
 
-    return jax.eval_shape(begin, setup.variables)
+    return jax.eval_shape(begin, setup.start)
 
 
 def restored_part(run: Run, at: TemporaryCheckpoint, trainer: Trainer) -> PartialEpoch:

@@ -64,8 +64,8 @@ def summarize(
     line = history[best.epoch - 1]
     # The mask and the counts of the phase that the best epoch belongs to, as all else below.
     plan = setup.plan_of(best.epoch)
-    total = _count(setup.variables)
-    trainable = _count(plan.trainable_params(setup.variables))
+    total = _count(setup.start)
+    trainable = _count(plan.trainable_params(setup.start))
     seconds = sum(entry["seconds"] for entry in history)
     images = sum(entry["images_per_second"] * entry["seconds"] for entry in history)
     return {
@@ -109,7 +109,7 @@ def summarize(
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "cached_prefix": line["cached_prefix"],
         "cut": line["cut"],
-        "frozen_leaves": len(jax.tree.leaves(_untouched(setup, best.epoch, setup.variables))),
+        "frozen_leaves": len(jax.tree.leaves(_untouched(setup, best.epoch, setup.start))),
         "frozen_unchanged": frozen_unchanged(setup, best),
         "seed": setup.config.train.seed,
         "device": describe_device(),
@@ -167,8 +167,8 @@ def frozen_unchanged(setup: Setup, best: Restored) -> bool:
 
     Running statistics are leaves too. What an earlier phase has trained is not among them.
     """
-    before, tree_before = jax.tree.flatten(_untouched(setup, best.epoch, setup.variables))
-    after, tree_after = jax.tree.flatten(_untouched(setup, best.epoch, best.variables))
+    before, tree_before = jax.tree.flatten(_untouched(setup, best.epoch, setup.start))
+    after, tree_after = jax.tree.flatten(_untouched(setup, best.epoch, best.saved))
     return tree_before == tree_after and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
         for a, b in zip(map(np.asarray, before), map(np.asarray, after), strict=True)

@@ -29,7 +29,7 @@ from jtl.data.decoding import BITS
 from jtl.data.input_plan import InputPlan, common_size, plan_input
 from jtl.data.sources import registry
 from jtl.distributed.sharding import SINGLE, DataSharding, sharding_for
-from jtl.freeze import phases
+from jtl.freeze import lora, phases
 from jtl.freeze.phase_plan import PhasePlan, plan_phases
 from jtl.freeze.phases import Phase
 from jtl.models import ImageClassifier, heads
@@ -50,13 +50,14 @@ class Setup:
         config: The options.
         dataset: The images.
         model: The classifier.
-        variables: {"params", "batch_stats"} before training: NumPy arrays, which nothing on
-            a device can change, to hold the frozen leaves against at the end.
+        variables: {"params", "batch_stats"} of the network before training: NumPy arrays, which
+            nothing on a device can change, to hold the frozen leaves against at the end.
         plans: The phases; at least one.
         inputs: How images become the network's input.
         source: Where the weights come from, for the summary.
         conventions: What the weights demand of the backbone.
         sharding: The devices that share every batch.
+        adapters: Where a mask trains some.
         start_known: Whether `variables` are what the run began with; else only frozen leaves are.
     """
 
@@ -70,6 +71,18 @@ class Setup:
     conventions: dict[str, Any]
     sharding: DataSharding = SINGLE
     start_known: bool = True
+    adapters: lora.Adapters | None = None
+
+    @functools.cached_property
+    def start(self) -> ParamTree:
+        """What training starts from: `variables`, with fresh adapters where there are some."""
+        return _adapted(self.variables, self.adapters, self.config.train.seed)
+
+    def plain(self, variables: ParamTree) -> ParamTree:
+        """The variables of the network as it computes, adapters merged; NumPy arrays."""
+        if self.adapters is None:
+            return variables
+        return {**variables, "params": lora.merged(variables["params"], self.adapters.scale)}
 
     @property
     def epochs(self) -> int:
@@ -105,6 +118,7 @@ class Setup:
             conventions=self.conventions,
             source=self.source,
             multilabel=self.dataset.multilabel,
+            adapters=self.adapters,
         )
 
 
@@ -195,9 +209,11 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         seed=config.train.seed,
     )
     config = chosen(config, variables, in_memory=head_fits(config, variables, dataset))
+    listed = phases_of(config, model)
+    adapters = lora.adapters_of((phase.mask for phase, _ in listed), config.train.lora_alpha)
     plans = plan_phases(
-        phases_of(config, model),
-        variables["params"],
+        listed,
+        _adapted(variables, adapters, config.train.seed)["params"],
         model.units(),
         bn=config.train.bn,
         translate=functools.partial(path_called, model=model, foreign=translate),
@@ -226,7 +242,14 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         conventions=conventions,
         sharding=sharding_for(min(config.train.batch, len(dataset.train))),
         start_known=start_known,
+        adapters=adapters,
     )
+
+
+def _adapted(variables: ParamTree, adapters: lora.Adapters | None, seed: int) -> ParamTree:
+    if adapters is None:
+        return variables
+    return {**variables, "params": adapters.attached(variables["params"], seed)}
 
 
 def _pretrained(config: Config, display: Display, resumed: Path | None) -> tuple[Any, bool]:

@@ -24,6 +24,7 @@ from jax import lax
 from jtl.common.trees import ParamTree, merge, prune, within
 from jtl.data.augment import Augmentation
 from jtl.distributed.sharding import SINGLE, DataSharding
+from jtl.freeze import lora
 from jtl.models.chain import ImageClassifier
 from jtl.models.inference import Metrics
 from jtl.optim.optimizers import updated
@@ -104,6 +105,7 @@ class TrainStep:
         smoothing: Share of a label that is spread evenly over all classes; of several labels,
             over yes and no of each.
         multilabel: Whether examples have several classes.
+        lora_scale: Factor of what adapters among the params add to kernels; see `jtl.freeze.lora`.
         sharding: The devices that share the batch; N must be a multiple of them.
     """
 
@@ -117,6 +119,7 @@ class TrainStep:
     smoothing: float = 0.0
     sharding: DataSharding = SINGLE
     multilabel: bool = False
+    lora_scale: float = 1.0
 
     def __call__(
         self, state: TrainState, constants: Constants, batch: Batch
@@ -205,7 +208,7 @@ class TrainStep:
     ) -> tuple[jax.Array, Any]:
         """What is minimized; and beside it (logits, sum of the plain losses, statistics)."""
         variables = {
-            "params": merge(trainable, constants.params),
+            "params": lora.merged(merge(trainable, constants.params), self.lora_scale),
             "batch_stats": merge(state.batch_stats, constants.batch_stats),
         }
         logits, updates = self.model.apply(

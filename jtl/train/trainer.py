@@ -14,6 +14,7 @@ import numpy as np
 from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
 from jtl.data.loader import Examples, Features, Views, batches_of, draw_of, prefetch
+from jtl.freeze import lora
 from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics
 from jtl.optim import optimizers
@@ -95,6 +96,7 @@ class Trainer:
             smoothing=plan.recipe.label_smoothing,
             sharding=sharding,
             multilabel=setup.dataset.multilabel,
+            lora_scale=1.0 if setup.adapters is None else setup.adapters.scale,
         )
         self.state = init_state(params, stats, tx, config.train.seed, plan.recipe.ema, sharding)
         first_step = np.int32((plan.first_epoch - 1) * self.steps_per_epoch)
@@ -105,7 +107,10 @@ class Trainer:
         return sum(x.nbytes for x in jax.tree.leaves(self.state.opt_state))
 
     def variables(self) -> ParamTree:
-        """The whole trees of the model so far, on the device; averages where they are kept."""
+        """The whole trees so far, on the device; averages where they are kept.
+
+        With adapters where there are some, which `evaluate` merges.
+        """
         return self._whole(self.state if self.state.average is None else self.state.average)
 
     def last_variables(self) -> ParamTree:
@@ -197,7 +202,11 @@ class Trainer:
 
     def evaluate(self) -> tuple[dict[str, float], np.ndarray]:
         """Scores and logits of the validation images by `variables`."""
-        return self.inputs.evaluate("val", self.variables())
+        variables = self.variables()
+        if self.setup.adapters is not None:  # Merged on the device: they are not copied.
+            params = lora.merged_on_device(variables["params"], scale=self.step.lora_scale)
+            variables = {**variables, "params": params}
+        return self.inputs.evaluate("val", variables)
 
     def check_finite(self) -> None:
         """Waits for the last step; raises `Diverged` if a step's loss was not finite."""

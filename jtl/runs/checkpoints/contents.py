@@ -7,13 +7,16 @@ RUN/midway/STEP         temporary: what the steps of an unfinished epoch have ch
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 from jtl.common.trees import ParamTree
+from jtl.freeze.lora import Adapters, merged
 
 FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
-FORMAT_VERSION = 1
-"""The version of a checkpoint's metadata."""
+FORMAT_VERSION, WITH_ADAPTERS = 1, 2
+"""Versions of a checkpoint's metadata: the latter where arrays have adapters, which earlier
+versions of jtl would leave out of account."""
 FINGERPRINTS = "files.json"
 """In every checkpoint: SHA-256 of each of its items' files, by path."""
 
@@ -24,17 +27,26 @@ class Restored:
 
     Attributes:
         epoch: The epoch after which it was taken, 1-based.
-        variables: {"params", "batch_stats"}, the whole trees, float32 NumPy arrays.
+        saved: {"params", "batch_stats"}, the whole trees as they were trained, float32 NumPy
+            arrays: with adapters where a mask trains some.
         meta: What else it takes to rebuild the model; see `jtl.train.setup.Setup.meta`.
         opt_state: The optimizer's state, where it was asked for; NumPy arrays.
         sha256: Of the fingerprints of its files, which stands for all that it holds.
     """
 
     epoch: int
-    variables: ParamTree
+    saved: ParamTree
     meta: dict[str, Any]
     opt_state: Any = None
     sha256: str = ""
+
+    @functools.cached_property
+    def variables(self) -> ParamTree:
+        """The variables of the plain network: adapters are merged into kernels."""
+        if "lora" not in self.meta:
+            return self.saved
+        scale = Adapters(**self.meta["lora"]).scale
+        return {**self.saved, "params": merged(self.saved["params"], scale)}
 
 
 @dataclasses.dataclass(frozen=True)

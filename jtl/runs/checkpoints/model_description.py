@@ -12,8 +12,10 @@ from jtl import models
 from jtl.data.decoding import BITS
 from jtl.data.input_plan import InputPlan, host_transform
 from jtl.data.preprocessing import Prepare
+from jtl.freeze.lora import Adapters
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
 from jtl.models.truncation import Truncated
+from jtl.runs.checkpoints.contents import FORMAT_VERSION, WITH_ADAPTERS
 from jtl.runs.files import fitted_thresholds
 
 
@@ -26,6 +28,7 @@ def describe_model(
     conventions: Mapping[str, Any],
     source: Mapping[str, Any],
     multilabel: bool = False,
+    adapters: Adapters | None = None,
 ) -> dict[str, Any]:
     """A classifier and its input as JSON; the inverse is `rebuild_model`.
 
@@ -37,10 +40,12 @@ def describe_model(
         conventions: What the weights demand of the backbone.
         source: Where the weights come from.
         multilabel: Whether images may have several classes.
+        adapters: Those that the checkpoint's arrays have.
     """
     assert model.head is not None  # Only a bare backbone has none.
     return {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION if adapters is None else WITH_ADAPTERS,
+        **({} if adapters is None else {"lora": dataclasses.asdict(adapters)}),
         "model": name,
         "conventions": {
             key: dataclasses.asdict(value) if isinstance(value, NormSpec) else value

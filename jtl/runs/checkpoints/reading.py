@@ -28,6 +28,7 @@ from jtl.runs.checkpoints.contents import (
     FOLDER,
     FORMAT_VERSION,
     TEMPORARY_FOLDER,
+    WITH_ADAPTERS,
     Restored,
     TemporaryCheckpoint,
     temporary_items,
@@ -168,10 +169,11 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
             raise ValueError(reason)
         meta = _read_json(path / "meta" / "metadata")
         meta.pop("jointly", None)  # Written by earlier versions.
-        if (version := meta.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
+        readable = (FORMAT_VERSION, WITH_ADAPTERS)
+        if (version := meta.get("format_version", FORMAT_VERSION)) not in readable:
             raise ValueError(
-                f"its format is version {version}, but this version of jtl reads version "
-                f"{FORMAT_VERSION}"
+                f"its format is version {version}, but this version of jtl reads versions "
+                f"{' and '.join(map(str, readable))}"
             )
         sha256 = hashes.sha256(path / FINGERPRINTS)
         with plain_path(path.absolute()) as folder:
