@@ -8,8 +8,15 @@ from collections.abc import Iterable, Mapping
 
 from jtl.common.text import counted
 
+_ALTERED = (
+    "aug(?:mented|mentations?)?|flip(?:ped)?|rotated|mirrored|cropped|resized|rescaled|"
+    "pre-?processed|normali[sz]ed|enhanced|backup"
+)
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|sep|oct|nov|dec)[a-z]*"
 _COPY = re.compile(
-    r"copy of (.+)|(.+?)(?: - copy|[ _-]augmented)?(?: ?\(\d+\))?",
+    rf"(?!{_MONTH}[ _-]aug$)"
+    rf"(?:(?:copy of |(?:{_ALTERED})[ _-]+)(.+)"
+    rf"|(.+?)(?: - copy|[ _-](?:{_ALTERED}))?(?: ?\(\d+\))?)",
     re.IGNORECASE,
 )
 """The name of a copy, and of what: `cats - Copy (2)`, `cats_augmented`, `cats (1)`."""

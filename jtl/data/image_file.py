@@ -18,8 +18,10 @@ from jtl.data.kinds import HEAD_BYTES, kind_of, unreadable_reason
 # Pillow knows many more formats; some of them run external programs (EPS), and none of them
 # appears in image data sets.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_EXTRA_FORMATS = {"AVIF": "AVIF", "HEIC": "HEIF"}
-"""What some installations can read, and what Pillow calls it."""
+_RARE = ("TGA", "PCX", "SGI")
+"""Formats that are tried only where a file begins like one."""
+_EXTRA_FORMATS = {"AVIF": "AVIF", "HEIC": "HEIF", **dict(zip(_RARE, _RARE, strict=True))}
+"""What is read besides, by what `kind_of` calls it, and what Pillow does."""
 _pillow_filter: tuple | None = None
 
 MOST_BYTES = 2**30
@@ -66,7 +68,9 @@ def open_image(data: bytes) -> Image.Image:
 
 @functools.cache
 def _has_plugin(kind: str) -> bool:
-    """Whether Pillow reads AVIF here, or pillow-heif is installed for HEIC."""
+    """Whether Pillow reads a format here; for HEIC, pillow-heif must be installed."""
+    if kind in _RARE:
+        return True
     if kind == "AVIF":
         return bool(features.check("avif")) if "avif" in features.modules else False
     try:

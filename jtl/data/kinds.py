@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Sequence
 
 from jtl.common.extensions import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
@@ -28,7 +30,10 @@ _STARTS = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"8BPS", "Photoshop"),
+    (b"\x01\xda", "SGI"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
 )
+_PCX = re.compile(rb"\n[\x00\x02\x03\x05]\x01[\x01\x02\x04\x08]")
 _INSTALL = {
     "HEIC": "install pillow-heif (pip install 'jtl[heif]'), or save it as JPEG",
     "AVIF": "upgrade Pillow (pip install -U pillow), or save it as JPEG",
@@ -66,7 +71,24 @@ def kind_of(head: bytes) -> str | None:
         return "DICOM"
     if b"<svg" in head and head.lstrip()[:1] == b"<":
         return "SVG"
-    return None
+    if _PCX.match(head):
+        return "PCX"
+    return "TGA" if _is_tga(head) else None
+
+
+def _is_tga(head: bytes) -> bool:
+    """Whether a file has a header of Truevision's TGA, which has no mark of its own."""
+    if len(head) < 18:
+        return False
+    mapped, kind = head[1], head[2]
+    _, length, entry = struct.unpack("<HHB", head[3:8])
+    width, height, depth, flags = struct.unpack("<HHBB", head[12:18])
+    depths = {1: (8,), 2: (16, 24, 32), 3: (1, 8, 16)}.get(kind & 7, ())
+    if kind & ~8 not in (1, 2, 3) or depth not in depths or not (width and height):
+        return False
+    if mapped != (kind & 7 == 1) or flags & 0xC0:
+        return False
+    return (length > 0 and entry in (15, 16, 24, 32)) if mapped else not any(head[3:8])
 
 
 def by_ending(name: str) -> bool | None:

@@ -165,7 +165,7 @@ def test_elongated_image_is_refused_before_it_fills_the_memory():
 # decode: pixels
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "GIF", "TGA", "PCX", "SGI"])
 def test_lossless_formats_decode_exactly(kind: str):
     photo = noise(11, 7, "L") if kind == "GIF" else noise(11, 7)
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -319,7 +319,7 @@ def test_formats_that_run_programs_are_not_opened():
         decode(data, "x.png")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "PPM", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "PPM", "WEBP", "TGA", "PCX", "SGI"])
 def test_truncated_files_are_refused(kind: str):
     data = encode(noise(64, 48), kind)
     for part in (0.3, 0.6, 0.9):

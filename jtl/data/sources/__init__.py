@@ -4,8 +4,9 @@
 `source_options` says. It uses:
 
 - class folders: `folder` (entry), `layout` (what a tree of folders means), `class_folders`,
-  `split_folders`, `names` (what names of folders and files say), `views` (folders that are bands or
-  views of one thing), `items` (folders that are single things);
+  `split_folders`, `names` (what names of folders and files say), `part_names` (folders called as
+  parts of one data set), `views` (folders that are bands or views of one thing), `items` (folders
+  that are single things);
 - lists that divide the images of class folders: `split_lists` (entry), `split_list_candidates`
   (which files may be such lists), `split_list_reader` (what one of them says), `split_column`,
   `image_index` (the images that they name);

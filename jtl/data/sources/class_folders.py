@@ -16,9 +16,9 @@ from jtl.data.sources.names import (
     is_container,
     is_no_class,
     is_of_lists,
-    numbered_parts,
     sure_split,
 )
+from jtl.data.sources.part_names import are_versions, numbered_parts
 from jtl.data.sources.stores import ImageFile, Tree
 
 Classes = dict[str, list[ImageFile]]
@@ -238,7 +238,10 @@ def _refuse_parts(
     inner = [name for part in parts for name in held[part].with_images()]
     if not parts or (level == "leaf" and len(set(inner)) == len(inner)):
         return
-    if any(held[part].nested for part in parts):
+    nested = any(held[part].nested for part in parts)
+    if nested and are_versions(held):  # Which `_level` asks about, to use one of them.
+        return
+    if nested:
         todo = f"merge them into one folder with one folder for each class in it. {labels_told}"
     else:
         todo = f"put the images of each class into a folder named after the class. {labels_told}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jtl.data.splits import SPLIT_NAMES
@@ -32,7 +31,7 @@ _WITHOUT_LABELS = (
     "nolabel", "nolabels", "notlabeled", "notlabelled", "tobelabeled", "tobelabelled", "tolabel",
 )  # fmt: skip
 """All words of a name together, as of `no_label` (CVAT) and `To be labeled`."""
-_CONTAINERS = (
+CONTAINERS = (
     "images", "image", "imgs", "img", "pics", "pictures", "photos", "jpegimages", "jpg", "jpeg",
     "jpegs", "png", "pngs", "data", "dataset", "files", "frames", "all",
 )  # fmt: skip
@@ -40,9 +39,10 @@ _NO_CLASS = (
     "images", "image", "imgs", "img", "jpegimages", "data", "dataset", "files", "all", "query",
     "queries", "distractors", "roi", "rois", "bbox", "bboxes", "annotation", "annotations",
     "segmentation", "segmentations", "trimap", "trimaps", "groundtruth", "xml", "xmls", "json",
+    "augmented", "augmentation", "augmentations",
 )  # fmt: skip
 _OF_SPLITS = (
-    *_CONTAINERS, "set", "sets", "split", "folder", "dir", "batch", "part", "partial", "samples",
+    *CONTAINERS, "set", "sets", "split", "folder", "dir", "batch", "part", "partial", "samples",
     "sample", "subset", "full", "bounding", "box", "bbox", "crop", "crops", "cropped", "resized",
     "raw", "original", "processed",
 )  # fmt: skip
@@ -58,41 +58,6 @@ _LISTS = (
     "meta", "metadata", "list", "lists", "filelist", "filelists", "split", "splits", "imagesets",
     "partition", "partitions", "csv", "csvs", "info", "doc", "docs", "main",
 )  # fmt: skip
-_PARTS = (
-    *_CONTAINERS, "picture", "photo", "pic", "frame", "file", "part", "parts", "fold", "folds",
-    "batch", "batches", "chunk", "shard", "partition", "subset", "set", "split", "folder", "dir",
-    "archive", "zip", "disk", "disc",
-)  # fmt: skip
-"""What stands before the number in the name of a part of one data set, such as `images_001`."""
-_GROUPS = (
-    "patient", "pat", "subject", "participant", "donor", "sequence", "seq", "video", "clip", "case",
-    "study", "session", "plate", "slide", "scan", "volume", "tracklet", "camera", "cam", "site",
-    "hospital", "center", "centre", "week", "patch", "tile", "base", "user", "plot", "annotator",
-    "rater",
-)  # fmt: skip
-"""What stands before the number in the name of a group of images, such as `patient00042`."""
-_PERSONS = (
-    "patient", "pat", "subject", "participant", "donor", "video", "clip", "case", "session",
-    "slide", "scan", "volume", "tracklet",
-)  # fmt: skip
-"""Those of which the name may say more, unlike `week 3 seedlings`."""
-
-
-_NO_CLASSES = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"(19[6-9]|20[0-3])\d([-_.]?(0[1-9]|1[0-2])([-_.]?[0-3]\d([T_ -]?\d{4,6})?)?)?",
-        r"[0-3]?\d[-_.][01]?\d[-_.](19|20)\d\d",
-        r"(?=\d*[a-z_])\d{3}[a-z0-9_]{5}",  # `100CANON`, as cameras call folders.
-        r"(VID|IMG|DJI|PXL|GOPR?|MVI)[_-]?\d{4,}.*",
-        r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}",
-        r"TCGA[-_]\w\w[-_]\w{4}.*|LIDC-IDRI-\d+|sub-[0-9a-z]+|S[12][A-D]_[A-Z0-9]{6,}_.*",
-        r"x_?\d+[_-]?y_?\d+",
-        r"\d{2,4}x(\d{2,4})?",  # Magnifications and sizes.
-        r"jpe?g|png|tiff?|bmp|webp",
-    )
-)
-"""What folders are called that hardly are classes: dates, cameras' and published names, tiles."""
 
 
 class SplitName(NamedTuple):
@@ -159,7 +124,7 @@ def splits_in_path(parts: Sequence[str]) -> set[str]:
 
 def is_container(name: str) -> bool:
     """Whether a name says only that images are in it."""
-    return name.lower() in _CONTAINERS
+    return name.lower() in CONTAINERS
 
 
 def is_no_class(name: str) -> bool:
@@ -198,49 +163,6 @@ def ends_in_annotation(name: str) -> bool:
     """Whether a name's last word says so, as of `lung masks`; of a class (`no_mask`) too."""
     words = words_of(name)
     return is_annotation(name) or (bool(words) and words[-1] in _ANNOTATIONS)
-
-
-def numbered_parts(names: Iterable[str]) -> list[str]:
-    """The names that look like parts of one data set, such as `batch1` and `batch2`.
-
-    Parts have one stem, which ends in a word for images or parts, and differ in what follows it:
-    a number, a single letter or nothing. A single name counts where it is only such a word and a
-    number. Numbered classes (`class_0`, `s12`, `n01440764`, `001.frame`) have other stems or none.
-    Of groups of images (`patient00042`) the number may have any length. Dates and the like are
-    parts, too, if all names are of one such kind.
-    """
-    names = list(names)
-    if len(names) > 1 and any(all(map(p.fullmatch, names)) for p in _NO_CLASSES):
-        return sorted(names)
-    by_stem: dict[tuple[str, ...], list[str]] = {}
-    for name in names:
-        words = [word for word in words_of(name) if not word.isdigit() and word != "of"]
-        letters = len(words) > 1 and len(words[-1]) == 1 and words[-1].isalpha()
-        stem = tuple(words[:-1] if letters else words)
-        if stem and (stem[-1] in (*_PARTS, *_GROUPS) or _says_group(name)):
-            by_stem.setdefault(stem, []).append(name)
-    found = []
-    for stem, siblings in by_stem.items():
-        if stem[-1] in _GROUPS or _says_group(siblings[0]):
-            if len(siblings) > 1 and all(re.search(r"\d", name) for name in siblings):
-                found += siblings
-            continue
-        numbered = [name for name in siblings if re.search(r"(?<!\d)\d{1,3}(?!\d)", name)]
-        if len(siblings) == 1:
-            apart = len(stem) == 1 and any(name[0].isalpha() for name in numbered)
-        else:
-            # `disc` and `disc_a` may be classes, and parts in a shop (`Part 3001`).
-            others = any(words_of(n) == list(stem) or re.search(r"\d{4}", n) for n in siblings)
-            apart = bool(numbered) or not others
-        if apart:
-            found += siblings
-    return sorted(found)
-
-
-def _says_group(name: str) -> bool:
-    """Whether a word for persons or recordings has a number behind it, as `patient_004_node_4`."""
-    words = words_of(name)
-    return any(a in _PERSONS and b.isdigit() for a, b in itertools.pairwise(words))
 
 
 def _split_of_word(word: str) -> str | None:

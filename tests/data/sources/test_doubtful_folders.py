@@ -12,7 +12,7 @@ import pytest
 
 from jtl.common.errors import UserError
 from jtl.data.sources import segmentations
-from jtl.data.sources.names import numbered_parts
+from jtl.data.sources.part_names import numbered_parts
 from jtl.data.sources.registry import SourceOptions, find, load
 from jtl.data.sources.stores import ImageFile, Tree
 from support.data_files import counts, grown
@@ -264,7 +264,9 @@ def test_classes_that_differ_only_in_how_they_are_written(tmp_path: Path, names:
         load(f"npz:{path}")
 
 
-@pytest.mark.parametrize("copy", ["cats - Copy", "Copy of cats", "cats (1)", "cats_augmented"])
+@pytest.mark.parametrize("copy", [
+    "cats - Copy", "Copy of cats", "cats (1)", "cats_augmented", "cats_aug", "flipped_cats",
+])  # fmt: skip
 def test_copies_of_a_class_are_no_classes(tmp_path: Path, copy: str):
     grown(tmp_path, [f"{name}:2" for name in ("cats", "dogs", copy)])
     with pytest.raises(UserError, match=f"look like copies of others: '{re.escape(copy)}' of 'cat"):

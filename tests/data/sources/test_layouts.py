@@ -292,6 +292,7 @@ def test_content_decides_over_endings(tmp_path: Path, kind: str):
     for name, data in {
         "x.jfif": encode(flat(), "JPEG"), "none": PNG, "y.JPG_large": encode(flat(), "JPEG"),
         "z.heic": b"\0\0\0\x18ftypheic", "w.dat": encode(flat(), "WEBP"), "film.mp4": bytes(64),
+        "u.tga": encode(flat(), "TGA"), "t.PCX": encode(flat(), "PCX"),
         **({"v.avif": encode(flat(), "AVIF")} if AVIF else {}),
     }.items():  # fmt: skip
         (root / "a" / name).write_bytes(data)
@@ -300,7 +301,7 @@ def test_content_decides_over_endings(tmp_path: Path, kind: str):
         root = root.with_suffix(".zip")
     found = find(f"folder:{root}")
     train = found.splits["train"]
-    assert len(train) == 9 + AVIF
+    assert len(train) == 11 + AVIF
     (fault,) = train.faults(decode=True).values()
     assert fault.startswith("a/z.heic: a HEIC image, which cannot be read here: install pillow-h")
     assert [left.names for left in found.left_out] == [("a/film.mp4",)]

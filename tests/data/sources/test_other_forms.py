@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jtl.common.errors import UserError
-from jtl.data.sources.names import numbered_parts, split_in, words_of
+from jtl.data.sources.names import split_in, words_of
+from jtl.data.sources.part_names import numbered_parts
 from jtl.data.sources.registry import SourceOptions, find
 from support.data_files import counts, encode, flat, grown
 

@@ -139,18 +139,26 @@ NO_CLASSES = [
     "LIDC-IDRI-0001 LIDC-IDRI-0002", "user_01 user_02", "VID_20210503_1412 VID_20210504_1412",
     "40X 100X", "224x224 512x512", "jpg png", "x_100_y_200 x_300_y_200", "annotator1 annotator2",
     "123e4567-e89b-12d3-a456-426614174000 223e4567-e89b-12d3-a456-426614174000",
+    "A01 A02 B01", "original augmented", "raw processed", "A-M N-Z", "RGB NIR Depth", "v1 v2",
+    "T1 T2 FLAIR", "expert_A expert_B", "loc_1 loc_2", "day 1,day 2", "1-500 501-1000",
+    "0 1 2 3 4 5 6 7 8 9 a b c d e f", "r01c02 r01c03", "52.51_13.40 52.52_13.41", "GSM123 GSM124",
+    "Jan Feb Mar", "2021-W05 2021-W06", "Camera Screenshots", "Photos from 2020,Photos from 2021",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("names", NO_CLASSES)
 def test_dates_and_the_like_are_hardly_classes(tmp_path: Path, names: str):
-    root = placed(tmp_path, [f"{name}/{name}-{n}.png" for name in names.split() for n in "123"])
+    folders = names.split("," if "," in names else None)
+    root = placed(tmp_path, [f"{name}/{name}-{n}.png" for name in folders for n in "123"])
     assert "If they are classes, add --classes top" in refused(str(root))
-    assert find(str(root), SourceOptions(classes="top")).class_names == tuple(sorted(names.split()))
+    assert find(str(root), SourceOptions(classes="top")).class_names == tuple(sorted(folders))
 
 
-@pytest.mark.parametrize("names", ["1901 1902", "20 50 2000", "5x 10x", "abcd1234 efgh5678"])
-def test_numbers_may_be_classes(tmp_path: Path, names: str):
+@pytest.mark.parametrize("names", [
+    "1901 1902", "20 50 2000", "5x 10x", "abcd1234 efgh5678", "0-2 4-6 8-13", "C01 C02", "A-C B-D",
+    "raw cooked", "color sepia", "0 1 a b", "Jan Ann", "day night", "expert novice",
+])  # fmt: skip
+def test_such_names_may_be_those_of_classes(tmp_path: Path, names: str):
     root = placed(tmp_path, [f"{name}/{name}-{n}.png" for name in names.split() for n in "123"])
     assert find(str(root)).class_names == tuple(sorted(names.split()))
 
@@ -221,7 +229,7 @@ def coco(names: list[str], labels: list[str]) -> str:
 
 @pytest.mark.parametrize("info", [True, False])
 def test_places_of_camera_traps_are_no_classes(tmp_path: Path, info: bool):
-    names = [f"images/loc{place}/{place}{n}.png" for place in range(3) for n in range(4)]
+    names = [f"images/ridge{place}/{place}{n}.png" for place in range(3) for n in range(4)]
     placed(tmp_path, names)
     text = coco([name.removeprefix("images/") for name in names], ["deer", "empty"] * 6)
     if not info:
@@ -231,7 +239,7 @@ def test_places_of_camera_traps_are_no_classes(tmp_path: Path, info: bool):
     assert "annotations.json gives their images other labels (deer, empty)" in told
     # Folders that are the categories are classes.
     (tmp_path / "annotations.json").write_text(coco(names, [name.split("/")[1] for name in names]))
-    assert find(str(tmp_path)).class_names == ("loc0", "loc1", "loc2")
+    assert find(str(tmp_path)).class_names == ("ridge0", "ridge1", "ridge2")
 
 
 def test_a_workbook_may_say_other_labels(tmp_path: Path):
