@@ -20,7 +20,7 @@ from jtl.data.sources.table_splits import MISSING
 _LIKE_IDS = (20, 0.5)
 """From so many rows on, more different labels than this share of them look like identifiers."""
 _ONE, _ONES = "1", ("1", "1.0")
-_WHOLE, _FRACTION = re.compile(r"-?\d+\.0+"), re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?")
+_WHOLE, _FRACTION = re.compile(r"-?\d+(?:\.0+)?"), re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?")
 _NUMBERS = re.compile(r"\d+( +\d+)*")
 _LIST = re.compile(r"\[.*\]", re.DOTALL)
 _IGNORED, _LARGEST = {"-1", "255"}, 254
@@ -65,7 +65,7 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
             f"The column '{name}' of {table.path} has several labels for an image: {rows}, such as "
             f"{sorted(several)[0]!r}. {multi}{way_out}"
         )
-    if all(map(_WHOLE.fullmatch, different)):  # As pandas writes integers among gaps.
+    if all(map(_WHOLE.fullmatch, different)):  # As pandas writes integers, or some, among gaps.
         return [cell.partition(".")[0] for cell in cells]
     fractions = sorted(filter(_FRACTION.fullmatch, different))
     if fractions and all(_FRACTION.fullmatch(c) or c.lstrip("-").isdigit() for c in different):

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jtl.common import garbage_collection
 from jtl.common.errors import UserError, suggest
 from jtl.common.text import counted, listed
 from jtl.config.data import Task
+from jtl.data.class_names import misspelt_classes
 from jtl.data.sources import name_groups
 from jtl.data.sources.encoded import split_of_files
 from jtl.data.sources.label_sets import WAY_OUT, Labels, Reading, indexed_sets, single_problems
@@ -168,6 +170,8 @@ def open_rows(where: str, parts: Mapping[str, Rows], notes: list[str]) -> Opened
         }  # fmt: skip
         notes += filter(None, [name_groups.note(pairs)])
     told_labels = {split: [labels[row] for row in rows] for split, rows in by_split.items() if rows}
+    if not several:
+        notes += misspelt_classes(Counter(told_labels["train"]))
     classes, indexed = (indexed_sets if several else _indexed)(told_labels)
     opened = {}
     for split, rows in by_split.items():

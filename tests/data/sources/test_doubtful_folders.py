@@ -255,7 +255,9 @@ def test_classes_that_differ_only_in_how_they_are_written(tmp_path: Path, names:
     if len([*(tmp_path / "train").iterdir()]) < 3:
         pytest.skip("this file system has one folder for both")
     told = " and ".join(map(repr, sorted(names)))
-    with pytest.raises(UserError, match=f"only in case, spaces or Unicode form: {told}. Make them"):
+    with pytest.raises(
+        UserError, match=f"only in case, spaces, signs or Unicode form: {told}. Make them"
+    ):
         load(f"folder:{tmp_path}")
     path = tmp_path / "labels.npz"
     images = np.zeros((6, 8, 8, 3), np.uint8)
