@@ -57,7 +57,10 @@ def _notes(checkpoint: ConvertedCheckpoint) -> list[str]:
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in reading.dtypes.items())
     rows = [
         ("wrappers", " > ".join(f"`{_code(name)}`" for name in reading.wrappers) or "none"),
-        ("left out", ", ".join(f"`{_code(name)}`" for name in reading.left_out) or "nothing"),
+        (
+            "besides tensors",
+            ", ".join(f"`{_code(name)}`" for name in reading.left_out) or "nothing",
+        ),
         ("prefix stripped", f"`{_code(reading.prefix)}`" if reading.prefix else "none"),
         ("ignored keys", ", ".join(f"`{_code(key)}`" for key in reading.ignored) or "none"),
         ("tensors", f"{dtypes}, all float32 now" if dtypes else "all float32 now"),

@@ -27,6 +27,7 @@ _NAMES = {
 """Of entries, without underscores, in lower case, and `to` for 2."""
 _MOST = 100_000
 _LONGEST = 1000
+_MOST_IN_TEXT = 1000
 
 
 def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
@@ -51,7 +52,8 @@ def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
     foreign = file.format == "safetensors" and "jtl" not in file.metadata
     value = file.metadata if foreign else file.value
     found = dict(_found(value, file.wrappers))
-    unread = [place for place, names in found.items() if not names]
+    unread = [place for place, names in found.items() if names == ()]
+    numbered = [place for place, names in found.items() if names is None]
     found = {place: names for place, names in found.items() if names}
     fitting = {place: names for place, names in found.items() if len(names) == num_classes}
     notes = []
@@ -67,6 +69,12 @@ def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
             "names are not used"
             for place, names in found.items()
         ]
+    if numbered and not found:
+        verb = "numbers" if len(numbered) == 1 else "number"
+        notes.append(
+            f"{listed(numbered)} {verb} the classes otherwise than the outputs, which count from 0 "
+            f"to {num_classes - 1}: the names are not used"
+        )
     if unread and not found:
         notes.append(
             f"{listed(unread)} may name the classes, and is an object that is not read: save the "
@@ -75,27 +83,58 @@ def named(source: Source, file: SourceFile, num_classes: int | None) -> Source:
     return dataclasses.replace(source, notes=(*source.notes, *notes))
 
 
-def _found(value: object, wrappers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The names in every place that has some; none of an object that is not read."""
+def _found(
+    value: object, wrappers: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[str, ...] | None]]:
+    """The names in every place that has some.
+
+    They are empty of an object that is not read, and None where they do not count from 0.
+    """
     for place, values in places(value, wrappers, lambda text: None):
         for key, said in values.items():
             plain = key.lower().replace("_", "").replace("2", "to") if is_name(key) else ""
-            if plain in _NAMES and ((names := _names(said)) or isinstance(said, Dropped)):
+            if plain not in _NAMES:
+                continue
+            names = _names(said)
+            other = not names and _is_numbered(said)
+            if names or other or isinstance(said, Dropped):
                 name = f"{place}.{key}" if place else key
-                yield f"the file's '{shown(name, 60)}'", names
+                yield f"the file's '{shown(name, 60)}'", None if other else names
 
 
 def _names(said: Any) -> tuple[str, ...]:
     """Names in the order of the classes; empty where it is something else."""
     if isinstance(said, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            said = json.loads(said)
+        said = _parsed(said)
     if isinstance(said, dict):
         said = _in_order(said)
     if not isinstance(said, (list, tuple)) or not 1 < len(said) <= _MOST:
         return ()
     sound = all(isinstance(n, str) and n and len(n) < _LONGEST and is_text(n) for n in said)
     return tuple(said) if sound and len({*said}) == len(said) else ()
+
+
+def _parsed(text: str) -> object:
+    """What a text says: JSON, or names with commas or line breaks between them."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    if len(text) > _LONGEST * _MOST_IN_TEXT or text.lstrip()[:1] in ("[", "{", "("):
+        return text
+    parts = text.strip().split("\n" if "\n" in text.strip() else ",")
+    return [part.strip() for part in parts]
+
+
+def _is_numbered(said: object) -> bool:
+    """Whether classes have numbers, each another one, which do not count from 0."""
+    said = _parsed(said) if isinstance(said, str) else said
+    if not isinstance(said, dict) or not 1 < len(said) <= _MOST:
+        return False
+    return any(
+        len({number for end in ends if (number := _number(end)) is not None}) == len(said)
+        and all(isinstance(name, str) and _number(name) is None for name in names)
+        and len({*names}) == len(said)
+        for names, ends in ((said, said.values()), (said.values(), said))
+    )
 
 
 def _in_order(said: dict[Any, Any]) -> list[Any]:

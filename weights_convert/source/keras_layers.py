@@ -136,19 +136,27 @@ def framing(config: Mapping[str, Any] | None) -> tuple[int | None, tuple[str, ..
     size, notes = None, []
     for layer in _before_convolution(config or {}):
         kind, options = str(layer.get("class_name")), layer.get("config", {})
+        shape = options.get("batch_shape") or options.get("batch_input_shape")
+        if size is None and isinstance(shape, (list, tuple)) and len(shape) == 4:
+            size = _side(shape[1], shape[2])
         if kind not in _FRAMING:
             continue
         height, width = options.get("height"), options.get("width")
-        try:
-            size = pixels(height) if height == width else None
-        except ValueError:
-            size = None
+        size = _side(height, width)
         notes.append(
             f"its layer {kind} ('{shown(options.get('name'), 40)}') makes images of "
             f"{shown(height, 10)} x {shown(width, 10)} pixels; jtl has no such layer, and resizes "
             f"and crops {f'to {size} pixels ' if size else ''}before the network"
         )
     return size, tuple(notes)
+
+
+def _side(height: Any, width: Any) -> int | None:
+    """The side of square images that a network takes; None where it is none of jtl's."""
+    try:
+        return pixels(height) if height == width else None
+    except ValueError:
+        return None
 
 
 def _before_convolution(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

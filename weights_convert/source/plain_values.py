@@ -22,13 +22,28 @@ from weights_convert.source.arguments import AVERAGES, Built
 from weights_convert.source.description import Source
 from weights_convert.source.places import is_name, places
 
-_KEYS = ("input_space", "input_range", "to_rgb", "global_pool", "act_layer", "style")
+_UNNORMALIZED = ("normalize", "do_normalize", "normalization", "normalise", "use_normalization")
+_KEYS = ("input_space", "input_range", "to_rgb", "global_pool", "act_layer", "style",
+         *_UNNORMALIZED)  # fmt: skip
 _FRAMING = {
     "interpolation": "--interpolation",
     "crop_pct": "--crop-pct",
     "input_size": "--input-size",
+    "img_size": "--input-size",
+    "image_size": "--input-size",
+    "imgsz": "--input-size",
+    "input_resolution": "--input-size",
+    "resolution": "--input-size",
 }
 """How images are resized: options of `jtl weights convert` say the same."""
+_OF_RANGE = (*_UNNORMALIZED, "input_range")
+_RANGES = {(0, 1): (0.0, 1.0), (0, 255): (0.0, 1 / 255), (-1, 1): (0.5, 0.5)}
+"""The mean and deviation of values in [0, 1] that scale them to a range."""
+_OTHER_NORMS = re.compile(
+    r"(?i)(openai_?)?clip|inception|0?\.5|half|min_?-?max|z_?-?score|per_?image\w*|cifar\w*|tf|caffe"
+)
+_SIZES = {key for key, flag in _FRAMING.items() if flag == "--input-size"}
+_USUAL_SIZES = (224, (224, 224), (3, 224, 224))
 _OTHER_POOLS = re.compile(r"(?i)max|gem")
 _LARGEST = 1e30
 
@@ -147,6 +162,7 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
     known = source.preprocessing
     notes: list[str] = []
     found: list[tuple[tuple[float, ...], tuple[float, ...], str]] = []
+    ranged: list[tuple[float, float, str]] = []
     blue = known.get("channel_order") == "bgr"
     for one in said:
         values = one.values
@@ -159,14 +175,28 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
                 f"{one.told(key)}, which is not used. If the weights expect blue first: --bgr, "
                 "with --mean R,G,B and --std R,G,B"
             )
-        framing = [k for k in _FRAMING if values.get(k) and _field(k) not in known]
+        framing = [
+            k
+            for k in _FRAMING
+            if values.get(k)
+            and _field(k) not in known
+            and (k == "input_size" or values[k] not in _USUAL_SIZES)
+        ]
         if framing:
             which = "which are" if len(framing) > 1 else "which is"
-            flags = " and ".join(_FRAMING[k] for k in framing)
+            flags = " and ".join(dict.fromkeys(_FRAMING[k] for k in framing))
             notes.append(
                 f"{one.told(*framing)}, {which} not used. If the weights expect it: {flags}"
             )
         if {"mean", "std"} <= known.keys():
+            continue
+        constants, note = _by_range(one)
+        notes += [note] if note else []
+        if constants:
+            ranged.append(
+                (*constants, " and ".join(one.named(k) for k in _OF_RANGE if k in values))
+            )
+        if note or constants:
             continue
         for key in filter(normalization.MEAN.fullmatch, values):
             pair = (key, key[:-4] + "std")
@@ -187,6 +217,14 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
                 names = " and ".join(one.named(k) for k in pair)
                 found.append((tuple(map(float, mean)), tuple(map(float, std)), names))
     source = dataclasses.replace(source, notes=(*source.notes, *dict.fromkeys(notes)))
+    if not found and len({each[:2] for each in ranged}) == 1:
+        mean, std, names = ranged[0]
+        note = f"mean {mean:.4g} and std {std:.4g} come from {names}"
+        source = dataclasses.replace(source, notes=(*source.notes, note))
+        fields = {"mean": (mean,) * 3, "std": (std,) * 3}
+        fields = {key: value for key, value in fields.items() if key not in known}
+        return source.declaring(fields, "plain values in the file")
+    found += [((mean,) * 3, (std,) * 3, names) for mean, std, names in ranged]
     if not found:
         return source
     names = ", ".join(names for _, _, names in found[:3])
@@ -208,9 +246,37 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
     return source.declaring(fields, "plain values in the file")
 
 
+def _by_range(one: _Said) -> tuple[tuple[float, float] | None, str | None]:
+    """Mean and deviation where images are only scaled; or a note of what is said and not used."""
+    values = one.values
+    pair = any(values.get(key) for key in filter(normalization.MEAN.fullmatch, values))
+    said = {key: values[key] for key in _UNNORMALIZED if values.get(key) is not None}
+    off = [key for key, x in said.items() if x is False or str(x).lower() in ("none", "false")]
+    span = values.get("input_range")
+    constants = _RANGES.get(span) if isinstance(span, tuple) else None
+    remedy = "Give what the weights expect with --mean R,G,B and --std R,G,B"
+    if off and pair:
+        return None, f"{one.told(*off)}, beside a mean and std, which are not used. {remedy}"
+    if off and constants is None and "do_normalize" not in off:
+        return None, (
+            f"{one.told(*off)}, which is not used: it may mean that images are only scaled to "
+            "[0, 1] (--mean 0,0,0 --std 1,1,1)"
+        )
+    if pair:
+        return None, None
+    others = [k for k, x in said.items() if isinstance(x, str) and _OTHER_NORMS.fullmatch(x)]
+    if others:
+        return None, f"{one.told(*others)}, which is not used. {remedy}"
+    if off or span == (-1, 1):
+        return constants or _RANGES[0, 1], None
+    if span is not None and span != (0, 1):
+        return None, f"{one.told('input_range')}, which is not used. {remedy}"
+    return None, None
+
+
 def _field(key: str) -> str:
     """What a value is called in `Preprocessing`."""
-    return "size" if key == "input_size" else key
+    return "size" if key in _SIZES else key
 
 
 def _unclear(mean: Any, std: Any, span: Any) -> str | None:

@@ -217,7 +217,7 @@ def classes_in(
         for name, child in kept.items():
             inner = {n: child.children[n].all_images() for n in child.with_images()}
             views.refuse_copies(child.images, inner, f"{where}/{name}")
-        level = _level(node.parts, kept, where)
+        level = _level(node.parts, kept, where, labels_told)
     if level == "leaf":
         classes = _by_leaf(node.parts, kept)
         used = {image.parts for images in classes.values() for image in images}
@@ -252,7 +252,9 @@ def _refuse_parts(
     )
 
 
-def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> ClassLevel:
+def _level(
+    base: tuple[str, ...], folders: Mapping[str, Node], where: str, labels_told: str
+) -> ClassLevel:
     """Which folders are classes, where that is clear.
 
     Raises:
@@ -296,6 +298,10 @@ def _level(base: tuple[str, ...], folders: Mapping[str, Node], where: str) -> Cl
         lines.append(
             f"The folders {listed(nested)} hold folders of the same names, as if each were a data "
             f"set of its own. To use one of them: folder:{where}/{nested[0]}"
+        )
+    if labels_told:
+        lines.append(
+            f"If the folders are no classes: {labels_told[0].lower()}{labels_told[1:]}".rstrip()
         )
     raise UserError("\n".join(lines))
 

@@ -42,6 +42,7 @@ _SHEET = re.compile(r"xl/(sharedStrings|worksheets/[^/]+)\.xml")
 _TEXT = re.compile(r"[^\"'\n,\[\]=:]+")
 _SETTING = re.compile(r"\w[\"' ]*[:=]\s*[^\s\[]")
 _CELL = re.compile(r"<t\b[^>]*>([^<]+)</t>")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 WAY_OUT = (
     "To hold out a random part of all images instead, which may train on published test images: "
     "--split-lists ignore. Or move the images into train/CLASS/, val/CLASS/ and test/CLASS/."
@@ -198,9 +199,19 @@ def _of_rows(
             groups = image_groups.in_names(rows, index) if expected and not found else ()
             of_data = all(len(row) > _MOST_NUMBERS for row in rows)
             return Contents(of_data=of_data, groups=groups)
-    if missing and missing[0] == rows[0][0] and not re.search(r"[\d/\\]", missing[0]):
-        missing = missing[1:]  # The head of a table.
+    if missing and missing[0] == rows[0][0] and _is_head(rows):
+        missing = missing[1:]
     return _of_one(where, name, frozenset(filter(None, images)), missing)
+
+
+def _is_head(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row of a table names its columns: in words, where others have numbers."""
+    if not re.search(r"[\d/\\]", rows[0][0]):
+        return True
+    numbers = [any(map(_NUMBER.fullmatch, row)) for row in rows]
+    return (
+        len(rows) > 1 and not numbers[0] and all(numbers[1:]) and not any(map(by_ending, rows[0]))
+    )
 
 
 def _of_one(where: str, name: ListName, names: frozenset[str], missing: list[str]) -> Contents:

@@ -330,6 +330,8 @@ def _combined(
             f"The lists {listed(files)} of {where} name only {len(split_of):,} of "
             f"{counted(len(images), 'image')}, and not {missing}, for example. {WAY_OUT}"
         )
+    if {*split_of.values()} == {"train"} and len(split_of) == len(images):
+        told = {}  # Nothing is divided.
     if len(set(told.values())) > 1:
         told = {split: f"{split} from {names}" for split, names in told.items()}
     words = ", ".join(dict.fromkeys(told.values())) + (", the rest is train" if rest else "")

@@ -69,14 +69,34 @@ def test_what_is_known_already_comes_first():
     assert "names 2 classes, and their classifier has 3" in other.notes[0]
 
 
+@pytest.mark.parametrize("text", ["elm,ash, fir", "elm\nash\nfir\n"])
+def test_names_in_one_text(text: str):
+    assert named({"classes": text}).class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    "numbered",
+    [
+        {"elm": 1, "ash": 2, "fir": 3},
+        {"elm": 0, "ash": 2, "fir": 3},
+        {"1": "elm", "2": "ash", "3": "fir"},
+        '{"elm": 1, "ash": 2, "fir": 3}',
+    ],
+)
+def test_numbers_that_do_not_count_from_0(numbered: Any):
+    found = named({"class_to_idx": numbered})
+    assert found.class_names is None
+    assert "numbers the classes otherwise than the outputs, which count" in found.notes[0]
+
+
 NOT_NAMES = [
-    {"elm": 0, "ash": 2, "fir": 3},
     {"elm": 0, "ash": 0, "fir": 1},
     {0: "elm", 1: "elm", 2: "fir"},
     ["elm", "elm", "fir"],
     ["elm", 7, "fir"],
     ["elm", "\ud800", "fir"],
-    "elm, ash, fir",
+    "elm, ash, elm",
+    "(elm, ash, fir)",
     "[" * 100_000,
     {0.0: "elm", 1.0: "ash"},
     3,

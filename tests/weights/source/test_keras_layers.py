@@ -161,8 +161,9 @@ def test_layers_that_scale_an_image_become_its_preprocessing(tmp_path, base, cas
 def test_without_such_layers_the_usual_preprocessing_stands(tmp_path, base):
     whole(base, [], 5).save(tmp_path / "model.keras")
     checkpoint = source_conversion.convert_source(sources.locate(str(tmp_path / "model.keras")))
-    assert checkpoint.preprocessing == models.Preprocessing()
-    assert checkpoint.reading.preprocessing_by == "the usual of such weights"
+    assert checkpoint.preprocessing == models.Preprocessing(size=SIZE)  # As its input has.
+    told = "the model's own layers, the usual of such weights"
+    assert checkpoint.reading.preprocessing_by == told
 
 
 @pytest.mark.parametrize("file", ["model.weights.h5", "legacy.h5"])

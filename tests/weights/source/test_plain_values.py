@@ -214,3 +214,42 @@ def test_a_stated_way_of_resizing_is_named(tmp_path):
     file = tmp_path / "w.pth"
     known = Source(file, "w.pth", preprocessing={"interpolation": "bicubic", "size": 224})
     assert not plain_values.described(known, readers.read(file)).notes
+
+
+RANGES = {
+    "only scaled": ({"normalize": False, "input_range": [0, 1]}, 0.0, 1.0),
+    "bytes": ({"normalize": False, "input_range": [0, 255]}, 0.0, 1 / 255),
+    "of transformers": ({"do_normalize": False}, 0.0, 1.0),
+    "around 0": ({"args": {"input_range": (-1, 1)}}, 0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize("case", RANGES)
+def test_the_range_of_images_that_are_not_normalized(tmp_path, case):
+    beside, mean, std = RANGES[case]
+    found = described(tmp_path, **beside)
+    assert found.preprocessing == {"mean": (mean,) * 3, "std": (std,) * 3}
+    assert "come from '" in found.notes[0]
+
+
+DOUBTFUL = {
+    "feature vectors, perhaps": ({"args": {"normalize": False}}, "may mean that images are only"),
+    "both": ({"normalize": False, **STATED}, "'normalize' is False, beside a mean and std"),
+    "others": ({"args": {"normalization": "clip"}}, "'args.normalization' is clip, which is not"),
+    "bytes": ({"input_range": [0, 255]}, "'input_range' is (0, 255), which is not used"),
+    "size": ({"img_size": 64}, "'img_size' is 64, which is not used. If the weights expect it"),
+    "three": ({"range": 1, "args": {"do_normalize": False}, **STATED}, "they contradict each oth"),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_what_may_be_said_of_the_range_is_named(tmp_path, case):
+    beside, told = DOUBTFUL[case]
+    found = described(tmp_path, **beside)
+    assert "mean" not in found.preprocessing
+    assert any(told in note for note in found.notes)
+
+
+@pytest.mark.parametrize("beside", [{"normalization": "batch"}, {"img_size": 224}, {"x": None}])
+def test_other_values_say_nothing_of_the_range(tmp_path, beside):
+    assert described(tmp_path, args=beside).notes == ()
