@@ -58,7 +58,7 @@ def _notes(checkpoint: ConvertedCheckpoint) -> list[str]:
     rows = [
         ("wrappers", " > ".join(f"`{_code(name)}`" for name in reading.wrappers) or "none"),
         (
-            "besides tensors",
+            "besides",
             ", ".join(f"`{_code(name)}`" for name in reading.left_out) or "nothing",
         ),
         ("prefix stripped", f"`{_code(reading.prefix)}`" if reading.prefix else "none"),

@@ -238,7 +238,7 @@ def _summary(converted: ConvertedCheckpoint, out: Path) -> str:
         "classes": classes,
         "tensors": f"{dtypes}, converted to float32",
         "wrappers": " > ".join(reading.wrappers) or "none",
-        "besides tensors": listed(reading.left_out),
+        "besides": listed(reading.left_out),
         "prefix": f"'{reading.prefix}' stripped" if reading.prefix else "none",
         "ignored keys": listed(reading.ignored),
         "preprocessing": f"mean {mean}; std {std}; {pre.size} pixels, "
@@ -250,4 +250,4 @@ def _summary(converted: ConvertedCheckpoint, out: Path) -> str:
     }
     lines = list(rows.items())
     lines += [("note", note) for note in converted.notes]
-    return "\n".join(f"{name:<15} {value}" for name, value in lines)
+    return "\n".join(f"{name:<14} {value}" for name, value in lines)

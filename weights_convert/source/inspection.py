@@ -61,7 +61,7 @@ class Inspection:
             "size": f"{self.size_bytes:,} bytes",
             "sha256": self.sha256,
             "wrappers": " > ".join(self.wrappers) or "none",
-            "besides tensors": listed(self.left_out),
+            "besides": listed(self.left_out),
             "entries": listed(self.entries),
             "tensors": f"{len(self.tensors)} ("
             + ", ".join(f"{count} {dtype}" for dtype, count in dtypes.items())

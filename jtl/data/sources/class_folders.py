@@ -211,8 +211,11 @@ def classes_in(
         else:
             kept[name] = only_images(child, leave_out)
     if level != "top":
+        images = {n: child.all_images() for n, child in kept.items()}
+        if are_versions(n for n, same in images.items() if same):  # Which names of images tell.
+            views.refuse(images, where, labels_told)
         _refuse_parts(kept, where, labels_told, level)
-        views.refuse({n: child.all_images() for n, child in kept.items()}, where, labels_told)
+        views.refuse(images, where, labels_told)
     if level == "auto":
         for name, child in kept.items():
             inner = {n: child.children[n].all_images() for n in child.with_images()}

@@ -27,7 +27,7 @@ WORDS = {
 }  # fmt: skip
 """What images are grouped by."""
 _MORE = {"lesion", "individual", "animal", "plant", "specimen", "site", "hospital", "plate", "well",
-         "burst", "location", "fold"}  # fmt: skip
+         "burst", "location", "fold", "kfold"}  # fmt: skip
 """What they are grouped by in columns; files that are called so may be anything."""
 IN_COLUMNS = frozenset(WORDS | _MORE)
 _ENOUGH = 0.5

@@ -55,7 +55,7 @@ _NO_CLASSES = tuple(
 )
 """What folders are called that hardly are classes: dates, cameras' and published names, tiles."""
 _WELL = re.compile(r"([A-P])(0[1-9]|1\d|2[0-4])")
-_OF_CLASSES = ("C", "N", "P")
+_OF_CLASSES = ("c", "n", "p")
 """Letters that may count classes or patients; wells have other letters, too."""
 _RANGE = re.compile(r"([A-Z])\s*(?:[-_]|to|bis)\s*([A-Z])", re.IGNORECASE)
 _VERSIONS = (
@@ -125,8 +125,12 @@ def numbered_parts(names: Iterable[str]) -> list[str]:
 
 
 def are_versions(names: Iterable[str]) -> bool:
-    """Whether folders are called after versions, bands or times of images, and nothing else."""
+    """Whether folders are called after versions, bands, wells or times of images alone."""
     plain = _plain(names)
+    letters = {name[0] for name in plain if _WELL.fullmatch(name.upper())}
+    wells = all(_WELL.fullmatch(name.upper()) for name in plain)
+    if wells and (len(letters) > 1 or not letters <= {*_OF_CLASSES}):
+        return True
     return any(plain <= known for known in _TOGETHER)
 
 
@@ -138,10 +142,6 @@ def _hardly_classes(names: Sequence[str]) -> bool:
     """Whether all names are of one kind that is none of classes."""
     if any(all(map(pattern.fullmatch, names)) for pattern in _NO_CLASSES):
         return True
-    wells = [_WELL.fullmatch(name.upper()) for name in names]
-    if all(wells):
-        letters = {name[0].upper() for name in names}
-        return len(letters) > 1 or not letters <= {*_OF_CLASSES}
     ranges = [match for name in names if (match := _RANGE.fullmatch(name))]
     if len(ranges) == len(names):
         ends = sorted((m[1].casefold(), m[2].casefold()) for m in ranges)

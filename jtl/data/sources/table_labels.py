@@ -66,7 +66,8 @@ def labels_of(table: Table, columns: Columns, *, asked: bool) -> list[str]:
             f"{sorted(several)[0]!r}. {multi}{way_out}"
         )
     if all(map(_WHOLE.fullmatch, different)):  # As pandas writes integers, or some, among gaps.
-        return [cell.partition(".")[0] for cell in cells]
+        cells = [cell.partition(".")[0] for cell in cells]
+        different = {*cells} - {""}
     fractions = sorted(filter(_FRACTION.fullmatch, different))
     if fractions and all(_FRACTION.fullmatch(c) or c.lstrip("-").isdigit() for c in different):
         raise UserError(

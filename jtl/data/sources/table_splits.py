@@ -22,8 +22,9 @@ _OTHER_SPLITS = (
 """Of columns that are named where they are not used, whatever they hold."""
 _FIRST, _MOST_WORDS = 1000, 12
 """Rows that are looked at first, and how many words for splits a column may have."""
-MISSING = {"", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "null", "NULL"}
-"""What stands where there is no value."""
+MISSING = {"", "nan", "NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", "NULL", "#REF!",
+           "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!"}  # fmt: skip
+"""What stands where there is no value, among it errors of spreadsheets."""
 NONE = "none"
 """For --split-column: the table says no splits."""
 

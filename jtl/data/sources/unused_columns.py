@@ -18,7 +18,8 @@ _OF_THINGS = {"id", "mrn", "uid", "source", "parent", "original", "origin"}
 _OF_LABELS = {"label", "labels", "class", "category", "species", "diagnosis", "target"}
 _OF_ROWS = {"exclude", "excluded", "discard", "discarded", "ignore", "ignored", "skip", "skipped",
             "remove", "removed", "bad", "use", "used", "keep", "usable", "ok", "status", "accepted",
-            "rejected", "flagged"}  # fmt: skip
+            "rejected", "flagged", "deleted", "duplicate", "duplicated", "verified", "invalid",
+            "corrupt", "corrupted"}  # fmt: skip
 """Words in the names of columns that say whether a row counts."""
 _MOST_MARKS = 4
 _SAME = 0.5

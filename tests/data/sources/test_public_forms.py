@@ -41,6 +41,8 @@ def refused(spec: str, **options: Any) -> str:
         (["0", "1", "-1"], "-1"),
         (["ant", "bee", "?"], "?"),
         (["ant", "bee", "To label"], "To label"),
+        (["ant", "bee", "#NAME?"], "#NAME?"),
+        (["ant", "bee", "n/a"], "n/a"),
     ],
 )
 def test_what_stands_for_a_missing_label_is_no_class(tmp_path: Path, labels: list[str], mark: str):
@@ -166,6 +168,8 @@ def test_such_names_may_be_those_of_classes(tmp_path: Path, names: str):
 UNUSED = {
     "corrected_label": ("b a b a b b b a", "says other classes than 'label' in 1 of 8 rows"),
     "exclude": ("0 0 1 0 0 1 0 0", "'exclude' (0, 1) is not used: all rows count"),
+    "is_duplicate": ("0 0 1 0 0 1 0 0", "'is_duplicate' (0, 1) is not used: all rows count"),
+    "kfold": ("1 2 3 1 2 3 1 2", "--group-column kfold"),
     "in_train_set": ("1 1 1 1 1 1 0 0", "--split-column in_train_set"),
     "cohort": ("discovery validation replication other " * 2, "--split-column cohort"),
     "mrn": ("17 17 17 18 18 19 19 19", "--group-column mrn"),
