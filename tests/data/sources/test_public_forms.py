@@ -152,7 +152,7 @@ NO_CLASSES = [
 def test_dates_and_the_like_are_hardly_classes(tmp_path: Path, names: str):
     folders = names.split("," if "," in names else None)
     root = placed(tmp_path, [f"{name}/{name}-{n}.png" for name in folders for n in "123"])
-    assert "If they are classes, add --classes top" in refused(str(root))
+    assert "are classes, add --classes top" in refused(str(root))
     assert find(str(root), SourceOptions(classes="top")).class_names == tuple(sorted(folders))
 
 
