@@ -163,7 +163,9 @@ def test_bfloat16_rounds_like_xla(case, library):
     operands = [jnp.asarray(x, jnp.bfloat16) for x in case.operands()]
     ours = jax.jit(value_and_gradients(case.ours))
     taken = ours.lower(*operands).as_text().count(f"@{onednn.TARGET}(")
-    assert taken == (3 if library == "onednn" and onednn.computes(jnp.bfloat16) else 0)
+    # Its depthwise convolutions in bfloat16 crash, so they are XLA's.
+    by_onednn = library == "onednn" and onednn.computes(jnp.bfloat16) and case.groups == 1
+    assert taken == (3 if by_onednn else 0)
     actual = ours(*operands)
     widened = [x.astype(jnp.float32) for x in operands]
     exact = jax.jit(value_and_gradients(case.reference))(*widened)
