@@ -33,7 +33,7 @@ from jtl.train import automatic
 from jtl.train.fit import fit
 from support import keras_draws, processes, quick, tiny
 from support.paths import SHARED_DATA, TESTS
-from support.programs import QUICK_COMPILE
+from support.programs import QUICK_COMPILE, keep_all
 from weights_convert.read import h5_files
 
 # Shapes that only fit by broadcasting are mistakes more often than not.
@@ -70,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for name, value in {**PROGRAMS, "jax_compilation_cache_dir": str(folder)}.items():
             os.environ[name.upper()] = str(value)
             jax.config.update(name, value)
+    keep_all()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

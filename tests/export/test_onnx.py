@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -20,13 +21,13 @@ from jtl.config.options import Config, DataConfig, ModelConfig, RunConfig, Train
 from jtl.export import calibration, onnx_graph, writing
 from jtl.export.how import How
 from jtl.export.pixels import for_everywhere
-from jtl.models.initialization import initialize
 from jtl.models.layers.conv import conv2d
 from jtl.predict import classifier as evaluation
 from jtl.predict.classifier import Classifier
 from jtl.train.fit import fit
 from support import tiny
 from support.commands import main
+from support.networks import random_variables
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'jtl[onnx]')")
 runtime = pytest.importorskip(
@@ -74,23 +75,21 @@ QUICK = ("squeezenet1_1",)
 def test_a_network_of_each_family(name: str):
     size = SIZES[name]
     model = models.create(name, num_classes=3)
-    variables = initialize(model, None, size=size, seed=0)
-    random = np.random.default_rng(0)
-    kernel = variables["params"]["head"]["logits"]["kernel"]
-    drawn = random.normal(0, 0.1, kernel.shape).astype(np.float32)
-    variables["params"]["head"]["logits"]["kernel"] = drawn
+    variables = random_variables.__wrapped__(model, size, gain=1.6)  # Some too large to keep.
 
-    def logits(images: jax.Array) -> jax.Array:
+    def logits_of(variables: Any, images: jax.Array) -> jax.Array:
         found: Any = model.apply(variables, images.astype(jnp.float32) / 255.0 - 0.5)
         return found
 
     (batch,) = jax.export.symbolic_shape("batch")
     with for_everywhere():
         shape = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+        logits = functools.partial(logits_of, variables)
         written = onnx_graph.convert(onnx, logits, shape, name)
     images = images_of(2, size)
     images[1] //= 2
-    own = np.asarray(jax.jit(logits)(images))
+    # As arguments: as constants they would be written into the program, and compressed.
+    own = np.asarray(jax.jit(logits_of)(variables, images))
     (found,) = runtime.InferenceSession(written.SerializeToString()).run(None, {"images": images})
     assert np.ptp(own, axis=0).max() > 1e-3 * np.abs(own).max()  # Images are told apart.
     # float32 sums in another order.

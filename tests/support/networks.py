@@ -24,8 +24,10 @@ MODELS = {
 
 
 @functools.cache
-def random_variables(model: ImageClassifier, size: int = 96) -> Any:
+def random_variables(model: ImageClassifier, size: int = 96, *, gain: float = 1.0) -> Any:
     """Variables that let no unit be mistaken for another; the head's kernel is not zero.
+
+    Where a network is so deep that images would end alike, a gain of the kernels keeps them apart.
 
     Drawn by NumPy: to compile a network's own initialization takes ten times as long.
     """
@@ -36,7 +38,7 @@ def random_variables(model: ImageClassifier, size: int = 96) -> Any:
         shape = lookup(shapes, path).shape
         if path[-1] == "kernel":
             fan_in = np.prod(shape[:-1])
-            leaves[path] = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+            leaves[path] = (gain * rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
         elif path[-1] in ("scale", "var", "gamma"):
             leaves[path] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         else:

@@ -28,6 +28,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from support import programs
+
 IMPORTED = (
     "support.tiny_train",
     "jtl.cli.commands",
@@ -148,6 +150,7 @@ def next_order(number: int) -> dict[str, Any]:
     """Serves a connection; returns in each child what it shall run, and never in the server."""
     for name in IMPORTED:
         importlib.import_module(name)
+    programs.keep_all()
     gc.collect()
     gc.freeze()
     connection = socket.socket(fileno=number)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax import export
+from jax._src import lru_cache
 from jax.interpreters import mlir
 
 QUICK_COMPILE = "--xla_backend_optimization_level=0"
@@ -20,6 +21,19 @@ if jax.__version_info__ < (0, 11):  # Later versions end at a flag that is gone.
 Of all processes alike, as their results are compared bit for bit. The scripts in `tests/stress`,
 run by hand, compile as it is done for users.
 """
+
+
+def keep_all() -> None:
+    """Lets JAX's cache of programs grow in this process.
+
+    With a limit, it reads two files of every program there before it writes one more, and the other
+    processes wait meanwhile: of a session's, minutes.
+    """
+    # Private to JAX: a version without it only takes longer.
+    if hasattr(lru_cache.LRUCache, "_evict_if_needed"):
+        lru_cache.LRUCache._evict_if_needed = lambda *_, **__: None  # type: ignore[method-assign]
+
+
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 ALLOWED = {
     "cu_threefry2x32_ffi",  # JAX's random bits on NVIDIA's GPUs, by a kernel of its own.
