@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import weights
+from jtl.common.errors import UserError
 from jtl.export.formats import ExportedOutputs, fitted, require
 
 if TYPE_CHECKING:
@@ -58,15 +59,44 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
     if inception:
         options["aux_logits"] = any(key.startswith("AuxLogits.") for key in tensors)
     if to == "timm":
-        options["global_pool"] = classifier.meta["head"]["pool"]
+        options |= timm_options(classifier)
         network = library.create_model(target.architecture, **options)
     else:
         drawn = {"init_weights": False} if inception else {}  # Drawing takes it minutes.
+        options |= torchvision_options(classifier)
         network = library.models.get_model(target.architecture, **options, **drawn)
     network.load_state_dict(tensors, strict=True)
     if inception:
         network.aux_logits = False  # Whose output timm gives beside the logits.
     return network.eval(), target
+
+
+def timm_options(classifier: Classifier) -> dict[str, Any]:
+    """What `timm.create_model` is told of a run's network beside its name and classes."""
+    backbone = classifier.model.backbone
+    if not (positions := getattr(backbone, "image_size", None)):
+        return {"global_pool": classifier.meta["head"]["pool"]}
+    options = {"img_size": positions, "global_pool": backbone.pooling}
+    if classifier.inputs.device.size != positions:
+        options["dynamic_img_size"] = True
+    return options
+
+
+def torchvision_options(classifier: Classifier) -> dict[str, Any]:
+    """The same of torchvision's networks.
+
+    Raises:
+        UserError: A vision transformer takes images of another size than its positions are of.
+    """
+    if not (positions := getattr(classifier.model.backbone, "image_size", None)):
+        return {}
+    if (size := classifier.inputs.device.size) != positions:
+        raise UserError(
+            f"torchvision's vision transformers take images of one size, {positions} pixels here, "
+            f"and this run's have {size}. Export with --to timm, or train with --image-size "
+            f"{positions}."
+        )
+    return {"image_size": positions}
 
 
 def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> ExportedOutputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jtl.export.libraries import timm_options
 from jtl.predict.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ def of_timm(classifier: Classifier, target: TargetModel, licence: str | None) ->
     preprocessing, size = inputs.device.preprocessing, inputs.device.size
     # Small images are enlarged whole.
     crop_pct = 1.0 if inputs.host is None or inputs.fit != "crop" else preprocessing.crop_pct
-    options: dict[str, Any] = {}
+    options = timm_options(classifier)
+    pool = options.pop("global_pool")
     if target.architecture == "inception_v3":
         options["aux_logits"] = "aux" in classifier.variables["params"]
     return {
         "architecture": target.architecture,
         "num_classes": len(names),
-        "global_pool": classifier.meta["head"]["pool"],
+        "global_pool": pool,
         **({"model_args": options} if options else {}),
         **_labels(classifier),
         "pretrained_cfg": {

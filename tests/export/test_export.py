@@ -162,6 +162,26 @@ def test_torch_forms(resnet, to, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [Path(done.path).name]
 
 
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """A random vision transformer, of images of another size than its positions are of."""
+    data = tiny.write_folder(tmp_path_factory.mktemp("data") / "d", train=2, val=1, size=40)
+    config = Config(
+        ModelConfig("vit_tiny_patch16", "random"),
+        DataConfig(f"folder:{data}", image_size=32),
+        TrainConfig("head_only", epochs=1, batch_size=4),
+        RunConfig(tmp_path_factory.mktemp("runs") / "vit"),
+    )
+    return evaluation.load(fit(config, tiny.quiet()))
+
+
+@pytest.mark.peer
+def test_a_vision_transformer_of_another_size(vit, tmp_path):
+    assert writing.export(vit, "timm", tmp_path / "m.safetensors").logit_difference <= 1e-4
+    with pytest.raises(UserError, match="torchvision's vision transformers take images of one"):
+        libraries.torchvision_options(vit)  # Whose smallest is ViT-B, a long way to build.
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize(("to", "aux"), [("torchvision", False), ("timm", True)])
 def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeypatch):
@@ -177,8 +197,12 @@ def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeyp
         return types.SimpleNamespace(architecture="inception_v3")
 
     monkeypatch.setattr("weights_convert.export.writer.export", written)
-    meta = {"head": {"pool": "avg"}}
-    run: typing.Any = types.SimpleNamespace(folder=tmp_path, class_names=("a", "b"), meta=meta)
+    run: typing.Any = types.SimpleNamespace(
+        folder=tmp_path,
+        class_names=("a", "b"),
+        meta={"head": {"pool": "avg"}},
+        model=models.create("inception_v3", num_classes=2),
+    )
     network, _ = libraries.torch_network(run, tmp_path / "x.safetensors", to)
     images = torch.rand(1, 3, 75, 75)
     with torch.no_grad():
