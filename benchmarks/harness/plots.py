@@ -69,7 +69,7 @@ def comparison(
     panels[0][0].set_ylabel(f"how many times faster than {peer}\n(log scale; 1 = as fast)")
     panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     figure.suptitle(
-        f"jtl compared with {peer}: {used(rows, 'size')} px, batch {used(rows, 'batch')}, float32, "
+        f"jtl compared with {peer}: {used(rows, 'size')} px, batch {used(rows, 'batch')}, "
         f"{facts['cores']} CPU cores\n(bars: median over the pairs; lines: their range)",
         fontsize="medium",
     )
