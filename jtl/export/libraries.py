@@ -73,7 +73,7 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
 
 def timm_options(classifier: Classifier) -> dict[str, Any]:
     """What `timm.create_model` is told of a run's network beside its name and classes."""
-    backbone = classifier.model.backbone
+    backbone: Any = classifier.model.backbone
     if not (positions := getattr(backbone, "image_size", None)):
         return {"global_pool": classifier.meta["head"]["pool"]}
     options = {"img_size": positions, "global_pool": backbone.pooling}

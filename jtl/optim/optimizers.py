@@ -173,7 +173,7 @@ def _computed_once(schedule: optax.Schedule) -> optax.Schedule:
     def plain(count: jax.Array) -> jax.Array:
         return jnp.asarray(schedule(count), jnp.float32)
 
-    def share(count: jax.Array) -> jax.Array:
+    def share(count: Any) -> jax.Array:
         return by_platform(count, cpu=in_a_branch, default=plain)
 
     return share

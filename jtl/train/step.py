@@ -232,7 +232,7 @@ _SMALL = 1 << 16
 """Elements of a leaf that costs less to copy than a reduction of its own costs to compile."""
 
 
-def _norm(tree: ParamTree) -> jax.Array:
+def _norm(tree: Any) -> jax.Array:
     """The norm of all leaves together, by few reductions.
 
     XLA compiles each by itself. A reduction for every leaf, three norms of them, were two thirds of

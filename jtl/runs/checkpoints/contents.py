@@ -11,7 +11,6 @@ import functools
 from typing import Any, NamedTuple
 
 from jtl.common.trees import ParamTree
-from jtl.freeze.lora import Adapters, merged
 
 FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
 FORMAT_VERSION, WITH_ADAPTERS = 1, 2
@@ -45,6 +44,8 @@ class Restored:
         """The variables of the plain network: adapters are merged into kernels."""
         if "lora" not in self.meta:
             return self.saved
+        from jtl.freeze.lora import Adapters, merged  # Late: most runs predict without.
+
         scale = Adapters(**self.meta["lora"]).scale
         return {**self.saved, "params": merged(self.saved["params"], scale)}
 

@@ -6,17 +6,19 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jtl import models
 from jtl.data.decoding import BITS
 from jtl.data.input_plan import InputPlan, host_transform
 from jtl.data.preprocessing import Prepare
-from jtl.freeze.lora import Adapters
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
 from jtl.models.truncation import Truncated
 from jtl.runs.checkpoints.contents import FORMAT_VERSION, WITH_ADAPTERS
 from jtl.runs.files import fitted_thresholds
+
+if TYPE_CHECKING:
+    from jtl.freeze.lora import Adapters
 
 
 def describe_model(
