@@ -27,6 +27,7 @@ mask `full`, on one batch of images.
 from __future__ import annotations
 
 from harness.comparison import Comparison, main
+from harness.steps import IN_BFLOAT16
 from jtl.models import registry
 
 MAIN = ("resnet50", "densenet121", "efficientnet_lite0")
@@ -39,11 +40,7 @@ COMPARISON = Comparison(
     smoke="resnet18",
     others=tuple(name for name in registry.names() if name not in MAIN),
     steps=("forward", "last_stage", "full"),
-    more_steps=tuple(
-        f"{arm}_bfloat16{compiled}"
-        for arm in ("forward", "last_stage", "full")
-        for compiled in ("", "_compiled")
-    ),
+    more_steps=IN_BFLOAT16,
     trainings=(
         "head_only_1_cold",
         "head_only_10_cold",

@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from harness.steps import IN_BFLOAT16
+
 COLORS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c564b",
     "#7f7f7f", "#bcbd22",
@@ -29,9 +31,8 @@ ARMS = {
     "last_stage": "last_stage\nstep",
     "full": "full\nstep",
     **{
-        f"{arm}_bfloat16{compiled}": f"{arm},\nbfloat16" + (",\ncompiled" if compiled else "")
-        for arm in ("forward", "last_stage", "full")
-        for compiled in ("", "_compiled")
+        arm: arm.replace("_bfloat16", ",\nbfloat16").replace("_compiled", ",\ncompiled")
+        for arm in IN_BFLOAT16
     },
     "head_only_1_cold": "head_only,\n1 epoch,\ncold",
     "head_only_10_cold": "head_only,\n10 epochs,\ncold",

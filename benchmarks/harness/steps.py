@@ -11,6 +11,12 @@ from harness.workers import Worker, in_turn
 from jtl.common import huge_pages
 
 CLASSES = 10
+IN_BFLOAT16 = tuple(
+    f"{arm}_bfloat16{compiled}"
+    for arm in ("forward", "last_stage", "full")
+    for compiled in ("", "_compiled")
+)
+"""Arms in that number format; see peers/jtl_steps.py."""
 AS_COMMANDS = {huge_pages.VARIABLE: ":".join(f"{k}={v}" for k, v in huge_pages.WANTED.items())}
 """The environment that jtl's commands start themselves with."""
 

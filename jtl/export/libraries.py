@@ -72,7 +72,7 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
 
 
 def timm_options(classifier: Classifier) -> dict[str, Any]:
-    """What `timm.create_model` is told of a run's network beside its name and classes."""
+    """Arguments of `timm.create_model` for a run's network, besides its name and classes."""
     backbone: Any = classifier.model.backbone
     if not (positions := getattr(backbone, "image_size", None)):
         return {"global_pool": classifier.meta["head"]["pool"]}

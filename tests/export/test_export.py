@@ -41,17 +41,21 @@ def classifier(tiny_data, tmp_path_factory):
     return evaluation.load(fit(tiny.config(tiny_data, folder, epochs=5), tiny.quiet()))
 
 
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory):
-    """A random ResNet18 with three classes, as a run."""
-    data = tiny.write_folder(tmp_path_factory.mktemp("data") / "d", train=2, val=1, size=40)
+def random_run(model: str, mask: str, scratch: Path) -> evaluation.Classifier:
+    """A random network with three classes, as a run of one epoch on images of 32 pixels."""
+    data = tiny.write_folder(scratch / "data", train=2, val=1, size=40)
     config = Config(
-        ModelConfig("resnet18", "random"),
+        ModelConfig(model, "random"),
         DataConfig(f"folder:{data}", image_size=32),
-        TrainConfig("full", epochs=1, batch_size=4),
-        RunConfig(tmp_path_factory.mktemp("runs") / "resnet"),
+        TrainConfig(mask, epochs=1, batch_size=4),
+        RunConfig(scratch / "run"),
     )
     return evaluation.load(fit(config, tiny.quiet()))
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    return random_run("resnet18", "full", tmp_path_factory.mktemp("resnet"))
 
 
 def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
@@ -164,15 +168,8 @@ def test_torch_forms(resnet, to, tmp_path):
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):
-    """A random vision transformer, of images of another size than its positions are of."""
-    data = tiny.write_folder(tmp_path_factory.mktemp("data") / "d", train=2, val=1, size=40)
-    config = Config(
-        ModelConfig("vit_tiny_patch16", "random"),
-        DataConfig(f"folder:{data}", image_size=32),
-        TrainConfig("head_only", epochs=1, batch_size=4),
-        RunConfig(tmp_path_factory.mktemp("runs") / "vit"),
-    )
-    return evaluation.load(fit(config, tiny.quiet()))
+    """Its images have another size than its table of positions."""
+    return random_run("vit_tiny_patch16", "head_only", tmp_path_factory.mktemp("vit"))
 
 
 @pytest.mark.peer

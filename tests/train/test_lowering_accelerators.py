@@ -297,10 +297,8 @@ def test_a_way_over_the_host_shows():
     # For a device that is not there JAX lowers no callback, and exports none at all.
     with pytest.raises(ValueError, match="different from the lowering platform"):
         step.lowered("cuda")
-    jax.clear_caches()
     with onednn.disabled():
         program = step.unexported("cpu")
-    jax.clear_caches()
     assert ["callback" in op.target for op in program.named("custom_call")] == [True]
     with pytest.raises(AssertionError):
         check_alone(program)
