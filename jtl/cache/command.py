@@ -105,6 +105,8 @@ def _list(inventory: Inventory, rows: list[Row]) -> None:
     print(f"checks    {format_bytes(sizes['sizes'])} (which images are readable, and their sizes)")
     if sizes["remote"]:
         print(f"copies    {format_bytes(sizes['remote'])} (of data at addresses)")
+    if sizes["measured"]:
+        print(f"timings   {format_bytes(sizes['measured'])} (which number format is faster here)")
 
 
 def _lines(row: Row) -> list[str]:

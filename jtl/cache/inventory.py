@@ -14,7 +14,7 @@ from typing import Any
 from jtl.cache.entry import Entry
 from jtl.cache.store import FeatureStore, StoredEntry
 from jtl.common import compilation_cache, files
-from jtl.common.paths import CHECKED, FEATURES, PROGRAMS, REMOTE, WEIGHTS
+from jtl.common.paths import CHECKED, FEATURES, MEASURED, PROGRAMS, REMOTE, WEIGHTS
 
 DAY = 24 * 3600.0
 
@@ -77,10 +77,10 @@ class Inventory:
         return rows
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of features, compiled programs, converted weights, checks of images, and copies."""
+        """Bytes of each part: features, programs, weights, checks of images, copies, timings."""
         parts = {
             "features": FEATURES, "programs": PROGRAMS, "weights": WEIGHTS, "sizes": CHECKED,
-            "remote": REMOTE,
+            "remote": REMOTE, "measured": MEASURED,
         }  # fmt: skip
         return {part: _bytes(self.folder / name) for part, name in parts.items()}
 
@@ -89,7 +89,7 @@ class Inventory:
         return sum(self.store.remove(row.held.name) for row in rows)
 
     def clear_rest(self) -> int:
-        """Removes all that is no feature: programs, weights, checks, copies; the bytes freed."""
+        """Removes all that is no feature; the bytes freed."""
         freed = 0
         for path in self._rest():
             nbytes = _bytes(path)
@@ -100,9 +100,10 @@ class Inventory:
 
     def _rest(self) -> Iterator[Path]:
         yield from compilation_cache.entries(self.folder / PROGRAMS)
-        for path in (self.folder / CHECKED).glob("*.json"):
-            if re.fullmatch("[0-9a-f]{32}", path.stem):
-                yield path
+        for part in (CHECKED, MEASURED):
+            for path in (self.folder / part).glob("*.json"):
+                if re.fullmatch("[0-9a-f]{32}", path.stem):
+                    yield path
         for path in (self.folder / REMOTE).glob("*"):
             if re.fullmatch("[0-9a-f]{32}", path.name) and (path / "about.json").is_file():
                 yield path

@@ -102,6 +102,8 @@ def prefix_of(
     chain = model.units()
     paths = [unit.path for unit in chain]
     units = chain[: paths.index(cut)]
+    if model.float32_from in paths[: paths.index(cut)]:
+        dtype = f"{dtype}, float32 from {model.float32_from}"
     if stored == dtype == "float32":
         stored = None  # It makes no difference.
     settings: Any = jax.config

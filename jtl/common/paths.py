@@ -14,8 +14,8 @@ from jtl.common.text import type_of
 
 FEATURES, PROGRAMS, WEIGHTS, CHECKED = "features", "programs", "weights", "checked"
 """Folders below the cache folder: features, compiled programs, weights, checks of images."""
-REMOTE = "remote"
-"""Another: copies of data at addresses."""
+REMOTE, MEASURED = "remote", "measured"
+"""Others: copies of data at addresses, and how fast this machine was found to be."""
 
 
 def as_path(given: object, what: str) -> Path:

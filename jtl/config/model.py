@@ -10,6 +10,8 @@ from jtl.config import checks
 
 PoolKind = Literal["avg", "max", "flatten"]
 
+PREFIX = "bfloat16_prefix"
+"""Of `--dtype`: frozen layers compute in bfloat16, what trains in float32."""
 LARGEST_WIDTH = 2**16
 """The widest hidden layer; a wider one is a typing error, and would take all memory."""
 
@@ -58,7 +60,10 @@ class ModelConfig:
             its loss has the weight 0.4, and predictions do not use it.
         truncate_at: Use the backbone only up to this stage, block or layer, such as
             stage3/block1/conv3; names of Keras and torchvision work too. Default: all of it.
-        dtype: Number format of the computation; parameters and BatchNorm statistics stay float32.
+        dtype: Number format of the computation: float32, bfloat16, bfloat16_prefix (layers before
+            the first that trains in bfloat16, the rest in float32), or auto (bfloat16_prefix where
+            this machine is faster so, which is measured once). Parameters and BatchNorm statistics
+            stay float32.
     """
 
     model: str = "efficientnet_lite0"
@@ -74,7 +79,7 @@ class ModelConfig:
     head_pool: PoolKind = "avg"
     aux_head: bool = False
     truncate_at: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "bfloat16_prefix", "auto"] = "float32"
 
     def check(self) -> None:
         """Checks what the options say together.

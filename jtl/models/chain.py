@@ -89,11 +89,14 @@ class ImageClassifier(nn.Module):
         head: What stands on the features; None for a bare backbone, which ends with its
             last feature map.
         num_classes: Width of the logits; unused for a bare backbone.
+        float32_from: Path of the unit from which on the computation is in float32; those before it
+            compute in the dtype of the images. None where all do.
     """
 
     backbone: Backbone
     head: HeadSpec | None = HeadSpec()
     num_classes: int = 1000
+    float32_from: str | None = None
 
     def units(self) -> tuple[Unit, ...]:
         """The whole chain, in order."""
@@ -149,9 +152,9 @@ class ImageClassifier(nn.Module):
         for stage, members in itertools.groupby(units[first:last], key=lambda u: u.stage):
             if stage is None:
                 for member in members:
-                    x = member.run(x, train, stats)
+                    x = member.run(_entering(member, x, self.float32_from), train, stats)
             else:
-                x = _Stage(tuple(members), name=stage)(x, train, stats)
+                x = _Stage(tuple(members), self.float32_from, name=stage)(x, train, stats)
         return x.astype(jnp.float32) if last == len(units) and self.head is not None else x
 
 
@@ -159,12 +162,18 @@ class _Stage(nn.Module):
     """The scope of a stage's blocks; all of them or the part that runs."""
 
     units: tuple[Unit, ...]
+    float32_from: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Units, stats: Units) -> jax.Array:
         for member in self.units:
-            x = member.run(x, train, stats)
+            x = member.run(_entering(member, x, self.float32_from), train, stats)
         return x
+
+
+def _entering(unit: Unit, x: jax.Array, float32_from: str | None) -> jax.Array:
+    """What a unit is given: in float32 where the computation becomes so."""
+    return x.astype(jnp.float32) if unit.path == float32_from else x
 
 
 class _LayerReached(Exception):

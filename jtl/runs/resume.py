@@ -25,7 +25,7 @@ from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json, write_json
 from jtl.runs.folder import SUBFOLDERS, held_folder
 from jtl.runs.run import Run, claimed_run
 
-CHOSEN = ("batch_size", "bn", "solver", "augment")
+CHOSEN = ("batch_size", "bn", "solver", "augment", "dtype")
 """Options that may be `auto`, and of which a run keeps what that came to."""
 
 

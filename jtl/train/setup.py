@@ -39,6 +39,7 @@ from jtl.optim.recipe import Recipe, recipe
 from jtl.runs import metrics
 from jtl.runs.checkpoints.model_description import describe_model
 from jtl.runs.warm_start import of_resumed, of_run
+from jtl.train import number_format
 from jtl.train.automatic import augmented, chosen
 
 
@@ -190,17 +191,12 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         size,
         config.data.image_size,
         preprocessing,
-        options.dtype,
+        options.dtype if options.dtype == "bfloat16" else "float32",
         config.data.upsample,
         scaled_jpeg=config.data.jpeg_decoding == "scaled",
         fit=config.data.fit,
     )
     inputs = dataclasses.replace(inputs, bit_depth=dataset.bit_depth or BITS)
-    augment = config.augment.resolved()
-    if augment.random:
-        augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
-        views = config.data.cache_views or 0
-        inputs = dataclasses.replace(inputs, augmentation=augmentation, views=views)
     _check_batch_norm(config, models.variable_shapes(model, inputs.device.size))
     variables = initialize(
         model,
@@ -224,6 +220,15 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
             f"--aux-head has no effect: {' and '.join(p.phase.mask for p in plans)} freezes it. "
             "Use a mask that trains it, such as full or last_stages:2, or leave it out."
         )
+    images = len(dataset.train) + len(dataset.val)
+    config, model, inputs = number_format.settled(
+        config, model, variables, inputs, plans, images=images, display=display
+    )
+    augment = config.augment.resolved()
+    if augment.random:
+        augmentation = Augmentation(augment, inputs.device, len(dataset.class_names))
+        views = config.data.cache_views or 0
+        inputs = dataclasses.replace(inputs, augmentation=augmentation, views=views)
     garbage_collection.resume()
     return Setup(
         config=config,

@@ -37,6 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder / paths.WEIGHTS / f"tiny-{16 * '0'}" / "weights.json",
         folder / paths.WEIGHTS / "mine" / "notes.txt",
         folder / paths.CHECKED / f"{32 * 'a'}.json",
+        folder / paths.MEASURED / f"{32 * 'a'}.json",
         folder / "features" / "mine" / "notes.txt",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +186,7 @@ def test_clearing_all_leaves_what_jtl_did_not_make(cache):
         cache / PROGRAMS / "my-cache",
         cache / PROGRAMS / "my-atime",
         cache / paths.CHECKED / "train.json",
+        cache / paths.MEASURED / "mine.json",
     ]
     for path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)

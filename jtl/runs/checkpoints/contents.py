@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from jtl.common.trees import ParamTree
 
 FOLDER, TEMPORARY_FOLDER = "checkpoints", "midway"
-FORMAT_VERSION, WITH_ADAPTERS = 1, 2
-"""Versions of a checkpoint's metadata: the latter where arrays have adapters, which earlier
-versions of jtl would leave out of account."""
+FORMAT_VERSION, WITH_ADAPTERS, WITH_TWO_DTYPES = 1, 2, 3
+"""Versions of a checkpoint's metadata: those after the first where arrays have adapters, or where
+a part of the network computes in another number format, which earlier versions of jtl would leave
+out of account."""
 FINGERPRINTS = "files.json"
 """In every checkpoint: SHA-256 of each of its items' files, by path."""
 

@@ -14,7 +14,7 @@ from jtl.data.input_plan import InputPlan, host_transform
 from jtl.data.preprocessing import Prepare
 from jtl.models import ImageClassifier, NormSpec, Preprocessing
 from jtl.models.truncation import Truncated
-from jtl.runs.checkpoints.contents import FORMAT_VERSION, WITH_ADAPTERS
+from jtl.runs.checkpoints.contents import FORMAT_VERSION, WITH_ADAPTERS, WITH_TWO_DTYPES
 from jtl.runs.files import fitted_thresholds
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def describe_model(
         adapters: Those that the checkpoint's arrays have.
     """
     assert model.head is not None  # Only a bare backbone has none.
+    version = FORMAT_VERSION if adapters is None else WITH_ADAPTERS
     return {
-        "format_version": FORMAT_VERSION if adapters is None else WITH_ADAPTERS,
+        "format_version": version if model.float32_from is None else WITH_TWO_DTYPES,
         **({} if adapters is None else {"lora": dataclasses.asdict(adapters)}),
         "model": name,
         "conventions": {
@@ -61,6 +62,7 @@ def describe_model(
         "input": {
             "size": inputs.device.size,
             "dtype": inputs.device.dtype,
+            **({"float32_from": model.float32_from} if model.float32_from else {}),
             "upsample": inputs.device.method,
             "enlarged_on_device": inputs.host is None,
             "preprocessing": dataclasses.asdict(inputs.device.preprocessing),
@@ -87,6 +89,7 @@ def rebuild_model(meta: dict[str, Any]) -> tuple[ImageClassifier, InputPlan]:
         truncate_at=meta["truncate_at"],
     )
     stored = meta["input"]
+    model = model.clone(float32_from=stored.get("float32_from"))
     preprocessing = restore_preprocessing(meta)
     device = Prepare(stored["size"], preprocessing, stored["dtype"], stored["upsample"])
     host, fit = None, stored.get("fit", "crop")

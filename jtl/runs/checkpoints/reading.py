@@ -29,6 +29,7 @@ from jtl.runs.checkpoints.contents import (
     FORMAT_VERSION,
     TEMPORARY_FOLDER,
     WITH_ADAPTERS,
+    WITH_TWO_DTYPES,
     Restored,
     TemporaryCheckpoint,
     temporary_items,
@@ -169,11 +170,11 @@ def _restored(run_dir: Path, epoch: int, opt_state: Any, stack: contextlib.ExitS
             raise ValueError(reason)
         meta = _read_json(path / "meta" / "metadata")
         meta.pop("jointly", None)  # Written by earlier versions.
-        readable = (FORMAT_VERSION, WITH_ADAPTERS)
+        readable = (FORMAT_VERSION, WITH_ADAPTERS, WITH_TWO_DTYPES)
         if (version := meta.get("format_version", FORMAT_VERSION)) not in readable:
             raise ValueError(
                 f"its format is version {version}, but this version of jtl reads versions "
-                f"{' and '.join(map(str, readable))}"
+                f"{FORMAT_VERSION} to {WITH_TWO_DTYPES}"
             )
         sha256 = hashes.sha256(path / FINGERPRINTS)
         with plain_path(path.absolute()) as folder:

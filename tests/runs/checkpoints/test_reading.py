@@ -198,8 +198,8 @@ def rewritten(folder, change):
     [
         (
             '"cut"',
-            '"format_version": 3, "cut"',
-            "its format is version 3, but",
+            '"format_version": 4, "cut"',
+            "its format is version 4, but",
         ),
         ("2.5", "NaN", "meta contains NaN, which is not a number"),
         ("2.5", "-Infinity", "meta contains -Infinity, which is not a number"),

@@ -55,5 +55,6 @@ def test_timm_reads_the_file_alike(file):
 
 
 def test_verify(file, tmp_path, capsys):
-    assert main([str(file), "--out", str(tmp_path / "bit"), "--verify"]) == 0
+    words = [str(file), "--out", str(tmp_path / "bit"), "--verify", "--input-size", "64"]
+    assert main(words) == 0
     assert f"{MODEL} of timm" in capsys.readouterr().out
