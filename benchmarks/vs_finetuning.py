@@ -186,7 +186,8 @@ class Trainings:
         arm = _as_fast(trial.arm)
         once = self.find(dataclasses.replace(trial, arm=arm, times=0.0, seed=0))
         left = trial.times * full["seconds"] - once["seconds"]
-        return max(1 + int(left / once["epoch_seconds"]), 1)
+        fitting = 1 + int(left / once["epoch_seconds"])
+        return max(min(fitting, self._options.most_epochs), 1)
 
     def _features(self, model: str) -> Path:
         """What the peers' backbones must give, so that everybody starts from the same network."""
@@ -264,7 +265,7 @@ def parse() -> argparse.Namespace:
     add("--redraw", action="store_true", help="run nothing, draw what is there")
     add("--smoke", action="store_true", help="a small backbone, few images, timm alone")
     options = parser.parse_args()
-    options.masks, options.sizes = OURS, SIZES
+    options.masks, options.sizes, options.most_epochs = OURS, SIZES, 10_000
     return options
 
 
@@ -287,12 +288,12 @@ def main() -> None:
 
 
 def smoke(options: argparse.Namespace, scratch: Path) -> None:
-    """Makes everything small: one mask, one peer, a handful of generated images."""
+    """Makes everything small: one mask, one peer, two epochs, a handful of generated images."""
     from harness import datasets
 
     options.model, options.weights, options.seeds, options.times = "resnet18", "random", 1, [1.0]
     options.masks, options.peers = ("full",), ["timm, BatchNorm in eval mode"]
-    options.data, options.sizes = ["generated"], {"generated": 64}
+    options.data, options.sizes, options.most_epochs = ["generated"], {"generated": 64}, 2
     images = datasets.generate(scratch / "images", 48, side=64)
     DATA["generated"] = (f"folder:{images.folder}", 64, None)
 

@@ -166,6 +166,15 @@ def _sha256(path: Path) -> str | None:
         return None  # Likewise.
 
 
+def choose(word: str, progress: Progress = _silent) -> str:
+    """The backbone that `auto:fast` or `auto:best` stands for; see `source.choice`."""
+    from weights_convert.source import choice
+
+    chosen = choice.choose(word, progress)
+    progress(chosen.why)
+    return chosen.model
+
+
 def translate(name: str, model: str) -> str:
     """From another library's layer name to a path; see `convert.names`."""
     from weights_convert.convert import names

@@ -10,6 +10,8 @@ from jtl.config import checks
 
 PoolKind = Literal["avg", "max", "flatten"]
 
+AUTO_MODEL = "auto:"
+"""How `--model` begins where it is a choice and no name."""
 PREFIX = "bfloat16_prefix"
 """Of `--dtype`: frozen layers compute in bfloat16, what trains in float32."""
 LARGEST_WIDTH = 2**16
@@ -35,7 +37,8 @@ class ModelConfig:
             vit_base_patch32, vit_small_patch14, vit_base_patch14, mnasnet0_5, mnasnet0_75,
             mnasnet1_0, mnasnet1_3, semnasnet_075, semnasnet_100, mnasnet_small, hgnetv2_b0,
             hgnetv2_b1, hgnetv2_b2, hgnetv2_b3, hgnetv2_b4, resnet18d, resnet26d, resnet34d,
-            resnet50d, resnet101d, resnet152d or resnetv2_50x1_bit.
+            resnet50d, resnet101d, resnet152d or resnetv2_50x1_bit. Or auto:fast or auto:best, which
+            choose by published accuracy and speed; see docs/backbones.md.
         weights: Pretrained weights: 'default' (the model's ImageNet weights) or another source.
             Others: 'timm:NAME' (from the timm hub, such as timm:resnet50.tv_in1k), 'package:NAME'
             (an installed package), 'torchvision:NAME' (from PyTorch's cache, such as

@@ -14,6 +14,7 @@ from jtl.common.errors import UserError
 from jtl.common.files import refuse_link, replace_text
 from jtl.common.text import counted
 from jtl.config import walk
+from jtl.config.model import AUTO_MODEL
 from jtl.config.options import Config
 from jtl.config.training import balance_of
 from jtl.data.sources.registry import Dataset
@@ -278,6 +279,8 @@ def _refuse_changes(given: Config, stored: Config, folder: Path) -> None:
             continue  # See `_stored`.
         if name in CHOSEN and value == "auto":
             continue  # It was chosen when the run began.
+        if name == "model" and value.startswith(AUTO_MODEL):
+            continue  # Likewise.
         if (name in asked or name in given.run.given) and value != was:
             changed.append(f"  {option.flag} {value} (the run has {was})")
     if changed:

@@ -66,9 +66,13 @@ def _command(config: Config, background_plots: bool) -> None:
     from jtl.runs.files import HTML_REPORT
     from jtl.runs.plot_worker import PlotWorker
     from jtl.train import batch_size, dry_run, preview
+    from jtl.train.auto_model import with_model
     from jtl.train.checks import checked
     from jtl.train.fit import fit
 
+    run = config.run
+    if run.dry_run or run.find_lr or run.seeds != 1 or run.folds != 1:
+        config = with_model(config, Display())
     if config.run.dry_run:
         setup = batch_size.prepared(checked(config), Display())
         if processes.is_primary():

@@ -13,6 +13,7 @@ from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.resume import check_same_inputs, opened_run
 from jtl.runs.run import Run
 from jtl.train import automatic, batch_size, preview
+from jtl.train.auto_model import with_model
 from jtl.train.checks import checked
 from jtl.train.loop import Training
 from jtl.train.observer import Observer
@@ -49,7 +50,7 @@ def fit(
     """
     display = display or Display()
     if config.run.resume == "never":
-        config = checked(config)
+        config = checked(with_model(config, display))
     with listening(display.message) as stop, opened_run(config, display.message) as run:
         if run.summary:
             display.message(f"The run in '{run.folder}' is already finished; these are its results")
@@ -64,7 +65,8 @@ def fit(
             display.message(f"note: {note}") if note else None
             run.extend(run_content(setup))
         else:
-            setup = batch_size.prepared(checked(config), display)
+            config = checked(with_model(config, display))
+            setup = batch_size.prepared(config, display)
             run.config = setup.config
             for line in (*opening_lines(setup), *automatic.lines(setup, config)):
                 display.message(line)

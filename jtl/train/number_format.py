@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
-import os
-import platform
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from jtl import __version__, onednn
+from jtl import onednn
 from jtl.cache.extraction import PREFIX_BATCH
-from jtl.common import files
+from jtl.common import measurements
 from jtl.common.errors import UserError
-from jtl.common.paths import MEASURED, cache_dir
 from jtl.common.progress import Display
 from jtl.common.trees import ParamTree
 from jtl.config import walk
@@ -136,8 +128,9 @@ def chosen(
     elif jax.default_backend() == "cpu" and not onednn.computes("bfloat16"):
         reason = "this processor has no instructions for bfloat16"
     else:
-        kept = _kept(model, inputs, end)
-        found = _read(kept)
+        what = ["prefix", repr(model.backbone), end, inputs.device.size, onednn.installed()]
+        kept = measurements.place_of(what)
+        found = measurements.read(kept, ("float32", "bfloat16"))
         if found is None and images < FEWEST:
             reason = f"{images:,} images are too few for measuring to pay"
         else:
@@ -145,7 +138,7 @@ def chosen(
             if found is None:
                 display.message(f"--dtype auto: measuring the frozen layers of {name} once")
                 found = measured(model, variables, inputs, end)
-                _keep(kept, found)
+                measurements.keep(kept, found)
             ratio = found["float32"] / found["bfloat16"]
             when = "measured now" if now else "measured before"
             if ratio >= FASTER:
@@ -184,39 +177,3 @@ def measured(
         take()  # Compiles, and fills the caches.
         seconds[dtype] = min(take() for _ in range(_TIMES))
     return seconds
-
-
-def _kept(model: ImageClassifier, inputs: InputPlan, end: str) -> Path:
-    """The file of what was measured, named by all that it depends on."""
-    depends = [
-        repr(model.backbone), end, inputs.device.size, __version__, jax.__version__,
-        jax.devices()[0].device_kind, jax.device_count(), _processor(), os.cpu_count(),
-        onednn.installed(),
-    ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
-    return cache_dir() / MEASURED / f"{digest[:32]}.json"
-
-
-def _processor() -> str:
-    """The processor's name."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _read(path: Path) -> dict[str, float] | None:
-    # Whatever it is that cannot be read is measured again.
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        seconds = {dtype: float(found[dtype]) for dtype in ("float32", "bfloat16")}
-        if all(value > 0 for value in seconds.values()):
-            return seconds
-    return None
-
-
-def _keep(path: Path, seconds: dict[str, float]) -> None:
-    with contextlib.suppress(OSError):  # A cache that cannot be written is told of elsewhere.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace_text(path, json.dumps(seconds) + "\n")

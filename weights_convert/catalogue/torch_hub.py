@@ -49,6 +49,12 @@ def cached(name: str) -> Path:
     return file
 
 
+def is_cached(name: str) -> bool:
+    """Whether the file of `torchvision:NAME` is in PyTorch's cache."""
+    known = files().get(name)
+    return known is not None and (_folder() / known.name).is_file()
+
+
 def _folder() -> Path:
     """Where `torch.hub` keeps downloads: under TORCH_HOME, else XDG_CACHE_HOME, else ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")

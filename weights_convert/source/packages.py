@@ -20,6 +20,15 @@ def _normalized(name: str) -> str:
     return name.replace("_", "-").lower()
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is such a package."""
+    try:
+        importlib.metadata.distribution(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # As below.
+        return False
+    return True
+
+
 def find(spec: str, name: str, suffixes: tuple[str, ...]) -> Path:
     """The one checkpoint file of the installed package `name`.
 
