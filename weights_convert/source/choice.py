@@ -85,16 +85,17 @@ def _is_here(weights: Weights) -> bool:
 def _why(
     name: str, accuracy: float, cost: float, measured: bool, word: str, of: int, online: bool
 ) -> str:
-    limit = LIMITS[word]
-    allowed = f"at most {limit:g} times as long" if limit > 1 else "no longer"
-    by = "as measured on this machine" if measured else "by jtl's table"
-    text = (
-        f"--model {word}: {name}, the most accurate of {of} backbones (ImageNet top-1 "
-        f"{accuracy:.1f} %) that takes {allowed} for an image than {REFERENCE}"
-    )
-    text = text.replace("as long for an image than", "as long for an image as")
-    text += "" if name == REFERENCE else f": {cost:.2g} times, {by}"
-    return text if online else f"{text}. The hub does not answer, so only weights here counted"
+    chosen = f"--model {word}: {name} (ImageNet top-1 {accuracy:.1f} %), "
+    if of == 1:
+        chosen += "the only backbone whose pretrained weights are to be had"
+    else:
+        limit = LIMITS[word]
+        allowed = f"at most {limit:g} times as long" if limit > 1 else "no longer"
+        than = "as" if limit > 1 else "than"
+        chosen += f"the most accurate of {of} that takes {allowed} for an image {than} {REFERENCE}"
+        by = "measured on this machine" if measured else "by jtl's table"
+        chosen += "" if name == REFERENCE else f" ({cost:.2g} times, {by})"
+    return chosen if online else f"{chosen}. The hub does not answer, so only weights here counted"
 
 
 def _is_on_hub(weights: Weights) -> bool:
