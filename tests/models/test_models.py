@@ -84,6 +84,7 @@ PUBLISHED_PARAMS = {
     "regnety_008": 6_263_168,
     "regnet_y_1_6gf": 11_202_430,
     "regnet_y_3_2gf": 19_436_338,
+    "convnext_nano": 15_593_560,
     "convnext_tiny": 28_589_128,
     "convnext_small": 50_223_688,
     "convnext_base": 88_591_464,

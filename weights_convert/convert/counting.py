@@ -14,7 +14,9 @@ from weights_convert.convert.tables import TABLES
 _MEANS = ("running_mean", "moving_mean")
 # Keys of classifiers that are convolutions.
 _CLASSIFIERS = {t.classifier_key() for t in TABLES if t.layout_of("head/logits") == "conv"}
-_NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization)(?:_(\d{1,6}))?/([^/]+)")
+_NUMBERED = re.compile(
+    r"(conv2d|depthwise_conv2d|(?:batch|layer)_normalization)(?:_(\d{1,6}))?/([^/]+)"
+)
 _IGNORED = {pattern for table in TABLES for pattern in table.ignored}
 
 

@@ -104,7 +104,7 @@ def with_classifier(table: Table, tensors: Mapping[str, np.ndarray], model: str)
     table = table.of(tensors)
     if not table.classifier:
         backbone = models.create(model, conventions=dict(table.conventions)).backbone
-        return dataclasses.replace(table, classifier=table.module_name("head/logits", backbone))
+        table = dataclasses.replace(table, classifier=table.module_name("head/logits", backbone))
     if not table.free_classifier or table.classifier_key() in tensors:
         return table
     leaf = table.classifier_key().removeprefix(table.classifier)

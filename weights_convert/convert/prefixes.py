@@ -16,6 +16,7 @@ from weights_convert.convert.counting import counted
 from weights_convert.convert.rules import Modules, Table, module_name
 from weights_convert.convert.spellings import (
     facebook_convnext,
+    keras_convnext,
     transformers_convnext,
     transformers_vit,
 )
@@ -95,6 +96,7 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             AS_IS,
             ("those of Facebook's repositories", facebook_convnext),
             ("those of transformers", transformers_convnext),
+            ("those of a model inside another one, as in Keras's .h5 files", keras_convnext),
         )
     if family == "vit":
         return (AS_IS, ("those of transformers", transformers_vit))

@@ -69,6 +69,11 @@ def transformers_vit(key: str) -> str:
     return _renamed(key, _TRANSFORMERS_VIT)
 
 
+def keras_convnext(key: str) -> str:
+    """A key of Keras's ConvNeXt inside another model, whose own models inside have names, too."""
+    return re.sub(r"^convnext_\w+_(?:stem|downsampling_block_\d)/", "", key)
+
+
 def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
     for pattern, name in names:  # One after the other.
         key = re.sub(f"^{pattern}", name, key)

@@ -21,13 +21,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 # The conventions that an export to a library is written in, first match wins.
 _CONVENTIONS = {
-    "timm": ("timm/torchvision", "timm"),
+    "timm": ("timm/torchvision", "timm", "timm (1x1 convolutions)"),
     "torchvision": ("timm/torchvision", "torchvision"),
     # How Keras 3 itself writes .weights.h5.
     "keras": ("keras (numbered)", "keras (numbered, no top)"),
 }
 # Keras's networks that can leave out their own layers that scale images.
-_OPTIONAL_SCALING = ("mobilenet_v3", "efficientnet_v2")
+_OPTIONAL_SCALING = ("mobilenet_v3", "efficientnet_v2", "convnext")
 
 # Pixels of the images whose last feature map a VGG's dense layers fit as it is.
 _FITS_FROM, _SLIDES_FROM = 224, 256

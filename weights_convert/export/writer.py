@@ -294,14 +294,16 @@ def _write_keras(path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[s
 
     orders = dict.fromkeys(("dense", "conv2d", "depthwise_conv2d"), _KERNELS)
     orders |= {"batch_normalization": _NORMS, "normalization": _SCALING}
+    orders |= {"layer_normalization": _NORMS[:2], "layer_scale": _NORMS[:1]}
     with h5py.File(path, "w") as file:
         file.create_group("vars")
         for key, array in tensors.items():
-            layer, leaf = key.split("/")
-            kind = re.sub(r"_\d+$", "", layer)
+            layer, _, leaf = key.rpartition("/")
+            kind = re.sub(r"_\d+$", "", layer.rpartition("/")[2])
             # A normalization without scales begins with its offsets.
             order = [name for name in orders[kind] if f"{layer}/{name}" in tensors]
-            file[f"layers/{layer}/vars/{order.index(leaf)}"] = array
+            place = layer.replace("/", "/layers/")  # Of a layer in a model inside the model.
+            file[f"layers/{place}/vars/{order.index(leaf)}"] = array
         for name, value in facts.items():
             # HDF5 has no room for longer attributes: of very many class names, none travel.
             if name != "format" and len(value.encode()) < 60_000:

@@ -54,10 +54,14 @@ _VARIABLES = {
     "depthwise_conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "normalization": ("mean", "variance", "count"),
+    "layer_normalization": ("gamma", "beta"),
+    "layer_scale": ("gamma",),
 }
 # Layers that scale an image; a file without the model's configuration has but their names.
 _SCALING = re.compile(r"(rescaling|normalization)(_\d+)?")
 _MAX_CONFIG = 2**24
+# What Keras calls the factors of ConvNeXt's LayerScale, which has no other variable.
+_VARIABLE = re.compile(r"(?i)^variable(_\d+)?$")
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 # Names that every version since Keras 2 gives; InceptionV3's normalizations have no gamma.
 _LEAVES = {*_NORM, "kernel", "bias", "mean", "variance", "count", "depthwise_kernel"}
@@ -220,7 +224,7 @@ def _legacy(root: h5py.Group) -> Iterator[_Variable]:
         # Old files end names in ":0".
         split = [re.sub(r":\d+$", "", name).rpartition("/") for name in names]
         places = [place_of(child_of(group, name), f"{layer}/{name}") for name in names]
-        leaves = [leaf for _, _, leaf in split]
+        leaves = [_VARIABLE.sub(_NORM[0], leaf) for _, _, leaf in split]
         if not _LEAVES.issuperset(leaves) and (known := _by_position(places)):
             for leaf, place in zip(known, places, strict=True):
                 yield _Variable(layer, layer, leaf, place)

@@ -39,6 +39,8 @@ _WITHIN = (*_BACKBONE, *_NEUTRAL, "ZeroPadding2D", "MaxPooling2D", "AveragePooli
 # Keras's names of the activations that have several.
 _NAMES = {"silu": ("silu", "swish"), "hard_swish": ("hard_swish", "hard_silu")}
 _OF_SQUEEZING = ("Multiply", "GlobalAveragePooling2D", "Reshape")
+_OF_LAYER_NORMS = ("LayerScale", "StochasticDepth")
+_LAYER_NORM_EPSILON = 1e-6
 _BARE = "Convert the backbone alone with --drop-head of `jtl weights`"
 
 
@@ -50,12 +52,14 @@ class Usual(NamedTuple):
         squeezes: Whether blocks weigh their channels.
         ends_activated: Whether an activation ends it.
         on_pixels: Whether its classifier stands on a map of one pixel, as a convolution.
+        layer_norms: Whether it has layer normalizations, the last of them on pooled features.
     """
 
     activations: frozenset[str] = frozenset({"relu"})
     squeezes: bool = False
     ends_activated: bool = False
     on_pixels: bool = False
+    layer_norms: bool = False
 
 
 PLAIN = Usual()
@@ -67,12 +71,15 @@ def usual(backbone: Any) -> Usual:
     squeezes = [squeeze for each in options if (squeeze := each.get("squeeze"))]
     found = {each["activation"] for each in options if each.get("activation")}
     found |= {name for squeeze in squeezes for name in (squeeze.activation, squeeze.gate)}
+    layer_norms = getattr(backbone, "activation", None) == "gelu"
+    found |= {"gelu"} if layer_norms else set()
     return Usual(
         frozenset(name for activation in found for name in _NAMES.get(activation, (activation,)))
-        | (set() if "relu6" in found else {"relu"}),
+        | (set() if found & {"relu6", "gelu"} else {"relu"}),
         bool(squeezes),
         bool(options[-1].get("activation")),
         bool(squeezes) and getattr(backbone, "dense", False),
+        layer_norms,
     )
 
 
@@ -88,24 +95,23 @@ def check_backbone(config: Layer, epsilon: float | None, usual: Usual = PLAIN) -
         UserError: One of them is not what jtl's network has there.
     """
     layers = list(layers_of(config))
-    places = [i for i, layer in enumerate(layers) if kind_of(layer) in CONVOLUTIONS]
+    ends = (*CONVOLUTIONS, *_OF_LAYER_NORMS[: usual.layer_norms])
+    places = [i for i, layer in enumerate(layers) if kind_of(layer) in ends]
     for layer in layers[places[0] : places[-1] + 1] if places else ():
         kind, options = kind_of(layer), options_of(layer)
         if kind == "BatchNormalization" and epsilon is not None:
             seen = options.get("epsilon", 1e-3)
             if not isinstance(seen, (int, float)) or not math.isclose(seen, epsilon, rel_tol=1e-3):
                 raise _within(layer, f"with epsilon {shown(seen, 20)} where it has {epsilon:g}")
-        elif kind in CONVOLUTIONS:
+        elif kind in CONVOLUTIONS or (kind == "Dense" and usual.layer_norms):
             if as_pair(options.get("dilation_rate", 1)) != (1, 1):
                 raise _within(layer, f"with dilation_rate {options['dilation_rate']}")
-            allowed = ("linear", None, *usual.activations)
+            allowed = ("linear", None, *(() if usual.layer_norms else usual.activations))
             if (activation := activation_of(layer)) not in allowed:
                 raise _within(layer, f"with the activation {shown(activation, 40)}")
         elif kind == "ReLU" and "hard_sigmoid" in usual.activations:
             continue  # Its hard sigmoid is a ReLU of at most 6.
-        elif kind in _OF_SQUEEZING and usual.squeezes:
-            continue
-        elif not (_activates(layer, usual) or _is_linear(layer) or kind in _WITHIN):
+        elif not (_activates(layer, usual) or _is_linear(layer) or _is_part(layer, usual)):
             raise _within(layer)
 
 
@@ -141,7 +147,7 @@ class _Way:
         self._family, self._usual = family, usual
         on_pixels = family == "squeezenet" or usual.on_pixels
         self._kernel = CONVOLUTIONS if on_pixels else ("Dense",)
-        self._pooled = self._vector = self._activated = self._halved = False
+        self._pooled = self._vector = self._activated = self._halved = self._normalized = False
         self.found_classifier = False
         self.problem: UserError | None = None
 
@@ -186,6 +192,8 @@ class _Way:
             return True
         if kind in _RESHAPING:
             self._vector = True
+        elif self._usual.layer_norms and not self._pooled and _normalizes_channels(layer):
+            self._normalized = True
         elif not self._pooled and _averages_map(layer):
             self._pooled = True
         elif kind == "MaxPooling2D" and self._family == "vgg" and not self._halved:
@@ -206,6 +214,8 @@ class _Way:
         within = self._family == "squeezenet" or self._usual.on_pixels
         if not (self._pooled or self._vector or within):
             raise _refused(layer, "with no pooling between it and the classifier")
+        if self._usual.layer_norms and not self._normalized:
+            raise _refused(layer, "with no LayerNormalization of pooled features after it")
         if self._usual.ends_activated and not self._activated:
             raise _refused(layer, "with no activation between it and the classifier")
         if self._family in ("resnet", "densenet") and not self._activated:
@@ -237,6 +247,24 @@ def _activates(layer: Layer, usual: Usual) -> bool:
         slopes = options.get("negative_slope") or options.get("threshold")
         return options.get("max_value") == 6 and not slopes
     return "relu" in usual.activations and is_relu(layer)
+
+
+def _is_part(layer: Layer, usual: Usual) -> bool:
+    """Whether a layer is of a kind that blocks of the backbone have."""
+    kind = kind_of(layer)
+    if usual.layer_norms and (kind in _OF_LAYER_NORMS or _normalizes_channels(layer)):
+        return True
+    return kind in _WITHIN or (usual.squeezes and kind in _OF_SQUEEZING)
+
+
+def _normalizes_channels(layer: Layer) -> bool:
+    """Whether a layer is a normalization over channels as the backbone has it."""
+    options = options_of(layer)
+    epsilon = options.get("epsilon", 1e-3)
+    usual = isinstance(epsilon, (int, float)) and math.isclose(epsilon, _LAYER_NORM_EPSILON)
+    last = options.get("axis", -1) in (-1, [-1], 1, [1], 3, [3])
+    whole = options.get("center", True) and options.get("scale", True)
+    return kind_of(layer) == "LayerNormalization" and usual and last and bool(whole)
 
 
 def _is_linear(layer: Layer) -> bool:

@@ -22,9 +22,11 @@ from weights_convert.read import readers
 from weights_convert.source import keras_layers
 from weights_convert.source.description import Source
 from weights_convert.verify.keras_peer import (
-    activates,
+    flat,
     jax_keras,
+    keeping,
     layer_names,
+    leaves_of,
     named_for_keras,
     state_of,
     two_sgd_steps,
@@ -52,7 +54,7 @@ class KerasModelPeer:
         self._model = model = _loaded(keras, checkpoint, source)
         model.trainable = True
         self._seen: dict[str, Any] = {}
-        layers = list(_flat(model))
+        layers = list(flat(model))
         self._names = self._named(checkpoint, layers)
         self._out = self._watch(checkpoint, layers)
         self.only_size: int | None = model.input_shape[1]
@@ -76,7 +78,7 @@ class KerasModelPeer:
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """See `Peer`."""
         model = self._model
-        by_name = {layer.name: layer for layer in _flat(model)}
+        by_name = {layer.name: layer for layer in flat(model)}
 
         def logits_of(params: Any, fixed: Any, images: Any) -> Any:
             _, updated = model.stateless_call(params, fixed, self._bytes(images), training=True)
@@ -84,9 +86,9 @@ class KerasModelPeer:
 
         def by_source_key(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {
-                f"{name}/{variable.name}": values[variable.path]
+                f"{name}/{leaf}": values[variable.path]
                 for name, layer in self._names.items()
-                for variable in by_name[layer].weights
+                for leaf, variable in leaves_of(by_name[layer])
             }
 
         one, other = two_sgd_steps(model, logits_of, images, labels, learning_rate)
@@ -136,8 +138,13 @@ class KerasModelPeer:
             kind = "Conv2D" if on_pixels else "Dense"
             dense = [layer for layer in layers if type(layer).__name__ == kind]
             heads = [layer for layer in dense if layer.name not in found.values()]
-            found[table.classifier] = _classifier(checkpoint, heads)
+            found[self._head(checkpoint)] = _classifier(checkpoint, heads)
         return found
+
+    def _head(self, checkpoint: ConvertedCheckpoint) -> str:
+        """What the source's library calls the classifier."""
+        model = models.create(checkpoint.model, conventions=dict(checkpoint.conventions))
+        return table_of(checkpoint).module_name("head/logits", model.backbone)
 
     def _watch(self, checkpoint: ConvertedCheckpoint, layers: list[Any]) -> str:
         """Makes layers keep what they give, those of training alone do nothing.
@@ -149,34 +156,20 @@ class KerasModelPeer:
             if keras_layers.frames_or_trains(type(layer).__name__):
                 layer.call = lambda inputs, *_, **__: inputs
             else:
-                layer.call = self._keeping(layer)
+                layer.call = keeping(layer, self._seen)
         if checkpoint.num_classes:
-            return self._names[table_of(checkpoint).classifier]
+            return self._names[self._head(checkpoint)]
         converted = set(self._names.values())
         last = max(i for i, layer in enumerate(layers) if layer.name in converted)
         while last + 1 < len(layers) and type(layers[last + 1]).__name__ in _LAST:
             last += 1
-        name = layers[last].name
+        name, kind = layers[last].name, type(layers[last]).__name__
+        if kind == "LayerNormalization" and len(layers[last].output.shape) == 4:
+            raise UserError(
+                f"the model of '{checkpoint.source}' normalizes each pixel before anything pools "
+                f"them (pooling=None), and jtl's network pools first, {_WITHOUT}."
+            )
         return f"mean of {name}"
-
-    def _keeping(self, layer: Any) -> Any:
-        call, seen, name = layer.call, self._seen, layer.name
-
-        def keep(*inputs: Any, **options: Any) -> Any:
-            out = call(*inputs, **options)
-            seen[name] = out
-            if getattr(out, "ndim", 0) == 4:
-                seen[f"mean of {name}"] = out.mean((1, 2))
-            if layer.weights and activates(layer):
-                # What goes into the activation is compared.
-                activation, layer.activation = layer.activation, None
-                try:
-                    seen[name] = call(*inputs, **options)
-                finally:
-                    layer.activation = activation
-            return out
-
-        return keep
 
     def _check_end(self, logits: np.ndarray, whole: list[np.ndarray]) -> None:
         """Whether the model ends with its logits or their softmax, where there are any."""
@@ -250,12 +243,3 @@ def _loaded(keras: Any, checkpoint: ConvertedCheckpoint, source: Source) -> Any:
     if len(model.inputs) != 1 or len(model.input_shape) != 4:
         raise UserError(f"the model in '{source.name}' takes more than images, {_WITHOUT}.")
     return model
-
-
-def _flat(model: Any) -> Iterator[Any]:
-    """All layers in the order of their work, those of nested models in their place."""
-    for layer in model.layers:
-        if type(layer).__name__ in ("Functional", "Sequential"):
-            yield from _flat(layer)
-        else:
-            yield layer

@@ -26,7 +26,7 @@ from weights_convert.source import keras_layers
 from weights_convert.source.description import Source
 from weights_convert.verify.libraries import require, table_of
 
-_COUNTED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization)(?:_(\d+))?")
+_COUNTED = re.compile(r"(conv2d|depthwise_conv2d|(?:batch|layer)_normalization)(?:_(\d+))?")
 
 
 class KerasPeer:
@@ -59,21 +59,19 @@ class KerasPeer:
         return np.asarray(self._model(self._unscaled(images), training=False))
 
     def layers(self, images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
-        names = list(names)
-        layers = [self._model.get_layer(self._names[name]) for name in names]
-        # Of layers that activate, what goes into the activation.
-        active = [activates(layer) for layer in layers]
-        wanted = [
-            layer.input if acts else layer.output
-            for layer, acts in zip(layers, active, strict=True)
-        ]
-        values = self._keras.Model(self._model.inputs, wanted)(
-            [self._unscaled(images)], training=False
-        )
-        return {
-            name: np.asarray(_without_activation(layer, value) if acts else value)
-            for name, layer, acts, value in zip(names, layers, active, values, strict=True)
-        }
+        """See `Peer`. Of layers that activate, what goes into the activation."""
+        by_name = {layer.name: layer for layer in flat(self._model)}
+        layers = {name: by_name[self._names[name]] for name in names}
+        seen: dict[str, Any] = {}
+        calls = {layer.name: layer.call for layer in layers.values()}
+        try:
+            for layer in layers.values():
+                layer.call = keeping(layer, seen)
+            self.forward(images)
+        finally:
+            for layer in layers.values():
+                layer.call = calls[layer.name]
+        return {name: np.asarray(seen[layer.name]) for name, layer in layers.items()}
 
     def sgd_steps(
         self, images: np.ndarray, labels: np.ndarray, learning_rate: float
@@ -96,10 +94,11 @@ class KerasPeer:
 
         Its own names: what Keras numbers alone is called otherwise in every network of a process.
         """
+        by_name = {layer.name: layer for layer in flat(model)}
         return {
-            f"{name}/{variable.name}": values[variable.path]
+            f"{name}/{leaf}": values[variable.path]
             for name, layer in layer_names(model, self._library).items()
-            for variable in model.get_layer(layer).weights
+            for leaf, variable in leaves_of(by_name[layer])
         }
 
 
@@ -186,13 +185,47 @@ def activates(layer: Any) -> bool:
     return activation is not None and getattr(activation, "__name__", "") != "linear"
 
 
-def _without_activation(layer: Any, value: Any) -> Any:
-    """What a layer makes of its input before its activation."""
-    activation, layer.activation = layer.activation, None
-    try:
-        return layer(value)
-    finally:
-        layer.activation = activation
+def keeping(layer: Any, seen: dict[str, Any]) -> Callable[..., Any]:
+    """A layer's `call` that keeps in `seen`, by the layer's name, what it gives.
+
+    Of a layer that activates, what goes into the activation. Of a map, also its `mean of NAME`.
+    """
+    call, name = layer.call, layer.name
+
+    def keep(*inputs: Any, **options: Any) -> Any:
+        out = call(*inputs, **options)
+        seen[name] = out
+        seen[f"mean of {name}"] = out.mean((1, 2)) if getattr(out, "ndim", 0) == 4 else out
+        if layer.weights and activates(layer):
+            activation, layer.activation = layer.activation, None
+            try:
+                seen[name] = call(*inputs, **options)
+            finally:
+                layer.activation = activation
+        return out
+
+    return keep
+
+
+def flat(model: Any) -> Iterator[Any]:
+    """All layers in the order of their work, those of nested models in their place."""
+    for layer in model.layers:
+        if is_nested(layer):
+            yield from flat(layer)
+        else:
+            yield layer
+
+
+def is_nested(layer: Any) -> bool:
+    """Whether a layer is a model of layers."""
+    return type(layer).__name__ in ("Functional", "Sequential")
+
+
+def leaves_of(layer: Any) -> list[tuple[str, Any]]:
+    """A layer's variables by the names in the source's keys."""
+    if type(layer).__name__ == "LayerScale":  # Keras numbers its one variable.
+        return [("gamma", layer.gamma)]
+    return [(variable.name, variable) for variable in layer.weights]
 
 
 def _network(
@@ -255,21 +288,31 @@ def named_for_keras(suffix: str, source: Source) -> Iterator[str]:
 
 def layer_names(model: Any, library: str) -> dict[str, str]:
     """{name in the source's keys: name in today's Keras} of the layers with variables."""
+    if library.startswith("keras (numbered"):
+        return dict(_numbered(model))
     # What scales images is no layer of the backbone.
-    layers = [x for x in model.layers if x.weights and type(x).__name__ != "Normalization"]
-    if library == "keras" and any(_COUNTED.fullmatch(layer.name) for layer in layers):
-        return _counted_from_zero([layer.name for layer in layers])
-    if not library.startswith("keras (numbered"):
-        old = library == "keras (old keys)"
-        renamed = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "predictions": "fc1000"}
-        ours = [str(layer.name) for layer in layers]
-        return {renamed.get(name, name) if old else name: name for name in ours}
-    classes = {"Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "Dense": "dense"}
-    classes["BatchNormalization"] = "batch_normalization"
+    names = [str(x.name) for x in flat(model) if x.weights and not _scales(x)]
+    if library in ("keras", "keras (no top)") and any(map(_COUNTED.fullmatch, names)):
+        return _counted_from_zero(names)
+    old = library == "keras (old keys)"
+    renamed = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "predictions": "fc1000"}
+    return {renamed.get(name, name) if old else name: name for name in names}
+
+
+def _scales(layer: Any) -> bool:
+    return type(layer).__name__ == "Normalization"
+
+
+def _numbered(model: Any) -> Iterator[tuple[str, str]]:
+    """The layers as Keras counts them in a file: by class, those of each nested model anew."""
     seen: collections.Counter[str] = collections.Counter()
-    names: dict[str, str] = {}
-    for layer in layers:
-        kind = classes[type(layer).__name__]
-        names[f"{kind}_{seen[kind]}" if seen[kind] else kind] = layer.name
+    for layer in model.layers:
+        if not layer.weights or _scales(layer):
+            continue
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
+        name = f"{kind}_{seen[kind]}" if seen[kind] else kind
         seen[kind] += 1
-    return names
+        if is_nested(layer):
+            yield from ((f"{name}/{inner}", place) for inner, place in _numbered(layer))
+        else:
+            yield name, layer.name

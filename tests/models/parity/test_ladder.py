@@ -52,6 +52,7 @@ PEERS = {
     "timm/torchvision": torchvision_peer,
     "torchvision": torchvision_peer,
     "timm": timm_peer,
+    "timm (1x1 convolutions)": timm_peer,
 }
 
 
