@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from weights_convert.convert.big_vision import unified
+
 _QUERY = re.compile(r"(.*\.)(?:query|(q_proj))\.(weight|bias)")
 _REGISTERS = "register_tokens"
 
@@ -15,13 +17,14 @@ def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """The tensors as timm has them.
 
     * Queries, keys and values of three layers, as in transformers, become one layer `qkv`.
+    * Those of Flax's libraries, with names of their own: see `big_vision`.
     * DINOv2's registers: its class token has a position embedding and they have none, so that
       timm adds it to the token.
 
     Args:
         tensors: By key, in PyTorch's layouts.
     """
-    found = dict(tensors)
+    found = dict(unified(tensors))
     for key in tensors:
         if match := _QUERY.fullmatch(key):
             _join(found, key, match)

@@ -15,6 +15,7 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
+from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.models.layers.attention import resized_positions
 from support.parity import (
@@ -33,6 +34,7 @@ from support.parity import (
     train_step,
 )
 from weights_convert.convert.conversion import convert
+from weights_convert.read import readers
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
@@ -180,3 +182,84 @@ def test_the_layouts_of_transformers(kind):
         np.testing.assert_array_equal(
             lookup(found.variables, path), lookup(expected.variables, path)
         )
+
+
+def as_flax(timms: dict[str, np.ndarray], *, newer: bool) -> dict[str, np.ndarray]:
+    """What AugReg's files hold; `newer` for big_vision's, with all blocks in one array."""
+    heads = 3
+    attention, mlp, norm2 = ("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2")
+    if newer:
+        attention, mlp, norm2 = ("MultiHeadDotProductAttention_0", "MlpBlock_0", "LayerNorm_1")
+    positions = "pos_embedding" if newer else "Transformer/posembed_input/pos_embedding"
+    places = {"norm1": "LayerNorm_0", "norm2": norm2, "attn.proj": f"{attention}/out"}
+    places |= {"mlp.fc1": f"{mlp}/Dense_0", "mlp.fc2": f"{mlp}/Dense_1"}
+    blocks: dict[str, list[np.ndarray]] = {}
+    found = {"cls": timms["cls_token"], positions: timms["pos_embed"]}
+    for place, name in {
+        "embedding": "patch_embed.proj",
+        "Transformer/encoder_norm": "norm",
+        "head": "head",
+    }.items():
+        kernel = timms[f"{name}.weight"]
+        axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[kernel.ndim]
+        leaf = "scale" if name == "norm" else "kernel"
+        found[f"{place}/{leaf}"] = kernel.transpose(axes)
+        found[f"{place}/bias"] = timms[f"{name}.bias"]
+    for index in range(12):
+        own: dict[str, np.ndarray] = {}
+        for name, place in places.items():
+            kernel, bias = (timms[f"blocks.{index}.{name}.{leaf}"] for leaf in ("weight", "bias"))
+            leaf = "scale" if name.startswith("norm") else "kernel"
+            own[f"{place}/{leaf}"] = kernel.T
+            own[f"{place}/bias"] = bias
+        out = own[f"{attention}/out/kernel"]
+        own[f"{attention}/out/kernel"] = out.reshape(heads, -1, out.shape[-1])
+        for leaf, name in (("kernel", "weight"), ("bias", "bias")):
+            thirds = np.split(timms[f"blocks.{index}.attn.qkv.{name}"].T, 3, axis=-1)
+            for part, third in zip(("query", "key", "value"), thirds, strict=True):
+                own[f"{attention}/{part}/{leaf}"] = third.reshape(*third.shape[:-1], heads, -1)
+        for place, array in own.items():
+            blocks.setdefault(place, []).append(array)
+    for place, arrays in blocks.items():
+        if newer:
+            found[f"Transformer/encoderblock/{place}"] = np.stack(arrays)
+            continue
+        found |= {f"Transformer/encoderblock_{i}/{place}": a for i, a in enumerate(arrays)}
+    return {f"params/{key}" if newer else key: array for key, array in found.items()}
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_the_npz_files_of_augreg_and_big_vision(newer, tmp_path):
+    """Beside timm's own loader of such files."""
+    timms = tensors(peer())
+    np.savez(tmp_path / "a.npz", **as_flax(timms, newer=newer))  # pyright: ignore[reportArgumentType]
+    converted = convert(readers.read(tmp_path / "a.npz").tensors)
+    assert (converted.model, converted.library) == ("vit_tiny_patch16", "big_vision")
+    assert (converted.num_classes, converted.shown["grid"]) == (CLASSES, 2)
+    again: Any = peer()
+    again.reset_classifier(CLASSES)
+    again.load_pretrained(str(tmp_path / "a.npz"))
+    logits, _ = run_units(build(converted), converted.variables, images())
+    assert relative_error(logits, logits_of(again, images())) <= LOGITS_BOUND
+    expected = convert(timms)
+    for path in leaf_paths(expected.variables):
+        np.testing.assert_array_equal(
+            lookup(converted.variables, path), lookup(expected.variables, path)
+        )
+
+
+def test_an_npz_file_without_a_class_token_is_refused():
+    source = as_flax(tensors(peer()), newer=False)
+    del source["cls"]
+    with pytest.raises(UserError, match="without a class token"):
+        convert(source)
+
+
+def test_layers_before_the_classifier_are_said():
+    # AugReg's first files have a layer with tanh before it.
+    source = as_flax(tensors(peer()), newer=False)
+    source["pre_logits/kernel"] = np.eye(192, dtype=np.float32)
+    source["pre_logits/bias"] = np.zeros(192, np.float32)
+    converted = convert(source)
+    assert converted.num_classes is None
+    assert any("not one dense layer" in note for note in converted.notes)

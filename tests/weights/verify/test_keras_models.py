@@ -160,6 +160,5 @@ def test_the_activation_of_a_classifier_is_set_aside(activation):
     assert keras_peer.activates(head) == (activation not in (None, "linear"))
     x = np.ones((1, 4), np.float32)
     seen: dict[str, Any] = {}
-    keeping = keras_model.KerasModelPeer._keeping(types.SimpleNamespace(_seen=seen), head)  # pyright: ignore[reportArgumentType]
-    keeping(x)
+    keras_peer.keeping(head, seen)(x)
     np.testing.assert_allclose(seen[head.name], x @ np.asarray(head.kernel.value), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Vision transformers: names of timm, and of torchvision."""
+"""Vision transformers: names of timm, of torchvision, and of big_vision's `.npz` files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jtl.common.errors import UserError
 from jtl.models import Preprocessing
+from weights_convert.convert.big_vision import POSITIONS
 from weights_convert.convert.published import Published, TorchvisionFile, network
-from weights_convert.convert.rules import TORCH, Layout, Naming, Table
+from weights_convert.convert.rules import TORCH, Layout, LeafRules, Naming, Table
 
 if TYPE_CHECKING:
     from jtl.models.families.vit import ViT
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 _TIMM = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 _TIMM |= {"layer_scale1": "ls1", "layer_scale2": "ls2"}
 _TORCHVISION = {"norm1": "ln_1", "norm2": "ln_2", "fc1": "mlp.0", "fc2": "mlp.3"}
+_BIG_VISION = {"norm1": "LayerNorm_0", "norm2": "LayerNorm_2", "fc1": "MlpBlock_3/Dense_0"}
+_BIG_VISION |= {"fc2": "MlpBlock_3/Dense_1", "qkv": "MultiHeadDotProductAttention_1/qkv"}
+_BIG_VISION |= {"proj": "MultiHeadDotProductAttention_1/out"}
 # One tensor for queries, keys and values: `in_proj_weight`.
 _TORCHVISION |= {"qkv": "self_attention.in_proj_", "proj": "self_attention.out_proj"}
 
@@ -43,6 +48,18 @@ def _torchvision(_backbone: ViT) -> tuple[Naming, ...]:
         (r"stem/conv", lambda: "conv_proj"),
         (r"stage\d/block(\d+)/(norm[12]|fc[12]|qkv|proj)", block),
         (r"final/norm", lambda: "encoder.ln"),
+    )
+
+
+def _big_vision(_backbone: ViT) -> tuple[Naming, ...]:
+    def block(index: str, name: str) -> str:
+        return f"Transformer/encoderblock_{int(index) - 1}/{_BIG_VISION[name]}"
+
+    return (
+        (r"stem", lambda: ""),
+        (r"stem/conv", lambda: "embedding"),
+        (r"stage\d/block(\d+)/(norm[12]|fc[12]|qkv|proj)", block),
+        (r"final/norm", lambda: "Transformer/encoder_norm"),
     )
 
 
@@ -81,8 +98,25 @@ def _shown_by_torchvision(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return _shown("encoder.pos_embedding", "class_token", tensors)
 
 
-# Both have dense layers where jtl has convolutions of one pixel.
+def _shown_by_big_vision(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    if "cls" not in tensors and POSITIONS in tensors:
+        raise UserError(
+            "it is a vision transformer of big_vision without a class token, which averages "
+            "normalized patches or pools by attention; jtl's networks do neither. Take one with "
+            "a class token (array 'cls'), such as AugReg's"
+        )
+    return _shown(POSITIONS, "cls", tensors)
+
+
+# All have dense layers where jtl has convolutions of one pixel.
 _DENSE: dict[str, Layout] = {r"stage\d/block\d+/(qkv|proj|fc[12])": "dense"}
+# Flax's own names and layouts.
+_FLAX = LeafRules(
+    names={("params", name): name for name in ("kernel", "bias", "scale")},
+    separator="/",
+    conv_axes=(0, 1, 2, 3),
+    dense_axes=(0, 1),
+)
 TABLES = (
     Table(
         "timm",
@@ -109,6 +143,21 @@ TABLES = (
         uncalled=(r".*/(qkv|proj)",),
         shown_by=_shown_by_torchvision,
     ),
+    Table(
+        "big_vision",
+        "vit",
+        _big_vision,
+        "head",
+        _FLAX,
+        ignored=(),
+        # Whole images, resized bilinearly, with values from -1 to 1.
+        preprocessing=Preprocessing(
+            (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), crop_pct=1.0, interpolation="bilinear"
+        ),
+        layouts=_DENSE,
+        leaf_names={"cls_token": "cls", "pos_embed": POSITIONS},
+        shown_by=_shown_by_big_vision,
+    ),
 )
 
 INSIDE = (
@@ -127,7 +176,7 @@ _CLIP = Preprocessing(
 _CLIPS: dict[str, Any] = {"norm_pre": True, "epsilon": 1e-5}
 MODELS = {
     "vit_tiny_patch16": Published(
-        ("timm",),
+        ("timm", "big_vision"),
         timm={
             "vit_tiny_patch16_224": network(_AUGREG),
             "vit_tiny_patch16_384": network(
@@ -140,7 +189,7 @@ MODELS = {
         },
     ),
     "vit_small_patch16": Published(
-        ("timm",),
+        ("timm", "big_vision"),
         timm={
             "vit_small_patch16_224": network(
                 f"{_AUGREG} augreg_in1k dino",
@@ -165,11 +214,11 @@ MODELS = {
         },
     ),
     "vit_small_patch32": Published(
-        ("timm",),
+        ("timm", "big_vision"),
         timm={"vit_small_patch32_224": network(_AUGREG)},
     ),
     "vit_base_patch16": Published(
-        ("timm", "torchvision"),
+        ("timm", "torchvision", "big_vision"),
         timm={
             "vit_base_patch16_224": network(
                 f"{_AUGREG} augreg2_in21k_ft_in1k augreg_in1k orig_in21k_ft_in1k sam_in1k dino mae",
@@ -207,7 +256,7 @@ MODELS = {
         torchvision=TorchvisionFile("vit_b_16-c867db91.pth", 81.07, "vit_b_16"),
     ),
     "vit_base_patch32": Published(
-        ("timm", "torchvision"),
+        ("timm", "torchvision", "big_vision"),
         timm={
             "vit_base_patch32_224": network(
                 f"{_AUGREG} augreg_in1k sam_in1k", augreg_in21k_ft_in1k={"224": 80.72}
