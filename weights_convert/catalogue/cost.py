@@ -53,6 +53,7 @@ COST = {
     "regnety_008": 1.68,
     "regnet_y_1_6gf": 3.16,
     "regnet_y_3_2gf": 5.77,
+    "convnext_nano": 4.64,
     "convnext_tiny": 7.42,
 }
 """The time of an image over that of `REFERENCE`, float32, at the default weights' size."""

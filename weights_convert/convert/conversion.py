@@ -91,6 +91,7 @@ class Converted:
         ignored: Source keys that nothing was made of.
         ignored_because: Of those, the ones that are no bookkeeping of the library, by the reason.
         prefix: What was stripped from the source's keys.
+        spelling: What else was done to them, in words; empty for nothing.
         notes: What the user should know about the reading.
         counters: PyTorch's `num_batches_tracked` by the path of the normalization; no jtl model
             has them, and an export gives them back.
@@ -108,6 +109,7 @@ class Converted:
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
     ignored_because: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     prefix: str = ""
+    spelling: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -192,6 +194,7 @@ def convert(
         counters=counters,
         ignored_because=layout.ignored,
         prefix=layout.prefix,
+        spelling=layout.spelling,
         notes=(
             *layout.notes,
             *_notes(layout),

@@ -11,6 +11,7 @@ from weights_convert.convert.big_vision import unified
 
 _QUERY = re.compile(r"(.*\.)(?:query|(q_proj))\.(weight|bias)")
 _REGISTERS = "register_tokens"
+_CLASS = "class_embedding"
 
 
 def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -18,6 +19,7 @@ def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
 
     * Queries, keys and values of three layers, as in transformers, become one layer `qkv`.
     * Those of Flax's libraries, with names of their own: see `big_vision`.
+    * CLIP's class token and positions, which have no axis for the images of a batch, get one.
     * DINOv2's registers: its class token has a position embedding and they have none, so that
       timm adds it to the token.
 
@@ -30,7 +32,13 @@ def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
             _join(found, key, match)
         elif key.endswith(_REGISTERS):
             _add_position(found, key.removesuffix(_REGISTERS))
-    return found if len(found) != len(tensors) or found.keys() != tensors.keys() else tensors
+        elif key.endswith(_CLASS) and tensors[key].ndim == 1:
+            found[key] = tensors[key][None, None]
+            positions = key.removesuffix(_CLASS) + "positional_embedding"
+            if positions in tensors and tensors[positions].ndim == 2:
+                found[positions] = tensors[positions][None]
+    changed = len(found) != len(tensors) or any(found.get(k) is not a for k, a in tensors.items())
+    return found if changed else tensors
 
 
 def _join(tensors: dict[str, np.ndarray], key: str, match: re.Match[str]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jtl.common.errors import UserError
 from weights_convert.convert.prefixes import COPIES, Place, below, best_spelling, find
+from weights_convert.convert.spellings import CLIP
 from weights_convert.printable import listed, shown
 
 # Tensors of training programs that belong to no network: losses, metrics, MoCo's queue.
@@ -125,7 +126,8 @@ def arrange(
     if training:
         ignored["of the training, not of the network"] = tuple(training)
     if outside:
-        ignored[f"outside of the prefix '{prefix}'" if prefix else "of its head"] = tuple(outside)
+        where = "outside of its vision transformer" if spelling[0] == CLIP else "of its head"
+        ignored[f"outside of the prefix '{prefix}'" if prefix else where] = tuple(outside)
     # Whoever names the prefix says that nothing else counts.
     unexplained = () if strip_prefix is not None else _unexplained(kept, outside, copies)
     found = Layout(network, origin, prefix, spelling[0], ignored, notes, unexplained)

@@ -15,6 +15,9 @@ from jtl.common.errors import UserError
 from weights_convert.convert.counting import counted
 from weights_convert.convert.rules import Modules, Table, module_name
 from weights_convert.convert.spellings import (
+    CLIP,
+    clip,
+    clip_tower,
     facebook_convnext,
     keras_convnext,
     transformers_convnext,
@@ -99,7 +102,12 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("those of a model inside another one, as in Keras's .h5 files", keras_convnext),
         )
     if family == "vit":
-        return (AS_IS, ("those of transformers", transformers_vit))
+        return (
+            AS_IS,
+            ("those of transformers", transformers_vit),
+            (CLIP, clip),
+            (CLIP, clip_tower),
+        )
     if _has_features(family):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
     return (AS_IS,)
@@ -263,6 +271,7 @@ def _anchors() -> frozenset[tuple[str, str]]:
                 continue
             for spelled in (module, module.removeprefix("features."), "0"):
                 anchors.add((table.family, spelled.removeprefix("resnet.") + leaf))
+    anchors.add(("vit", "conv1.weight"))  # CLIP's.
     return frozenset(anchors)
 
 

@@ -34,7 +34,10 @@ _KEYS: tuple[tuple[str, str], ...] = (
         "a DenseNet with a deep stem (timm's densenetblur121d and densenet264d)",
     ),
     (r"(.*\.)?dist(illation)?_token", "a distilled DeiT, with two class tokens"),
-    (r"(.*\.)?(pre_layrnorm|ln_pre)\.weight", "CLIP's vision transformer in its own layout"),
+    (
+        r"(.*\.)?(pre_layrnorm|ln_pre)\.weight",
+        "CLIP's vision transformer of transformers, or a larger one",
+    ),
     (r"(.*\.)?attn_pool\..*", "SigLIP's vision transformer, which pools by attention"),
     (
         r"(.*\.)?(storage_tokens|rope_embed\..*)",

@@ -48,6 +48,39 @@ _TRANSFORMERS_VIT = (
 )
 
 
+# In OpenAI's repository and OpenCLIP; the tower's own, behind `visual.`.
+_CLIP_VIT = (
+    (r"class_embedding$", "cls_token"),
+    (r"positional_embedding$", "pos_embed"),
+    (r"conv1\.weight$", "patch_embed.proj.weight"),
+    (r"ln_pre\.", "norm_pre."),
+    (r"ln_post\.", "norm."),
+    (r"transformer\.resblocks\.(\d+)\.ln_([12])\.", r"blocks.\1.norm\2."),
+    (r"transformer\.resblocks\.(\d+)\.attn\.in_proj_", r"blocks.\1.attn.qkv."),
+    (r"transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"blocks.\1.attn.proj."),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"blocks.\1.mlp.fc1."),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"blocks.\1.mlp.fc2."),
+)
+CLIP = "those of CLIP's own repository or OpenCLIP's"
+"""What their spelling is called."""
+
+
+def clip(key: str) -> str | None:
+    """A key of CLIP's as the vision transformer's; None for one of its other parts."""
+    if not key.startswith("visual."):
+        return None
+    return clip_tower(key.removeprefix("visual."))
+
+
+def clip_tower(key: str) -> str | None:
+    """A key of CLIP's vision transformer alone; None for its projection to texts."""
+    for pattern, name in _CLIP_VIT:
+        renamed, found = re.subn(f"^{pattern}", name, key)
+        if found:
+            return renamed
+    return None
+
+
 def facebook_convnext(key: str) -> str | None:
     """A key of ConvNeXt's or DINOv3's repository; None for one of a stage's own normalization."""
     if re.match(r"norms\.\d\.", key):

@@ -15,6 +15,7 @@ from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
+from weights_convert.convert.spellings import CLIP
 from weights_convert.convert.tables import TABLES, has, published
 from weights_convert.printable import listed
 from weights_convert.read import readers
@@ -76,6 +77,13 @@ def convert_source(
     except UserError as error:
         target = f" for {model}" if model else ""
         raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
+    if converted.spelling == CLIP and not source.architecture:
+        raise UserError(
+            f"'{source.name}' holds a vision transformer of CLIP, and its keys do not show which "
+            "activation it was trained with. OpenAI's own networks have QuickGELU, which jtl does "
+            "not have. OpenCLIP's of LAION and DataComp have GELU: say so with --architecture "
+            f"{_clip_name(converted.model)} of `jtl weights`."
+        )
     if conventions and converted.library != "timm":
         raise UserError(
             f"{source.architecture.by if source.architecture else ''} says that '{source.name}' "
@@ -99,6 +107,11 @@ def convert_source(
     if usual and converted.library == "timm":
         converted = dataclasses.replace(converted, preprocessing=usual)
     return _checkpoint(source, file, converted, conventions)
+
+
+def _clip_name(model: str) -> str:
+    """Timm's name of CLIP's network with GELU."""
+    return next((name for name in published(model).timm if "_clip_" in name), model)
 
 
 def _check_graph(config: dict[str, Any], converted: Converted) -> None:

@@ -260,7 +260,8 @@ def _torch_tensors(torch: Any, checkpoint: ConvertedCheckpoint, source: Source) 
         strip_prefix=source.strip_prefix,
         ignore_keys=source.ignore_keys,
     )
-    if {layout.origin[key] for key in layout.tensors} - loaded.keys():
+    shapes = {layout.origin[key]: array.shape for key, array in layout.tensors.items()}
+    if any(key not in loaded or loaded[key].shape != shape for key, shape in shapes.items()):
         arrays = fused({key: value.float().numpy() for key, value in loaded.items()})
         loaded = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
     tensors = {key: loaded[layout.origin[key]] for key in layout.tensors}

@@ -6,15 +6,20 @@ All on images of four patches, with timm's options for what its published networ
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.numpy import save_file
 from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import checkpoint_filter_fn
 
+from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from jtl.models.layers.attention import resized_positions
@@ -34,7 +39,10 @@ from support.parity import (
     train_step,
 )
 from weights_convert.convert.conversion import convert
+from weights_convert.convert.counting import counted
+from weights_convert.convert.tables import TABLES
 from weights_convert.read import readers
+from weights_convert.source import source_conversion, sources
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
@@ -263,3 +271,65 @@ def test_layers_before_the_classifier_are_said():
     converted = convert(source)
     assert converted.num_classes is None
     assert any("not one dense layer" in note for note in converted.notes)
+
+
+def as_clip(timms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The names of CLIP's own repository, without what is for texts."""
+    found = {}
+    for key, array in timms.items():
+        name = re.sub(r"^blocks\.", "transformer.resblocks.", key)
+        name = re.sub(r"\.norm([12])\.", r".ln_\1.", name).replace("attn.qkv.", "attn.in_proj_")
+        name = name.replace("attn.proj.", "attn.out_proj.").replace("mlp.fc1.", "mlp.c_fc.")
+        name = name.replace("mlp.fc2.", "mlp.c_proj.").replace("patch_embed.proj.", "conv1.")
+        name = name.replace("norm_pre.", "ln_pre.").replace("cls_token", "class_embedding")
+        name = name.replace("pos_embed", "positional_embedding")
+        found[re.sub(r"^norm\.", "ln_post.", name)] = array
+    found["class_embedding"] = found["class_embedding"].ravel()
+    found["positional_embedding"] = found["positional_embedding"][0]
+    return found
+
+
+def test_the_layout_of_clips_repository(tmp_path):
+    """Beside timm's own reading of it."""
+    source = as_clip(tensors(peer(**CLIP, num_classes=0)))
+    source["proj"] = np.random.default_rng(0).normal(size=(192, 16)).astype(np.float32)
+    whole = {f"visual.{key}": array for key, array in source.items()}
+    again = peer(**CLIP, num_classes=16)
+    state = {key: torch.from_numpy(np.array(array)) for key, array in whole.items()}
+    again.load_state_dict(checkpoint_filter_fn(state, again))
+    with torch.no_grad():
+        expected = again.eval().forward_features(nchw(images()))[:, 0].numpy()
+    # And what is for texts, some of it under the names of the other transformer.
+    whole["positional_embedding"] = np.ones((77, 64), np.float32)
+    whole["logit_scale"] = np.ones((), np.float32)
+    whole |= {f"transformer.resblocks.{i}.ln_1.weight": np.ones(64, np.float32) for i in range(12)}
+    for arrays in (source, whole):
+        converted = convert(arrays)
+        assert (converted.model, converted.library) == ("vit_tiny_patch16", "timm")
+        assert (converted.num_classes, converted.shown["norm_pre"]) == (None, True)
+        bare = models.create(converted.model, head=None, conventions=converted.conventions)
+        features: Any = jax.jit(bare.apply)(converted.variables, images())
+        assert np.std(expected) > 0.1
+        assert relative_error(features.reshape(expected.shape), expected) <= LOGITS_BOUND
+    (keys,) = converted.ignored_because.values()
+    assert {"visual.proj", "logit_scale", "transformer.resblocks.3.ln_1.weight"} <= set(keys)
+
+    save_file({key: np.array(array) for key, array in whole.items()}, tmp_path / "a.safetensors")
+    path = str(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="OpenAI's own networks have QuickGELU"):
+        source_conversion.convert_source(sources.locate(path))
+    named = sources.locate(path, architecture="vit_tiny_patch16")
+    assert source_conversion.convert_source(named).model == "vit_tiny_patch16"
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch32", "vit_base_patch16", "vit_small_patch32"])
+def test_a_bare_network_is_known_by_its_size(name):
+    # Without a matrix, a ViT-B/32 is as large as a ViT-B/16.
+    shapes = models.variable_shapes(models.create(name, head=None))
+    (table,) = (t for t in TABLES if (t.family, t.library) == ("vit", "timm"))
+    keys = table.source_keys(models.get(name).backbone, shapes)
+    arrays = {
+        key: table.to_source(path, np.broadcast_to(np.float32(0), lookup(shapes, path).shape))
+        for path, key in keys.items()
+    }
+    assert counted(arrays) == name
