@@ -1,6 +1,7 @@
 """How long backbones take for an image: on one machine, by which any choice begins.
 
-Of `python benchmarks/backbones.py`, whose results say which machine it was."""
+Of `python benchmarks/backbones.py`, whose results say which machine it was.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,35 @@ COST = {
     "regnety_008": 1.68,
     "regnet_y_1_6gf": 3.16,
     "regnet_y_3_2gf": 5.77,
-    "convnext_nano": 4.64,
+    "convnext_nano": 6.52,
     "convnext_tiny": 7.42,
+    "convnext_small": 14.22,
+    "convnext_base": 25.45,
+    "vit_tiny_patch16": 3.65,
+    "vit_small_patch16": 8.60,
+    "vit_small_patch32": 2.23,
+    "vit_base_patch16": 27.98,
+    "vit_base_patch32": 8.54,
+    "vit_small_patch14": 20.24,
+    "vit_base_patch14": 55.74,
+    "mnasnet0_5": 0.24,
+    "mnasnet0_75": 0.48,
+    "mnasnet1_0": 0.85,
+    "mnasnet1_3": 1.54,
+    "semnasnet_075": 0.78,
+    "semnasnet_100": 0.94,
+    "mnasnet_small": 0.19,
+    "hgnetv2_b0": 0.60,
+    "hgnetv2_b1": 1.58,
+    "hgnetv2_b2": 3.30,
+    "hgnetv2_b3": 4.00,
+    "hgnetv2_b4": 6.64,
+    "resnet18d": 4.68,
+    "resnet26d": 7.09,
+    "resnet34d": 8.36,
+    "resnet50d": 8.81,
+    "resnet101d": 21.03,
+    "resnet152d": 30.94,
+    "resnetv2_50x1_bit": 12.63,
 }
 """The time of an image over that of `REFERENCE`, float32, at the default weights' size."""
