@@ -65,7 +65,10 @@ def torch_network(classifier: Classifier, path: Path, to: str) -> tuple[Any, Tar
         drawn = {"init_weights": False} if inception else {}  # Drawing takes it minutes.
         options |= torchvision_options(classifier)
         network = library.models.get_model(target.architecture, **options, **drawn)
-    network.load_state_dict(tensors, strict=True)
+    state = network.state_dict()  # With its modules' versions, or MNASNet loads nothing.
+    state.clear()
+    state.update(tensors)
+    network.load_state_dict(state, strict=True)
     if inception:
         network.aux_logits = False  # Whose output timm gives beside the logits.
     return network.eval(), target

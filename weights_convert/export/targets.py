@@ -249,9 +249,9 @@ def _loading(
         if positions:
             options += f", img_size={positions}"
             options += ', global_pool="avg"' if backbone.pooling == "avg" else ""
-        if positions and size != positions:
-            options += ", dynamic_img_size=True"
-        options += f', global_pool="{pool}"' if pool != "avg" else ""
+            options += ", dynamic_img_size=True" if size != positions else ""
+        elif pool != "avg":
+            options += f', global_pool="{pool}"'
         options += ", aux_logits=True" if aux_classes else ""
         network = f'model = timm.create_model("{name}"{options})'
         return f"import safetensors.torch\nimport timm\n{network}\n{load}"
@@ -265,4 +265,8 @@ def _loading(
         imports.insert(1, "import torch")
         classifier = re.sub(r"\.(\d+)", r"[\1]", target.table.classifier)
         lines.append(f"model.{classifier} = torch.nn.Identity()")
+    if target.table.family == "mnasnet":  # It refuses a state dict without its modules' versions.
+        lines += ["state = model.state_dict()", "state.clear()"]
+        lines.append('state.update(safetensors.torch.load_file("FILE"))')
+        load = "model.load_state_dict(state, strict=True)\nmodel.eval()"
     return "\n".join([*imports, *lines, load])

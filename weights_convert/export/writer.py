@@ -207,7 +207,7 @@ def metadata(found: Exportable, target: TargetModel) -> dict[str, str]:
         "model": found.model,
         "num_classes": str(found.num_classes or 0),
         "class_names": json.dumps(found.class_names, ensure_ascii=False),
-        "pool": found.pool,
+        "pool": getattr(found.backbone, "pooling", found.pool),  # Transformers pool themselves.
         "preprocessing": json.dumps(dataclasses.asdict(found.preprocessing)),
         "source": found.source,
         "source_sha256": found.source_sha256,

@@ -113,7 +113,9 @@ class TorchPeer:
             if not any(re.fullmatch(pattern, key) for pattern in ignored)
         }
         self._renamed = _renaming(checkpoint, tensors, self._model)
-        state = {new: tensor for new, (_, tensor) in self._renamed.items()}
+        state = self._model.state_dict()  # With its modules' versions, or MNASNet loads nothing.
+        state.clear()
+        state.update({new: tensor for new, (_, tensor) in self._renamed.items()})
         try:
             self._model.load_state_dict(state, strict=True)
         except RuntimeError as error:
