@@ -32,3 +32,29 @@ def by_numpy(patch: pytest.MonkeyPatch) -> None:
     kinds = {"VarianceScaling": scaled, "Zeros": zeros, "Ones": ones}
     for name, draw in kinds.items():
         patch.setattr(getattr(initializers, name), "__call__", draw)
+
+
+def randomize(model: Any, seed: int = 0) -> None:
+    """Values that a wrong conversion could not hide behind; activations keep their scale."""
+    from keras import layers
+
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            continue  # New ones, which have seen no images, do nothing.
+        for variable in layer.weights:
+            shape: Any = variable.shape
+            name = variable.name
+            if name == "kernel":
+                depthwise = isinstance(layer, layers.DepthwiseConv2D)
+                fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
+                value = rng.normal(0, (2 / fan_in) ** 0.5, shape)
+            elif name == "gamma":
+                # The last of a residual branch is small, or 16 blocks would explode.
+                scale = 0.4 if layer.name.endswith(("_3_bn", "project_bn")) else 1
+                value = scale * rng.uniform(0.5, 1.5, shape)
+            elif name == "moving_variance":
+                value = rng.uniform(0.5, 1.5, shape)
+            else:
+                value = rng.normal(0, 0.1, shape)
+            variable.assign(value.astype(np.float32))

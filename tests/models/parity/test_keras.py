@@ -24,6 +24,7 @@ from jtl import models
 from jtl.common.trees import lookup
 from jtl.data.preprocessing import Prepare
 from jtl.models import NormSpec, registry
+from support.keras_draws import randomize
 from support.parity import (
     LEARNING_RATE,
     MOMENTUM,
@@ -53,30 +54,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
     pytest.mark.usefixtures("with_keras"),
 ]
-
-
-def randomize(model: keras.Model, seed: int = 0) -> None:
-    """Values that a wrong conversion could not hide behind; activations keep their scale."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            continue  # New ones, which have seen no images, do nothing.
-        for variable in layer.weights:
-            shape: Any = variable.shape
-            name = variable.name
-            if name == "kernel":
-                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-                fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
-                value = rng.normal(0, (2 / fan_in) ** 0.5, shape)
-            elif name == "gamma":
-                # The last of a residual branch is small, or 16 blocks would explode.
-                scale = 0.4 if layer.name.endswith(("_3_bn", "project_bn")) else 1
-                value = scale * rng.uniform(0.5, 1.5, shape)
-            elif name == "moving_variance":
-                value = rng.uniform(0.5, 1.5, shape)
-            else:
-                value = rng.normal(0, 0.1, shape)
-            variable.assign(value.astype(np.float32))
 
 
 def away_from_kinks(model: keras.Model, seed: int = 2) -> None:
