@@ -45,7 +45,8 @@ class ModelEntry:
         name: As in `--model`; torchvision's, where another library has another.
         family: Of its configuration, such as `resnet`; selects the conversion tables.
         build: Makes its configuration for PyTorch's conventions.
-        published_params: Params with the 1000-class head, without batch statistics.
+        published_params: Params with the 1000-class head, without batch statistics, as
+            torchvision's model pages or timm's results tables state them.
         default_weights: As in `--weights`: a weight source of `jtl.weights`.
         preprocessing: Of `default_weights`, for sources that do not state their own.
         published_biases: Of the published params, how many are biases of the backbone's layers,
