@@ -9,8 +9,9 @@ file of random weights: of timm, torchvision and Keras what the library itself s
 layouts and others the table's own names. It trains the last stage on a few small images, exports
 the run to the same library (or to the first that has the network), and loads the export there by
 the lines that `jtl export` prints. The kernels of the first unit must come out as they went in, and
-others must not. Each line is written when it is there; what is there is not done again. Exits 1
-where a line says `failed`. All of them take half an hour on two cores.
+others must not. `refused` is a source that no library of today computes like. Each line is written
+when it is there; what is there is not done again. Exits 1 where a line says `failed`. All of
+them take half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ from weights_convert.source import source_conversion, sources
 
 SIZE, CLASSES = 64, 7
 SMOKE = (("mnasnet", "torchvision"), ("vit", "timm"))
+REFUSED = "that computes what these weights need"
+"""Of the message where no library has a network with the source's conventions: no fault."""
 NEEDS_A_FILE = ("tflite",)
 """Layouts that only whole files of their programs have; tests/weights/read makes one up."""
 
@@ -213,6 +216,8 @@ def tried(table: Table, data: Path, scratch: Path) -> dict[str, Any]:
     began = time.process_time()
     least = getattr(models.get(model).backbone, "min_size", 1)
     size = max(SIZE, least)
+    if (table.family, table.library) == ("vit", "torchvision"):  # They take one size alone.
+        size = models.get(model).preprocessing.size
     row["image_size"], row["step"] = size, "write"
     try:
         source = write_source(table, model, scratch, size)
@@ -233,7 +238,9 @@ def tried(table: Table, data: Path, scratch: Path) -> dict[str, Any]:
         row["result"] = "loads back"
         del row["step"]
     except Exception as error:  # Whatever it is, the next family is tried.
-        row["result"], row["why"] = "failed", f"{type(error).__name__}: {error}"
+        refused = row["step"] == "export" and REFUSED in str(error)
+        row["result"] = "refused" if refused else "failed"
+        row["why"] = f"{type(error).__name__}: {error}"
     return {**row, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
@@ -265,7 +272,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| family | source | file | export | kernels changed | result |", "|" + "---|" * 6]
     for row in sorted(rows, key=lambda row: (row["family"], row["source"])):
         cells = [row["family"], row["source"], row.get("file", "-"), row.get("to", "-")]
-        why = f"failed ({row.get('step')}): {row['why']}" if "why" in row else row["result"]
+        why = f"{row['result']} ({row['step']}): {row['why']}" if "why" in row else row["result"]
         cells += [row.get("changed", "-"), " ".join(why.split()).replace("|", "\\|")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
