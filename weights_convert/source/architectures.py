@@ -60,6 +60,8 @@ def _known() -> dict[str, Architecture]:
             known[name] = Architecture(
                 name, model, dict(network.conventions), network.preprocessing
             )
+        if found.torchvision and (name := found.torchvision.model):
+            known[name] = Architecture(name, model, {})
         if found.keras:
             known[found.keras] = Architecture(found.keras, model, {})
     return known

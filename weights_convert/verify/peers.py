@@ -113,7 +113,9 @@ class TorchPeer:
             if not any(re.fullmatch(pattern, key) for pattern in ignored)
         }
         self._renamed = _renaming(checkpoint, tensors, self._model)
-        state = self._model.state_dict()  # With its modules' versions, or MNASNet loads nothing.
+        state = self._model.state_dict()
+        # MNASNet asks for its own version. By theirs, normalizations would ask for counters.
+        state._metadata = {"": state._metadata[""]}
         state.clear()
         state.update({new: tensor for new, (_, tensor) in self._renamed.items()})
         try:

@@ -18,6 +18,7 @@ from support import weights_samples as samples
 from weights_convert.__main__ import main
 from weights_convert.checkpoint import folder
 from weights_convert.convert import relatives
+from weights_convert.convert.tables import torchvision_name
 from weights_convert.export import writer
 from weights_convert.read import readers
 from weights_convert.source import architectures, arguments, same_keys, source_conversion, sources
@@ -561,3 +562,9 @@ def test_an_export_of_a_symmetric_lite_stays_one(lite, tmp_path):
     target = writer.export(tmp_path / "folder", "timm", tmp_path / "x.safetensors")
     assert target.architecture == MODEL
     assert converted(tmp_path / "x.safetensors").conventions == SYMMETRIC
+
+
+def test_torchvisions_own_names_are_known():
+    found = {name: architectures.find(torchvision_name(name)) for name in models.names()}
+    assert {name: each.model for name, each in found.items() if each} == {n: n for n in found}
+    assert torchvision_name("vit_base_patch16") == "vit_b_16"
