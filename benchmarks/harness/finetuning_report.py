@@ -64,6 +64,8 @@ def describe(rows: Sequence[Row]) -> list[str]:
 TITLES = {
     "ants-bees": "ants and bees (244 training images)",
     "sign-digits-600": "sign digits (600 training images)",
+    "cifar10-1000": "CIFAR-10 (1,000 training images)",
+    "trash-600": "trash (600 training images)",
 }
 """Data sets as the plot calls them; others by their names."""
 
