@@ -26,6 +26,7 @@ COMMANDS = (
     "growth --model efficientnet_lite0 --images 500 1000 2000",
     "input_pipeline",
     "scaling",
+    "backbones",
     "convert_speed --out benchmarks/results/convert_speed",
     "freeze_strategies --budget 5m --seeds 3",
     "freeze_strategies --data digits --budget 3m",
