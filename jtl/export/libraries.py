@@ -106,14 +106,21 @@ def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = require("keras", "keras", "keras")
     target = weights.export(classifier.folder, "keras", path)
-    images = _normalized(classifier, samples)
-    options = {"weights": None, "classes": len(classifier.class_names)}
+    if target.scales_images:
+        images = np.asarray(fitted(classifier, samples), np.float32)
+        size = classifier.inputs.device.size
+        takes = f"# It takes float32 [N, {size}, {size}, 3]: RGB from 0 to 255."
+    else:
+        images, takes = _normalized(classifier, samples), _input(classifier, "N, {0}, {0}, 3")
+    options: dict[str, Any] = {"weights": None, "classes": len(classifier.class_names)}
+    if target.can_scale_images:
+        options["include_preprocessing"] = False
     network = getattr(keras.applications, target.architecture)(
         **options, input_shape=images.shape[1:], classifier_activation=None
     )
     network.load_weights(path)
     logits = np.asarray(keras.ops.convert_to_numpy(network(images, training=False)))
-    loading = f"{target.loading}\n{_input(classifier, 'N, {0}, {0}, 3')}"
+    loading = f"{target.loading}\n{takes}"
     return ExportedOutputs(logits, _versions("keras"), loading, ROUNDING)
 
 

@@ -206,34 +206,37 @@ def test_inception_v3_is_loaded_with_what_was_written(to, aux, tmp_path, monkeyp
         torch.testing.assert_close(network(images), source.eval()(images))
 
 
-@pytest.fixture(scope="module")
-def resnet_of_keras(tmp_path_factory):
-    """A ResNet50 as Keras has it, its weights drawn, with a new head; as a run."""
-    table = next(t for t in TABLES if (t.family, t.library) == ("resnet", "keras"))
+def of_keras(model: str, family: str, folder: Path) -> evaluation.Classifier:
+    """A network as Keras has it, its weights drawn, with a new head; as a run."""
+    table = next(t for t in TABLES if (t.family, t.library) == (family, "keras"))
     conventions = dict(table.conventions)
-    folder = tmp_path_factory.mktemp("keras")
-    source = models.create("resnet50", num_classes=5, conventions=conventions)
+    source = models.create(model, num_classes=5, conventions=conventions)
     leaves = tiny.drawn(models.variable_shapes(source))
     for path in leaves:  # Or 16 blocks would explode, and all images be of one class for sure.
         leaves[path] *= 0.3 if path[-2:] == ("bn3", "scale") else 1.0
     found = samples.checkpoint(
-        model="resnet50",
+        model=model,
         library="keras",
         variables=unflatten(leaves),
         conventions=conventions,
         num_classes=5,
         class_names=None,
-        preprocessing=table.preprocessing,
+        preprocessing=table.preprocessing_of(model),
     )
     converted_folder.write(folder / "weights", found)
     data = tiny.write_folder(folder / "d", train=2, val=1, size=40)
     config = Config(
-        ModelConfig("resnet50", str(folder / "weights")),
+        ModelConfig(model, str(folder / "weights")),
         DataConfig(f"folder:{data}", image_size=32),
         TrainConfig("head_only", epochs=1, batch_size=6, lr=1e-3),
         RunConfig(folder / "run"),
     )
     return evaluation.load(fit(config, tiny.quiet()))
+
+
+@pytest.fixture(scope="module")
+def resnet_of_keras(tmp_path_factory):
+    return of_keras("resnet50", "resnet", tmp_path_factory.mktemp("keras"))
 
 
 @pytest.mark.slow
@@ -257,6 +260,24 @@ def test_keras_predicts_as_a_run_from_its_weights(resnet_of_keras, tmp_path):
     own = run.predict(photos).logits
     assert np.ptp(own, axis=0).max() > 0.01 * np.abs(own).max()  # Images are told apart.
     np.testing.assert_allclose(logits, own, rtol=0, atol=1e-4 * np.abs(own).max())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("keras_drawn")
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+@pytest.mark.parametrize(
+    ("model", "family", "told"),
+    [
+        ("mobilenet_v3_small", "mobilenet_v3", "include_preprocessing=False"),
+        ("efficientnet_b0", "efficientnet", "float32 [N, 32, 32, 3]: RGB from 0 to 255."),
+    ],
+)
+def test_keras_scales_images_once(tmp_path, model, family, told):
+    with jax.numpy_rank_promotion("allow"):
+        run = of_keras(model, family, tmp_path)
+        done = writing.export(run, "keras", tmp_path / "m.weights.h5")
+    assert told in done.loading
+    assert done.logit_difference <= 1e-4
 
 
 # SavedModel.

@@ -240,7 +240,7 @@ def export(folder: Path, to: str, out: Path, *, overwrite: bool = False) -> Targ
         to, found.model, found.backbone, found.pool, found.num_classes, found.preprocessing.size
     )
     tensors = source_tensors(target.table, found.backbone, found.variables, found.counters)
-    if target.library == "keras" and models.get(found.model).family == "efficientnet":
+    if target.scales_images:
         tensors |= _scaling(found.preprocessing)
     with _appearing_whole(out, overwrite) as partial:
         _write(partial, tensors, metadata(found, target), target)
