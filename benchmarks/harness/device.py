@@ -14,6 +14,7 @@ from typing import Any
 
 from harness import machine
 from harness.peaks import Peak, peak_of
+from jtl.common.measurements import processor
 
 SCRIPTS = machine.BENCHMARKS / "peers"
 """Where the worker processes' scripts are."""
@@ -71,7 +72,7 @@ def find_device(platform: str) -> Device:
             "(driver 525 or newer): pip install 'jtl[cuda12]'; for a TPU: pip install 'jax[tpu]'. "
             "To see on a CPU what this script does: --platform cpu, or --smoke."
         )
-    kind = machine.cpu() if told["platform"] == "cpu" else told["kind"]
+    kind = processor() if told["platform"] == "cpu" else told["kind"]
     return Device(told["platform"], kind, peak_of(kind))
 
 

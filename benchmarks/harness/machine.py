@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jtl.common.measurements import processor
+
 BENCHMARKS = Path(__file__).resolve().parents[1]
 ROOT = BENCHMARKS.parent
 RESULTS = BENCHMARKS / "results"
@@ -29,17 +31,7 @@ def facts(*peers: str) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"cpu": cpu(), "cores": cores(), "source": source_hash(), "versions": versions}
-
-
-def cpu() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
+    return {"cpu": processor(), "cores": cores(), "source": source_hash(), "versions": versions}
 
 
 def cores() -> int:

@@ -106,7 +106,7 @@ def _list(inventory: Inventory, rows: list[Row]) -> None:
     if sizes["remote"]:
         print(f"copies    {format_bytes(sizes['remote'])} (of data at addresses)")
     if sizes["measured"]:
-        print(f"timings   {format_bytes(sizes['measured'])} (which number format is faster here)")
+        print(f"timings   {format_bytes(sizes['measured'])} (how fast this machine is)")
 
 
 def _lines(row: Row) -> list[str]:

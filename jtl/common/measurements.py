@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def place_of(what: Sequence[Any]) -> Path:
 
     devices = jax.devices()
     machine = [__version__, jax.__version__, devices[0].device_kind, len(devices)]
-    depends = [*what, *machine, _processor(), os.cpu_count()]
+    depends = [*what, *machine, processor(), os.cpu_count()]
     digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
     return cache_dir() / MEASURED / f"{digest[:32]}.json"
 
@@ -50,7 +52,31 @@ def keep(path: Path, values: Mapping[str, float]) -> None:
         files.replace_text(path, json.dumps(dict(values)) + "\n")
 
 
-def _processor() -> str:
+def shortest(
+    call: Callable[[], Any], *, least: int, most: float = math.inf, seconds: float = 0.0
+) -> float:
+    """Seconds of a call on the device, the shortest of several: what disturbs one makes it longer.
+
+    A first call, which compiles and fills the caches, does not count.
+
+    Args:
+        call: Gives arrays of JAX, which are waited for.
+        least: How often it is timed at least.
+        most: And at most.
+        seconds: How long all of them take, between these numbers.
+    """
+    import jax  # As above.
+
+    jax.block_until_ready(call())
+    taken: list[float] = []
+    while len(taken) < least or (len(taken) < most and sum(taken) < seconds):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def processor() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:

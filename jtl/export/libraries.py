@@ -113,7 +113,7 @@ def write_keras(classifier: Classifier, path: Path, samples: list[np.ndarray]) -
     else:
         images, takes = _normalized(classifier, samples), _input(classifier, "N, {0}, {0}, 3")
     options: dict[str, Any] = {"weights": None, "classes": len(classifier.class_names)}
-    if target.can_scale_images:
+    if target.can_leave_out_scaling:
         options["include_preprocessing"] = False
     network = getattr(keras.applications, target.architecture)(
         **options, input_shape=images.shape[1:], classifier_activation=None

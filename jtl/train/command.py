@@ -70,8 +70,8 @@ def _command(config: Config, background_plots: bool) -> None:
     from jtl.train.checks import checked
     from jtl.train.fit import fit
 
-    run = config.run
-    if run.dry_run or run.find_lr or run.seeds != 1 or run.folds != 1:
+    several = config.run.seeds != 1 or config.run.folds != 1
+    if several or config.run.dry_run or config.run.find_lr:  # `fit` chooses for a run of its own.
         config = with_model(config, Display())
     if config.run.dry_run:
         setup = batch_size.prepared(checked(config), Display())

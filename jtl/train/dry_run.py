@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jtl.cache.phase_inputs import PhaseInputs
+from jtl.common import measurements
 from jtl.common.progress import Display
 from jtl.common.quantities import format_bytes, format_seconds
 from jtl.common.text import counted
@@ -122,18 +123,8 @@ def forward_seconds(setup: Setup, batch: int, stop: str | None) -> float:
     compiled = forward.lower(
         variables, images, model=setup.model, stop=stop, prepare=prepare
     ).compile()
-    return _timed(lambda: compiled(variables, images)) / batch
-
-
-def _timed(call: Any) -> float:
-    """Seconds of a call, the shortest of those that follow a first one, which is for the caches."""
-    jax.block_until_ready(call())
-    taken: list[float] = []
-    while len(taken) < _TIMES and sum(taken) < _LONG_ENOUGH:
-        began = time.perf_counter()
-        jax.block_until_ready(call())
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+    call = functools.partial(compiled, variables, images)
+    return measurements.shortest(call, least=1, most=_TIMES, seconds=_LONG_ENOUGH) / batch
 
 
 def print_dry_run(figures: dict[str, Any], console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import functools
 from collections.abc import Iterable
 
 import jax
@@ -167,13 +167,8 @@ def measured(
     seconds: dict[str, float] = {}
     for dtype, by in (("float32", "float32"), ("bfloat16", PREFIX)):
         network, plan = applied(model, inputs, by, end)
-
-        def take(network: ImageClassifier = network, plan: InputPlan = plan) -> float:
-            began = time.perf_counter()
-            out = forward(on_device, batch, model=network, stop=end, prepare=plan.device)
-            out.block_until_ready()
-            return time.perf_counter() - began
-
-        take()  # Compiles, and fills the caches.
-        seconds[dtype] = min(take() for _ in range(_TIMES))
+        call = functools.partial(
+            forward, on_device, batch, model=network, stop=end, prepare=plan.device
+        )
+        seconds[dtype] = measurements.shortest(call, least=_TIMES)
     return seconds

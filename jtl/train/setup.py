@@ -191,8 +191,7 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         size,
         config.data.image_size,
         preprocessing,
-        options.dtype if options.dtype == "bfloat16" else "float32",
-        config.data.upsample,
+        upsample=config.data.upsample,
         scaled_jpeg=config.data.jpeg_decoding == "scaled",
         fit=config.data.fit,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable
 
 from jtl import models
@@ -34,16 +34,8 @@ def images_per_second(name: str) -> float:
     shape = (BATCH, size, size, 3)
     images = jax.device_put(np.random.default_rng(0).standard_normal(shape, np.float32))
 
-    def take() -> float:
-        began = time.perf_counter()
-        forward(variables, images, model=model).block_until_ready()
-        return time.perf_counter() - began
-
-    take()  # Compiles.
-    taken: list[float] = []
-    while len(taken) < _REPEATS or sum(taken) < _LONG_ENOUGH:
-        taken.append(take())
-    return BATCH / min(taken)  # What disturbs a timing only makes it longer.
+    call = functools.partial(forward, variables, images, model=model)
+    return BATCH / measurements.shortest(call, least=_REPEATS, seconds=_LONG_ENOUGH)
 
 
 def kept_rate(name: str, progress: Callable[[str], None] = lambda message: None) -> float:

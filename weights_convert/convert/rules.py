@@ -26,6 +26,16 @@ Naming = tuple[str, Callable[..., str]]
 """(pattern of a target module's path, function from its groups to the source's module name)."""
 
 
+def blocks_before(backbone: Any, stage: str, block: str) -> int:
+    """How many blocks of a backbone's `depths` come before one, by its stage and number from 1."""
+    return sum(backbone.depths[: int(stage) - 1]) + int(block) - 1
+
+
+def numbered(kind: str, number: int) -> str:
+    """What Keras calls the layer of a class with this number, which begins at 0: `conv2d_1`."""
+    return f"{kind}_{number}" if number else kind
+
+
 @dataclasses.dataclass(frozen=True)
 class LeafRules:
     """How a library names and lays out the leaves of a module.

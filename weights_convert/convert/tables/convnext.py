@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from jtl.models import Preprocessing
 from weights_convert.convert.published import Published, TorchvisionFile, network
-from weights_convert.convert.rules import KERAS, TORCH, Layout, Naming, Table
+from weights_convert.convert.rules import (
+    KERAS,
+    TORCH,
+    Layout,
+    Naming,
+    Table,
+    blocks_before,
+    numbered,
+)
 
 if TYPE_CHECKING:
     from jtl.models.families.convnext import ConvNeXt
@@ -91,15 +99,12 @@ _KERAS_SIZES: dict[tuple[tuple[int, ...], int], str] = {
 def _keras_numbered(backbone: ConvNeXt) -> tuple[Naming, ...]:
     """The names by class and number of Keras's files without names, such as `layer_scale_3`."""
 
-    def before(stage: str, index: str | int) -> int:
-        return sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
-
     def block(stage: str, index: str, name: str) -> str:
-        number = before(stage, index)
+        number = blocks_before(backbone, stage, index)
         if name in ("fc1", "fc2"):
-            return _numbered("dense", 2 * number + (name == "fc2"))
+            return numbered("dense", 2 * number + (name == "fc2"))
         kinds = {"conv_dw": "conv2d", "norm": "layer_normalization", "layer_scale": "layer_scale"}
-        return _numbered(kinds[name], number)
+        return numbered(kinds[name], number)
 
     # What changes the size is a `Sequential` each, which counts its own layers.
     inside = {"conv": "conv2d", "norm": "layer_normalization"}
@@ -108,16 +113,12 @@ def _keras_numbered(backbone: ConvNeXt) -> tuple[Naming, ...]:
         (r"stem/(conv|norm)", lambda kind: f"sequential/{inside[kind]}"),
         (
             r"stage(\d)/downsample/(conv|norm)",
-            lambda stage, kind: f"{_numbered('sequential', int(stage) - 1)}/{inside[kind]}",
+            lambda stage, kind: f"{numbered('sequential', int(stage) - 1)}/{inside[kind]}",
         ),
         (r"stage(\d)/block(\d+)/(\w+)", block),
-        (r"final/norm", lambda: _numbered("layer_normalization", total)),
-        (r"head/logits", lambda: _numbered("dense", 2 * total)),
+        (r"final/norm", lambda: numbered("layer_normalization", total)),
+        (r"head/logits", lambda: numbered("dense", 2 * total)),
     )
-
-
-def _numbered(kind: str, number: int) -> str:
-    return f"{kind}_{number}" if number else kind
 
 
 # All but timm's nano have dense layers where jtl has convolutions of one pixel.

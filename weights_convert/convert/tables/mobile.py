@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from weights_convert.convert.rules import Layout, Naming
+from weights_convert.convert.rules import Layout, Naming, blocks_before, numbered
 
 
 def timm_block(stage: str, block: str, name: str) -> str:
@@ -35,7 +35,7 @@ def lukemelas(backbone: Any) -> tuple[Naming, ...]:
     inverted |= squeeze | {"bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
 
     def block(stage: str, index: str, name: str) -> str:
-        number = sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
+        number = blocks_before(backbone, stage, index)
         names = separable if stage == "1" else inverted
         return f"_blocks.{number}.{names[name]}"
 
@@ -111,7 +111,7 @@ def keras_numbered(backbone: Any) -> tuple[Naming, ...]:
         kind = "batch_normalization" if name.startswith("bn") else "conv2d"
         kind = "depthwise_conv2d" if name == "conv_dw" else kind
         number = numbers[kind] = numbers.get(kind, -1) + 1
-        names[path] = f"{kind}_{number}" if number else kind
+        names[path] = numbered(kind, number)
     return ((r"((?:stem|final|fc|stage\d/block\d+)/.*|head/logits)", _looked_up(names)),)
 
 

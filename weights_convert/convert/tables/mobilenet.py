@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jtl import models
 from jtl.models import NormSpec, Preprocessing
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Modules, Naming, Table
+from weights_convert.convert.rules import KERAS, TORCH, Modules, Naming, Table, blocks_before
 from weights_convert.convert.tables.mobile import (
     DEPTHWISE,
     TIMM_INSIDE,
@@ -30,7 +30,7 @@ _LAYERS = {"conv": "0", "bn": "1"}
 
 def _torchvision(backbone: MobileNetV2) -> tuple[Naming, ...]:
     def block(stage: str, index: str, name: str) -> str:
-        number = sum(backbone.depths[: int(stage) - 1]) + int(index)
+        number = blocks_before(backbone, stage, index) + 1
         return f"features.{number}.conv.{(_SEPARABLE if stage == '1' else _INVERTED)[name]}"
 
     last = 1 + sum(backbone.depths)
@@ -47,7 +47,7 @@ def _tflite(backbone: MobileNetV2) -> tuple[Naming, ...]:
     inverted = {"conv_pw": 0, "bn1": 0, "conv_dw": 1, "bn2": 1, "conv_pwl": 2, "bn3": 2}
 
     def block(stage: str, index: str, name: str) -> str:
-        before = sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
+        before = blocks_before(backbone, stage, index)
         # The stem, the first block of two layers, and the others of three.
         first = 1 if stage == "1" else 3 * before
         return f"layer_{first + (separable if stage == '1' else inverted)[name]}"
@@ -67,7 +67,7 @@ def _keras(backbone: MobileNetV2) -> tuple[Naming, ...]:
     inverted |= {"bn2": "depthwise_BN", "conv_pwl": "project", "bn3": "project_BN"}
 
     def block(stage: str, index: str, name: str) -> str:
-        number = sum(backbone.depths[: int(stage) - 1]) + int(index) - 1
+        number = blocks_before(backbone, stage, index)
         if number == 0:
             return f"expanded_conv_{separable[name]}"
         return f"block_{number}_{inverted[name]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weights_convert.convert.published import Published, TorchvisionFile
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.rules import KERAS, TORCH, Naming, Table, blocks_before
 from weights_convert.convert.tables.preprocessing import CAFFE
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def _torch(backbone: SqueezeNet) -> tuple[Naming, ...]:
     def fire(stage: str, block: str, name: str) -> str:
         # The first convolution, its ReLU, and a pooling before each stage.
-        number = 2 + sum(backbone.depths[: int(stage) - 1]) + int(stage) + int(block) - 1
+        number = 2 + blocks_before(backbone, stage, block) + int(stage)
         return f"features.{number}.{name}"
 
     return (
@@ -26,7 +26,7 @@ def _torch(backbone: SqueezeNet) -> tuple[Naming, ...]:
 
 def _keras(backbone: SqueezeNet) -> tuple[Naming, ...]:
     def fire(stage: str, block: str, name: str) -> str:
-        return f"fire{1 + sum(backbone.depths[: int(stage) - 1]) + int(block)}/{name}"
+        return f"fire{2 + blocks_before(backbone, stage, block)}/{name}"
 
     return (
         (r"stem/conv", lambda: "conv1"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.rules import KERAS, TORCH, Naming, Table, blocks_before, numbered
 from weights_convert.convert.tables.preprocessing import CAFFE
 
 if TYPE_CHECKING:
@@ -15,17 +15,12 @@ if TYPE_CHECKING:
 _DENSE: dict[str, Literal["dense"]] = {"fc1/conv": "dense", "fc2/conv": "dense"}
 
 
-def _before(backbone: VGG, stage: str, block: str) -> int:
-    """Convolutions before the one of a block."""
-    return sum(backbone.depths[: int(stage) - 1]) + int(block) - 1
-
-
 def _torch(dense: Callable[[str], str]):
     def modules(backbone: VGG) -> tuple[Naming, ...]:
         def layer(stage: str, block: str, kind: str) -> str:
             # Each convolution with its normalization and ReLU, each stage with its pooling.
             each = 3 if backbone.batch_norm else 2
-            number = each * _before(backbone, stage, block) + int(stage) - 1
+            number = each * blocks_before(backbone, stage, block) + int(stage) - 1
             return f"features.{number + (kind == 'bn')}"
 
         return ((r"stage(\d)/block(\d)/(conv|bn)", layer), (r"fc(\d)/conv", dense))
@@ -41,13 +36,10 @@ def _keras(_backbone: VGG) -> tuple[Naming, ...]:
 
 
 def _keras_numbered(backbone: VGG) -> tuple[Naming, ...]:
-    def numbered(kind: str, before: int) -> str:
-        return f"{kind}_{before}" if before else kind
-
     return (
         (
             r"stage(\d)/block(\d)/conv",
-            lambda stage, block: numbered("conv2d", _before(backbone, stage, block)),
+            lambda stage, block: numbered("conv2d", blocks_before(backbone, stage, block)),
         ),
         (r"fc(\d)/conv", lambda number: numbered("dense", int(number) - 1)),
     )
