@@ -1,6 +1,6 @@
 """Which backbone? Published accuracy against measured speed, for all of them.
 
-    python benchmarks/backbones.py                    # what is missing; a minute for ten of them
+    python benchmarks/backbones.py                    # what is missing; two minutes for ten
     python benchmarks/backbones.py --models resnet50 efficientnet_b0
     python benchmarks/backbones.py --again            # once more; the faster of both counts
     python benchmarks/backbones.py --redraw           # table and plot of what is there
@@ -15,16 +15,19 @@ those that the weights' authors publish.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import machine, tables
 from harness.plots import plt
-from jtl.common.files import append_text
+from harness.store import add_options
+from harness.study import Keyed, Results
 from jtl.models import registry
 from weights_convert.catalogue.cost import REFERENCE
 from weights_convert.catalogue.weights import catalogue, published_accuracy
@@ -44,9 +47,24 @@ def measured(name: str) -> float:
     return float(ended.stdout.split()[-1])
 
 
-def add(rates: dict[str, float], model: str, images_per_second: float) -> None:
-    """Adds a measurement; the fastest of several counts, as other work only slows them."""
-    rates[model] = max(images_per_second, rates.get(model, 0.0))
+@dataclasses.dataclass(frozen=True)
+class Measurement(Keyed):
+    """The speed of one backbone.
+
+    Attributes:
+        model: Its name.
+    """
+
+    model: str
+
+
+def fastest(results: Results) -> dict[str, float]:
+    """Images a second by backbone: the fastest of several, as other work only slows them."""
+    rates: dict[str, float] = {}
+    for row in results.rows:
+        name = json.loads(row["trial"])["model"]
+        rates[name] = max(row["images_per_second"], rates.get(name, 0.0))
+    return rates
 
 
 def joined(rates: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -143,28 +161,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=list(registry.names()), metavar="MODEL")
-    parser.add_argument("--out", type=Path, default=machine.RESULTS / "backbones")
-    parser.add_argument("--again", action="store_true", help="also what has a result")
-    parser.add_argument("--redraw", action="store_true", help="measure nothing")
-    parser.add_argument("--smoke", action="store_true", help="two small backbones")
+    add_options(parser, "two small backbones", redraw=True)
     options = parser.parse_args()
+    out: Path = options.out or (
+        Path(tempfile.mkdtemp(prefix="jtl-smoke-"))
+        if options.smoke
+        else machine.RESULTS / "backbones"
+    )
     if options.smoke:
         options.models = [REFERENCE, "squeezenet1_1"]
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "speed.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rates: dict[str, float] = {}
-    for row in map(json.loads, lines):
-        add(rates, **row)
-    for name in options.models:
-        if options.again or (name not in rates and not options.redraw):
-            print(name, file=sys.stderr, flush=True)
-            line = {"model": name, "images_per_second": round(measured(name), 2)}
-            append_text(path, json.dumps(line) + "\n")
-            add(rates, **line)
-    rows = joined(rates)
-    draw(rows, options.out / "speed.png")
-    print(tables.write(options.out / "speed.md", describe(rows, machine.facts())))
+    results = Results(out / "speed.jsonl")
+    facts = machine.facts()
+    for trial in map(Measurement, options.models):
+        if options.again or (results.find(trial) is None and not options.redraw):
+            print(trial.model, file=sys.stderr, flush=True)
+            rate = round(measured(trial.model), 2)
+            results.add(trial, images_per_second=rate, cpu=facts["cpu"], cores=facts["cores"])
+    rows = joined(fastest(results))
+    draw(rows, out / "speed.png")
+    print(tables.write(out / "speed.md", describe(rows, results.rows[0])))
 
 
 if __name__ == "__main__":

@@ -260,7 +260,7 @@ def parse() -> argparse.Namespace:
     add("--times", type=float, nargs="+", default=[1.0], help="the peers' time over jtl's full")
     add("--peers", nargs="*", default=list(PEERS), choices=PEERS)
     add("--fastai", type=Path, default=Path(sys.executable), help="the Python that has fastai")
-    add("--out", type=Path, default=machine.RESULTS, help="folder of the results")
+    add("--out", type=Path, help="folder of the results")
     add("--busy", action="store_true", help="other work runs beside: keep no seconds")
     add("--redraw", action="store_true", help="run nothing, draw what is there")
     add("--smoke", action="store_true", help="a small backbone, few images, timm alone")
@@ -276,13 +276,14 @@ def main() -> None:
         scratch = Path(name)
         if options.smoke:
             smoke(options, scratch)
-        results = Results(options.out / "vs_finetuning.jsonl")
+        out = options.out or (scratch if options.smoke else machine.RESULTS)
+        results = Results(out / "vs_finetuning.jsonl")
         if not options.redraw:
             trainings = Trainings(options, results, scratch)
             for trial in trials(options):
                 trainings.find(trial)
         rows = [{**json.loads(row["trial"]), **row} for row in results.rows]
-        base = options.out / "vs_finetuning"
+        base = out / "vs_finetuning"
         draw(rows, Path(f"{base}.png"))
         print(tables.write(Path(f"{base}.md"), describe(rows)))
 
