@@ -50,7 +50,23 @@ PROGRAMS = {
 """How compiled programs are kept for a session."""
 
 
+MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
+"""Linux's folder in memory, and the bytes that have to be free there."""
+
+
+def _write_to_memory() -> None:
+    """Temporary files lie in memory where it has room: a session writes 15 GB, much of it synced.
+
+    Whoever sets TMPDIR, or gives pytest a `--basetemp`, decides.
+    """
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)  # Of what is started, and of here.
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _write_to_memory()
     # Of this process, of workers and of what they start.
     os.environ.setdefault("XLA_FLAGS", QUICK_COMPILE)
     # What is started in the background (nohup, cron) ignores Ctrl-C, and so would all that tests
