@@ -176,10 +176,10 @@ def choose(word: str, progress: Progress = _silent) -> str:
 
 
 def translate(name: str, model: str) -> str:
-    """From another library's layer name to a path; see `convert.names`."""
-    from weights_convert.convert import names
+    """From another library's layer name to a path; see `convert.layer_names`."""
+    from weights_convert.convert import layer_names
 
-    return names.translate(name, model)
+    return layer_names.translate(name, model)
 
 
 def export(folder: Path, to: str, path: Path) -> TargetModel:

@@ -37,7 +37,8 @@ def main(arm: str, batch: int, size: int, images: int, folder: Path) -> None:
 
     def prepare() -> workers.Prepared:
         from jtl.data.decoding import HostTransform
-        from jtl.data.loader import Images, prefetch, shuffled
+        from jtl.data.loader import Images, prefetch
+        from jtl.data.sampler import shuffled
         from jtl.data.sources.arrays import ArraySplit
         from jtl.data.sources.registry import find
 

@@ -12,7 +12,7 @@ from jtl.common.errors import UserError
 from jtl.common.output import print_json
 from jtl.common.text import counted
 from jtl.config import checks, walk
-from jtl.runs import metrics
+from jtl.runs import metrics, metrics_log
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, missing_run, read_json
 
 
@@ -191,8 +191,8 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         )
     history = []
     try:
-        for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
-            history.append(json.loads(line))
+        for line in metrics_log.lines(folder):
+            history.append(line)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from jtl.common.errors import UserError, suggest
 from jtl.common.quantities import number
 from jtl.common.text import listed
 from jtl.config.training import balance_of
-from jtl.data.multilabel import is_multilabel, pairs, rows_by_class
+from jtl.data.multilabel import is_multilabel
 
 _LEAST, _MOST = 1e-6, 1e6
 """Of a weight that is given: others would be 0 or infinite in float32, or drown all else."""
@@ -164,28 +164,3 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     weights = np.zeros(num_classes, np.float32)
     weights[present] = len(labels) / (present.sum() * counts[present])
     return weights
-
-
-def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The images of one epoch, as many as there are, of every class as many: int32 [N].
-
-    Those of a class come again only when all of it have come. Images of several classes are drawn
-    for each of them, those of none as a class of their own. Depends on seed and epoch alone.
-
-    Args:
-        labels: Of the training images; see `jtl.data.multilabel`.
-        seed: Of the run.
-        epoch: From 1 on.
-    """
-    random = np.random.default_rng([seed, epoch, 1])
-    images, classes = pairs(labels)
-    by_class = [images[rows] for _, rows in rows_by_class(classes)]
-    total, count = len(labels), len(by_class)
-    # What cannot be divided goes to classes drawn anew in each epoch.
-    quota = np.full(count, total // count)
-    quota[random.permutation(count)[: total % count]] += 1
-    drawn = []
-    for members, wanted in zip(by_class, quota.tolist(), strict=True):
-        rounds = [random.permutation(members) for _ in range(-(-wanted // len(members)))]
-        drawn.append(np.concatenate(rounds or [members])[:wanted])
-    return random.permutation(np.concatenate(drawn)).astype(np.int32)

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
-from jtl.data.balance import balanced_order
 from jtl.data.decoding import HostTransform
+from jtl.data.sampler import draw_of
 from jtl.data.splits import Split
 from jtl.distributed.sharding import SINGLE, DataSharding
 
@@ -119,16 +119,6 @@ class Joined:
         return rows
 
 
-def draw_of(epoch: int, views: int) -> int:
-    """Which random draw of the images an epoch sees, from 1 on: `views` by turns; 0 for new ones.
-
-    Args:
-        epoch: From 1 on.
-        views: How many draws there are; 0 where every epoch has its own.
-    """
-    return (epoch - 1) % views + 1 if views else epoch
-
-
 class Views(Features):
     """Features of several random draws of the same images; as such, those of the first."""
 
@@ -193,31 +183,3 @@ def prefetch(
             if pending is not None:
                 yield pending.result()
             pending = following
-
-
-def batches_of(
-    labels: np.ndarray, batch_size: int, seed: int, epoch: int, *, balanced: bool
-) -> np.ndarray:
-    """The batches of one training epoch, of every class as many images if `balanced`.
-
-    Else as of `shuffled`, whose other arguments it has; then an index may be there several times.
-    """
-    if not balanced:
-        return shuffled(len(labels), batch_size, seed, epoch)
-    order = balanced_order(labels, seed, epoch)
-    batch_size = min(batch_size, len(order))
-    steps = len(order) // batch_size
-    return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """The batches of one training epoch: int32 [steps, batch_size], every index at most once.
-
-    The order depends on seed and epoch alone, so an epoch that was left after k batches goes on
-    with those from k on. A last incomplete batch is left out, as its batch statistics would weigh
-    a few examples like many; another epoch leaves out others.
-    """
-    batch_size = min(batch_size, count)
-    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-    steps = count // batch_size
-    return order[: steps * batch_size].reshape(steps, batch_size)

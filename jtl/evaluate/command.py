@@ -87,7 +87,8 @@ def command(options: Options) -> None:
     from jtl.runs import evaluation_files as outputs
     from jtl.runs import plot_worker
     from jtl.runs import report as report_page
-    from jtl.runs.files import HTML_REPORT, SUMMARY, fitted_penalty, read_json, run_of
+    from jtl.runs.files import HTML_REPORT, SUMMARY, read_json, run_of
+    from jtl.runs.metrics_log import fitted_penalty
 
     display = Display()
     loaded = load_all(options.run, single=options.single).with_tta(options.tta)

@@ -41,11 +41,11 @@ from jtl.runs.checkpoints.model_description import rebuild_model
 from jtl.runs.familiarity import Familiarity
 from jtl.runs.files import (
     class_titles,
-    fitted_penalty,
     fitted_temperature,
     fitted_thresholds,
     run_of,
 )
+from jtl.runs.metrics_log import fitted_penalty
 from jtl.runs.resume import stored_config
 from jtl.runs.run import Run
 

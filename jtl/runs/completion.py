@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from jtl.data.input_plan import InputPlan
 from jtl.data.multilabel import members
 from jtl.data.sources.registry import Dataset
 from jtl.models import ImageClassifier
-from jtl.runs import evaluation_files, familiarity
+from jtl.runs import evaluation_files, familiarity, metrics_log
 from jtl.runs.evaluation import Evaluation
 from jtl.runs.evaluation_files import Draw, Scored
-from jtl.runs.files import HTML_REPORT, METRICS
+from jtl.runs.files import HTML_REPORT
 from jtl.runs.html_report import content
 
 MOST_ON_MAP = 800
@@ -82,8 +81,7 @@ def write_page(
         found = None if train is None else familiarity.fitted(train, on_map[1], epoch)
         if found is not None:
             found.save(folder)
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-    history = [json.loads(line) for line in lines]
+    history = list(metrics_log.lines(folder))
     names = scored.class_names
     shown = content.gather(evaluation, names, summary, scored.config, history, on_map)
     draw("write_report", folder / HTML_REPORT, neighbours=neighbours, **shown)

@@ -18,7 +18,8 @@ from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
 from jtl.data.class_names import with_title
 from jtl.runs import metrics
-from jtl.runs.files import CURVES, HTML_REPORT, fitted_penalty
+from jtl.runs.files import CURVES, HTML_REPORT
+from jtl.runs.metrics_log import fitted_penalty
 
 if TYPE_CHECKING:
     from jtl.distributed.sharding import DataSharding

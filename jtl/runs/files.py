@@ -49,15 +49,6 @@ def missing_run(folder: Path) -> str | None:
     return f"'{folder}' is not a run: there is no such folder.{guess}"
 
 
-def fitted_penalty(folder: Path) -> float | None:
-    """The L2 penalty of a run that was fitted by L-BFGS, which has no epochs; None of others."""
-    try:
-        with (folder / METRICS).open(encoding="utf-8") as lines:
-            return json.loads(next(lines, "{}")).get("l2")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
 def _fitted(folder: Path, epoch: int, key: str) -> Any:
     """What the summary says that was fitted for an epoch; None where it does not."""
     try:

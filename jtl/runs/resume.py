@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jtl.common.errors import UserError
-from jtl.common.files import refuse_link, replace_text
+from jtl.common.files import refuse_link
 from jtl.common.text import counted
 from jtl.config import walk
 from jtl.config.model import AUTO_MODEL
@@ -19,7 +19,7 @@ from jtl.config.options import Config
 from jtl.config.training import balance_of
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
-from jtl.runs import data_contents
+from jtl.runs import data_contents, metrics_log
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
 from jtl.runs.files import CONFIG, METRICS, SUMMARY, read_json, write_json
@@ -157,7 +157,7 @@ def _resumed(folder: Path, stored: Config, more: int, message: Callable[[str], N
         )
     # Epochs after the checkpoint are trained again, so their lines must go.
     if processes.is_primary():
-        replace_text(folder / METRICS, "".join(json.dumps(e) + "\n" for e in run.history))
+        metrics_log.replace(folder, run.history)
     return run
 
 
@@ -298,17 +298,15 @@ def _history(folder: Path, done: int | None) -> list[dict[str, Any]]:
     Raises:
         UserError: They are not all there.
     """
-    path = folder / METRICS
     try:
-        lines = [] if done == 0 else path.read_text(encoding="utf-8").splitlines()
-        done = len(lines) if done is None else done
-        history = [json.loads(line) for line in lines[:done]]
+        history = [] if done == 0 else list(itertools.islice(metrics_log.lines(folder), done))
+        done = len(history) if done is None else done
         whole = [line["epoch"] for line in history] == list(range(1, done + 1))
     except (OSError, ValueError, KeyError, TypeError):
         whole, history = False, []
     if not whole:
         raise UserError(
-            f"'{path}' is damaged: it should list the {done} epochs up to the latest checkpoint. "
-            "The run cannot be resumed, but its model can still be used."
+            f"'{folder / METRICS}' is damaged: it should list the {done} epochs up to the latest "
+            "checkpoint. The run cannot be resumed, but its model can still be used."
         )
     return history

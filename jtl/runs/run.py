@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jtl.common.files import append_text, sync
 from jtl.config.options import Config
 from jtl.data.sources.registry import Dataset
 from jtl.distributed import processes
-from jtl.runs import data_contents, metrics, report
+from jtl.runs import data_contents, metrics, metrics_log, report
 from jtl.runs.checkpoints import reading
 from jtl.runs.checkpoints.contents import TemporaryCheckpoint
 from jtl.runs.console_text import is_multilabel, measured
 from jtl.runs.evaluation_plots import MOST_CLASSES
-from jtl.runs.files import CONFIG, CURVES, METRICS, SUMMARY, read_json, write_json
+from jtl.runs.files import CONFIG, CURVES, SUMMARY, read_json, write_json
 from jtl.runs.folder import BEGUN, check_empty, held_folder, new_folder, remove_begun
 from jtl.runs.plot_worker import PlotWorker
 from jtl.runs.plots import curves_title
@@ -79,14 +77,14 @@ class Run:
         self.history.append(line)
         if not processes.is_primary():
             return
-        append_text(self.folder / METRICS, json.dumps(line) + "\n")
+        metrics_log.add(self.folder, line)
         if self.trackers is not None:
             self.trackers.log(line)
 
     def sync(self) -> None:
         """Waits until the epochs' lines are on the disk: a checkpoint is of no use without them."""
         if processes.is_primary():
-            sync(self.folder / METRICS)
+            metrics_log.sync(self.folder)
 
     def best_epoch(self, until: int | None = None) -> int:
         """The best epoch by `--metric`; among equals, that of lowest validation loss.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from jtl.distributed import device
 from jtl.predict.ensemble import Ensemble, load_all
 from jtl.predict.inputs import Images
 from jtl.predict.predictions import TOP
+from jtl.runs import metrics_log
 from jtl.runs import run as runs
-from jtl.runs.files import METRICS, SUMMARY, read_json
+from jtl.runs.files import SUMMARY, read_json
 from jtl.runs.resume import stored_config
 from jtl.search import console_text
 from jtl.search.clock import clock_from_now
@@ -72,8 +72,7 @@ class Found:
             trial: One of `trials`, or its folder within the search's.
         """
         folder = self.folder / (trial if isinstance(trial, str) else trial["folder"])
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-        history = [json.loads(line) for line in lines]
+        history = list(metrics_log.lines(folder))
         config, summary = stored_config(folder), read_json(folder / SUMMARY)
         return Run.of(runs.Run(folder, config, summary, history))
 

@@ -13,7 +13,7 @@ from jtl.common.progress import Display
 from jtl.common.signals import listening
 from jtl.config import walk
 from jtl.config.options import Config
-from jtl.data.loader import batches_of
+from jtl.data.sampler import batches_of
 from jtl.distributed import processes
 from jtl.runs import plots
 from jtl.runs.files import write_json

@@ -15,9 +15,9 @@ from jtl.common.files import replace_bytes
 from jtl.common.progress import Display
 from jtl.common.text import percent, shortened, shortened_apart
 from jtl.data.input_plan import InputPlan
-from jtl.data.loader import batches_of
 from jtl.data.multilabel import DIVIDER
 from jtl.data.preprocessing import Prepare
+from jtl.data.sampler import batches_of
 from jtl.runs import sheets
 from jtl.train.setup import Setup
 

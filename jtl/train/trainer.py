@@ -13,7 +13,8 @@ import numpy as np
 
 from jtl.cache.phase_inputs import PhaseInputs
 from jtl.common.trees import ParamTree, merge
-from jtl.data.loader import Examples, Features, Views, batches_of, draw_of, prefetch
+from jtl.data.loader import Examples, Features, Views, prefetch
+from jtl.data.sampler import batches_of, draw_of
 from jtl.freeze import lora
 from jtl.freeze.phase_plan import PhasePlan, first_phase
 from jtl.models.inference import Metrics

@@ -16,7 +16,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, DataConfig, TrainConfig
 from jtl.data.augment import PRESETS, Augmentation
-from jtl.data.balance import balanced_order, balanced_weights, class_weights
+from jtl.data.balance import balanced_weights, class_weights
+from jtl.data.sampler import balanced_order
 from jtl.optim import lbfgs
 from jtl.runs import resume
 from jtl.runs.checkpoints import reading

@@ -12,7 +12,7 @@ import pytest
 from jtl.common.errors import UserError
 from jtl.config.data import DataConfig
 from jtl.config.options import Config
-from jtl.data import balance, folds
+from jtl.data import folds, sampler
 from jtl.data.hold_out import _by_images, hold_out, hold_out_test
 from jtl.data.sources import registry
 from jtl.data.sources.arrays import ArraySplit
@@ -193,7 +193,7 @@ def test_thousands_of_classes_take_one_pass(monkeypatch):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5000), 3)).astype(np.int32)
     held_out = _by_images(labels, np.random.default_rng(1), 0.34)
     place = folds.assigned(labels, 3, 0)
-    order = balance.balanced_order(labels, 0, 1)
+    order = sampler.balanced_order(labels, 0, 1)
     # As with a pass for each class, which this was before.
     random, expected = np.random.default_rng(1), np.zeros(len(labels), bool)
     for label in range(5000):
@@ -209,4 +209,4 @@ def test_thousands_of_classes_take_one_pass(monkeypatch):
     monkeypatch.setattr(np, "flatnonzero", looked_for)
     _by_images(labels, np.random.default_rng(1), 0.34)
     folds.assigned(labels, 3, 0)
-    balance.balanced_order(labels, 0, 1)
+    sampler.balanced_order(labels, 0, 1)

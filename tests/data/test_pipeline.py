@@ -14,8 +14,9 @@ from jtl.cache.placement import place_images
 from jtl.common.errors import UserError
 from jtl.data.decoding import HostTransform
 from jtl.data.input_plan import InputPlan, common_size, plan_input
-from jtl.data.loader import Features, Images, in_order, prefetch, shuffled
+from jtl.data.loader import Features, Images, in_order, prefetch
 from jtl.data.preprocessing import Prepare
+from jtl.data.sampler import shuffled
 from jtl.data.sources.registry import Dataset
 from jtl.models import Preprocessing
 from support import tiny

@@ -17,7 +17,8 @@ import pytest
 
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import AugmentConfig, Config, ModelConfig, StepsConfig
-from jtl.data.loader import Images, prefetch, shuffled
+from jtl.data.loader import Images, prefetch
+from jtl.data.sampler import shuffled
 from jtl.distributed.sharding import SINGLE, DataSharding
 from jtl.models import registry
 from jtl.runs.checkpoints import reading

@@ -20,7 +20,8 @@ import pytest
 
 from jtl.common.trees import leaf_paths, lookup
 from jtl.config.options import Config, StepsConfig
-from jtl.data.loader import Images, shuffled
+from jtl.data.loader import Images
+from jtl.data.sampler import shuffled
 from jtl.models import ImageClassifier
 from jtl.train.checks import checked
 from jtl.train.setup import Setup, prepare_setup

@@ -25,7 +25,8 @@ from weights_convert.convert.filling import fill
 from weights_convert.convert.fused import fused
 from weights_convert.convert.heads import OWN_HEAD, without_own_head
 from weights_convert.convert.layout import Layout, arrange
-from weights_convert.convert.rules import TORCH, Table, counter_key
+from weights_convert.convert.leaf_names import TORCH
+from weights_convert.convert.rules import Table, counter_key
 from weights_convert.convert.stems import for_colour
 from weights_convert.convert.surroundings import (
     refuse_unexplained,

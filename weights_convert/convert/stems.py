@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jtl.common.trees import lookup
-from weights_convert.convert.rules import KERAS, TORCH, Table
+from weights_convert.convert.leaf_names import KERAS, TORCH
+from weights_convert.convert.rules import Table
 
 
 def for_colour(

@@ -11,7 +11,8 @@ import numpy as np
 from jtl.common.errors import UserError
 from weights_convert.convert.heads import pooled_features
 from weights_convert.convert.layout import PROJECTION, Layout
-from weights_convert.convert.rules import TORCH, Table
+from weights_convert.convert.leaf_names import TORCH
+from weights_convert.convert.rules import Table
 from weights_convert.printable import listed, shown
 
 # A pattern of more names than these is nothing to copy.

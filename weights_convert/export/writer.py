@@ -27,7 +27,8 @@ from jtl.common.trees import lookup
 from weights_convert.checkpoint import description
 from weights_convert.checkpoint import folder as converted_folder
 from weights_convert.convert.filling import report
-from weights_convert.convert.rules import TORCH, Table, counter_key
+from weights_convert.convert.leaf_names import TORCH
+from weights_convert.convert.rules import Table, counter_key
 from weights_convert.export.targets import LIBRARIES, TargetModel, choose
 
 _KERNELS = ("kernel", "bias")

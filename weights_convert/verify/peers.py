@@ -23,7 +23,7 @@ from weights_convert.catalogue.weights import timm_names
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import recognize
 from weights_convert.convert.fused import fused
-from weights_convert.convert.rules import KERAS, TORCH
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.tables import TABLES, torchvision_name
 from weights_convert.export import targets
 from weights_convert.read import readers, sharded

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weights_convert.convert.leaf_names import TORCH
 from weights_convert.convert.published import Published, TorchvisionFile
-from weights_convert.convert.rules import TORCH, Naming, Table
+from weights_convert.convert.rules import Naming, Table
 
 if TYPE_CHECKING:
     from jtl.models.families.alexnet import AlexNet

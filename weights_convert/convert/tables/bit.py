@@ -6,8 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from jtl.models import Preprocessing
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Layout, Naming, Table
+from weights_convert.convert.rules import Layout, Naming, Table
 
 if TYPE_CHECKING:
     from jtl.models.families.bit import BiT

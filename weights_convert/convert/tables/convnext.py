@@ -6,16 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jtl.models import Preprocessing
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, TorchvisionFile, network
-from weights_convert.convert.rules import (
-    KERAS,
-    TORCH,
-    Layout,
-    Naming,
-    Table,
-    blocks_before,
-    numbered,
-)
+from weights_convert.convert.rules import Layout, Naming, Table, blocks_before, numbered
 
 if TYPE_CHECKING:
     from jtl.models.families.convnext import ConvNeXt

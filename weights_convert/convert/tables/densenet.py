@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jtl.models import NormSpec, Preprocessing
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.rules import Naming, Table
 from weights_convert.convert.tables.names import keras_block
 
 if TYPE_CHECKING:

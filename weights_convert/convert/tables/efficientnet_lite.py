@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jtl.models import NormSpec
+from weights_convert.convert.leaf_names import TORCH
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import TORCH, Table
+from weights_convert.convert.rules import Table
 from weights_convert.convert.tables.mobile import TIMM_INSIDE, TIMM_OUTPUTS, lukemelas, timm_modules
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jtl.models import NormSpec, Preprocessing
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table
+from weights_convert.convert.rules import Naming, Table
 
 if TYPE_CHECKING:
     from jtl.models.families.inception import Branch, InceptionV3

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jtl.models import NormSpec, Preprocessing
+from weights_convert.convert.leaf_names import TORCH
 from weights_convert.convert.published import Published, TorchvisionFile, network
-from weights_convert.convert.rules import TORCH, Naming, Table
+from weights_convert.convert.rules import Naming, Table
 from weights_convert.convert.tables.mobile import TIMM_INSIDE, TIMM_OUTPUTS, timm_modules
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from jtl import models
 from jtl.models import NormSpec, Preprocessing
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Modules, Naming, Table, blocks_before
+from weights_convert.convert.rules import Modules, Naming, Table, blocks_before
 from weights_convert.convert.tables.mobile import (
     DEPTHWISE,
     TIMM_INSIDE,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, TorchvisionFile
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table, blocks_before
+from weights_convert.convert.rules import Naming, Table, blocks_before
 from weights_convert.convert.tables.preprocessing import CAFFE
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, network
-from weights_convert.convert.rules import KERAS, TORCH, Naming, Table, blocks_before, numbered
+from weights_convert.convert.rules import Naming, Table, blocks_before, numbered
 from weights_convert.convert.tables.preprocessing import CAFFE
 
 if TYPE_CHECKING:

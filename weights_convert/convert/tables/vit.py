@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from jtl.common.errors import UserError
 from jtl.models import Preprocessing
 from weights_convert.convert.big_vision import POSITIONS
+from weights_convert.convert.leaf_names import TORCH, LeafRules
 from weights_convert.convert.published import Published, TorchvisionFile, network
-from weights_convert.convert.rules import TORCH, Layout, LeafRules, Naming, Table
+from weights_convert.convert.rules import Layout, Naming, Table
 
 if TYPE_CHECKING:
     from jtl.models.families.vit import ViT

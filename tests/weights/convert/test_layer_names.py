@@ -8,7 +8,7 @@ from jtl import models
 from jtl.common.errors import UserError
 from jtl.freeze import label_tree, parse
 from jtl.models.chain import locate
-from weights_convert.convert.names import translate
+from weights_convert.convert.layer_names import translate
 
 
 @pytest.mark.parametrize(
