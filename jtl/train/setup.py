@@ -18,11 +18,9 @@ from jtl.common import garbage_collection
 from jtl.common.errors import UserError
 from jtl.common.paths import FEATURES, cache_dir
 from jtl.common.progress import Display
-from jtl.common.text import counted
 from jtl.common.trees import ParamTree
 from jtl.config.defaults import phase_defaults
 from jtl.config.options import Config
-from jtl.data import verification
 from jtl.data.augment import Augmentation
 from jtl.data.balance import class_weights
 from jtl.data.decoding import BITS
@@ -36,10 +34,8 @@ from jtl.models import ImageClassifier, heads
 from jtl.models.initialization import initialize
 from jtl.optim import lbfgs
 from jtl.optim.recipe import Recipe, recipe
-from jtl.runs import metrics
 from jtl.runs.checkpoints.model_description import describe_model
-from jtl.runs.warm_start import of_resumed, of_run
-from jtl.train import number_format
+from jtl.train import number_format, starting_weights, training_data
 from jtl.train.automatic import augmented, chosen
 
 
@@ -135,45 +131,11 @@ def prepare_setup(config: Config, display: Display, resumed: Path | None = None)
         UserError: Data, weights, head or masks cannot be used.
     """
     config = augmented(config)
-    dataset = registry.load(
-        config.data.data,
-        registry.SourceOptions.of(config.data),
-        seed=config.split_seed,
-        test_fraction=config.data.test_split,
-        fold=config.data.fold,
-        verify=verification.of(config.data.on_bad_image, display),
-        bit_depth=config.data.bit_depth,
-    )
-    if config.data.bit_depth != "auto" and dataset.bit_depth is None:
-        raise UserError(
-            f"--bit-depth {config.data.bit_depth}: no effect on '{dataset.spec}', which has no "
-            "16-bit images. Leave it out."
-        )
-    for line in (*dataset.describe().lines(), *(f"note: {note}" for note in dataset.notes)):
-        display.message(line)
-    if len(dataset.val) < metrics.FEW:
-        low, _ = metrics.wilson_interval(1.0, len(dataset.val))
-        display.message(
-            f"warning: {counted(len(dataset.val), 'validation image')}: too few to choose the best "
-            f"model by. Even if all of them are right, the true accuracy may be only {low:.2f} "
-            "(95 % interval). Add more validation images."
-        )
-    if config.train.metric == "auroc" and len(np.unique(dataset.val.labels)) < 2:
-        raise UserError(
-            "--metric auroc: the validation images are all of one class, and the area under a "
-            "ROC curve needs two. Use another metric, or add validation images."
-        )
-    if dataset.multilabel and not dataset.val.labels.any():
-        raise UserError(
-            "None of the validation images has a label, so nothing can be chosen by them. Label "
-            "some, or add others."
-        )
-    _check_accumulation(config, len(dataset.train))
-    class_weights(config.train.class_weights, dataset.train.labels, dataset.class_names)
+    dataset = training_data.load(config, display)
     size = common_size(dataset)
     options = config.model
     entry = models.get(options.model)
-    pretrained, start_known = _pretrained(config, display, resumed)
+    pretrained, start_known = starting_weights.find(config, display, resumed)
     translate = functools.partial(weights.translate, model=options.model)
     at = options.truncate_at
     conventions = {} if pretrained is None else dict(pretrained.conventions)
@@ -256,40 +218,6 @@ def _adapted(variables: ParamTree, adapters: lora.Adapters | None, seed: int) ->
     return {**variables, "params": adapters.attached(variables["params"], seed)}
 
 
-def _pretrained(config: Config, display: Display, resumed: Path | None) -> tuple[Any, bool]:
-    """The weights to start from, None for random ones, and whether all of them are known still."""
-    options = config.model
-    if options.weights == "random":
-        return None, True
-    reading = weights.Reading(options.entry, options.strip_prefix, options.ignore_keys, options.bgr)
-    if resumed is None:
-        pretrained, own = of_run(options.weights, options.model), False
-    else:
-        pretrained, own = of_resumed(options.weights, options.model, resumed)
-    if pretrained is None:
-        progress = display.message
-        return weights.resolve(
-            options.weights, options.model, progress=progress, reading=reading
-        ), True
-    if flags := reading.flags():
-        raise UserError(
-            f"'{options.weights}' is a run, so {', '.join(flags)} cannot change anything. Leave "
-            "it out."
-        )
-    if own and config.train.l2_sp:
-        raise UserError(
-            f"--l2-sp pulls towards the weights that the run began with ({pretrained.source}), and "
-            f"'{options.weights}' has others by now. Bring that checkpoint back, or start again."
-        )
-    if own:
-        display.message(
-            f"note: '{options.weights}' no longer has what this run began with "
-            f"({pretrained.source}): frozen leaves come from this run's own checkpoint, and a "
-            "linear probe is left out"
-        )
-    return pretrained, not own
-
-
 def feature_cache(setup: Setup, display: Display) -> FeatureCache:
     """The features of a run, in the user's cache folder."""
     return FeatureCache(
@@ -311,15 +239,6 @@ def head_fits(config: Config, variables: ParamTree, dataset: registry.Dataset) -
     width, classes = variables["params"]["head"]["logits"]["kernel"].shape
     needed = lbfgs.needed_bytes(len(dataset.train) + len(dataset.val), width, classes)
     return needed <= memory_budget(config.run.cache_budget)
-
-
-def _check_accumulation(config: Config, count: int) -> None:
-    batch, times = config.train.batch, config.steps.accumulate
-    if times > 1 and batch * times > count:
-        raise UserError(
-            f"--accumulate {times} with --batch-size {batch} needs {batch * times} images per "
-            f"update, but there are only {count} training images. Lower one of them."
-        )
 
 
 def _check_batch_norm(config: Config, shapes: ParamTree) -> None:

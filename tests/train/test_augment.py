@@ -15,7 +15,7 @@ from PIL import Image
 from jtl.cli import app
 from jtl.common.errors import UserError
 from jtl.config.options import AugmentConfig, Config, RunConfig, TrainConfig
-from jtl.data import input_plan, loader
+from jtl.data import input_plan, loader, sampler
 from jtl.data.augment import PRESETS, Augment, Augmentation
 from jtl.data.decoding import HostTransform
 from jtl.models.inference import forward
@@ -62,7 +62,7 @@ def test_the_step_is_that_of_augmented_images(preset):
 
 def test_an_epoch_goes_on_where_it_was_left():
     """Images, their order and what is drawn of them: all from seed, epoch and step."""
-    split, batches = tiny.array_split(19), loader.shuffled(19, 4, seed=5, epoch=2)
+    split, batches = tiny.array_split(19), sampler.shuffled(19, 4, seed=5, epoch=2)
     augment = Augmentation(PRESETS["strong"], tiny.PREPARE, len(tiny.CLASSES))
 
     def go_on(state, first: int, last: int) -> Any:
@@ -183,7 +183,7 @@ def test_a_run_hands_larger_images_and_their_numbers_to_training_alone(
     )
     fit(config, tiny.quiet())
     assert set(shapes) == {(4, 10, 10, 3)}
-    order = [(i, epoch) for epoch in (1, 2) for i in loader.shuffled(9, 4, 0, epoch).tolist()]
+    order = [(i, epoch) for epoch in (1, 2) for i in sampler.shuffled(9, 4, 0, epoch).tolist()]
     assert drawn_by == order
     assert {shape[1:] for shape in forwards} == {(8, 8, 3)}
 
