@@ -103,6 +103,12 @@ class Node:
         for child in self.children.values():
             yield from child._below()
 
+    def walk(self) -> Iterator[Node]:
+        """The folder itself and all below."""
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
     def files(self) -> list[str]:
         """The names of all images in it."""
         return [image.name for image in self.all_images()]
@@ -217,9 +223,11 @@ def classes_in(
         _refuse_parts(kept, where, labels_told, level)
         views.refuse(images, where, labels_told)
     if level == "auto":
-        for name, child in kept.items():
-            inner = {n: child.children[n].all_images() for n in child.with_images()}
-            views.refuse_copies(child.images, inner, f"{where}/{name}")
+        for child in kept.values():
+            for inside in child.walk():
+                inner = {n: inside.children[n].all_images() for n in inside.with_images()}
+                at = "/".join([where, *inside.parts[len(child.parts) - 1 :]])
+                views.refuse_copies(inside.images, inner, at)
         level = _level(node.parts, kept, where, labels_told)
     if level == "leaf":
         classes = _by_leaf(node.parts, kept)
@@ -227,7 +235,7 @@ def classes_in(
         lost = (i.name for c in kept.values() for i in c.all_images() if i.parts not in used)
         leave_out(STRAYS, *lost)
         return ClassFolders(classes, level, [], left)
-    deep = [n for n, c in kept.items() if c.images and c.with_images()]
+    deep = [n for n, c in kept.items() if any(i.images and i.with_images() for i in c.walk())]
     notes = [f"Images in sub-folders belong to their class: {listed(deep)}."] if deep else []
     return ClassFolders({n: c.all_images() for n, c in kept.items()}, level, notes, left)
 

@@ -264,7 +264,7 @@ class _Reader:
         kinds = unread_labels.by_kind(others, self._read)
         if names := [name for same in kinds.values() for name in same]:
             told = (
-                f"{listed(same, 3)} ({kind})" if "boxes" in kind else listed(same)
+                f"{listed(same, 3)} ({kind})" if " of " in kind else listed(same)
                 for kind, same in kinds.items()
             )
             self.findings.notes.append(

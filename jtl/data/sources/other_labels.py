@@ -21,6 +21,8 @@ from jtl.data.sources.stores import ImageFile, decoded
 from jtl.data.sources.unread_labels import COCO, kind_of_text
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", "metadata.json")
+_LIST = ".txt"
+"""Of what may be a table with a head, as the lists of DeepFashion, or any text."""
 _HEADS = {
     "label", "labels", "class", "classes", "class_name", "classname", "target", "category",
     "diagnosis", "dx", "species", "disease",
@@ -56,8 +58,10 @@ def refuse(
     tables = [
         file
         for file in files
-        if file.name.lower().endswith((*_ENDINGS, ".json")) and file.size <= _MOST_BYTES
+        if file.name.lower().endswith((*_ENDINGS, ".json", _LIST)) and file.size <= _MOST_BYTES
     ]
+    # Of YOLO there is a text for each image.
+    tables.sort(key=lambda file: file.name.lower().endswith(_LIST))
     if len(classes) < 2 or not tables:
         return
     images = [image for same in classes.values() for image in same]
@@ -65,7 +69,7 @@ def refuse(
     class_of = {image.name: label for label, same in classes.items() for image in same}
     for file in tables[:_MOST_FILES]:
         try:
-            is_table = file.name.lower().endswith(_ENDINGS)
+            is_table = file.name.lower().endswith((*_ENDINGS, _LIST))
             text = decoded(read(file, _FIRST_BYTES if is_table else _FEW_BYTES))
             if kind_of_text(text) == COCO:
                 rows = _rows_of_coco(json.loads(decoded(read(file))))
@@ -82,6 +86,13 @@ def refuse(
                 f"{listed(sorted(classes), 3)}, may be patients, places or videos. If they are the "
                 f"classes, add --classes top. {labels_told}".rstrip()
             )
+
+
+def _says_label(head: str) -> bool:
+    """Whether a column is called as one of labels, as `label`, `category_label` or `class_id`."""
+    words = words_of(head)
+    named = words[:-1] if words[-1:] in (["id"], ["name"]) else words
+    return head.casefold() in _HEADS or bool({*named[-1:]} & _HEADS)
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -110,7 +121,7 @@ def _labels(
 ) -> list[str]:
     """The labels in a column called so, where they are not those of the folders."""
     head, *rows = rows
-    columns = [c for c, cell in enumerate(head) if c and cell.casefold() in _HEADS]
+    columns = [c for c, cell in enumerate(head) if c and _says_label(cell)]
     folders = set(class_of.values())
     named = []
     for row, image in zip(rows, index.of_rows(rows), strict=True):

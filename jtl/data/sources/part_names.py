@@ -11,7 +11,7 @@ from jtl.data.sources.names import CONTAINERS, words_of
 _PARTS = (
     *CONTAINERS, "picture", "photo", "pic", "frame", "file", "part", "parts", "fold", "folds",
     "batch", "batches", "chunk", "shard", "partition", "subset", "set", "split", "folder", "dir",
-    "archive", "zip", "disk", "disc",
+    "ds", "archive", "zip", "disk", "disc",
 )  # fmt: skip
 """What stands before the number in the name of a part of one data set, such as `images_001`."""
 _GROUPS = (

@@ -112,6 +112,11 @@ def choose(table: Table, asked: Asked, hits: Hits) -> Columns:
     if label is None:
         label, one_hot, said = _labels(table, {image, split, group})
         notes += said
+        if never := [table.names[c] for c in one_hot if {*table.columns[c]} <= {*FALSE, *MISSING}]:
+            notes.append(
+                f"The columns {listed(map(repr, never))} of {table.path.name} are 1 in no row: "
+                "they are no classes here."
+            )
     if split is None and asked.split is None:
         used = {image, label, group, *one_hot}
         notes += unused_splits(table, [c for c in named_columns(table) if c not in used])
@@ -173,7 +178,7 @@ def _image(
 def _labels(table: Table, taken: set[int | None]) -> tuple[int | None, tuple[int, ...], list[str]]:
     columns = [c for c in named_columns(table) if c not in taken]
     usual = _usual(table, columns, LABELS)
-    if "x" in map(key_of, table.names):  # A place in the image.
+    if any(words_of(name)[-1:] == ["x"] for name in table.names):  # A place, as `Bbox [x,y,w,h]`.
         usual = [column for column in usual if key_of(table.names[column]) != "y"]
     usual = usual or [c for c in columns if {*words_of(table.names[c])[-1:]} & _LAST_WORDS]
     if len(usual) > 1:

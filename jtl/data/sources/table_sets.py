@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from jtl.common.errors import UserError
 from jtl.common.text import listed
+from jtl.data.sources.image_groups import column_of
+from jtl.data.sources.image_index import ImageIndex
 from jtl.data.sources.names import splits_in
+from jtl.data.sources.split_column import rows_of
+from jtl.data.sources.stores import ImageFile, decoded
 from jtl.data.sources.table_files import ENDINGS
 from jtl.data.splits import split_of
 
@@ -22,6 +28,8 @@ _LIST = re.compile(
 )
 """The names of lists of splits."""
 _ORDER = ("train", "val", "test")
+_MOST_TABLES, _FIRST_BYTES = 8, 2**14
+"""That are looked into, and how far."""
 
 
 def tables_in(place: Path) -> dict[str, Path]:
@@ -103,15 +111,53 @@ def beside(place: Path) -> list[str]:
     """A note if other tables beside one of training images may be those of the other splits."""
     if place.is_dir() or splits_in(place.stem) != {"train"}:
         return []
-    names = [t.name for t in _tables(place.parent) if splits_in(t.stem) in ({"val"}, {"test"})]
-    if not names:
+    is_list = place.suffix.lower() == ".txt"
+    others = sorted(place.parent.glob("*.txt")) if is_list else _tables(place.parent)
+    names = [t.name for t in others if splits_in(t.stem) in ({"val"}, {"test"})]
+    if not names or (is_list and place in _lists(place.parent)):  # See `lists_beside`.
         return []
     told = f"{listed(names)} next to {place.name}: not read. "
     try:
         tables_in(place.parent)
-    except UserError:  # Several for one split.
+    except UserError:  # Several for one split, or lists with longer names.
+        if is_list:
+            return [
+                f"{told}If they say validation or test images, copy the lists that belong together "
+                "to files called train.txt, val.txt and test.txt in a folder of their own, and "
+                f"give that: csv:FOLDER --image-root {place.parent}"
+            ]
         return [
             f"{told}If they say validation or test images, put the tables of train, val and test "
             "that belong together into a folder, and give that as csv:FOLDER."
         ]
     return [f"{told}To use them: csv:{place.parent}"]
+
+
+def groups_beside(place: Path, images: Sequence[ImageFile]) -> list[str]:
+    """Notes of tables beside one that say which of its images belong together.
+
+    Args:
+        place: The table, which says no groups.
+        images: That it names.
+    """
+    if place.is_dir():
+        return []
+    index = ImageIndex(images)
+    notes = []
+    for table in _tables(place.parent)[:_MOST_TABLES]:
+        if table == place or table.suffix.lower() == ".parquet":
+            continue
+        try:
+            with table.open("rb") as file:
+                text = decoded(file.read(_FIRST_BYTES))
+            rows = list(rows_of(text.rpartition("\n")[0]))
+            column = column_of(table.name, rows, index) if rows else ""
+        except (OSError, ValueError, csv.Error):
+            continue
+        if column:
+            notes.append(
+                f"{table.name} next to {place.name} says the {column} of images, which jtl does "
+                "not use. To keep images of a group on one side of a validation split that is "
+                f"held out, add that column to {place.name}, and --group-column {column}"
+            )
+    return notes

@@ -29,7 +29,7 @@ from jtl.data.sources.table_columns import Asked
 from jtl.data.sources.table_files import NAMED, NoLabels, Table, read_table
 from jtl.data.sources.table_images import ImageFinder
 from jtl.data.sources.table_rows import Rows, rows_of_table
-from jtl.data.sources.table_sets import beside, lists_beside, tables_in
+from jtl.data.sources.table_sets import beside, groups_beside, lists_beside, tables_in
 from jtl.data.sources.table_splits import NONE
 from jtl.data.splits import OpenedSource, class_problems, split_of
 
@@ -93,6 +93,8 @@ def _load(place: Path, asked: Asked, root: Path | None) -> OpenedSource:
     if asked.split is None and [*parts] == [""] and not parts[""].splits:
         refuse_named_splits(parts[""])
     notes += beside(place)
+    if asked.group is None:
+        notes += groups_beside(place, [image for rows in parts.values() for image in rows.images])
     if asked.split is None and not any(rows.splits for rows in parts.values()):
         notes += lists_beside(place)
     return open_rows(str(place), parts, notes)

@@ -22,19 +22,20 @@ _KINDS = {
     "boxes in the format of Pascal VOC": r"\.xml$",
     "labels of WebDataset": r"\.cls$",
     "arrays or records": rf"\.(h5|hdf5|npy|npz|{_RECORDS}|parquet)$",
-    "lists": r"(^|/)([^/]*(label|class|annotation|train|test|val)[^/]*\.(txt|json)|"
-    r"labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
+    "lists": r"(^|/)([^/]*(label|class|annotation|category|attribute|train|test|val)[^/]*\."
+    r"(txt|json)|labels?/.*\.txt|(result|project|export|via)[^/]*\.json)$",
 }  # fmt: skip
 """By what they are, in the plural; the first that fits counts."""
 _VIA, _LABELME, _YOLO = (f"boxes in the format of {name}" for name in ("VIA", "LabelMe", "YOLO"))
 _SHARE = r"(0?\.\d+|[01](\.\d*)?|\d(\.\d+)?e-\d+)"
-LABEL_STUDIO = "annotations of Label Studio"
+LABEL_STUDIO, _SUPERVISELY = (f"annotations of {name}" for name in ("Label Studio", "Supervisely"))
 _HELD = {
     _VIA: r"[\s\S]*\"_via_|(?=[\s\S]*\"regions\"\s*:)[\s\S]*\"filename\"\s*:",
     _LABELME: r"(?=[\s\S]*\"shapes\"\s*:)[\s\S]*\"(imagePath|imageData)\"\s*:",
     COCO: r"(?=[\s\S]*\"images\"\s*:\s*\[)"
     r"[\s\S]*\"(annotations|categories|file_name)\"\s*:",
     LABEL_STUDIO: r"(?=[\s\S]*\"annotations\"\s*:\s*\[)[\s\S]*\"data\"\s*:\s*\{",
+    _SUPERVISELY: r"(?=[\s\S]*\"tags\"\s*:\s*\[)[\s\S]*\"objects\"\s*:\s*\[",
     # A class, and a centre and sides that are shares of the image's.
     _YOLO: rf"\s*\d+( {_SHARE}){{2}}( (?!0(\.0*)?\s){_SHARE}){{2}}( {_SHARE})*\s*(\n|$)",
 }
@@ -132,7 +133,7 @@ def by_kind(
             if looked[folder] < few and looked.total() < all_:
                 looked[folder] += 1
                 held = _kind_held(file, read)
-                if held in (_YOLO, _LABELME):  # One for each image.
+                if held in (_YOLO, _LABELME, _SUPERVISELY):  # One for each image.
                     of_folder[folder] = held
                 kind = held or kind
             elif kind is None:
@@ -206,7 +207,7 @@ def told(files: Iterable[ImageFile], place: Path, read: Callable[..., bytes] | N
         for pattern, text in _SPECIAL.items()
         if any(re.search(pattern, name, re.IGNORECASE) for name in names)
     ]
-    if any(found.get(kind) for kind in _HELD if kind != LABEL_STUDIO) and _OF_BOXES not in special:
+    if any(found.get(kind) for kind in _HELD if "boxes" in kind) and _OF_BOXES not in special:
         special.append(_OF_BOXES)
     tables = [n for n in found.get("tables", ()) if not re.search(_NO_TABLE, n, re.IGNORECASE)]
     tables = _likeliest(tables, {file.name: file for file in files}, read)
@@ -239,8 +240,9 @@ def _likeliest(
             head = ""
         return not head or any(separator in head.strip() for separator in ",;\t ")
 
-    def order(name: str) -> int:
+    def order(name: str) -> tuple[int, bool]:
         splits = splits_in(name.rpartition("/")[2])
-        return 0 if splits == {"train"} else 2 if splits == {"test"} else 1
+        rank = 0 if splits == {"train"} else 2 if splits == {"test"} else 1
+        return rank, "box" in name.lower()  # Boxes are of some images, as NIH's.
 
     return sorted(filter(has_labels, names), key=order)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 
 from jtl.common.errors import UserError
 from jtl.common.text import counted, listed
@@ -49,6 +49,9 @@ _DOWNLOADED = re.compile(r"[ _]?\(\d+\)")
 """Behind the name of a file that was saved twice, or of another one of the same name."""
 _FEW_COPIES, _FEWEST_COPIES = 0.05, 2
 _SMALL = {"thumb", "thumbs", "thumbnail", "thumbnails", "small", "preview", "previews", "resized"}
+_CUT = {"crop", "crops", "cropped", "patch", "patches", "tile", "tiles", "cells", "rois", "roi",
+        "cut", "cutouts", "chips", "segments"}  # fmt: skip
+"""Words in the names of folders that hold parts of images."""
 _RGB = {"red", "green", "blue"}
 _SAME, _NEARLY_ALL = 0.5, 0.9
 """The share of names that folders of bands have in common, and of images or things that tell."""
@@ -95,6 +98,12 @@ def refuse_copies(
     for folder, images in inner.items():
         stems = {stem_of(image.parts[-1]).casefold() for image in images}
         small = _SMALL & {*words_of(folder)}
+        if _CUT & {*words_of(folder)} and stems and all(_behind(stem, names) for stem in stems):
+            raise UserError(
+                f"{where}/{folder} holds images named after those in {where}, as parts cut from "
+                "them have: the same thing would be in training and in validation. Keep the whole "
+                f"images or the parts, and move the others elsewhere; or, to use both, {_KEEP}."
+            )
         if not stems or len(stems & names) < _NEARLY_ALL * len(stems):
             continue
         if small or (len(stems) > 1 and not _are_counted(sorted(stems))):
@@ -103,6 +112,11 @@ def refuse_copies(
                 f"such as thumbnails have. Move {folder} elsewhere; or, if they are further images "
                 f"of the class, {_KEEP}."
             )
+
+
+def _behind(name: str, names: Set[str]) -> bool:
+    """Whether a name begins with one of `names`, and goes on behind a separator."""
+    return any(name[: match.start()] in names for match in re.finditer(r"[ ._-]", name))
 
 
 def _same_few(held: Mapping[str, Sequence[ImageFile]], where: str) -> str:

@@ -59,6 +59,25 @@ def test_tables_with_other_labels_than_the_folders(tmp_path: Path, case: str):
     assert counts(root, "top") == WHOLE
 
 
+def test_a_text_whose_head_names_a_column_of_labels(tmp_path: Path):
+    """As DeepFashion's list of categories, of which folders are garments."""
+    text = rows("{place}/{place}-{i}.png   {half}{i}", "image_name  category_label").splitlines()
+    text = [f"{len(text) - 1}", *(line[:-1] if i else line for i, line in enumerate(text))]
+    text = [line.replace("   0", f"   {i % 3}") for i, line in enumerate(text)]
+    root = places(tmp_path, "nothing")
+    (root / "list_img.txt").write_text("\n".join(text) + "\n")
+    with pytest.raises(UserError, match=r"no classes: list_img.txt gives their images other lab"):
+        find(f"folder:{root}")
+    (root / "list_img.txt").write_text("\n".join(text).replace("category_label", "height") + "\n")
+    assert counts(root) == WHOLE
+
+
+@pytest.mark.parametrize("head", ["class_id", "Finding Label", "category_name"])
+def test_a_head_of_several_words(tmp_path: Path, head: str):
+    with pytest.raises(UserError, match=r"meta\.csv gives their images other labels"):
+        find(f"folder:{places(tmp_path, rows('{place}-{i}.png,{sick}', f'file,{head}'))}")
+
+
 @pytest.mark.parametrize("case", SAME)
 def test_tables_with_the_labels_of_the_folders(tmp_path: Path, case: str):
     assert counts(places(tmp_path, SAME[case])) == WHOLE

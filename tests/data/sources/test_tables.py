@@ -235,6 +235,40 @@ def test_one_hot_columns_are_classes(root: Path):
     found = find(written(root, text))
     assert pairs(found) == {"train": {"a": "MEL", "b": "NV", "c": "MEL", "d": "NV"}}
     assert found.labels_from.startswith("the columns MEL, NV, UNK of labels.csv")
+    assert "The columns 'UNK' of labels.csv are 1 in no row: they are no classes here." in (
+        found.notes
+    )
+
+
+def test_another_table_that_says_groups_of_the_images(root: Path):
+    """As ISIC 2019's metadata, with the lesion of each image."""
+    place = written(root, HEAD + FOUR).removeprefix("csv:")
+    (root / "meta.csv").write_text("image,age,lesion_id\na,5,1\nb,6,1\nc,5,2\nd,7,2\n")
+    told = [note for note in find(f"csv:{place}").notes if "meta.csv" in note]
+    assert len(told) == 1
+    assert told[0].startswith("meta.csv next to labels.csv says the lesion_id of images, which")
+    (root / "meta.csv").write_text("image,age,size\na,5,1\nb,6,1\nc,5,2\nd,7,2\n")
+    assert not [note for note in find(f"csv:{place}").notes if "meta.csv" in note]
+
+
+def test_lists_of_the_other_splits_beside_one(root: Path):
+    """As those of TrashNet, `one-indexed-files-notrash_train.txt`."""
+    for split, names in {"train": "ab", "val": "c", "test": "d"}.items():
+        lines = [f"im/{name}.png {number % 2 + 1}" for number, name in enumerate(names)]
+        (root / f"files_{split}.txt").write_text("\n".join(lines) + "\n")
+    notes = find(f"csv:{root}/files_train.txt").notes
+    told = [note for note in notes if note.startswith("files_test.txt, files_val.txt next to")]
+    assert len(told) == 1
+    assert told[0].endswith(f"and give that: csv:FOLDER --image-root {root}")
+
+
+def test_columns_of_boxes_hold_no_labels(root: Path):
+    """As NIH's `Image Index,Finding Label,Bbox [x,y,w,h]`."""
+    rows = "".join(
+        f"im/{name}.png,{label},1,2,3,4\n" for name, label in zip("abcd", "xyxy", strict=True)
+    )
+    found = find(written(root, f"Image Index,Finding Label,Bbox [x,y,w,h]\n{rows}"))
+    assert pairs(found) == {"train": dict(zip("abcd", "xyxy", strict=True))}
 
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {

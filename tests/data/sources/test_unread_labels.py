@@ -56,3 +56,23 @@ def test_other_files_are_no_boxes(tmp_path: Path, text: str):
     assert [left.what for left in find(f"folder:{tmp_path}").left_out] == [
         "files that are no images"
     ]
+
+
+def test_annotations_of_supervisely(tmp_path: Path):
+    grown(tmp_path, "a:2 b:2")
+    text = '{"description": "", "tags": [{"name": "cat"}], "size": {}, "objects": []}'
+    (tmp_path / "a" / "a-0.png.json").write_text(text)
+    told = "Labels come from the folders; a/a-0.png.json (annotations of Supervisely) next to them"
+    assert told in find(f"folder:{tmp_path}").notes[0]
+    for name in ("a", "b"):
+        (tmp_path / name).rename(tmp_path / name.replace("a", "ds0").replace("b", "ds1"))
+    with pytest.raises(UserError, match=r"has ds0 \(2\), ds1 \(2\)\. By their names they may be"):
+        find(f"folder:{tmp_path}")
+
+
+def test_tables_of_boxes_are_proposed_last(tmp_path: Path):
+    grown(tmp_path, "images:4")
+    for name in ("BBox_List.csv", "Data_Entry.csv"):
+        (tmp_path / name).write_text("file,label\nimages-0.png,a\n")
+    with pytest.raises(UserError, match=r"--data csv:\S+/Data_Entry\.csv"):
+        find(f"folder:{tmp_path}")

@@ -133,3 +133,20 @@ def test_other_images_in_a_folder_of_a_class(tmp_path: Path, names: list[str]):
     written(tmp_path, ["ant", "bee"], names)
     written(tmp_path, ["ant/more"], ["7", "8"] if names != COUNTED else COUNTED)
     assert counts(tmp_path)["train"]["bee"] == len(names)
+
+
+@pytest.mark.parametrize(("ant", "bee"), [("ant", "bee"), ("ant/ant", "bee/bee")])
+def test_parts_cut_from_images_in_a_folder_beside_them(tmp_path: Path, ant: str, bee: str):
+    """As SIPaKMeD's slides `001.bmp` and cells `CROPPED/001_01.bmp`."""
+    written(tmp_path, [ant, bee], ["001", "002"])
+    written(tmp_path, [f"{ant}/CROPPED"], ["001_01", "001_02", "002_01"])
+    assert f"{ant}/CROPPED holds images named after those in " in refused(tmp_path)
+    assert counts(tmp_path, "top") == {"train": {"ant": 5, "bee": 2}}
+
+
+@pytest.mark.parametrize(("ant", "bee"), [("ant", "bee"), ("ant/ant", "bee/bee")])
+def test_images_in_a_folder_beside_those_of_a_class(tmp_path: Path, ant: str, bee: str):
+    written(tmp_path, [ant, bee], ["001", "002", "003"])
+    written(tmp_path, [f"{ant}/winter", f"{bee}/winter"], ["004"])
+    found = find(f"folder:{tmp_path}")
+    assert "Images in sub-folders belong to their class: ant, bee." in found.notes
