@@ -18,7 +18,7 @@ class Options:
       jtl weights inspect unknown.pth
 
     Attributes:
-        file: The checkpoint.
+        file: The checkpoint, or a folder that holds one as on the Hugging Face hub.
         entry: Entry of a PyTorch checkpoint to read, such as model_ema. Default: as in a
             conversion.
         json: Print JSON instead of text.

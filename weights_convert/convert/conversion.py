@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -220,12 +220,11 @@ def _fits_without_head(
 
 def _reparametrized(tensors: Mapping[str, np.ndarray]) -> str:
     """What to do where PyTorch keeps other tensors than a layer computes with."""
-    for ending, call in _REPARAMETRIZED.items():
-        if key := next((key for key in tensors if key.endswith(ending)), None):
-            return (
-                f"\n'{shown(key, 80)}' is of a layer whose weight is computed from others. Call "
-                f"{call} for each such layer, then save the state dict again."
-            )
+    if found := _computed(tensors):
+        return (
+            f"\n'{shown(found[0], 80)}' is of a layer whose weight is computed from others. Call "
+            f"{found[1]} for each such layer, then save the state dict again."
+        )
     for pattern, told in _INCOMPLETE.items():
         if key := next((key for key in tensors if re.search(pattern, key)), None):
             return f"\n'{shown(key, 80)}' {told}."
@@ -236,6 +235,15 @@ def _reparametrized(tensors: Mapping[str, np.ndarray]) -> str:
             "have a zero_to_fp32.py for it."
         )
     return ""
+
+
+def _computed(keys: Iterable[str]) -> tuple[str, str] | None:
+    """A key of what PyTorch computes a weight from, and the call that makes it a plain one."""
+    keys = list(keys)
+    return next(
+        ((key, call) for end, call in _REPARAMETRIZED.items() for key in keys if key.endswith(end)),
+        None,
+    )
 
 
 def _dense_task(layout: Layout, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -268,11 +276,15 @@ def _notes(layout: Layout) -> tuple[str, ...]:
     for reason, keys in layout.ignored.items():
         plural = "keys" if len(keys) != 1 else "key"
         notes.append(f"{len(keys)} {plural} ignored, {reason}: {listed(keys, 4)}")
-    if OWN_HEAD in layout.ignored:
-        notes.append(
-            "the head is not one dense layer on pooled features, so the backbone alone is taken; "
-            "training makes a new head anyway"
+    if keys := layout.ignored.get(OWN_HEAD):
+        found = _computed(keys)
+        why = (
+            f"the head's weight is computed from others ('{shown(found[0], 80)}'; {found[1]} makes "
+            "it a plain one)"
+            if found
+            else "the head is not one dense layer on pooled features"
         )
+        notes.append(f"{why}, so the backbone alone is taken; training makes a new head anyway")
     return tuple(notes)
 
 
@@ -289,9 +301,11 @@ def identify(tensors: Mapping[str, np.ndarray]) -> tuple[Identity, str]:
     layout = arrange(everything)
     found = identified(layout.tensors)
     model, table, share = found
+    table, layout = without_own_head(table, model, layout, drop_head=False)
     if classes_of(table, layout.tensors) is None:
         layout = with_outer_classifier(table, model, layout, everything)
-    head = "no classifier"
+    own = OWN_HEAD in layout.ignored
+    head = "a head that is not one dense layer" if own else "no classifier"
     if classes := classes_of(table, layout.tensors):
         key = table.classifier_key()
         name = layout.origin.get(key, key).removesuffix(key.removeprefix(table.classifier))

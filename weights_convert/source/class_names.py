@@ -25,6 +25,8 @@ _NAMES = {
      for b in ("idx", "index", "id")} | {f"{b}to{a}" for a in ("class", "label", "cat", "category",
      "name") for b in ("idx", "index", "id")}  # fmt: skip
 """Of entries, without underscores, in lower case, and `to` for 2."""
+_ENDINGS = ("classes", "classnames", "labelnames", "categories")
+"""Of others, such as `label_encoder_classes`."""
 _MOST = 100_000
 _LONGEST = 1000
 _MOST_IN_TEXT = 1000
@@ -93,7 +95,7 @@ def _found(
     for place, values in places(value, wrappers, lambda text: None):
         for key, said in values.items():
             plain = key.lower().replace("_", "").replace("2", "to") if is_name(key) else ""
-            if plain not in _NAMES:
+            if plain not in _NAMES and not plain.endswith(_ENDINGS):
                 continue
             names = _names(said)
             other = not names and _is_numbered(said)

@@ -11,7 +11,7 @@ from typing import Any
 from jtl.common.errors import UserError
 from weights_convert.convert.conversion import identify
 from weights_convert.printable import file_name, listed, shown
-from weights_convert.read import readers
+from weights_convert.read import readers, sharded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +81,13 @@ def inspect(path: Path, entry: str | None = None) -> Inspection:
     """Reads `path` and says what it is.
 
     Args:
-        path: The file.
+        path: The file, or a folder that holds it under a usual name, as the hub has it.
         entry: The entry of a PyTorch checkpoint to look at; None for the usual one.
 
     Raises:
         UserError: The file cannot be read as a checkpoint.
     """
+    path = sharded.checkpoint_in(path) or path
     file = readers.read(path, entry)
     model = family = convention = None
     try:

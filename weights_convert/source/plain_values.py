@@ -46,10 +46,21 @@ _SIZES = {key for key, flag in _FRAMING.items() if flag == "--input-size"}
 _USUAL_SIZES = (224, (224, 224), (3, 224, 224))
 _OTHER_POOLS = re.compile(r"(?i)max|gem")
 _LARGEST = 1e30
+_BY = "mean and std: plain values in the file"
 
 # In the text of a configuration, as mmpretrain keeps it.
 _NUMBERS = r"""(?<!\w)['"]?{}['"]?\s*[=:]\s*[\[(]([-+.\deE,\s]{{3,200}})[\])]"""
 _WORD = r"""(?<!\w)['"]?{}['"]?\s*[=:]\s*['"]?(\w+)"""
+
+# In the text of torchvision's transforms: `Resize(size=256, interpolation=bilinear, ...)`.
+_RESIZE = re.compile(
+    r"(?<!\w)Resize\(\s*(?:size\s*=\s*)?\[?(\d{1,4})\]?\s*(?:,(?!\s*\d)([^()]*))?\)"
+)
+_CROP = re.compile(
+    r"(?<!\w)CenterCrop\(\s*(?:size\s*=\s*)?"
+    r"[\[(]?\s*(\d{1,4})(?:\s*,\s*\1)?\s*[\])]?\)"
+)
+_METHOD = re.compile(r"interpolation\s*=\s*(?:InterpolationMode\.)?(\w+)")
 
 
 class _Said(NamedTuple):
@@ -140,7 +151,23 @@ def _parsed(text: str) -> dict[str, Any] | None:
         if len(words) == 1:
             word = words.pop()
             said[key] = {"true": True, "false": False}.get(word.lower(), word)
-    return said
+    return said | _transforms(text)
+
+
+def _transforms(text: str) -> dict[str, Any]:
+    """How torchvision's transforms, shown as text, frame images; empty where that is unclear."""
+    resized, cropped = _RESIZE.findall(text), _CROP.findall(text)
+    if len(resized) != 1 or len(cropped) != 1:
+        return {}
+    (shorter, more), side = resized[0], int(cropped[0])
+    if not 0 < side <= int(shorter):
+        return {}
+    method = _METHOD.search(more)
+    return {
+        "crop_pct": round(side / int(shorter), 4),
+        "interpolation": method[1].lower() if method else "bilinear",  # Resize's own.
+        "image_size": side,
+    }
 
 
 def _built(said: _Said) -> Built | None:
@@ -223,7 +250,7 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
         source = dataclasses.replace(source, notes=(*source.notes, note))
         fields = {"mean": (mean,) * 3, "std": (std,) * 3}
         fields = {key: value for key, value in fields.items() if key not in known}
-        return source.declaring(fields, "plain values in the file")
+        return source.declaring(fields, _BY)
     found += [((mean,) * 3, (std,) * 3, names) for mean, std, names in ranged]
     if not found:
         return source
@@ -243,7 +270,7 @@ def _normalizing(source: Source, said: list[_Said]) -> Source:
         return dataclasses.replace(source, notes=(*source.notes, note))
     source = dataclasses.replace(source, notes=(*source.notes, note))
     fields = {key: value for key, value in fields.items() if key not in known}
-    return source.declaring(fields, "plain values in the file")
+    return source.declaring(fields, _BY)
 
 
 def _by_range(one: _Said) -> tuple[tuple[float, float] | None, str | None]:

@@ -392,6 +392,9 @@ def test_inspect(tmp_path, capsys):
     assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert {t["key"]: t["shape"] for t in facts["tensors"]}["classifier.weight"] == [5, 1280]
     assert list(tmp_path.iterdir()) == [path]
+    path.rename(tmp_path / "model.safetensors")  # As the hub calls it, by which its folder is read.
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**facts, "file": "model.safetensors"}
 
 
 def test_inspect_of_what_is_no_model(tmp_path, capsys):

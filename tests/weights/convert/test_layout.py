@@ -274,10 +274,26 @@ def test_a_head_of_its_own_is_left_out_and_said(case, drop_head):
     assert_same(converted, body("resnet18").eval())
 
 
+@pytest.mark.parametrize("case", own_heads())
+def test_a_head_of_its_own_is_no_classifier_to_inspection(case):
+    backbone = {k: a for k, a in state(network("resnet18")).items() if not k.startswith("fc.")}
+    _, told = identify(backbone | own_heads()[case])
+    assert told.endswith(", a head that is not one dense layer")
+
+
+def test_a_pruned_head_is_left_out_with_the_way_to_keep_it():
+    tensors = state(network("resnet18"))
+    tensors["fc.weight_mask"] = np.ones_like(tensors["fc.weight"])
+    tensors["fc.weight_orig"] = tensors.pop("fc.weight")
+    (note,) = (note for note in convert(tensors).notes if "training makes a new head" in note)
+    assert note.startswith("the head's weight is computed from others ('fc.weight_mask'; torch.nn.")
+
+
 def test_one_dense_layer_under_another_name_is_the_classifier():
     tensors = state(network("resnet18"))
     renamed = {key.replace("fc.", "my_head.2."): array for key, array in tensors.items()}
     converted = convert(renamed)
+    assert "classifier 'my_head.2' with 7 classes" in identify(renamed)[1]
     assert converted.num_classes == 7
     assert_same(converted, network("resnet18").eval())
 

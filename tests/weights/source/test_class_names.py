@@ -57,6 +57,9 @@ def test_names_in_two_orders_are_not_used():
     value = {"class_to_idx": NUMBERED, "meta": {"classes": sorted(NAMES)}}
     assert named(value).class_names is None
     assert "name the classes differently" in named(value).notes[0]
+    value = {"class_to_idx": NUMBERED, "label_encoder_classes": sorted(NAMES)}
+    assert named(value).class_names is None
+    assert "name the classes differently" in named(value).notes[0]
     same = named({"class_to_idx": NUMBERED, "classes": list(NAMES)})
     assert same.class_names == NAMES
 

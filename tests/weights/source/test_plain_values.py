@@ -59,7 +59,7 @@ def test_a_stated_mean_and_deviation_are_taken(tmp_path, beside):
     found = described(tmp_path, **beside)
     assert found.preprocessing["mean"] == (0.5, 0.4, 0.3)
     assert found.preprocessing["std"] == (0.25, 0.2, 0.35)
-    assert found.preprocessing_by == ("plain values in the file",)
+    assert found.preprocessing_by == ("mean and std: plain values in the file",)
     (note,) = [note for note in found.notes if "come from" in note]
     assert "mean'" in note
     assert "std'" in note
@@ -253,3 +253,33 @@ def test_what_may_be_said_of_the_range_is_named(tmp_path, case):
 @pytest.mark.parametrize("beside", [{"normalization": "batch"}, {"img_size": 224}, {"x": None}])
 def test_other_values_say_nothing_of_the_range(tmp_path, beside):
     assert described(tmp_path, args=beside).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("resize", "told"),
+    [
+        ("Resize(size=256)", "'transform.interpolation' is bilinear and 'transform.crop_pct' is "),
+        (
+            "Resize(size=256, interpolation=bicubic, max_size=None, antialias=True)",
+            "'transform.interpolation' is bicubic and 'transform.crop_pct' is 0.875",
+        ),
+        (
+            "Resize([256], interpolation=InterpolationMode.BICUBIC)",
+            "'transform.interpolation' is b",
+        ),
+        ("Resize(size=(256, 256), interpolation=bilinear)", None),
+        ("Resize(size=128)", None),
+    ],
+)
+def test_how_transforms_of_torchvision_frame_images_is_told(tmp_path, resize, told):
+    text = f"Compose(\n {resize}\n CenterCrop(size=(224, 224))\n Normalize(mean=[0.5, 0.5, 0.5], "
+    found = described(tmp_path, transform=f"{text}std=[0.5, 0.5, 0.5])\n)")
+    notes = [note for note in found.notes if "not used" in note]
+    assert found.preprocessing["mean"] == (0.5, 0.5, 0.5)
+    assert "crop_pct" not in found.preprocessing
+    if told is None:
+        assert notes == []
+    else:
+        (note,) = notes
+        assert note.startswith(told)
+        assert note.endswith("If the weights expect it: --interpolation and --crop-pct")
