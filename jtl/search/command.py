@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from jtl.common.output import print_json
 from jtl.search.options import Options
 
@@ -17,11 +19,22 @@ def command(options: Options, *, background_plots: bool = True) -> None:
     """
     from jtl.common.progress import Display, PlainConsole
     from jtl.distributed import device
-    from jtl.search import clock, console_text, session, winner
+    from jtl.search import clock, console_text, session, winner, workers
 
+    if (share := workers.given()) is not None:
+        workers.end_with_parent()
+        share.take()
+        device.use(options.search.device)
+        session.take_part(options, workers.Prefixed(share.number), clock.process_clock())
+        return
+    shares = workers.shares(options.search)
+    shares[0].take()
+    team = workers.Team(shares, options.search)
+    search = dataclasses.replace(options.search, cache_budget=team.cache_budget)
+    options = dataclasses.replace(options, search=search)
     device.use(options.search.device)
     found = session.run(
-        options, Display(), clock.process_clock(), background_plots=background_plots
+        options, Display(), clock.process_clock(), background_plots=background_plots, team=team
     )
     if options.search.json:
         print_json(found)

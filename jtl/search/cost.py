@@ -56,7 +56,8 @@ class CostModel:
         self._step_rates: dict[bool, float] = {}
         self._start: float | None = None  # Of the whole network's steps.
         self._overhead: dict[bool, float] = {}
-        self._programs: set[Hashable] = set()
+        self._programs: set[Hashable] = set()  # Compiled in this process.
+        self._seen: set[Hashable] = set()  # In any.
         self.margin = MARGIN
 
     def seconds(self, work: Work, epochs: int, *, alone: bool = False) -> float:
@@ -104,7 +105,13 @@ class CostModel:
         return EPOCH_OVERHEAD + work.epoch / rate
 
     def observe(
-        self, work: Work, history: list[dict[str, Any]], features: float, seconds: float
+        self,
+        work: Work,
+        history: list[dict[str, Any]],
+        features: float,
+        seconds: float,
+        *,
+        here: bool = True,
     ) -> None:
         """Learns from a trial.
 
@@ -113,6 +120,7 @@ class CostModel:
             history: Its epochs, as in `metrics.jsonl`.
             features: Seconds that its features took; 0 if they were cached.
             seconds: All that it took.
+            here: Whether this process trained it, and has its compiled step.
         """
         if not history:
             return
@@ -128,13 +136,11 @@ class CostModel:
         each = (elapsed[-1] - elapsed[0]) / (count - 1) if count > 1 else history[0]["seconds"]
         start = max(elapsed[0] - features - each, 0.0) if count > 1 else 0.0
         self._step_rates[work.cached] = work.epoch / max(each - EPOCH_OVERHEAD, 1e-3)
-        if work.program not in self._programs and count > 1:
+        if work.program not in self._seen and count > 1:
             self._start = start / _compiled(work)
-        self._programs.add(work.program)
-
-    def forget_programs(self) -> None:
-        """Takes all programs for not compiled yet, as in a new process."""
-        self._programs.clear()
+        self._seen.add(work.program)
+        if here:
+            self._programs.add(work.program)
 
 
 def _compiled(work: Work) -> float:

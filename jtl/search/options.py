@@ -45,7 +45,9 @@ class SearchConfig:
             or balanced (every class counts the same).
         seed: Seed for splits, new heads, the order of the images and the trials that are drawn.
         device: Device to train on: cpu, gpu or tpu. Default: the fastest one that JAX finds.
-        cache_budget: Memory for cached features, as in jtl train.
+        cache_budget: Memory for cached features, as in jtl train, of all processes together.
+        workers: Processes that train trials side by side, each on a GPU of its own or on an equal
+            part of the CPU cores (as a command only). Default: one for each NVIDIA GPU; 1 on a CPU.
         json: Print the content of search.json on stdout instead of a table.
     """
 
@@ -60,6 +62,7 @@ class SearchConfig:
     seed: Annotated[int, checks.seed] = 0
     device: DeviceName = "auto"
     cache_budget: Annotated[str | None, walk.Metavar("SIZE"), checks.size] = None
+    workers: Annotated[int | None, walk.Metavar("N"), checks.at_least(1)] = None
     json: bool = False
 
 

@@ -56,9 +56,11 @@ def try_all(
         engine.run([space.with_model(candidate, other) for candidate in candidates])
 
     size = setup.inputs.device.size
+    other_sizes: list[Candidate] = []
     if base.data.image_size is None and base.data.upsample is None and _is_linear(engine):
         least = getattr(registry.get(chosen).backbone, "min_size", 32)
-        run(space.sizes(probes[chosen], size, least))
+        other_sizes = space.sizes(probes[chosen], size, least)
+    run(other_sizes)
     heads = space.HEADS if base.model.head == "linear" else (base.model.head,)
     if len(heads) > 1:
         run(space.heads())
@@ -68,10 +70,22 @@ def try_all(
     if budget.closing and not single:
         budget.closing += min(2 * budget.closing, _ENSEMBLE_SHARE * budget.total)
     if sampling.available():
+        engine.settle(space.with_model(candidate, other) for candidate in other_sizes)
         _vary(engine, size, heads, other)
     else:
         display.message(f"note: {sampling.MISSING}")
     return chosen
+
+
+def try_together(
+    engine: Engine, workloads: Mapping[str, Workload], setups: Mapping[str, Setup], *, single: bool
+) -> str:
+    """As `try_all`, beside other processes: with what these find, more may be worth to begin."""
+    while True:
+        known = len(engine.store.with_models())
+        chosen = try_all(engine, workloads, setups, single=single)
+        if not engine.others_finish(known):
+            return chosen
 
 
 def _is_linear(engine: Engine) -> bool:
@@ -90,15 +104,18 @@ def _promising(engine: Engine, probes: Mapping[str, Candidate]) -> str:
     Successive halving: each has a linear probe, the better half (two at least) also `last_stage`.
     """
     first, *others = probes
-    engine.run(space.backbones({name: probes[name] for name in others}))
+    tried = space.backbones({name: probes[name] for name in others})
+    engine.run(tried)
+    engine.settle([probes[first], *tried] if tried else [])
     known = [name for name in probes if reached(engine, first, name) > float("-inf")]
     if len(known) < 2:
         return first
     ranked = sorted(known, key=lambda name: -reached(engine, first, name))
     good = ranked[: max(2, (len(ranked) + 1) // 2)]
     short = [candidate for candidate in space.strategies() if candidate.name == "last_stage"]
-    for name in good:
-        engine.run([space.with_model(c, None if name == first else name) for c in short])
+    tried = [space.with_model(c, None if name == first else name) for name in good for c in short]
+    engine.run(tried)
+    engine.settle(tried)
     chosen = max(good, key=lambda name: reached(engine, first, name))
     engine.display.message(
         f"Of {len(known)} backbones {chosen} is the best so far; the search goes on with it"
@@ -129,9 +146,9 @@ def _vary(engine: Engine, size: int, heads: tuple[str, ...], model: str | None) 
         if trial.stage == "size" and (trial.metric or 0.0) > floor
     ]
     seed = engine.base.train.seed
-    sampler = sampling.Sampler(engine.folder, seed, (size, *good), heads, model=model)
-    if sampler.fresh:
-        sampler.begin([trial for trial in trials if trial.stage == "plan"])
+    with engine.store.locked():  # Another process may be about to begin the same study.
+        sampler = sampling.Sampler(engine.folder, seed, (size, *good), heads, model=model)
+        sampler.take([trial for trial in trials if trial.stage == "plan"])
     engine.vary(sampler)
 
 

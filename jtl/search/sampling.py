@@ -15,6 +15,8 @@ from jtl.search.space import Candidate
 from jtl.search.trials import Trial
 
 JOURNAL, STUDY = "optuna.log", "jtl"
+_SIZES, _PLAN = "sizes", "trial"
+"""What the study keeps: the input sizes to choose from; of trials of the plan, their numbers."""
 MISSING = (
     "Optuna isn't installed, so the search ends after its fixed plan. Install it with: "
     "pip install 'jtl[search]'."
@@ -80,12 +82,22 @@ class Sampler:
                     min_resource=space.FEWEST_EPOCHS, reduction_factor=2
                 ),
             )
-        self.fresh = not self._study.trials
-        if not self.fresh:  # Or what was drawn before would be drawn again.
+        # Those that are there now may differ from those that the study was begun with.
+        if (known := self._study.user_attrs.get(_SIZES)) is not None:
+            self._sizes = tuple(known)
+        elif not self._study.trials:
+            self._study.set_user_attr(_SIZES, list(sizes))
+        if self._study.trials:  # Or what was drawn before would be drawn again.
             self._study.sampler.reseed_rng()
 
-    def begin(self, plan: Sequence[Trial]) -> None:
-        """Tells a new study what the plan reached, and has it try next to the best of it first."""
+    def take(self, plan: Sequence[Trial]) -> None:
+        """Tells the study what the plan reached, and has it try next to the best of it first.
+
+        What it knows already stays: of a search that goes on, or of several processes, some
+        trials of the plan end later.
+        """
+        if self._study.trials and not self._known_plan():
+            return  # Of an earlier version, which told it everything when it began.
         create = self._optuna.trial.create_trial
         choices = space.choices(self._sizes, self._heads)
         kinds = {
@@ -93,16 +105,23 @@ class Sampler:
             for name, values in choices.items()
         }
         plan = [trial for trial in plan if trial.metric is not None]
-        if not plan:
+        new = [trial for trial in plan if trial.number not in self._known_plan()]
+        if not new:
             return
         with _quietly():
-            for trial in plan:
+            for trial in new:
                 params = space.parameters(trial.options, trial.epochs, choices)
-                value = trial.metric
-                self._study.add_trial(create(params=params, distributions=kinds, value=value))
+                number, value = {_PLAN: trial.number}, trial.metric
+                self._study.add_trial(
+                    create(params=params, distributions=kinds, value=value, user_attrs=number)
+                )
             best = max(plan, key=lambda trial: trial.metric or 0.0)
             for params in space.neighbours(space.parameters(best.options, best.epochs, choices)):
                 self._study.enqueue_trial(params, skip_if_exists=True)
+
+    def _known_plan(self) -> set[int]:
+        """The numbers of the plan's trials that the study has."""
+        return {t.user_attrs[_PLAN] for t in self._study.trials if _PLAN in t.user_attrs}
 
     def ask(self) -> tuple[Candidate, int]:
         """A variation, and its number in the study."""

@@ -26,6 +26,7 @@ from jtl.search.cost import CostModel
 from jtl.search.options import TEST_SHARE, Options
 from jtl.search.trial_loop import Engine
 from jtl.search.trials import Store
+from jtl.search.workers import Team
 from jtl.search.workload import Workload, Workloads
 from jtl.train.checks import checked
 from jtl.train.fit import fit
@@ -42,6 +43,7 @@ def run(
     clock: Callable[[], float],
     *,
     background_plots: bool = False,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Searches.
 
@@ -50,6 +52,7 @@ def run(
         display: Where progress goes.
         clock: Seconds that count of this session so far.
         background_plots: Whether plots are drawn in a process beside, as for commands.
+        team: Further processes that train trials.
 
     Returns:
         The content of `search.json`.
@@ -59,7 +62,68 @@ def run(
             written, or no trial could be trained.
         Interrupted: A signal came; what was finished is saved.
     """
+    if team is None and options.search.workers not in (None, 1):
+        raise UserError(
+            f"--workers {options.search.workers}: only the command can start processes that share "
+            "this machine: jtl search ... --workers N."
+        )
+    single = options.search.single
+    with _opened_search(options, display, clock, background_plots) as search:
+        engine = search.engine
+        with team.working(engine.folder, display) if team else contextlib.nullcontext():
+            attempt = planning.try_together if team and team.size > 1 else planning.try_all
+            chosen = attempt(engine, search.workloads, search.setups, single=single)
+            if team:
+                team.wait(lambda: engine.budget.left)
+        return closing.close(engine, search.setups[chosen], search.backbones, single=single)
+
+
+def take_part(options: Options, display: Display, clock: Callable[[], float]) -> None:
+    """Trains trials of a search that another process has begun and will close.
+
+    Args:
+        options: Its folder, and what this process computes on.
+        display: Where messages about trials go.
+        clock: Seconds that this process has run.
+
+    Raises:
+        UserError: As of `run`.
+        Interrupted: A signal came; what was finished is saved.
+    """
+    single = options.search.single
+    with _opened_search(options, display, clock, background_plots=True, worker=True) as search:
+        planning.try_together(search.engine, search.workloads, search.setups, single=single)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """A search that can begin.
+
+    Attributes:
+        engine: Trains.
+        workloads: Of every backbone, the first one's first.
+        setups: A linear probe of each of them.
+        backbones: Which these are.
+    """
+
+    engine: Engine
+    workloads: dict[str, Workload]
+    setups: dict[str, Setup]
+    backbones: Backbones
+
+
+@contextlib.contextmanager
+def _opened_search(
+    options: Options,
+    display: Display,
+    clock: Callable[[], float],
+    background_plots: bool,
+    *,
+    worker: bool = False,
+) -> Iterator[_Search]:
+    """Reads or begins a search's folder; a worker finds one, and leaves `search.json` alone."""
     walk.check(options)
+    silent = Display(PlainConsole(quiet=True))
     given = checked(options.base())
     folder, before = _opened(options, given)
     seconds = _budget(options, before)
@@ -70,7 +134,8 @@ def run(
     else:
         compared = backbones.find(options, given, seconds, display)
         given = walk.replace(given, {"model": compared.names[0]})
-    base, setups = _prepared(given, options, compared, display, begun=bool(before))
+    told = silent if worker else display
+    base, setups = _prepared(given, options, compared, told, begun=bool(before))
     setup = setups[compared.names[0]]
     _refuse_changed_images(setup, folder)
     content = base.to_dict()
@@ -89,11 +154,14 @@ def run(
         told = {"budget": budget.total, "seconds": round(budget.spent, 1), "options": content}
         write_json(folder / SEARCH, {**before, **told, **compared.as_json()})
 
-    note()
-    gone = f", of which {format_seconds(budget.before)} are over" if before else ""
-    display.message(f"Searching for {_exactly(seconds)}{gone}; everything is saved in '{folder}'")
-    if len(compared.names) > 1:
-        display.message(f"Comparing backbones: {', '.join(compared.names)}")
+    if not worker:
+        note()
+        gone = f", of which {format_seconds(budget.before)} are over" if before else ""
+        display.message(
+            f"Searching for {_exactly(seconds)}{gone}; everything is saved in '{folder}'"
+        )
+        if len(compared.names) > 1:
+            display.message(f"Comparing backbones: {', '.join(compared.names)}")
     each = {name: Workload(of_one, base) for name, of_one in setups.items()}
     with _log(folder, display) as log:
         engine = Engine(
@@ -107,12 +175,10 @@ def run(
             display=display,
             log=log,
             train=fit,
-            note=note,
+            note=(lambda: None) if worker else note,
             background_plots=background_plots,
         )
-        single = options.search.single
-        chosen = planning.try_all(engine, each, setups, single=single)
-        return closing.close(engine, setups[chosen], compared, single=single)
+        yield _Search(engine, each, setups, compared)
 
 
 def _exactly(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,9 @@ MOST_MISSES = 15
 """Variations in a row that are known or too slow, after which nothing else is expected."""
 CLOSING_SECONDS = 1.0
 """That a trial takes after its last epoch, at least."""
+_POLL_SECONDS = 0.2
+_IDLE_SECONDS = 2.0
+"""Without a trial after which a process has none to begin, and is not between two of them."""
 
 
 class Train(Protocol):
@@ -90,17 +94,23 @@ class Engine:
     background_plots: bool = False
     too_slow: int = 0
 
+    def __post_init__(self) -> None:
+        self._observed: set[int] = set()
+        """Numbers of the trials whose seconds are known to `cost`."""
+
     def learn(self) -> None:
-        """Takes the seconds of what earlier sessions have finished."""
-        for trial in self.store.with_models():
+        """Takes the seconds of what earlier sessions and other processes have finished."""
+        new = [t for t in self.store.with_models() if t.number not in self._observed]
+        for trial in new:
+            self._observed.add(trial.number)
             if trial.stage == "soup":
                 continue
             work, _ = self.workload.of(trial.options)
             folder = self.folder / trial.folder
             features = read_json(folder / SUMMARY)["feature_seconds"]
-            self.cost.observe(work, read_history(folder), features, trial.seconds or 0.0)
+            seconds = trial.seconds or 0.0
+            self.cost.observe(work, read_history(folder), features, seconds, here=False)
             self.workload.trained(trial.options)
-        self.cost.forget_programs()
 
     def resume(self) -> None:
         """Goes on with what was interrupted in the plan."""
@@ -115,8 +125,7 @@ class Engine:
     def run(self, candidates: Iterable[Candidate]) -> None:
         """Tries what is planned, as far as it fits; of a time that is short, with fewer epochs."""
         for candidate in candidates:
-            same = (candidate.stage, candidate.name)
-            if any(t.number and (t.stage, t.name) == same for t in self.store.read()):
+            if self.store.begun(candidate.stage, candidate.name):
                 continue
             work, epochs = self.workload.of(candidate.options)
             left = candidate.share * self.budget.left
@@ -137,6 +146,30 @@ class Engine:
                         fitting,
                     )
             self._begin(candidate, work, epochs)
+
+    def settle(self, candidates: Iterable[Candidate]) -> None:
+        """Waits until no other process trains one of these, as long as there is time."""
+        names = {candidate.name for candidate in candidates}
+        while self.store.busy(names) and self.budget.left > CLOSING_SECONDS:
+            time.sleep(_POLL_SECONDS)
+
+    def others_finish(self, known: int) -> bool:
+        """Waits for trials that other processes are training: what fits may be clearer then.
+
+        Args:
+            known: The number of trials that had a model before this process ran out of ideas.
+
+        Returns:
+            Whether there are more; False once nobody trains any more, or the time is over.
+        """
+        since = time.monotonic()
+        while self.budget.left > CLOSING_SECONDS and time.monotonic() - since < _IDLE_SECONDS:
+            if len(self.store.with_models()) > known:
+                return True
+            if self.store.busy():
+                since = time.monotonic()
+            time.sleep(_POLL_SECONDS)
+        return False
 
     def vary(self, sampler: Sampler) -> None:
         """Tries variations until the time is over or nothing is left that fits."""
@@ -174,6 +207,8 @@ class Engine:
             misses = 0
             if (done := self._begin(candidate, work, fitting, sampler, number)) is not None:
                 sampler.tell(done)
+            else:  # Another process has drawn the same in the meantime.
+                sampler.refuse(number)
 
     def _fitting(self, work: Work, epochs: int, left: float) -> int | None:
         """The epochs that fit in a time; None where it is not worth to begin."""
@@ -233,6 +268,7 @@ class Engine:
                 ),
             )
             seconds = self.budget.spent - began
+            self._observed.add(trial.number)
             trial = self._finished(trial, run, watched, seconds)
             self.cost.observe(work, run.history, run.summary["feature_seconds"], seconds)
             if trial.state == "done" and work.epoch:

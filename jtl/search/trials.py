@@ -9,7 +9,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,13 @@ class Store:
         """Begins a trial, or goes on with it where its process has ended.
 
         Returns:
-            It with its number; None if it is finished, or another process has it.
+            It with its number; None if it is finished, or another process has it, perhaps with
+            other epochs, as processes differ in what they expect to fit.
         """
-        with self._locked():
+        with self.locked():
             there = self.find(trial.options)
+            if there is None and self.begun(trial.stage, trial.name):
+                return None
             if there is None:
                 number = 1 + max((known.number for known in self.read()), default=0)
                 there = dataclasses.replace(trial, number=number)
@@ -142,6 +145,15 @@ class Store:
             trial = dataclasses.replace(there, owner=_this_process())
             self._append(trial)
             return trial
+
+    def begun(self, stage: str, name: str) -> bool:
+        """Whether there is a trial of this name, with any number of epochs."""
+        return any(t.number and (t.stage, t.name) == (stage, name) for t in self.read())
+
+    def busy(self, names: Collection[str] | None = None) -> bool:
+        """Whether another process trains a trial of one of these names, or any by default."""
+        running = [t for t in self.read() if t.state == "running"]
+        return any(self._is_busy(t) for t in running if names is None or t.name in names)
 
     def _is_busy(self, trial: Trial) -> bool:
         """Whether another process trains it, or is about to."""
@@ -156,7 +168,7 @@ class Store:
 
     def write(self, trial: Trial) -> None:
         """Writes what has become of a trial."""
-        with self._locked():
+        with self.locked():
             self._append(trial)
 
     def _append(self, trial: Trial) -> None:
@@ -168,7 +180,8 @@ class Store:
         replace_bytes(path, before + line.encode())
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from the trials inside the block; it cannot be entered twice."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.folder / LOCK):
             yield

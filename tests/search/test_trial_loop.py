@@ -13,9 +13,10 @@ from jtl.common.errors import UserError
 from jtl.common.progress import Display, PlainConsole
 from jtl.common.signals import Interrupted
 from jtl.config.options import Config
-from jtl.search import space
+from jtl.search import space, trial_loop
 from jtl.search.clock import Budget
 from jtl.search.cost import CostModel, Work
+from jtl.search.space import Candidate
 from jtl.search.trial_loop import Engine
 from jtl.search.trials import Store
 
@@ -204,20 +205,45 @@ def test_what_another_process_trains_is_left_to_it(engine, monkeypatch):
     assert [mask for mask, _ in engine.train.begun] == ["last_stages:2", "full"]
 
 
+def test_what_other_processes_train_is_waited_for(engine, monkeypatch):
+    monkeypatch.setattr(trial_loop, "_IDLE_SECONDS", 0.01)
+    asked = []
+
+    def busy(names=None):
+        asked.append(names)
+        if len(asked) == 3 and names is None:  # It has ended, and another one is begun.
+            plan(engine)
+        return len(asked) < 5
+
+    monkeypatch.setattr(engine.store, "busy", busy)
+    monkeypatch.setattr(trial_loop, "_POLL_SECONDS", 0.001)
+    engine.settle([Candidate("full", "plan", {})])
+    assert asked == [{"full"}] * 5
+    asked.clear()
+    assert engine.others_finish(0)
+    assert len(asked) == 3
+    assert not engine.others_finish(4)
+    assert len(asked) > 4
+    engine.budget.total = engine.budget.spent  # The time is over.
+    asked.clear()
+    engine.settle([Candidate("full", "plan", {})])
+    assert not engine.others_finish(0)
+    assert len(asked) == 1
+
+
 @pytest.fixture
 def sampler(engine):
     pytest.importorskip("optuna", reason="Optuna is not installed (pip install 'jtl[search]')")
     from jtl.search.sampling import Sampler
 
-    return lambda: Sampler(engine.folder, 0, (224,))
+    return lambda sizes=(224,): Sampler(engine.folder, 0, sizes)
 
 
 def test_variations_fill_the_time_next_to_the_best_first(engine, sampler):
     engine.budget.total = 280.0
     plan(engine)
     drawn = sampler()
-    assert drawn.fresh
-    drawn.begin([t for t in engine.store.read() if t.stage == "plan"])
+    drawn.take([t for t in engine.store.read() if t.stage == "plan"])
     engine.vary(drawn)
     rows = [t for t in engine.store.read() if t.number > 4]
     assert rows[0].options == {"mask": "full", "epochs": 10, "augment": "light"}
@@ -228,12 +254,27 @@ def test_variations_fill_the_time_next_to_the_best_first(engine, sampler):
 
     # Another session knows them, and draws others.
     again = sampler()
-    assert not again.fresh
     engine.budget.total = 340.0
     engine.vary(again)
     more = [t for t in engine.store.read() if t.number > 4]
     assert more[: len(rows)] == rows
     assert len({str(t.options) for t in more}) == len(more) > len(rows)
+
+
+def test_a_study_keeps_its_sizes_and_takes_each_trial_of_the_plan_once(engine, sampler):
+    plan(engine)
+    rows = [t for t in engine.store.read() if t.stage == "plan"]
+    first = sampler((224, 160))
+    first.take(rows[:2])
+    told = [t for t in first._study.trials if t.value is not None]
+    assert [t.value for t in told] == [0.7, 0.8]
+    # Another process, which began when no other size was better, and ends its trial later.
+    second = sampler((224,))
+    second.take(rows[:2])
+    second.take(rows)
+    told = [t for t in second._study.trials if t.value is not None]
+    assert [t.value for t in told] == [0.7, 0.8, 0.9]
+    assert {"160"} <= {str(second.ask()[0].options.get("image_size")) for _ in range(30)}
 
 
 def test_variations_that_cannot_be_are_left_out(engine, sampler, monkeypatch):
@@ -255,7 +296,7 @@ def test_an_interrupted_variation_goes_on(engine, sampler):
     engine.budget.total = 400.0
     plan(engine)
     drawn = sampler()
-    drawn.begin([t for t in engine.store.read() if t.stage == "plan"])
+    drawn.take([t for t in engine.store.read() if t.stage == "plan"])
     engine.train.fail = {"full": KeyboardInterrupt()}
     with pytest.raises(Interrupted):
         engine.vary(drawn)
