@@ -16,6 +16,7 @@ from jtl.common.progress import Display, PlainConsole
 from jtl.common.quantities import format_seconds, parse_seconds
 from jtl.config import walk
 from jtl.config.data import DataConfig, with_scheme
+from jtl.config.model import AUTO_MODEL
 from jtl.config.options import Config
 from jtl.runs.files import CONFIG, SEARCH, read_json, write_json
 from jtl.runs.resume import stored_fingerprint
@@ -28,6 +29,7 @@ from jtl.search.trial_loop import Engine
 from jtl.search.trials import Store
 from jtl.search.workers import Team
 from jtl.search.workload import Workload, Workloads
+from jtl.train.auto_model import with_model
 from jtl.train.checks import checked
 from jtl.train.fit import fit
 from jtl.train.setup import Setup, prepare_setup
@@ -124,8 +126,9 @@ def _opened_search(
     """Reads or begins a search's folder; a worker finds one, and leaves `search.json` alone."""
     walk.check(options)
     silent = Display(PlainConsole(quiet=True))
-    given = checked(options.base())
+    given = options.base()
     folder, before = _opened(options, given)
+    given = checked(_with_model(given, before, display))
     seconds = _budget(options, before)
     if before:
         given = backbones.again(options, given, before)
@@ -179,6 +182,14 @@ def _opened_search(
             background_plots=background_plots,
         )
         yield _Search(engine, each, setups, compared)
+
+
+def _with_model(given: Config, before: dict[str, Any], display: Display) -> Config:
+    """The options with a backbone of a name: of `auto:fast`, that of the search, or a choice."""
+    if before and given.model.model.startswith(AUTO_MODEL):
+        stored = before["options"]["model"]["model"]
+        return walk.replace(given, {"model": stored})
+    return with_model(given, display)
 
 
 def _exactly(seconds: float) -> str:

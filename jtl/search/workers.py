@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -82,7 +83,7 @@ def shares(search: SearchConfig) -> list[Share]:
             f"at most {len(cores)}."
         )
     cuts = [len(cores) * n // asked for n in range(asked + 1)]
-    parts = [tuple(cores[begin:end]) for begin, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [tuple(cores[begin:end]) for begin, end in itertools.pairwise(cuts)]
     return [Share(n, None, part if known else ()) for n, part in enumerate(parts, 1)]
 
 
@@ -161,7 +162,9 @@ class Team:
     def working(self, folder: Path, display: Display) -> Iterator[None]:
         """Has them work on the search in a folder until the end of the block, where they stop."""
         if self._shares:
-            display.message(f"{self.size} processes train trials side by side, each on {self._each()}")
+            display.message(
+                f"{self.size} processes train trials side by side, each on {self._each()}"
+            )
         try:
             for share in self._shares:
                 self._processes.append(self._started(share, folder))

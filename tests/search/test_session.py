@@ -96,6 +96,26 @@ def test_a_search_leaves_runs_and_a_result(tiny_data, tmp_path, planned):
         searched(tiny_data, tmp_path / "search")
 
 
+def test_a_backbone_that_is_chosen_once(tiny_data, tmp_path, planned, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(session, "with_model", lambda config, display: chosen(config, asked))
+    monkeypatch.setattr(space, "heads", list)
+    monkeypatch.setattr(space, "STRATEGIES", ())
+    given = {"source": f"folder:{tiny_data}", "out": tmp_path / "search", "budget": "10m"}
+    for resume in (False, True):
+        ticks = itertools.count()
+        options = walk.create(Options, {**given, "model": "auto:fast", "resume": resume})
+        found = session.run(options, tiny.quiet(), lambda ticks=ticks: 0.05 * next(ticks))
+        assert found["model"] == "tiny"
+        assert "--model tiny" in found["command"]
+    assert asked == ["auto:fast"]
+
+
+def chosen(config, asked):
+    asked.append(config.model.model)
+    return walk.replace(config, {"model": "tiny", "weights": "random"})
+
+
 def test_all_images_choose_without_a_test(tiny_data, tmp_path, planned):
     out = tmp_path / "search"
     found = searched(tiny_data, out, "--budget", "30s", "--no-test", "--metric", "macro_f1", step=2)

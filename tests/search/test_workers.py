@@ -167,4 +167,3 @@ def test_only_the_command_starts_workers(tiny_data, tmp_path):
     with pytest.raises(UserError, match=r"--workers 2: only the command can start processes"):
         jtl.search(tiny_data, budget="1s", out=tmp_path / "x", workers=2, display=tiny.quiet())
     assert not (tmp_path / "x").exists()
-
