@@ -13,7 +13,9 @@ as many epochs as fit into the time of jtl's `full`, and into `--times` as much;
 are is found by a training of one epoch with seed 0, which is kept as a result (`--times 0` does
 that alone). Once it is known, more seeds need no quiet machine: `--busy` keeps no seconds. Test
 accuracy is of the epoch that was best on validation (fastai: of the last one, as `fine_tune`
-keeps no other). A result is written as soon as it is there: stop the script when you like, and
+keeps no other). `jtl search` has the same time as its budget, which needs a quiet machine; of
+data without a test split it is scored on the validation images, and chooses by a part of the
+training images. A result is written as soon as it is there: stop the script when you like, and
 start it again to go on.
 
 fastai asks for versions that jtl's environment does not have, so it needs one of its own:
@@ -25,6 +27,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +53,8 @@ PEERS = {
     "timm, eval mode, 10 times the rate": ("timm_finetune", ["--bn", "eval", "--lr", "1e-3"]),
     "PyTorch, tutorial": ("timm_finetune", ["--recipe", "tutorial"]),
 }
+SEARCH = "search"
+"""`jtl search`, beside the peers."""
 SIZES = {"ants-bees": 128, "sign-digits-600": 64, "cifar10-1000": 64, "trash-600": 96}
 """Data sets, and pixels: small ones, so that the time is minutes."""
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.875}
@@ -63,7 +68,7 @@ class Trial(Keyed):
         data: Name of the data set.
         model: Backbone.
         size: Pixels.
-        arm: A mask of jtl, or one of `PEERS`.
+        arm: A mask of jtl, `SEARCH`, or one of `PEERS`.
         times: How many times as long as jtl's `full` a peer may train; 0 for one epoch.
         seed: Of the training.
     """
@@ -94,6 +99,7 @@ class Trainings:
         if found is None:
             print(f"{trial.data} seed {trial.seed}: {trial.arm}", file=sys.stderr, flush=True)
             train = self._by_jtl if trial.arm in OURS else self._by_peer
+            train = self._by_search if trial.arm == SEARCH else train
             if self._options.busy and trial.seed == 0 and _sets_time(trial):
                 sys.exit(f"{trial} tells the others how long to train: run it without --busy")
             found = train(trial)
@@ -144,6 +150,39 @@ class Trainings:
             "epochs": len(trained.epochs),
             "seconds": round(trained.ended.seconds, 1),
             "versions": summary["versions"],
+        }
+
+    def _by_search(self, trial: Trial) -> dict[str, Any]:
+        folder = self._folder(trial.data)
+        if not (folder / "test").is_dir():
+            given, folder = folder, folder.with_name(f"{folder.name}-tested")
+            if not folder.exists():
+                shutil.copytree(given / "train", folder / "train")
+                shutil.copytree(given / "val", folder / "test")
+        full = self.find(dataclasses.replace(trial, arm="full", times=1, seed=0))
+        flags = {
+            "model": trial.model,
+            "weights": self._options.weights,
+            "image-size": trial.size,
+            "seed": trial.seed,
+            "budget": f"{trial.times * full['seconds']:.0f}s",
+        }
+        words = [f"--{name}={value}" for name, value in flags.items()]
+        with tempfile.TemporaryDirectory(dir=self._scratch) as cache:
+            command = [sys.executable, "-m", "jtl.search", f"folder:{folder}", *words]
+            out = Path(cache) / "search"
+            environment = machine.environment(JTL_CACHE=str(Path(cache) / "cache"))
+            ended = timed([*command, f"--out={out}"], environment)
+            found = json.loads((out / "search.json").read_text(encoding="utf-8"))
+        together = (found["ensemble"] or {}).get("test_accuracy")
+        return {
+            "val": found["val_metric"],
+            "test": found["test_accuracy"] if together is None else together,
+            "tested": found["num_test"],
+            "winner": found["winner_name"] + ("" if together is None else ", in an ensemble"),
+            "trials": sum(trial["number"] > 0 for trial in found["trials"]),
+            "budget": found["budget"],
+            "seconds": round(ended.seconds, 1),
         }
 
     def _by_peer(self, trial: Trial) -> dict[str, Any]:
@@ -244,6 +283,8 @@ def trials(options: argparse.Namespace) -> Iterator[Trial]:
                 yield dataclasses.replace(base, arm=mask)
             for times in options.times:
                 for peer in options.peers:
+                    if peer == SEARCH and (not times or options.busy):
+                        continue
                     yield dataclasses.replace(base, arm=peer, times=times)
 
 
@@ -258,7 +299,8 @@ def parse() -> argparse.Namespace:
     add("--data", nargs="+", default=list(SIZES), choices=SIZES)
     add("--seeds", type=int, default=1, help="trainings of each arm")
     add("--times", type=float, nargs="+", default=[1.0], help="the peers' time over jtl's full")
-    add("--peers", nargs="*", default=list(PEERS), choices=PEERS)
+    arms = [SEARCH, *PEERS]
+    add("--peers", nargs="*", default=arms, choices=arms, help="default all, and jtl search")
     add("--fastai", type=Path, default=Path(sys.executable), help="the Python that has fastai")
     add("--out", type=Path, help="folder of the results")
     add("--busy", action="store_true", help="other work runs beside: keep no seconds")

@@ -32,7 +32,8 @@ def describe(rows: Sequence[Row]) -> list[str]:
         "is none (~), they are what the library was allowed. `time` says how many times as long as "
         "jtl's `full` that is; the number of epochs follows from it. Accuracy and expected "
         "calibration error are measured on the test images, or on the validation images if there "
-        "is no test split; the error in brackets is without temperature scaling.",
+        "is no test split; the error in brackets is without temperature scaling. `jtl search` has "
+        "the time as its budget.",
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -49,7 +50,7 @@ def describe(rows: Sequence[Row]) -> list[str]:
                 {
                     "": [_name(group[0]) for group in groups],
                     "time": [f"{group[0]['times']:g}x" for group in groups],
-                    "epochs": [f"{_median(group, 'epochs'):g}" for group in groups],
+                    "epochs": [_epochs(group) for group in groups],
                     "seconds": [_seconds(group, full)[0] for group in groups],
                     "accuracy": [_accuracies(group) for group in groups],
                     "calibration error": [_calibration(group) for group in groups],
@@ -93,7 +94,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             number = arms.index(_name(group[0]))
             values = [_score(row) for row in group]
             seconds = [_seconds(group, full)[1]] * len(group)
-            ours = group[0]["arm"] in OURS
+            ours = group[0]["arm"] in (*OURS, "search")
             style = {"marker": MARKS[number % len(MARKS)], "ls": ""}
             # Filled or not, so that who is who can be seen without colours, too.
             style |= {"color": BLUE} if ours else {"color": ORANGE, "fillstyle": "none"}
@@ -131,11 +132,19 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 def _name(row: Row) -> str:
     if row["arm"] in OURS:
         return f"jtl, {row['arm']}"
+    if row["arm"] == "search":
+        return "jtl search"
     return row["arm"].replace("times the rate", "times the learning rate")
 
 
 def _score(row: Row) -> float:
     return row["val"] if row["test"] is None else row["test"]
+
+
+def _epochs(group: Sequence[Row]) -> str:
+    if "trials" in group[0]:
+        return f"{_median(group, 'trials'):g} trials"
+    return f"{_median(group, 'epochs'):g}"
 
 
 def _median(group: Sequence[Row], key: str) -> float:
