@@ -105,6 +105,18 @@ def apart(found: dict[str, Any], difference: float, sign: str = "") -> str:
     return f"{format(100 * difference, f'{sign}.1f')} points"
 
 
+def headline(found: dict[str, Any]) -> str:
+    """What predicts best, and the figure that was not used to find it, if there is one."""
+    accuracy, what = found["test_accuracy"], found["winner_name"]
+    if _keeps_ensemble(found):
+        ensemble = found["ensemble"]
+        accuracy = ensemble.get("test_accuracy")
+        what = f"an ensemble of {counted(len(ensemble['members']), 'trial')}"
+    if accuracy is None:
+        return f"The best is {what}."
+    return f"The best is {what}: test accuracy {accuracy_of(accuracy, found['num_test'])}."
+
+
 def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     """What was found, in sentences.
 
@@ -141,7 +153,7 @@ def lines(found: dict[str, Any], mark: str = "") -> list[str]:
     if found["test_accuracy"] is not None:
         accuracy = accuracy_of(found["test_accuracy"], found["num_test"])
         whose = "The winner's test" if _keeps_ensemble(found) else "Test"
-        told.append(f"{whose} accuracy {accuracy}, on images that were not used to choose.")
+        told.append(f"{whose} accuracy is {accuracy}, on images that were not used to choose.")
     else:
         told.append("There are no test images (--no-test), so no accuracy is unbiased.")
     if (ensemble := found.get("ensemble")) is not None:
@@ -183,7 +195,7 @@ def _of_ensemble(found: dict[str, Any], ensemble: dict[str, Any]) -> str:
         tested = ""
         if ensemble.get("test_accuracy") is not None:
             accuracy = accuracy_of(ensemble["test_accuracy"], found["num_test"])
-            tested = f" Its test accuracy {accuracy}."
+            tested = f" Its test accuracy is {accuracy}."
         elif found["test_accuracy"] is not None:
             tested = (
                 " There was no time to score it on the test images (jtl evaluate SEARCH --split "

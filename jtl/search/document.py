@@ -24,6 +24,13 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Items:
+    """Sentences, one below the other."""
+
+    texts: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Code:
     """A command to copy."""
 
@@ -69,7 +76,7 @@ class Rows:
     rows: Sequence[Sequence[Cell]]
 
 
-Block = Heading | Text | Code | Plot | Rows
+Block = Heading | Text | Items | Code | Plot | Rows
 
 
 def markdown(blocks: Sequence[Block], *, title: bool = True) -> str:
@@ -88,6 +95,8 @@ def _markdown(block: Block, *, title: bool) -> str:
         return f"{'#' if title else '##'} {for_markdown(block.text)}"
     if isinstance(block, Text):
         return for_markdown(block.text)
+    if isinstance(block, Items):
+        return "\n".join(f"- {for_markdown(text)}" for text in block.texts)
     if isinstance(block, Code):
         return f"    {block.text}"
     if isinstance(block, Plot):

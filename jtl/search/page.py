@@ -10,7 +10,7 @@ from jtl.common.quantities import format_seconds
 from jtl.common.text import counted
 from jtl.runs.plots import metric_name
 from jtl.search import console_text, document, plot
-from jtl.search.document import Heading, Rows, Text
+from jtl.search.document import Heading, Items, Rows, Text
 
 PLOT, HTML = "search.png", "search.html"
 _FOR = "jtl evaluate, jtl predict and jtl export"
@@ -35,7 +35,8 @@ def page(found: dict[str, Any], png: bytes, *, runs: bool = True) -> list[docume
     metric = metric_name(found["metric"])
     return [
         Heading(f"Search: {found['model']} on {found['data']}"),
-        Text(" ".join(console_text.lines(found))),
+        Text(console_text.headline(found)),
+        Items(console_text.lines(found)),
         document.Plot(f"Validation {metric} against seconds", PLOT, png),
         Text(
             f"Validation {metric} of every trial, with 95 % intervals, and the seconds that it is "
