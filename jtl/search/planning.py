@@ -64,7 +64,8 @@ def try_all(
     heads = space.HEADS if base.model.head == "linear" else (base.model.head,)
     if len(heads) > 1:
         run(space.heads())
-    run(space.strategies())
+    plan = [space.with_model(candidate, other) for candidate in space.strategies()]
+    engine.run(engine.largest_first(plan))
     # Better known by now is what they take, and nothing has to be left for another one.
     run(space.strategies(whole=True))
     if budget.closing and not single:

@@ -14,6 +14,8 @@ SHARES = {"last_stage": 0.25, "last_stages:2": 0.4, "full": 0.9}
 """The share of the time that is left which one of them may take."""
 LARGEST_SHARE = 0.75
 """The share that one of them may take with the fewest epochs."""
+SURE_SHARE = 0.75
+"""The share of the time left after the others in which the last one must fit, to come last."""
 SIZES = (0.7, 1.3)
 """Input sizes beside the default one."""
 SIZE_SHARE = 0.1

@@ -147,6 +147,27 @@ class Engine:
                     )
             self._begin(candidate, work, epochs)
 
+    def largest_first(self, plan: list[Candidate]) -> list[Candidate]:
+        """The plan, from cheap to dear; its last one first if it might have no time later.
+
+        Of a time that is enough for one training of all layers, the cheaper strategies would take
+        so much that it could not be begun any more, or with few epochs. Alone, `full` reaches more
+        than they do on three of four data sets (`benchmarks/vs_finetuning.py`).
+        """
+        if not plan:
+            return []
+        *others, last = plan
+        work, epochs = self.workload.of(last.options)
+        enough, left = -(-epochs // 2), self.budget.left
+        before = 0.0
+        for candidate in others:
+            if not self.store.begun(candidate.stage, candidate.name):
+                seconds = self.cost.seconds(*self.workload.of(candidate.options))
+                before += min(seconds, candidate.share * left)
+        later = (left - before) * space.SURE_SHARE
+        first = self.cost.fits(work, enough, left) and not self.cost.fits(work, epochs, later)
+        return [last, *others] if first else plan
+
     def settle(self, candidates: Iterable[Candidate]) -> None:
         """Waits until no other process trains one of these, as long as there is time."""
         names = {candidate.name for candidate in candidates}

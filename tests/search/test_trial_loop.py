@@ -205,6 +205,19 @@ def test_what_another_process_trains_is_left_to_it(engine, monkeypatch):
     assert [mask for mask, _ in engine.train.begun] == ["last_stages:2", "full"]
 
 
+@pytest.mark.parametrize(
+    ("budget", "first"),
+    # Half of its ten epochs take 51 s, all of them 101 s, the two others 22 s.
+    [(50.0, "last_stage"), (100.0, "full"), (160.0, "full"), (300.0, "last_stage")],
+)
+def test_the_whole_network_comes_first_where_it_would_not_fit_later(engine, budget, first):
+    engine.budget.total = budget
+    plan = space.strategies()
+    ordered = engine.largest_first(plan)
+    assert ordered[0].name == first
+    assert sorted(c.name for c in ordered) == sorted(c.name for c in plan)
+
+
 def test_what_other_processes_train_is_waited_for(engine, monkeypatch):
     monkeypatch.setattr(trial_loop, "_IDLE_SECONDS", 0.01)
     asked = []
