@@ -28,12 +28,11 @@ from jtl.search.cost import CostModel, Work
 from jtl.search.sampling import Sampler
 from jtl.search.space import Candidate
 from jtl.search.trials import Store, Trial
+from jtl.search.watching import CLOSING_SECONDS, Watched
 from jtl.train.observer import Observer
 
 MOST_MISSES = 15
 """Variations in a row that are known or too slow, after which nothing else is expected."""
-CLOSING_SECONDS = 1.0
-"""That a trial takes after its last epoch, at least."""
 _POLL_SECONDS = 0.2
 _IDLE_SECONDS = 2.0
 """Without a trial after which a process has none to begin, and is not between two of them."""
@@ -278,7 +277,16 @@ class Engine:
         prune = None
         if sampler is not None and trial.sampled is not None:
             prune = sampler.pruning(trial.sampled)
-        watched = _Watched(self, trial, epochs, self.cost.epoch_seconds(work), prune)
+        watched = Watched(
+            trial,
+            epochs,
+            self.cost.epoch_seconds(work),
+            self.base.train.metric,
+            self.budget,
+            self.store,
+            self.note,
+            prune,
+        )
         try:
             run = self.train(
                 self._config(trial),
@@ -327,7 +335,7 @@ class Engine:
         resume = "auto" if (folder / CONFIG).is_file() else "never"
         return walk.replace(self.base, {**trial.options, "run_dir": folder, "resume": resume})
 
-    def _finished(self, trial: Trial, run: Any, watched: _Watched, seconds: float) -> Trial:
+    def _finished(self, trial: Trial, run: Any, watched: Watched, seconds: float) -> Trial:
         metric = self.base.train.metric
         value = metrics.score_of(metrics.best_line(run.history, metric), metric)
         logits = self.store.logits(trial)
@@ -357,49 +365,3 @@ class Engine:
 
 def _left(seconds: float) -> str:
     return f"{format_seconds(seconds)} left" if seconds > CLOSING_SECONDS else "no time left"
-
-
-@dataclasses.dataclass
-class _Watched:
-    """One trial on its way.
-
-    Attributes:
-        engine: Whose it is.
-        trial: Its row.
-        epochs: That it is to train.
-        expected: Seconds that an epoch was predicted to take.
-        prune: Takes an epoch and its metric, and says whether to end there.
-        state: What becomes of it.
-    """
-
-    engine: Engine
-    trial: Trial
-    epochs: int
-    expected: float
-    prune: Callable[[int, float], bool] | None = None
-    state: str = "done"
-
-    def __post_init__(self) -> None:
-        self._last: float | None = None
-
-    def after_epoch(self, line: dict[str, Any]) -> bool:
-        """Whether to end the trial after an epoch: its time is over, or others are better."""
-        self.engine.note()  # Should the process be killed.
-        if line["epoch"] >= self.epochs:
-            return False
-        now = self.engine.budget.spent
-        # The first one compiles, which the next one need not.
-        each = self.expected if self._last is None else now - self._last
-        self._last = now
-        metric = self.engine.base.train.metric
-        if self.prune is not None and self.prune(line["epoch"], metrics.score_of(line, metric)):
-            self.state = "pruned"
-            return True
-        if self.engine.budget.left < each + CLOSING_SECONDS:
-            self.state = "stopped"
-            return True
-        return False
-
-    def scored(self, logits: np.ndarray) -> None:
-        """Keeps the logits of the best epoch."""
-        self.engine.store.write_logits(self.trial, logits)
