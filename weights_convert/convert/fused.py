@@ -12,6 +12,8 @@ from weights_convert.convert.big_vision import unified
 _QUERY = re.compile(r"(.*\.)(?:query|(q_proj))\.(weight|bias)")
 _REGISTERS = "register_tokens"
 _CLASS = "class_embedding"
+_POSITIONS = "embeddings.position_embedding.weight"
+_POOLING = re.compile(r"(.*head\.attention\.)in_proj_(weight|bias)")
 
 
 def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -20,6 +22,7 @@ def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     * Queries, keys and values of three layers, as in transformers, become one layer `qkv`.
     * Those of Flax's libraries, with names of their own: see `big_vision`.
     * CLIP's class token and positions, which have no axis for the images of a batch, get one.
+    * Of SigLIP's pooling in transformers, queries are parted from keys and values.
     * DINOv2's registers: its class token has a position embedding and they have none, so that
       timm adds it to the token.
 
@@ -37,6 +40,10 @@ def fused(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
             positions = key.removesuffix(_CLASS) + "positional_embedding"
             if positions in tensors and tensors[positions].ndim == 2:
                 found[positions] = tensors[positions][None]
+        elif key.endswith(_POSITIONS) and tensors[key].ndim == 2:
+            found[key] = tensors[key][None]
+        elif match := _POOLING.fullmatch(key):
+            _part(found, key, match)
     changed = len(found) != len(tensors) or any(found.get(k) is not a for k, a in tensors.items())
     return found if changed else tensors
 
@@ -53,6 +60,17 @@ def _join(tensors: dict[str, np.ndarray], key: str, match: re.Match[str]) -> Non
     for name in keys:
         del tensors[name]
     tensors[joined] = np.concatenate([part for part in parts if part is not None])
+
+
+def _part(tensors: dict[str, np.ndarray], key: str, match: re.Match[str]) -> None:
+    parent, leaf = match.groups()
+    array = tensors[key]
+    if len(array) % 3:
+        return
+    del tensors[key]
+    third = len(array) // 3
+    tensors[f"{parent}q.{leaf}"] = array[:third]
+    tensors[f"{parent}kv.{leaf}"] = array[third:]
 
 
 def _add_position(tensors: dict[str, np.ndarray], parent: str) -> None:

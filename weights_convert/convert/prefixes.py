@@ -16,11 +16,13 @@ from weights_convert.convert.counting import counted
 from weights_convert.convert.rules import Modules, Table, module_name
 from weights_convert.convert.spellings import (
     CLIP,
+    TOWER,
     clip,
     clip_tower,
     facebook_convnext,
     keras_convnext,
     transformers_convnext,
+    transformers_tower,
     transformers_vit,
 )
 from weights_convert.convert.tables import TABLES
@@ -107,6 +109,7 @@ def _spellings(family: str) -> tuple[Spelling, ...]:
             ("those of transformers", transformers_vit),
             (CLIP, clip),
             (CLIP, clip_tower),
+            (TOWER, transformers_tower),
         )
     if _has_features(family):
         return (AS_IS, ("the layers inside `features`, as in fastai", _inside("features")))
@@ -272,6 +275,7 @@ def _anchors() -> frozenset[tuple[str, str]]:
             for spelled in (module, module.removeprefix("features."), "0"):
                 anchors.add((table.family, spelled.removeprefix("resnet.") + leaf))
     anchors.add(("vit", "conv1.weight"))  # CLIP's.
+    anchors.add(("vit", "embeddings.patch_embedding.weight"))  # The same in transformers.
     return frozenset(anchors)
 
 

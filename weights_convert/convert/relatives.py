@@ -38,7 +38,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
         r"(.*\.)?(pre_layrnorm|ln_pre)\.weight",
         "CLIP's vision transformer of transformers, or a larger one",
     ),
-    (r"(.*\.)?attn_pool\..*", "SigLIP's vision transformer, which pools by attention"),
     (
         r"(.*\.)?(storage_tokens|rope_embed\..*)",
         "DINOv3's ViT, with rotary positions",

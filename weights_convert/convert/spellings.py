@@ -61,6 +61,24 @@ _CLIP_VIT = (
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"blocks.\1.mlp.fc1."),
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"blocks.\1.mlp.fc2."),
 )
+# In transformers, of the vision towers of CLIP and SigLIP.
+_TOWERS = (
+    (r"embeddings\.class_embedding$", "cls_token"),
+    (r"embeddings\.position_embedding\.weight$", "pos_embed"),
+    (r"embeddings\.patch_embedding\.", "patch_embed.proj."),
+    (r"pre_layrnorm\.", "norm_pre."),  # As it is spelt there.
+    (r"post_layernorm\.", "norm."),
+    (r"encoder\.layers\.(\d+)\.layer_norm([12])\.", r"blocks.\1.norm\2."),
+    (r"encoder\.layers\.(\d+)\.self_attn\.qkv\.", r"blocks.\1.attn.qkv."),
+    (r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.", r"blocks.\1.attn.proj."),
+    (r"encoder\.layers\.(\d+)\.mlp\.", r"blocks.\1.mlp."),
+    (r"head\.probe$", "attn_pool.latent"),
+    (r"head\.attention\.(q|kv)\.", r"attn_pool.\1."),
+    (r"head\.attention\.out_proj\.", "attn_pool.proj."),
+    (r"head\.layernorm\.", "attn_pool.norm."),
+    (r"head\.mlp\.", "attn_pool.mlp."),
+)
+TOWER = "those of CLIP's and SigLIP's vision towers in transformers"
 CLIP = "those of CLIP's own repository or OpenCLIP's"
 """What their spelling is called."""
 
@@ -74,7 +92,16 @@ def clip(key: str) -> str | None:
 
 def clip_tower(key: str) -> str | None:
     """A key of CLIP's vision transformer alone; None for its projection to texts."""
-    for pattern, name in _CLIP_VIT:
+    return _first(key, _CLIP_VIT)
+
+
+def transformers_tower(key: str) -> str | None:
+    """A key of CLIP's or SigLIP's vision transformer in transformers; None for another."""
+    return _first(key, _TOWERS)
+
+
+def _first(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
+    for pattern, name in names:
         renamed, found = re.subn(f"^{pattern}", name, key)
         if found:
             return renamed

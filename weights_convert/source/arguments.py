@@ -60,9 +60,19 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "downsample_in_bottleneck": (False,),
 }
 _OF_TRANSFORMERS = ("hidden_act", "downsample_in_first_stage", "downsample_in_bottleneck")
-_POOLED = {"avg": "averages them", "token": "takes the class token"}
+_POOLED = {
+    "avg": "averages them",
+    "normed_avg": "averages them",
+    "token": "takes the class token",
+    "map": "pools them by attention",
+}
 # timm's names of the activations that have several, or others than here.
-_ACTIVATIONS = {"silu": ("silu", "swish"), "hard_swish": ("hardswish",)}
+_ACTIVATIONS = {
+    "silu": ("silu", "swish"),
+    "hard_swish": ("hardswish",),
+    "gelu_tanh": ("gelutanh",),
+    "quick_gelu": ("quickgelu",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +83,13 @@ class Built:
         by: Which file, in words that begin a sentence.
         pool: How the feature map becomes a vector; None where it is not stated.
         arguments: What the network was created with.
+        conventions: Fields of the backbone's configuration, where it is a vision transformer.
     """
 
     by: str
     pool: str | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 _DILATING = ("output_stride", "replace_stride_with_dilation", "aa_layer")
@@ -125,7 +137,37 @@ def of_transformers(config: Mapping[str, Any]) -> Built:
     is_resnet = config.get("model_type") == "resnet"
     stated = {name: config[name] for name in _OF_TRANSFORMERS if is_resnet and name in config}
     stated |= stated_alone(config)
-    return Built("the config.json next to it", None, stated)
+    by = "the config.json next to it"
+    return Built(by, None, stated, _activation(config, by))
+
+
+# transformers' vision transformers by `model_type`: their activation where none is stated.
+_ACTIVATION: dict[str, str] = dict.fromkeys(
+    ("vit", "deit", "dinov2", "dinov2_with_registers"), "gelu"
+)
+_ACTIVATION |= dict.fromkeys(("clip", "clip_vision_model"), "quick_gelu")
+_ACTIVATION |= dict.fromkeys(("siglip", "siglip_vision_model"), "gelu_pytorch_tanh")
+_FROM_TRANSFORMERS = {
+    "gelu": "gelu",
+    "quick_gelu": "quick_gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+
+
+def _activation(config: Mapping[str, Any], by: str) -> dict[str, Any]:
+    """The field `activation` of a vision transformer; empty for other networks."""
+    usual = _ACTIVATION.get(str(config.get("model_type")))
+    if usual is None:
+        return {}
+    tower = config.get("vision_config")
+    said = (tower if isinstance(tower, dict) else config).get("hidden_act", usual)
+    if said not in _FROM_TRANSFORMERS:
+        raise UserError(
+            f"{by} says that the activation is {shown(said, 40)} (hidden_act), which jtl's vision "
+            f"transformers do not have. They have {listed(_FROM_TRANSFORMERS, 6)}."
+        )
+    return {"activation": _FROM_TRANSFORMERS[said]}
 
 
 def check(
@@ -155,7 +197,7 @@ def check(
             "how it was built, correct or remove what says so."
         )
     pooling = conventions.get("pooling", getattr(models.get(model).backbone, "pooling", "avg"))
-    pools = AVERAGES if pooling == "avg" else (pooling,)
+    pools = AVERAGES if pooling in ("avg", "normed_avg") else (pooling,)
     if built.pool not in (None, *pools) and num_classes:
         raise UserError(
             f"{built.by} says that the classifier of '{source}' stands on features pooled by "
@@ -175,7 +217,7 @@ def _differing(
     wide = getattr(backbone, "block", None) == "bottleneck"
     defaults["style"] = ("pytorch",) if wide else ("pytorch", "caffe")
     activation = dict(backbone.units()[0].options).get("activation", "relu")
-    activation = getattr(backbone, "activation", activation)
+    activation = conventions.get("activation", getattr(backbone, "activation", activation))
     if hasattr(backbone, "prefix_tokens"):
         defaults["num_heads"] = (backbone.channels // 64,)
         defaults["qkv_bias"] = (True,)

@@ -15,7 +15,7 @@ from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
-from weights_convert.convert.spellings import CLIP
+from weights_convert.convert.spellings import CLIP, TOWER
 from weights_convert.convert.tables import TABLES, has, published
 from weights_convert.printable import listed
 from weights_convert.read import readers
@@ -77,12 +77,21 @@ def convert_source(
     except UserError as error:
         target = f" for {model}" if model else ""
         raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error
-    if converted.spelling == CLIP and not source.architecture:
+    stated = _stated(source, converted)
+    unclear = converted.shown.get("norm_pre") and converted.spelling in (CLIP, TOWER)
+    if unclear and not source.architecture and "activation" not in stated:
         raise UserError(
             f"'{source.name}' holds a vision transformer of CLIP, and its keys do not show which "
-            "activation it was trained with. OpenAI's own networks have QuickGELU, which jtl does "
-            "not have. OpenCLIP's of LAION and DataComp have GELU: say so with --architecture "
-            f"{_clip_name(converted.model)} of `jtl weights`."
+            "activation it was trained with. OpenAI's own networks have QuickGELU: say so with "
+            f"--architecture {_clip_name(converted.model, 'quickgelu')} of `jtl weights`. "
+            "OpenCLIP's of LAION and DataComp have GELU: --architecture "
+            f"{_clip_name(converted.model, 'clip_')}."
+        )
+    if converted.spelling == TOWER and converted.num_classes and not _averages(converted):
+        raise UserError(
+            f"the classifier of '{source.name}' stands on the mean of the patches, as in "
+            "transformers, where jtl's network does not pool so. Convert the backbone alone with "
+            "--drop-head of `jtl weights`."
         )
     if conventions and converted.library != "timm":
         raise UserError(
@@ -94,7 +103,7 @@ def convert_source(
     if found := same_keys.stated(source, file, converted):
         source, conventions = same_keys.with_stated(source, found), found.conventions
         usual = found.preprocessing
-    conventions = {**conventions, **converted.shown}
+    conventions = {**conventions, **converted.shown, **stated}
     for built in source.built:
         arguments.check(
             built,
@@ -109,9 +118,23 @@ def convert_source(
     return _checkpoint(source, file, converted, conventions)
 
 
-def _clip_name(model: str) -> str:
-    """Timm's name of CLIP's network with GELU."""
-    return next((name for name in published(model).timm if "_clip_" in name), model)
+def _averages(converted: Converted) -> bool:
+    return converted.shown.get("pooling") == "normed_avg"
+
+
+def _stated(source: Source, converted: Converted) -> dict[str, Any]:
+    """Fields of a vision transformer that no key shows, as configurations say them."""
+    if not hasattr(models.get(converted.model).backbone, "activation"):
+        return {}
+    stated = {key: value for one in source.built for key, value in one.conventions.items()}
+    if converted.spelling == TOWER and not converted.shown.get("norm_pre"):
+        stated.setdefault("activation", "gelu_tanh")  # All that are published have it.
+    return stated
+
+
+def _clip_name(model: str, part: str) -> str:
+    """Timm's first name of a model's networks with `part` in it."""
+    return next((name for name in published(model).timm if part in name), model)
 
 
 def _check_graph(config: dict[str, Any], converted: Converted) -> None:

@@ -1,4 +1,4 @@
-"""Vision transformers (Dosovitskiy et al., arXiv 2010.11929), also DeiT and DINOv2.
+"""Vision transformers (Dosovitskiy et al., arXiv 2010.11929), also DeiT, DINOv2, CLIP and SigLIP.
 
 Their units pass tokens on as [N, L, 1, C], one row of a map for each token, so that everything
 that takes feature maps takes them: first the class token, then the registers, then the patches
@@ -8,21 +8,24 @@ from left to right and from above.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal, assert_never
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jtl.models.chain import Unit, unit
-from jtl.models.layers.attention import resized_positions, self_attention
+from jtl.models.layers.attention import attention, resized_positions, self_attention
 from jtl.models.layers.blocks import Conv, conv_norm, is_shapes_only, param
 from jtl.models.layers.layer_norm import LayerNorm, LayerScale, scaled
-from jtl.onednn import Activation
 
 _HEAD_CHANNELS = 64
-Pooling = Literal["token", "avg"]
-"""What the classifier sees: the class token, or the average of the patches."""
+Pooling = Literal["token", "avg", "normed_avg", "map"]
+"""What the classifier sees, normalized: the class token; the average of the patches; the average of
+the normalized patches (big_vision's `gap`); or what a learned query attends to among the normalized
+patches (its `map`, of SigLIP; arXiv 1810.00825)."""
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+"""Of the blocks: GELU, its approximation by tanh, or x sigmoid(1.702 x), of OpenAI's CLIP."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ class ViT:
         norm_pre: Whether a normalization follows the positions, as in CLIP; patches have no bias
             then.
         epsilon: Of the normalizations.
+        activation: Between the dense layers of the blocks.
     """
 
     channels: int = 384
@@ -56,8 +60,7 @@ class ViT:
     pooling: Pooling = "token"
     norm_pre: bool = False
     epsilon: float = 1e-6
-
-    activation: ClassVar[Activation] = "gelu"
+    activation: Activation = "gelu"
 
     @property
     def min_size(self) -> int:
@@ -90,7 +93,9 @@ class ViT:
             registers=self.registers,
             epsilon=self.epsilon if self.norm_pre else None,
         )
-        options = dict(layer_scale=self.layer_scale, epsilon=self.epsilon)
+        options = dict(
+            layer_scale=self.layer_scale, epsilon=self.epsilon, activation=self.activation
+        )
         blocks = [
             unit(f"stage{1 + 4 * (b - 1) // self.depth}/block{b}", Block, **options)
             for b in range(1, self.depth + 1)
@@ -101,6 +106,7 @@ class ViT:
             prefix_tokens=self.prefix_tokens,
             pooling=self.pooling,
             epsilon=self.epsilon,
+            activation=self.activation,
         )
         return (stem, *blocks, final)
 
@@ -148,6 +154,7 @@ class Block(nn.Module):
 
     layer_scale: bool
     epsilon: float
+    activation: Activation
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -172,8 +179,58 @@ class Block(nn.Module):
             y = self_attention(y[:, :, 0], channels // _HEAD_CHANNELS)[:, :, None]
         x = scaled(y, proj, scale1, x)
         y = LayerNorm(self.epsilon, name="norm2")(x)
-        y = conv_norm(y, fc1, None, train=train, activation="gelu")
+        y = _activated(y, fc1, self.activation, train=train)
         return scaled(y, fc2, scale2, x)
+
+
+def _activated(x: jax.Array, dense: Conv, activation: Activation, *, train: bool) -> jax.Array:
+    """A dense layer and what follows it."""
+    if activation == "gelu":
+        return conv_norm(x, dense, None, train=train, activation="gelu")
+    x = conv_norm(x, dense, None, train=train)
+    if activation == "gelu_tanh":
+        return jax.nn.gelu(x, approximate=True)
+    if activation == "quick_gelu":
+        return x * jax.nn.sigmoid(1.702 * x)
+    assert_never(activation)
+
+
+class AttentionPool(nn.Module):
+    """What a learned query attends to among all tokens: [N, L, 1, C] -> [N, 1, 1, C].
+
+    Then two dense layers beside a shortcut, as in a block (timm's AttentionPoolLatent, big_vision's
+    MAPHead).
+    """
+
+    epsilon: float
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        channels = x.shape[-1]
+        q, kv, proj, fc1, fc2 = (
+            Conv(width, 1, 1, 0, use_bias=True, name=name)
+            for name, width in (
+                ("q", channels),
+                ("kv", 2 * channels),
+                ("proj", channels),
+                ("fc1", 4 * channels),
+                ("fc2", channels),
+            )
+        )
+        start = nn.initializers.normal(channels**-0.5)
+        latent = param(self, "latent", start, (1, 1, channels)).astype(x.dtype)
+        query = conv_norm(latent[:, :, None], q, None, train=train)[:, :, 0]
+        pairs = conv_norm(x, kv, None, train=train)
+        if is_shapes_only():
+            y = pairs[:, :1, :, :channels]
+        else:
+            y = attention(query, pairs[:, :, 0], channels // _HEAD_CHANNELS)[:, :, None]
+        y = conv_norm(y, proj, None, train=train)
+        z = LayerNorm(self.epsilon, name="norm")(y)
+        return y + conv_norm(
+            _activated(z, fc1, self.activation, train=train), fc2, None, train=train
+        )
 
 
 class Final(nn.Module):
@@ -182,12 +239,20 @@ class Final(nn.Module):
     prefix_tokens: int
     pooling: Pooling
     epsilon: float
+    activation: Activation
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # The same in both modes.
         norm = LayerNorm(self.epsilon, name="norm")
         if self.pooling == "token":
             return norm(x)[:, :1]
-        patches = x[:, self.prefix_tokens :]
-        return norm(jnp.mean(patches, 1, dtype=jnp.float32, keepdims=True).astype(x.dtype))
+        if self.pooling == "map":
+            pool = AttentionPool(self.epsilon, self.activation, name="attn_pool")
+            return pool(norm(x), train=train)
+        if self.pooling == "normed_avg":
+            return _mean(norm(x)[:, self.prefix_tokens :])
+        return norm(_mean(x[:, self.prefix_tokens :]))
+
+
+def _mean(tokens: jax.Array) -> jax.Array:
+    return jnp.mean(tokens, 1, dtype=jnp.float32, keepdims=True).astype(tokens.dtype)

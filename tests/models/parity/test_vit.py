@@ -6,6 +6,7 @@ All on images of four patches, with timm's options for what its published networ
 from __future__ import annotations
 
 import functools
+import json
 import re
 from typing import Any
 
@@ -52,6 +53,9 @@ PLAIN: dict[str, Any] = {}
 REGISTERS = {"reg_tokens": 4, "no_embed_class": True, "init_values": 1e-5}
 CLIP = {"pre_norm": True, "norm_layer": functools.partial(torch.nn.LayerNorm, eps=1e-5)}
 AVERAGE = {"global_pool": "avg", "class_token": False}
+# As SigLIP, and as timm has it without the pooling's own layers.
+SIGLIP = {"global_pool": "map", "class_token": False}
+GAP = {**AVERAGE, "fc_norm": False}
 
 
 @functools.cache
@@ -76,6 +80,8 @@ def logits_of(network: Any, inputs: np.ndarray) -> np.ndarray:
         (CLIP, {"norm_pre": True, "epsilon": 1e-5}),
         (AVERAGE, {"pooling": "avg", "class_token": False, "layer_scale": False}),
         ({"global_pool": "avg"}, {"pooling": "avg", "class_token": True, "embeds_class": True}),
+        (SIGLIP, {"pooling": "map", "class_token": False}),
+        (GAP, {"pooling": "normed_avg", "class_token": False}),
     ],
 )
 def test_logits(options, shown):
@@ -90,8 +96,21 @@ def test_logits(options, shown):
     assert relative_error(logits, expected) <= LOGITS_BOUND
 
 
-def test_images_of_another_size_and_a_step():
-    network = peer(dynamic_img_size=True)
+@pytest.mark.parametrize("activation", ["gelu_tanh", "quick_gelu"])
+def test_activations_that_no_key_shows(activation):
+    network = peer(**SIGLIP, act_layer=activation)
+    converted = convert(tensors(network))
+    expected = logits_of(network, images())
+    usual, _ = run_units(build(converted), converted.variables, images())
+    assert relative_error(usual, expected) > 2 * LOGITS_BOUND
+    converted.conventions["activation"] = activation
+    logits, _ = run_units(build(converted), converted.variables, images())
+    assert relative_error(logits, expected) <= LOGITS_BOUND
+
+
+@pytest.mark.parametrize("pooling", [PLAIN, SIGLIP])
+def test_images_of_another_size_and_a_step(pooling):
+    network = peer(dynamic_img_size=True, **pooling)
     converted = convert(tensors(network))
     model = build(converted)
     larger = random_images(1, 64, 48)
@@ -316,10 +335,82 @@ def test_the_layout_of_clips_repository(tmp_path):
 
     save_file({key: np.array(array) for key, array in whole.items()}, tmp_path / "a.safetensors")
     path = str(tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="OpenAI's own networks have QuickGELU"):
+    with pytest.raises(UserError, match="OpenAI's own networks have QuickGELU: say so with --arc"):
         source_conversion.convert_source(sources.locate(path))
     named = sources.locate(path, architecture="vit_tiny_patch16")
     assert source_conversion.convert_source(named).model == "vit_tiny_patch16"
+
+
+def as_transformers_tower(timms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The names of transformers' CLIPVisionModel and SiglipVisionModel."""
+    names = {"cls_token": "embeddings.class_embedding", "norm_pre.": "pre_layrnorm."}
+    names |= {"pos_embed": "embeddings.position_embedding.weight", "norm.": "post_layernorm."}
+    names |= {"patch_embed.proj.": "embeddings.patch_embedding.", "blocks.": "encoder.layers."}
+    names |= {"attn_pool.latent": "head.probe", "attn_pool.": "head."}
+    found: dict[str, np.ndarray] = {}
+    for key, array in timms.items():
+        start = next(start for start in names if key.startswith(start))
+        name = "vision_model." + names[start] + key.removeprefix(start)
+        name = re.sub(r"\.norm([12])\.", r".layer_norm\1.", name)
+        name = name.replace(".attn.proj.", ".self_attn.out_proj.")
+        name = name.replace("head.norm.", "head.layernorm.")
+        name = re.sub(r"head\.proj\.", "head.attention.out_proj.", name)
+        if ".attn.qkv." in name:
+            for part, third in zip("qkv", np.split(array, 3), strict=True):
+                found[name.replace(".attn.qkv.", f".self_attn.{part}_proj.")] = third
+        else:
+            found[name] = array
+    for leaf in ("weight", "bias"):
+        parts = [found.pop(f"vision_model.head.{part}.{leaf}", None) for part in ("q", "kv")]
+        if parts[0] is not None:
+            found[f"vision_model.head.attention.in_proj_{leaf}"] = np.concatenate(parts)
+    if "vision_model.embeddings.class_embedding" in found:
+        found["vision_model.embeddings.class_embedding"] = timms["cls_token"].ravel()
+    found["vision_model.embeddings.position_embedding.weight"] = timms["pos_embed"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "activation"),
+    [
+        ({"model_type": "clip", "vision_config": {}}, CLIP, "quick_gelu"),
+        ({"model_type": "clip_vision_model", "hidden_act": "gelu"}, CLIP, "gelu"),
+        ({"model_type": "siglip_vision_model"}, SIGLIP, "gelu_tanh"),
+    ],
+)
+def test_the_vision_towers_of_transformers(config, options, activation, tmp_path):
+    network = peer(**options, num_classes=0, act_layer=activation)
+    source = as_transformers_tower(tensors(network))
+    source["text_model.encoder.layers.0.layer_norm1.weight"] = np.ones(64, np.float32)
+    source["logit_scale"] = np.ones((), np.float32)
+    save_file({k: np.array(a) for k, a in source.items()}, tmp_path / "model.safetensors")
+    if options is CLIP:  # Its configuration alone says which activation it has.
+        with pytest.raises(UserError, match="OpenAI's own networks have QuickGELU"):
+            source_conversion.convert_source(sources.locate(str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    converted = source_conversion.convert_source(sources.locate(str(tmp_path)))
+    assert (converted.model, converted.num_classes) == ("vit_tiny_patch16", None)
+    assert converted.conventions["activation"] == activation
+    bare = models.create(converted.model, head=None, conventions=converted.conventions)
+    features: Any = jax.jit(bare.apply)(converted.variables, images())
+    expected = logits_of(network, images())
+    assert relative_error(features.reshape(expected.shape), expected) <= LOGITS_BOUND
+
+
+def test_what_the_configuration_of_a_tower_rules_out(tmp_path):
+    source = as_transformers_tower(tensors(peer(**SIGLIP, num_classes=0)))
+    source["classifier.weight"] = np.ones((5, 192), np.float32)
+    source["classifier.bias"] = np.ones(5, np.float32)
+    save_file({k: np.array(a) for k, a in source.items()}, tmp_path / "model.safetensors")
+    config = {"model_type": "siglip", "vision_config": {"hidden_act": "relu"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"the activation is relu \(hidden_act\), which jtl's"):
+        source_conversion.convert_source(sources.locate(str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip"}))
+    with pytest.raises(UserError, match="stands on the mean of the patches, as in transformers"):
+        source_conversion.convert_source(sources.locate(str(tmp_path)))
+    dropped = source_conversion.convert_source(sources.locate(str(tmp_path)), drop_head=True)
+    assert dropped.num_classes is None
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch32", "vit_base_patch16", "vit_small_patch32"])

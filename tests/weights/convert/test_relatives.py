@@ -28,7 +28,6 @@ KERNEL = np.zeros((8, 8, 1, 1), np.float32)
         ("layer1.0.downsample.2.weight", "resnet50c"),
         ("features.conv1.weight", "densenetblur121d"),
         ("dist_token", "distilled DeiT"),
-        ("attn_pool.q.weight", "SigLIP"),
         ("stages.0.blocks.0.mlp.grn.weight", "ConvNeXt V2"),
         ("stage2.0.branch1.0.weight", "ShuffleNet"),
         ("visual.attnpool.positional_embedding", "CLIP's ResNet"),

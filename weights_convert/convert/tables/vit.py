@@ -10,7 +10,7 @@ from jtl.common.errors import UserError
 from jtl.models import Preprocessing
 from weights_convert.convert.big_vision import POSITIONS
 from weights_convert.convert.leaf_names import TORCH, LeafRules
-from weights_convert.convert.published import Published, TorchvisionFile, network
+from weights_convert.convert.published import Published, TimmNetwork, TorchvisionFile, network
 from weights_convert.convert.rules import Layout, Naming, Table
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def _timm(backbone: ViT) -> tuple[Naming, ...]:
         (r"stem/norm", lambda: "norm_pre"),
         (r"stage\d/block(\d+)/(\w+)", block),
         # timm's name says whether it comes before the pooling.
-        (r"final/norm", lambda: "norm" if backbone.pooling == "token" else "fc_norm"),
+        (r"final/norm", lambda: "fc_norm" if backbone.pooling == "avg" else "norm"),
+        (r"final/attn_pool", lambda: "attn_pool"),
+        (r"final/attn_pool/(q|kv|proj|norm)", "attn_pool.{}".format),
+        (r"final/attn_pool/(fc[12])", "attn_pool.mlp.{}".format),
     )
 
 
@@ -91,8 +94,24 @@ def _shown_by_timm(tensors: Mapping[str, Any]) -> dict[str, Any]:
         # CLIP's towers have another epsilon, which no key shows.
         "norm_pre": is_clips,
         "epsilon": 1e-5 if is_clips else 1e-6,
-        "pooling": "avg" if "fc_norm.weight" in tensors else "token",
+        "pooling": _pooling(tensors),
+        # Of those without a class token, timm's of 32 pixels has the approximation.
+        **({"activation": "gelu_tanh"} if _is_siglip_of_32(tensors) else {}),
     }
+
+
+def _pooling(tensors: Mapping[str, Any]) -> str:
+    if "attn_pool.latent" in tensors:
+        return "map"
+    if "fc_norm.weight" in tensors:
+        return "avg"
+    # Without a class token and a normalization after the average, patches are normalized before.
+    return "token" if "cls_token" in tensors else "normed_avg"
+
+
+def _is_siglip_of_32(tensors: Mapping[str, Any]) -> bool:
+    shape = getattr(tensors.get("patch_embed.proj.weight"), "shape", ())
+    return "cls_token" not in tensors and "fc_norm.weight" not in tensors and shape[2:] == (32, 32)
 
 
 def _shown_by_torchvision(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +129,7 @@ def _shown_by_big_vision(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # All have dense layers where jtl has convolutions of one pixel.
-_DENSE: dict[str, Layout] = {r"stage\d/block\d+/(qkv|proj|fc[12])": "dense"}
+_DENSE: dict[str, Layout] = {r"(stage\d/block\d+|final/attn_pool)/(q|kv|qkv|proj|fc[12])": "dense"}
 # Flax's own names and layouts.
 _FLAX = LeafRules(
     names={("params", name): name for name in ("kernel", "bias", "scale")},
@@ -175,6 +194,25 @@ _CLIP = Preprocessing(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), crop_pct=1.0
 )
 _CLIPS: dict[str, Any] = {"norm_pre": True, "epsilon": 1e-5}
+_QUICK: dict[str, Any] = {**_CLIPS, "activation": "quick_gelu"}
+_SIGLIP: dict[str, Any] = {"class_token": False, "pooling": "map"}
+_GAP: dict[str, Any] = {"class_token": False, "pooling": "normed_avg"}
+
+
+def _siglip(patch: int, sizes: tuple[int, ...], **fields: Any) -> dict[str, TimmNetwork]:
+    """SigLIP's and SigLIP 2's towers without a classifier, by their names in timm."""
+    found = {}
+    for size in sizes:
+        tags = "v2_webli" if patch == 32 else "webli v2_webli"
+        tags += " webli_i18n" if (patch, size) == (16, 256) else ""
+        if size != 224:
+            tags = " ".join(f"{tag}@{size}" for tag in tags.split())
+        grid = {"grid": size // patch, **fields}
+        for name, pooling in (("siglip", _SIGLIP), ("siglip_gap", _GAP)):
+            found[f"vit_base_patch{patch}_{name}_{size}"] = network(tags, {**grid, **pooling})
+    return found
+
+
 MODELS = {
     "vit_tiny_patch16": Published(
         ("timm", "big_vision"),
@@ -253,6 +291,9 @@ MODELS = {
                 laion2b_ft_in12k_in1k={"224": 86.17},
                 openai_ft_in1k={"224": 85.29},
             ),
+            # Of the same files on the hub, as what they were trained with.
+            "vit_base_patch16_clip_quickgelu_224": network("", _QUICK, _CLIP),
+            **_siglip(16, (224, 256, 384, 512)),
         },
         torchvision=TorchvisionFile("vit_b_16-c867db91.pth", 81.07, "vit_b_16"),
     ),
@@ -270,6 +311,8 @@ MODELS = {
                 laion2b_ft_in12k_in1k={"224": 83.30},
                 openai_ft_in1k={"224": 81.93},
             ),
+            "vit_base_patch32_clip_quickgelu_224": network("", _QUICK, _CLIP),
+            **_siglip(32, (256,), activation="gelu_tanh"),
         },
         torchvision=TorchvisionFile("vit_b_32-d86f8d99.pth", 75.91, "vit_b_32"),
     ),
