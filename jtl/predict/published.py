@@ -16,12 +16,16 @@ from jtl.common.errors import UserError, first_line
 from jtl.common.trees import ParamTree, leaf_paths, lookup
 from jtl.config import walk
 from jtl.config.options import Config
+from jtl.runs import selective
 from jtl.runs.checkpoints.model_description import rebuild_model
 from jtl.runs.files import SUMMARY, read_json
 
 DESCRIPTION, WEIGHTS = "jtl.json", "model.safetensors"
 FILES = (DESCRIPTION, WEIGHTS, SUMMARY)
 """What is read; other libraries read `config.json` in place of the first."""
+MORE = "files"
+"""What the description calls a list of further ones, which are read if they are named there."""
+OPTIONAL = (selective.FILE,)
 PREFIX = "hf:"
 UNPUBLISHED = "unpublished:"
 """What the data of a published model are called, which did not come with it."""
@@ -63,7 +67,11 @@ def fetch(name: str) -> Path:
     """
     repo, _, revision = name.removeprefix(PREFIX).partition("@")
     check_repo(repo, f"'{name}'")
-    return weights.fetch(repo, FILES, revision or None)
+    folder = weights.fetch(repo, FILES, revision or None)
+    description = read_json(folder / DESCRIPTION)
+    named = description.get(MORE) if isinstance(description, dict) else None
+    more = [name for name in OPTIONAL if isinstance(named, list) and name in named]
+    return weights.fetch(repo, more, folder.name) if more else folder
 
 
 def check_repo(repo: str, told: str) -> None:

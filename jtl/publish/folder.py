@@ -19,6 +19,7 @@ from jtl.predict import published
 from jtl.predict.classifier import Classifier
 from jtl.publish import configuration, public
 from jtl.publish.card import card
+from jtl.runs import selective
 from jtl.runs.files import CONFIG, SUMMARY, read_json, write_json
 
 CARD = "README.md"
@@ -117,10 +118,13 @@ def _write(
         published.write_tensors(path, _host(classifier.variables), facts)
     write_json(folder / CONFIG, config)
     write_json(folder / SUMMARY, summary)
+    if (steps := selective.load(classifier.folder, classifier.epoch)) is not None:
+        selective.save(folder, classifier.epoch, steps)
     description = {
         "format_version": published.FORMAT_VERSION,
         "layout": layout,
         "epoch": classifier.epoch,
+        published.MORE: [] if steps is None else [selective.FILE],
         "data": summary["data"],
         "options": public.options(classifier.config),
         "meta": public.meta(classifier),

@@ -75,11 +75,16 @@ def test_what_is_uploaded_is_read_back(resnet: Run, data: Path, hub, capsys):
     assert f"{hub.endpoint}/me/trees/commit/{hub_double.COMMIT}" in printed.out
     assert hub.private == {"me/trees": True}
     assert {name for _, name in hub.files} == {
-        "README.md", "config.json", "jtl.json", "model.safetensors", "summary.json",
+        "README.md", "config.json", "jtl.json", "model.safetensors", "selective.json",
+        "summary.json",
     }  # fmt: skip
     found, own = jtl.load("hf:me/trees"), jtl.load(resnet.folder)
     np.testing.assert_array_equal(found.predict(data).logits, own.predict(data).logits)
     assert (found.class_names, found.temperature) == (own.class_names, own.temperature)
+    # What a threshold comes to is measured on images that are not published.
+    told = found.trust(abstain=0.3)[1]
+    assert told.startswith("not sure below a probability of 0.3: it would answer for")
+    assert told == own.trust(abstain=0.3)[1]
     # From the cache from now on, also of a named commit.
     hub.files.clear()
     assert jtl.load(f"hf:me/trees@{hub_double.COMMIT}").epoch == own.epoch
