@@ -65,7 +65,8 @@ class Options:
     """Converts another library's pretrained weights into a folder that jtl reads.
 
     SOURCE is one of
-      PATH             a file or folder: .safetensors, .pth, .pt, .bin, .keras, .h5 or .tflite
+      PATH             a file or folder: .safetensors, .pth, .pt, .bin, .keras, .h5, .tflite or
+                       .onnx
       timm:NAME        timm's weights on the Hugging Face Hub, such as timm:resnet50.a1_in1k
       package:NAME     an installed package with weights
       default          the default weights of --model

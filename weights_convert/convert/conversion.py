@@ -5,14 +5,15 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jtl import models
 from jtl.common.errors import UserError
-from weights_convert.convert import relatives
+from weights_convert.convert import folded, relatives
+from weights_convert.convert.computed import computed, not_plain
 from weights_convert.convert.counting import counted, from_zero
 from weights_convert.convert.detection import (
     Identity,
@@ -40,25 +41,6 @@ _DENSE_TASK = re.compile(
     r"(.*\.)?(aux_classifier|classifier\.\d|decode_head|auxiliary_head|segmentation_head|fpn|rpn|"
     r"neck|roi_heads|decoder)\..*"
 )
-
-# How a key ends of a weight that PyTorch computes -> what makes it a plain one.
-_REPARAMETRIZED = {
-    ".weight_mask": "torch.nn.utils.prune.remove(layer, 'weight')",
-    ".parametrizations.weight.original0": "torch.nn.utils.parametrize.remove_parametrizations"
-    "(layer, 'weight')",
-    ".parametrizations.weight.original": "torch.nn.utils.parametrize.remove_parametrizations"
-    "(layer, 'weight')",
-    ".weight_g": "torch.nn.utils.remove_weight_norm(layer)",
-    ".weight_u": "torch.nn.utils.remove_spectral_norm(layer)",
-}
-# What stands in a key of weights that are not all of a layer -> what makes it whole.
-_INCOMPLETE = {
-    r"\blora_[AB]\b": "is of an adapter (LoRA) next to the weights it changes. Merge them, such as "
-    "with PEFT's merge_and_unload(), and save the state dict again",
-    r"\b(weight_fake_quant|activation_post_process)\b": "is of training for quantization, which "
-    "changes what layers compute. Take the weights from before it",
-}
-
 
 _ONE_LOGIT = (
     "the classifier has one output, as those that tell two classes apart by a sigmoid: jtl's "
@@ -94,6 +76,7 @@ class Converted:
         prefix: What was stripped from the source's keys.
         spelling: What else was done to them, in words; empty for nothing.
         notes: What the user should know about the reading.
+        folded: Paths of normalizations that were folded into convolutions, and change nothing.
         counters: PyTorch's `num_batches_tracked` by the path of the normalization; no jtl model
             has them, and an export gives them back.
     """
@@ -112,6 +95,7 @@ class Converted:
     prefix: str = ""
     spelling: str = ""
     notes: tuple[str, ...] = ()
+    folded: tuple[tuple[str, ...], ...] = ()
 
 
 def convert(
@@ -141,7 +125,7 @@ def convert(
     try:
         model, table, layout = recognize(everything, model, drop_head=drop_head, **options)
     except UserError as error:
-        if ways := _reparametrized(everything):
+        if ways := not_plain(everything):
             raise UserError(f"{error}{ways}") from None
         raise
     tensors = layout.tensors
@@ -156,6 +140,7 @@ def convert(
     )
     shapes = models.variable_shapes(classifier_model)
     tensors, colour_notes = for_colour(table, classifier_model.backbone, shapes, tensors)
+    tensors, biases = folded.unfolded(table, classifier_model.backbone, shapes, tensors)
     where = f"{table.library} keys of {model}"
     where += f", prefix '{layout.prefix}' stripped" if layout.prefix else ""
     where += f", {layout.spelling}" if layout.spelling else ""
@@ -169,7 +154,7 @@ def convert(
             ) from None
         guess = counted(tensors) or model
         looks = f"; they look like {guess}, try --model {guess}" if guess != model else ""
-        ways = _reparametrized(tensors)
+        ways = not_plain(tensors)
         if (
             not drop_head
             and num_classes
@@ -181,7 +166,8 @@ def convert(
     places = table.source_keys(classifier_model.backbone, shapes)
     counters, counted_keys = _counters(table, places, tensors)
     keys = places.values()
-    used = {layout.origin[key] for key in (*keys, *counted_keys)}
+    original = [key for key in (*keys, *biases.values()) if key in layout.tensors]
+    used = {layout.origin[key] for key in (*original, *counted_keys)}
     return Converted(
         model=model,
         variables=variables,
@@ -190,17 +176,19 @@ def convert(
         num_classes=num_classes,
         shown=dict(table.shown_by(tensors)) if table.shown_by else {},
         preprocessing=table.preprocessing_of(model),
-        dtypes=dict(collections.Counter(tensors[key].dtype.name for key in keys)),
+        dtypes=dict(collections.Counter(layout.tensors[key].dtype.name for key in original)),
         ignored=tuple(key for key in everything if key not in used),
         counters=counters,
         ignored_because=layout.ignored,
         prefix=layout.prefix,
         spelling=layout.spelling,
+        folded=tuple(biases),
         notes=(
             *layout.notes,
             *_notes(layout),
             *_dense_task(layout, everything),
             *colour_notes,
+            *((folded.NOTE,) if biases else ()),
             *((_ONE_LOGIT,) if num_classes == 1 else ()),
             *((_RADIOGRAPHS,) if any(key.endswith("op_threshs") for key in everything) else ()),
         ),
@@ -216,34 +204,6 @@ def _fits_without_head(
     except UserError:
         return False
     return True
-
-
-def _reparametrized(tensors: Mapping[str, np.ndarray]) -> str:
-    """What to do where PyTorch keeps other tensors than a layer computes with."""
-    if found := _computed(tensors):
-        return (
-            f"\n'{shown(found[0], 80)}' is of a layer whose weight is computed from others. Call "
-            f"{found[1]} for each such layer, then save the state dict again."
-        )
-    for pattern, told in _INCOMPLETE.items():
-        if key := next((key for key in tensors if re.search(pattern, key)), None):
-            return f"\n'{shown(key, 80)}' {told}."
-    if key := next((key for key, array in tensors.items() if not array.size), None):
-        return (
-            f"\n'{shown(key, 80)}' is empty, as in a part of a network that was trained on several "
-            "devices (DeepSpeed's ZeRO-3, FSDP). Gather the weights first; DeepSpeed's checkpoints "
-            "have a zero_to_fp32.py for it."
-        )
-    return ""
-
-
-def _computed(keys: Iterable[str]) -> tuple[str, str] | None:
-    """A key of what PyTorch computes a weight from, and the call that makes it a plain one."""
-    keys = list(keys)
-    return next(
-        ((key, call) for end, call in _REPARAMETRIZED.items() for key in keys if key.endswith(end)),
-        None,
-    )
 
 
 def _dense_task(layout: Layout, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -277,7 +237,7 @@ def _notes(layout: Layout) -> tuple[str, ...]:
         plural = "keys" if len(keys) != 1 else "key"
         notes.append(f"{len(keys)} {plural} ignored, {reason}: {listed(keys, 4)}")
     if keys := layout.ignored.get(OWN_HEAD):
-        found = _computed(keys)
+        found = computed(keys)
         why = (
             f"the head's weight is computed from others ('{shown(found[0], 80)}'; {found[1]} makes "
             "it a plain one)"

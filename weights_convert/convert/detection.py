@@ -11,7 +11,7 @@ import numpy as np
 from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import lookup
-from weights_convert.convert import relatives
+from weights_convert.convert import folded, relatives
 from weights_convert.convert.counting import counted
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
 from weights_convert.convert.rules import Table
@@ -159,6 +159,8 @@ def _shares_known(
         keys, shapes = backbone_keys(table, entry)
     except LookupError:  # This library has no such model.
         return 0.0, 0.0
+    norms = folded.biases(table, _bare(table, entry).backbone, keys, tensors)
+    keys = {path: key for path, key in keys.items() if path[1:-1] not in norms}
     there = {path: key for path, key in keys.items() if key in tensors}
     fit = sum(
         tensors[key].shape == table.source_shape(path, lookup(shapes, path).shape)
@@ -171,6 +173,9 @@ def backbone_keys(
     table: Table, entry: models.ModelEntry
 ) -> tuple[dict[tuple[str, ...], str], dict[str, Any]]:
     """The source keys of a model without a head, and its tree of shapes."""
-    model = models.create(entry.name, head=None, conventions=dict(table.conventions))
-    shapes = models.variable_shapes(model)
-    return table.source_keys(model.backbone, shapes), shapes
+    shapes = models.variable_shapes(_bare(table, entry))
+    return table.source_keys(_bare(table, entry).backbone, shapes), shapes
+
+
+def _bare(table: Table, entry: models.ModelEntry) -> models.ImageClassifier:
+    return models.create(entry.name, head=None, conventions=dict(table.conventions))

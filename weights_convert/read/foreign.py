@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 _KINDS = {
-    ".onnx": "an ONNX model",
     ".msgpack": "Flax's serialization",
     ".pb": "a TensorFlow graph",
     ".ckpt.index": "an index of TensorFlow's checkpoints",

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import mmap
+import os
 
 import numpy as np
 
 from jtl.common.errors import UserError
+from weights_convert.printable import shown
+
+
+def whole_file(path: str) -> memoryview:
+    """A file, mapped read-only; closed when nothing views it any more.
+
+    Raises:
+        OSError: It cannot be read.
+        UserError: It is empty or no regular file.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"there is no file '{shown(os.path.basename(path), 60)}'. Put it there")
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise UserError(f"'{shown(os.path.basename(path), 60)}' is empty. Download it again")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def elements(data: mmap.mmap | memoryview, start: int, count: int, dtype: np.dtype) -> np.ndarray:

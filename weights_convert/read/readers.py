@@ -8,6 +8,7 @@
 * HDF5 and `.keras` archives, as Keras writes them: see `h5_files`;
 * NumPy's `.npz` archives, as big_vision has them: see `numpy_files`;
 * TensorFlow Lite, dequantized: see `tflite_files`;
+* ONNX, as PyTorch exports it: see `onnx_files`;
 * several such files beside an index, as on the Hugging Face hub: see `sharded`.
 
 Arrays are read-only views of the memory-mapped file wherever its alignment permits, so a reader
@@ -33,6 +34,7 @@ from weights_convert.read import (
     foreign,
     h5_files,
     numpy_files,
+    onnx_files,
     safetensors_files,
     sharded,
     tflite_files,
@@ -41,7 +43,8 @@ from weights_convert.read import (
 
 _ALLOWED = (
     "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 and "
-    ".keras files that Keras wrote, .npz files of arrays by name, and .tflite files."
+    ".keras files that Keras wrote, .npz files of arrays by name, .tflite files, and .onnx files "
+    "that PyTorch exported."
 )
 _AGAIN = "Download the file again"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -58,8 +61,8 @@ class SourceFile:
 
     Attributes:
         format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
-            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`), "npz" or
-            "tflite".
+            `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`), "npz",
+            "tflite" or "onnx".
         tensors: Read-only arrays by name, in the file's order, dtype as stored (bfloat16 is
             `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
             they are in use, it must not be overwritten or cut.
@@ -68,7 +71,7 @@ class SourceFile:
         wrappers: What was taken off around the tensors, outermost first, e.g.
             ("state_dict", "module.").
         sha256: Hexadecimal digest of the whole file; of several files see `sharded.digest`.
-        size_bytes: Size of the whole file.
+        size_bytes: Size of the whole file, or of all files.
         left_out: What else there was beside them, such as an optimizer's state, as text.
         entries: Entries with other weights that could have been taken.
         keras_config: The configuration of a whole Keras model.
@@ -76,6 +79,7 @@ class SourceFile:
         value: All that a PyTorch checkpoint holds, with stand-ins for what is not plain.
         scaling: Without it, what a Keras file calls layers that scale an image.
         notes: What the user should know about the format.
+        padding: Of an ONNX graph's first convolution, SAME or symmetric; None if it is not known.
     """
 
     format: str
@@ -91,6 +95,7 @@ class SourceFile:
     keras_config: dict[str, Any] | None = None
     scaling: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    padding: str | None = None
 
 
 def is_of_keras(path: str | os.PathLike[str]) -> bool:
@@ -130,6 +135,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         _check_file(location)
         content, size = (_read_shards if sharded.is_index(location) else _read_one)(location, entry)
         sha256 = sharded.digest(location)
+        size += sum(os.path.getsize(other) for other in onnx_files.files_beside(location))
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"cannot read {name}: {reason}. {_ALLOWED}") from error
@@ -213,6 +219,8 @@ def _format_of(data: mmap.mmap, path: str) -> str:
         return "tflite"
     if head.startswith(b"\x80"):
         return "torch-legacy"
+    if onnx_files.is_model(memoryview(data)):
+        return "onnx"
     raise UserError(foreign.describe(head, path))
 
 
@@ -261,6 +269,12 @@ def _read_tflite(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     return SourceFile("tflite", tensors, notes=(note,))
 
 
+def _read_onnx(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
+    _no_entries(entry)
+    tensors, padding = onnx_files.read(path, memoryview(data))
+    return SourceFile("onnx", tensors, padding=padding)
+
+
 def _without_prefixes(
     tensors: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -294,4 +308,5 @@ _READERS: dict[str, Callable[[str, mmap.mmap, str | None], SourceFile]] = {
     "torch-legacy": _read_torch_legacy,
     "h5": _read_h5,
     "tflite": _read_tflite,
+    "onnx": _read_onnx,
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jtl.common.errors import UserError
 from weights_convert.printable import listed, shown
+from weights_convert.read import onnx_files
 
 SUFFIX = ".index.json"
 # Names in a folder of transformers or timm, in the order of preference.
@@ -64,18 +65,22 @@ def read_index(path: str) -> dict[str, str]:
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a checkpoint; of several files, that of the index and then of each by name.
+    """SHA-256 of a checkpoint; of several files, that of the first and then of each by name.
 
     Raises:
         UserError: An index is damaged.
         OSError: A file cannot be read.
     """
     location = os.fsdecode(path)
+    index = is_index(location)
+    beside = (
+        sorted(set(read_index(location).values())) if index else onnx_files.files_beside(location)
+    )
     with open(location, "rb") as file:
-        if not is_index(location):
+        if not beside:
             return hashlib.file_digest(file, "sha256").hexdigest()
         whole = hashlib.sha256(file.read())
-    for shard in sorted(set(read_index(location).values())):
-        with open(shard, "rb") as file:
+    for other in beside:
+        with open(other, "rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()

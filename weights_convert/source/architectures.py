@@ -153,7 +153,7 @@ def of_same_keys(
     found = {
         name: network.conventions
         for name, network in known.items()
-        if all(getattr(_backbone(model, network.conventions), k) == v for k, v in shown.items())
+        if all(getattr(backbone(model, network.conventions), k) == v for k, v in shown.items())
     }
     return found if len(found) > 1 else {}
 
@@ -171,7 +171,7 @@ def guess(model: str, library: str, shown: Mapping[str, Any]) -> str | None:
     )
 
 
-def _backbone(model: str, own: Mapping[str, Any]) -> Any:
+def backbone(model: str, own: Mapping[str, Any]) -> Any:
     """The configuration of a network of timm that has `own` fields."""
     table = next(t for t in TABLES if has(t, model) and t.library == "timm")
     plain: Any = models.get(model).backbone
@@ -180,9 +180,9 @@ def _backbone(model: str, own: Mapping[str, Any]) -> Any:
 
 def convention(network: Architecture) -> str:
     """What tells a network of timm from the other of the same keys, in words."""
-    backbone = _backbone(network.model, network.conventions)
-    if not hasattr(backbone, "padding"):
+    built = backbone(network.model, network.conventions)
+    if not hasattr(built, "padding"):
         usual = network.preprocessing or models.get(network.model).preprocessing
         return f"images normalized by the mean {', '.join(f'{x:g}' for x in usual.mean)}"
-    padding = "padding SAME" if backbone.padding == "SAME" else "symmetric padding"
-    return f"{padding}, epsilon {backbone.norm.epsilon:g}"
+    padding = "padding SAME" if built.padding == "SAME" else "symmetric padding"
+    return f"{padding}, epsilon {built.norm.epsilon:g}"

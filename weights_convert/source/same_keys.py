@@ -1,7 +1,7 @@
-"""Which of timm's two networks with the same keys weights are of, by what names beside them say.
+"""Which of timm's two networks with the same keys weights are of, by what else a file says.
 
 `tf_efficientnet_lite0` and `efficientnet_lite0` have the same keys. A training's options and a
-file's name may say which it was.
+file's name may say which it was, and so does the padding in an ONNX graph.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def stated(source: Source, file: SourceFile, converted: Converted) -> Stated | N
         return None
     if source.architecture or source.conventions:
         return None
-    said = dict(_names(source, file))
+    said = dict(_padded(file, converted)) or dict(_names(source, file))
     found = architectures.find(next(iter(said))) if len(said) == 1 else None
     if found is None or found.model != converted.model:
         return None
@@ -64,6 +64,15 @@ def with_stated(source: Source, found: Stated) -> Source:
         "of another network, name it with --architecture"
     )
     return dataclasses.replace(source, architecture=found.architecture, notes=(*source.notes, note))
+
+
+def _padded(file: SourceFile, converted: Converted) -> Iterator[tuple[str, str]]:
+    """The networks that pad as a graph does, and who states each."""
+    known = architectures.of_same_keys(converted.model, converted.library, converted.shown)
+    for name in known if file.padding else ():
+        padding = getattr(architectures.backbone(converted.model, known[name]), "padding", None)
+        if padding and (padding == "SAME") == (file.padding == "SAME"):
+            yield name, f"the graph's {file.padding} padding"
 
 
 def _names(source: Source, file: SourceFile) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from weights_convert.checkpoint.description import Reading
 from weights_convert.checkpoint.folder import ConvertedCheckpoint
 from weights_convert.convert.conversion import Converted, convert
 from weights_convert.convert.counting import counted
+from weights_convert.convert.folded import with_epsilon
 from weights_convert.convert.prefixes import MIN_MATCH, quick_match
 from weights_convert.convert.spellings import CLIP, TOWER
 from weights_convert.convert.tables import TABLES, has, published
@@ -203,6 +204,10 @@ def _checkpoint(
     backbone = models.create(converted.model, conventions=converted.conventions).backbone
     if size := getattr(backbone, "image_size", None):
         preprocessing = dataclasses.replace(preprocessing, size=size)
+    conventions = {**converted.conventions, **conventions, **source.conventions}
+    if converted.folded:
+        exact: Any = models.create(converted.model, conventions=conventions).backbone
+        with_epsilon(converted.variables, converted.folded, exact.norm.epsilon)
     notes = [*source.notes, *file.notes, *converted.notes]
     guess = architectures.guess(converted.model, converted.library, converted.shown)
     if guess and not source.architecture and not source.conventions:
@@ -216,7 +221,7 @@ def _checkpoint(
         model=converted.model,
         variables=converted.variables,
         library=converted.library,
-        conventions={**converted.conventions, **conventions, **source.conventions},
+        conventions=conventions,
         num_classes=converted.num_classes,
         class_names=source.class_names if converted.num_classes else None,
         preprocessing=dataclasses.replace(preprocessing, **source.preprocessing),

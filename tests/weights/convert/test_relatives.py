@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jtl import models
 from jtl.common.errors import UserError
 from jtl.common.trees import leaf_paths, lookup
 from support import weights_samples as samples
@@ -143,17 +144,50 @@ def test_a_network_for_small_images(names):
         convert(small_resnet(*names))
 
 
-@pytest.mark.parametrize("model", [None, "resnet18"])
-def test_a_folded_normalization_is_said_to_be_one(model):
-    tensors = {
-        key: array
-        for key, array in samples.tensors("resnet18", "timm/torchvision").items()
-        if "bn" not in key and "downsample.1" not in key
-    }
+@pytest.mark.parametrize(("name", "given"), [("resnet18", False), ("densenet121", True)])
+def test_a_folded_normalization_is_made_whole_again(name, given):
+    """In a DenseNet others stay, which are before convolutions."""
+    tensors = samples.tensors(name, "timm/torchvision")
+    whole = convert(tensors, name)
+    folded = fold(name, dict(tensors))
+    found = convert(folded, name if given else None)
+    assert found.model == name
+    assert any("are folded into its convolutions" in note for note in found.notes)
+    stats, params = found.variables["batch_stats"], found.variables["params"]
+    epsilon = models.get(name).backbone.norm.epsilon
+    assert 0 < len(found.folded) < len(folded)
+    for norm in found.folded:
+        scale = lookup(params, norm)["scale"] / np.sqrt(lookup(stats, norm)["var"] + epsilon)
+        np.testing.assert_allclose(scale, 1, rtol=1e-6)
+        assert not lookup(stats, norm)["mean"].any()
+    kept = [path for path in leaf_paths(params) if path[:-1] not in found.folded]
+    different = [
+        path
+        for path in kept
+        if not np.array_equal(lookup(params, path), lookup(whole.variables["params"], path))
+    ]
+    assert {path[-1] for path in different} == {"kernel"}
+    assert len(different) == len(found.folded)
+
+
+def fold(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As exporters do it: a normalization right after its convolution becomes that one's bias."""
+    pairs = {"conv": "bn", "downsample.0": "downsample.1"}
+    if name.startswith("densenet"):
+        pairs = {"conv0": "norm0", "conv1": "norm2"}
     for key in [key for key, array in tensors.items() if array.ndim == 4]:
-        tensors[key.replace("weight", "bias")] = np.zeros(len(tensors[key]), np.float32)
-    with pytest.raises(UserError, match="may have been folded into the convolutions"):
-        convert(tensors, model)
+        module = key.removesuffix(".weight")
+        norm = next((module.replace(a, b) for a, b in pairs.items() if a in module), "")
+        if f"{norm}.running_var" not in tensors:
+            continue
+        scale, bias, mean, var = (
+            tensors.pop(f"{norm}.{leaf}")
+            for leaf in ("weight", "bias", "running_mean", "running_var")
+        )
+        factor = scale / np.sqrt(var + 1e-5)
+        tensors[key] = tensors[key] * factor[:, None, None, None]
+        tensors[f"{module}.bias"] = bias - mean * factor
+    return tensors
 
 
 def test_names_of_an_older_normalization():

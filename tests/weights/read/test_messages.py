@@ -82,7 +82,10 @@ def test_vissl_keeps_the_network_in_three_dictionaries(tmp_path):
 
 
 def test_files_of_other_kinds(tmp_path):
-    for name, kind in (("x.onnx", "an ONNX model"), ("x.msgpack", "Flax's serialization")):
+    for name, kind in (
+        ("x.engine", "an engine of TensorRT"),
+        ("x.msgpack", "Flax's serialization"),
+    ):
         (tmp_path / name).write_bytes(b"\x08\x07\x12\x07" + bytes(600))
         assert f"it is {kind}, which jtl does not read." in refusal(tmp_path / name)
     with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
