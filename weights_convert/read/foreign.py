@@ -8,7 +8,6 @@ from collections.abc import Iterable
 _KINDS = {
     ".msgpack": "Flax's serialization",
     ".pb": "a TensorFlow graph",
-    ".ckpt.index": "an index of TensorFlow's checkpoints",
     ".pdparams": "a file of PaddlePaddle",
     ".engine": "an engine of TensorRT",
     ".mlmodel": "a Core ML model",
@@ -17,10 +16,9 @@ _KINDS = {
     ".weights": "a file of Darknet",
 }
 _FOLDERS = {
-    r"saved_model\.pb": "a SavedModel of TensorFlow. Load it there with "
-    "tf.keras.models.load_model, and save it with model.save('model.keras')",
-    r".*\.ckpt(-\d+)?\.index|checkpoint": "a checkpoint of TensorFlow. Build the model there, "
-    "load it with load_weights, and save the model with model.save('model.keras')",
+    r"saved_model\.pb": "a SavedModel of TensorFlow without variables/variables.index. Load it "
+    "there with tf.keras.models.load_model, and save it with model.save('model.keras')",
+    r".*\.index": "a folder of several checkpoints of TensorFlow. Name the .index file of one",
     r"_METADATA|_CHECKPOINT_METADATA|manifest\.ocdbt": "a checkpoint of Orbax. Restore it there, "
     "and save the arrays by name with safetensors.numpy.save_file",
     r".*\.distcp": "a distributed checkpoint of PyTorch. Make one file of it: python -m "

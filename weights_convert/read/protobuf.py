@@ -51,7 +51,7 @@ class Message:
             else:
                 place = 0
                 while place < len(value):
-                    number, place = _varint(value, place)
+                    number, place = varint(value, place)
                     found.append(number)
         return [number - 2**64 if number >= 2**63 else number for number in found]
 
@@ -97,19 +97,19 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """
     place = 0
     while place < len(data):
-        tag, place = _varint(data, place)
+        tag, place = varint(data, place)
         number, kind = tag >> 3, tag & 7
         if number == 0:
             raise ValueError("a field has the number 0")
         if kind == _VARINT:
-            value, place = _varint(data, place)
+            value, place = varint(data, place)
             yield number, value
             continue
         if kind not in (_FIXED64, _BYTES, _FIXED32):
             raise ValueError(f"a field has the type {kind}")
         length = {_FIXED64: 8, _FIXED32: 4}.get(kind, 0)
         if kind == _BYTES:
-            length, place = _varint(data, place)
+            length, place = varint(data, place)
         end = place + length
         if end > len(data):
             raise ValueError("a field ends after its message")
@@ -118,8 +118,12 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         place = end
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, and where it ends."""
+def varint(data: memoryview, place: int) -> tuple[int, int]:
+    """An integer of seven bits a byte, and where it ends.
+
+    Raises:
+        ValueError: It ends after the bytes, or has more than ten.
+    """
     number = 0
     for shift in range(0, 70, 7):
         if place >= len(data):

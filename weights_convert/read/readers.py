@@ -9,6 +9,7 @@
 * NumPy's `.npz` archives, as big_vision has them: see `numpy_files`;
 * TensorFlow Lite, dequantized: see `tflite_files`;
 * ONNX, as PyTorch exports it: see `onnx_files`;
+* checkpoints and SavedModels of TensorFlow: see `saved_models`;
 * several such files beside an index, as on the Hugging Face hub: see `sharded`.
 
 Arrays are read-only views of the memory-mapped file wherever its alignment permits, so a reader
@@ -36,15 +37,17 @@ from weights_convert.read import (
     numpy_files,
     onnx_files,
     safetensors_files,
+    saved_models,
     sharded,
+    tensor_bundle,
     tflite_files,
     torch_files,
 )
 
 _ALLOWED = (
     "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 and "
-    ".keras files that Keras wrote, .npz files of arrays by name, .tflite files, and .onnx files "
-    "that PyTorch exported."
+    ".keras files that Keras wrote, .npz files of arrays by name, .tflite files, .onnx files "
+    "that PyTorch exported, and folders and .index files that TensorFlow saved."
 )
 _AGAIN = "Download the file again"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -62,7 +65,7 @@ class SourceFile:
     Attributes:
         format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
             `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`), "npz",
-            "tflite" or "onnx".
+            "tflite", "onnx" or "tensorflow".
         tensors: Read-only arrays by name, in the file's order, dtype as stored (bfloat16 is
             `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
             they are in use, it must not be overwritten or cut.
@@ -99,13 +102,14 @@ class SourceFile:
 
 
 def is_of_keras(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an HDF5 file or a .keras archive; False where it cannot be read."""
+    """Whether `path` is Keras's or TensorFlow's by its kind; False where it cannot be read."""
     try:
         # Opening a pipe would wait for ever.
         if not os.path.isfile(path):
             return False
         with open(path, "rb") as file:
-            return file.read(len(_HDF5)) == _HDF5 or os.fsdecode(path).endswith(".keras")
+            of_hdf5 = file.read(len(_HDF5)) == _HDF5
+        return of_hdf5 or os.fsdecode(path).endswith((".keras", tensor_bundle.SUFFIX))
     except (OSError, ValueError):
         return False
 
@@ -135,7 +139,8 @@ def read(path: str | os.PathLike[str], entry: str | None = None) -> SourceFile:
         _check_file(location)
         content, size = (_read_shards if sharded.is_index(location) else _read_one)(location, entry)
         sha256 = sharded.digest(location)
-        size += sum(os.path.getsize(other) for other in onnx_files.files_beside(location))
+        if not sharded.is_index(location):
+            size += sum(os.path.getsize(other) for other in sharded.files_beside(location))
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"cannot read {name}: {reason}. {_ALLOWED}") from error
@@ -219,6 +224,8 @@ def _format_of(data: mmap.mmap, path: str) -> str:
         return "tflite"
     if head.startswith(b"\x80"):
         return "torch-legacy"
+    if tensor_bundle.is_index(memoryview(data)):
+        return "tensorflow"
     if onnx_files.is_model(memoryview(data)):
         return "onnx"
     raise UserError(foreign.describe(head, path))
@@ -275,6 +282,14 @@ def _read_onnx(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     return SourceFile("onnx", tensors, padding=padding)
 
 
+def _read_tensorflow(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
+    _no_entries(entry)
+    tensors, left_out, config, scaling = saved_models.read(path)
+    return SourceFile(
+        "tensorflow", tensors, left_out=left_out, keras_config=config, scaling=scaling
+    )
+
+
 def _without_prefixes(
     tensors: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -309,4 +324,5 @@ _READERS: dict[str, Callable[[str, mmap.mmap, str | None], SourceFile]] = {
     "h5": _read_h5,
     "tflite": _read_tflite,
     "onnx": _read_onnx,
+    "tensorflow": _read_tensorflow,
 }

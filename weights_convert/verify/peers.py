@@ -61,16 +61,24 @@ class Peer(Protocol):
         ...
 
 
+# By the format of a file that no library loads into a network of its own: its kind, and what does.
+_UNVERIFIED = {
+    "onnx": ("an ONNX model", "the state dict"),
+    "tensorflow": ("a checkpoint of TensorFlow", "the Keras model"),
+}
+
+
 def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
     """The peer of converted weights, with the weights of their file.
 
     Raises:
         UserError: Its library is not installed, or cannot load the file.
     """
-    if checkpoint.source_format == "onnx":
+    if checkpoint.source_format in _UNVERIFIED:
+        kind, better = _UNVERIFIED[checkpoint.source_format]
         raise UserError(
-            f"'{source.name}' is an ONNX model, which has no network of PyTorch's to compare with. "
-            "Convert it without --verify and --report, or verify the state dict it was made of."
+            f"'{source.name}' is {kind}, which --verify and --report cannot compare. Convert it "
+            f"without them, or verify {better} that it was made of."
         )
     if table_of(checkpoint).leaves is KERAS:
         from weights_convert.verify.keras_model import KerasModelPeer

@@ -65,8 +65,8 @@ def test_entries_to_choose_from(tmp_path):
 
 
 FOLDERS = {
-    "saved_model.pb": "a SavedModel of TensorFlow. Load it there with tf.keras.models.load_model",
-    "model.ckpt-100.index": "a checkpoint of TensorFlow. Build the model there",
+    "saved_model.pb": "a SavedModel of TensorFlow without variables/variables.index. Load it there",
+    "model.ckpt-100.index": "a folder of several checkpoints of TensorFlow. Name the .index file",
     "_METADATA": "a checkpoint of Orbax. Restore it there",
     "notes.txt": "it is a directory. Name one file inside it",
 }
