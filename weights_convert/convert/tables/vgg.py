@@ -1,4 +1,4 @@
-"""VGG: names of torchvision and timm, which number all layers, and of Keras."""
+"""VGG: names of torchvision and timm, which number all layers, of Keras and of Caffe."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def _keras(_backbone: VGG) -> tuple[Naming, ...]:
     return (
         (r"stage(\d)/block(\d)/conv", lambda stage, block: f"block{stage}_conv{block}"),
         (r"fc(\d)/conv", lambda number: f"fc{number}"),
+    )
+
+
+def _caffe(_backbone: VGG) -> tuple[Naming, ...]:
+    return (
+        (r"stage(\d)/block(\d)/conv", lambda stage, block: f"conv{stage}_{block}"),
+        (r"fc(\d)/conv", lambda number: f"fc{int(number) + 5}"),
     )
 
 
@@ -83,6 +90,8 @@ TABLES = (
     _keras_table("keras (no top)", _keras, "predictions", dense=False),
     _keras_table("keras (numbered)", _keras_numbered, "dense_2", dense=True),
     _keras_table("keras (numbered, no top)", _keras_numbered, "dense", dense=False),
+    # Of its authors, at 224 pixels; Caffe's poolings take a last partial window elsewhere.
+    Table("caffe", "vgg", _caffe, "fc8", TORCH, preprocessing=CAFFE, layouts=_DENSE),
 )
 
 OUTPUTS = (
@@ -116,6 +125,7 @@ MODELS = {
             "keras (no top)",
             "keras (numbered)",
             "keras (numbered, no top)",
+            "caffe",
         ),
         timm={"vgg16": network("tv_in1k", tv_in1k={"224": 71.59})},
         keras="VGG16",
@@ -132,6 +142,7 @@ MODELS = {
             "keras (no top)",
             "keras (numbered)",
             "keras (numbered, no top)",
+            "caffe",
         ),
         timm={"vgg19": network("tv_in1k", tv_in1k={"224": 72.38})},
         keras="VGG19",
