@@ -158,19 +158,22 @@ def _reshape(graph: Graph, values: list[Value], params: dict[str, Any], out: Any
 
 
 def _broadcast(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:
-    """Only to where operands are broadcast anyway: ones are put in."""
+    """Ones are put in where operands are broadcast anyway; else values are repeated."""
     (value,) = values
     place = params["broadcast_dimensions"]
     sides = [1] * len(out.shape)
     for axis, side in zip(place, value.shape, strict=True):
         sides[axis] = side
     repeated = any(a != b for a, b in zip(sides, out.shape, strict=True) if isinstance(b, int))
-    if repeated and value.array is None:
-        raise UserError("the network repeats values in a way that jtl cannot write as ONNX.")
-    if value.array is not None:  # What differs for no image has one row, until all are joined.
-        fixed = [b if isinstance(b, int) else 1 for b in out.shape]
+    # What differs for no image has one row, until all are joined.
+    fixed = [b if isinstance(b, int) else 1 for b in out.shape]
+    if value.array is not None:
         return graph.given(np.broadcast_to(value.array.reshape(sides), fixed))
-    return graph.reshape(value, sides, out)
+    if not repeated:
+        return graph.reshape(value, sides, out)
+    one = graph.reshape(value, sides, jax.ShapeDtypeStruct(tuple(sides), out.dtype))
+    shape = graph.initializer(np.array(fixed, np.int64), "shape")
+    return graph.value(graph.node("Expand", [graph.plain(one), shape]), out)
 
 
 def _concatenate(graph: Graph, values: list[Value], params: dict[str, Any], out: Any) -> Value:

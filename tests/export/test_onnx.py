@@ -22,6 +22,7 @@ from jtl.export import calibration, onnx_graph, writing
 from jtl.export.how import How
 from jtl.export.pixels import for_everywhere
 from jtl.models.layers.conv import conv2d
+from jtl.models.layers.group_norm import GroupNorm
 from jtl.predict import classifier as evaluation
 from jtl.predict.classifier import Classifier
 from jtl.train.fit import fit
@@ -65,6 +66,7 @@ SIZES = {
     "resnext50_32x4d": 32,
     "vit_tiny_patch16": 32,
     "convnext_tiny": 32,
+    "resnet18d": 40,  # Halves maps of five pixels, whose edge counts twice.
 }
 QUICK = ("squeezenet1_1",)
 
@@ -101,6 +103,20 @@ def test_a_network_of_each_family(name: str):
 
 def turned(model: Any) -> int:
     return sum(node.op_type == "Transpose" for node in model.graph.node)
+
+
+def test_group_normalization():
+    norm, random = GroupNorm(groups=4), np.random.default_rng(0)
+    images = random.normal(0, 1, (2, 3, 5, 12)).astype(np.float32)
+    leaves = {name: random.normal(1, 1, 12).astype(np.float32) for name in ("scale", "bias")}
+    function = functools.partial(norm.apply, {"params": leaves})
+    (batch,) = jax.export.symbolic_shape("batch")
+    with for_everywhere():
+        shape = jax.ShapeDtypeStruct((batch, *images.shape[1:]), jnp.float32)
+        written = onnx_graph.convert(onnx, function, shape, "norm")
+    (found,) = runtime.InferenceSession(written.SerializeToString()).run(None, {"images": images})
+    own = np.asarray(jax.jit(function)(images))
+    np.testing.assert_allclose(found, own, rtol=0, atol=1e-5 * np.abs(own).max())
 
 
 def test_images_of_one_pixel_or_one_channel_are_not_turned():

@@ -41,8 +41,8 @@ class GroupNorm(nn.Module):
         """The mean of each group [N, C], for each of its channels."""
         count, channels = by_channel.shape
         size = channels // self.groups
-        means = jnp.mean(by_channel.reshape(count, self.groups, size), -1)
-        return jnp.repeat(means, size, -1, total_repeat_length=channels)
+        means = jnp.mean(by_channel.reshape(count, self.groups, size), -1, keepdims=True)
+        return jnp.broadcast_to(means, (count, self.groups, size)).reshape(count, channels)
 
 
 def _along(x: jax.Array) -> jax.Array:

@@ -48,9 +48,10 @@ def avg_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
 
 def halve(x: jax.Array) -> jax.Array:
     """Average of 2x2 pixels, and of those that there are at an odd edge: PyTorch's ceil mode."""
-    odd = [(0, size % 2) for size in x.shape[1:3]]
-    # A pixel twice has the average of itself.
-    return avg_pool(jnp.pad(x, ((0, 0), *odd, (0, 0)), mode="edge"), 2, 2)
+    for axis in (1, 2):
+        if x.shape[axis] % 2:  # A pixel twice has the average of itself.
+            x = jnp.concatenate([x, lax.slice_in_dim(x, -1, None, axis=axis)], axis)
+    return avg_pool(x, 2, 2)
 
 
 def neighbourhood_avg(x: jax.Array, window: int, *, counts_padding: bool) -> jax.Array:
