@@ -271,6 +271,11 @@ def _read_npz(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
 
 
 def _read_torch_legacy(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
+    # Other programs pickle arrays, too.
+    if path.lower().endswith((".pdparams", ".pdopt")) and (
+        told := foreign.of_another_program(path)
+    ):
+        raise UserError(told)
     return SourceFile("torch-legacy", metadata={}, **torch_files.read_legacy(data, entry)._asdict())
 
 

@@ -61,6 +61,12 @@ class Bundle:
     """
 
     def __init__(self, path: str) -> None:
+        if not path.endswith(SUFFIX):
+            raise UserError(
+                "it is a table of a TensorFlow checkpoint, but its name does not end in .index: "
+                "perhaps one of TensorFlow before 1.0. Name the .index file, or load it there and "
+                "save it again with tf.compat.v1.train.Saver"
+            )
         try:
             found = dict(_table(mapped.whole_file(path)))
             header = Message(found.pop(b""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from jtl.common.errors import UserError
-from weights_convert.read import readers
+from weights_convert.read import foreign, readers
 
 pytestmark = pytest.mark.peer
 
@@ -68,6 +69,8 @@ FOLDERS = {
     "saved_model.pb": "a SavedModel of TensorFlow without variables/variables.index. Load it there",
     "model.ckpt-100.index": "a folder of several checkpoints of TensorFlow. Name the .index file",
     "_METADATA": "a checkpoint of Orbax. Restore it there",
+    "model.json": "a model of TensorFlow.js. Take the Keras model it was made of",
+    "net.caffemodel": "a folder with a Caffe model. Name its .caffemodel file",
     "notes.txt": "it is a directory. Name one file inside it",
 }
 
@@ -81,13 +84,40 @@ def test_vissl_keeps_the_network_in_three_dictionaries(tmp_path):
     assert found.wrappers == ("classy_state_dict", "base_model", "model", "trunk")
 
 
+@pytest.mark.parametrize(
+    ("name", "begins", "told"),
+    [
+        ("x.engine", b"\x08\x07", "an engine of TensorRT, which is compiled for one GPU; jtl"),
+        ("x.msgpack", b"\x83\xa6", "Restore it with flax.serialization.msgpack_restore"),
+        (
+            "x.mlmodel",
+            b"\x08\x07",
+            "a Core ML model; jtl does not read such files. Take the PyTorch",
+        ),
+        ("x.pdparams", b"\x80\x04", "a file of PaddlePaddle, whose dense kernels are transposed"),
+        ("x.pb", b"\x0a\x07", "whose weights are constants without layers"),
+        ("x.ckpt", b"\x0a\x07", "those of TensorFlow before 1.0 have this ending, too; jtl"),
+        ("x.ckpt.data-00000-of-00001", b"\x0a\x07", "Name the .index file next to it"),
+        ("x.ckpt.meta", b"\x0a\x07", "without weights; jtl does not read such files. Name the"),
+        ("x.ot", b"\0", "a file of tch-rs"),
+        ("x.t7", b"\4", "a file of Lua Torch"),
+        ("x.prototxt", b"name: 'net'", "Name the .caffemodel file that belongs to it"),
+        ("x.bin", b"GGUF\3", "a file of llama.cpp and its relatives"),
+        ("x.bin", b"MATLAB 5.0 MAT-file", "perhaps of MatConvNet"),
+        ("x.bin", b"\x12\x01\0\0\0\0\0\0", "Load it with mxnet.ndarray.load and save its arrays"),
+        ("x.pth", b"\x28\xb5\x2f\xfd", "it is compressed with zstd. Unpack it first"),
+    ],
+)
+def test_a_file_of_another_program_says_what_would_make_it_readable(tmp_path, name, begins, told):
+    path = tmp_path / name
+    path.write_bytes(begins + bytes(600))
+    assert told in refusal(path)
+    assert (
+        len([ending for ending in foreign._KINDS if re.fullmatch(ending, name.split(".")[-1])]) < 2
+    )
+
+
 def test_files_of_other_kinds(tmp_path):
-    for name, kind in (
-        ("x.engine", "an engine of TensorRT"),
-        ("x.msgpack", "Flax's serialization"),
-    ):
-        (tmp_path / name).write_bytes(b"\x08\x07\x12\x07" + bytes(600))
-        assert f"it is {kind}, which jtl does not read." in refusal(tmp_path / name)
     with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
         archive.writestr("x/archive_format", "pt2")
         archive.writestr("x/models/model.json", "{}")
