@@ -36,7 +36,8 @@ class Options:
         precision: Of --to onnx and tflite, the numbers that it computes with; tflite has no
             float16. int8 measures the network on training images, and reports the validation
             accuracy before and after.
-        preprocessing: Of --to onnx and tflite, what is in the graph: normalize (takes uint8
+        preprocessing: Of --to onnx and tflite, what is in the graph: resize (ONNX only; takes uint8
+            images of any size, all of a batch of the same one), normalize (takes uint8
             pixels, resized and cropped) or none (takes normalized float32).
         out: File or folder to write. Default: one in exports/ in the run's folder.
         overwrite: Replace an existing file or folder.

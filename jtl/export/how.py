@@ -6,8 +6,8 @@ import dataclasses
 from typing import Literal
 
 Precision = Literal["float32", "float16", "int8"]
-InGraph = Literal["normalize", "none"]
-"""What of the preprocessing is in an exported graph."""
+InGraph = Literal["normalize", "resize", "none"]
+"""What of the preprocessing is in an exported graph; `resize` includes normalizing."""
 
 
 @dataclasses.dataclass(frozen=True)

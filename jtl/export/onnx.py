@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jtl.common.errors import UserError
-from jtl.export import calibration, onnx_graph, onnx_precision
+from jtl.export import calibration, onnx_graph, onnx_precision, onnx_resizing
 from jtl.export.formats import ExportedOutputs, facts, require, timed
 from jtl.export.how import AS_USUAL, How
 from jtl.export.pixels import for_everywhere, inputs, logits_of_pixels
@@ -29,11 +30,17 @@ _ROUNDING = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
 def write(
     classifier: Classifier, path: Path, samples: list[np.ndarray], how: How = AS_USUAL
 ) -> ExportedOutputs:
-    """See `jtl.export.formats.ExportWriter`. It takes images that are resized and cropped."""
+    """See `jtl.export.formats.ExportWriter`.
+
+    It takes images that are resized and cropped, unless `how` has it do that.
+    """
     onnx = require("onnx", "onnx", "onnx")
     runtime = require("onnxruntime", "onnx", "onnx")
+    resizes = how.preprocessing == "resize"
+    if resizes:
+        onnx_resizing.refuse(classifier.inputs)
+        how = dataclasses.replace(how, preprocessing="normalize")
     model = _converted(onnx, classifier, how)
-    images = inputs(classifier, samples, how)
     scores: dict[str, float] = {}
     if how.precision == "float16":
         model = onnx_precision.float16(model)
@@ -41,20 +48,25 @@ def write(
         given, before = calibration.images_of(classifier, how), _runner(runtime, model)
         model = onnx_precision.int8(model, given.train, path.parent)
         scores = calibration.scores(given, before, _runner(runtime, model))
+    if resizes:
+        onnx_resizing.prepend(onnx, model, classifier.inputs)
+        how = dataclasses.replace(how, preprocessing="resize")
     _describe(model, classifier, how)
     onnx.save(model, path)
     session = runtime.InferenceSession(path)
-    (logits,) = session.run(None, {"images": images})
-    size, float_input = str(images.shape[1]), how.preprocessing == "none"
-    given_as = f"{'normalized float32' if float_input else 'uint8 RGB'} [N, {size}, {size}, 3]"
+    batches = [each[None] for each in samples] if resizes else [inputs(classifier, samples, how)]
+    logits = np.concatenate([session.run(None, {"images": each})[0] for each in batches])
+    size, float_input = str(classifier.inputs.device.size), how.preprocessing == "none"
+    sides = "height, width" if resizes else f"{size}, {size}"
+    given_as = f"{'normalized float32' if float_input else 'uint8 RGB'} [N, {sides}, 3]"
     # Small images are enlarged by the device, and here rounded to whole values after it.
-    enlarged = classifier.inputs.host is None and not float_input
+    inexact = resizes or (classifier.inputs.host is None and not float_input)
     return ExportedOutputs(
-        np.asarray(logits),
+        logits,
         f"onnxruntime {runtime.__version__}",
         LOADING.replace("INPUT", given_as),
-        rounding=max(_ROUNDING[how.precision], 1e-2 if enlarged else 0.0),
-        milliseconds=timed(lambda: session.run(None, {"images": images[:1]})),
+        rounding=max(_ROUNDING[how.precision], 1e-2 if inexact else 0.0),
+        milliseconds=timed(lambda: session.run(None, {"images": batches[0][:1]})),
         scores=scores,
     )
 

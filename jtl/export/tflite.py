@@ -42,6 +42,11 @@ def write(
     """
     converter = require("litert_converter.converter_api_ext", "tflite", "litert")
     require("ai_edge_litert.interpreter", "tflite", "litert")
+    if how.preprocessing == "resize":
+        raise UserError(
+            "--preprocessing resize: --to onnx, stablehlo and savedmodel can resize images. Use "
+            "one of them, or leave it out and resize them yourself."
+        )
     if how.precision == "float16":
         raise UserError("--precision float16: --to tflite writes float32 or int8. Use one of them.")
     path.write_bytes(_converted(converter, classifier, how))
