@@ -19,7 +19,7 @@ import numpy as np
 
 from jtl import models
 from jtl.common.trees import lookup
-from jtl.models.layers.blocks import BatchNorm, shapes_only
+from jtl.models.layers.blocks import BatchNorm, Conv, shapes_only
 from weights_convert.convert.rules import Table
 
 NOTE = (
@@ -98,17 +98,25 @@ def _convolutions(backbone: Any) -> Mapping[Path, Path]:
         return {}
     # How a normalization computes does not change where it is.
     plain = models.NormSpec(scale=backbone.norm.scale)
-    return _traced(dataclasses.replace(backbone, norm=plain))
+    return _traced(dataclasses.replace(backbone, norm=plain))[0]
+
+
+def strides(backbone: Any) -> Mapping[Path, int]:
+    """The stride of every convolution by its path."""
+    return _traced(backbone)[1]
 
 
 @functools.lru_cache(maxsize=64)
-def _traced(backbone: Any) -> Mapping[Path, Path]:
-    """From the path of each normalization to that of the convolution right before it."""
+def _traced(backbone: Any) -> tuple[Mapping[Path, Path], Mapping[Path, int]]:
+    """From each normalization to the convolution right before it, and all convolutions' strides."""
     found: dict[Path, Path] = {}
+    steps: dict[Path, int] = {}
 
     def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         if isinstance(context.module, BatchNorm) and kwargs.get("conv") is not None:
             found[context.module.path] = kwargs["conv"].path
+        if isinstance(context.module, Conv):
+            steps[context.module.path] = context.module.strides
         return call(*args, **kwargs)
 
     def init(key: jax.Array, images: jax.Array) -> Any:
@@ -117,4 +125,4 @@ def _traced(backbone: Any) -> Mapping[Path, Path]:
 
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     jax.eval_shape(init, jax.eval_shape(jax.random.key, 0), images)
-    return found
+    return found, steps

@@ -40,6 +40,13 @@ _PLAIN = re.compile(
 _QUANTIZED = re.compile(
     r"Q?(Quantize|Dequantize|DynamicQuantize|QLinear|ConvInteger|MatMulInteger)\w*"
 )
+ACTIVATIONS = {
+    **{"Relu": {"relu"}, "HardSwish": {"hard_swish"}, "HardSigmoid": {"hard_sigmoid"}},
+    "Clip": {"relu6", "hard_swish", "hard_sigmoid"},
+    **{"Sigmoid": {"sigmoid", "silu", "quick_gelu"}, "Swish": {"silu", "quick_gelu"}},
+    **{"Gelu": {"gelu"}, "Erf": {"gelu"}, "Tanh": {"gelu"}},
+}
+"""Operators, and the activations of which they are a part."""
 # What is done to an image before the first layer that changes no value.
 _MOVING = ("Pad", "Cast", "Identity", "Transpose", "Reshape")
 _SCALING = ("Sub", "Add", "Mul", "Div")
@@ -55,11 +62,15 @@ class Content(NamedTuple):
 
     Attributes:
         tensors: By name.
+        strides: Of each convolution, by the name of its kernel.
+        activations: The operators that are activations.
         padding: "SAME" if strided convolutions pad more behind than before, as TensorFlow's do;
             "symmetric" if they do not; None where a size of images has the same of both.
     """
 
     tensors: dict[str, np.ndarray]
+    strides: dict[str, int]
+    activations: frozenset[str]
     padding: str | None
 
 
@@ -89,7 +100,14 @@ def read(path: str, data: memoryview) -> Content:
         raise damaged(error) from error
     if not tensors:
         raise UserError(f"it is an ONNX model without weights. {_STATE_DICT}")
-    return Content(tensors, _padding(graph))
+    strides = {
+        name: max(node.numbers("strides"), default=1)
+        for node in graph.nodes
+        for name, _, array in (_of_layer(graph, node) if node.op == "Conv" else ())
+        if name and array.ndim == 4
+    }
+    activations = frozenset(node.op for node in graph.nodes) & ACTIVATIONS.keys()
+    return Content(tensors, strides, activations, _padding(graph))
 
 
 def _parameters(graph: Graph) -> dict[str, np.ndarray]:

@@ -85,6 +85,7 @@ class SourceFile:
         scaling: Without it, what a Keras file calls layers that scale an image.
         notes: What the user should know about the format.
         padding: Of an ONNX graph's first convolution, SAME or symmetric; None if it is not known.
+        graph: All that an ONNX graph says.
     """
 
     format: str
@@ -101,6 +102,7 @@ class SourceFile:
     scaling: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     padding: str | None = None
+    graph: onnx_files.Content | None = None
 
 
 def is_of_keras(path: str | os.PathLike[str]) -> bool:
@@ -287,8 +289,8 @@ def _read_tflite(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
 
 def _read_onnx(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:
     _no_entries(entry)
-    tensors, padding = onnx_files.read(path, memoryview(data))
-    return SourceFile("onnx", tensors, padding=padding)
+    content = onnx_files.read(path, memoryview(data))
+    return SourceFile("onnx", content.tensors, padding=content.padding, graph=content)
 
 
 def _read_caffe(path: str, data: mmap.mmap, entry: str | None) -> SourceFile:

@@ -68,7 +68,8 @@ PLAIN = Usual()
 def usual(backbone: Any) -> Usual:
     """What a configuration of a backbone has."""
     options = [dict(unit.options) for unit in backbone.units()]
-    squeezes = [squeeze for each in options if (squeeze := each.get("squeeze"))]
+    # SqueezeNet's are numbers of channels.
+    squeezes: list[Any] = [s for each in options if hasattr(s := each.get("squeeze"), "gate")]
     found = {each["activation"] for each in options if each.get("activation")}
     found |= {name for squeeze in squeezes for name in (squeeze.activation, squeeze.gate)}
     layer_norms = getattr(backbone, "activation", None) == "gelu"

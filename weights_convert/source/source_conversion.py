@@ -28,6 +28,7 @@ from weights_convert.source import (
     keras_layers,
     metadata,
     normalization,
+    onnx_check,
     plain_values,
     same_keys,
 )
@@ -75,6 +76,11 @@ def convert_source(
         )
         if file.keras_config:
             _check_graph(file.keras_config, converted)
+        if file.graph:
+            family = models.get(converted.model).family
+            table = next(t for t in TABLES if (t.library, t.family) == (converted.library, family))
+            built = models.create(converted.model, conventions=converted.conventions)
+            onnx_check.check(file.graph, table, built.backbone, converted.prefix)
     except UserError as error:
         target = f" for {model}" if model else ""
         raise UserError(f"cannot convert '{source.name}'{target}: {error}") from error

@@ -129,6 +129,22 @@ def test_what_is_computed_ahead_is_found_again(tmp_path, name, depth, dynamo):
         np.testing.assert_array_equal(tensors[key], value.numpy(), err_msg=key)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"aa_layer": "avg"}, "has stride 1, where jtl's network has 2"),
+     ({"act_layer": "silu"}, "activates by Sigmoid, where jtl's network has relu")],
+)  # fmt: skip
+def test_other_networks_of_the_same_keys_are_refused(tmp_path, change, said):
+    import timm
+    import torch
+
+    change = {"aa_layer": torch.nn.AvgPool2d} if "aa_layer" in change else change
+    network = randomized(timm.create_model("resnet18", num_classes=3, **change))
+    path = exported(network, tmp_path / "m.onnx", dynamo=False)
+    with pytest.raises(UserError, match=said):
+        source_conversion.convert_source(sources.locate(str(path)))
+
+
 def tiny(tmp_path: Any, *before: Any, **options: Any) -> Any:
     """A network of one convolution behind some layers, exported."""
     import torch
