@@ -45,8 +45,7 @@ def create(
 def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
     """The tree of `jax.ShapeDtypeStruct` of params and batch_stats, without computing them.
 
-    Tracing a backbone takes up to seconds, so it is done once per process and backbone; only
-    the head is traced on every call.
+    Tracing takes up to seconds, so it is done once per process and backbone, and for each head.
 
     Args:
         model: A classifier or a bare backbone.
@@ -58,9 +57,8 @@ def variable_shapes(model: ImageClassifier, size: int = 224) -> dict[str, Any]:
     features, variables = _shapes_of(model.backbone, size)
     variables = {"batch_stats": {}, **variables}  # Not every backbone normalizes.
     if model.head is not None:
-        first = model.units()[len(model.backbone.units())].path
-        key = jax.eval_shape(jax.random.key, 0)
-        head = jax.eval_shape(functools.partial(model.init, start=first), key, features)
+        frozen: Any = model  # Hashable, though its type does not say so.
+        head = _head_shapes(frozen, features)
         collections = sorted(variables.keys() | head.keys())
         variables = {
             c: dict(sorted({**variables.get(c, {}), **head.get(c, {})}.items()))
@@ -98,6 +96,14 @@ def _shapes_of(backbone: Any, size: int) -> tuple[jax.ShapeDtypeStruct, dict[str
         # How a normalization computes does not change the shape of what it owns.
         backbone = dataclasses.replace(backbone, norm=NormSpec(scale=backbone.norm.scale))
     return _backbone_shapes(backbone, size)
+
+
+@functools.lru_cache(maxsize=128)
+def _head_shapes(model: ImageClassifier, features: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    """The variables of what follows the backbone; shared, not to be changed."""
+    first = model.units()[len(model.backbone.units())].path
+    key = jax.eval_shape(jax.random.key, 0)
+    return jax.eval_shape(functools.partial(model.init, start=first), key, features)
 
 
 @functools.lru_cache(maxsize=128)

@@ -17,7 +17,7 @@ _CLASSIFIERS = {t.classifier_key() for t in TABLES if t.layout_of("head/logits")
 _NUMBERED = re.compile(
     r"(conv2d|depthwise_conv2d|(?:batch|layer)_normalization)(?:_(\d{1,6}))?/([^/]+)"
 )
-_IGNORED = {pattern for table in TABLES for pattern in table.ignored}
+_IGNORED = re.compile("|".join(sorted({f"(?:{p})" for t in TABLES for p in t.ignored})))
 
 
 def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
@@ -26,7 +26,7 @@ def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
     Counting needs hardly a name and no traced model, and the counts of the models differ. Biases
     of convolutions do not count: whether there are any depends on the library.
     """
-    tensors = {key: array for key, array in tensors.items() if not _ignored(key)}
+    tensors = {key: array for key, array in tensors.items() if not _IGNORED.fullmatch(key)}
     means = (a.size for key, a in tensors.items() if key.replace("/", ".").endswith(_MEANS))
     kernels = {key: array for key, array in tensors.items() if array.ndim in (2, 4)}
     whole = 2 * sum(means) + sum(array.size for array in kernels.values())
@@ -43,14 +43,10 @@ def counted(tensors: Mapping[str, np.ndarray]) -> str | None:
     # every tensor first.
     for params, widths in ways:
         for entry in entries:
-            published = entry.published_params - entry.published_biases
-            if any(published - params == 1000 * (width + 1) for width in widths):
+            classifier = entry.published_params - entry.published_biases - params
+            if classifier % 1000 == 0 and classifier // 1000 - 1 in widths:
                 return entry.name
     return None
-
-
-def _ignored(key: str) -> bool:
-    return any(re.fullmatch(pattern, key) for pattern in _IGNORED)
 
 
 def from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from jtl import models
 from jtl.common.errors import UserError
 from weights_convert.convert.counting import counted
-from weights_convert.convert.rules import Modules, Table, module_name
+from weights_convert.convert.rules import Modules, Table, key_of, module_name
 from weights_convert.convert.spellings import (
     CLIP,
     TOWER,
@@ -121,7 +121,7 @@ def _has_features(family: str) -> bool:
     """Whether a library has the family's convolutions inside a module `features`."""
     name = next(n for n in models.names() if models.get(n).family == family)
     tables = [table for table in TABLES if table.family == family]
-    units = [_convolutions(table.modules, models.get(name).backbone)[0] for table in tables]
+    units = [_kernels(table, models.get(name).backbone)[0] for table in tables]
     return any(key.startswith("features.") for names in units for key in names)
 
 
@@ -284,11 +284,16 @@ def best_spelling(tensors: Mapping[str, np.ndarray], model: str | None) -> tuple
     best: tuple[float, Spelling] = (0.0, AS_IS)
     if not tensors:
         return best
+    as_is = model or counted(tensors)
     families = dict.fromkeys([models.get(model).family] if model else [t.family for t in TABLES])
     for family in families:
         for spelling in _spellings(family):
-            spelled = {n: a for key, a in tensors.items() if (n := spelling[1](key)) is not None}
-            share = _best_match(spelled, model, family)
+            likely, spelled = as_is, tensors
+            if spelling is not AS_IS:
+                names = ((spelling[1](key), array) for key, array in tensors.items())
+                spelled = {name: array for name, array in names if name is not None}
+                likely = model or counted(spelled)
+            share = _best_match(spelled, likely, family)
             if share > best[0]:
                 best = (share, spelling)
             if share == 1.0:
@@ -296,8 +301,7 @@ def best_spelling(tensors: Mapping[str, np.ndarray], model: str | None) -> tuple
     return best
 
 
-def _best_match(tensors: Mapping[str, np.ndarray], model: str | None, family: str) -> float:
-    likely = model or counted(tensors)
+def _best_match(tensors: Mapping[str, np.ndarray], likely: str | None, family: str) -> float:
     names = [likely] if likely else list(models.names())
     entries = [models.get(name) for name in names if models.get(name).family == family]
     tables = [table for table in TABLES if table.family == family]
@@ -309,20 +313,26 @@ def _best_match(tensors: Mapping[str, np.ndarray], model: str | None, family: st
 
 def quick_match(tensors: Mapping[str, Any], table: Table, entry: models.ModelEntry) -> float:
     """The share of units that have a convolution in `tensors`, known without tracing the model."""
-    leaf = table.leaves.names["params", "kernel"]
-    units = _convolutions(table.modules, entry.backbone)
-    found = (any(table.key(name, leaf) in tensors for name in names) for names in units)
-    return sum(found) / len(units)
+    units = _kernels(table, entry.backbone)
+    return sum(any(key in tensors for key in keys) for keys in units) / len(units)
 
 
-@functools.lru_cache(maxsize=256)
-def _convolutions(modules: Modules, backbone: Any) -> tuple[tuple[str, ...], ...]:
-    """For each unit, what a library may call its convolutions."""
-    names = []
+def _kernels(table: Table, backbone: Any) -> tuple[tuple[str, ...], ...]:
+    leaves = table.leaves
+    return _kernels_of(table.modules, leaves.separator, leaves.names["params", "kernel"], backbone)
+
+
+@functools.lru_cache(maxsize=1024)  # More than there are pairs of table and model.
+def _kernels_of(
+    modules: Modules, separator: str, leaf: str, backbone: Any
+) -> tuple[tuple[str, ...], ...]:
+    """For each unit, what a library may call the kernels of its convolutions."""
+    keys = []
     for unit in backbone.units():
         each = []
         for convolution in _CONVOLUTIONS:
             with contextlib.suppress(LookupError):
-                each.append(module_name(modules, backbone, f"{unit.path}/{convolution}"))
-        names.append(tuple(each))
-    return tuple(names)
+                module = module_name(modules, backbone, f"{unit.path}/{convolution}")
+                each.append(key_of(module, separator, leaf))
+        keys.append(tuple(each))
+    return tuple(keys)

@@ -52,7 +52,16 @@ def module_name(modules: Modules, backbone: Any, module: str) -> str:
     raise LookupError(f"the table has no rule for the module '{module}'")
 
 
-@functools.lru_cache(maxsize=256)
+def key_of(module: str, separator: str, leaf: str) -> str:
+    """The source key of a leaf.
+
+    A module without a name is the network itself; one that ends with `_` is the beginning of its
+    leaves' names.
+    """
+    return module + (separator if module and module[-1] != "_" else "") + leaf
+
+
+@functools.lru_cache(maxsize=1024)
 def _naming(modules: Modules, backbone: Any) -> tuple[Naming, ...]:
     return modules(backbone)
 
@@ -129,21 +138,18 @@ class Table:
         paths = leaf_paths(shapes)
         # Some have no scale, and those of groups no running statistics.
         norms = {path[1:-1] for path in paths if path[-1] in ("mean", "scale")}
+        modules = dict.fromkeys(path[1:-1] for path in paths)
+        names = {module: self.module_name("/".join(module), backbone) for module in modules}
         keys = {}
         for path in paths:
-            collection, *module, leaf = path
-            norm = tuple(module) in norms
-            name = self.leaf_name(collection, leaf, norm=norm)
-            keys[path] = self.key(self.module_name("/".join(module), backbone), name)
+            collection, module, leaf = path[0], path[1:-1], path[-1]
+            name = self.leaf_name(collection, leaf, norm=module in norms)
+            keys[path] = self.key(names[module], name)
         return keys
 
     def key(self, module: str, leaf: str) -> str:
-        """The source key of a leaf, by the source's names.
-
-        A module without a name is the network itself; one that ends with `_` is the beginning of
-        its leaves' names.
-        """
-        return module + (self.leaves.separator if module and module[-1] != "_" else "") + leaf
+        """The source key of a leaf, by the source's names; see `key_of`."""
+        return key_of(module, self.leaves.separator, leaf)
 
     def of(self, tensors: Mapping[str, Any]) -> Table:
         """The table with `conventions` as a source's tensors show them."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.errors import ScopeParamShapeError
 from jax import lax
 
@@ -97,11 +99,18 @@ def param(
         flax.errors.ScopeParamShapeError: What was given has another shape.
     """
     if not module.has_variable("params", name):
+        if _shapes_only.get():  # To fold a random key for each takes most of the time.
+            return module.variable("params", name, _blank, shape).value
         return module.param(name, init, shape, jnp.float32)
     given = module.get_variable("params", name)
     if jnp.shape(given) != shape:
         raise ScopeParamShapeError(name, "/".join(module.path), jnp.shape(given), shape)
     return given
+
+
+def _blank(shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+    """Zeros that take no memory, and are no operation of what is traced."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 class Conv(nn.Module):
@@ -136,13 +145,11 @@ class Conv(nn.Module):
         window = size if isinstance(size, tuple) else (size, size)
         shape = (*window, x.shape[-1] // self.groups, self.features)
         strides = (self.strides, self.strides)
-        shapes_only = _shapes_only.get()
-        init = nn.initializers.zeros_init() if shapes_only else conv_init
-        kernel = param(self, "kernel", init, shape)
+        kernel = param(self, "kernel", conv_init, shape)
         bias = None
         if self.use_bias:
             bias = param(self, "bias", nn.initializers.zeros_init(), (self.features,))
-        if shapes_only:
+        if _shapes_only.get():
             result = output_shape(x.shape, shape, strides, self.padding)
             return jnp.zeros(result, x.dtype)
         if self.standardize is not None:
@@ -189,13 +196,16 @@ class BatchNorm(nn.Module):
         residual: jax.Array | None = None,
     ) -> jax.Array:
         channels = x.shape[-1] if conv is None else conv.features
-        scale = jnp.ones(channels, jnp.float32)
+        shapes_only = _shapes_only.get()
+        zeros, ones = (_blank, _blank) if shapes_only else (jnp.zeros, jnp.ones)
         if self.spec.scale:
             scale = param(self, "scale", nn.initializers.ones_init(), (channels,))
+        else:
+            scale = ones((channels,), jnp.float32)
         bias = param(self, "bias", nn.initializers.zeros_init(), (channels,))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        if _shapes_only.get():
+        running_mean = self.variable("batch_stats", "mean", zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", ones, (channels,), jnp.float32)
+        if shapes_only:
             return x if conv is None else conv(x)
         epsilon = self.spec.epsilon
         chosen = _statistics.get()
