@@ -33,7 +33,8 @@ def describe(rows: Sequence[Row]) -> list[str]:
         "jtl's `full` that is; the number of epochs follows from it. Accuracy and expected "
         "calibration error are measured on the test images, or on the validation images if there "
         "is no test split; the error in brackets is without temperature scaling. `jtl search` has "
-        "the time as its budget.",
+        "the time as its budget; of data without a test split it chooses by a fifth of the "
+        "training images, and the validation images are those it is tested on.",
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
